@@ -1,0 +1,381 @@
+//! The wire contract: what kernel programs and user space say to each other.
+//!
+//! Every record and every map value is defined once, here, without dependencies, and its size
+//! is asserted at compile time. Both sides include this library; neither has a copy of its own.
+//!
+//! Times are nanoseconds of `CLOCK_MONOTONIC` (`bpf_ktime_get_ns`) unless a name says otherwise.
+#![no_std]
+
+/// Bumped whenever a record or map value changes its shape or meaning.
+pub const WIRE_VERSION: u16 = 1;
+
+/// Why a thread is off the CPU without waiting for one.
+///
+/// The numbers index [`Ledger::blocked_ns`] and [`Ledger::off_cpu`], and are what the syscall
+/// table ([`SyscallEntry::cause`]) holds.
+pub mod cause {
+    /// Waiting for the global interpreter lock: a futex inside a known GIL struct.
+    pub const GIL: u8 = 0;
+    /// Any other futex: a lock, a condition, a queue, a join.
+    pub const LOCK: u8 = 1;
+    /// A selector: `epoll_wait`, `poll`, `select`.
+    pub const POLL: u8 = 2;
+    /// `nanosleep` and relatives, and a `select` without file descriptors.
+    pub const SLEEP: u8 = 3;
+    /// Reading, writing, connecting, accepting.
+    pub const IO: u8 = 4;
+    /// Waiting for a child process (`wait4`, `waitid`, `vfork`).
+    pub const CHILD: u8 = 5;
+    /// Uninterruptible sleep (state `D`), whatever the syscall, except `vfork`.
+    pub const DISK: u8 = 6;
+    /// Stopped by a signal or a tracer.
+    pub const STOPPED: u8 = 7;
+    /// None of the above, or not known.
+    pub const OTHER: u8 = 8;
+    /// How many causes there are.
+    pub const COUNT: usize = 9;
+}
+
+/// The states of [`Ledger::state`]: what the open stretch since [`Ledger::since_ns`] is.
+pub mod state {
+    /// The slot belongs to no thread.
+    pub const FREE: u8 = 0;
+    /// On a CPU.
+    pub const RUNNING: u8 = 1;
+    /// Woken, waiting for a CPU: wakeup latency.
+    pub const WOKEN: u8 = 2;
+    /// Preempted or yielded, waiting for a CPU.
+    pub const PREEMPTED: u8 = 3;
+    /// Off-CPU for [`super::Ledger::cause`].
+    pub const BLOCKED: u8 = 4;
+    /// Ended; the slot waits for user space to collect it.
+    pub const DEAD: u8 = 5;
+}
+
+/// Bits of [`Ledger::flags`].
+pub mod ledger_flags {
+    /// The thread existed before the watch began; its first slice has no known beginning.
+    pub const SEEDED: u32 = 1;
+    /// No switch has been seen since the seed.
+    pub const UNTOUCHED: u32 = 1 << 1;
+    /// This slot holds the sum of ended threads of `tgid`, folded for lack of room.
+    pub const FOLDED: u32 = 1 << 2;
+    /// The thread is its process's first one.
+    pub const LEADER: u32 = 1 << 3;
+}
+
+/// Buckets of a [`Hist`]: base 2 with four sub-buckets, from 64 ns to about 275 s.
+pub const HIST_BUCKETS: usize = 128;
+/// log2 of the upper bound (exclusive) of everything that falls into bucket 0.
+pub const HIST_MIN_SHIFT: u32 = 6;
+
+/// The bucket that a duration belongs to.
+///
+/// Bucket 0 also takes what is shorter than [`hist_lower_bound`]`(1)`, the last one what is longer.
+#[inline(always)]
+pub const fn hist_bucket(ns: u64) -> usize {
+    if ns < (1 << HIST_MIN_SHIFT) {
+        return 0;
+    }
+    let log = 63 - ns.leading_zeros();
+    let sub = (ns >> (log - 2)) & 3;
+    let index = (((log - HIST_MIN_SHIFT) as u64) << 2) + sub;
+    if index >= HIST_BUCKETS as u64 {
+        HIST_BUCKETS - 1
+    } else {
+        index as usize
+    }
+}
+
+/// The smallest duration in ns that falls into `bucket` (0 for the first).
+pub const fn hist_lower_bound(bucket: usize) -> u64 {
+    if bucket == 0 {
+        return 0;
+    }
+    let log = HIST_MIN_SHIFT + (bucket as u32 >> 2);
+    (4 + (bucket as u64 & 3)) << (log - 2)
+}
+
+/// A duration histogram in ns. `min_ns` is meaningless while `count` is 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Hist {
+    pub count: u64,
+    pub sum_ns: u64,
+    pub min_ns: u64,
+    pub max_ns: u64,
+    /// Counts modulo 2^32: user space reads often enough to see every wrap.
+    pub buckets: [u32; HIST_BUCKETS],
+}
+
+impl Hist {
+    pub const ZERO: Hist = Hist {
+        count: 0,
+        sum_ns: 0,
+        min_ns: 0,
+        max_ns: 0,
+        buckets: [0; HIST_BUCKETS],
+    };
+}
+
+/// How many GIL addresses a process may have (own-GIL sub-interpreters included).
+pub const MAX_GILS: usize = 4;
+
+/// The account of one thread: a value of the memory-mapped array `LEDGERS`.
+///
+/// Kernel programs write it, user space reads it in place. `seq` is odd during a write. At every
+/// even `seq`, the sum of all columns equals `since_ns - start_ns`; the open stretch from
+/// `since_ns` to now belongs to `state`. A reader that finds either rule broken reads again.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Ledger {
+    pub seq: u32,
+    /// Kernel's thread id (host PID namespace).
+    pub tid: u32,
+    /// Kernel's process id (host PID namespace).
+    pub tgid: u32,
+    /// [`ledger_flags`].
+    pub flags: u32,
+    /// [`state`].
+    pub state: u8,
+    /// [`cause`] of the last or current blocked stretch.
+    pub cause: u8,
+    /// 1 when the last wait began by a block, 0 when by a preemption.
+    pub wait_blocked: u8,
+    pub reserved: u8,
+    pub last_cpu: u32,
+    /// `task_struct::start_boottime`: with the tid, the identity of the thread.
+    pub start_boottime_ns: u64,
+    /// When this account begins.
+    pub start_ns: u64,
+    /// When the open stretch began.
+    pub since_ns: u64,
+    /// `se.sum_exec_runtime` up to where `on_cpu_ns` is booked.
+    pub sum_exec_ns: u64,
+
+    /// When the thread last left a CPU (0: not seen).
+    pub off_ns: u64,
+    /// When it was last woken (0: the last wait was a preemption).
+    pub wake_ns: u64,
+    /// When it was last given a CPU (0: not seen).
+    pub in_ns: u64,
+    /// First argument of the syscall it blocked in.
+    pub arg0: u64,
+    /// Syscall it blocked in; -1 when in none, or unknown.
+    pub syscall: i32,
+    /// Thread that woke it last; 0 when that was a timer or cannot be told.
+    pub waker_tid: u32,
+
+    pub on_cpu_ns: u64,
+    pub woken_ns: u64,
+    pub preempted_ns: u64,
+    /// Contained in no other column; shown as part of `runnable`.
+    pub stolen_ns: u64,
+    pub unknown_ns: u64,
+    pub blocked_ns: [u64; cause::COUNT],
+
+    pub voluntary: u64,
+    pub involuntary: u64,
+    pub migrations: u64,
+
+    /// Addresses of the GIL structs of the thread's process, 0 where there is none.
+    pub gils: [u64; MAX_GILS],
+
+    pub wakeup_latency: Hist,
+    pub slice: Hist,
+    pub off_cpu: [Hist; cause::COUNT],
+}
+
+/// Bytes of a GIL struct that futex waits may point into (CPython 3.8 to 3.15, see the layouts).
+pub const GIL_SIZE: u64 = 208;
+
+/// A watched process: a value of the hash map `PROCESSES`, keyed by the kernel's process id.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Process {
+    pub gils: [u64; MAX_GILS],
+    /// 1 when children of this process join at fork.
+    pub follow: u32,
+    /// The slot into which ended threads are folded when slots run short; 0 for none.
+    pub fold_slot: u32,
+}
+
+/// What a syscall means for a thread that blocks in it: a value of the array `SYSCALLS`,
+/// indexed by syscall number.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SyscallEntry {
+    /// [`cause`].
+    pub cause: u8,
+    /// [`cause`] when the first argument is 0 (`select` without descriptors); same as `cause` otherwise.
+    pub cause_if_arg0_zero: u8,
+    /// [`syscall_flags`].
+    pub flags: u8,
+    pub reserved: u8,
+}
+
+/// Bits of [`SyscallEntry::flags`].
+pub mod syscall_flags {
+    /// The first argument is a futex address: compare it with the GILs.
+    pub const FUTEX: u8 = 1;
+    /// A thread inside this call can wake another one on purpose.
+    pub const WAKES: u8 = 1 << 1;
+    /// An uninterruptible wait in this call keeps its cause (`vfork`).
+    pub const KEEPS_CAUSE: u8 = 1 << 2;
+}
+
+/// Syscall numbers below this have an entry in `SYSCALLS`; a power of two.
+pub const MAX_SYSCALLS: usize = 512;
+
+/// What a [`Record`] is.
+pub mod record_kind {
+    pub const SLICE: u8 = 1;
+    pub const FORK: u8 = 2;
+    pub const EXEC: u8 = 3;
+    pub const EXIT: u8 = 4;
+}
+
+/// Bits of [`Record::flags`].
+pub mod record_flags {
+    /// Slice: the wait before it began by a block (else by a preemption).
+    pub const BLOCKED: u8 = 1;
+    /// Slice: it ended by a block (else by a preemption).
+    pub const VOLUNTARY: u8 = 1 << 1;
+    /// Fork: the child is a new process (else a thread).
+    pub const PROCESS: u8 = 1 << 2;
+    /// Exit: no thread of the process is left.
+    pub const LAST: u8 = 1 << 3;
+    /// Exit: the code is the whole process's (`exit_group` or a signal).
+    pub const GROUP: u8 = 1 << 4;
+    /// Exit: the thread is the process's first one.
+    pub const LEADER: u8 = 1 << 5;
+}
+
+/// One event of a watched thread. All kinds share one size, so that a batch is an array.
+///
+/// | field | slice | fork | exec | exit |
+/// |---|---|---|---|---|
+/// | `tid`, `tgid` | the thread | the child | the thread | the thread |
+/// | `at_ns` | switch-out that ended it | fork | exec | last switch-out |
+/// | `a` | instant of the block or preemption before it (0: not seen) | child's start_boottime | previous tid | start_boottime |
+/// | `b` | instant of the wakeup (0: it was preempted) | | | |
+/// | `c` | instant of the switch-in | comm, bytes 0..8 | comm, bytes 0..8 | exit code as `wait` shows it |
+/// | `d` | on-CPU ns, kernel's account | comm, bytes 8..16 | comm, bytes 8..16 | |
+/// | `e` | first syscall argument of the block before it | | | |
+/// | `other` | waker's tid or 0 | parent's tid | | |
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// [`record_kind`].
+    pub kind: u8,
+    /// Slice: [`cause`] of the block before it.
+    pub cause: u8,
+    /// [`record_flags`].
+    pub flags: u8,
+    pub reserved: u8,
+    pub tid: u32,
+    pub at_ns: u64,
+    pub a: u64,
+    pub b: u64,
+    pub c: u64,
+    pub d: u64,
+    pub e: u64,
+    pub other: u32,
+    /// Slice: syscall of the block before it, -1 for none. Other kinds: the process id (tgid).
+    pub syscall_or_tgid: i32,
+}
+
+/// Records in one batch, at most.
+pub const BATCH_RECORDS: usize = 250;
+
+/// What stands before the records of a batch in a perf event.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchHeader {
+    /// [`WIRE_VERSION`].
+    pub version: u16,
+    pub count: u16,
+    pub cpu: u32,
+    /// Records this CPU has produced before this batch; a gap to the previous batch is a loss.
+    pub produced_before: u64,
+    /// When the first record was put in.
+    pub opened_ns: u64,
+}
+
+/// The per-CPU batch under construction: the value of the per-CPU array `BATCHES`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Batch {
+    pub header: BatchHeader,
+    pub records: [Record; BATCH_RECORDS],
+    /// 1 while a program on this CPU writes the batch.
+    pub busy: u32,
+    pub reserved: u32,
+}
+
+/// Kernel-side faults: indices of the per-CPU array `FAULTS`, each a u64 count.
+pub mod fault {
+    /// `bpf_perf_event_output` failed; a batch was lost (its records show as a gap).
+    pub const OUTPUT_FAILED: u32 = 0;
+    /// A new thread found no free slot; it is not accounted for.
+    pub const NO_SLOT: u32 = 1;
+    /// A thread's storage could not be created.
+    pub const NO_STORAGE: u32 = 2;
+    /// A process found no room in `PROCESSES`.
+    pub const NO_PROCESS: u32 = 3;
+    /// A switch-in of a thread whose switch-out was not seen: the stretch went to `unknown`.
+    pub const SWITCH_OUT_UNSEEN: u32 = 4;
+    /// A switch-in after a block whose wakeup was not seen: the stretch stayed blocked.
+    pub const WAKEUP_UNSEEN: u32 = 5;
+    /// A record found the batch of its CPU in use and was lost.
+    pub const BATCH_BUSY: u32 = 6;
+    /// A slot number outside the array.
+    pub const BAD_SLOT: u32 = 7;
+    /// An ended thread was folded into its process for lack of free slots.
+    pub const FOLDED: u32 = 8;
+    /// How many codes there are.
+    pub const COUNT: usize = 9;
+    /// Their names, in order.
+    pub const NAMES: [&str; COUNT] = [
+        "output-failed",
+        "no-slot",
+        "no-storage",
+        "no-process",
+        "switch-out-unseen",
+        "wakeup-unseen",
+        "batch-busy",
+        "bad-slot",
+        "folded",
+    ];
+}
+
+/// What the self-test program saw of the task that ran it: the value of the array `SELF_TEST`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SelfTest {
+    pub pid_by_helper: u32,
+    pub tgid_by_helper: u32,
+    pub pid_by_offset: u32,
+    pub tgid_by_offset: u32,
+    pub start_boottime_ns: u64,
+    pub sum_exec_ns: u64,
+    pub comm: [u8; 16],
+    pub syscall: i64,
+    pub arg0: u64,
+    pub state: u32,
+    pub on_cpu: u32,
+    /// How often the program ran for the process that asked.
+    pub runs: u64,
+}
+
+const _: () = {
+    assert!(core::mem::size_of::<Hist>() == 544);
+    assert!(core::mem::size_of::<Record>() == 64);
+    assert!(core::mem::size_of::<BatchHeader>() == 24);
+    assert!(core::mem::size_of::<Batch>() == 24 + 64 * BATCH_RECORDS + 8);
+    assert!(core::mem::size_of::<Ledger>() == 264 + 11 * 544);
+    assert!(core::mem::size_of::<Process>() == 40);
+    assert!(core::mem::size_of::<SyscallEntry>() == 4);
+    assert!(core::mem::size_of::<SelfTest>() == 80);
+    assert!(MAX_SYSCALLS.is_power_of_two());
+};

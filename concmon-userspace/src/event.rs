@@ -1,0 +1,375 @@
+//! What the model is fed: every input of a watch as one owned, typed enum.
+//!
+//! Sources produce events; nothing else enters the model. All instants are nanoseconds of
+//! `CLOCK_MONOTONIC`, all process and thread ids are those of this tool's PID namespace.
+
+use std::collections::BTreeMap;
+
+use concmon_ebpf::{HIST_BUCKETS, cause};
+
+/// A process id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pid(pub u32);
+
+/// A thread id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tid(pub u32);
+
+impl std::fmt::Display for Pid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::fmt::Display for Tid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One input of the model.
+#[derive(Clone, Debug)]
+pub enum Event {
+    Slice(Slice),
+    Fork(Fork),
+    Exec(Exec),
+    Exit(Exit),
+    Loss(Loss),
+    Ledger(Box<LedgerFact>),
+    Process(Box<ProcessFact>),
+    Python(Box<PythonFact>),
+    Monitor(Box<MonitorFact>),
+    /// Everything up to `at_ns` has been delivered: the window ends here.
+    Tick(Tick),
+}
+
+/// Why a thread was off the CPU without waiting for one; the numbers are [`concmon_ebpf::cause`]'s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Cause {
+    Gil = cause::GIL,
+    Lock = cause::LOCK,
+    Poll = cause::POLL,
+    Sleep = cause::SLEEP,
+    Io = cause::IO,
+    Child = cause::CHILD,
+    Disk = cause::DISK,
+    Stopped = cause::STOPPED,
+    Other = cause::OTHER,
+}
+
+impl Cause {
+    pub const ALL: [Cause; cause::COUNT] = [
+        Cause::Gil,
+        Cause::Lock,
+        Cause::Poll,
+        Cause::Sleep,
+        Cause::Io,
+        Cause::Child,
+        Cause::Disk,
+        Cause::Stopped,
+        Cause::Other,
+    ];
+
+    /// The cause with this wire number; `None` for a number that is none.
+    pub fn from_wire(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
+    /// The name in JSON, metrics and on the screen.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Cause::Gil => "gil",
+            Cause::Lock => "lock",
+            Cause::Poll => "poll",
+            Cause::Sleep => "sleep",
+            Cause::Io => "io",
+            Cause::Child => "child",
+            Cause::Disk => "disk",
+            Cause::Stopped => "stopped",
+            Cause::Other => "other",
+        }
+    }
+}
+
+/// How a thread's wait before a slice began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    pub off_ns: u64,
+    /// `None`: preempted, or a block whose wakeup was not seen.
+    pub wake_ns: Option<u64>,
+    /// `None`: preempted.
+    pub cause: Option<Cause>,
+    pub syscall: Option<u32>,
+    pub arg0: u64,
+    /// `None`: a timer, or it cannot be told.
+    pub waker: Option<Tid>,
+}
+
+/// One cycle of a thread: waiting, then on a CPU from `in_ns` to `out_ns`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slice {
+    pub tid: Tid,
+    pub cpu: u32,
+    /// `None`: the beginning was not seen.
+    pub wait: Option<Wait>,
+    pub in_ns: u64,
+    pub out_ns: u64,
+    /// The kernel's own account of the slice.
+    pub on_cpu_ns: u64,
+    /// It ended by a block, not by a preemption.
+    pub voluntary: bool,
+}
+
+/// A watched process made a thread or a process.
+#[derive(Clone, Debug)]
+pub struct Fork {
+    pub at_ns: u64,
+    pub parent: Tid,
+    pub pid: Pid,
+    pub tid: Tid,
+    pub start_boottime_ns: u64,
+    pub comm: String,
+}
+
+/// A watched process runs another program from now on.
+#[derive(Clone, Debug)]
+pub struct Exec {
+    pub at_ns: u64,
+    pub pid: Pid,
+    pub comm: String,
+}
+
+/// A watched thread ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Exit {
+    pub at_ns: u64,
+    pub pid: Pid,
+    pub tid: Tid,
+    pub start_boottime_ns: u64,
+    /// Status word as `wait` gives it: the low 7 bits are a signal, bits 8 to 15 a code.
+    pub status: u32,
+    /// No thread of the process is left.
+    pub last: bool,
+    /// The status is the whole process's.
+    pub group: bool,
+}
+
+/// Records that never arrived.
+#[derive(Clone, Copy, Debug)]
+pub struct Loss {
+    pub cpu: u32,
+    pub records: u64,
+    pub from_ns: u64,
+    pub to_ns: u64,
+}
+
+/// A duration histogram as the kernel keeps it; see [`concmon_ebpf::Hist`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistFact {
+    pub count: u64,
+    pub sum_ns: u64,
+    pub min_ns: u64,
+    pub max_ns: u64,
+    pub buckets: [u32; HIST_BUCKETS],
+}
+
+/// What the open stretch of a thread is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ThreadState {
+    Running,
+    /// Waiting for a CPU after a wakeup.
+    Woken,
+    /// Waiting for a CPU after a preemption.
+    Preempted,
+    Blocked(Cause),
+    Dead,
+}
+
+/// One thread's account, read in one piece at `read_ns`: closed columns up to `since_ns`,
+/// and an open stretch from there in `state`.
+#[derive(Clone, Debug)]
+pub struct LedgerFact {
+    pub read_ns: u64,
+    pub pid: Pid,
+    pub tid: Tid,
+    pub start_boottime_ns: u64,
+    /// The thread existed before the watch began.
+    pub seeded: bool,
+    /// The sum of ended threads of `pid`, folded for lack of room; `tid` means nothing.
+    pub folded: bool,
+    pub start_ns: u64,
+    pub since_ns: u64,
+    pub state: ThreadState,
+    pub on_cpu_ns: u64,
+    pub woken_ns: u64,
+    pub preempted_ns: u64,
+    pub stolen_ns: u64,
+    pub unknown_ns: u64,
+    pub blocked_ns: [u64; cause::COUNT],
+    pub voluntary: u64,
+    pub involuntary: u64,
+    pub migrations: u64,
+    pub wakeup_latency: HistFact,
+    pub slice: HistFact,
+    pub off_cpu: Vec<HistFact>,
+}
+
+/// What `/proc` says of a process. A field is `None` when it could not be read.
+#[derive(Clone, Debug, Default)]
+pub struct ProcessFact {
+    pub read_ns: u64,
+    pub pid: u32,
+    pub ppid: u32,
+    /// Clock ticks after boot, as `/proc/PID/stat` has it, turned to ns.
+    pub start_boottime_ns: u64,
+    pub start_unix_ns: u64,
+    pub name: String,
+    pub cmdline: Vec<String>,
+    pub zombie: bool,
+    /// User and system CPU time over the process's life, ended threads included.
+    pub cpu_user_ns: Option<u64>,
+    pub cpu_system_ns: Option<u64>,
+    pub rss_bytes: Option<u64>,
+    pub threads: Option<u64>,
+    pub fds: Option<u64>,
+    pub fds_limit: Option<u64>,
+    pub children: u64,
+    pub descendants: u64,
+    pub zombies: u64,
+    pub thread_stats: Vec<ThreadStat>,
+}
+
+/// What `/proc/PID/task/TID` says of a thread.
+#[derive(Clone, Debug)]
+pub struct ThreadStat {
+    pub tid: Tid,
+    pub comm: String,
+    pub start_boottime_ns: u64,
+    pub cpu_user_ns: u64,
+    pub cpu_system_ns: u64,
+    pub voluntary: u64,
+    pub involuntary: u64,
+}
+
+/// Which interpreter a process runs, and whether it can be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PythonInfo {
+    /// `cpython`, `pypy`, ...
+    pub implementation: String,
+    /// `3.13.0`; `None` when it could not be told.
+    pub version: Option<String>,
+    pub free_threaded: bool,
+    pub supported: bool,
+    /// Why not, in one sentence; `None` when supported.
+    pub reason: Option<String>,
+}
+
+/// One look into an interpreter's memory.
+#[derive(Clone, Debug)]
+pub struct PythonFact {
+    pub read_ns: u64,
+    pub pid: Pid,
+    pub info: PythonInfo,
+    pub threads: Vec<PyThread>,
+    pub loops: Vec<PyLoop>,
+    pub tasks: Vec<PyTask>,
+    /// Reads that failed or were torn beyond retry during this look.
+    pub reads_failed: u64,
+    /// What this look does not cover: field (`tasks`, `threads.name`, ...) to reason.
+    pub limits: BTreeMap<String, String>,
+}
+
+/// A thread as the interpreter knows it.
+#[derive(Clone, Debug)]
+pub struct PyThread {
+    pub tid: Tid,
+    /// `threading.get_ident()`.
+    pub ident: u64,
+    /// `threading.Thread.name`; `None` for a thread that `threading` does not know.
+    pub name: Option<String>,
+    pub daemon: Option<bool>,
+    /// `module.qualname` of what the thread was started to run.
+    pub entry: Option<String>,
+    pub stack_size_bytes: Option<u64>,
+    pub main: bool,
+    /// A worker of a `concurrent.futures` thread pool.
+    pub pool: bool,
+}
+
+/// Which event loop implementation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoopKind {
+    Asyncio,
+    Uvloop,
+}
+
+/// An event loop that runs in a thread at the moment of the look.
+#[derive(Clone, Debug)]
+pub struct PyLoop {
+    pub tid: Tid,
+    /// Address of the loop object.
+    pub id: u64,
+    pub kind: LoopKind,
+    /// Length of `_ready`.
+    pub ready: Option<u64>,
+    /// Length of `_scheduled`.
+    pub scheduled: Option<u64>,
+    /// `slow_callback_duration`, ns.
+    pub stall_threshold_ns: Option<u64>,
+    pub debug: Option<bool>,
+}
+
+/// `pending`: suspended or ready; `running`: on its thread right now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskState {
+    Pending,
+    Running,
+    Done,
+}
+
+/// A task at the moment of the look.
+#[derive(Clone, Debug)]
+pub struct PyTask {
+    /// Address of the task object.
+    pub id: u64,
+    /// [`PyLoop::id`] of its loop.
+    pub loop_id: u64,
+    pub name: String,
+    /// Qualified name of its coroutine.
+    pub coroutine: String,
+    pub state: TaskState,
+    /// From the task's own coroutine down to the innermost one that waits.
+    pub awaiting: Vec<PyFrame>,
+}
+
+/// One frame of a stack or of an await chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PyFrame {
+    pub function: String,
+    pub file: String,
+    /// 0 when the code object has no line there.
+    pub line: u32,
+}
+
+/// The tool's account of itself since the watch began.
+#[derive(Clone, Debug, Default)]
+pub struct MonitorFact {
+    pub cpu_ns: u64,
+    pub rss_bytes: u64,
+    /// Run time of all kernel programs; `None` when the kernel does not measure it.
+    pub kernel_run_ns: Option<u64>,
+    pub events: u64,
+    pub events_lost: u64,
+    pub reads_failed: u64,
+    /// Kernel-side and user-space faults by declared name, zero ones left out.
+    pub faults: BTreeMap<String, u64>,
+}
+
+/// The end of a window.
+#[derive(Clone, Copy, Debug)]
+pub struct Tick {
+    pub at_ns: u64,
+    /// The same instant on the wall clock, ns after 1970.
+    pub unix_ns: u64,
+}

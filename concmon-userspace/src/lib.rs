@@ -1,0 +1,3 @@
+//! concmon: where every nanosecond of a running Python program goes, seen from outside.
+pub mod event;
+pub mod model;

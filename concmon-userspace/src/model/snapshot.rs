@@ -1,0 +1,249 @@
+//! What views and findings see: the state of a watch over one window, or over the whole of it.
+//!
+//! The field names are the JSON contract; `None` is printed as `null` and has a reason in the
+//! [`Limit`]s of its object.
+
+use serde::Serialize;
+
+/// The name and version of the JSON shape.
+pub const SCHEMA: &str = "concmon/1";
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Snapshot,
+    Summary,
+}
+
+/// Everything concmon says about one window.
+#[derive(Clone, Debug, Serialize)]
+pub struct Snapshot {
+    pub schema: &'static str,
+    #[serde(rename = "type")]
+    pub kind: Kind,
+    pub window: Window,
+    pub monitor: Monitor,
+    pub processes: Vec<Process>,
+    pub limits: Vec<Limit>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Window {
+    pub start_unix_ns: u64,
+    pub duration_ns: u64,
+}
+
+/// Why a field of the same object is `null`, partial or missing.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+pub struct Limit {
+    pub field: String,
+    pub reason: String,
+}
+
+/// What the tool itself costs and failed to see.
+#[derive(Clone, Debug, Serialize)]
+pub struct Monitor {
+    pub version: &'static str,
+    pub cpu_ns: u64,
+    pub rss_bytes: u64,
+    /// Estimated (see `estimated`); `None` where the kernel gives no run time.
+    pub kernel_run_ns: Option<u64>,
+    pub events: u64,
+    pub events_lost: u64,
+    pub reads_failed: u64,
+    pub shed: Vec<String>,
+    /// Fields of this object that are sampled or derived, not counted.
+    pub estimated: Vec<&'static str>,
+    /// Counts by declared fault name; only faults that happened.
+    pub faults: std::collections::BTreeMap<String, u64>,
+    pub limits: Vec<Limit>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Process {
+    pub pid: u32,
+    pub ppid: u32,
+    pub start_unix_ns: u64,
+    pub name: String,
+    pub cmdline: Vec<String>,
+    /// Script or `-m module`; `None` for a process that is not Python.
+    pub entry: Option<String>,
+    pub exited: Option<Exited>,
+    pub python: Option<Python>,
+    pub cpu_ns: u64,
+    /// 100 = one core.
+    pub cpu_percent: f64,
+    pub rss_bytes: Option<u64>,
+    pub threads_count: Option<u64>,
+    pub children_count: Option<u64>,
+    pub descendants_count: Option<u64>,
+    pub zombies_count: Option<u64>,
+    pub fds_count: Option<u64>,
+    pub fds_limit: Option<u64>,
+    pub context_switches: Switches,
+    /// Rows that were folded away.
+    pub ended: Ended,
+    pub threads: Vec<Thread>,
+    pub loops: Vec<Loop>,
+    pub limits: Vec<Limit>,
+}
+
+/// How a process ended: exactly one of the two is there, none when it could not be seen.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Exited {
+    pub code: Option<u8>,
+    pub signal: Option<u8>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Python {
+    pub implementation: String,
+    pub version: Option<String>,
+    pub free_threaded: bool,
+    pub supported: bool,
+    pub reason: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize, PartialEq, Eq)]
+pub struct Switches {
+    pub voluntary: u64,
+    pub involuntary: u64,
+}
+
+/// Ended threads and processes that have no row any more.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Ended {
+    pub threads: u64,
+    pub processes: u64,
+    pub ledger: LedgerSum,
+}
+
+/// The columns of a closed ledger: `wall = on_cpu + runnable + Σ blocked + unknown`.
+#[derive(Clone, Copy, Debug, Default, Serialize, PartialEq, Eq)]
+pub struct LedgerSum {
+    pub wall_ns: u64,
+    pub on_cpu_ns: u64,
+    pub runnable_ns: u64,
+    /// Contained in `runnable_ns`.
+    pub preempted_ns: u64,
+    /// Contained in `runnable_ns`: hypervisor steal and interrupts.
+    pub stolen_ns: u64,
+    pub blocked_ns: Blocked,
+    pub unknown_ns: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize, PartialEq, Eq)]
+pub struct Blocked {
+    pub gil: u64,
+    pub lock: u64,
+    pub poll: u64,
+    pub sleep: u64,
+    pub io: u64,
+    pub child: u64,
+    pub disk: u64,
+    pub stopped: u64,
+    pub other: u64,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Main,
+    Loop,
+    Pool,
+    Other,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Thread {
+    pub tid: u32,
+    pub ident: Option<u64>,
+    pub name: Option<String>,
+    pub role: Option<Role>,
+    pub daemon: Option<bool>,
+    pub alive: bool,
+    pub entry: Option<String>,
+    pub started_unix_ns: u64,
+    pub ended_unix_ns: Option<u64>,
+    pub stack_size_bytes: Option<u64>,
+    #[serde(flatten)]
+    pub ledger: LedgerSum,
+    pub cpu_user_ns: Option<u64>,
+    pub cpu_system_ns: Option<u64>,
+    /// Fields of this object that are sampled or derived, not counted.
+    pub estimated: Vec<&'static str>,
+    pub switches: Switches,
+    pub migrations: u64,
+    pub wakeup_latency: Histogram,
+    pub slice: Histogram,
+    /// By cause; causes without a single wait are left out.
+    pub off_cpu: std::collections::BTreeMap<&'static str, Histogram>,
+    pub wakers: Vec<Waker>,
+    pub limits: Vec<Limit>,
+}
+
+/// Who ended blocked stretches of a thread, and how much waiting ended so.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+pub struct Waker {
+    /// `None`: a timer, an interrupt, or it cannot be told.
+    pub tid: Option<u32>,
+    pub cause: &'static str,
+    pub count: u64,
+    pub blocked_ns: u64,
+}
+
+/// Count, sum, extremes exact; percentiles interpolated in base-2 buckets with 4 sub-buckets.
+#[derive(Clone, Debug, Default, Serialize, PartialEq)]
+pub struct Histogram {
+    pub count: u64,
+    pub sum_ns: u64,
+    pub min_ns: Option<u64>,
+    pub max_ns: Option<u64>,
+    pub p50_ns: Option<u64>,
+    pub p90_ns: Option<u64>,
+    pub p99_ns: Option<u64>,
+    /// `(upper bound in ns, count)` of each bucket that is not empty, not cumulative.
+    pub buckets: Vec<(u64, u64)>,
+}
+
+/// An event loop bound to a thread: `wall = idle + busy`, exactly.
+#[derive(Clone, Debug, Serialize)]
+pub struct Loop {
+    pub tid: u32,
+    /// `asyncio`, `uvloop`.
+    pub kind: &'static str,
+    pub running: bool,
+    pub wall_ns: u64,
+    /// Blocked in the selector.
+    pub idle_ns: u64,
+    pub busy_ns: u64,
+    /// busy / wall, 0 to 1.
+    pub utilization: f64,
+    pub stall_threshold_ns: Option<u64>,
+    pub ready: Option<u64>,
+    pub scheduled: Option<u64>,
+    pub pending_tasks: Option<u64>,
+    pub tasks: Vec<Task>,
+    pub limits: Vec<Limit>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Task {
+    /// Address of the task object, `0x...`.
+    pub id: String,
+    pub name: String,
+    pub coroutine: String,
+    /// `pending`, `running`, `done`.
+    pub state: &'static str,
+    pub awaiting: Vec<Frame>,
+    pub first_seen_unix_ns: u64,
+    pub age_ns: u64,
+}
+
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+pub struct Frame {
+    pub function: String,
+    pub file: String,
+    /// 0 when there is none.
+    pub line: u32,
+}

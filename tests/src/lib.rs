@@ -1,0 +1,1 @@
+//! Integration tests of concmon, their workloads and their helpers.
