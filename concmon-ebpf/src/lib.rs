@@ -165,6 +165,10 @@ pub struct Ledger {
     pub syscall: i32,
     /// Thread that woke it last; 0 when that was a timer or cannot be told.
     pub waker_tid: u32,
+    /// A wakeup seen while the switch-out was still under way (0: none), and its waker.
+    pub early_wake_ns: u64,
+    pub early_waker_tid: u32,
+    pub reserved2: u32,
 
     pub on_cpu_ns: u64,
     pub woken_ns: u64,
@@ -313,6 +317,15 @@ pub struct Batch {
     pub reserved: u32,
 }
 
+/// The value of the task storage (or, before 5.11, hash) map `THREADS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ThreadSlot {
+    /// Index into `LEDGERS`.
+    pub slot: u32,
+    pub reserved: u32,
+}
+
 /// Kernel-side faults: indices of the per-CPU array `FAULTS`, each a u64 count.
 pub mod fault {
     /// `bpf_perf_event_output` failed; a batch was lost (its records show as a gap).
@@ -368,14 +381,69 @@ pub struct SelfTest {
     pub runs: u64,
 }
 
+/// What user space tells the kernel programs before they are loaded: offsets from the running
+/// kernel's BTF in bytes, and what this kernel can do. Frozen, so the verifier sees constants and
+/// leaves out what is switched off. Flags are 0 or 1.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelConfig {
+    /// `task_struct::pid`: the thread id.
+    pub task_pid: u32,
+    /// `task_struct::tgid`: the process id.
+    pub task_tgid: u32,
+    pub task_flags: u32,
+    /// `task_struct::__state`, or `state` before 5.14.
+    pub task_state: u32,
+    pub task_start_boottime: u32,
+    pub task_exit_code: u32,
+    pub task_signal: u32,
+    pub task_comm: u32,
+    pub task_sum_exec: u32,
+    pub task_on_cpu: u32,
+    pub task_on_rq: u32,
+    /// `task_struct::se.sched_delayed`; used when `has_sched_delayed`.
+    pub task_sched_delayed: u32,
+    pub signal_flags: u32,
+    pub signal_group_exit_code: u32,
+    pub signal_live: u32,
+    /// Syscall number and first argument in the saved user registers.
+    pub regs_syscall: u32,
+    pub regs_arg0: u32,
+    /// `bpf_task_storage_get` works in tracing programs (5.11); else threads are found by a hash map.
+    pub has_task_storage: u32,
+    /// `bpf_task_pt_regs` works (5.15); else causes come from the task state alone.
+    pub has_task_regs: u32,
+    /// `bpf_get_current_task_btf` works (5.11).
+    pub has_current_task_btf: u32,
+    /// `sched_switch` passes the previous task's state (5.18).
+    pub has_prev_state: u32,
+    pub has_sched_delayed: u32,
+    /// Slots in `LEDGERS`; slot 0 is never used.
+    pub slots: u32,
+    /// Ended threads are folded once this many slots are in use.
+    pub fold_above: u32,
+    /// A batch older than this is sent with the next event or tick, ns.
+    pub batch_age_ns: u32,
+    pub reserved: u32,
+}
+
+/// Counters that both sides change atomically: the one value of the memory-mapped array `CONTROL`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Control {
+    /// Slots handed out and not yet given back.
+    pub slots_used: u64,
+}
+
 const _: () = {
     assert!(core::mem::size_of::<Hist>() == 544);
     assert!(core::mem::size_of::<Record>() == 64);
     assert!(core::mem::size_of::<BatchHeader>() == 24);
     assert!(core::mem::size_of::<Batch>() == 24 + 64 * BATCH_RECORDS + 8);
-    assert!(core::mem::size_of::<Ledger>() == 264 + 11 * 544);
+    assert!(core::mem::size_of::<Ledger>() == 280 + 11 * 544);
     assert!(core::mem::size_of::<Process>() == 40);
     assert!(core::mem::size_of::<SyscallEntry>() == 4);
     assert!(core::mem::size_of::<SelfTest>() == 80);
+    assert!(core::mem::size_of::<KernelConfig>() == 26 * 4);
     assert!(MAX_SYSCALLS.is_power_of_two());
 };

@@ -1,0 +1,501 @@
+//! The per-thread state machine: every nanosecond of a watched thread goes into exactly one column.
+
+use concmon_ebpf::{
+    GIL_SIZE, HIST_BUCKETS, Hist, Ledger, MAX_GILS, Record, SyscallEntry, cause, fault,
+    hist_bucket, ledger_flags, record_flags, record_kind, state, syscall_flags,
+};
+
+use crate::{
+    maps::{SYSCALLS, atomic_add, count_fault},
+    task::{Syscall, Task, task_state},
+};
+
+/// Keeps the compiler from moving writes over the sequence number. (`compiler_fence` is not known to
+/// this target's code generator. What the CPU may reorder, the reader's second rule catches.)
+#[inline(always)]
+fn compiler_fence() {
+    // SAFETY: no instruction at all.
+    unsafe { core::arch::asm!("", options(nostack, preserves_flags)) };
+}
+
+/// Marks the account as being written. The sequence number is stored, not incremented, at the
+/// end, so that a reader never sees half a step.
+#[inline(always)]
+unsafe fn begin(ledger: *mut Ledger) -> u32 {
+    // SAFETY: `ledger` is a live map value.
+    unsafe {
+        let seq = core::ptr::read_volatile(&raw const (*ledger).seq) | 1;
+        core::ptr::write_volatile(&raw mut (*ledger).seq, seq);
+        compiler_fence();
+        seq
+    }
+}
+
+#[inline(always)]
+unsafe fn end(ledger: *mut Ledger, seq: u32) {
+    compiler_fence();
+    // SAFETY: `ledger` is a live map value.
+    unsafe { core::ptr::write_volatile(&raw mut (*ledger).seq, seq.wrapping_add(1)) };
+}
+
+#[inline(always)]
+unsafe fn add(hist: *mut Hist, ns: u64) {
+    // SAFETY: `hist` lies in a live map value; the index is masked to its length.
+    unsafe {
+        if (*hist).count == 0 || ns < (*hist).min_ns {
+            (*hist).min_ns = ns;
+        }
+        if ns > (*hist).max_ns {
+            (*hist).max_ns = ns;
+        }
+        (*hist).count += 1;
+        (*hist).sum_ns += ns;
+        let bucket = hist_bucket(ns) & (HIST_BUCKETS - 1);
+        let counts: *mut u32 = (&raw mut (*hist).buckets).cast();
+        *counts.add(bucket) += 1;
+    }
+}
+
+/// The lengths of the wait before the current slice: blocked, then ready.
+#[inline(always)]
+fn last_wait(l: &Ledger) -> (u64, u64) {
+    if l.wake_ns != 0 {
+        // A new thread is ready from its birth on: there `off_ns` equals `wake_ns`.
+        (
+            l.wake_ns.wrapping_sub(l.off_ns),
+            l.in_ns.wrapping_sub(l.wake_ns),
+        )
+    } else if l.wait_blocked != 0 {
+        (l.in_ns.wrapping_sub(l.off_ns), 0)
+    } else {
+        (0, l.in_ns.wrapping_sub(l.off_ns))
+    }
+}
+
+/// What a thread waits for, from its state and the syscall it is in.
+#[inline(always)]
+pub(crate) fn classify(gils: &[u64; MAX_GILS], task_state: u32, syscall: Syscall) -> u8 {
+    if task_state & (task_state::STOPPED | task_state::TRACED) != 0 {
+        return cause::STOPPED;
+    }
+    let entry = syscall_entry(syscall.number);
+    if task_state & task_state::UNINTERRUPTIBLE != 0
+        && entry.flags & syscall_flags::KEEPS_CAUSE == 0
+    {
+        return cause::DISK;
+    }
+    if entry.flags & syscall_flags::FUTEX != 0 && in_gil(gils, syscall.arg0) {
+        return cause::GIL;
+    }
+    if syscall.arg0 == 0 {
+        entry.cause_if_arg0_zero
+    } else {
+        entry.cause
+    }
+}
+
+#[inline(always)]
+fn syscall_entry(number: i64) -> SyscallEntry {
+    if number >= 0
+        && let Some(entry) = SYSCALLS.get(number as u32)
+    {
+        return *entry;
+    }
+    SyscallEntry {
+        cause: cause::OTHER,
+        cause_if_arg0_zero: cause::OTHER,
+        flags: 0,
+        reserved: 0,
+    }
+}
+
+#[inline(always)]
+fn in_gil(gils: &[u64; MAX_GILS], address: u64) -> bool {
+    let inside = |gil: u64| gil != 0 && address.wrapping_sub(gil) < GIL_SIZE;
+    inside(gils[0]) || inside(gils[1]) || inside(gils[2]) || inside(gils[3])
+}
+
+/// Whether a thread inside this syscall can wake another one on purpose.
+#[inline(always)]
+pub(crate) fn can_wake(syscall: Syscall) -> bool {
+    syscall_entry(syscall.number).flags & syscall_flags::WAKES != 0
+}
+
+/// The thread leaves its CPU at `now`. Returns the record of the slice that ends, if its
+/// beginning was seen.
+///
+/// On-CPU time is the kernel's own account. Where it exceeds our instants, the kernel gave the CPU
+/// earlier than we saw, and the wait before gives up the difference; where it falls short, the
+/// rest is `stolen`.
+#[inline(always)]
+pub(crate) fn switch_out(
+    ledger: *mut Ledger,
+    task: Task,
+    now: u64,
+    cpu: u32,
+    voluntary: bool,
+    prev_state: u32,
+) -> Option<Record> {
+    let sum_exec = task.sum_exec();
+    // SAFETY: `ledger` is a live map value; this thread's account is written by the CPU that
+    // switches it, which holds its run queue's lock.
+    unsafe {
+        let seq = begin(ledger);
+        let l = &mut *ledger;
+        // Instants of two CPUs may differ by a little.
+        let now = if now < l.since_ns { l.since_ns } else { now };
+        let mut record = None;
+        if l.state == state::RUNNING {
+            let stretch = now.wrapping_sub(l.since_ns);
+            let grown = sum_exec.wrapping_sub(l.sum_exec_ns);
+            let mut on_cpu = grown;
+            let mut from_ready = 0;
+            let mut from_blocked = 0;
+            if grown > stretch {
+                on_cpu = stretch;
+                if l.in_ns != 0 {
+                    let excess = grown - stretch;
+                    let (blocked, ready) = last_wait(l);
+                    from_ready = if excess < ready { excess } else { ready };
+                    if l.wake_ns != 0 {
+                        l.woken_ns -= from_ready;
+                    } else {
+                        l.preempted_ns -= from_ready;
+                    }
+                    let rest = excess - from_ready;
+                    from_blocked = if rest < blocked { rest } else { blocked };
+                    let index = l.cause as usize & 15;
+                    if index < cause::COUNT {
+                        l.blocked_ns[index] -= from_blocked;
+                    }
+                    on_cpu += from_ready + from_blocked;
+                }
+            } else {
+                l.stolen_ns += stretch - grown;
+            }
+            l.on_cpu_ns += on_cpu;
+            if l.in_ns != 0 {
+                if l.wait_blocked != 0 {
+                    let (blocked, ready) = last_wait(l);
+                    if l.wake_ns != 0 {
+                        add(&mut l.wakeup_latency, ready - from_ready);
+                    }
+                    let index = l.cause as usize & 15;
+                    if index < cause::COUNT {
+                        add(&mut l.off_cpu[index], blocked - from_blocked);
+                    }
+                }
+                add(&mut l.slice, on_cpu);
+                let mut flags = 0;
+                if l.wait_blocked != 0 {
+                    flags |= record_flags::BLOCKED;
+                }
+                if voluntary {
+                    flags |= record_flags::VOLUNTARY;
+                }
+                record = Some(Record {
+                    kind: record_kind::SLICE,
+                    cause: l.cause,
+                    flags,
+                    reserved: 0,
+                    tid: l.tid,
+                    at_ns: now,
+                    a: l.off_ns,
+                    b: l.wake_ns,
+                    c: l.in_ns,
+                    d: on_cpu,
+                    e: l.arg0,
+                    other: l.waker_tid,
+                    syscall_or_tgid: l.syscall,
+                });
+            }
+        } else {
+            // The switch-in was not seen: nothing says where this stretch belongs.
+            l.unknown_ns += now.wrapping_sub(l.since_ns);
+            count_fault(fault::SWITCH_OUT_UNSEEN);
+        }
+        l.sum_exec_ns = sum_exec;
+        l.last_cpu = cpu;
+        l.since_ns = now;
+        l.off_ns = now;
+        l.wake_ns = 0;
+        l.waker_tid = 0;
+        l.flags &= !ledger_flags::UNTOUCHED;
+        if voluntary {
+            l.voluntary += 1;
+            let syscall = task.syscall();
+            l.syscall = if syscall.number >= 0 {
+                syscall.number as i32
+            } else {
+                -1
+            };
+            l.arg0 = syscall.arg0;
+            l.cause = classify(&l.gils, prev_state, syscall);
+            l.wait_blocked = 1;
+            l.state = state::BLOCKED;
+        } else {
+            l.involuntary += 1;
+            l.wait_blocked = 0;
+            l.syscall = -1;
+            l.arg0 = 0;
+            l.state = state::PREEMPTED;
+        }
+        end(ledger, seq);
+        record
+    }
+}
+
+/// The thread was woken at `now` by `waker` (0: a timer, or it cannot be told).
+#[inline(always)]
+pub(crate) fn wake(ledger: *mut Ledger, task: Task, now: u64, waker: impl FnOnce() -> u32) {
+    // SAFETY: `ledger` is a live map value. A blocked thread's account is written by its waker
+    // only, which holds the thread's `pi_lock`.
+    unsafe {
+        if core::ptr::read_volatile(&raw const (*ledger).state) != state::BLOCKED {
+            // Woken before its switch-out got to us. If it is already off the queue, the wakeup
+            // is real, and the switch-in will find it here; else the block did not happen.
+            if !task.queued() {
+                (*ledger).early_waker_tid = waker();
+                core::ptr::write_volatile(&raw mut (*ledger).early_wake_ns, now);
+            }
+            return;
+        }
+        // The switch-out may still be writing on another CPU; it is about to end.
+        let mut spins = 0;
+        while core::ptr::read_volatile(&raw const (*ledger).seq) & 1 != 0 {
+            spins += 1;
+            if spins > 64 {
+                (*ledger).early_waker_tid = waker();
+                core::ptr::write_volatile(&raw mut (*ledger).early_wake_ns, now);
+                return;
+            }
+        }
+        let waker = waker();
+        let seq = begin(ledger);
+        book_wake(&mut *ledger, now, waker);
+        end(ledger, seq);
+    }
+}
+
+/// Closes the blocked stretch of `l` at `at`.
+#[inline(always)]
+unsafe fn book_wake(l: &mut Ledger, at: u64, waker: u32) {
+    // Instants of two CPUs: a wakeup cannot come before the block it ends.
+    let at = if at < l.since_ns { l.since_ns } else { at };
+    let index = l.cause as usize & 15;
+    if index < cause::COUNT {
+        l.blocked_ns[index] += at - l.since_ns;
+    }
+    l.since_ns = at;
+    l.wake_ns = at;
+    l.waker_tid = waker;
+    l.state = state::WOKEN;
+}
+
+/// The thread gets a CPU at `now`.
+#[inline(always)]
+pub(crate) fn switch_in(ledger: *mut Ledger, task: Task, now: u64, cpu: u32) {
+    // SAFETY: as in `switch_out`.
+    unsafe {
+        let seq = begin(ledger);
+        let l = &mut *ledger;
+        if l.state == state::BLOCKED {
+            if l.early_wake_ns != 0 {
+                let early = if l.early_wake_ns > now {
+                    now
+                } else {
+                    l.early_wake_ns
+                };
+                let waker = l.early_waker_tid;
+                book_wake(l, early, waker);
+            } else {
+                count_fault(fault::WAKEUP_UNSEEN);
+                let index = l.cause as usize & 15;
+                if index < cause::COUNT {
+                    l.blocked_ns[index] += now.wrapping_sub(l.since_ns);
+                }
+                l.since_ns = now;
+            }
+        }
+        l.early_wake_ns = 0;
+        let now = if now < l.since_ns { l.since_ns } else { now };
+        let stretch = now - l.since_ns;
+        if l.state == state::WOKEN {
+            l.woken_ns += stretch;
+        } else if l.state == state::PREEMPTED {
+            l.preempted_ns += stretch;
+        } else if l.state == state::RUNNING {
+            l.unknown_ns += stretch;
+            l.sum_exec_ns = task.sum_exec();
+            l.off_ns = now;
+            l.wake_ns = 0;
+            l.wait_blocked = 0;
+            count_fault(fault::SWITCH_OUT_UNSEEN);
+        }
+        l.since_ns = now;
+        l.in_ns = now;
+        l.state = state::RUNNING;
+        l.flags &= !ledger_flags::UNTOUCHED;
+        if l.last_cpu != cpu {
+            l.last_cpu = cpu;
+            l.migrations += 1;
+        }
+        end(ledger, seq);
+    }
+}
+
+/// The thread is gone: its last stretch ended with its last switch-out.
+#[inline(always)]
+pub(crate) fn close(ledger: *mut Ledger) {
+    // SAFETY: nobody writes the account of a dead thread.
+    unsafe {
+        let seq = begin(ledger);
+        (*ledger).state = state::DEAD;
+        end(ledger, seq);
+    }
+}
+
+/// What an account starts with.
+pub(crate) struct Birth {
+    pub(crate) now: u64,
+    pub(crate) state: u8,
+    pub(crate) cause: u8,
+    pub(crate) syscall: Syscall,
+    pub(crate) flags: u32,
+    pub(crate) gils: [u64; MAX_GILS],
+    pub(crate) cpu: u32,
+}
+
+/// Starts an account in a slot that nobody else uses yet; free slots are all zero.
+#[inline(always)]
+pub(crate) fn open(ledger: *mut Ledger, task: Task, birth: &Birth) {
+    // SAFETY: the slot was just taken from the free ones; no other program has it.
+    unsafe {
+        let seq = begin(ledger);
+        let l = &mut *ledger;
+        l.tid = task.tid();
+        l.tgid = task.tgid();
+        l.flags = birth.flags;
+        l.start_boottime_ns = task.start_boottime();
+        l.start_ns = birth.now;
+        l.last_cpu = birth.cpu;
+        l.gils = birth.gils;
+        set_open_stretch(l, task, birth);
+        end(ledger, seq);
+    }
+}
+
+/// Empties an account whose thread could not be bound to it.
+#[inline(always)]
+pub(crate) fn abandon(ledger: *mut Ledger) {
+    // SAFETY: the slot is still ours alone.
+    unsafe {
+        (*ledger).tid = 0;
+        (*ledger).tgid = 0;
+        (*ledger).flags = 0;
+        (*ledger).state = state::FREE;
+    }
+}
+
+/// Corrects the seed of a thread that has not switched since: it may have switched while its
+/// account was being opened.
+#[inline(always)]
+pub(crate) fn reseed(ledger: *mut Ledger, task: Task, birth: &Birth) {
+    // SAFETY: an untouched account is written by the seeding program only.
+    unsafe {
+        if (*ledger).flags & ledger_flags::UNTOUCHED == 0 || (*ledger).state == birth.state {
+            return;
+        }
+        let seq = begin(ledger);
+        let l = &mut *ledger;
+        l.start_ns = birth.now;
+        set_open_stretch(l, task, birth);
+        end(ledger, seq);
+    }
+}
+
+#[inline(always)]
+fn set_open_stretch(l: &mut Ledger, task: Task, birth: &Birth) {
+    l.since_ns = birth.now;
+    l.off_ns = birth.now;
+    l.wake_ns = if birth.state == state::WOKEN {
+        birth.now
+    } else {
+        0
+    };
+    l.wait_blocked = (birth.state == state::BLOCKED) as u8;
+    l.sum_exec_ns = task.sum_exec();
+    l.syscall = if birth.syscall.number >= 0 {
+        birth.syscall.number as i32
+    } else {
+        -1
+    };
+    l.arg0 = birth.syscall.arg0;
+    l.cause = birth.cause;
+    l.state = birth.state;
+}
+
+/// Adds the account of a dead thread to `into`, and empties it for the next thread.
+///
+/// Two threads of a process may end at once, so every addition is atomic.
+#[inline(always)]
+pub(crate) fn fold(into: *mut Ledger, from: *mut Ledger) {
+    // SAFETY: `from` is a dead thread's account, ours alone; `into` is a live map value that only
+    // this function changes.
+    unsafe {
+        let wall = (*from).since_ns - (*from).start_ns;
+        move_u64(&raw mut (*into).on_cpu_ns, &raw mut (*from).on_cpu_ns);
+        move_u64(&raw mut (*into).woken_ns, &raw mut (*from).woken_ns);
+        move_u64(&raw mut (*into).preempted_ns, &raw mut (*from).preempted_ns);
+        move_u64(&raw mut (*into).stolen_ns, &raw mut (*from).stolen_ns);
+        move_u64(&raw mut (*into).unknown_ns, &raw mut (*from).unknown_ns);
+        move_u64(&raw mut (*into).voluntary, &raw mut (*from).voluntary);
+        move_u64(&raw mut (*into).involuntary, &raw mut (*from).involuntary);
+        move_u64(&raw mut (*into).migrations, &raw mut (*from).migrations);
+        for index in 0..cause::COUNT {
+            move_u64(
+                (&raw mut (*into).blocked_ns).cast::<u64>().add(index),
+                (&raw mut (*from).blocked_ns).cast::<u64>().add(index),
+            );
+            (&raw mut (*from).gils)
+                .cast::<u64>()
+                .add(index & 3)
+                .write(0);
+        }
+        atomic_add(&raw mut (*into).since_ns, wall);
+        // Histograms of folded threads are not kept: their sums would be, their shape would not.
+        empty(&raw mut (*from).wakeup_latency);
+        empty(&raw mut (*from).slice);
+        for index in 0..cause::COUNT {
+            empty((&raw mut (*from).off_cpu).cast::<Hist>().add(index));
+        }
+        (*from).tid = 0;
+        (*from).tgid = 0;
+        (*from).flags = 0;
+        (*from).state = state::FREE;
+    }
+}
+
+#[inline(always)]
+unsafe fn move_u64(into: *mut u64, from: *mut u64) {
+    // SAFETY: see `fold`.
+    unsafe {
+        atomic_add(into, *from);
+        *from = 0;
+    }
+}
+
+#[inline(always)]
+unsafe fn empty(hist: *mut Hist) {
+    // SAFETY: see `fold`.
+    unsafe {
+        (*hist).count = 0;
+        (*hist).sum_ns = 0;
+        (*hist).min_ns = 0;
+        (*hist).max_ns = 0;
+        let pairs = (&raw mut (*hist).buckets).cast::<u64>();
+        for index in 0..HIST_BUCKETS / 2 {
+            core::ptr::write_volatile(pairs.add(index), 0);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! `sched_process_fork` and `sched_process_exec`: children join in the kernel, at birth.
+//!
+//! There is no hook on exit: a thread is gone at its last switch-out (see `sched`).
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
+use concmon_ebpf::{
+    MAX_GILS, Process, Record, cause, fault, ledger_flags, record_flags, record_kind, state,
+};
+
+use super::sched::argument;
+use crate::{
+    emit::emit,
+    ledger::{self, Birth},
+    maps::{PROCESSES, bind_slot, count_fault, give_slot, ledger_at, ledger_of, rebind, take_slot},
+    task::{Syscall, Task},
+};
+
+/// `sched_process_fork(task_struct *parent, task_struct *child)`, before the child runs.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "tp_btf/sched_process_fork")]
+fn sched_process_fork(ctx: *mut c_void) -> i32 {
+    // SAFETY: the tracepoint's own arguments.
+    let (parent, child) = unsafe { (Task::new(argument(ctx, 0)), Task::new(argument(ctx, 1))) };
+    let parent_tgid = parent.tgid();
+    let Some(process) = PROCESSES.get_ptr(&parent_tgid) else {
+        return 0;
+    };
+    let tgid = child.tgid();
+    let new_process = tgid != parent_tgid;
+    // SAFETY: a live map value.
+    let (gils, follow) = unsafe { ((*process).gils, (*process).follow) };
+    if new_process {
+        if follow == 0 {
+            return 0;
+        }
+        // A forked child has its parent's memory, so its GIL is where its parent's is.
+        let joined = Process {
+            gils,
+            follow,
+            fold_slot: 0,
+        };
+        if PROCESSES.insert(&tgid, &joined, 0).is_err() {
+            count_fault(fault::NO_PROCESS);
+            return 0;
+        }
+    }
+    // SAFETY: helpers without preconditions.
+    let (now, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
+    let birth = Birth {
+        now,
+        state: state::WOKEN,
+        cause: cause::OTHER,
+        syscall: Syscall::NONE,
+        flags: if new_process { ledger_flags::LEADER } else { 0 },
+        gils,
+        cpu,
+    };
+    join(child, &birth);
+    let comm = child.comm();
+    let record = Record {
+        kind: record_kind::FORK,
+        cause: 0,
+        flags: if new_process {
+            record_flags::PROCESS
+        } else {
+            0
+        },
+        reserved: 0,
+        tid: child.tid(),
+        at_ns: now,
+        a: child.start_boottime(),
+        b: 0,
+        c: comm[0],
+        d: comm[1],
+        e: 0,
+        other: parent.tid(),
+        syscall_or_tgid: tgid as i32,
+    };
+    emit(ctx, cpu, now, &record);
+    0
+}
+
+/// Opens an account for `task`. What fails is counted.
+#[inline(always)]
+pub(super) fn join(task: Task, birth: &Birth) {
+    let Some(slot) = take_slot() else { return };
+    let Some(ledger) = ledger_at(slot) else {
+        return;
+    };
+    ledger::open(ledger, task, birth);
+    if !bind_slot(task, slot) {
+        count_fault(fault::NO_STORAGE);
+        ledger::abandon(ledger);
+        give_slot(slot);
+    }
+}
+
+/// `sched_process_exec(task_struct *p, pid_t old_pid, linux_binprm *bprm)`
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "tp_btf/sched_process_exec")]
+fn sched_process_exec(ctx: *mut c_void) -> i32 {
+    // SAFETY: the tracepoint's own arguments.
+    let (task, old_tid) = unsafe { (Task::new(argument(ctx, 0)), argument::<u32>(ctx, 1)) };
+    let tgid = task.tgid();
+    let Some(process) = PROCESSES.get_ptr_mut(&tgid) else {
+        return 0;
+    };
+    // The old program's GIL is gone with its memory.
+    // SAFETY: a live map value.
+    unsafe { (*process).gils = [0; MAX_GILS] };
+    let tid = task.tid();
+    if old_tid != tid {
+        rebind(old_tid, task);
+    }
+    if let Some(ledger) = ledger_of(task) {
+        // SAFETY: a live map value; none of these fields takes part in a reader's checks.
+        unsafe {
+            (*ledger).gils = [0; MAX_GILS];
+            (*ledger).tid = tid;
+        }
+    }
+    // SAFETY: helpers without preconditions.
+    let (now, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
+    let comm = task.comm();
+    let record = Record {
+        kind: record_kind::EXEC,
+        cause: 0,
+        flags: 0,
+        reserved: 0,
+        tid,
+        at_ns: now,
+        a: u64::from(old_tid),
+        b: 0,
+        c: comm[0],
+        d: comm[1],
+        e: 0,
+        other: 0,
+        syscall_or_tgid: tgid as i32,
+    };
+    emit(ctx, cpu, now, &record);
+    0
+}

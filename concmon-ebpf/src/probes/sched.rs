@@ -1,0 +1,155 @@
+//! `sched_switch` and `sched_waking`: where threads of watched processes spend their time.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
+use concmon_ebpf::{Ledger, Record, fault, ledger_flags, record_flags, record_kind};
+
+use crate::{
+    emit::emit,
+    ledger,
+    maps::{
+        PROCESSES, count_fault, give_slot, ledger_at, ledger_of, slot_of, slots_are_short, unbind,
+    },
+    task::{self, Task, config, task_state},
+};
+
+/// Argument `index` of a BTF tracepoint.
+#[inline(always)]
+pub(super) unsafe fn argument<T: Copy>(ctx: *mut c_void, index: usize) -> T {
+    // SAFETY: the caller names an argument that the tracepoint has, by its type.
+    unsafe { *ctx.cast::<u64>().add(index).cast::<T>() }
+}
+
+/// `sched_switch(bool preempt, task_struct *prev, task_struct *next[, unsigned prev_state])`
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "tp_btf/sched_switch")]
+fn sched_switch(ctx: *mut c_void) -> i32 {
+    // SAFETY: the tracepoint's own arguments.
+    let (prev, next) = unsafe { (Task::new(argument(ctx, 1)), Task::new(argument(ctx, 2))) };
+    let prev_slot = slot_of(prev);
+    let next_ledger = ledger_of(next);
+    if prev_slot.is_none() && next_ledger.is_none() {
+        return 0;
+    }
+    // SAFETY: helpers without preconditions.
+    let (now, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
+    if let Some(slot) = prev_slot {
+        leave(ctx, prev, slot, now, cpu);
+    }
+    if let Some(ledger) = next_ledger {
+        ledger::switch_in(ledger, next, now, cpu);
+    }
+    0
+}
+
+#[inline(always)]
+fn leave(ctx: *mut c_void, prev: Task, slot: u32, now: u64, cpu: u32) {
+    let Some(ledger) = ledger_at(slot) else {
+        return;
+    };
+    // SAFETY: the first argument is a bool, the fourth, where there is one, an unsigned int.
+    let preempt = unsafe { argument::<u64>(ctx, 0) } & 1 != 0;
+    let prev_state = if config!(has_prev_state) != 0 {
+        // SAFETY: as above.
+        unsafe { argument::<u32>(ctx, 3) }
+    } else {
+        prev.state()
+    };
+    let dead = prev_state & task_state::DEAD != 0;
+    let voluntary = (prev_state != 0 && !preempt) || dead;
+    if let Some(record) = ledger::switch_out(ledger, prev, now, cpu, voluntary, prev_state) {
+        emit(ctx, cpu, now, &record);
+    }
+    if dead {
+        end(ctx, prev, ledger, slot, now, cpu);
+    }
+}
+
+/// The last switch-out of a thread: its account is closed, and waits for user space, or is folded
+/// into its process where slots run short.
+#[inline(always)]
+fn end(ctx: *mut c_void, task: Task, ledger: *mut Ledger, slot: u32, now: u64, cpu: u32) {
+    let (tid, tgid) = (task.tid(), task.tgid());
+    let (status, group, last) = task.exit_status();
+    let mut flags = 0;
+    if group {
+        flags |= record_flags::GROUP;
+    }
+    if last {
+        flags |= record_flags::LAST;
+    }
+    if tid == tgid {
+        flags |= record_flags::LEADER;
+    }
+    let record = Record {
+        kind: record_kind::EXIT,
+        cause: 0,
+        flags,
+        reserved: 0,
+        tid,
+        at_ns: now,
+        a: task.start_boottime(),
+        b: 0,
+        c: u64::from(status),
+        d: 0,
+        e: 0,
+        other: 0,
+        syscall_or_tgid: tgid as i32,
+    };
+    ledger::close(ledger);
+    unbind(tid);
+    emit(ctx, cpu, now, &record);
+    if slots_are_short() {
+        fold(tgid, ledger, slot);
+    }
+}
+
+/// The first thread that is folded lends its slot to the sum of all that follow.
+#[inline(always)]
+fn fold(tgid: u32, ledger: *mut Ledger, slot: u32) {
+    let Some(process) = PROCESSES.get_ptr_mut(&tgid) else {
+        return;
+    };
+    // SAFETY: live map values. Two threads that end at once may both become a sum; user space
+    // adds up every sum it finds.
+    unsafe {
+        let sum = core::ptr::read_volatile(&raw const (*process).fold_slot);
+        if sum == 0 {
+            (*ledger).flags |= ledger_flags::FOLDED;
+            core::ptr::write_volatile(&raw mut (*process).fold_slot, slot);
+            return;
+        }
+        if let Some(into) = ledger_at(sum) {
+            count_fault(fault::FOLDED);
+            ledger::fold(into, ledger);
+            give_slot(slot);
+        }
+    }
+}
+
+/// `sched_waking(task_struct *p)`, in the context of whoever wakes it.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "tp_btf/sched_waking")]
+fn sched_waking(ctx: *mut c_void) -> i32 {
+    // SAFETY: the tracepoint's own argument.
+    let woken = unsafe { Task::new(argument(ctx, 0)) };
+    if let Some(ledger) = ledger_of(woken) {
+        // SAFETY: a helper without preconditions.
+        let now = unsafe { bpf_ktime_get_ns() };
+        ledger::wake(ledger, woken, now, waker);
+    }
+    0
+}
+
+/// The thread whose action this wakeup is; 0 for a timer, an interrupt, or what cannot be told.
+#[inline(always)]
+fn waker() -> u32 {
+    let Some(current) = task::current() else {
+        return 0;
+    };
+    if current.is_kernel_thread() || !ledger::can_wake(current.syscall()) {
+        return 0;
+    }
+    current.tid()
+}

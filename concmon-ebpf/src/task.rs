@@ -1,0 +1,219 @@
+//! Reading `task_struct` through the offsets that user space took from the running kernel's BTF.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::{
+    bpf_probe_read_kernel,
+    generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
+};
+use concmon_ebpf::KernelConfig;
+
+/// Set by the loader and frozen: every field is a constant to the verifier.
+#[unsafe(no_mangle)]
+pub(crate) static CONFIG: KernelConfig = KernelConfig {
+    task_pid: 0,
+    task_tgid: 0,
+    task_flags: 0,
+    task_state: 0,
+    task_start_boottime: 0,
+    task_exit_code: 0,
+    task_signal: 0,
+    task_comm: 0,
+    task_sum_exec: 0,
+    task_on_cpu: 0,
+    task_on_rq: 0,
+    task_sched_delayed: 0,
+    signal_flags: 0,
+    signal_group_exit_code: 0,
+    signal_live: 0,
+    regs_syscall: 0,
+    regs_arg0: 0,
+    has_task_storage: 0,
+    has_task_regs: 0,
+    has_current_task_btf: 0,
+    has_prev_state: 0,
+    has_sched_delayed: 0,
+    slots: 0,
+    fold_above: 0,
+    batch_age_ns: 0,
+    reserved: 0,
+};
+
+/// One field of [`CONFIG`].
+macro_rules! config {
+    ($field:ident) => {
+        $crate::task::frozen(&$crate::task::CONFIG.$field)
+    };
+}
+pub(crate) use config;
+
+/// The value that the loader put there; volatile, for the compiler must not take the placeholder's.
+#[inline(always)]
+pub(crate) fn frozen(field: &'static u32) -> u32 {
+    // SAFETY: a plain read of an initialised static.
+    unsafe { core::ptr::read_volatile(field) }
+}
+
+/// `task_struct::flags`: a kernel thread (include/linux/sched.h).
+const PF_KTHREAD: u32 = 0x0020_0000;
+/// `signal_struct::flags` (include/linux/sched/signal.h).
+const SIGNAL_GROUP_EXIT: u32 = 0x0000_0004;
+
+/// Bits of `task_struct::__state` (include/linux/sched.h); stable since 4.14.
+pub(crate) mod task_state {
+    pub(crate) const UNINTERRUPTIBLE: u32 = 0x02;
+    pub(crate) const STOPPED: u32 = 0x04;
+    pub(crate) const TRACED: u32 = 0x08;
+    pub(crate) const DEAD: u32 = 0x80;
+}
+
+/// A task pointer that the verifier trusts (a tracepoint's argument or the current task).
+#[derive(Clone, Copy)]
+pub(crate) struct Task(*const c_void);
+
+/// The syscall a thread is in, and its first argument.
+#[derive(Clone, Copy)]
+pub(crate) struct Syscall {
+    /// -1 when in none, or when it cannot be told.
+    pub(crate) number: i64,
+    pub(crate) arg0: u64,
+}
+
+impl Syscall {
+    pub(crate) const NONE: Self = Self {
+        number: -1,
+        arg0: 0,
+    };
+}
+
+impl Task {
+    /// # Safety
+    ///
+    /// `ptr` must be a `task_struct` that the verifier knows as such.
+    #[inline(always)]
+    pub(crate) unsafe fn new(ptr: *const c_void) -> Self {
+        Self(ptr)
+    }
+
+    #[inline(always)]
+    pub(crate) fn ptr(self) -> *mut c_void {
+        self.0.cast_mut()
+    }
+
+    #[inline(always)]
+    fn field<T: Copy>(self, offset: u32) -> T {
+        // SAFETY: the offset comes from this kernel's BTF and was checked by the self-test; the
+        // verifier turns the access into one that cannot fault.
+        unsafe { core::ptr::read_volatile(self.0.byte_add(offset as usize).cast()) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn tid(self) -> u32 {
+        self.field(config!(task_pid))
+    }
+
+    #[inline(always)]
+    pub(crate) fn tgid(self) -> u32 {
+        self.field(config!(task_tgid))
+    }
+
+    #[inline(always)]
+    pub(crate) fn state(self) -> u32 {
+        self.field(config!(task_state))
+    }
+
+    #[inline(always)]
+    pub(crate) fn start_boottime(self) -> u64 {
+        self.field(config!(task_start_boottime))
+    }
+
+    /// `se.sum_exec_runtime`: exact at switch-out, up to a tick old for a running task.
+    #[inline(always)]
+    pub(crate) fn sum_exec(self) -> u64 {
+        self.field(config!(task_sum_exec))
+    }
+
+    #[inline(always)]
+    pub(crate) fn on_cpu(self) -> u32 {
+        self.field(config!(task_on_cpu))
+    }
+
+    /// Whether the scheduler has it queued; a task whose dequeue is only delayed is not.
+    #[inline(always)]
+    pub(crate) fn queued(self) -> bool {
+        let on_rq: u32 = self.field(config!(task_on_rq));
+        if on_rq == 0 {
+            return false;
+        }
+        if config!(has_sched_delayed) != 0 {
+            let delayed: u8 = self.field(config!(task_sched_delayed));
+            return delayed == 0;
+        }
+        true
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_kernel_thread(self) -> bool {
+        let flags: u32 = self.field(config!(task_flags));
+        flags & PF_KTHREAD != 0
+    }
+
+    /// The two halves of the name.
+    #[inline(always)]
+    pub(crate) fn comm(self) -> [u64; 2] {
+        let offset = config!(task_comm);
+        // SAFETY: reads 16 bytes of `comm`, which is that long; not a trusted load, for BTF
+        // access to an array as two words is refused by some verifiers.
+        unsafe { bpf_probe_read_kernel(self.0.byte_add(offset as usize).cast()).unwrap_or([0; 2]) }
+    }
+
+    /// The status as `wait` would show it: `(status, whole process, no thread left)`.
+    #[inline(always)]
+    pub(crate) fn exit_status(self) -> (u32, bool, bool) {
+        let own: u32 = self.field(config!(task_exit_code));
+        let signal: *const c_void = self.field(config!(task_signal));
+        if signal.is_null() {
+            return (own, false, false);
+        }
+        // SAFETY: `probe_read_kernel` checks the address.
+        unsafe {
+            let read = |offset: u32| {
+                bpf_probe_read_kernel::<u32>(signal.byte_add(offset as usize).cast()).unwrap_or(0)
+            };
+            let group = read(config!(signal_flags)) & SIGNAL_GROUP_EXIT != 0;
+            let live = read(config!(signal_live));
+            let status = if group {
+                read(config!(signal_group_exit_code))
+            } else {
+                own
+            };
+            (status, group, live == 0)
+        }
+    }
+
+    /// The syscall in the saved user registers.
+    #[inline(always)]
+    pub(crate) fn syscall(self) -> Syscall {
+        if config!(has_task_regs) == 0 {
+            return Syscall::NONE;
+        }
+        // SAFETY: trusted task pointer; the result is a `pt_regs` the verifier knows.
+        unsafe {
+            let regs = bpf_task_pt_regs(self.ptr().cast()) as *const c_void;
+            let number =
+                core::ptr::read_volatile(regs.byte_add(config!(regs_syscall) as usize).cast());
+            let arg0 = core::ptr::read_volatile(regs.byte_add(config!(regs_arg0) as usize).cast());
+            Syscall { number, arg0 }
+        }
+    }
+}
+
+/// The running task, where the helper that gives a trusted pointer exists.
+#[inline(always)]
+pub(crate) fn current() -> Option<Task> {
+    if config!(has_current_task_btf) == 0 {
+        return None;
+    }
+    // SAFETY: the helper returns the current task, trusted by the verifier.
+    Some(unsafe { Task::new(bpf_get_current_task_btf().cast()) })
+}
