@@ -247,7 +247,7 @@ pub mod record_flags {
     pub const VOLUNTARY: u8 = 1 << 1;
     /// Fork: the child is a new process (else a thread).
     pub const PROCESS: u8 = 1 << 2;
-    /// Exit: no thread of the process is left.
+    /// Exit: every thread of the process has ended or begun to; several may say so.
     pub const LAST: u8 = 1 << 3;
     /// Exit: the code is the whole process's (`exit_group` or a signal).
     pub const GROUP: u8 = 1 << 4;
@@ -377,6 +377,13 @@ pub struct SelfTest {
     pub arg0: u64,
     pub state: u32,
     pub on_cpu: u32,
+    /// Threads that the process still has.
+    pub live: u32,
+    /// 1 when the task counted as queued.
+    pub queued: u32,
+    /// 1 when the task counted as a kernel thread.
+    pub kernel_thread: u32,
+    pub reserved: u32,
     /// How often the program ran for the process that asked.
     pub runs: u64,
 }
@@ -424,7 +431,8 @@ pub struct KernelConfig {
     pub fold_above: u32,
     /// A batch older than this is sent with the next event or tick, ns.
     pub batch_age_ns: u32,
-    pub reserved: u32,
+    /// Bytes of the saved syscall number: 8 on x86-64, 4 on arm64.
+    pub regs_syscall_bytes: u32,
 }
 
 /// Counters that both sides change atomically: the one value of the memory-mapped array `CONTROL`.
@@ -443,7 +451,7 @@ const _: () = {
     assert!(core::mem::size_of::<Ledger>() == 280 + 11 * 544);
     assert!(core::mem::size_of::<Process>() == 40);
     assert!(core::mem::size_of::<SyscallEntry>() == 4);
-    assert!(core::mem::size_of::<SelfTest>() == 80);
+    assert!(core::mem::size_of::<SelfTest>() == 96);
     assert!(core::mem::size_of::<KernelConfig>() == 26 * 4);
     assert!(MAX_SYSCALLS.is_power_of_two());
 };

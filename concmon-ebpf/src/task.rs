@@ -36,7 +36,7 @@ pub(crate) static CONFIG: KernelConfig = KernelConfig {
     slots: 0,
     fold_above: 0,
     batch_age_ns: 0,
-    reserved: 0,
+    regs_syscall_bytes: 0,
 };
 
 /// One field of [`CONFIG`].
@@ -167,27 +167,30 @@ impl Task {
         unsafe { bpf_probe_read_kernel(self.0.byte_add(offset as usize).cast()).unwrap_or([0; 2]) }
     }
 
-    /// The status as `wait` would show it: `(status, whole process, no thread left)`.
+    /// One word of the process's `signal_struct`.
     #[inline(always)]
-    pub(crate) fn exit_status(self) -> (u32, bool, bool) {
-        let own: u32 = self.field(config!(task_exit_code));
+    fn signal_word(self, offset: u32) -> u32 {
         let signal: *const c_void = self.field(config!(task_signal));
         if signal.is_null() {
-            return (own, false, false);
+            return 0;
         }
-        // SAFETY: `probe_read_kernel` checks the address.
-        unsafe {
-            let read = |offset: u32| {
-                bpf_probe_read_kernel::<u32>(signal.byte_add(offset as usize).cast()).unwrap_or(0)
-            };
-            let group = read(config!(signal_flags)) & SIGNAL_GROUP_EXIT != 0;
-            let live = read(config!(signal_live));
-            let status = if group {
-                read(config!(signal_group_exit_code))
-            } else {
-                own
-            };
-            (status, group, live == 0)
+        // SAFETY: the helper checks the address.
+        unsafe { bpf_probe_read_kernel(signal.byte_add(offset as usize).cast()).unwrap_or(0) }
+    }
+
+    /// Threads of the process that have not begun to exit.
+    #[inline(always)]
+    pub(crate) fn live_threads(self) -> u32 {
+        self.signal_word(config!(signal_live))
+    }
+
+    /// The status as `wait` would show it, and whether it is the whole process's.
+    #[inline(always)]
+    pub(crate) fn exit_status(self) -> (u32, bool) {
+        if self.signal_word(config!(signal_flags)) & SIGNAL_GROUP_EXIT != 0 {
+            (self.signal_word(config!(signal_group_exit_code)), true)
+        } else {
+            (self.field(config!(task_exit_code)), false)
         }
     }
 
@@ -200,8 +203,12 @@ impl Task {
         // SAFETY: trusted task pointer; the result is a `pt_regs` the verifier knows.
         unsafe {
             let regs = bpf_task_pt_regs(self.ptr().cast()) as *const c_void;
-            let number =
-                core::ptr::read_volatile(regs.byte_add(config!(regs_syscall) as usize).cast());
+            let at = regs.byte_add(config!(regs_syscall) as usize);
+            let number = if config!(regs_syscall_bytes) == 4 {
+                i64::from(core::ptr::read_volatile(at.cast::<i32>()))
+            } else {
+                core::ptr::read_volatile(at.cast::<i64>())
+            };
             let arg0 = core::ptr::read_volatile(regs.byte_add(config!(regs_arg0) as usize).cast());
             Syscall { number, arg0 }
         }

@@ -71,11 +71,12 @@ fn leave(ctx: *mut c_void, prev: Task, slot: u32, now: u64, cpu: u32) {
 #[inline(always)]
 fn end(ctx: *mut c_void, task: Task, ledger: *mut Ledger, slot: u32, now: u64, cpu: u32) {
     let (tid, tgid) = (task.tid(), task.tgid());
-    let (status, group, last) = task.exit_status();
+    let (status, group) = task.exit_status();
     let mut flags = 0;
     if group {
         flags |= record_flags::GROUP;
     }
+    let last = task.live_threads() == 0;
     if last {
         flags |= record_flags::LAST;
     }
@@ -102,6 +103,10 @@ fn end(ctx: *mut c_void, task: Task, ledger: *mut Ledger, slot: u32, now: u64, c
     emit(ctx, cpu, now, &record);
     if slots_are_short() {
         fold(tgid, ledger, slot);
+    }
+    if last {
+        // Its id may be used again by a process that nobody asked to watch.
+        let _ = PROCESSES.remove(&tgid);
     }
 }
 

@@ -118,6 +118,9 @@ fn self_test(ctx: *mut c_void) -> i32 {
         r.arg0 = syscall.arg0;
         r.state = task.state();
         r.on_cpu = task.on_cpu();
+        r.live = task.live_threads();
+        r.queued = u32::from(task.queued());
+        r.kernel_thread = u32::from(task.is_kernel_thread());
         r.runs += 1;
     }
     0

@@ -1,0 +1,123 @@
+//! Whether kernel programs read this kernel's tasks right.
+//!
+//! A wrong but aligned offset loads silently and reads garbage. So before anything is attached, a
+//! program reads this very process by offsets, and what it found is compared with what the
+//! kernel says of us through system calls and `/proc`.
+
+use std::io;
+
+use concmon_ebpf::SelfTest;
+use thiserror::Error;
+
+/// A kernel program read something other than the truth.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error(
+    "the self-test failed: {field} reads {seen}, but is {truth}; the BTF in use does not describe the running kernel"
+)]
+pub struct SelfTestError {
+    field: &'static str,
+    seen: String,
+    truth: String,
+}
+
+/// The CPU clock that a program reads lags by up to one tick (10 ms at HZ=100); twice that.
+const CPU_CLOCK_LAG_NS: u64 = 20_000_000;
+/// `/proc` gives start times in clock ticks of 10 ms.
+const START_RESOLUTION_NS: u64 = 10_000_000;
+
+/// This thread's own state, read before the program runs.
+#[derive(Debug)]
+pub struct Expected {
+    pid: u32,
+    tid: u32,
+    comm: Vec<u8>,
+    start_boottime_ns: u64,
+    cpu_ns: u64,
+    threads: u32,
+}
+
+impl Expected {
+    /// Reads `/proc/thread-self` and the thread's CPU clock.
+    pub fn before() -> Result<Self, io::Error> {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat")?;
+        let invalid = || io::Error::new(io::ErrorKind::InvalidData, "unexpected /proc/self/stat");
+        let open = stat.find('(').ok_or_else(invalid)?;
+        let close = stat.rfind(')').ok_or_else(invalid)?;
+        let rest: Vec<&str> = stat[close + 1..].split_whitespace().collect();
+        // Fields 20 and 22 of proc_pid_stat(5); the state, first here, is field 3.
+        let number = |field: usize| {
+            rest.get(field - 3).and_then(|text| text.parse::<u64>().ok()).ok_or_else(invalid)
+        };
+        // SAFETY: system calls without pointers.
+        let (tid, ticks) = unsafe { (libc::gettid(), libc::sysconf(libc::_SC_CLK_TCK)) };
+        let tick_ns = 1_000_000_000 / u64::try_from(ticks).unwrap_or(100).max(1);
+        Ok(Self {
+            pid: std::process::id(),
+            tid: u32::try_from(tid).map_err(|_| invalid())?,
+            comm: stat.as_bytes()[open + 1..close].to_vec(),
+            start_boottime_ns: number(22)?.saturating_mul(tick_ns),
+            cpu_ns: thread_cpu_ns(),
+            threads: u32::try_from(number(20)?).map_err(|_| invalid())?,
+        })
+    }
+
+    /// Compares. `fd` is the descriptor by which the iterator was read: the first argument of the
+    /// system call that ran the program.
+    pub fn check(&self, seen: &SelfTest, fd: i32, with_registers: bool) -> Result<(), SelfTestError> {
+        let same = |field, seen: u64, truth: u64| {
+            if seen == truth {
+                return Ok(());
+            }
+            Err(SelfTestError { field, seen: seen.to_string(), truth: truth.to_string() })
+        };
+        if seen.runs == 0 {
+            return Err(SelfTestError {
+                field: "task_struct::pid or tgid",
+                seen: "nothing that matches".to_owned(),
+                truth: format!("{}/{}", self.pid, self.tid),
+            });
+        }
+        same("task_struct::tgid", u64::from(seen.tgid_by_offset), u64::from(self.pid))?;
+        same("task_struct::pid", u64::from(seen.pid_by_offset), u64::from(self.tid))?;
+        let comm = seen.comm.split(|byte| *byte == 0).next().unwrap_or_default();
+        if comm != self.comm {
+            return Err(SelfTestError {
+                field: "task_struct::comm",
+                seen: format!("{:?}", String::from_utf8_lossy(comm)),
+                truth: format!("{:?}", String::from_utf8_lossy(&self.comm)),
+            });
+        }
+        if seen.start_boottime_ns.abs_diff(self.start_boottime_ns) > START_RESOLUTION_NS {
+            return Err(SelfTestError {
+                field: "task_struct::start_boottime",
+                seen: seen.start_boottime_ns.to_string(),
+                truth: format!("about {}", self.start_boottime_ns),
+            });
+        }
+        let latest = thread_cpu_ns();
+        if seen.sum_exec_ns > latest || seen.sum_exec_ns + CPU_CLOCK_LAG_NS < self.cpu_ns {
+            return Err(SelfTestError {
+                field: "task_struct::se.sum_exec_runtime",
+                seen: seen.sum_exec_ns.to_string(),
+                truth: format!("between {} and {latest}", self.cpu_ns),
+            });
+        }
+        same("task_struct::__state", u64::from(seen.state), 0)?;
+        same("task_struct::on_cpu", u64::from(seen.on_cpu), 1)?;
+        same("task_struct::on_rq", u64::from(seen.queued), 1)?;
+        same("task_struct::flags (kernel thread)", u64::from(seen.kernel_thread), 0)?;
+        same("signal_struct::live", u64::from(seen.live), u64::from(self.threads))?;
+        if with_registers {
+            same("pt_regs (syscall)", seen.syscall as u64, libc::SYS_read as u64)?;
+            same("pt_regs (first argument)", seen.arg0, fd as u64)?;
+        }
+        Ok(())
+    }
+}
+
+fn thread_cpu_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a valid pointer to a timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}

@@ -1,0 +1,116 @@
+//! Starting a program so that it can be watched from its first instruction.
+//!
+//! The child stops before `exec` until the kernel hooks are in place; then it goes on. It is the
+//! child itself that waits, on a pipe: nothing is attached to it and nobody stops it.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{self, PipeReader, PipeWriter, Read as _, Write as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::process::{CommandExt as _, ExitStatusExt as _},
+    },
+    process::{Command, ExitStatus, Stdio},
+    thread,
+};
+
+use tokio::sync::oneshot;
+
+use crate::event::Pid;
+
+/// A child that waits for permission to run its program.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) pid: Pid,
+    gate: PipeWriter,
+    ended: oneshot::Receiver<io::Result<ExitStatus>>,
+}
+
+/// A child whose program runs, or could not be started.
+#[derive(Debug)]
+pub(super) struct Started {
+    /// Resolves when the program has ended; to an error when it could not be started.
+    pub(super) ended: oneshot::Receiver<io::Result<ExitStatus>>,
+}
+
+/// Forks a child that will run `command`, and returns while it waits before `exec`.
+///
+/// `quiet` takes away its standard input and output (errors stay visible).
+pub(super) fn fork(command: &[OsString], quiet: bool) -> io::Result<Waiting> {
+    let (program, arguments) =
+        command.split_first().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let (mut pid_reader, pid_writer) = io::pipe()?;
+    let (gate_reader, gate) = io::pipe()?;
+    let mut child = Command::new(program);
+    child.args(arguments);
+    if quiet {
+        child.stdin(Stdio::null()).stdout(Stdio::null());
+    }
+    // SAFETY: between fork and exec the closure makes only async-signal-safe calls (getpid,
+    // write, close, read) and does not allocate.
+    unsafe {
+        let gate_writer = gate.as_raw_fd();
+        child.pre_exec(move || wait_before_exec(&pid_writer, &gate_reader, gate_writer));
+    }
+    let (sender, ended) = oneshot::channel();
+    // `spawn` returns only after `exec`, so it waits in a thread of its own.
+    thread::Builder::new().name("child".to_owned()).spawn(move || {
+        let status = child.spawn().and_then(|mut running| {
+            drop(child);
+            running.wait()
+        });
+        let _ = sender.send(status);
+    })?;
+    let mut pid = [0; 4];
+    pid_reader.read_exact(&mut pid)?;
+    Ok(Waiting { pid: Pid(u32::from_ne_bytes(pid)), gate, ended })
+}
+
+fn wait_before_exec(
+    mut pid_writer: &PipeWriter,
+    mut gate_reader: &PipeReader,
+    gate_writer: i32,
+) -> io::Result<()> {
+    // SAFETY: the child's copy of the writing end, which would keep the gate from ever closing.
+    unsafe { libc::close(gate_writer) };
+    pid_writer.write_all(&std::process::id().to_ne_bytes())?;
+    match gate_reader.read(&mut [0])? {
+        0 => Err(io::Error::from(io::ErrorKind::Interrupted)),
+        _ => Ok(()),
+    }
+}
+
+impl Waiting {
+    /// Lets the child run its program. Dropping it instead lets the child end without having run it.
+    pub(super) fn go(mut self) -> io::Result<Started> {
+        self.gate.write_all(&[1])?;
+        Ok(Started { ended: self.ended })
+    }
+}
+
+/// The exit code to pass on: the program's own, or 128+N when signal N killed it.
+pub(super) fn exit_code(status: ExitStatus) -> u8 {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => code as u8,
+        (None, Some(signal)) => 128_u8.saturating_add(signal as u8),
+        (None, None) => 1,
+    }
+}
+
+/// The embedded misbehaving program, written to a file of its own in memory.
+///
+/// The path stays readable for as long as the returned file is kept.
+pub(super) fn demo_program() -> io::Result<(File, OsString)> {
+    const SOURCE: &str = include_str!("../demo/misbehave.py");
+    // SAFETY: a valid, NUL-terminated name; the result is checked.
+    let fd = unsafe { libc::memfd_create(c"misbehave.py".as_ptr(), 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a fresh descriptor that nobody else owns.
+    let mut file: File = unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) };
+    file.write_all(SOURCE.as_bytes())?;
+    let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    Ok((file, path.into()))
+}

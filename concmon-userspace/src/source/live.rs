@@ -1,0 +1,595 @@
+//! The live source: loads the kernel programs, and brings what they record and account for.
+
+use std::{
+    collections::BTreeMap,
+    io::Read as _,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
+};
+
+use aya::{
+    Btf, Ebpf, EbpfLoader, Pod,
+    maps::{
+        Array, HashMap, MapData, PerCpuArray, PerfEventArray, Stack,
+        perf::{PerfEvent, PerfEventArrayBuffer},
+    },
+    programs::{
+        BtfTracePoint, Iter, PerfEvent as PerfEventProgram, PerfEventScope, SamplePolicy,
+        perf_event::{PerfEventConfig, SoftwareEvent},
+    },
+    sys::{Stats, enable_stats},
+    util::online_cpus,
+};
+use concmon_ebpf::{
+    Batch, Control, KernelConfig, Ledger, MAX_GILS, Process, Record, SelfTest, SyscallEntry,
+    ledger_flags, state,
+};
+
+use super::{object, shared::SharedArray};
+use crate::{
+    event::Pid,
+    kernel::{self_test, syscalls},
+};
+
+/// What can go wrong while the kernel side is set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    #[error("loading kernel programs needs root (CAP_BPF and CAP_PERFMON)")]
+    Permission,
+    #[error("{0}")]
+    Unsupported(String),
+    #[error("{what}: {cause}")]
+    Failed { what: &'static str, cause: String },
+}
+
+fn failed(what: &'static str) -> impl Fn(&dyn std::error::Error) -> LiveError {
+    move |error| {
+        let mut cause = error.to_string();
+        let mut source = error.source();
+        while let Some(inner) = source {
+            let text = inner.to_string();
+            if !cause.contains(&text) {
+                cause = format!("{cause}: {text}");
+            }
+            source = inner.source();
+        }
+        LiveError::Failed { what, cause }
+    }
+}
+
+macro_rules! failing {
+    ($what:literal) => {
+        |error| failed($what)(&error)
+    };
+}
+
+/// A wire type as a map value: `Pod` is a foreign trait, so each gets a transparent wrapper.
+macro_rules! wire_values {
+    ($($name:ident($inner:ty);)*) => {
+        $(
+            #[repr(transparent)]
+            #[derive(Clone, Copy)]
+            struct $name($inner);
+            // SAFETY: plain `repr(C)` integers without padding.
+            unsafe impl Pod for $name {}
+        )*
+    };
+}
+
+wire_values! {
+    BatchValue(Batch);
+    ProcessValue(Process);
+    SyscallValue(SyscallEntry);
+    SelfTestValue(SelfTest);
+}
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct ConfigValue(KernelConfig);
+// SAFETY: plain `repr(C)` integers without padding.
+unsafe impl Pod for ConfigValue {}
+
+/// What the kernel side is sized for.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Threads that can be accounted for at one time.
+    pub threads: u32,
+    /// Processes that can be watched at one time.
+    pub processes: u32,
+}
+
+impl Sizes {
+    /// Room for four times what is there, within bounds.
+    pub fn for_threads(threads: usize) -> Self {
+        let threads = u32::try_from(threads).unwrap_or(u32::MAX);
+        Self {
+            threads: threads.saturating_mul(4).clamp(2_048, 65_536).next_power_of_two(),
+            processes: 4_096,
+        }
+    }
+}
+
+/// Batches older than this are sent with the next event or tick.
+const BATCH_AGE: Duration = Duration::from_millis(150);
+/// Ticks per second and CPU that look for old batches.
+const TICKS_PER_SECOND: u64 = 5;
+/// How many never-used slots in a row end the search for used ones.
+const UNUSED_RUN: usize = 64;
+
+/// The kernel side of a watch. Dropping it removes everything from the kernel.
+pub struct Live {
+    ebpf: Ebpf,
+    buffers: Vec<PerfEventArrayBuffer<MapData>>,
+    ledgers: SharedArray<Ledger>,
+    control: SharedArray<Control>,
+    free: Stack<MapData, u32>,
+    processes: HashMap<MapData, u32, ProcessValue>,
+    batches: PerCpuArray<MapData, BatchValue>,
+    faults: PerCpuArray<MapData, u64>,
+    highest_slot: usize,
+    run_time: RunTime,
+    /// Accounts that could not be read in one piece.
+    pub reads_failed: u64,
+}
+
+/// What an account's slot is good for after it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Collected {
+    /// The thread lives, or its account is a sum that goes on.
+    Keep,
+    /// The thread is dead and has been accounted for: give the slot back.
+    Free,
+}
+
+impl Live {
+    /// Loads the kernel programs for this kernel and checks them on this process itself.
+    /// Nothing is attached yet.
+    pub fn load(sizes: Sizes) -> Result<Self, LiveError> {
+        let btf_bytes = crate::kernel::offsets::read_btf()
+            .map_err(|error| LiveError::Unsupported(error.to_string()))?;
+        let offsets = crate::kernel::offsets::Offsets::resolve(&btf_bytes)
+            .map_err(|error| LiveError::Unsupported(error.to_string()))?;
+        drop(btf_bytes);
+        let btf = Btf::parse_file(crate::kernel::offsets::btf_path(), aya::Endianness::default())
+            .map_err(failing!("reading the kernel's BTF"))?;
+
+        let mut first_error = None;
+        for (has_task_storage, has_task_regs) in [(true, true), (true, false), (false, false)] {
+            let config = KernelConfig {
+                has_task_storage: u32::from(has_task_storage),
+                has_task_regs: u32::from(has_task_regs),
+                has_current_task_btf: u32::from(has_task_regs),
+                slots: sizes.threads,
+                fold_above: sizes.threads - sizes.threads / 8,
+                batch_age_ns: BATCH_AGE.as_nanos() as u32,
+                ..offsets.kernel_config()
+            };
+            match Self::load_with(&config, sizes, &btf) {
+                Ok(live) => {
+                    if let Some(error) = &first_error {
+                        log::info!("loaded without newer kernel features; the first try said: {error}");
+                    }
+                    drop(btf);
+                    // SAFETY: gives free heap pages back; has no other effect.
+                    unsafe { libc::malloc_trim(0) };
+                    return Ok(live);
+                }
+                Err(LiveError::Permission) => return Err(LiveError::Permission),
+                Err(error @ LiveError::Unsupported(_)) => return Err(error),
+                Err(error) => {
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        Err(first_error.map_or(LiveError::Permission, |error| {
+            LiveError::Unsupported(format!("this kernel does not take the kernel programs: {error}"))
+        }))
+    }
+
+    fn load_with(config: &KernelConfig, sizes: Sizes, btf: &Btf) -> Result<Self, LiveError> {
+        let object = if config.has_task_storage != 0 {
+            object::with_task_storage()
+        } else {
+            object::with_thread_hash().map_err(failing!("preparing the kernel object"))?
+        };
+        let config = ConfigValue(*config);
+        let mut loader = EbpfLoader::new();
+        loader
+            .btf(Some(btf))
+            .allow_unsupported_maps()
+            .override_global("CONFIG", &config, true)
+            .map_max_entries("LEDGERS", sizes.threads)
+            .map_max_entries("FREE_SLOTS", sizes.threads)
+            .map_max_entries("PROCESSES", sizes.processes);
+        if config.0.has_task_storage == 0 {
+            loader.map_max_entries("THREADS", sizes.threads);
+        }
+        let mut ebpf = loader.load(&object).map_err(|error| permission_or(&error))?;
+
+        for name in ["sched_switch", "sched_waking", "sched_process_fork", "sched_process_exec"] {
+            let program: &mut BtfTracePoint = program(&mut ebpf, name)?;
+            program.load(name, btf).map_err(|error| permission_or(&error))?;
+        }
+        for name in ["seed", "self_test"] {
+            let program: &mut Iter = program(&mut ebpf, name)?;
+            program.load("task", btf).map_err(|error| permission_or(&error))?;
+        }
+        let tick: &mut PerfEventProgram = program(&mut ebpf, "tick")?;
+        tick.load().map_err(|error| permission_or(&error))?;
+
+        let mut syscalls = Array::<_, SyscallValue>::try_from(map(&mut ebpf, "SYSCALLS")?)
+            .map_err(failing!("opening a map"))?;
+        for (number, entry) in (0..).zip(syscalls::table()) {
+            syscalls.set(number, SyscallValue(entry), 0).map_err(failing!("filling a map"))?;
+        }
+        let mut free = Stack::<_, u32>::try_from(map(&mut ebpf, "FREE_SLOTS")?)
+            .map_err(failing!("opening a map"))?;
+        for slot in (1..sizes.threads).rev() {
+            free.push(slot, 0).map_err(failing!("filling a map"))?;
+        }
+        let len = sizes.threads as usize;
+        let ledgers = map(&mut ebpf, "LEDGERS")?;
+        let ledgers = SharedArray::new(array_fd(&ledgers)?, len)
+            .map_err(failing!("mapping the ledgers"))?;
+        let control = map(&mut ebpf, "CONTROL")?;
+        let control =
+            SharedArray::new(array_fd(&control)?, 1).map_err(failing!("mapping the counters"))?;
+        let mut records = PerfEventArray::try_from(map(&mut ebpf, "RECORDS")?)
+            .map_err(failing!("opening a map"))?;
+        let cpus = online_cpus().map_err(|(_, error)| failed("listing CPUs")(&error))?;
+        let pages = if cpus.len() <= 32 { 256 } else { 128 };
+        let buffers = cpus
+            .iter()
+            .map(|&cpu| records.open(cpu, Some(pages)))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(failing!("opening the perf buffers"))?;
+
+        let mut live = Self {
+            buffers,
+            ledgers,
+            control,
+            free,
+            processes: HashMap::try_from(map(&mut ebpf, "PROCESSES")?)
+                .map_err(failing!("opening a map"))?,
+            batches: PerCpuArray::try_from(map(&mut ebpf, "BATCHES")?)
+                .map_err(failing!("opening a map"))?,
+            faults: PerCpuArray::try_from(map(&mut ebpf, "FAULTS")?)
+                .map_err(failing!("opening a map"))?,
+            highest_slot: 0,
+            run_time: RunTime::default(),
+            reads_failed: 0,
+            ebpf,
+        };
+        live.self_test(&config.0)?;
+        Ok(live)
+    }
+
+    /// Runs the self-test program over this process, and compares what it read by offsets with
+    /// what the kernel says of us elsewhere.
+    fn self_test(&mut self, config: &KernelConfig) -> Result<(), LiveError> {
+        let expected = self_test::Expected::before()
+            .map_err(failing!("reading this process's own state"))?;
+        let fd = self.run_iterator("self_test")?;
+        let results = Array::<_, SelfTestValue>::try_from(map(&mut self.ebpf, "SELF_TEST")?)
+            .map_err(failing!("opening a map"))?;
+        let SelfTestValue(seen) =
+            results.get(&0, 0).map_err(failing!("reading the self-test"))?;
+        expected
+            .check(&seen, fd, config.has_task_regs != 0)
+            .map_err(|error| LiveError::Unsupported(error.to_string()))
+    }
+
+    /// Walks all tasks with the iterator program `name`; returns the descriptor it was read by.
+    fn run_iterator(&mut self, name: &'static str) -> Result<i32, LiveError> {
+        let program: &mut Iter = program(&mut self.ebpf, name)?;
+        let link = program.attach().map_err(|error| permission_or(&error))?;
+        let link = program.take_link(link).map_err(failing!("attaching an iterator"))?;
+        let mut file = link.into_file().map_err(failing!("opening an iterator"))?;
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
+        let mut output = [0; 64];
+        while file.read(&mut output).map_err(failing!("walking the tasks"))? != 0 {}
+        Ok(fd)
+    }
+
+    /// From now on, threads of `pid` are accounted for when they are born (and, with `follow`,
+    /// those of its children); existing ones are when [`Live::seed`] runs.
+    pub fn watch(&mut self, pid: Pid, gils: &[u64], follow: bool) -> Result<(), LiveError> {
+        let process =
+            Process { gils: first_gils(gils), follow: u32::from(follow), fold_slot: 0 };
+        self.processes
+            .insert(pid.0, ProcessValue(process), 0)
+            .map_err(failing!("adding a process"))
+    }
+
+    /// A watched process is gone, or no longer wanted.
+    pub fn unwatch(&mut self, pid: Pid) {
+        // Missing is what is wanted.
+        let _ = self.processes.remove(&pid.0);
+    }
+
+    /// The processes watched now, those that joined at fork included.
+    pub fn watched(&self) -> Vec<Pid> {
+        self.processes.keys().filter_map(Result::ok).map(Pid).collect()
+    }
+
+    /// The addresses of `pid`'s GILs have become known, or have changed.
+    pub fn set_gils(&mut self, pid: Pid, gils: &[u64]) {
+        let gils = first_gils(gils);
+        if let Ok(ProcessValue(mut process)) = self.processes.get(&pid.0, 0) {
+            process.gils = gils;
+            let _ = self.processes.insert(pid.0, ProcessValue(process), 0);
+        }
+        for slot in 1..=self.find_highest_slot() {
+            if self.ledgers.is_used(slot) {
+                self.ledgers.set_gils(slot, pid.0, &gils);
+            }
+        }
+    }
+
+    /// Attaches the hooks.
+    pub fn attach(&mut self) -> Result<(), LiveError> {
+        for name in ["sched_process_fork", "sched_process_exec", "sched_waking", "sched_switch"] {
+            let program: &mut BtfTracePoint = program(&mut self.ebpf, name)?;
+            program.attach().map_err(|error| permission_or(&error))?;
+        }
+        let cpus = online_cpus().map_err(|(_, error)| failed("listing CPUs")(&error))?;
+        let tick: &mut PerfEventProgram = program(&mut self.ebpf, "tick")?;
+        for cpu in cpus {
+            tick.attach(
+                PerfEventConfig::Software(SoftwareEvent::CpuClock),
+                PerfEventScope::AllProcessesOneCpu { cpu },
+                SamplePolicy::Frequency(TICKS_PER_SECOND),
+                false,
+            )
+            .map_err(|error| permission_or(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Opens accounts for the threads that watched processes already have; twice, so that a thread
+    /// that switched in between is seeded right.
+    pub fn seed(&mut self) -> Result<(), LiveError> {
+        self.run_iterator("seed")?;
+        self.run_iterator("seed")?;
+        Ok(())
+    }
+
+    /// Takes the hooks away. What is in maps and buffers stays readable.
+    pub fn detach(&mut self) {
+        for name in ["sched_switch", "sched_waking", "sched_process_fork", "sched_process_exec"] {
+            if let Ok(program) = program::<BtfTracePoint>(&mut self.ebpf, name) {
+                let _ = program.unload();
+            }
+        }
+        if let Ok(program) = program::<PerfEventProgram>(&mut self.ebpf, "tick") {
+            let _ = program.unload();
+        }
+    }
+
+    /// Descriptors that become readable when a batch has arrived.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.buffers.iter().map(AsFd::as_fd)
+    }
+
+    /// Hands every batch that has arrived to `sink`, as it came.
+    pub fn drain(&mut self, mut sink: impl FnMut(&[u8])) {
+        let mut joined = Vec::new();
+        for buffer in &mut self.buffers {
+            buffer.for_each(|event| match event {
+                PerfEvent::Sample { head, tail: [] } => sink(head),
+                PerfEvent::Sample { head, tail } => {
+                    joined.clear();
+                    joined.extend_from_slice(head);
+                    joined.extend_from_slice(tail);
+                    sink(&joined);
+                }
+                // Counted exactly by the gap in the batches' own numbers.
+                PerfEvent::Lost { .. } => {}
+            });
+        }
+    }
+
+    /// Hands over the batches that were still being filled when the hooks were taken away.
+    pub fn drain_residue(&mut self, mut sink: impl FnMut(&[u8])) {
+        let Ok(batches) = self.batches.get(&0, 0) else { return };
+        for BatchValue(batch) in batches.iter() {
+            let count = usize::from(batch.header.count).min(batch.records.len());
+            if count == 0 {
+                continue;
+            }
+            let bytes = size_of::<concmon_ebpf::BatchHeader>() + count * size_of::<Record>();
+            // SAFETY: `Batch` is `repr(C)` plain data; the prefix is inside of it.
+            sink(unsafe { std::slice::from_raw_parts(std::ptr::from_ref(batch).cast(), bytes) });
+        }
+    }
+
+    /// Reads every account in use. `visit` gets a consistent copy and says whether a dead one's
+    /// slot can be given back.
+    pub fn read_ledgers(&mut self, mut visit: impl FnMut(&Ledger) -> Collected) {
+        for slot in 1..=self.find_highest_slot() {
+            let state = self.ledgers.state(slot);
+            if state == state::FREE {
+                continue;
+            }
+            let Some(ledger) = self.ledgers.read(slot) else {
+                self.reads_failed += 1;
+                continue;
+            };
+            if ledger.state == state::FREE {
+                continue;
+            }
+            let freed = visit(&ledger) == Collected::Free && ledger.state == state::DEAD;
+            if freed {
+                self.free_slot(slot);
+            }
+        }
+    }
+
+    /// Gives back the slots of sums whose process is gone.
+    pub fn free_sums(&mut self, pid: Pid) {
+        for slot in 1..=self.highest_slot {
+            if self.ledgers.state(slot) != state::DEAD {
+                continue;
+            }
+            if let Some(ledger) = self.ledgers.read(slot)
+                && ledger.tgid == pid.0
+                && ledger.flags & ledger_flags::FOLDED != 0
+            {
+                self.free_slot(slot);
+            }
+        }
+    }
+
+    fn free_slot(&mut self, slot: usize) {
+        self.ledgers.clear(slot);
+        if self.free.push(slot as u32, 0).is_ok() {
+            self.control.slot_freed();
+        } else {
+            self.reads_failed += 1;
+        }
+    }
+
+    /// Slots are handed out lowest first, so used ones lie together.
+    fn find_highest_slot(&mut self) -> usize {
+        let mut unused = 0;
+        let mut slot = self.highest_slot + 1;
+        while slot < self.ledgers.len() && unused < UNUSED_RUN {
+            if self.ledgers.is_used(slot) {
+                self.highest_slot = slot;
+                unused = 0;
+            } else {
+                unused += 1;
+            }
+            slot += 1;
+        }
+        self.highest_slot
+    }
+
+    /// Kernel-side faults by declared code, summed over CPUs.
+    pub fn faults(&self) -> [u64; concmon_ebpf::fault::COUNT] {
+        let mut sums = [0; concmon_ebpf::fault::COUNT];
+        for (code, sum) in (0..).zip(&mut sums) {
+            if let Ok(counts) = self.faults.get(&code, 0) {
+                *sum = counts.iter().sum();
+            }
+        }
+        sums
+    }
+
+    /// Estimated run time of all kernel programs since they were attached, ns. The kernel measures
+    /// it for every BPF program of the host, at a cost, so it is switched on for a part of the time
+    /// only, and scaled. `None` where the kernel cannot. `now_ns` is a monotonic instant.
+    pub fn kernel_run_ns(&mut self, now_ns: u64) -> Option<u64> {
+        let measured = self
+            .ebpf
+            .programs()
+            .filter_map(|(_, program)| program.info().ok())
+            .map(|info| info.run_time().as_nanos() as u64)
+            .sum();
+        self.run_time.step(now_ns, measured)
+    }
+}
+
+/// One second of measuring in ten.
+#[derive(Default)]
+struct RunTime {
+    started_ns: Option<u64>,
+    phase_ns: u64,
+    measuring: Option<OwnedFd>,
+    measured_for_ns: u64,
+    unsupported: bool,
+}
+
+const MEASURE_NS: u64 = 1_000_000_000;
+const PAUSE_NS: u64 = 9_000_000_000;
+
+impl RunTime {
+    fn step(&mut self, now_ns: u64, measured_ns: u64) -> Option<u64> {
+        let started_ns = *self.started_ns.get_or_insert(now_ns);
+        if self.unsupported {
+            return None;
+        }
+        let in_phase = now_ns.saturating_sub(self.phase_ns);
+        let mut for_ns = self.measured_for_ns;
+        if self.measuring.is_some() {
+            for_ns += in_phase;
+            if in_phase >= MEASURE_NS {
+                self.measuring = None;
+                self.measured_for_ns = for_ns;
+                self.phase_ns = now_ns;
+            }
+        } else if self.phase_ns == 0 || in_phase >= PAUSE_NS {
+            match enable_stats(Stats::RunTime) {
+                Ok(fd) => self.measuring = Some(fd),
+                Err(_) => self.unsupported = true,
+            }
+            self.phase_ns = now_ns;
+        }
+        if for_ns == 0 {
+            return None;
+        }
+        let total_ns = now_ns.saturating_sub(started_ns);
+        Some((u128::from(measured_ns) * u128::from(total_ns) / u128::from(for_ns)) as u64)
+    }
+}
+
+/// Fault counts by name, zero ones left out.
+pub fn named_faults(counts: &[u64; concmon_ebpf::fault::COUNT]) -> BTreeMap<String, u64> {
+    concmon_ebpf::fault::NAMES
+        .iter()
+        .zip(counts)
+        .filter(|(_, count)| **count != 0)
+        .map(|(name, count)| ((*name).to_owned(), *count))
+        .collect()
+}
+
+fn first_gils(gils: &[u64]) -> [u64; MAX_GILS] {
+    let mut first = [0; MAX_GILS];
+    for (slot, gil) in first.iter_mut().zip(gils) {
+        *slot = *gil;
+    }
+    first
+}
+
+fn map(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, LiveError> {
+    ebpf.take_map(name).ok_or(LiveError::Failed {
+        what: "the embedded kernel object lacks a map",
+        cause: name.to_owned(),
+    })
+}
+
+fn array_fd(map: &aya::maps::Map) -> Result<BorrowedFd<'_>, LiveError> {
+    match map {
+        aya::maps::Map::Array(data) => Ok(data.fd().as_fd()),
+        _ => Err(LiveError::Failed {
+            what: "the embedded kernel object has a map of another type",
+            cause: "an array was expected".to_owned(),
+        }),
+    }
+}
+
+fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, LiveError>
+where
+    &'a mut T: TryFrom<&'a mut aya::programs::Program>,
+{
+    ebpf.program_mut(name).and_then(|program| program.try_into().ok()).ok_or(LiveError::Failed {
+        what: "the embedded kernel object lacks a program",
+        cause: name.to_owned(),
+    })
+}
+
+/// Says "permission" where any error in the chain is one.
+fn permission_or(error: &(dyn std::error::Error + 'static)) -> LiveError {
+    let mut at: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(inner) = at {
+        if let Some(io) = inner.downcast_ref::<std::io::Error>()
+            && matches!(io.raw_os_error(), Some(libc::EPERM | libc::EACCES))
+            // SAFETY: a system call without arguments.
+            && unsafe { libc::geteuid() } != 0
+        {
+            return LiveError::Permission;
+        }
+        at = inner.source();
+    }
+    failed("loading the kernel programs")(error)
+}

@@ -1,0 +1,5 @@
+//! Where events come from.
+
+pub mod live;
+mod object;
+mod shared;

@@ -1,0 +1,131 @@
+//! Kernel arrays that user space reads and writes in place, through a shared mapping.
+
+use std::{
+    io,
+    marker::PhantomData,
+    os::fd::{AsRawFd, BorrowedFd},
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering, fence},
+};
+
+use concmon_ebpf::{Control, Ledger, state};
+
+/// A mapped BPF array of `len` values of `T`. Values may change at any time.
+#[derive(Debug)]
+pub(super) struct SharedArray<T> {
+    base: NonNull<T>,
+    len: usize,
+    bytes: usize,
+    owns: PhantomData<T>,
+}
+
+impl<T> SharedArray<T> {
+    /// Maps the array behind `map`, which was created with `BPF_F_MMAPABLE`.
+    ///
+    /// `size_of::<T>()` is a multiple of 8, so values lie as close as in a Rust slice.
+    pub(super) fn new(map: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        const { assert!(size_of::<T>().is_multiple_of(8)) };
+        let bytes = size_of::<T>()
+            .checked_mul(len)
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        // SAFETY: a fresh shared mapping; the kernel checks length and permission.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                map.as_raw_fd(),
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::Other))?;
+        Ok(Self { base, len, bytes, owns: PhantomData })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    fn at(&self, index: usize) -> *mut T {
+        assert!(index < self.len, "index inside the array");
+        // SAFETY: checked against the length of the mapping.
+        unsafe { self.base.as_ptr().add(index) }
+    }
+}
+
+impl<T> Drop for SharedArray<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `new`, unmapped once.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// How often a torn read of one account is repeated before it is given up for this time.
+const TRIES: usize = 64;
+
+impl SharedArray<Ledger> {
+    pub(super) fn state(&self, slot: usize) -> u8 {
+        // SAFETY: inside the mapping; a byte is read in one piece.
+        unsafe { (&raw const (*self.at(slot)).state).read_volatile() }
+    }
+
+    /// Whether a thread ever had this slot since it was last freed.
+    pub(super) fn is_used(&self, slot: usize) -> bool {
+        self.state(slot) != state::FREE
+    }
+
+    /// Copies one account in one piece: the sequence number is even and the same before and
+    /// after. `None` when that did not succeed.
+    pub(super) fn read(&self, slot: usize) -> Option<Ledger> {
+        let ledger = self.at(slot);
+        for _ in 0..TRIES {
+            // SAFETY: inside the mapping. Kernel programs write concurrently; the copy is used
+            // only when the sequence number shows that they did not.
+            let (before, copy, after) = unsafe {
+                let before = (&raw const (*ledger).seq).read_volatile();
+                fence(Ordering::Acquire);
+                let copy = ledger.read_volatile();
+                fence(Ordering::Acquire);
+                (before, copy, (&raw const (*ledger).seq).read_volatile())
+            };
+            if before == after && before.is_multiple_of(2) {
+                return Some(copy);
+            }
+            std::hint::spin_loop();
+        }
+        None
+    }
+
+    /// Tells the thread in `slot`, if it is still one of process `tgid`, where its GILs are.
+    pub(super) fn set_gils(&self, slot: usize, tgid: u32, gils: &[u64; concmon_ebpf::MAX_GILS]) {
+        let ledger = self.at(slot);
+        // SAFETY: inside the mapping; kernel programs only read these words.
+        unsafe {
+            if (&raw const (*ledger).tgid).read_volatile() == tgid {
+                (&raw mut (*ledger).gils).write_volatile(*gils);
+            }
+        }
+    }
+
+    /// Empties a dead thread's account, for the next thread.
+    pub(super) fn clear(&self, slot: usize) {
+        // SAFETY: inside the mapping; no program writes a dead thread's account, and all-zero
+        // bytes are a valid one.
+        unsafe { self.at(slot).write_bytes(0, 1) };
+        fence(Ordering::Release);
+    }
+}
+
+impl SharedArray<Control> {
+    /// A slot was given back.
+    pub(super) fn slot_freed(&self) {
+        let control = self.at(0);
+        // SAFETY: aligned, inside the mapping, and changed atomically by all who change it.
+        unsafe { AtomicU64::from_ptr(&raw mut (*control).slots_used) }
+            .fetch_sub(1, Ordering::Relaxed);
+    }
+}
