@@ -1,0 +1,425 @@
+//! Offsets of kernel struct members, resolved from the running kernel's BTF.
+
+use std::path::{Path, PathBuf};
+
+use super::Arch;
+use super::btf::{Btf, BtfError, FieldError, Struct};
+
+/// Where the kernel shows its own BTF.
+const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+/// Names another BTF file to use instead.
+const VARIABLE: &str = "CONCMON_BTF";
+/// A kernel's BTF has 2 to 10 MB; what is larger is something else.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// Why the offsets are not known.
+#[derive(Debug, thiserror::Error)]
+pub enum OffsetsError {
+    #[error(
+        "cannot read kernel type information {path}: {source}; the kernel must be built with \
+         CONFIG_DEBUG_INFO_BTF=y, or {VARIABLE} must name a BTF file of exactly this kernel"
+    )]
+    Unreadable {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("kernel type information {path}: {source}")]
+    Malformed { path: PathBuf, source: BtfError },
+    #[error("kernel type information has no usable {outer}.{member}: {reason}")]
+    Field {
+        outer: &'static str,
+        member: String,
+        reason: FieldError,
+    },
+    #[error("{outer}.{member} has {found:?} bytes in this kernel; concmon knows {known:?}")]
+    Size {
+        outer: &'static str,
+        member: String,
+        found: Option<u32>,
+        known: &'static [u32],
+    },
+    #[error("processor architecture {0} is not supported (x86_64 and aarch64 are)")]
+    Arch(&'static str),
+}
+
+/// Byte offsets that kernel programs read through.
+///
+/// The first word of a name is the struct: `task_` for `task_struct`, `signal_` for
+/// `signal_struct`, `regs_` for `pt_regs`. What is in an embedded struct counts from the outer one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offsets {
+    pub task_pid: u32,
+    pub task_tgid: u32,
+    pub task_flags: u32,
+    /// `__state`, or `state` before 5.14; the low 32 bits lie here in either case.
+    pub task_state: u32,
+    /// `start_boottime`, or `real_start_time` before 5.5.
+    pub task_start_boottime: u32,
+    pub task_exit_code: u32,
+    pub task_signal: u32,
+    pub task_group_leader: u32,
+    pub task_real_parent: u32,
+    pub task_comm: u32,
+    pub task_sum_exec_runtime: u32,
+    pub task_on_cpu: u32,
+    pub task_on_rq: u32,
+    /// One byte; `None` before 6.12.
+    pub task_sched_delayed: Option<u32>,
+    pub signal_flags: u32,
+    pub signal_group_exit_code: u32,
+    /// Threads of the process that are not dead yet (32 bits).
+    pub signal_live: u32,
+    /// `orig_ax` (64 bits) on x86-64, `syscallno` (32 bits, signed) on aarch64.
+    pub regs_syscall: u32,
+    /// Bytes of the member at `regs_syscall`.
+    pub regs_syscall_bytes: u32,
+    pub regs_arg0: u32,
+    pub regs_arg1: u32,
+}
+
+struct Lookup<'a> {
+    outer: &'static str,
+    found: Struct<'a>,
+}
+
+impl Lookup<'_> {
+    /// The first of `paths` that there is; its size must be one of `known`.
+    fn sized(&self, paths: &[&str], known: &'static [u32]) -> Result<(u32, u32), OffsetsError> {
+        let mut answer = Err(FieldError::NoMember);
+        let mut member = String::new();
+        for path in paths {
+            answer = self.found.field(path);
+            member = (*path).to_owned();
+            if answer != Err(FieldError::NoMember) {
+                break;
+            }
+        }
+        let outer = self.outer;
+        let field = match answer {
+            Ok(field) => field,
+            Err(FieldError::NoMember) => {
+                let (member, reason) = (paths.join(" or "), FieldError::NoMember);
+                return Err(OffsetsError::Field {
+                    outer,
+                    member,
+                    reason,
+                });
+            }
+            Err(reason) => {
+                return Err(OffsetsError::Field {
+                    outer,
+                    member,
+                    reason,
+                });
+            }
+        };
+        match field.size {
+            Some(size) if known.contains(&size) => Ok((field.offset, size)),
+            found => Err(OffsetsError::Size {
+                outer,
+                member,
+                found,
+                known,
+            }),
+        }
+    }
+
+    fn one(&self, path: &str, known: &'static [u32]) -> Result<u32, OffsetsError> {
+        self.sized(&[path], known).map(|(offset, _)| offset)
+    }
+}
+
+impl Offsets {
+    /// The offsets of the running kernel, from `$CONCMON_BTF` if that is set, else from
+    /// `/sys/kernel/btf/vmlinux`; and how many arguments its `sched_switch` tracepoint has.
+    ///
+    /// # Errors
+    /// [`OffsetsError`]; all of them mean that this kernel is not supported.
+    pub fn of_running_kernel() -> Result<(Self, Option<u32>), OffsetsError> {
+        let arch = Arch::current().ok_or(OffsetsError::Arch(std::env::consts::ARCH))?;
+        let path = std::env::var_os(VARIABLE).filter(|v| !v.is_empty());
+        Self::of_file(
+            &path.map_or_else(|| PathBuf::from(VMLINUX), PathBuf::from),
+            arch,
+        )
+    }
+
+    fn of_file(path: &Path, arch: Arch) -> Result<(Self, Option<u32>), OffsetsError> {
+        let path = path.to_owned();
+        let bytes = match read_bounded(&path) {
+            Ok(bytes) => bytes,
+            Err(source) => return Err(OffsetsError::Unreadable { path, source }),
+        };
+        let btf = Btf::parse(&bytes).map_err(|source| OffsetsError::Malformed { path, source })?;
+        Ok((
+            Self::resolve(&btf, arch)?,
+            btf.tracepoint_args("sched_switch"),
+        ))
+    }
+
+    /// The offsets in `btf`.
+    ///
+    /// # Errors
+    /// [`OffsetsError::Field`] and [`OffsetsError::Size`] name what is missing.
+    pub fn resolve(btf: &Btf<'_>, arch: Arch) -> Result<Self, OffsetsError> {
+        let [task, signal, regs] = btf.structs(["task_struct", "signal_struct", "pt_regs"]);
+        let task = Lookup {
+            outer: "task_struct",
+            found: task,
+        };
+        let signal = Lookup {
+            outer: "signal_struct",
+            found: signal,
+        };
+        let regs = Lookup {
+            outer: "pt_regs",
+            found: regs,
+        };
+        let first = |lookup: &Lookup<'_>, paths: &[&str], known| {
+            lookup.sized(paths, known).map(|(offset, _)| offset)
+        };
+        let (syscall, arg0, arg1) = match arch {
+            Arch::X86_64 => ("orig_ax", "di", "si"),
+            Arch::Aarch64 => ("syscallno", "orig_x0", "regs[1]"),
+        };
+        let (regs_syscall, regs_syscall_bytes) = regs.sized(&[syscall], &[4, 8])?;
+        let task_sched_delayed = match task.found.field("se.sched_delayed") {
+            Err(FieldError::NoMember) => None,
+            _ => Some(task.one("se.sched_delayed", &[1])?),
+        };
+        Ok(Offsets {
+            task_pid: task.one("pid", &[4])?,
+            task_tgid: task.one("tgid", &[4])?,
+            task_flags: task.one("flags", &[4])?,
+            task_state: first(&task, &["__state", "state"], &[4, 8])?,
+            task_start_boottime: first(&task, &["start_boottime", "real_start_time"], &[8])?,
+            task_exit_code: task.one("exit_code", &[4])?,
+            task_signal: task.one("signal", &[8])?,
+            task_group_leader: task.one("group_leader", &[8])?,
+            task_real_parent: task.one("real_parent", &[8])?,
+            task_comm: task.one("comm", &[16])?,
+            task_sum_exec_runtime: task.one("se.sum_exec_runtime", &[8])?,
+            task_on_cpu: task.one("on_cpu", &[4])?,
+            task_on_rq: task.one("on_rq", &[4])?,
+            task_sched_delayed,
+            signal_flags: signal.one("flags", &[4])?,
+            signal_group_exit_code: signal.one("group_exit_code", &[4])?,
+            signal_live: signal.one("live", &[4])?,
+            regs_syscall,
+            regs_syscall_bytes,
+            regs_arg0: regs.one(arg0, &[8])?,
+            regs_arg1: regs.one(arg1, &[8])?,
+        })
+    }
+}
+
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?
+        .take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidData,
+            "too large for BTF",
+        ));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::btf::builder::Builder;
+
+    /// Which kernel the made-up one resembles.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Era {
+        V5_10,
+        V6_12,
+    }
+
+    fn kernel(era: Era, arch: Arch, leave_out: &str) -> Vec<u8> {
+        let mut b = Builder::new();
+        let int = b.int("int", 4);
+        let long = b.int("long", 8);
+        let byte = b.int("unsigned char", 1);
+        let volatile = b.volatile(long);
+        let pointer = b.pointer(int);
+        let name = b.array(byte, 16);
+        let live = b.structure("", 4, &[("counter", int, 0)]);
+        let atomic = b.typedef("atomic_t", live);
+        let mut entity = vec![("load", long, 0), ("sum_exec_runtime", long, 64)];
+        if era == Era::V6_12 {
+            entity.push(("sched_delayed", byte, 136));
+        }
+        let entity = b.structure("sched_entity", 24, &entity);
+        let (state, start) = match era {
+            Era::V5_10 => (("state", volatile, 0), ("real_start_time", long, 512)),
+            Era::V6_12 => (("__state", int, 192), ("start_boottime", long, 512)),
+        };
+        let task = [
+            state,
+            start,
+            ("flags", int, 64),
+            ("on_cpu", int, 96),
+            ("on_rq", int, 128),
+            ("se", entity, 256),
+            ("exit_code", int, 576),
+            ("pid", int, 608),
+            ("tgid", int, 640),
+            ("signal", pointer, 704),
+            ("group_leader", pointer, 768),
+            ("real_parent", pointer, 832),
+            ("comm", name, 896),
+        ];
+        let task: Vec<_> = task.into_iter().filter(|m| m.0 != leave_out).collect();
+        b.structure("task_struct", 128, &task);
+        let signal = [
+            ("live", atomic, 32),
+            ("flags", int, 64),
+            ("group_exit_code", int, 96),
+        ];
+        let signal: Vec<_> = signal.into_iter().filter(|m| m.0 != leave_out).collect();
+        b.structure("signal_struct", 16, &signal);
+        match arch {
+            Arch::X86_64 => {
+                b.structure(
+                    "pt_regs",
+                    24,
+                    &[("si", long, 0), ("di", long, 64), ("orig_ax", long, 128)],
+                );
+            }
+            Arch::Aarch64 => {
+                let regs = b.array(long, 31);
+                let user = b.structure("user_pt_regs", 248, &[("regs", regs, 0)]);
+                let inner = b.structure("", 248, &[("regs", regs, 0)]);
+                let both = b.union("", 248, &[("user_regs", user, 0), ("", inner, 0)]);
+                b.structure(
+                    "pt_regs",
+                    264,
+                    &[
+                        ("", both, 0),
+                        ("orig_x0", long, 1984),
+                        ("syscallno", int, 2048),
+                    ],
+                );
+            }
+        }
+        b.bytes()
+    }
+
+    fn resolve(bytes: &[u8], arch: Arch) -> Result<Offsets, OffsetsError> {
+        Offsets::resolve(&Btf::parse(bytes).unwrap(), arch)
+    }
+
+    #[test]
+    fn a_new_kernel_on_x86_64() {
+        let offsets = resolve(&kernel(Era::V6_12, Arch::X86_64, ""), Arch::X86_64).unwrap();
+        let expected = Offsets {
+            task_pid: 76,
+            task_tgid: 80,
+            task_flags: 8,
+            task_state: 24,
+            task_start_boottime: 64,
+            task_exit_code: 72,
+            task_signal: 88,
+            task_group_leader: 96,
+            task_real_parent: 104,
+            task_comm: 112,
+            task_sum_exec_runtime: 40,
+            task_on_cpu: 12,
+            task_on_rq: 16,
+            task_sched_delayed: Some(49),
+            signal_flags: 8,
+            signal_group_exit_code: 12,
+            signal_live: 4,
+            regs_syscall: 16,
+            regs_syscall_bytes: 8,
+            regs_arg0: 8,
+            regs_arg1: 0,
+        };
+        assert_eq!(offsets, expected);
+    }
+
+    #[test]
+    fn an_old_kernel_on_aarch64() {
+        let offsets = resolve(&kernel(Era::V5_10, Arch::Aarch64, ""), Arch::Aarch64).unwrap();
+        assert_eq!(offsets.task_state, 0);
+        assert_eq!(offsets.task_start_boottime, 64);
+        assert_eq!(offsets.task_sched_delayed, None);
+        assert_eq!((offsets.regs_syscall, offsets.regs_syscall_bytes), (256, 4));
+        assert_eq!((offsets.regs_arg0, offsets.regs_arg1), (248, 8));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        for (leave_out, message) in [
+            ("tgid", "task_struct.tgid: the struct has no such member"),
+            (
+                "__state",
+                "task_struct.__state or state: the struct has no such member",
+            ),
+            (
+                "se",
+                "task_struct.se.sum_exec_runtime: the struct has no such member",
+            ),
+            ("live", "signal_struct.live: the struct has no such member"),
+        ] {
+            let bytes = kernel(Era::V6_12, Arch::X86_64, leave_out);
+            let error = resolve(&bytes, Arch::X86_64).unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
+        let empty = Builder::new().bytes();
+        let error = resolve(&empty, Arch::X86_64).unwrap_err().to_string();
+        assert!(
+            error.contains("pt_regs.orig_ax: there is no such struct"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_member_of_another_size_is_refused() {
+        let mut b = Builder::new();
+        let short = b.int("short", 2);
+        b.structure("pt_regs", 2, &[("orig_ax", short, 0)]);
+        let error = resolve(&b.bytes(), Arch::X86_64).unwrap_err();
+        assert!(
+            matches!(error, OffsetsError::Size { found: Some(2), .. }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn files_that_are_none() {
+        let error = Offsets::of_file(Path::new("/nowhere/vmlinux"), Arch::X86_64).unwrap_err();
+        assert!(matches!(error, OffsetsError::Unreadable { .. }));
+        assert!(
+            error.to_string().contains("CONFIG_DEBUG_INFO_BTF"),
+            "{error}"
+        );
+        let error = Offsets::of_file(Path::new("/proc/self/status"), Arch::X86_64).unwrap_err();
+        assert!(matches!(
+            error,
+            OffsetsError::Malformed {
+                source: BtfError::Magic,
+                ..
+            }
+        ));
+    }
+
+    #[test]
+    fn of_this_kernel() {
+        let Some(arch) = Arch::current().filter(|_| Path::new(VMLINUX).exists()) else {
+            eprintln!("SKIPPED of_this_kernel: no {VMLINUX}, or an unknown architecture");
+            return;
+        };
+        let (offsets, arguments) = Offsets::of_file(Path::new(VMLINUX), arch).unwrap();
+        let version = super::super::version_of(&super::super::release().unwrap()).unwrap();
+        assert_eq!(arguments, Some(if version >= (5, 18) { 5 } else { 4 }));
+        assert_eq!(offsets.task_sched_delayed.is_some(), version >= (6, 12));
+        // pid_t pid, tgid: neighbours in every kernel.
+        assert_eq!(offsets.task_pid + 4, offsets.task_tgid);
+    }
+}
