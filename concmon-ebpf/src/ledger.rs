@@ -11,11 +11,14 @@ use crate::{
 };
 
 /// Keeps the compiler from moving writes over the sequence number. (`compiler_fence` is not known to
-/// this target's code generator. What the CPU may reorder, the reader's second rule catches.)
+/// this target's code generator. What the CPU may reorder, the reader's second rule catches.) One
+/// instruction that does nothing, for none at all would spoil the line table.
 #[inline(always)]
-fn compiler_fence() {
-    // SAFETY: no instruction at all.
-    unsafe { core::arch::asm!("", options(nostack, preserves_flags)) };
+fn compiler_fence(seq: u32) -> u32 {
+    let mut seq = u64::from(seq);
+    // SAFETY: moves a register to itself.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) seq, options(nostack, preserves_flags)) };
+    seq as u32
 }
 
 /// Marks the account as being written. The sequence number is stored, not incremented, at the
@@ -26,16 +29,31 @@ unsafe fn begin(ledger: *mut Ledger) -> u32 {
     unsafe {
         let seq = core::ptr::read_volatile(&raw const (*ledger).seq) | 1;
         core::ptr::write_volatile(&raw mut (*ledger).seq, seq);
-        compiler_fence();
-        seq
+        compiler_fence(seq)
     }
 }
 
 #[inline(always)]
 unsafe fn end(ledger: *mut Ledger, seq: u32) {
-    compiler_fence();
+    let seq = compiler_fence(seq);
     // SAFETY: `ledger` is a live map value.
     unsafe { core::ptr::write_volatile(&raw mut (*ledger).seq, seq.wrapping_add(1)) };
+}
+
+/// `index & (N - 1)`, for `N` a power of two. In assembly, for the compiler would leave it out where
+/// it knows that the index is small enough: the verifier does not know as much.
+#[inline(always)]
+fn bounded<const N: i32>(mut index: usize) -> usize {
+    // SAFETY: one instruction on one register.
+    unsafe {
+        core::arch::asm!(
+            "{0} &= {1}",
+            inout(reg) index,
+            const N - 1,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    index
 }
 
 #[inline(always)]
@@ -50,7 +68,7 @@ unsafe fn add(hist: *mut Hist, ns: u64) {
         }
         (*hist).count += 1;
         (*hist).sum_ns += ns;
-        let bucket = hist_bucket(ns) & (HIST_BUCKETS - 1);
+        let bucket = bounded::<{ HIST_BUCKETS as i32 }>(hist_bucket(ns));
         let counts: *mut u32 = (&raw mut (*hist).buckets).cast();
         *counts.add(bucket) += 1;
     }
@@ -164,7 +182,7 @@ pub(crate) fn switch_out(
                     }
                     let rest = excess - from_ready;
                     from_blocked = if rest < blocked { rest } else { blocked };
-                    let index = l.cause as usize & 15;
+                    let index = bounded::<16>(l.cause as usize);
                     if index < cause::COUNT {
                         l.blocked_ns[index] -= from_blocked;
                     }
@@ -180,7 +198,7 @@ pub(crate) fn switch_out(
                     if l.wake_ns != 0 {
                         add(&mut l.wakeup_latency, ready - from_ready);
                     }
-                    let index = l.cause as usize & 15;
+                    let index = bounded::<16>(l.cause as usize);
                     if index < cause::COUNT {
                         add(&mut l.off_cpu[index], blocked - from_blocked);
                     }
@@ -247,17 +265,14 @@ pub(crate) fn switch_out(
 
 /// The thread was woken at `now` by `waker` (0: a timer, or it cannot be told).
 #[inline(always)]
-pub(crate) fn wake(ledger: *mut Ledger, task: Task, now: u64, waker: impl FnOnce() -> u32) {
+pub(crate) fn wake(ledger: *mut Ledger, now: u64, waker: impl FnOnce() -> u32) {
     // SAFETY: `ledger` is a live map value. A blocked thread's account is written by its waker
     // only, which holds the thread's `pi_lock`.
     unsafe {
         if core::ptr::read_volatile(&raw const (*ledger).state) != state::BLOCKED {
-            // Woken before its switch-out got to us. If it is already off the queue, the wakeup
-            // is real, and the switch-in will find it here; else the block did not happen.
-            if !task.queued() {
-                (*ledger).early_waker_tid = waker();
-                core::ptr::write_volatile(&raw mut (*ledger).early_wake_ns, now);
-            }
+            // Woken before its switch-out got to us, or not asleep at all. Only the first of these
+            // leads to a switch-in that finds a block without a wakeup; then this is the one.
+            note_early(ledger, now, waker());
             return;
         }
         // The switch-out may still be writing on another CPU; it is about to end.
@@ -265,8 +280,7 @@ pub(crate) fn wake(ledger: *mut Ledger, task: Task, now: u64, waker: impl FnOnce
         while core::ptr::read_volatile(&raw const (*ledger).seq) & 1 != 0 {
             spins += 1;
             if spins > 64 {
-                (*ledger).early_waker_tid = waker();
-                core::ptr::write_volatile(&raw mut (*ledger).early_wake_ns, now);
+                note_early(ledger, now, waker());
                 return;
             }
         }
@@ -277,12 +291,22 @@ pub(crate) fn wake(ledger: *mut Ledger, task: Task, now: u64, waker: impl FnOnce
     }
 }
 
+#[inline(always)]
+unsafe fn note_early(ledger: *mut Ledger, now: u64, waker: u32) {
+    // SAFETY: a live map value; these two words are read by the next switch-in only, which comes
+    // after the wakeup.
+    unsafe {
+        (*ledger).early_waker_tid = waker;
+        core::ptr::write_volatile(&raw mut (*ledger).early_wake_ns, now);
+    }
+}
+
 /// Closes the blocked stretch of `l` at `at`.
 #[inline(always)]
 unsafe fn book_wake(l: &mut Ledger, at: u64, waker: u32) {
     // Instants of two CPUs: a wakeup cannot come before the block it ends.
     let at = if at < l.since_ns { l.since_ns } else { at };
-    let index = l.cause as usize & 15;
+    let index = bounded::<16>(l.cause as usize);
     if index < cause::COUNT {
         l.blocked_ns[index] += at - l.since_ns;
     }
@@ -310,7 +334,7 @@ pub(crate) fn switch_in(ledger: *mut Ledger, task: Task, now: u64, cpu: u32) {
                 book_wake(l, early, waker);
             } else {
                 count_fault(fault::WAKEUP_UNSEEN);
-                let index = l.cause as usize & 15;
+                let index = bounded::<16>(l.cause as usize);
                 if index < cause::COUNT {
                     l.blocked_ns[index] += now.wrapping_sub(l.since_ns);
                 }

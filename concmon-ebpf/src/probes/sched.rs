@@ -142,7 +142,7 @@ fn sched_waking(ctx: *mut c_void) -> i32 {
     if let Some(ledger) = ledger_of(woken) {
         // SAFETY: a helper without preconditions.
         let now = unsafe { bpf_ktime_get_ns() };
-        ledger::wake(ledger, woken, now, waker);
+        ledger::wake(ledger, now, waker);
     }
     0
 }

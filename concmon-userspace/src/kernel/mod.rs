@@ -1,6 +1,7 @@
 //! What the running kernel is like: its struct offsets (from BTF), its release, its syscalls.
 pub mod btf;
 pub mod offsets;
+pub mod self_test;
 pub mod syscalls;
 
 /// The processor architectures that concmon knows.

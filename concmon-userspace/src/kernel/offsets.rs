@@ -137,11 +137,7 @@ impl Offsets {
     /// [`OffsetsError`]; all of them mean that this kernel is not supported.
     pub fn of_running_kernel() -> Result<(Self, Option<u32>), OffsetsError> {
         let arch = Arch::current().ok_or(OffsetsError::Arch(std::env::consts::ARCH))?;
-        let path = std::env::var_os(VARIABLE).filter(|v| !v.is_empty());
-        Self::of_file(
-            &path.map_or_else(|| PathBuf::from(VMLINUX), PathBuf::from),
-            arch,
-        )
+        Self::of_file(&btf_path(), arch)
     }
 
     fn of_file(path: &Path, arch: Arch) -> Result<(Self, Option<u32>), OffsetsError> {
@@ -211,6 +207,14 @@ impl Offsets {
             regs_arg1: regs.one(arg1, &[8])?,
         })
     }
+}
+
+/// The file that describes the running kernel: `$CONCMON_BTF` if that is set, else
+/// `/sys/kernel/btf/vmlinux`.
+pub fn btf_path() -> PathBuf {
+    std::env::var_os(VARIABLE)
+        .filter(|value| !value.is_empty())
+        .map_or_else(|| PathBuf::from(VMLINUX), PathBuf::from)
 }
 
 fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {

@@ -46,7 +46,9 @@ impl Expected {
         let rest: Vec<&str> = stat[close + 1..].split_whitespace().collect();
         // Fields 20 and 22 of proc_pid_stat(5); the state, first here, is field 3.
         let number = |field: usize| {
-            rest.get(field - 3).and_then(|text| text.parse::<u64>().ok()).ok_or_else(invalid)
+            rest.get(field - 3)
+                .and_then(|text| text.parse::<u64>().ok())
+                .ok_or_else(invalid)
         };
         // SAFETY: system calls without pointers.
         let (tid, ticks) = unsafe { (libc::gettid(), libc::sysconf(libc::_SC_CLK_TCK)) };
@@ -63,12 +65,21 @@ impl Expected {
 
     /// Compares. `fd` is the descriptor by which the iterator was read: the first argument of the
     /// system call that ran the program.
-    pub fn check(&self, seen: &SelfTest, fd: i32, with_registers: bool) -> Result<(), SelfTestError> {
+    pub fn check(
+        &self,
+        seen: &SelfTest,
+        fd: i32,
+        with_registers: bool,
+    ) -> Result<(), SelfTestError> {
         let same = |field, seen: u64, truth: u64| {
             if seen == truth {
                 return Ok(());
             }
-            Err(SelfTestError { field, seen: seen.to_string(), truth: truth.to_string() })
+            Err(SelfTestError {
+                field,
+                seen: seen.to_string(),
+                truth: truth.to_string(),
+            })
         };
         if seen.runs == 0 {
             return Err(SelfTestError {
@@ -77,9 +88,21 @@ impl Expected {
                 truth: format!("{}/{}", self.pid, self.tid),
             });
         }
-        same("task_struct::tgid", u64::from(seen.tgid_by_offset), u64::from(self.pid))?;
-        same("task_struct::pid", u64::from(seen.pid_by_offset), u64::from(self.tid))?;
-        let comm = seen.comm.split(|byte| *byte == 0).next().unwrap_or_default();
+        same(
+            "task_struct::tgid",
+            u64::from(seen.tgid_by_offset),
+            u64::from(self.pid),
+        )?;
+        same(
+            "task_struct::pid",
+            u64::from(seen.pid_by_offset),
+            u64::from(self.tid),
+        )?;
+        let comm = seen
+            .comm
+            .split(|byte| *byte == 0)
+            .next()
+            .unwrap_or_default();
         if comm != self.comm {
             return Err(SelfTestError {
                 field: "task_struct::comm",
@@ -105,10 +128,22 @@ impl Expected {
         same("task_struct::__state", u64::from(seen.state), 0)?;
         same("task_struct::on_cpu", u64::from(seen.on_cpu), 1)?;
         same("task_struct::on_rq", u64::from(seen.queued), 1)?;
-        same("task_struct::flags (kernel thread)", u64::from(seen.kernel_thread), 0)?;
-        same("signal_struct::live", u64::from(seen.live), u64::from(self.threads))?;
+        same(
+            "task_struct::flags (kernel thread)",
+            u64::from(seen.kernel_thread),
+            0,
+        )?;
+        same(
+            "signal_struct::live",
+            u64::from(seen.live),
+            u64::from(self.threads),
+        )?;
         if with_registers {
-            same("pt_regs (syscall)", seen.syscall as u64, libc::SYS_read as u64)?;
+            same(
+                "pt_regs (syscall)",
+                seen.syscall as u64,
+                libc::SYS_read as u64,
+            )?;
             same("pt_regs (first argument)", seen.arg0, fd as u64)?;
         }
         Ok(())
@@ -116,7 +151,10 @@ impl Expected {
 }
 
 fn thread_cpu_ns() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: a valid pointer to a timespec.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64

@@ -14,8 +14,8 @@ use aya::{
         perf::{PerfEvent, PerfEventArrayBuffer},
     },
     programs::{
-        BtfTracePoint, Iter, PerfEvent as PerfEventProgram, PerfEventScope, SamplePolicy,
-        perf_event::{PerfEventConfig, SoftwareEvent},
+        BtfTracePoint, Iter, PerfEvent as PerfEventProgram,
+        perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
     },
     sys::{Stats, enable_stats},
     util::online_cpus,
@@ -28,7 +28,10 @@ use concmon_ebpf::{
 use super::{object, shared::SharedArray};
 use crate::{
     event::Pid,
-    kernel::{self_test, syscalls},
+    kernel::{
+        offsets::{Offsets, btf_path},
+        self_test, syscalls,
+    },
 };
 
 /// What can go wrong while the kernel side is set up.
@@ -103,7 +106,10 @@ impl Sizes {
     pub fn for_threads(threads: usize) -> Self {
         let threads = u32::try_from(threads).unwrap_or(u32::MAX);
         Self {
-            threads: threads.saturating_mul(4).clamp(2_048, 65_536).next_power_of_two(),
+            threads: threads
+                .saturating_mul(4)
+                .clamp(2_048, 65_536)
+                .next_power_of_two(),
             processes: 4_096,
         }
     }
@@ -145,12 +151,9 @@ impl Live {
     /// Loads the kernel programs for this kernel and checks them on this process itself.
     /// Nothing is attached yet.
     pub fn load(sizes: Sizes) -> Result<Self, LiveError> {
-        let btf_bytes = crate::kernel::offsets::read_btf()
+        let (offsets, switch_arguments) = Offsets::of_running_kernel()
             .map_err(|error| LiveError::Unsupported(error.to_string()))?;
-        let offsets = crate::kernel::offsets::Offsets::resolve(&btf_bytes)
-            .map_err(|error| LiveError::Unsupported(error.to_string()))?;
-        drop(btf_bytes);
-        let btf = Btf::parse_file(crate::kernel::offsets::btf_path(), aya::Endianness::default())
+        let btf = Btf::parse_file(btf_path(), aya::Endianness::default())
             .map_err(failing!("reading the kernel's BTF"))?;
 
         let mut first_error = None;
@@ -162,12 +165,14 @@ impl Live {
                 slots: sizes.threads,
                 fold_above: sizes.threads - sizes.threads / 8,
                 batch_age_ns: BATCH_AGE.as_nanos() as u32,
-                ..offsets.kernel_config()
+                ..kernel_config(&offsets, switch_arguments)
             };
             match Self::load_with(&config, sizes, &btf) {
                 Ok(live) => {
                     if let Some(error) = &first_error {
-                        log::info!("loaded without newer kernel features; the first try said: {error}");
+                        log::info!(
+                            "loaded without newer kernel features; the first try said: {error}"
+                        );
                     }
                     drop(btf);
                     // SAFETY: gives free heap pages back; has no other effect.
@@ -182,7 +187,9 @@ impl Live {
             }
         }
         Err(first_error.map_or(LiveError::Permission, |error| {
-            LiveError::Unsupported(format!("this kernel does not take the kernel programs: {error}"))
+            LiveError::Unsupported(format!(
+                "this kernel does not take the kernel programs: {error}"
+            ))
         }))
     }
 
@@ -204,15 +211,26 @@ impl Live {
         if config.0.has_task_storage == 0 {
             loader.map_max_entries("THREADS", sizes.threads);
         }
-        let mut ebpf = loader.load(&object).map_err(|error| permission_or(&error))?;
+        let mut ebpf = loader
+            .load(&object)
+            .map_err(|error| permission_or(&error))?;
 
-        for name in ["sched_switch", "sched_waking", "sched_process_fork", "sched_process_exec"] {
+        for name in [
+            "sched_switch",
+            "sched_waking",
+            "sched_process_fork",
+            "sched_process_exec",
+        ] {
             let program: &mut BtfTracePoint = program(&mut ebpf, name)?;
-            program.load(name, btf).map_err(|error| permission_or(&error))?;
+            program
+                .load(name, btf)
+                .map_err(|error| permission_or(&error))?;
         }
         for name in ["seed", "self_test"] {
             let program: &mut Iter = program(&mut ebpf, name)?;
-            program.load("task", btf).map_err(|error| permission_or(&error))?;
+            program
+                .load("task", btf)
+                .map_err(|error| permission_or(&error))?;
         }
         let tick: &mut PerfEventProgram = program(&mut ebpf, "tick")?;
         tick.load().map_err(|error| permission_or(&error))?;
@@ -220,7 +238,9 @@ impl Live {
         let mut syscalls = Array::<_, SyscallValue>::try_from(map(&mut ebpf, "SYSCALLS")?)
             .map_err(failing!("opening a map"))?;
         for (number, entry) in (0..).zip(syscalls::table()) {
-            syscalls.set(number, SyscallValue(entry), 0).map_err(failing!("filling a map"))?;
+            syscalls
+                .set(number, SyscallValue(entry), 0)
+                .map_err(failing!("filling a map"))?;
         }
         let mut free = Stack::<_, u32>::try_from(map(&mut ebpf, "FREE_SLOTS")?)
             .map_err(failing!("opening a map"))?;
@@ -229,8 +249,8 @@ impl Live {
         }
         let len = sizes.threads as usize;
         let ledgers = map(&mut ebpf, "LEDGERS")?;
-        let ledgers = SharedArray::new(array_fd(&ledgers)?, len)
-            .map_err(failing!("mapping the ledgers"))?;
+        let ledgers =
+            SharedArray::new(array_fd(&ledgers)?, len).map_err(failing!("mapping the ledgers"))?;
         let control = map(&mut ebpf, "CONTROL")?;
         let control =
             SharedArray::new(array_fd(&control)?, 1).map_err(failing!("mapping the counters"))?;
@@ -267,13 +287,14 @@ impl Live {
     /// Runs the self-test program over this process, and compares what it read by offsets with
     /// what the kernel says of us elsewhere.
     fn self_test(&mut self, config: &KernelConfig) -> Result<(), LiveError> {
-        let expected = self_test::Expected::before()
-            .map_err(failing!("reading this process's own state"))?;
+        let expected =
+            self_test::Expected::before().map_err(failing!("reading this process's own state"))?;
         let fd = self.run_iterator("self_test")?;
         let results = Array::<_, SelfTestValue>::try_from(map(&mut self.ebpf, "SELF_TEST")?)
             .map_err(failing!("opening a map"))?;
-        let SelfTestValue(seen) =
-            results.get(&0, 0).map_err(failing!("reading the self-test"))?;
+        let SelfTestValue(seen) = results
+            .get(&0, 0)
+            .map_err(failing!("reading the self-test"))?;
         expected
             .check(&seen, fd, config.has_task_regs != 0)
             .map_err(|error| LiveError::Unsupported(error.to_string()))
@@ -283,19 +304,28 @@ impl Live {
     fn run_iterator(&mut self, name: &'static str) -> Result<i32, LiveError> {
         let program: &mut Iter = program(&mut self.ebpf, name)?;
         let link = program.attach().map_err(|error| permission_or(&error))?;
-        let link = program.take_link(link).map_err(failing!("attaching an iterator"))?;
+        let link = program
+            .take_link(link)
+            .map_err(failing!("attaching an iterator"))?;
         let mut file = link.into_file().map_err(failing!("opening an iterator"))?;
         let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
         let mut output = [0; 64];
-        while file.read(&mut output).map_err(failing!("walking the tasks"))? != 0 {}
+        while file
+            .read(&mut output)
+            .map_err(failing!("walking the tasks"))?
+            != 0
+        {}
         Ok(fd)
     }
 
     /// From now on, threads of `pid` are accounted for when they are born (and, with `follow`,
     /// those of its children); existing ones are when [`Live::seed`] runs.
     pub fn watch(&mut self, pid: Pid, gils: &[u64], follow: bool) -> Result<(), LiveError> {
-        let process =
-            Process { gils: first_gils(gils), follow: u32::from(follow), fold_slot: 0 };
+        let process = Process {
+            gils: first_gils(gils),
+            follow: u32::from(follow),
+            fold_slot: 0,
+        };
         self.processes
             .insert(pid.0, ProcessValue(process), 0)
             .map_err(failing!("adding a process"))
@@ -309,7 +339,11 @@ impl Live {
 
     /// The processes watched now, those that joined at fork included.
     pub fn watched(&self) -> Vec<Pid> {
-        self.processes.keys().filter_map(Result::ok).map(Pid).collect()
+        self.processes
+            .keys()
+            .filter_map(Result::ok)
+            .map(Pid)
+            .collect()
     }
 
     /// The addresses of `pid`'s GILs have become known, or have changed.
@@ -328,7 +362,12 @@ impl Live {
 
     /// Attaches the hooks.
     pub fn attach(&mut self) -> Result<(), LiveError> {
-        for name in ["sched_process_fork", "sched_process_exec", "sched_waking", "sched_switch"] {
+        for name in [
+            "sched_process_fork",
+            "sched_process_exec",
+            "sched_waking",
+            "sched_switch",
+        ] {
             let program: &mut BtfTracePoint = program(&mut self.ebpf, name)?;
             program.attach().map_err(|error| permission_or(&error))?;
         }
@@ -356,7 +395,12 @@ impl Live {
 
     /// Takes the hooks away. What is in maps and buffers stays readable.
     pub fn detach(&mut self) {
-        for name in ["sched_switch", "sched_waking", "sched_process_fork", "sched_process_exec"] {
+        for name in [
+            "sched_switch",
+            "sched_waking",
+            "sched_process_fork",
+            "sched_process_exec",
+        ] {
             if let Ok(program) = program::<BtfTracePoint>(&mut self.ebpf, name) {
                 let _ = program.unload();
             }
@@ -391,7 +435,9 @@ impl Live {
 
     /// Hands over the batches that were still being filled when the hooks were taken away.
     pub fn drain_residue(&mut self, mut sink: impl FnMut(&[u8])) {
-        let Ok(batches) = self.batches.get(&0, 0) else { return };
+        let Ok(batches) = self.batches.get(&0, 0) else {
+            return;
+        };
         for BatchValue(batch) in batches.iter() {
             let count = usize::from(batch.header.count).min(batch.records.len());
             if count == 0 {
@@ -543,6 +589,35 @@ pub fn named_faults(counts: &[u64; concmon_ebpf::fault::COUNT]) -> BTreeMap<Stri
         .collect()
 }
 
+/// `sched_switch` passes the previous task's state as its last argument since 5.18.
+const ARGUMENTS_WITH_STATE: u32 = 5;
+
+fn kernel_config(offsets: &Offsets, switch_arguments: Option<u32>) -> KernelConfig {
+    KernelConfig {
+        task_pid: offsets.task_pid,
+        task_tgid: offsets.task_tgid,
+        task_flags: offsets.task_flags,
+        task_state: offsets.task_state,
+        task_start_boottime: offsets.task_start_boottime,
+        task_exit_code: offsets.task_exit_code,
+        task_signal: offsets.task_signal,
+        task_comm: offsets.task_comm,
+        task_sum_exec: offsets.task_sum_exec_runtime,
+        task_on_cpu: offsets.task_on_cpu,
+        task_on_rq: offsets.task_on_rq,
+        task_sched_delayed: offsets.task_sched_delayed.unwrap_or(0),
+        signal_flags: offsets.signal_flags,
+        signal_group_exit_code: offsets.signal_group_exit_code,
+        signal_live: offsets.signal_live,
+        regs_syscall: offsets.regs_syscall,
+        regs_syscall_bytes: offsets.regs_syscall_bytes,
+        regs_arg0: offsets.regs_arg0,
+        has_prev_state: u32::from(switch_arguments.is_some_and(|n| n >= ARGUMENTS_WITH_STATE)),
+        has_sched_delayed: u32::from(offsets.task_sched_delayed.is_some()),
+        ..KernelConfig::default()
+    }
+}
+
 fn first_gils(gils: &[u64]) -> [u64; MAX_GILS] {
     let mut first = [0; MAX_GILS];
     for (slot, gil) in first.iter_mut().zip(gils) {
@@ -572,10 +647,12 @@ fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, L
 where
     &'a mut T: TryFrom<&'a mut aya::programs::Program>,
 {
-    ebpf.program_mut(name).and_then(|program| program.try_into().ok()).ok_or(LiveError::Failed {
-        what: "the embedded kernel object lacks a program",
-        cause: name.to_owned(),
-    })
+    ebpf.program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(LiveError::Failed {
+            what: "the embedded kernel object lacks a program",
+            cause: name.to_owned(),
+        })
 }
 
 /// Says "permission" where any error in the chain is one.

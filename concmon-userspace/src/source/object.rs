@@ -15,7 +15,7 @@ const BTF_MAGIC: u16 = 0xeb9f;
 /// The embedded object is not what this program was built with.
 #[derive(Debug, Error)]
 #[error("the embedded kernel object has no usable definition of the map THREADS ({0})")]
-pub struct ObjectError(&'static str);
+pub(super) struct ObjectError(&'static str);
 
 /// The object as built: threads are found through task storage.
 pub(super) fn with_task_storage() -> Vec<u8> {
@@ -51,7 +51,9 @@ struct MapMembers {
 }
 
 fn word(bytes: &[u8], at: usize) -> Result<u32, ObjectError> {
-    let slice = bytes.get(at..at.saturating_add(4)).ok_or(ObjectError("a cut .BTF"))?;
+    let slice = bytes
+        .get(at..at.saturating_add(4))
+        .ok_or(ObjectError("a cut .BTF"))?;
     Ok(u32::from_le_bytes([slice[0], slice[1], slice[2], slice[3]]))
 }
 
@@ -101,7 +103,11 @@ fn map_members(btf: &[u8], name: &[u8]) -> Result<MapMembers, ObjectError> {
             Ok((word(btf, member)?, word(btf, member + 4)?))
         })
         .collect::<Result<_, ObjectError>>()?;
-    Ok(MapMembers { types, strings, members })
+    Ok(MapMembers {
+        types,
+        strings,
+        members,
+    })
 }
 
 /// Changes the array length behind the pointer that is the map's member `name`.
@@ -112,7 +118,12 @@ fn set_length(
     from: u32,
     to: u32,
 ) -> Result<(), ObjectError> {
-    let find = |id: u32| map.types.get(id as usize).copied().ok_or(ObjectError("no such type"));
+    let find = |id: u32| {
+        map.types
+            .get(id as usize)
+            .copied()
+            .ok_or(ObjectError("no such type"))
+    };
     let (_, pointer) = *map
         .members
         .iter()
@@ -136,6 +147,9 @@ mod tests {
         let (storage, hash) = (with_task_storage(), with_thread_hash().expect("the object"));
         assert_eq!(storage.len(), hash.len());
         let changed = storage.iter().zip(&hash).filter(|(a, b)| a != b).count();
-        assert_eq!(changed, 2, "map type 29 -> 1 and flags 1 -> 0, one byte each");
+        assert_eq!(
+            changed, 2,
+            "map type 29 -> 1 and flags 1 -> 0, one byte each"
+        );
     }
 }

@@ -42,8 +42,14 @@ impl<T> SharedArray<T> {
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::Other))?;
-        Ok(Self { base, len, bytes, owns: PhantomData })
+        let base =
+            NonNull::new(base.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::Other))?;
+        Ok(Self {
+            base,
+            len,
+            bytes,
+            owns: PhantomData,
+        })
     }
 
     pub(super) fn len(&self) -> usize {
