@@ -140,11 +140,7 @@ pub(crate) fn can_wake(syscall: Syscall) -> bool {
 }
 
 /// The thread leaves its CPU at `now`. Returns the record of the slice that ends, if its
-/// beginning was seen.
-///
-/// On-CPU time is the kernel's own account. Where it exceeds our instants, the kernel gave the CPU
-/// earlier than we saw, and the wait before gives up the difference; where it falls short, the
-/// rest is `stolen`.
+/// beginning is known.
 #[inline(always)]
 pub(crate) fn switch_out(
     ledger: *mut Ledger,
@@ -154,7 +150,6 @@ pub(crate) fn switch_out(
     voluntary: bool,
     prev_state: u32,
 ) -> Option<Record> {
-    let sum_exec = task.sum_exec();
     // SAFETY: `ledger` is a live map value; this thread's account is written by the CPU that
     // switches it, which holds its run queue's lock.
     unsafe {
@@ -162,104 +157,125 @@ pub(crate) fn switch_out(
         let l = &mut *ledger;
         // Instants of two CPUs may differ by a little.
         let now = if now < l.since_ns { l.since_ns } else { now };
-        let mut record = None;
-        if l.state == state::RUNNING {
-            let stretch = now.wrapping_sub(l.since_ns);
-            let grown = sum_exec.wrapping_sub(l.sum_exec_ns);
-            let mut on_cpu = grown;
-            let mut from_ready = 0;
-            let mut from_blocked = 0;
-            if grown > stretch {
-                on_cpu = stretch;
-                if l.in_ns != 0 {
-                    let excess = grown - stretch;
-                    let (blocked, ready) = last_wait(l);
-                    from_ready = if excess < ready { excess } else { ready };
-                    if l.wake_ns != 0 {
-                        l.woken_ns -= from_ready;
-                    } else {
-                        l.preempted_ns -= from_ready;
-                    }
-                    let rest = excess - from_ready;
-                    from_blocked = if rest < blocked { rest } else { blocked };
-                    let index = bounded::<16>(l.cause as usize);
-                    if index < cause::COUNT {
-                        l.blocked_ns[index] -= from_blocked;
-                    }
-                    on_cpu += from_ready + from_blocked;
-                }
-            } else {
-                l.stolen_ns += stretch - grown;
-            }
-            l.on_cpu_ns += on_cpu;
-            if l.in_ns != 0 {
-                if l.wait_blocked != 0 {
-                    let (blocked, ready) = last_wait(l);
-                    if l.wake_ns != 0 {
-                        add(&mut l.wakeup_latency, ready - from_ready);
-                    }
-                    let index = bounded::<16>(l.cause as usize);
-                    if index < cause::COUNT {
-                        add(&mut l.off_cpu[index], blocked - from_blocked);
-                    }
-                }
-                add(&mut l.slice, on_cpu);
-                let mut flags = 0;
-                if l.wait_blocked != 0 {
-                    flags |= record_flags::BLOCKED;
-                }
-                if voluntary {
-                    flags |= record_flags::VOLUNTARY;
-                }
-                record = Some(Record {
-                    kind: record_kind::SLICE,
-                    cause: l.cause,
-                    flags,
-                    reserved: 0,
-                    tid: l.tid,
-                    at_ns: now,
-                    a: l.off_ns,
-                    b: l.wake_ns,
-                    c: l.in_ns,
-                    d: on_cpu,
-                    e: l.arg0,
-                    other: l.waker_tid,
-                    syscall_or_tgid: l.syscall,
-                });
-            }
-        } else {
-            // The switch-in was not seen: nothing says where this stretch belongs.
-            l.unknown_ns += now.wrapping_sub(l.since_ns);
-            count_fault(fault::SWITCH_OUT_UNSEEN);
+        if l.state != state::RUNNING {
+            enter_unseen(ledger, task.ptr(), now);
         }
-        l.sum_exec_ns = sum_exec;
+        let record = book_run(l, task.sum_exec(), now, voluntary);
+        book_leave(l, task, now, voluntary, prev_state);
         l.last_cpu = cpu;
-        l.since_ns = now;
-        l.off_ns = now;
-        l.wake_ns = 0;
-        l.waker_tid = 0;
-        l.flags &= !ledger_flags::UNTOUCHED;
-        if voluntary {
-            l.voluntary += 1;
-            let syscall = task.syscall();
-            l.syscall = if syscall.number >= 0 {
-                syscall.number as i32
-            } else {
-                -1
-            };
-            l.arg0 = syscall.arg0;
-            l.cause = classify(&l.gils, prev_state, syscall);
-            l.wait_blocked = 1;
-            l.state = state::BLOCKED;
-        } else {
-            l.involuntary += 1;
-            l.wait_blocked = 0;
-            l.syscall = -1;
-            l.arg0 = 0;
-            l.state = state::PREEMPTED;
-        }
         end(ledger, seq);
         record
+    }
+}
+
+/// Closes the running stretch of `l` at `now`.
+///
+/// On-CPU time is the kernel's own account. Where it exceeds our instants, the kernel gave the CPU
+/// earlier than we saw, and the wait before gives up the difference; where it falls short, the
+/// rest is `stolen`.
+#[inline(always)]
+unsafe fn book_run(l: &mut Ledger, sum_exec: u64, now: u64, voluntary: bool) -> Option<Record> {
+    let stretch = now.wrapping_sub(l.since_ns);
+    let grown = sum_exec.wrapping_sub(l.sum_exec_ns);
+    l.sum_exec_ns = sum_exec;
+    let mut on_cpu = grown;
+    let mut from_ready = 0;
+    let mut from_blocked = 0;
+    if grown > stretch {
+        on_cpu = stretch;
+        if l.in_ns != 0 {
+            let excess = grown - stretch;
+            let (blocked, ready) = last_wait(l);
+            from_ready = if excess < ready { excess } else { ready };
+            if l.wake_ns != 0 {
+                l.woken_ns -= from_ready;
+            } else {
+                l.preempted_ns -= from_ready;
+            }
+            let rest = excess - from_ready;
+            from_blocked = if rest < blocked { rest } else { blocked };
+            let index = bounded::<16>(l.cause as usize);
+            if index < cause::COUNT {
+                l.blocked_ns[index] -= from_blocked;
+            }
+            on_cpu += from_ready + from_blocked;
+        }
+    } else {
+        l.stolen_ns += stretch - grown;
+    }
+    l.on_cpu_ns += on_cpu;
+    if l.in_ns == 0 {
+        return None;
+    }
+    let mut flags = 0;
+    if l.wait_blocked != 0 {
+        flags |= record_flags::BLOCKED;
+        let (blocked, ready) = last_wait(l);
+        // SAFETY: histograms of a live map value.
+        unsafe {
+            if l.wake_ns != 0 {
+                add(&mut l.wakeup_latency, ready - from_ready);
+            }
+            let index = bounded::<16>(l.cause as usize);
+            if index < cause::COUNT {
+                add(&mut l.off_cpu[index], blocked - from_blocked);
+            }
+        }
+    }
+    // SAFETY: as above.
+    unsafe { add(&mut l.slice, on_cpu) };
+    if voluntary {
+        flags |= record_flags::VOLUNTARY;
+    }
+    Some(Record {
+        kind: record_kind::SLICE,
+        cause: l.cause,
+        flags,
+        reserved: 0,
+        tid: l.tid,
+        at_ns: now,
+        a: l.off_ns,
+        b: l.wake_ns,
+        c: l.in_ns,
+        d: on_cpu,
+        e: l.arg0,
+        other: l.waker_tid,
+        syscall_or_tgid: l.syscall,
+    })
+}
+
+/// Opens the stretch off the CPU.
+#[inline(always)]
+fn book_leave(l: &mut Ledger, task: Task, now: u64, voluntary: bool, prev_state: u32) {
+    l.since_ns = now;
+    l.off_ns = now;
+    l.wake_ns = 0;
+    l.waker_tid = 0;
+    l.flags &= !ledger_flags::UNTOUCHED;
+    let (voluntaries, involuntaries) = task.switches();
+    l.voluntary = voluntaries.wrapping_sub(l.voluntary_base);
+    l.involuntary = involuntaries.wrapping_sub(l.involuntary_base);
+    if voluntary {
+        let syscall = task.syscall();
+        l.syscall = number_of(syscall);
+        l.arg0 = syscall.arg0;
+        l.cause = classify(&l.gils, prev_state, syscall);
+        l.wait_blocked = 1;
+        l.state = state::BLOCKED;
+    } else {
+        l.wait_blocked = 0;
+        l.syscall = -1;
+        l.arg0 = 0;
+        l.state = state::PREEMPTED;
+    }
+}
+
+#[inline(always)]
+fn number_of(syscall: Syscall) -> i32 {
+    if syscall.number >= 0 {
+        syscall.number as i32
+    } else {
+        -1
     }
 }
 
@@ -323,48 +339,93 @@ pub(crate) fn switch_in(ledger: *mut Ledger, task: Task, now: u64, cpu: u32) {
     unsafe {
         let seq = begin(ledger);
         let l = &mut *ledger;
-        if l.state == state::BLOCKED {
-            if l.early_wake_ns != 0 {
-                let early = if l.early_wake_ns > now {
-                    now
-                } else {
-                    l.early_wake_ns
-                };
-                let waker = l.early_waker_tid;
-                book_wake(l, early, waker);
-            } else {
-                count_fault(fault::WAKEUP_UNSEEN);
-                let index = bounded::<16>(l.cause as usize);
-                if index < cause::COUNT {
-                    l.blocked_ns[index] += now.wrapping_sub(l.since_ns);
-                }
-                l.since_ns = now;
-            }
-        }
-        l.early_wake_ns = 0;
         let now = if now < l.since_ns { l.since_ns } else { now };
-        let stretch = now - l.since_ns;
-        if l.state == state::WOKEN {
-            l.woken_ns += stretch;
-        } else if l.state == state::PREEMPTED {
-            l.preempted_ns += stretch;
-        } else if l.state == state::RUNNING {
-            l.unknown_ns += stretch;
-            l.sum_exec_ns = task.sum_exec();
-            l.off_ns = now;
-            l.wake_ns = 0;
-            l.wait_blocked = 0;
-            count_fault(fault::SWITCH_OUT_UNSEEN);
+        if l.state == state::RUNNING {
+            leave_unseen(ledger, task.ptr(), now);
         }
-        l.since_ns = now;
-        l.in_ns = now;
-        l.state = state::RUNNING;
-        l.flags &= !ledger_flags::UNTOUCHED;
+        book_enter(l, now);
         if l.last_cpu != cpu {
             l.last_cpu = cpu;
             l.migrations += 1;
         }
         end(ledger, seq);
+    }
+}
+
+/// Closes the wait of `l` at `now`, and opens the stretch on a CPU.
+#[inline(always)]
+unsafe fn book_enter(l: &mut Ledger, now: u64) {
+    if l.state == state::BLOCKED {
+        if l.early_wake_ns != 0 {
+            let early = if l.early_wake_ns > now {
+                now
+            } else {
+                l.early_wake_ns
+            };
+            let waker = l.early_waker_tid;
+            // SAFETY: the account that the caller holds.
+            unsafe { book_wake(l, early, waker) };
+        } else {
+            count_fault(fault::WAKEUP_UNSEEN);
+            let index = bounded::<16>(l.cause as usize);
+            if index < cause::COUNT {
+                l.blocked_ns[index] += now.wrapping_sub(l.since_ns);
+            }
+            l.since_ns = now;
+        }
+    }
+    l.early_wake_ns = 0;
+    let stretch = now.wrapping_sub(l.since_ns);
+    if l.state == state::WOKEN {
+        l.woken_ns += stretch;
+    } else if l.state == state::PREEMPTED {
+        l.preempted_ns += stretch;
+    }
+    l.since_ns = now;
+    l.in_ns = now;
+    l.state = state::RUNNING;
+    l.flags &= !ledger_flags::UNTOUCHED;
+}
+
+/// The thread was given a CPU and no tracepoint told. The kernel's account of its CPU time says
+/// for how long it has run, hence since when.
+///
+/// # Safety
+///
+/// `ledger` is a live map value that the caller writes, `task` its thread.
+#[inline(never)]
+unsafe fn enter_unseen(ledger: *mut Ledger, task: *mut core::ffi::c_void, now: u64) {
+    count_fault(fault::SWITCH_UNSEEN);
+    // SAFETY: see the function's contract.
+    unsafe {
+        let l = &mut *ledger;
+        let grown = Task::new(task).sum_exec().wrapping_sub(l.sum_exec_ns);
+        let stretch = now.wrapping_sub(l.since_ns);
+        book_enter(l, now - if grown < stretch { grown } else { stretch });
+    }
+}
+
+/// The thread left its CPU and no tracepoint told; now it gets one again.
+///
+/// # Safety
+///
+/// As `enter_unseen`.
+#[inline(never)]
+unsafe fn leave_unseen(ledger: *mut Ledger, task: *mut core::ffi::c_void, now: u64) {
+    count_fault(fault::SWITCH_UNSEEN);
+    // SAFETY: see the function's contract.
+    unsafe {
+        let task = Task::new(task);
+        let l = &mut *ledger;
+        let sum_exec = task.sum_exec();
+        let grown = sum_exec.wrapping_sub(l.sum_exec_ns);
+        let stretch = now.wrapping_sub(l.since_ns);
+        let left = l.since_ns + if grown < stretch { grown } else { stretch };
+        let (voluntaries, _) = task.switches();
+        let voluntary = voluntaries.wrapping_sub(l.voluntary_base) > l.voluntary;
+        book_run(l, sum_exec, left, voluntary);
+        // It is still inside the system call it blocked in; its state then is not known any more.
+        book_leave(l, task, left, voluntary, 0);
     }
 }
 
@@ -449,11 +510,8 @@ fn set_open_stretch(l: &mut Ledger, task: Task, birth: &Birth) {
     };
     l.wait_blocked = (birth.state == state::BLOCKED) as u8;
     l.sum_exec_ns = task.sum_exec();
-    l.syscall = if birth.syscall.number >= 0 {
-        birth.syscall.number as i32
-    } else {
-        -1
-    };
+    (l.voluntary_base, l.involuntary_base) = task.switches();
+    l.syscall = number_of(birth.syscall);
     l.arg0 = birth.syscall.arg0;
     l.cause = birth.cause;
     l.state = birth.state;

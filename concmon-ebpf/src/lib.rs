@@ -206,9 +206,13 @@ pub struct Ledger {
     pub unknown_ns: u64,
     pub blocked_ns: [u64; cause::COUNT],
 
+    /// Growth of the kernel's own counters since the account began.
     pub voluntary: u64,
     pub involuntary: u64,
     pub migrations: u64,
+    /// The kernel's counters when the account began.
+    pub voluntary_base: u64,
+    pub involuntary_base: u64,
 
     /// Addresses of the GIL structs of the thread's process, 0 where there is none.
     pub gils: [u64; MAX_GILS],
@@ -364,8 +368,9 @@ pub mod fault {
     pub const NO_STORAGE: u32 = 2;
     /// A process found no room in `PROCESSES`.
     pub const NO_PROCESS: u32 = 3;
-    /// A switch-in of a thread whose switch-out was not seen: the stretch went to `unknown`.
-    pub const SWITCH_OUT_UNSEEN: u32 = 4;
+    /// The kernel switched a thread without its tracepoint telling; the stretch was reconstructed
+    /// from the kernel's own account of the thread.
+    pub const SWITCH_UNSEEN: u32 = 4;
     /// A switch-in after a block whose wakeup was not seen: the stretch stayed blocked.
     pub const WAKEUP_UNSEEN: u32 = 5;
     /// A record found the batch of its CPU in use and was lost.
@@ -382,7 +387,7 @@ pub mod fault {
         "no-slot",
         "no-storage",
         "no-process",
-        "switch-out-unseen",
+        "switch-unseen",
         "wakeup-unseen",
         "batch-busy",
         "bad-slot",
@@ -434,6 +439,9 @@ pub struct KernelConfig {
     pub task_signal: u32,
     pub task_comm: u32,
     pub task_sum_exec: u32,
+    /// `task_struct::nvcsw` and `nivcsw`: voluntary and involuntary switches.
+    pub task_nvcsw: u32,
+    pub task_nivcsw: u32,
     pub task_on_cpu: u32,
     pub task_on_rq: u32,
     /// `task_struct::se.sched_delayed`; used when `has_sched_delayed`.
@@ -476,10 +484,10 @@ const _: () = {
     assert!(core::mem::size_of::<Record>() == 64);
     assert!(core::mem::size_of::<BatchHeader>() == 24);
     assert!(core::mem::size_of::<Batch>() == 24 + 64 * BATCH_RECORDS + 8);
-    assert!(core::mem::size_of::<Ledger>() == 280 + 11 * 544);
+    assert!(core::mem::size_of::<Ledger>() == 296 + 11 * 544);
     assert!(core::mem::size_of::<Process>() == 40);
     assert!(core::mem::size_of::<SyscallEntry>() == 4);
     assert!(core::mem::size_of::<SelfTest>() == 96);
-    assert!(core::mem::size_of::<KernelConfig>() == 26 * 4);
+    assert!(core::mem::size_of::<KernelConfig>() == 28 * 4);
     assert!(MAX_SYSCALLS.is_power_of_two());
 };

@@ -20,6 +20,8 @@ pub(crate) static CONFIG: KernelConfig = KernelConfig {
     task_signal: 0,
     task_comm: 0,
     task_sum_exec: 0,
+    task_nvcsw: 0,
+    task_nivcsw: 0,
     task_on_cpu: 0,
     task_on_rq: 0,
     task_sched_delayed: 0,
@@ -131,6 +133,15 @@ impl Task {
     #[inline(always)]
     pub(crate) fn sum_exec(self) -> u64 {
         self.field(config!(task_sum_exec))
+    }
+
+    /// Voluntary and involuntary switches, the one under way included.
+    #[inline(always)]
+    pub(crate) fn switches(self) -> (u64, u64) {
+        (
+            self.field(config!(task_nvcsw)),
+            self.field(config!(task_nivcsw)),
+        )
     }
 
     #[inline(always)]

@@ -61,6 +61,8 @@ pub struct Offsets {
     pub task_real_parent: u32,
     pub task_comm: u32,
     pub task_sum_exec_runtime: u32,
+    pub task_nvcsw: u32,
+    pub task_nivcsw: u32,
     pub task_on_cpu: u32,
     pub task_on_rq: u32,
     /// One byte; `None` before 6.12.
@@ -195,6 +197,8 @@ impl Offsets {
             task_real_parent: task.one("real_parent", &[8])?,
             task_comm: task.one("comm", &[16])?,
             task_sum_exec_runtime: task.one("se.sum_exec_runtime", &[8])?,
+            task_nvcsw: task.one("nvcsw", &[8])?,
+            task_nivcsw: task.one("nivcsw", &[8])?,
             task_on_cpu: task.one("on_cpu", &[4])?,
             task_on_rq: task.one("on_rq", &[4])?,
             task_sched_delayed,

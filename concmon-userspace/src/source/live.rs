@@ -603,6 +603,8 @@ fn kernel_config(offsets: &Offsets, switch_arguments: Option<u32>) -> KernelConf
         task_signal: offsets.task_signal,
         task_comm: offsets.task_comm,
         task_sum_exec: offsets.task_sum_exec_runtime,
+        task_nvcsw: offsets.task_nvcsw,
+        task_nivcsw: offsets.task_nivcsw,
         task_on_cpu: offsets.task_on_cpu,
         task_on_rq: offsets.task_on_rq,
         task_sched_delayed: offsets.task_sched_delayed.unwrap_or(0),
