@@ -2,5 +2,6 @@
 pub mod event;
 pub mod kernel;
 pub mod model;
+pub mod procfs;
 #[cfg(test)]
 mod testing;
