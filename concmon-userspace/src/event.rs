@@ -43,6 +43,25 @@ pub enum Event {
     Tick(Tick),
 }
 
+impl Event {
+    /// The instant (`CLOCK_MONOTONIC`, ns) at which the event takes its place among others: the
+    /// end of a slice or of a loss, the read of a fact. `None` for the tool's account of itself.
+    pub const fn at_ns(&self) -> Option<u64> {
+        Some(match self {
+            Event::Slice(slice) => slice.out_ns,
+            Event::Fork(fork) => fork.at_ns,
+            Event::Exec(exec) => exec.at_ns,
+            Event::Exit(exit) => exit.at_ns,
+            Event::Loss(loss) => loss.to_ns,
+            Event::Ledger(fact) => fact.read_ns,
+            Event::Process(fact) => fact.read_ns,
+            Event::Python(fact) => fact.read_ns,
+            Event::Monitor(_) => return None,
+            Event::Tick(tick) => tick.at_ns,
+        })
+    }
+}
+
 /// Why a thread was off the CPU without waiting for one; the numbers are [`concmon_ebpf::cause`]'s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]

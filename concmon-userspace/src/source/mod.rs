@@ -1,5 +1,6 @@
-//! Where events come from.
+//! Where events come from, and the order they are brought into.
 
 pub mod live;
 mod object;
+pub mod order;
 mod shared;

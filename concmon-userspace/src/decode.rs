@@ -1,0 +1,246 @@
+//! Bytes of the kernel's perf events to typed events: total, so that damage is an error or a count.
+//!
+//! A batch that is damaged as a whole is refused; a record that is of unknown kind, or contradicts
+//! itself, is skipped and counted, and its neighbours are kept.
+
+pub mod ledger;
+pub mod loss;
+
+use concmon_ebpf::{BATCH_RECORDS, BatchHeader, Record, WIRE_VERSION, record_flags, record_kind};
+
+use crate::event::{Cause, Event, Exec, Exit, Fork, Pid, Slice, Tid, Wait};
+
+const HEADER_BYTES: usize = size_of::<BatchHeader>();
+const RECORD_BYTES: usize = size_of::<Record>();
+
+/// Why a perf event is no batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    #[error("a perf event of {0} bytes is shorter than a batch header")]
+    Header(usize),
+    #[error("a batch of wire version {0}; this is version {WIRE_VERSION}")]
+    Version(u16),
+    #[error("a batch of {0} records; {BATCH_RECORDS} is the most")]
+    Count(u16),
+    #[error("a batch of {count} records has only {bytes} bytes")]
+    Truncated { count: u16, bytes: usize },
+}
+
+/// A decoded batch.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    pub header: BatchHeader,
+    /// In the order of the batch.
+    pub events: Vec<Event>,
+    /// The latest instant in it; when it was opened, if it is empty.
+    pub last_ns: u64,
+    /// Records of a kind that this version does not know.
+    pub unknown: u64,
+    /// Records that contradict themselves.
+    pub invalid: u64,
+}
+
+/// Little-endian fields one after the other. What lies beyond the end reads as 0; callers check
+/// lengths first.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        let Some((value, rest)) = self.0.split_first_chunk::<N>() else {
+            return [0; N];
+        };
+        self.0 = rest;
+        *value
+    }
+
+    fn u8(&mut self) -> u8 {
+        u8::from_le_bytes(self.take())
+    }
+
+    fn u16(&mut self) -> u16 {
+        u16::from_le_bytes(self.take())
+    }
+
+    fn u32(&mut self) -> u32 {
+        u32::from_le_bytes(self.take())
+    }
+
+    fn u64(&mut self) -> u64 {
+        u64::from_le_bytes(self.take())
+    }
+}
+
+/// Decodes the bytes of one perf event. Bytes behind the last record are the kernel's padding.
+///
+/// # Errors
+/// [`DecodeError`], when nothing of it can be used.
+pub fn batch(bytes: &[u8]) -> Result<Batch, DecodeError> {
+    let (head, body) = bytes
+        .split_at_checked(HEADER_BYTES)
+        .ok_or(DecodeError::Header(bytes.len()))?;
+    let mut fields = Fields(head);
+    let header = BatchHeader {
+        version: fields.u16(),
+        count: fields.u16(),
+        cpu: fields.u32(),
+        produced_before: fields.u64(),
+        opened_ns: fields.u64(),
+    };
+    if header.version != WIRE_VERSION {
+        return Err(DecodeError::Version(header.version));
+    }
+    let count = header.count;
+    if usize::from(count) > BATCH_RECORDS {
+        return Err(DecodeError::Count(count));
+    }
+    let records = body
+        .get(..usize::from(count) * RECORD_BYTES)
+        .ok_or(DecodeError::Truncated {
+            count,
+            bytes: bytes.len(),
+        })?;
+
+    let mut events = Vec::with_capacity(count.into());
+    let (mut last_ns, mut unknown, mut invalid) = (header.opened_ns, 0, 0);
+    for bytes in records.chunks_exact(RECORD_BYTES) {
+        let record = record(bytes);
+        match event(&record, header.cpu) {
+            Ok(event) => {
+                last_ns = last_ns.max(record.at_ns);
+                events.push(event);
+            }
+            Err(Skip::Unknown) => unknown += 1,
+            Err(Skip::Invalid) => invalid += 1,
+        }
+    }
+    Ok(Batch {
+        header,
+        events,
+        last_ns,
+        unknown,
+        invalid,
+    })
+}
+
+fn record(bytes: &[u8]) -> Record {
+    let mut fields = Fields(bytes);
+    Record {
+        kind: fields.u8(),
+        cause: fields.u8(),
+        flags: fields.u8(),
+        reserved: fields.u8(),
+        tid: fields.u32(),
+        at_ns: fields.u64(),
+        a: fields.u64(),
+        b: fields.u64(),
+        c: fields.u64(),
+        d: fields.u64(),
+        e: fields.u64(),
+        other: fields.u32(),
+        syscall_or_tgid: fields.u32().cast_signed(),
+    }
+}
+
+/// Why a record gives no event.
+#[derive(Debug, PartialEq, Eq)]
+enum Skip {
+    Unknown,
+    Invalid,
+}
+
+fn event(record: &Record, cpu: u32) -> Result<Event, Skip> {
+    let known = [
+        record_kind::SLICE,
+        record_kind::FORK,
+        record_kind::EXEC,
+        record_kind::EXIT,
+    ];
+    if !known.contains(&record.kind) {
+        return Err(Skip::Unknown);
+    }
+    // Thread 0 is the idle one of each CPU, which nobody watches.
+    if record.tid == 0 {
+        return Err(Skip::Invalid);
+    }
+    let (tid, at_ns) = (Tid(record.tid), record.at_ns);
+    if record.kind == record_kind::SLICE {
+        return slice(record, cpu).map(Event::Slice).ok_or(Skip::Invalid);
+    }
+    let pid = u32::try_from(record.syscall_or_tgid)
+        .ok()
+        .filter(|pid| *pid != 0);
+    let pid = pid.map(Pid).ok_or(Skip::Invalid)?;
+    let comm = || comm([record.c, record.d]);
+    let has = |flag| record.flags & flag != 0;
+    Ok(match record.kind {
+        record_kind::FORK => Event::Fork(Fork {
+            at_ns,
+            parent: Tid(record.other),
+            pid,
+            tid,
+            start_boottime_ns: record.a,
+            comm: comm(),
+        }),
+        record_kind::EXEC => Event::Exec(Exec {
+            at_ns,
+            pid,
+            comm: comm(),
+        }),
+        _ => Event::Exit(Exit {
+            at_ns,
+            pid,
+            tid,
+            start_boottime_ns: record.a,
+            status: u32::try_from(record.c).map_err(|_| Skip::Invalid)?,
+            last: has(record_flags::LAST),
+            group: has(record_flags::GROUP),
+        }),
+    })
+}
+
+/// `None` for a slice whose instants do not follow one another, or of an unknown cause.
+fn slice(record: &Record, cpu: u32) -> Option<Slice> {
+    let (off_ns, in_ns, out_ns) = (record.a, record.c, record.at_ns);
+    if off_ns > in_ns || in_ns > out_ns {
+        return None;
+    }
+    let has = |flag| record.flags & flag != 0;
+    let blocked = has(record_flags::BLOCKED);
+    let cause = match blocked {
+        true => Some(Cause::from_wire(record.cause)?),
+        false => None,
+    };
+    let waker = Some(record.other).filter(|tid| blocked && *tid != 0);
+    let wait = Wait {
+        off_ns,
+        // A waker on another CPU takes its time before the sleeper has taken its own, at times.
+        wake_ns: Some(record.b)
+            .filter(|wake| blocked && *wake != 0)
+            .map(|wake| wake.clamp(off_ns, in_ns)),
+        cause,
+        syscall: u32::try_from(record.syscall_or_tgid)
+            .ok()
+            .filter(|_| blocked),
+        arg0: if blocked { record.e } else { 0 },
+        waker: waker.map(Tid),
+    };
+    Some(Slice {
+        tid: Tid(record.tid),
+        cpu,
+        wait: Some(wait).filter(|_| off_ns != 0),
+        in_ns,
+        out_ns,
+        on_cpu_ns: record.d,
+        voluntary: has(record_flags::VOLUNTARY),
+    })
+}
+
+/// A thread's name as the kernel has it: 16 bytes, up to the first NUL, in no known encoding.
+fn comm(words: [u64; 2]) -> String {
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+#[cfg(test)]
+mod tests;

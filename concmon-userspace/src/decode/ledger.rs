@@ -1,0 +1,319 @@
+//! A thread's account, copied out of shared memory, to a fact: validated, or told to read again.
+
+use concmon_ebpf::{Hist, Ledger, ledger_flags, state};
+
+use crate::event::{Cause, HistFact, LedgerFact, Pid, ThreadState, Tid};
+
+/// Why a copy of an account is no fact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    #[error("the slot belongs to no thread")]
+    Free,
+    #[error("the account was being written; read it again")]
+    Torn,
+    #[error("the account is in the unknown state {0}")]
+    State(u8),
+    #[error("the account names the unknown cause {0}")]
+    Cause(u8),
+}
+
+/// The fact in a copy of an account that was made at `read_ns`.
+///
+/// The fact's `read_ns` is never before the account's own last boundary.
+///
+/// # Errors
+/// [`LedgerError::Torn`] when `seq` is odd or the columns do not sum to the time that they cover:
+/// the caller copies again. A copy of which parts are from different writes is not always told by
+/// that; compare `seq` before and after copying, too.
+pub fn fact(ledger: &Ledger, read_ns: u64) -> Result<LedgerFact, LedgerError> {
+    if !ledger.seq.is_multiple_of(2) {
+        return Err(LedgerError::Torn);
+    }
+    if ledger.state == state::FREE {
+        return Err(LedgerError::Free);
+    }
+    let cause = Cause::from_wire(ledger.cause).ok_or(LedgerError::Cause(ledger.cause))?;
+    let state = match ledger.state {
+        state::RUNNING => ThreadState::Running,
+        state::WOKEN => ThreadState::Woken,
+        state::PREEMPTED => ThreadState::Preempted,
+        state::BLOCKED => ThreadState::Blocked(cause),
+        state::DEAD => ThreadState::Dead,
+        other => return Err(LedgerError::State(other)),
+    };
+    let covered = ledger.since_ns.checked_sub(ledger.start_ns);
+    if covered.is_none() || covered != sum(ledger) {
+        return Err(LedgerError::Torn);
+    }
+    Ok(LedgerFact {
+        read_ns: read_ns.max(ledger.since_ns),
+        pid: Pid(ledger.tgid),
+        tid: Tid(ledger.tid),
+        start_boottime_ns: ledger.start_boottime_ns,
+        seeded: ledger.flags & ledger_flags::SEEDED != 0,
+        folded: ledger.flags & ledger_flags::FOLDED != 0,
+        start_ns: ledger.start_ns,
+        since_ns: ledger.since_ns,
+        state,
+        on_cpu_ns: ledger.on_cpu_ns,
+        woken_ns: ledger.woken_ns,
+        preempted_ns: ledger.preempted_ns,
+        stolen_ns: ledger.stolen_ns,
+        unknown_ns: ledger.unknown_ns,
+        blocked_ns: ledger.blocked_ns,
+        voluntary: ledger.voluntary,
+        involuntary: ledger.involuntary,
+        migrations: ledger.migrations,
+        wakeup_latency: hist(&ledger.wakeup_latency),
+        slice: hist(&ledger.slice),
+        off_cpu: ledger.off_cpu.iter().map(hist).collect(),
+    })
+}
+
+/// All columns; `None` when that is more than any clock shows.
+fn sum(ledger: &Ledger) -> Option<u64> {
+    let running = [ledger.on_cpu_ns, ledger.woken_ns, ledger.preempted_ns];
+    let rest = [ledger.stolen_ns, ledger.unknown_ns];
+    let columns = running.iter().chain(&rest).chain(&ledger.blocked_ns);
+    columns.copied().try_fold(0u64, u64::checked_add)
+}
+
+/// `min_ns` means nothing in an empty histogram, and becomes 0.
+fn hist(hist: &Hist) -> HistFact {
+    HistFact {
+        count: hist.count,
+        sum_ns: hist.sum_ns,
+        min_ns: if hist.count == 0 { 0 } else { hist.min_ns },
+        max_ns: hist.max_ns,
+        buckets: hist.buckets,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Rng;
+    use concmon_ebpf::{MAX_GILS, cause};
+
+    /// 100 ns on a CPU, 20 woken, 30 preempted, 5 stolen, 1 unknown, 44 blocked: 200 from 1,000 on.
+    fn sample() -> Ledger {
+        let mut blocked_ns = [0; cause::COUNT];
+        blocked_ns[usize::from(cause::GIL)] = 40;
+        blocked_ns[usize::from(cause::OTHER)] = 4;
+        Ledger {
+            seq: 8,
+            tid: 11,
+            tgid: 10,
+            flags: ledger_flags::SEEDED,
+            state: state::BLOCKED,
+            cause: cause::IO,
+            wait_blocked: 1,
+            reserved: 0,
+            last_cpu: 1,
+            start_boottime_ns: 77,
+            start_ns: 1_000,
+            since_ns: 1_200,
+            sum_exec_ns: 100,
+            off_ns: 0,
+            wake_ns: 0,
+            in_ns: 0,
+            arg0: 0,
+            syscall: -1,
+            waker_tid: 0,
+            on_cpu_ns: 100,
+            woken_ns: 20,
+            preempted_ns: 30,
+            stolen_ns: 5,
+            unknown_ns: 1,
+            blocked_ns,
+            voluntary: 3,
+            involuntary: 2,
+            migrations: 1,
+            gils: [0; MAX_GILS],
+            wakeup_latency: Hist {
+                count: 1,
+                min_ns: 9,
+                ..Hist::ZERO
+            },
+            slice: Hist {
+                count: 0,
+                min_ns: u64::MAX,
+                ..Hist::ZERO
+            },
+            off_cpu: [Hist::ZERO; cause::COUNT],
+        }
+    }
+
+    #[test]
+    fn a_whole_account() {
+        let fact = fact(&sample(), 1_300).unwrap();
+        assert_eq!(
+            (fact.pid, fact.tid, fact.start_boottime_ns),
+            (Pid(10), Tid(11), 77)
+        );
+        assert_eq!(fact.state, ThreadState::Blocked(Cause::Io));
+        assert_eq!((fact.seeded, fact.folded), (true, false));
+        assert_eq!(
+            (fact.start_ns, fact.since_ns, fact.read_ns),
+            (1_000, 1_200, 1_300)
+        );
+        assert_eq!(
+            (fact.on_cpu_ns, fact.woken_ns, fact.preempted_ns),
+            (100, 20, 30)
+        );
+        assert_eq!((fact.stolen_ns, fact.unknown_ns), (5, 1));
+        assert_eq!(fact.blocked_ns, [40, 0, 0, 0, 0, 0, 0, 0, 4]);
+        assert_eq!(
+            (fact.voluntary, fact.involuntary, fact.migrations),
+            (3, 2, 1)
+        );
+        assert_eq!((fact.wakeup_latency.min_ns, fact.slice.min_ns), (9, 0));
+        assert_eq!(fact.off_cpu.len(), cause::COUNT);
+    }
+
+    #[test]
+    fn a_read_instant_before_the_last_boundary_becomes_the_boundary() {
+        assert_eq!(fact(&sample(), 1_100).unwrap().read_ns, 1_200);
+    }
+
+    #[test]
+    fn every_state() {
+        for (number, expected) in [
+            (state::RUNNING, Ok(ThreadState::Running)),
+            (state::WOKEN, Ok(ThreadState::Woken)),
+            (state::PREEMPTED, Ok(ThreadState::Preempted)),
+            (state::BLOCKED, Ok(ThreadState::Blocked(Cause::Io))),
+            (state::DEAD, Ok(ThreadState::Dead)),
+            (state::FREE, Err(LedgerError::Free)),
+            (6, Err(LedgerError::State(6))),
+        ] {
+            let found = fact(
+                &Ledger {
+                    state: number,
+                    ..sample()
+                },
+                0,
+            )
+            .map(|f| f.state);
+            assert_eq!(found, expected, "{number}");
+        }
+        let folded = Ledger {
+            flags: ledger_flags::FOLDED,
+            ..sample()
+        };
+        assert!(fact(&folded, 0).unwrap().folded);
+    }
+
+    #[test]
+    fn what_breaks_the_law_is_torn() {
+        let whole = sample();
+        for (what, torn) in [
+            ("seq", Ledger { seq: 9, ..whole }),
+            (
+                "on_cpu",
+                Ledger {
+                    on_cpu_ns: 101,
+                    ..whole
+                },
+            ),
+            (
+                "woken",
+                Ledger {
+                    woken_ns: 19,
+                    ..whole
+                },
+            ),
+            (
+                "preempted",
+                Ledger {
+                    preempted_ns: 0,
+                    ..whole
+                },
+            ),
+            (
+                "stolen",
+                Ledger {
+                    stolen_ns: 6,
+                    ..whole
+                },
+            ),
+            (
+                "unknown",
+                Ledger {
+                    unknown_ns: 0,
+                    ..whole
+                },
+            ),
+            (
+                "blocked",
+                Ledger {
+                    blocked_ns: [0; cause::COUNT],
+                    ..whole
+                },
+            ),
+            (
+                "since",
+                Ledger {
+                    since_ns: 1_201,
+                    ..whole
+                },
+            ),
+            (
+                "order",
+                Ledger {
+                    since_ns: 999,
+                    ..whole
+                },
+            ),
+            (
+                "overflow",
+                Ledger {
+                    on_cpu_ns: u64::MAX,
+                    ..whole
+                },
+            ),
+        ] {
+            assert_eq!(fact(&torn, 0).err(), Some(LedgerError::Torn), "{what}");
+        }
+        assert_eq!(
+            fact(&Ledger { cause: 9, ..whole }, 0).err(),
+            Some(LedgerError::Cause(9))
+        );
+    }
+
+    /// Whatever comes out of noise keeps the law.
+    #[test]
+    fn noise() {
+        let mut rng = Rng::new(4);
+        let mut facts = 0;
+        for _ in 0..20_000 {
+            let mut ledger = sample();
+            for _ in 0..rng.below(3) {
+                match rng.below(6) {
+                    0 => ledger.state = rng.below(8) as u8,
+                    1 => ledger.cause = rng.below(12) as u8,
+                    2 => ledger.seq = rng.next() as u32,
+                    3 => ledger.on_cpu_ns = rng.next() >> rng.below(64),
+                    4 => ledger.blocked_ns[rng.below(9)] = rng.next() >> rng.below(64),
+                    _ => ledger.since_ns = rng.next() >> rng.below(64),
+                }
+            }
+            if let Ok(fact) = fact(&ledger, rng.next()) {
+                facts += 1;
+                let columns = u128::from(fact.on_cpu_ns)
+                    + u128::from(fact.woken_ns)
+                    + u128::from(fact.preempted_ns)
+                    + u128::from(fact.stolen_ns)
+                    + u128::from(fact.unknown_ns)
+                    + fact
+                        .blocked_ns
+                        .iter()
+                        .map(|ns| u128::from(*ns))
+                        .sum::<u128>();
+                assert_eq!(columns, u128::from(fact.since_ns - fact.start_ns));
+                assert!(fact.read_ns >= fact.since_ns);
+            }
+        }
+        assert!(facts > 1_000, "only {facts} facts got through");
+    }
+}

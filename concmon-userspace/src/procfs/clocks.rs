@@ -1,0 +1,162 @@
+//! The kernel's clocks: three read together, pure conversions between them, and ticks.
+
+/// Nanoseconds in a second.
+const SECOND: u64 = 1_000_000_000;
+
+/// The same instant on three clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clocks {
+    /// `CLOCK_MONOTONIC`, ns: what kernel records and the model use.
+    pub monotonic_ns: u64,
+    /// `CLOCK_BOOTTIME`, ns: monotonic and the time spent suspended; starts of threads use it.
+    pub boottime_ns: u64,
+    /// `CLOCK_REALTIME`, ns after 1970.
+    pub unix_ns: u64,
+}
+
+fn read(clock: libc::clockid_t) -> u64 {
+    let mut at = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `at` is a valid place for the answer; all three clocks exist since Linux 2.6.39.
+    unsafe { libc::clock_gettime(clock, &raw mut at) };
+    u64::try_from(at.tv_sec).unwrap_or(0) * SECOND + u64::try_from(at.tv_nsec).unwrap_or(0)
+}
+
+impl Clocks {
+    /// Reads all three: of a few attempts the one in which least time passed.
+    pub fn now() -> Self {
+        let attempt = || {
+            let before = read(libc::CLOCK_MONOTONIC);
+            let boottime_ns = read(libc::CLOCK_BOOTTIME);
+            let unix_ns = read(libc::CLOCK_REALTIME);
+            let took = read(libc::CLOCK_MONOTONIC).saturating_sub(before);
+            (
+                took,
+                Clocks {
+                    monotonic_ns: before + took / 2,
+                    boottime_ns,
+                    unix_ns,
+                },
+            )
+        };
+        let mut best = attempt();
+        for _ in 0..4 {
+            let next = attempt();
+            if next.0 < best.0 {
+                best = next;
+            }
+        }
+        best.1
+    }
+
+    /// A boot-time instant on the wall clock, as if it had always run as it does at this reading.
+    pub const fn unix_of_boottime(&self, boottime_ns: u64) -> u64 {
+        shift(boottime_ns, self.boottime_ns, self.unix_ns)
+    }
+
+    /// A monotonic instant on the wall clock.
+    pub const fn unix_of_monotonic(&self, monotonic_ns: u64) -> u64 {
+        shift(monotonic_ns, self.monotonic_ns, self.unix_ns)
+    }
+
+    /// A boot-time instant on the monotonic clock, as if nothing had been suspended since;
+    /// 0 for what would lie before its beginning.
+    pub const fn monotonic_of_boottime(&self, boottime_ns: u64) -> u64 {
+        shift(boottime_ns, self.boottime_ns, self.monotonic_ns)
+    }
+}
+
+/// `ns`, moved as `from` is moved to `to`.
+const fn shift(ns: u64, from: u64, to: u64) -> u64 {
+    if to >= from {
+        ns.saturating_add(to - from)
+    } else {
+        ns.saturating_sub(from - to)
+    }
+}
+
+fn sysconf(name: libc::c_int, usual: u64) -> u64 {
+    // SAFETY: takes a number, returns a number.
+    let value = unsafe { libc::sysconf(name) };
+    u64::try_from(value)
+        .ok()
+        .filter(|v| *v > 0)
+        .unwrap_or(usual)
+}
+
+/// Length of a clock tick of `/proc`, in ns (10 ms on every architecture that concmon knows).
+pub fn tick_ns() -> u64 {
+    SECOND / sysconf(libc::_SC_CLK_TCK, 100)
+}
+
+/// Clock ticks of `/proc`, in ns.
+pub fn ticks_to_ns(ticks: u64) -> u64 {
+    ticks.saturating_mul(tick_ns())
+}
+
+/// Size of a page of memory, in bytes.
+pub(super) fn page_bytes() -> u64 {
+    sysconf(libc::_SC_PAGESIZE, 4096)
+}
+
+/// Whether a start time of the kernel (exact) and one of `/proc` (cut down to a tick) are of the
+/// same thread, given that their ids are equal.
+pub fn same_start(kernel_ns: u64, proc_ns: u64) -> bool {
+    kernel_ns / tick_ns() == proc_ns / tick_ns()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conversions() {
+        let clocks = Clocks {
+            monotonic_ns: 1_000,
+            boottime_ns: 1_500,
+            unix_ns: 90_000,
+        };
+        assert_eq!(clocks.unix_of_boottime(1_400), 89_900);
+        assert_eq!(clocks.unix_of_boottime(1_600), 90_100);
+        assert_eq!(clocks.unix_of_monotonic(1_000), 90_000);
+        assert_eq!(clocks.monotonic_of_boottime(1_500), 1_000);
+        assert_eq!(clocks.monotonic_of_boottime(400), 0);
+        assert_eq!(clocks.unix_of_monotonic(u64::MAX), u64::MAX);
+        let unset = Clocks {
+            unix_ns: 10,
+            ..clocks
+        };
+        assert_eq!(unset.unix_of_boottime(1_495), 5);
+        assert_eq!(unset.unix_of_boottime(3), 0);
+    }
+
+    #[test]
+    fn now_agrees_with_other_readings() {
+        let clocks = Clocks::now();
+        let system = std::time::SystemTime::now();
+        let unix = system
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_nanos() as u64;
+        assert!(unix.abs_diff(clocks.unix_ns) < SECOND);
+        let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+        let uptime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+        assert!(((uptime * 1e9) as u64).abs_diff(clocks.boottime_ns) < SECOND);
+        assert!(clocks.monotonic_ns <= clocks.boottime_ns + SECOND);
+    }
+
+    #[test]
+    fn starts_match_by_tick() {
+        let proc_ns = ticks_to_ns(1_234);
+        for (kernel_ns, same) in [
+            (proc_ns, true),
+            (proc_ns + tick_ns() - 1, true),
+            (proc_ns + tick_ns(), false),
+            (proc_ns - 1, false),
+        ] {
+            assert_eq!(same_start(kernel_ns, proc_ns), same, "{kernel_ns}");
+        }
+    }
+}
