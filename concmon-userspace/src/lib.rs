@@ -2,3 +2,4 @@
 pub mod cli;
 pub mod event;
 pub mod model;
+pub mod views;
