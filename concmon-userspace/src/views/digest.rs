@@ -1,0 +1,371 @@
+//! What several views say about the same objects: names, bottlenecks, order, gaps.
+//!
+//! Everything that leaves here as text is escaped.
+
+use super::columns::Column;
+use super::escape::brief;
+use super::format;
+use crate::model::snapshot::{
+    Exited, Frame, Limit, Loop, Monitor, Process, Python, Snapshot, Task, Thread,
+};
+
+/// A share of wall, in percent, from which a contention column deserves attention.
+pub(super) const ALARM_PERCENT: f64 = 10.0;
+/// A loop that is busy for this share of its wall, 0 to 1, deserves attention.
+pub(super) const BUSY_LOOP: f64 = 0.5;
+
+/// Cells of a name, of a sentence from elsewhere.
+const MAX_NAME: usize = 48;
+const MAX_SENTENCE: usize = 160;
+
+/// What holds a process back most, seen from its threads and loops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Bottleneck {
+    /// `gil 75%`, `loop 98% busy: sleep 96%`, `on_cpu 99%`.
+    pub(super) what: String,
+    /// The thread.
+    pub(super) place: String,
+    pub(super) tid: u32,
+    /// It is a wait, not just work.
+    pub(super) alarm: bool,
+}
+
+impl Bottleneck {
+    /// The largest by time: contention of a thread, or a busy loop. Without those, a thread that
+    /// is on a CPU for half of its wall or more.
+    pub(super) fn of(process: &Process) -> Option<Self> {
+        let waits = process.threads.iter().flat_map(|thread| {
+            Column::ALL
+                .into_iter()
+                .filter(|column| is_alarming(thread, *column))
+                .map(|column| (column.of(&thread.ledger), Self::column(thread, column)))
+        });
+        let loops = process.loops.iter().filter(|l| l.utilization >= BUSY_LOOP);
+        let loops = loops.map(|l| (l.busy_ns, Self::busy_loop(process, l)));
+        // On equal time a loop says more than one of its thread's columns.
+        let worst = waits.chain(loops).max_by_key(|(ns, _)| *ns);
+        let working = process.threads.iter().filter(|thread| {
+            percent_of_wall(thread, Column::OnCpu).is_some_and(|percent| percent >= 50.0)
+        });
+        worst.map(|(_, bottleneck)| bottleneck).or_else(|| {
+            working
+                .max_by_key(|thread| thread.ledger.on_cpu_ns)
+                .map(|thread| Self::column(thread, Column::OnCpu))
+        })
+    }
+
+    fn column(thread: &Thread, column: Column) -> Self {
+        Self {
+            what: column_share(thread, column),
+            place: thread_label(thread),
+            tid: thread.tid,
+            alarm: column.is_contention(),
+        }
+    }
+
+    fn busy_loop(process: &Process, l: &Loop) -> Self {
+        let thread = loop_thread(process, l);
+        let why = thread.and_then(busy_with);
+        let busy = format::share_percent(l.busy_ns, l.wall_ns);
+        Self {
+            what: match why {
+                Some(why) => format!("loop {busy} busy: {why}"),
+                None => format!("loop {busy} busy"),
+            },
+            place: thread.map_or_else(|| format!("tid {}", l.tid), thread_label),
+            tid: l.tid,
+            alarm: true,
+        }
+    }
+}
+
+/// What the thread of a busy loop does most outside its selector, `sleep 96%`.
+pub(super) fn busy_with(thread: &Thread) -> Option<String> {
+    Column::ALL
+        .into_iter()
+        .filter(|column| *column != Column::Poll && column.of(&thread.ledger) > 0)
+        .max_by_key(|column| (column.of(&thread.ledger), std::cmp::Reverse(*column)))
+        .map(|column| column_share(thread, column))
+}
+
+fn column_share(thread: &Thread, column: Column) -> String {
+    let share = format::share_percent(column.of(&thread.ledger), thread.ledger.wall_ns);
+    format!("{} {share}", column.name())
+}
+
+/// The thread a loop runs in.
+pub(super) fn loop_thread<'a>(process: &'a Process, l: &Loop) -> Option<&'a Thread> {
+    process.threads.iter().find(|thread| thread.tid == l.tid)
+}
+
+/// A column's share of a thread's wall.
+pub(super) fn percent_of_wall(thread: &Thread, column: Column) -> Option<f64> {
+    format::share(column.of(&thread.ledger), thread.ledger.wall_ns)
+}
+
+/// Whether a column shows that a thread is kept from its work.
+pub(super) fn is_alarming(thread: &Thread, column: Column) -> bool {
+    column.is_contention()
+        && percent_of_wall(thread, column).is_some_and(|percent| percent >= ALARM_PERCENT)
+}
+
+/// Time in which a thread did something or wanted to, ns.
+pub(super) fn activity_ns(thread: &Thread) -> u64 {
+    let wanted = Column::ALL
+        .into_iter()
+        .filter(|column| *column == Column::OnCpu || column.is_contention());
+    wanted.fold(0, |sum, column| {
+        sum.saturating_add(column.of(&thread.ledger))
+    })
+}
+
+/// The script or module, else the name the kernel has.
+pub(super) fn process_label(process: &Process) -> String {
+    let label = process.entry.as_deref().filter(|entry| !entry.is_empty());
+    brief(label.unwrap_or(&process.name), MAX_NAME)
+}
+
+/// A thread's name, else what it was started to run, else its number.
+pub(super) fn thread_label(thread: &Thread) -> String {
+    let named = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    match named(&thread.name).or_else(|| named(&thread.entry)) {
+        Some(label) => brief(&label, MAX_NAME),
+        None => format!("tid {}", thread.tid),
+    }
+}
+
+/// `CPython 3.13.0`, with what is special about it; `not Python`.
+pub(super) fn python_label(python: Option<&Python>) -> String {
+    let Some(python) = python else {
+        return "not Python".to_owned();
+    };
+    let mut label = match python.implementation.as_str() {
+        "cpython" => "CPython".to_owned(),
+        "pypy" => "PyPy".to_owned(),
+        other => brief(other, 16),
+    };
+    if let Some(version) = &python.version {
+        label = format!("{label} {}", brief(version, 24));
+    }
+    if python.free_threaded {
+        label += " free-threaded";
+    }
+    if !python.supported {
+        label += " (not supported)";
+    }
+    label
+}
+
+/// `exit code 1`, `killed by SIGKILL`.
+pub(super) fn exited_label(exited: Exited) -> String {
+    match (exited.signal, exited.code) {
+        (Some(signal), _) => match signal_name(signal) {
+            Some(name) => format!("killed by {name}"),
+            None => format!("killed by signal {signal}"),
+        },
+        (None, Some(code)) => format!("exit code {code}"),
+        (None, None) => "exited".to_owned(),
+    }
+}
+
+fn signal_name(signal: u8) -> Option<&'static str> {
+    Some(match i32::from(signal) {
+        libc::SIGHUP => "SIGHUP",
+        libc::SIGINT => "SIGINT",
+        libc::SIGQUIT => "SIGQUIT",
+        libc::SIGILL => "SIGILL",
+        libc::SIGTRAP => "SIGTRAP",
+        libc::SIGABRT => "SIGABRT",
+        libc::SIGBUS => "SIGBUS",
+        libc::SIGFPE => "SIGFPE",
+        libc::SIGKILL => "SIGKILL",
+        libc::SIGUSR1 => "SIGUSR1",
+        libc::SIGSEGV => "SIGSEGV",
+        libc::SIGUSR2 => "SIGUSR2",
+        libc::SIGPIPE => "SIGPIPE",
+        libc::SIGALRM => "SIGALRM",
+        libc::SIGTERM => "SIGTERM",
+        libc::SIGXCPU => "SIGXCPU",
+        libc::SIGXFSZ => "SIGXFSZ",
+        libc::SIGSYS => "SIGSYS",
+        _ => return None,
+    })
+}
+
+/// The await chain from a task's own coroutine to where it waits, `main > fetch > read conn.py:42`;
+/// only the coroutine where there is no chain.
+pub(super) fn task_place(task: &Task) -> String {
+    if task.awaiting.is_empty() {
+        return brief(&task.coroutine, MAX_NAME);
+    }
+    let mut chain: Vec<String> = task
+        .awaiting
+        .iter()
+        .map(|f| brief(&f.function, MAX_NAME))
+        .collect();
+    if let (Some(last), Some(frame)) = (chain.last_mut(), task.awaiting.last()) {
+        *last = format!("{last} {}", place(frame));
+    }
+    chain.join(" > ")
+}
+
+/// `conn.py:42`.
+pub(super) fn place(frame: &Frame) -> String {
+    let file = frame.file.rsplit('/').next().unwrap_or_default();
+    match frame.line {
+        0 => brief(file, MAX_NAME),
+        line => format!("{}:{line}", brief(file, MAX_NAME)),
+    }
+}
+
+/// The processes with their depth in the tree, children after their parent; else in their order.
+pub(super) fn tree(processes: &[Process]) -> Vec<(usize, &Process)> {
+    let is_child_of = |child: &Process, parent: &Process| {
+        child.ppid == parent.pid
+            && child.pid != parent.pid
+            && child.start_unix_ns >= parent.start_unix_ns
+    };
+    let has_parent = |child: &Process| processes.iter().any(|parent| is_child_of(child, parent));
+    let mut placed = vec![false; processes.len()];
+    let mut rows = Vec::with_capacity(processes.len());
+    let roots = (0..processes.len()).filter(|index| !has_parent(&processes[*index]));
+    let mut todo: Vec<(usize, usize)> = roots.map(|index| (0, index)).collect();
+    // Whatever is in a circle (reused ids) has no root: it follows, flat.
+    todo.extend((0..processes.len()).map(|index| (0, index)));
+    todo.reverse();
+    while let Some((depth, index)) = todo.pop() {
+        if std::mem::replace(&mut placed[index], true) {
+            continue;
+        }
+        rows.push((depth, &processes[index]));
+        let children = (0..processes.len()).rev();
+        let children = children.filter(|child| is_child_of(&processes[*child], &processes[index]));
+        todo.extend(children.map(|child| (depth + 1, child)));
+    }
+    rows
+}
+
+/// Whether a limit of a thread or its process makes this column of the thread incomplete.
+pub(super) fn is_limited(process: &Process, thread: &Thread, column: Column) -> bool {
+    let names = |limit: &Limit| {
+        let field = limit.field.rsplit('.').next().unwrap_or_default();
+        field.strip_suffix("_ns").unwrap_or(field) == column.name()
+    };
+    thread.limits.iter().any(names) || process.limits.iter().any(names)
+}
+
+/// One reason for one field, and how many objects it holds for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Gap {
+    pub(super) field: String,
+    pub(super) reason: String,
+    pub(super) count: usize,
+}
+
+impl std::fmt::Display for Gap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            field,
+            reason,
+            count,
+        } = self;
+        match count {
+            1 => write!(f, "{field}: {reason}"),
+            n => write!(f, "{field} ({n} times): {reason}"),
+        }
+    }
+}
+
+fn gather(gaps: &mut Vec<Gap>, prefix: &str, limits: &[Limit]) {
+    for limit in limits {
+        let field = format!("{prefix}{}", brief(&limit.field, MAX_NAME));
+        let reason = brief(&limit.reason, MAX_SENTENCE);
+        match gaps
+            .iter_mut()
+            .find(|gap| gap.field == field && gap.reason == reason)
+        {
+            Some(gap) => gap.count += 1,
+            None => gaps.push(Gap {
+                field,
+                reason,
+                count: 1,
+            }),
+        }
+    }
+}
+
+/// What is not known about a process, its threads and its loops, equal reasons together.
+pub(super) fn process_gaps(process: &Process) -> Vec<Gap> {
+    let mut gaps = Vec::new();
+    gather(&mut gaps, "", &process.limits);
+    for thread in &process.threads {
+        gather(&mut gaps, "threads.", &thread.limits);
+    }
+    for l in &process.loops {
+        gather(&mut gaps, "loops.", &l.limits);
+    }
+    gaps
+}
+
+/// What is not known about the watch and about the tool itself.
+pub(super) fn watch_gaps(snapshot: &Snapshot) -> Vec<Gap> {
+    let mut gaps = Vec::new();
+    gather(&mut gaps, "", &snapshot.limits);
+    gather(&mut gaps, "monitor.", &snapshot.monitor.limits);
+    gaps
+}
+
+/// `1 thread`, `2 threads`.
+pub(super) fn plural(count: u64, noun: &str) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{} {noun}{s}", format::count(count))
+}
+
+/// `~` before an estimated number.
+pub(super) fn tilde(estimated: &[&str], field: &str) -> &'static str {
+    if estimated.contains(&field) { "~" } else { "" }
+}
+
+/// The kernel programs' run time as a share of one core, marked when estimated; `-` when unknown.
+pub(super) fn kernel_percent(monitor: &Monitor, duration_ns: u64) -> String {
+    let percent = monitor
+        .kernel_run_ns
+        .and_then(|ns| format::share(ns, duration_ns));
+    match percent {
+        Some(percent) => {
+            let mark = tilde(&monitor.estimated, "kernel_run_ns");
+            format!("{mark}{}", format::fine_percent(percent))
+        }
+        None => "-".to_owned(),
+    }
+}
+
+/// What went wrong or was left out in the tool, as short phrases; empty when all is well.
+pub(super) fn troubles(monitor: &Monitor) -> Vec<String> {
+    let mut troubles = Vec::new();
+    if monitor.events_lost > 0 {
+        troubles.push(format!(
+            "LOST {} (detail is incomplete, totals are not)",
+            plural(monitor.events_lost, "event")
+        ));
+    }
+    if monitor.reads_failed > 0 {
+        troubles.push(format!("{} failed", plural(monitor.reads_failed, "read")));
+    }
+    for (name, count) in monitor.faults.iter().filter(|(_, count)| **count > 0) {
+        troubles.push(format!(
+            "{} {}",
+            brief(name, MAX_NAME),
+            format::count(*count)
+        ));
+    }
+    if !monitor.shed.is_empty() {
+        let shed: Vec<_> = monitor
+            .shed
+            .iter()
+            .map(|what| brief(what, MAX_NAME))
+            .collect();
+        troubles.push(format!("left out to save cost: {}", shed.join(", ")));
+    }
+    troubles
+}

@@ -1,0 +1,86 @@
+//! The live view of a terminal: processes, threads, loops and tasks, redrawn per snapshot.
+
+mod help;
+mod layout;
+mod processes;
+mod render;
+mod state;
+mod style;
+mod tasks;
+mod terminal;
+mod threads;
+
+use std::io::{self, Stdout};
+
+use crossterm::event::{Event, KeyEvent};
+use ratatui::Terminal;
+use ratatui::backend::CrosstermBackend;
+
+pub use render::render;
+pub use state::{Action, ScreenState, Section, Sort};
+pub use terminal::TerminalGuard;
+
+use crate::model::snapshot::Snapshot;
+
+/// The terminal while the live view has it. Dropping it, and a panic, give the terminal back.
+pub struct Screen {
+    state: ScreenState,
+    /// What a paused screen shows.
+    frozen: Option<Snapshot>,
+    // Before the guard: its own drop shows the cursor, which belongs to the screen being left.
+    terminal: Terminal<CrosstermBackend<Stdout>>,
+    _guard: TerminalGuard,
+}
+
+impl Screen {
+    /// Takes the terminal that standard output is.
+    ///
+    /// # Errors
+    /// When the terminal cannot be set up, for one because standard output is none.
+    pub fn start(color: bool) -> io::Result<Self> {
+        // crossterm looks at NO_COLOR by itself; here that has been decided with `--color`.
+        crossterm::style::force_color_output(color);
+        let guard = TerminalGuard::enter()?;
+        let mut terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
+        terminal.clear()?;
+        Ok(Self {
+            state: ScreenState::new(color),
+            frozen: None,
+            terminal,
+            _guard: guard,
+        })
+    }
+
+    /// Shows a snapshot; while the screen is paused, the one that it was paused at.
+    ///
+    /// # Errors
+    /// When the terminal cannot be written, for one because it is gone.
+    pub fn draw(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+        let snapshot = match self.state.paused() {
+            true => self.frozen.get_or_insert_with(|| snapshot.clone()),
+            false => {
+                self.frozen = None;
+                snapshot
+            }
+        };
+        let size = self.terminal.size()?;
+        self.state.settle(snapshot, size.into());
+        self.terminal
+            .draw(|frame| render(frame, snapshot, &self.state))?;
+        Ok(())
+    }
+
+    /// Takes a key; the caller does what the action says.
+    pub fn on_key(&mut self, key: KeyEvent) -> Action {
+        self.state.on_key(key)
+    }
+
+    /// Takes any event of the terminal: a key, or a new size.
+    pub fn on_event(&mut self, event: &Event) -> Action {
+        match event {
+            Event::Key(key) => self.on_key(*key),
+            Event::Resize(..) => Action::Redraw,
+            _ => Action::None,
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The help page of the live view: what keys do and what columns mean.
+
+use ratatui::text::Line;
+
+use super::super::columns::Column;
+use super::super::escape::width as cells;
+use super::style;
+
+const KEYS: [(&str, &str); 9] = [
+    ("q", "quit, and print the summary"),
+    ("p", "pause the screen; the collection goes on"),
+    (
+        "s",
+        "sort threads: activity, gil, on_cpu, runnable (in steps of 5%), tid",
+    ),
+    ("t", "only threads, and back"),
+    ("a", "only loops and tasks, and back"),
+    ("Tab", "choose the section that scrolls, marked >"),
+    ("Up Down", "scroll; PageUp, PageDown, Home, End"),
+    ("+ -", "longer, shorter interval"),
+    ("h", "this page, and back"),
+];
+
+const PROCESSES: [(&str, &str); 6] = [
+    ("CPU%", "100 is one core"),
+    ("THR CHLD", "threads; living direct children"),
+    ("CTX/s", "context switches per second"),
+    (
+        "BOTTLENECK",
+        "the largest wait for the GIL, a CPU or the disk from 10% of a thread's wall on, or a loop \
+         that is busy for half of its wall or more and what its thread does meanwhile",
+    ),
+    ("FDS LIMIT", "open files, and how many may be open"),
+    ("ZOMB", "ended children that nobody waited for"),
+];
+
+const MARKS: [(&str, &str); 6] = [
+    (".", "nothing at all"),
+    ("<1", "something, less than 1%"),
+    ("-", "none, or not known"),
+    ("?", "cannot be told here; the line with ! says why"),
+    ("~", "estimated"),
+    (
+        "!",
+        "what went wrong or is missing; all of it is on top of this page",
+    ),
+];
+
+const LOOPS: [(&str, &str); 3] = [
+    (
+        "busy",
+        "the part of wall that a loop did not wait in its selector",
+    ),
+    (
+        "pending ready timers",
+        "tasks not done; callbacks to run now; callbacks to run later",
+    ),
+    (
+        "SEEN",
+        "how long ago the task was first seen; it may be older",
+    ),
+];
+
+fn meaning(column: Column) -> &'static str {
+    match column {
+        Column::OnCpu => "on_cpu: ran on a CPU",
+        Column::Runnable => "runnable: had work, waited for a CPU",
+        Column::Gil => "gil: had work, waited for the global interpreter lock",
+        Column::Lock => "lock: any other lock, queue, condition or join; idle workers wait here",
+        Column::Poll => "poll: in a selector; an idle loop waits here",
+        Column::Sleep => "sleep: time.sleep and its like",
+        Column::Io => "io: reading, writing, connecting",
+        Column::Child => "child: waiting for a child process",
+        Column::Disk => "disk: uninterruptible, mostly storage",
+        Column::Stopped => "stopped: by a signal or a debugger",
+        Column::Other => "other: blocked on something else",
+        Column::Unknown => "unknown: not seen; 0 in normal use",
+    }
+}
+
+/// The page as lines of at most `width` cells; `troubles` are what the line with ! is about.
+pub(super) fn lines(width: usize, troubles: &[String]) -> Vec<Line<'static>> {
+    let mut lines = Vec::new();
+    let mut section = |title: &'static str, rows: Vec<(String, &str)>| {
+        if !lines.is_empty() {
+            lines.push(Line::default());
+        }
+        lines.push(Line::styled(title, style::strong()));
+        let indent = if width < 60 { 6 } else { 13 };
+        for (name, text) in rows {
+            let mut start = format!("  {name:<0$} ", indent - 3);
+            for part in wrap(text, width.saturating_sub(start.len().max(indent))) {
+                lines.push(Line::raw(format!("{start}{part}")));
+                start = " ".repeat(indent);
+            }
+        }
+    };
+    let plain = |rows: &[(&str, &'static str)]| {
+        rows.iter()
+            .map(|(name, text)| ((*name).to_owned(), *text))
+            .collect::<Vec<_>>()
+    };
+    if !troubles.is_empty() {
+        let rows = troubles
+            .iter()
+            .map(|trouble| ("!".to_owned(), trouble.as_str()));
+        section("Missing or wrong now", rows.collect());
+    }
+    section("Keys", plain(&KEYS));
+    section("Processes", plain(&PROCESSES));
+    let columns = Column::ALL.map(|column| {
+        (
+            format!("{} {}", column.letter(), column.short()),
+            meaning(column),
+        )
+    });
+    section(
+        "Threads: every nanosecond of wall is in one column; numbers are percent",
+        columns.to_vec(),
+    );
+    section(
+        "",
+        plain(&[
+            ("REST", "columns that have no room here"),
+            ("~WAKE99", "99 of 100 wakeups got a CPU within this time"),
+        ]),
+    );
+    section("Loops and tasks", plain(&LOOPS));
+    section("Marks", plain(&MARKS));
+    lines
+}
+
+/// Breaks text at blanks; a word longer than `width` stays whole.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if cells(line) + 1 + cells(word) <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}

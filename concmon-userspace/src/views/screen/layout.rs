@@ -1,0 +1,184 @@
+//! Shares the screen out: header, footer, and how many rows each section gets.
+
+use std::collections::BTreeSet;
+
+use ratatui::layout::Rect;
+
+use super::super::digest;
+use super::state::{ScreenState, Section};
+use crate::model::snapshot::Snapshot;
+
+/// The fixed parts of the screen; each may be empty.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parts {
+    pub(super) header: Rect,
+    pub(super) body: Rect,
+    pub(super) footer: Rect,
+}
+
+/// Two header lines and a footer where there is room; a third line for `troubles`.
+pub(super) fn split(area: Rect, troubles: bool) -> Parts {
+    let header = match area.height {
+        0..3 => 0,
+        3..8 => 1,
+        8..14 => 2,
+        _ => 2 + u16::from(troubles),
+    };
+    let footer = u16::from(area.height >= 6);
+    let line = |y, height| Rect {
+        y: area.y + y,
+        height,
+        ..area
+    };
+    Parts {
+        header: line(0, header),
+        body: line(header, area.height - header - footer),
+        footer: line(area.height - footer, footer),
+    }
+}
+
+/// What the third header line says: trouble of the tool, gaps of the targets, gaps of the watch.
+pub(super) fn troubles(snapshot: &Snapshot) -> Vec<String> {
+    let mut troubles = digest::troubles(&snapshot.monitor);
+    let gaps = snapshot.processes.iter().flat_map(digest::process_gaps);
+    let mut said = BTreeSet::new();
+    for gap in gaps.chain(digest::watch_gaps(snapshot)) {
+        let gap = format!("{}: {}", gap.field, gap.reason);
+        if said.insert(gap.clone()) {
+            troubles.push(gap);
+        }
+    }
+    troubles
+}
+
+/// Where each section stands and how many rows it has.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) parts: Parts,
+    pub(super) troubles: Vec<String>,
+    /// Head and rows of a section, by [`Section::index`]; empty for a hidden one.
+    areas: [Rect; 3],
+    rows: [usize; 3],
+}
+
+impl Plan {
+    pub(super) fn new(snapshot: &Snapshot, state: &ScreenState, area: Rect) -> Self {
+        let troubles = troubles(snapshot);
+        let parts = split(area, !troubles.is_empty());
+        let processes = &snapshot.processes;
+        let tasks = processes.iter().flat_map(|process| &process.loops);
+        let rows = [
+            processes.len(),
+            processes.iter().map(|process| process.threads.len()).sum(),
+            tasks.map(|l| 1 + l.tasks.len()).sum(),
+        ];
+        let heights = match state.zoom {
+            true => Section::ALL.map(|section| {
+                if section == state.focus {
+                    parts.body.height
+                } else {
+                    0
+                }
+            }),
+            false => share_out(rows, state.focus, parts.body.height),
+        };
+        let mut y = parts.body.y;
+        let areas = heights.map(|height| {
+            let area = Rect {
+                y,
+                height,
+                ..parts.body
+            };
+            y += height;
+            area
+        });
+        Self {
+            parts,
+            troubles,
+            areas,
+            rows,
+        }
+    }
+
+    pub(super) fn area(&self, section: Section) -> Rect {
+        self.areas[section.index()]
+    }
+
+    /// All rows of a section.
+    pub(super) fn rows(&self, section: Section) -> usize {
+        self.rows[section.index()]
+    }
+
+    /// Rows that fit on the screen below the head.
+    pub(super) fn visible(&self, section: Section) -> usize {
+        usize::from(self.area(section).height.saturating_sub(1))
+    }
+}
+
+/// Heights of the sections with their heads. A section without rows is hidden, except that of
+/// threads. Each gets a fair part; what one does not need goes to the next, the one in focus first.
+fn share_out(rows: [usize; 3], focus: Section, height: u16) -> [u16; 3] {
+    let mut wanted = rows.map(|rows| {
+        if rows == 0 {
+            0
+        } else {
+            u16::try_from(rows + 1).unwrap_or(u16::MAX)
+        }
+    });
+    if rows.iter().all(|rows| *rows == 0) {
+        wanted[Section::Threads.index()] = 1;
+    }
+    // A head without a row below it says nothing: on a tiny screen the last section goes first.
+    for section in [Section::Processes, Section::Tasks] {
+        let shown = wanted.iter().filter(|wanted| **wanted > 0).count() as u16;
+        if shown * 2 > height && section != focus {
+            wanted[section.index()] = 0;
+        }
+    }
+    let fair = [height / 4, height / 2, height / 4].map(|part| part.max(2));
+    let mut heights = [0; 3];
+    let mut left = height;
+    for index in 0..heights.len() {
+        heights[index] = wanted[index].min(fair[index]).min(left);
+        left -= heights[index];
+    }
+    for section in [focus, Section::Threads, Section::Tasks, Section::Processes] {
+        let index = section.index();
+        let more = (wanted[index] - heights[index]).min(left);
+        heights[index] += more;
+        left -= more;
+    }
+    heights
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_share_the_height() {
+        let threads = Section::Threads;
+        for (rows, focus, height, heights) in [
+            ([1, 5, 12], threads, 20, [2, 6, 12]),
+            ([1, 50, 50], threads, 20, [2, 13, 5]),
+            ([1, 50, 50], Section::Tasks, 20, [2, 10, 8]),
+            ([30, 3, 0], threads, 20, [16, 4, 0]),
+            ([1, 0, 0], threads, 20, [2, 0, 0]),
+            ([0, 0, 0], threads, 20, [0, 1, 0]),
+            ([4, 9, 9], threads, 7, [2, 3, 2]),
+            ([4, 9, 9], threads, 4, [0, 2, 2]),
+            ([4, 9, 9], threads, 2, [0, 2, 0]),
+            ([4, 9, 9], Section::Processes, 2, [2, 0, 0]),
+            ([4, 9, 9], threads, 1, [0, 1, 0]),
+            ([4, 9, 9], threads, 0, [0, 0, 0]),
+            ([1, usize::MAX - 1, 1], threads, 20, [2, 16, 2]),
+        ] {
+            let got = share_out(rows, focus, height);
+            assert!(
+                got.iter().sum::<u16>() <= height,
+                "{rows:?} {height} {got:?}"
+            );
+            assert_eq!(got, heights, "{rows:?} {focus:?} {height}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The rows of event loops and their tasks: how busy a loop is, and what each task waits in.
+
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+
+use super::super::escape::{brief, cut, cut_front, left, right, width};
+use super::super::{digest, format};
+use super::render::Rows;
+use super::state::ScreenState;
+use super::style;
+use crate::model::snapshot::{Loop, Process, Snapshot, Task};
+
+const STATE_CELLS: usize = 7;
+const SEEN_CELLS: usize = 6;
+
+pub(super) fn rows(
+    snapshot: &Snapshot,
+    cells: usize,
+    from: usize,
+    count: usize,
+    state: &ScreenState,
+    range: Option<&str>,
+) -> Rows<'static> {
+    let name_cells = match cells {
+        0..60 => 10,
+        60..110 => 16,
+        _ => 24,
+    };
+    let mut lines = Vec::with_capacity(count);
+    let mut skip = from;
+    for process in &snapshot.processes {
+        for l in &process.loops {
+            let rows = 1 + l.tasks.len();
+            if skip >= rows || lines.len() == count {
+                skip = skip.saturating_sub(rows);
+                continue;
+            }
+            if skip == 0 {
+                lines.push(loop_line(process, l, state));
+            }
+            let first = skip.saturating_sub(1);
+            skip = 0;
+            // Sorting is for what is looked at only: a loop may have 100,000 tasks.
+            let room = count - lines.len();
+            let tasks = ordered(&l.tasks).into_iter().skip(first).take(room);
+            lines.extend(tasks.map(|task| task_line(task, cells, name_cells)));
+        }
+    }
+    let title = match range {
+        None => "LOOP/TASK".to_owned(),
+        Some(range) if width(range) + 5 <= name_cells => format!("TASK {range}"),
+        Some(range) => range.to_owned(),
+    };
+    Rows {
+        head: format!(
+            "{} {} {:>SEEN_CELLS$} AWAITS",
+            left(&format!(" {title}"), name_cells + 1),
+            left("STATE", STATE_CELLS),
+            "SEEN"
+        ),
+        lines,
+    }
+}
+
+/// Running first, then the oldest, in a stable order.
+fn ordered(tasks: &[Task]) -> Vec<&Task> {
+    let mut tasks: Vec<&Task> = tasks.iter().collect();
+    tasks.sort_by_key(|task| (task.state != "running", task.first_seen_unix_ns, &task.id));
+    tasks
+}
+
+fn loop_line(process: &Process, l: &Loop, state: &ScreenState) -> Line<'static> {
+    let hot = l.utilization >= digest::BUSY_LOOP;
+    let busy = format!("busy {}", format::share_percent(l.busy_ns, l.wall_ns));
+    let mut spans = vec![
+        Span::styled(format!("{:>7} {} loop  ", l.tid, l.kind), style::strong()),
+        Span::styled(
+            busy,
+            if hot {
+                style::alarm(state)
+            } else {
+                style::strong()
+            },
+        ),
+    ];
+    if let Some(why) = digest::loop_thread(process, l)
+        .filter(|_| hot)
+        .and_then(digest::busy_with)
+    {
+        spans.push(Span::styled(format!(": {why}"), style::alarm(state)));
+    }
+    let queues = format!(
+        "  pending {} ready {} timers {}{}",
+        format::maybe_count(l.pending_tasks),
+        format::maybe_count(l.ready),
+        format::maybe_count(l.scheduled),
+        if l.running { "" } else { "  not running" },
+    );
+    spans.push(Span::raw(queues));
+    Line::from(spans)
+}
+
+fn task_line(task: &Task, cells: usize, name_cells: usize) -> Line<'static> {
+    let start = format!(
+        "  {} {} {} ",
+        left(&brief(&task.name, name_cells), name_cells),
+        left(task.state, STATE_CELLS),
+        right(&format::duration(task.age_ns), SEEN_CELLS),
+    );
+    let room = cells.saturating_sub(width(&start));
+    let place = digest::task_place(task);
+    // Of a long chain both ends count: whose task it is, and where it waits.
+    let text = match place.split_once(" > ") {
+        Some((outer, inner)) if width(&place) > room => {
+            let outer = cut(outer, room / 3);
+            let left_over = room.saturating_sub(width(&outer) + 3);
+            format!("{outer} > {}", cut_front(inner, left_over))
+        }
+        _ => place,
+    };
+    let style = match task.state {
+        "running" => style::strong(),
+        _ => Style::new(),
+    };
+    Line::styled(start + &text, style)
+}

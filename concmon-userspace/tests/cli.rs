@@ -1,0 +1,167 @@
+//! The command line as a user meets it: what is accepted, what is refused, and the help text.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use concmon::cli::{Cli, Color, Target};
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::from_args(std::iter::once("concmon-bpf").chain(line.split_whitespace()))
+}
+
+#[test]
+fn help_is_pinned() {
+    let help = Cli::clap_command().term_width(80).render_help();
+    insta::assert_snapshot!(help.to_string());
+    let printed = |flag| parse(flag).expect_err(flag).to_string();
+    assert_eq!(printed("-h"), printed("--help"));
+}
+
+#[test]
+fn targets() {
+    let command = |words: &[&str]| Target::Command(words.iter().map(OsString::from).collect());
+    for (line, target) in [
+        ("--pid 1", Target::Pids(vec![1])),
+        ("-p 7 -p 3 --pid 7", Target::Pids(vec![3, 7])),
+        (
+            "-- python app.py -p 3 --json",
+            command(&["python", "app.py", "-p", "3", "--json"]),
+        ),
+        ("-d 1 -- demo", command(&["demo"])),
+        ("demo", Target::Demo),
+        ("--json demo -d 5s", Target::Demo),
+    ] {
+        assert_eq!(parse(line).expect(line).target(), target, "{line}");
+    }
+}
+
+#[test]
+fn options_and_defaults() {
+    let plain = parse("-p 1").expect("valid").options;
+    assert_eq!(plain.interval, Duration::from_secs(1));
+    assert_eq!(plain.duration, None);
+    assert_eq!(plain.color, Color::Auto);
+    assert_eq!((plain.json, plain.quiet, plain.verbose), (false, false, 0));
+    assert!(plain.subprocesses() && plain.output.is_none());
+
+    let set = parse("demo -d 2m -i 250ms --no-subprocesses --json -o out.json --color never -vv");
+    let set = set.expect("valid").options;
+    assert_eq!(set.interval, Duration::from_millis(250));
+    assert_eq!(set.duration, Some(Duration::from_secs(120)));
+    assert_eq!(set.color, Color::Never);
+    assert_eq!((set.json, set.quiet, set.verbose), (true, false, 2));
+    assert!(!set.subprocesses());
+    assert_eq!(set.output.as_deref(), Some("out.json".as_ref()));
+
+    for (line, on) in [
+        ("-p 1 -s", true),
+        ("-p 1 -s --no-subprocesses", false),
+        ("-p 1 --no-subprocesses --subprocesses", true),
+    ] {
+        assert_eq!(
+            parse(line).expect(line).options.subprocesses(),
+            on,
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_says_why() {
+    for (line, kind, says) in [
+        ("", ErrorKind::MissingRequiredArgument, "--pid <PID>|CMD"),
+        (
+            "--json",
+            ErrorKind::MissingRequiredArgument,
+            "--pid <PID>|CMD",
+        ),
+        ("--", ErrorKind::MissingRequiredArgument, "--pid <PID>|CMD"),
+        (
+            "-p 1 -- python",
+            ErrorKind::ArgumentConflict,
+            "cannot be used with",
+        ),
+        (
+            "-p 1 demo",
+            ErrorKind::ArgumentConflict,
+            "leave out '--pid'",
+        ),
+        ("demo -p 1", ErrorKind::UnknownArgument, "-p"),
+        (
+            "python app.py",
+            ErrorKind::UnknownArgument,
+            "put `--` before it",
+        ),
+        (
+            "-p 0",
+            ErrorKind::ValueValidation,
+            "0 is not in 1..=4194304",
+        ),
+        ("-p 4194305", ErrorKind::ValueValidation, "not in"),
+        ("-p me", ErrorKind::ValueValidation, "invalid digit"),
+        ("-p -1", ErrorKind::UnknownArgument, "-1"),
+        (
+            "-p 1 -i 50ms",
+            ErrorKind::ValueValidation,
+            "at least 100ms is needed",
+        ),
+        (
+            "-p 1 -d 5x",
+            ErrorKind::ValueValidation,
+            "`x` is not a unit of time",
+        ),
+        (
+            "-p 1 -v -q",
+            ErrorKind::ArgumentConflict,
+            "cannot be used with",
+        ),
+        (
+            "-p 1 --color blue",
+            ErrorKind::InvalidValue,
+            "auto, always, never",
+        ),
+        ("record -p 1", ErrorKind::UnknownArgument, "'record'"),
+    ] {
+        let error = parse(line).expect_err(line);
+        assert_eq!(error.kind(), kind, "{line}: {error}");
+        assert_eq!(error.exit_code(), 2, "{line}");
+        assert!(error.to_string().contains(says), "{line}: {error}");
+    }
+}
+
+#[test]
+fn help_and_version_are_not_errors() {
+    for (line, kind) in [
+        ("--help", ErrorKind::DisplayHelp),
+        ("-h", ErrorKind::DisplayHelp),
+        ("--version", ErrorKind::DisplayVersion),
+    ] {
+        let error = parse(line).expect_err(line);
+        assert_eq!((error.kind(), error.exit_code()), (kind, 0), "{line}");
+    }
+    let version = parse("-V").expect_err("version").to_string();
+    assert_eq!(
+        version,
+        format!("concmon-bpf {}\n", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn no_color_counts_unless_color_is_asked_for() {
+    for (color, terminal, no_color, on) in [
+        (Color::Auto, true, None, true),
+        (Color::Auto, false, None, false),
+        (Color::Auto, true, Some("1"), false),
+        (Color::Auto, true, Some(""), true),
+        (Color::Always, false, Some("1"), true),
+        (Color::Never, true, None, false),
+    ] {
+        let no_color = no_color.map(std::ffi::OsStr::new);
+        assert_eq!(
+            color.enabled(terminal, no_color),
+            on,
+            "{color:?} {terminal} {no_color:?}"
+        );
+    }
+}

@@ -1,0 +1,468 @@
+//! Handmade snapshots: what views are shown with, built so that every ledger is closed.
+
+use std::collections::BTreeMap;
+
+use concmon::model::snapshot::*;
+
+pub(crate) const MS: u64 = 1_000_000;
+/// 2026-01-02T03:04:05Z.
+pub(crate) const START: u64 = 1_767_323_045 * 1_000_000_000;
+
+/// A window of one second.
+pub(crate) fn snapshot(processes: Vec<Process>) -> Snapshot {
+    Snapshot {
+        schema: SCHEMA,
+        kind: Kind::Snapshot,
+        window: Window {
+            start_unix_ns: START,
+            duration_ns: 1000 * MS,
+        },
+        monitor: Monitor {
+            version: "0.0.0",
+            cpu_ns: 4_200_000,
+            rss_bytes: 25_270_000,
+            kernel_run_ns: Some(1_900_000),
+            events: 12_345,
+            events_lost: 0,
+            reads_failed: 0,
+            shed: Vec::new(),
+            estimated: vec!["kernel_run_ns"],
+            faults: BTreeMap::new(),
+            limits: Vec::new(),
+        },
+        processes,
+        limits: Vec::new(),
+    }
+}
+
+pub(crate) fn as_summary(mut snapshot: Snapshot) -> Snapshot {
+    snapshot.kind = Kind::Summary;
+    snapshot
+}
+
+pub(crate) fn limit(field: &str, reason: &str) -> Limit {
+    Limit {
+        field: field.to_owned(),
+        reason: reason.to_owned(),
+    }
+}
+
+pub(crate) fn process(pid: u32, entry: &str, threads: Vec<Thread>) -> Process {
+    let cpu_ns = threads.iter().map(|t| t.ledger.on_cpu_ns).sum::<u64>();
+    let switches = |get: fn(&Switches) -> u64| threads.iter().map(|t| get(&t.switches)).sum();
+    Process {
+        pid,
+        ppid: 1,
+        start_unix_ns: START - 3_600_000 * MS,
+        name: "python3".to_owned(),
+        cmdline: vec![
+            "python3".to_owned(),
+            entry.to_owned(),
+            "--port".to_owned(),
+            "80".to_owned(),
+        ],
+        entry: Some(entry.to_owned()),
+        exited: None,
+        python: Some(Python {
+            implementation: "cpython".to_owned(),
+            version: Some("3.13.0".to_owned()),
+            free_threaded: false,
+            supported: true,
+            reason: None,
+        }),
+        cpu_ns,
+        cpu_percent: cpu_ns as f64 / 1e7,
+        rss_bytes: Some(46_240_000),
+        threads_count: Some(threads.len() as u64),
+        children_count: Some(0),
+        descendants_count: Some(0),
+        zombies_count: Some(0),
+        fds_count: Some(34),
+        fds_limit: Some(1024),
+        context_switches: Switches {
+            voluntary: switches(|s| s.voluntary),
+            involuntary: switches(|s| s.involuntary),
+        },
+        ended: Ended::default(),
+        threads,
+        loops: Vec::new(),
+        limits: Vec::new(),
+    }
+}
+
+/// A thread by its columns in ms, `[on_cpu, runnable, gil, lock, poll, sleep, io, disk, other]`.
+pub(crate) fn thread(tid: u32, name: &str, ms: [u64; 9]) -> Thread {
+    let [on_cpu, runnable, gil, lock, poll, sleep, io, disk, other] = ms.map(|ms| ms * MS);
+    let waits = 40 + 3 * ms[0];
+    Thread {
+        tid,
+        ident: Some(0x7f00_0000_0000 + u64::from(tid) * 4096),
+        name: Some(name.to_owned()),
+        role: Some(if name == "MainThread" {
+            Role::Main
+        } else {
+            Role::Other
+        }),
+        daemon: Some(false),
+        alive: true,
+        entry: None,
+        started_unix_ns: START - 3_600_000 * MS,
+        ended_unix_ns: None,
+        stack_size_bytes: Some(8 << 20),
+        ledger: LedgerSum {
+            wall_ns: ms.iter().sum::<u64>() * MS,
+            on_cpu_ns: on_cpu,
+            runnable_ns: runnable,
+            preempted_ns: runnable / 3,
+            stolen_ns: 0,
+            blocked_ns: Blocked {
+                gil,
+                lock,
+                poll,
+                sleep,
+                io,
+                child: 0,
+                disk,
+                stopped: 0,
+                other,
+            },
+            unknown_ns: 0,
+        },
+        cpu_user_ns: Some(on_cpu * 9 / 10),
+        cpu_system_ns: Some(on_cpu / 10),
+        estimated: vec!["cpu_user_ns", "cpu_system_ns"],
+        switches: Switches {
+            voluntary: waits,
+            involuntary: ms[1],
+        },
+        migrations: ms[1] / 2,
+        wakeup_latency: histogram(waits, 42_000),
+        slice: histogram(waits, 5_100_000),
+        off_cpu: BTreeMap::from([("gil", histogram(waits, 5_000_000))]),
+        wakers: Vec::new(),
+        limits: Vec::new(),
+    }
+}
+
+fn histogram(count: u64, typical_ns: u64) -> Histogram {
+    Histogram {
+        count,
+        sum_ns: count * typical_ns,
+        min_ns: Some(typical_ns / 8),
+        max_ns: Some(typical_ns * 90),
+        p50_ns: Some(typical_ns),
+        p90_ns: Some(typical_ns * 3),
+        p99_ns: Some(typical_ns * 20),
+        buckets: vec![
+            (typical_ns, count / 2),
+            (typical_ns * 90, count - count / 2),
+        ],
+    }
+}
+
+pub(crate) fn event_loop(tid: u32, busy_ms: u64, tasks: Vec<Task>) -> Loop {
+    Loop {
+        tid,
+        kind: "asyncio",
+        running: true,
+        wall_ns: 1000 * MS,
+        idle_ns: (1000 - busy_ms) * MS,
+        busy_ns: busy_ms * MS,
+        utilization: busy_ms as f64 / 1000.0,
+        stall_threshold_ns: Some(100 * MS),
+        ready: Some(3),
+        scheduled: Some(1),
+        pending_tasks: Some(tasks.len() as u64),
+        tasks,
+        limits: Vec::new(),
+    }
+}
+
+/// A task that waits in a chain of `function` at `file:line`.
+pub(crate) fn task(
+    number: u64,
+    state: &'static str,
+    age_ms: u64,
+    chain: &[(&str, &str, u32)],
+) -> Task {
+    let frame = |(function, file, line): &(&str, &str, u32)| Frame {
+        function: (*function).to_owned(),
+        file: (*file).to_owned(),
+        line: *line,
+    };
+    Task {
+        id: format!("{:#x}", 0x7f3a_0000_0000 + number * 0x100),
+        name: format!("Task-{number}"),
+        coroutine: chain[0].0.to_owned(),
+        state,
+        awaiting: chain.iter().map(frame).collect(),
+        first_seen_unix_ns: START - age_ms * MS,
+        age_ns: age_ms * MS,
+    }
+}
+
+/// A handler calls `time.sleep` in the loop's thread, and everything else waits.
+pub(crate) fn blocked_loop() -> Snapshot {
+    let mut main = thread(4242, "MainThread", [12, 3, 0, 0, 25, 960, 0, 0, 0]);
+    main.role = Some(Role::Loop);
+    let mut pool = thread(4250, "asyncio_0", [1, 0, 2, 997, 0, 0, 0, 0, 0]);
+    pool.role = Some(Role::Pool);
+    pool.wakers = vec![
+        Waker {
+            tid: None,
+            cause: "lock",
+            count: 3,
+            blocked_ns: 20 * MS,
+        },
+        Waker {
+            tid: Some(4242),
+            cause: "lock",
+            count: 12,
+            blocked_ns: 900 * MS,
+        },
+    ];
+    let mut server = process(4242, "app.py", vec![main, pool]);
+    let serve = ("main", "/srv/app/app.py", 88);
+    let handle = ("handle_request", "/srv/app/app.py", 41);
+    server.loops = vec![event_loop(
+        4242,
+        975,
+        vec![
+            task(
+                1,
+                "pending",
+                3_600_000,
+                &[
+                    serve,
+                    (
+                        "Server.serve_forever",
+                        "/usr/lib/python3.13/asyncio/base_events.py",
+                        372,
+                    ),
+                ],
+            ),
+            task(
+                101,
+                "pending",
+                480,
+                &[
+                    handle,
+                    ("Database.fetch_user", "/srv/app/database.py", 120),
+                    ("Connection.execute", "/srv/app/database.py", 57),
+                    (
+                        "StreamReader.readexactly",
+                        "/usr/lib/python3.13/asyncio/streams.py",
+                        737,
+                    ),
+                ],
+            ),
+            task(
+                102,
+                "running",
+                310,
+                &[handle, ("legacy_rate_limit", "/srv/app/limits.py", 19)],
+            ),
+            task(103, "pending", 12, &[handle]),
+        ],
+    )];
+    snapshot(vec![server])
+}
+
+/// Four threads compute in Python: one runs, three wait for the GIL.
+pub(crate) fn gil_fight() -> Snapshot {
+    let main = thread(5000, "MainThread", [0, 0, 0, 1000, 0, 0, 0, 0, 0]);
+    let mut threads = vec![main];
+    for n in 0..4 {
+        let mut worker = thread(
+            5001 + n,
+            &format!("worker-{n}"),
+            [250, 2, 745, 0, 0, 0, 3, 0, 0],
+        );
+        worker.wakers = vec![Waker {
+            tid: Some(5001 + (n + 1) % 4),
+            cause: "gil",
+            count: 149,
+            blocked_ns: 700 * MS,
+        }];
+        threads.push(worker);
+    }
+    let last = threads.last_mut().expect("a thread");
+    last.ledger.blocked_ns.gil += 30 * MS;
+    last.ledger.on_cpu_ns -= 30 * MS;
+    snapshot(vec![process(5000, "crunch.py", threads)])
+}
+
+/// The kernel's columns work, the interpreter cannot be read.
+pub(crate) fn unsupported() -> Snapshot {
+    let reason = "CPython 3.99 is not supported";
+    let mut only = thread(6000, "", [400, 10, 0, 90, 0, 0, 480, 20, 0]);
+    (only.name, only.ident, only.role, only.daemon) = (None, None, None, None);
+    (only.cpu_user_ns, only.cpu_system_ns, only.stack_size_bytes) = (None, None, None);
+    only.limits = vec![
+        limit("name", reason),
+        limit(
+            "blocked_ns.gil",
+            "GIL waits count as lock: CPython 3.99 is not supported",
+        ),
+    ];
+    let mut process = process(6000, "job.py", vec![only]);
+    process.python = Some(Python {
+        implementation: "cpython".to_owned(),
+        version: Some("3.99.0a1".to_owned()),
+        free_threaded: true,
+        supported: false,
+        reason: Some(format!(
+            "{reason}: processes and threads are shown, names and tasks are not"
+        )),
+    });
+    (process.fds_count, process.fds_limit) = (None, None);
+    process.limits = vec![
+        limit("fds_count", "permission denied"),
+        limit("loops", reason),
+    ];
+    let mut snapshot = snapshot(vec![process]);
+    snapshot.monitor.kernel_run_ns = None;
+    snapshot.monitor.estimated.clear();
+    snapshot.monitor.limits = vec![limit(
+        "kernel_run_ns",
+        "the kernel keeps no run time (kernel.bpf_stats_enabled)",
+    )];
+    snapshot
+}
+
+/// A killed worker, one that ended by itself, the parent that lives on; records were lost.
+pub(crate) fn dead_worker() -> Snapshot {
+    let mut parent = process(
+        7000,
+        "-m gunicorn",
+        vec![thread(7000, "MainThread", [1, 0, 0, 0, 0, 0, 0, 0, 999])],
+    );
+    (
+        parent.children_count,
+        parent.descendants_count,
+        parent.zombies_count,
+    ) = (Some(1), Some(1), Some(1));
+    parent.ended = Ended {
+        threads: 3,
+        processes: 1,
+        ledger: LedgerSum {
+            wall_ns: 90 * MS,
+            on_cpu_ns: 60 * MS,
+            runnable_ns: 30 * MS,
+            ..LedgerSum::default()
+        },
+    };
+    let mut processes = vec![parent];
+    for (pid, exited) in [
+        (
+            7011,
+            Exited {
+                code: None,
+                signal: Some(9),
+            },
+        ),
+        (
+            7012,
+            Exited {
+                code: Some(3),
+                signal: None,
+            },
+        ),
+    ] {
+        let mut main = thread(pid, "MainThread", [350, 120, 0, 0, 0, 0, 0, 30, 0]);
+        (main.alive, main.ended_unix_ns) = (false, Some(START + 500 * MS));
+        let mut worker = process(pid, "-m gunicorn", vec![main]);
+        (worker.ppid, worker.exited) = (7000, Some(exited));
+        processes.push(worker);
+    }
+    let mut snapshot = snapshot(processes);
+    snapshot.monitor.events_lost = 1312;
+    snapshot.monitor.reads_failed = 2;
+    snapshot.monitor.faults = BTreeMap::from([("output-failed".to_owned(), 4)]);
+    snapshot.monitor.shed = vec!["tasks".to_owned()];
+    snapshot
+}
+
+/// A target that tries to draw on the terminal of who watches it.
+pub(crate) fn hostile() -> Snapshot {
+    let evil = "\x1b[2J\x1b]0;owned\x07\r\n\u{202e}txt.exe\u{9b}31m\u{200b}";
+    let mut main = thread(8000, evil, [500, 0, 0, 0, 500, 0, 0, 0, 0]);
+    main.limits = vec![limit(evil, evil)];
+    let wide = thread(
+        8001,
+        "线程池工作者之一二三四五六七八九十",
+        [10, 0, 0, 990, 0, 0, 0, 0, 0],
+    );
+    let mut process = process(8000, evil, vec![main, wide]);
+    process.name = evil.to_owned();
+    process.cmdline = vec![
+        "python3".to_owned(),
+        "-c".to_owned(),
+        format!("print(r'\\d')\n{evil}"),
+    ];
+    let python = process.python.as_mut().expect("it is Python");
+    (python.implementation, python.version) = (evil.to_owned(), Some(evil.to_owned()));
+    python.reason = Some(evil.to_owned());
+    process.limits = vec![limit(evil, evil)];
+    let mut bad = task(1, "running", 5, &[(evil, evil, 1), ("plain", evil, 2)]);
+    (bad.name, bad.coroutine, bad.id) = (evil.to_owned(), evil.to_owned(), evil.to_owned());
+    let mut bare = bad.clone();
+    bare.awaiting.clear();
+    process.loops = vec![event_loop(8000, 600, vec![bad, bare])];
+    process.loops[0].limits = vec![limit(evil, evil)];
+    let mut snapshot = snapshot(vec![process]);
+    snapshot.limits = vec![limit(evil, evil)];
+    snapshot.monitor.faults = BTreeMap::from([(evil.to_owned(), 1)]);
+    snapshot.monitor.shed = vec![evil.to_owned()];
+    snapshot
+}
+
+/// More of everything than fits anywhere.
+pub(crate) fn crowd() -> Snapshot {
+    let mut processes: Vec<Process> = (0..12)
+        .map(|n| {
+            let pid = 9000 + n * 100;
+            let threads = (0..60u32).map(|t| {
+                let on_cpu = u64::from((t * 7 + n) % 60);
+                thread(
+                    pid + t,
+                    &format!("ThreadPoolExecutor-{n}_{t}"),
+                    [on_cpu, 5, 40, 955 - on_cpu, 0, 0, 0, 0, 0],
+                )
+            });
+            let mut process = process(pid, "-m gunicorn", threads.collect());
+            process.ppid = if n == 0 { 1 } else { 9000 };
+            process
+        })
+        .collect();
+    let chain = [("handle", "/srv/app.py", 10), ("query", "/srv/db.py", 99)];
+    let tasks = (0..200).map(|n| {
+        task(
+            n,
+            "pending",
+            10 * n,
+            if n % 3 == 0 { &chain } else { &chain[..1] },
+        )
+    });
+    processes[0].loops = vec![event_loop(9000, 200, tasks.collect())];
+    snapshot(processes)
+}
+
+pub(crate) fn nothing() -> Snapshot {
+    let mut snapshot = snapshot(Vec::new());
+    snapshot.window.duration_ns = 0;
+    snapshot
+}
+
+/// All of them, by name.
+pub(crate) fn all() -> Vec<(&'static str, Snapshot)> {
+    vec![
+        ("blocked_loop", blocked_loop()),
+        ("gil_fight", gil_fight()),
+        ("unsupported", unsupported()),
+        ("dead_worker", dead_worker()),
+        ("hostile", hostile()),
+        ("crowd", crowd()),
+        ("nothing", nothing()),
+    ]
+}

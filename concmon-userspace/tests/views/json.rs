@@ -1,0 +1,149 @@
+//! The JSON contract: key names, line shape, escapes.
+
+use concmon::views::escape::is_hostile;
+use concmon::views::json;
+use serde_json::Value;
+
+use crate::fixture;
+
+fn line(snapshot: &concmon::model::snapshot::Snapshot) -> String {
+    let mut out = Vec::new();
+    json::write(snapshot, &mut out).expect("a Vec takes everything");
+    String::from_utf8(out).expect("JSON is UTF-8")
+}
+
+fn parse(snapshot: &concmon::model::snapshot::Snapshot) -> Value {
+    serde_json::from_str(&line(snapshot)).expect("JSON")
+}
+
+/// The published names; renaming one breaks other people's scripts.
+#[test]
+fn keys_are_those_of_the_contract() {
+    let snapshot = parse(&fixture::blocked_loop());
+    let dead = parse(&fixture::dead_worker());
+    let unsupported = parse(&fixture::unsupported());
+    let histogram = "count sum_ns min_ns max_ns p50_ns p90_ns p99_ns buckets";
+    let ledger = "wall_ns on_cpu_ns runnable_ns preempted_ns stolen_ns blocked_ns unknown_ns";
+    for (from, pointer, keys) in [
+        (&snapshot, "", "schema type window monitor processes limits"),
+        (&snapshot, "/window", "start_unix_ns duration_ns"),
+        (
+            &snapshot,
+            "/monitor",
+            "version cpu_ns rss_bytes kernel_run_ns events events_lost reads_failed shed \
+             estimated faults limits",
+        ),
+        (
+            &snapshot,
+            "/processes/0",
+            "pid ppid start_unix_ns name cmdline entry exited python cpu_ns cpu_percent rss_bytes \
+             threads_count children_count descendants_count zombies_count fds_count fds_limit \
+             context_switches ended threads loops limits",
+        ),
+        (&dead, "/processes/1/exited", "code signal"),
+        (
+            &snapshot,
+            "/processes/0/python",
+            "implementation version free_threaded supported reason",
+        ),
+        (
+            &snapshot,
+            "/processes/0/context_switches",
+            "voluntary involuntary",
+        ),
+        (&snapshot, "/processes/0/ended", "threads processes ledger"),
+        (&snapshot, "/processes/0/ended/ledger", ledger),
+        (
+            &snapshot,
+            "/processes/0/threads/0",
+            &format!(
+                "tid ident name role daemon alive entry started_unix_ns ended_unix_ns \
+                 stack_size_bytes {ledger} cpu_user_ns cpu_system_ns estimated switches \
+                 migrations wakeup_latency slice off_cpu wakers limits"
+            ),
+        ),
+        (
+            &snapshot,
+            "/processes/0/threads/0/blocked_ns",
+            "gil lock poll sleep io child disk stopped other",
+        ),
+        (
+            &snapshot,
+            "/processes/0/threads/0/switches",
+            "voluntary involuntary",
+        ),
+        (
+            &snapshot,
+            "/processes/0/threads/0/wakeup_latency",
+            histogram,
+        ),
+        (&snapshot, "/processes/0/threads/0/slice", histogram),
+        (&snapshot, "/processes/0/threads/0/off_cpu/gil", histogram),
+        (
+            &snapshot,
+            "/processes/0/threads/1/wakers/0",
+            "tid cause count blocked_ns",
+        ),
+        (
+            &snapshot,
+            "/processes/0/loops/0",
+            "tid kind running wall_ns idle_ns busy_ns utilization stall_threshold_ns ready \
+             scheduled pending_tasks tasks limits",
+        ),
+        (
+            &snapshot,
+            "/processes/0/loops/0/tasks/0",
+            "id name coroutine state awaiting first_seen_unix_ns age_ns",
+        ),
+        (
+            &snapshot,
+            "/processes/0/loops/0/tasks/0/awaiting/0",
+            "function file line",
+        ),
+        (&unsupported, "/processes/0/limits/0", "field reason"),
+    ] {
+        let object = from.pointer(pointer).and_then(Value::as_object);
+        let object = object.unwrap_or_else(|| panic!("{pointer} is an object"));
+        let mut expected: Vec<&str> = keys.split_whitespace().collect();
+        expected.sort_unstable();
+        let mut got: Vec<&str> = object.keys().map(String::as_str).collect();
+        got.sort_unstable();
+        assert_eq!(got, expected, "{pointer}");
+    }
+}
+
+#[test]
+fn values_that_scripts_match_on() {
+    let snapshot = parse(&fixture::blocked_loop());
+    for (pointer, value) in [
+        ("/schema", Value::from("concmon/1")),
+        ("/type", Value::from("snapshot")),
+        ("/processes/0/exited", Value::Null),
+        ("/processes/0/threads/0/role", Value::from("loop")),
+        ("/processes/0/threads/1/role", Value::from("pool")),
+        (
+            "/processes/0/threads/0/blocked_ns/sleep",
+            Value::from(960_000_000),
+        ),
+        ("/processes/0/threads/1/wakers/0/tid", Value::Null),
+        ("/processes/0/loops/0/kind", Value::from("asyncio")),
+        ("/processes/0/loops/0/tasks/2/state", Value::from("running")),
+    ] {
+        assert_eq!(snapshot.pointer(pointer), Some(&value), "{pointer}");
+    }
+    let summary = parse(&fixture::as_summary(fixture::blocked_loop()));
+    assert_eq!(summary["type"], "summary");
+}
+
+#[test]
+fn one_line_that_is_safe_to_print_and_means_the_same() {
+    for (name, snapshot) in fixture::all() {
+        let line = line(&snapshot);
+        assert!(line.ends_with("}\n"), "{name}");
+        assert_eq!(line.lines().count(), 1, "{name}");
+        assert!(!line.trim_end().chars().any(is_hostile), "{name}");
+        let plain = serde_json::to_value(&snapshot).expect("JSON");
+        let parsed: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(parsed, plain, "{name}");
+    }
+}

@@ -1,0 +1,6 @@
+//! Every view on handmade snapshots.
+
+mod fixture;
+mod json;
+mod screen;
+mod text;

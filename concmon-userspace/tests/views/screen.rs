@@ -1,0 +1,227 @@
+//! The live view, drawn on a terminal made of memory.
+
+use concmon::model::snapshot::Snapshot;
+use concmon::views::escape::is_hostile;
+use concmon::views::screen::{Action, ScreenState, render};
+use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::{Color, Modifier};
+
+use crate::fixture;
+
+fn press(state: &mut ScreenState, code: KeyCode) -> Action {
+    state.on_key(KeyEvent::new(code, KeyModifiers::NONE))
+}
+
+fn draw(snapshot: &Snapshot, state: &mut ScreenState, width: u16, height: u16) -> Buffer {
+    state.settle(snapshot, Rect::new(0, 0, width, height));
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("memory");
+    terminal
+        .draw(|frame| render(frame, snapshot, state))
+        .expect("memory");
+    terminal.backend().buffer().clone()
+}
+
+/// The rows of a buffer without trailing blanks.
+fn rows(buffer: &Buffer) -> Vec<String> {
+    let Rect { width, height, .. } = buffer.area;
+    let row = |y| {
+        let mut row = String::new();
+        let mut x = 0;
+        while x < width {
+            let symbol = buffer[(x, y)].symbol();
+            row.push_str(symbol);
+            x += concmon::views::escape::width(symbol).max(1) as u16;
+        }
+        row.trim_end().to_owned()
+    };
+    (0..height).map(row).collect()
+}
+
+fn text(snapshot: &Snapshot, keys: &[KeyCode], width: u16, height: u16) -> String {
+    let mut state = ScreenState::new(true);
+    for key in keys {
+        press(&mut state, *key);
+    }
+    rows(&draw(snapshot, &mut state, width, height)).join("\n")
+}
+
+#[test]
+fn overviews() {
+    for (name, snapshot) in fixture::all() {
+        for (width, height) in [(80, 24), (40, 10), (132, 40)] {
+            let screen = text(&snapshot, &[], width, height);
+            insta::assert_snapshot!(format!("screen_{name}_{width}x{height}"), screen);
+        }
+    }
+}
+
+#[test]
+fn zooms_and_help() {
+    let (threads, tasks, help) = (KeyCode::Char('t'), KeyCode::Char('a'), KeyCode::Char('h'));
+    for (name, snapshot, keys) in [
+        ("threads", fixture::crowd(), [threads].as_slice()),
+        ("tasks", fixture::crowd(), &[tasks]),
+        (
+            "tasks_scrolled",
+            fixture::crowd(),
+            &[tasks, KeyCode::PageDown, KeyCode::Down],
+        ),
+        ("tasks_end", fixture::crowd(), &[tasks, KeyCode::End]),
+        ("help", fixture::blocked_loop(), &[help]),
+        (
+            "paused_by_gil",
+            fixture::gil_fight(),
+            &[KeyCode::Char('p'), KeyCode::Char('s')],
+        ),
+    ] {
+        insta::assert_snapshot!(format!("screen_{name}"), text(&snapshot, keys, 80, 24));
+    }
+    let help_narrow = text(&fixture::blocked_loop(), &[help, KeyCode::PageDown], 40, 10);
+    insta::assert_snapshot!("screen_help_40x10", help_narrow);
+}
+
+#[test]
+fn any_size_draws() {
+    let keys = [
+        KeyCode::Char('a'),
+        KeyCode::Char('t'),
+        KeyCode::Char('t'),
+        KeyCode::Tab,
+        KeyCode::End,
+        KeyCode::Char('h'),
+        KeyCode::End,
+        KeyCode::PageUp,
+    ];
+    for (_, snapshot) in fixture::all() {
+        let mut state = ScreenState::new(true);
+        for (width, height) in [
+            (1, 1),
+            (3, 2),
+            (20, 3),
+            (40, 10),
+            (65, 7),
+            (79, 13),
+            (300, 5),
+            (9, 80),
+        ] {
+            for key in keys {
+                press(&mut state, key);
+                draw(&snapshot, &mut state, width, height);
+            }
+        }
+        draw(&snapshot, &mut ScreenState::new(false), 0, 0);
+    }
+}
+
+#[test]
+fn nothing_hostile_reaches_a_cell() {
+    for (width, height) in [(80, 24), (40, 10), (200, 60)] {
+        let screen = text(&fixture::hostile(), &[], width, height);
+        assert!(
+            !screen.chars().any(|c| c != '\n' && is_hostile(c)),
+            "{screen}"
+        );
+    }
+}
+
+/// The modifiers and color of the cells where `word` stands.
+fn looks(buffer: &Buffer, word: &str) -> (Modifier, Color) {
+    for (y, row) in rows(buffer).iter().enumerate() {
+        if let Some(at) = row.find(word) {
+            let x = row[..at].chars().count() as u16;
+            let cell = &buffer[(x, y as u16)];
+            return (cell.modifier, cell.fg);
+        }
+    }
+    panic!("{word} is not on the screen");
+}
+
+#[test]
+fn the_bottleneck_stands_out_with_and_without_color() {
+    let fight = fixture::gil_fight();
+    let colored = draw(&fight, &mut ScreenState::new(true), 80, 24);
+    assert_eq!(looks(&colored, "gil 78%"), (Modifier::BOLD, Color::Red));
+    let plain = draw(&fight, &mut ScreenState::new(false), 80, 24);
+    assert_eq!(looks(&plain, "gil 78%"), (Modifier::BOLD, Color::Reset));
+    assert!(
+        plain
+            .content
+            .iter()
+            .all(|cell| cell.fg == Color::Reset && cell.bg == Color::Reset)
+    );
+    assert_eq!(
+        rows(&colored),
+        rows(&plain),
+        "color carries no information of its own"
+    );
+}
+
+#[test]
+fn keys() {
+    let mut state = ScreenState::new(false);
+    for (code, action) in [
+        (KeyCode::Char('x'), Action::None),
+        (KeyCode::Char('+'), Action::Slower),
+        (KeyCode::Char('-'), Action::Faster),
+        (KeyCode::Char('p'), Action::Redraw),
+        (KeyCode::Char('s'), Action::Redraw),
+        (KeyCode::Char('q'), Action::Quit),
+    ] {
+        assert_eq!(press(&mut state, code), action, "{code:?}");
+    }
+    assert!(state.paused());
+    press(&mut state, KeyCode::Char('p'));
+    assert!(!state.paused());
+    let control = |c| KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL);
+    assert_eq!(state.on_key(control('c')), Action::Quit);
+    assert_eq!(state.on_key(control('p')), Action::None);
+    let mut released = KeyEvent::new(KeyCode::Char('q'), KeyModifiers::NONE);
+    released.kind = KeyEventKind::Release;
+    assert_eq!(state.on_key(released), Action::None);
+}
+
+/// Scrolling past the end does not have to be undone key by key.
+#[test]
+fn scrolling_stops_at_the_ends() {
+    let crowd = fixture::crowd();
+    let mut state = ScreenState::new(false);
+    press(&mut state, KeyCode::Char('t'));
+    let first = rows(&draw(&crowd, &mut state, 80, 24));
+    for _ in 0..100 {
+        press(&mut state, KeyCode::PageDown);
+        draw(&crowd, &mut state, 80, 24);
+    }
+    let last = rows(&draw(&crowd, &mut state, 80, 24));
+    assert!(last[2].contains("701-720/720"), "{}", last[2]);
+    press(&mut state, KeyCode::Up);
+    let one_up = rows(&draw(&crowd, &mut state, 80, 24));
+    assert!(one_up[2].contains("700-719/720"), "{}", one_up[2]);
+    press(&mut state, KeyCode::Home);
+    assert_eq!(rows(&draw(&crowd, &mut state, 80, 24)), first);
+}
+
+/// A change of a few percent does not reorder rows; one of a third does.
+#[test]
+fn rows_keep_their_order() {
+    let tids = |snapshot: &Snapshot| -> Vec<u32> {
+        let screen = rows(&draw(snapshot, &mut ScreenState::new(false), 80, 24));
+        let rows = screen
+            .iter()
+            .skip_while(|row| !row.contains(" TID "))
+            .skip(1);
+        rows.map_while(|row| row.split_whitespace().next()?.parse().ok())
+            .collect()
+    };
+    let mut snapshot = fixture::gil_fight();
+    assert_eq!(tids(&snapshot), [5001, 5002, 5003, 5004, 5000]);
+    snapshot.processes[0].threads[1].ledger = snapshot.processes[0].threads[0].ledger;
+    assert_eq!(tids(&snapshot), [5002, 5003, 5004, 5000, 5001]);
+    let jitter = &mut snapshot.processes[0].threads[2].ledger;
+    jitter.blocked_ns.gil -= 10 * fixture::MS;
+    jitter.blocked_ns.io += 10 * fixture::MS;
+    assert_eq!(tids(&snapshot), [5002, 5003, 5004, 5000, 5001]);
+}

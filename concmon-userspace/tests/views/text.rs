@@ -1,0 +1,146 @@
+//! Report lines and the final summary.
+
+use std::io::{self, Write};
+
+use concmon::model::snapshot::Snapshot;
+use concmon::views::escape::{is_hostile, width};
+use concmon::views::{Paint, json, lines, summary};
+
+use crate::fixture;
+
+fn lines_of(snapshot: &Snapshot) -> String {
+    let mut out = Vec::new();
+    lines::write(snapshot, Paint::Plain, &mut out).expect("a Vec takes everything");
+    String::from_utf8(out).expect("text")
+}
+
+fn summary_of(snapshot: &Snapshot) -> String {
+    let mut out = Vec::new();
+    summary::write(snapshot, Paint::Plain, &mut out).expect("a Vec takes everything");
+    String::from_utf8(out).expect("text")
+}
+
+#[test]
+fn report_lines() {
+    for (name, snapshot) in fixture::all() {
+        if name != "crowd" {
+            insta::assert_snapshot!(format!("lines_{name}"), lines_of(&snapshot));
+        }
+    }
+}
+
+#[test]
+fn summaries() {
+    for (name, snapshot) in fixture::all() {
+        if name != "crowd" {
+            let snapshot = fixture::as_summary(snapshot);
+            insta::assert_snapshot!(format!("summary_{name}"), summary_of(&snapshot));
+        }
+    }
+}
+
+/// Long lists are cut, and what is cut is counted.
+#[test]
+fn crowds_are_summed_up() {
+    let mut crowd = fixture::crowd();
+    crowd.processes.truncate(1);
+    insta::assert_snapshot!("lines_crowd", lines_of(&crowd));
+    insta::assert_snapshot!("summary_crowd", summary_of(&fixture::as_summary(crowd)));
+}
+
+#[test]
+fn nothing_hostile_is_printed() {
+    for (name, snapshot) in fixture::all() {
+        for text in [lines_of(&snapshot), summary_of(&snapshot)] {
+            let hostile = text.chars().find(|c| *c != '\n' && is_hostile(*c));
+            assert_eq!(hostile, None, "{name}");
+        }
+    }
+}
+
+/// The summary's tables stay aligned: every row of a table has its columns' right ends in place.
+#[test]
+fn tables_are_aligned_for_wide_characters_too() {
+    let mut snapshot = fixture::gil_fight();
+    snapshot.processes[0].threads[1].name = Some("线程-一".to_owned());
+    let text = summary_of(&snapshot);
+    let rows: Vec<&str> = text
+        .lines()
+        .skip_while(|line| !line.contains("WALL"))
+        .take(6)
+        .collect();
+    let end_of = |row: &str, word: &str| row.find(word).map(|at| width(&row[..at + word.len()]));
+    let wall = end_of(rows[0], "WALL");
+    assert!(wall.is_some());
+    for row in &rows[1..] {
+        assert_eq!(end_of(row, "1.00s"), wall, "{row}");
+    }
+}
+
+#[test]
+fn color_changes_the_looks_only() {
+    let plain = |text: &str| {
+        ["\x1b[0m", "\x1b[1m", "\x1b[1;31m"]
+            .iter()
+            .fold(text.to_owned(), |text, code| text.replace(code, ""))
+    };
+    for (name, snapshot) in fixture::all() {
+        let (mut colored_lines, mut colored_summary) = (Vec::new(), Vec::new());
+        lines::write(&snapshot, Paint::Ansi, &mut colored_lines).expect("written");
+        summary::write(&snapshot, Paint::Ansi, &mut colored_summary).expect("written");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        let (colored_lines, colored_summary) = (text(colored_lines), text(colored_summary));
+        assert!(colored_lines.contains("\x1b[1m"), "{name}");
+        assert_eq!(plain(&colored_lines), lines_of(&snapshot), "{name}");
+        assert_eq!(plain(&colored_summary), summary_of(&snapshot), "{name}");
+    }
+    let mut fight = Vec::new();
+    lines::write(&fixture::gil_fight(), Paint::Ansi, &mut fight).expect("written");
+    let fight = String::from_utf8(fight).expect("text");
+    assert!(fight.contains("\x1b[1;31mgil 78%\x1b[0m"), "{fight}");
+}
+
+/// Counts flushes; fails as a closed pipe does when asked to.
+struct Sink {
+    broken: bool,
+    flushes: usize,
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.broken {
+            true => Err(io::ErrorKind::BrokenPipe.into()),
+            false => Ok(bytes.len()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.flushes += 1;
+        Ok(())
+    }
+}
+
+#[test]
+fn sinks_are_flushed_and_a_broken_pipe_is_an_error() {
+    let snapshot = fixture::blocked_loop();
+    type View = fn(&Snapshot, &mut dyn Write) -> io::Result<()>;
+    let views: [View; 3] = [
+        |snapshot, out| json::write(snapshot, out),
+        |snapshot, out| lines::write(snapshot, Paint::Plain, out),
+        |snapshot, out| summary::write(snapshot, Paint::Plain, out),
+    ];
+    for view in views {
+        let mut sink = Sink {
+            broken: false,
+            flushes: 0,
+        };
+        view(&snapshot, &mut sink).expect("written");
+        assert_eq!(sink.flushes, 1);
+        let mut broken = Sink {
+            broken: true,
+            flushes: 0,
+        };
+        let error = view(&snapshot, &mut broken).expect_err("the pipe is closed");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+}
