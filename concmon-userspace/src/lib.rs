@@ -5,6 +5,8 @@ pub mod event;
 pub mod kernel;
 pub mod model;
 pub mod procfs;
+pub mod python;
+pub mod session;
 pub mod source;
 #[cfg(test)]
 mod testing;

@@ -1,0 +1,426 @@
+//! Dicts, sets, lists, and the attributes of instances.
+
+use std::collections::HashMap;
+
+use super::layout::InstanceShape;
+use super::memory::{Batch, ReadError, at, byte, plausible, word};
+use super::object::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader, TypeInfo, flags};
+
+/// How often a container that changes while it is read is read again.
+const MAX_TRIES: usize = 3;
+/// The most entries of a container that are taken over.
+const MAX_ENTRIES: u64 = 1 << 22;
+/// `_dictkeysobject` of 3.11 and later: header and offsets in it.
+const KEYS_HEADER: usize = 32;
+const KEYS_LOG2_INDEX_BYTES: u32 = 9;
+const KEYS_KIND: u32 = 10;
+const KEYS_COUNT: u32 = 24;
+/// `dk_kind` of keys whose entries have a hash in front.
+const KEYS_GENERAL: u8 = 0;
+
+/// Where the entries of a dict are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DictPlace {
+    Object(u64),
+    /// An instance's values without a dict: shared keys, and the array of values.
+    Values {
+        keys: u64,
+        values: u64,
+    },
+}
+
+/// Keys and values of a dict, as addresses.
+pub(super) type Entries = Vec<(u64, u64)>;
+
+/// A dict object's state at one instant.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct DictHead {
+    used: u64,
+    keys: u64,
+    values: u64,
+}
+
+impl Reader<'_> {
+    fn dict_heads(&mut self, places: &[DictPlace]) -> Vec<Option<DictHead>> {
+        let fields = self.walk.containers;
+        let first_value = fields.split_values.first;
+        let mut batch = Batch::new();
+        for place in places {
+            match place {
+                DictPlace::Object(address) => batch.push(*address, fields.dict_values as usize + 8),
+                DictPlace::Values { .. } => batch.push(0, 0),
+            };
+        }
+        self.fetch(&mut batch);
+        self.load_types((0..places.len()).filter_map(|i| word(batch.prefix(i), OBJECT_TYPE)));
+        places
+            .iter()
+            .enumerate()
+            .map(|(index, place)| match place {
+                DictPlace::Object(_) => {
+                    let bytes = batch.whole(index)?;
+                    (self.kind(bytes)? == Kind::Dict).then_some(())?;
+                    let values = word(bytes, fields.dict_values)?;
+                    Some(DictHead {
+                        used: word(bytes, fields.dict_used)?,
+                        keys: word(bytes, fields.dict_keys)?,
+                        values: if values == 0 {
+                            0
+                        } else {
+                            at(values, first_value)
+                        },
+                    })
+                }
+                DictPlace::Values { keys, values } => Some(DictHead {
+                    used: 0,
+                    keys: *keys,
+                    values: at(*values, first_value),
+                }),
+            })
+            .collect()
+    }
+
+    /// The entries of each dict; `None` for what is no dict, or kept changing.
+    pub(super) fn dicts(&mut self, places: &[DictPlace]) -> Vec<Option<Entries>> {
+        let mut result: Vec<Option<Entries>> = vec![None; places.len()];
+        let mut open: Vec<usize> = (0..places.len()).collect();
+        for _ in 0..MAX_TRIES {
+            if open.is_empty() {
+                break;
+            }
+            let now: Vec<DictPlace> = open.iter().map(|index| places[*index]).collect();
+            let before = self.dict_heads(&now);
+            let entries = self.dict_entries(&before);
+            let after = self.dict_heads(&now);
+            let mut again = Vec::new();
+            for (slot, entries) in entries.into_iter().enumerate() {
+                if before[slot].is_none() {
+                    continue;
+                }
+                if before[slot] == after[slot] && entries.is_some() {
+                    result[open[slot]] = entries;
+                } else {
+                    again.push(open[slot]);
+                }
+            }
+            open = again;
+        }
+        self.failed += open.len() as u64;
+        result
+    }
+
+    fn dict_entries(&mut self, heads: &[Option<DictHead>]) -> Vec<Option<Entries>> {
+        let keys = self.key_tables(heads.iter().flatten().map(|head| head.keys));
+        let mut values = Batch::new();
+        let slots: Vec<Option<usize>> = heads
+            .iter()
+            .map(|head| {
+                let head = (*head)?;
+                let table = keys.get(&head.keys)?;
+                (head.values != 0).then(|| values.push(head.values, table.len() * 8))
+            })
+            .collect();
+        self.fetch(&mut values);
+        heads
+            .iter()
+            .zip(slots)
+            .map(|(head, slot)| {
+                let table = keys.get(&(*head)?.keys)?;
+                let entries = match slot {
+                    None => table.clone(),
+                    Some(_) if table.is_empty() => Vec::new(),
+                    Some(slot) => table
+                        .iter()
+                        .zip(values.whole(slot)?.chunks_exact(8))
+                        .filter_map(|((key, _), value)| Some((*key, word(value, 0)?)))
+                        .collect(),
+                };
+                Some(
+                    entries
+                        .into_iter()
+                        .filter(|(key, value)| *key != 0 && *value != 0)
+                        .collect(),
+                )
+            })
+            .collect()
+    }
+
+    /// The entries of each table of keys, unused ones included; values of split tables are 0.
+    fn key_tables(&mut self, addresses: impl Iterator<Item = u64>) -> HashMap<u64, Entries> {
+        let mut addresses: Vec<u64> = addresses.collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        let mut headers = Batch::new();
+        for address in &addresses {
+            headers.push(*address, KEYS_HEADER);
+        }
+        self.fetch(&mut headers);
+        let mut entries = Batch::new();
+        let shapes: Vec<Option<(usize, bool)>> = addresses
+            .iter()
+            .enumerate()
+            .map(|(index, address)| {
+                let header = headers.whole(index)?;
+                let index_bytes = 1u64.checked_shl(byte(header, KEYS_LOG2_INDEX_BYTES)?.into())?;
+                let general = byte(header, KEYS_KIND)? == KEYS_GENERAL;
+                let count = word(header, KEYS_COUNT)?;
+                if count > MAX_ENTRIES || index_bytes > MAX_ENTRIES * 8 {
+                    return None;
+                }
+                let size = if general { 24 } else { 16 };
+                let start = address.wrapping_add(KEYS_HEADER as u64 + index_bytes);
+                entries.push(start, count as usize * size);
+                Some((count as usize, general))
+            })
+            .collect();
+        self.fetch(&mut entries);
+        let mut slot = 0;
+        let mut tables = HashMap::new();
+        for (address, shape) in addresses.into_iter().zip(shapes) {
+            let Some((count, general)) = shape else {
+                continue;
+            };
+            let (size, skip) = if general { (24, 8) } else { (16, 0) };
+            let table = match entries.whole(slot) {
+                _ if count == 0 => Some(Vec::new()),
+                None => None,
+                Some(bytes) => bytes
+                    .chunks_exact(size)
+                    .map(|entry| Some((word(entry, skip)?, word(entry, skip + 8)?)))
+                    .collect(),
+            };
+            slot += 1;
+            if let Some(table) = table {
+                tables.insert(address, table);
+            }
+        }
+        tables
+    }
+
+    /// The entries of one dict object.
+    pub(super) fn dict(&mut self, address: u64) -> Option<Entries> {
+        self.dicts(&[DictPlace::Object(address)]).pop()?
+    }
+
+    /// What identifies the state of a dict cheaply: its address, keys, and counts.
+    pub(super) fn dict_fingerprint(&mut self, address: u64) -> Option<[u64; 4]> {
+        let head = self.dict_heads(&[DictPlace::Object(address)]).pop()??;
+        let count = self.pointer(at(head.keys, KEYS_COUNT)).ok()?;
+        Some([address, head.keys, head.used, count])
+    }
+
+    /// The dict of a module object.
+    pub(super) fn module_dict(&mut self, module: u64) -> Option<u64> {
+        let info = self.types_of(&[module]).pop()??;
+        (info.kind == Kind::Module).then(|| {
+            self.pointer(at(module, self.walk.containers.module_dict))
+                .ok()
+        })?
+    }
+
+    /// The values for `names` in a dict with string keys.
+    pub(super) fn dict_values(&mut self, address: u64, names: &[&str]) -> Option<Vec<Option<u64>>> {
+        let entries = self.dict(address)?;
+        self.load_texts(entries.iter().map(|(key, _)| *key));
+        Some(self.pick(&entries, names))
+    }
+
+    fn pick(&self, entries: &Entries, names: &[&str]) -> Vec<Option<u64>> {
+        let mut found = vec![None; names.len()];
+        for (key, value) in entries {
+            if let Some(text) = self.text(*key)
+                && let Some(index) = names.iter().position(|name| *name == &**text)
+            {
+                found[index] = Some(*value);
+            }
+        }
+        found
+    }
+
+    /// The attributes `names` of each instance's own dict; `None` where the object has none.
+    pub(super) fn attributes(
+        &mut self,
+        objects: &[u64],
+        names: &[&str],
+    ) -> Vec<Option<Vec<Option<u64>>>> {
+        let places = self.attribute_places(objects);
+        let known: Vec<DictPlace> = places.iter().flatten().copied().collect();
+        let entries = self.dicts(&known);
+        self.load_texts(
+            entries
+                .iter()
+                .flatten()
+                .flat_map(|entries| entries.iter().map(|(key, _)| *key))
+                .collect::<Vec<_>>(),
+        );
+        let mut picked = entries
+            .iter()
+            .map(|entries| entries.as_ref().map(|entries| self.pick(entries, names)));
+        places
+            .iter()
+            .map(|place| (*place).and_then(|_| picked.next().flatten()))
+            .collect()
+    }
+
+    /// The attributes `names` of one instance.
+    pub(super) fn attributes_of(
+        &mut self,
+        object: u64,
+        names: &[&str],
+    ) -> Option<Vec<Option<u64>>> {
+        self.attributes(&[object], names).pop()?
+    }
+
+    fn attribute_places(&mut self, objects: &[u64]) -> Vec<Option<DictPlace>> {
+        let types = self.types_of(objects);
+        // Two words at most decide; each is an area of its own, 0 where there is none to read.
+        let mut batch = Batch::new();
+        for (object, info) in objects.iter().zip(&types) {
+            let words = info
+                .as_ref()
+                .map_or([0, 0], |info| self.deciding_words(*object, info));
+            for address in words {
+                batch.push(address, if address == 0 { 0 } else { 8 });
+            }
+        }
+        self.fetch(&mut batch);
+        objects
+            .iter()
+            .zip(&types)
+            .enumerate()
+            .map(|(index, (object, info))| {
+                let word_of = |which: usize| {
+                    batch
+                        .whole(index * 2 + which)
+                        .and_then(|bytes| word(bytes, 0))
+                };
+                self.place(*object, info.as_ref()?, word_of(0), word_of(1))
+            })
+            .collect()
+    }
+
+    fn deciding_words(&self, object: u64, info: &TypeInfo) -> [u64; 2] {
+        if info.flags & flags::MANAGED_DICT == 0 {
+            return [info.dict_offset.map_or(0, |offset| at(object, offset)), 0];
+        }
+        let before = |offset: u32| object.wrapping_sub(u64::from(offset));
+        match self.walk.instance {
+            InstanceShape::TwoPointers { values, dict } => [before(dict), before(values)],
+            InstanceShape::TaggedPointer { word } => [before(word), 0],
+            InstanceShape::Inline { dict, .. } if info.flags & flags::INLINE_VALUES != 0 => {
+                [before(dict), object.wrapping_add(info.basic_size)]
+            }
+            InstanceShape::Inline { dict, .. } => [before(dict), 0],
+        }
+    }
+
+    fn place(
+        &self,
+        object: u64,
+        info: &TypeInfo,
+        first: Option<u64>,
+        second: Option<u64>,
+    ) -> Option<DictPlace> {
+        let first = first?;
+        let values = |values: u64| {
+            (plausible(values) && info.cached_keys != 0).then_some(DictPlace::Values {
+                keys: info.cached_keys,
+                values,
+            })
+        };
+        if info.flags & flags::MANAGED_DICT == 0 {
+            return (first != 0).then_some(DictPlace::Object(first));
+        }
+        match self.walk.instance {
+            InstanceShape::TaggedPointer { .. } if first & 1 == 1 => values(at(first, 1)),
+            _ if first != 0 => Some(DictPlace::Object(first)),
+            InstanceShape::TwoPointers { .. } => values(second?),
+            InstanceShape::TaggedPointer { .. } => None,
+            InstanceShape::Inline { valid, .. } => {
+                let is_valid = second?.to_le_bytes().get(valid as usize) == Some(&1);
+                is_valid
+                    .then(|| values(object.wrapping_add(info.basic_size)))
+                    .flatten()
+            }
+        }
+    }
+
+    /// The members of a set.
+    pub(super) fn set(&mut self, address: u64) -> Result<Vec<u64>, ReadError> {
+        let fields = self.walk.containers;
+        let len = fields.set_used.max(fields.set_mask).max(fields.set_table) as usize + 8;
+        for _ in 0..MAX_TRIES {
+            let before = self.bytes(address, len)?;
+            self.load_types(word(&before, OBJECT_TYPE));
+            let head = |bytes: &[u8]| {
+                Some([
+                    word(bytes, fields.set_used)?,
+                    word(bytes, fields.set_mask)?,
+                    word(bytes, fields.set_table)?,
+                ])
+            };
+            let implausible = ReadError::Implausible {
+                what: "set",
+                address,
+            };
+            let [_, mask, table] = head(&before)
+                .filter(|[_, mask, _]| *mask < MAX_ENTRIES)
+                .ok_or(implausible)?;
+            if self.kind(&before) != Some(Kind::Set) {
+                return Err(implausible);
+            }
+            let entries = self.bytes(table, (mask as usize + 1) * 16);
+            let after = self.bytes(address, len)?;
+            if let Ok(entries) = entries
+                && head(&before) == head(&after)
+            {
+                return Ok(entries
+                    .chunks_exact(16)
+                    .filter(|entry| word(entry, 0) != Some(0) && word(entry, 8) != Some(u64::MAX))
+                    .filter_map(|entry| word(entry, 0))
+                    .collect());
+            }
+        }
+        Err(ReadError::Torn {
+            what: "set",
+            address,
+        })
+    }
+
+    /// The count of a list's or deque's elements.
+    pub(super) fn length(&mut self, address: u64) -> Option<u64> {
+        let info = self.types_of(&[address]).pop()??;
+        matches!(info.kind, Kind::List | Kind::Deque)
+            .then(|| self.pointer(at(address, OBJECT_SIZE)).ok())?
+    }
+
+    /// The elements of a tuple, at most `limit`.
+    pub(super) fn tuple(&mut self, address: u64, limit: u64) -> Option<Vec<u64>> {
+        let info = self.types_of(&[address]).pop()??;
+        (info.kind == Kind::Tuple).then_some(())?;
+        let count = self.pointer(at(address, OBJECT_SIZE)).ok()?.min(limit);
+        if count == 0 {
+            return Some(Vec::new());
+        }
+        let items = at(address, self.walk.containers.tuple_items);
+        let bytes = self.bytes(items, count as usize * 8).ok()?;
+        bytes.chunks_exact(8).map(|item| word(item, 0)).collect()
+    }
+
+    /// What the weak references refer to; a dead one refers to `None`, which is an object too.
+    pub(super) fn referents(&mut self, references: &[u64]) -> Vec<Option<u64>> {
+        let offset = self.walk.containers.weakref_object;
+        let mut batch = Batch::new();
+        for reference in references {
+            batch.push(*reference, offset as usize + 8);
+        }
+        self.fetch(&mut batch);
+        self.load_types((0..references.len()).filter_map(|i| word(batch.prefix(i), OBJECT_TYPE)));
+        (0..references.len())
+            .map(|index| {
+                let bytes = batch.whole(index)?;
+                (self.kind(bytes)? == Kind::Weakref).then(|| word(bytes, offset))?
+            })
+            .collect()
+    }
+}

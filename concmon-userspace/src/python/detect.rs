@@ -1,0 +1,488 @@
+//! From a process to the interpreter in it: which version, where its runtime is, which layout.
+
+use std::collections::HashSet;
+use std::io;
+
+use super::elf::{self, ElfFacts};
+use super::layout::described::{self, MAX_TABLE_BYTES};
+use super::layout::{GilPlace, Layout, Version, row};
+use super::maps::{self, Mapping};
+use super::memory::{Memory, ProcessMemory, ReadError, at};
+use crate::event::{Pid, PythonInfo};
+
+const PAGE: u64 = 4096;
+/// The longest writable mapping that is searched for the cookie of a runtime, bytes.
+const MAX_SEARCH_BYTES: u64 = 16 << 20;
+
+/// Why there is no interpreter to be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum DetectError {
+    #[error("not a Python process")]
+    NotPython,
+    #[error("no permission to read the process (CAP_SYS_PTRACE or root is needed)")]
+    NoPermission,
+    #[error("the process is gone")]
+    Gone,
+    #[error("the interpreter has not finished starting")]
+    Starting,
+    #[error("the process could not be looked at")]
+    Io(#[from] io::Error),
+}
+
+impl DetectError {
+    fn from_io(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EACCES | libc::EPERM) => Self::NoPermission,
+            Some(libc::ENOENT | libc::ESRCH) => Self::Gone,
+            _ => Self::Io(error),
+        }
+    }
+
+    fn from_read(error: ReadError) -> Self {
+        match error {
+            ReadError::Gone => Self::Gone,
+            ReadError::NoPermission => Self::NoPermission,
+            other => Self::Io(io::Error::other(other)),
+        }
+    }
+}
+
+/// What was found in a process.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) info: PythonInfo,
+    /// Address of the runtime and what is known about it; `None` where nothing can be read.
+    pub(super) runtime: Option<(u64, Layout)>,
+}
+
+/// Looks for an interpreter in a process.
+pub(super) fn detect(pid: Pid, memory: &ProcessMemory) -> Result<Found, DetectError> {
+    let mappings = maps::mappings(pid).map_err(DetectError::from_io)?;
+    let Some(readable) = mappings.iter().find(|mapping| mapping.readable) else {
+        return Err(if maps::ended(pid) {
+            DetectError::Gone
+        } else {
+            DetectError::NotPython
+        });
+    };
+    // Whether the process may be read comes before what it is.
+    match memory.read(readable.start, &mut [0]) {
+        Ok(()) | Err(ReadError::Unmapped { .. }) => {}
+        Err(error) => return Err(DetectError::from_read(error)),
+    }
+    match find_runtime(pid, memory, &mappings)? {
+        Candidate::Runtime(runtime) => describe(pid, memory, &runtime),
+        Candidate::Unsupported(info) => Ok(Found {
+            info,
+            runtime: None,
+        }),
+    }
+}
+
+/// A file with a runtime in it, as it is loaded.
+struct LoadedRuntime<'a> {
+    mapping: &'a Mapping,
+    /// Address of `_PyRuntime`.
+    address: u64,
+    /// Address of `Py_Version`.
+    version: Option<u64>,
+}
+
+enum Candidate<'a> {
+    Runtime(LoadedRuntime<'a>),
+    Unsupported(PythonInfo),
+}
+
+fn unsupported(implementation: &str, version: Option<String>, reason: String) -> PythonInfo {
+    PythonInfo {
+        implementation: implementation.to_owned(),
+        version,
+        free_threaded: false,
+        supported: false,
+        reason: Some(reason),
+    }
+}
+
+/// Whether a file is named like an interpreter or its library.
+fn named_python(basename: &str) -> bool {
+    basename.starts_with("python") || basename.starts_with("libpython")
+}
+
+/// Whether a file is named like PyPy or its library.
+fn named_pypy(basename: &str) -> bool {
+    basename.starts_with("pypy") || basename.starts_with("libpypy")
+}
+
+/// The version in a name like `python3.8`, `libpython3.13t.so.1.0`, `python2.7`.
+fn version_in_name(basename: &str) -> Option<Version> {
+    let digits = basename
+        .strip_prefix("lib")
+        .unwrap_or(basename)
+        .strip_prefix("python")?;
+    let (major, rest) = digits.split_once('.')?;
+    let end = rest
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(rest.len());
+    Some(Version {
+        major: major.parse().ok()?,
+        minor: rest[..end].parse().ok()?,
+    })
+}
+
+/// How far a file was moved from the addresses written in it: by the first of its segments that
+/// is mapped where its offset says.
+pub(super) fn load_bias(facts: &ElfFacts, file: &Mapping, mappings: &[Mapping]) -> Option<u64> {
+    facts.segments.iter().find_map(|segment| {
+        let offset = segment.offset & !(PAGE - 1);
+        let mapping = mappings.iter().find(|mapping| {
+            mapping.inode == file.inode && mapping.path == file.path && mapping.offset == offset
+        })?;
+        Some(mapping.start.wrapping_sub(segment.address & !(PAGE - 1)))
+    })
+}
+
+/// One mapping for each file, those named like Python first, in the order of addresses.
+fn files(mappings: &[Mapping]) -> Vec<&Mapping> {
+    let mut seen = HashSet::new();
+    let mut files: Vec<&Mapping> = mappings
+        .iter()
+        .filter(|mapping| mapping.is_file() && seen.insert((&mapping.path, mapping.inode)))
+        .collect();
+    files.sort_by_key(|mapping| !named_python(mapping.basename()));
+    files
+}
+
+fn find_runtime<'a>(
+    pid: Pid,
+    memory: &ProcessMemory,
+    mappings: &'a [Mapping],
+) -> Result<Candidate<'a>, DetectError> {
+    let files = files(mappings);
+    if let Some(pypy) = files.iter().find(|file| named_pypy(file.basename())) {
+        let reason = "PyPy keeps its objects in a way that is not known".to_owned();
+        let version = pypy
+            .basename()
+            .strip_prefix("pypy")
+            .filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+            .map(str::to_owned);
+        return Ok(Candidate::Unsupported(unsupported("pypy", version, reason)));
+    }
+    let mut named = Vec::new();
+    let mut waits_for_library = false;
+    for file in files {
+        let is_named = named_python(file.basename());
+        let opened = match file.open(pid) {
+            Ok(opened) => opened,
+            // An unreadable file of a readable process: only one named Python is missed.
+            Err(error) if is_named => return Err(DetectError::from_io(error)),
+            Err(_) => continue,
+        };
+        let Ok(facts) = elf::inspect(opened, is_named) else {
+            continue;
+        };
+        if is_named {
+            named.push(file);
+            waits_for_library |= facts.needs_libpython;
+        }
+        let bias = load_bias(&facts, file, mappings);
+        if let (Some(runtime), Some(bias)) = (facts.runtime, bias) {
+            return Ok(Candidate::Runtime(LoadedRuntime {
+                mapping: file,
+                address: bias.wrapping_add(runtime),
+                version: facts.version.map(|address| bias.wrapping_add(address)),
+            }));
+        }
+    }
+    without_symbol(memory, mappings, &named, waits_for_library)
+}
+
+/// No file says where a runtime is: it is none, one that starts, an old one, or one whose file
+/// was stripped of its section headers.
+fn without_symbol<'a>(
+    memory: &ProcessMemory,
+    mappings: &'a [Mapping],
+    named: &[&'a Mapping],
+    waits_for_library: bool,
+) -> Result<Candidate<'a>, DetectError> {
+    if named.is_empty() {
+        return Err(DetectError::NotPython);
+    }
+    for mapping in mappings.iter().filter(|mapping| {
+        mapping.writable
+            && mapping.end - mapping.start <= MAX_SEARCH_BYTES
+            && named.iter().any(|file| file.path == mapping.path)
+    }) {
+        let mut bytes = vec![0; (mapping.end - mapping.start) as usize];
+        if memory.read(mapping.start, &mut bytes).is_err() {
+            continue;
+        }
+        let found = bytes
+            .chunks_exact(8)
+            .position(|chunk| chunk == described::COOKIE);
+        if let Some(index) = found {
+            return Ok(Candidate::Runtime(LoadedRuntime {
+                mapping,
+                address: mapping.start + index as u64 * 8,
+                version: None,
+            }));
+        }
+    }
+    let library_is_here = named
+        .iter()
+        .any(|file| file.basename().starts_with("libpython"));
+    if waits_for_library && !library_is_here {
+        return Err(DetectError::Starting);
+    }
+    let version = named
+        .iter()
+        .find_map(|file| version_in_name(file.basename()));
+    let reason = match version {
+        Some(version) if (version.major, version.minor) < (3, 7) => too_old(version),
+        _ => "no interpreter runtime was found in the process's files".to_owned(),
+    };
+    Ok(Candidate::Unsupported(unsupported(
+        "cpython",
+        version.map(|version| format!("{}.{}", version.major, version.minor)),
+        reason,
+    )))
+}
+
+fn too_old(version: Version) -> String {
+    format!(
+        "Python {}.{} is older than 3.8, the oldest whose runtime is known",
+        version.major, version.minor
+    )
+}
+
+/// `PY_VERSION_HEX` as people write it.
+fn version_text(hex: u64) -> String {
+    let (major, minor, micro) = ((hex >> 24) & 0xff, (hex >> 16) & 0xff, (hex >> 8) & 0xff);
+    let serial = hex & 0xf;
+    let level = match (hex >> 4) & 0xf {
+        0xa => format!("a{serial}"),
+        0xb => format!("b{serial}"),
+        0xc => format!("rc{serial}"),
+        _ => String::new(),
+    };
+    format!("{major}.{minor}.{micro}{level}")
+}
+
+/// The version of a runtime: as a pair, as text, and whether it is free-threaded.
+fn version_of(
+    pid: Pid,
+    memory: &ProcessMemory,
+    runtime: &LoadedRuntime<'_>,
+    table: &[u8],
+) -> Option<(Version, String, bool)> {
+    let from_hex = |hex: u64| {
+        let version = Version {
+            major: (hex >> 24) as u8,
+            minor: (hex >> 16) as u8,
+        };
+        (version.major == 3).then(|| (version, version_text(hex)))
+    };
+    if let Some(head) = described::head(table) {
+        let (version, text) = from_hex(head.version_hex)?;
+        return Some((version, text, head.free_threaded));
+    }
+    if let Some(address) = runtime.version {
+        let (version, text) = from_hex(memory.read_u64(address).ok()?)?;
+        return Some((version, text, false));
+    }
+    let named = version_in_name(runtime.mapping.basename());
+    let accept = |text: &str| match (named, version_in_name(&format!("python{text}"))) {
+        (Some(named), found) => found == Some(named),
+        (None, found) => found.is_some_and(|found| (7..=10).contains(&found.minor)),
+    };
+    let text = runtime
+        .mapping
+        .open(pid)
+        .ok()
+        .and_then(|file| elf::version_string(file, accept));
+    match (named, text) {
+        (Some(named), Some(text)) => Some((named, text, false)),
+        (Some(named), None) => Some((named, format!("{}.{}", named.major, named.minor), false)),
+        (None, Some(text)) => Some((version_in_name(&format!("python{text}"))?, text, false)),
+        (None, None) => None,
+    }
+}
+
+fn describe(
+    pid: Pid,
+    memory: &ProcessMemory,
+    runtime: &LoadedRuntime<'_>,
+) -> Result<Found, DetectError> {
+    let mut table = vec![0; MAX_TABLE_BYTES];
+    memory
+        .read(runtime.address, &mut table)
+        .map_err(DetectError::from_read)?;
+    let Some((version, text, free_threaded)) = version_of(pid, memory, runtime, &table) else {
+        let reason = "the interpreter's version could not be told".to_owned();
+        return Ok(Found {
+            info: unsupported("cpython", None, reason),
+            runtime: None,
+        });
+    };
+    let refuse = |reason: String, runtime: Option<(u64, Layout)>| {
+        let mut info = unsupported("cpython", Some(text.clone()), reason);
+        info.free_threaded = free_threaded;
+        Ok(Found { info, runtime })
+    };
+    if free_threaded {
+        let reason = "free-threaded builds lay out their objects in another way, not supported yet";
+        return refuse(reason.to_owned(), None);
+    }
+    let Some(mut layout) = row(version) else {
+        let reason = if (version.major, version.minor) < (3, 8) {
+            too_old(version)
+        } else {
+            format!(
+                "Python {}.{} is newer than 3.15, the newest whose memory is known",
+                version.major, version.minor
+            )
+        };
+        return refuse(reason, None);
+    };
+    if described::head(&table).is_some()
+        && let Err(error) = described::apply(&mut layout, version, &table)
+    {
+        return refuse(error.to_string(), None);
+    }
+    match check(memory, runtime.address, &layout) {
+        Ok(()) => {}
+        Err(Check::Starting) => return Err(DetectError::Starting),
+        Err(Check::Read(error @ (ReadError::Gone | ReadError::NoPermission))) => {
+            return Err(DetectError::from_read(error));
+        }
+        Err(Check::Read(error)) => {
+            let reason = format!("its runtime does not look as that of {text} should: {error}");
+            return refuse(reason, None);
+        }
+    }
+    if layout.walk.is_none() {
+        let reason =
+            format!("threads and tasks of Python {text} cannot be read yet (3.11 or later)");
+        return refuse(reason, Some((runtime.address, layout)));
+    }
+    Ok(Found {
+        info: PythonInfo {
+            implementation: "cpython".to_owned(),
+            version: Some(text),
+            free_threaded,
+            supported: true,
+            reason: None,
+        },
+        runtime: Some((runtime.address, layout)),
+    })
+}
+
+enum Check {
+    Starting,
+    Read(ReadError),
+}
+
+impl From<ReadError> for Check {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
+/// Whether the layout holds for this runtime: the first interpreter's first thread points back to
+/// its interpreter, and the GIL looks like one.
+fn check(memory: &dyn Memory, runtime: u64, layout: &Layout) -> Result<(), Check> {
+    let interpreter = memory.read_u64(at(runtime, layout.runtime.interpreters_head))?;
+    if interpreter == 0 {
+        return Err(Check::Starting);
+    }
+    let thread = memory.read_u64(at(interpreter, layout.interpreter.threads_head))?;
+    let modules = memory.read_u64(at(interpreter, layout.interpreter.modules))?;
+    if thread == 0 || modules == 0 {
+        return Err(Check::Starting);
+    }
+    /// `PyThreadState.interp`: at the same place from 3.8 to 3.15.
+    const THREAD_INTERPRETER: u32 = 16;
+    let offset = layout
+        .walk
+        .map_or(THREAD_INTERPRETER, |walk| walk.thread.interpreter);
+    if memory.read_u64(at(thread, offset))? != interpreter {
+        return Err(Check::Read(ReadError::Implausible {
+            what: "thread state",
+            address: thread,
+        }));
+    }
+    let gil = gil_of(memory, runtime, interpreter, layout)?;
+    if gil == 0 {
+        return Err(Check::Starting);
+    }
+    check_gil(memory, gil).map_err(Check::Read)
+}
+
+/// Address of the GIL that an interpreter uses; 0 while it has none.
+pub(super) fn gil_of(
+    memory: &dyn Memory,
+    runtime: u64,
+    interpreter: u64,
+    layout: &Layout,
+) -> Result<u64, ReadError> {
+    match layout.interpreter.gil {
+        GilPlace::Runtime(offset) => Ok(at(runtime, offset)),
+        GilPlace::Pointer(offset) => memory.read_u64(at(interpreter, offset)),
+    }
+}
+
+/// Whether a GIL is there: `struct _gil_runtime_state` of 3.8 to 3.15 begins with the switch
+/// interval in µs, the last holder, and -1, 0 or 1.
+pub(super) fn check_gil(memory: &dyn Memory, address: u64) -> Result<(), ReadError> {
+    const LONGEST_INTERVAL_US: u64 = 1 << 40;
+    let mut bytes = [0; 24];
+    memory.read(address, &mut bytes)?;
+    let interval = super::memory::word(&bytes, 0).unwrap_or(0);
+    let locked = super::memory::int(&bytes, 16).unwrap_or(i32::MAX);
+    if (1..LONGEST_INTERVAL_US).contains(&interval) && (-1..=1).contains(&locked) {
+        Ok(())
+    } else {
+        Err(ReadError::Implausible {
+            what: "GIL",
+            address,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_in_names() {
+        let cases = [
+            ("python3.8", Some((3, 8))),
+            ("libpython3.13t.so.1.0", Some((3, 13))),
+            ("libpython3.11-pic.so", Some((3, 11))),
+            ("python2.7", Some((2, 7))),
+            ("python3", None),
+            ("python", None),
+            ("libpythonic.so", None),
+        ];
+        for (name, expected) in cases {
+            let found = version_in_name(name).map(|version| (version.major, version.minor));
+            assert_eq!(found, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn versions_as_text() {
+        assert_eq!(version_text(0x030d_00f0), "3.13.0");
+        assert_eq!(version_text(0x030f_00b2), "3.15.0b2");
+        assert_eq!(version_text(0x030e_01c1), "3.14.1rc1");
+    }
+
+    #[test]
+    fn a_process_that_is_not_python() {
+        let pid = Pid(std::process::id());
+        let error = detect(pid, &ProcessMemory::new(pid)).unwrap_err();
+        assert!(matches!(error, DetectError::NotPython), "{error}");
+        let none = Pid(u32::MAX);
+        let error = detect(none, &ProcessMemory::new(none)).unwrap_err();
+        assert!(matches!(error, DetectError::Gone), "{error}");
+    }
+}

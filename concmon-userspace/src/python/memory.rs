@@ -1,0 +1,355 @@
+//! Reading another process's memory: one trait, batched, every read bounded.
+
+use std::fmt;
+
+use crate::event::Pid;
+
+/// The longest single read in bytes; a longer request is refused before it reaches the kernel.
+pub const MAX_READ_BYTES: usize = 1 << 26;
+/// How many remote areas one system call takes (`UIO_MAXIOV` of `linux/uio.h`).
+const MAX_AREAS: usize = 1024;
+const PAGE: u64 = 4096;
+
+/// Why memory could not be read, or was not what it had to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    #[error("the process is gone")]
+    Gone,
+    #[error("no permission to read the process's memory")]
+    NoPermission,
+    #[error("{len} bytes at {address:#x} cannot be read")]
+    Unmapped { address: u64, len: usize },
+    #[error("the {what} at {address:#x} is not plausible")]
+    Implausible { what: &'static str, address: u64 },
+    #[error("the {what} at {address:#x} changed while it was read")]
+    Torn { what: &'static str, address: u64 },
+    #[error("reading memory failed with error number {0}")]
+    Os(i32),
+}
+
+#[derive(Clone, Copy)]
+struct Area {
+    address: u64,
+    offset: usize,
+    len: usize,
+    got: usize,
+}
+
+/// Areas to be read together, and what came back.
+#[derive(Default)]
+pub struct Batch {
+    areas: Vec<Area>,
+    bytes: Vec<u8>,
+}
+
+impl Batch {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds `len` bytes at `address`; the number is the area's index.
+    pub fn push(&mut self, address: u64, len: usize) -> usize {
+        let len = if len > MAX_READ_BYTES || !plausible(address) {
+            0
+        } else {
+            len
+        };
+        self.areas.push(Area {
+            address,
+            offset: self.bytes.len(),
+            len,
+            got: 0,
+        });
+        self.bytes.resize(self.bytes.len() + len, 0);
+        self.areas.len() - 1
+    }
+
+    /// The area's bytes, if every one of them was read.
+    pub fn whole(&self, index: usize) -> Option<&[u8]> {
+        let area = self.areas.get(index)?;
+        (area.len > 0 && area.got == area.len)
+            .then(|| &self.bytes[area.offset..area.offset + area.len])
+    }
+
+    /// The area's bytes up to the first one that could not be read.
+    pub fn prefix(&self, index: usize) -> &[u8] {
+        match self.areas.get(index) {
+            Some(area) => &self.bytes[area.offset..area.offset + area.got],
+            None => &[],
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.areas.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.areas.is_empty()
+    }
+}
+
+/// Something whose memory can be read by address.
+pub trait Memory: fmt::Debug + Send {
+    /// Reads all areas of the batch. An area that cannot be read stays short; an error means
+    /// that nothing of the process can be read any more.
+    fn read_batch(&self, batch: &mut Batch) -> Result<(), ReadError>;
+
+    /// Fills `into` from `address`.
+    fn read(&self, address: u64, into: &mut [u8]) -> Result<(), ReadError> {
+        let mut batch = Batch::new();
+        batch.push(address, into.len());
+        self.read_batch(&mut batch)?;
+        let bytes = batch.whole(0).ok_or(ReadError::Unmapped {
+            address,
+            len: into.len(),
+        })?;
+        into.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn read_u64(&self, address: u64) -> Result<u64, ReadError> {
+        let mut bytes = [0; 8];
+        self.read(address, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+}
+
+/// Whether an address can be one of an object: not in the first page, and in the user half.
+pub fn plausible(address: u64) -> bool {
+    (PAGE..1 << 56).contains(&address)
+}
+
+/// The address `offset` bytes further on; what wraps around is refused when it is read.
+pub fn at(address: u64, offset: u32) -> u64 {
+    address.wrapping_add(u64::from(offset))
+}
+
+/// The little-endian `u64` at `offset` of `bytes`.
+pub fn word(bytes: &[u8], offset: u32) -> Option<u64> {
+    let at = offset as usize;
+    let bytes = bytes.get(at..at.checked_add(8)?)?;
+    Some(u64::from_le_bytes(bytes.try_into().ok()?))
+}
+
+/// The little-endian `i32` at `offset` of `bytes`.
+pub fn int(bytes: &[u8], offset: u32) -> Option<i32> {
+    let at = offset as usize;
+    let bytes = bytes.get(at..at.checked_add(4)?)?;
+    Some(i32::from_le_bytes(bytes.try_into().ok()?))
+}
+
+/// The byte at `offset` of `bytes`.
+pub fn byte(bytes: &[u8], offset: u32) -> Option<u8> {
+    bytes.get(offset as usize).copied()
+}
+
+/// A living process, read with `process_vm_readv`.
+#[derive(Debug)]
+pub struct ProcessMemory {
+    pid: libc::pid_t,
+}
+
+impl ProcessMemory {
+    pub fn new(pid: Pid) -> Self {
+        Self {
+            pid: libc::pid_t::try_from(pid.0).unwrap_or(libc::pid_t::MAX),
+        }
+    }
+
+    /// One system call: `remote` into consecutive bytes of `local`. How many bytes arrived.
+    fn readv(&self, local: &mut [u8], remote: &[libc::iovec]) -> Result<usize, i32> {
+        let into = libc::iovec {
+            iov_base: local.as_mut_ptr().cast(),
+            iov_len: local.len(),
+        };
+        // SAFETY: `into` describes exactly `local`, which is borrowed mutably for the call; the
+        // kernel writes at most `iov_len` bytes there. Remote addresses belong to another process.
+        let got = unsafe {
+            libc::process_vm_readv(self.pid, &into, 1, remote.as_ptr(), remote.len() as u64, 0)
+        };
+        usize::try_from(got).map_err(|_| {
+            std::io::Error::last_os_error()
+                .raw_os_error()
+                .unwrap_or(libc::EIO)
+        })
+    }
+}
+
+impl Memory for ProcessMemory {
+    fn read_batch(&self, batch: &mut Batch) -> Result<(), ReadError> {
+        let mut next = 0;
+        let mut remote = Vec::with_capacity(batch.areas.len().min(MAX_AREAS));
+        while next < batch.areas.len() {
+            let end = batch.areas.len().min(next + MAX_AREAS);
+            remote.clear();
+            remote.extend(batch.areas[next..end].iter().map(|area| libc::iovec {
+                iov_base: area.address as *mut libc::c_void,
+                iov_len: area.len,
+            }));
+            let first = batch.areas[next].offset;
+            let last = batch.areas[end - 1].offset + batch.areas[end - 1].len;
+            if first == last {
+                next = end;
+                continue;
+            }
+            let got = match self.readv(&mut batch.bytes[first..last], &remote) {
+                Ok(got) => got,
+                Err(libc::EFAULT) => 0,
+                Err(libc::ESRCH) => return Err(ReadError::Gone),
+                Err(libc::EPERM) => return Err(ReadError::NoPermission),
+                Err(number) => return Err(ReadError::Os(number)),
+            };
+            let arrived = first + got;
+            let mut stopped = end;
+            for (index, area) in batch.areas[next..end].iter_mut().enumerate() {
+                area.got = arrived.saturating_sub(area.offset).min(area.len);
+                if area.got < area.len {
+                    stopped = next + index;
+                    break;
+                }
+            }
+            if stopped < end {
+                self.read_first_page(batch, stopped);
+                stopped += 1;
+            }
+            next = stopped;
+        }
+        Ok(())
+    }
+}
+
+impl ProcessMemory {
+    /// The kernel gives all of an area or little of it: an area that runs into an unmapped page
+    /// is read again up to the end of its first page.
+    fn read_first_page(&self, batch: &mut Batch, index: usize) {
+        let area = batch.areas[index];
+        let len = area.len.min((PAGE - area.address % PAGE) as usize);
+        if len <= area.got || len == area.len {
+            return;
+        }
+        let remote = [libc::iovec {
+            iov_base: area.address as *mut libc::c_void,
+            iov_len: len,
+        }];
+        let local = &mut batch.bytes[area.offset..area.offset + len];
+        if let Ok(got) = self.readv(local, &remote) {
+            batch.areas[index].got = got.min(len);
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod synthetic {
+    //! Memory made of segments in a vector, for tests.
+    use super::*;
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Segments {
+        segments: Vec<(u64, Vec<u8>)>,
+    }
+
+    impl Segments {
+        pub(crate) fn put(&mut self, address: u64, bytes: impl Into<Vec<u8>>) {
+            self.segments.push((address, bytes.into()));
+        }
+
+        /// `words` one after the other, little-endian.
+        pub(crate) fn put_words(&mut self, address: u64, words: &[u64]) {
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            self.put(address, bytes);
+        }
+    }
+
+    impl Memory for Segments {
+        fn read_batch(&self, batch: &mut Batch) -> Result<(), ReadError> {
+            for area in &mut batch.areas {
+                for (start, bytes) in &self.segments {
+                    let Some(skip) = area.address.checked_sub(*start) else {
+                        continue;
+                    };
+                    let have = bytes.get(skip as usize..).unwrap_or_default();
+                    let got = have.len().min(area.len);
+                    if got > area.got {
+                        area.got = got;
+                        batch.bytes[area.offset..area.offset + got].copy_from_slice(&have[..got]);
+                    }
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> ProcessMemory {
+        ProcessMemory::new(Pid(std::process::id()))
+    }
+
+    #[test]
+    fn a_batch_longer_than_one_system_call_arrives_whole() {
+        let source: Vec<u64> = (0..5000).collect();
+        let mut batch = Batch::new();
+        for value in &source {
+            batch.push(std::ptr::from_ref(value) as u64, 8);
+        }
+        own().read_batch(&mut batch).unwrap();
+        for (index, value) in source.iter().enumerate() {
+            assert_eq!(word(batch.whole(index).unwrap(), 0), Some(*value));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_does_not_hide_its_neighbours() {
+        let (a, b) = (1u64, 2u64);
+        let mut batch = Batch::new();
+        batch.push(std::ptr::from_ref(&a) as u64, 8);
+        batch.push(0x10000, 8);
+        batch.push(8, 8);
+        batch.push(std::ptr::from_ref(&b) as u64, 8);
+        batch.push(0x10000, MAX_READ_BYTES + 1);
+        own().read_batch(&mut batch).unwrap();
+        assert_eq!(word(batch.whole(0).unwrap(), 0), Some(1));
+        assert_eq!(batch.whole(1), None);
+        assert_eq!(batch.whole(2), None);
+        assert_eq!(word(batch.whole(3).unwrap(), 0), Some(2));
+        assert_eq!(batch.whole(4), None);
+    }
+
+    #[test]
+    fn an_area_that_runs_into_a_hole_keeps_its_first_page() {
+        let len = 2 * PAGE as usize;
+        // SAFETY: a fresh private mapping of two pages, of which the second is unmapped at once;
+        // only the first is written to, within its bounds.
+        let start = unsafe {
+            let start = libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            );
+            assert_ne!(start, libc::MAP_FAILED);
+            libc::munmap(start.add(PAGE as usize), PAGE as usize);
+            std::ptr::write_bytes(start.cast::<u8>(), 7, PAGE as usize);
+            start as u64
+        };
+        let after = 9u64;
+        let mut batch = Batch::new();
+        batch.push(start + PAGE - 100, 240);
+        batch.push(std::ptr::from_ref(&after) as u64, 8);
+        own().read_batch(&mut batch).unwrap();
+        assert_eq!(batch.whole(0), None);
+        assert_eq!(batch.prefix(0), [7; 100]);
+        assert_eq!(word(batch.whole(1).unwrap(), 0), Some(9));
+    }
+
+    #[test]
+    fn a_process_that_does_not_exist_is_gone() {
+        let none = ProcessMemory::new(Pid(u32::MAX));
+        assert_eq!(none.read_u64(0x10000), Err(ReadError::Gone));
+    }
+}

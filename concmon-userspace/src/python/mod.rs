@@ -1,0 +1,22 @@
+//! Reading CPython from outside: which interpreter a process runs, its GILs, threads, event
+//! loops and tasks. Nothing is stopped, nothing is written, and every read is bounded.
+
+mod code;
+mod containers;
+mod detect;
+mod elf;
+mod facts;
+pub mod layout;
+mod maps;
+mod memory;
+mod names;
+mod object;
+mod process;
+mod states;
+mod threads;
+
+pub use code::line_at;
+pub use detect::DetectError;
+pub use facts::{GilRange, Interpreter, LookBudget};
+pub use memory::ReadError;
+pub use object::MAX_TEXT_CHARS;

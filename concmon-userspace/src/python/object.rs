@@ -1,0 +1,504 @@
+//! Types, strings and numbers: what every walker needs to know about an object.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::layout::{IntegerShape, WalkLayout};
+use super::memory::{Batch, Memory, ReadError, at, byte, int, plausible, word};
+
+/// `ob_type` of every object of a build with a GIL, 3.8 to 3.15; the reference count is before it.
+pub(super) const OBJECT_TYPE: u32 = 8;
+/// `ob_size` of every object that has one.
+pub(super) const OBJECT_SIZE: u32 = 16;
+/// The longest string that is taken over, characters; what is longer is cut.
+pub const MAX_TEXT_CHARS: usize = 512;
+/// The longest type name, bytes.
+const MAX_NAME_BYTES: usize = 128;
+/// The longest chain of base types.
+const MAX_BASES: usize = 32;
+/// First read of a string: header and a short content together.
+const TEXT_FIRST_BYTES: usize = 128;
+
+/// Bits of `tp_flags` (`Include/object.h`), the same from 3.11 to 3.15.
+pub(super) mod flags {
+    pub(in crate::python) const INLINE_VALUES: u64 = 1 << 2;
+    pub(in crate::python) const MANAGED_DICT: u64 = 1 << 4;
+    pub(in crate::python) const HEAP_TYPE: u64 = 1 << 9;
+    pub(in crate::python) const LONG_SUBCLASS: u64 = 1 << 24;
+    pub(in crate::python) const LIST_SUBCLASS: u64 = 1 << 25;
+    pub(in crate::python) const TUPLE_SUBCLASS: u64 = 1 << 26;
+    pub(in crate::python) const BYTES_SUBCLASS: u64 = 1 << 27;
+    pub(in crate::python) const UNICODE_SUBCLASS: u64 = 1 << 28;
+    pub(in crate::python) const DICT_SUBCLASS: u64 = 1 << 29;
+    pub(in crate::python) const TYPE_SUBCLASS: u64 = 1 << 31;
+}
+
+/// What an object is, as far as walkers care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    Text,
+    Integer,
+    Float,
+    Bytes,
+    Dict,
+    List,
+    Tuple,
+    Set,
+    Deque,
+    Weakref,
+    Module,
+    Type,
+    Function,
+    Method,
+    Builtin,
+    Partial,
+    Code,
+    /// Coroutine, generator or asynchronous generator.
+    Generator,
+    /// Stands for the generator at the first field.
+    GeneratorProxy,
+    FutureIterator,
+    Task,
+    /// Known by name, but not of the size that the layout was made for.
+    Mistrusted,
+    Other,
+}
+
+/// Types by name; those without a dot are static, so a class of the same name is not meant.
+const NAMED_KINDS: &[(&str, Kind)] = &[
+    ("float", Kind::Float),
+    ("set", Kind::Set),
+    ("frozenset", Kind::Set),
+    ("collections.deque", Kind::Deque),
+    ("weakref.ReferenceType", Kind::Weakref),
+    ("module", Kind::Module),
+    ("function", Kind::Function),
+    ("method", Kind::Method),
+    ("builtin_function_or_method", Kind::Builtin),
+    ("functools.partial", Kind::Partial),
+    ("code", Kind::Code),
+    ("coroutine", Kind::Generator),
+    ("generator", Kind::Generator),
+    ("async_generator", Kind::Generator),
+    ("coroutine_wrapper", Kind::GeneratorProxy),
+    ("async_generator_asend", Kind::GeneratorProxy),
+    ("async_generator_athrow", Kind::GeneratorProxy),
+    ("anext_awaitable", Kind::GeneratorProxy),
+    ("_asyncio.FutureIter", Kind::FutureIterator),
+    ("_asyncio.Task", Kind::Task),
+];
+
+const FLAGGED_KINDS: &[(u64, Kind)] = &[
+    (flags::LONG_SUBCLASS, Kind::Integer),
+    (flags::LIST_SUBCLASS, Kind::List),
+    (flags::TUPLE_SUBCLASS, Kind::Tuple),
+    (flags::BYTES_SUBCLASS, Kind::Bytes),
+    (flags::UNICODE_SUBCLASS, Kind::Text),
+    (flags::DICT_SUBCLASS, Kind::Dict),
+    (flags::TYPE_SUBCLASS, Kind::Type),
+];
+
+/// What is known about a type.
+#[derive(Clone, Debug)]
+pub(super) struct TypeInfo {
+    pub(super) name: Arc<str>,
+    pub(super) kind: Kind,
+    pub(super) basic_size: u64,
+    pub(super) flags: u64,
+    /// `None`: the interpreter manages the dict, or there is none.
+    pub(super) dict_offset: Option<u32>,
+    pub(super) base: u64,
+    pub(super) dict: u64,
+    pub(super) mro: u64,
+    pub(super) cached_keys: u64,
+    pub(super) qualname: u64,
+    metatype: u64,
+}
+
+/// One look's view of a process: the memory, the layout, and what has been read so far.
+pub(super) struct Reader<'a> {
+    pub(super) walk: &'a WalkLayout,
+    /// Reads that failed or were torn beyond retry.
+    pub(super) failed: u64,
+    /// What this look does not cover.
+    pub(super) limits: BTreeMap<String, String>,
+    memory: &'a dyn Memory,
+    types: HashMap<u64, Option<Arc<TypeInfo>>>,
+    texts: HashMap<u64, Option<Arc<str>>>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(memory: &'a dyn Memory, walk: &'a WalkLayout) -> Self {
+        Self {
+            walk,
+            failed: 0,
+            limits: BTreeMap::new(),
+            memory,
+            types: HashMap::new(),
+            texts: HashMap::new(),
+        }
+    }
+
+    /// Reads a batch. When the process as a whole cannot be read any more, all areas stay short.
+    pub(super) fn fetch(&mut self, batch: &mut Batch) {
+        if let Err(error) = self.memory.read_batch(batch) {
+            self.limits.insert("python".to_owned(), error.to_string());
+        }
+    }
+
+    /// Reads one area.
+    pub(super) fn bytes(&mut self, address: u64, len: usize) -> Result<Vec<u8>, ReadError> {
+        let mut batch = Batch::new();
+        batch.push(address, len);
+        self.fetch(&mut batch);
+        match batch.whole(0) {
+            Some(bytes) => Ok(bytes.to_vec()),
+            None => Err(ReadError::Unmapped { address, len }),
+        }
+    }
+
+    pub(super) fn pointer(&mut self, address: u64) -> Result<u64, ReadError> {
+        self.memory.read_u64(address)
+    }
+
+    /// Makes the types at these addresses known, with all their bases.
+    pub(super) fn load_types(&mut self, addresses: impl IntoIterator<Item = u64>) {
+        let mut wanted: Vec<u64> = addresses.into_iter().collect();
+        let mut loaded = Vec::new();
+        for _ in 0..MAX_BASES {
+            wanted.retain(|address| !self.types.contains_key(address));
+            wanted.sort_unstable();
+            wanted.dedup();
+            if wanted.is_empty() {
+                break;
+            }
+            let infos = self.read_types(&wanted);
+            let mut next = Vec::new();
+            for (address, info) in wanted.iter().zip(infos) {
+                if let Some(info) = &info {
+                    next.extend([info.base, info.metatype].into_iter().filter(|a| *a != 0));
+                    loaded.push(*address);
+                }
+                self.types.insert(*address, info.map(Arc::new));
+            }
+            wanted = next;
+        }
+        for address in loaded {
+            let kind = self.kind_by_bases(address);
+            if let Some(Some(info)) = self.types.get_mut(&address) {
+                Arc::make_mut(info).kind = kind;
+            }
+        }
+    }
+
+    fn read_types(&mut self, addresses: &[u64]) -> Vec<Option<TypeInfo>> {
+        let fields = self.walk.types;
+        let static_len = fields.mro as usize + 8;
+        let heap_len = fields.cached_keys.max(fields.qualname) as usize + 8;
+        let mut batch = Batch::new();
+        for address in addresses {
+            batch.push(*address, heap_len.max(static_len));
+        }
+        self.fetch(&mut batch);
+        let mut names = Batch::new();
+        for index in 0..addresses.len() {
+            names.push(
+                word(batch.prefix(index), fields.name).unwrap_or(0),
+                MAX_NAME_BYTES,
+            );
+        }
+        self.fetch(&mut names);
+        (0..addresses.len())
+            .map(|index| {
+                let bytes = batch.prefix(index);
+                let name = names.prefix(index);
+                let end = name.iter().position(|byte| *byte == 0)?;
+                let name = std::str::from_utf8(&name[..end]).ok()?;
+                let flags = word(bytes, fields.flags)?;
+                let heap = |offset| {
+                    (flags & flags::HEAP_TYPE != 0)
+                        .then(|| word(bytes, offset))
+                        .flatten()
+                        .unwrap_or(0)
+                };
+                let dict_offset = word(bytes, fields.dict_offset)? as i64;
+                Some(TypeInfo {
+                    name: name.into(),
+                    kind: Kind::Other,
+                    basic_size: word(bytes, fields.basic_size)?,
+                    flags,
+                    dict_offset: u32::try_from(dict_offset).ok().filter(|offset| *offset > 0),
+                    base: word(bytes, fields.base)?,
+                    dict: word(bytes, fields.dict)?,
+                    mro: word(bytes, fields.mro)?,
+                    cached_keys: heap(fields.cached_keys),
+                    qualname: heap(fields.qualname),
+                    metatype: word(bytes, OBJECT_TYPE)?,
+                })
+            })
+            .collect()
+    }
+
+    /// A type is one whose own type is a metatype; its kind is its first base's that has one.
+    fn kind_by_bases(&mut self, address: u64) -> Kind {
+        let mut next = address;
+        for _ in 0..MAX_BASES {
+            let Some(Some(info)) = self.types.get(&next) else {
+                return Kind::Other;
+            };
+            if let Some((_, kind)) = FLAGGED_KINDS
+                .iter()
+                .find(|(flag, _)| info.flags & flag != 0)
+            {
+                return *kind;
+            }
+            let is_static = info.flags & flags::HEAP_TYPE == 0;
+            let named = NAMED_KINDS
+                .iter()
+                .find(|(name, _)| *name == &*info.name && (is_static || name.contains('.')));
+            if let Some((name, kind)) = named {
+                let size = info.basic_size;
+                return match expected_size(self.walk, *kind) {
+                    Some(expected) if size != u64::from(expected) => {
+                        let reason = format!(
+                            "an object of type {name} has {size} bytes where {expected} are known"
+                        );
+                        self.limits.insert(format!("layout.{name}"), reason);
+                        Kind::Mistrusted
+                    }
+                    _ => *kind,
+                };
+            }
+            next = info.base;
+        }
+        Kind::Other
+    }
+
+    /// The type at an address, when it was loaded and is one.
+    pub(super) fn type_info(&self, address: u64) -> Option<&Arc<TypeInfo>> {
+        let info = self.types.get(&address)?.as_ref()?;
+        let metatype = self.types.get(&info.metatype)?.as_ref()?;
+        (metatype.flags & flags::TYPE_SUBCLASS != 0).then_some(info)
+    }
+
+    /// The kind of the object that begins with `bytes`, if it is alive and its type was loaded.
+    pub(super) fn kind(&self, bytes: &[u8]) -> Option<Kind> {
+        if word(bytes, 0)? as u32 == 0 {
+            return None;
+        }
+        Some(self.type_info(word(bytes, OBJECT_TYPE)?)?.kind)
+    }
+
+    /// The types of the objects at these addresses, `None` where there is no living object.
+    pub(super) fn types_of(&mut self, objects: &[u64]) -> Vec<Option<Arc<TypeInfo>>> {
+        let mut batch = Batch::new();
+        for object in objects {
+            batch.push(*object, 16);
+        }
+        self.fetch(&mut batch);
+        let heads: Vec<Option<u64>> = (0..objects.len())
+            .map(|index| {
+                let bytes = batch.whole(index)?;
+                (word(bytes, 0)? as u32 != 0).then(|| word(bytes, OBJECT_TYPE))?
+            })
+            .collect();
+        self.load_types(heads.iter().flatten().copied());
+        heads
+            .into_iter()
+            .map(|head| self.type_info(head?).cloned())
+            .collect()
+    }
+
+    /// Makes the strings at these addresses known.
+    pub(super) fn load_texts(&mut self, addresses: impl IntoIterator<Item = u64>) {
+        let mut wanted: Vec<u64> = addresses
+            .into_iter()
+            .filter(|address| plausible(*address) && !self.texts.contains_key(address))
+            .collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        if wanted.is_empty() {
+            return;
+        }
+        let mut batch = Batch::new();
+        for address in &wanted {
+            batch.push(*address, TEXT_FIRST_BYTES);
+        }
+        self.fetch(&mut batch);
+        self.load_types((0..wanted.len()).filter_map(|i| word(batch.prefix(i), OBJECT_TYPE)));
+        let mut longer = Batch::new();
+        let mut waiting = Vec::new();
+        for (index, address) in wanted.iter().enumerate() {
+            let bytes = batch.prefix(index);
+            let text = match (self.kind(bytes), TextPlace::of(self.walk, *address, bytes)) {
+                (Some(Kind::Text), Some(place)) => {
+                    let inside = usize::try_from(place.address.wrapping_sub(*address))
+                        .ok()
+                        .and_then(|from| bytes.get(from..from.checked_add(place.bytes())?));
+                    if let Some(inside) = inside {
+                        Some(place.decode(inside))
+                    } else {
+                        waiting.push((*address, place, longer.push(place.address, place.bytes())));
+                        continue;
+                    }
+                }
+                _ => None,
+            };
+            self.texts.insert(*address, text);
+        }
+        if !longer.is_empty() {
+            self.fetch(&mut longer);
+        }
+        for (address, place, index) in waiting {
+            let text = longer.whole(index).map(|bytes| place.decode(bytes));
+            self.texts.insert(address, text);
+        }
+    }
+
+    /// A string that was loaded.
+    pub(super) fn text(&self, address: u64) -> Option<&Arc<str>> {
+        self.texts.get(&address)?.as_ref()
+    }
+
+    /// Reads one string.
+    pub(super) fn read_text(&mut self, address: u64) -> Option<Arc<str>> {
+        self.load_texts([address]);
+        self.text(address).cloned()
+    }
+
+    /// The integers at these addresses; `None` for what is none or does not fit.
+    pub(super) fn integers(&mut self, addresses: &[u64]) -> Vec<Option<i64>> {
+        let (IntegerShape::SignedSize { digits, .. } | IntegerShape::Tag { digits, .. }) =
+            self.walk.integer;
+        let mut batch = Batch::new();
+        for address in addresses {
+            batch.push(*address, digits as usize + 12);
+        }
+        self.fetch(&mut batch);
+        self.load_types((0..addresses.len()).filter_map(|i| word(batch.prefix(i), OBJECT_TYPE)));
+        (0..addresses.len())
+            .map(|index| {
+                let bytes = batch.prefix(index);
+                (self.kind(bytes) == Some(Kind::Integer))
+                    .then(|| decode_integer(self.walk.integer, bytes))?
+            })
+            .collect()
+    }
+
+    /// Reads one number: a float, or an integer.
+    pub(super) fn read_number(&mut self, address: u64) -> Option<f64> {
+        let info = self.types_of(&[address]).pop()??;
+        match info.kind {
+            Kind::Float => {
+                let value = at(address, self.walk.containers.float_value);
+                self.pointer(value).ok().map(f64::from_bits)
+            }
+            Kind::Integer => self.integers(&[address]).pop()?.map(|value| value as f64),
+            _ => None,
+        }
+    }
+}
+
+/// What `tp_basicsize` must be for a kind's layout to be trusted.
+fn expected_size(walk: &WalkLayout, kind: Kind) -> Option<u32> {
+    match kind {
+        Kind::Task => Some(walk.task.size),
+        Kind::Generator => Some(walk.generator.frame + walk.frame.locals),
+        Kind::Code => Some(walk.code.instructions),
+        _ => None,
+    }
+}
+
+/// Where the characters of a string are, and how they are kept.
+#[derive(Clone, Copy)]
+struct TextPlace {
+    address: u64,
+    chars: usize,
+    /// Bytes per character: 1, 2 or 4.
+    width: usize,
+}
+
+impl TextPlace {
+    fn of(walk: &WalkLayout, address: u64, bytes: &[u8]) -> Option<Self> {
+        // Bits of `state` (`Include/cpython/unicodeobject.h`): kind 2 to 4, compact 5, ascii 6.
+        const COMPACT: i32 = 1 << 5;
+        const ASCII: i32 = 1 << 6;
+        let text = walk.text;
+        let length = word(bytes, text.length)?;
+        let state = int(bytes, text.state)?;
+        let width = match (state >> 2) & 7 {
+            1 => 1,
+            2 => 2,
+            4 => 4,
+            _ => return None,
+        };
+        let address = if state & COMPACT == 0 {
+            word(bytes, text.data)?
+        } else if state & ASCII != 0 {
+            at(address, text.ascii)
+        } else {
+            at(address, text.compact)
+        };
+        Some(Self {
+            address,
+            chars: usize::try_from(length).ok()?.min(MAX_TEXT_CHARS),
+            width,
+        })
+    }
+
+    fn bytes(self) -> usize {
+        self.chars * self.width
+    }
+
+    fn decode(self, bytes: &[u8]) -> Arc<str> {
+        bytes
+            .chunks_exact(self.width)
+            .map(|chunk| {
+                let mut number = [0; 4];
+                number[..self.width].copy_from_slice(chunk);
+                char::from_u32(u32::from_le_bytes(number)).unwrap_or(char::REPLACEMENT_CHARACTER)
+            })
+            .collect::<String>()
+            .into()
+    }
+}
+
+fn decode_integer(shape: IntegerShape, bytes: &[u8]) -> Option<i64> {
+    const DIGIT_BITS: u32 = 30;
+    let (count, negative, digits) = match shape {
+        IntegerShape::SignedSize { size, digits } => {
+            let size = word(bytes, size)? as i64;
+            (size.unsigned_abs(), size < 0, digits)
+        }
+        IntegerShape::Tag { tag, digits } => {
+            let tag = word(bytes, tag)?;
+            match tag & 3 {
+                1 => (0, false, digits),
+                sign => (tag >> 3, sign == 2, digits),
+            }
+        }
+    };
+    if count > 3 {
+        return None;
+    }
+    let mut value: i128 = 0;
+    for index in (0..count as u32).rev() {
+        let digit = int(bytes, digits + index * 4)?;
+        value = (value << DIGIT_BITS) | i128::from(digit);
+    }
+    i64::try_from(if negative { -value } else { value }).ok()
+}
+
+/// A `bool` object is an integer of 0 or 1.
+pub(super) fn as_bool(number: Option<i64>) -> Option<bool> {
+    match number? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
+/// The single byte at an offset, as the signed number that state bytes are.
+pub(super) fn signed_byte(bytes: &[u8], offset: u32) -> Option<i8> {
+    byte(bytes, offset).map(|value| value as i8)
+}
