@@ -1,1 +1,37 @@
-fn main() {}
+//! `concmon-bpf`: parses the command line, runs, and turns the outcome into an exit code.
+
+use std::process::ExitCode;
+
+use concmon::{cli::Cli, session};
+
+fn main() -> ExitCode {
+    let cli = match Cli::from_args(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    init_log(cli.options.verbose, cli.options.quiet);
+    match session::run(&cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("concmon-bpf: {failure}");
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Diagnostics go to standard error: warnings by default, more with `-v`, none with `-q`.
+fn init_log(verbose: u8, quiet: bool) {
+    use log::LevelFilter;
+    let level = match (quiet, verbose) {
+        (true, _) => LevelFilter::Off,
+        (false, 0) => LevelFilter::Warn,
+        (false, 1) => LevelFilter::Info,
+        (false, _) => LevelFilter::Debug,
+    };
+    env_logger::Builder::new()
+        .filter_level(LevelFilter::Off)
+        .filter_module("concmon", level)
+        .format_timestamp(None)
+        .format_target(false)
+        .init();
+}

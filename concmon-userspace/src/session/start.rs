@@ -5,7 +5,6 @@
 
 use std::{
     ffi::OsString,
-    fs::File,
     io::{self, PipeReader, PipeWriter, Read as _, Write as _},
     os::{
         fd::AsRawFd as _,
@@ -15,6 +14,7 @@ use std::{
     thread,
 };
 
+use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use crate::event::Pid;
@@ -98,19 +98,11 @@ pub(super) fn exit_code(status: ExitStatus) -> u8 {
     }
 }
 
-/// The embedded misbehaving program, written to a file of its own in memory.
-///
-/// The path stays readable for as long as the returned file is kept.
-pub(super) fn demo_program() -> io::Result<(File, OsString)> {
+/// The embedded misbehaving program, in a directory of its own that goes away with the result.
+pub(super) fn demo_program() -> io::Result<(TempDir, OsString)> {
     const SOURCE: &str = include_str!("../demo/misbehave.py");
-    // SAFETY: a valid, NUL-terminated name; the result is checked.
-    let fd = unsafe { libc::memfd_create(c"misbehave.py".as_ptr(), 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a fresh descriptor that nobody else owns.
-    let mut file: File = unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) };
-    file.write_all(SOURCE.as_bytes())?;
-    let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-    Ok((file, path.into()))
+    let directory = tempfile::Builder::new().prefix("concmon-demo-").tempdir()?;
+    let path = directory.path().join("misbehave.py");
+    std::fs::write(&path, SOURCE)?;
+    Ok((directory, path.into_os_string()))
 }

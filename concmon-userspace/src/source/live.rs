@@ -145,6 +145,8 @@ pub enum Collected {
     Keep,
     /// The thread is dead and has been accounted for: give the slot back.
     Free,
+    /// The thread is gone although its account does not say so: give the slot back.
+    Abandon,
 }
 
 impl Live {
@@ -440,7 +442,8 @@ impl Live {
         };
         for BatchValue(batch) in batches.iter() {
             let count = usize::from(batch.header.count).min(batch.records.len());
-            if count == 0 {
+            // Never used: this CPU has produced nothing. An empty one still tells how much it has.
+            if batch.header.version == 0 {
                 continue;
             }
             let bytes = size_of::<concmon_ebpf::BatchHeader>() + count * size_of::<Record>();
@@ -449,12 +452,12 @@ impl Live {
         }
     }
 
-    /// Reads every account in use. `visit` gets a consistent copy and says whether a dead one's
+    /// Reads every account in use, or only those of ended threads. `visit` gets a consistent copy and says whether a dead one's
     /// slot can be given back.
-    pub fn read_ledgers(&mut self, mut visit: impl FnMut(&Ledger) -> Collected) {
+    pub fn read_ledgers(&mut self, ended_only: bool, mut visit: impl FnMut(&Ledger) -> Collected) {
         for slot in 1..=self.find_highest_slot() {
             let state = self.ledgers.state(slot);
-            if state == state::FREE {
+            if state == state::FREE || (ended_only && state != state::DEAD) {
                 continue;
             }
             let Some(ledger) = self.ledgers.read(slot) else {
@@ -464,9 +467,10 @@ impl Live {
             if ledger.state == state::FREE {
                 continue;
             }
-            let freed = visit(&ledger) == Collected::Free && ledger.state == state::DEAD;
-            if freed {
-                self.free_slot(slot);
+            match visit(&ledger) {
+                Collected::Free if ledger.state == state::DEAD => self.free_slot(slot),
+                Collected::Abandon => self.free_slot(slot),
+                Collected::Free | Collected::Keep => {}
             }
         }
     }

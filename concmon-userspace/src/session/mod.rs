@@ -1,0 +1,360 @@
+//! A run of the tool, from the parsed command line to the exit code: the one select loop.
+
+mod outcome;
+mod output;
+mod pythons;
+mod start;
+mod watch;
+
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal as _},
+    os::fd::OwnedFd,
+    process::ExitStatus,
+    rc::Rc,
+    time::Duration,
+};
+
+use crossterm::event::Event as TerminalEvent;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{Notify, mpsc, oneshot},
+    task::LocalSet,
+    time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
+};
+
+pub use outcome::{Failure, code};
+use output::Output;
+use pythons::Pythons;
+use start::{Started, Waiting};
+use watch::{Plan, Watch};
+
+use crate::{
+    cli::{Cli, Options, Target},
+    event::Pid,
+    procfs::target::check_target,
+    python::DetectError,
+    views::screen::Action,
+};
+
+/// How often what has arrived is taken in when no batch says so, and ended threads are collected.
+const PUMP: Duration = Duration::from_millis(100);
+/// How long the demo is watched when no duration is given.
+const DEMO: Duration = Duration::from_secs(15);
+/// The bounds of the interval that `+` and `-` change.
+const INTERVALS: [Duration; 8] = [
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(30),
+];
+
+/// Does what the command line says. Returns the exit code.
+///
+/// # Errors
+/// [`Failure`]: one line for people, and a code.
+pub fn run(cli: &Cli) -> Result<u8, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = LocalSet::new();
+    local.block_on(&runtime, async {
+        match cli.target() {
+            Target::Pids(pids) => watch_pids(&cli.options, &pids).await,
+            Target::Command(command) => watch_command(&cli.options, &command).await,
+            Target::Demo => watch_demo(&cli.options).await,
+        }
+    })
+}
+
+async fn watch_pids(options: &Options, pids: &[u32]) -> Result<u8, Failure> {
+    let mut pythons = Pythons::default();
+    for &pid in pids {
+        let target = check_target(pid).map_err(|error| Failure::from_target(&error))?;
+        match pythons.adopt(Pid(pid)) {
+            Ok(_) | Err(DetectError::Starting) => {}
+            Err(error) => return Err(Failure::from_detect(pid, &target.name, &error)),
+        }
+    }
+    let plan = Plan {
+        targets: pids.iter().copied().map(Pid).collect(),
+        follow_children: options.subprocesses(),
+    };
+    let watch = Watch::start(&plan, pythons)?;
+    let output = Output::new(options, false)?;
+    let end = drive(watch, output, options, options.duration, None).await?;
+    if end.targets_gone {
+        log::warn!("the target has ended");
+    }
+    Ok(code::OK)
+}
+
+async fn watch_command(options: &Options, command: &[OsString]) -> Result<u8, Failure> {
+    let waiting = start::fork(command, false)?;
+    let (watch, started) = watch_child(waiting, options)?;
+    let output = Output::new(options, true)?;
+    let end = drive(watch, output, options, options.duration, Some(started)).await?;
+    match end.child {
+        Some(Ok(status)) => Ok(start::exit_code(status)),
+        Some(Err(error)) => {
+            let name = command.first().map(|name| name.to_string_lossy()).unwrap_or_default();
+            Err(Failure::new(code::NOT_STARTED, format!("cannot start {name}: {error}")))
+        }
+        None => Ok(code::OK),
+    }
+}
+
+async fn watch_demo(options: &Options) -> Result<u8, Failure> {
+    // SAFETY: a system call without pointers.
+    if unsafe { libc::geteuid() } != 0 {
+        return Err(Failure::new(
+            code::PERMISSION,
+            "the demo loads kernel programs, which needs root: run `sudo concmon-bpf demo`",
+        ));
+    }
+    let (_directory, program) = start::demo_program()?;
+    let duration = options.duration.unwrap_or(DEMO);
+    // The program ends by itself, should nobody be left to end it.
+    let seconds = (duration.as_secs() + 30).to_string();
+    let command = ["python3".into(), program, seconds.into()];
+    let waiting = start::fork(&command, true)?;
+    let pid = waiting.pid;
+    let (watch, started) = watch_child(waiting, options)?;
+    let output = Output::new(options, false)?;
+    let end = drive(watch, output, options, Some(duration), Some(started)).await?;
+    if let Some(Err(error)) = end.child {
+        return Err(Failure::new(code::FAILURE, format!("the demo needs python3: {error}")));
+    }
+    if end.child.is_none() {
+        // SAFETY: our own child, which nobody has waited for yet.
+        unsafe { libc::kill(pid.0 as libc::pid_t, libc::SIGTERM) };
+    }
+    Ok(code::OK)
+}
+
+fn watch_child(waiting: Waiting, options: &Options) -> Result<(Watch, Started), Failure> {
+    let plan = Plan { targets: vec![waiting.pid], follow_children: options.subprocesses() };
+    let watch = Watch::start(&plan, Pythons::default())?;
+    Ok((watch, waiting.go()?))
+}
+
+/// How a watch came to its end.
+#[derive(Debug, Default)]
+struct End {
+    targets_gone: bool,
+    /// How the started program ended; `None`: there is none, or it still runs.
+    child: Option<io::Result<ExitStatus>>,
+}
+
+/// What the loop wakes up for.
+enum Wake {
+    Tick,
+    Pump,
+    Over,
+    Signal,
+    Child(io::Result<ExitStatus>),
+    Key(TerminalEvent),
+}
+
+async fn drive(
+    mut watch: Watch,
+    mut output: Output,
+    options: &Options,
+    duration: Option<Duration>,
+    started: Option<Started>,
+) -> Result<End, Failure> {
+    let arrived = notify_of_records(&watch)?;
+    let mut signals = Signals::new()?;
+    let mut child = started.map(|started| started.ended);
+    let owns_child = child.is_some();
+    let mut keys = output.screen().is_some().then(read_keys).transpose()?;
+    let start = Instant::now();
+    let mut period = options.interval;
+    let mut ticks = every(period);
+    let mut pump = every(PUMP);
+    let deadline = duration.map(|duration| start + duration);
+    let mut end = End::default();
+    let mut last = None;
+
+    loop {
+        let wake = tokio::select! {
+            biased;
+            () = signals.next() => Wake::Signal,
+            () = until(deadline) => Wake::Over,
+            status = ended(&mut child) => Wake::Child(status),
+            key = next_key(&mut keys) => Wake::Key(key),
+            _ = ticks.tick() => Wake::Tick,
+            () = arrived.notified() => Wake::Pump,
+            _ = pump.tick() => Wake::Pump,
+        };
+        match wake {
+            Wake::Signal | Wake::Over => break,
+            Wake::Child(status) => {
+                end.child = Some(status);
+                break;
+            }
+            Wake::Pump => {
+                watch.pump();
+                if !owns_child && watch.targets_gone() {
+                    end.targets_gone = true;
+                    break;
+                }
+            }
+            Wake::Tick => {
+                let snapshot = watch.tick()?;
+                if !printed(output.window(&snapshot))? {
+                    return Ok(end);
+                }
+                last = Some(snapshot);
+            }
+            Wake::Key(key) => {
+                let Some(screen) = output.screen() else { continue };
+                match screen.on_event(&key) {
+                    Action::Quit => break,
+                    Action::None => {}
+                    Action::Redraw => {
+                        if let Some(snapshot) = &last {
+                            screen.draw(snapshot)?;
+                        }
+                    }
+                    Action::Slower => {
+                        period = step(period, 1);
+                        ticks = every(period);
+                    }
+                    Action::Faster => {
+                        period = step(period, -1);
+                        ticks = every(period);
+                    }
+                }
+            }
+        }
+    }
+    let (window, summary) = watch.finish()?;
+    if printed(output.window(&window))? {
+        printed(output.summary(&summary))?;
+    }
+    // A program that was started here is not left behind unwatched without its code passed on.
+    if end.child.is_none()
+        && deadline.is_none()
+        && let Some(running) = child
+    {
+        end.child = signals.wait_for(running).await;
+    }
+    Ok(end)
+}
+
+fn every(period: Duration) -> Interval {
+    let mut interval = interval_at(Instant::now() + period, period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// The next longer or shorter of the intervals that keys can choose.
+fn step(period: Duration, direction: i8) -> Duration {
+    let longer = INTERVALS.iter().find(|other| **other > period);
+    let shorter = INTERVALS.iter().rev().find(|other| **other < period);
+    *if direction > 0 { longer } else { shorter }.unwrap_or(&period)
+}
+
+/// `false` when nobody reads any more, which ends the run quietly.
+fn printed(result: io::Result<()>) -> Result<bool, Failure> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::new(code::FAILURE, format!("cannot write the report: {error}"))),
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+type Ended = oneshot::Receiver<io::Result<ExitStatus>>;
+
+async fn ended(child: &mut Option<Ended>) -> io::Result<ExitStatus> {
+    match child {
+        Some(receiver) => {
+            receiver.await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::Other)))
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// The signals that end a watch.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    last: SignalKind,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            last: SignalKind::interrupt(),
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => self.last = SignalKind::interrupt(),
+            _ = self.terminate.recv() => self.last = SignalKind::terminate(),
+        }
+    }
+
+    /// Waits for the started program after the watch has ended; a second signal ends the waiting.
+    async fn wait_for(&mut self, child: Ended) -> Option<io::Result<ExitStatus>> {
+        let mut child = Some(child);
+        tokio::select! {
+            status = ended(&mut child) => Some(status),
+            () = self.next() => None,
+        }
+    }
+}
+
+/// A notification for every batch that the kernel has sent.
+fn notify_of_records(watch: &Watch) -> io::Result<Rc<Notify>> {
+    let notify = Rc::new(Notify::new());
+    for descriptor in watch.descriptors() {
+        let own: OwnedFd = descriptor.try_clone_to_owned()?;
+        let readable = AsyncFd::with_interest(own, Interest::READABLE)?;
+        let notify = Rc::clone(&notify);
+        tokio::task::spawn_local(async move {
+            while let Ok(mut guard) = readable.readable().await {
+                notify.notify_one();
+                guard.clear_ready();
+            }
+        });
+    }
+    Ok(notify)
+}
+
+/// Keys and resizes, read by a thread of their own: the terminal can only be waited for there.
+fn read_keys() -> io::Result<mpsc::UnboundedReceiver<TerminalEvent>> {
+    debug_assert!(io::stdin().is_terminal(), "there is a screen");
+    let (sender, receiver) = mpsc::unbounded_channel();
+    std::thread::Builder::new().name("keys".to_owned()).spawn(move || {
+        while let Ok(event) = crossterm::event::read() {
+            if sender.send(event).is_err() {
+                break;
+            }
+        }
+    })?;
+    Ok(receiver)
+}
+
+async fn next_key(keys: &mut Option<mpsc::UnboundedReceiver<TerminalEvent>>) -> TerminalEvent {
+    if let Some(receiver) = keys
+        && let Some(event) = receiver.recv().await
+    {
+        return event;
+    }
+    std::future::pending().await
+}

@@ -1,0 +1,71 @@
+//! How a run ends: messages for people and exit codes for scripts.
+
+use crate::{procfs::target::TargetError, python::DetectError, source::live::LiveError};
+
+/// Exit codes; part of the command line's contract.
+pub mod code {
+    pub const OK: u8 = 0;
+    pub const FAILURE: u8 = 1;
+    pub const NO_TARGET: u8 = 3;
+    pub const PERMISSION: u8 = 4;
+    pub const UNSUPPORTED: u8 = 5;
+    /// `-- CMD` could not be started; as shells have it.
+    pub const NOT_STARTED: u8 = 127;
+}
+
+/// Why a watch could not be done, in one line, and the code to exit with.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    pub code: u8,
+    pub message: String,
+}
+
+impl Failure {
+    pub(super) fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    pub(super) fn from_target(error: &TargetError) -> Self {
+        let code = match error {
+            TargetError::NoPermission(_) => code::PERMISSION,
+            TargetError::NoSuchProcess(_)
+            | TargetError::Thread { .. }
+            | TargetError::KernelThread { .. }
+            | TargetError::Zombie { .. } => code::NO_TARGET,
+            TargetError::Proc(_) => code::FAILURE,
+        };
+        Self::new(code, error.to_string())
+    }
+
+    pub(super) fn from_detect(pid: u32, name: &str, error: &DetectError) -> Self {
+        match error {
+            DetectError::NotPython => {
+                Self::new(code::NO_TARGET, format!("process {pid} ({name}) is not Python"))
+            }
+            DetectError::NoPermission => Self::new(
+                code::PERMISSION,
+                format!("no permission to read the memory of process {pid}; run as root"),
+            ),
+            DetectError::Gone => Self::new(code::NO_TARGET, format!("there is no process {pid}")),
+            other => Self::new(code::FAILURE, format!("process {pid} ({name}): {other}")),
+        }
+    }
+}
+
+impl From<LiveError> for Failure {
+    fn from(error: LiveError) -> Self {
+        let code = match error {
+            LiveError::Permission => code::PERMISSION,
+            LiveError::Unsupported(_) => code::UNSUPPORTED,
+            LiveError::Failed { .. } => code::FAILURE,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(code::FAILURE, error.to_string())
+    }
+}

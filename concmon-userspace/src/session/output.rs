@@ -1,0 +1,122 @@
+//! Where snapshots go: the live screen, report lines, or NDJSON.
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal as _, Write},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::OpenOptionsExt as _,
+    },
+    path::Path,
+};
+
+use super::outcome::{Failure, code};
+use crate::{
+    cli::Options,
+    model::snapshot::Snapshot,
+    views::{Paint, json, lines, screen::Screen, summary},
+};
+
+/// What a run prints while it goes on.
+enum Windows {
+    Json,
+    Lines,
+    Screen(Box<Screen>),
+    /// Only the summary: standard output is the watched program's.
+    None,
+}
+
+/// The output of one run.
+pub(super) struct Output {
+    windows: Windows,
+    json: bool,
+    paint: Paint,
+    sink: Box<dyn Write>,
+}
+
+impl Output {
+    /// `shared`: the watched program writes to the same terminal.
+    pub(super) fn new(options: &Options, shared: bool) -> Result<Self, Failure> {
+        let (sink, terminal): (Box<dyn Write>, bool) = match &options.output {
+            Some(path) => (Box::new(create(path)?), false),
+            None => (Box::new(io::stdout()), io::stdout().is_terminal()),
+        };
+        let no_color = std::env::var_os("NO_COLOR");
+        let color = options.color.enabled(terminal, no_color.as_deref());
+        let windows = if options.json {
+            Windows::Json
+        } else if shared && options.output.is_none() {
+            Windows::None
+        } else if terminal && io::stdin().is_terminal() {
+            let failed = |error| {
+                Failure::new(code::FAILURE, format!("the terminal cannot show a live view: {error}"))
+            };
+            Windows::Screen(Box::new(Screen::start(color).map_err(failed)?))
+        } else {
+            Windows::Lines
+        };
+        let paint = if color { Paint::Ansi } else { Paint::Plain };
+        Ok(Self { windows, json: options.json, paint, sink })
+    }
+
+    /// The live view, where there is one.
+    pub(super) fn screen(&mut self) -> Option<&mut Screen> {
+        match &mut self.windows {
+            Windows::Screen(screen) => Some(screen),
+            _ => None,
+        }
+    }
+
+    pub(super) fn window(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+        match &mut self.windows {
+            Windows::Json => json::write(snapshot, &mut self.sink),
+            Windows::Lines => lines::write(snapshot, self.paint, &mut self.sink),
+            Windows::Screen(screen) => screen.draw(snapshot),
+            Windows::None => Ok(()),
+        }
+    }
+
+    /// Leaves the live view, if there is one, and prints the summary.
+    pub(super) fn summary(mut self, snapshot: &Snapshot) -> io::Result<()> {
+        self.windows = Windows::None;
+        if self.json {
+            json::write(snapshot, &mut self.sink)
+        } else {
+            summary::write(snapshot, self.paint, &mut self.sink)
+        }
+    }
+}
+
+/// Creates a file that only its owner can read. Under sudo, that is the user who called it.
+fn create(path: &Path) -> Result<File, Failure> {
+    let failed = |error: io::Error| {
+        Failure::new(code::FAILURE, format!("cannot write {}: {error}", path.display()))
+    };
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).mode(0o600);
+    match options.clone().create_new(true).open(path) {
+        Ok(file) => {
+            give_to_caller(&file).map_err(failed)?;
+            Ok(file)
+        }
+        // What is there already keeps its owner: it may be a device.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            options.truncate(true).open(path).map_err(failed)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn give_to_caller(file: &File) -> io::Result<()> {
+    let id = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    // SAFETY: a system call without pointers.
+    if unsafe { libc::geteuid() } != 0 {
+        return Ok(());
+    }
+    let (Some(user), Some(group)) = (id("SUDO_UID"), id("SUDO_GID")) else { return Ok(()) };
+    // SAFETY: an open descriptor.
+    if unsafe { libc::fchown(file.as_raw_fd(), user, group) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

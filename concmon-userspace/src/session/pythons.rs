@@ -1,0 +1,140 @@
+//! The interpreters of watched processes: found, found again after an exec, and looked into.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    event::{Pid, PythonFact},
+    python::{DetectError, Interpreter, LookBudget},
+};
+
+/// How long a process that has just begun to run a program may take to show an interpreter
+/// before it counts as something else, ns.
+const SETTLE_NS: u64 = 3_000_000_000;
+
+/// The field that says that GIL waits are not told from others.
+const GIL_FIELD: &str = "blocked_ns.gil";
+
+#[derive(Debug)]
+enum State {
+    /// Not known yet, since this instant.
+    Searching { since_ns: u64 },
+    Found(Box<Found>),
+    /// Not Python, or not readable.
+    None,
+}
+
+#[derive(Debug)]
+struct Found {
+    interpreter: Interpreter,
+    gils: Vec<u64>,
+    /// When the program began to run under watch and when its GIL became known, ns; `None` when
+    /// it was known from the start.
+    late: Option<(u64, u64)>,
+    began_ns: Option<u64>,
+}
+
+/// All interpreters of a watch.
+#[derive(Debug, Default)]
+pub(super) struct Pythons {
+    by_pid: BTreeMap<Pid, State>,
+}
+
+impl Pythons {
+    /// Takes in a process that exists before the watch begins, and says where its GILs are.
+    pub(super) fn adopt(&mut self, pid: Pid) -> Result<Vec<u64>, DetectError> {
+        let found = Interpreter::attach(pid);
+        match found {
+            Ok(interpreter) => {
+                let gils = addresses(&interpreter);
+                let found = Found { interpreter, gils: gils.clone(), late: None, began_ns: None };
+                self.by_pid.insert(pid, State::Found(Box::new(found)));
+                Ok(gils)
+            }
+            Err(DetectError::Starting) => {
+                self.search(pid, 0);
+                Ok(Vec::new())
+            }
+            Err(error) => {
+                self.by_pid.insert(pid, State::None);
+                Err(error)
+            }
+        }
+    }
+
+    /// A process has been forked or runs another program: what it runs is to be found out.
+    pub(super) fn search(&mut self, pid: Pid, now_ns: u64) {
+        self.by_pid.insert(pid, State::Searching { since_ns: now_ns });
+    }
+
+    /// Looks for the interpreters and GILs that are not known yet; `found` is told of each GIL
+    /// address that has become known.
+    pub(super) fn step(&mut self, now_ns: u64, mut found: impl FnMut(Pid, &[u64])) {
+        for (pid, state) in &mut self.by_pid {
+            if let State::Searching { since_ns } = *state {
+                match Interpreter::attach(*pid) {
+                    Ok(interpreter) => {
+                        let began_ns = (since_ns != 0).then_some(since_ns);
+                        *state = State::Found(Box::new(Found {
+                            interpreter,
+                            gils: Vec::new(),
+                            late: None,
+                            began_ns,
+                        }));
+                    }
+                    Err(DetectError::Gone) => *state = State::None,
+                    // Between exec and the first instruction of the interpreter, a process may
+                    // look like anything.
+                    Err(_) if now_ns.saturating_sub(since_ns) > SETTLE_NS => *state = State::None,
+                    Err(_) => {}
+                }
+            }
+            if let State::Found(python) = state
+                && python.gils.is_empty()
+            {
+                python.learn_gils(now_ns);
+                if !python.gils.is_empty() {
+                    found(*pid, &python.gils);
+                }
+            }
+        }
+    }
+
+    /// Looks into the interpreter of `pid`, where there is one.
+    pub(super) fn look(&mut self, pid: Pid, now_ns: u64) -> Option<PythonFact> {
+        let State::Found(python) = self.by_pid.get_mut(&pid)? else { return None };
+        let mut fact = python.interpreter.look(now_ns, LookBudget::default());
+        if fact.info.free_threaded {
+            return Some(fact);
+        }
+        let reason = match (python.gils.is_empty(), python.late) {
+            (true, _) => "the address of this interpreter's GIL is not known; its waits count as lock".to_owned(),
+            (false, Some((began_ns, known_ns))) => format!(
+                "known from {} ms after the program began; earlier waits count as lock",
+                known_ns.saturating_sub(began_ns) / 1_000_000
+            ),
+            (false, None) => return Some(fact),
+        };
+        fact.limits.insert(GIL_FIELD.to_owned(), reason);
+        Some(fact)
+    }
+
+    pub(super) fn forget(&mut self, pid: Pid) {
+        self.by_pid.remove(&pid);
+    }
+}
+
+impl Found {
+    fn learn_gils(&mut self, now_ns: u64) {
+        self.gils = addresses(&self.interpreter);
+        if !self.gils.is_empty() {
+            self.late = self.began_ns.map(|began_ns| (began_ns, now_ns));
+        }
+    }
+}
+
+fn addresses(interpreter: &Interpreter) -> Vec<u64> {
+    interpreter
+        .gils()
+        .map(|gils| gils.iter().map(|gil| gil.address).collect())
+        .unwrap_or_default()
+}

@@ -1,0 +1,359 @@
+//! One watch: the sources on one side, the model on the other, and the order of things between.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
+
+use concmon_ebpf::BatchHeader;
+
+use super::{outcome::Failure, pythons::Pythons};
+use crate::{
+    decode::{self, ledger::LedgerError, loss::LossMeter},
+    event::{Event, LedgerFact, MonitorFact, Pid, ProcessFact, ThreadState, Tick, Tid},
+    model::{Model, WatchInfo, snapshot::Snapshot},
+    procfs::{self, ProcError, clocks::Clocks, entry, tree::Tree},
+    python::DetectError,
+    source::{
+        live::{Collected, Live, Sizes, named_faults},
+        order::Orderer,
+    },
+};
+
+/// Events are passed on this much after they happened, so that those of slower CPUs arrive first:
+/// the age at which the kernel sends a batch, and one of its ticks.
+const HORIZON_NS: u64 = 400_000_000;
+/// Records held for ordering at most (64 bytes each in the kernel, about 150 here).
+const MOST_HELD: usize = 200_000;
+/// Readings of `/proc` without a thread before it counts as gone.
+const MISSING_READINGS: u8 = 2;
+
+/// What to watch.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// Processes the user asked for; each was checked.
+    pub(super) targets: Vec<Pid>,
+    pub(super) follow_children: bool,
+}
+
+/// A running watch.
+pub(super) struct Watch {
+    live: Live,
+    model: Model,
+    pythons: Pythons,
+    order: Orderer<Event>,
+    losses: LossMeter,
+    /// For instants of the past on the wall clock: one mapping for the whole watch.
+    clocks: Clocks,
+    /// Processes of the user that still run.
+    targets: BTreeSet<Pid>,
+    last_known: BTreeMap<Pid, ProcessFact>,
+    missing: BTreeMap<(Tid, u64), u8>,
+    events: u64,
+    damaged: u64,
+    reads_failed: u64,
+    last_tick_ns: u64,
+}
+
+impl Watch {
+    /// Sets everything up: when this returns, the watch runs. Interpreters are found before the
+    /// hooks are in place, so that GIL waits are told apart from the first one on.
+    pub(super) fn start(plan: &Plan, mut pythons: Pythons) -> Result<Self, Failure> {
+        let tree = Tree::scan()?;
+        let mut gils = BTreeMap::new();
+        let mut threads = 0;
+        for target in &plan.targets {
+            let descendants = if plan.follow_children {
+                tree.descendants(target.0)
+            } else {
+                BTreeSet::new()
+            };
+            for pid in std::iter::once(target.0).chain(descendants) {
+                // A child that is not Python, or cannot be read, is watched by the kernel alone.
+                let known: Result<_, DetectError> = pythons.adopt(Pid(pid));
+                gils.insert(Pid(pid), known.unwrap_or_default());
+                threads += count_threads(pid);
+            }
+        }
+        let mut live = Live::load(Sizes::for_threads(threads))?;
+        for (pid, gils) in &gils {
+            live.watch(*pid, gils, plan.follow_children)?;
+        }
+        let clocks = Clocks::now();
+        live.attach()?;
+        live.seed()?;
+        let info = WatchInfo {
+            version: env!("CARGO_PKG_VERSION"),
+            start_ns: clocks.monotonic_ns,
+            start_unix_ns: clocks.unix_ns,
+            start_boottime_ns: clocks.boottime_ns,
+            targets: plan.targets.clone(),
+            stall_threshold_ns: None,
+        };
+        let mut watch = Self {
+            live,
+            model: Model::new(info),
+            pythons,
+            order: Orderer::new(MOST_HELD),
+            losses: LossMeter::new(clocks.monotonic_ns),
+            clocks,
+            targets: plan.targets.iter().copied().collect(),
+            last_known: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            events: 0,
+            damaged: 0,
+            reads_failed: 0,
+            last_tick_ns: clocks.monotonic_ns,
+        };
+        // The first facts stand at the beginning of the first window, so that what is read as a
+        // difference has its base.
+        watch.read_processes(clocks.monotonic_ns)?;
+        Ok(watch)
+    }
+
+    /// Descriptors that become readable when records have arrived.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = std::os::fd::BorrowedFd<'_>> {
+        self.live.descriptors()
+    }
+
+    /// Takes in what has arrived, passes on what is old enough, and collects ended threads.
+    pub(super) fn pump(&mut self) {
+        let now_ns = Clocks::now().monotonic_ns;
+        let mut arrived = Vec::new();
+        self.live.drain(|bytes| arrived.push(bytes.to_vec()));
+        for bytes in &arrived {
+            self.take_batch(bytes, now_ns);
+        }
+        self.pass_on(now_ns.saturating_sub(HORIZON_NS));
+        self.collect_ended();
+        let live = &mut self.live;
+        self.pythons.step(now_ns, |pid, gils| live.set_gils(pid, gils));
+    }
+
+    fn take_batch(&mut self, bytes: &[u8], now_ns: u64) {
+        let batch = match decode::batch(bytes) {
+            Ok(batch) => batch,
+            Err(error) => {
+                log::debug!("a damaged batch: {error}");
+                self.damaged += 1;
+                return;
+            }
+        };
+        let BatchHeader { cpu, count, .. } = batch.header;
+        self.events += u64::from(count);
+        self.damaged += batch.unknown + batch.invalid;
+        if let Some(loss) = self.losses.batch(&batch.header, batch.last_ns) {
+            self.model.apply(&loss);
+        }
+        for event in batch.events {
+            match &event {
+                Event::Fork(fork) if fork.tid.0 == fork.pid.0 => {
+                    self.pythons.search(fork.pid, 0);
+                }
+                Event::Exec(exec) => self.pythons.search(exec.pid, exec.at_ns),
+                Event::Exit(exit) if exit.last => {
+                    self.targets.remove(&exit.pid);
+                }
+                _ => {}
+            }
+            let at_ns = event.at_ns().unwrap_or(now_ns);
+            if let Some(early) = self.order.push(at_ns, cpu, event) {
+                self.model.apply(&early);
+            }
+        }
+    }
+
+    fn pass_on(&mut self, until_ns: u64) {
+        for event in self.order.release(until_ns) {
+            self.model.apply(&event);
+        }
+    }
+
+    fn collect_ended(&mut self) {
+        let (model, reads_failed) = (&mut self.model, &mut self.reads_failed);
+        self.live.read_ledgers(true, |ledger| {
+            match decode::ledger::fact(ledger, ledger.since_ns) {
+                Ok(fact) => {
+                    let folded = fact.folded;
+                    model.apply(&Event::Ledger(Box::new(fact)));
+                    if folded { Collected::Keep } else { Collected::Free }
+                }
+                Err(_) => {
+                    *reads_failed += 1;
+                    Collected::Keep
+                }
+            }
+        });
+    }
+
+    /// Ends a window now: reads everything there is to read, in one place.
+    pub(super) fn tick(&mut self) -> Result<Snapshot, Failure> {
+        self.pump();
+        self.close_window()?;
+        Ok(self.model.snapshot())
+    }
+
+    /// Ends the watch: takes the hooks away, brings in what is left, and sums up. The last window
+    /// comes first, where it is more than nothing.
+    pub(super) fn finish(mut self) -> Result<(Snapshot, Snapshot), Failure> {
+        self.pump();
+        self.live.detach();
+        let now_ns = Clocks::now().monotonic_ns;
+        let mut rest = Vec::new();
+        self.live.drain(|bytes| rest.push(bytes.to_vec()));
+        self.live.drain_residue(|bytes| rest.push(bytes.to_vec()));
+        for bytes in &rest {
+            self.take_batch(bytes, now_ns);
+        }
+        self.pass_on(u64::MAX);
+        self.collect_ended();
+        self.close_window()?;
+        Ok((self.model.snapshot(), self.model.summary()))
+    }
+
+    fn close_window(&mut self) -> Result<(), Failure> {
+        let now_ns = Clocks::now().monotonic_ns;
+        let present = self.read_processes(now_ns)?;
+        self.read_ledgers(&present);
+        self.read_self();
+        let end = Clocks::now();
+        self.last_tick_ns = end.monotonic_ns;
+        let unix_ns = self.clocks.unix_of_monotonic(end.monotonic_ns);
+        self.model.apply(&Event::Tick(Tick { at_ns: end.monotonic_ns, unix_ns }));
+        Ok(())
+    }
+
+    /// Reads `/proc` and the interpreters of all watched processes. Returns the threads that each
+    /// process has there.
+    fn read_processes(&mut self, now_ns: u64) -> Result<BTreeMap<Pid, BTreeSet<Tid>>, Failure> {
+        let tree = Tree::scan()?;
+        let mut present = BTreeMap::new();
+        for pid in self.live.watched() {
+            match procfs::read_process(pid.0, now_ns, &self.clocks, &tree) {
+                Ok(mut fact) => {
+                    fact.entry = entry::entry_of(&fact.cmdline);
+                    // Where the list was cut, nobody counts as missing.
+                    if fact.threads.is_none_or(|all| all <= fact.thread_stats.len() as u64) {
+                        let tids = fact.thread_stats.iter().map(|thread| thread.tid).collect();
+                        present.insert(pid, tids);
+                    }
+                    self.model.apply(&Event::Process(Box::new(fact)));
+                }
+                Err(ProcError::Gone(_)) => {
+                    present.insert(pid, BTreeSet::new());
+                }
+                Err(error) => {
+                    log::debug!("{error}");
+                    self.reads_failed += 1;
+                }
+            }
+            if let Some(fact) = self.pythons.look(pid, now_ns) {
+                self.reads_failed += fact.reads_failed;
+                self.model.apply(&Event::Python(Box::new(fact)));
+            }
+        }
+        Ok(present)
+    }
+
+    fn read_ledgers(&mut self, present: &BTreeMap<Pid, BTreeSet<Tid>>) {
+        let mut missing = BTreeMap::new();
+        let (model, reads_failed, missing_before) =
+            (&mut self.model, &mut self.reads_failed, &self.missing);
+        self.live.read_ledgers(false, |ledger| {
+            let mut fact = match decode::ledger::fact(ledger, Clocks::now().monotonic_ns) {
+                Ok(fact) => fact,
+                Err(LedgerError::Free) => return Collected::Keep,
+                Err(error) => {
+                    log::debug!("tid {}: {error}", ledger.tid);
+                    *reads_failed += 1;
+                    return Collected::Keep;
+                }
+            };
+            let mut verdict = Collected::Keep;
+            if fact.state == ThreadState::Dead {
+                if !fact.folded {
+                    verdict = Collected::Free;
+                }
+            } else if is_missing(&fact, present) {
+                // It ended, and the kernel did not tell. What it did after its last switch that
+                // was seen is not known.
+                let key = (fact.tid, fact.start_boottime_ns);
+                let readings = missing_before.get(&key).copied().unwrap_or(0) + 1;
+                if readings >= MISSING_READINGS {
+                    fact.state = ThreadState::Dead;
+                    verdict = Collected::Abandon;
+                } else {
+                    missing.insert(key, readings);
+                }
+            }
+            model.apply(&Event::Ledger(Box::new(fact)));
+            verdict
+        });
+        self.missing = missing;
+    }
+
+    fn read_self(&mut self) {
+        let now_ns = Clocks::now().monotonic_ns;
+        let mut faults = named_faults(&self.live.faults());
+        for (name, count) in [
+            ("damaged-records", self.damaged),
+            ("ordered-early", self.order.early()),
+            ("torn-ledgers", self.live.reads_failed),
+        ] {
+            if count != 0 {
+                faults.insert(name.to_owned(), count);
+            }
+        }
+        let fact = MonitorFact {
+            cpu_ns: own_cpu_ns(),
+            rss_bytes: own_rss_bytes().unwrap_or(0),
+            kernel_run_ns: self.live.kernel_run_ns(now_ns),
+            events: self.events,
+            events_lost: self.losses.lost(),
+            reads_failed: self.reads_failed + self.live.reads_failed,
+            faults,
+        };
+        self.model.apply(&Event::Monitor(Box::new(fact)));
+    }
+
+    /// Whether every process that the user asked for has ended.
+    pub(super) fn targets_gone(&mut self) -> bool {
+        self.targets.retain(|pid| is_running(*pid));
+        self.targets.is_empty()
+    }
+}
+
+/// Whether `/proc` lists the process of an account, but not its thread.
+fn is_missing(fact: &LedgerFact, present: &BTreeMap<Pid, BTreeSet<Tid>>) -> bool {
+    present.get(&fact.pid).is_some_and(|threads| !threads.contains(&fact.tid))
+}
+
+/// A process that has not ended; a zombie has.
+fn is_running(pid: Pid) -> bool {
+    let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else { return false };
+    procfs::stat::Stat::parse(&stat).is_some_and(|stat| !stat.is_zombie())
+}
+
+fn count_threads(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
+}
+
+/// User and system time of this process, ns.
+fn own_cpu_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a valid pointer to a timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+fn own_rss_bytes() -> io::Result<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm")?;
+    let pages: u64 = statm
+        .split_whitespace()
+        .nth(1)
+        .and_then(|field| field.parse().ok())
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    // SAFETY: a system call without pointers.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    Ok(pages * u64::try_from(page).unwrap_or(4096))
+}
