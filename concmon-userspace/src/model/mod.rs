@@ -66,6 +66,7 @@ pub struct Model {
 }
 
 impl Model {
+    /// A watch of which nothing has come yet.
     pub fn new(info: WatchInfo) -> Self {
         let start = Tick {
             at_ns: info.start_ns,

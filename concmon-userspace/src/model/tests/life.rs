@@ -88,6 +88,30 @@ fn a_process_is_told_from_the_next_holder_of_its_id() {
 }
 
 #[test]
+fn a_late_reading_of_an_old_thread_belongs_to_the_old_process() {
+    let mut watch = Fixture::new();
+    watch
+        .read(100, 100, MS, |_| {})
+        .fork(100, 200, 200, 100 * MS);
+    watch
+        .exit(200, 200, 200 * MS, |exit| exit.last = true)
+        .die(200, 200, 200 * MS);
+    watch
+        .fork(100, 200, 200, 300 * MS)
+        .read(200, 200, SECOND, |_| {});
+    // A second thread of the first process, of which nothing was seen before.
+    watch.read(200, 201, SECOND, |fact| {
+        (fact.start_boottime_ns, fact.start_ns) = (boot(START + 150 * MS), START + 150 * MS);
+        fact.since_ns = START + 200 * MS;
+        (fact.on_cpu_ns, fact.state) = (50 * MS, ThreadState::Dead);
+    });
+    let snapshot = watch.tick(SECOND);
+    let rows = snapshot.processes[1..].iter();
+    let rows: Vec<_> = rows.map(|p| (p.threads.len(), p.cpu_ns)).collect();
+    assert_eq!(rows, [(2, 150 * MS), (1, 700 * MS)]);
+}
+
+#[test]
 fn how_a_process_ended() {
     // Leader's status, then the last thread's: as a group, or on its own.
     for (leader, last, group, want) in [
@@ -244,12 +268,20 @@ fn a_process_whose_exit_was_lost_ends_all_the_same() {
 
 #[test]
 fn what_the_kernel_folded_is_counted_once() {
+    for exit_seen in [true, false] {
+        folded_once(exit_seen);
+    }
+}
+
+fn folded_once(exit_seen: bool) {
     let mut watch = Fixture::new();
     watch.read(100, 100, SECOND, |_| {});
     watch.fork(100, 100, 101, 0).read(100, 101, SECOND, |_| {});
     assert_eq!(watch.tick(SECOND).processes[0].cpu_ns, SECOND);
     // 101 ran for 1.5 s and was folded when it ended, and so was 102, which ran for 200 ms.
-    watch.exit(100, 101, 1_500 * MS, |_| {});
+    if exit_seen {
+        watch.exit(100, 101, 1_500 * MS, |_| {});
+    }
     watch
         .fork(100, 100, 102, 1_500 * MS)
         .exit(100, 102, 1_700 * MS, |_| {});

@@ -245,6 +245,27 @@ fn wakers_count_from_the_first_slice_and_say_what_was_lost() {
 }
 
 #[test]
+fn slices_after_the_end_of_a_thread_are_of_the_next_one() {
+    let mut watch = Fixture::new();
+    watch.read(100, 100, MS, |_| {});
+    watch.fork(100, 100, 101, 100 * MS).die(100, 101, 200 * MS);
+    watch.apply(slice(101, None, 150 * MS, 160 * MS, Cause::Io));
+    // The fork of the next holder of the id was lost.
+    watch.apply(slice(101, None, 310 * MS, 330 * MS, Cause::Io));
+    watch.read(100, 101, SECOND, |fact| {
+        (fact.start_boottime_ns, fact.start_ns) = (boot(START + 300 * MS), START + 300 * MS);
+        (fact.since_ns, fact.on_cpu_ns) = (START + 300 * MS, 0);
+        fact.state = ThreadState::Running;
+    });
+    let snapshot = watch.tick(SECOND);
+    let wakers = snapshot.processes[0].threads[1..].iter();
+    let blocked: Vec<_> = wakers
+        .map(|thread| thread.wakers[0].blocked_ns / MS)
+        .collect();
+    assert_eq!(blocked, [10, 20]);
+}
+
+#[test]
 fn a_reading_that_does_not_add_up_is_marked() {
     let mut watch = Fixture::new();
     watch.read(100, 100, SECOND, |fact| fact.since_ns = START + 300);
