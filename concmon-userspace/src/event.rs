@@ -245,6 +245,8 @@ pub struct ProcessFact {
     pub start_unix_ns: u64,
     pub name: String,
     pub cmdline: Vec<String>,
+    /// Script or `-m module` of a Python command line; `None` when it is none.
+    pub entry: Option<String>,
     pub zombie: bool,
     /// User and system CPU time over the process's life, ended threads included.
     pub cpu_user_ns: Option<u64>,

@@ -1,1 +1,220 @@
+//! The model: events in, snapshots out. It reads no clock, no file and no process, and cannot
+//! fail; equal events give equal snapshots.
+//!
+//! Everything in it is cumulative, with its value at the beginning of the window: a snapshot is
+//! the difference, so snapshots add up to the summary.
+
+mod cpu;
+mod folded;
+mod histogram;
+mod interpreter;
+mod ledger;
+mod loops;
+mod monitor;
+mod population;
+mod process;
+mod process_row;
+mod projection;
+mod retention;
 pub mod snapshot;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod thread;
+mod wakers;
+mod window;
+
+use crate::event::{Event, Pid, Tick};
+use monitor::Monitor;
+use population::Population;
+use process_row::ProcessContext;
+use snapshot::{Kind, Limit, SCHEMA, Snapshot, Window};
+use window::{Clock, Scope, limit};
+
+/// What is known of a watch before its first event.
+#[derive(Clone, Debug)]
+pub struct WatchInfo {
+    /// Of the tool.
+    pub version: &'static str,
+    /// The start of the watch on three clocks, read together: `CLOCK_MONOTONIC`, ns,
+    pub start_ns: u64,
+    /// wall clock, ns after 1970,
+    pub start_unix_ns: u64,
+    /// and `CLOCK_BOOTTIME`, ns.
+    pub start_boottime_ns: u64,
+    /// The processes that the user asked for.
+    pub targets: Vec<Pid>,
+    /// The user's threshold for stalls, ns; `None`: each loop's own.
+    pub stall_threshold_ns: Option<u64>,
+}
+
+/// The state of a watch.
+#[derive(Clone, Debug)]
+pub struct Model {
+    info: WatchInfo,
+    clock: Clock,
+    population: Population,
+    monitor: Monitor,
+    /// Which window this is.
+    epoch: u64,
+    /// Where the window begins, and where it ends once it is closed.
+    from: Tick,
+    to: Tick,
+    /// A tick was the last event: the next one begins a window.
+    closed: bool,
+}
+
+impl Model {
+    /// A watch of which nothing has come yet.
+    pub fn new(info: WatchInfo) -> Self {
+        let start = Tick {
+            at_ns: info.start_ns,
+            unix_ns: info.start_unix_ns,
+        };
+        let clock = Clock {
+            start_ns: info.start_ns,
+            start_unix_ns: info.start_unix_ns,
+            start_boottime_ns: info.start_boottime_ns,
+        };
+        Model {
+            clock,
+            population: Population::new(&info.targets),
+            monitor: Monitor::default(),
+            epoch: 0,
+            from: start,
+            to: start,
+            closed: false,
+            info,
+        }
+    }
+
+    /// Takes the next event. A tick ends the window; what follows belongs to the next one.
+    pub fn apply(&mut self, event: &Event) {
+        if self.closed {
+            self.roll();
+        }
+        let epoch = self.epoch;
+        let population = &mut self.population;
+        match event {
+            Event::Slice(slice) => population.slice(slice),
+            Event::Fork(fork) => population.fork(fork, epoch),
+            Event::Exec(exec) => {
+                if let Some(process) = population.newest(exec.pid, epoch) {
+                    process.exec(exec);
+                }
+            }
+            Event::Exit(exit) => population.exit(exit, epoch),
+            Event::Loss(loss) => self.monitor.loss(loss),
+            Event::Ledger(fact) => population.ledger(fact, epoch),
+            Event::Process(fact) => population.fact(fact, epoch),
+            Event::Python(fact) => {
+                if let Some(process) = population.newest(fact.pid, epoch) {
+                    process.python(fact);
+                }
+            }
+            Event::Monitor(fact) => self.monitor.fact(fact),
+            Event::Tick(tick) => self.close(*tick),
+        }
+    }
+
+    /// The window between the last two ticks, right after the second was applied.
+    pub fn snapshot(&self) -> Snapshot {
+        self.report(Scope::Window)
+    }
+
+    /// The whole watch up to the last tick, right after it was applied.
+    pub fn summary(&self) -> Snapshot {
+        self.report(Scope::Whole)
+    }
+
+    fn close(&mut self, tick: Tick) {
+        self.to = tick;
+        for process in self.population.processes.values_mut() {
+            process.settle(&self.clock, self.from.at_ns, self.epoch);
+        }
+        self.population.mark_excess(self.epoch);
+        self.closed = true;
+    }
+
+    /// Begins a window where the last one ended.
+    fn roll(&mut self) {
+        self.closed = false;
+        self.from = self.to;
+        self.population.fold_marked();
+        self.population.roll(self.epoch);
+        self.monitor.roll();
+        self.epoch += 1;
+    }
+
+    fn report(&self, scope: Scope) -> Snapshot {
+        let lost = self.monitor.lost(scope);
+        let from = match scope {
+            Scope::Window => self.from,
+            Scope::Whole => Tick {
+                at_ns: self.info.start_ns,
+                unix_ns: self.info.start_unix_ns,
+            },
+        };
+        let estates = match scope {
+            Scope::Window => Default::default(),
+            Scope::Whole => self.population.estates(),
+        };
+        let shown = self
+            .population
+            .processes
+            .iter()
+            .filter(|(_, process)| process.shown(scope));
+        let mut shown: Vec<_> = shown.collect();
+        shown.sort_by_key(|(id, process)| (process.pid, process.start, **id));
+        let processes = shown.into_iter().map(|(id, process)| {
+            process.row(&ProcessContext {
+                scope,
+                clock: &self.clock,
+                lost,
+                stall_threshold_ns: self.info.stall_threshold_ns,
+                estates: estates.get(id).copied().unwrap_or_default(),
+            })
+        });
+
+        let mut limits = Vec::new();
+        if lost > 0 {
+            limits.push(lost_wakers(lost));
+        }
+        for pid in &self.population.unseen {
+            limits.push(limit(
+                "processes",
+                format!("nothing was seen of process {pid}"),
+            ));
+        }
+        if self.population.refused > 0 {
+            let reason = format!(
+                "no room for more: {} readings and records were left out",
+                self.population.refused
+            );
+            limits.push(limit("processes", reason));
+        }
+        Snapshot {
+            schema: SCHEMA,
+            kind: match scope {
+                Scope::Window => Kind::Snapshot,
+                Scope::Whole => Kind::Summary,
+            },
+            window: Window {
+                start_unix_ns: from.unix_ns,
+                duration_ns: self.to.at_ns.saturating_sub(from.at_ns),
+            },
+            monitor: self.monitor.report(scope, self.info.version),
+            processes: processes.collect(),
+            limits,
+        }
+    }
+}
+
+/// What lost records mean for the wakers.
+pub(crate) fn lost_wakers(lost: u64) -> Limit {
+    let reason = format!(
+        "{lost} records were lost: counts are too low; the time in the columns is whole all the same"
+    );
+    limit("wakers", reason)
+}

@@ -110,7 +110,9 @@ pub struct Switches {
     pub involuntary: u64,
 }
 
-/// Ended threads and processes that have no row any more.
+/// Ended threads and processes that have no row any more. In a snapshot, what never had one
+/// (ended since the window began, folded by the kernel programs); in a summary also what had
+/// rows in snapshots. Rows and this together are the total, in both.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Ended {
     pub threads: u64,
@@ -192,7 +194,9 @@ pub struct Waker {
     pub blocked_ns: u64,
 }
 
-/// Count, sum, extremes exact; percentiles interpolated in base-2 buckets with 4 sub-buckets.
+/// Count and sum are exact, percentiles interpolated in base-2 buckets with 4 sub-buckets. The
+/// extremes are exact in a summary; in a snapshot they are bucket bounds where the window did
+/// not set a new extreme. The last bucket also counts what is longer than its bound.
 #[derive(Clone, Debug, Default, Serialize, PartialEq)]
 pub struct Histogram {
     pub count: u64,

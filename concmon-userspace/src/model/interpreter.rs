@@ -1,0 +1,116 @@
+//! What the interpreter says of a process and of its threads.
+
+use super::snapshot::{Limit, Role};
+use super::window::limit;
+use crate::event::{PyThread, PythonFact};
+
+/// The columns of a thread that only the interpreter knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PythonColumns {
+    pub(crate) ident: u64,
+    pub(crate) name: Option<String>,
+    pub(crate) daemon: Option<bool>,
+    pub(crate) entry: Option<String>,
+    pub(crate) stack_size_bytes: Option<u64>,
+    pub(crate) main: bool,
+    pub(crate) pool: bool,
+    /// A loop ran in it in some look: that stays its role between two loops.
+    pub(crate) looped: bool,
+}
+
+impl PythonColumns {
+    /// What a look says of the thread, after what earlier looks said.
+    pub(crate) fn of(thread: &PyThread, fact: &PythonFact, before: Option<&Self>) -> Self {
+        let before = before.filter(|before| before.ident == thread.ident);
+        PythonColumns {
+            ident: thread.ident,
+            name: thread.name.clone(),
+            daemon: thread.daemon,
+            entry: thread.entry.clone(),
+            stack_size_bytes: thread.stack_size_bytes,
+            main: thread.main,
+            pool: thread.pool,
+            looped: before.is_some_and(|before| before.looped)
+                || fact.loops.iter().any(|running| running.tid == thread.tid),
+        }
+    }
+
+    pub(crate) fn role(&self) -> Role {
+        if self.main {
+            Role::Main
+        } else if self.looped {
+            Role::Loop
+        } else if self.pool {
+            Role::Pool
+        } else {
+            Role::Other
+        }
+    }
+}
+
+/// The columns of [`PythonColumns`] in a thread's row.
+const FIELDS: [&str; 6] = [
+    "name",
+    "ident",
+    "role",
+    "daemon",
+    "entry",
+    "stack_size_bytes",
+];
+
+/// Why the Python columns of a thread are null, column by column.
+///
+/// `look` is the latest one into its process; `looked`: the thread lived during a look.
+pub(crate) fn thread_limits(
+    columns: Option<&PythonColumns>,
+    look: Option<&PythonFact>,
+    looked: bool,
+) -> Vec<Limit> {
+    let Some(columns) = columns else {
+        let reason = match look {
+            None => "no Python interpreter was seen in its process",
+            Some(look) if !look.info.supported => unsupported(look),
+            Some(look) => match look.limits.get("threads") {
+                Some(reason) => reason,
+                None if looked => "not a Python thread",
+                None => "the interpreter was not read while it lived",
+            },
+        };
+        return FIELDS.iter().map(|&field| limit(field, reason)).collect();
+    };
+    let missing = [
+        (
+            "name",
+            columns.name.is_none(),
+            "the threading module does not know it",
+        ),
+        (
+            "daemon",
+            columns.daemon.is_none(),
+            "the threading module does not know it",
+        ),
+        (
+            "entry",
+            columns.entry.is_none(),
+            "the threading module does not say what it runs",
+        ),
+        (
+            "stack_size_bytes",
+            columns.stack_size_bytes.is_none(),
+            "could not be read",
+        ),
+    ];
+    let missing = missing.into_iter().filter(|&(_, missing, _)| missing);
+    missing
+        .map(|(field, _, reason)| {
+            let said = look.and_then(|look| look.limits.get(&format!("threads.{field}")));
+            limit(field, said.map_or(reason, String::as_str))
+        })
+        .collect()
+}
+
+/// Why the interpreter of a look cannot be read.
+pub(crate) fn unsupported(look: &PythonFact) -> &str {
+    let reason = look.info.reason.as_deref();
+    reason.unwrap_or("this interpreter is not supported")
+}

@@ -1,0 +1,366 @@
+//! Event loops: which thread time belongs to them, and their tasks.
+//!
+//! A loop's wall time is the growth of its thread's account from tick to tick while looks find
+//! it running; what the thread was blocked in a selector meanwhile is idle, all else is busy.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::snapshot::{Frame, Limit, Loop, Task};
+use super::thread::{Thread, ThreadKey};
+use super::window::{Clock, Cumulative, Growth, Scope, limit};
+use crate::event::{LoopKind, PyLoop, PyTask, PythonFact, TaskState, Tid};
+
+/// Loops kept for one process after they stopped.
+const MAX_STOPPED: usize = 64;
+
+/// Time on a loop's account, ns: `wall = idle + busy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct LoopTime {
+    wall_ns: u64,
+    idle_ns: u64,
+}
+
+impl LoopTime {
+    /// The account of a thread, in a loop's terms.
+    fn of(thread: &Thread) -> Self {
+        let columns = &thread.account.now.totals.columns;
+        LoopTime {
+            wall_ns: columns.wall_ns(),
+            idle_ns: columns.poll_ns(),
+        }
+    }
+
+    fn plus(&self, other: &Self) -> Self {
+        LoopTime {
+            wall_ns: self.wall_ns.saturating_add(other.wall_ns),
+            idle_ns: self.idle_ns.saturating_add(other.idle_ns),
+        }
+    }
+}
+
+impl Growth for LoopTime {
+    fn since(&self, base: &Self) -> Self {
+        LoopTime {
+            wall_ns: self.wall_ns.saturating_sub(base.wall_ns),
+            idle_ns: self.idle_ns.saturating_sub(base.idle_ns),
+        }
+    }
+}
+
+const MID_WINDOW: &str = "counted from the end of the window in which it was first seen";
+const STOPPED: &str = "not counted between the last look that found it and its end";
+const NO_ACCOUNT: &str = "its thread has no account";
+
+#[derive(Clone, Debug)]
+struct State {
+    time: Cumulative<LoopTime>,
+    /// The thread's account up to where the loop's goes; `None`: begin at the next tick.
+    mark: Option<LoopTime>,
+    running: bool,
+    /// What the latest look that found it said.
+    seen: PyLoop,
+    seen_ns: u64,
+    /// When it stopped, in the order of all stops.
+    stopped: Option<u64>,
+    /// Its last window is over.
+    retired: bool,
+    /// Why its time is not whole: in the window, and at all.
+    window_note: Option<&'static str>,
+    note: Option<&'static str>,
+}
+
+impl State {
+    fn note(&mut self, note: &'static str) {
+        self.window_note = Some(note);
+        self.note.get_or_insert(note);
+    }
+}
+
+/// The loops of one process.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Loops {
+    loops: BTreeMap<(ThreadKey, u64), State>,
+    stops: u64,
+    left_out: u64,
+    /// When a task (by loop and address) was first seen.
+    tasks: BTreeMap<(u64, u64), u64>,
+}
+
+impl Loops {
+    /// Takes over how long the tasks of a look have been known, given the look before it.
+    pub(crate) fn look(&mut self, look: &PythonFact, before: Option<&PythonFact>) {
+        // An address is reused at once, so a task is the same only under the same name.
+        let name = |task: &PyTask| (task.name.clone(), task.coroutine.clone());
+        let before: BTreeMap<_, _> = before
+            .iter()
+            .flat_map(|before| &before.tasks)
+            .map(|task| ((task.loop_id, task.id), name(task)))
+            .collect();
+        let ages = look.tasks.iter().map(|task| {
+            let id = (task.loop_id, task.id);
+            let same = before.get(&id).is_some_and(|before| *before == name(task));
+            let known = self.tasks.get(&id).filter(|_| same);
+            (id, known.copied().unwrap_or(look.read_ns))
+        });
+        self.tasks = ages.collect();
+    }
+
+    /// At the end of the window `epoch`: books the growth of the threads' accounts. `look` is
+    /// the latest one, if there was one in this window.
+    pub(crate) fn settle(
+        &mut self,
+        threads: &BTreeMap<ThreadKey, Thread>,
+        look: Option<&PythonFact>,
+        epoch: u64,
+    ) {
+        if let Some(look) = look {
+            self.observe(threads, look, epoch);
+        }
+        for ((key, _), state) in &mut self.loops {
+            let Some(thread) = threads.get(key) else {
+                continue;
+            };
+            if !state.running {
+                continue;
+            }
+            let now = LoopTime::of(thread);
+            if let Some(mark) = state.mark {
+                state.time.now = state.time.now.plus(&now.since(&mark));
+            }
+            state.mark = Some(now);
+            if !thread.alive() {
+                state.running = false;
+                self.stops += 1;
+                state.stopped = Some(self.stops);
+            }
+        }
+        self.drop_oldest();
+    }
+
+    fn observe(&mut self, threads: &BTreeMap<ThreadKey, Thread>, look: &PythonFact, epoch: u64) {
+        let mut found = BTreeSet::new();
+        for seen in &look.loops {
+            let Some(thread) = thread_at(threads, seen.tid, look.read_ns) else {
+                continue;
+            };
+            if !found.insert((thread.key, seen.id)) {
+                continue;
+            }
+            let state = self.loops.entry((thread.key, seen.id)).or_insert_with(|| {
+                let mut state = State {
+                    time: Cumulative::default(),
+                    mark: None,
+                    running: true,
+                    seen: seen.clone(),
+                    seen_ns: 0,
+                    stopped: None,
+                    retired: false,
+                    window_note: None,
+                    note: None,
+                };
+                if !thread.accounted() {
+                    state.note(NO_ACCOUNT);
+                } else if thread.first_read_in(epoch) {
+                    state.mark = Some(LoopTime::default());
+                } else {
+                    state.note(MID_WINDOW);
+                }
+                state
+            });
+            if !state.running {
+                (state.running, state.retired, state.stopped) = (true, false, None);
+                state.mark = None;
+                state.note(MID_WINDOW);
+            }
+            state.seen = seen.clone();
+            state.seen_ns = look.read_ns;
+        }
+        for (key, state) in &mut self.loops {
+            if state.running && !found.contains(key) {
+                state.running = false;
+                state.note(STOPPED);
+                self.stops += 1;
+                state.stopped = Some(self.stops);
+            }
+        }
+    }
+
+    /// All loops end with the program that ran them.
+    pub(crate) fn stop_all(&mut self) {
+        for state in self.loops.values_mut().filter(|state| state.running) {
+            state.running = false;
+            state.note(STOPPED);
+            self.stops += 1;
+            state.stopped = Some(self.stops);
+        }
+        self.tasks.clear();
+    }
+
+    fn drop_oldest(&mut self) {
+        let stops = self.loops.iter().filter(|(_, state)| state.retired);
+        let mut stops: Vec<_> = stops.map(|(&key, state)| (state.stopped, key)).collect();
+        if stops.len() > MAX_STOPPED {
+            stops.sort();
+            for (_, key) in &stops[..stops.len() - MAX_STOPPED] {
+                self.loops.remove(key);
+                self.left_out += 1;
+            }
+        }
+    }
+
+    /// Begins a window.
+    pub(crate) fn roll(&mut self) {
+        for state in self.loops.values_mut() {
+            state.time.roll();
+            state.window_note = None;
+            state.retired = !state.running;
+        }
+    }
+
+    /// How many loops have no row any more.
+    pub(crate) fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// The rows: of what ran in the window, or of all loops.
+    pub(crate) fn rows(
+        &self,
+        scope: Scope,
+        look: Option<&PythonFact>,
+        clock: &Clock,
+        threshold_ns: Option<u64>,
+    ) -> Vec<Loop> {
+        // The tasks of a loop belong to the row that was seen last.
+        let mut latest = BTreeMap::new();
+        for ((_, id), state) in &self.loops {
+            let seen_ns = latest.entry(*id).or_insert(state.seen_ns);
+            *seen_ns = (*seen_ns).max(state.seen_ns);
+        }
+        let shown = self
+            .loops
+            .iter()
+            .filter(|(_, state)| scope == Scope::Whole || !state.retired);
+        shown
+            .map(|((key, id), state)| {
+                let owner = latest.get(id) == Some(&state.seen_ns);
+                let look = look.filter(|look| owner && look.info.supported);
+                self.row(key.tid, state, scope, look, clock, threshold_ns)
+            })
+            .collect()
+    }
+
+    fn row(
+        &self,
+        tid: Tid,
+        state: &State,
+        scope: Scope,
+        look: Option<&PythonFact>,
+        clock: &Clock,
+        threshold_ns: Option<u64>,
+    ) -> Loop {
+        let time = state.time.over(scope);
+        let busy_ns = time.wall_ns.saturating_sub(time.idle_ns);
+        let tasks: Vec<Task> = look
+            .iter()
+            .flat_map(|look| look.tasks.iter().map(|task| (look.read_ns, task)))
+            .filter(|(_, task)| task.loop_id == state.seen.id && task.state != TaskState::Done)
+            .map(|(read_ns, task)| self.task(task, read_ns, clock))
+            .collect();
+        let tasks_limit = match look {
+            None => Some("the interpreter was not read while it existed"),
+            Some(look) => look.limits.get("tasks").map(String::as_str),
+        };
+        let pending_tasks = match tasks_limit {
+            None => Some(tasks.len() as u64),
+            Some(_) => None,
+        };
+        let stall_threshold_ns = threshold_ns.or(state.seen.stall_threshold_ns);
+
+        let note = match scope {
+            Scope::Window => state.window_note,
+            Scope::Whole => state.note,
+        };
+        let mut limits: Vec<Limit> = Vec::new();
+        limits.extend(note.map(|note| limit("wall_ns", note)));
+        for field in ["pending_tasks", "tasks"] {
+            limits.extend(tasks_limit.map(|reason| limit(field, reason)));
+        }
+        for (field, missing) in [
+            ("ready", state.seen.ready.is_none()),
+            ("scheduled", state.seen.scheduled.is_none()),
+            ("stall_threshold_ns", stall_threshold_ns.is_none()),
+        ] {
+            if missing {
+                let said = look.and_then(|look| look.limits.get(&format!("loops.{field}")));
+                limits.push(limit(
+                    field,
+                    said.map_or("could not be read", String::as_str),
+                ));
+            }
+        }
+        Loop {
+            tid: tid.0,
+            kind: match state.seen.kind {
+                LoopKind::Asyncio => "asyncio",
+                LoopKind::Uvloop => "uvloop",
+            },
+            running: state.running,
+            wall_ns: time.wall_ns,
+            idle_ns: time.idle_ns,
+            busy_ns,
+            utilization: if time.wall_ns == 0 {
+                0.0
+            } else {
+                busy_ns as f64 / time.wall_ns as f64
+            },
+            stall_threshold_ns,
+            ready: state.seen.ready,
+            scheduled: state.seen.scheduled,
+            pending_tasks,
+            tasks,
+            limits,
+        }
+    }
+
+    fn task(&self, task: &PyTask, read_ns: u64, clock: &Clock) -> Task {
+        let first_seen_ns = self.tasks.get(&(task.loop_id, task.id)).copied();
+        let first_seen_ns = first_seen_ns.unwrap_or(read_ns);
+        Task {
+            id: format!("{:#x}", task.id),
+            name: task.name.clone(),
+            coroutine: task.coroutine.clone(),
+            state: match task.state {
+                TaskState::Pending => "pending",
+                TaskState::Running => "running",
+                TaskState::Done => "done",
+            },
+            awaiting: task
+                .awaiting
+                .iter()
+                .map(|frame| Frame {
+                    function: frame.function.clone(),
+                    file: frame.file.clone(),
+                    line: frame.line,
+                })
+                .collect(),
+            first_seen_unix_ns: clock.unix_of(first_seen_ns),
+            age_ns: read_ns.saturating_sub(first_seen_ns),
+        }
+    }
+}
+
+/// The thread that had the id at an instant, as far as is known: the newest that fits.
+pub(crate) fn thread_at(
+    threads: &BTreeMap<ThreadKey, Thread>,
+    tid: Tid,
+    ns: u64,
+) -> Option<&Thread> {
+    let key = |start_boottime_ns| ThreadKey {
+        tid,
+        start_boottime_ns,
+    };
+    let of_id = threads.range(key(0)..=key(u64::MAX)).rev();
+    of_id
+        .map(|(_, thread)| thread)
+        .find(|thread| thread.lived_at(ns))
+}

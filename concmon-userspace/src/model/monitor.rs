@@ -1,0 +1,114 @@
+//! The tool's account of itself, by window.
+
+use std::collections::BTreeMap;
+
+use super::snapshot;
+use super::window::{Cumulative, Growth, Scope, limit};
+use crate::event::{Loss, MonitorFact};
+
+/// What only grows.
+#[derive(Clone, Debug, Default)]
+struct Counters {
+    cpu_ns: u64,
+    kernel_run_ns: u64,
+    events: u64,
+    events_lost: u64,
+    /// The losses that were seen as gaps between records.
+    gaps: u64,
+    reads_failed: u64,
+    faults: BTreeMap<String, u64>,
+}
+
+impl Growth for Counters {
+    fn since(&self, base: &Self) -> Self {
+        let faults = self.faults.iter().map(|(name, count)| {
+            let before = base.faults.get(name).copied().unwrap_or(0);
+            (name.clone(), count.saturating_sub(before))
+        });
+        Counters {
+            cpu_ns: self.cpu_ns.since(&base.cpu_ns),
+            kernel_run_ns: self.kernel_run_ns.since(&base.kernel_run_ns),
+            events: self.events.since(&base.events),
+            events_lost: self.events_lost.since(&base.events_lost),
+            gaps: self.gaps.since(&base.gaps),
+            reads_failed: self.reads_failed.since(&base.reads_failed),
+            faults: faults.filter(|&(_, count)| count > 0).collect(),
+        }
+    }
+}
+
+/// The latest of what the tool said of itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Monitor {
+    counters: Cumulative<Counters>,
+    rss_bytes: u64,
+    seen: bool,
+    /// The latest fact had a kernel run time.
+    kernel_measured: bool,
+}
+
+impl Monitor {
+    pub(crate) fn fact(&mut self, fact: &MonitorFact) {
+        let now = &mut self.counters.now;
+        now.cpu_ns = now.cpu_ns.max(fact.cpu_ns);
+        now.kernel_run_ns = now.kernel_run_ns.max(fact.kernel_run_ns.unwrap_or(0));
+        now.events = now.events.max(fact.events);
+        now.events_lost = now.events_lost.max(fact.events_lost);
+        now.reads_failed = now.reads_failed.max(fact.reads_failed);
+        for (name, &count) in &fact.faults {
+            let now = now.faults.entry(name.clone()).or_default();
+            *now = count.max(*now);
+        }
+        self.rss_bytes = fact.rss_bytes;
+        self.kernel_measured = fact.kernel_run_ns.is_some();
+        self.seen = true;
+    }
+
+    pub(crate) fn loss(&mut self, loss: &Loss) {
+        let gaps = &mut self.counters.now.gaps;
+        *gaps = gaps.saturating_add(loss.records);
+    }
+
+    /// Records that never arrived: the same losses may show as gaps and in the tool's own count.
+    pub(crate) fn lost(&self, scope: Scope) -> u64 {
+        let counters = self.counters.over(scope);
+        counters.gaps.max(counters.events_lost)
+    }
+
+    /// Begins a window.
+    pub(crate) fn roll(&mut self) {
+        self.counters.roll();
+    }
+
+    pub(crate) fn report(&self, scope: Scope, version: &'static str) -> snapshot::Monitor {
+        let counters = self.counters.over(scope);
+        let mut limits = Vec::new();
+        if !self.seen {
+            let fields = [
+                "cpu_ns",
+                "rss_bytes",
+                "events",
+                "events_lost",
+                "reads_failed",
+            ];
+            limits.extend(fields.map(|field| limit(field, "not measured yet")));
+        }
+        if !self.kernel_measured {
+            let reason = "the kernel does not measure the run time of its programs";
+            limits.push(limit("kernel_run_ns", reason));
+        }
+        snapshot::Monitor {
+            version,
+            cpu_ns: counters.cpu_ns,
+            rss_bytes: self.rss_bytes,
+            kernel_run_ns: self.kernel_measured.then_some(counters.kernel_run_ns),
+            events: counters.events,
+            events_lost: counters.events_lost.max(counters.gaps),
+            reads_failed: counters.reads_failed,
+            shed: Vec::new(),
+            estimated: vec!["kernel_run_ns"],
+            faults: counters.faults,
+            limits,
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Who is who: finds the process and the thread that an event is about.
+//!
+//! Ids get reused, so the start time decides; where an event has none, the newest holder of the
+//! id is meant.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::process::{Process, ProcessId};
+use super::thread::{Thread, ThreadKey};
+use super::wakers::Wakers;
+use crate::event::{Exit, Fork, LedgerFact, Pid, ProcessFact, Slice, Tid};
+
+/// Threads that are kept, living and ended.
+const MAX_THREADS: usize = 65_536;
+/// Processes that are kept, living and ended.
+const MAX_PROCESSES: usize = 16_384;
+/// Thread ids whose slices are kept until the thread is known, at most for a window.
+const MAX_STRANGERS: usize = 1_024;
+
+/// All processes and threads of a watch.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Population {
+    pub(crate) processes: BTreeMap<ProcessId, Process>,
+    by_pid: BTreeMap<Pid, Vec<ProcessId>>,
+    pub(crate) by_thread: BTreeMap<ThreadKey, ProcessId>,
+    next: u64,
+    strangers: BTreeMap<Tid, Wakers>,
+    /// Ended threads and processes with a row, oldest first.
+    pub(crate) ended_threads: VecDeque<ThreadKey>,
+    pub(crate) ended_processes: VecDeque<ProcessId>,
+    /// Readings, forks and exits of what found no room.
+    pub(crate) refused: u64,
+    /// Targets of which nothing has been seen.
+    pub(crate) unseen: BTreeSet<Pid>,
+}
+
+impl Population {
+    pub(crate) fn new(targets: &[Pid]) -> Self {
+        Population {
+            unseen: targets.iter().copied().collect(),
+            ..Population::default()
+        }
+    }
+
+    /// The newest process with this id, a new one if there is none. `None`: no room.
+    pub(crate) fn newest(&mut self, pid: Pid, epoch: u64) -> Option<&mut Process> {
+        let id = match self.newest_id(pid) {
+            Some(id) => id,
+            None => self.create(pid, epoch)?,
+        };
+        self.processes.get_mut(&id)
+    }
+
+    fn newest_id(&self, pid: Pid) -> Option<ProcessId> {
+        self.by_pid.get(&pid)?.last().copied()
+    }
+
+    /// The process with this identity, a new one if there is none. `exact`: the start time is
+    /// the kernel's own, not that of `/proc`.
+    fn started(
+        &mut self,
+        pid: Pid,
+        start_boottime_ns: u64,
+        exact: bool,
+        epoch: u64,
+    ) -> Option<ProcessId> {
+        let known = self.by_pid.get(&pid).into_iter().flatten().copied();
+        let process = |id: ProcessId| self.processes.get(&id);
+        let same = |id: &ProcessId| process(*id).is_some_and(|p| p.started_at(start_boottime_ns));
+        let open = |id: &ProcessId| process(*id).is_some_and(|p| p.start.is_none());
+        let found = known
+            .clone()
+            .rev()
+            .find(same)
+            .or_else(|| known.rev().find(open));
+        let id = match found {
+            Some(id) => id,
+            None => {
+                for id in self.by_pid.get(&pid).into_iter().flatten() {
+                    // Its id has another holder, or it is itself the older one.
+                    if let Some(process) = self.processes.get_mut(id)
+                        && process.started_before(start_boottime_ns)
+                    {
+                        process.end(epoch);
+                    }
+                }
+                self.create(pid, epoch)?
+            }
+        };
+        let process = self.processes.get_mut(&id)?;
+        if !matches!(process.start, Some((_, true))) {
+            process.start = Some((start_boottime_ns, exact));
+        }
+        self.sort(pid);
+        Some(id)
+    }
+
+    fn create(&mut self, pid: Pid, epoch: u64) -> Option<ProcessId> {
+        if self.processes.len() >= MAX_PROCESSES {
+            self.refused = self.refused.saturating_add(1);
+            return None;
+        }
+        self.unseen.remove(&pid);
+        let id = ProcessId(self.next);
+        self.next += 1;
+        self.processes.insert(id, Process::new(pid, epoch));
+        self.by_pid.entry(pid).or_default().push(id);
+        Some(id)
+    }
+
+    /// Keeps the newest process of an id last.
+    fn sort(&mut self, pid: Pid) {
+        let processes = &self.processes;
+        if let Some(ids) = self.by_pid.get_mut(&pid) {
+            ids.sort_by_key(|id| (processes.get(id).and_then(|p| p.start), *id));
+        }
+    }
+
+    /// The process of a thread: where it is not known, the newest with this id that is not
+    /// younger than the thread.
+    fn process_of(&mut self, pid: Pid, key: ThreadKey, epoch: u64) -> Option<ProcessId> {
+        if let Some(&id) = self.by_thread.get(&key) {
+            return Some(id);
+        }
+        if key.tid.0 == pid.0 {
+            return self.started(pid, key.start_boottime_ns, true, epoch);
+        }
+        let known = self.by_pid.get(&pid).into_iter().flatten().rev();
+        let older = known.copied().find(|id| {
+            let process = self.processes.get(id);
+            process.is_some_and(|process| process.started_before(key.start_boottime_ns))
+        });
+        match older.or_else(|| self.newest_id(pid)) {
+            Some(id) => Some(id),
+            None => self.create(pid, epoch),
+        }
+    }
+
+    /// A thread and its process, new ones if need be. `None`: no room.
+    fn thread(
+        &mut self,
+        pid: Pid,
+        key: ThreadKey,
+        epoch: u64,
+    ) -> Option<(&mut Process, ThreadKey)> {
+        let id = self.process_of(pid, key, epoch)?;
+        let is_new = !self.by_thread.contains_key(&key);
+        if is_new && self.by_thread.len() >= MAX_THREADS {
+            self.refused = self.refused.saturating_add(1);
+            return None;
+        }
+        let process = self.processes.get_mut(&id)?;
+        if is_new {
+            self.by_thread.insert(key, id);
+            let mut thread = Thread::new(key, epoch);
+            if let Some(wakers) = self.strangers.remove(&key.tid) {
+                thread.adopt(wakers);
+            }
+            process.threads.insert(key, thread);
+        }
+        Some((process, key))
+    }
+
+    pub(crate) fn fork(&mut self, fork: &Fork, epoch: u64) {
+        let parent = self.newest_of(fork.parent).map(|(id, _)| id);
+        let parent = parent.and_then(|id| Some((id, self.processes.get(&id)?.pid)));
+        // What was counted under this id was of an earlier holder.
+        self.strangers.remove(&fork.tid);
+        let key = ThreadKey {
+            tid: fork.tid,
+            start_boottime_ns: fork.start_boottime_ns,
+        };
+        let Some((process, _)) = self.thread(fork.pid, key, epoch) else {
+            return;
+        };
+        process.seen(fork.at_ns);
+        if fork.tid.0 == fork.pid.0 {
+            process.rename(&fork.comm, fork.at_ns);
+            if let Some((id, pid)) = parent {
+                process.parent = Some(id);
+                process.fork_ppid = Some(pid.0);
+            }
+        }
+    }
+
+    pub(crate) fn exit(&mut self, exit: &Exit, epoch: u64) {
+        let key = ThreadKey {
+            tid: exit.tid,
+            start_boottime_ns: exit.start_boottime_ns,
+        };
+        let Some((process, key)) = self.thread(exit.pid, key, epoch) else {
+            return;
+        };
+        if let Some(thread) = process.threads.get_mut(&key) {
+            thread.exit(exit.at_ns, epoch);
+        }
+        process.exit(exit, epoch);
+    }
+
+    pub(crate) fn ledger(&mut self, fact: &LedgerFact, epoch: u64) {
+        if fact.folded {
+            if let Some(process) = self.newest(fact.pid, epoch) {
+                process.folded_ledger(fact);
+            }
+            return;
+        }
+        let key = ThreadKey {
+            tid: fact.tid,
+            start_boottime_ns: fact.start_boottime_ns,
+        };
+        let Some((process, key)) = self.thread(fact.pid, key, epoch) else {
+            return;
+        };
+        if let Some(thread) = process.threads.get_mut(&key) {
+            if thread.is_folded_end() {
+                process.folded.give_back(thread);
+            }
+            thread.ledger(fact, epoch);
+        }
+    }
+
+    pub(crate) fn slice(&mut self, slice: &Slice) {
+        if let Some((id, key)) = self.newest_of(slice.tid) {
+            let process = self.processes.get_mut(&id);
+            let thread = process.and_then(|process| process.threads.get_mut(&key));
+            if thread.is_some_and(|thread| thread.slice(slice)) {
+                return;
+            }
+        }
+        let Some(wait) = &slice.wait else {
+            return;
+        };
+        if self.strangers.len() < MAX_STRANGERS || self.strangers.contains_key(&slice.tid) {
+            self.strangers
+                .entry(slice.tid)
+                .or_default()
+                .count(wait, slice.in_ns);
+        }
+    }
+
+    /// The newest thread with this id, and its process.
+    fn newest_of(&self, tid: Tid) -> Option<(ProcessId, ThreadKey)> {
+        let key = |start_boottime_ns| ThreadKey {
+            tid,
+            start_boottime_ns,
+        };
+        let (&key, &id) = self.by_thread.range(key(0)..=key(u64::MAX)).next_back()?;
+        Some((id, key))
+    }
+
+    pub(crate) fn fact(&mut self, fact: &ProcessFact, epoch: u64) {
+        let pid = Pid(fact.pid);
+        let Some(id) = self.started(pid, fact.start_boottime_ns, false, epoch) else {
+            return;
+        };
+        let parent = self
+            .newest_id(Pid(fact.ppid))
+            .filter(|&parent| parent != id);
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.fact(fact, epoch);
+            // After the death of its parent, the one that forked it stays what it came from.
+            process.parent = process.parent.or(parent);
+        }
+    }
+
+    /// Forgets threads and slices that turned out to be nobody's.
+    pub(crate) fn roll(&mut self, epoch: u64) {
+        self.strangers.clear();
+        for process in self.processes.values_mut() {
+            process.roll(epoch);
+        }
+        let processes = &self.processes;
+        self.by_thread.retain(|key, id| {
+            let process = processes.get(id);
+            process.is_some_and(|process| process.threads.contains_key(key))
+        });
+    }
+
+    /// Forgets a process without threads.
+    pub(crate) fn remove(&mut self, id: ProcessId) {
+        if let Some(process) = self.processes.remove(&id)
+            && let Some(ids) = self.by_pid.get_mut(&process.pid)
+        {
+            ids.retain(|&other| other != id);
+            if ids.is_empty() {
+                self.by_pid.remove(&process.pid);
+            }
+        }
+    }
+}

@@ -1,0 +1,457 @@
+//! A process: its threads, what `/proc` and the interpreter say of it, and how it ended.
+
+use std::collections::BTreeMap;
+
+use super::folded::{Folded, Rows};
+use super::ledger::Totals;
+use super::loops::{Loops, thread_at};
+use super::snapshot::Exited;
+use super::thread::{PROC_TICK_NS, Thread, ThreadKey};
+use super::window::{Clock, Cumulative, Scope};
+use crate::event::{Exec, Exit, LedgerFact, Pid, ProcessFact, PythonFact};
+
+/// Windows without any sign of life after which a process is taken for ended.
+const PATIENCE: u64 = 2;
+/// Tasks kept of a process after its last window.
+const MAX_ENDED_TASKS: usize = 256;
+
+/// A process of this watch, in the order in which they became known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ProcessId(pub(crate) u64);
+
+/// The last known gauges of a process.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Gauges {
+    pub(crate) rss_bytes: Option<u64>,
+    pub(crate) threads: Option<u64>,
+    pub(crate) children: Option<u64>,
+    pub(crate) descendants: Option<u64>,
+    pub(crate) zombies: Option<u64>,
+    pub(crate) fds: Option<u64>,
+    pub(crate) fds_limit: Option<u64>,
+}
+
+impl Gauges {
+    fn of(fact: &ProcessFact) -> Self {
+        Gauges {
+            rss_bytes: fact.rss_bytes,
+            threads: fact.threads,
+            children: Some(fact.children),
+            descendants: Some(fact.descendants),
+            zombies: Some(fact.zombies),
+            fds: fact.fds,
+            fds_limit: fact.fds_limit,
+        }
+    }
+
+    /// These, and where there is none, the `earlier` one.
+    fn or(&self, earlier: &Self) -> Self {
+        Gauges {
+            rss_bytes: self.rss_bytes.or(earlier.rss_bytes),
+            threads: self.threads.or(earlier.threads),
+            children: self.children.or(earlier.children),
+            descendants: self.descendants.or(earlier.descendants),
+            zombies: self.zombies.or(earlier.zombies),
+            fds: self.fds.or(earlier.fds),
+            fds_limit: self.fds_limit.or(earlier.fds_limit),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: Pid,
+    /// In ns of `CLOCK_BOOTTIME`; and whether that is the kernel's own number or `/proc`'s.
+    pub(crate) start: Option<(u64, bool)>,
+    born_epoch: u64,
+    pub(crate) parent: Option<ProcessId>,
+    /// Of the parent at the fork.
+    pub(crate) fork_ppid: Option<u32>,
+    pub(crate) name: String,
+    name_ns: u64,
+    /// The latest reading of `/proc`, of a zombie only where there is no other.
+    pub(crate) fact: Option<Box<ProcessFact>>,
+    fact_epoch: u64,
+    fact_is_new: bool,
+    zombie: bool,
+    last_gauges: Gauges,
+    /// The command line read before is another program's.
+    pub(crate) exec_ns: u64,
+    pub(crate) look: Option<Box<PythonFact>>,
+    look_is_new: bool,
+    pub(crate) tasks_cut: bool,
+    pub(crate) threads: BTreeMap<ThreadKey, Thread>,
+    pub(crate) loops: Loops,
+    pub(crate) folded: Folded,
+    /// Rows that the model gave up.
+    pub(crate) rows: Rows,
+    /// Ended processes whose rows the model gave up in its favour.
+    pub(crate) inherited: Rows,
+    /// Of these, how many are no descendants.
+    pub(crate) strangers: u64,
+    /// Threads in `/proc` that the kernel programs do not account for.
+    pub(crate) unaccounted: u64,
+    /// `CLOCK_MONOTONIC` between which it was watched.
+    seen_from: Option<u64>,
+    seen_until: Cumulative<u64>,
+    group_status: Option<u32>,
+    leader_status: Option<u32>,
+    pub(crate) exited: Option<Exited>,
+    /// The window in which it ended.
+    ended_epoch: Option<u64>,
+    exit_seen: bool,
+    /// Its last window is over.
+    retired: bool,
+    pub(crate) listed: bool,
+    /// Its row is gone from the summary: it is in the `ended` of this process.
+    pub(crate) folded_into: Option<ProcessId>,
+}
+
+impl Process {
+    pub(crate) fn new(pid: Pid, epoch: u64) -> Self {
+        Process {
+            pid,
+            start: None,
+            born_epoch: epoch,
+            parent: None,
+            fork_ppid: None,
+            name: String::new(),
+            name_ns: 0,
+            fact: None,
+            fact_epoch: 0,
+            fact_is_new: false,
+            zombie: false,
+            last_gauges: Gauges::default(),
+            exec_ns: 0,
+            look: None,
+            look_is_new: false,
+            tasks_cut: false,
+            threads: BTreeMap::new(),
+            loops: Loops::default(),
+            folded: Folded::default(),
+            rows: Rows::default(),
+            inherited: Rows::default(),
+            strangers: 0,
+            unaccounted: 0,
+            seen_from: None,
+            seen_until: Cumulative::default(),
+            group_status: None,
+            leader_status: None,
+            exited: None,
+            ended_epoch: None,
+            exit_seen: false,
+            retired: false,
+            listed: false,
+            folded_into: None,
+        }
+    }
+
+    /// The start time fits, as far as the resolution of `/proc` tells.
+    pub(crate) fn started_at(&self, start_boottime_ns: u64) -> bool {
+        let ticks = start_boottime_ns / PROC_TICK_NS;
+        self.start
+            .is_some_and(|(start, _)| start / PROC_TICK_NS == ticks)
+    }
+
+    /// It did not start later than this, as far as is known.
+    pub(crate) fn started_before(&self, start_boottime_ns: u64) -> bool {
+        let ticks = start_boottime_ns / PROC_TICK_NS;
+        self.start
+            .is_none_or(|(start, _)| start / PROC_TICK_NS <= ticks)
+    }
+
+    pub(crate) fn ended(&self) -> bool {
+        self.ended_epoch.is_some()
+    }
+
+    pub(crate) fn rename(&mut self, name: &str, at_ns: u64) {
+        if at_ns >= self.name_ns && !name.is_empty() {
+            self.name = name.to_owned();
+            self.name_ns = at_ns;
+        }
+    }
+
+    /// It was watched at this instant.
+    pub(crate) fn seen(&mut self, at_ns: u64) {
+        self.seen_from = Some(self.seen_from.map_or(at_ns, |from| from.min(at_ns)));
+        self.seen_until.now = self.seen_until.now.max(at_ns);
+    }
+
+    pub(crate) fn exec(&mut self, exec: &Exec) {
+        self.rename(&exec.comm, exec.at_ns);
+        self.exec_ns = self.exec_ns.max(exec.at_ns);
+        if self
+            .look
+            .as_ref()
+            .is_some_and(|look| look.read_ns < exec.at_ns)
+        {
+            self.look = None;
+            self.look_is_new = false;
+            self.loops.stop_all();
+            for thread in self.threads.values_mut().filter(|thread| thread.alive()) {
+                thread.forget_python();
+            }
+        }
+    }
+
+    pub(crate) fn exit(&mut self, exit: &Exit, epoch: u64) {
+        self.seen(exit.at_ns);
+        if exit.group {
+            self.group_status = Some(exit.status);
+        }
+        if exit.tid.0 == exit.pid.0 {
+            self.leader_status = Some(exit.status);
+        }
+        self.exit_seen |= exit.last;
+        if exit.last || self.ended() {
+            self.end(epoch);
+        }
+    }
+
+    /// It is no more. How it ended is what a thread said of all of them, else what the leader
+    /// said; neither may have been seen.
+    pub(crate) fn end(&mut self, epoch: u64) {
+        self.ended_epoch.get_or_insert(epoch);
+        self.exited = Some(exited(self.group_status.or(self.leader_status)));
+    }
+
+    pub(crate) fn fact(&mut self, fact: &ProcessFact, epoch: u64) {
+        if self
+            .fact
+            .as_ref()
+            .is_some_and(|known| known.read_ns > fact.read_ns)
+        {
+            return;
+        }
+        self.rename(&fact.name, fact.read_ns);
+        self.fact_epoch = epoch;
+        self.zombie = fact.zombie;
+        // Of a zombie, /proc still says who it is, but no more what it uses.
+        if !fact.zombie {
+            if self.ended() && !self.exit_seen {
+                // It was given up too early.
+                (self.ended_epoch, self.exited, self.retired) = (None, None, false);
+            }
+            self.last_gauges = Gauges::of(fact).or(&self.last_gauges);
+        } else if self.fact.is_some() {
+            return;
+        }
+        self.fact = Some(Box::new(fact.clone()));
+        self.fact_is_new = true;
+    }
+
+    pub(crate) fn python(&mut self, look: &PythonFact) {
+        let before = self.look.as_deref();
+        if before.is_some_and(|before| before.read_ns > look.read_ns) || look.read_ns < self.exec_ns
+        {
+            return;
+        }
+        self.loops.look(look, before);
+        self.look = Some(Box::new(look.clone()));
+        self.look_is_new = true;
+        self.tasks_cut = false;
+    }
+
+    pub(crate) fn folded_ledger(&mut self, fact: &LedgerFact) {
+        self.folded.ledger(fact);
+    }
+
+    /// The gauges: the latest, and after its end the last known.
+    pub(crate) fn gauges(&self) -> Gauges {
+        match &self.fact {
+            Some(fact) if !self.zombie && !self.ended() => Gauges::of(fact),
+            _ => self.last_gauges,
+        }
+    }
+
+    /// At the end of the window `epoch`, which began at `start_ns`: brings everything that
+    /// depends on several inputs up to date.
+    pub(crate) fn settle(&mut self, clock: &Clock, start_ns: u64, epoch: u64) {
+        self.settle_stats(clock, start_ns);
+        self.settle_python();
+        self.folded.settle(&mut self.threads, epoch);
+        let ended = self.ended();
+        for thread in self.threads.values_mut() {
+            thread.settle(epoch, ended);
+        }
+        let folded = &mut self.folded;
+        self.threads.retain(|_, thread| {
+            let hopeless = thread.hopeless(epoch);
+            if hopeless && thread.exited() {
+                folded.count_thread();
+            }
+            !hopeless
+        });
+        let look = self
+            .look
+            .as_deref()
+            .filter(|look| self.look_is_new && look.info.supported);
+        self.loops.settle(&self.threads, look, epoch);
+        self.fact_is_new = false;
+        self.look_is_new = false;
+
+        for thread in self.threads.values().filter(|thread| thread.accounted()) {
+            let start_ns = self.seen_from.unwrap_or(thread.start_ns);
+            self.seen_from = Some(start_ns.min(thread.start_ns));
+            self.seen_until.now = self.seen_until.now.max(thread.accounted_until());
+        }
+        let threads_live = self
+            .threads
+            .values()
+            .any(|thread| thread.accounted() && !thread.ended());
+        let in_proc = self.fact.is_some() && !self.zombie && self.fact_epoch + PATIENCE > epoch;
+        if !threads_live && !in_proc && self.born_epoch + PATIENCE <= epoch {
+            self.end(epoch);
+        }
+    }
+
+    /// Finds the threads of a new reading of `/proc`.
+    fn settle_stats(&mut self, clock: &Clock, start_ns: u64) {
+        let Some(fact) = self.fact.as_ref().filter(|_| self.fact_is_new) else {
+            return;
+        };
+        self.unaccounted = 0;
+        for stat in &fact.thread_stats {
+            let key = |start_boottime_ns| ThreadKey {
+                tid: stat.tid,
+                start_boottime_ns,
+            };
+            let tick = stat.start_boottime_ns / PROC_TICK_NS * PROC_TICK_NS;
+            let of_tick = key(tick)..=key(tick.saturating_add(PROC_TICK_NS - 1));
+            let thread = self
+                .threads
+                .range_mut(of_tick)
+                .map(|(_, thread)| thread)
+                .next_back();
+            match thread {
+                Some(thread) if thread.accounted() => thread.stat(stat),
+                // The ledgers were read a moment before: what is new may be missing there.
+                _ if clock.of_boottime(stat.start_boottime_ns) < start_ns => self.unaccounted += 1,
+                _ => {}
+            }
+        }
+    }
+
+    /// Finds the threads of a new look into the interpreter.
+    fn settle_python(&mut self) {
+        let look = self
+            .look
+            .as_ref()
+            .filter(|look| self.look_is_new && look.info.supported);
+        let Some(look) = look else {
+            return;
+        };
+        for thread in self.threads.values_mut() {
+            if thread.lived_at(look.read_ns) {
+                thread.looked_at();
+            }
+        }
+        for seen in &look.threads {
+            let key = thread_at(&self.threads, seen.tid, look.read_ns).map(|thread| thread.key);
+            if let Some(thread) = key.and_then(|key| self.threads.get_mut(&key)) {
+                thread.python(seen, look);
+            }
+        }
+    }
+
+    /// Nothing more will come of it.
+    pub(crate) fn finished(&self, epoch: u64) -> bool {
+        self.ended_epoch.is_some_and(|ended| {
+            ended + PATIENCE <= epoch || self.threads.values().all(Thread::ended)
+        })
+    }
+
+    /// Begins the window after `epoch`.
+    pub(crate) fn roll(&mut self, epoch: u64) {
+        for thread in self.threads.values_mut() {
+            thread.roll();
+        }
+        self.loops.roll();
+        self.folded.roll();
+        self.seen_until.roll();
+        if !self.retired && self.finished(epoch) {
+            self.retired = true;
+            if let Some(fact) = &mut self.fact {
+                fact.thread_stats = Vec::new();
+            }
+            if let Some(look) = &mut self.look {
+                look.threads = Vec::new();
+                self.tasks_cut = look.tasks.len() > MAX_ENDED_TASKS;
+                look.tasks.truncate(MAX_ENDED_TASKS);
+            }
+        }
+    }
+
+    /// It has a row in `scope`.
+    pub(crate) fn shown(&self, scope: Scope) -> bool {
+        match scope {
+            Scope::Window => {
+                let late = |thread: &Thread| thread.accounted() && !thread.retired;
+                !self.retired || self.threads.values().any(late)
+            }
+            Scope::Whole => self.folded_into.is_none(),
+        }
+    }
+
+    /// Columns and switches of all its threads, those without a row included.
+    pub(crate) fn totals(&self, scope: Scope) -> Totals {
+        let mut totals = self.folded.over(scope).totals;
+        if scope == Scope::Whole {
+            totals = totals.plus(&self.rows.totals);
+        }
+        let threads = self.threads.values();
+        threads.fold(totals, |totals, thread| totals.plus(&thread.totals(scope)))
+    }
+
+    /// All of it, for the process that takes its row over.
+    pub(crate) fn estate(&self) -> Rows {
+        let mut estate = self.rows;
+        estate.add(&self.inherited);
+        estate.add(&self.folded.over(Scope::Whole));
+        for thread in self.threads.values().filter(|thread| thread.accounted()) {
+            estate.add_thread(thread);
+        }
+        estate.processes = estate.processes.saturating_add(1);
+        estate
+    }
+
+    /// For how long it was watched in `scope`, ns.
+    pub(crate) fn watched_ns(&self, scope: Scope) -> u64 {
+        let from = self.seen_from.unwrap_or(self.seen_until.now);
+        let from = match scope {
+            Scope::Window => from.max(*self.seen_until.base()),
+            Scope::Whole => from,
+        };
+        self.seen_until.now.saturating_sub(from)
+    }
+}
+
+/// A status word as `wait` gives it: a signal in the low 7 bits, or a code in the second byte.
+fn exited(status: Option<u32>) -> Exited {
+    let signal = status.map(|status| (status & 0x7f) as u8);
+    let code = status.map(|status| (status >> 8) as u8);
+    match signal {
+        Some(0) => Exited { code, signal: None },
+        signal => Exited { code: None, signal },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_words() {
+        for (status, code, signal) in [
+            (Some(0), Some(0), None),
+            (Some(3 << 8), Some(3), None),
+            (Some(9), None, Some(9)),
+            // With a core dump.
+            (Some(11 | 0x80), None, Some(11)),
+            (None, None, None),
+        ] {
+            let got = exited(status);
+            assert_eq!((got.code, got.signal), (code, signal), "{status:?}");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The row of a process.
+
+use super::folded::Rows;
+use super::interpreter::unsupported;
+use super::process::Process;
+use super::snapshot::{self, Exited, Limit};
+use super::thread::RowContext;
+use super::window::{Clock, Scope, limit};
+
+/// What a process's row needs to know beside the process itself.
+pub(crate) struct ProcessContext<'a> {
+    pub(crate) scope: Scope,
+    pub(crate) clock: &'a Clock,
+    /// Records that never arrived in `scope`.
+    pub(crate) lost: u64,
+    /// The user's own threshold for stalls, ns.
+    pub(crate) stall_threshold_ns: Option<u64>,
+    /// Whole processes that are in this one's `ended`.
+    pub(crate) estates: Rows,
+}
+
+impl Process {
+    /// When it started, ns after 1970; `None` when that was not seen.
+    pub(crate) fn start_unix_ns(&self, clock: &Clock) -> Option<u64> {
+        match (self.start, &self.fact) {
+            (Some((start, true)), _) => Some(clock.unix_of_boottime(start)),
+            (_, Some(fact)) => Some(fact.start_unix_ns),
+            (Some((start, false)), None) => Some(clock.unix_of_boottime(start)),
+            (None, None) => None,
+        }
+    }
+
+    /// The row of the process.
+    pub(crate) fn row(&self, context: &ProcessContext<'_>) -> snapshot::Process {
+        let ProcessContext { scope, clock, .. } = *context;
+        let totals = self.totals(scope);
+        let cpu_ns = totals.columns.on_cpu_ns();
+        let watched_ns = self.watched_ns(scope);
+        let gauges = self.gauges();
+        let fact = self.fact.as_deref();
+        let program = fact.filter(|fact| fact.read_ns >= self.exec_ns);
+        let look = self.look.as_deref();
+
+        let mut ended = self.folded.over(scope);
+        if scope == Scope::Whole {
+            ended.add(&self.rows);
+            ended.add(&self.inherited);
+            ended.add(&context.estates);
+        }
+        let mut threads = Vec::new();
+        let thread_context = RowContext {
+            scope,
+            clock,
+            lost: context.lost,
+            look,
+        };
+        for thread in self.threads.values().filter(|thread| thread.accounted()) {
+            match scope {
+                Scope::Window if thread.retired => {}
+                Scope::Whole if thread.folded => ended.add_thread(thread),
+                _ => threads.push(thread.row(&thread_context)),
+            }
+        }
+
+        snapshot::Process {
+            pid: self.pid.0,
+            ppid: fact.map(|fact| fact.ppid).or(self.fork_ppid).unwrap_or(0),
+            start_unix_ns: self.start_unix_ns(clock).unwrap_or(0),
+            name: self.name.clone(),
+            cmdline: program.map_or_else(Vec::new, |fact| fact.cmdline.clone()),
+            entry: program.and_then(|fact| fact.entry.clone()),
+            exited: self.exited,
+            python: look.map(|look| snapshot::Python {
+                implementation: look.info.implementation.clone(),
+                version: look.info.version.clone(),
+                free_threaded: look.info.free_threaded,
+                supported: look.info.supported,
+                reason: look.info.reason.clone(),
+            }),
+            cpu_ns,
+            cpu_percent: match watched_ns {
+                0 => 0.0,
+                watched_ns => cpu_ns as f64 * 100.0 / watched_ns as f64,
+            },
+            rss_bytes: gauges.rss_bytes,
+            threads_count: gauges.threads,
+            children_count: gauges.children,
+            descendants_count: gauges.descendants,
+            zombies_count: gauges.zombies,
+            fds_count: gauges.fds,
+            fds_limit: gauges.fds_limit,
+            context_switches: totals.switches,
+            ended: ended.report(),
+            threads,
+            loops: self
+                .loops
+                .rows(scope, look, clock, context.stall_threshold_ns),
+            limits: self.limits(scope),
+        }
+    }
+
+    fn limits(&self, scope: Scope) -> Vec<Limit> {
+        let mut limits = Vec::new();
+        self.proc_limits(&mut limits);
+        self.python_limits(&mut limits);
+
+        let mut say = |said: bool, field: &str, reason: String| {
+            if said {
+                limits.push(limit(field, reason));
+            }
+        };
+        let unseen = matches!(
+            self.exited,
+            Some(Exited {
+                code: None,
+                signal: None
+            })
+        );
+        say(unseen, "exited", "how it ended was not seen".into());
+        let unaccounted = self.unaccounted;
+        say(
+            unaccounted > 0 && !self.ended(),
+            "threads",
+            format!("{unaccounted} of its threads are not accounted for by the kernel programs"),
+        );
+        let folded = self.folded.over(scope).totals.columns.wall_ns() > 0;
+        say(
+            folded,
+            "threads",
+            "the kernel programs had no room for all ended threads: their time is in `ended`"
+                .into(),
+        );
+        let ended = self.folded.unaccounted(scope);
+        say(
+            ended > 0,
+            "ended.ledger",
+            format!("{ended} ended threads were not accounted for by the kernel programs"),
+        );
+        let strangers = self.strangers;
+        say(
+            strangers > 0 && scope == Scope::Whole,
+            "ended.processes",
+            format!("{strangers} of them are not its descendants: their parents are not watched"),
+        );
+        let stopped = self.loops.left_out();
+        say(
+            stopped > 0 && scope == Scope::Whole,
+            "loops",
+            format!("{stopped} loops that stopped are left out"),
+        );
+        say(
+            self.tasks_cut,
+            "loops.tasks",
+            "not all tasks of the ended process were kept".into(),
+        );
+        limits
+    }
+
+    /// What `/proc` does not tell.
+    fn proc_limits(&self, limits: &mut Vec<Limit>) {
+        let gauges = self.gauges();
+        let missing = match (&self.fact, self.ended()) {
+            (None, true) => "it ended before /proc was read",
+            (None, false) => "/proc was not read yet",
+            (Some(_), _) => "could not be read from /proc",
+        };
+        for (field, null) in [
+            ("rss_bytes", gauges.rss_bytes.is_none()),
+            ("threads_count", gauges.threads.is_none()),
+            ("children_count", gauges.children.is_none()),
+            ("descendants_count", gauges.descendants.is_none()),
+            ("zombies_count", gauges.zombies.is_none()),
+            ("fds_count", gauges.fds.is_none()),
+            ("fds_limit", gauges.fds_limit.is_none()),
+            ("ppid", self.fact.is_none() && self.fork_ppid.is_none()),
+            ("start_unix_ns", self.fact.is_none() && self.start.is_none()),
+            ("name", self.name.is_empty()),
+            ("cmdline", self.fact.is_none()),
+        ] {
+            if null {
+                limits.push(limit(field, missing));
+            }
+        }
+        let replaced = self
+            .fact
+            .as_ref()
+            .is_some_and(|fact| fact.read_ns < self.exec_ns);
+        let entry = match &self.fact {
+            _ if replaced => Some("the program was replaced after /proc was read"),
+            None => Some(missing),
+            Some(fact) if fact.entry.is_some() => None,
+            Some(_) if self.look.is_some() => {
+                Some("the command line names neither a script nor a module")
+            }
+            Some(_) => Some("not a Python command line"),
+        };
+        limits.extend(entry.map(|reason| limit("entry", reason)));
+        if replaced {
+            limits.push(limit(
+                "cmdline",
+                "the program was replaced after /proc was read",
+            ));
+        }
+    }
+
+    /// What the interpreter does not tell.
+    fn python_limits(&self, limits: &mut Vec<Limit>) {
+        let Some(look) = &self.look else {
+            limits.push(limit(
+                "python",
+                "no Python interpreter was seen in this process",
+            ));
+            return;
+        };
+        if !look.info.supported {
+            limits.push(limit("loops", unsupported(look)));
+        }
+        let said = look.limits.iter();
+        limits.extend(said.map(|(field, reason)| limit(field, reason)));
+    }
+}

@@ -1,0 +1,417 @@
+//! Test support: events with sensible defaults, random ones, and the laws of a snapshot.
+
+use std::collections::BTreeMap;
+
+use concmon_ebpf::{HIST_BUCKETS, cause, hist_bucket};
+
+use super::snapshot::{LedgerSum, Snapshot};
+use super::{Model, WatchInfo};
+use crate::event::*;
+
+pub(crate) const MS: u64 = 1_000_000;
+pub(crate) const SECOND: u64 = 1_000 * MS;
+/// `CLOCK_MONOTONIC`, wall clock and `CLOCK_BOOTTIME` at the start of the watch.
+pub(crate) const START: u64 = 1_000 * SECOND;
+pub(crate) const START_UNIX: u64 = 1_700_000_000 * SECOND;
+pub(crate) const START_BOOT: u64 = 1_500 * SECOND;
+
+/// SplitMix64 (Steele, Lea, Flood 2014): equal seeds give equal numbers.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Random(seed)
+    }
+
+    pub(crate) fn any(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number from 0 to `limit` - 1.
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.any() % limit.max(1)
+    }
+
+    pub(crate) fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    /// A number as a hostile or broken source gives it.
+    pub(crate) fn nasty(&mut self) -> u64 {
+        match self.below(6) {
+            0 => 0,
+            1 => u64::MAX,
+            2 => u64::MAX - self.below(100),
+            3 => self.any(),
+            4 => START + self.below(10 * SECOND),
+            _ => self.below(1_000),
+        }
+    }
+}
+
+/// The kernel's histogram of these durations.
+pub(crate) fn hist(durations: &[u64]) -> HistFact {
+    let mut buckets = [0; HIST_BUCKETS];
+    for &ns in durations {
+        buckets[hist_bucket(ns)] += 1;
+    }
+    HistFact {
+        count: durations.len() as u64,
+        sum_ns: durations.iter().sum(),
+        min_ns: durations.iter().copied().min().unwrap_or(0),
+        max_ns: durations.iter().copied().max().unwrap_or(0),
+        buckets,
+    }
+}
+
+pub(crate) fn boot(ns: u64) -> u64 {
+    ns - START + START_BOOT
+}
+
+/// A thread that has lived since the start of the watch, dead at once.
+pub(crate) fn ledger(pid: u32, tid: u32) -> LedgerFact {
+    LedgerFact {
+        read_ns: START,
+        pid: Pid(pid),
+        tid: Tid(tid),
+        start_boottime_ns: START_BOOT - 5 * SECOND,
+        seeded: true,
+        folded: false,
+        start_ns: START,
+        since_ns: START,
+        state: ThreadState::Dead,
+        on_cpu_ns: 0,
+        woken_ns: 0,
+        preempted_ns: 0,
+        stolen_ns: 0,
+        unknown_ns: 0,
+        blocked_ns: [0; cause::COUNT],
+        voluntary: 0,
+        involuntary: 0,
+        migrations: 0,
+        wakeup_latency: hist(&[]),
+        slice: hist(&[]),
+        off_cpu: vec![hist(&[]); cause::COUNT],
+    }
+}
+
+pub(crate) fn random_state(random: &mut Random) -> ThreadState {
+    match random.below(5) {
+        0 => ThreadState::Running,
+        1 => ThreadState::Woken,
+        2 => ThreadState::Preempted,
+        3 => ThreadState::Dead,
+        _ => ThreadState::Blocked(Cause::ALL[random.below(9) as usize]),
+    }
+}
+
+/// A reading of a thread in which nothing need fit together.
+pub(crate) fn random_ledger(random: &mut Random) -> LedgerFact {
+    let mut broken = hist(&[]);
+    broken.count = random.nasty();
+    broken.sum_ns = random.nasty();
+    broken.min_ns = random.nasty();
+    broken.max_ns = random.nasty();
+    for _ in 0..3 {
+        broken.buckets[random.below(HIST_BUCKETS as u64) as usize] = random.any() as u32;
+    }
+    LedgerFact {
+        read_ns: random.nasty(),
+        start_boottime_ns: random.nasty(),
+        seeded: random.chance(50),
+        folded: random.chance(20),
+        start_ns: random.nasty(),
+        since_ns: random.nasty(),
+        state: random_state(random),
+        on_cpu_ns: random.nasty(),
+        woken_ns: random.nasty(),
+        preempted_ns: random.nasty(),
+        stolen_ns: random.nasty(),
+        unknown_ns: random.nasty(),
+        blocked_ns: std::array::from_fn(|_| random.nasty()),
+        voluntary: random.nasty(),
+        involuntary: random.nasty(),
+        migrations: random.nasty(),
+        wakeup_latency: broken,
+        slice: broken,
+        off_cpu: vec![broken; random.below(12) as usize],
+        ..ledger(random.below(4) as u32, random.below(6) as u32)
+    }
+}
+
+/// The law: `wall = on_cpu + runnable + Σ blocked + unknown`.
+pub(crate) fn assert_closed(sum: &LedgerSum) {
+    let b = &sum.blocked_ns;
+    let blocked = [
+        b.gil, b.lock, b.poll, b.sleep, b.io, b.child, b.disk, b.stopped, b.other,
+    ];
+    let columns = blocked.iter().sum::<u64>() + sum.on_cpu_ns + sum.runnable_ns + sum.unknown_ns;
+    assert_eq!(sum.wall_ns, columns, "{sum:?}");
+    assert!(
+        sum.preempted_ns + sum.stolen_ns <= sum.runnable_ns,
+        "{sum:?}"
+    );
+}
+
+/// What must hold in every snapshot, whatever came in.
+pub(crate) fn assert_lawful(snapshot: &Snapshot) {
+    for process in &snapshot.processes {
+        assert!(process.cpu_percent.is_finite());
+        assert!(process.start_unix_ns == 0 || !has_limit(&process.limits, "start_unix_ns"));
+        for (field, null) in [
+            ("rss_bytes", process.rss_bytes.is_none()),
+            ("threads_count", process.threads_count.is_none()),
+            ("children_count", process.children_count.is_none()),
+            ("fds_count", process.fds_count.is_none()),
+            ("python", process.python.is_none()),
+            ("entry", process.entry.is_none()),
+        ] {
+            assert_eq!(null, has_limit(&process.limits, field), "{field}");
+        }
+        for thread in &process.threads {
+            assert_closed(&thread.ledger);
+            let cpu = thread.cpu_user_ns.zip(thread.cpu_system_ns);
+            if let Some((user, system)) = cpu {
+                assert_eq!(user + system, thread.ledger.on_cpu_ns);
+            }
+            assert_eq!(cpu.is_none(), has_limit(&thread.limits, "cpu_user_ns"));
+            for (field, null) in [
+                ("name", thread.name.is_none()),
+                ("ident", thread.ident.is_none()),
+                ("role", thread.role.is_none()),
+                ("daemon", thread.daemon.is_none()),
+                ("entry", thread.entry.is_none()),
+                ("stack_size_bytes", thread.stack_size_bytes.is_none()),
+            ] {
+                assert_eq!(null, has_limit(&thread.limits, field), "{field}");
+            }
+            for histogram in [&thread.wakeup_latency, &thread.slice]
+                .into_iter()
+                .chain(thread.off_cpu.values())
+            {
+                assert!(histogram.min_ns <= histogram.max_ns);
+                assert!(histogram.p50_ns <= histogram.p99_ns);
+            }
+            assert!(thread.wakers.len() <= 32);
+        }
+        for running in &process.loops {
+            assert_eq!(running.wall_ns, running.idle_ns + running.busy_ns);
+            assert!((0.0..=1.0).contains(&running.utilization));
+        }
+    }
+}
+
+pub(crate) fn has_limit(limits: &[super::snapshot::Limit], field: &str) -> bool {
+    limits.iter().any(|limit| limit.field == field)
+}
+
+/// A watch of process 100 under test. Instants are ns after its start.
+pub(crate) struct Fixture {
+    pub(crate) model: Model,
+    ledgers: BTreeMap<u32, LedgerFact>,
+}
+
+impl Fixture {
+    pub(crate) fn new() -> Self {
+        Fixture {
+            model: Model::new(WatchInfo {
+                version: "0.0.0",
+                start_ns: START,
+                start_unix_ns: START_UNIX,
+                start_boottime_ns: START_BOOT,
+                targets: vec![Pid(100)],
+                stall_threshold_ns: None,
+            }),
+            ledgers: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn apply(&mut self, event: Event) -> &mut Self {
+        self.model.apply(&event);
+        self
+    }
+
+    /// Reads the ledger of a thread after `change`d it; it is blocked on a lock at first.
+    pub(crate) fn read(
+        &mut self,
+        pid: u32,
+        tid: u32,
+        at: u64,
+        change: impl FnOnce(&mut LedgerFact),
+    ) -> &mut Self {
+        let fact = self.ledgers.entry(tid).or_insert_with(|| LedgerFact {
+            state: ThreadState::Blocked(Cause::Lock),
+            ..ledger(pid, tid)
+        });
+        fact.read_ns = START + at;
+        change(fact);
+        let fact = fact.clone();
+        self.apply(Event::Ledger(Box::new(fact)))
+    }
+
+    pub(crate) fn fork(&mut self, parent: u32, pid: u32, tid: u32, at: u64) -> &mut Self {
+        let at_ns = START + at;
+        self.ledgers.insert(
+            tid,
+            LedgerFact {
+                seeded: false,
+                start_boottime_ns: boot(at_ns),
+                start_ns: at_ns,
+                since_ns: at_ns,
+                state: ThreadState::Running,
+                ..ledger(pid, tid)
+            },
+        );
+        self.apply(Event::Fork(Fork {
+            at_ns,
+            parent: Tid(parent),
+            pid: Pid(pid),
+            tid: Tid(tid),
+            start_boottime_ns: boot(at_ns),
+            comm: "worker".into(),
+        }))
+    }
+
+    /// The thread ends; all its time since its last closed column was on the CPU.
+    pub(crate) fn die(&mut self, pid: u32, tid: u32, at: u64) -> &mut Self {
+        self.read(pid, tid, at, |fact| {
+            let end = fact.read_ns;
+            fact.on_cpu_ns += end - fact.since_ns;
+            fact.since_ns = end;
+            fact.state = ThreadState::Dead;
+        })
+    }
+
+    /// `change`s a plain exit with code 0 of a thread that is not the last.
+    pub(crate) fn exit(
+        &mut self,
+        pid: u32,
+        tid: u32,
+        at: u64,
+        change: impl FnOnce(&mut Exit),
+    ) -> &mut Self {
+        let known = self.ledgers.get(&tid);
+        let mut exit = Exit {
+            at_ns: START + at,
+            pid: Pid(pid),
+            tid: Tid(tid),
+            start_boottime_ns: known.map_or(START_BOOT - 5 * SECOND, |fact| fact.start_boottime_ns),
+            status: 0,
+            last: false,
+            group: false,
+        };
+        change(&mut exit);
+        self.apply(Event::Exit(exit))
+    }
+
+    pub(crate) fn proc(
+        &mut self,
+        pid: u32,
+        at: u64,
+        change: impl FnOnce(&mut ProcessFact),
+    ) -> &mut Self {
+        let start = self.ledgers.get(&pid).map(|fact| fact.start_boottime_ns);
+        let start = start.unwrap_or(START_BOOT - 5 * SECOND) / (10 * MS) * (10 * MS);
+        let mut fact = ProcessFact {
+            read_ns: START + at,
+            pid,
+            ppid: 1,
+            start_boottime_ns: start,
+            start_unix_ns: start + START_UNIX - START_BOOT,
+            name: "python3".into(),
+            cmdline: vec!["python3".into(), "app.py".into()],
+            entry: Some("app.py".into()),
+            rss_bytes: Some(1 << 20),
+            threads: Some(1),
+            fds: Some(3),
+            fds_limit: Some(1024),
+            ..ProcessFact::default()
+        };
+        change(&mut fact);
+        self.apply(Event::Process(Box::new(fact)))
+    }
+
+    pub(crate) fn look(
+        &mut self,
+        pid: u32,
+        at: u64,
+        change: impl FnOnce(&mut PythonFact),
+    ) -> &mut Self {
+        let mut fact = look(pid, START + at);
+        change(&mut fact);
+        self.apply(Event::Python(Box::new(fact)))
+    }
+
+    pub(crate) fn tick(&mut self, at: u64) -> Snapshot {
+        self.apply(Event::Tick(Tick {
+            at_ns: START + at,
+            unix_ns: START_UNIX + at,
+        }));
+        let snapshot = self.model.snapshot();
+        assert_lawful(&snapshot);
+        snapshot
+    }
+}
+
+/// A look into a supported interpreter with nothing in it.
+pub(crate) fn look(pid: u32, read_ns: u64) -> PythonFact {
+    PythonFact {
+        read_ns,
+        pid: Pid(pid),
+        info: PythonInfo {
+            implementation: "cpython".into(),
+            version: Some("3.13.0".into()),
+            free_threaded: false,
+            supported: true,
+            reason: None,
+        },
+        threads: Vec::new(),
+        loops: Vec::new(),
+        tasks: Vec::new(),
+        reads_failed: 0,
+        limits: BTreeMap::new(),
+    }
+}
+
+pub(crate) fn py_thread(tid: u32, name: &str) -> PyThread {
+    PyThread {
+        tid: Tid(tid),
+        ident: u64::from(tid) << 32,
+        name: Some(name.into()),
+        daemon: Some(false),
+        entry: Some("app.work".into()),
+        stack_size_bytes: Some(8 << 20),
+        main: false,
+        pool: false,
+    }
+}
+
+pub(crate) fn py_loop(tid: u32, id: u64) -> PyLoop {
+    PyLoop {
+        tid: Tid(tid),
+        id,
+        kind: LoopKind::Asyncio,
+        ready: Some(1),
+        scheduled: Some(2),
+        stall_threshold_ns: Some(100 * MS),
+        debug: Some(false),
+    }
+}
+
+pub(crate) fn py_task(id: u64, loop_id: u64, name: &str) -> PyTask {
+    PyTask {
+        id,
+        loop_id,
+        name: name.into(),
+        coroutine: "app.serve".into(),
+        state: TaskState::Pending,
+        awaiting: vec![PyFrame {
+            function: "serve".into(),
+            file: "app.py".into(),
+            line: 7,
+        }],
+    }
+}

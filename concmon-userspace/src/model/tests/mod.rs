@@ -1,0 +1,9 @@
+//! The model as a whole: what views see of known and of random events.
+
+mod hostile;
+mod life;
+mod loops;
+mod python;
+mod random;
+mod retention;
+mod windows;

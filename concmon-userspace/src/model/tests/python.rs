@@ -1,0 +1,147 @@
+//! Columns that come from the interpreter.
+
+use crate::event::*;
+use crate::model::snapshot::{Role, Thread};
+use crate::model::testing::*;
+
+fn reason<'a>(thread: &'a Thread, field: &str) -> Option<&'a str> {
+    let limit = thread.limits.iter().find(|limit| limit.field == field);
+    limit.map(|limit| limit.reason.as_str())
+}
+
+#[test]
+fn roles_names_and_native_threads() {
+    let mut watch = Fixture::new();
+    for tid in 100..105 {
+        watch.read(100, tid, SECOND, |_| {});
+    }
+    watch.look(100, SECOND, |look| {
+        look.threads = vec![
+            PyThread {
+                main: true,
+                ..py_thread(100, "MainThread")
+            },
+            PyThread {
+                pool: true,
+                ..py_thread(101, "ThreadPoolExecutor-0_0")
+            },
+            PyThread {
+                pool: true,
+                ..py_thread(102, "looper")
+            },
+            PyThread {
+                name: None,
+                daemon: None,
+                entry: None,
+                ..py_thread(103, "")
+            },
+            // Of no thread that is known here.
+            py_thread(999, "gone"),
+        ];
+        look.loops = vec![py_loop(102, 1), py_loop(100, 2)];
+        look.limits = [("threads.entry".to_owned(), "no bootstrap frame".to_owned())].into();
+    });
+    let snapshot = watch.tick(SECOND);
+    let threads = &snapshot.processes[0].threads;
+    let roles: Vec<_> = threads.iter().map(|thread| thread.role).collect();
+    assert_eq!(
+        roles,
+        [
+            Some(Role::Main),
+            Some(Role::Pool),
+            Some(Role::Loop),
+            Some(Role::Other),
+            None
+        ]
+    );
+    assert_eq!(threads[0].name.as_deref(), Some("MainThread"));
+    assert_eq!(threads[0].ident, Some(100 << 32));
+    assert_eq!(reason(&threads[3], "entry"), Some("no bootstrap frame"));
+    assert_eq!(
+        reason(&threads[3], "name"),
+        Some("the threading module does not know it")
+    );
+    assert_eq!(reason(&threads[4], "name"), Some("not a Python thread"));
+    let python = snapshot.processes[0].python.as_ref().expect("it is Python");
+    assert_eq!(python.version.as_deref(), Some("3.13.0"));
+
+    // A loop that has stopped, and a thread that has ended, keep what they were.
+    watch.die(100, 101, 2 * SECOND);
+    for tid in [100, 102, 103, 104] {
+        watch.read(100, tid, 2 * SECOND, |_| {});
+    }
+    watch.look(100, 2 * SECOND, |look| {
+        look.threads = vec![py_thread(102, "renamed")]
+    });
+    let snapshot = watch.tick(2 * SECOND);
+    let threads = &snapshot.processes[0].threads;
+    assert_eq!(
+        (threads[1].alive, threads[1].role),
+        (false, Some(Role::Pool))
+    );
+    assert_eq!(
+        (threads[2].name.as_deref(), threads[2].role),
+        (Some("renamed"), Some(Role::Loop))
+    );
+}
+
+#[test]
+fn why_there_are_no_python_columns() {
+    let unsupported = |look: &mut PythonFact| {
+        look.info.supported = false;
+        look.info.implementation = "pypy".into();
+        look.info.reason = Some("PyPy is not supported".into());
+    };
+    let partial = |look: &mut PythonFact| {
+        look.limits = [("threads".to_owned(), "list torn".to_owned())].into();
+    };
+    let early = |look: &mut PythonFact| look.read_ns = START - 1;
+    type Change = fn(&mut PythonFact);
+    let cases: [(Option<Change>, &str); 5] = [
+        (None, "no Python interpreter was seen in its process"),
+        (Some(unsupported), "PyPy is not supported"),
+        (Some(partial), "list torn"),
+        (Some(early), "the interpreter was not read while it lived"),
+        (Some(|_| {}), "not a Python thread"),
+    ];
+    for (change, want) in cases {
+        let mut watch = Fixture::new();
+        watch.read(100, 100, SECOND, |_| {});
+        if let Some(change) = change {
+            watch.look(100, SECOND, change);
+        }
+        let snapshot = watch.tick(SECOND);
+        let thread = &snapshot.processes[0].threads[0];
+        for field in [
+            "name",
+            "ident",
+            "role",
+            "daemon",
+            "entry",
+            "stack_size_bytes",
+        ] {
+            assert_eq!(reason(thread, field), Some(want), "{field}");
+        }
+        let loops = has_limit(&snapshot.processes[0].limits, "loops");
+        assert_eq!(loops, want == "PyPy is not supported");
+    }
+}
+
+#[test]
+fn a_look_finds_the_thread_that_held_the_id_then() {
+    let mut watch = Fixture::new();
+    watch.read(100, 100, MS, |_| {});
+    watch.fork(100, 100, 101, 100 * MS).die(100, 101, 200 * MS);
+    watch.look(100, 150 * MS, |look| {
+        look.threads = vec![py_thread(101, "first")]
+    });
+    watch
+        .fork(100, 100, 101, 300 * MS)
+        .read(100, 101, SECOND, |_| {});
+    let snapshot = watch.tick(SECOND);
+    let names: Vec<_> = snapshot.processes[0].threads[1..]
+        .iter()
+        .map(|t| t.name.as_deref())
+        .collect();
+    assert_eq!(names, [Some("first"), None]);
+}

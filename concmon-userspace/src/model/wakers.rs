@@ -1,0 +1,205 @@
+//! Who ended the blocked stretches of a thread, from the slices that arrived.
+
+use std::collections::BTreeMap;
+
+use super::snapshot::Waker;
+use super::window::{Cumulative, Growth, Scope};
+use crate::event::{Cause, Tid, Wait};
+
+/// Rows in a report of one thread.
+const MAX_ROWS: usize = 32;
+/// Pairs of waker and cause that are counted for one thread.
+const MAX_PAIRS: usize = 128;
+/// Of these, how many are taken along into the next window.
+const KEPT_PAIRS: usize = 64;
+
+type Pair = (Option<Tid>, Cause);
+
+/// How often, and how much blocked time, ns.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ended {
+    count: u64,
+    blocked_ns: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Table {
+    pairs: BTreeMap<Pair, Ended>,
+    /// Stretches for which there was no room.
+    left_out: u64,
+}
+
+impl Table {
+    /// Leaves out all but the pairs with the most blocked time.
+    fn keep_largest(&mut self, kept: usize) {
+        if self.pairs.len() <= kept {
+            return;
+        }
+        let sizes = self.pairs.iter();
+        let mut sizes: Vec<_> = sizes
+            .map(|(&pair, ended)| (ended.blocked_ns, pair))
+            .collect();
+        sizes.sort_by(|a, b| b.cmp(a));
+        for (_, pair) in sizes.split_off(kept) {
+            if let Some(ended) = self.pairs.remove(&pair) {
+                self.left_out = self.left_out.saturating_add(ended.count);
+            }
+        }
+    }
+}
+
+impl Growth for Table {
+    fn since(&self, base: &Self) -> Self {
+        let pairs = self.pairs.iter().filter_map(|(&pair, ended)| {
+            let before = base.pairs.get(&pair).copied().unwrap_or_default();
+            let count = ended.count.saturating_sub(before.count);
+            let blocked_ns = ended.blocked_ns.saturating_sub(before.blocked_ns);
+            (count > 0).then_some((pair, Ended { count, blocked_ns }))
+        });
+        Table {
+            pairs: pairs.collect(),
+            left_out: self.left_out.saturating_sub(base.left_out),
+        }
+    }
+}
+
+/// The wakers of one thread.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wakers(Cumulative<Table>);
+
+impl Wakers {
+    /// Counts the wait before a slice. A block whose wakeup was not seen ended, as the ledger
+    /// has it, when the thread got a CPU (`in_ns`), by nobody known. Preemptions have no waker.
+    pub(crate) fn count(&mut self, wait: &Wait, in_ns: u64) {
+        let Some(cause) = wait.cause else {
+            return;
+        };
+        let table = &mut self.0.now;
+        let pair = (wait.waker, cause);
+        if table.pairs.len() >= MAX_PAIRS && !table.pairs.contains_key(&pair) {
+            table.left_out = table.left_out.saturating_add(1);
+            return;
+        }
+        let ended = table.pairs.entry(pair).or_default();
+        let blocked_ns = wait.wake_ns.unwrap_or(in_ns).saturating_sub(wait.off_ns);
+        ended.count = ended.count.saturating_add(1);
+        ended.blocked_ns = ended.blocked_ns.saturating_add(blocked_ns);
+    }
+
+    /// The rows, largest first, and how many stretches are in none of them.
+    pub(crate) fn report(&self, scope: Scope) -> (Vec<Waker>, u64) {
+        let table = self.0.over(scope);
+        let mut rows: Vec<_> = table.pairs.into_iter().collect();
+        rows.sort_by_key(|&(pair, ended)| {
+            (std::cmp::Reverse((ended.blocked_ns, ended.count)), pair)
+        });
+        let left_out = rows
+            .iter()
+            .skip(MAX_ROWS)
+            .fold(table.left_out, |sum, (_, ended)| {
+                sum.saturating_add(ended.count)
+            });
+        let rows = rows
+            .into_iter()
+            .take(MAX_ROWS)
+            .map(|((tid, cause), ended)| Waker {
+                tid: tid.map(|tid| tid.0),
+                cause: cause.name(),
+                count: ended.count,
+                blocked_ns: ended.blocked_ns,
+            });
+        (rows.collect(), left_out)
+    }
+
+    /// Begins a window, with room for pairs that are new in it.
+    pub(crate) fn roll(&mut self) {
+        self.0.now.keep_largest(KEPT_PAIRS);
+        self.0.roll();
+    }
+
+    /// Keeps no more than a report shows, for a thread that has ended.
+    pub(crate) fn shrink(&mut self) {
+        self.0.forget_base();
+        self.0.now.keep_largest(MAX_ROWS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait(waker: Option<u32>, cause: Cause, off_ns: u64, wake_ns: Option<u64>) -> Wait {
+        Wait {
+            off_ns,
+            wake_ns,
+            cause: Some(cause),
+            syscall: None,
+            arg0: 0,
+            waker: waker.map(Tid),
+        }
+    }
+
+    #[test]
+    fn rows_by_waker_and_cause_in_each_window() {
+        let mut wakers = Wakers::default();
+        wakers.count(&wait(Some(7), Cause::Gil, 10, Some(30)), 35);
+        wakers.count(&wait(Some(7), Cause::Gil, 50, Some(55)), 56);
+        wakers.count(&wait(None, Cause::Sleep, 0, None), 100);
+        let row = |tid, cause, count, blocked_ns| Waker {
+            tid,
+            cause,
+            count,
+            blocked_ns,
+        };
+        let first = vec![row(None, "sleep", 1, 100), row(Some(7), "gil", 2, 25)];
+        assert_eq!(wakers.report(Scope::Window), (first.clone(), 0));
+        wakers.roll();
+        wakers.count(&wait(Some(7), Cause::Gil, 60, Some(61)), 61);
+        assert_eq!(
+            wakers.report(Scope::Window),
+            (vec![row(Some(7), "gil", 1, 1)], 0)
+        );
+        let whole = vec![row(None, "sleep", 1, 100), row(Some(7), "gil", 3, 26)];
+        assert_eq!(wakers.report(Scope::Whole), (whole, 0));
+    }
+
+    #[test]
+    fn is_bounded_and_says_so() {
+        let mut wakers = Wakers::default();
+        for tid in 0..1_000u32 {
+            wakers.count(&wait(Some(tid), Cause::Lock, 0, Some(u64::from(tid))), 0);
+        }
+        for round in 0..2 {
+            let (rows, left_out) = wakers.report(Scope::Whole);
+            assert_eq!((rows.len(), left_out), (32, 968), "round {round}");
+            assert_eq!(rows[0].tid, Some(127));
+            wakers.shrink();
+        }
+    }
+
+    #[test]
+    fn each_window_has_room_for_new_wakers() {
+        let mut wakers = Wakers::default();
+        for window in 0..50u32 {
+            for tid in 0..20 {
+                wakers.count(&wait(Some(window * 20 + tid), Cause::Lock, 0, Some(10)), 0);
+            }
+            let (rows, left_out) = wakers.report(Scope::Window);
+            assert_eq!((rows.len(), left_out), (20, 0), "window {window}");
+            let (rows, left_out) = wakers.report(Scope::Whole);
+            let seen = u64::from(window + 1) * 20;
+            assert_eq!(rows.len() as u64 + left_out, seen);
+            wakers.roll();
+        }
+    }
+
+    #[test]
+    fn nonsense_does_not_panic() {
+        let mut wakers = Wakers::default();
+        for _ in 0..2 {
+            wakers.count(&wait(None, Cause::Io, u64::MAX, Some(0)), 0);
+            wakers.count(&wait(None, Cause::Io, 0, Some(u64::MAX)), 0);
+        }
+        assert_eq!(wakers.report(Scope::Whole).0[0].blocked_ns, u64::MAX);
+    }
+}
