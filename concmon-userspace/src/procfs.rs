@@ -148,6 +148,7 @@ pub fn read_process(
     let stat = dir.stat()?;
     let family = tree.family(pid);
     let start_boottime_ns = clocks::ticks_to_ns(stat.start_ticks);
+    let cmdline = dir.cmdline();
     Ok(ProcessFact {
         read_ns,
         pid,
@@ -158,7 +159,8 @@ pub fn read_process(
         cpu_user_ns: Some(clocks::ticks_to_ns(stat.user_ticks)),
         cpu_system_ns: Some(clocks::ticks_to_ns(stat.system_ticks)),
         threads: Some(stat.threads),
-        cmdline: dir.cmdline(),
+        entry: entry::entry_of(&cmdline),
+        cmdline,
         rss_bytes: dir.rss_bytes(),
         fds: dir.fds(),
         fds_limit: dir.text("limits").and_then(|text| open_files_limit(&text)),

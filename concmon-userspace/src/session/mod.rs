@@ -59,7 +59,9 @@ const INTERVALS: [Duration; 8] = [
 /// # Errors
 /// [`Failure`]: one line for people, and a code.
 pub fn run(cli: &Cli) -> Result<u8, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let local = LocalSet::new();
     local.block_on(&runtime, async {
         match cli.target() {
@@ -100,8 +102,14 @@ async fn watch_command(options: &Options, command: &[OsString]) -> Result<u8, Fa
     match end.child {
         Some(Ok(status)) => Ok(start::exit_code(status)),
         Some(Err(error)) => {
-            let name = command.first().map(|name| name.to_string_lossy()).unwrap_or_default();
-            Err(Failure::new(code::NOT_STARTED, format!("cannot start {name}: {error}")))
+            let name = command
+                .first()
+                .map(|name| name.to_string_lossy())
+                .unwrap_or_default();
+            Err(Failure::new(
+                code::NOT_STARTED,
+                format!("cannot start {name}: {error}"),
+            ))
         }
         None => Ok(code::OK),
     }
@@ -126,7 +134,10 @@ async fn watch_demo(options: &Options) -> Result<u8, Failure> {
     let output = Output::new(options, false)?;
     let end = drive(watch, output, options, Some(duration), Some(started)).await?;
     if let Some(Err(error)) = end.child {
-        return Err(Failure::new(code::FAILURE, format!("the demo needs python3: {error}")));
+        return Err(Failure::new(
+            code::FAILURE,
+            format!("the demo needs python3: {error}"),
+        ));
     }
     if end.child.is_none() {
         // SAFETY: our own child, which nobody has waited for yet.
@@ -136,7 +147,10 @@ async fn watch_demo(options: &Options) -> Result<u8, Failure> {
 }
 
 fn watch_child(waiting: Waiting, options: &Options) -> Result<(Watch, Started), Failure> {
-    let plan = Plan { targets: vec![waiting.pid], follow_children: options.subprocesses() };
+    let plan = Plan {
+        targets: vec![waiting.pid],
+        follow_children: options.subprocesses(),
+    };
     let watch = Watch::start(&plan, Pythons::default())?;
     Ok((watch, waiting.go()?))
 }
@@ -211,7 +225,9 @@ async fn drive(
                 last = Some(snapshot);
             }
             Wake::Key(key) => {
-                let Some(screen) = output.screen() else { continue };
+                let Some(screen) = output.screen() else {
+                    continue;
+                };
                 match screen.on_event(&key) {
                     Action::Quit => break,
                     Action::None => {}
@@ -264,7 +280,10 @@ fn printed(result: io::Result<()>) -> Result<bool, Failure> {
     match result {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Failure::new(code::FAILURE, format!("cannot write the report: {error}"))),
+        Err(error) => Err(Failure::new(
+            code::FAILURE,
+            format!("cannot write the report: {error}"),
+        )),
     }
 }
 
@@ -279,9 +298,9 @@ type Ended = oneshot::Receiver<io::Result<ExitStatus>>;
 
 async fn ended(child: &mut Option<Ended>) -> io::Result<ExitStatus> {
     match child {
-        Some(receiver) => {
-            receiver.await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::Other)))
-        }
+        Some(receiver) => receiver
+            .await
+            .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::Other))),
         None => std::future::pending().await,
     }
 }
@@ -324,7 +343,8 @@ fn notify_of_records(watch: &Watch) -> io::Result<Rc<Notify>> {
     let notify = Rc::new(Notify::new());
     for descriptor in watch.descriptors() {
         let own: OwnedFd = descriptor.try_clone_to_owned()?;
-        let readable = AsyncFd::with_interest(own, Interest::READABLE)?;
+        // SAFETY: the descriptor is owned, not changed, and lives as long as its registration.
+        let readable = unsafe { AsyncFd::register_with_interest(own, Interest::READABLE)? };
         let notify = Rc::clone(&notify);
         tokio::task::spawn_local(async move {
             while let Ok(mut guard) = readable.readable().await {
@@ -340,13 +360,15 @@ fn notify_of_records(watch: &Watch) -> io::Result<Rc<Notify>> {
 fn read_keys() -> io::Result<mpsc::UnboundedReceiver<TerminalEvent>> {
     debug_assert!(io::stdin().is_terminal(), "there is a screen");
     let (sender, receiver) = mpsc::unbounded_channel();
-    std::thread::Builder::new().name("keys".to_owned()).spawn(move || {
-        while let Ok(event) = crossterm::event::read() {
-            if sender.send(event).is_err() {
-                break;
+    std::thread::Builder::new()
+        .name("keys".to_owned())
+        .spawn(move || {
+            while let Ok(event) = crossterm::event::read() {
+                if sender.send(event).is_err() {
+                    break;
+                }
             }
-        }
-    })?;
+        })?;
     Ok(receiver)
 }
 

@@ -23,7 +23,10 @@ pub struct Failure {
 
 impl Failure {
     pub(super) fn new(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self {
+            code,
+            message: message.into(),
+        }
     }
 
     pub(super) fn from_target(error: &TargetError) -> Self {
@@ -40,9 +43,10 @@ impl Failure {
 
     pub(super) fn from_detect(pid: u32, name: &str, error: &DetectError) -> Self {
         match error {
-            DetectError::NotPython => {
-                Self::new(code::NO_TARGET, format!("process {pid} ({name}) is not Python"))
-            }
+            DetectError::NotPython => Self::new(
+                code::NO_TARGET,
+                format!("process {pid} ({name}) is not Python"),
+            ),
             DetectError::NoPermission => Self::new(
                 code::PERMISSION,
                 format!("no permission to read the memory of process {pid}; run as root"),

@@ -3,10 +3,7 @@
 use std::{
     fs::File,
     io::{self, IsTerminal as _, Write},
-    os::{
-        fd::AsRawFd as _,
-        unix::fs::OpenOptionsExt as _,
-    },
+    os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
     path::Path,
 };
 
@@ -49,14 +46,22 @@ impl Output {
             Windows::None
         } else if terminal && io::stdin().is_terminal() {
             let failed = |error| {
-                Failure::new(code::FAILURE, format!("the terminal cannot show a live view: {error}"))
+                Failure::new(
+                    code::FAILURE,
+                    format!("the terminal cannot show a live view: {error}"),
+                )
             };
             Windows::Screen(Box::new(Screen::start(color).map_err(failed)?))
         } else {
             Windows::Lines
         };
         let paint = if color { Paint::Ansi } else { Paint::Plain };
-        Ok(Self { windows, json: options.json, paint, sink })
+        Ok(Self {
+            windows,
+            json: options.json,
+            paint,
+            sink,
+        })
     }
 
     /// The live view, where there is one.
@@ -90,7 +95,10 @@ impl Output {
 /// Creates a file that only its owner can read. Under sudo, that is the user who called it.
 fn create(path: &Path) -> Result<File, Failure> {
     let failed = |error: io::Error| {
-        Failure::new(code::FAILURE, format!("cannot write {}: {error}", path.display()))
+        Failure::new(
+            code::FAILURE,
+            format!("cannot write {}: {error}", path.display()),
+        )
     };
     let mut options = std::fs::OpenOptions::new();
     options.write(true).mode(0o600);
@@ -108,12 +116,18 @@ fn create(path: &Path) -> Result<File, Failure> {
 }
 
 fn give_to_caller(file: &File) -> io::Result<()> {
-    let id = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    let id = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u32>().ok())
+    };
     // SAFETY: a system call without pointers.
     if unsafe { libc::geteuid() } != 0 {
         return Ok(());
     }
-    let (Some(user), Some(group)) = (id("SUDO_UID"), id("SUDO_GID")) else { return Ok(()) };
+    let (Some(user), Some(group)) = (id("SUDO_UID"), id("SUDO_GID")) else {
+        return Ok(());
+    };
     // SAFETY: an open descriptor.
     if unsafe { libc::fchown(file.as_raw_fd(), user, group) } != 0 {
         return Err(io::Error::last_os_error());

@@ -17,7 +17,9 @@ const GIL_FIELD: &str = "blocked_ns.gil";
 #[derive(Debug)]
 enum State {
     /// Not known yet, since this instant.
-    Searching { since_ns: u64 },
+    Searching {
+        since_ns: u64,
+    },
     Found(Box<Found>),
     /// Not Python, or not readable.
     None,
@@ -46,7 +48,12 @@ impl Pythons {
         match found {
             Ok(interpreter) => {
                 let gils = addresses(&interpreter);
-                let found = Found { interpreter, gils: gils.clone(), late: None, began_ns: None };
+                let found = Found {
+                    interpreter,
+                    gils: gils.clone(),
+                    late: None,
+                    began_ns: None,
+                };
                 self.by_pid.insert(pid, State::Found(Box::new(found)));
                 Ok(gils)
             }
@@ -63,7 +70,8 @@ impl Pythons {
 
     /// A process has been forked or runs another program: what it runs is to be found out.
     pub(super) fn search(&mut self, pid: Pid, now_ns: u64) {
-        self.by_pid.insert(pid, State::Searching { since_ns: now_ns });
+        self.by_pid
+            .insert(pid, State::Searching { since_ns: now_ns });
     }
 
     /// Looks for the interpreters and GILs that are not known yet; `found` is told of each GIL
@@ -101,13 +109,18 @@ impl Pythons {
 
     /// Looks into the interpreter of `pid`, where there is one.
     pub(super) fn look(&mut self, pid: Pid, now_ns: u64) -> Option<PythonFact> {
-        let State::Found(python) = self.by_pid.get_mut(&pid)? else { return None };
+        let State::Found(python) = self.by_pid.get_mut(&pid)? else {
+            return None;
+        };
         let mut fact = python.interpreter.look(now_ns, LookBudget::default());
         if fact.info.free_threaded {
             return Some(fact);
         }
         let reason = match (python.gils.is_empty(), python.late) {
-            (true, _) => "the address of this interpreter's GIL is not known; its waits count as lock".to_owned(),
+            (true, _) => {
+                "the address of this interpreter's GIL is not known; its waits count as lock"
+                    .to_owned()
+            }
             (false, Some((began_ns, known_ns))) => format!(
                 "known from {} ms after the program began; earlier waits count as lock",
                 known_ns.saturating_sub(began_ns) / 1_000_000

@@ -38,8 +38,9 @@ pub(super) struct Started {
 ///
 /// `quiet` takes away its standard input and output (errors stay visible).
 pub(super) fn fork(command: &[OsString], quiet: bool) -> io::Result<Waiting> {
-    let (program, arguments) =
-        command.split_first().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let (program, arguments) = command
+        .split_first()
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let (mut pid_reader, pid_writer) = io::pipe()?;
     let (gate_reader, gate) = io::pipe()?;
     let mut child = Command::new(program);
@@ -55,16 +56,22 @@ pub(super) fn fork(command: &[OsString], quiet: bool) -> io::Result<Waiting> {
     }
     let (sender, ended) = oneshot::channel();
     // `spawn` returns only after `exec`, so it waits in a thread of its own.
-    thread::Builder::new().name("child".to_owned()).spawn(move || {
-        let status = child.spawn().and_then(|mut running| {
-            drop(child);
-            running.wait()
-        });
-        let _ = sender.send(status);
-    })?;
+    thread::Builder::new()
+        .name("child".to_owned())
+        .spawn(move || {
+            let status = child.spawn().and_then(|mut running| {
+                drop(child);
+                running.wait()
+            });
+            let _ = sender.send(status);
+        })?;
     let mut pid = [0; 4];
     pid_reader.read_exact(&mut pid)?;
-    Ok(Waiting { pid: Pid(u32::from_ne_bytes(pid)), gate, ended })
+    Ok(Waiting {
+        pid: Pid(u32::from_ne_bytes(pid)),
+        gate,
+        ended,
+    })
 }
 
 fn wait_before_exec(

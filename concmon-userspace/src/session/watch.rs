@@ -10,9 +10,9 @@ use concmon_ebpf::BatchHeader;
 use super::{outcome::Failure, pythons::Pythons};
 use crate::{
     decode::{self, ledger::LedgerError, loss::LossMeter},
-    event::{Event, LedgerFact, MonitorFact, Pid, ProcessFact, ThreadState, Tick, Tid},
+    event::{Event, LedgerFact, MonitorFact, Pid, ThreadState, Tick, Tid},
     model::{Model, WatchInfo, snapshot::Snapshot},
-    procfs::{self, ProcError, clocks::Clocks, entry, tree::Tree},
+    procfs::{self, ProcError, clocks::Clocks, tree::Tree},
     python::DetectError,
     source::{
         live::{Collected, Live, Sizes, named_faults},
@@ -27,6 +27,9 @@ const HORIZON_NS: u64 = 400_000_000;
 const MOST_HELD: usize = 200_000;
 /// Readings of `/proc` without a thread before it counts as gone.
 const MISSING_READINGS: u8 = 2;
+
+/// The threads that `/proc` lists of each process.
+type Present = BTreeMap<Pid, BTreeSet<Tid>>;
 
 /// What to watch.
 #[derive(Debug)]
@@ -47,12 +50,10 @@ pub(super) struct Watch {
     clocks: Clocks,
     /// Processes of the user that still run.
     targets: BTreeSet<Pid>,
-    last_known: BTreeMap<Pid, ProcessFact>,
     missing: BTreeMap<(Tid, u64), u8>,
     events: u64,
     damaged: u64,
     reads_failed: u64,
-    last_tick_ns: u64,
 }
 
 impl Watch {
@@ -82,6 +83,8 @@ impl Watch {
         let clocks = Clocks::now();
         live.attach()?;
         live.seed()?;
+        // Measuring begins here; there is nothing to tell yet.
+        live.kernel_run_ns(clocks.monotonic_ns);
         let info = WatchInfo {
             version: env!("CARGO_PKG_VERSION"),
             start_ns: clocks.monotonic_ns,
@@ -98,16 +101,16 @@ impl Watch {
             losses: LossMeter::new(clocks.monotonic_ns),
             clocks,
             targets: plan.targets.iter().copied().collect(),
-            last_known: BTreeMap::new(),
             missing: BTreeMap::new(),
             events: 0,
             damaged: 0,
             reads_failed: 0,
-            last_tick_ns: clocks.monotonic_ns,
         };
         // The first facts stand at the beginning of the first window, so that what is read as a
         // difference has its base.
-        watch.read_processes(clocks.monotonic_ns)?;
+        for fact in watch.read_processes(clocks.monotonic_ns)?.0 {
+            watch.model.apply(&fact);
+        }
         Ok(watch)
     }
 
@@ -127,7 +130,8 @@ impl Watch {
         self.pass_on(now_ns.saturating_sub(HORIZON_NS));
         self.collect_ended();
         let live = &mut self.live;
-        self.pythons.step(now_ns, |pid, gils| live.set_gils(pid, gils));
+        self.pythons
+            .step(now_ns, |pid, gils| live.set_gils(pid, gils));
     }
 
     fn take_batch(&mut self, bytes: &[u8], now_ns: u64) {
@@ -176,7 +180,11 @@ impl Watch {
                 Ok(fact) => {
                     let folded = fact.folded;
                     model.apply(&Event::Ledger(Box::new(fact)));
-                    if folded { Collected::Keep } else { Collected::Free }
+                    if folded {
+                        Collected::Keep
+                    } else {
+                        Collected::Free
+                    }
                 }
                 Err(_) => {
                     *reads_failed += 1;
@@ -189,7 +197,8 @@ impl Watch {
     /// Ends a window now: reads everything there is to read, in one place.
     pub(super) fn tick(&mut self) -> Result<Snapshot, Failure> {
         self.pump();
-        self.close_window()?;
+        let kernel_run_ns = self.live.kernel_run_ns(Clocks::now().monotonic_ns);
+        self.close_window(kernel_run_ns)?;
         Ok(self.model.snapshot())
     }
 
@@ -197,6 +206,8 @@ impl Watch {
     /// comes first, where it is more than nothing.
     pub(super) fn finish(mut self) -> Result<(Snapshot, Snapshot), Failure> {
         self.pump();
+        // Programs that are gone cannot be asked.
+        let kernel_run_ns = self.live.kernel_run_ns(Clocks::now().monotonic_ns);
         self.live.detach();
         let now_ns = Clocks::now().monotonic_ns;
         let mut rest = Vec::new();
@@ -207,37 +218,45 @@ impl Watch {
         }
         self.pass_on(u64::MAX);
         self.collect_ended();
-        self.close_window()?;
+        self.close_window(kernel_run_ns)?;
         Ok((self.model.snapshot(), self.model.summary()))
     }
 
-    fn close_window(&mut self) -> Result<(), Failure> {
+    fn close_window(&mut self, kernel_run_ns: Option<u64>) -> Result<(), Failure> {
         let now_ns = Clocks::now().monotonic_ns;
-        let present = self.read_processes(now_ns)?;
+        let (facts, present) = self.read_processes(now_ns)?;
         self.read_ledgers(&present);
-        self.read_self();
+        for fact in &facts {
+            self.model.apply(fact);
+        }
+        self.read_self(kernel_run_ns);
         let end = Clocks::now();
-        self.last_tick_ns = end.monotonic_ns;
         let unix_ns = self.clocks.unix_of_monotonic(end.monotonic_ns);
-        self.model.apply(&Event::Tick(Tick { at_ns: end.monotonic_ns, unix_ns }));
+        self.model.apply(&Event::Tick(Tick {
+            at_ns: end.monotonic_ns,
+            unix_ns,
+        }));
         Ok(())
     }
 
-    /// Reads `/proc` and the interpreters of all watched processes. Returns the threads that each
-    /// process has there.
-    fn read_processes(&mut self, now_ns: u64) -> Result<BTreeMap<Pid, BTreeSet<Tid>>, Failure> {
+    /// Reads `/proc` and the interpreters of all watched processes. Returns the facts, and the
+    /// threads that each process has there.
+    fn read_processes(&mut self, now_ns: u64) -> Result<(Vec<Event>, Present), Failure> {
         let tree = Tree::scan()?;
+        let mut facts = Vec::new();
         let mut present = BTreeMap::new();
         for pid in self.live.watched() {
             match procfs::read_process(pid.0, now_ns, &self.clocks, &tree) {
-                Ok(mut fact) => {
-                    fact.entry = entry::entry_of(&fact.cmdline);
+                Ok(fact) => {
                     // Where the list was cut, nobody counts as missing.
-                    if fact.threads.is_none_or(|all| all <= fact.thread_stats.len() as u64) {
+                    if fact
+                        .threads
+                        .is_none_or(|all| all <= fact.thread_stats.len() as u64)
+                    {
                         let tids = fact.thread_stats.iter().map(|thread| thread.tid).collect();
                         present.insert(pid, tids);
                     }
-                    self.model.apply(&Event::Process(Box::new(fact)));
+                    facts.push(Event::Process(Box::new(fact)));
                 }
                 Err(ProcError::Gone(_)) => {
                     present.insert(pid, BTreeSet::new());
@@ -249,13 +268,13 @@ impl Watch {
             }
             if let Some(fact) = self.pythons.look(pid, now_ns) {
                 self.reads_failed += fact.reads_failed;
-                self.model.apply(&Event::Python(Box::new(fact)));
+                facts.push(Event::Python(Box::new(fact)));
             }
         }
-        Ok(present)
+        Ok((facts, present))
     }
 
-    fn read_ledgers(&mut self, present: &BTreeMap<Pid, BTreeSet<Tid>>) {
+    fn read_ledgers(&mut self, present: &Present) {
         let mut missing = BTreeMap::new();
         let (model, reads_failed, missing_before) =
             (&mut self.model, &mut self.reads_failed, &self.missing);
@@ -292,8 +311,7 @@ impl Watch {
         self.missing = missing;
     }
 
-    fn read_self(&mut self) {
-        let now_ns = Clocks::now().monotonic_ns;
+    fn read_self(&mut self, kernel_run_ns: Option<u64>) {
         let mut faults = named_faults(&self.live.faults());
         for (name, count) in [
             ("damaged-records", self.damaged),
@@ -307,7 +325,7 @@ impl Watch {
         let fact = MonitorFact {
             cpu_ns: own_cpu_ns(),
             rss_bytes: own_rss_bytes().unwrap_or(0),
-            kernel_run_ns: self.live.kernel_run_ns(now_ns),
+            kernel_run_ns,
             events: self.events,
             events_lost: self.losses.lost(),
             reads_failed: self.reads_failed + self.live.reads_failed,
@@ -324,13 +342,17 @@ impl Watch {
 }
 
 /// Whether `/proc` lists the process of an account, but not its thread.
-fn is_missing(fact: &LedgerFact, present: &BTreeMap<Pid, BTreeSet<Tid>>) -> bool {
-    present.get(&fact.pid).is_some_and(|threads| !threads.contains(&fact.tid))
+fn is_missing(fact: &LedgerFact, present: &Present) -> bool {
+    present
+        .get(&fact.pid)
+        .is_some_and(|threads| !threads.contains(&fact.tid))
 }
 
 /// A process that has not ended; a zombie has.
 fn is_running(pid: Pid) -> bool {
-    let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else { return false };
+    let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
     procfs::stat::Stat::parse(&stat).is_some_and(|stat| !stat.is_zombie())
 }
 
@@ -340,7 +362,10 @@ fn count_threads(pid: u32) -> usize {
 
 /// User and system time of this process, ns.
 fn own_cpu_ns() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: a valid pointer to a timespec.
     unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64

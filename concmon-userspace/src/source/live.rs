@@ -569,6 +569,7 @@ impl RunTime {
                 self.phase_ns = now_ns;
             }
         } else if self.phase_ns == 0 || in_phase >= PAUSE_NS {
+            // A new phase begins with what is measured in it; the sum goes on.
             match enable_stats(Stats::RunTime) {
                 Ok(fd) => self.measuring = Some(fd),
                 Err(_) => self.unsupported = true,
