@@ -7,6 +7,7 @@
 mod build_ebpf;
 mod demo;
 mod digest;
+mod guests;
 mod strip;
 mod test;
 mod tools;
@@ -22,6 +23,7 @@ enum Command {
     BuildEbpf(build_ebpf::Args),
     Test(test::Args),
     Demo(demo::Args),
+    Guests(guests::Args),
 }
 
 fn main() -> ExitCode {
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf(args) => build_ebpf::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Guests(args) => guests::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");
