@@ -219,8 +219,13 @@ fn fetch_sid() -> Result<()> {
         "{} exists but holds no interpreter; remove it first",
         dir.display()
     );
-    let staging = tempfile::tempdir_in(&cache)?;
-    let root = staging.path().join("sid");
+    // Not a self-deleting folder: where debootstrap fails it may leave /proc and /sys mounted there.
+    let root = cache.join("sid.partial");
+    ensure!(
+        !root.exists(),
+        "{} is left from a failed attempt: unmount what is mounted below it, and remove it",
+        root.display()
+    );
     workspace::run(
         Command::new("debootstrap")
             .args(["--variant=minbase", "--include", SID_PACKAGES, "sid"])
