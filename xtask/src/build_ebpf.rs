@@ -38,15 +38,16 @@ const RUSTFLAGS: [&str; 3] = [
 ];
 const UNSTABLE: [&str; 2] = ["-Zbuild-std=core", "-Ztrim-paths"];
 
-/// Exit code of `--check` when this machine's compiler cannot reproduce the object.
-const NOT_COMPARED: u8 = 3;
+/// Exit code when this machine's rustc or cargo is not the pinned one.
+const WRONG_COMPILER: u8 = 3;
 
 /// Compile the kernel programs into concmon-ebpf/prebuilt
+///
+/// Exit code 3 when rustc or cargo is not the pinned version: the committed object then stays as
+/// it is, and nothing is compared.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Rebuild from nothing in a temporary folder and compare with the committed object.
-    ///
-    /// Exit code 3, and nothing compared, when rustc or cargo is not the pinned version.
+    /// Rebuild from nothing in a temporary folder and compare with the committed object
     #[arg(long)]
     check: bool,
     /// Install bpf-linker and the standard library's sources where they are missing
@@ -59,17 +60,23 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if args.install_tools || args.check {
-        let wrong = tools::compiler_differences()?;
-        if !wrong.is_empty() {
-            eprintln!("=====================================================================");
-            eprintln!("NOT COMPARED: this machine cannot reproduce the committed kernel object:");
-            for line in wrong {
-                eprintln!("  {line}");
-            }
-            eprintln!("=====================================================================");
-            return Ok(ExitCode::from(NOT_COMPARED));
+    let root = workspace::root();
+    if args.check {
+        let stale = digest::staleness(&root)?;
+        if !stale.is_empty() {
+            bail!("{}", digest::stale_message(&stale));
         }
+    }
+    let wrong = tools::compiler_differences()?;
+    if !wrong.is_empty() && args.output.is_none() {
+        eprintln!("=====================================================================");
+        eprintln!("This machine's compiler cannot reproduce the committed kernel object:");
+        for line in wrong {
+            eprintln!("  {line}");
+        }
+        eprintln!("Nothing was built, compared or installed.");
+        eprintln!("=====================================================================");
+        return Ok(ExitCode::from(WRONG_COMPILER));
     }
     if args.install_tools {
         tools::install()?;
@@ -78,13 +85,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
     }
 
-    let root = workspace::root();
-    if args.check {
-        let stale = digest::staleness(&root)?;
-        if !stale.is_empty() {
-            bail!("{}", digest::stale_message(&stale));
-        }
-    }
     let tools = Tools::find()?;
     let wrong = tools.differences();
     if !wrong.is_empty() && args.output.is_none() {

@@ -4,9 +4,12 @@
     reason = "a developer's tool: its standard output is its product"
 )]
 
+mod bench;
 mod build_ebpf;
 mod demo;
 mod digest;
+mod guests;
+mod pythons;
 mod strip;
 mod test;
 mod tools;
@@ -19,16 +22,22 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Builds, tests and measures concmon")]
 enum Command {
+    Bench(bench::Args),
     BuildEbpf(build_ebpf::Args),
     Test(test::Args),
     Demo(demo::Args),
+    Guests(guests::Args),
+    Pythons(pythons::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Command::parse() {
+        Command::Bench(args) => bench::run(&args),
         Command::BuildEbpf(args) => build_ebpf::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Guests(args) => guests::run(&args),
+        Command::Pythons(args) => pythons::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

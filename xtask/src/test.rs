@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every test of the workspace, with one closing line for all of them.
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{ExitCode, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
@@ -20,6 +21,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         "--package=concmon-userspace",
         "--bin=concmon-bpf",
     ]))?;
+    let begin = Instant::now();
     let mut cargo = workspace::cargo();
     cargo.args(["test", "--workspace", "--no-fail-fast"]);
     if let Some(filter) = &args.filter {
@@ -62,6 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if tally.total() == 0 {
         println!("\nno test ran");
     }
+    println!("\ncargo test took {:.0} s", begin.elapsed().as_secs_f64());
     println!(
         "\n{} passed, {} failed, {} skipped",
         tally.passed, tally.failed, tally.skipped
