@@ -31,9 +31,11 @@ const PROFILE_SETTINGS: [&str; 11] = [
 ];
 /// `bpf_target_arch` only picks the register names of helpers for kprobes, which concmon does not
 /// use: one object serves every architecture. Unset, aya would take the build machine's.
-const RUSTFLAGS: [&str; 3] = [
+const RUSTFLAGS: [&str; 4] = [
     "-Cdebuginfo=2",
     "-Clink-arg=--btf",
+    // The instruction set of 5.4 and later: 32-bit operations and jumps.
+    "-Ctarget-cpu=v3",
     r#"--cfg=bpf_target_arch="x86_64""#,
 ];
 const UNSTABLE: [&str; 2] = ["-Zbuild-std=core", "-Ztrim-paths"];
