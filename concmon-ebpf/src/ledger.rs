@@ -281,14 +281,14 @@ fn number_of(syscall: Syscall) -> i32 {
 
 /// The thread was woken at `now` by `waker` (0: a timer, or it cannot be told).
 #[inline(always)]
-pub(crate) fn wake(ledger: *mut Ledger, now: u64, waker: impl FnOnce() -> u32) {
+pub(crate) fn wake(ledger: *mut Ledger, now: u64, waker: impl Fn(u8) -> u32) {
     // SAFETY: `ledger` is a live map value. A blocked thread's account is written by its waker
     // only, which holds the thread's `pi_lock`.
     unsafe {
         if core::ptr::read_volatile(&raw const (*ledger).state) != state::BLOCKED {
             // Woken before its switch-out got to us, or not asleep at all. Only the first of these
             // leads to a switch-in that finds a block without a wakeup; then this is the one.
-            note_early(ledger, now, waker());
+            note_early(ledger, now, waker(cause::OTHER));
             return;
         }
         // The switch-out may still be writing on another CPU; it is about to end.
@@ -296,11 +296,11 @@ pub(crate) fn wake(ledger: *mut Ledger, now: u64, waker: impl FnOnce() -> u32) {
         while core::ptr::read_volatile(&raw const (*ledger).seq) & 1 != 0 {
             spins += 1;
             if spins > 64 {
-                note_early(ledger, now, waker());
+                note_early(ledger, now, waker(cause::OTHER));
                 return;
             }
         }
-        let waker = waker();
+        let waker = waker((*ledger).cause);
         let seq = begin(ledger);
         book_wake(&mut *ledger, now, waker);
         end(ledger, seq);

@@ -4,7 +4,11 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
+use aya_ebpf::{
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    programs::BtfTracePointContext,
+};
+use aya_log_ebpf::warn;
 use concmon_ebpf::{
     MAX_GILS, Process, Record, cause, fault, ledger_flags, record_flags, record_kind, state,
 };
@@ -43,6 +47,10 @@ fn sched_process_fork(ctx: *mut c_void) -> i32 {
         };
         if PROCESSES.insert(&tgid, &joined, 0).is_err() {
             count_fault(fault::NO_PROCESS);
+            warn!(
+                &BtfTracePointContext::new(ctx),
+                "no room for process {}", tgid
+            );
             return 0;
         }
     }
@@ -57,7 +65,14 @@ fn sched_process_fork(ctx: *mut c_void) -> i32 {
         gils,
         cpu,
     };
-    join(child, &birth);
+    if !join(child, &birth) {
+        warn!(
+            &BtfTracePointContext::new(ctx),
+            "no room for thread {} of process {}",
+            child.tid(),
+            tgid
+        );
+    }
     let comm = child.comm();
     let record = Record {
         kind: record_kind::FORK,
@@ -82,19 +97,23 @@ fn sched_process_fork(ctx: *mut c_void) -> i32 {
     0
 }
 
-/// Opens an account for `task`. What fails is counted.
+/// Opens an account for `task`. What fails is counted; `false` says that it did.
 #[inline(always)]
-pub(super) fn join(task: Task, birth: &Birth) {
-    let Some(slot) = take_slot() else { return };
+pub(super) fn join(task: Task, birth: &Birth) -> bool {
+    let Some(slot) = take_slot() else {
+        return false;
+    };
     let Some(ledger) = ledger_at(slot) else {
-        return;
+        return false;
     };
     ledger::open(ledger, task, birth);
     if !bind_slot(task, slot) {
         count_fault(fault::NO_STORAGE);
         ledger::abandon(ledger);
         give_slot(slot);
+        return false;
     }
+    true
 }
 
 /// `sched_process_exec(task_struct *p, pid_t old_pid, linux_binprm *bprm)`

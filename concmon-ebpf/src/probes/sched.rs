@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
-use concmon_ebpf::{Ledger, Record, fault, ledger_flags, record_flags, record_kind};
+use concmon_ebpf::{Ledger, Record, cause, fault, ledger_flags, record_flags, record_kind};
 
 use crate::{
     emit::emit,
@@ -142,18 +142,31 @@ fn sched_waking(ctx: *mut c_void) -> i32 {
     if let Some(ledger) = ledger_of(woken) {
         // SAFETY: a helper without preconditions.
         let now = unsafe { bpf_ktime_get_ns() };
-        ledger::wake(ledger, now, waker);
+        ledger::wake(ledger, now, |cause| waker(cause, woken));
     }
     0
 }
 
 /// The thread whose action this wakeup is; 0 for a timer, an interrupt, or what cannot be told.
+///
+/// An interrupt also runs in the context of some task. So a task counts only where the system call
+/// it is in can wake another on purpose, and, for the futexes of a process, only its own threads.
 #[inline(always)]
-fn waker() -> u32 {
+fn waker(cause: u8, woken: Task) -> u32 {
+    if cause == cause::SLEEP || cause == cause::DISK {
+        return 0;
+    }
     let Some(current) = task::current() else {
         return 0;
     };
-    if current.is_kernel_thread() || !ledger::can_wake(current.syscall()) {
+    if current.is_kernel_thread() {
+        return 0;
+    }
+    let private = cause == cause::GIL || cause == cause::LOCK;
+    if private && current.tgid() != woken.tgid() {
+        return 0;
+    }
+    if !ledger::can_wake(current.syscall()) {
         return 0;
     }
     current.tid()

@@ -20,6 +20,7 @@ use aya::{
     sys::{Stats, enable_stats},
     util::online_cpus,
 };
+use aya_log::EbpfLogger;
 use concmon_ebpf::{
     Batch, Control, KernelConfig, Ledger, MAX_GILS, Process, Record, SelfTest, SyscallEntry,
     ledger_flags, state,
@@ -132,6 +133,8 @@ pub struct Live {
     processes: HashMap<MapData, u32, ProcessValue>,
     batches: PerCpuArray<MapData, BatchValue>,
     faults: PerCpuArray<MapData, u64>,
+    /// The rare warnings of kernel programs, passed on to this program's log.
+    warnings: Option<EbpfLogger<&'static dyn log::Log>>,
     highest_slot: usize,
     run_time: RunTime,
     /// Accounts that could not be read in one piece.
@@ -277,6 +280,9 @@ impl Live {
                 .map_err(failing!("opening a map"))?,
             faults: PerCpuArray::try_from(map(&mut ebpf, "FAULTS")?)
                 .map_err(failing!("opening a map"))?,
+            warnings: EbpfLogger::init(&mut ebpf)
+                .inspect_err(|error| log::debug!("no warnings from kernel programs: {error}"))
+                .ok(),
             highest_slot: 0,
             run_time: RunTime::default(),
             reads_failed: 0,
@@ -419,6 +425,9 @@ impl Live {
 
     /// Hands every batch that has arrived to `sink`, as it came.
     pub fn drain(&mut self, mut sink: impl FnMut(&[u8])) {
+        if let Some(warnings) = &mut self.warnings {
+            warnings.flush();
+        }
         let mut joined = Vec::new();
         for buffer in &mut self.buffers {
             buffer.for_each(|event| match event {
