@@ -53,10 +53,12 @@ impl CodeCache {
         reader: &mut Reader<'_>,
         addresses: impl IntoIterator<Item = u64>,
     ) {
-        let wanted: Vec<u64> = addresses
+        let mut wanted: Vec<u64> = addresses
             .into_iter()
-            .filter(|address| self.checked.insert(*address))
+            .filter(|address| !self.checked.contains(address))
             .collect();
+        wanted.sort_unstable();
+        wanted.dedup();
         if wanted.is_empty() {
             return;
         }
@@ -82,6 +84,7 @@ impl CodeCache {
                 .flatten();
             let known = self.codes.get(address).map(|info| info.head);
             if known.is_some() && known == head {
+                self.checked.insert(*address);
                 continue;
             }
             self.codes.remove(address);
@@ -103,6 +106,7 @@ impl CodeCache {
             else {
                 continue;
             };
+            self.checked.insert(*address);
             self.codes.insert(
                 *address,
                 CodeInfo {
@@ -168,7 +172,7 @@ fn line_tables(reader: &mut Reader<'_>, codes: &[(u64, Head)]) -> Vec<Vec<u8>> {
 ///
 /// The table is CPython's location table of 3.11 and later (`InternalDocs/code_objects.md`): each
 /// entry covers some instructions and moves the line on from the entry before it.
-pub fn line_at(table: &[u8], first_line: i32, offset: u64) -> u32 {
+fn line_at(table: &[u8], first_line: i32, offset: u64) -> u32 {
     // An instruction pointer before the first instruction belongs to a frame not yet started.
     if offset > i64::MAX as u64 {
         return u32::try_from(first_line).unwrap_or(0);

@@ -225,7 +225,7 @@ impl Reader<'_> {
         Some(self.pick(&entries, names))
     }
 
-    fn pick(&self, entries: &Entries, names: &[&str]) -> Vec<Option<u64>> {
+    pub(super) fn pick(&self, entries: &Entries, names: &[&str]) -> Vec<Option<u64>> {
         let mut found = vec![None; names.len()];
         for (key, value) in entries {
             if let Some(text) = self.text(*key)

@@ -152,6 +152,20 @@ fn files(mappings: &[Mapping]) -> Vec<&Mapping> {
     files
 }
 
+/// Address of asyncio's own offset table, in its module or in the interpreter's file.
+pub(super) fn asyncio_table(pid: Pid) -> Option<u64> {
+    let mappings = maps::mappings(pid).ok()?;
+    let mut files = files(&mappings);
+    files.retain(|file| file.basename().starts_with("_asyncio.") || named_python(file.basename()));
+    // In its own module first: the file of an interpreter is larger and rarely has one.
+    files.sort_by_key(|file| !file.basename().starts_with("_asyncio."));
+    files.into_iter().find_map(|file| {
+        let facts = elf::inspect(file.open(pid).ok()?, false).ok()?;
+        let bias = load_bias(&facts, file, &mappings)?;
+        Some(bias.wrapping_add(facts.asyncio_table?))
+    })
+}
+
 fn find_runtime<'a>(
     pid: Pid,
     memory: &ProcessMemory,

@@ -14,28 +14,28 @@ const MAX_TEXT_SECTION_BYTES: u64 = 64 << 20;
 
 /// One loadable segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment {
-    pub offset: u64,
-    pub address: u64,
+pub(super) struct Segment {
+    pub(super) offset: u64,
+    pub(super) address: u64,
 }
 
 /// What was found in a file. Addresses are the file's own, before loading.
 #[derive(Clone, Debug, Default)]
-pub struct ElfFacts {
-    pub segments: Vec<Segment>,
+pub(super) struct ElfFacts {
+    pub(super) segments: Vec<Segment>,
     /// `_PyRuntime`.
-    pub runtime: Option<u64>,
+    pub(super) runtime: Option<u64>,
     /// `Py_Version`, 8 bytes.
-    pub version: Option<u64>,
+    pub(super) version: Option<u64>,
     /// Section `.AsyncioDebug`.
-    pub asyncio_table: Option<u64>,
+    pub(super) asyncio_table: Option<u64>,
     /// It says that it needs a `libpython`.
-    pub needs_libpython: bool,
+    pub(super) needs_libpython: bool,
 }
 
 /// Why a file could not be looked at.
 #[derive(Debug, thiserror::Error)]
-pub enum ElfError {
+pub(super) enum ElfError {
     #[error("not a 64-bit ELF file: {0}")]
     Format(#[from] object::read::Error),
 }
@@ -43,7 +43,7 @@ pub enum ElfError {
 type Elf<'a> = ElfFile<'a, FileHeader64<Endianness>, &'a ReadCache<File>>;
 
 /// Looks into a file. `named` says that its name is an interpreter's.
-pub fn inspect(file: File, named: bool) -> Result<ElfFacts, ElfError> {
+pub(super) fn inspect(file: File, named: bool) -> Result<ElfFacts, ElfError> {
     let cache = ReadCache::new(file);
     let elf = Elf::parse(&cache)?;
     let endian = elf.endian();
@@ -104,7 +104,7 @@ fn needs_libpython<'a>(elf: &Elf<'a>, data: &'a ReadCache<File>) -> Option<bool>
 /// The full version among the constants of a file whose interpreter has no symbol for it
 /// (3.10 and older): a string like `3.8.18`, alone between two zero bytes, of a version that
 /// `accept` takes.
-pub fn version_string(file: File, accept: impl Fn(&str) -> bool) -> Option<String> {
+pub(super) fn version_string(file: File, accept: impl Fn(&str) -> bool) -> Option<String> {
     let cache = ReadCache::new(file);
     let elf = Elf::parse(&cache).ok()?;
     let header: &FileHeader64<Endianness> = elf.elf_header();

@@ -1,16 +1,17 @@
-//! From what the walkers find to one fact: a bounded look at an interpreter.
+//! The interpreter of a living process: attached once, then looked at again and again.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::code::CodeCache;
 use super::detect::{self, DetectError, Found};
-use super::layout::{Layout, WalkLayout};
-use super::memory::{Memory, ProcessMemory, ReadError, at};
+use super::layout::described::ASYNCIO_TABLE_BYTES;
+use super::layout::{Layout, described};
+use super::look::{Known, Look};
+use super::memory::{Memory, ProcessMemory, ReadError};
 use super::object::Reader;
 use super::process::ProcessView;
-use super::states::{self, ThreadRecord};
-use super::threads::{self, ThreadAccount};
-use crate::event::{Pid, PyThread, PythonFact, PythonInfo};
+use super::states;
+use crate::event::{Pid, PythonFact, PythonInfo};
 
 /// A GIL struct: a thread that waits on a futex inside it waits for the GIL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub struct GilRange {
 /// How much one look may cover.
 #[derive(Clone, Copy, Debug)]
 pub struct LookBudget {
-    /// Tasks whose await chains are read.
+    /// Tasks that are read.
     pub tasks: usize,
     /// Frames of one await chain.
     pub chain: usize,
@@ -44,24 +45,21 @@ pub struct Interpreter {
     info: PythonInfo,
     memory: ProcessMemory,
     runtime: Option<(u64, Layout)>,
+    asyncio: AsyncioTable,
     process: ProcessView,
     codes: CodeCache,
-    modules: HashMap<u64, ModuleCache>,
-    /// Thread states of the look before, by interpreter.
-    known_threads: HashMap<u64, Vec<u64>>,
+    /// What looks found out about each interpreter of the process, by address.
+    known: HashMap<u64, Known>,
 }
 
-/// Modules found in an interpreter's `sys.modules`, good as long as that has not changed.
-#[derive(Debug, Default)]
-struct ModuleCache {
-    fingerprint: Option<[u64; 4]>,
-    /// The dicts of the modules in the order of [`MODULES`].
-    dicts: Vec<Option<u64>>,
+/// Whether asyncio has been asked for its own offsets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AsyncioTable {
+    /// It has none, or they are in the layout.
+    Settled,
+    /// It will have one when it is imported.
+    Expected,
 }
-
-/// The modules that walkers look into.
-const MODULES: &[&str] = &["threading"];
-const THREADING: usize = 0;
 
 impl Interpreter {
     /// Says what the process runs. A Python that cannot be read is an interpreter too, whose
@@ -69,15 +67,24 @@ impl Interpreter {
     pub fn attach(pid: Pid) -> Result<Self, DetectError> {
         let memory = ProcessMemory::new(pid);
         let Found { info, runtime } = detect::detect(pid, &memory)?;
+        // Whoever keeps tasks in lists says where: the table came together with the lists.
+        let has_lists = runtime
+            .as_ref()
+            .and_then(|(_, layout)| layout.walk)
+            .is_some_and(|walk| walk.task.node.is_some());
         Ok(Self {
             pid,
             info,
             memory,
             runtime,
+            asyncio: if has_lists {
+                AsyncioTable::Expected
+            } else {
+                AsyncioTable::Settled
+            },
             process: ProcessView::new(pid),
             codes: CodeCache::default(),
-            modules: HashMap::new(),
-            known_threads: HashMap::new(),
+            known: HashMap::new(),
         })
     }
 
@@ -93,8 +100,8 @@ impl Interpreter {
         let mut gils: Vec<GilRange> = Vec::new();
         for interpreter in states::interpreters(&self.memory, *runtime, layout)? {
             let address = detect::gil_of(&self.memory, *runtime, interpreter, layout)?;
-            let known = gils.iter().any(|gil| gil.address == address);
-            if !known && detect::check_gil(&self.memory, address).is_ok() {
+            let is_known = gils.iter().any(|gil| gil.address == address);
+            if !is_known && detect::check_gil(&self.memory, address).is_ok() {
                 gils.push(GilRange {
                     address,
                     size_bytes: concmon_ebpf::GIL_SIZE,
@@ -117,169 +124,83 @@ impl Interpreter {
             reads_failed: 0,
             limits: BTreeMap::new(),
         };
-        let Some((runtime, layout)) = self.runtime.clone() else {
-            return fact;
-        };
-        let Some(walk) = layout.walk else {
+        let Some((runtime, walk)) = self
+            .runtime
+            .as_ref()
+            .and_then(|(runtime, layout)| Some((*runtime, layout.walk?)))
+        else {
             return fact;
         };
         self.codes.begin();
         self.process.begin();
-        let mut reader = Reader::new(&self.memory, &walk);
-        match states::interpreters(&self.memory, runtime, &layout) {
-            Ok(interpreters) => {
-                self.modules
-                    .retain(|address, _| interpreters.contains(address));
-                self.known_threads
-                    .retain(|address, _| interpreters.contains(address));
-                for interpreter in interpreters {
-                    let mut look = InterpreterLook {
-                        memory: &self.memory,
-                        process: &mut self.process,
-                        modules: self.modules.entry(interpreter).or_default(),
-                        known_threads: self.known_threads.entry(interpreter).or_default(),
-                        layout: &layout,
-                        walk: &walk,
-                        address: interpreter,
-                    };
-                    look.run(&mut reader, budget, &mut fact);
-                }
-            }
-            Err(error) => {
-                reader.failed += 1;
-                reader.limits.insert("python".to_owned(), error.to_string());
-            }
+        let memory = ProcessMemory::new(self.pid);
+        let mut reader = Reader::new(&memory, walk);
+        if let Err(error) = self.look_at_all(runtime, &mut reader, budget, &mut fact) {
+            reader.failed += 1;
+            reader.limits.insert("python".to_owned(), error.to_string());
         }
         fact.reads_failed = reader.failed;
         fact.limits = reader.limits;
         fact
     }
-}
 
-/// One interpreter's part of a look.
-struct InterpreterLook<'a> {
-    memory: &'a dyn Memory,
-    process: &'a mut ProcessView,
-    modules: &'a mut ModuleCache,
-    known_threads: &'a mut Vec<u64>,
-    layout: &'a Layout,
-    walk: &'a WalkLayout,
-    address: u64,
-}
-
-impl InterpreterLook<'_> {
-    fn run(&mut self, reader: &mut Reader<'_>, _budget: LookBudget, fact: &mut PythonFact) {
-        let records = match states::threads(
-            self.memory,
-            self.address,
-            self.layout.interpreter.threads_head,
-            &self.walk.thread,
-            self.known_threads,
-        ) {
-            Ok(records) => records,
-            Err(error) => {
-                reader.failed += 1;
-                reader
-                    .limits
-                    .insert("threads".to_owned(), error.to_string());
-                return;
-            }
-        };
-        *self.known_threads = records.iter().map(|record| record.address).collect();
-        self.find_modules(reader);
-        self.add_threads(reader, &records, fact);
-    }
-
-    fn find_modules(&mut self, reader: &mut Reader<'_>) {
-        let place = at(self.address, self.layout.interpreter.modules);
-        let found = reader
-            .pointer(place)
-            .ok()
-            .and_then(|modules| Some((modules, reader.dict_fingerprint(modules)?)));
-        let Some((modules, fingerprint)) = found else {
-            reader.failed += 1;
-            return;
-        };
-        if self.modules.fingerprint == Some(fingerprint) {
-            return;
-        }
-        let Some(found) = reader.dict_values(modules, MODULES) else {
-            reader.failed += 1;
-            return;
-        };
-        self.modules.dicts = found
-            .into_iter()
-            .map(|module| reader.module_dict(module?))
-            .collect();
-        self.modules.fingerprint = Some(fingerprint);
-    }
-
-    /// The attributes `names` of one of [`MODULES`]; `None` when it is not imported.
-    fn module_attributes(
-        &self,
-        reader: &mut Reader<'_>,
-        module: usize,
-        names: &[&str],
-    ) -> Option<Vec<Option<u64>>> {
-        let dict = (*self.modules.dicts.get(module)?)?;
-        reader.dict_values(dict, names)
-    }
-
-    fn accounts(&self, reader: &mut Reader<'_>) -> HashMap<u64, ThreadAccount> {
-        let Some(found) = self.module_attributes(reader, THREADING, &["_active"]) else {
-            reader
-                .limits
-                .entry("threads.name".to_owned())
-                .or_insert_with(|| "the program has not imported threading".to_owned());
-            return HashMap::new();
-        };
-        let accounts = found[0].and_then(|active| threads::accounts(reader, active));
-        accounts.unwrap_or_else(|| {
-            reader.failed += 1;
-            let reason = "threading._active could not be read".to_owned();
-            reader.limits.insert("threads.name".to_owned(), reason);
-            HashMap::new()
-        })
-    }
-
-    fn add_threads(
+    fn look_at_all(
         &mut self,
+        runtime: u64,
         reader: &mut Reader<'_>,
-        records: &[ThreadRecord],
+        budget: LookBudget,
         fact: &mut PythonFact,
-    ) {
-        let mut accounts = self.accounts(reader);
-        let idents = records
-            .iter()
-            .map(|record| record.field(self.walk.thread.ident));
-        self.process.find_stacks(self.memory, idents);
-        for record in records {
-            let ident = record.field(self.walk.thread.ident);
-            let native = record.field(self.walk.thread.native_id);
-            // A state whose thread has not begun yet has no ids.
-            if ident == 0 || native == 0 {
-                continue;
+    ) -> Result<(), ReadError> {
+        let Some((_, mut layout)) = self.runtime.clone() else {
+            return Ok(());
+        };
+        let interpreters = states::interpreters(&self.memory, runtime, &layout)?;
+        self.known
+            .retain(|address, _| interpreters.contains(address));
+        for interpreter in &interpreters {
+            let known = self.known.entry(*interpreter).or_default();
+            known.find_modules(reader, *interpreter, &layout);
+        }
+        if self.asyncio == AsyncioTable::Expected && self.known.values().any(Known::has_asyncio) {
+            self.asyncio = AsyncioTable::Settled;
+            self.describe_asyncio(reader);
+            if let Some((_, described)) = &self.runtime {
+                layout = described.clone();
             }
-            let Some(tid) = self.process.tid(native) else {
-                continue;
-            };
-            let account = accounts.remove(&ident).unwrap_or_default();
-            let main = self.process.is_main(tid);
-            let thread = PyThread {
-                tid,
-                ident,
-                name: account.name,
-                daemon: account.daemon,
-                entry: account.entry,
-                stack_size_bytes: self.process.stack_size(ident, main),
-                main,
-                pool: account.pool,
-            };
-            // A thread that has entered several interpreters has a state in each.
-            match fact.threads.iter_mut().find(|known| known.tid == tid) {
-                None => fact.threads.push(thread),
-                Some(known) if known.name.is_none() && thread.name.is_some() => *known = thread,
-                Some(_) => {}
+        }
+        for interpreter in interpreters {
+            let known = self.known.entry(interpreter).or_default();
+            Look {
+                memory: &self.memory,
+                layout: &layout,
+                interpreter,
+                process: &mut self.process,
+                codes: &mut self.codes,
+                known,
+                budget,
+            }
+            .run(reader, fact);
+        }
+        Ok(())
+    }
+
+    /// Takes asyncio's own offsets over. Without them the layout's row stays, and is used only as
+    /// long as the size of tasks fits.
+    fn describe_asyncio(&mut self, reader: &mut Reader<'_>) {
+        let Some((_, layout)) = &mut self.runtime else {
+            return;
+        };
+        let Some(address) = detect::asyncio_table(self.pid) else {
+            return;
+        };
+        let mut table = [0; ASYNCIO_TABLE_BYTES];
+        let mut described = layout.clone();
+        if self.memory.read(address, &mut table).is_ok()
+            && described::apply_asyncio(&mut described, &table).is_ok()
+        {
+            *layout = described;
+            if let Some(walk) = layout.walk {
+                reader.set_layout(walk);
             }
         }
     }

@@ -13,33 +13,33 @@ const MAX_STATUS_BYTES: u64 = 64 << 10;
 
 /// One line of `/proc/PID/maps`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mapping {
-    pub start: u64,
-    pub end: u64,
-    pub readable: bool,
-    pub writable: bool,
+pub(super) struct Mapping {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    pub(super) readable: bool,
+    pub(super) writable: bool,
     /// Offset in the file, bytes.
-    pub offset: u64,
-    pub inode: u64,
+    pub(super) offset: u64,
+    pub(super) inode: u64,
     /// Empty for anonymous memory.
-    pub path: String,
+    pub(super) path: String,
 }
 
 impl Mapping {
     /// The last component of the path, without the mark of a deleted file.
-    pub fn basename(&self) -> &str {
+    pub(super) fn basename(&self) -> &str {
         let path = self.path.strip_suffix(" (deleted)").unwrap_or(&self.path);
         path.rsplit('/').next().unwrap_or(path)
     }
 
     /// Whether a regular file stands behind it.
-    pub fn is_file(&self) -> bool {
+    pub(super) fn is_file(&self) -> bool {
         self.inode != 0 && self.path.starts_with('/')
     }
 
     /// Opens the very file that is mapped, whatever has happened to its name since, in the
     /// target's own mount tree.
-    pub fn open(&self, pid: Pid) -> io::Result<File> {
+    pub(super) fn open(&self, pid: Pid) -> io::Result<File> {
         let exact = format!("/proc/{pid}/map_files/{:x}-{:x}", self.start, self.end);
         File::open(exact).or_else(|_| {
             let file = File::open(format!("/proc/{pid}/root{}", self.path))?;
@@ -86,13 +86,13 @@ fn read_bounded(path: &str, limit: u64) -> io::Result<String> {
 }
 
 /// The mappings of a process in ascending order; empty for a kernel thread and for a zombie.
-pub fn mappings(pid: Pid) -> io::Result<Vec<Mapping>> {
+pub(super) fn mappings(pid: Pid) -> io::Result<Vec<Mapping>> {
     let text = read_bounded(&format!("/proc/{pid}/maps"), MAX_MAPS_BYTES)?;
     Ok(text.lines().filter_map(parse_line).collect())
 }
 
 /// The mapping that contains `address`, of an ascending list.
-pub fn containing(mappings: &[Mapping], address: u64) -> Option<&Mapping> {
+pub(super) fn containing(mappings: &[Mapping], address: u64) -> Option<&Mapping> {
     let index = mappings.partition_point(|mapping| mapping.end <= address);
     mappings
         .get(index)
@@ -100,7 +100,7 @@ pub fn containing(mappings: &[Mapping], address: u64) -> Option<&Mapping> {
 }
 
 /// Whether the process has ended and only waits to be collected, or is not there at all.
-pub fn ended(pid: Pid) -> bool {
+pub(super) fn ended(pid: Pid) -> bool {
     let Ok(stat) = read_bounded(&format!("/proc/{pid}/stat"), MAX_STATUS_BYTES) else {
         return true;
     };
@@ -111,7 +111,7 @@ pub fn ended(pid: Pid) -> bool {
 }
 
 /// The soft limit of the main thread's stack in bytes; `None` when unlimited or not known.
-pub fn stack_limit(pid: Pid) -> Option<u64> {
+pub(super) fn stack_limit(pid: Pid) -> Option<u64> {
     let text = read_bounded(&format!("/proc/{pid}/limits"), MAX_STATUS_BYTES).ok()?;
     let line = text
         .lines()
@@ -134,12 +134,12 @@ fn namespace_ids(path: &str) -> Option<Vec<u32>> {
 }
 
 /// Whether the process has other ids for itself than we have.
-pub fn in_other_pid_namespace(pid: Pid) -> bool {
+pub(super) fn in_other_pid_namespace(pid: Pid) -> bool {
     namespace_ids(&format!("/proc/{pid}/status")).is_some_and(|ids| ids.len() > 1)
 }
 
 /// From the thread ids that the process itself uses to ours.
-pub fn namespace_tids(pid: Pid) -> HashMap<u32, Tid> {
+pub(super) fn namespace_tids(pid: Pid) -> HashMap<u32, Tid> {
     let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
         return HashMap::new();
     };

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::event::Pid;
 
 /// The longest single read in bytes; a longer request is refused before it reaches the kernel.
-pub const MAX_READ_BYTES: usize = 1 << 26;
+pub(super) const MAX_READ_BYTES: usize = 1 << 26;
 /// How many remote areas one system call takes (`UIO_MAXIOV` of `linux/uio.h`).
 const MAX_AREAS: usize = 1024;
 const PAGE: u64 = 4096;
@@ -37,18 +37,18 @@ struct Area {
 
 /// Areas to be read together, and what came back.
 #[derive(Default)]
-pub struct Batch {
+pub(super) struct Batch {
     areas: Vec<Area>,
     bytes: Vec<u8>,
 }
 
 impl Batch {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::default()
     }
 
     /// Adds `len` bytes at `address`; the number is the area's index.
-    pub fn push(&mut self, address: u64, len: usize) -> usize {
+    pub(super) fn push(&mut self, address: u64, len: usize) -> usize {
         let len = if len > MAX_READ_BYTES || !plausible(address) {
             0
         } else {
@@ -65,31 +65,27 @@ impl Batch {
     }
 
     /// The area's bytes, if every one of them was read.
-    pub fn whole(&self, index: usize) -> Option<&[u8]> {
+    pub(super) fn whole(&self, index: usize) -> Option<&[u8]> {
         let area = self.areas.get(index)?;
         (area.len > 0 && area.got == area.len)
             .then(|| &self.bytes[area.offset..area.offset + area.len])
     }
 
     /// The area's bytes up to the first one that could not be read.
-    pub fn prefix(&self, index: usize) -> &[u8] {
+    pub(super) fn prefix(&self, index: usize) -> &[u8] {
         match self.areas.get(index) {
             Some(area) => &self.bytes[area.offset..area.offset + area.got],
             None => &[],
         }
     }
 
-    pub fn len(&self) -> usize {
-        self.areas.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.areas.is_empty()
     }
 }
 
 /// Something whose memory can be read by address.
-pub trait Memory: fmt::Debug + Send {
+pub(super) trait Memory: fmt::Debug + Send {
     /// Reads all areas of the batch. An area that cannot be read stays short; an error means
     /// that nothing of the process can be read any more.
     fn read_batch(&self, batch: &mut Batch) -> Result<(), ReadError>;
@@ -115,42 +111,42 @@ pub trait Memory: fmt::Debug + Send {
 }
 
 /// Whether an address can be one of an object: not in the first page, and in the user half.
-pub fn plausible(address: u64) -> bool {
+pub(super) fn plausible(address: u64) -> bool {
     (PAGE..1 << 56).contains(&address)
 }
 
 /// The address `offset` bytes further on; what wraps around is refused when it is read.
-pub fn at(address: u64, offset: u32) -> u64 {
+pub(super) fn at(address: u64, offset: u32) -> u64 {
     address.wrapping_add(u64::from(offset))
 }
 
 /// The little-endian `u64` at `offset` of `bytes`.
-pub fn word(bytes: &[u8], offset: u32) -> Option<u64> {
+pub(super) fn word(bytes: &[u8], offset: u32) -> Option<u64> {
     let at = offset as usize;
     let bytes = bytes.get(at..at.checked_add(8)?)?;
     Some(u64::from_le_bytes(bytes.try_into().ok()?))
 }
 
 /// The little-endian `i32` at `offset` of `bytes`.
-pub fn int(bytes: &[u8], offset: u32) -> Option<i32> {
+pub(super) fn int(bytes: &[u8], offset: u32) -> Option<i32> {
     let at = offset as usize;
     let bytes = bytes.get(at..at.checked_add(4)?)?;
     Some(i32::from_le_bytes(bytes.try_into().ok()?))
 }
 
 /// The byte at `offset` of `bytes`.
-pub fn byte(bytes: &[u8], offset: u32) -> Option<u8> {
+pub(super) fn byte(bytes: &[u8], offset: u32) -> Option<u8> {
     bytes.get(offset as usize).copied()
 }
 
 /// A living process, read with `process_vm_readv`.
 #[derive(Debug)]
-pub struct ProcessMemory {
+pub(super) struct ProcessMemory {
     pid: libc::pid_t,
 }
 
 impl ProcessMemory {
-    pub fn new(pid: Pid) -> Self {
+    pub(super) fn new(pid: Pid) -> Self {
         Self {
             pid: libc::pid_t::try_from(pid.0).unwrap_or(libc::pid_t::MAX),
         }

@@ -1,21 +1,24 @@
 //! Reading CPython from outside: which interpreter a process runs, its GILs, threads, event
 //! loops and tasks. Nothing is stopped, nothing is written, and every read is bounded.
 
+mod chain;
 mod code;
 mod containers;
 mod detect;
 mod elf;
 mod facts;
 pub mod layout;
+mod look;
+mod loops;
 mod maps;
 mod memory;
 mod names;
 mod object;
 mod process;
 mod states;
+mod tasks;
 mod threads;
 
-pub use code::line_at;
 pub use detect::DetectError;
 pub use facts::{GilRange, Interpreter, LookBudget};
 pub use memory::ReadError;

@@ -117,7 +117,7 @@ pub(super) struct TypeInfo {
 
 /// One look's view of a process: the memory, the layout, and what has been read so far.
 pub(super) struct Reader<'a> {
-    pub(super) walk: &'a WalkLayout,
+    pub(super) walk: WalkLayout,
     /// Reads that failed or were torn beyond retry.
     pub(super) failed: u64,
     /// What this look does not cover.
@@ -128,7 +128,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(memory: &'a dyn Memory, walk: &'a WalkLayout) -> Self {
+    pub(super) fn new(memory: &'a dyn Memory, walk: WalkLayout) -> Self {
         Self {
             walk,
             failed: 0,
@@ -137,6 +137,12 @@ impl<'a> Reader<'a> {
             types: HashMap::new(),
             texts: HashMap::new(),
         }
+    }
+
+    /// Goes on with another layout: what was judged by the old one is forgotten.
+    pub(super) fn set_layout(&mut self, walk: WalkLayout) {
+        self.walk = walk;
+        self.types.clear();
     }
 
     /// Reads a batch. When the process as a whole cannot be read any more, all areas stay short.
@@ -166,7 +172,7 @@ impl<'a> Reader<'a> {
         let mut wanted: Vec<u64> = addresses.into_iter().collect();
         let mut loaded = Vec::new();
         for _ in 0..MAX_BASES {
-            wanted.retain(|address| !self.types.contains_key(address));
+            wanted.retain(|address| !matches!(self.types.get(address), Some(Some(_))));
             wanted.sort_unstable();
             wanted.dedup();
             if wanted.is_empty() {
@@ -258,7 +264,7 @@ impl<'a> Reader<'a> {
                 .find(|(name, _)| *name == &*info.name && (is_static || name.contains('.')));
             if let Some((name, kind)) = named {
                 let size = info.basic_size;
-                return match expected_size(self.walk, *kind) {
+                return match expected_size(&self.walk, *kind) {
                     Some(expected) if size != u64::from(expected) => {
                         let reason = format!(
                             "an object of type {name} has {size} bytes where {expected} are known"
@@ -272,6 +278,19 @@ impl<'a> Reader<'a> {
             next = info.base;
         }
         Kind::Other
+    }
+
+    /// Whether the type or one of its bases has a name that `accept` takes.
+    pub(super) fn has_base(&self, info: &TypeInfo, accept: impl Fn(&str) -> bool) -> bool {
+        let mut base = Some(info);
+        for _ in 0..MAX_BASES {
+            match base {
+                Some(info) if accept(&info.name) => return true,
+                Some(info) => base = self.types.get(&info.base).and_then(|base| base.as_deref()),
+                None => return false,
+            }
+        }
+        false
     }
 
     /// The type at an address, when it was loaded and is one.
@@ -313,7 +332,7 @@ impl<'a> Reader<'a> {
     pub(super) fn load_texts(&mut self, addresses: impl IntoIterator<Item = u64>) {
         let mut wanted: Vec<u64> = addresses
             .into_iter()
-            .filter(|address| plausible(*address) && !self.texts.contains_key(address))
+            .filter(|address| plausible(*address) && self.text(*address).is_none())
             .collect();
         wanted.sort_unstable();
         wanted.dedup();
@@ -330,7 +349,7 @@ impl<'a> Reader<'a> {
         let mut waiting = Vec::new();
         for (index, address) in wanted.iter().enumerate() {
             let bytes = batch.prefix(index);
-            let text = match (self.kind(bytes), TextPlace::of(self.walk, *address, bytes)) {
+            let text = match (self.kind(bytes), TextPlace::of(&self.walk, *address, bytes)) {
                 (Some(Kind::Text), Some(place)) => {
                     let inside = usize::try_from(place.address.wrapping_sub(*address))
                         .ok()

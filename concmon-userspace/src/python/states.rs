@@ -6,9 +6,9 @@ use super::layout::{Layout, RunningLoop, ThreadLayout};
 use super::memory::{Batch, Memory, ReadError, at, plausible, word};
 
 /// The most interpreters of a process that are followed.
-pub const MAX_INTERPRETERS: usize = 64;
+pub(super) const MAX_INTERPRETERS: usize = 64;
 /// The most threads of an interpreter that are followed.
-pub const MAX_THREADS: usize = 16_384;
+pub(super) const MAX_THREADS: usize = 16_384;
 /// How often a list that changes while it is walked is walked again.
 const MAX_TRIES: usize = 4;
 
@@ -23,14 +23,6 @@ impl ThreadRecord {
     /// The pointer or number at an offset; 0 when it was not read.
     pub(super) fn field(&self, offset: u32) -> u64 {
         word(&self.bytes, offset).unwrap_or(0)
-    }
-
-    /// The `llist_node` at an offset: next and previous.
-    pub(super) fn node(&self, offset: u32) -> Option<(u64, u64)> {
-        Some((
-            word(&self.bytes, offset)?,
-            word(&self.bytes, offset.checked_add(8)?)?,
-        ))
     }
 }
 
@@ -65,7 +57,6 @@ fn record_len(fields: &ThreadLayout) -> usize {
         fields.native_id,
         running_loop,
         fields.running_task.unwrap_or(0),
-        fields.tasks_head.map_or(0, |head| head.saturating_add(8)),
     ]
     .into_iter()
     .max()

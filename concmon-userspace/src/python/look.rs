@@ -1,0 +1,285 @@
+//! One look at one interpreter of a process: its threads, their loops, all tasks.
+
+use std::collections::{HashMap, HashSet};
+
+use super::code::CodeCache;
+use super::facts::LookBudget;
+use super::layout::Layout;
+use super::loops;
+use super::memory::{Memory, at};
+use super::object::Reader;
+use super::process::ProcessView;
+use super::states::{self, ThreadRecord};
+use super::tasks::{self, ListHead};
+use super::threads::{self, ThreadAccount};
+use crate::event::{PyThread, PythonFact};
+
+/// The modules that walkers look into.
+const MODULES: &[&str] = &["threading", "asyncio.tasks"];
+const THREADING: usize = 0;
+const ASYNCIO_TASKS: usize = 1;
+
+/// What is remembered of an interpreter between looks.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The state of `sys.modules` that `dicts` is good for.
+    fingerprint: Option<[u64; 4]>,
+    /// The dicts of the modules in the order of [`MODULES`].
+    dicts: Vec<Option<u64>>,
+    /// Thread states, so that they can be read together.
+    threads: Vec<u64>,
+    /// Tasks in lists, so that they can be read together.
+    tasks: Vec<u64>,
+}
+
+impl Known {
+    /// Finds the modules, unless they are known.
+    pub(super) fn find_modules(
+        &mut self,
+        reader: &mut Reader<'_>,
+        interpreter: u64,
+        layout: &Layout,
+    ) {
+        let found = reader
+            .pointer(at(interpreter, layout.interpreter.modules))
+            .ok()
+            .and_then(|modules| Some((modules, reader.dict_fingerprint(modules)?)));
+        let Some((modules, fingerprint)) = found else {
+            reader.failed += 1;
+            return;
+        };
+        if self.fingerprint == Some(fingerprint) {
+            return;
+        }
+        let Some(found) = reader.dict_values(modules, MODULES) else {
+            reader.failed += 1;
+            return;
+        };
+        self.dicts = found
+            .into_iter()
+            .map(|module| reader.module_dict(module?))
+            .collect();
+        self.fingerprint = Some(fingerprint);
+    }
+
+    fn module(&self, module: usize) -> Option<u64> {
+        *self.dicts.get(module)?
+    }
+
+    pub(super) fn has_asyncio(&self) -> bool {
+        self.module(ASYNCIO_TASKS).is_some()
+    }
+}
+
+/// What a look works with.
+pub(super) struct Look<'a> {
+    pub(super) memory: &'a dyn Memory,
+    pub(super) layout: &'a Layout,
+    pub(super) interpreter: u64,
+    pub(super) process: &'a mut ProcessView,
+    pub(super) codes: &'a mut CodeCache,
+    pub(super) known: &'a mut Known,
+    pub(super) budget: LookBudget,
+}
+
+impl Look<'_> {
+    /// Adds what is found to `fact`.
+    pub(super) fn run(mut self, reader: &mut Reader<'_>, fact: &mut PythonFact) {
+        let records = match states::threads(
+            self.memory,
+            self.interpreter,
+            self.layout.interpreter.threads_head,
+            &reader.walk.thread,
+            &self.known.threads,
+        ) {
+            Ok(records) => records,
+            Err(error) => {
+                reader.failed += 1;
+                reader
+                    .limits
+                    .insert("threads".to_owned(), error.to_string());
+                return;
+            }
+        };
+        self.known.threads = records.iter().map(|record| record.address).collect();
+        self.add_threads(reader, &records, fact);
+        if self.known.has_asyncio() {
+            self.add_loops(reader, &records, fact);
+            self.add_tasks(reader, &records, fact);
+        }
+    }
+
+    fn accounts(&self, reader: &mut Reader<'_>) -> HashMap<u64, ThreadAccount> {
+        let Some(threading) = self.known.module(THREADING) else {
+            reader.limits.insert(
+                "threads.name".to_owned(),
+                "the program has not imported threading".to_owned(),
+            );
+            return HashMap::new();
+        };
+        let accounts = reader
+            .dict_values(threading, &["_active"])
+            .and_then(|found| threads::accounts(reader, found[0]?));
+        accounts.unwrap_or_else(|| {
+            reader.failed += 1;
+            reader.limits.insert(
+                "threads.name".to_owned(),
+                "threading._active could not be read".to_owned(),
+            );
+            HashMap::new()
+        })
+    }
+
+    fn add_threads(
+        &mut self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+        fact: &mut PythonFact,
+    ) {
+        let fields = reader.walk.thread;
+        let mut accounts = self.accounts(reader);
+        let idents = records.iter().map(|record| record.field(fields.ident));
+        self.process.find_stacks(self.memory, idents);
+        for record in records {
+            let ident = record.field(fields.ident);
+            let native = record.field(fields.native_id);
+            // A state whose thread has not begun yet has no ids.
+            if ident == 0 || native == 0 {
+                continue;
+            }
+            let Some(tid) = self.process.tid(native) else {
+                reader.failed += 1;
+                continue;
+            };
+            let account = accounts.remove(&ident).unwrap_or_default();
+            let main = self.process.is_main(tid);
+            let thread = PyThread {
+                tid,
+                ident,
+                name: account.name,
+                daemon: account.daemon,
+                entry: account.entry,
+                stack_size_bytes: self.process.stack_size(ident, main),
+                main,
+                pool: account.pool,
+            };
+            // A thread that has entered several interpreters has a state in each.
+            match fact.threads.iter_mut().find(|known| known.tid == tid) {
+                None => fact.threads.push(thread),
+                Some(known) if known.name.is_none() && thread.name.is_some() => *known = thread,
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn add_loops(
+        &mut self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+        fact: &mut PythonFact,
+    ) {
+        let fields = reader.walk.thread;
+        let running = loops::running(reader, records);
+        for (record, id) in records.iter().zip(running) {
+            if let (Some(id), Some(tid)) = (id, self.process.tid(record.field(fields.native_id))) {
+                fact.loops.push(loops::read(reader, id, tid));
+            }
+        }
+    }
+
+    /// The tasks that threads say they run right now.
+    fn running_tasks(
+        &self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+        current_tasks: Option<u64>,
+    ) -> HashSet<u64> {
+        match reader.walk.thread.running_task {
+            Some(offset) => records
+                .iter()
+                .map(|record| record.field(offset))
+                .filter(|task| *task != 0)
+                .collect(),
+            None => current_tasks
+                .and_then(|tasks| reader.dict(tasks))
+                .map(|entries| entries.into_iter().map(|(_, task)| task).collect())
+                .unwrap_or_default(),
+        }
+    }
+
+    fn add_tasks(
+        &mut self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+        fact: &mut PythonFact,
+    ) {
+        let fields = reader.walk.task;
+        let names: Vec<&str> = ["_current_tasks"]
+            .iter()
+            .chain(fields.weak_sets)
+            .chain(fields.sets)
+            .copied()
+            .collect();
+        let found = self
+            .known
+            .module(ASYNCIO_TASKS)
+            .and_then(|module| reader.dict_values(module, &names));
+        let Some(found) = found else {
+            // While asyncio is being imported, its names are not there yet.
+            reader.limits.insert(
+                "tasks".to_owned(),
+                "asyncio.tasks could not be read".to_owned(),
+            );
+            return;
+        };
+        let mut addresses = self.listed_tasks(reader, records);
+        for (index, set) in found.iter().enumerate().skip(1) {
+            let weak = index <= fields.weak_sets.len();
+            let members = set.and_then(|set| tasks::in_set(reader, set, weak));
+            match members {
+                Some(members) => addresses.extend(members),
+                None => {
+                    reader.failed += 1;
+                    let reason = format!("asyncio.tasks.{} could not be read", names[index]);
+                    reader.limits.insert("tasks".to_owned(), reason);
+                }
+            }
+        }
+        let running = self.running_tasks(reader, records, found[0]);
+        // A task that runs its first step eagerly may be in no list yet.
+        addresses.extend(&running);
+        let mut seen = HashSet::new();
+        addresses.retain(|address| seen.insert(*address));
+        let limit = self.budget.tasks.saturating_sub(fact.tasks.len());
+        if addresses.len() > limit {
+            addresses.truncate(limit);
+            reader.limits.insert(
+                "tasks".to_owned(),
+                format!(
+                    "there are more than the {} that are read",
+                    self.budget.tasks
+                ),
+            );
+        }
+        let found = tasks::read(reader, self.codes, &addresses, &running, self.budget);
+        fact.tasks.extend(found);
+    }
+
+    fn listed_tasks(&mut self, reader: &mut Reader<'_>, records: &[ThreadRecord]) -> Vec<u64> {
+        let of_threads = reader.walk.thread.tasks_head;
+        let of_ended = self.layout.interpreter.tasks_head;
+        let heads: Vec<ListHead> = records
+            .iter()
+            .filter_map(|record| Some(ListHead(at(record.address, of_threads?))))
+            .chain(of_ended.map(|head| ListHead(at(self.interpreter, head))))
+            .collect();
+        self.known.tasks = tasks::listed(
+            reader,
+            self.memory,
+            &heads,
+            &self.known.tasks,
+            self.budget.tasks,
+        );
+        self.known.tasks.clone()
+    }
+}
