@@ -1,12 +1,13 @@
 """Threads that are parked, do an exact number of cycles when told to, and are parked again.
 
-usage: burst.py
+usage: burst.py [KIND...]   (sleepers, pipe-pair; default both)
 
 Command {"burst": N}: N cycles of each thread; the answer comes when all are parked again.
 So whatever the kernel counts for them happened between the command and the answer.
 """
 
 import os
+import sys
 import threading
 import time
 
@@ -49,13 +50,17 @@ def pipe_cycle(read_fd, write_fd, serves):
 
 
 def main():
-    a, b = os.pipe(), os.pipe()
-    parked = [
-        Parked("sleeper-1", sleep_cycle),
-        Parked("sleeper-2", sleep_cycle),
-        Parked("pipe-a", pipe_cycle(a[0], b[1], False)),
-        Parked("pipe-b", pipe_cycle(b[0], a[1], True)),
-    ]
+    kinds = sys.argv[1:] or ["sleepers", "pipe-pair"]
+    parked = []
+    if "sleepers" in kinds:
+        parked.append(Parked("sleeper-1", sleep_cycle))
+        parked.append(Parked("sleeper-2", sleep_cycle))
+    if "pipe-pair" in kinds:
+        a, b = os.pipe(), os.pipe()
+        parked.append(Parked("pipe-a", pipe_cycle(a[0], b[1], False)))
+        parked.append(Parked("pipe-b", pipe_cycle(b[0], a[1], True)))
+    # It never has a reason to run.
+    start("idle", threading.Event().wait)
     time.sleep(0.2)
     say(account="ready", pid=os.getpid(), threads=thread_list())
     for command in commands():
