@@ -1,0 +1,35 @@
+//! Turns a test with requirements into a trial: run, or ignored with the reason in sight.
+
+use anyhow::Result;
+use libtest_mimic::{Failed, Trial};
+
+use crate::needs::Need;
+
+/// A trial called `name` that runs `body` where every one of `needs` is there.
+///
+/// A missing requirement is shown as the trial's kind and the trial is ignored; forced to run
+/// (`--include-ignored`), it fails with the same reason.
+pub fn case<F>(name: impl Into<String>, needs: &[Need], body: F) -> Trial
+where
+    F: FnOnce() -> Result<()> + Send + 'static,
+{
+    let missing: Vec<String> = needs.iter().filter_map(Need::missing).collect();
+    if missing.is_empty() {
+        return Trial::test(name, move || body().map_err(failed));
+    }
+    let reason = missing.join("; ");
+    let message = format!("cannot run: {reason}");
+    Trial::test(name, move || Err(Failed::from(message)))
+        .with_kind(format!("skipped: {reason}"))
+        .with_ignored_flag(true)
+}
+
+fn failed(error: anyhow::Error) -> Failed {
+    Failed::from(format!("{error:#}"))
+}
+
+/// Prints whether a goal beyond what must hold was reached; a goal never fails a test.
+pub fn goal(what: &str, reached: bool, detail: &str) {
+    let word = if reached { "reached" } else { "NOT reached" };
+    eprintln!("    goal {word}: {what} ({detail})");
+}

@@ -1,0 +1,322 @@
+//! The JSON report as its contract has it, written down apart from the tool's own types.
+//!
+//! A key that the contract names must be there: `null` is accepted where the contract allows it,
+//! a missing key is an error.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Deserializer};
+
+/// Takes `null` but not a missing key, other than a plain `Option`.
+fn nullable<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::deserialize(deserializer)
+}
+
+/// One line of `--json`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Report {
+    pub schema: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub window: Window,
+    pub monitor: Monitor,
+    pub processes: Vec<Process>,
+    pub limits: Vec<Limit>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Window {
+    pub start_unix_ns: u64,
+    pub duration_ns: u64,
+}
+
+impl Window {
+    pub fn end_unix_ns(&self) -> u64 {
+        self.start_unix_ns + self.duration_ns
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Limit {
+    pub field: String,
+    pub reason: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Monitor {
+    pub version: String,
+    pub cpu_ns: u64,
+    pub rss_bytes: u64,
+    #[serde(deserialize_with = "nullable")]
+    pub kernel_run_ns: Option<u64>,
+    pub events: u64,
+    pub events_lost: u64,
+    pub reads_failed: u64,
+    pub shed: Vec<String>,
+    pub limits: Vec<Limit>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Process {
+    pub pid: u32,
+    pub ppid: u32,
+    pub start_unix_ns: u64,
+    pub name: String,
+    pub cmdline: Vec<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub entry: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub exited: Option<Exited>,
+    #[serde(deserialize_with = "nullable")]
+    pub python: Option<Python>,
+    pub cpu_ns: u64,
+    pub cpu_percent: f64,
+    #[serde(deserialize_with = "nullable")]
+    pub rss_bytes: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub threads_count: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub children_count: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub descendants_count: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub zombies_count: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub fds_count: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub fds_limit: Option<u64>,
+    pub context_switches: Switches,
+    pub ended: Ended,
+    pub threads: Vec<Thread>,
+    pub loops: Vec<Loop>,
+    pub limits: Vec<Limit>,
+}
+
+impl Process {
+    /// The gauges that may be `null`, by name.
+    pub fn gauges(&self) -> [(&'static str, Option<u64>); 7] {
+        [
+            ("rss_bytes", self.rss_bytes),
+            ("threads_count", self.threads_count),
+            ("children_count", self.children_count),
+            ("descendants_count", self.descendants_count),
+            ("zombies_count", self.zombies_count),
+            ("fds_count", self.fds_count),
+            ("fds_limit", self.fds_limit),
+        ]
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Exited {
+    #[serde(deserialize_with = "nullable")]
+    pub code: Option<u8>,
+    #[serde(deserialize_with = "nullable")]
+    pub signal: Option<u8>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Python {
+    pub implementation: String,
+    #[serde(deserialize_with = "nullable")]
+    pub version: Option<String>,
+    pub free_threaded: bool,
+    pub supported: bool,
+    #[serde(deserialize_with = "nullable")]
+    pub reason: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct Switches {
+    pub voluntary: u64,
+    pub involuntary: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Ended {
+    pub threads: u64,
+    pub processes: u64,
+    pub ledger: Ledger,
+}
+
+/// `wall = on_cpu + runnable + Σ blocked + unknown`, all in ns.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct Ledger {
+    pub wall_ns: u64,
+    pub on_cpu_ns: u64,
+    pub runnable_ns: u64,
+    pub preempted_ns: u64,
+    pub stolen_ns: u64,
+    pub blocked_ns: Blocked,
+    pub unknown_ns: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct Blocked {
+    pub gil: u64,
+    pub lock: u64,
+    pub poll: u64,
+    pub sleep: u64,
+    pub io: u64,
+    pub child: u64,
+    pub disk: u64,
+    pub stopped: u64,
+    pub other: u64,
+}
+
+impl Blocked {
+    /// Every cause with its name.
+    pub fn columns(&self) -> [(&'static str, u64); 9] {
+        [
+            ("gil", self.gil),
+            ("lock", self.lock),
+            ("poll", self.poll),
+            ("sleep", self.sleep),
+            ("io", self.io),
+            ("child", self.child),
+            ("disk", self.disk),
+            ("stopped", self.stopped),
+            ("other", self.other),
+        ]
+    }
+
+    pub fn total(&self) -> u64 {
+        self.columns().iter().map(|(_, ns)| ns).sum()
+    }
+
+    /// The column of a cause; `None` when there is no such cause.
+    pub fn by_name(&self, cause: &str) -> Option<u64> {
+        self.columns()
+            .into_iter()
+            .find_map(|(name, ns)| (name == cause).then_some(ns))
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Thread {
+    pub tid: u32,
+    #[serde(deserialize_with = "nullable")]
+    pub ident: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub name: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub role: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub daemon: Option<bool>,
+    pub alive: bool,
+    #[serde(deserialize_with = "nullable")]
+    pub entry: Option<String>,
+    pub started_unix_ns: u64,
+    #[serde(deserialize_with = "nullable")]
+    pub ended_unix_ns: Option<u64>,
+    #[serde(flatten)]
+    pub ledger: Ledger,
+    #[serde(deserialize_with = "nullable")]
+    pub cpu_user_ns: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub cpu_system_ns: Option<u64>,
+    pub switches: Switches,
+    pub migrations: u64,
+    pub wakeup_latency: Histogram,
+    pub slice: Histogram,
+    pub off_cpu: BTreeMap<String, Histogram>,
+    pub wakers: Vec<Waker>,
+    pub limits: Vec<Limit>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Waker {
+    #[serde(deserialize_with = "nullable")]
+    pub tid: Option<u32>,
+    pub cause: String,
+    pub count: u64,
+    pub blocked_ns: u64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+pub struct Histogram {
+    pub count: u64,
+    pub sum_ns: u64,
+    #[serde(deserialize_with = "nullable")]
+    pub min_ns: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub max_ns: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub p50_ns: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub p99_ns: Option<u64>,
+    pub buckets: Vec<(u64, u64)>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Loop {
+    pub tid: u32,
+    pub kind: String,
+    pub running: bool,
+    pub wall_ns: u64,
+    pub idle_ns: u64,
+    pub busy_ns: u64,
+    pub utilization: f64,
+    #[serde(deserialize_with = "nullable")]
+    pub ready: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub scheduled: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub pending_tasks: Option<u64>,
+    pub tasks: Vec<Task>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Task {
+    pub id: String,
+    pub name: String,
+    pub coroutine: String,
+    pub state: String,
+    pub awaiting: Vec<Frame>,
+    pub first_seen_unix_ns: u64,
+    pub age_ns: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Frame {
+    pub function: String,
+    pub file: String,
+    pub line: u32,
+}
+
+impl Report {
+    /// The row of a process.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn process(&self, pid: u32) -> Result<&Process> {
+        self.processes
+            .iter()
+            .find(|process| process.pid == pid)
+            .with_context(|| {
+                let pids: Vec<u32> = self.processes.iter().map(|p| p.pid).collect();
+                format!("{}: no process {pid}, only {pids:?}", self.kind)
+            })
+    }
+}
+
+impl Process {
+    /// The row of a thread.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn thread(&self, tid: u32) -> Result<&Thread> {
+        self.threads
+            .iter()
+            .find(|thread| thread.tid == tid)
+            .with_context(|| {
+                let tids: Vec<u32> = self.threads.iter().map(|t| t.tid).collect();
+                format!("process {}: no thread {tid}, only {tids:?}", self.pid)
+            })
+    }
+}
