@@ -482,13 +482,20 @@ pub(crate) fn abandon(ledger: *mut Ledger) {
     }
 }
 
+/// A seed this old without a switch since is not in the middle of one, ns.
+const SETTLED_NS: u64 = 1_000_000;
+
 /// Corrects the seed of a thread that has not switched since: it may have switched while its
 /// account was being opened.
 #[inline(always)]
 pub(crate) fn reseed(ledger: *mut Ledger, task: Task, birth: &Birth) {
     // SAFETY: an untouched account is written by the seeding program only.
     unsafe {
-        if (*ledger).flags & ledger_flags::UNTOUCHED == 0 || (*ledger).state == birth.state {
+        let age = birth.now.wrapping_sub((*ledger).since_ns);
+        if (*ledger).flags & ledger_flags::UNTOUCHED == 0
+            || (*ledger).state == birth.state
+            || age < SETTLED_NS
+        {
             return;
         }
         let seq = begin(ledger);

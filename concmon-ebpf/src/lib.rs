@@ -469,6 +469,9 @@ pub struct KernelConfig {
     pub batch_age_ns: u32,
     /// Bytes of the saved syscall number: 8 on x86-64, 4 on arm64.
     pub regs_syscall_bytes: u32,
+    /// Bytes of `task_struct::on_cpu`: 4, or 1 since 7.2.
+    pub task_on_cpu_bytes: u32,
+    pub reserved: u32,
 }
 
 /// Counters that both sides change atomically: the one value of the memory-mapped array `CONTROL`.
@@ -488,6 +491,6 @@ const _: () = {
     assert!(core::mem::size_of::<Process>() == 40);
     assert!(core::mem::size_of::<SyscallEntry>() == 4);
     assert!(core::mem::size_of::<SelfTest>() == 96);
-    assert!(core::mem::size_of::<KernelConfig>() == 28 * 4);
+    assert!(core::mem::size_of::<KernelConfig>() == 30 * 4);
     assert!(MAX_SYSCALLS.is_power_of_two());
 };

@@ -39,6 +39,8 @@ pub(crate) static CONFIG: KernelConfig = KernelConfig {
     fold_above: 0,
     batch_age_ns: 0,
     regs_syscall_bytes: 0,
+    task_on_cpu_bytes: 0,
+    reserved: 0,
 };
 
 /// One field of [`CONFIG`].
@@ -146,6 +148,9 @@ impl Task {
 
     #[inline(always)]
     pub(crate) fn on_cpu(self) -> u32 {
+        if config!(task_on_cpu_bytes) == 1 {
+            return u32::from(self.field::<u8>(config!(task_on_cpu)));
+        }
         self.field(config!(task_on_cpu))
     }
 

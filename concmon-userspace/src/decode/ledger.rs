@@ -41,8 +41,7 @@ pub fn fact(ledger: &Ledger, read_ns: u64) -> Result<LedgerFact, LedgerError> {
         state::DEAD => ThreadState::Dead,
         other => return Err(LedgerError::State(other)),
     };
-    let covered = ledger.since_ns.checked_sub(ledger.start_ns);
-    if covered.is_none() || covered != sum(ledger) {
+    if !is_whole(ledger) {
         return Err(LedgerError::Torn);
     }
     Ok(LedgerFact {
@@ -68,6 +67,24 @@ pub fn fact(ledger: &Ledger, read_ns: u64) -> Result<LedgerFact, LedgerError> {
         slice: hist(&ledger.slice),
         off_cpu: ledger.off_cpu.iter().map(hist).collect(),
     })
+}
+
+/// Whether the columns sum to the time that they cover.
+pub fn is_whole(ledger: &Ledger) -> bool {
+    let covered = ledger.since_ns.checked_sub(ledger.start_ns);
+    covered.is_some() && covered == sum(ledger)
+}
+
+/// Makes an account whole again that was broken for good, by two writers at once: what is missing
+/// becomes `unknown`; what is too much makes the account begin earlier.
+pub fn heal(ledger: &mut Ledger) {
+    let Some(sum) = sum(ledger) else { return };
+    match ledger.since_ns.checked_sub(ledger.start_ns) {
+        Some(covered) if covered > sum => {
+            ledger.unknown_ns = ledger.unknown_ns.saturating_add(covered - sum);
+        }
+        _ => ledger.start_ns = ledger.since_ns.saturating_sub(sum),
+    }
 }
 
 /// All columns; `None` when that is more than any clock shows.
@@ -129,6 +146,11 @@ mod tests {
             voluntary: 3,
             involuntary: 2,
             migrations: 1,
+            voluntary_base: 0,
+            involuntary_base: 0,
+            early_wake_ns: 0,
+            early_waker_tid: 0,
+            reserved2: 0,
             gils: [0; MAX_GILS],
             wakeup_latency: Hist {
                 count: 1,
@@ -141,6 +163,20 @@ mod tests {
                 ..Hist::ZERO
             },
             off_cpu: [Hist::ZERO; cause::COUNT],
+        }
+    }
+
+    #[test]
+    fn a_broken_account_is_healed() {
+        for (on_cpu_ns, unknown_ns, start_ns) in [(90, 11, 1_000), (130, 1, 970)] {
+            let mut ledger = Ledger {
+                on_cpu_ns,
+                ..sample()
+            };
+            assert!(!is_whole(&ledger));
+            heal(&mut ledger);
+            assert!(is_whole(&ledger));
+            assert_eq!((ledger.unknown_ns, ledger.start_ns), (unknown_ns, start_ns));
         }
     }
 

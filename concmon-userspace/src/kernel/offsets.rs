@@ -64,6 +64,8 @@ pub struct Offsets {
     pub task_nvcsw: u32,
     pub task_nivcsw: u32,
     pub task_on_cpu: u32,
+    /// 4, or 1 since 7.2.
+    pub task_on_cpu_bytes: u32,
     pub task_on_rq: u32,
     /// One byte; `None` before 6.12.
     pub task_sched_delayed: Option<u32>,
@@ -185,6 +187,7 @@ impl Offsets {
             Err(FieldError::NoMember) => None,
             _ => Some(task.one("se.sched_delayed", &[1])?),
         };
+        let (task_on_cpu, task_on_cpu_bytes) = task.sized(&["on_cpu"], &[1, 4])?;
         Ok(Offsets {
             task_pid: task.one("pid", &[4])?,
             task_tgid: task.one("tgid", &[4])?,
@@ -199,7 +202,8 @@ impl Offsets {
             task_sum_exec_runtime: task.one("se.sum_exec_runtime", &[8])?,
             task_nvcsw: task.one("nvcsw", &[8])?,
             task_nivcsw: task.one("nivcsw", &[8])?,
-            task_on_cpu: task.one("on_cpu", &[4])?,
+            task_on_cpu,
+            task_on_cpu_bytes,
             task_on_rq: task.one("on_rq", &[4])?,
             task_sched_delayed,
             signal_flags: signal.one("flags", &[4])?,
@@ -281,9 +285,11 @@ mod tests {
             ("group_leader", pointer, 768),
             ("real_parent", pointer, 832),
             ("comm", name, 896),
+            ("nvcsw", long, 1024),
+            ("nivcsw", long, 1088),
         ];
         let task: Vec<_> = task.into_iter().filter(|m| m.0 != leave_out).collect();
-        b.structure("task_struct", 128, &task);
+        b.structure("task_struct", 144, &task);
         let signal = [
             ("live", atomic, 32),
             ("flags", int, 64),
@@ -337,7 +343,10 @@ mod tests {
             task_real_parent: 104,
             task_comm: 112,
             task_sum_exec_runtime: 40,
+            task_nvcsw: 128,
+            task_nivcsw: 136,
             task_on_cpu: 12,
+            task_on_cpu_bytes: 4,
             task_on_rq: 16,
             task_sched_delayed: Some(49),
             signal_flags: 8,

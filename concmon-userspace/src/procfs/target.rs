@@ -100,7 +100,15 @@ mod tests {
     #[test]
     fn a_living_process() {
         let mut child = Command::new("sleep").arg("10").spawn().unwrap();
-        let found = check_target(child.id());
+        // The child is let go of before its new arguments are in place.
+        let mut found = check_target(child.id());
+        for _ in 0..500 {
+            if found.as_ref().is_ok_and(|target| !target.cmdline.is_empty()) {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            found = check_target(child.id());
+        }
         child.kill().unwrap();
         child.wait().unwrap();
         let found = found.unwrap();

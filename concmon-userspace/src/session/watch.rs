@@ -259,6 +259,7 @@ impl Watch {
                     facts.push(Event::Process(Box::new(fact)));
                 }
                 Err(ProcError::Gone(_)) => {
+                    self.pythons.forget(pid);
                     present.insert(pid, BTreeSet::new());
                 }
                 Err(error) => {
@@ -317,6 +318,7 @@ impl Watch {
             ("damaged-records", self.damaged),
             ("ordered-early", self.order.early()),
             ("torn-ledgers", self.live.reads_failed),
+            ("healed-ledgers", self.live.healed()),
         ] {
             if count != 0 {
                 faults.insert(name.to_owned(), count);

@@ -1,7 +1,7 @@
 //! The live source: loads the kernel programs, and brings what they record and account for.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::Read as _,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
@@ -120,6 +120,8 @@ impl Sizes {
 const BATCH_AGE: Duration = Duration::from_millis(150);
 /// Ticks per second and CPU that look for old batches.
 const TICKS_PER_SECOND: u64 = 5;
+/// Between the two walks that seed: longer than any switch takes.
+const SEED_PAUSE: Duration = Duration::from_millis(2);
 /// How many never-used slots in a row end the search for used ones.
 const UNUSED_RUN: usize = 64;
 
@@ -139,6 +141,7 @@ pub struct Live {
     run_time: RunTime,
     /// Accounts that could not be read in one piece.
     pub reads_failed: u64,
+    healed: BTreeSet<usize>,
 }
 
 /// What an account's slot is good for after it was read.
@@ -286,6 +289,7 @@ impl Live {
             highest_slot: 0,
             run_time: RunTime::default(),
             reads_failed: 0,
+            healed: BTreeSet::new(),
             ebpf,
         };
         live.self_test(&config.0)?;
@@ -393,10 +397,11 @@ impl Live {
         Ok(())
     }
 
-    /// Opens accounts for the threads that watched processes already have; twice, so that a thread
-    /// that switched in between is seeded right.
+    /// Opens accounts for the threads that watched processes already have. The second walk corrects
+    /// those that switched while they were being seeded; by then their switch is long over.
     pub fn seed(&mut self) -> Result<(), LiveError> {
         self.run_iterator("seed")?;
+        std::thread::sleep(SEED_PAUSE);
         self.run_iterator("seed")?;
         Ok(())
     }
@@ -469,10 +474,13 @@ impl Live {
             if state == state::FREE || (ended_only && state != state::DEAD) {
                 continue;
             }
-            let Some(ledger) = self.ledgers.read(slot) else {
+            let Some((ledger, healed)) = self.ledgers.read(slot) else {
                 self.reads_failed += 1;
                 continue;
             };
+            if healed {
+                self.healed.insert(slot);
+            }
             if ledger.state == state::FREE {
                 continue;
             }
@@ -490,7 +498,7 @@ impl Live {
             if self.ledgers.state(slot) != state::DEAD {
                 continue;
             }
-            if let Some(ledger) = self.ledgers.read(slot)
+            if let Some((ledger, _)) = self.ledgers.read(slot)
                 && ledger.tgid == pid.0
                 && ledger.flags & ledger_flags::FOLDED != 0
             {
@@ -522,6 +530,11 @@ impl Live {
             slot += 1;
         }
         self.highest_slot
+    }
+
+    /// Slots whose account was found broken and was healed.
+    pub fn healed(&self) -> u64 {
+        self.healed.len() as u64
     }
 
     /// Kernel-side faults by declared code, summed over CPUs.
@@ -620,6 +633,7 @@ fn kernel_config(offsets: &Offsets, switch_arguments: Option<u32>) -> KernelConf
         task_nvcsw: offsets.task_nvcsw,
         task_nivcsw: offsets.task_nivcsw,
         task_on_cpu: offsets.task_on_cpu,
+        task_on_cpu_bytes: offsets.task_on_cpu_bytes,
         task_on_rq: offsets.task_on_rq,
         task_sched_delayed: offsets.task_sched_delayed.unwrap_or(0),
         signal_flags: offsets.signal_flags,

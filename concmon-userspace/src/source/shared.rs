@@ -10,6 +10,8 @@ use std::{
 
 use concmon_ebpf::{Control, Ledger, state};
 
+use crate::decode::ledger::{heal, is_whole};
+
 /// A mapped BPF array of `len` values of `T`. Values may change at any time.
 #[derive(Debug)]
 pub(super) struct SharedArray<T> {
@@ -85,9 +87,13 @@ impl SharedArray<Ledger> {
     }
 
     /// Copies one account in one piece: the sequence number is even and the same before and
-    /// after. `None` when that did not succeed.
-    pub(super) fn read(&self, slot: usize) -> Option<Ledger> {
+    /// after, and the columns sum to what they cover. `None` when that did not succeed.
+    ///
+    /// An account whose columns stay wrong was broken for good by two writers at once: it is
+    /// healed in the copy, and the second value is `true`.
+    pub(super) fn read(&self, slot: usize) -> Option<(Ledger, bool)> {
         let ledger = self.at(slot);
+        let mut broken = None;
         for _ in 0..TRIES {
             // SAFETY: inside the mapping. Kernel programs write concurrently; the copy is used
             // only when the sequence number shows that they did not.
@@ -99,11 +105,17 @@ impl SharedArray<Ledger> {
                 (before, copy, (&raw const (*ledger).seq).read_volatile())
             };
             if before == after && before.is_multiple_of(2) {
-                return Some(copy);
+                if is_whole(&copy) {
+                    return Some((copy, false));
+                }
+                broken = Some(copy);
             }
             std::hint::spin_loop();
         }
-        None
+        broken.map(|mut copy| {
+            heal(&mut copy);
+            (copy, true)
+        })
     }
 
     /// Tells the thread in `slot`, if it is still one of process `tgid`, where its GILs are.
