@@ -254,7 +254,10 @@ fn headers() {
 
     let full = vec![PLAIN; BATCH_RECORDS];
     assert_eq!(
-        batch(&wire(header(BATCH_RECORDS as u16), &full)).unwrap().events.len(),
+        batch(&wire(header(BATCH_RECORDS as u16), &full))
+            .unwrap()
+            .events
+            .len(),
         BATCH_RECORDS
     );
 

@@ -103,7 +103,10 @@ mod tests {
         // The child is let go of before its new arguments are in place.
         let mut found = check_target(child.id());
         for _ in 0..500 {
-            if found.as_ref().is_ok_and(|target| !target.cmdline.is_empty()) {
+            if found
+                .as_ref()
+                .is_ok_and(|target| !target.cmdline.is_empty())
+            {
                 break;
             }
             std::thread::sleep(std::time::Duration::from_millis(1));

@@ -248,6 +248,10 @@ async fn drive(
             }
         }
     }
+    if let Some(Err(_)) = end.child {
+        // It never ran: there is nothing to report.
+        return Ok(end);
+    }
     let (window, summary) = watch.finish()?;
     if printed(output.window(&window))? {
         printed(output.summary(&summary))?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    event::{Pid, PythonFact},
+    event::{Pid, PythonFact, PythonInfo},
     python::{DetectError, Interpreter, LookBudget},
 };
 
@@ -47,6 +47,7 @@ impl Pythons {
         let found = Interpreter::attach(pid);
         match found {
             Ok(interpreter) => {
+                warn_if_unsupported(pid, interpreter.info());
                 let gils = addresses(&interpreter);
                 let found = Found {
                     interpreter,
@@ -81,6 +82,7 @@ impl Pythons {
             if let State::Searching { since_ns } = *state {
                 match Interpreter::attach(*pid) {
                     Ok(interpreter) => {
+                        warn_if_unsupported(*pid, interpreter.info());
                         let began_ns = (since_ns != 0).then_some(since_ns);
                         *state = State::Found(Box::new(Found {
                             interpreter,
@@ -142,6 +144,17 @@ impl Found {
         if !self.gils.is_empty() {
             self.late = self.began_ns.map(|began_ns| (began_ns, now_ns));
         }
+    }
+}
+
+fn warn_if_unsupported(pid: Pid, info: &PythonInfo) {
+    if !info.supported {
+        let version = info.version.as_deref().unwrap_or("of unknown version");
+        let reason = info.reason.as_deref().unwrap_or("no reason known");
+        log::warn!(
+            "process {pid}: {} {version} cannot be read ({reason}); what the kernel knows is complete",
+            info.implementation
+        );
     }
 }
 

@@ -31,6 +31,14 @@ const MISSING_READINGS: u8 = 2;
 /// The threads that `/proc` lists of each process.
 type Present = BTreeMap<Pid, BTreeSet<Tid>>;
 
+/// What was read at the end of a window.
+struct WindowFacts {
+    ledgers: Vec<Event>,
+    others: Vec<Event>,
+    kernel_run_ns: Option<u64>,
+    end: Tick,
+}
+
 /// What to watch.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -197,46 +205,55 @@ impl Watch {
     /// Ends a window now: reads everything there is to read, in one place.
     pub(super) fn tick(&mut self) -> Result<Snapshot, Failure> {
         self.pump();
-        let kernel_run_ns = self.live.kernel_run_ns(Clocks::now().monotonic_ns);
-        self.close_window(kernel_run_ns)?;
+        let window = self.read_window()?;
+        self.close(window);
         Ok(self.model.snapshot())
     }
 
-    /// Ends the watch: takes the hooks away, brings in what is left, and sums up. The last window
-    /// comes first, where it is more than nothing.
+    /// Ends the watch: reads everything once more while the hooks still account for it, takes them
+    /// away, brings in the records that were left, and sums up. The last window comes first.
     pub(super) fn finish(mut self) -> Result<(Snapshot, Snapshot), Failure> {
         self.pump();
-        // Programs that are gone cannot be asked.
-        let kernel_run_ns = self.live.kernel_run_ns(Clocks::now().monotonic_ns);
+        let window = self.read_window()?;
         self.live.detach();
-        let now_ns = Clocks::now().monotonic_ns;
         let mut rest = Vec::new();
         self.live.drain(|bytes| rest.push(bytes.to_vec()));
         self.live.drain_residue(|bytes| rest.push(bytes.to_vec()));
         for bytes in &rest {
-            self.take_batch(bytes, now_ns);
+            self.take_batch(bytes, window.end.at_ns);
         }
-        self.pass_on(u64::MAX);
-        self.collect_ended();
-        self.close_window(kernel_run_ns)?;
+        self.pass_on(window.end.at_ns);
+        self.close(window);
         Ok((self.model.snapshot(), self.model.summary()))
     }
 
-    fn close_window(&mut self, kernel_run_ns: Option<u64>) -> Result<(), Failure> {
+    /// Everything that is read at the end of a window.
+    fn read_window(&mut self) -> Result<WindowFacts, Failure> {
+        let kernel_run_ns = self.live.kernel_run_ns(Clocks::now().monotonic_ns);
         let now_ns = Clocks::now().monotonic_ns;
-        let (facts, present) = self.read_processes(now_ns)?;
-        self.read_ledgers(&present);
-        for fact in &facts {
-            self.model.apply(fact);
+        let (others, present) = self.read_processes(now_ns)?;
+        let ledgers = self.read_ledgers(&present);
+        let at_ns = Clocks::now().monotonic_ns;
+        let end = Tick {
+            at_ns,
+            unix_ns: self.clocks.unix_of_monotonic(at_ns),
+        };
+        Ok(WindowFacts {
+            ledgers,
+            others,
+            kernel_run_ns,
+            end,
+        })
+    }
+
+    /// Ends a window in the model.
+    fn close(&mut self, window: WindowFacts) {
+        for event in window.ledgers.iter().chain(&window.others) {
+            self.model.apply(event);
         }
-        self.read_self(kernel_run_ns);
-        let end = Clocks::now();
-        let unix_ns = self.clocks.unix_of_monotonic(end.monotonic_ns);
-        self.model.apply(&Event::Tick(Tick {
-            at_ns: end.monotonic_ns,
-            unix_ns,
-        }));
-        Ok(())
+        let monitor = self.read_self(window.kernel_run_ns);
+        self.model.apply(&Event::Monitor(Box::new(monitor)));
+        self.model.apply(&Event::Tick(window.end));
     }
 
     /// Reads `/proc` and the interpreters of all watched processes. Returns the facts, and the
@@ -275,10 +292,11 @@ impl Watch {
         Ok((facts, present))
     }
 
-    fn read_ledgers(&mut self, present: &Present) {
+    /// Reads every account, and gives back the slots of threads that have ended.
+    fn read_ledgers(&mut self, present: &Present) -> Vec<Event> {
+        let mut facts = Vec::new();
         let mut missing = BTreeMap::new();
-        let (model, reads_failed, missing_before) =
-            (&mut self.model, &mut self.reads_failed, &self.missing);
+        let (reads_failed, missing_before) = (&mut self.reads_failed, &self.missing);
         self.live.read_ledgers(false, |ledger| {
             let mut fact = match decode::ledger::fact(ledger, Clocks::now().monotonic_ns) {
                 Ok(fact) => fact,
@@ -306,13 +324,14 @@ impl Watch {
                     missing.insert(key, readings);
                 }
             }
-            model.apply(&Event::Ledger(Box::new(fact)));
+            facts.push(Event::Ledger(Box::new(fact)));
             verdict
         });
         self.missing = missing;
+        facts
     }
 
-    fn read_self(&mut self, kernel_run_ns: Option<u64>) {
+    fn read_self(&mut self, kernel_run_ns: Option<u64>) -> MonitorFact {
         let mut faults = named_faults(&self.live.faults());
         for (name, count) in [
             ("damaged-records", self.damaged),
@@ -324,7 +343,7 @@ impl Watch {
                 faults.insert(name.to_owned(), count);
             }
         }
-        let fact = MonitorFact {
+        MonitorFact {
             cpu_ns: own_cpu_ns(),
             rss_bytes: own_rss_bytes().unwrap_or(0),
             kernel_run_ns,
@@ -332,8 +351,7 @@ impl Watch {
             events_lost: self.losses.lost(),
             reads_failed: self.reads_failed + self.live.reads_failed,
             faults,
-        };
-        self.model.apply(&Event::Monitor(Box::new(fact)));
+        }
     }
 
     /// Whether every process that the user asked for has ended.
