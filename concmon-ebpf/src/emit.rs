@@ -10,12 +10,12 @@ use crate::{
     task::config,
 };
 
-/// Puts `record` into this CPU's batch, and sends the batch when it is full or old.
+/// Has `fill` write one record into this CPU's batch, and sends the batch when it is full or old.
 ///
-/// A program that interrupts another one while that writes finds the batch busy; its record then
-/// counts as produced and lost, so that user space sees the gap.
+/// A program that interrupts another one while that writes finds the batch busy; its record is
+/// then lost, and counted.
 #[inline(always)]
-pub(crate) fn emit(ctx: *mut c_void, cpu: u32, now: u64, record: &Record) {
+pub(crate) fn emit(ctx: *mut c_void, cpu: u32, now: u64, fill: impl FnOnce(&mut Record)) {
     let Some(batch) = BATCHES.get_ptr_mut(0) else {
         return;
     };
@@ -33,7 +33,7 @@ pub(crate) fn emit(ctx: *mut c_void, cpu: u32, now: u64, record: &Record) {
             (*batch).header.opened_ns = now;
         }
         if index < BATCH_RECORDS {
-            (*batch).records[index] = *record;
+            fill(&mut (*batch).records[index]);
             (*batch).header.count = index as u16 + 1;
         }
         let age = now.wrapping_sub((*batch).header.opened_ns);

@@ -1,8 +1,8 @@
 //! The per-thread state machine: every nanosecond of a watched thread goes into exactly one column.
 
 use concmon_ebpf::{
-    GIL_SIZE, HIST_BUCKETS, Hist, Ledger, MAX_GILS, Record, SyscallEntry, cause, fault,
-    hist_bucket, ledger_flags, record_flags, record_kind, state, syscall_flags,
+    GIL_SIZE, HIST_BUCKETS, Hist, Ledger, MAX_GILS, SyscallEntry, cause, fault, hist_bucket,
+    ledger_flags, state, syscall_flags,
 };
 
 use crate::{
@@ -74,22 +74,6 @@ unsafe fn add(hist: *mut Hist, ns: u64) {
     }
 }
 
-/// The lengths of the wait before the current slice: blocked, then ready.
-#[inline(always)]
-fn last_wait(l: &Ledger) -> (u64, u64) {
-    if l.wake_ns != 0 {
-        // A new thread is ready from its birth on: there `off_ns` equals `wake_ns`.
-        (
-            l.wake_ns.wrapping_sub(l.off_ns),
-            l.in_ns.wrapping_sub(l.wake_ns),
-        )
-    } else if l.wait_blocked != 0 {
-        (l.in_ns.wrapping_sub(l.off_ns), 0)
-    } else {
-        (0, l.in_ns.wrapping_sub(l.off_ns))
-    }
-}
-
 /// What a thread waits for, from its state and the syscall it is in.
 #[inline(always)]
 pub(crate) fn classify(gils: &[u64; MAX_GILS], task_state: u32, syscall: Syscall) -> u8 {
@@ -139,17 +123,17 @@ pub(crate) fn can_wake(syscall: Syscall) -> bool {
     syscall_entry(syscall.number).flags & syscall_flags::WAKES != 0
 }
 
-/// The thread leaves its CPU at `now`. Returns the record of the slice that ends, if its
-/// beginning is known.
+/// The thread leaves its CPU at `now`. `record` is told of the slice that ends, if its beginning
+/// is known: its on-CPU time in ns, while the account still has its instants.
 #[inline(always)]
 pub(crate) fn switch_out(
     ledger: *mut Ledger,
     task: Task,
     now: u64,
-    cpu: u32,
     voluntary: bool,
     prev_state: u32,
-) -> Option<Record> {
+    record: impl FnOnce(&Ledger, u64),
+) {
     // SAFETY: `ledger` is a live map value; this thread's account is written by the CPU that
     // switches it, which holds its run queue's lock.
     unsafe {
@@ -160,94 +144,48 @@ pub(crate) fn switch_out(
         if l.state != state::RUNNING {
             enter_unseen(ledger, task.ptr(), now);
         }
-        let record = book_run(l, task.sum_exec(), now, voluntary);
+        let on_cpu = book_run(l, task.sum_exec(), now);
+        if l.in_ns != 0 {
+            record(l, on_cpu);
+        }
         book_leave(l, task, now, voluntary, prev_state);
-        l.last_cpu = cpu;
         end(ledger, seq);
-        record
     }
 }
 
-/// Closes the running stretch of `l` at `now`.
+/// Closes the running stretch of `l`, which the CPU's next switch ended at `now`.
 ///
-/// On-CPU time is the kernel's own account. Where it exceeds our instants, the kernel gave the CPU
-/// earlier than we saw, and the wait before gives up the difference; where it falls short, the
-/// rest is `stolen`.
+/// On-CPU time is the kernel's own account. The kernel takes its instants a little before its
+/// tracepoints take ours: where its account exceeds the stretch between our two instants, the
+/// stretch ends that much later, at the expense of the wait after it; where it falls short
+/// (hypervisor steal, interrupts), the rest is `stolen`. Nothing that was booked is ever taken back.
+/// Returns the on-CPU time of the slice, ns.
 #[inline(always)]
-unsafe fn book_run(l: &mut Ledger, sum_exec: u64, now: u64, voluntary: bool) -> Option<Record> {
+unsafe fn book_run(l: &mut Ledger, sum_exec: u64, now: u64) -> u64 {
     let stretch = now.wrapping_sub(l.since_ns);
-    let grown = sum_exec.wrapping_sub(l.sum_exec_ns);
+    let mut on_cpu = sum_exec.wrapping_sub(l.sum_exec_ns);
     l.sum_exec_ns = sum_exec;
-    let mut on_cpu = grown;
-    let mut from_ready = 0;
-    let mut from_blocked = 0;
-    if grown > stretch {
-        on_cpu = stretch;
-        if l.in_ns != 0 {
-            let excess = grown - stretch;
-            let (blocked, ready) = last_wait(l);
-            from_ready = if excess < ready { excess } else { ready };
-            if l.wake_ns != 0 {
-                l.woken_ns -= from_ready;
-            } else {
-                l.preempted_ns -= from_ready;
-            }
-            let rest = excess - from_ready;
-            from_blocked = if rest < blocked { rest } else { blocked };
-            let index = bounded::<16>(l.cause as usize);
-            if index < cause::COUNT {
-                l.blocked_ns[index] -= from_blocked;
-            }
-            on_cpu += from_ready + from_blocked;
+    if on_cpu > stretch {
+        if l.in_ns == 0 {
+            // A part of this was before the account began.
+            on_cpu = stretch;
         }
+        l.since_ns += on_cpu;
     } else {
-        l.stolen_ns += stretch - grown;
+        l.stolen_ns += stretch - on_cpu;
+        l.since_ns = now;
     }
     l.on_cpu_ns += on_cpu;
-    if l.in_ns == 0 {
-        return None;
+    if l.in_ns != 0 {
+        // SAFETY: a histogram of a live map value.
+        unsafe { add(&mut l.slice, on_cpu) };
     }
-    let mut flags = 0;
-    if l.wait_blocked != 0 {
-        flags |= record_flags::BLOCKED;
-        let (blocked, ready) = last_wait(l);
-        // SAFETY: histograms of a live map value.
-        unsafe {
-            if l.wake_ns != 0 {
-                add(&mut l.wakeup_latency, ready - from_ready);
-            }
-            let index = bounded::<16>(l.cause as usize);
-            if index < cause::COUNT {
-                add(&mut l.off_cpu[index], blocked - from_blocked);
-            }
-        }
-    }
-    // SAFETY: as above.
-    unsafe { add(&mut l.slice, on_cpu) };
-    if voluntary {
-        flags |= record_flags::VOLUNTARY;
-    }
-    Some(Record {
-        kind: record_kind::SLICE,
-        cause: l.cause,
-        flags,
-        reserved: 0,
-        tid: l.tid,
-        at_ns: now,
-        a: l.off_ns,
-        b: l.wake_ns,
-        c: l.in_ns,
-        d: on_cpu,
-        e: l.arg0,
-        other: l.waker_tid,
-        syscall_or_tgid: l.syscall,
-    })
+    on_cpu
 }
 
 /// Opens the stretch off the CPU.
 #[inline(always)]
 fn book_leave(l: &mut Ledger, task: Task, now: u64, voluntary: bool, prev_state: u32) {
-    l.since_ns = now;
     l.off_ns = now;
     l.wake_ns = 0;
     l.waker_tid = 0;
@@ -319,15 +257,24 @@ unsafe fn note_early(ledger: *mut Ledger, now: u64, waker: u32) {
 
 /// Closes the blocked stretch of `l` at `at`.
 #[inline(always)]
-unsafe fn book_wake(l: &mut Ledger, at: u64, waker: u32) {
-    // Instants of two CPUs: a wakeup cannot come before the block it ends.
+unsafe fn book_blocked(l: &mut Ledger, at: u64) {
+    // Instants of two CPUs: a block cannot end before it began.
     let at = if at < l.since_ns { l.since_ns } else { at };
+    let blocked = at - l.since_ns;
     let index = bounded::<16>(l.cause as usize);
     if index < cause::COUNT {
-        l.blocked_ns[index] += at - l.since_ns;
+        l.blocked_ns[index] += blocked;
+        // SAFETY: a histogram of a live map value.
+        unsafe { add(&mut l.off_cpu[index], blocked) };
     }
     l.since_ns = at;
-    l.wake_ns = at;
+}
+
+#[inline(always)]
+unsafe fn book_wake(l: &mut Ledger, at: u64, waker: u32) {
+    // SAFETY: as the caller's.
+    unsafe { book_blocked(l, at) };
+    l.wake_ns = l.since_ns;
     l.waker_tid = waker;
     l.state = state::WOKEN;
 }
@@ -367,17 +314,19 @@ unsafe fn book_enter(l: &mut Ledger, now: u64) {
             unsafe { book_wake(l, early, waker) };
         } else {
             count_fault(fault::WAKEUP_UNSEEN);
-            let index = bounded::<16>(l.cause as usize);
-            if index < cause::COUNT {
-                l.blocked_ns[index] += now.wrapping_sub(l.since_ns);
-            }
-            l.since_ns = now;
+            // SAFETY: as above.
+            unsafe { book_blocked(l, now) };
         }
     }
     l.early_wake_ns = 0;
-    let stretch = now.wrapping_sub(l.since_ns);
+    let now = if now < l.since_ns { l.since_ns } else { now };
+    let stretch = now - l.since_ns;
     if l.state == state::WOKEN {
         l.woken_ns += stretch;
+        if l.wait_blocked != 0 {
+            // SAFETY: a histogram of a live map value.
+            unsafe { add(&mut l.wakeup_latency, stretch) };
+        }
     } else if l.state == state::PREEMPTED {
         l.preempted_ns += stretch;
     }
@@ -423,7 +372,7 @@ unsafe fn leave_unseen(ledger: *mut Ledger, task: *mut core::ffi::c_void, now: u
         let left = l.since_ns + if grown < stretch { grown } else { stretch };
         let (voluntaries, _) = task.switches();
         let voluntary = voluntaries.wrapping_sub(l.voluntary_base) > l.voluntary;
-        book_run(l, sum_exec, left, voluntary);
+        book_run(l, sum_exec, left);
         // It is still inside the system call it blocked in; its state then is not known any more.
         book_leave(l, task, left, voluntary, 0);
     }

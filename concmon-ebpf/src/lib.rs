@@ -292,7 +292,7 @@ pub mod record_flags {
 /// | field | slice | fork | exec | exit |
 /// |---|---|---|---|---|
 /// | `tid`, `tgid` | the thread | the child | the thread | the thread |
-/// | `at_ns` | switch-out that ended it | fork | exec | last switch-out |
+/// | `at_ns` | switch-out that ended it | fork | exec | begin of its exit |
 /// | `a` | instant of the block or preemption before it (0: not seen) | child's start_boottime | previous tid | start_boottime |
 /// | `b` | instant of the wakeup (0: it was preempted) | | | |
 /// | `c` | instant of the switch-in | comm, bytes 0..8 | comm, bytes 0..8 | exit code as `wait` shows it |

@@ -1,6 +1,6 @@
-//! `sched_process_fork` and `sched_process_exec`: children join in the kernel, at birth.
+//! `sched_process_fork`, `_exec` and `_exit`: children join in the kernel, at birth.
 //!
-//! There is no hook on exit: a thread is gone at its last switch-out (see `sched`).
+//! An exit here tells how a thread ends; its account is closed at its last switch-out (see `sched`).
 
 use core::ffi::c_void;
 
@@ -93,7 +93,7 @@ fn sched_process_fork(ctx: *mut c_void) -> i32 {
         other: parent.tid(),
         syscall_or_tgid: tgid as i32,
     };
-    emit(ctx, cpu, now, &record);
+    emit(ctx, cpu, now, |slot| *slot = record);
     0
 }
 
@@ -158,6 +158,52 @@ fn sched_process_exec(ctx: *mut c_void) -> i32 {
         other: 0,
         syscall_or_tgid: tgid as i32,
     };
-    emit(ctx, cpu, now, &record);
+    emit(ctx, cpu, now, |slot| *slot = record);
+    0
+}
+
+/// `sched_process_exit(task_struct *p[, bool group_dead])`
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "tp_btf/sched_process_exit")]
+fn sched_process_exit(ctx: *mut c_void) -> i32 {
+    // SAFETY: the tracepoint's own argument.
+    let task = unsafe { Task::new(argument(ctx, 0)) };
+    let tgid = task.tgid();
+    if PROCESSES.get_ptr(&tgid).is_none() && ledger_of(task).is_none() {
+        return 0;
+    }
+    let tid = task.tid();
+    let (status, group) = task.exit_status();
+    let last = task.live_threads() == 0;
+    let mut flags = 0;
+    if group {
+        flags |= record_flags::GROUP;
+    }
+    if last {
+        flags |= record_flags::LAST;
+        // Its id may be used again by a process that nobody asked to watch.
+        let _ = PROCESSES.remove(&tgid);
+    }
+    if tid == tgid {
+        flags |= record_flags::LEADER;
+    }
+    // SAFETY: helpers without preconditions.
+    let (now, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
+    let record = Record {
+        kind: record_kind::EXIT,
+        cause: 0,
+        flags,
+        reserved: 0,
+        tid,
+        at_ns: now,
+        a: task.start_boottime(),
+        b: 0,
+        c: u64::from(status),
+        d: 0,
+        e: 0,
+        other: 0,
+        syscall_or_tgid: tgid as i32,
+    };
+    emit(ctx, cpu, now, |slot| *slot = record);
     0
 }

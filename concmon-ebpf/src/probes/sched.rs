@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
-use concmon_ebpf::{Ledger, Record, cause, fault, ledger_flags, record_flags, record_kind};
+use concmon_ebpf::{Ledger, cause, fault, ledger_flags, record_flags, record_kind};
 
 use crate::{
     emit::emit,
@@ -27,18 +27,20 @@ pub(super) unsafe fn argument<T: Copy>(ctx: *mut c_void, index: usize) -> T {
 fn sched_switch(ctx: *mut c_void) -> i32 {
     // SAFETY: the tracepoint's own arguments.
     let (prev, next) = unsafe { (Task::new(argument(ctx, 1)), Task::new(argument(ctx, 2))) };
-    let prev_slot = slot_of(prev);
-    let next_ledger = ledger_of(next);
-    if prev_slot.is_none() && next_ledger.is_none() {
+    // Plain values instead of options: the payload of a `None` would be an uninitialised register
+    // to the verifier wherever the compiler keeps it.
+    let prev_slot = slot_of(prev).unwrap_or(0);
+    let next_ledger = ledger_of(next).unwrap_or(core::ptr::null_mut());
+    if prev_slot == 0 && next_ledger.is_null() {
         return 0;
     }
     // SAFETY: helpers without preconditions.
     let (now, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
-    if let Some(slot) = prev_slot {
-        leave(ctx, prev, slot, now, cpu);
+    if prev_slot != 0 {
+        leave(ctx, prev, prev_slot, now, cpu);
     }
-    if let Some(ledger) = next_ledger {
-        ledger::switch_in(ledger, next, now, cpu);
+    if !next_ledger.is_null() {
+        ledger::switch_in(next_ledger, next, now, cpu);
     }
     0
 }
@@ -58,55 +60,39 @@ fn leave(ctx: *mut c_void, prev: Task, slot: u32, now: u64, cpu: u32) {
     };
     let dead = prev_state & task_state::DEAD != 0;
     let voluntary = (prev_state != 0 && !preempt) || dead;
-    if let Some(record) = ledger::switch_out(ledger, prev, now, cpu, voluntary, prev_state) {
-        emit(ctx, cpu, now, &record);
-    }
+    // SAFETY: a live map value.
+    unsafe { (*ledger).last_cpu = cpu };
+    ledger::switch_out(ledger, prev, now, voluntary, prev_state, |l, on_cpu| {
+        emit(ctx, cpu, now, |record| {
+            record.kind = record_kind::SLICE;
+            record.cause = l.cause;
+            record.flags = u8::from(l.wait_blocked != 0) * record_flags::BLOCKED
+                + u8::from(voluntary) * record_flags::VOLUNTARY;
+            record.reserved = 0;
+            record.tid = l.tid;
+            record.at_ns = now;
+            record.a = l.off_ns;
+            record.b = l.wake_ns;
+            record.c = l.in_ns;
+            record.d = on_cpu;
+            record.e = l.arg0;
+            record.other = l.waker_tid;
+            record.syscall_or_tgid = l.syscall;
+        });
+    });
     if dead {
-        end(ctx, prev, ledger, slot, now, cpu);
+        end(prev, ledger, slot);
     }
 }
 
 /// The last switch-out of a thread: its account is closed, and waits for user space, or is folded
 /// into its process where slots run short.
 #[inline(always)]
-fn end(ctx: *mut c_void, task: Task, ledger: *mut Ledger, slot: u32, now: u64, cpu: u32) {
-    let (tid, tgid) = (task.tid(), task.tgid());
-    let (status, group) = task.exit_status();
-    let mut flags = 0;
-    if group {
-        flags |= record_flags::GROUP;
-    }
-    let last = task.live_threads() == 0;
-    if last {
-        flags |= record_flags::LAST;
-    }
-    if tid == tgid {
-        flags |= record_flags::LEADER;
-    }
-    let record = Record {
-        kind: record_kind::EXIT,
-        cause: 0,
-        flags,
-        reserved: 0,
-        tid,
-        at_ns: now,
-        a: task.start_boottime(),
-        b: 0,
-        c: u64::from(status),
-        d: 0,
-        e: 0,
-        other: 0,
-        syscall_or_tgid: tgid as i32,
-    };
+fn end(task: Task, ledger: *mut Ledger, slot: u32) {
     ledger::close(ledger);
-    unbind(tid);
-    emit(ctx, cpu, now, &record);
+    unbind(task.tid());
     if slots_are_short() {
-        fold(tgid, ledger, slot);
-    }
-    if last {
-        // Its id may be used again by a process that nobody asked to watch.
-        let _ = PROCESSES.remove(&tgid);
+        fold(task.tgid(), ledger, slot);
     }
 }
 

@@ -120,6 +120,14 @@ impl Sizes {
 const BATCH_AGE: Duration = Duration::from_millis(150);
 /// Ticks per second and CPU that look for old batches.
 const TICKS_PER_SECOND: u64 = 5;
+/// Attached in this order: births first, so that no thread of a watched process is missed.
+const HOOKS: [&str; 5] = [
+    "sched_process_fork",
+    "sched_process_exec",
+    "sched_process_exit",
+    "sched_waking",
+    "sched_switch",
+];
 /// Between the two walks that seed: longer than any switch takes.
 const SEED_PAUSE: Duration = Duration::from_millis(2);
 /// How many never-used slots in a row end the search for used ones.
@@ -223,12 +231,7 @@ impl Live {
             .load(&object)
             .map_err(|error| permission_or(&error))?;
 
-        for name in [
-            "sched_switch",
-            "sched_waking",
-            "sched_process_fork",
-            "sched_process_exec",
-        ] {
+        for name in HOOKS {
             let program: &mut BtfTracePoint = program(&mut ebpf, name)?;
             program
                 .load(name, btf)
@@ -374,12 +377,7 @@ impl Live {
 
     /// Attaches the hooks.
     pub fn attach(&mut self) -> Result<(), LiveError> {
-        for name in [
-            "sched_process_fork",
-            "sched_process_exec",
-            "sched_waking",
-            "sched_switch",
-        ] {
+        for name in HOOKS {
             let program: &mut BtfTracePoint = program(&mut self.ebpf, name)?;
             program.attach().map_err(|error| permission_or(&error))?;
         }
@@ -408,12 +406,7 @@ impl Live {
 
     /// Takes the hooks away. What is in maps and buffers stays readable.
     pub fn detach(&mut self) {
-        for name in [
-            "sched_switch",
-            "sched_waking",
-            "sched_process_fork",
-            "sched_process_exec",
-        ] {
+        for name in HOOKS {
             if let Ok(program) = program::<BtfTracePoint>(&mut self.ebpf, name) {
                 let _ = program.unload();
             }
