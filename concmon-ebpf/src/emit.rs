@@ -10,12 +10,27 @@ use crate::{
     task::config,
 };
 
+/// When a record leaves the kernel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Send {
+    /// With its batch, when that is full or old.
+    Batched,
+    /// At once: the rare ones, which user space acts upon.
+    Now,
+}
+
 /// Has `fill` write one record into this CPU's batch, and sends the batch when it is full or old.
 ///
 /// A program that interrupts another one while that writes finds the batch busy; its record is
 /// then lost, and counted.
 #[inline(always)]
-pub(crate) fn emit(ctx: *mut c_void, cpu: u32, now: u64, fill: impl FnOnce(&mut Record)) {
+pub(crate) fn emit(
+    ctx: *mut c_void,
+    cpu: u32,
+    now: u64,
+    when: Send,
+    fill: impl FnOnce(&mut Record),
+) {
     let Some(batch) = BATCHES.get_ptr_mut(0) else {
         return;
     };
@@ -37,7 +52,8 @@ pub(crate) fn emit(ctx: *mut c_void, cpu: u32, now: u64, fill: impl FnOnce(&mut 
             (*batch).header.count = index as u16 + 1;
         }
         let age = now.wrapping_sub((*batch).header.opened_ns);
-        if index + 1 >= BATCH_RECORDS || age > u64::from(config!(batch_age_ns)) {
+        if when == Send::Now || index + 1 >= BATCH_RECORDS || age > u64::from(config!(batch_age_ns))
+        {
             send(ctx, batch);
         }
         core::ptr::write_volatile(&raw mut (*batch).busy, 0);

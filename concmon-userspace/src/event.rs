@@ -220,6 +220,8 @@ pub struct LedgerFact {
     pub start_ns: u64,
     pub since_ns: u64,
     pub state: ThreadState,
+    /// The kernel's CPU clock of the thread at `since_ns` (`se.sum_exec_runtime`).
+    pub sum_exec_ns: u64,
     pub on_cpu_ns: u64,
     pub woken_ns: u64,
     pub preempted_ns: u64,

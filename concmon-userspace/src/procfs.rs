@@ -14,7 +14,7 @@ use std::io::{ErrorKind, Read};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use crate::event::{ProcessFact, ThreadStat, Tid};
+use crate::event::{Pid, ProcessFact, ThreadStat, Tid};
 use clocks::Clocks;
 use stat::Stat;
 use tree::Tree;
@@ -170,6 +170,19 @@ pub fn read_process(
         thread_stats: dir.threads(),
         name: stat.comm,
     })
+}
+
+/// A thread's CPU clock in ns, as the kernel last brought it up to date (at most a clock tick ago
+/// while it runs); `None` where the kernel does not tell.
+pub fn cpu_clock_ns(pid: Pid, tid: Tid) -> Option<u64> {
+    let path = format!("/proc/{pid}/task/{tid}/schedstat");
+    let text = read_bounded(Path::new(&path), 256).ok()?;
+    std::str::from_utf8(&text)
+        .ok()?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
 }
 
 fn is_gone(error: &std::io::Error) -> bool {

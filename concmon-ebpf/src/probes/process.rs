@@ -15,7 +15,7 @@ use concmon_ebpf::{
 
 use super::sched::argument;
 use crate::{
-    emit::emit,
+    emit::{Send, emit},
     ledger::{self, Birth},
     maps::{PROCESSES, bind_slot, count_fault, give_slot, ledger_at, ledger_of, rebind, take_slot},
     task::{Syscall, Task},
@@ -93,7 +93,12 @@ fn sched_process_fork(ctx: *mut c_void) -> i32 {
         other: parent.tid(),
         syscall_or_tgid: tgid as i32,
     };
-    emit(ctx, cpu, now, |slot| *slot = record);
+    let when = if new_process {
+        Send::Now
+    } else {
+        Send::Batched
+    };
+    emit(ctx, cpu, now, when, |slot| *slot = record);
     0
 }
 
@@ -158,7 +163,7 @@ fn sched_process_exec(ctx: *mut c_void) -> i32 {
         other: 0,
         syscall_or_tgid: tgid as i32,
     };
-    emit(ctx, cpu, now, |slot| *slot = record);
+    emit(ctx, cpu, now, Send::Now, |slot| *slot = record);
     0
 }
 
@@ -204,6 +209,7 @@ fn sched_process_exit(ctx: *mut c_void) -> i32 {
         other: 0,
         syscall_or_tgid: tgid as i32,
     };
-    emit(ctx, cpu, now, |slot| *slot = record);
+    let when = if last { Send::Now } else { Send::Batched };
+    emit(ctx, cpu, now, when, |slot| *slot = record);
     0
 }

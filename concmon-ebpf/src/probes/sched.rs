@@ -6,7 +6,7 @@ use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use concmon_ebpf::{Ledger, cause, fault, ledger_flags, record_flags, record_kind};
 
 use crate::{
-    emit::emit,
+    emit::{Send, emit},
     ledger,
     maps::{
         PROCESSES, count_fault, give_slot, ledger_at, ledger_of, slot_of, slots_are_short, unbind,
@@ -63,7 +63,7 @@ fn leave(ctx: *mut c_void, prev: Task, slot: u32, now: u64, cpu: u32) {
     // SAFETY: a live map value.
     unsafe { (*ledger).last_cpu = cpu };
     ledger::switch_out(ledger, prev, now, voluntary, prev_state, |l, on_cpu| {
-        emit(ctx, cpu, now, |record| {
+        emit(ctx, cpu, now, Send::Batched, |record| {
             record.kind = record_kind::SLICE;
             record.cause = l.cause;
             record.flags = u8::from(l.wait_blocked != 0) * record_flags::BLOCKED

@@ -54,6 +54,7 @@ pub fn fact(ledger: &Ledger, read_ns: u64) -> Result<LedgerFact, LedgerError> {
         start_ns: ledger.start_ns,
         since_ns: ledger.since_ns,
         state,
+        sum_exec_ns: ledger.sum_exec_ns,
         on_cpu_ns: ledger.on_cpu_ns,
         woken_ns: ledger.woken_ns,
         preempted_ns: ledger.preempted_ns,

@@ -58,8 +58,19 @@ impl Columns {
     }
 
     /// The columns that follow these when the reading `next` comes: see [`project`].
+    ///
+    /// What was shown of a running slice falls because a part of it turns out to be stolen; so
+    /// stolen time pays first, and the correction touches no other column.
     pub(crate) fn advance(&self, next: &Columns) -> Columns {
-        Columns(project(&self.0, &next.0))
+        let mut columns = next.0;
+        let mut stolen = columns[STOLEN].saturating_sub(self.0[STOLEN]);
+        for (column, &shown) in columns.iter_mut().zip(&self.0) {
+            let pay = shown.saturating_sub(*column).min(stolen);
+            *column += pay;
+            stolen -= pay;
+        }
+        columns[STOLEN] = columns[STOLEN].min(self.0[STOLEN].saturating_add(stolen));
+        Columns(project(&self.0, &columns))
     }
 
     pub(crate) fn wall_ns(&self) -> u64 {

@@ -44,8 +44,12 @@ pub(super) struct Pythons {
 impl Pythons {
     /// Takes in a process that exists before the watch begins, and says where its GILs are.
     pub(super) fn adopt(&mut self, pid: Pid) -> Result<Vec<u64>, DetectError> {
-        let found = Interpreter::attach(pid);
-        match found {
+        match self.by_pid.get(&pid) {
+            Some(State::Found(python)) => return Ok(python.gils.clone()),
+            Some(State::Searching { .. }) => return Ok(Vec::new()),
+            Some(State::None) | None => {}
+        }
+        match Interpreter::attach(pid) {
             Ok(interpreter) => {
                 warn_if_unsupported(pid, interpreter.info());
                 let gils = addresses(&interpreter);

@@ -69,6 +69,8 @@ impl Watch {
     /// hooks are in place, so that GIL waits are told apart from the first one on.
     pub(super) fn start(plan: &Plan, mut pythons: Pythons) -> Result<Self, Failure> {
         let tree = Tree::scan()?;
+        let clocks = Clocks::now();
+        let mut first_facts = Vec::new();
         let mut gils = BTreeMap::new();
         let mut threads = 0;
         for target in &plan.targets {
@@ -78,6 +80,12 @@ impl Watch {
                 BTreeSet::new()
             };
             for pid in std::iter::once(target.0).chain(descendants) {
+                // What it is now, should it be gone when the watch begins.
+                if let Ok(fact) =
+                    procfs::read_process(pid, Clocks::now().monotonic_ns, &clocks, &tree)
+                {
+                    first_facts.push(Event::Process(Box::new(fact)));
+                }
                 // A child that is not Python, or cannot be read, is watched by the kernel alone.
                 let known: Result<_, DetectError> = pythons.adopt(Pid(pid));
                 gils.insert(Pid(pid), known.unwrap_or_default());
@@ -116,8 +124,9 @@ impl Watch {
         };
         // The first facts stand at the beginning of the first window, so that what is read as a
         // difference has its base.
-        for fact in watch.read_processes(clocks.monotonic_ns)?.0 {
-            watch.model.apply(&fact);
+        first_facts.extend(watch.read_processes(clocks.monotonic_ns)?.0);
+        for fact in &first_facts {
+            watch.model.apply(fact);
         }
         Ok(watch)
     }
@@ -167,6 +176,11 @@ impl Watch {
                     self.targets.remove(&exit.pid);
                 }
                 _ => {}
+            }
+            // Births and ends do not wait for their turn: what is read next is about them.
+            if !matches!(event, Event::Slice(_)) {
+                self.model.apply(&event);
+                continue;
             }
             let at_ns = event.at_ns().unwrap_or(now_ns);
             if let Some(early) = self.order.push(at_ns, cpu, event) {
@@ -312,6 +326,10 @@ impl Watch {
                 if !fact.folded {
                     verdict = Collected::Free;
                 }
+            } else if matches!(fact.state, ThreadState::Woken | ThreadState::Preempted)
+                && let Some(exec_ns) = procfs::cpu_clock_ns(fact.pid, fact.tid)
+            {
+                correct_unseen_run(&mut fact, exec_ns);
             } else if is_missing(&fact, present) {
                 // It ended, and the kernel did not tell. What it did after its last switch that
                 // was seen is not known.
@@ -359,6 +377,25 @@ impl Watch {
         self.targets.retain(|pid| is_running(*pid));
         self.targets.is_empty()
     }
+}
+
+/// A thread that waits for a CPU by our account, while its own clock goes on, was given one without
+/// a tracepoint telling. When it leaves it again the kernel side finds out; until then the open
+/// stretch is split here.
+fn correct_unseen_run(fact: &mut LedgerFact, exec_ns: u64) {
+    let open = fact.read_ns.saturating_sub(fact.since_ns);
+    let run = exec_ns.saturating_sub(fact.sum_exec_ns).min(open);
+    if run == 0 {
+        return;
+    }
+    fact.on_cpu_ns += run;
+    match fact.state {
+        ThreadState::Woken => fact.woken_ns += open - run,
+        _ => fact.preempted_ns += open - run,
+    }
+    fact.since_ns = fact.read_ns;
+    fact.sum_exec_ns = exec_ns;
+    fact.state = ThreadState::Running;
 }
 
 /// Whether `/proc` lists the process of an account, but not its thread.
