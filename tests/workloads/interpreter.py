@@ -234,6 +234,33 @@ def chain(awaitable):
     return frames
 
 
+def name_of(called):
+    """`module.qualname` of something that can be called, wrappers taken off."""
+    while True:
+        if isinstance(called, functools.partial):
+            called = called.func
+        elif isinstance(called, types.MethodType):
+            called = called.__func__
+        else:
+            break
+    if isinstance(called, types.FunctionType):
+        return f"{called.__module__}.{called.__qualname__}"
+    if isinstance(called, types.BuiltinFunctionType):
+        if called.__module__ is not None:
+            return f"{called.__module__}.{called.__name__}"
+        owner = type(called.__self__)
+        return f"{owner.__module__}.{owner.__qualname__}.{called.__name__}"
+    return f"{type(called).__module__}.{type(called).__qualname__}.__call__"
+
+
+def entry(thread):
+    if thread is threading.main_thread():
+        return None
+    if type(thread).run is not threading.Thread.run:
+        return name_of(type(thread).run)
+    return name_of(thread._target)
+
+
 def account(loops):
     all_threads = []
     for thread in threading.enumerate():
@@ -244,12 +271,20 @@ def account(loops):
                 "name": thread.name,
                 "daemon": thread.daemon,
                 "main": thread is threading.main_thread(),
+                "entry": entry(thread),
+                "stack_bytes": STACK_BYTES if thread.name == "plain" else None,
             }
         )
     tasks = []
     for loop in loops:
         running = asyncio.current_task(loop)
-        for task in asyncio.all_tasks(loop):
+        # From 3.14 on it leaves out tasks that are not the C module's.
+        pending = asyncio.all_tasks(loop) | {
+            task for task in kept if isinstance(task, python_task) and not task.done()
+        }
+        for task in pending:
+            if task.get_loop() is not loop:
+                continue
             tasks.append(
                 {
                     "id": id(task),
@@ -276,7 +311,11 @@ def account(loops):
             for loop in loops
         ],
         "tasks": tasks,
-        "finished": [id(task) for task in kept if isinstance(task, asyncio.Future) and task.done()],
+        "finished": [
+            {"id": id(task), "name": task.get_name(), "coroutine": task.get_coro().__qualname__}
+            for task in kept
+            if isinstance(task, asyncio.Task) and task.done()
+        ],
     }
 
 

@@ -1,8 +1,8 @@
 //! Code objects: function name, file, and the line of an instruction.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::addresses::{AddressMap, AddressSet};
 use super::memory::{Batch, at, int, word};
 use super::object::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader};
 use crate::event::PyFrame;
@@ -28,14 +28,14 @@ struct CodeInfo {
     file: Arc<str>,
     table: Vec<u8>,
     /// Line by instruction offset, as far as asked for.
-    lines: HashMap<u64, u32>,
+    lines: AddressMap<u32>,
 }
 
 /// Code objects read so far; each is checked again at its first use in a look.
 #[derive(Debug, Default)]
 pub(super) struct CodeCache {
-    codes: HashMap<u64, CodeInfo>,
-    checked: HashSet<u64>,
+    codes: AddressMap<CodeInfo>,
+    checked: AddressSet,
 }
 
 impl CodeCache {
@@ -114,7 +114,7 @@ impl CodeCache {
                     function: function.clone(),
                     file: file.clone(),
                     table,
-                    lines: HashMap::new(),
+                    lines: AddressMap::default(),
                 },
             );
         }

@@ -32,10 +32,10 @@ pub(super) enum DictPlace {
 /// Keys and values of a dict, as addresses.
 pub(super) type Entries = Vec<(u64, u64)>;
 
-/// A dict object's state at one instant.
+/// Where a dict's entries were at one instant. As long as they stay there, entries come and go in
+/// place, so only another place means that reading was in vain.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct DictHead {
-    used: u64,
     keys: u64,
     values: u64,
 }
@@ -62,7 +62,6 @@ impl Reader<'_> {
                     (self.kind(bytes)? == Kind::Dict).then_some(())?;
                     let values = word(bytes, fields.dict_values)?;
                     Some(DictHead {
-                        used: word(bytes, fields.dict_used)?,
                         keys: word(bytes, fields.dict_keys)?,
                         values: if values == 0 {
                             0
@@ -72,7 +71,6 @@ impl Reader<'_> {
                     })
                 }
                 DictPlace::Values { keys, values } => Some(DictHead {
-                    used: 0,
                     keys: *keys,
                     values: at(*values, first_value),
                 }),
@@ -206,7 +204,10 @@ impl Reader<'_> {
     pub(super) fn dict_fingerprint(&mut self, address: u64) -> Option<[u64; 4]> {
         let head = self.dict_heads(&[DictPlace::Object(address)]).pop()??;
         let count = self.pointer(at(head.keys, KEYS_COUNT)).ok()?;
-        Some([address, head.keys, head.used, count])
+        let used = self
+            .pointer(at(address, self.walk.containers.dict_used))
+            .ok()?;
+        Some([address, head.keys, used, count])
     }
 
     /// The dict of a module object.
@@ -345,16 +346,16 @@ impl Reader<'_> {
         }
     }
 
-    /// The members of a set.
+    /// The members of a set, some of which may have left it since. While a set is not resized its
+    /// members come and go in place, so only a new table means that reading was in vain.
     pub(super) fn set(&mut self, address: u64) -> Result<Vec<u64>, ReadError> {
         let fields = self.walk.containers;
-        let len = fields.set_used.max(fields.set_mask).max(fields.set_table) as usize + 8;
+        let len = fields.set_mask.max(fields.set_table) as usize + 8;
         for _ in 0..MAX_TRIES {
             let before = self.bytes(address, len)?;
             self.load_types(word(&before, OBJECT_TYPE));
             let head = |bytes: &[u8]| {
                 Some([
-                    word(bytes, fields.set_used)?,
                     word(bytes, fields.set_mask)?,
                     word(bytes, fields.set_table)?,
                 ])
@@ -363,8 +364,8 @@ impl Reader<'_> {
                 what: "set",
                 address,
             };
-            let [_, mask, table] = head(&before)
-                .filter(|[_, mask, _]| *mask < MAX_ENTRIES)
+            let [mask, table] = head(&before)
+                .filter(|[mask, _]| *mask < MAX_ENTRIES)
                 .ok_or(implausible)?;
             if self.kind(&before) != Some(Kind::Set) {
                 return Err(implausible);

@@ -8,6 +8,7 @@ use super::layout::described::{self, MAX_TABLE_BYTES};
 use super::layout::{GilPlace, Layout, Version, row};
 use super::maps::{self, Mapping};
 use super::memory::{Memory, ProcessMemory, ReadError, at};
+use super::states;
 use crate::event::{Pid, PythonInfo};
 
 const PAGE: u64 = 4096;
@@ -401,13 +402,16 @@ impl From<ReadError> for Check {
     }
 }
 
-/// Whether the layout holds for this runtime: the first interpreter's first thread points back to
+/// Whether the layout holds for this runtime: the main interpreter's newest thread points back to
 /// its interpreter, and the GIL looks like one.
 fn check(memory: &dyn Memory, runtime: u64, layout: &Layout) -> Result<(), Check> {
-    let interpreter = memory.read_u64(at(runtime, layout.runtime.interpreters_head))?;
-    if interpreter == 0 {
+    // Sub-interpreters may have no thread at all, the main one always has.
+    let Some(interpreter) = states::interpreters(memory, runtime, layout)?
+        .first()
+        .copied()
+    else {
         return Err(Check::Starting);
-    }
+    };
     let thread = memory.read_u64(at(interpreter, layout.interpreter.threads_head))?;
     let modules = memory.read_u64(at(interpreter, layout.interpreter.modules))?;
     if thread == 0 || modules == 0 {

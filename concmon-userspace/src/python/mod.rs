@@ -1,6 +1,7 @@
 //! Reading CPython from outside: which interpreter a process runs, its GILs, threads, event
 //! loops and tasks. Nothing is stopped, nothing is written, and every read is bounded.
 
+mod addresses;
 mod chain;
 mod code;
 mod containers;

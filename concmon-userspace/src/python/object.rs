@@ -1,8 +1,9 @@
 //! Types, strings and numbers: what every walker needs to know about an object.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::addresses::AddressMap;
 use super::layout::{IntegerShape, WalkLayout};
 use super::memory::{Batch, Memory, ReadError, at, byte, int, plausible, word};
 
@@ -113,6 +114,8 @@ pub(super) struct TypeInfo {
     pub(super) cached_keys: u64,
     pub(super) qualname: u64,
     metatype: u64,
+    /// Its own type is one whose instances are types.
+    is_type: bool,
 }
 
 /// One look's view of a process: the memory, the layout, and what has been read so far.
@@ -123,8 +126,8 @@ pub(super) struct Reader<'a> {
     /// What this look does not cover.
     pub(super) limits: BTreeMap<String, String>,
     memory: &'a dyn Memory,
-    types: HashMap<u64, Option<Arc<TypeInfo>>>,
-    texts: HashMap<u64, Option<Arc<str>>>,
+    types: AddressMap<Option<Arc<TypeInfo>>>,
+    texts: AddressMap<Option<Arc<str>>>,
 }
 
 impl<'a> Reader<'a> {
@@ -134,8 +137,8 @@ impl<'a> Reader<'a> {
             failed: 0,
             limits: BTreeMap::new(),
             memory,
-            types: HashMap::new(),
-            texts: HashMap::new(),
+            types: AddressMap::default(),
+            texts: AddressMap::default(),
         }
     }
 
@@ -191,10 +194,20 @@ impl<'a> Reader<'a> {
         }
         for address in loaded {
             let kind = self.kind_by_bases(address);
+            let is_type = self.has_metatype(address);
             if let Some(Some(info)) = self.types.get_mut(&address) {
-                Arc::make_mut(info).kind = kind;
+                let info = Arc::make_mut(info);
+                info.kind = kind;
+                info.is_type = is_type;
             }
         }
+    }
+
+    fn has_metatype(&self, address: u64) -> bool {
+        let loaded = |address: &u64| self.types.get(address).and_then(Option::as_ref);
+        loaded(&address)
+            .and_then(|info| loaded(&info.metatype))
+            .is_some_and(|metatype| metatype.flags & flags::TYPE_SUBCLASS != 0)
     }
 
     fn read_types(&mut self, addresses: &[u64]) -> Vec<Option<TypeInfo>> {
@@ -240,6 +253,7 @@ impl<'a> Reader<'a> {
                     cached_keys: heap(fields.cached_keys),
                     qualname: heap(fields.qualname),
                     metatype: word(bytes, OBJECT_TYPE)?,
+                    is_type: false,
                 })
             })
             .collect()
@@ -295,9 +309,10 @@ impl<'a> Reader<'a> {
 
     /// The type at an address, when it was loaded and is one.
     pub(super) fn type_info(&self, address: u64) -> Option<&Arc<TypeInfo>> {
-        let info = self.types.get(&address)?.as_ref()?;
-        let metatype = self.types.get(&info.metatype)?.as_ref()?;
-        (metatype.flags & flags::TYPE_SUBCLASS != 0).then_some(info)
+        self.types
+            .get(&address)?
+            .as_ref()
+            .filter(|info| info.is_type)
     }
 
     /// The kind of the object that begins with `bytes`, if it is alive and its type was loaded.
@@ -371,6 +386,13 @@ impl<'a> Reader<'a> {
         for (address, place, index) in waiting {
             let text = longer.whole(index).map(|bytes| place.decode(bytes));
             self.texts.insert(address, text);
+        }
+    }
+
+    /// Makes the strings at these addresses unknown again.
+    pub(super) fn forget_texts(&mut self, addresses: impl IntoIterator<Item = u64>) {
+        for address in addresses {
+            self.texts.remove(&address);
         }
     }
 

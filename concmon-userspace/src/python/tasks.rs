@@ -12,7 +12,7 @@ use crate::event::{PyTask, TaskState};
 /// How often a list that changes while it is walked is walked again.
 const MAX_LIST_TRIES: usize = 5;
 /// How often a task that changes while it is read is read in all.
-const MAX_TASK_TRIES: usize = 2;
+const MAX_TASK_TRIES: usize = 3;
 /// The attributes of a task written in Python.
 const ATTRIBUTES: &[&str] = &["_coro", "_loop", "_name", "_state", "_fut_waiter"];
 
@@ -186,37 +186,24 @@ fn read_once(
             .iter()
             .flat_map(|chain| chain.links.iter().map(|link| link.code)),
     );
-    reader.load_texts(heads.iter().map(|head| head.name));
     reader.load_texts(chains.iter().map(|chain| chain.qualname));
-    let numbers: Vec<u64> = heads
-        .iter()
-        .map(|head| {
-            if reader.text(head.name).is_some() {
-                0
-            } else {
-                head.name
-            }
-        })
-        .collect();
-    let numbers = reader.integers(&numbers);
+    let names = read_names(reader, &heads);
     let fallbacks = coroutine_types(reader, &coroutines, &chains);
+    // The memory of a task, its coroutine and its name may all have gone to another one, at the
+    // same addresses: contents are compared, too.
     let hold = chain::still_hold(reader, &coroutines, &chains);
     let after = read_heads(reader, &tasks);
+    let names_after = read_names(reader, &heads);
     let mut again = Vec::new();
     for (slot, task) in tasks.iter().enumerate() {
         let head = heads[slot];
-        let name = match (reader.text(head.name), numbers[slot]) {
-            (Some(text), _) => Some(text.to_string()),
-            // A task without a name of its own has a number until somebody asks.
-            (None, Some(number)) => Some(format!("Task-{number}")),
-            (None, None) => None,
-        };
-        let read = (after[slot] == Some(head) && (head.done || hold[slot]))
+        let unchanged = after[slot] == Some(head) && names_after[slot] == names[slot];
+        let read = (unchanged && (head.done || hold[slot]))
             .then(|| {
                 Some(PyTask {
                     id: *task,
                     loop_id: head.loop_object,
-                    name: name?,
+                    name: names[slot].clone()?,
                     coroutine: match reader.text(chains[slot].qualname) {
                         Some(text) => text.to_string(),
                         None => fallbacks[slot].clone(),
@@ -243,6 +230,28 @@ fn read_once(
         );
     }
     (result, again)
+}
+
+/// The name of each task, read now: strings come and go with their tasks.
+fn read_names(reader: &mut Reader<'_>, heads: &[TaskHead]) -> Vec<Option<String>> {
+    reader.forget_texts(heads.iter().map(|head| head.name));
+    reader.load_texts(heads.iter().map(|head| head.name));
+    let texts: Vec<Option<String>> = heads
+        .iter()
+        .map(|head| reader.text(head.name).map(|text| text.to_string()))
+        .collect();
+    let numbers: Vec<u64> = heads
+        .iter()
+        .zip(&texts)
+        .map(|(head, text)| if text.is_some() { 0 } else { head.name })
+        .collect();
+    let numbers = reader.integers(&numbers);
+    texts
+        .into_iter()
+        .zip(numbers)
+        // A task without a name of its own has a number until somebody asks.
+        .map(|(text, number)| text.or_else(|| Some(format!("Task-{}", number?))))
+        .collect()
 }
 
 fn state(task: u64, head: TaskHead, chain: &Chain, running: &HashSet<u64>) -> TaskState {

@@ -179,10 +179,6 @@ const LATER_FIELDS: &[Field<WalkLayout>] = &[
         positions: [0, 296, 360],
     },
     Field {
-        place: |w| &mut w.containers.set_used,
-        positions: [0, 504, 600],
-    },
-    Field {
         place: |w| &mut w.containers.set_table,
         positions: [0, 512, 608],
     },

@@ -199,7 +199,6 @@ pub struct SplitValues {
 pub struct ContainerLayout {
     pub tuple_items: u32,
     pub list_items: u32,
-    pub set_used: u32,
     pub set_mask: u32,
     pub set_table: u32,
     pub dict_used: u32,

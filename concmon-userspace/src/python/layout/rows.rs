@@ -190,7 +190,6 @@ const WALK_3_11: WalkLayout = WalkLayout {
     containers: ContainerLayout {
         tuple_items: 24,
         list_items: 24,
-        set_used: 24,
         set_mask: 32,
         set_table: 40,
         dict_used: 16,
