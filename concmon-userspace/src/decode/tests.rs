@@ -273,7 +273,7 @@ fn headers() {
         }
     );
     let many = vec![PLAIN; BATCH_RECORDS + 1];
-    assert_eq!(error(&wire(header(251), &many)), DecodeError::Count(251));
+    assert_eq!(error(&wire(header(256), &many)), DecodeError::Count(256));
     let other = BatchHeader {
         version: WIRE_VERSION + 1,
         ..header(0)
