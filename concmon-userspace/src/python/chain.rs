@@ -399,6 +399,16 @@ mod tests {
     }
 
     #[test]
+    fn objects_of_an_unexpected_size_are_not_read() {
+        let mut world = World::new(13);
+        let class = world.class("coroutine", 0, 1000);
+        let object = world.put(&World::object(class, 256));
+        let mut reader = world.reader();
+        assert_eq!(chains(&mut reader, &[object], 8)[0].end, End::Torn);
+        assert!(reader.limits["layout.coroutine"].contains("1000 bytes"));
+    }
+
+    #[test]
     fn a_chain_that_bites_its_tail_ends() {
         let mut world = World::new(13);
         let case = |stack| Case {
