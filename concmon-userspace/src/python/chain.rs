@@ -304,3 +304,121 @@ pub(super) fn still_hold(
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::synthetic::{World, set_word};
+    use super::*;
+
+    struct Case {
+        state: i8,
+        /// Values on the stack, the top last.
+        stack: Vec<u64>,
+        resume: [u8; 2],
+    }
+
+    /// A coroutine with two locals; its code is at its own number times 16.
+    fn coroutine(world: &mut World, case: &Case) -> u64 {
+        let (generator, frame) = (world.walk.generator, world.walk.frame);
+        let class = world.class("coroutine", 0, (generator.frame + frame.locals).into());
+        let resume = world.put(&[0, 0, case.resume[0], case.resume[1]]);
+        let values = generator.frame + frame.locals;
+        let depth = 2 + case.stack.len() as u32;
+        let mut bytes = World::object(class, (values + depth * 8) as usize);
+        let address = world.put(&bytes);
+        bytes[generator.state as usize] = case.state as u8;
+        set_word(&mut bytes, generator.frame + frame.executable, 0xc0de0);
+        set_word(&mut bytes, generator.frame + frame.instruction, resume);
+        let stack = match frame.awaited {
+            AwaitShape::StackPointer => address + u64::from(values + depth * 8),
+            _ => depth.into(),
+        };
+        set_word(&mut bytes, generator.frame + frame.stack, stack);
+        for (index, value) in case.stack.iter().enumerate() {
+            set_word(&mut bytes, values + 16 + index as u32 * 8, *value);
+        }
+        // The later segment at the same address is the longest match, too.
+        world.memory.put(address, bytes);
+        address
+    }
+
+    fn walked(world: &World, coroutine: u64) -> (usize, End) {
+        let chain = chains(&mut world.reader(), &[coroutine], 8).remove(0);
+        (chain.links.len(), chain.end)
+    }
+
+    #[test]
+    fn each_release_says_in_its_own_way_what_is_awaited() {
+        for minor in 11..=15 {
+            let mut world = World::new(minor);
+            let states = world.walk.generator.states;
+            let awaiting = states.awaiting.first().copied().unwrap_or(states.suspended);
+            let class = world.class("_asyncio.FutureIter", 0, 24);
+            let future = world.put(&World::object(class, 256));
+            let mut make = |state: i8, stack: Vec<u64>, resume: [u8; 2]| {
+                coroutine(
+                    &mut world,
+                    &Case {
+                        state,
+                        stack,
+                        resume,
+                    },
+                )
+            };
+            let (after_await, after_yield) = ([151, 3], [151, 1]);
+            let inner = make(awaiting, vec![77, future], after_await);
+            let outer = make(awaiting, vec![inner], after_await);
+            let many = make(awaiting, vec![1; 100], after_await);
+            let deep = make(awaiting, [vec![1; 100], vec![outer]].concat(), after_await);
+            let yields = make(states.suspended, vec![future], after_yield);
+            let created = make(states.created, vec![], [0, 0]);
+            let executing = make(states.executing, vec![], [0, 0]);
+            let runs_below = make(awaiting, vec![executing], after_await);
+            let finished = make(7, vec![], [0, 0]);
+            let waits_for_none = make(awaiting, vec![0], after_await);
+            let marker = make(awaiting, vec![inner, 3], after_await);
+            for (name, coroutine, expected) in [
+                ("one", inner, (1, End::Whole)),
+                ("two", outer, (2, End::Whole)),
+                ("more values than are read at first", deep, (3, End::Whole)),
+                ("no object at all", many, (1, End::Torn)),
+                ("a plain yield", yields, (1, End::Whole)),
+                ("not begun", created, (1, End::Whole)),
+                ("running", executing, (0, End::Executing)),
+                ("running below a suspended one", runs_below, (1, End::Torn)),
+                ("finished", finished, (0, End::Torn)),
+                ("nothing", waits_for_none, (1, End::Torn)),
+                ("unmapped", 0x7777_0000, (0, End::Torn)),
+            ] {
+                assert_eq!(walked(&world, coroutine), expected, "3.{minor}: {name}");
+            }
+            if world.walk.frame.awaited == AwaitShape::StackPointer {
+                assert_eq!(walked(&world, marker), (2, End::Whole), "3.{minor}");
+            }
+        }
+    }
+
+    #[test]
+    fn objects_of_an_unexpected_size_are_not_read() {
+        let mut world = World::new(13);
+        let class = world.class("coroutine", 0, 1000);
+        let object = world.put(&World::object(class, 256));
+        let mut reader = world.reader();
+        assert_eq!(chains(&mut reader, &[object], 8)[0].end, End::Torn);
+        assert!(reader.limits["layout.coroutine"].contains("1000 bytes"));
+    }
+
+    #[test]
+    fn a_chain_that_bites_its_tail_ends() {
+        let mut world = World::new(13);
+        let case = |stack| Case {
+            state: -1,
+            stack,
+            resume: [0, 0],
+        };
+        let own_address = coroutine(&mut world, &case(vec![0]));
+        let mut other = World::new(13);
+        assert_eq!(coroutine(&mut other, &case(vec![own_address])), own_address);
+        assert_eq!(walked(&other, own_address), (8, End::TooDeep));
+    }
+}

@@ -1,15 +1,14 @@
-//! Dicts, sets, lists, and the attributes of instances.
+//! Dicts, sets, lists, tuples and weak references.
 
 use std::collections::HashMap;
 
-use super::layout::InstanceShape;
-use super::memory::{Batch, ReadError, at, byte, plausible, word};
-use super::object::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader, TypeInfo, flags};
+use super::memory::{Batch, ReadError, at, byte, word};
+use super::object::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader};
 
 /// How often a container that changes while it is read is read again.
 const MAX_TRIES: usize = 3;
 /// The most entries of a container that are taken over.
-const MAX_ENTRIES: u64 = 1 << 22;
+const MAX_ENTRIES: u64 = 1 << 21;
 /// `_dictkeysobject` of 3.11 and later: header and offsets in it.
 const KEYS_HEADER: usize = 32;
 const KEYS_LOG2_INDEX_BYTES: u32 = 9;
@@ -238,114 +237,6 @@ impl Reader<'_> {
         found
     }
 
-    /// The attributes `names` of each instance's own dict; `None` where the object has none.
-    pub(super) fn attributes(
-        &mut self,
-        objects: &[u64],
-        names: &[&str],
-    ) -> Vec<Option<Vec<Option<u64>>>> {
-        let places = self.attribute_places(objects);
-        let known: Vec<DictPlace> = places.iter().flatten().copied().collect();
-        let entries = self.dicts(&known);
-        self.load_texts(
-            entries
-                .iter()
-                .flatten()
-                .flat_map(|entries| entries.iter().map(|(key, _)| *key))
-                .collect::<Vec<_>>(),
-        );
-        let mut picked = entries
-            .iter()
-            .map(|entries| entries.as_ref().map(|entries| self.pick(entries, names)));
-        places
-            .iter()
-            .map(|place| (*place).and_then(|_| picked.next().flatten()))
-            .collect()
-    }
-
-    /// The attributes `names` of one instance.
-    pub(super) fn attributes_of(
-        &mut self,
-        object: u64,
-        names: &[&str],
-    ) -> Option<Vec<Option<u64>>> {
-        self.attributes(&[object], names).pop()?
-    }
-
-    fn attribute_places(&mut self, objects: &[u64]) -> Vec<Option<DictPlace>> {
-        let types = self.types_of(objects);
-        // Two words at most decide; each is an area of its own, 0 where there is none to read.
-        let mut batch = Batch::new();
-        for (object, info) in objects.iter().zip(&types) {
-            let words = info
-                .as_ref()
-                .map_or([0, 0], |info| self.deciding_words(*object, info));
-            for address in words {
-                batch.push(address, if address == 0 { 0 } else { 8 });
-            }
-        }
-        self.fetch(&mut batch);
-        objects
-            .iter()
-            .zip(&types)
-            .enumerate()
-            .map(|(index, (object, info))| {
-                let word_of = |which: usize| {
-                    batch
-                        .whole(index * 2 + which)
-                        .and_then(|bytes| word(bytes, 0))
-                };
-                self.place(*object, info.as_ref()?, word_of(0), word_of(1))
-            })
-            .collect()
-    }
-
-    fn deciding_words(&self, object: u64, info: &TypeInfo) -> [u64; 2] {
-        if info.flags & flags::MANAGED_DICT == 0 {
-            return [info.dict_offset.map_or(0, |offset| at(object, offset)), 0];
-        }
-        let before = |offset: u32| object.wrapping_sub(u64::from(offset));
-        match self.walk.instance {
-            InstanceShape::TwoPointers { values, dict } => [before(dict), before(values)],
-            InstanceShape::TaggedPointer { word } => [before(word), 0],
-            InstanceShape::Inline { dict, .. } if info.flags & flags::INLINE_VALUES != 0 => {
-                [before(dict), object.wrapping_add(info.basic_size)]
-            }
-            InstanceShape::Inline { dict, .. } => [before(dict), 0],
-        }
-    }
-
-    fn place(
-        &self,
-        object: u64,
-        info: &TypeInfo,
-        first: Option<u64>,
-        second: Option<u64>,
-    ) -> Option<DictPlace> {
-        let first = first?;
-        let values = |values: u64| {
-            (plausible(values) && info.cached_keys != 0).then_some(DictPlace::Values {
-                keys: info.cached_keys,
-                values,
-            })
-        };
-        if info.flags & flags::MANAGED_DICT == 0 {
-            return (first != 0).then_some(DictPlace::Object(first));
-        }
-        match self.walk.instance {
-            InstanceShape::TaggedPointer { .. } if first & 1 == 1 => values(at(first, 1)),
-            _ if first != 0 => Some(DictPlace::Object(first)),
-            InstanceShape::TwoPointers { .. } => values(second?),
-            InstanceShape::TaggedPointer { .. } => None,
-            InstanceShape::Inline { valid, .. } => {
-                let is_valid = second?.to_le_bytes().get(valid as usize) == Some(&1);
-                is_valid
-                    .then(|| values(object.wrapping_add(info.basic_size)))
-                    .flatten()
-            }
-        }
-    }
-
     /// The members of a set, some of which may have left it since. While a set is not resized its
     /// members come and go in place, so only a new table means that reading was in vain.
     pub(super) fn set(&mut self, address: u64) -> Result<Vec<u64>, ReadError> {
@@ -423,5 +314,105 @@ impl Reader<'_> {
                 (self.kind(bytes)? == Kind::Weakref).then(|| word(bytes, offset))?
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::synthetic::{World, set_word};
+    use super::*;
+
+    #[test]
+    fn dicts_of_every_form_give_their_entries() {
+        for minor in 11..=15 {
+            let mut world = World::new(minor);
+            let (one, two) = (world.text("one"), world.text("two"));
+            let general = world.keys(0, &[(one, 11), (0, 0), (two, 22), (one, 0)]);
+            let strings = world.keys(1, &[(one, 11), (0, 7), (two, 22)]);
+            let shared = world.keys(2, &[(one, 0), (two, 0), (two, 0)]);
+            let values = world.values(&[11, 22, 0]);
+            for (keys, values) in [(general, 0), (strings, 0), (shared, values)] {
+                let dict = world.dict(keys, values);
+                let mut reader = world.reader();
+                assert_eq!(
+                    reader.dict(dict),
+                    Some(vec![(one, 11), (two, 22)]),
+                    "3.{minor}"
+                );
+                let found = reader.dict_values(dict, &["two", "three", "one"]);
+                assert_eq!(found, Some(vec![Some(22), None, Some(11)]), "3.{minor}");
+                assert_eq!(reader.failed, 0);
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_dict_has_no_entries_and_what_is_no_dict_has_none() {
+        let mut world = World::new(13);
+        let keys = world.keys(1, &[]);
+        let dict = world.dict(keys, 0);
+        let text = world.text("no dict");
+        let mut reader = world.reader();
+        assert_eq!(reader.dict(dict), Some(vec![]));
+        assert_eq!(reader.dict(text), None);
+        assert_eq!(reader.dict(0x7777_0000), None);
+        assert_eq!(reader.failed, 0, "none of this is a failed read of a dict");
+    }
+
+    #[test]
+    fn damaged_keys_are_a_failed_read() {
+        let mut world = World::new(13);
+        let count = world.keys(1, &[]);
+        let mut absurd = vec![0; 40];
+        absurd[10] = 1;
+        set_word(&mut absurd, 24, 1 << 40);
+        let absurd_count = world.put(&absurd);
+        absurd[9] = 255;
+        let absurd_index = world.put(&absurd);
+        for keys in [absurd_count, absurd_index, 0x7777_0000, u64::MAX] {
+            let dict = world.dict(keys, 0);
+            let mut reader = world.reader();
+            assert_eq!(reader.dict(dict), None);
+            assert_eq!(reader.failed, 1);
+        }
+        let dict = world.dict(count, u64::MAX);
+        assert_eq!(world.reader().dict(dict), Some(vec![]));
+    }
+
+    #[test]
+    fn a_look_that_has_read_as_much_as_it_may_says_so() {
+        let mut world = World::new(13);
+        let text = world.text("x");
+        let keys = world.keys(1, &[(text, 1); 100]);
+        let dict = world.dict(keys, 0);
+        let mut reader = Reader::new(&world.memory, world.walk, 2000);
+        assert_eq!(reader.dict(dict), None);
+        assert!(reader.failed > 0);
+        assert!(reader.limits["python"].contains("as much as it may"));
+    }
+
+    #[test]
+    fn members_of_sets_and_tuples() {
+        let mut world = World::new(14);
+        let fields = world.walk.containers;
+        let class = world.class("set", 0, 200);
+        let deleted = u64::MAX;
+        let table = world.put_words(&[0, 0, 0x5000, 1, 0x6000, deleted, 0x7000, 0]);
+        let mut bytes = World::object(class, 64);
+        set_word(&mut bytes, fields.set_mask, 3);
+        set_word(&mut bytes, fields.set_table, table);
+        let set = world.put(&bytes);
+        assert_eq!(world.reader().set(set), Ok(vec![0x5000, 0x7000]));
+        set_word(&mut bytes, fields.set_mask, u64::MAX);
+        let absurd = world.put(&bytes);
+        assert!(world.reader().set(absurd).is_err());
+
+        let class = world.class("tuple", crate::python::object::flags::TUPLE_SUBCLASS, 32);
+        let mut bytes = World::object(class, fields.tuple_items as usize);
+        set_word(&mut bytes, OBJECT_SIZE, 3);
+        bytes.extend([1u64, 2, 3].iter().flat_map(|item| item.to_le_bytes()));
+        let tuple = world.put(&bytes);
+        assert_eq!(world.reader().tuple(tuple, 64), Some(vec![1, 2, 3]));
+        assert_eq!(world.reader().tuple(tuple, 2), Some(vec![1, 2]));
     }
 }

@@ -9,6 +9,7 @@ use super::layout::{GilPlace, Layout, Version, row};
 use super::maps::{self, Mapping};
 use super::memory::{Memory, ProcessMemory, ReadError, at};
 use super::states;
+use super::version::{version_in_name, version_text};
 use crate::event::{Pid, PythonInfo};
 
 const PAGE: u64 = 4096;
@@ -104,30 +105,19 @@ fn unsupported(implementation: &str, version: Option<String>, reason: String) ->
     }
 }
 
-/// Whether a file is named like an interpreter or its library.
+/// Whether a file is named like an interpreter or its library: `python`, `python3.13`,
+/// `libpython3.8.so.1.0`, but not `python-apt.mo`.
 fn named_python(basename: &str) -> bool {
-    basename.starts_with("python") || basename.starts_with("libpython")
+    match basename.strip_prefix("lib") {
+        Some(library) => library.strip_prefix("python"),
+        None => basename.strip_prefix("python"),
+    }
+    .is_some_and(|rest| rest.is_empty() || rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// Whether a file is named like PyPy or its library.
 fn named_pypy(basename: &str) -> bool {
     basename.starts_with("pypy") || basename.starts_with("libpypy")
-}
-
-/// The version in a name like `python3.8`, `libpython3.13t.so.1.0`, `python2.7`.
-fn version_in_name(basename: &str) -> Option<Version> {
-    let digits = basename
-        .strip_prefix("lib")
-        .unwrap_or(basename)
-        .strip_prefix("python")?;
-    let (major, rest) = digits.split_once('.')?;
-    let end = rest
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(rest.len());
-    Some(Version {
-        major: major.parse().ok()?,
-        minor: rest[..end].parse().ok()?,
-    })
 }
 
 /// How far a file was moved from the addresses written in it: by the first of its segments that
@@ -192,13 +182,13 @@ fn find_runtime<'a>(
             Err(error) if is_named => return Err(DetectError::from_io(error)),
             Err(_) => continue,
         };
+        if is_named {
+            named.push(file);
+        }
         let Ok(facts) = elf::inspect(opened, is_named) else {
             continue;
         };
-        if is_named {
-            named.push(file);
-            waits_for_library |= facts.needs_libpython;
-        }
+        waits_for_library |= facts.needs_libpython;
         let bias = load_bias(&facts, file, mappings);
         if let (Some(runtime), Some(bias)) = (facts.runtime, bias) {
             return Ok(Candidate::Runtime(LoadedRuntime {
@@ -267,19 +257,6 @@ fn too_old(version: Version) -> String {
         "Python {}.{} is older than 3.8, the oldest whose runtime is known",
         version.major, version.minor
     )
-}
-
-/// `PY_VERSION_HEX` as people write it.
-fn version_text(hex: u64) -> String {
-    let (major, minor, micro) = ((hex >> 24) & 0xff, (hex >> 16) & 0xff, (hex >> 8) & 0xff);
-    let serial = hex & 0xf;
-    let level = match (hex >> 4) & 0xf {
-        0xa => format!("a{serial}"),
-        0xb => format!("b{serial}"),
-        0xc => format!("rc{serial}"),
-        _ => String::new(),
-    };
-    format!("{major}.{minor}.{micro}{level}")
 }
 
 /// The version of a runtime: as a pair, as text, and whether it is free-threaded.
@@ -471,27 +448,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_in_names() {
-        let cases = [
-            ("python3.8", Some((3, 8))),
-            ("libpython3.13t.so.1.0", Some((3, 13))),
-            ("libpython3.11-pic.so", Some((3, 11))),
-            ("python2.7", Some((2, 7))),
-            ("python3", None),
-            ("python", None),
-            ("libpythonic.so", None),
-        ];
-        for (name, expected) in cases {
-            let found = version_in_name(name).map(|version| (version.major, version.minor));
-            assert_eq!(found, expected, "{name}");
+    fn names_of_interpreters() {
+        for name in [
+            "python",
+            "python3",
+            "python3.13",
+            "libpython3.13t.so.1.0",
+            "python2.7",
+        ] {
+            assert!(named_python(name), "{name}");
         }
-    }
-
-    #[test]
-    fn versions_as_text() {
-        assert_eq!(version_text(0x030d_00f0), "3.13.0");
-        assert_eq!(version_text(0x030f_00b2), "3.15.0b2");
-        assert_eq!(version_text(0x030e_01c1), "3.14.1rc1");
+        for name in [
+            "pythonista",
+            "python-apt.mo",
+            "libpython",
+            "lib",
+            "ipython",
+            "bash",
+        ] {
+            assert_eq!(named_python(name), name == "libpython", "{name}");
+        }
+        assert!(named_pypy("libpypy3.10-c.so") && !named_pypy("python3"));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! What an ELF file says about the interpreter in it: where the runtime is, which version.
 
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, PoisonError};
 
 use object::elf::{DT_NEEDED, FileHeader64, PT_LOAD};
 use object::read::elf::{ElfFile, FileHeader, ProgramHeader, SectionHeader};
@@ -42,8 +45,36 @@ pub(super) enum ElfError {
 
 type Elf<'a> = ElfFile<'a, FileHeader64<Endianness>, &'a ReadCache<File>>;
 
+/// What makes a file the same one as before.
+type Identity = (u64, u64, u64, i64, i64);
+
+/// How many files without an interpreter are remembered.
+const MAX_FOREIGN_FILES: usize = 65_536;
+
+/// Files that were found to hold no interpreter: the same libraries are in most processes.
+static FOREIGN_FILES: Mutex<BTreeSet<Identity>> = Mutex::new(BTreeSet::new());
+
 /// Looks into a file. `named` says that its name is an interpreter's.
 pub(super) fn inspect(file: File, named: bool) -> Result<ElfFacts, ElfError> {
+    let identity = file.metadata().ok().map(|data| {
+        let changed = (data.ctime(), data.ctime_nsec());
+        (data.dev(), data.ino(), data.size(), changed.0, changed.1)
+    });
+    let foreign = || FOREIGN_FILES.lock().unwrap_or_else(PoisonError::into_inner);
+    if !named && identity.is_some_and(|identity| foreign().contains(&identity)) {
+        return Ok(ElfFacts::default());
+    }
+    let facts = inspect_anew(file, named)?;
+    if let (None, None, Some(identity)) = (facts.runtime, facts.asyncio_table, identity) {
+        let mut foreign = foreign();
+        if foreign.len() < MAX_FOREIGN_FILES {
+            foreign.insert(identity);
+        }
+    }
+    Ok(facts)
+}
+
+fn inspect_anew(file: File, named: bool) -> Result<ElfFacts, ElfError> {
     let cache = ReadCache::new(file);
     let elf = Elf::parse(&cache)?;
     let endian = elf.endian();

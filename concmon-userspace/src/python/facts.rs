@@ -27,6 +27,8 @@ pub struct LookBudget {
     pub tasks: usize,
     /// Frames of one await chain.
     pub chain: usize,
+    /// Bytes of the process's memory; a task with a chain of five takes about 1,500.
+    pub bytes: usize,
 }
 
 impl Default for LookBudget {
@@ -34,6 +36,7 @@ impl Default for LookBudget {
         Self {
             tasks: 10_000,
             chain: 64,
+            bytes: 256 << 20,
         }
     }
 }
@@ -134,7 +137,7 @@ impl Interpreter {
         self.codes.begin();
         self.process.begin();
         let memory = ProcessMemory::new(self.pid);
-        let mut reader = Reader::new(&memory, walk);
+        let mut reader = Reader::new(&memory, walk, budget.bytes);
         if let Err(error) = self.look_at_all(runtime, &mut reader, budget, &mut fact) {
             reader.failed += 1;
             reader.limits.insert("python".to_owned(), error.to_string());

@@ -283,3 +283,82 @@ impl Look<'_> {
         self.known.tasks.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::layout::{Version, row};
+    use super::super::synthetic::Noise;
+    use super::*;
+    use crate::event::{Pid, PythonInfo};
+
+    /// Whatever memory holds, a look comes to an end, and says what it could not read.
+    #[test]
+    fn a_look_at_noise_ends() {
+        let mut failed = 0;
+        for seed in 0..200 {
+            let minor = 11 + (seed % 5) as u8;
+            let layout = row(Version { major: 3, minor }).unwrap();
+            let memory = Noise::new(minor, seed);
+            let pid = Pid(std::process::id());
+            let budget = LookBudget {
+                tasks: 100,
+                chain: 16,
+                bytes: 1 << 20,
+            };
+            let mut reader = Reader::new(&memory, layout.walk.unwrap(), budget.bytes);
+            let mut fact = PythonFact {
+                read_ns: 0,
+                pid,
+                info: PythonInfo {
+                    implementation: String::new(),
+                    version: None,
+                    free_threaded: false,
+                    supported: true,
+                    reason: None,
+                },
+                threads: Vec::new(),
+                loops: Vec::new(),
+                tasks: Vec::new(),
+                reads_failed: 0,
+                limits: std::collections::BTreeMap::new(),
+            };
+            let address = |index: u64| memory.address(index);
+            let mut known = Known::default();
+            known.find_modules(&mut reader, address(0), &layout);
+            known.dicts = vec![Some(address(1)), Some(address(2))];
+            known.tasks = (0..50).map(address).collect();
+            let mut look = Look {
+                memory: &memory,
+                layout: &layout,
+                interpreter: address(3),
+                process: &mut ProcessView::new(pid),
+                codes: &mut CodeCache::default(),
+                known: &mut known,
+                budget,
+            };
+            let records: Vec<ThreadRecord> = (0..20)
+                .map(|index| ThreadRecord::read(&memory, address(index), &reader.walk.thread))
+                .collect::<Result<_, _>>()
+                .unwrap();
+            look.add_threads(&mut reader, &records, &mut fact);
+            look.add_loops(&mut reader, &records, &mut fact);
+            look.add_tasks(&mut reader, &records, &mut fact);
+            let objects: Vec<u64> = (0..200).map(address).collect();
+            tasks::read(
+                &mut reader,
+                look.codes,
+                &objects,
+                &HashSet::new(),
+                look.budget,
+            );
+            for object in objects {
+                reader.callable_name(object);
+                threads::accounts(&mut reader, object);
+                let _ = reader.set(object);
+            }
+            look.run(&mut reader, &mut fact);
+            failed += reader.failed;
+        }
+        assert!(failed > 200, "{failed}");
+    }
+}

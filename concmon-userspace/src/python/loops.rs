@@ -3,8 +3,9 @@
 use super::containers::DictPlace;
 use super::layout::RunningLoop;
 use super::memory::at;
-use super::object::{Reader, as_bool};
+use super::object::Reader;
 use super::states::ThreadRecord;
+use super::text::as_bool;
 use crate::event::{LoopKind, PyLoop, Tid};
 
 /// The key in a thread's dict (`Modules/_asynciomodule.c` of 3.11 and 3.12).

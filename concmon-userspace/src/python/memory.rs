@@ -41,6 +41,8 @@ struct Area {
 #[derive(Default)]
 pub(super) struct Batch {
     areas: Vec<Area>,
+    size: usize,
+    /// Empty until the batch is read.
     bytes: Vec<u8>,
 }
 
@@ -58,11 +60,11 @@ impl Batch {
         };
         self.areas.push(Area {
             address,
-            offset: self.bytes.len(),
+            offset: self.size,
             len,
             got: 0,
         });
-        self.bytes.resize(self.bytes.len() + len, 0);
+        self.size += len;
         self.areas.len() - 1
     }
 
@@ -76,8 +78,27 @@ impl Batch {
     /// The area's bytes up to the first one that could not be read.
     pub(super) fn prefix(&self, index: usize) -> &[u8] {
         match self.areas.get(index) {
-            Some(area) => &self.bytes[area.offset..area.offset + area.got],
+            // A batch that was not read has no bytes yet.
+            Some(area) => self
+                .bytes
+                .get(area.offset..area.offset + area.got)
+                .unwrap_or_default(),
             None => &[],
+        }
+    }
+
+    /// How many bytes are asked for in all.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Lets `read` fill each area; it says how many bytes it had.
+    #[cfg(test)]
+    pub(super) fn fill(&mut self, read: impl Fn(u64, &mut [u8]) -> usize) {
+        self.bytes.resize(self.size, 0);
+        for area in self.areas.iter_mut().filter(|area| area.len > 0) {
+            let into = &mut self.bytes[area.offset..area.offset + area.len];
+            area.got = read(area.address, into);
         }
     }
 
@@ -213,6 +234,7 @@ fn remote(address: u64, len: usize) -> libc::iovec {
 
 impl Memory for ProcessMemory {
     fn read_batch(&self, batch: &mut Batch) -> Result<(), ReadError> {
+        batch.bytes.resize(batch.size, 0);
         let mut order: Vec<usize> = (0..batch.areas.len())
             .filter(|index| batch.areas[*index].len > 0)
             .collect();
@@ -289,48 +311,6 @@ impl ProcessMemory {
             }
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-pub(crate) mod synthetic {
-    //! Memory made of segments in a vector, for tests.
-    use super::*;
-
-    #[derive(Debug, Default)]
-    pub(crate) struct Segments {
-        segments: Vec<(u64, Vec<u8>)>,
-    }
-
-    impl Segments {
-        pub(crate) fn put(&mut self, address: u64, bytes: impl Into<Vec<u8>>) {
-            self.segments.push((address, bytes.into()));
-        }
-
-        /// `words` one after the other, little-endian.
-        pub(crate) fn put_words(&mut self, address: u64, words: &[u64]) {
-            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-            self.put(address, bytes);
-        }
-    }
-
-    impl Memory for Segments {
-        fn read_batch(&self, batch: &mut Batch) -> Result<(), ReadError> {
-            for area in &mut batch.areas {
-                for (start, bytes) in &self.segments {
-                    let Some(skip) = area.address.checked_sub(*start) else {
-                        continue;
-                    };
-                    let have = bytes.get(skip as usize..).unwrap_or_default();
-                    let got = have.len().min(area.len);
-                    if got > area.got {
-                        area.got = got;
-                        batch.bytes[area.offset..area.offset + got].copy_from_slice(&have[..got]);
-                    }
-                }
-            }
-            Ok(())
-        }
     }
 }
 

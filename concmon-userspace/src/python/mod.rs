@@ -2,6 +2,7 @@
 //! loops and tasks. Nothing is stopped, nothing is written, and every read is bounded.
 
 mod addresses;
+mod attributes;
 mod chain;
 mod code;
 mod containers;
@@ -17,10 +18,14 @@ mod names;
 mod object;
 mod process;
 mod states;
+#[cfg(test)]
+mod synthetic;
 mod tasks;
+mod text;
 mod threads;
+mod version;
 
 pub use detect::DetectError;
 pub use facts::{GilRange, Interpreter, LookBudget};
 pub use memory::ReadError;
-pub use object::MAX_TEXT_CHARS;
+pub use text::MAX_TEXT_CHARS;

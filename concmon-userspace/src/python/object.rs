@@ -1,24 +1,20 @@
-//! Types, strings and numbers: what every walker needs to know about an object.
+//! What every walker needs to know about an object: its type, and what kind of thing that makes it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::addresses::AddressMap;
-use super::layout::{IntegerShape, WalkLayout};
-use super::memory::{Batch, Memory, ReadError, at, byte, int, plausible, word};
+use super::layout::WalkLayout;
+use super::memory::{Batch, Memory, ReadError, byte, word};
 
 /// `ob_type` of every object of a build with a GIL, 3.8 to 3.15; the reference count is before it.
 pub(super) const OBJECT_TYPE: u32 = 8;
 /// `ob_size` of every object that has one.
 pub(super) const OBJECT_SIZE: u32 = 16;
-/// The longest string that is taken over, characters; what is longer is cut.
-pub const MAX_TEXT_CHARS: usize = 512;
 /// The longest type name, bytes.
 const MAX_NAME_BYTES: usize = 128;
 /// The longest chain of base types.
 const MAX_BASES: usize = 32;
-/// First read of a string: header and a short content together.
-const TEXT_FIRST_BYTES: usize = 128;
 
 /// Bits of `tp_flags` (`Include/object.h`), the same from 3.11 to 3.15.
 pub(super) mod flags {
@@ -66,7 +62,7 @@ pub(super) enum Kind {
 }
 
 /// Types by name; those without a dot are static, so a class of the same name is not meant.
-const NAMED_KINDS: &[(&str, Kind)] = &[
+pub(super) const NAMED_KINDS: &[(&str, Kind)] = &[
     ("float", Kind::Float),
     ("set", Kind::Set),
     ("frozenset", Kind::Set),
@@ -89,7 +85,7 @@ const NAMED_KINDS: &[(&str, Kind)] = &[
     ("_asyncio.Task", Kind::Task),
 ];
 
-const FLAGGED_KINDS: &[(u64, Kind)] = &[
+pub(super) const FLAGGED_KINDS: &[(u64, Kind)] = &[
     (flags::LONG_SUBCLASS, Kind::Integer),
     (flags::LIST_SUBCLASS, Kind::List),
     (flags::TUPLE_SUBCLASS, Kind::Tuple),
@@ -126,13 +122,16 @@ pub(super) struct Reader<'a> {
     /// What this look does not cover.
     pub(super) limits: BTreeMap<String, String>,
     memory: &'a dyn Memory,
+    /// How much more may be read.
+    bytes_left: usize,
     types: AddressMap<Option<Arc<TypeInfo>>>,
-    texts: AddressMap<Option<Arc<str>>>,
+    pub(super) texts: AddressMap<Option<Arc<str>>>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(memory: &'a dyn Memory, walk: WalkLayout) -> Self {
+    pub(super) fn new(memory: &'a dyn Memory, walk: WalkLayout, bytes: usize) -> Self {
         Self {
+            bytes_left: bytes,
             walk,
             failed: 0,
             limits: BTreeMap::new(),
@@ -148,8 +147,16 @@ impl<'a> Reader<'a> {
         self.types.clear();
     }
 
-    /// Reads a batch. When the process as a whole cannot be read any more, all areas stay short.
+    /// Reads a batch. When the process as a whole cannot be read any more, or the look has read
+    /// as much as it may, all areas stay short.
     pub(super) fn fetch(&mut self, batch: &mut Batch) {
+        let Some(left) = self.bytes_left.checked_sub(batch.size()) else {
+            let reason = "the look has read as much as it may".to_owned();
+            self.limits.insert("python".to_owned(), reason);
+            self.failed += 1;
+            return;
+        };
+        self.bytes_left = left;
         if let Err(error) = self.memory.read_batch(batch) {
             self.limits.insert("python".to_owned(), error.to_string());
         }
@@ -342,199 +349,14 @@ impl<'a> Reader<'a> {
             .map(|head| self.type_info(head?).cloned())
             .collect()
     }
-
-    /// Makes the strings at these addresses known.
-    pub(super) fn load_texts(&mut self, addresses: impl IntoIterator<Item = u64>) {
-        let mut wanted: Vec<u64> = addresses
-            .into_iter()
-            .filter(|address| plausible(*address) && self.text(*address).is_none())
-            .collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        if wanted.is_empty() {
-            return;
-        }
-        let mut batch = Batch::new();
-        for address in &wanted {
-            batch.push(*address, TEXT_FIRST_BYTES);
-        }
-        self.fetch(&mut batch);
-        self.load_types((0..wanted.len()).filter_map(|i| word(batch.prefix(i), OBJECT_TYPE)));
-        let mut longer = Batch::new();
-        let mut waiting = Vec::new();
-        for (index, address) in wanted.iter().enumerate() {
-            let bytes = batch.prefix(index);
-            let text = match (self.kind(bytes), TextPlace::of(&self.walk, *address, bytes)) {
-                (Some(Kind::Text), Some(place)) => {
-                    let inside = usize::try_from(place.address.wrapping_sub(*address))
-                        .ok()
-                        .and_then(|from| bytes.get(from..from.checked_add(place.bytes())?));
-                    if let Some(inside) = inside {
-                        Some(place.decode(inside))
-                    } else {
-                        waiting.push((*address, place, longer.push(place.address, place.bytes())));
-                        continue;
-                    }
-                }
-                _ => None,
-            };
-            self.texts.insert(*address, text);
-        }
-        if !longer.is_empty() {
-            self.fetch(&mut longer);
-        }
-        for (address, place, index) in waiting {
-            let text = longer.whole(index).map(|bytes| place.decode(bytes));
-            self.texts.insert(address, text);
-        }
-    }
-
-    /// Makes the strings at these addresses unknown again.
-    pub(super) fn forget_texts(&mut self, addresses: impl IntoIterator<Item = u64>) {
-        for address in addresses {
-            self.texts.remove(&address);
-        }
-    }
-
-    /// A string that was loaded.
-    pub(super) fn text(&self, address: u64) -> Option<&Arc<str>> {
-        self.texts.get(&address)?.as_ref()
-    }
-
-    /// Reads one string.
-    pub(super) fn read_text(&mut self, address: u64) -> Option<Arc<str>> {
-        self.load_texts([address]);
-        self.text(address).cloned()
-    }
-
-    /// The integers at these addresses; `None` for what is none or does not fit.
-    pub(super) fn integers(&mut self, addresses: &[u64]) -> Vec<Option<i64>> {
-        let (IntegerShape::SignedSize { digits, .. } | IntegerShape::Tag { digits, .. }) =
-            self.walk.integer;
-        let mut batch = Batch::new();
-        for address in addresses {
-            batch.push(*address, digits as usize + 12);
-        }
-        self.fetch(&mut batch);
-        self.load_types((0..addresses.len()).filter_map(|i| word(batch.prefix(i), OBJECT_TYPE)));
-        (0..addresses.len())
-            .map(|index| {
-                let bytes = batch.prefix(index);
-                (self.kind(bytes) == Some(Kind::Integer))
-                    .then(|| decode_integer(self.walk.integer, bytes))?
-            })
-            .collect()
-    }
-
-    /// Reads one number: a float, or an integer.
-    pub(super) fn read_number(&mut self, address: u64) -> Option<f64> {
-        let info = self.types_of(&[address]).pop()??;
-        match info.kind {
-            Kind::Float => {
-                let value = at(address, self.walk.containers.float_value);
-                self.pointer(value).ok().map(f64::from_bits)
-            }
-            Kind::Integer => self.integers(&[address]).pop()?.map(|value| value as f64),
-            _ => None,
-        }
-    }
 }
 
 /// What `tp_basicsize` must be for a kind's layout to be trusted.
-fn expected_size(walk: &WalkLayout, kind: Kind) -> Option<u32> {
+pub(super) fn expected_size(walk: &WalkLayout, kind: Kind) -> Option<u32> {
     match kind {
         Kind::Task => Some(walk.task.size),
         Kind::Generator => Some(walk.generator.frame + walk.frame.locals),
         Kind::Code => Some(walk.code.instructions),
-        _ => None,
-    }
-}
-
-/// Where the characters of a string are, and how they are kept.
-#[derive(Clone, Copy)]
-struct TextPlace {
-    address: u64,
-    chars: usize,
-    /// Bytes per character: 1, 2 or 4.
-    width: usize,
-}
-
-impl TextPlace {
-    fn of(walk: &WalkLayout, address: u64, bytes: &[u8]) -> Option<Self> {
-        // Bits of `state` (`Include/cpython/unicodeobject.h`): kind 2 to 4, compact 5, ascii 6.
-        const COMPACT: i32 = 1 << 5;
-        const ASCII: i32 = 1 << 6;
-        let text = walk.text;
-        let length = word(bytes, text.length)?;
-        let state = int(bytes, text.state)?;
-        let width = match (state >> 2) & 7 {
-            1 => 1,
-            2 => 2,
-            4 => 4,
-            _ => return None,
-        };
-        let address = if state & COMPACT == 0 {
-            word(bytes, text.data)?
-        } else if state & ASCII != 0 {
-            at(address, text.ascii)
-        } else {
-            at(address, text.compact)
-        };
-        Some(Self {
-            address,
-            chars: usize::try_from(length).ok()?.min(MAX_TEXT_CHARS),
-            width,
-        })
-    }
-
-    fn bytes(self) -> usize {
-        self.chars * self.width
-    }
-
-    fn decode(self, bytes: &[u8]) -> Arc<str> {
-        bytes
-            .chunks_exact(self.width)
-            .map(|chunk| {
-                let mut number = [0; 4];
-                number[..self.width].copy_from_slice(chunk);
-                char::from_u32(u32::from_le_bytes(number)).unwrap_or(char::REPLACEMENT_CHARACTER)
-            })
-            .collect::<String>()
-            .into()
-    }
-}
-
-fn decode_integer(shape: IntegerShape, bytes: &[u8]) -> Option<i64> {
-    const DIGIT_BITS: u32 = 30;
-    let (count, negative, digits) = match shape {
-        IntegerShape::SignedSize { size, digits } => {
-            let size = word(bytes, size)? as i64;
-            (size.unsigned_abs(), size < 0, digits)
-        }
-        IntegerShape::Tag { tag, digits } => {
-            let tag = word(bytes, tag)?;
-            match tag & 3 {
-                1 => (0, false, digits),
-                sign => (tag >> 3, sign == 2, digits),
-            }
-        }
-    };
-    if count > 3 {
-        return None;
-    }
-    let mut value: i128 = 0;
-    for index in (0..count as u32).rev() {
-        let digit = int(bytes, digits + index * 4)?;
-        value = (value << DIGIT_BITS) | i128::from(digit);
-    }
-    i64::try_from(if negative { -value } else { value }).ok()
-}
-
-/// A `bool` object is an integer of 0 or 1.
-pub(super) fn as_bool(number: Option<i64>) -> Option<bool> {
-    match number? {
-        0 => Some(false),
-        1 => Some(true),
         _ => None,
     }
 }

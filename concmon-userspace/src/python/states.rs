@@ -20,6 +20,16 @@ pub(super) struct ThreadRecord {
 }
 
 impl ThreadRecord {
+    pub(super) fn read(
+        memory: &dyn Memory,
+        address: u64,
+        fields: &ThreadLayout,
+    ) -> Result<Self, ReadError> {
+        let mut bytes = vec![0; record_len(fields)];
+        memory.read(address, &mut bytes)?;
+        Ok(Self { address, bytes })
+    }
+
     /// The pointer or number at an offset; 0 when it was not read.
     pub(super) fn field(&self, offset: u32) -> u64 {
         word(&self.bytes, offset).unwrap_or(0)
@@ -111,17 +121,12 @@ fn walk(
     let mut previous = 0;
     let mut next = memory.read_u64(at(interpreter, threads_head))?;
     while next != 0 && found.len() < MAX_THREADS {
-        let bytes = match ahead.remove(&next) {
-            Some(bytes) => bytes,
-            None => {
-                let mut bytes = vec![0; len];
-                memory.read(next, &mut bytes)?;
-                bytes
-            }
-        };
-        let record = ThreadRecord {
-            address: next,
-            bytes,
+        let record = match ahead.remove(&next) {
+            Some(bytes) => ThreadRecord {
+                address: next,
+                bytes,
+            },
+            None => ThreadRecord::read(memory, next, fields)?,
         };
         // A state that was freed, or moved in the list meanwhile, does not fit its neighbours.
         if record.field(fields.interpreter) != interpreter || record.field(fields.prev) != previous
@@ -141,7 +146,7 @@ fn walk(
 #[cfg(test)]
 mod tests {
     use super::super::layout::{Version, row};
-    use super::super::memory::synthetic::Segments;
+    use super::super::synthetic::Segments;
     use super::*;
 
     const INTERPRETER: u64 = 0x10_0000;

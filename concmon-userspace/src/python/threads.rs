@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use super::containers::DictPlace;
 use super::memory::at;
-use super::object::{OBJECT_TYPE, Reader, as_bool};
+use super::object::{OBJECT_TYPE, Reader};
+use super::text::as_bool;
 
 /// What pool workers run.
 const POOL_WORKER: &str = "concurrent.futures.thread._worker";
