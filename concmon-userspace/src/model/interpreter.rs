@@ -18,6 +18,9 @@ pub(crate) struct PythonColumns {
     pub(crate) looped: bool,
 }
 
+/// What the main thread runs: the module that the process was started with.
+const MAIN: &str = "__main__";
+
 impl PythonColumns {
     /// What a look says of the thread, after what earlier looks said.
     pub(crate) fn of(thread: &PyThread, fact: &PythonFact, before: Option<&Self>) -> Self {
@@ -26,7 +29,10 @@ impl PythonColumns {
             ident: thread.ident,
             name: thread.name.clone(),
             daemon: thread.daemon,
-            entry: thread.entry.clone(),
+            entry: thread
+                .entry
+                .clone()
+                .or_else(|| thread.main.then(|| MAIN.to_owned())),
             stack_size_bytes: thread.stack_size_bytes,
             main: thread.main,
             pool: thread.pool,

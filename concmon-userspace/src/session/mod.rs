@@ -96,9 +96,21 @@ async fn watch_pids(options: &Options, pids: &[u32]) -> Result<u8, Failure> {
 
 async fn watch_command(options: &Options, command: &[OsString]) -> Result<u8, Failure> {
     let waiting = start::fork(command, false)?;
+    let pid = waiting.pid;
     let (watch, started) = watch_child(waiting, options)?;
     let output = Output::new(options, true)?;
-    let end = drive(watch, output, options, options.duration, Some(started)).await?;
+    let mut end = drive(watch, output, options, options.duration, Some(started)).await?;
+    if let Some(signal) = end.signal {
+        // A terminal has sent it to the program, too; anybody else only to us.
+        if signal != SignalKind::interrupt() || !io::stdin().is_terminal() {
+            // SAFETY: our own child, which nobody has waited for yet.
+            unsafe { libc::kill(pid.0 as libc::pid_t, signal.as_raw_value()) };
+        }
+    }
+    // The watch may end before the program does; its code is passed on all the same.
+    if end.running.is_some() {
+        end.child = Some(ended(&mut end.running).await);
+    }
     match end.child {
         Some(Ok(status)) => Ok(start::exit_code(status)),
         Some(Err(error)) => {
@@ -139,7 +151,7 @@ async fn watch_demo(options: &Options) -> Result<u8, Failure> {
             format!("the demo needs python3: {error}"),
         ));
     }
-    if end.child.is_none() {
+    if end.running.is_some() {
         // SAFETY: our own child, which nobody has waited for yet.
         unsafe { libc::kill(pid.0 as libc::pid_t, libc::SIGTERM) };
     }
@@ -161,6 +173,10 @@ struct End {
     targets_gone: bool,
     /// How the started program ended; `None`: there is none, or it still runs.
     child: Option<io::Result<ExitStatus>>,
+    /// The started program, if it still runs.
+    running: Option<Ended>,
+    /// A signal ended the watch.
+    signal: Option<SignalKind>,
 }
 
 /// What the loop wakes up for.
@@ -205,9 +221,14 @@ async fn drive(
             _ = pump.tick() => Wake::Pump,
         };
         match wake {
-            Wake::Signal | Wake::Over => break,
+            Wake::Over => break,
+            Wake::Signal => {
+                end.signal = Some(signals.last);
+                break;
+            }
             Wake::Child(status) => {
                 end.child = Some(status);
+                child = None;
                 break;
             }
             Wake::Pump => {
@@ -252,17 +273,13 @@ async fn drive(
         // It never ran: there is nothing to report.
         return Ok(end);
     }
+    output.leave_screen();
+    second_signal_aborts();
     let (window, summary) = watch.finish()?;
     if printed(output.window(&window))? {
         printed(output.summary(&summary))?;
     }
-    // A program that was started here is not left behind unwatched without its code passed on.
-    if end.child.is_none()
-        && deadline.is_none()
-        && let Some(running) = child
-    {
-        end.child = signals.wait_for(running).await;
-    }
+    end.running = child;
     Ok(end)
 }
 
@@ -331,14 +348,14 @@ impl Signals {
             _ = self.terminate.recv() => self.last = SignalKind::terminate(),
         }
     }
+}
 
-    /// Waits for the started program after the watch has ended; a second signal ends the waiting.
-    async fn wait_for(&mut self, child: Ended) -> Option<io::Result<ExitStatus>> {
-        let mut child = Some(child);
-        tokio::select! {
-            status = ended(&mut child) => Some(status),
-            () = self.next() => None,
-        }
+/// From now on SIGINT and SIGTERM do what they do by default. What was loaded into the kernel goes
+/// away with this process.
+fn second_signal_aborts() {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: the default disposition runs no code of ours.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }
 

@@ -72,6 +72,13 @@ impl Output {
         }
     }
 
+    /// Gives the terminal back, should there be a live view.
+    pub(super) fn leave_screen(&mut self) {
+        if matches!(self.windows, Windows::Screen(_)) {
+            self.windows = Windows::None;
+        }
+    }
+
     pub(super) fn window(&mut self, snapshot: &Snapshot) -> io::Result<()> {
         match &mut self.windows {
             Windows::Json => json::write(snapshot, &mut self.sink),
@@ -81,9 +88,8 @@ impl Output {
         }
     }
 
-    /// Leaves the live view, if there is one, and prints the summary.
     pub(super) fn summary(mut self, snapshot: &Snapshot) -> io::Result<()> {
-        self.windows = Windows::None;
+        self.leave_screen();
         if self.json {
             json::write(snapshot, &mut self.sink)
         } else {
