@@ -91,7 +91,8 @@ unsafe fn send(ctx: *mut c_void, batch: *mut Batch) {
         if count > BATCH_RECORDS as u64 {
             return;
         }
-        let length = size_of::<BatchHeader>() as u64 + (count & 0xff) * size_of::<Record>() as u64;
+        let length = size_of::<BatchHeader>() as u64
+            + (count & BATCH_RECORDS as u64) * size_of::<Record>() as u64;
         let failed = generated::bpf_perf_event_output(
             ctx,
             core::ptr::addr_of!(RECORDS).cast_mut().cast(),

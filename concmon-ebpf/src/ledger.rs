@@ -43,7 +43,7 @@ unsafe fn end(ledger: *mut Ledger, seq: u32) {
 /// `index & (N - 1)`, for `N` a power of two. In assembly, for the compiler would leave it out where
 /// it knows that the index is small enough: the verifier does not know as much.
 #[inline(always)]
-fn bounded<const N: i32>(mut index: usize) -> usize {
+pub(crate) fn bounded<const N: i32>(mut index: usize) -> usize {
     // SAFETY: one instruction on one register.
     unsafe {
         core::arch::asm!(

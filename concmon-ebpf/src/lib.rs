@@ -321,8 +321,9 @@ pub struct Record {
     pub syscall_or_tgid: i32,
 }
 
-/// Records in one batch, at most: all that 8 bits can count, so that a masked count is a valid one.
-pub const BATCH_RECORDS: usize = 255;
+/// Records in one batch, at most: all that 9 bits can count, so that a masked count is a valid one.
+/// With its header, a batch stays below the 64 KiB that a perf event can hold.
+pub const BATCH_RECORDS: usize = 511;
 
 /// What stands before the records of a batch in a perf event.
 #[repr(C)]
@@ -349,14 +350,16 @@ pub struct Batch {
     pub reserved: u32,
 }
 
-/// The value of the task storage (or, before 5.11, hash) map `THREADS`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct ThreadSlot {
-    /// Index into `LEDGERS`.
-    pub slot: u32,
-    pub reserved: u32,
-}
+/// Slots of threads, by thread id: a value of the memory-mapped array `SLOTS`. Thread `tid`'s slot is
+/// element `tid % SLOTS_PER_PAGE` of value `tid / SLOTS_PER_PAGE`; 0 is none. One plain load tells
+/// whether a thread is watched, and where its account is.
+pub type SlotPage = [u16; SLOTS_PER_PAGE];
+
+/// Elements of a [`SlotPage`]; a power of two.
+pub const SLOTS_PER_PAGE: usize = 1024;
+
+/// Slots that there can be, slot 0 included.
+pub const MAX_SLOTS: u32 = 1 << 16;
 
 /// Kernel-side faults: indices of the per-CPU array `FAULTS`, each a u64 count.
 pub mod fault {
@@ -364,8 +367,8 @@ pub mod fault {
     pub const OUTPUT_FAILED: u32 = 0;
     /// A new thread found no free slot; it is not accounted for.
     pub const NO_SLOT: u32 = 1;
-    /// A thread's storage could not be created.
-    pub const NO_STORAGE: u32 = 2;
+    /// A thread id beyond the range that was the kernel's when the watch began.
+    pub const TID_RANGE: u32 = 2;
     /// A process found no room in `PROCESSES`.
     pub const NO_PROCESS: u32 = 3;
     /// The kernel switched a thread without its tracepoint telling; the stretch was reconstructed
@@ -385,7 +388,7 @@ pub mod fault {
     pub const NAMES: [&str; COUNT] = [
         "output-failed",
         "no-slot",
-        "no-storage",
+        "tid-range",
         "no-process",
         "switch-unseen",
         "wakeup-unseen",
@@ -452,8 +455,6 @@ pub struct KernelConfig {
     /// Syscall number and first argument in the saved user registers.
     pub regs_syscall: u32,
     pub regs_arg0: u32,
-    /// `bpf_task_storage_get` works in tracing programs (5.11); else threads are found by a hash map.
-    pub has_task_storage: u32,
     /// `bpf_task_pt_regs` works (5.15); else causes come from the task state alone.
     pub has_task_regs: u32,
     /// `bpf_get_current_task_btf` works (5.11).
@@ -471,7 +472,6 @@ pub struct KernelConfig {
     pub regs_syscall_bytes: u32,
     /// Bytes of `task_struct::on_cpu`: 4, or 1 since 7.2.
     pub task_on_cpu_bytes: u32,
-    pub reserved: u32,
 }
 
 /// Counters that both sides change atomically: the one value of the memory-mapped array `CONTROL`.
@@ -490,7 +490,9 @@ const _: () = {
     assert!(core::mem::size_of::<Ledger>() == 296 + 11 * 544);
     assert!(core::mem::size_of::<Process>() == 40);
     assert!(core::mem::size_of::<SyscallEntry>() == 4);
+    assert!(core::mem::size_of::<SlotPage>() == 2048);
+    assert!(BATCH_RECORDS == 0x1ff);
     assert!(core::mem::size_of::<SelfTest>() == 96);
-    assert!(core::mem::size_of::<KernelConfig>() == 30 * 4);
+    assert!(core::mem::size_of::<KernelConfig>() == 28 * 4);
     assert!(MAX_SYSCALLS.is_power_of_two());
 };

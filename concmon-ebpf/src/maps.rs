@@ -1,53 +1,26 @@
 //! The maps, and how programs reach a thread's account.
 
-use core::{
-    ffi::c_void,
-    intrinsics::{AtomicOrdering, atomic_xadd},
-};
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::{
-    bindings::bpf_map_type::BPF_MAP_TYPE_TASK_STORAGE,
-    helpers::generated::{
-        bpf_map_delete_elem, bpf_map_lookup_elem, bpf_map_update_elem, bpf_task_storage_get,
-    },
-    macros::{btf_map, map},
+    macros::map,
     maps::{Array, HashMap, PerCpuArray, PerfEventByteArray, Stack},
 };
 use concmon_ebpf::{
-    Batch, Control, Ledger, MAX_SYSCALLS, Process, SelfTest, SyscallEntry, ThreadSlot, fault,
+    Batch, Control, Ledger, MAX_SYSCALLS, Process, SLOTS_PER_PAGE, SelfTest, SlotPage,
+    SyscallEntry, fault,
 };
 
-use crate::task::{Task, config};
+use crate::{
+    ledger::bounded,
+    task::{Task, config},
+};
 
 const BPF_F_MMAPABLE: u32 = 1 << 10;
-const BPF_F_NO_PREALLOC: usize = 1;
-const BPF_LOCAL_STORAGE_GET_F_CREATE: u64 = 1;
-const BPF_ANY: u64 = 0;
 
-/// A map definition in the BTF form, which task storage needs (aya-ebpf has no type for it).
-///
-/// Where task storage is missing, the loader turns this definition into a preallocated hash map
-/// keyed by thread id: same key size, same value.
-#[repr(C)]
-pub(crate) struct Threads {
-    r#type: *const [i32; BPF_MAP_TYPE_TASK_STORAGE as usize],
-    key: *const i32,
-    value: *const ThreadSlot,
-    max_entries: *const [i32; 0],
-    map_flags: *const [i32; BPF_F_NO_PREALLOC],
-}
-
-// SAFETY: the fields are placeholders for BTF; the static is only ever used by its address.
-unsafe impl Sync for Threads {}
-
-#[btf_map]
-pub(crate) static THREADS: Threads = Threads {
-    r#type: core::ptr::null(),
-    key: core::ptr::null(),
-    value: core::ptr::null(),
-    max_entries: core::ptr::null(),
-    map_flags: core::ptr::null(),
-};
+/// [`SlotPage`]s up to the kernel's highest thread id; mapped by user space. Resized by the loader.
+#[map]
+pub(crate) static SLOTS: Array<SlotPage> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// One [`Ledger`] per slot; mapped by user space. Resized by the loader; slot 0 stays unused.
 #[map]
@@ -88,34 +61,48 @@ pub(crate) fn count_fault(code: u32) {
     }
 }
 
+/// The cell that holds the slot of `tid`.
 #[inline(always)]
-fn threads_map() -> *mut c_void {
-    core::ptr::addr_of!(THREADS).cast_mut().cast()
+fn slot_cell(tid: u32) -> Option<*mut u16> {
+    let page: *mut u16 = SLOTS.get_ptr_mut(tid / SLOTS_PER_PAGE as u32)?.cast();
+    // SAFETY: the index is masked to the page's length.
+    Some(unsafe { page.add(bounded::<{ SLOTS_PER_PAGE as i32 }>(tid as usize)) })
 }
 
-/// The account of a thread, if it is watched. This is also the filter: anything else has none.
+/// The slot of a thread, 0 if it is not watched: this is also the filter.
+///
+/// A plain value instead of an option: the payload of a `None` would be an uninitialised register
+/// to the verifier wherever the compiler keeps it.
+#[inline(always)]
+pub(crate) fn slot_of(task: Task) -> u32 {
+    slot_of_tid(task.tid())
+}
+
+#[inline(always)]
+pub(crate) fn slot_of_tid(tid: u32) -> u32 {
+    match slot_cell(tid) {
+        // SAFETY: a cell of a live map value.
+        Some(cell) => u32::from(unsafe { core::ptr::read_volatile(cell) }),
+        None => 0,
+    }
+}
+
+/// The account of a thread, if it is watched.
 #[inline(always)]
 pub(crate) fn ledger_of(task: Task) -> Option<*mut Ledger> {
-    ledger_at(slot_of(task)?)
+    ledger_at(slot_of(task))
 }
 
-/// The slot of a watched thread.
+/// Ties `slot` to thread `tid`; 0 unties. `false`: there is no cell for such an id.
 #[inline(always)]
-pub(crate) fn slot_of(task: Task) -> Option<u32> {
-    let entry: *mut ThreadSlot = if config!(has_task_storage) != 0 {
-        // SAFETY: `task` is a trusted task pointer; without the create flag nothing is written.
-        unsafe { bpf_task_storage_get(threads_map(), task.ptr().cast(), core::ptr::null_mut(), 0) }
-            .cast()
-    } else {
-        let tid = task.tid();
-        // SAFETY: key and map agree on their sizes.
-        unsafe { bpf_map_lookup_elem(threads_map(), core::ptr::addr_of!(tid).cast()) }.cast()
+pub(crate) fn bind(tid: u32, slot: u32) -> bool {
+    let Some(cell) = slot_cell(tid) else {
+        count_fault(fault::TID_RANGE);
+        return false;
     };
-    if entry.is_null() {
-        return None;
-    }
-    // SAFETY: checked for null; the value is a `ThreadSlot`.
-    Some(unsafe { (*entry).slot })
+    // SAFETY: a cell of a live map value; only this thread's births and ends write it.
+    unsafe { core::ptr::write_volatile(cell, slot as u16) };
+    true
 }
 
 #[inline(always)]
@@ -128,64 +115,6 @@ pub(crate) fn ledger_at(slot: u32) -> Option<*mut Ledger> {
         count_fault(fault::BAD_SLOT);
     }
     ledger
-}
-
-/// Ties `slot` to `task`. Returns `false` where the kernel had no room.
-#[inline(always)]
-pub(crate) fn bind_slot(task: Task, slot: u32) -> bool {
-    let mut value = ThreadSlot { slot, reserved: 0 };
-    if config!(has_task_storage) != 0 {
-        // SAFETY: trusted task pointer; the initial value is copied.
-        let entry = unsafe {
-            bpf_task_storage_get(
-                threads_map(),
-                task.ptr().cast(),
-                core::ptr::addr_of_mut!(value).cast(),
-                BPF_LOCAL_STORAGE_GET_F_CREATE,
-            )
-        };
-        !entry.is_null()
-    } else {
-        let tid = task.tid();
-        // SAFETY: key, value and map agree on their sizes.
-        unsafe {
-            bpf_map_update_elem(
-                threads_map(),
-                core::ptr::addr_of!(tid).cast(),
-                core::ptr::addr_of!(value).cast(),
-                BPF_ANY,
-            ) == 0
-        }
-    }
-}
-
-/// Forgets a thread that ended. Task storage goes away with its task by itself.
-#[inline(always)]
-pub(crate) fn unbind(tid: u32) {
-    if config!(has_task_storage) == 0 {
-        // SAFETY: key and map agree on their sizes.
-        unsafe { bpf_map_delete_elem(threads_map(), core::ptr::addr_of!(tid).cast()) };
-    }
-}
-
-/// A thread keeps its account under a new id (exec by a thread that is not the first).
-#[inline(always)]
-pub(crate) fn rebind(old_tid: u32, task: Task) {
-    if config!(has_task_storage) != 0 {
-        return;
-    }
-    // SAFETY: key and map agree on their sizes.
-    let entry: *mut ThreadSlot =
-        unsafe { bpf_map_lookup_elem(threads_map(), core::ptr::addr_of!(old_tid).cast()) }.cast();
-    if entry.is_null() {
-        return;
-    }
-    // SAFETY: checked for null.
-    let slot = unsafe { (*entry).slot };
-    unbind(old_tid);
-    if !bind_slot(task, slot) {
-        count_fault(fault::NO_STORAGE);
-    }
 }
 
 /// Takes a free slot. `None` is counted: the thread will have no account.

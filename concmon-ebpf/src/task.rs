@@ -30,7 +30,6 @@ pub(crate) static CONFIG: KernelConfig = KernelConfig {
     signal_live: 0,
     regs_syscall: 0,
     regs_arg0: 0,
-    has_task_storage: 0,
     has_task_regs: 0,
     has_current_task_btf: 0,
     has_prev_state: 0,
@@ -40,7 +39,6 @@ pub(crate) static CONFIG: KernelConfig = KernelConfig {
     batch_age_ns: 0,
     regs_syscall_bytes: 0,
     task_on_cpu_bytes: 0,
-    reserved: 0,
 };
 
 /// One field of [`CONFIG`].

@@ -17,7 +17,7 @@ use super::sched::argument;
 use crate::{
     emit::{Send, emit},
     ledger::{self, Birth},
-    maps::{PROCESSES, bind_slot, count_fault, give_slot, ledger_at, ledger_of, rebind, take_slot},
+    maps::{PROCESSES, bind, count_fault, give_slot, ledger_at, ledger_of, slot_of_tid, take_slot},
     task::{Syscall, Task},
 };
 
@@ -112,8 +112,7 @@ pub(super) fn join(task: Task, birth: &Birth) -> bool {
         return false;
     };
     ledger::open(ledger, task, birth);
-    if !bind_slot(task, slot) {
-        count_fault(fault::NO_STORAGE);
+    if !bind(task.tid(), slot) {
         ledger::abandon(ledger);
         give_slot(slot);
         return false;
@@ -136,7 +135,10 @@ fn sched_process_exec(ctx: *mut c_void) -> i32 {
     unsafe { (*process).gils = [0; MAX_GILS] };
     let tid = task.tid();
     if old_tid != tid {
-        rebind(old_tid, task);
+        // A thread that is not the first takes over the first one's id, and keeps its account.
+        let slot = slot_of_tid(old_tid);
+        bind(old_tid, 0);
+        bind(tid, slot);
     }
     if let Some(ledger) = ledger_of(task) {
         // SAFETY: a live map value; none of these fields takes part in a reader's checks.

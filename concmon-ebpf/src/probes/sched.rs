@@ -9,7 +9,7 @@ use crate::{
     emit::{Send, emit},
     ledger,
     maps::{
-        PROCESSES, count_fault, give_slot, ledger_at, ledger_of, slot_of, slots_are_short, unbind,
+        PROCESSES, bind, count_fault, give_slot, ledger_at, ledger_of, slot_of, slots_are_short,
     },
     task::{self, Task, config, task_state},
 };
@@ -27,11 +27,8 @@ pub(super) unsafe fn argument<T: Copy>(ctx: *mut c_void, index: usize) -> T {
 fn sched_switch(ctx: *mut c_void) -> i32 {
     // SAFETY: the tracepoint's own arguments.
     let (prev, next) = unsafe { (Task::new(argument(ctx, 1)), Task::new(argument(ctx, 2))) };
-    // Plain values instead of options: the payload of a `None` would be an uninitialised register
-    // to the verifier wherever the compiler keeps it.
-    let prev_slot = slot_of(prev).unwrap_or(0);
-    let next_ledger = ledger_of(next).unwrap_or(core::ptr::null_mut());
-    if prev_slot == 0 && next_ledger.is_null() {
+    let (prev_slot, next_slot) = (slot_of(prev), slot_of(next));
+    if prev_slot | next_slot == 0 {
         return 0;
     }
     // SAFETY: helpers without preconditions.
@@ -39,8 +36,8 @@ fn sched_switch(ctx: *mut c_void) -> i32 {
     if prev_slot != 0 {
         leave(ctx, prev, prev_slot, now, cpu);
     }
-    if !next_ledger.is_null() {
-        ledger::switch_in(next_ledger, next, now, cpu);
+    if let Some(ledger) = ledger_at(next_slot) {
+        ledger::switch_in(ledger, next, now, cpu);
     }
     0
 }
@@ -90,7 +87,7 @@ fn leave(ctx: *mut c_void, prev: Task, slot: u32, now: u64, cpu: u32) {
 #[inline(always)]
 fn end(task: Task, ledger: *mut Ledger, slot: u32) {
     ledger::close(ledger);
-    unbind(task.tid());
+    bind(task.tid(), 0);
     if slots_are_short() {
         fold(task.tgid(), ledger, slot);
     }

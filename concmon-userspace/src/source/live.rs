@@ -22,11 +22,11 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use concmon_ebpf::{
-    Batch, Control, KernelConfig, Ledger, MAX_GILS, Process, Record, SelfTest, SyscallEntry,
-    ledger_flags, state,
+    Batch, Control, KernelConfig, Ledger, MAX_GILS, MAX_SLOTS, Process, Record, SLOTS_PER_PAGE,
+    SelfTest, SlotPage, SyscallEntry, ledger_flags, state,
 };
 
-use super::{object, shared::SharedArray};
+use super::shared::SharedArray;
 use crate::{
     event::Pid,
     kernel::{
@@ -93,6 +93,10 @@ struct ConfigValue(KernelConfig);
 // SAFETY: plain `repr(C)` integers without padding.
 unsafe impl Pod for ConfigValue {}
 
+/// The kernel programs, compiled from `concmon-ebpf` and committed beside its source.
+const PREBUILT: &[u8] =
+    aya::include_bytes_aligned!("../../../concmon-ebpf/prebuilt/concmon-ebpf.o");
+
 /// What the kernel side is sized for.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
@@ -109,7 +113,7 @@ impl Sizes {
         Self {
             threads: threads
                 .saturating_mul(4)
-                .clamp(2_048, 65_536)
+                .clamp(2_048, MAX_SLOTS)
                 .next_power_of_two(),
             processes: 4_096,
         }
@@ -139,6 +143,7 @@ pub struct Live {
     buffers: Vec<PerfEventArrayBuffer<MapData>>,
     ledgers: SharedArray<Ledger>,
     control: SharedArray<Control>,
+    slots: SharedArray<SlotPage>,
     free: Stack<MapData, u32>,
     processes: HashMap<MapData, u32, ProcessValue>,
     batches: PerCpuArray<MapData, BatchValue>,
@@ -173,9 +178,8 @@ impl Live {
             .map_err(failing!("reading the kernel's BTF"))?;
 
         let mut first_error = None;
-        for (has_task_storage, has_task_regs) in [(true, true), (true, false), (false, false)] {
+        for has_task_regs in [true, false] {
             let config = KernelConfig {
-                has_task_storage: u32::from(has_task_storage),
                 has_task_regs: u32::from(has_task_regs),
                 has_current_task_btf: u32::from(has_task_regs),
                 slots: sizes.threads,
@@ -210,25 +214,20 @@ impl Live {
     }
 
     fn load_with(config: &KernelConfig, sizes: Sizes, btf: &Btf) -> Result<Self, LiveError> {
-        let object = if config.has_task_storage != 0 {
-            object::with_task_storage()
-        } else {
-            object::with_thread_hash().map_err(failing!("preparing the kernel object"))?
-        };
         let config = ConfigValue(*config);
+        let slot_pages = highest_tid().map_err(failing!("reading the range of thread ids"))?
+            / SLOTS_PER_PAGE as u32
+            + 1;
         let mut loader = EbpfLoader::new();
         loader
             .btf(Some(btf))
-            .allow_unsupported_maps()
             .override_global("CONFIG", &config, true)
             .map_max_entries("LEDGERS", sizes.threads)
             .map_max_entries("FREE_SLOTS", sizes.threads)
-            .map_max_entries("PROCESSES", sizes.processes);
-        if config.0.has_task_storage == 0 {
-            loader.map_max_entries("THREADS", sizes.threads);
-        }
+            .map_max_entries("PROCESSES", sizes.processes)
+            .map_max_entries("SLOTS", slot_pages);
         let mut ebpf = loader
-            .load(&object)
+            .load(PREBUILT)
             .map_err(|error| permission_or(&error))?;
 
         for name in HOOKS {
@@ -265,6 +264,9 @@ impl Live {
         let control = map(&mut ebpf, "CONTROL")?;
         let control =
             SharedArray::new(array_fd(&control)?, 1).map_err(failing!("mapping the counters"))?;
+        let slots = map(&mut ebpf, "SLOTS")?;
+        let slots = SharedArray::new(array_fd(&slots)?, slot_pages as usize)
+            .map_err(failing!("mapping the slots"))?;
         let mut records = PerfEventArray::try_from(map(&mut ebpf, "RECORDS")?)
             .map_err(failing!("opening a map"))?;
         let cpus = online_cpus().map_err(|(_, error)| failed("listing CPUs")(&error))?;
@@ -279,6 +281,7 @@ impl Live {
             buffers,
             ledgers,
             control,
+            slots,
             free,
             processes: HashMap::try_from(map(&mut ebpf, "PROCESSES")?)
                 .map_err(failing!("opening a map"))?,
@@ -479,7 +482,10 @@ impl Live {
             }
             match visit(&ledger) {
                 Collected::Free if ledger.state == state::DEAD => self.free_slot(slot),
-                Collected::Abandon => self.free_slot(slot),
+                Collected::Abandon => {
+                    self.slots.untie(ledger.tid, slot);
+                    self.free_slot(slot);
+                }
                 Collected::Free | Collected::Keep => {}
             }
         }
@@ -639,6 +645,14 @@ fn kernel_config(offsets: &Offsets, switch_arguments: Option<u32>) -> KernelConf
         has_sched_delayed: u32::from(offsets.task_sched_delayed.is_some()),
         ..KernelConfig::default()
     }
+}
+
+/// The highest thread id that this kernel gives out.
+fn highest_tid() -> std::io::Result<u32> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/pid_max")?;
+    // PID_MAX_LIMIT of 64-bit kernels (include/linux/threads.h).
+    const LIMIT: u32 = 4 * 1024 * 1024;
+    Ok(text.trim().parse().unwrap_or(LIMIT).min(LIMIT))
 }
 
 fn first_gils(gils: &[u64]) -> [u64; MAX_GILS] {

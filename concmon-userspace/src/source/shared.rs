@@ -8,7 +8,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering, fence},
 };
 
-use concmon_ebpf::{Control, Ledger, state};
+use concmon_ebpf::{Control, Ledger, SLOTS_PER_PAGE, SlotPage, state};
 
 use crate::decode::ledger::{heal, is_whole};
 
@@ -145,5 +145,23 @@ impl SharedArray<Control> {
         // SAFETY: aligned, inside the mapping, and changed atomically by all who change it.
         unsafe { AtomicU64::from_ptr(&raw mut (*control).slots_used) }
             .fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl SharedArray<SlotPage> {
+    /// Unties thread `tid` from `slot`, if it still is tied to it.
+    pub(super) fn untie(&self, tid: u32, slot: usize) {
+        let (page, element) = (tid as usize / SLOTS_PER_PAGE, tid as usize % SLOTS_PER_PAGE);
+        if page >= self.len {
+            return;
+        }
+        // SAFETY: inside the mapping; kernel programs write this cell only while the thread is
+        // born or ends, and it is gone.
+        unsafe {
+            let cell = self.at(page).cast::<u16>().add(element);
+            if usize::from(cell.read_volatile()) == slot {
+                cell.write_volatile(0);
+            }
+        }
     }
 }
