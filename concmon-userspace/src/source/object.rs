@@ -9,7 +9,7 @@ const PREBUILT: &[u8] = include_bytes!("../../../concmon-ebpf/prebuilt/concmon-e
 const TASK_STORAGE: u32 = 29;
 const HASH: u32 = 1;
 
-/// Offset of the type section's position and of the header length in `struct btf_header`.
+/// What BTF begins with (`include/uapi/linux/btf.h`).
 const BTF_MAGIC: u16 = 0xeb9f;
 
 /// The embedded object is not what this program was built with.
