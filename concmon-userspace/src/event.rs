@@ -1,7 +1,8 @@
 //! What the model is fed: every input of a watch as one owned, typed enum.
 //!
 //! Sources produce events; nothing else enters the model. All instants are nanoseconds of
-//! `CLOCK_MONOTONIC`, all process and thread ids are those of this tool's PID namespace.
+//! `CLOCK_MONOTONIC`. All process and thread ids are those of the host's PID namespace, which the tool
+//! runs in: the kernel's own ids are taken as they come.
 
 use std::collections::BTreeMap;
 

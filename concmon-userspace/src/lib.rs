@@ -1,4 +1,119 @@
 //! concmon: where every nanosecond of a running Python program goes, seen from outside.
+//!
+//! The kernel tells when each thread runs, waits for a CPU, or is blocked, and on what. Reading the
+//! interpreter's memory and `/proc` tells which Python thread, event loop and task that was. Nothing
+//! is injected into the target, and nothing stops it.
+//!
+//! # The closed ledger
+//!
+//! ```text
+//! wall = on_cpu + runnable + Σ blocked by cause + unknown
+//! ```
+//!
+//! Every nanosecond of a watched thread, from attach or birth to the read or its end, is in exactly
+//! one column. The columns live in kernel maps: what is lost is detail, never time.
+//!
+//! - Boundaries are instants of `CLOCK_MONOTONIC`, shared by the two columns that they part.
+//! - On-CPU time is the kernel's own growth of `sum_exec_runtime`. The kernel takes its instants a
+//!   little before its tracepoints take ours. Where its account exceeds the stretch between our two
+//!   instants, the boundary moves forward, at the expense of the wait after it. Where it falls short
+//!   (hypervisor steal, interrupts), the rest is `stolen`, contained in `runnable`. So nothing that was
+//!   booked is ever taken back.
+//! - A reading ends with an open stretch, which goes to the column of the thread's state. That is
+//!   provisional: a part of a running stretch may turn out to be stolen. Reported values never fall all
+//!   the same: columns that grew meanwhile, stolen time first, pay for the correction
+//!   (`model/projection.rs`), until the account has caught up with what was shown.
+//! - The instant of a wakeup is taken in `sched_waking`, in the waker's context: wakeup latency counts
+//!   from the decision to wake.
+//! - Some switches are not told by any tracepoint; they are missing in the kernel's own trace, too. They
+//!   are reconstructed from the thread's own CPU clock and switch counters, and counted as
+//!   `switch-unseen`. Counts of voluntary and involuntary switches are always the kernel's.
+//! - A sequence count shows torn reads, which are repeated. An account that two writers broke for good
+//!   is healed in the copy that is read; what is missing there is `unknown`, which is otherwise 0.
+//!
+//! One level up, the wall of a loop is *idle* (its thread blocked in the selector) + *busy* (all else).
+//!
+//! # Data flow: one direction
+//!
+//! ```text
+//! kernel programs ─ batches ─> decode ─┬─ slices ─> order ─┐
+//!                                      └─ births, ends ────┤
+//! ledgers ─ mapped memory ──> decode::ledger ─ facts ──────┼─> model.apply(&Event) ─> Snapshot ─> views
+//! interpreter memory ───────> python ───────── facts ──────┤
+//! /proc ────────────────────> procfs ───────── facts ──────┤
+//! clock ───────────────────────────────────── ticks ───────┘
+//! ```
+//!
+//! Slices of several CPUs are put in order within a horizon of 400 ms. Births and ends do not wait, for
+//! what is read next is about them. A tick ends a window: everything is read, in one place, then applied.
+//!
+//! # Floors
+//!
+//! Imports run downwards only.
+//!
+//! ```text
+//! main
+//! session
+//! views
+//! source
+//! python · procfs · decode · model
+//! kernel · event
+//! concmon-ebpf's library (wire) · cli
+//! ```
+//!
+//! `source`, `python`, `procfs` and `kernel` bring things in, `decode` and `model` say what they mean,
+//! `views` show them. `session` is the only place where these meet.
+//!
+//! - **Kernel programs** (`concmon-ebpf`, built apart and embedded as an object): keep the ledgers and
+//!   send records. They know no system call by number, no struct offset, and of Python only addresses of
+//!   GILs. They read no memory of the target.
+//! - **Wire** (`concmon_ebpf`): the records and map values of both sides. No dependency, no I/O.
+//! - [`kernel`]: struct offsets from BTF, the table of what system calls mean, the comparison of the
+//!   self-test. It loads nothing.
+//! - [`event`]: every input of a watch as one typed enum.
+//! - [`decode`]: bytes to events, total. Damage is an error or a count, never a panic.
+//! - [`procfs`]: bounded looks at `/proc` through a handle that is bound to the process; also the clocks.
+//! - [`python`]: finds interpreters and walks them through one memory trait. `layout` is data, `object`
+//!   and `containers` stand on it, the walkers on those, `facts` on top. It writes nothing and attaches
+//!   to nothing: reads are `process_vm_readv`, torn ones are seen and repeated or counted.
+//! - [`model`]: identity, windows, sums, retention. No clock, no file, no process, no view, no failure.
+//! - [`source`]: loads and attaches the kernel programs, maps the ledgers, drains the buffers, orders
+//!   events. It draws no conclusions.
+//! - [`views`]: live view, report lines, summary, JSON. They see snapshots, never an event.
+//! - [`session`]: the one select loop, the order in which things are read, exit codes.
+//!
+//! # How a thread's account is found
+//!
+//! Task storage holds a slot number. The slot is an index into one memory-mapped array of ledgers, so
+//! the hooks have a fast look-up that is the filter as well, and user space reads every account in place
+//! without a system call per thread. Before Linux 5.11 a hash map by thread id takes the place of task
+//! storage: the loader changes two words of the map's definition in the one object that there is. A dead
+//! thread's account stays, marked, until user space has collected it; where slots run short it is folded
+//! into a sum of its process, and that is counted.
+//!
+//! # Invariants
+//!
+//! 1. All that the model knows came through `Model::apply`. Equal events give equal snapshots, and
+//!    snapshots sum to the summary.
+//! 2. The model reads no clock, no file, no process, and cannot fail.
+//! 3. Views see snapshots only. The model names no view.
+//! 4. Each record and map value is defined once, its size asserted at compile time.
+//! 5. Knowledge about Python versions is data: rows by version, replaced by the interpreter's own offset
+//!    tables where it has them. Walkers match on shape, never on version. An unknown interpreter is a
+//!    typed *unsupported* with a reason; the kernel columns go on.
+//! 6. What system calls mean is one declarative table per architecture, handed to the kernel as a map.
+//! 7. Kernel struct offsets come from the running kernel's BTF, are frozen globals, and are checked on
+//!    this process itself before anything is attached. A wrong offset loads silently, hence the check.
+//! 8. One object serves every kernel: what a kernel lacks is switched off by frozen flags.
+//! 9. Every drop, fault, failed read and unknown record is counted by a declared reason, and shown. A
+//!    `null` has its reason in the limits of its object.
+//! 10. The target is never stopped, never written to, and gets no code.
+//! 11. The tool measures its own cost (CPU, memory, run time of its kernel programs) in every report.
+//! 12. Processes and threads are identified by id and start time. What comes from a target is bounded,
+//!     checked, and escaped before it meets a terminal. What is kept is bounded, and what is left out
+//!     is said.
+//!
+//! Not there: capture and replay, findings, stacks, stalls, a budget (`shed` is always empty).
 pub mod cli;
 pub mod decode;
 pub mod event;

@@ -462,8 +462,8 @@ impl Live {
         }
     }
 
-    /// Reads every account in use, or only those of ended threads. `visit` gets a consistent copy and says whether a dead one's
-    /// slot can be given back.
+    /// Reads every account in use, or only those of ended threads. `visit` gets a consistent copy and
+    /// says whether a dead one's slot can be given back.
     pub fn read_ledgers(&mut self, ended_only: bool, mut visit: impl FnMut(&Ledger) -> Collected) {
         for slot in 1..=self.find_highest_slot() {
             let state = self.ledgers.state(slot);
@@ -561,7 +561,7 @@ impl Live {
     }
 }
 
-/// One second of measuring in ten.
+/// One second of measuring in ten, or one step where steps are further apart.
 #[derive(Default)]
 struct RunTime {
     started_ns: Option<u64>,
