@@ -419,7 +419,8 @@ pub struct SelfTest {
     pub queued: u32,
     /// 1 when the task counted as a kernel thread.
     pub kernel_thread: u32,
-    pub reserved: u32,
+    /// Process id, by helper, of whoever walks the tasks.
+    pub asker_tgid: u32,
     /// How often the program ran for the process that asked.
     pub runs: u64,
 }
@@ -457,7 +458,7 @@ pub struct KernelConfig {
     pub regs_arg0: u32,
     /// `bpf_task_pt_regs` works (5.15); else causes come from the task state alone.
     pub has_task_regs: u32,
-    /// `bpf_get_current_task_btf` works (5.11).
+    /// `bpf_get_current_task_btf` works (5.11); of use only together with the registers.
     pub has_current_task_btf: u32,
     /// `sched_switch` passes the previous task's state (5.18).
     pub has_prev_state: u32,

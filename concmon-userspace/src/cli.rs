@@ -14,9 +14,9 @@ Exit codes:
   0  ok; the target ending, or an unknown Python, is not an error
   1  failure
   2  wrong usage
-  3  no such target
+  3  no such process, or it is not Python
   4  permission denied
-  5  unsupported kernel
+  5  unsupported kernel: too old, no BTF, or the self-test failed
   With -- CMD: CMD's own code, 128+N when signal N killed it, 127 when it could
   not be started.
 

@@ -67,7 +67,8 @@ fn leave(ctx: *mut c_void, prev: Task, slot: u32, now: u64, cpu: u32) {
                 + u8::from(voluntary) * record_flags::VOLUNTARY;
             record.reserved = 0;
             record.tid = l.tid;
-            record.at_ns = now;
+            // A slice that began late by our clock (see `book_run`) does not end before.
+            record.at_ns = if now < l.in_ns { l.in_ns } else { now };
             record.a = l.off_ns;
             record.b = l.wake_ns;
             record.c = l.in_ns;

@@ -93,6 +93,8 @@ fn self_test(ctx: *mut c_void) -> i32 {
     // SAFETY: a helper without preconditions.
     let own = bpf_get_current_pid_tgid();
     let (tgid, tid) = ((own >> 32) as u32, own as u32);
+    // SAFETY: a live map value.
+    unsafe { (*result).asker_tgid = tgid };
     // The walk is over all tasks; only the one at the own id is looked at. A wrong offset never
     // meets it, and user space finds that the program never ran to here.
     if task.tid() != tid || task.tgid() != tgid {

@@ -9,15 +9,25 @@ use std::io;
 use concmon_ebpf::SelfTest;
 use thiserror::Error;
 
-/// A kernel program read something other than the truth.
+/// Why kernel programs cannot be trusted here.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error(
-    "the self-test failed: {field} reads {seen}, but is {truth}; the BTF in use does not describe the running kernel"
-)]
-pub struct SelfTestError {
-    field: &'static str,
-    seen: String,
-    truth: String,
+pub enum SelfTestError {
+    /// A kernel program read something other than the truth.
+    #[error(
+        "the self-test failed: {field} reads {seen}, but is {truth}; the BTF in use does not \
+         describe the running kernel"
+    )]
+    Field {
+        field: &'static str,
+        seen: String,
+        truth: String,
+    },
+    /// The kernel's ids are not ours.
+    #[error(
+        "concmon runs in a PID namespace of its own (it is process {own} here and {kernel} to the \
+         kernel): run it in the host's (docker: --pid=host; kubernetes: hostPID)"
+    )]
+    Namespace { own: u32, kernel: u32 },
 }
 
 /// The CPU clock that a program reads lags by up to one tick (10 ms at HZ=100); twice that.
@@ -75,14 +85,20 @@ impl Expected {
             if seen == truth {
                 return Ok(());
             }
-            Err(SelfTestError {
+            Err(SelfTestError::Field {
                 field,
                 seen: seen.to_string(),
                 truth: truth.to_string(),
             })
         };
+        if seen.asker_tgid != 0 && seen.asker_tgid != self.pid {
+            return Err(SelfTestError::Namespace {
+                own: self.pid,
+                kernel: seen.asker_tgid,
+            });
+        }
         if seen.runs == 0 {
-            return Err(SelfTestError {
+            return Err(SelfTestError::Field {
                 field: "task_struct::pid or tgid",
                 seen: "nothing that matches".to_owned(),
                 truth: format!("{}/{}", self.pid, self.tid),
@@ -104,14 +120,14 @@ impl Expected {
             .next()
             .unwrap_or_default();
         if comm != self.comm {
-            return Err(SelfTestError {
+            return Err(SelfTestError::Field {
                 field: "task_struct::comm",
                 seen: format!("{:?}", String::from_utf8_lossy(comm)),
                 truth: format!("{:?}", String::from_utf8_lossy(&self.comm)),
             });
         }
         if seen.start_boottime_ns.abs_diff(self.start_boottime_ns) > START_RESOLUTION_NS {
-            return Err(SelfTestError {
+            return Err(SelfTestError::Field {
                 field: "task_struct::start_boottime",
                 seen: seen.start_boottime_ns.to_string(),
                 truth: format!("about {}", self.start_boottime_ns),
@@ -119,7 +135,7 @@ impl Expected {
         }
         let latest = thread_cpu_ns();
         if seen.sum_exec_ns > latest || seen.sum_exec_ns + CPU_CLOCK_LAG_NS < self.cpu_ns {
-            return Err(SelfTestError {
+            return Err(SelfTestError::Field {
                 field: "task_struct::se.sum_exec_runtime",
                 seen: seen.sum_exec_ns.to_string(),
                 truth: format!("between {} and {latest}", self.cpu_ns),

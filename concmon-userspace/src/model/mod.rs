@@ -47,6 +47,8 @@ pub struct WatchInfo {
     pub targets: Vec<Pid>,
     /// The user's threshold for stalls, ns; `None`: each loop's own.
     pub stall_threshold_ns: Option<u64>,
+    /// The kernel tells which system call a blocked thread is in.
+    pub knows_causes: bool,
 }
 
 /// The state of a watch.
@@ -173,6 +175,7 @@ impl Model {
                 clock: &self.clock,
                 lost,
                 stall_threshold_ns: self.info.stall_threshold_ns,
+                knows_causes: self.info.knows_causes,
                 estates: estates.get(id).copied().unwrap_or_default(),
             })
         });

@@ -15,6 +15,8 @@ pub(crate) struct ProcessContext<'a> {
     pub(crate) lost: u64,
     /// The user's own threshold for stalls, ns.
     pub(crate) stall_threshold_ns: Option<u64>,
+    /// Blocked time is told apart by cause.
+    pub(crate) knows_causes: bool,
     /// Whole processes that are in this one's `ended`.
     pub(crate) estates: Rows,
 }
@@ -95,12 +97,22 @@ impl Process {
             loops: self
                 .loops
                 .rows(scope, look, clock, context.stall_threshold_ns),
-            limits: self.limits(scope),
+            limits: self.limits(scope, context.knows_causes),
         }
     }
 
-    fn limits(&self, scope: Scope) -> Vec<Limit> {
+    fn limits(&self, scope: Scope, knows_causes: bool) -> Vec<Limit> {
         let mut limits = Vec::new();
+        if !knows_causes {
+            let reason = "this kernel does not tell what a blocked thread waits for (it would from \
+                          5.15 on): all but disk and stopped is in other";
+            for cause in ["gil", "lock", "poll", "sleep", "io", "child"] {
+                limits.push(limit(&format!("blocked_ns.{cause}"), reason));
+            }
+            for field in ["idle_ns", "busy_ns", "utilization"] {
+                limits.push(limit(&format!("loops.{field}"), reason));
+            }
+        }
         self.proc_limits(&mut limits);
         self.python_limits(&mut limits);
 

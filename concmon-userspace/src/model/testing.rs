@@ -226,6 +226,7 @@ impl Fixture {
                 start_boottime_ns: START_BOOT,
                 targets: vec![Pid(100)],
                 stall_threshold_ns: None,
+                knows_causes: true,
             }),
             ledgers: BTreeMap::new(),
         }

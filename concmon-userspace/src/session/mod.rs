@@ -139,17 +139,15 @@ async fn watch_demo(options: &Options) -> Result<u8, Failure> {
     let duration = options.duration.unwrap_or(DEMO);
     // The program ends by itself, should nobody be left to end it.
     let seconds = (duration.as_secs() + 30).to_string();
-    let command = ["python3".into(), program, seconds.into()];
+    let needs = |error| Failure::new(code::FAILURE, format!("the demo needs python3: {error}"));
+    let command = [start::python3().map_err(needs)?, program, seconds.into()];
     let waiting = start::fork(&command, true)?;
     let pid = waiting.pid;
     let (watch, started) = watch_child(waiting, options)?;
     let output = Output::new(options, false)?;
     let end = drive(watch, output, options, Some(duration), Some(started)).await?;
     if let Some(Err(error)) = end.child {
-        return Err(Failure::new(
-            code::FAILURE,
-            format!("the demo needs python3: {error}"),
-        ));
+        return Err(needs(error));
     }
     if end.running.is_some() {
         // SAFETY: our own child, which nobody has waited for yet.

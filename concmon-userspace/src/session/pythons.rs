@@ -11,9 +11,6 @@ use crate::{
 /// before it counts as something else, ns.
 const SETTLE_NS: u64 = 3_000_000_000;
 
-/// The field that says that GIL waits are not told from others.
-const GIL_FIELD: &str = "blocked_ns.gil";
-
 #[derive(Debug)]
 enum State {
     /// Not known yet, since this instant.
@@ -122,18 +119,17 @@ impl Pythons {
         if fact.info.free_threaded {
             return Some(fact);
         }
-        let reason = match (python.gils.is_empty(), python.late) {
-            (true, _) => {
-                "the address of this interpreter's GIL is not known; its waits count as lock"
-                    .to_owned()
-            }
-            (false, Some((began_ns, known_ns))) => format!(
-                "known from {} ms after the program began; earlier waits count as lock",
+        if python.gils.is_empty() {
+            let reason = "the address of its GIL is not known; waits for it count as lock";
+            fact.limits
+                .insert("blocked_ns.gil".to_owned(), reason.to_owned());
+        } else if let Some((began_ns, known_ns)) = python.late {
+            let reason = format!(
+                "GIL waits are told from lock waits since {} ms after the program began",
                 known_ns.saturating_sub(began_ns) / 1_000_000
-            ),
-            (false, None) => return Some(fact),
-        };
-        fact.limits.insert(GIL_FIELD.to_owned(), reason);
+            );
+            fact.limits.insert("blocked_ns".to_owned(), reason);
+        }
         Some(fact)
     }
 

@@ -113,3 +113,16 @@ pub(super) fn demo_program() -> io::Result<(TempDir, OsString)> {
     std::fs::write(&path, SOURCE)?;
     Ok((directory, path.into_os_string()))
 }
+
+/// The interpreter behind `python3`, which may be a script of a version manager.
+pub(super) fn python3() -> io::Result<OsString> {
+    let output = Command::new("python3")
+        .args(["-c", "import sys; print(sys.executable)"])
+        .stdin(Stdio::null())
+        .output()?;
+    let path = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if !output.status.success() || path.is_empty() {
+        return Err(io::Error::other("python3 does not run"));
+    }
+    Ok(path.into())
+}

@@ -59,6 +59,8 @@ pub(super) struct Watch {
     /// Processes of the user that still run.
     targets: BTreeSet<Pid>,
     missing: BTreeMap<(Tid, u64), u8>,
+    /// Watched processes that `/proc` does not have any more, and how often it had not.
+    gone: BTreeMap<Pid, u8>,
     events: u64,
     damaged: u64,
     reads_failed: u64,
@@ -100,7 +102,7 @@ impl Watch {
         live.attach()?;
         live.seed()?;
         // Measuring begins here; there is nothing to tell yet.
-        live.kernel_run_ns(clocks.monotonic_ns);
+        live.measure_run_time(clocks.monotonic_ns);
         let info = WatchInfo {
             version: env!("CARGO_PKG_VERSION"),
             start_ns: clocks.monotonic_ns,
@@ -108,6 +110,7 @@ impl Watch {
             start_boottime_ns: clocks.boottime_ns,
             targets: plan.targets.clone(),
             stall_threshold_ns: None,
+            knows_causes: live.knows_causes(),
         };
         let mut watch = Self {
             live,
@@ -118,6 +121,7 @@ impl Watch {
             clocks,
             targets: plan.targets.iter().copied().collect(),
             missing: BTreeMap::new(),
+            gone: BTreeMap::new(),
             events: 0,
             damaged: 0,
             reads_failed: 0,
@@ -139,6 +143,7 @@ impl Watch {
     /// Takes in what has arrived, passes on what is old enough, and collects ended threads.
     pub(super) fn pump(&mut self) {
         let now_ns = Clocks::now().monotonic_ns;
+        self.live.measure_run_time(now_ns);
         let mut arrived = Vec::new();
         self.live.drain(|bytes| arrived.push(bytes.to_vec()));
         for bytes in &arrived {
@@ -275,6 +280,7 @@ impl Watch {
     fn read_processes(&mut self, now_ns: u64) -> Result<(Vec<Event>, Present), Failure> {
         let tree = Tree::scan()?;
         let mut facts = Vec::new();
+        let mut gone = BTreeMap::new();
         let mut present = BTreeMap::new();
         for pid in self.live.watched() {
             match procfs::read_process(pid.0, now_ns, &self.clocks, &tree) {
@@ -291,6 +297,13 @@ impl Watch {
                 }
                 Err(ProcError::Gone(_)) => {
                     self.pythons.forget(pid);
+                    let readings = self.gone.get(&pid).copied().unwrap_or(0) + 1;
+                    if readings < MISSING_READINGS {
+                        gone.insert(pid, readings);
+                    } else {
+                        // The kernel did not tell of its end, or it ended before the watch began.
+                        self.live.unwatch(pid);
+                    }
                     present.insert(pid, BTreeSet::new());
                 }
                 Err(error) => {
@@ -303,6 +316,7 @@ impl Watch {
                 facts.push(Event::Python(Box::new(fact)));
             }
         }
+        self.gone = gone;
         Ok((facts, present))
     }
 
@@ -310,6 +324,7 @@ impl Watch {
     fn read_ledgers(&mut self, present: &Present) -> Vec<Event> {
         let mut facts = Vec::new();
         let mut missing = BTreeMap::new();
+        let watched: BTreeSet<Pid> = self.live.watched().into_iter().collect();
         let (reads_failed, missing_before) = (&mut self.reads_failed, &self.missing);
         self.live.read_ledgers(false, |ledger| {
             let mut fact = match decode::ledger::fact(ledger, Clocks::now().monotonic_ns) {
@@ -323,7 +338,8 @@ impl Watch {
             };
             let mut verdict = Collected::Keep;
             if fact.state == ThreadState::Dead {
-                if !fact.folded {
+                // A sum goes on for as long as its process does.
+                if !fact.folded || !watched.contains(&fact.pid) {
                     verdict = Collected::Free;
                 }
             } else if matches!(fact.state, ThreadState::Woken | ThreadState::Preempted)
@@ -354,7 +370,7 @@ impl Watch {
         for (name, count) in [
             ("damaged-records", self.damaged),
             ("ordered-early", self.order.early()),
-            ("torn-ledgers", self.live.reads_failed),
+            ("ordered-late", self.order.late()),
             ("healed-ledgers", self.live.healed()),
         ] {
             if count != 0 {

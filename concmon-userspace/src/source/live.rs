@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Read as _,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd},
     time::Duration,
 };
 
@@ -17,16 +17,15 @@ use aya::{
         BtfTracePoint, Iter, PerfEvent as PerfEventProgram,
         perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
     },
-    sys::{Stats, enable_stats},
     util::online_cpus,
 };
 use aya_log::EbpfLogger;
 use concmon_ebpf::{
     Batch, Control, KernelConfig, Ledger, MAX_GILS, MAX_SLOTS, Process, Record, SLOTS_PER_PAGE,
-    SelfTest, SlotPage, SyscallEntry, ledger_flags, state,
+    SelfTest, SlotPage, SyscallEntry, state,
 };
 
-use super::shared::SharedArray;
+use super::{run_time::RunTime, shared::SharedArray};
 use crate::{
     event::Pid,
     kernel::{
@@ -154,6 +153,8 @@ pub struct Live {
     run_time: RunTime,
     /// Accounts that could not be read in one piece.
     pub reads_failed: u64,
+    /// What blocked threads wait for is told by their registers; else by their state alone.
+    knows_causes: bool,
     healed: BTreeSet<usize>,
 }
 
@@ -295,6 +296,7 @@ impl Live {
             highest_slot: 0,
             run_time: RunTime::default(),
             reads_failed: 0,
+            knows_causes: config.0.has_task_regs != 0,
             healed: BTreeSet::new(),
             ebpf,
         };
@@ -491,21 +493,6 @@ impl Live {
         }
     }
 
-    /// Gives back the slots of sums whose process is gone.
-    pub fn free_sums(&mut self, pid: Pid) {
-        for slot in 1..=self.highest_slot {
-            if self.ledgers.state(slot) != state::DEAD {
-                continue;
-            }
-            if let Some((ledger, _)) = self.ledgers.read(slot)
-                && ledger.tgid == pid.0
-                && ledger.flags & ledger_flags::FOLDED != 0
-            {
-                self.free_slot(slot);
-            }
-        }
-    }
-
     fn free_slot(&mut self, slot: usize) {
         self.ledgers.clear(slot);
         if self.free.push(slot as u32, 0).is_ok() {
@@ -531,6 +518,11 @@ impl Live {
         self.highest_slot
     }
 
+    /// Whether this kernel tells which system call a blocked thread is in (5.15).
+    pub fn knows_causes(&self) -> bool {
+        self.knows_causes
+    }
+
     /// Slots whose account was found broken and was healed.
     pub fn healed(&self) -> u64 {
         self.healed.len() as u64
@@ -547,61 +539,28 @@ impl Live {
         sums
     }
 
-    /// Estimated run time of all kernel programs since they were attached, ns. The kernel measures
-    /// it for every BPF program of the host, at a cost, so it is switched on for a part of the time
-    /// only, and scaled. `None` where the kernel cannot. `now_ns` is a monotonic instant.
+    /// Estimated run time of all kernel programs since they were attached, ns; `None` where the
+    /// kernel does not tell, or has not been asked for long enough. `now_ns` is a monotonic instant.
     pub fn kernel_run_ns(&mut self, now_ns: u64) -> Option<u64> {
-        let measured = self
-            .ebpf
+        let measured_ns = self.measured_run_ns();
+        self.run_time.estimate(now_ns, measured_ns)
+    }
+
+    /// Goes on with measuring that run time, where it is time to.
+    pub fn measure_run_time(&mut self, now_ns: u64) {
+        if self.run_time.is_due(now_ns) {
+            let measured_ns = self.measured_run_ns();
+            self.run_time.step(now_ns, measured_ns);
+        }
+    }
+
+    /// What the kernel has measured of all programs of this watch.
+    fn measured_run_ns(&self) -> u64 {
+        self.ebpf
             .programs()
             .filter_map(|(_, program)| program.info().ok())
             .map(|info| info.run_time().as_nanos() as u64)
-            .sum();
-        self.run_time.step(now_ns, measured)
-    }
-}
-
-/// One second of measuring in ten, or one step where steps are further apart.
-#[derive(Default)]
-struct RunTime {
-    started_ns: Option<u64>,
-    phase_ns: u64,
-    measuring: Option<OwnedFd>,
-    measured_for_ns: u64,
-    unsupported: bool,
-}
-
-const MEASURE_NS: u64 = 1_000_000_000;
-const PAUSE_NS: u64 = 9_000_000_000;
-
-impl RunTime {
-    fn step(&mut self, now_ns: u64, measured_ns: u64) -> Option<u64> {
-        let started_ns = *self.started_ns.get_or_insert(now_ns);
-        if self.unsupported {
-            return None;
-        }
-        let in_phase = now_ns.saturating_sub(self.phase_ns);
-        let mut for_ns = self.measured_for_ns;
-        if self.measuring.is_some() {
-            for_ns += in_phase;
-            if in_phase >= MEASURE_NS {
-                self.measuring = None;
-                self.measured_for_ns = for_ns;
-                self.phase_ns = now_ns;
-            }
-        } else if self.phase_ns == 0 || in_phase >= PAUSE_NS {
-            // A new phase begins with what is measured in it; the sum goes on.
-            match enable_stats(Stats::RunTime) {
-                Ok(fd) => self.measuring = Some(fd),
-                Err(_) => self.unsupported = true,
-            }
-            self.phase_ns = now_ns;
-        }
-        if for_ns == 0 {
-            return None;
-        }
-        let total_ns = now_ns.saturating_sub(started_ns);
-        Some((u128::from(measured_ns) * u128::from(total_ns) / u128::from(for_ns)) as u64)
+            .sum()
     }
 }
 

@@ -2,4 +2,5 @@
 
 pub mod live;
 pub mod order;
+mod run_time;
 mod shared;
