@@ -132,6 +132,8 @@ const HOOKS: [&str; 5] = [
 const SEED_PAUSE: Duration = Duration::from_millis(2);
 /// How many never-used slots in a row end the search for used ones.
 const UNUSED_RUN: usize = 64;
+/// Change an entry that is there, make none (include/uapi/linux/bpf.h).
+const BPF_EXIST: u64 = 2;
 
 /// The kernel side of a watch. Dropping it removes everything from the kernel.
 pub struct Live {
@@ -366,7 +368,10 @@ impl Live {
         let gils = first_gils(gils);
         if let Ok(ProcessValue(mut process)) = self.processes.get(&pid.0, 0) {
             process.gils = gils;
-            let _ = self.processes.insert(pid.0, ProcessValue(process), 0);
+            // It may have ended meanwhile: its id must not come back, for another one may get it.
+            let _ = self
+                .processes
+                .insert(pid.0, ProcessValue(process), BPF_EXIST);
         }
         for slot in 1..=self.find_highest_slot() {
             if self.ledgers.is_used(slot) {
