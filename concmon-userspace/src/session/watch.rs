@@ -25,6 +25,8 @@ use crate::{
 const HORIZON_NS: u64 = 400_000_000;
 /// Records held for ordering at most (64 bytes each in the kernel, about 150 here).
 const MOST_HELD: usize = 200_000;
+/// Looks for children that were born before their parents' forks could be seen.
+const MOST_SCANS: usize = 8;
 /// Readings of `/proc` without a thread before it counts as gone.
 const MISSING_READINGS: u8 = 2;
 
@@ -98,6 +100,9 @@ impl Watch {
         }
         let clocks = Clocks::now();
         live.attach()?;
+        if plan.follow_children {
+            watch_late_children(&mut live, &mut pythons, &plan.targets)?;
+        }
         live.seed()?;
         // Measuring begins here; there is nothing to tell yet.
         live.kernel_run_ns(clocks.monotonic_ns);
@@ -377,6 +382,34 @@ impl Watch {
         self.targets.retain(|pid| is_running(*pid));
         self.targets.is_empty()
     }
+}
+
+/// Children that were born while the kernel side was being loaded: nobody saw their fork. Until one
+/// is watched it may have children of its own, so this looks again.
+fn watch_late_children(
+    live: &mut Live,
+    pythons: &mut Pythons,
+    targets: &[Pid],
+) -> Result<(), Failure> {
+    for _ in 0..MOST_SCANS {
+        let tree = Tree::scan()?;
+        // After the scan: who joined at fork meanwhile is not late.
+        let watched: BTreeSet<Pid> = live.watched().into_iter().collect();
+        let late: BTreeSet<Pid> = targets
+            .iter()
+            .flat_map(|target| tree.descendants(target.0))
+            .map(Pid)
+            .filter(|pid| !watched.contains(pid))
+            .collect();
+        if late.is_empty() {
+            break;
+        }
+        for pid in late {
+            let gils = pythons.adopt(pid).unwrap_or_default();
+            live.watch(pid, &gils, true)?;
+        }
+    }
+    Ok(())
 }
 
 /// A thread that waits for a CPU by our account, while its own clock goes on, was given one without
