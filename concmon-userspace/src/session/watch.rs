@@ -179,6 +179,7 @@ impl Watch {
                 Event::Exec(exec) => self.pythons.search(exec.pid, exec.at_ns),
                 Event::Exit(exit) if exit.last => {
                     self.targets.remove(&exit.pid);
+                    self.pythons.forget(exit.pid);
                 }
                 _ => {}
             }
