@@ -202,9 +202,11 @@ impl Watch {
     }
 
     fn collect_ended(&mut self) {
+        // Not the end of the account: a reading of the living thread may say it was made later.
+        let now_ns = Clocks::now().monotonic_ns;
         let (model, reads_failed) = (&mut self.model, &mut self.reads_failed);
         self.live.read_ledgers(true, |ledger| {
-            match decode::ledger::fact(ledger, ledger.since_ns) {
+            match decode::ledger::fact(ledger, now_ns) {
                 Ok(fact) => {
                     let folded = fact.folded;
                     model.apply(&Event::Ledger(Box::new(fact)));
