@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    path::Path,
 };
 
 use concmon_ebpf::BatchHeader;
@@ -30,8 +31,8 @@ const MOST_SCANS: usize = 8;
 /// Readings of `/proc` without a thread before it counts as gone.
 const MISSING_READINGS: u8 = 2;
 
-/// The threads that `/proc` lists of each process.
-type Present = BTreeMap<Pid, BTreeSet<Tid>>;
+/// The threads that `/proc` lists of each watched process; `None` where that is not known.
+type Present = BTreeMap<Pid, Option<BTreeSet<Tid>>>;
 
 /// What was read at the end of a window.
 struct WindowFacts {
@@ -205,8 +206,8 @@ impl Watch {
         // Not the end of the account: a reading of the living thread may say it was made later.
         let now_ns = Clocks::now().monotonic_ns;
         let (model, reads_failed) = (&mut self.model, &mut self.reads_failed);
-        self.live.read_ledgers(true, |ledger| {
-            match decode::ledger::fact(ledger, now_ns) {
+        self.live
+            .read_ledgers(true, |ledger| match decode::ledger::fact(ledger, now_ns) {
                 Ok(fact) => {
                     let folded = fact.folded;
                     model.apply(&Event::Ledger(Box::new(fact)));
@@ -220,8 +221,7 @@ impl Watch {
                     *reads_failed += 1;
                     Collected::Keep
                 }
-            }
-        });
+            });
     }
 
     /// Ends a window now: reads everything there is to read, in one place.
@@ -288,20 +288,22 @@ impl Watch {
             match procfs::read_process(pid.0, now_ns, &self.clocks, &tree) {
                 Ok(fact) => {
                     // Where the list was cut, nobody counts as missing.
-                    if fact
+                    let whole = fact
                         .threads
-                        .is_none_or(|all| all <= fact.thread_stats.len() as u64)
-                    {
-                        let tids = fact.thread_stats.iter().map(|thread| thread.tid).collect();
-                        present.insert(pid, tids);
-                    }
+                        .is_none_or(|all| all <= fact.thread_stats.len() as u64);
+                    let tids =
+                        whole.then(|| fact.thread_stats.iter().map(|thread| thread.tid).collect());
+                    present.insert(pid, tids);
                     facts.push(Event::Process(Box::new(fact)));
                 }
                 Err(ProcError::Gone(_)) => {
+                    // It ended before its exit could be seen; its id may get another holder.
+                    self.live.unwatch(pid);
                     self.pythons.forget(pid);
-                    present.insert(pid, BTreeSet::new());
+                    present.insert(pid, Some(BTreeSet::new()));
                 }
                 Err(error) => {
+                    present.insert(pid, None);
                     log::debug!("{error}");
                     self.reads_failed += 1;
                 }
@@ -331,7 +333,8 @@ impl Watch {
             };
             let mut verdict = Collected::Keep;
             if fact.state == ThreadState::Dead {
-                if !fact.folded {
+                // A sum goes on until its process is gone.
+                if !fact.folded || is_gone(fact.pid, present) {
                     verdict = Collected::Free;
                 }
             } else if matches!(fact.state, ThreadState::Woken | ThreadState::Preempted)
@@ -434,11 +437,20 @@ fn correct_unseen_run(fact: &mut LedgerFact, exec_ns: u64) {
     fact.state = ThreadState::Running;
 }
 
-/// Whether `/proc` lists the process of an account, but not its thread.
+/// Whether a process is neither watched any more nor there.
+fn is_gone(pid: Pid, present: &Present) -> bool {
+    !present.contains_key(&pid) && !Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// Whether `/proc` does not have the thread of an account.
 fn is_missing(fact: &LedgerFact, present: &Present) -> bool {
-    present
-        .get(&fact.pid)
-        .is_some_and(|threads| !threads.contains(&fact.tid))
+    let (pid, tid) = (fact.pid, fact.tid);
+    match present.get(&pid) {
+        Some(Some(threads)) => !threads.contains(&tid),
+        Some(None) => false,
+        // The kernel side took the process off the list at its last exit.
+        None => !Path::new(&format!("/proc/{pid}/task/{tid}")).exists(),
+    }
 }
 
 /// A process that has not ended; a zombie has.

@@ -22,8 +22,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use concmon_ebpf::{
-    Batch, Control, KernelConfig, Ledger, MAX_GILS, Process, Record, SelfTest, SyscallEntry,
-    ledger_flags, state,
+    Batch, Control, KernelConfig, Ledger, MAX_GILS, Process, Record, SelfTest, SyscallEntry, state,
 };
 
 use super::{object, shared::SharedArray};
@@ -486,21 +485,6 @@ impl Live {
                 Collected::Free if ledger.state == state::DEAD => self.free_slot(slot),
                 Collected::Abandon => self.free_slot(slot),
                 Collected::Free | Collected::Keep => {}
-            }
-        }
-    }
-
-    /// Gives back the slots of sums whose process is gone.
-    pub fn free_sums(&mut self, pid: Pid) {
-        for slot in 1..=self.highest_slot {
-            if self.ledgers.state(slot) != state::DEAD {
-                continue;
-            }
-            if let Some((ledger, _)) = self.ledgers.read(slot)
-                && ledger.tgid == pid.0
-                && ledger.flags & ledger_flags::FOLDED != 0
-            {
-                self.free_slot(slot);
             }
         }
     }
