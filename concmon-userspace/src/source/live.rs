@@ -550,7 +550,11 @@ struct RunTime {
     started_ns: Option<u64>,
     phase_ns: u64,
     measuring: Option<OwnedFd>,
+    /// Run time and duration of the phases that are over, and the run time before this one: when
+    /// somebody else has it measured, it grows in between, too.
+    measured_ns: u64,
     measured_for_ns: u64,
+    before_ns: u64,
     unsupported: bool,
 }
 
@@ -558,17 +562,20 @@ const MEASURE_NS: u64 = 1_000_000_000;
 const PAUSE_NS: u64 = 9_000_000_000;
 
 impl RunTime {
-    fn step(&mut self, now_ns: u64, measured_ns: u64) -> Option<u64> {
+    /// `run_ns` is all that was ever measured of the programs.
+    fn step(&mut self, now_ns: u64, run_ns: u64) -> Option<u64> {
         let started_ns = *self.started_ns.get_or_insert(now_ns);
         if self.unsupported {
             return None;
         }
         let in_phase = now_ns.saturating_sub(self.phase_ns);
-        let mut for_ns = self.measured_for_ns;
+        let (mut measured_ns, mut for_ns) = (self.measured_ns, self.measured_for_ns);
         if self.measuring.is_some() {
+            measured_ns += run_ns.saturating_sub(self.before_ns);
             for_ns += in_phase;
             if in_phase >= MEASURE_NS {
                 self.measuring = None;
+                self.measured_ns = measured_ns;
                 self.measured_for_ns = for_ns;
                 self.phase_ns = now_ns;
             }
@@ -578,6 +585,7 @@ impl RunTime {
                 Ok(fd) => self.measuring = Some(fd),
                 Err(_) => self.unsupported = true,
             }
+            self.before_ns = run_ns;
             self.phase_ns = now_ns;
         }
         if for_ns == 0 {
