@@ -214,6 +214,7 @@ impl Live {
         let object = if config.has_task_storage != 0 {
             object::with_task_storage()
         } else {
+            lift_memlock();
             object::with_thread_hash().map_err(failing!("preparing the kernel object"))?
         };
         let config = ConfigValue(*config);
@@ -636,6 +637,17 @@ fn kernel_config(offsets: &Offsets, switch_arguments: Option<u32>) -> KernelConf
         has_sched_delayed: u32::from(offsets.task_sched_delayed.is_some()),
         ..KernelConfig::default()
     }
+}
+
+/// Before 5.11, maps count against the limit on locked memory, whose default is far below what the
+/// accounts take. Where it cannot be lifted, loading says so.
+fn lift_memlock() {
+    let unlimited = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: a valid pointer to limits.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
 }
 
 fn first_gils(gils: &[u64]) -> [u64; MAX_GILS] {
