@@ -276,6 +276,7 @@ unsafe fn book_wake(l: &mut Ledger, at: u64, waker: u32) {
     unsafe { book_blocked(l, at) };
     l.wake_ns = l.since_ns;
     l.waker_tid = waker;
+    l.flags &= !ledger_flags::UNTOUCHED;
     l.state = state::WOKEN;
 }
 
@@ -292,8 +293,9 @@ pub(crate) fn switch_in(ledger: *mut Ledger, task: Task, now: u64, cpu: u32) {
         }
         book_enter(l, now);
         if l.last_cpu != cpu {
+            // A thread that was seeded off the CPU has no last one.
+            l.migrations += u64::from(l.last_cpu != u32::MAX);
             l.last_cpu = cpu;
-            l.migrations += 1;
         }
         end(ledger, seq);
     }
@@ -481,6 +483,7 @@ pub(crate) fn fold(into: *mut Ledger, from: *mut Ledger) {
     // SAFETY: `from` is a dead thread's account, ours alone; `into` is a live map value that only
     // this function changes.
     unsafe {
+        let seq = begin(from);
         let wall = (*from).since_ns - (*from).start_ns;
         move_u64(&raw mut (*into).on_cpu_ns, &raw mut (*from).on_cpu_ns);
         move_u64(&raw mut (*into).woken_ns, &raw mut (*from).woken_ns);
@@ -510,7 +513,10 @@ pub(crate) fn fold(into: *mut Ledger, from: *mut Ledger) {
         (*from).tid = 0;
         (*from).tgid = 0;
         (*from).flags = 0;
+        (*from).start_ns = 0;
+        (*from).since_ns = 0;
         (*from).state = state::FREE;
+        end(from, seq);
     }
 }
 

@@ -67,6 +67,8 @@ pub(crate) mod task_state {
     pub(crate) const STOPPED: u32 = 0x04;
     pub(crate) const TRACED: u32 = 0x08;
     pub(crate) const DEAD: u32 = 0x80;
+    /// Being made: its fork has not been told yet.
+    pub(crate) const NEW: u32 = 0x800;
 }
 
 /// A task pointer that the verifier trusts (a tracepoint's argument or the current task).

@@ -84,21 +84,24 @@ fn leave(ctx: *mut c_void, prev: Task, slot: u32, now: u64, cpu: u32) {
 }
 
 /// The last switch-out of a thread: its account is closed, and waits for user space, or is folded
-/// into its process where slots run short.
+/// into its process where slots run short. Whether it is folded is decided before user space can
+/// see that it is dead, and take the slot.
 #[inline(always)]
 fn end(task: Task, ledger: *mut Ledger, slot: u32) {
-    ledger::close(ledger);
     bind(task.tid(), 0);
-    if slots_are_short() {
-        fold(task.tgid(), ledger, slot);
+    if slots_are_short() && fold(task.tgid(), ledger, slot) {
+        give_slot(slot);
+        return;
     }
+    ledger::close(ledger);
 }
 
-/// The first thread that is folded lends its slot to the sum of all that follow.
+/// Adds an account to the sum of its process; `true`: it is empty now. The first thread that is
+/// folded becomes that sum, and keeps its slot.
 #[inline(always)]
-fn fold(tgid: u32, ledger: *mut Ledger, slot: u32) {
+fn fold(tgid: u32, ledger: *mut Ledger, slot: u32) -> bool {
     let Some(process) = PROCESSES.get_ptr_mut(&tgid) else {
-        return;
+        return false;
     };
     // SAFETY: live map values. Two threads that end at once may both become a sum; user space
     // adds up every sum it finds.
@@ -107,13 +110,14 @@ fn fold(tgid: u32, ledger: *mut Ledger, slot: u32) {
         if sum == 0 {
             (*ledger).flags |= ledger_flags::FOLDED;
             core::ptr::write_volatile(&raw mut (*process).fold_slot, slot);
-            return;
+            return false;
         }
-        if let Some(into) = ledger_at(sum) {
-            count_fault(fault::FOLDED);
-            ledger::fold(into, ledger);
-            give_slot(slot);
-        }
+        let Some(into) = ledger_at(sum) else {
+            return false;
+        };
+        count_fault(fault::FOLDED);
+        ledger::fold(into, ledger);
+        true
     }
 }
 

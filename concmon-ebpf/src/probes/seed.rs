@@ -9,7 +9,7 @@ use super::process::join;
 use crate::{
     ledger::{self, Birth},
     maps::{PROCESSES, SELF_TEST, ledger_of},
-    task::{Syscall, Task},
+    task::{Syscall, Task, task_state},
 };
 
 /// The task of this step of a `task` iterator (`struct bpf_iter__task`); none at its end.
@@ -36,13 +36,13 @@ fn seed(ctx: *mut c_void) -> i32 {
     // SAFETY: a live map value.
     let gils = unsafe { (*process).gils };
     let existing = ledger_of(task);
-    let task_state = task.state();
-    if task_state & crate::task::task_state::DEAD != 0 {
+    let state_bits = task.state();
+    if state_bits & (task_state::DEAD | task_state::NEW) != 0 {
         return 0;
     }
     let state = if task.on_cpu() != 0 {
         state::RUNNING
-    } else if task_state == 0 || task.queued() {
+    } else if state_bits == 0 || task.queued() {
         state::PREEMPTED
     } else {
         state::BLOCKED
@@ -59,7 +59,7 @@ fn seed(ctx: *mut c_void) -> i32 {
         flags |= ledger_flags::LEADER;
     }
     let cause = if state == state::BLOCKED {
-        ledger::classify(&gils, task_state, syscall)
+        ledger::classify(&gils, state_bits, syscall)
     } else {
         cause::OTHER
     };

@@ -273,7 +273,10 @@ fn headers() {
         }
     );
     let many = vec![PLAIN; BATCH_RECORDS + 1];
-    assert_eq!(error(&wire(header(256), &many)), DecodeError::Count(256));
+    assert_eq!(
+        error(&wire(header(BATCH_RECORDS as u16 + 1), &many)),
+        DecodeError::Count(BATCH_RECORDS as u16 + 1)
+    );
     let other = BatchHeader {
         version: WIRE_VERSION + 1,
         ..header(0)

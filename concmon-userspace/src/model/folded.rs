@@ -47,8 +47,9 @@ impl Rows {
 /// this together are the total.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Folded {
-    latest: Option<Totals>,
-    read_ns: u64,
+    /// The latest readings, by the thread that lent its slot and when they were made: of two
+    /// threads that end at once, both may.
+    sums: BTreeMap<ThreadKey, (u64, Totals)>,
     grew: bool,
     /// What rows have shown of threads that are in the folded account.
     shown: Totals,
@@ -60,10 +61,14 @@ pub(crate) struct Folded {
 impl Folded {
     /// Takes a reading of the folded account.
     pub(crate) fn ledger(&mut self, fact: &LedgerFact) {
-        if fact.read_ns < self.read_ns {
+        let key = ThreadKey {
+            tid: fact.tid,
+            start_boottime_ns: fact.start_boottime_ns,
+        };
+        let before = self.sums.get(&key).copied();
+        if before.is_some_and(|(read_ns, _)| fact.read_ns < read_ns) {
             return;
         }
-        self.read_ns = fact.read_ns;
         let totals = Totals {
             columns: Columns::of(fact).0,
             switches: Switches {
@@ -71,9 +76,15 @@ impl Folded {
                 involuntary: fact.involuntary,
             },
         };
-        let before = self.latest.replace(totals);
+        self.sums.insert(key, (fact.read_ns, totals));
         let wall_ns = |totals: Totals| totals.columns.wall_ns();
-        self.grew |= wall_ns(totals) > before.map_or(0, wall_ns);
+        self.grew |= wall_ns(totals) > before.map_or(0, |(_, before)| wall_ns(before));
+    }
+
+    /// All that the kernel folded; `None` when it folded nothing.
+    fn latest(&self) -> Option<Totals> {
+        let sums = self.sums.values().map(|(_, totals)| *totals);
+        sums.reduce(|all, one| all.plus(&one))
     }
 
     /// Counts an ended thread that has no account of its own.
@@ -83,7 +94,7 @@ impl Folded {
 
     /// Ended threads that are in no row and in no account, if the kernel folded nothing.
     pub(crate) fn unaccounted(&self, scope: Scope) -> u64 {
-        match self.latest {
+        match self.latest() {
             None => self.threads.over(scope),
             Some(_) => 0,
         }
@@ -91,7 +102,7 @@ impl Folded {
 
     /// At the end of the window `epoch`: finds the threads that were folded, and books the rest.
     pub(crate) fn settle(&mut self, threads: &mut BTreeMap<ThreadKey, Thread>, epoch: u64) {
-        let Some(latest) = self.latest else {
+        let Some(latest) = self.latest() else {
             return;
         };
         for thread in threads.values_mut() {

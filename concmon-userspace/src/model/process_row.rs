@@ -107,10 +107,10 @@ impl Process {
             let reason = "this kernel does not tell what a blocked thread waits for (it would from \
                           5.15 on): all but disk and stopped is in other";
             for cause in ["gil", "lock", "poll", "sleep", "io", "child"] {
-                limits.push(limit(&format!("blocked_ns.{cause}"), reason));
+                limits.push(limit(format!("blocked_ns.{cause}"), reason));
             }
             for field in ["idle_ns", "busy_ns", "utilization"] {
-                limits.push(limit(&format!("loops.{field}"), reason));
+                limits.push(limit(format!("loops.{field}"), reason));
             }
         }
         self.proc_limits(&mut limits);

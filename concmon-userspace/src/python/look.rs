@@ -235,7 +235,7 @@ impl Look<'_> {
         let mut addresses = self.listed_tasks(reader, records);
         for (index, set) in found.iter().enumerate().skip(1) {
             let weak = index <= fields.weak_sets.len();
-            let members = set.and_then(|set| tasks::in_set(reader, set, weak));
+            let members = set.and_then(|set| tasks::in_set(reader, set, weak, self.budget.tasks));
             match members {
                 Some(members) => addresses.extend(members),
                 None => {

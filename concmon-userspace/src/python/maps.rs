@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
 use crate::event::{Pid, Tid};
 
@@ -42,7 +42,11 @@ impl Mapping {
     pub(super) fn open(&self, pid: Pid) -> io::Result<File> {
         let exact = format!("/proc/{pid}/map_files/{:x}-{:x}", self.start, self.end);
         File::open(exact).or_else(|_| {
-            let file = File::open(format!("/proc/{pid}/root{}", self.path))?;
+            // By now the name may belong to anything; opening a FIFO would wait for its other end.
+            let file = File::options()
+                .read(true)
+                .custom_flags(libc::O_NONBLOCK)
+                .open(format!("/proc/{pid}/root{}", self.path))?;
             if file.metadata()?.ino() == self.inode {
                 Ok(file)
             } else {

@@ -6,6 +6,8 @@ use crate::event::Pid;
 
 /// The longest single read in bytes; a longer request is refused before it reaches the kernel.
 pub(super) const MAX_READ_BYTES: usize = 1 << 26;
+/// The most that one batch reads, bytes: lengths come from the target, and there may be many.
+const MAX_BATCH_BYTES: usize = 1 << 27;
 /// How many remote areas one system call takes (`UIO_MAXIOV` of `linux/uio.h`).
 const MAX_AREAS: usize = 1024;
 const PAGE: u64 = 4096;
@@ -53,7 +55,8 @@ impl Batch {
 
     /// Adds `len` bytes at `address`; the number is the area's index.
     pub(super) fn push(&mut self, address: u64, len: usize) -> usize {
-        let len = if len > MAX_READ_BYTES || !plausible(address) {
+        let is_too_long = len > MAX_READ_BYTES || len > MAX_BATCH_BYTES - self.bytes.len();
+        let len = if is_too_long || !plausible(address) {
             0
         } else {
             len
@@ -244,8 +247,17 @@ impl Memory for ProcessMemory {
         let mut next = 0;
         let mut buffer = Vec::new();
         while next < runs.len() {
-            let call = &runs[next..runs.len().min(next + MAX_AREAS)];
-            buffer.resize(call.iter().map(|run| run.len).sum(), 0);
+            // Gaps count here: together they may be much longer than what was asked for.
+            let (mut end, mut len) = (next + 1, runs[next].len);
+            while end < runs.len()
+                && end - next < MAX_AREAS
+                && len + runs[end].len <= MAX_READ_BYTES
+            {
+                len += runs[end].len;
+                end += 1;
+            }
+            let call = &runs[next..end];
+            buffer.resize(len, 0);
             let areas: Vec<libc::iovec> = call
                 .iter()
                 .map(|run| remote(run.address, run.len))

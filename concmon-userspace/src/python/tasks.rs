@@ -126,13 +126,23 @@ fn walk_list(
     Ok(())
 }
 
-/// The tasks in a set, or in a weak set when `weak`.
-pub(super) fn in_set(reader: &mut Reader<'_>, set: u64, weak: bool) -> Option<Vec<u64>> {
+/// The tasks in a set, or in a weak set when `weak`; one more than `limit` at most, which says
+/// that there are more.
+pub(super) fn in_set(
+    reader: &mut Reader<'_>,
+    set: u64,
+    weak: bool,
+    limit: usize,
+) -> Option<Vec<u64>> {
+    let most = limit.saturating_add(1);
     if !weak {
-        return reader.set(set).ok();
+        let mut tasks = reader.set(set).ok()?;
+        tasks.truncate(most);
+        return Some(tasks);
     }
     let data = reader.attributes_of(set, &["data"])?[0]?;
-    let references = reader.set(data).ok()?;
+    let mut references = reader.set(data).ok()?;
+    references.truncate(most);
     Some(
         reader
             .referents(&references)

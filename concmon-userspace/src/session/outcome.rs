@@ -1,6 +1,9 @@
 //! How a run ends: messages for people and exit codes for scripts.
 
-use crate::{procfs::target::TargetError, python::DetectError, source::live::LiveError};
+use crate::{
+    procfs::target::TargetError, python::DetectError, source::live::LiveError,
+    views::escape::escape,
+};
 
 /// Exit codes; part of the command line's contract.
 pub mod code {
@@ -38,10 +41,12 @@ impl Failure {
             | TargetError::Zombie { .. } => code::NO_TARGET,
             TargetError::Proc(_) => code::FAILURE,
         };
-        Self::new(code, error.to_string())
+        // It names the target as that calls itself.
+        Self::new(code, escape(&error.to_string()))
     }
 
     pub(super) fn from_detect(pid: u32, name: &str, error: &DetectError) -> Self {
+        let name = escape(name);
         match error {
             DetectError::NotPython => Self::new(
                 code::NO_TARGET,

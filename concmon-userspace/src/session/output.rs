@@ -28,12 +28,15 @@ pub(super) struct Output {
     windows: Windows,
     json: bool,
     paint: Paint,
+    /// The user's, while no live view silences it.
+    log_level: log::LevelFilter,
     sink: Box<dyn Write>,
 }
 
 impl Output {
     /// `shared`: the watched program writes to the same terminal.
     pub(super) fn new(options: &Options, shared: bool) -> Result<Self, Failure> {
+        let log_level = log::max_level();
         let (sink, terminal): (Box<dyn Write>, bool) = match &options.output {
             Some(path) => (Box::new(create(path)?), false),
             None => (Box::new(io::stdout()), io::stdout().is_terminal()),
@@ -51,7 +54,10 @@ impl Output {
                     format!("the terminal cannot show a live view: {error}"),
                 )
             };
-            Windows::Screen(Box::new(Screen::start(color).map_err(failed)?))
+            let screen = Screen::start(color).map_err(failed)?;
+            // Both would write to the same terminal.
+            log::set_max_level(log::LevelFilter::Off);
+            Windows::Screen(Box::new(screen))
         } else {
             Windows::Lines
         };
@@ -60,6 +66,7 @@ impl Output {
             windows,
             json: options.json,
             paint,
+            log_level,
             sink,
         })
     }
@@ -76,6 +83,7 @@ impl Output {
     pub(super) fn leave_screen(&mut self) {
         if matches!(self.windows, Windows::Screen(_)) {
             self.windows = Windows::None;
+            log::set_max_level(self.log_level);
         }
     }
 

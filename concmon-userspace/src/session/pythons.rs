@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     event::{Pid, PythonFact, PythonInfo},
     python::{DetectError, Interpreter, LookBudget},
+    views::escape::escape,
 };
 
 /// How long a process that has just begun to run a program may take to show an interpreter
@@ -152,8 +153,10 @@ fn warn_if_unsupported(pid: Pid, info: &PythonInfo) {
         let version = info.version.as_deref().unwrap_or("of unknown version");
         let reason = info.reason.as_deref().unwrap_or("no reason known");
         log::warn!(
-            "process {pid}: {} {version} cannot be read ({reason}); what the kernel knows is complete",
-            info.implementation
+            "process {pid}: {} {} cannot be read ({}); what the kernel knows is complete",
+            info.implementation,
+            escape(version),
+            escape(reason)
         );
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    path::Path,
 };
 
 use concmon_ebpf::BatchHeader;
@@ -25,11 +26,14 @@ use crate::{
 const HORIZON_NS: u64 = 400_000_000;
 /// Records held for ordering at most (64 bytes each in the kernel, about 150 here).
 const MOST_HELD: usize = 200_000;
-/// Readings of `/proc` without a thread before it counts as gone.
-const MISSING_READINGS: u8 = 2;
+/// Looks for children that were born before their parents' forks could be seen.
+const MOST_SCANS: usize = 8;
+/// How long `/proc` must be without a thread before it counts as gone: a thread leaves `/proc` a
+/// little before it leaves its CPU for the last time.
+const MISSING_NS: u64 = 2_000_000_000;
 
-/// The threads that `/proc` lists of each process.
-type Present = BTreeMap<Pid, BTreeSet<Tid>>;
+/// The threads that `/proc` lists of each watched process; `None` where that is not known.
+type Present = BTreeMap<Pid, Option<BTreeSet<Tid>>>;
 
 /// What was read at the end of a window.
 struct WindowFacts {
@@ -58,9 +62,8 @@ pub(super) struct Watch {
     clocks: Clocks,
     /// Processes of the user that still run.
     targets: BTreeSet<Pid>,
-    missing: BTreeMap<(Tid, u64), u8>,
-    /// Watched processes that `/proc` does not have any more, and how often it had not.
-    gone: BTreeMap<Pid, u8>,
+    /// Threads with a living account that `/proc` does not have, and since when.
+    missing: BTreeMap<(Tid, u64), u64>,
     events: u64,
     damaged: u64,
     reads_failed: u64,
@@ -100,6 +103,9 @@ impl Watch {
         }
         let clocks = Clocks::now();
         live.attach()?;
+        if plan.follow_children {
+            watch_late_children(&mut live, &mut pythons, &plan.targets)?;
+        }
         live.seed()?;
         // Measuring begins here; there is nothing to tell yet.
         live.measure_run_time(clocks.monotonic_ns);
@@ -121,7 +127,6 @@ impl Watch {
             clocks,
             targets: plan.targets.iter().copied().collect(),
             missing: BTreeMap::new(),
-            gone: BTreeMap::new(),
             events: 0,
             damaged: 0,
             reads_failed: 0,
@@ -179,6 +184,7 @@ impl Watch {
                 Event::Exec(exec) => self.pythons.search(exec.pid, exec.at_ns),
                 Event::Exit(exit) if exit.last => {
                     self.targets.remove(&exit.pid);
+                    self.pythons.forget(exit.pid);
                 }
                 _ => {}
             }
@@ -201,9 +207,11 @@ impl Watch {
     }
 
     fn collect_ended(&mut self) {
+        // Not the end of the account: a reading of the living thread may say it was made later.
+        let now_ns = Clocks::now().monotonic_ns;
         let (model, reads_failed) = (&mut self.model, &mut self.reads_failed);
-        self.live.read_ledgers(true, |ledger| {
-            match decode::ledger::fact(ledger, ledger.since_ns) {
+        self.live
+            .read_ledgers(true, |ledger| match decode::ledger::fact(ledger, now_ns) {
                 Ok(fact) => {
                     let folded = fact.folded;
                     model.apply(&Event::Ledger(Box::new(fact)));
@@ -217,8 +225,7 @@ impl Watch {
                     *reads_failed += 1;
                     Collected::Keep
                 }
-            }
-        });
+            });
     }
 
     /// Ends a window now: reads everything there is to read, in one place.
@@ -280,33 +287,27 @@ impl Watch {
     fn read_processes(&mut self, now_ns: u64) -> Result<(Vec<Event>, Present), Failure> {
         let tree = Tree::scan()?;
         let mut facts = Vec::new();
-        let mut gone = BTreeMap::new();
         let mut present = BTreeMap::new();
         for pid in self.live.watched() {
             match procfs::read_process(pid.0, now_ns, &self.clocks, &tree) {
                 Ok(fact) => {
                     // Where the list was cut, nobody counts as missing.
-                    if fact
+                    let whole = fact
                         .threads
-                        .is_none_or(|all| all <= fact.thread_stats.len() as u64)
-                    {
-                        let tids = fact.thread_stats.iter().map(|thread| thread.tid).collect();
-                        present.insert(pid, tids);
-                    }
+                        .is_none_or(|all| all <= fact.thread_stats.len() as u64);
+                    let tids =
+                        whole.then(|| fact.thread_stats.iter().map(|thread| thread.tid).collect());
+                    present.insert(pid, tids);
                     facts.push(Event::Process(Box::new(fact)));
                 }
                 Err(ProcError::Gone(_)) => {
+                    // It ended before its exit could be seen; its id may get another holder.
+                    self.live.unwatch(pid);
                     self.pythons.forget(pid);
-                    let readings = self.gone.get(&pid).copied().unwrap_or(0) + 1;
-                    if readings < MISSING_READINGS {
-                        gone.insert(pid, readings);
-                    } else {
-                        // The kernel did not tell of its end, or it ended before the watch began.
-                        self.live.unwatch(pid);
-                    }
-                    present.insert(pid, BTreeSet::new());
+                    present.insert(pid, Some(BTreeSet::new()));
                 }
                 Err(error) => {
+                    present.insert(pid, None);
                     log::debug!("{error}");
                     self.reads_failed += 1;
                 }
@@ -316,7 +317,6 @@ impl Watch {
                 facts.push(Event::Python(Box::new(fact)));
             }
         }
-        self.gone = gone;
         Ok((facts, present))
     }
 
@@ -324,7 +324,6 @@ impl Watch {
     fn read_ledgers(&mut self, present: &Present) -> Vec<Event> {
         let mut facts = Vec::new();
         let mut missing = BTreeMap::new();
-        let watched: BTreeSet<Pid> = self.live.watched().into_iter().collect();
         let (reads_failed, missing_before) = (&mut self.reads_failed, &self.missing);
         self.live.read_ledgers(false, |ledger| {
             let mut fact = match decode::ledger::fact(ledger, Clocks::now().monotonic_ns) {
@@ -338,8 +337,8 @@ impl Watch {
             };
             let mut verdict = Collected::Keep;
             if fact.state == ThreadState::Dead {
-                // A sum goes on for as long as its process does.
-                if !fact.folded || !watched.contains(&fact.pid) {
+                // A sum goes on until its process is gone.
+                if !fact.folded || is_gone(fact.pid, present) {
                     verdict = Collected::Free;
                 }
             } else if matches!(fact.state, ThreadState::Woken | ThreadState::Preempted)
@@ -350,12 +349,12 @@ impl Watch {
                 // It ended, and the kernel did not tell. What it did after its last switch that
                 // was seen is not known.
                 let key = (fact.tid, fact.start_boottime_ns);
-                let readings = missing_before.get(&key).copied().unwrap_or(0) + 1;
-                if readings >= MISSING_READINGS {
+                let since_ns = missing_before.get(&key).copied().unwrap_or(fact.read_ns);
+                if fact.read_ns.saturating_sub(since_ns) >= MISSING_NS {
                     fact.state = ThreadState::Dead;
                     verdict = Collected::Abandon;
                 } else {
-                    missing.insert(key, readings);
+                    missing.insert(key, since_ns);
                 }
             }
             facts.push(Event::Ledger(Box::new(fact)));
@@ -395,6 +394,34 @@ impl Watch {
     }
 }
 
+/// Children that were born while the kernel side was being loaded: nobody saw their fork. Until one
+/// is watched it may have children of its own, so this looks again.
+fn watch_late_children(
+    live: &mut Live,
+    pythons: &mut Pythons,
+    targets: &[Pid],
+) -> Result<(), Failure> {
+    for _ in 0..MOST_SCANS {
+        let tree = Tree::scan()?;
+        // After the scan: who joined at fork meanwhile is not late.
+        let watched: BTreeSet<Pid> = live.watched().into_iter().collect();
+        let late: BTreeSet<Pid> = targets
+            .iter()
+            .flat_map(|target| tree.descendants(target.0))
+            .map(Pid)
+            .filter(|pid| !watched.contains(pid))
+            .collect();
+        if late.is_empty() {
+            break;
+        }
+        for pid in late {
+            let gils = pythons.adopt(pid).unwrap_or_default();
+            live.watch(pid, &gils, true)?;
+        }
+    }
+    Ok(())
+}
+
 /// A thread that waits for a CPU by our account, while its own clock goes on, was given one without
 /// a tracepoint telling. When it leaves it again the kernel side finds out; until then the open
 /// stretch is split here.
@@ -414,11 +441,20 @@ fn correct_unseen_run(fact: &mut LedgerFact, exec_ns: u64) {
     fact.state = ThreadState::Running;
 }
 
-/// Whether `/proc` lists the process of an account, but not its thread.
+/// Whether a process is neither watched any more nor there.
+fn is_gone(pid: Pid, present: &Present) -> bool {
+    !present.contains_key(&pid) && !Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// Whether `/proc` does not have the thread of an account.
 fn is_missing(fact: &LedgerFact, present: &Present) -> bool {
-    present
-        .get(&fact.pid)
-        .is_some_and(|threads| !threads.contains(&fact.tid))
+    let (pid, tid) = (fact.pid, fact.tid);
+    match present.get(&pid) {
+        Some(Some(threads)) => !threads.contains(&tid),
+        Some(None) => false,
+        // The kernel side took the process off the list at its last exit.
+        None => !Path::new(&format!("/proc/{pid}/task/{tid}")).exists(),
+    }
 }
 
 /// A process that has not ended; a zombie has.

@@ -135,6 +135,8 @@ const HOOKS: [&str; 5] = [
 const SEED_PAUSE: Duration = Duration::from_millis(2);
 /// How many never-used slots in a row end the search for used ones.
 const UNUSED_RUN: usize = 64;
+/// Change an entry that is there, make none (include/uapi/linux/bpf.h).
+const BPF_EXIST: u64 = 2;
 
 /// The kernel side of a watch. Dropping it removes everything from the kernel.
 pub struct Live {
@@ -219,6 +221,7 @@ impl Live {
         let slot_pages = highest_tid().map_err(failing!("reading the range of thread ids"))?
             / SLOTS_PER_PAGE as u32
             + 1;
+        lift_memlock();
         let mut loader = EbpfLoader::new();
         loader
             .btf(Some(btf))
@@ -371,7 +374,10 @@ impl Live {
         let gils = first_gils(gils);
         if let Ok(ProcessValue(mut process)) = self.processes.get(&pid.0, 0) {
             process.gils = gils;
-            let _ = self.processes.insert(pid.0, ProcessValue(process), 0);
+            // It may have ended meanwhile: its id must not come back, for another one may get it.
+            let _ = self
+                .processes
+                .insert(pid.0, ProcessValue(process), BPF_EXIST);
         }
         for slot in 1..=self.find_highest_slot() {
             if self.ledgers.is_used(slot) {
@@ -614,6 +620,17 @@ fn highest_tid() -> std::io::Result<u32> {
     Ok(text.trim().parse().unwrap_or(LIMIT).min(LIMIT))
 }
 
+/// Before 5.11, maps count against the limit on locked memory, whose default is far below what the
+/// accounts take. Where it cannot be lifted, loading says so.
+fn lift_memlock() {
+    let unlimited = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: a valid pointer to limits.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
+}
+
 fn first_gils(gils: &[u64]) -> [u64; MAX_GILS] {
     let mut first = [0; MAX_GILS];
     for (slot, gil) in first.iter_mut().zip(gils) {
@@ -651,14 +668,30 @@ where
         })
 }
 
+/// Whether this process has the capabilities that loading takes: CAP_SYS_ADMIN, or CAP_BPF and
+/// CAP_PERFMON (include/uapi/linux/capability.h).
+fn may_load() -> bool {
+    const SYS_ADMIN: u64 = 1 << 21;
+    const PERFMON_AND_BPF: u64 = 1 << 38 | 1 << 39;
+    let effective = std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix("CapEff:"))?;
+            u64::from_str_radix(line.trim(), 16).ok()
+        })
+        .unwrap_or(0);
+    effective & SYS_ADMIN != 0 || effective & PERFMON_AND_BPF == PERFMON_AND_BPF
+}
+
 /// Says "permission" where any error in the chain is one.
 fn permission_or(error: &(dyn std::error::Error + 'static)) -> LiveError {
     let mut at: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(inner) = at {
         if let Some(io) = inner.downcast_ref::<std::io::Error>()
             && matches!(io.raw_os_error(), Some(libc::EPERM | libc::EACCES))
-            // SAFETY: a system call without arguments.
-            && unsafe { libc::geteuid() } != 0
+            && !may_load()
         {
             return LiveError::Permission;
         }

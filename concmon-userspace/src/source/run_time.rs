@@ -16,51 +16,48 @@ pub(super) struct RunTime {
     /// Since when it is, or is not, being measured.
     phase_ns: u64,
     measuring: Option<OwnedFd>,
+    /// What there was before this phase: where somebody else has it measured, too, it also grows
+    /// between ours.
+    before_ns: u64,
+    /// Run time and length of the phases that are over.
+    measured_ns: u64,
     measured_for_ns: u64,
-    /// What had been measured when the pause began.
-    at_pause_ns: u64,
-    /// Somebody else has the kernel measure all the time.
-    always: bool,
     unsupported: bool,
 }
 
 impl RunTime {
     /// Whether the current phase is over.
     pub(super) fn is_due(&self, now_ns: u64) -> bool {
-        let length = if self.measuring.is_some() {
-            MEASURE_NS
-        } else {
-            PAUSE_NS
+        let length = match self.measuring {
+            Some(_) => MEASURE_NS,
+            None => PAUSE_NS,
         };
         !self.unsupported
             && (self.started_ns.is_none() || now_ns.saturating_sub(self.phase_ns) >= length)
     }
 
-    /// Begins the next phase. `measured_ns`: what the kernel has measured so far.
-    pub(super) fn step(&mut self, now_ns: u64, measured_ns: u64) {
-        let first = self.started_ns.is_none();
+    /// Begins the next phase. `run_ns`: all that was ever measured.
+    pub(super) fn step(&mut self, now_ns: u64, run_ns: u64) {
         self.started_ns.get_or_insert(now_ns);
         if self.measuring.take().is_some() {
+            self.measured_ns += run_ns.saturating_sub(self.before_ns);
             self.measured_for_ns += now_ns.saturating_sub(self.phase_ns);
-            self.at_pause_ns = measured_ns;
         } else {
-            self.always |= !first && measured_ns > self.at_pause_ns;
             match enable_stats(Stats::RunTime) {
                 Ok(fd) => self.measuring = Some(fd),
                 Err(_) => self.unsupported = true,
             }
+            self.before_ns = run_ns;
         }
         self.phase_ns = now_ns;
     }
 
-    /// The run time since the first step, ns.
-    pub(super) fn estimate(&self, now_ns: u64, measured_ns: u64) -> Option<u64> {
+    /// The run time since the first step, ns; `run_ns` as in [`RunTime::step`].
+    pub(super) fn estimate(&self, now_ns: u64, run_ns: u64) -> Option<u64> {
         let total_ns = now_ns.saturating_sub(self.started_ns?);
-        if self.always {
-            return Some(measured_ns);
-        }
-        let mut for_ns = self.measured_for_ns;
+        let (mut measured_ns, mut for_ns) = (self.measured_ns, self.measured_for_ns);
         if self.measuring.is_some() {
+            measured_ns += run_ns.saturating_sub(self.before_ns);
             for_ns += now_ns.saturating_sub(self.phase_ns);
         }
         if for_ns == 0 {
