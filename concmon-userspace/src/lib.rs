@@ -84,12 +84,12 @@
 //!
 //! # How a thread's account is found
 //!
-//! Task storage holds a slot number. The slot is an index into one memory-mapped array of ledgers, so
-//! the hooks have a fast look-up that is the filter as well, and user space reads every account in place
-//! without a system call per thread. Before Linux 5.11 a hash map by thread id takes the place of task
-//! storage: the loader changes two words of the map's definition in the one object that there is. A dead
-//! thread's account stays, marked, until user space has collected it; where slots run short it is folded
-//! into a sum of its process, and that is counted.
+//! One memory-mapped array has a slot number for every thread id; 0 is none. So one plain load tells the
+//! hooks whether a thread is watched: it is the filter, and costs others next to nothing. The slot is an
+//! index into another mapped array, of ledgers, which user space reads in place, without a system call
+//! per thread. (Task storage was measured, too: 80 ns more per switch of anybody's thread, and it needs
+//! a fallback before Linux 5.11.) A dead thread's account stays, marked, until user space has collected
+//! it; where slots run short it is folded into a sum of its process, and that is counted.
 //!
 //! # Invariants
 //!
