@@ -1,5 +1,6 @@
 //! Bounds on a CPU clock at an instant, from readings that a workload took around it.
 
+use crate::harness::Inconclusive;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::json;
@@ -141,8 +142,8 @@ impl Answer {
 fn covering(around: &[(Option<Reading>, Option<Reading>)], i: usize) -> Result<(Reading, Reading)> {
     let (before, after) = around.get(i).context("not asked for")?;
     Ok((
-        before.context("no reading before the instant")?,
-        after.context("no reading after the instant")?,
+        before.ok_or_else(|| Inconclusive("no reading before the instant".to_owned()))?,
+        after.ok_or_else(|| Inconclusive("no reading after the instant".to_owned()))?,
     ))
 }
 

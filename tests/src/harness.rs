@@ -11,17 +11,38 @@ use crate::needs::Need;
 /// (`--include-ignored`), it fails with the same reason.
 pub fn case<F>(name: impl Into<String>, needs: &[Need], body: F) -> Trial
 where
-    F: FnOnce() -> Result<()> + Send + 'static,
+    F: Fn() -> Result<()> + Send + 'static,
 {
     let missing: Vec<String> = needs.iter().filter_map(Need::missing).collect();
     if missing.is_empty() {
-        return Trial::test(name, move || body().map_err(failed));
+        return Trial::test(name, move || run(&body).map_err(failed));
     }
     let reason = missing.join("; ");
     let message = format!("cannot run: {reason}");
     Trial::test(name, move || Err(Failed::from(message)))
         .with_kind(format!("skipped: {reason}"))
         .with_ignored_flag(true)
+}
+
+/// The reference was not good enough to judge by, on a machine that was too busy: the test is to be
+/// repeated, a few times. What was measured and found wrong is never this.
+#[derive(Debug, thiserror::Error)]
+#[error("inconclusive: {0}")]
+pub struct Inconclusive(pub String);
+
+/// How often a test is begun that turns out to be [`Inconclusive`].
+const ATTEMPTS: usize = 5;
+
+fn run(body: &impl Fn() -> Result<()>) -> Result<()> {
+    for attempt in 1..ATTEMPTS {
+        match body() {
+            Err(error) if error.chain().any(|cause| cause.is::<Inconclusive>()) => {
+                eprintln!("    attempt {attempt} of {ATTEMPTS}: {error:#}");
+            }
+            outcome => return outcome,
+        }
+    }
+    body()
 }
 
 fn failed(error: anyhow::Error) -> Failed {

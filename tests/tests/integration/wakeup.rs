@@ -61,6 +61,6 @@ fn counts_equal_voluntary_switches(version: &str) -> Result<()> {
         );
     }
     let busiest = process.threads.iter().map(|t| t.wakeup_latency.count).max();
-    ensure!(busiest >= Some(1000), "nothing happened: {busiest:?}");
+    ensure!(busiest >= Some(100), "nothing happened: {busiest:?}");
     Ok(())
 }
