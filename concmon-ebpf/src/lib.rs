@@ -471,8 +471,10 @@ pub struct KernelConfig {
     pub batch_age_ns: u32,
     /// Bytes of the saved syscall number: 8 on x86-64, 4 on arm64.
     pub regs_syscall_bytes: u32,
-    /// Bytes of `task_struct::on_cpu`: 4, or 1 since 7.2.
+    /// Bytes of `task_struct::on_cpu` and `on_rq`: 4, or 1 since 7.2.
     pub task_on_cpu_bytes: u32,
+    pub task_on_rq_bytes: u32,
+    pub reserved: u32,
 }
 
 /// Counters that both sides change atomically: the one value of the memory-mapped array `CONTROL`.
@@ -494,6 +496,6 @@ const _: () = {
     assert!(core::mem::size_of::<SlotPage>() == 2048);
     assert!(BATCH_RECORDS == 0x1ff);
     assert!(core::mem::size_of::<SelfTest>() == 96);
-    assert!(core::mem::size_of::<KernelConfig>() == 28 * 4);
+    assert!(core::mem::size_of::<KernelConfig>() == 30 * 4);
     assert!(MAX_SYSCALLS.is_power_of_two());
 };

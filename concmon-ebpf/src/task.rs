@@ -39,6 +39,8 @@ pub(crate) static CONFIG: KernelConfig = KernelConfig {
     batch_age_ns: 0,
     regs_syscall_bytes: 0,
     task_on_cpu_bytes: 0,
+    task_on_rq_bytes: 0,
+    reserved: 0,
 };
 
 /// One field of [`CONFIG`].
@@ -148,16 +150,22 @@ impl Task {
 
     #[inline(always)]
     pub(crate) fn on_cpu(self) -> u32 {
-        if config!(task_on_cpu_bytes) == 1 {
-            return u32::from(self.field::<u8>(config!(task_on_cpu)));
+        self.flag_word(config!(task_on_cpu), config!(task_on_cpu_bytes))
+    }
+
+    /// A field that was an `int` and became a byte.
+    #[inline(always)]
+    fn flag_word(self, offset: u32, bytes: u32) -> u32 {
+        if bytes == 1 {
+            return u32::from(self.field::<u8>(offset));
         }
-        self.field(config!(task_on_cpu))
+        self.field(offset)
     }
 
     /// Whether the scheduler has it queued; a task whose dequeue is only delayed is not.
     #[inline(always)]
     pub(crate) fn queued(self) -> bool {
-        let on_rq: u32 = self.field(config!(task_on_rq));
+        let on_rq = self.flag_word(config!(task_on_rq), config!(task_on_rq_bytes));
         if on_rq == 0 {
             return false;
         }

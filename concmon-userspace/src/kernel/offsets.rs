@@ -67,6 +67,8 @@ pub struct Offsets {
     /// 4, or 1 since 7.2.
     pub task_on_cpu_bytes: u32,
     pub task_on_rq: u32,
+    /// 4, or 1 since 7.2.
+    pub task_on_rq_bytes: u32,
     /// One byte; `None` before 6.12.
     pub task_sched_delayed: Option<u32>,
     pub signal_flags: u32,
@@ -188,6 +190,7 @@ impl Offsets {
             _ => Some(task.one("se.sched_delayed", &[1])?),
         };
         let (task_on_cpu, task_on_cpu_bytes) = task.sized(&["on_cpu"], &[1, 4])?;
+        let (task_on_rq, task_on_rq_bytes) = task.sized(&["on_rq"], &[1, 4])?;
         Ok(Offsets {
             task_pid: task.one("pid", &[4])?,
             task_tgid: task.one("tgid", &[4])?,
@@ -204,7 +207,8 @@ impl Offsets {
             task_nivcsw: task.one("nivcsw", &[8])?,
             task_on_cpu,
             task_on_cpu_bytes,
-            task_on_rq: task.one("on_rq", &[4])?,
+            task_on_rq,
+            task_on_rq_bytes,
             task_sched_delayed,
             signal_flags: signal.one("flags", &[4])?,
             signal_group_exit_code: signal.one("group_exit_code", &[4])?,
@@ -348,6 +352,7 @@ mod tests {
             task_on_cpu: 12,
             task_on_cpu_bytes: 4,
             task_on_rq: 16,
+            task_on_rq_bytes: 4,
             task_sched_delayed: Some(49),
             signal_flags: 8,
             signal_group_exit_code: 12,

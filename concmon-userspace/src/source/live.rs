@@ -599,6 +599,7 @@ fn kernel_config(offsets: &Offsets, switch_arguments: Option<u32>) -> KernelConf
         task_on_cpu: offsets.task_on_cpu,
         task_on_cpu_bytes: offsets.task_on_cpu_bytes,
         task_on_rq: offsets.task_on_rq,
+        task_on_rq_bytes: offsets.task_on_rq_bytes,
         task_sched_delayed: offsets.task_sched_delayed.unwrap_or(0),
         signal_flags: offsets.signal_flags,
         signal_group_exit_code: offsets.signal_group_exit_code,
