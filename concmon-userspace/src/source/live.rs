@@ -25,7 +25,13 @@ use concmon_ebpf::{
     SelfTest, SlotPage, SyscallEntry, state,
 };
 
-use super::{run_time::RunTime, shared::SharedArray};
+pub use super::error::LiveError;
+use super::{
+    error::{failed, failing, permission_or},
+    host::{highest_tid, kernel_config, lift_memlock},
+    run_time::RunTime,
+    shared::SharedArray,
+};
 use crate::{
     event::Pid,
     kernel::{
@@ -33,38 +39,6 @@ use crate::{
         self_test, syscalls,
     },
 };
-
-/// What can go wrong while the kernel side is set up.
-#[derive(Debug, thiserror::Error)]
-pub enum LiveError {
-    #[error("loading kernel programs needs root (CAP_BPF and CAP_PERFMON)")]
-    Permission,
-    #[error("{0}")]
-    Unsupported(String),
-    #[error("{what}: {cause}")]
-    Failed { what: &'static str, cause: String },
-}
-
-fn failed(what: &'static str) -> impl Fn(&dyn std::error::Error) -> LiveError {
-    move |error| {
-        let mut cause = error.to_string();
-        let mut source = error.source();
-        while let Some(inner) = source {
-            let text = inner.to_string();
-            if !cause.contains(&text) {
-                cause = format!("{cause}: {text}");
-            }
-            source = inner.source();
-        }
-        LiveError::Failed { what, cause }
-    }
-}
-
-macro_rules! failing {
-    ($what:literal) => {
-        |error| failed($what)(&error)
-    };
-}
 
 /// A wire type as a map value: `Pod` is a foreign trait, so each gets a transparent wrapper.
 macro_rules! wire_values {
@@ -81,16 +55,11 @@ macro_rules! wire_values {
 
 wire_values! {
     BatchValue(Batch);
+    ConfigValue(KernelConfig);
     ProcessValue(Process);
     SyscallValue(SyscallEntry);
     SelfTestValue(SelfTest);
 }
-
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct ConfigValue(KernelConfig);
-// SAFETY: plain `repr(C)` integers without padding.
-unsafe impl Pod for ConfigValue {}
 
 /// The kernel programs, compiled from `concmon-ebpf` and committed beside its source.
 const PREBUILT: &[u8] =
@@ -580,58 +549,6 @@ pub fn named_faults(counts: &[u64; concmon_ebpf::fault::COUNT]) -> BTreeMap<Stri
         .collect()
 }
 
-/// `sched_switch` passes the previous task's state as its last argument since 5.18.
-const ARGUMENTS_WITH_STATE: u32 = 5;
-
-fn kernel_config(offsets: &Offsets, switch_arguments: Option<u32>) -> KernelConfig {
-    KernelConfig {
-        task_pid: offsets.task_pid,
-        task_tgid: offsets.task_tgid,
-        task_flags: offsets.task_flags,
-        task_state: offsets.task_state,
-        task_start_boottime: offsets.task_start_boottime,
-        task_exit_code: offsets.task_exit_code,
-        task_signal: offsets.task_signal,
-        task_comm: offsets.task_comm,
-        task_sum_exec: offsets.task_sum_exec_runtime,
-        task_nvcsw: offsets.task_nvcsw,
-        task_nivcsw: offsets.task_nivcsw,
-        task_on_cpu: offsets.task_on_cpu,
-        task_on_cpu_bytes: offsets.task_on_cpu_bytes,
-        task_on_rq: offsets.task_on_rq,
-        task_on_rq_bytes: offsets.task_on_rq_bytes,
-        task_sched_delayed: offsets.task_sched_delayed.unwrap_or(0),
-        signal_flags: offsets.signal_flags,
-        signal_group_exit_code: offsets.signal_group_exit_code,
-        signal_live: offsets.signal_live,
-        regs_syscall: offsets.regs_syscall,
-        regs_syscall_bytes: offsets.regs_syscall_bytes,
-        regs_arg0: offsets.regs_arg0,
-        has_prev_state: u32::from(switch_arguments.is_some_and(|n| n >= ARGUMENTS_WITH_STATE)),
-        has_sched_delayed: u32::from(offsets.task_sched_delayed.is_some()),
-        ..KernelConfig::default()
-    }
-}
-
-/// The highest thread id that this kernel gives out.
-fn highest_tid() -> std::io::Result<u32> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/pid_max")?;
-    // PID_MAX_LIMIT of 64-bit kernels (include/linux/threads.h).
-    const LIMIT: u32 = 4 * 1024 * 1024;
-    Ok(text.trim().parse().unwrap_or(LIMIT).min(LIMIT))
-}
-
-/// Before 5.11, maps count against the limit on locked memory, whose default is far below what the
-/// accounts take. Where it cannot be lifted, loading says so.
-fn lift_memlock() {
-    let unlimited = libc::rlimit {
-        rlim_cur: libc::RLIM_INFINITY,
-        rlim_max: libc::RLIM_INFINITY,
-    };
-    // SAFETY: a valid pointer to limits.
-    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
-}
-
 fn first_gils(gils: &[u64]) -> [u64; MAX_GILS] {
     let mut first = [0; MAX_GILS];
     for (slot, gil) in first.iter_mut().zip(gils) {
@@ -667,36 +584,4 @@ where
             what: "the embedded kernel object lacks a program",
             cause: name.to_owned(),
         })
-}
-
-/// Whether this process has the capabilities that loading takes: CAP_SYS_ADMIN, or CAP_BPF and
-/// CAP_PERFMON (include/uapi/linux/capability.h).
-fn may_load() -> bool {
-    const SYS_ADMIN: u64 = 1 << 21;
-    const PERFMON_AND_BPF: u64 = 1 << 38 | 1 << 39;
-    let effective = std::fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|status| {
-            let line = status
-                .lines()
-                .find_map(|line| line.strip_prefix("CapEff:"))?;
-            u64::from_str_radix(line.trim(), 16).ok()
-        })
-        .unwrap_or(0);
-    effective & SYS_ADMIN != 0 || effective & PERFMON_AND_BPF == PERFMON_AND_BPF
-}
-
-/// Says "permission" where any error in the chain is one.
-fn permission_or(error: &(dyn std::error::Error + 'static)) -> LiveError {
-    let mut at: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(inner) = at {
-        if let Some(io) = inner.downcast_ref::<std::io::Error>()
-            && matches!(io.raw_os_error(), Some(libc::EPERM | libc::EACCES))
-            && !may_load()
-        {
-            return LiveError::Permission;
-        }
-        at = inner.source();
-    }
-    failed("loading the kernel programs")(error)
 }

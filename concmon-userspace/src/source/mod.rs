@@ -1,5 +1,7 @@
 //! Where events come from, and the order they are brought into.
 
+mod error;
+mod host;
 pub mod live;
 pub mod order;
 mod run_time;

@@ -1,0 +1,74 @@
+//! What this kernel and this process bring along: offsets, limits, capabilities.
+
+use concmon_ebpf::KernelConfig;
+
+use crate::kernel::offsets::Offsets;
+
+/// `sched_switch` passes the previous task's state as its last argument since 5.18.
+const ARGUMENTS_WITH_STATE: u32 = 5;
+
+pub(super) fn kernel_config(offsets: &Offsets, switch_arguments: Option<u32>) -> KernelConfig {
+    KernelConfig {
+        task_pid: offsets.task_pid,
+        task_tgid: offsets.task_tgid,
+        task_flags: offsets.task_flags,
+        task_state: offsets.task_state,
+        task_start_boottime: offsets.task_start_boottime,
+        task_exit_code: offsets.task_exit_code,
+        task_signal: offsets.task_signal,
+        task_comm: offsets.task_comm,
+        task_sum_exec: offsets.task_sum_exec_runtime,
+        task_nvcsw: offsets.task_nvcsw,
+        task_nivcsw: offsets.task_nivcsw,
+        task_on_cpu: offsets.task_on_cpu,
+        task_on_cpu_bytes: offsets.task_on_cpu_bytes,
+        task_on_rq: offsets.task_on_rq,
+        task_on_rq_bytes: offsets.task_on_rq_bytes,
+        task_sched_delayed: offsets.task_sched_delayed.unwrap_or(0),
+        signal_flags: offsets.signal_flags,
+        signal_group_exit_code: offsets.signal_group_exit_code,
+        signal_live: offsets.signal_live,
+        regs_syscall: offsets.regs_syscall,
+        regs_syscall_bytes: offsets.regs_syscall_bytes,
+        regs_arg0: offsets.regs_arg0,
+        has_prev_state: u32::from(switch_arguments.is_some_and(|n| n >= ARGUMENTS_WITH_STATE)),
+        has_sched_delayed: u32::from(offsets.task_sched_delayed.is_some()),
+        ..KernelConfig::default()
+    }
+}
+
+/// The highest thread id that this kernel gives out.
+pub(super) fn highest_tid() -> std::io::Result<u32> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/pid_max")?;
+    // PID_MAX_LIMIT of 64-bit kernels (include/linux/threads.h).
+    const LIMIT: u32 = 4 * 1024 * 1024;
+    Ok(text.trim().parse().unwrap_or(LIMIT).min(LIMIT))
+}
+
+/// Before 5.11, maps count against the limit on locked memory, whose default is far below what the
+/// accounts take. Where it cannot be lifted, loading says so.
+pub(super) fn lift_memlock() {
+    let unlimited = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: a valid pointer to limits.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
+}
+
+/// Whether this process has the capabilities that loading takes: CAP_SYS_ADMIN, or CAP_BPF and
+/// CAP_PERFMON (include/uapi/linux/capability.h).
+pub(super) fn may_load() -> bool {
+    const SYS_ADMIN: u64 = 1 << 21;
+    const PERFMON_AND_BPF: u64 = 1 << 38 | 1 << 39;
+    let effective = std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix("CapEff:"))?;
+            u64::from_str_radix(line.trim(), 16).ok()
+        })
+        .unwrap_or(0);
+    effective & SYS_ADMIN != 0 || effective & PERFMON_AND_BPF == PERFMON_AND_BPF
+}
