@@ -10,10 +10,14 @@ use concmon_ebpf::BatchHeader;
 
 use super::{outcome::Failure, pythons::Pythons};
 use crate::{
-    decode::{self, ledger::LedgerError, loss::LossMeter},
+    decode::{self, DecodeError, ledger::LedgerError, loss::LossMeter},
     event::{Event, LedgerFact, MonitorFact, Pid, ThreadState, Tick, Tid},
     model::{Model, WatchInfo, snapshot::Snapshot},
-    procfs::{self, ProcError, clocks::Clocks, tree::Tree},
+    procfs::{
+        self, ProcError,
+        clocks::{self, Clocks},
+        tree::Tree,
+    },
     python::DetectError,
     source::{
         live::{Collected, Live, Sizes, named_faults},
@@ -86,8 +90,7 @@ impl Watch {
             };
             for pid in std::iter::once(target.0).chain(descendants) {
                 // What it is now, should it be gone when the watch begins.
-                if let Ok(fact) =
-                    procfs::read_process(pid, Clocks::now().monotonic_ns, &clocks, &tree)
+                if let Ok(fact) = procfs::read_process(pid, clocks::monotonic_ns(), &clocks, &tree)
                 {
                     first_facts.push(Event::Process(Box::new(fact)));
                 }
@@ -147,12 +150,12 @@ impl Watch {
 
     /// Takes in what has arrived, passes on what is old enough, and collects ended threads.
     pub(super) fn pump(&mut self) {
-        let now_ns = Clocks::now().monotonic_ns;
+        let now_ns = clocks::monotonic_ns();
         self.live.measure_run_time(now_ns);
         let mut arrived = Vec::new();
-        self.live.drain(|bytes| arrived.push(bytes.to_vec()));
-        for bytes in &arrived {
-            self.take_batch(bytes, now_ns);
+        self.live.drain(|bytes| arrived.push(decode::batch(bytes)));
+        for batch in arrived {
+            self.take_batch(batch, now_ns);
         }
         self.pass_on(now_ns.saturating_sub(HORIZON_NS));
         self.collect_ended();
@@ -161,8 +164,8 @@ impl Watch {
             .step(now_ns, |pid, gils| live.set_gils(pid, gils));
     }
 
-    fn take_batch(&mut self, bytes: &[u8], now_ns: u64) {
-        let batch = match decode::batch(bytes) {
+    fn take_batch(&mut self, batch: Result<decode::Batch, DecodeError>, now_ns: u64) {
+        let batch = match batch {
             Ok(batch) => batch,
             Err(error) => {
                 log::debug!("a damaged batch: {error}");
@@ -208,7 +211,7 @@ impl Watch {
 
     fn collect_ended(&mut self) {
         // Not the end of the account: a reading of the living thread may say it was made later.
-        let now_ns = Clocks::now().monotonic_ns;
+        let now_ns = clocks::monotonic_ns();
         let (model, reads_failed) = (&mut self.model, &mut self.reads_failed);
         self.live
             .read_ledgers(true, |ledger| match decode::ledger::fact(ledger, now_ns) {
@@ -243,10 +246,11 @@ impl Watch {
         let window = self.read_window()?;
         self.live.detach();
         let mut rest = Vec::new();
-        self.live.drain(|bytes| rest.push(bytes.to_vec()));
-        self.live.drain_residue(|bytes| rest.push(bytes.to_vec()));
-        for bytes in &rest {
-            self.take_batch(bytes, window.end.at_ns);
+        self.live.drain(|bytes| rest.push(decode::batch(bytes)));
+        self.live
+            .drain_residue(|bytes| rest.push(decode::batch(bytes)));
+        for batch in rest {
+            self.take_batch(batch, window.end.at_ns);
         }
         self.pass_on(window.end.at_ns);
         self.close(window);
@@ -255,11 +259,11 @@ impl Watch {
 
     /// Everything that is read at the end of a window.
     fn read_window(&mut self) -> Result<WindowFacts, Failure> {
-        let kernel_run_ns = self.live.kernel_run_ns(Clocks::now().monotonic_ns);
-        let now_ns = Clocks::now().monotonic_ns;
+        let now_ns = clocks::monotonic_ns();
+        let kernel_run_ns = self.live.kernel_run_ns(now_ns);
         let (others, present) = self.read_processes(now_ns)?;
         let ledgers = self.read_ledgers(&present);
-        let at_ns = Clocks::now().monotonic_ns;
+        let at_ns = clocks::monotonic_ns();
         let end = Tick {
             at_ns,
             unix_ns: self.clocks.unix_of_monotonic(at_ns),
@@ -326,7 +330,7 @@ impl Watch {
         let mut missing = BTreeMap::new();
         let (reads_failed, missing_before) = (&mut self.reads_failed, &self.missing);
         self.live.read_ledgers(false, |ledger| {
-            let mut fact = match decode::ledger::fact(ledger, Clocks::now().monotonic_ns) {
+            let mut fact = match decode::ledger::fact(ledger, clocks::monotonic_ns()) {
                 Ok(fact) => fact,
                 Err(LedgerError::Free) => return Collected::Keep,
                 Err(error) => {
@@ -377,7 +381,7 @@ impl Watch {
             }
         }
         MonitorFact {
-            cpu_ns: own_cpu_ns(),
+            cpu_ns: clocks::process_cpu_ns(),
             rss_bytes: own_rss_bytes().unwrap_or(0),
             kernel_run_ns,
             events: self.events,
@@ -467,17 +471,6 @@ fn is_running(pid: Pid) -> bool {
 
 fn count_threads(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
-}
-
-/// User and system time of this process, ns.
-fn own_cpu_ns() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: a valid pointer to a timespec.
-    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 fn own_rss_bytes() -> io::Result<u64> {
