@@ -298,6 +298,11 @@ pub struct PythonFact {
     pub threads: Vec<PyThread>,
     pub loops: Vec<PyLoop>,
     pub tasks: Vec<PyTask>,
+    /// The main interpreter's first; empty where there is none or none is known.
+    pub gils: Vec<PyGil>,
+    /// The main interpreter's garbage collector.
+    pub gc: Option<PyGc>,
+    pub executors: Vec<PyExecutor>,
     /// Reads that failed or were torn beyond retry during this look.
     pub reads_failed: u64,
     /// What this look does not cover: field (`tasks`, `threads.name`, ...) to reason.
@@ -319,6 +324,115 @@ pub struct PyThread {
     pub main: bool,
     /// A worker of a `concurrent.futures` thread pool.
     pub pool: bool,
+    /// The innermost frame first. Empty: it runs no Python code, or see `limits`.
+    pub stack: Vec<PyFrame>,
+    /// The stack changed each time it was read, so none is given.
+    pub stack_torn: bool,
+    /// `None`: it waits for nothing, or for nothing that Python knows.
+    pub waiting_for: Option<PyWait>,
+}
+
+/// What kind of object a thread waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum WaitKind {
+    Lock,
+    RLock,
+    Condition,
+    Event,
+    Semaphore,
+    Barrier,
+    Queue,
+    SimpleQueue,
+    /// The end of a thread.
+    Join,
+    /// The result of a `concurrent.futures.Future`.
+    Future,
+}
+
+/// What a wait for a lock is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum WaitPurpose {
+    /// Somebody else has what this thread wants.
+    Contended,
+    /// An idle consumer or worker: there is nothing to do.
+    Work,
+    Join,
+    Other,
+}
+
+/// What a blocked thread waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PyWait {
+    pub kind: WaitKind,
+    pub purpose: WaitPurpose,
+    /// Address of the object; `None` when only its kind could be told.
+    pub object: Option<u64>,
+    /// The thread that has it, or that is waited for.
+    pub owner: Option<Tid>,
+    /// The futex that the thread is blocked on.
+    pub futex: u64,
+}
+
+/// A GIL at the moment of the look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PyGil {
+    pub address: u64,
+    pub locked: bool,
+    /// The thread that has it, or had it last.
+    pub last_holder: Option<Tid>,
+    /// How often it went from one thread to another since the process began.
+    pub switches: u64,
+}
+
+/// A garbage collector's account of itself since the process began.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PyGc {
+    /// The youngest generation first.
+    pub generations: Vec<PyGeneration>,
+    /// A collection runs right now.
+    pub collecting: bool,
+}
+
+/// What one generation's collections did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PyGeneration {
+    pub collections: u64,
+    pub collected: u64,
+    pub uncollectable: u64,
+}
+
+/// Which kind of workers an executor has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExecutorKind {
+    Thread,
+    Process,
+}
+
+/// A `concurrent.futures` executor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PyExecutor {
+    /// Address of the executor object; of a worker's queue when the executor itself is gone.
+    pub id: u64,
+    pub kind: ExecutorKind,
+    /// `None`: it has none, or it could not be read.
+    pub name_prefix: Option<String>,
+    pub workers: u64,
+    pub workers_idle: Option<u64>,
+    pub max_workers: Option<u64>,
+    /// Work that no worker has begun.
+    pub queued: Option<u64>,
+    pub running: Vec<PyWork>,
+}
+
+/// A function that an executor's worker runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PyWork {
+    /// The worker; `None` in another process.
+    pub tid: Option<Tid>,
+    /// `module.qualname`; `None` when it could not be read.
+    pub function: Option<String>,
+    /// Address of the work item: another one is other work.
+    pub item: u64,
 }
 
 /// Which event loop implementation.
@@ -326,6 +440,7 @@ pub struct PyThread {
 pub enum LoopKind {
     Asyncio,
     Uvloop,
+    Trio,
 }
 
 /// An event loop that runs in a thread at the moment of the look.
@@ -342,6 +457,8 @@ pub struct PyLoop {
     /// `slow_callback_duration`, ns.
     pub stall_threshold_ns: Option<u64>,
     pub debug: Option<bool>,
+    /// How many tasks got a name of asyncio's own making since the process began.
+    pub tasks_created: Option<u64>,
 }
 
 /// `pending`: suspended or ready; `running`: on its thread right now.
@@ -365,6 +482,27 @@ pub struct PyTask {
     pub state: TaskState,
     /// From the task's own coroutine down to the innermost one that waits.
     pub awaiting: Vec<PyFrame>,
+    /// What it is suspended on, below the innermost frame; `None` while it is ready or runs.
+    pub waits_for: Option<TaskWait>,
+    /// [`PyTask::id`] of the tasks that wait for this one; of trio's, the nursery's task.
+    pub awaited_by: Vec<u64>,
+    /// It was asked to end, and has not yet.
+    pub cancel_requested: bool,
+    /// Type name of the exception that a done task ended with.
+    pub exception: Option<String>,
+    /// Whether somebody has asked for the outcome; `None` while there is none.
+    pub retrieved: Option<bool>,
+    /// Values of the context variables that were asked for, by name.
+    pub context: BTreeMap<String, String>,
+}
+
+/// What a task is suspended on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskWait {
+    /// `sleep`, `Event`, `Lock`, `Queue`, `socket`, `Task`, ..., else the class of the future.
+    pub kind: String,
+    /// Address of the object, of the future where nothing else is known.
+    pub object: Option<u64>,
 }
 
 /// One frame of a stack or of an await chain.

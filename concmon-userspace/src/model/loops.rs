@@ -303,6 +303,7 @@ impl Loops {
             kind: match state.seen.kind {
                 LoopKind::Asyncio => "asyncio",
                 LoopKind::Uvloop => "uvloop",
+                LoopKind::Trio => "trio",
             },
             running: state.running,
             wall_ns: time.wall_ns,

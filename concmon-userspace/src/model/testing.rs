@@ -374,6 +374,9 @@ pub(crate) fn look(pid: u32, read_ns: u64) -> PythonFact {
         threads: Vec::new(),
         loops: Vec::new(),
         tasks: Vec::new(),
+        gils: Vec::new(),
+        gc: None,
+        executors: Vec::new(),
         reads_failed: 0,
         limits: BTreeMap::new(),
     }
@@ -389,6 +392,9 @@ pub(crate) fn py_thread(tid: u32, name: &str) -> PyThread {
         stack_size_bytes: Some(8 << 20),
         main: false,
         pool: false,
+        stack: Vec::new(),
+        stack_torn: false,
+        waiting_for: None,
     }
 }
 
@@ -401,6 +407,7 @@ pub(crate) fn py_loop(tid: u32, id: u64) -> PyLoop {
         scheduled: Some(2),
         stall_threshold_ns: Some(100 * MS),
         debug: Some(false),
+        tasks_created: None,
     }
 }
 
@@ -416,5 +423,11 @@ pub(crate) fn py_task(id: u64, loop_id: u64, name: &str) -> PyTask {
             file: "app.py".into(),
             line: 7,
         }],
+        waits_for: None,
+        awaited_by: Vec::new(),
+        cancel_requested: false,
+        exception: None,
+        retrieved: None,
+        context: BTreeMap::new(),
     }
 }

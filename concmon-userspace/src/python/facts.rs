@@ -20,23 +20,31 @@ pub struct GilRange {
     pub size_bytes: u64,
 }
 
-/// How much one look may cover.
-#[derive(Clone, Copy, Debug)]
-pub struct LookBudget {
+/// What one look covers, and how much of it.
+#[derive(Clone, Debug)]
+pub struct LookOptions {
     /// Tasks that are read.
     pub tasks: usize,
-    /// Frames of one await chain.
+    /// Frames of one await chain; 0: chains are not read.
     pub chain: usize,
+    /// Frames of one thread's stack; 0: stacks are not read.
+    pub stack: usize,
     /// Bytes of the process's memory; a task with a chain of five takes about 1,500.
     pub bytes: usize,
+    /// Names of the context variables whose values are read.
+    pub context_vars: Vec<String>,
 }
 
-impl Default for LookBudget {
+impl Default for LookOptions {
     fn default() -> Self {
         Self {
             tasks: 10_000,
             chain: 64,
+            stack: 256,
             bytes: 256 << 20,
+            context_vars: ["request_id", "correlation_id", "trace_id"]
+                .map(str::to_owned)
+                .to_vec(),
         }
     }
 }
@@ -116,7 +124,7 @@ impl Interpreter {
 
     /// One look. It never fails as a whole: what could not be read is counted in `reads_failed`,
     /// and what is not covered is in `limits`. `read_ns` is the instant it is made at.
-    pub fn look(&mut self, read_ns: u64, budget: LookBudget) -> PythonFact {
+    pub fn look(&mut self, read_ns: u64, options: &LookOptions) -> PythonFact {
         let mut fact = PythonFact {
             read_ns,
             pid: self.pid,
@@ -124,6 +132,9 @@ impl Interpreter {
             threads: Vec::new(),
             loops: Vec::new(),
             tasks: Vec::new(),
+            gils: Vec::new(),
+            gc: None,
+            executors: Vec::new(),
             reads_failed: 0,
             limits: BTreeMap::new(),
         };
@@ -137,8 +148,8 @@ impl Interpreter {
         self.codes.begin();
         self.process.begin();
         let memory = ProcessMemory::new(self.pid);
-        let mut reader = Reader::new(&memory, walk, budget.bytes);
-        if let Err(error) = self.look_at_all(runtime, &mut reader, budget, &mut fact) {
+        let mut reader = Reader::new(&memory, walk, options.bytes);
+        if let Err(error) = self.look_at_all(runtime, &mut reader, options, &mut fact) {
             reader.failed += 1;
             reader.limits.insert("python".to_owned(), error.to_string());
         }
@@ -151,7 +162,7 @@ impl Interpreter {
         &mut self,
         runtime: u64,
         reader: &mut Reader<'_>,
-        budget: LookBudget,
+        options: &LookOptions,
         fact: &mut PythonFact,
     ) -> Result<(), ReadError> {
         let Some((_, mut layout)) = self.runtime.clone() else {
@@ -180,7 +191,7 @@ impl Interpreter {
                 process: &mut self.process,
                 codes: &mut self.codes,
                 known,
-                budget,
+                options,
             }
             .run(reader, fact);
         }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::code::CodeCache;
-use super::facts::LookBudget;
+use super::facts::LookOptions;
 use super::layout::Layout;
 use super::loops;
 use super::memory::{Memory, at};
@@ -79,7 +79,7 @@ pub(super) struct Look<'a> {
     pub(super) process: &'a mut ProcessView,
     pub(super) codes: &'a mut CodeCache,
     pub(super) known: &'a mut Known,
-    pub(super) budget: LookBudget,
+    pub(super) options: &'a LookOptions,
 }
 
 impl Look<'_> {
@@ -162,6 +162,9 @@ impl Look<'_> {
                 stack_size_bytes: self.process.stack_size(ident, main),
                 main,
                 pool: account.pool,
+                stack: Vec::new(),
+                stack_torn: false,
+                waiting_for: None,
             };
             // A thread that has entered several interpreters has a state in each.
             match fact.threads.iter_mut().find(|known| known.tid == tid) {
@@ -235,7 +238,7 @@ impl Look<'_> {
         let mut addresses = self.listed_tasks(reader, records);
         for (index, set) in found.iter().enumerate().skip(1) {
             let weak = index <= fields.weak_sets.len();
-            let members = set.and_then(|set| tasks::in_set(reader, set, weak, self.budget.tasks));
+            let members = set.and_then(|set| tasks::in_set(reader, set, weak, self.options.tasks));
             match members {
                 Some(members) => addresses.extend(members),
                 None => {
@@ -250,18 +253,18 @@ impl Look<'_> {
         addresses.extend(&running);
         let mut seen = HashSet::new();
         addresses.retain(|address| seen.insert(*address));
-        let limit = self.budget.tasks.saturating_sub(fact.tasks.len());
+        let limit = self.options.tasks.saturating_sub(fact.tasks.len());
         if addresses.len() > limit {
             addresses.truncate(limit);
             reader.limits.insert(
                 "tasks".to_owned(),
                 format!(
                     "there are more than the {} that are read",
-                    self.budget.tasks
+                    self.options.tasks
                 ),
             );
         }
-        let found = tasks::read(reader, self.codes, &addresses, &running, self.budget);
+        let found = tasks::read(reader, self.codes, &addresses, &running, self.options);
         fact.tasks.extend(found);
     }
 
@@ -278,7 +281,7 @@ impl Look<'_> {
             self.memory,
             &heads,
             &self.known.tasks,
-            self.budget.tasks,
+            self.options.tasks,
         );
         self.known.tasks.clone()
     }
@@ -300,12 +303,13 @@ mod tests {
             let layout = row(Version { major: 3, minor }).unwrap();
             let memory = Noise::new(minor, seed);
             let pid = Pid(std::process::id());
-            let budget = LookBudget {
+            let options = LookOptions {
                 tasks: 100,
                 chain: 16,
                 bytes: 1 << 20,
+                ..LookOptions::default()
             };
-            let mut reader = Reader::new(&memory, layout.walk.unwrap(), budget.bytes);
+            let mut reader = Reader::new(&memory, layout.walk.unwrap(), options.bytes);
             let mut fact = PythonFact {
                 read_ns: 0,
                 pid,
@@ -319,6 +323,9 @@ mod tests {
                 threads: Vec::new(),
                 loops: Vec::new(),
                 tasks: Vec::new(),
+                gils: Vec::new(),
+                gc: None,
+                executors: Vec::new(),
                 reads_failed: 0,
                 limits: std::collections::BTreeMap::new(),
             };
@@ -334,7 +341,7 @@ mod tests {
                 process: &mut ProcessView::new(pid),
                 codes: &mut CodeCache::default(),
                 known: &mut known,
-                budget,
+                options: &options,
             };
             let records: Vec<ThreadRecord> = (0..20)
                 .map(|index| ThreadRecord::read(&memory, address(index), &reader.walk.thread))
@@ -349,7 +356,7 @@ mod tests {
                 look.codes,
                 &objects,
                 &HashSet::new(),
-                look.budget,
+                look.options,
             );
             for object in objects {
                 reader.callable_name(object);

@@ -84,6 +84,7 @@ pub(super) fn read(reader: &mut Reader<'_>, id: u64, tid: Tid) -> PyLoop {
             .and_then(|seconds| reader.read_number(seconds))
             .and_then(nanoseconds),
         debug: found[3].and_then(|debug| as_bool(reader.integers(&[debug])[0])),
+        tasks_created: None,
     };
     let reason = if is_uvloop {
         "uvloop keeps this in a form that is not known"

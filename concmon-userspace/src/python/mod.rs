@@ -26,6 +26,6 @@ mod threads;
 mod version;
 
 pub use detect::DetectError;
-pub use facts::{GilRange, Interpreter, LookBudget};
+pub use facts::{GilRange, Interpreter, LookOptions};
 pub use memory::ReadError;
 pub use text::MAX_TEXT_CHARS;

@@ -1,10 +1,10 @@
 //! asyncio's tasks: where they are listed, what each of them says, and what it waits for.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::chain::{self, Chain, End};
 use super::code::CodeCache;
-use super::facts::LookBudget;
+use super::facts::LookOptions;
 use super::memory::{Batch, Memory, ReadError, at, int, plausible, word};
 use super::object::{Kind, OBJECT_TYPE, Reader};
 use crate::event::{PyTask, TaskState};
@@ -158,7 +158,7 @@ pub(super) fn read(
     codes: &mut CodeCache,
     tasks: &[u64],
     running: &HashSet<u64>,
-    budget: LookBudget,
+    options: &LookOptions,
 ) -> Vec<PyTask> {
     let mut result = Vec::with_capacity(tasks.len());
     let mut open: Vec<u64> = tasks.to_vec();
@@ -167,7 +167,7 @@ pub(super) fn read(
             break;
         }
         let again;
-        (result, again) = read_once(reader, codes, &open, running, budget, result);
+        (result, again) = read_once(reader, codes, &open, running, options, result);
         open = again;
     }
     reader.failed += open.len() as u64;
@@ -180,7 +180,7 @@ fn read_once(
     codes: &mut CodeCache,
     tasks: &[u64],
     running: &HashSet<u64>,
-    budget: LookBudget,
+    options: &LookOptions,
     mut result: Vec<PyTask>,
 ) -> (Vec<PyTask>, Vec<u64>) {
     let (tasks, heads): (Vec<u64>, Vec<TaskHead>) = read_heads(reader, tasks)
@@ -189,7 +189,7 @@ fn read_once(
         .filter_map(|(head, task)| Some((*task, head?)))
         .unzip();
     let coroutines: Vec<u64> = heads.iter().map(|head| head.coroutine).collect();
-    let chains = chain::chains(reader, &coroutines, budget.chain);
+    let chains = chain::chains(reader, &coroutines, options.chain);
     codes.load(
         reader,
         chains
@@ -220,6 +220,12 @@ fn read_once(
                     },
                     state: state(*task, head, &chains[slot], running),
                     awaiting: frames(reader, codes, head, &chains[slot])?,
+                    waits_for: None,
+                    awaited_by: Vec::new(),
+                    cancel_requested: false,
+                    exception: None,
+                    retrieved: None,
+                    context: BTreeMap::new(),
                 })
             })
             .flatten();
@@ -236,7 +242,7 @@ fn read_once(
     {
         reader.limits.insert(
             "tasks.awaiting".to_owned(),
-            format!("only the outer {} frames of a chain are read", budget.chain),
+            format!("only the outer {} frames of a chain are read", options.chain),
         );
     }
     (result, again)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     event::{Pid, PythonFact, PythonInfo},
-    python::{DetectError, Interpreter, LookBudget},
+    python::{DetectError, Interpreter, LookOptions},
     views::escape::escape,
 };
 
@@ -37,6 +37,7 @@ struct Found {
 #[derive(Debug, Default)]
 pub(super) struct Pythons {
     by_pid: BTreeMap<Pid, State>,
+    options: LookOptions,
 }
 
 impl Pythons {
@@ -116,7 +117,7 @@ impl Pythons {
         let State::Found(python) = self.by_pid.get_mut(&pid)? else {
             return None;
         };
-        let mut fact = python.interpreter.look(now_ns, LookBudget::default());
+        let mut fact = python.interpreter.look(now_ns, &self.options);
         if fact.info.free_threaded {
             return Some(fact);
         }
