@@ -12,7 +12,7 @@ use super::process::ProcessView;
 use super::states::{self, ThreadRecord};
 use super::tasks::{self, ListHead};
 use super::threads::{self, ThreadAccount};
-use crate::event::{PyThread, PythonFact};
+use crate::event::{PyThread, PythonFact, Tid};
 
 /// The modules that walkers look into.
 const MODULES: &[&str] = &["threading", "asyncio.tasks"];
@@ -102,9 +102,9 @@ impl Look<'_> {
             }
         };
         self.known.threads = records.iter().map(|record| record.address).collect();
-        self.add_threads(reader, &records, fact);
+        let tids = self.add_threads(reader, &records, fact);
         if self.known.has_asyncio() {
-            self.add_loops(reader, &records, fact);
+            self.add_loops(reader, &records, &tids, fact);
             self.add_tasks(reader, &records, fact);
         }
     }
@@ -130,28 +130,37 @@ impl Look<'_> {
         })
     }
 
+    /// Gives our id of each record's thread.
     fn add_threads(
         &mut self,
         reader: &mut Reader<'_>,
         records: &[ThreadRecord],
         fact: &mut PythonFact,
-    ) {
+    ) -> Vec<Option<Tid>> {
         let fields = reader.walk.thread;
         let mut accounts = self.accounts(reader);
         let idents = records.iter().map(|record| record.field(fields.ident));
         self.process.find_stacks(self.memory, idents);
+        let mut tids = Vec::with_capacity(records.len());
         for record in records {
             let ident = record.field(fields.ident);
-            let native = record.field(fields.native_id);
             // A state whose thread has not begun yet has no ids.
-            if ident == 0 || native == 0 {
+            if ident == 0 || fields.native_id.is_some_and(|id| record.field(id) == 0) {
+                tids.push(None);
                 continue;
             }
-            let Some(tid) = self.process.tid(native) else {
+            let account = accounts.remove(&ident).unwrap_or_default();
+            let native = match fields.native_id {
+                Some(offset) => Some(record.field(offset)),
+                // After a fork, what `threading` has may still be the parent's.
+                None => self.process.described_id(ident).or(account.native_id),
+            };
+            let tid = native.and_then(|native| self.process.tid(native));
+            tids.push(tid);
+            let Some(tid) = tid else {
                 reader.failed += 1;
                 continue;
             };
-            let account = accounts.remove(&ident).unwrap_or_default();
             let main = self.process.is_main(tid);
             let thread = PyThread {
                 tid,
@@ -173,19 +182,20 @@ impl Look<'_> {
                 Some(_) => {}
             }
         }
+        tids
     }
 
     fn add_loops(
         &mut self,
         reader: &mut Reader<'_>,
         records: &[ThreadRecord],
+        tids: &[Option<Tid>],
         fact: &mut PythonFact,
     ) {
-        let fields = reader.walk.thread;
         let running = loops::running(reader, records);
-        for (record, id) in records.iter().zip(running) {
-            if let (Some(id), Some(tid)) = (id, self.process.tid(record.field(fields.native_id))) {
-                fact.loops.push(loops::read(reader, id, tid));
+        for (tid, id) in tids.iter().zip(running) {
+            if let (Some(id), Some(tid)) = (id, tid) {
+                fact.loops.push(loops::read(reader, id, *tid));
             }
         }
     }
@@ -299,7 +309,7 @@ mod tests {
     fn a_look_at_noise_ends() {
         let mut failed = 0;
         for seed in 0..200 {
-            let minor = 11 + (seed % 5) as u8;
+            let minor = 8 + (seed % 8) as u8;
             let layout = row(Version { major: 3, minor }).unwrap();
             let memory = Noise::new(minor, seed);
             let pid = Pid(std::process::id());
@@ -309,7 +319,7 @@ mod tests {
                 bytes: 1 << 20,
                 ..LookOptions::default()
             };
-            let mut reader = Reader::new(&memory, layout.walk.unwrap(), options.bytes);
+            let mut reader = Reader::new(&memory, layout.walk, options.bytes);
             let mut fact = PythonFact {
                 read_ns: 0,
                 pid,
@@ -347,8 +357,8 @@ mod tests {
                 .map(|index| ThreadRecord::read(&memory, address(index), &reader.walk.thread))
                 .collect::<Result<_, _>>()
                 .unwrap();
-            look.add_threads(&mut reader, &records, &mut fact);
-            look.add_loops(&mut reader, &records, &mut fact);
+            let tids = look.add_threads(&mut reader, &records, &mut fact);
+            look.add_loops(&mut reader, &records, &tids, &mut fact);
             look.add_tasks(&mut reader, &records, &mut fact);
             let objects: Vec<u64> = (0..200).map(address).collect();
             tasks::read(

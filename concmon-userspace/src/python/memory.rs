@@ -105,6 +105,11 @@ impl Batch {
         }
     }
 
+    /// How many areas there are.
+    pub(super) fn len(&self) -> usize {
+        self.areas.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.areas.is_empty()
     }

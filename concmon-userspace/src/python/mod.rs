@@ -10,6 +10,7 @@ mod detect;
 mod elf;
 mod facts;
 pub mod layout;
+mod lines;
 mod look;
 mod loops;
 mod maps;

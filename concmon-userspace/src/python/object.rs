@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::addresses::AddressMap;
-use super::layout::WalkLayout;
+use super::layout::{GeneratorFrame, Instructions, WalkLayout};
 use super::memory::{Batch, Memory, ReadError, byte, word};
 
 /// `ob_type` of every object of a build with a GIL, 3.8 to 3.15; the reference count is before it.
@@ -67,6 +67,7 @@ pub(super) const NAMED_KINDS: &[(&str, Kind)] = &[
     ("set", Kind::Set),
     ("frozenset", Kind::Set),
     ("collections.deque", Kind::Deque),
+    ("weakref", Kind::Weakref),
     ("weakref.ReferenceType", Kind::Weakref),
     ("module", Kind::Module),
     ("function", Kind::Function),
@@ -286,7 +287,8 @@ impl<'a> Reader<'a> {
             if let Some((name, kind)) = named {
                 let size = info.basic_size;
                 return match expected_size(&self.walk, *kind) {
-                    Some(expected) if size != u64::from(expected) => {
+                    Some(expected) if !expected.fits(size) => {
+                        let expected = expected.bytes;
                         let reason = format!(
                             "an object of type {name} has {size} bytes where {expected} are known"
                         );
@@ -352,11 +354,41 @@ impl<'a> Reader<'a> {
 }
 
 /// What `tp_basicsize` must be for a kind's layout to be trusted.
-pub(super) fn expected_size(walk: &WalkLayout, kind: Kind) -> Option<u32> {
-    match kind {
-        Kind::Task => Some(walk.task.size),
-        Kind::Generator => Some(walk.generator.frame + walk.frame.locals),
-        Kind::Code => Some(walk.code.instructions),
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ExpectedSize {
+    pub(super) bytes: u32,
+    /// Others of the kind have more fields behind.
+    at_least: bool,
+}
+
+impl ExpectedSize {
+    fn exactly(bytes: u32) -> Self {
+        Self {
+            bytes,
+            at_least: false,
+        }
+    }
+
+    fn fits(self, size: u64) -> bool {
+        let bytes = u64::from(self.bytes);
+        size == bytes || self.at_least && size > bytes
+    }
+}
+
+/// What is known of the size of a kind; `None` when it does not matter.
+pub(super) fn expected_size(walk: &WalkLayout, kind: Kind) -> Option<ExpectedSize> {
+    match (kind, walk.generator.frame, walk.code.instructions) {
+        (Kind::Task, _, _) => Some(ExpectedSize::exactly(walk.task.size)),
+        (Kind::Generator, GeneratorFrame::Inside(frame), _) => {
+            Some(ExpectedSize::exactly(frame + walk.frame.locals))
+        }
+        (Kind::Generator, GeneratorFrame::Object { size, .. }, _) => Some(ExpectedSize {
+            bytes: size,
+            at_least: true,
+        }),
+        (Kind::Code, _, Instructions::Bytes { size, .. } | Instructions::Inside(size)) => {
+            Some(ExpectedSize::exactly(size))
+        }
         _ => None,
     }
 }

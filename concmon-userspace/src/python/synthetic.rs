@@ -1,6 +1,6 @@
 //! Memory made up for tests: segments in a vector, objects in them, and noise.
 
-use super::layout::{Version, WalkLayout, row};
+use super::layout::{KeysShape, Version, WalkLayout, row};
 use super::memory::{Batch, Memory, ReadError};
 use super::object::{FLAGGED_KINDS, NAMED_KINDS, OBJECT_TYPE, Reader, expected_size, flags};
 
@@ -58,7 +58,7 @@ impl World {
         let layout = row(Version { major: 3, minor }).expect("a row");
         let mut world = Self {
             memory: Segments::default(),
-            walk: layout.walk.expect("walkers"),
+            walk: layout.walk,
             next: 0x5500_0000_0000,
             metatype: 0,
             text_type: 0,
@@ -150,15 +150,29 @@ impl World {
         self.put(&bytes)
     }
 
-    /// Keys of a dict: the kind (0 general, 1 strings, 2 shared), and keys with values.
+    /// Keys of a dict: the kind (0 general, 1 strings, 2 shared; where releases have kinds), and
+    /// keys with values.
     pub(super) fn keys(&mut self, kind: u8, entries: &[(u64, u64)]) -> u64 {
-        const LOG2_INDEX_BYTES: u8 = 3;
-        let mut bytes = vec![0; 32 + (1 << LOG2_INDEX_BYTES)];
-        bytes[9] = LOG2_INDEX_BYTES;
-        bytes[10] = kind;
-        set_word(&mut bytes, 24, entries.len() as u64);
+        let shape = self.walk.containers.keys;
+        let mut bytes = vec![0; shape.header() as usize + 8];
+        let has_hash = match shape {
+            KeysShape::Size { size, .. } => {
+                set_word(&mut bytes, size, 8);
+                true
+            }
+            KeysShape::Log {
+                log2_bytes,
+                kind: place,
+                ..
+            } => {
+                bytes[log2_bytes as usize] = 3;
+                bytes[place as usize] = kind;
+                kind == 0
+            }
+        };
+        set_word(&mut bytes, shape.count(), entries.len() as u64);
         for (key, value) in entries {
-            if kind == 0 {
+            if has_hash {
                 bytes.extend(0x1234_5678u64.to_le_bytes());
             }
             bytes.extend(key.to_le_bytes());
@@ -208,7 +222,7 @@ impl Noise {
         let mut type_addresses = vec![world.metatype, world.text_type];
         let keys = world.keys(2, &[(NOISE, 0), (NOISE + 8, 0)]);
         for (name, kind) in NAMED_KINDS {
-            let size = expected_size(&world.walk, *kind).unwrap_or(16);
+            let size = expected_size(&world.walk, *kind).map_or(16, |size| size.bytes);
             type_addresses.push(world.class(name, 0, size.into()));
         }
         for (flag, _) in FLAGGED_KINDS {

@@ -242,7 +242,10 @@ fn read_once(
     {
         reader.limits.insert(
             "tasks.awaiting".to_owned(),
-            format!("only the outer {} frames of a chain are read", options.chain),
+            format!(
+                "only the outer {} frames of a chain are read",
+                options.chain
+            ),
         );
     }
     (result, again)
@@ -291,11 +294,11 @@ fn frames(
     if head.done || chain.end == End::Executing {
         return Some(Vec::new());
     }
-    let instructions = reader.walk.code.instructions;
+    let lines = reader.walk.code.lines;
     chain
         .links
         .iter()
-        .map(|link| codes.frame(link.code, link.instruction, instructions))
+        .map(|link| codes.frame(*link, lines))
         .collect()
 }
 
