@@ -24,9 +24,11 @@ mod synthetic;
 mod tasks;
 mod text;
 mod threads;
+mod verify;
 mod version;
 
 pub use detect::DetectError;
 pub use facts::{GilRange, Interpreter, LookOptions};
 pub use memory::ReadError;
 pub use text::MAX_TEXT_CHARS;
+pub use verify::{Verified, verify};

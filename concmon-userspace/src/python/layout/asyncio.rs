@@ -1,9 +1,11 @@
 //! asyncio's own objects.
 
+use serde::Serialize;
+
 use super::Since;
 
 /// `TaskObj` of asyncio's C module.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct TaskLayout {
     /// What `tp_basicsize` must be for the rest to hold.
     pub size: u32,

@@ -1,9 +1,11 @@
 //! Frames, generators and code objects.
 
+use serde::Serialize;
+
 use super::Since;
 
 /// How a suspended frame says what it waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum AwaitShape {
     /// The instruction after the last one has this opcode; the awaited object is on top of the stack.
     YieldFrom { opcode: u8 },
@@ -18,7 +20,7 @@ pub enum AwaitShape {
 }
 
 /// How a frame says where the top of its stack of values is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum StackShape {
     /// A pointer behind the topmost value; null while the frame runs.
     Pointer { top: u32 },
@@ -29,7 +31,7 @@ pub enum StackShape {
 }
 
 /// How a frame says which instruction it is at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum InstructionShape {
     /// The number of the last instruction's unit of `unit` bytes; -1 before the first.
     Last { index: u32, unit: u32 },
@@ -38,7 +40,7 @@ pub enum InstructionShape {
 }
 
 /// `PyFrameObject` up to 3.10, `_PyInterpreterFrame` from 3.11 on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct FrameLayout {
     /// The code object; from 3.13 on anything that can be run.
     pub executable: u32,
@@ -125,7 +127,7 @@ const FRAME_3_12: FrameLayout = FrameLayout {
 };
 
 /// Where a generator's frame is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum GeneratorFrame {
     /// An object of its own; the pointer is null when the generator has finished.
     /// No generator is smaller than `size`.
@@ -135,7 +137,7 @@ pub enum GeneratorFrame {
 }
 
 /// How a generator says what it is doing.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub enum StateShape {
     /// A byte of the generator that is 1 while it runs.
     Running(u32),
@@ -146,7 +148,7 @@ pub enum StateShape {
 }
 
 /// Coroutines, generators and asynchronous generators begin in the same way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct GeneratorLayout {
     pub qualname: u32,
     pub frame: GeneratorFrame,
@@ -154,7 +156,7 @@ pub struct GeneratorLayout {
 }
 
 /// Which number of a state byte means what; all others mean finished.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct StateNumbers {
     pub created: i8,
     /// Suspended; whether it awaits something, [`AwaitShape`] says, or another number does.
@@ -261,7 +263,7 @@ const GENERATOR_3_13: GeneratorLayout = GeneratorLayout {
 };
 
 /// How a code object says which line an instruction is on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum LineTable {
     /// Pairs of steps, of bytes and of lines (`Objects/lnotab_notes.txt`).
     Steps,
@@ -272,7 +274,7 @@ pub enum LineTable {
 }
 
 /// Where a code object's instructions are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Instructions {
     /// In a bytes object; the code object has this size.
     Bytes { pointer: u32, size: u32 },
@@ -281,7 +283,7 @@ pub enum Instructions {
 }
 
 /// `PyCodeObject`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct CodeLayout {
     pub filename: u32,
     /// Up to 3.10 there is only the plain name.

@@ -23,6 +23,11 @@ pub use objects::{
 };
 pub use threads::{GilPlace, InterpreterLayout, RunningLoop, RuntimeLayout, ThreadLayout};
 
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
 /// An interpreter's version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
@@ -37,7 +42,7 @@ pub const MINORS: std::ops::RangeInclusive<u8> = 8..=15;
 type Since<T> = &'static [(u8, T)];
 
 /// Everything known about one interpreter's memory.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Layout {
     pub runtime: RuntimeLayout,
     pub interpreter: InterpreterLayout,
@@ -45,7 +50,7 @@ pub struct Layout {
 }
 
 /// What the walkers need.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct WalkLayout {
     pub thread: ThreadLayout,
     pub frame: FrameLayout,
@@ -83,6 +88,39 @@ pub fn row(version: Version) -> Option<Layout> {
             task: at(asyncio::TASK, minor)?,
         },
     })
+}
+
+/// The numbers of a layout one by one, by dotted name.
+pub fn fields(layout: &Layout) -> BTreeMap<String, String> {
+    let mut fields = BTreeMap::new();
+    if let Ok(value) = serde_json::to_value(layout) {
+        flatten("", &value, &mut fields);
+    }
+    fields
+}
+
+fn flatten(name: &str, value: &Value, into: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(members) => {
+            for (member, value) in members {
+                let name = if name.is_empty() {
+                    member.clone()
+                } else {
+                    format!("{name}.{member}")
+                };
+                flatten(&name, value, into);
+            }
+        }
+        Value::Array(members) if members.iter().any(Value::is_object) => {
+            for (index, value) in members.iter().enumerate() {
+                flatten(&format!("{name}.{index}"), value, into);
+            }
+        }
+        Value::Null => {}
+        other => {
+            into.insert(name.to_owned(), other.to_string().replace('"', ""));
+        }
+    }
 }
 
 fn at<T: Copy>(rows: Since<T>, minor: u8) -> Option<T> {

@@ -1,9 +1,11 @@
 //! Types, strings, numbers, containers, callables.
 
+use serde::Serialize;
+
 use super::Since;
 
 /// `PyTypeObject` and `PyHeapTypeObject`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct TypeLayout {
     pub name: u32,
     pub basic_size: u32,
@@ -39,7 +41,7 @@ const fn types(cached_keys: u32, qualname: u32) -> TypeLayout {
 }
 
 /// `PyASCIIObject`, `PyCompactUnicodeObject`, `PyUnicodeObject`, `PyBytesObject`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct TextLayout {
     pub length: u32,
     pub state: u32,
@@ -78,7 +80,7 @@ pub(super) const TEXT: Since<TextLayout> = &[
 ];
 
 /// How the length and sign of an integer are kept; its digits of 30 bits begin at `digits`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub enum IntegerShape {
     /// The count of digits, negative for a negative number.
     SignedSize { size: u32, digits: u32 },
@@ -104,14 +106,14 @@ pub(super) const INTEGER: Since<IntegerShape> = &[
 ];
 
 /// How the values of a split dict are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct SplitValues {
     /// Where the array of values begins.
     pub first: u32,
 }
 
 /// How a table of keys says how large it is: `_dictkeysobject`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum KeysShape {
     /// The size of the index is a count of its entries, whose width follows from it.
     Size { header: u32, size: u32, count: u32 },
@@ -141,7 +143,7 @@ impl KeysShape {
 }
 
 /// Lists, tuples, sets, dicts, and the fields of other small objects.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct ContainerLayout {
     pub tuple_items: u32,
     pub list_items: u32,
@@ -208,7 +210,7 @@ const CONTAINERS_3_13: ContainerLayout = ContainerLayout {
 
 /// Where an instance keeps its attributes when its type says that the interpreter manages them.
 /// Offsets are negative, before the object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum InstanceShape {
     /// The interpreter manages none: each has a dict where its type says.
     Unmanaged,
@@ -235,7 +237,7 @@ pub(super) const INSTANCE: Since<InstanceShape> = &[
 ];
 
 /// Functions, methods, partials.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct CallableLayout {
     pub function_qualname: u32,
     pub function_module: u32,

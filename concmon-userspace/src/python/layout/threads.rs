@@ -1,9 +1,11 @@
 //! The runtime, its interpreters, their GILs and thread states.
 
+use serde::Serialize;
+
 use super::Since;
 
 /// `_PyRuntimeState`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct RuntimeLayout {
     pub interpreters_head: u32,
 }
@@ -21,7 +23,7 @@ const fn runtime(interpreters_head: u32) -> RuntimeLayout {
 }
 
 /// Where the GIL struct is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum GilPlace {
     /// Inside the runtime struct, for all interpreters.
     Runtime(u32),
@@ -30,7 +32,7 @@ pub enum GilPlace {
 }
 
 /// `PyInterpreterState`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct InterpreterLayout {
     pub next: u32,
     pub threads_head: u32,
@@ -78,7 +80,7 @@ const fn interpreter(
 }
 
 /// Where a thread's running event loop is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum RunningLoop {
     /// In the thread's dict: an object that holds the loop at this offset.
     DictHolder { dict: u32, held: u32 },
@@ -89,7 +91,7 @@ pub enum RunningLoop {
 }
 
 /// `PyThreadState`, with asyncio's additions behind it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct ThreadLayout {
     pub prev: u32,
     pub next: u32,
