@@ -18,6 +18,7 @@ mod memory;
 mod names;
 mod object;
 mod process;
+mod stacks;
 mod states;
 #[cfg(test)]
 mod synthetic;
