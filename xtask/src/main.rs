@@ -9,6 +9,7 @@ mod build_ebpf;
 mod demo;
 mod digest;
 mod guests;
+mod images;
 mod pythons;
 mod strip;
 mod test;
@@ -27,6 +28,7 @@ enum Command {
     Test(test::Args),
     Demo(demo::Args),
     Guests(guests::Args),
+    Images(images::Args),
     Pythons(pythons::Args),
 }
 
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Guests(args) => guests::run(&args),
+        Command::Images(args) => images::run(&args),
         Command::Pythons(args) => pythons::run(&args),
     };
     result.unwrap_or_else(|error| {

@@ -74,7 +74,7 @@ pub(super) fn inspect(file: File, named: bool) -> Result<ElfFacts, ElfError> {
     Ok(facts)
 }
 
-fn inspect_anew(file: File, named: bool) -> Result<ElfFacts, ElfError> {
+pub(super) fn inspect_anew(file: File, named: bool) -> Result<ElfFacts, ElfError> {
     let cache = ReadCache::new(file);
     let elf = Elf::parse(&cache)?;
     let endian = elf.endian();

@@ -1,6 +1,7 @@
 //! The interpreter of a living process: attached once, then looked at again and again.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::code::CodeCache;
 use super::detect::{self, DetectError, Found};
@@ -54,7 +55,7 @@ impl Default for LookOptions {
 pub struct Interpreter {
     pid: Pid,
     info: PythonInfo,
-    memory: ProcessMemory,
+    memory: Arc<dyn Memory>,
     runtime: Option<(u64, Layout)>,
     asyncio: AsyncioTable,
     process: ProcessView,
@@ -77,12 +78,28 @@ impl Interpreter {
     /// [`info`](Self::info) says why.
     pub fn attach(pid: Pid) -> Result<Self, DetectError> {
         let memory = ProcessMemory::new(pid);
-        let Found { info, runtime } = detect::detect(pid, &memory)?;
+        let found = detect::detect(pid, &memory)?;
+        Ok(Self::of(
+            pid,
+            found,
+            Arc::new(memory),
+            ProcessView::new(pid),
+        ))
+    }
+
+    /// An interpreter that was found, with the memory and the process that it is read from.
+    pub(super) fn of(
+        pid: Pid,
+        found: Found,
+        memory: Arc<dyn Memory>,
+        process: ProcessView,
+    ) -> Self {
+        let Found { info, runtime } = found;
         // Whoever keeps tasks in lists says where: the table came together with the lists.
         let has_lists = runtime
             .as_ref()
             .is_some_and(|(_, layout)| layout.walk.task.node.is_some());
-        Ok(Self {
+        Self {
             pid,
             info,
             memory,
@@ -92,10 +109,10 @@ impl Interpreter {
             } else {
                 AsyncioTable::Settled
             },
-            process: ProcessView::new(pid),
+            process,
             codes: CodeCache::default(),
             known: HashMap::new(),
-        })
+        }
     }
 
     pub fn info(&self) -> &PythonInfo {
@@ -108,10 +125,10 @@ impl Interpreter {
             return Ok(Vec::new());
         };
         let mut gils: Vec<GilRange> = Vec::new();
-        for interpreter in states::interpreters(&self.memory, *runtime, layout)? {
-            let address = detect::gil_of(&self.memory, *runtime, interpreter, layout)?;
+        for interpreter in states::interpreters(&*self.memory, *runtime, layout)? {
+            let address = detect::gil_of(&*self.memory, *runtime, interpreter, layout)?;
             let is_known = gils.iter().any(|gil| gil.address == address);
-            if !is_known && detect::check_gil(&self.memory, address).is_ok() {
+            if !is_known && detect::check_gil(&*self.memory, address).is_ok() {
                 gils.push(GilRange {
                     address,
                     size_bytes: concmon_ebpf::GIL_SIZE,
@@ -146,8 +163,8 @@ impl Interpreter {
         };
         self.codes.begin();
         self.process.begin();
-        let memory = ProcessMemory::new(self.pid);
-        let mut reader = Reader::new(&memory, walk, options.bytes);
+        let memory = Arc::clone(&self.memory);
+        let mut reader = Reader::new(&*memory, walk, options.bytes);
         if let Err(error) = self.look_at_all(runtime, &mut reader, options, &mut fact) {
             reader.failed += 1;
             reader.limits.insert("python".to_owned(), error.to_string());
@@ -167,7 +184,7 @@ impl Interpreter {
         let Some((_, mut layout)) = self.runtime else {
             return Ok(());
         };
-        let interpreters = states::interpreters(&self.memory, runtime, &layout)?;
+        let interpreters = states::interpreters(&*self.memory, runtime, &layout)?;
         self.known
             .retain(|address, _| interpreters.contains(address));
         for interpreter in &interpreters {
@@ -184,7 +201,7 @@ impl Interpreter {
         for interpreter in interpreters {
             let known = self.known.entry(interpreter).or_default();
             Look {
-                memory: &self.memory,
+                memory: &*self.memory,
                 layout: &layout,
                 interpreter,
                 process: &mut self.process,
@@ -203,7 +220,7 @@ impl Interpreter {
         let Some((_, layout)) = &mut self.runtime else {
             return;
         };
-        let Some(address) = detect::asyncio_table(self.pid) else {
+        let Some(address) = self.process.asyncio_table() else {
             return;
         };
         let mut table = [0; ASYNCIO_TABLE_BYTES];

@@ -9,6 +9,10 @@ mod containers;
 mod detect;
 mod elf;
 mod facts;
+#[doc(hidden)]
+pub mod fuzz;
+#[doc(hidden)]
+pub mod image;
 pub mod layout;
 mod lines;
 mod look;
@@ -20,6 +24,7 @@ mod object;
 mod process;
 mod stacks;
 mod states;
+mod surroundings;
 #[cfg(test)]
 mod synthetic;
 mod tasks;
