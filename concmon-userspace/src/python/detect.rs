@@ -295,7 +295,7 @@ fn version_of(
         .mapping
         .open(pid)
         .ok()
-        .and_then(|file| elf::version_string(file, accept));
+        .and_then(|file| elf::version_string(file, named, accept));
     match (named, text) {
         (Some(named), Some(text)) => Some((named, text, false)),
         (Some(named), None) => Some((named, format!("{}.{}", named.major, named.minor), false)),

@@ -15,7 +15,7 @@ pub fn elf_file(file: &File) {
         }
     }
     if let Ok(file) = file.try_clone() {
-        let _ = elf::version_string(file, |text| version_in_name(text).is_some());
+        let _ = elf::version_string(file, None, |text| version_in_name(text).is_some());
     }
 }
 

@@ -75,8 +75,8 @@ pub struct Image {
 
 /// Changes what a read brings, as a process that goes on does.
 pub trait Tamper: fmt::Debug + Send + Sync {
-    /// `bytes` were read at `address`.
-    fn tamper(&self, address: u64, bytes: &mut [u8]);
+    /// The image had the first `got` of `bytes` at `address`. Gives how many there are to be.
+    fn tamper(&self, address: u64, bytes: &mut [u8], got: usize) -> usize;
 }
 
 impl Image {
@@ -326,10 +326,10 @@ impl ImageMemory {
             .unwrap_or_default();
         let got = have.len().min(into.len());
         into[..got].copy_from_slice(&have[..got]);
-        if let Some(tamper) = &self.tamper {
-            tamper.tamper(address, &mut into[..got]);
+        match &self.tamper {
+            Some(tamper) => tamper.tamper(address, into, got).min(into.len()),
+            None => got,
         }
-        got
     }
 }
 
