@@ -248,8 +248,7 @@ impl Walk<'_> {
                     || chain.qualname == 0 && self.run.task == Some(*task);
                 let awaiting = self.frames(reader, chain)?;
                 let is_blocked = !is_running && is_none(&classes, head.next_send);
-                let waits_for =
-                    is_blocked.then(|| waits_for(reader, head, chain, &awaiting, &classes));
+                let waits_for = is_blocked.then(|| waits_for(head, chain, &awaiting, &classes));
                 Some(PyTask {
                     id: *task,
                     loop_id: self.run.runner,
@@ -320,8 +319,21 @@ impl Walk<'_> {
             return Some(Vec::new());
         }
         let lines = reader.walk.code.lines;
-        let links = chain.links.iter();
-        links.map(|link| self.codes.frame(*link, lines)).collect()
+        let links = chain.links.iter().zip(&chain.qualnames);
+        links
+            .map(|(link, qualname)| {
+                let mut frame = self.codes.frame(*link, lines)?;
+                // Code objects before 3.11 know their plain names only.
+                let longer = reader.text(*qualname).filter(|qualname| {
+                    let prefix = qualname.strip_suffix(&*frame.function);
+                    prefix.is_some_and(|prefix| prefix.ends_with('.'))
+                });
+                if let Some(qualname) = longer {
+                    frame.function = qualname.to_string();
+                }
+                Some(frame)
+            })
+            .collect()
     }
 }
 
@@ -386,7 +398,6 @@ fn is_none(classes: &HashMap<u64, String>, object: Option<u64>) -> bool {
 }
 
 fn waits_for(
-    reader: &Reader<'_>,
     head: TaskHead,
     chain: &Chain,
     frames: &[PyFrame],
@@ -396,13 +407,8 @@ fn waits_for(
     let class = object.and_then(|object| classes.get(&object));
     // Of a chain that goes on it is not known which function waits.
     let frames = if chain.end == End::Whole { frames } else { &[] };
-    let named: Vec<(&PyFrame, &str)> = frames
-        .iter()
-        .zip(&chain.qualnames)
-        .map(|(frame, qualname)| (frame, reader.text(*qualname).map_or("", |name| &**name)))
-        .collect();
     TaskWait {
-        kind: trio_waits::kind(&named, class.map(String::as_str)),
+        kind: trio_waits::kind(frames, class.map(String::as_str)),
         object,
     }
 }

@@ -41,17 +41,16 @@ const GENERAL: &[(&str, &str)] = &[
 /// What is known when a task waits in no function of trio's: the trap that all of them use.
 const TRAP: &str = "wait_task_rescheduled";
 
-/// The kind of a wait. `chain` are the frames of the task, the outermost first, each with the
-/// qualified name of its coroutine; `sleeps_on` is the class of what the task says it sleeps on.
-pub(super) fn kind(chain: &[(&PyFrame, &str)], sleeps_on: Option<&str>) -> String {
+/// The kind of a wait. `chain` are the frames of the task, the outermost first, with qualified
+/// names; `sleeps_on` is the class of what the task says it sleeps on.
+pub(super) fn kind(chain: &[PyFrame], sleeps_on: Option<&str>) -> String {
     let own = chain
         .iter()
         .rev()
-        .take_while(|(frame, _)| is_of_trio(&frame.file))
-        .map(|(_, qualname)| *qualname);
+        .take_while(|frame| is_of_trio(&frame.file));
     let find = |table: &[(&str, &'static str)]| {
         own.clone()
-            .find_map(|qualname| table.iter().find(|(function, _)| *function == qualname))
+            .find_map(|frame| table.iter().find(|(name, _)| *name == frame.function))
             .map(|(_, kind)| *kind)
     };
     find(WAITS)
@@ -81,11 +80,7 @@ mod tests {
                 line: 1,
             })
             .collect();
-        let chain: Vec<(&PyFrame, &str)> = frames
-            .iter()
-            .zip(chain.iter().map(|(_, function)| *function))
-            .collect();
-        kind(&chain, sleeps_on)
+        kind(&frames, sleeps_on)
     }
 
     #[test]
