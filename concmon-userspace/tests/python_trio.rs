@@ -22,8 +22,9 @@ const TRIO: &str = include_str!("../../tests/workloads/interpreter_trio.py");
 type Case = (&'static str, &'static [&'static str], fn(&Python, &str));
 
 const CASES: &[Case] = &[
-    ("trio", &["trio"], newest_trio),
-    ("trio_0_22", &["trio==0.22.2"], older_trio),
+    ("trio", &["trio"], trio),
+    ("trio_0_25", &["trio==0.25.0"], trio),
+    ("trio_0_16", &["trio==0.16.0"], trio),
     ("anyio_on_trio", &["anyio", "trio"], anyio_on_trio),
     ("anyio_on_asyncio", &["anyio", "trio"], anyio_on_asyncio),
     ("trio_that_never_rests", &["trio"], trio_that_never_rests),
@@ -177,11 +178,7 @@ fn look(interpreter: &mut Interpreter) -> PythonFact {
     interpreter.look(7, &LookOptions::default())
 }
 
-fn newest_trio(python: &Python, folder: &str) {
-    equals_account(python, folder, &[], 2, 45);
-}
-
-fn older_trio(python: &Python, folder: &str) {
+fn trio(python: &Python, folder: &str) {
     equals_account(python, folder, &[], 2, 45);
 }
 
