@@ -179,3 +179,126 @@ impl Reader<'_> {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::synthetic::{Noise, World, set_word};
+    use super::*;
+
+    /// A descriptor of a class for values of a type, at an offset.
+    fn descriptor(world: &mut World, kind: &str, class: u64, value_type: i32, offset: u64) -> u64 {
+        let fields = world.walk.slot;
+        let mut definition = vec![0; 40];
+        definition[fields.value_type as usize..][..4].copy_from_slice(&value_type.to_le_bytes());
+        set_word(&mut definition, fields.offset, offset);
+        let definition = world.put(&definition);
+        let descriptor_class = world.class(kind, 0, 72);
+        let mut bytes = World::object(descriptor_class, 72);
+        set_word(&mut bytes, fields.class, class);
+        set_word(&mut bytes, fields.definition, definition);
+        world.put(&bytes)
+    }
+
+    fn class_with(
+        world: &mut World,
+        address: u64,
+        size: u64,
+        bases: &[u64],
+        attributes: &[(&str, u64)],
+    ) {
+        let entries: Vec<(u64, u64)> = attributes
+            .iter()
+            .map(|(name, value)| (world.text(name), *value))
+            .collect();
+        let keys = world.keys(1, &entries);
+        let dict = world.dict(keys, 0);
+        let mro: Vec<u64> = std::iter::once(address)
+            .chain(bases.iter().copied())
+            .collect();
+        let mro = world.tuple(&mro);
+        let fields = world.walk.types;
+        let more = [(fields.dict, dict), (fields.mro, mro)];
+        world.class_at(address, "C", flags::HEAP_TYPE, size, &more);
+    }
+
+    #[test]
+    fn values_are_found_in_slots_of_the_class_and_its_bases() {
+        const MEMBER: &str = "member_descriptor";
+        for minor in 8..=15 {
+            let mut world = World::new(minor);
+            let (base, class) = (world.reserve(), world.reserve());
+            let inherited = descriptor(&mut world, MEMBER, base, OBJECT_SLOT, 16);
+            let hidden = descriptor(&mut world, MEMBER, base, OBJECT_SLOT, 16);
+            class_with(
+                &mut world,
+                base,
+                24,
+                &[],
+                &[("one", inherited), ("two", hidden)],
+            );
+            let own = descriptor(&mut world, MEMBER, class, OBJECT_SLOT, 24);
+            let empty = descriptor(&mut world, MEMBER, class, OBJECT_SLOT, 32);
+            let outside = descriptor(&mut world, MEMBER, class, OBJECT_SLOT, 40);
+            let far = descriptor(&mut world, MEMBER, class, OBJECT_SLOT, 1 << 40);
+            let number = descriptor(&mut world, MEMBER, class, 1, 24);
+            let foreign = descriptor(&mut world, MEMBER, base, OBJECT_SLOT, 24);
+            let other = descriptor(&mut world, "getset_descriptor", class, OBJECT_SLOT, 24);
+            let attributes = [
+                ("two", own),
+                ("empty", empty),
+                ("outside", outside),
+                ("far", far),
+                ("number", number),
+                ("foreign", foreign),
+                ("other", other),
+                ("garbage", 7),
+            ];
+            class_with(&mut world, class, 40, &[base], &attributes);
+            let mut bytes = World::object(class, 40);
+            set_word(&mut bytes, 16, 0x1111);
+            set_word(&mut bytes, 24, 0x2222);
+            let object = world.put(&bytes);
+            let names: Vec<&str> = ["one"]
+                .into_iter()
+                .chain(attributes.iter().map(|(name, _)| *name))
+                .collect();
+            let mut reader = world.reader();
+            let found = reader.members_of(object, &names).expect("an object");
+            let mut expected = vec![None; names.len()];
+            (expected[0], expected[1]) = (Some(0x1111), Some(0x2222));
+            assert_eq!(found, expected, "3.{minor}");
+            assert_eq!(reader.members_of(0x7777_0000, &names), None, "3.{minor}");
+        }
+    }
+
+    #[test]
+    fn attributes_without_slots_are_found_in_the_dict() {
+        let mut world = World::new(13);
+        let name = world.text("one");
+        let keys = world.keys(1, &[(name, 0x1111)]);
+        let dict = world.dict(keys, 0);
+        let fields = world.walk.types;
+        let class = world.reserve();
+        let mro = world.tuple(&[class]);
+        let more = [(fields.dict_offset, 16), (fields.mro, mro)];
+        world.class_at(class, "C", flags::HEAP_TYPE, 24, &more);
+        let mut bytes = World::object(class, 24);
+        set_word(&mut bytes, 16, dict);
+        let object = world.put(&bytes);
+        let found = world.reader().members_of(object, &["one", "two"]);
+        assert_eq!(found, Some(vec![Some(0x1111), None]));
+    }
+
+    #[test]
+    fn reading_noise_ends() {
+        for seed in 0..100 {
+            let minor = 8 + (seed % 8) as u8;
+            let memory = Noise::new(minor, seed);
+            let walk = World::new(minor).walk;
+            let mut reader = Reader::new(&memory, walk, 1 << 20);
+            let objects: Vec<u64> = (0..200).map(|index| memory.address(index)).collect();
+            let found = reader.members(&objects, &["one", "two"]);
+            assert_eq!(found.len(), objects.len());
+        }
+    }
+}

@@ -412,3 +412,64 @@ fn waits_for(
         object,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::slots::Slots;
+    use super::super::synthetic::{Noise, World};
+    use super::*;
+
+    /// Whatever memory holds where tasks should be, reading them ends, with no more than asked for.
+    #[test]
+    fn reading_tasks_in_noise_ends() {
+        let slots: Arc<Slots> = Arc::new(
+            TASK.iter()
+                .chain(&["_parent_task", "effectively_cancelled"])
+                .zip((16..).step_by(8))
+                .map(|(name, offset)| (Arc::from(*name), offset))
+                .collect(),
+        );
+        let mut read = 0;
+        for seed in 0..100 {
+            let minor = 8 + (seed % 8) as u8;
+            let memory = Noise::new(minor, seed);
+            let options = LookOptions {
+                tasks: 50,
+                chain: 16,
+                ..LookOptions::default()
+            };
+            let mut reader = Reader::new(&memory, World::new(minor).walk, 1 << 22);
+            let objects: Vec<u64> = (0..500).map(|index| memory.address(index)).collect();
+            let classes = reader.classes_of(&objects);
+            let class = classes.iter().flatten().next().copied().unwrap_or_default();
+            for class in classes.into_iter().flatten() {
+                reader.slots.insert(class, slots.clone());
+            }
+            let run = Run {
+                tid: Tid(1),
+                runner: objects[0],
+                task: None,
+            };
+            let mut codes = CodeCache::default();
+            let mut walk = Walk {
+                run,
+                class,
+                codes: &mut codes,
+                options: &options,
+            };
+            for object in &objects[..20] {
+                let found = walk.tasks(&mut reader, *object, 50);
+                assert!(found.len() <= 50, "{}", found.len());
+            }
+            let heads = walk.read_heads(&mut reader, &objects);
+            read += heads.iter().flatten().count();
+            let mut result = Vec::new();
+            walk.read_once(&mut reader, &objects, &mut result);
+            active_deadlines(&mut reader, objects[1]);
+            runs(&mut reader, objects[2], &[], &[]);
+        }
+        assert!(read > 100, "{read}");
+    }
+}
