@@ -42,6 +42,8 @@ pub(super) enum End {
 #[derive(Clone, Debug)]
 pub(super) struct Chain {
     pub(super) links: Vec<Link>,
+    /// Addresses of the qualified names of the links' coroutines.
+    pub(super) qualnames: Vec<u64>,
     pub(super) end: End,
     /// Address of the outermost coroutine's qualified name; 0 for what is no generator.
     pub(super) qualname: u64,
@@ -73,6 +75,7 @@ pub(super) fn chains(reader: &mut Reader<'_>, coroutines: &[u64], depth: usize) 
         .iter()
         .map(|_| Chain {
             links: Vec::new(),
+            qualnames: Vec::new(),
             end: End::TooDeep,
             qualname: 0,
             head: Vec::new(),
@@ -138,6 +141,10 @@ fn advance(
             },
             other => other,
         };
+        if let Step::Next(..) | Step::Last(_) = step {
+            let qualname = word(pieces.generator(slot), reader.walk.generator.qualname);
+            chain.qualnames.push(qualname.unwrap_or(0));
+        }
         match step {
             Step::Next(link, awaited) => {
                 chain.links.push(link);

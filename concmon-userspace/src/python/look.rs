@@ -13,12 +13,22 @@ use super::stacks::{self, Stack};
 use super::states::{self, ThreadRecord};
 use super::tasks::{self, ListHead};
 use super::threads::{self, ThreadAccount};
+use super::trio;
 use crate::event::{PyThread, PythonFact, Tid};
 
 /// The modules that walkers look into.
-const MODULES: &[&str] = &["threading", "asyncio.tasks"];
+const MODULES: &[&str] = &[
+    "threading",
+    "asyncio.tasks",
+    trio::MODULE,
+    "gevent",
+    "greenlet",
+];
 const THREADING: usize = 0;
 const ASYNCIO_TASKS: usize = 1;
+const TRIO: usize = 2;
+const GEVENT: usize = 3;
+const GREENLET: usize = 4;
 
 /// What is remembered of an interpreter between looks.
 #[derive(Debug, Default)]
@@ -108,6 +118,42 @@ impl Look<'_> {
         if self.known.has_asyncio() {
             self.add_loops(reader, &records, &tids, fact);
             self.add_tasks(reader, &records, &stacks, fact);
+        }
+        self.add_trio(reader, &records, &tids, fact);
+        self.limit_greenlets(reader);
+    }
+
+    fn add_trio(
+        &mut self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+        tids: &[Option<Tid>],
+        fact: &mut PythonFact,
+    ) {
+        if let Some(module) = self.known.module(TRIO) {
+            trio::add(
+                reader,
+                self.codes,
+                module,
+                records,
+                tids,
+                self.options,
+                fact,
+            );
+        }
+    }
+
+    /// Greenlets are kept in private structures, and their stacks are moved about: only the one
+    /// that runs can be seen, as its thread.
+    fn limit_greenlets(&self, reader: &mut Reader<'_>) {
+        if self.known.module(GEVENT).is_some() {
+            let reason = "greenlets of gevent cannot be read: kernel and thread tiers work";
+            reader.limits.insert("tasks".to_owned(), reason.to_owned());
+        } else if self.known.module(GREENLET).is_some() {
+            let reason = "greenlets that do not run right now cannot be read";
+            reader
+                .limits
+                .insert("greenlets".to_owned(), reason.to_owned());
         }
     }
 

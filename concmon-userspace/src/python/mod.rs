@@ -18,13 +18,17 @@ mod memory;
 mod names;
 mod object;
 mod process;
+mod slots;
 mod stacks;
 mod states;
 #[cfg(test)]
 mod synthetic;
 mod tasks;
 mod text;
+mod thread_locals;
 mod threads;
+mod trio;
+mod trio_waits;
 mod verify;
 mod version;
 

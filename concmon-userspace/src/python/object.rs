@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::addresses::AddressMap;
 use super::layout::{GeneratorFrame, Instructions, WalkLayout};
 use super::memory::{Batch, Memory, ReadError, byte, word};
+use super::slots::Slots;
 
 /// `ob_type` of every object of a build with a GIL, 3.8 to 3.15; the reference count is before it.
 pub(super) const OBJECT_TYPE: u32 = 8;
@@ -126,6 +127,7 @@ pub(super) struct Reader<'a> {
     /// How much more may be read.
     bytes_left: usize,
     types: AddressMap<Option<Arc<TypeInfo>>>,
+    pub(super) slots: AddressMap<Arc<Slots>>,
     pub(super) texts: AddressMap<Option<Arc<str>>>,
 }
 
@@ -138,6 +140,7 @@ impl<'a> Reader<'a> {
             limits: BTreeMap::new(),
             memory,
             types: AddressMap::default(),
+            slots: AddressMap::default(),
             texts: AddressMap::default(),
         }
     }
@@ -146,6 +149,7 @@ impl<'a> Reader<'a> {
     pub(super) fn set_layout(&mut self, walk: WalkLayout) {
         self.walk = walk;
         self.types.clear();
+        self.slots.clear();
     }
 
     /// Reads a batch. When the process as a whole cannot be read any more, or the look has read

@@ -7,12 +7,14 @@
 //! enum, whether an option is there) and never at the version.
 
 mod asyncio;
+mod attributes;
 pub mod described;
 mod frames;
 mod objects;
 mod threads;
 
 pub use asyncio::TaskLayout;
+pub use attributes::{LocalKey, LocalLayout, SlotLayout};
 pub use frames::{
     AwaitShape, CodeLayout, FrameLayout, GeneratorFrame, GeneratorLayout, InstructionShape,
     Instructions, LineTable, StackShape, StateNumbers, StateShape,
@@ -65,6 +67,8 @@ pub struct WalkLayout {
     pub instance: InstanceShape,
     pub callable: CallableLayout,
     pub task: TaskLayout,
+    pub slot: SlotLayout,
+    pub local: LocalLayout,
 }
 
 /// The row for a version; `None` when there is none.
@@ -88,6 +92,8 @@ pub fn row(version: Version) -> Option<Layout> {
             instance: at(objects::INSTANCE, minor)?,
             callable: at(objects::CALLABLE, minor)?,
             task: at(asyncio::TASK, minor)?,
+            slot: at(attributes::SLOT, minor)?,
+            local: at(attributes::LOCAL, minor)?,
         },
     })
 }
