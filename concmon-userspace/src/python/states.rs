@@ -30,6 +30,13 @@ impl ThreadRecord {
         Ok(Self { address, bytes })
     }
 
+    /// Whether one of the pointers is this one.
+    pub(super) fn points_to(&self, address: u64) -> bool {
+        self.bytes
+            .chunks_exact(8)
+            .any(|chunk| word(chunk, 0) == Some(address))
+    }
+
     /// The pointer or number at an offset; 0 when it was not read.
     pub(super) fn field(&self, offset: u32) -> u64 {
         word(&self.bytes, offset).unwrap_or(0)
