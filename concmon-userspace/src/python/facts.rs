@@ -9,7 +9,7 @@ use super::layout::described::ASYNCIO_TABLE_BYTES;
 use super::layout::{Layout, described};
 use super::look::{Known, Look};
 use super::memory::{Memory, ProcessMemory, ReadError};
-use super::object::Reader;
+use super::object::{KEPT_ALL, Reader, kept_of};
 use super::process::ProcessView;
 use super::states;
 use crate::event::{Pid, PythonFact, PythonInfo};
@@ -30,7 +30,8 @@ pub struct LookOptions {
     pub chain: usize,
     /// Frames of one thread's stack; 0: stacks are not read.
     pub stack: usize,
-    /// Bytes of the process's memory; a task with a chain of five takes about 1,500.
+    /// Bytes of the process's memory that are read; a task with a chain of five takes about
+    /// 1,500. What is kept of it, and the frames that are given, take an eighth of it each at most.
     pub bytes: usize,
     /// Names of the context variables whose values are read.
     pub context_vars: Vec<String>,
@@ -161,13 +162,18 @@ impl Interpreter {
         else {
             return fact;
         };
-        self.codes.begin();
+        self.codes.begin(kept_of(options.bytes));
         self.process.begin();
         let memory = Arc::clone(&self.memory);
         let mut reader = Reader::new(&*memory, walk, options.bytes);
         if let Err(error) = self.look_at_all(runtime, &mut reader, options, &mut fact) {
             reader.failed += 1;
             reader.limits.insert("python".to_owned(), error.to_string());
+        }
+        if self.codes.is_exhausted() {
+            reader
+                .limits
+                .insert("python".to_owned(), KEPT_ALL.to_owned());
         }
         fact.reads_failed = reader.failed;
         fact.limits = reader.limits;

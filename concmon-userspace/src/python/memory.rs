@@ -7,7 +7,7 @@ use crate::event::Pid;
 /// The longest single read in bytes; a longer request is refused before it reaches the kernel.
 pub(super) const MAX_READ_BYTES: usize = 1 << 24;
 /// The most that one batch reads, bytes: lengths come from the target, and there may be many.
-const MAX_BATCH_BYTES: usize = 1 << 25;
+const MAX_BATCH_BYTES: usize = 1 << 24;
 /// How many remote areas one system call takes (`UIO_MAXIOV` of `linux/uio.h`).
 const MAX_AREAS: usize = 1024;
 /// The most that one system call brings, bytes; a longer area is read by itself.
