@@ -11,6 +11,7 @@ mod heap;
 mod judge;
 mod mutate;
 mod random;
+mod watchdog;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -80,13 +81,14 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    judge::install_hooks();
+    judge::keep_panics();
+    watchdog::tell_of_abort();
     let findings = if arguments.cases.is_empty() {
         fuzz(&judge, &arguments)
     } else {
         let cases = arguments.cases.iter();
         cases
-            .filter_map(|case| shown(case, judge.run(case)))
+            .filter_map(|case| shown(case, judge.run(case, 1)))
             .collect()
     };
     for finding in &findings {
@@ -132,12 +134,12 @@ fn fuzz(judge: &Judge, arguments: &Arguments) -> Vec<Finding> {
     std::thread::scope(|scope| {
         for _ in 0..arguments.jobs {
             scope.spawn(|| {
-                let slot = judge::Slot::take();
+                let slot = watchdog::Slot::take();
                 while begin.elapsed() < arguments.time && !progress.over.load(Ordering::Relaxed) {
                     let number = progress.executions.fetch_add(1, Ordering::Relaxed);
                     let case = nth(arguments.seed, number, &names);
                     slot.begins(&case);
-                    let verdict = judge.run(&case);
+                    let verdict = judge.run(&case, 1);
                     slot.ends();
                     progress.take(&case, verdict);
                 }
@@ -145,7 +147,7 @@ fn fuzz(judge: &Judge, arguments: &Arguments) -> Vec<Finding> {
         }
         scope.spawn(|| {
             while begin.elapsed() < arguments.time && !progress.over.load(Ordering::Relaxed) {
-                judge::end_on_hang();
+                watchdog::end_on_hang();
                 std::thread::sleep(Duration::from_millis(200));
             }
         });

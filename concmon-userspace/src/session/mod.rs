@@ -2,6 +2,7 @@
 
 mod outcome;
 mod output;
+mod pace;
 mod pythons;
 mod start;
 mod watch;
