@@ -9,6 +9,7 @@ use super::loops;
 use super::memory::{Memory, at};
 use super::object::Reader;
 use super::process::ProcessView;
+use super::stacks::{self, Stack};
 use super::states::{self, ThreadRecord};
 use super::tasks::{self, ListHead};
 use super::threads::{self, ThreadAccount};
@@ -113,11 +114,12 @@ impl Look<'_> {
         };
         self.known.threads = records.iter().map(|record| record.address).collect();
         let tids = self.add_threads(reader, &records, fact);
+        let stacks = self.add_stacks(reader, &records, &tids, fact);
         if self.known.has_asyncio() {
             self.add_loops(reader, &records, &tids, fact);
-            self.add_tasks(reader, &records, fact);
+            self.add_tasks(reader, &records, &stacks, fact);
         }
-        self.add_trio(reader, &records, &tids, fact);
+        self.add_trio(reader, &records, &tids, &stacks, fact);
         self.limit_greenlets(reader);
     }
 
@@ -126,18 +128,18 @@ impl Look<'_> {
         reader: &mut Reader<'_>,
         records: &[ThreadRecord],
         tids: &[Option<Tid>],
+        stacks: &[Stack],
         fact: &mut PythonFact,
     ) {
         if let Some(module) = self.known.module(TRIO) {
-            trio::add(
-                reader,
-                self.codes,
+            let look = trio::TrioLook {
                 module,
-                records,
+                threads: records,
                 tids,
-                self.options,
-                fact,
-            );
+                stacks,
+                options: self.options,
+            };
+            look.add(reader, self.codes, fact);
         }
     }
 
@@ -153,6 +155,47 @@ impl Look<'_> {
                 .limits
                 .insert("greenlets".to_owned(), reason.to_owned());
         }
+    }
+
+    /// Gives the stack of each record's thread.
+    fn add_stacks(
+        &mut self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+        tids: &[Option<Tid>],
+        fact: &mut PythonFact,
+    ) -> Vec<Stack> {
+        if self.options.stack == 0 {
+            return Vec::new();
+        }
+        let stacks = stacks::stacks(reader, self.codes, records, self.options.stack);
+        let slots: HashMap<Tid, usize> = fact
+            .threads
+            .iter()
+            .enumerate()
+            .map(|(slot, thread)| (thread.tid, slot))
+            .collect();
+        for (stack, tid) in stacks.iter().zip(tids) {
+            let slot = tid.and_then(|tid| slots.get(&tid));
+            let Some(thread) = slot.and_then(|slot| fact.threads.get_mut(*slot)) else {
+                continue;
+            };
+            // Of a thread that has entered several interpreters, the stack of the one it is in.
+            if thread.stack.is_empty() {
+                thread.stack = stack.places(reader, self.codes).unwrap_or_default();
+                thread.stack_torn = stack.torn;
+            }
+        }
+        if stacks.iter().any(|stack| stack.cut) {
+            reader.limits.insert(
+                "threads.stack".to_owned(),
+                format!(
+                    "only the innermost {} frames of a stack are read",
+                    self.options.stack
+                ),
+            );
+        }
+        stacks
     }
 
     fn accounts(&self, reader: &mut Reader<'_>) -> HashMap<u64, ThreadAccount> {
@@ -270,6 +313,7 @@ impl Look<'_> {
         &mut self,
         reader: &mut Reader<'_>,
         records: &[ThreadRecord],
+        stacks: &[Stack],
         fact: &mut PythonFact,
     ) {
         let fields = reader.walk.task;
@@ -320,7 +364,14 @@ impl Look<'_> {
                 ),
             );
         }
-        let found = tasks::read(reader, self.codes, &addresses, &running, self.options);
+        let found = tasks::read(
+            reader,
+            self.codes,
+            &addresses,
+            &running,
+            stacks,
+            self.options,
+        );
         fact.tasks.extend(found);
     }
 
@@ -405,13 +456,15 @@ mod tests {
                 .unwrap();
             let tids = look.add_threads(&mut reader, &records, &mut fact);
             look.add_loops(&mut reader, &records, &tids, &mut fact);
-            look.add_tasks(&mut reader, &records, &mut fact);
+            let stacks = look.add_stacks(&mut reader, &records, &tids, &mut fact);
+            look.add_tasks(&mut reader, &records, &stacks, &mut fact);
             let objects: Vec<u64> = (0..200).map(address).collect();
             tasks::read(
                 &mut reader,
                 look.codes,
                 &objects,
                 &HashSet::new(),
+                &stacks,
                 look.options,
             );
             for object in objects {

@@ -19,6 +19,7 @@ mod names;
 mod object;
 mod process;
 mod slots;
+mod stacks;
 mod states;
 #[cfg(test)]
 mod synthetic;

@@ -155,16 +155,33 @@ impl<'a> Reader<'a> {
     /// Reads a batch. When the process as a whole cannot be read any more, or the look has read
     /// as much as it may, all areas stay short.
     pub(super) fn fetch(&mut self, batch: &mut Batch) {
-        let Some(left) = self.bytes_left.checked_sub(batch.size()) else {
-            let reason = "the look has read as much as it may".to_owned();
-            self.limits.insert("python".to_owned(), reason);
-            self.failed += 1;
-            return;
-        };
-        self.bytes_left = left;
-        if let Err(error) = self.memory.read_batch(batch) {
+        if self.may_read(batch.size())
+            && let Err(error) = self.memory.read_batch(batch)
+        {
             self.limits.insert("python".to_owned(), error.to_string());
         }
+    }
+
+    /// As [`fetch`](Self::fetch), one area after the other as they were added.
+    pub(super) fn fetch_in_order(&mut self, batch: &mut Batch) {
+        if self.may_read(batch.size())
+            && let Err(error) = self.memory.read_in_order(batch)
+        {
+            self.limits.insert("python".to_owned(), error.to_string());
+        }
+    }
+
+    fn may_read(&mut self, bytes: usize) -> bool {
+        match self.bytes_left.checked_sub(bytes) {
+            Some(left) => self.bytes_left = left,
+            None => {
+                let reason = "the look has read as much as it may".to_owned();
+                self.limits.insert("python".to_owned(), reason);
+                self.failed += 1;
+                return false;
+            }
+        }
+        true
     }
 
     /// Reads one area.

@@ -5,8 +5,8 @@
 //! `Include/internal/pycore_debug_offsets.h` of each minor release.
 
 use super::{
-    GeneratorFrame, GilPlace, InstructionShape, Instructions, Layout, RunningLoop, StackShape,
-    StateShape, Version, WalkLayout,
+    FrameRoot, GeneratorFrame, GilPlace, InstructionShape, Instructions, Layout, RunningLoop,
+    StackShape, StateShape, Version, WalkLayout,
 };
 use crate::python::memory::word;
 
@@ -118,6 +118,10 @@ const WALK_FIELDS: &[Field<WalkLayout>] = &[
         positions: [304, 344, 408],
     },
     Field {
+        place: |w| &mut w.code.local_names,
+        positions: [328, 368, 432],
+    },
+    Field {
         place: |w| &mut w.code.first_line,
         positions: [312, 352, 416],
     },
@@ -180,6 +184,9 @@ const LATER_FIELDS: &[Field<WalkLayout>] = &[
 ];
 
 const NATIVE_ID_POSITIONS: [u32; 3] = [200, 224, 248];
+const CURRENT_FRAME_POSITIONS: [u32; 3] = [184, 208, 208];
+const CHUNK_POSITIONS: [u32; 3] = [208, 232, 256];
+const OWNER_POSITIONS: [u32; 3] = [264, 288, 352];
 const INSTRUCTION_POSITIONS: [u32; 3] = [248, 272, 336];
 const INSTRUCTIONS_POSITIONS: [u32; 3] = [344, 384, 448];
 const STACK_POSITIONS: [u32; 3] = [0, 296, 360];
@@ -232,6 +239,9 @@ pub fn apply(layout: &mut Layout, version: Version, table: &[u8]) -> Result<(), 
     let walk = &mut layout.walk;
     fill(walk, WALK_FIELDS, table, column)?;
     walk.thread.native_id = Some(read(table, NATIVE_ID_POSITIONS[column])?);
+    walk.thread.frame = FrameRoot::Field(read(table, CURRENT_FRAME_POSITIONS[column])?);
+    walk.thread.chunk = Some(read(table, CHUNK_POSITIONS[column])?);
+    walk.frame.owner = Some(read(table, OWNER_POSITIONS[column])?);
     walk.frame.instruction = InstructionShape::Pointer(read(table, INSTRUCTION_POSITIONS[column])?);
     walk.code.instructions = Instructions::Inside(read(table, INSTRUCTIONS_POSITIONS[column])?);
     if column == 0 {

@@ -48,6 +48,8 @@ pub struct FrameLayout {
     pub previous: u32,
     pub instruction: InstructionShape,
     pub locals: u32,
+    /// A byte that says what the frame belongs to; `None`: there are only frames of Python code.
+    pub owner: Option<u32>,
     pub stack: StackShape,
     pub awaited: AwaitShape,
     /// References to objects carry a tag in their two low bits.
@@ -81,6 +83,7 @@ pub(super) const FRAME: Since<FrameLayout> = &[
         14,
         FrameLayout {
             locals: 80,
+            owner: Some(74),
             stack: StackShape::Pointer { top: 64 },
             awaited: AwaitShape::StateWithMarker,
             tagged: true,
@@ -97,6 +100,7 @@ const FRAME_3_8: FrameLayout = FrameLayout {
         unit: 1,
     },
     locals: 360,
+    owner: None,
     stack: StackShape::Pointer { top: 72 },
     // YIELD_FROM of Include/opcode.h.
     awaited: AwaitShape::YieldFrom { opcode: 72 },
@@ -108,6 +112,7 @@ const FRAME_3_11: FrameLayout = FrameLayout {
     previous: 48,
     instruction: InstructionShape::Pointer(56),
     locals: 72,
+    owner: Some(69),
     stack: StackShape::Index { top: 64 },
     // RESUME and RESUME_QUICK of Include/opcode.h.
     awaited: AwaitShape::Resume {
@@ -119,6 +124,7 @@ const FRAME_3_11: FrameLayout = FrameLayout {
 const FRAME_3_12: FrameLayout = FrameLayout {
     executable: 0,
     previous: 8,
+    owner: Some(70),
     // RESUME and INSTRUMENTED_RESUME of Include/opcode.h.
     awaited: AwaitShape::Resume {
         opcodes: [151, 240],
@@ -290,6 +296,8 @@ pub struct CodeLayout {
     pub qualname: u32,
     pub first_line: u32,
     pub line_table: u32,
+    /// A tuple of the names of local variables, in their order in a frame.
+    pub local_names: u32,
     pub lines: LineTable,
     pub instructions: Instructions,
 }
@@ -333,6 +341,7 @@ const CODE_3_8: CodeLayout = CodeLayout {
     qualname: 112,
     first_line: 40,
     line_table: 120,
+    local_names: 72,
     lines: LineTable::Steps,
     instructions: Instructions::Bytes {
         pointer: 48,
@@ -345,6 +354,7 @@ const CODE_3_13: CodeLayout = CodeLayout {
     qualname: 128,
     first_line: 68,
     line_table: 136,
+    local_names: 96,
     lines: LineTable::Locations,
     instructions: Instructions::Inside(200),
 };

@@ -23,7 +23,9 @@ pub use objects::{
     CallableLayout, ContainerLayout, InstanceShape, IntegerShape, KeysShape, SplitValues,
     TextLayout, TypeLayout,
 };
-pub use threads::{GilPlace, InterpreterLayout, RunningLoop, RuntimeLayout, ThreadLayout};
+pub use threads::{
+    FrameRoot, GilPlace, InterpreterLayout, RunningLoop, RuntimeLayout, ThreadLayout,
+};
 
 use std::collections::BTreeMap;
 

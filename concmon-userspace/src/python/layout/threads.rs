@@ -90,6 +90,15 @@ pub enum RunningLoop {
     Field(u32),
 }
 
+/// Where a thread's innermost frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum FrameRoot {
+    /// A field of the thread state.
+    Field(u32),
+    /// In a struct on the C stack that a field of the thread state points to.
+    Indirect { pointer: u32, frame: u32 },
+}
+
 /// `PyThreadState`, with asyncio's additions behind it.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ThreadLayout {
@@ -99,6 +108,10 @@ pub struct ThreadLayout {
     pub ident: u32,
     /// `None`: only the C library and `threading` know the thread's id.
     pub native_id: Option<u32>,
+    pub frame: FrameRoot,
+    /// The newest chunk of the stack of frames, with the first free byte behind it; `None` where
+    /// frames are objects.
+    pub chunk: Option<u32>,
     pub running_loop: RunningLoop,
     /// `None`: it is in a dict of the asyncio module.
     pub running_task: Option<u32>,
@@ -112,6 +125,11 @@ pub(super) const THREAD: Since<ThreadLayout> = &[
         ThreadLayout {
             ident: 152,
             native_id: Some(160),
+            frame: FrameRoot::Indirect {
+                pointer: 56,
+                frame: 8,
+            },
+            chunk: Some(296),
             running_loop: RunningLoop::DictHolder {
                 dict: 128,
                 held: 16,
@@ -124,6 +142,11 @@ pub(super) const THREAD: Since<ThreadLayout> = &[
         ThreadLayout {
             ident: 136,
             native_id: Some(144),
+            frame: FrameRoot::Indirect {
+                pointer: 56,
+                frame: 0,
+            },
+            chunk: Some(232),
             running_loop: RunningLoop::Dict { dict: 112 },
             ..THREAD_3_8
         },
@@ -143,6 +166,7 @@ pub(super) const THREAD: Since<ThreadLayout> = &[
         ThreadLayout {
             ident: 176,
             native_id: Some(184),
+            chunk: Some(256),
             running_loop: RunningLoop::Field(1024),
             running_task: Some(1032),
             tasks_head: Some(1048),
@@ -157,6 +181,8 @@ const THREAD_3_8: ThreadLayout = ThreadLayout {
     interpreter: 16,
     ident: 176,
     native_id: None,
+    frame: FrameRoot::Field(24),
+    chunk: None,
     running_loop: RunningLoop::DictHolder {
         dict: 152,
         held: 16,
@@ -168,6 +194,8 @@ const THREAD_3_8: ThreadLayout = ThreadLayout {
 const THREAD_3_13: ThreadLayout = ThreadLayout {
     ident: 152,
     native_id: Some(160),
+    frame: FrameRoot::Field(72),
+    chunk: Some(232),
     running_loop: RunningLoop::Field(304),
     ..THREAD_3_8
 };
