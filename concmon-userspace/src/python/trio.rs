@@ -308,7 +308,7 @@ impl Walk<'_> {
     /// What each task says; `None` for what is no task of trio's, or no more.
     fn read_heads(&self, reader: &mut Reader<'_>, tasks: &[u64]) -> Vec<Option<TaskHead>> {
         let classes = reader.classes_of(tasks);
-        let members = reader.members(tasks, TASK);
+        let members = reader.members_in(tasks, &classes, TASK);
         classes
             .into_iter()
             .zip(members)
