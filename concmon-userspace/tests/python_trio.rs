@@ -44,26 +44,18 @@ fn main() {
     let mut trials = Vec::new();
     for minor in 8..=15 {
         let found = pythons(minor..=minor);
-        for (name, packages, check) in CASES {
-            let lacking = no_watch.as_ref().filter(|_| *name == WATCHED);
-            let name = format!("{name}::py3.{minor}");
-            if let Some(reason) = lacking {
-                trials.push(skipped(name, reason));
-                continue;
+        for case in CASES {
+            let (name, ..) = case;
+            if found.is_empty() {
+                let reason = format!("no Python 3.{minor}");
+                trials.push(skipped(format!("{name}::py3.{minor}"), &reason));
             }
-            match found.first() {
-                None => trials.push(skipped(name, &format!("no Python 3.{minor}"))),
-                Some(_) if listing => trials.push(Trial::test(name, || Ok(()))),
-                Some(python) => match installed(python, packages) {
-                    Err(reason) => trials.push(skipped(name, &reason)),
-                    Ok(folder) => {
-                        let python = python.clone();
-                        trials.push(Trial::test(name, move || {
-                            check(&python, &folder);
-                            Ok(())
-                        }));
-                    }
-                },
+            for python in &found {
+                let name = format!("{name}::{}", python.label());
+                trials.push(match missing(case, python, &no_watch, listing) {
+                    Err(reason) => skipped(name, &reason),
+                    Ok(folder) => trial(name, case, python.clone(), folder),
+                });
             }
         }
     }
@@ -77,6 +69,28 @@ fn why_no_watch() -> Option<String> {
     }
     let btf = Path::new("/sys/kernel/btf/vmlinux");
     (!btf.exists()).then(|| format!("needs {}", btf.display()))
+}
+
+/// The folder of the case's packages; what it needs and is not there.
+fn missing(
+    (name, packages, _): &Case,
+    python: &Python,
+    no_watch: &Option<String>,
+    listing: bool,
+) -> Result<String, String> {
+    match no_watch {
+        Some(reason) if *name == WATCHED => Err(reason.clone()),
+        _ if listing => Ok(String::new()),
+        _ => installed(python, packages),
+    }
+}
+
+fn trial(name: String, (_, _, check): &Case, python: Python, folder: String) -> Trial {
+    let check = *check;
+    Trial::test(name, move || {
+        check(&python, &folder);
+        Ok(())
+    })
 }
 
 fn skipped(name: String, reason: &str) -> Trial {
