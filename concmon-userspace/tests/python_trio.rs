@@ -159,9 +159,9 @@ fn install(minor: u8, packages: &[&str], folder: &Path) -> Result<(), String> {
     let fresh = tempfile::tempdir_in(parent).map_err(|error| error.to_string())?;
     let target = fresh.path().join("packages");
     let mut said = "no interpreter has pip".to_owned();
-    // Its own pip first; any other one can do it for it.
+    // Its own pip first; any other one can do it for it, best the newest.
     let mut installers = pythons(8..=15);
-    installers.sort_by_key(|python| python.minor != minor);
+    installers.sort_by_key(|python| (python.minor != minor, std::cmp::Reverse(python.minor)));
     for executable in installers.iter().filter_map(Python::executable) {
         let output = Command::new(executable)
             .args([
