@@ -20,7 +20,7 @@ const MAX_LIST_TRIES: usize = 5;
 /// How many tasks are read together: what is needed meanwhile is many times what is kept.
 const TASKS_AT_ONCE: usize = 8192;
 /// How often a task that changes while it is read is read in all.
-const MAX_TASK_TRIES: usize = 3;
+const MAX_TASK_TRIES: usize = 5;
 /// What the exceptions of the language itself do not say of themselves.
 const BUILTINS: &str = "builtins.";
 /// What a task that was cancelled ended with.
@@ -409,10 +409,17 @@ fn frames(
             .iter()
             .find_map(|stack| stacks::below(reader, stack, head.coroutine))
             .unwrap_or_default();
-        return frames
+        let frames: Option<Vec<PyFrame>> = frames
             .iter()
             .map(|frame| codes.frame(frame.link, lines))
             .collect();
+        // The stack is a little older: by now another coroutine may be where that one was.
+        let name = reader.text(chain.qualname)?;
+        let plain = name.rsplit('.').next();
+        return frames.map(|frames| match frames.first() {
+            Some(own) if own.function.rsplit('.').next() == plain => frames,
+            _ => Vec::new(),
+        });
     }
     chain
         .links
