@@ -421,10 +421,7 @@ mod tests {
             of(&row.loops[0]),
             (Some(100), Some(1), vec!["a".to_owned(), "b".to_owned()])
         );
-        assert_eq!(
-            of(&row.loops[1]),
-            (None, Some(1), vec!["c".to_owned()])
-        );
+        assert_eq!(of(&row.loops[1]), (None, Some(1), vec!["c".to_owned()]));
         assert!(reason(&row.loops[1].limits, "tid").is_some());
         look.limits = [("tasks".to_owned(), "torn".to_owned())].into();
         let row = dump(Some(&look), Kind::Tasks);

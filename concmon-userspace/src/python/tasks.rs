@@ -242,7 +242,10 @@ fn read_once(
     {
         reader.limits.insert(
             "tasks.awaiting".to_owned(),
-            format!("only the outer {} frames of a chain are read", options.chain),
+            format!(
+                "only the outer {} frames of a chain are read",
+                options.chain
+            ),
         );
     }
     (result, again)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    cli::Options,
     event::{Pid, PythonFact, PythonInfo},
     python::{DetectError, Interpreter, LookOptions},
     views::escape::escape,
@@ -34,13 +35,24 @@ struct Found {
 }
 
 /// All interpreters of a watch.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pythons {
     by_pid: BTreeMap<Pid, State>,
     options: LookOptions,
 }
 
 impl Pythons {
+    /// No process yet.
+    pub(super) fn new(options: &Options) -> Self {
+        Self {
+            by_pid: BTreeMap::new(),
+            options: LookOptions {
+                context_vars: options.context_vars.clone(),
+                ..LookOptions::default()
+            },
+        }
+    }
+
     /// Takes in a process that exists before the watch begins, and says where its GILs are.
     pub(super) fn adopt(&mut self, pid: Pid) -> Result<Vec<u64>, DetectError> {
         match self.by_pid.get(&pid) {
@@ -149,7 +161,7 @@ impl Found {
     }
 }
 
-fn warn_if_unsupported(pid: Pid, info: &PythonInfo) {
+pub(super) fn warn_if_unsupported(pid: Pid, info: &PythonInfo) {
     if !info.supported {
         let version = info.version.as_deref().unwrap_or("of unknown version");
         let reason = info.reason.as_deref().unwrap_or("no reason known");
