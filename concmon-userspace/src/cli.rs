@@ -28,13 +28,13 @@ Exit codes:
 Keys of the live view: q quit, p pause, s sort, t threads, a tasks, h help.
 
 Examples:
-  sudo concmon-bpf dump -p 4242              stacks, loops and task tree, once
-  concmon-bpf tasks -p 4242 --group-by await where 10,000 tasks wait, in a few lines
   sudo concmon-bpf --pid 4242                live view of a running service
   sudo concmon-bpf -p 4242 -d 30s            30 seconds of it, then the summary
   sudo concmon-bpf -p 4242 --json | jq .     one JSON object per second
   sudo concmon-bpf -- python app.py          start a program and watch it
-  sudo concmon-bpf demo                      watch a program that misbehaves";
+  sudo concmon-bpf demo                      watch a program that misbehaves
+  concmon-bpf dump -p 4242                   stacks, loops, task tree: one look
+  concmon-bpf tasks -p 4242 --group-by await where tasks wait, in few lines";
 
 /// Show where every nanosecond of running Python programs goes: on a CPU, waiting for the GIL,
 /// a lock, I/O, a blocked event loop. From outside: nothing is injected, nothing is stopped.

@@ -111,8 +111,7 @@ fn push_interpreter(text: &mut String, process: &Process, inside: &Inside) {
         && others > 0
         && known > 0
     {
-        let others = digest::plural(others, "thread");
-        let _ = writeln!(text, "and {others} that Python does not know");
+        let _ = writeln!(text, "Threads: {known} known to Python, {others} others");
     }
 }
 
@@ -253,10 +252,14 @@ pub(super) fn push_gaps(text: &mut String, process: &Process) {
         digest::gather(&mut gaps, "loops.", &one.limits);
     }
     gaps.retain(|gap| !NOT_SHOWN.contains(&gap.field.as_str()));
-    if gaps.is_empty() {
+    if gaps.is_empty() && process.reads_failed == 0 {
         return;
     }
     text.push_str("\nNot known:\n");
+    if process.reads_failed > 0 {
+        let reads = digest::plural(process.reads_failed, "read");
+        let _ = writeln!(text, "  {reads} of its memory failed, or changed meanwhile");
+    }
     for gap in gaps {
         let _ = writeln!(text, "  {gap}");
     }

@@ -117,7 +117,8 @@ fn place(task: &Task) -> String {
             text
         }
         (None, Some(kind)) => format!("({})", brief(kind, MAX_CELLS)),
-        (None, None) => "-".to_owned(),
+        (None, None) if task.state == "pending" => "-".to_owned(),
+        (None, None) => format!("({})", task.state),
     }
 }
 
