@@ -76,6 +76,7 @@ impl Reader<'_> {
         match self.walk.instance {
             InstanceShape::TwoPointers { values, dict } => [before(dict), before(values)],
             InstanceShape::TaggedPointer { word } => [before(word), 0],
+            InstanceShape::Unmanaged => [0, 0],
             InstanceShape::Inline { dict, .. } if info.flags & flags::INLINE_VALUES != 0 => {
                 [before(dict), object.wrapping_add(info.basic_size)]
             }
@@ -104,7 +105,7 @@ impl Reader<'_> {
             InstanceShape::TaggedPointer { .. } if first & 1 == 1 => values(at(first, 1)),
             _ if first != 0 => Some(DictPlace::Object(first)),
             InstanceShape::TwoPointers { .. } => values(second?),
-            InstanceShape::TaggedPointer { .. } => None,
+            InstanceShape::TaggedPointer { .. } | InstanceShape::Unmanaged => None,
             InstanceShape::Inline { valid, .. } => {
                 let is_valid = second?.to_le_bytes().get(valid as usize) == Some(&1);
                 is_valid
@@ -155,6 +156,7 @@ mod tests {
                     ([0, values - 1, 0, 0], [0, dict, 0, 0], [0; 4])
                 }
                 InstanceShape::Inline { .. } => ([0; 4], [0, dict, 0, 0], [0; 4]),
+                InstanceShape::Unmanaged => unreachable!("not from 3.11 on"),
             };
             let object = instance(&mut world, class, in_dict, &[]);
             check(&world, object, Some([Some(3), Some(4)]), &label);

@@ -1,8 +1,12 @@
 //! Code objects: function name, file, and the line of an instruction.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::addresses::{AddressMap, AddressSet};
+use super::chain::Link;
+use super::layout::{Instructions, LineTable};
+use super::lines;
 use super::memory::{Batch, at, int, word};
 use super::object::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader};
 use crate::event::PyFrame;
@@ -28,7 +32,7 @@ struct CodeInfo {
     file: Arc<str>,
     table: Vec<u8>,
     /// Line by instruction offset, as far as asked for.
-    lines: AddressMap<u32>,
+    lines: HashMap<i64, u32>,
 }
 
 /// Code objects read so far; each is checked again at its first use in a look.
@@ -65,7 +69,9 @@ impl CodeCache {
         let fields = reader.walk.code;
         let mut batch = Batch::new();
         for address in &wanted {
-            batch.push(*address, fields.instructions as usize);
+            let (Instructions::Bytes { size, .. } | Instructions::Inside(size)) =
+                fields.instructions;
+            batch.push(*address, size as usize);
         }
         reader.fetch(&mut batch);
         reader.load_types((0..wanted.len()).filter_map(|i| word(batch.prefix(i), OBJECT_TYPE)));
@@ -114,27 +120,22 @@ impl CodeCache {
                     function: function.clone(),
                     file: file.clone(),
                     table,
-                    lines: AddressMap::default(),
+                    lines: HashMap::new(),
                 },
             );
         }
     }
 
     /// The place of an instruction; `None` for a code object that could not be read.
-    pub(super) fn frame(
-        &mut self,
-        code: u64,
-        instruction: u64,
-        instructions: u32,
-    ) -> Option<PyFrame> {
-        let info = self.codes.get_mut(&code)?;
-        let offset = instruction.wrapping_sub(at(code, instructions));
+    pub(super) fn frame(&mut self, link: Link, lines: LineTable) -> Option<PyFrame> {
+        let info = self.codes.get_mut(&link.code)?;
+        let offset = link.offset;
         let first_line = info.head.first_line;
         let table = &info.table;
         let line = *info
             .lines
             .entry(offset)
-            .or_insert_with(|| line_at(table, first_line, offset));
+            .or_insert_with(|| lines::line_at(lines, table, first_line, offset));
         Some(PyFrame {
             function: info.function.to_string(),
             file: info.file.to_string(),
@@ -166,119 +167,4 @@ fn line_tables(reader: &mut Reader<'_>, codes: &[(u64, Head)]) -> Vec<Vec<u8>> {
     (0..codes.len())
         .map(|index| tables.whole(index).unwrap_or_default().to_vec())
         .collect()
-}
-
-/// The line of the instruction at byte `offset`; 0 when it has none.
-///
-/// The table is CPython's location table of 3.11 and later (`InternalDocs/code_objects.md`): each
-/// entry covers some instructions and moves the line on from the entry before it.
-fn line_at(table: &[u8], first_line: i32, offset: u64) -> u32 {
-    // An instruction pointer before the first instruction belongs to a frame not yet started.
-    if offset > i64::MAX as u64 {
-        return u32::try_from(first_line).unwrap_or(0);
-    }
-    let mut line = i64::from(first_line);
-    let mut end = 0;
-    let mut rest = table;
-    while let Some((&head, tail)) = rest.split_first() {
-        if head & 0x80 == 0 {
-            return 0;
-        }
-        end += (u64::from(head & 7) + 1) * 2;
-        rest = tail;
-        let mut has_line = true;
-        match (head >> 3) & 15 {
-            15 => has_line = false,
-            14 => {
-                line += signed_varint(&mut rest);
-                for _ in 0..3 {
-                    varint(&mut rest);
-                }
-            }
-            13 => line += signed_varint(&mut rest),
-            code @ 10..=12 => {
-                line += i64::from(code) - 10;
-                rest = rest.get(2..).unwrap_or_default();
-            }
-            _ => rest = rest.get(1..).unwrap_or_default(),
-        }
-        if offset < end {
-            return if has_line {
-                u32::try_from(line).unwrap_or(0)
-            } else {
-                0
-            };
-        }
-    }
-    0
-}
-
-/// Six bits per byte, the lowest first; bit 6 says that more follow. Cut at 32 bits.
-fn varint(rest: &mut &[u8]) -> i64 {
-    let mut value = 0;
-    for shift in (0..36).step_by(6) {
-        let Some((&byte, tail)) = rest.split_first() else {
-            break;
-        };
-        *rest = tail;
-        value |= i64::from(byte & 63) << shift;
-        if byte & 64 == 0 {
-            break;
-        }
-    }
-    value
-}
-
-/// The lowest bit is the sign.
-fn signed_varint(rest: &mut &[u8]) -> i64 {
-    let value = varint(rest);
-    if value & 1 == 1 {
-        -(value >> 1)
-    } else {
-        value >> 1
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// `co_linetable` of an asynchronous generator with gaps, long jumps and instructions without
-    /// a line, first line 11, and CPython 3.13's own `co_lines()` of it: end offset and line.
-    const TABLE: &[u8] = include_bytes!("testdata/linetable_3_13.bin");
-    const LINES: &str = include_str!("testdata/lines_3_13.txt");
-
-    #[test]
-    fn lines_are_those_that_the_interpreter_gives() {
-        let mut start = 0;
-        let mut checked = 0;
-        for entry in LINES.lines() {
-            let (end, line) = entry.split_once(' ').unwrap();
-            let end: u64 = end.parse().unwrap();
-            let line: u32 = line.parse().unwrap();
-            for offset in (start..end).step_by(2) {
-                assert_eq!(line_at(TABLE, 11, offset), line, "at {offset}");
-                checked += 1;
-            }
-            start = end;
-        }
-        assert!(checked > 100);
-        assert_eq!(line_at(TABLE, 11, start + 1000), 0);
-    }
-
-    #[test]
-    fn a_frame_before_its_first_instruction_is_at_the_first_line() {
-        assert_eq!(line_at(TABLE, 11, 0u64.wrapping_sub(2)), 11);
-    }
-
-    #[test]
-    fn damaged_tables_end() {
-        assert_eq!(line_at(&[], 5, 0), 0);
-        assert_eq!(line_at(&[0x07, 0xff], 5, 0), 0);
-        for cut in 0..TABLE.len() {
-            line_at(&TABLE[..cut], 11, 1 << 20);
-        }
-        let all_continue = vec![0xff; 100];
-        line_at(&all_continue, i32::MAX, u64::MAX >> 1);
-    }
 }

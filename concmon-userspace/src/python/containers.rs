@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::layout::KeysShape;
 use super::memory::{Batch, ReadError, at, byte, word};
 use super::object::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader};
 
@@ -9,11 +10,6 @@ use super::object::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader};
 const MAX_TRIES: usize = 3;
 /// The most entries of a container that are taken over.
 const MAX_ENTRIES: u64 = 1 << 21;
-/// `_dictkeysobject` of 3.11 and later: header and offsets in it.
-const KEYS_HEADER: usize = 32;
-const KEYS_LOG2_INDEX_BYTES: u32 = 9;
-const KEYS_KIND: u32 = 10;
-const KEYS_COUNT: u32 = 24;
 /// `dk_kind` of keys whose entries have a hash in front.
 const KEYS_GENERAL: u8 = 0;
 
@@ -37,6 +33,28 @@ pub(super) type Entries = Vec<(u64, u64)>;
 struct DictHead {
     keys: u64,
     values: u64,
+}
+
+/// How many bytes the index of a table of keys has, and whether its entries have a hash in front.
+fn key_index(shape: KeysShape, header: &[u8]) -> Option<(u64, bool)> {
+    match shape {
+        KeysShape::Size { size, .. } => {
+            let size = word(header, size)?;
+            let width = match size {
+                0..=0xff => 1,
+                0x100..=0xffff => 2,
+                0x1_0000..=0xffff_ffff => 4,
+                _ => 8,
+            };
+            Some((size.checked_mul(width)?, true))
+        }
+        KeysShape::Log {
+            log2_bytes, kind, ..
+        } => {
+            let bytes = 1u64.checked_shl(byte(header, log2_bytes)?.into())?;
+            Some((bytes, byte(header, kind)? == KEYS_GENERAL))
+        }
+    }
 }
 
 impl Reader<'_> {
@@ -148,8 +166,9 @@ impl Reader<'_> {
         addresses.sort_unstable();
         addresses.dedup();
         let mut headers = Batch::new();
+        let shape = self.walk.containers.keys;
         for address in &addresses {
-            headers.push(*address, KEYS_HEADER);
+            headers.push(*address, shape.header() as usize);
         }
         self.fetch(&mut headers);
         let mut entries = Batch::new();
@@ -158,14 +177,13 @@ impl Reader<'_> {
             .enumerate()
             .map(|(index, address)| {
                 let header = headers.whole(index)?;
-                let index_bytes = 1u64.checked_shl(byte(header, KEYS_LOG2_INDEX_BYTES)?.into())?;
-                let general = byte(header, KEYS_KIND)? == KEYS_GENERAL;
-                let count = word(header, KEYS_COUNT)?;
+                let (index_bytes, general) = key_index(shape, header)?;
+                let count = word(header, shape.count())?;
                 if count > MAX_ENTRIES || index_bytes > MAX_ENTRIES * 8 {
                     return None;
                 }
                 let size = if general { 24 } else { 16 };
-                let start = address.wrapping_add(KEYS_HEADER as u64 + index_bytes);
+                let start = at(*address, shape.header()).wrapping_add(index_bytes);
                 entries.push(start, count as usize * size);
                 Some((count as usize, general))
             })
@@ -202,7 +220,9 @@ impl Reader<'_> {
     /// What identifies the state of a dict cheaply: its address, keys, and counts.
     pub(super) fn dict_fingerprint(&mut self, address: u64) -> Option<[u64; 4]> {
         let head = self.dict_heads(&[DictPlace::Object(address)]).pop()??;
-        let count = self.pointer(at(head.keys, KEYS_COUNT)).ok()?;
+        let count = self
+            .pointer(at(head.keys, self.walk.containers.keys.count()))
+            .ok()?;
         let used = self
             .pointer(at(address, self.walk.containers.dict_used))
             .ok()?;
@@ -324,7 +344,7 @@ mod tests {
 
     #[test]
     fn dicts_of_every_form_give_their_entries() {
-        for minor in 11..=15 {
+        for minor in 8..=15 {
             let mut world = World::new(minor);
             let (one, two) = (world.text("one"), world.text("two"));
             let general = world.keys(0, &[(one, 11), (0, 0), (two, 22), (one, 0)]);

@@ -315,14 +315,17 @@ fn describe(
             runtime: None,
         });
     };
-    let refuse = |reason: String, runtime: Option<(u64, Layout)>| {
+    let refuse = |reason: String| {
         let mut info = unsupported("cpython", Some(text.clone()), reason);
         info.free_threaded = free_threaded;
-        Ok(Found { info, runtime })
+        Ok(Found {
+            info,
+            runtime: None,
+        })
     };
     if free_threaded {
         let reason = "free-threaded builds lay out their objects in another way, not supported yet";
-        return refuse(reason.to_owned(), None);
+        return refuse(reason.to_owned());
     }
     let Some(mut layout) = row(version) else {
         let reason = if (version.major, version.minor) < (3, 8) {
@@ -333,12 +336,12 @@ fn describe(
                 version.major, version.minor
             )
         };
-        return refuse(reason, None);
+        return refuse(reason);
     };
     if described::head(&table).is_some()
         && let Err(error) = described::apply(&mut layout, version, &table)
     {
-        return refuse(error.to_string(), None);
+        return refuse(error.to_string());
     }
     match check(memory, runtime.address, &layout) {
         Ok(()) => {}
@@ -348,13 +351,8 @@ fn describe(
         }
         Err(Check::Read(error)) => {
             let reason = format!("its runtime does not look as that of {text} should: {error}");
-            return refuse(reason, None);
+            return refuse(reason);
         }
-    }
-    if layout.walk.is_none() {
-        let reason =
-            format!("threads and tasks of Python {text} cannot be read yet (3.11 or later)");
-        return refuse(reason, Some((runtime.address, layout)));
     }
     Ok(Found {
         info: PythonInfo {
@@ -394,12 +392,7 @@ fn check(memory: &dyn Memory, runtime: u64, layout: &Layout) -> Result<(), Check
     if thread == 0 || modules == 0 {
         return Err(Check::Starting);
     }
-    /// `PyThreadState.interp`: at the same place from 3.8 to 3.15.
-    const THREAD_INTERPRETER: u32 = 16;
-    let offset = layout
-        .walk
-        .map_or(THREAD_INTERPRETER, |walk| walk.thread.interpreter);
-    if memory.read_u64(at(thread, offset))? != interpreter {
+    if memory.read_u64(at(thread, layout.walk.thread.interpreter))? != interpreter {
         return Err(Check::Read(ReadError::Implausible {
             what: "thread state",
             address: thread,

@@ -81,8 +81,7 @@ impl Interpreter {
         // Whoever keeps tasks in lists says where: the table came together with the lists.
         let has_lists = runtime
             .as_ref()
-            .and_then(|(_, layout)| layout.walk)
-            .is_some_and(|walk| walk.task.node.is_some());
+            .is_some_and(|(_, layout)| layout.walk.task.node.is_some());
         Ok(Self {
             pid,
             info,
@@ -141,7 +140,7 @@ impl Interpreter {
         let Some((runtime, walk)) = self
             .runtime
             .as_ref()
-            .and_then(|(runtime, layout)| Some((*runtime, layout.walk?)))
+            .map(|(runtime, layout)| (*runtime, layout.walk))
         else {
             return fact;
         };
@@ -165,7 +164,7 @@ impl Interpreter {
         options: &LookOptions,
         fact: &mut PythonFact,
     ) -> Result<(), ReadError> {
-        let Some((_, mut layout)) = self.runtime.clone() else {
+        let Some((_, mut layout)) = self.runtime else {
             return Ok(());
         };
         let interpreters = states::interpreters(&self.memory, runtime, &layout)?;
@@ -179,7 +178,7 @@ impl Interpreter {
             self.asyncio = AsyncioTable::Settled;
             self.describe_asyncio(reader);
             if let Some((_, described)) = &self.runtime {
-                layout = described.clone();
+                layout = *described;
             }
         }
         for interpreter in interpreters {
@@ -208,14 +207,12 @@ impl Interpreter {
             return;
         };
         let mut table = [0; ASYNCIO_TABLE_BYTES];
-        let mut described = layout.clone();
+        let mut described = *layout;
         if self.memory.read(address, &mut table).is_ok()
             && described::apply_asyncio(&mut described, &table).is_ok()
         {
             *layout = described;
-            if let Some(walk) = layout.walk {
-                reader.set_layout(walk);
-            }
+            reader.set_layout(layout.walk);
         }
     }
 }

@@ -9,15 +9,26 @@ use super::loops;
 use super::memory::{Memory, at};
 use super::object::Reader;
 use super::process::ProcessView;
+use super::stacks::{self, Stack};
 use super::states::{self, ThreadRecord};
 use super::tasks::{self, ListHead};
 use super::threads::{self, ThreadAccount};
-use crate::event::{PyThread, PythonFact};
+use super::trio;
+use crate::event::{PyThread, PythonFact, Tid};
 
 /// The modules that walkers look into.
-const MODULES: &[&str] = &["threading", "asyncio.tasks"];
+const MODULES: &[&str] = &[
+    "threading",
+    "asyncio.tasks",
+    trio::MODULE,
+    "gevent",
+    "greenlet",
+];
 const THREADING: usize = 0;
 const ASYNCIO_TASKS: usize = 1;
+const TRIO: usize = 2;
+const GEVENT: usize = 3;
+const GREENLET: usize = 4;
 
 /// What is remembered of an interpreter between looks.
 #[derive(Debug, Default)]
@@ -102,11 +113,89 @@ impl Look<'_> {
             }
         };
         self.known.threads = records.iter().map(|record| record.address).collect();
-        self.add_threads(reader, &records, fact);
+        let tids = self.add_threads(reader, &records, fact);
+        let stacks = self.add_stacks(reader, &records, &tids, fact);
         if self.known.has_asyncio() {
-            self.add_loops(reader, &records, fact);
-            self.add_tasks(reader, &records, fact);
+            self.add_loops(reader, &records, &tids, fact);
+            self.add_tasks(reader, &records, &stacks, fact);
         }
+        self.add_trio(reader, &records, &tids, fact);
+        self.limit_greenlets(reader);
+    }
+
+    fn add_trio(
+        &mut self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+        tids: &[Option<Tid>],
+        fact: &mut PythonFact,
+    ) {
+        if let Some(module) = self.known.module(TRIO) {
+            trio::add(
+                reader,
+                self.codes,
+                module,
+                records,
+                tids,
+                self.options,
+                fact,
+            );
+        }
+    }
+
+    /// Greenlets are kept in private structures, and their stacks are moved about: only the one
+    /// that runs can be seen, as its thread.
+    fn limit_greenlets(&self, reader: &mut Reader<'_>) {
+        if self.known.module(GEVENT).is_some() {
+            let reason = "greenlets of gevent cannot be read: kernel and thread tiers work";
+            reader.limits.insert("tasks".to_owned(), reason.to_owned());
+        } else if self.known.module(GREENLET).is_some() {
+            let reason = "greenlets that do not run right now cannot be read";
+            reader
+                .limits
+                .insert("greenlets".to_owned(), reason.to_owned());
+        }
+    }
+
+    /// Gives the stack of each record's thread.
+    fn add_stacks(
+        &mut self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+        tids: &[Option<Tid>],
+        fact: &mut PythonFact,
+    ) -> Vec<Stack> {
+        if self.options.stack == 0 {
+            return Vec::new();
+        }
+        let stacks = stacks::stacks(reader, self.codes, records, self.options.stack);
+        let slots: HashMap<Tid, usize> = fact
+            .threads
+            .iter()
+            .enumerate()
+            .map(|(slot, thread)| (thread.tid, slot))
+            .collect();
+        for (stack, tid) in stacks.iter().zip(tids) {
+            let slot = tid.and_then(|tid| slots.get(&tid));
+            let Some(thread) = slot.and_then(|slot| fact.threads.get_mut(*slot)) else {
+                continue;
+            };
+            // Of a thread that has entered several interpreters, the stack of the one it is in.
+            if thread.stack.is_empty() {
+                thread.stack = stack.places(reader, self.codes).unwrap_or_default();
+                thread.stack_torn = stack.torn;
+            }
+        }
+        if stacks.iter().any(|stack| stack.cut) {
+            reader.limits.insert(
+                "threads.stack".to_owned(),
+                format!(
+                    "only the innermost {} frames of a stack are read",
+                    self.options.stack
+                ),
+            );
+        }
+        stacks
     }
 
     fn accounts(&self, reader: &mut Reader<'_>) -> HashMap<u64, ThreadAccount> {
@@ -130,28 +219,37 @@ impl Look<'_> {
         })
     }
 
+    /// Gives our id of each record's thread.
     fn add_threads(
         &mut self,
         reader: &mut Reader<'_>,
         records: &[ThreadRecord],
         fact: &mut PythonFact,
-    ) {
+    ) -> Vec<Option<Tid>> {
         let fields = reader.walk.thread;
         let mut accounts = self.accounts(reader);
         let idents = records.iter().map(|record| record.field(fields.ident));
         self.process.find_stacks(self.memory, idents);
+        let mut tids = Vec::with_capacity(records.len());
         for record in records {
             let ident = record.field(fields.ident);
-            let native = record.field(fields.native_id);
             // A state whose thread has not begun yet has no ids.
-            if ident == 0 || native == 0 {
+            if ident == 0 || fields.native_id.is_some_and(|id| record.field(id) == 0) {
+                tids.push(None);
                 continue;
             }
-            let Some(tid) = self.process.tid(native) else {
+            let account = accounts.remove(&ident).unwrap_or_default();
+            let native = match fields.native_id {
+                Some(offset) => Some(record.field(offset)),
+                // After a fork, what `threading` has may still be the parent's.
+                None => self.process.described_id(ident).or(account.native_id),
+            };
+            let tid = native.and_then(|native| self.process.tid(native));
+            tids.push(tid);
+            let Some(tid) = tid else {
                 reader.failed += 1;
                 continue;
             };
-            let account = accounts.remove(&ident).unwrap_or_default();
             let main = self.process.is_main(tid);
             let thread = PyThread {
                 tid,
@@ -173,19 +271,20 @@ impl Look<'_> {
                 Some(_) => {}
             }
         }
+        tids
     }
 
     fn add_loops(
         &mut self,
         reader: &mut Reader<'_>,
         records: &[ThreadRecord],
+        tids: &[Option<Tid>],
         fact: &mut PythonFact,
     ) {
-        let fields = reader.walk.thread;
         let running = loops::running(reader, records);
-        for (record, id) in records.iter().zip(running) {
-            if let (Some(id), Some(tid)) = (id, self.process.tid(record.field(fields.native_id))) {
-                fact.loops.push(loops::read(reader, id, tid));
+        for (tid, id) in tids.iter().zip(running) {
+            if let (Some(id), Some(tid)) = (id, tid) {
+                fact.loops.push(loops::read(reader, id, *tid));
             }
         }
     }
@@ -214,6 +313,7 @@ impl Look<'_> {
         &mut self,
         reader: &mut Reader<'_>,
         records: &[ThreadRecord],
+        stacks: &[Stack],
         fact: &mut PythonFact,
     ) {
         let fields = reader.walk.task;
@@ -264,7 +364,14 @@ impl Look<'_> {
                 ),
             );
         }
-        let found = tasks::read(reader, self.codes, &addresses, &running, self.options);
+        let found = tasks::read(
+            reader,
+            self.codes,
+            &addresses,
+            &running,
+            stacks,
+            self.options,
+        );
         fact.tasks.extend(found);
     }
 
@@ -299,7 +406,7 @@ mod tests {
     fn a_look_at_noise_ends() {
         let mut failed = 0;
         for seed in 0..200 {
-            let minor = 11 + (seed % 5) as u8;
+            let minor = 8 + (seed % 8) as u8;
             let layout = row(Version { major: 3, minor }).unwrap();
             let memory = Noise::new(minor, seed);
             let pid = Pid(std::process::id());
@@ -309,7 +416,7 @@ mod tests {
                 bytes: 1 << 20,
                 ..LookOptions::default()
             };
-            let mut reader = Reader::new(&memory, layout.walk.unwrap(), options.bytes);
+            let mut reader = Reader::new(&memory, layout.walk, options.bytes);
             let mut fact = PythonFact {
                 read_ns: 0,
                 pid,
@@ -347,15 +454,17 @@ mod tests {
                 .map(|index| ThreadRecord::read(&memory, address(index), &reader.walk.thread))
                 .collect::<Result<_, _>>()
                 .unwrap();
-            look.add_threads(&mut reader, &records, &mut fact);
-            look.add_loops(&mut reader, &records, &mut fact);
-            look.add_tasks(&mut reader, &records, &mut fact);
+            let tids = look.add_threads(&mut reader, &records, &mut fact);
+            look.add_loops(&mut reader, &records, &tids, &mut fact);
+            let stacks = look.add_stacks(&mut reader, &records, &tids, &mut fact);
+            look.add_tasks(&mut reader, &records, &stacks, &mut fact);
             let objects: Vec<u64> = (0..200).map(address).collect();
             tasks::read(
                 &mut reader,
                 look.codes,
                 &objects,
                 &HashSet::new(),
+                &stacks,
                 look.options,
             );
             for object in objects {

@@ -127,6 +127,11 @@ pub(super) fn stack_limit(pid: Pid) -> Option<u64> {
         .ok()
 }
 
+/// Whether a process has this thread.
+pub(super) fn is_thread(pid: Pid, tid: Tid) -> bool {
+    std::path::Path::new(&format!("/proc/{pid}/task/{tid}")).exists()
+}
+
 /// The thread's id in each PID namespace it is in, ours first.
 fn namespace_ids(path: &str) -> Option<Vec<u32>> {
     let text = read_bounded(path, MAX_STATUS_BYTES).ok()?;

@@ -105,6 +105,11 @@ impl Batch {
         }
     }
 
+    /// How many areas there are.
+    pub(super) fn len(&self) -> usize {
+        self.areas.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.areas.is_empty()
     }
@@ -115,6 +120,12 @@ pub(super) trait Memory: fmt::Debug + Send {
     /// Reads all areas of the batch. An area that cannot be read stays short; an error means
     /// that nothing of the process can be read any more.
     fn read_batch(&self, batch: &mut Batch) -> Result<(), ReadError>;
+
+    /// Reads all areas of the batch, one after the other as they were added: what is read first and
+    /// last tells whether it changed in between.
+    fn read_in_order(&self, batch: &mut Batch) -> Result<(), ReadError> {
+        self.read_batch(batch)
+    }
 
     /// Fills `into` from `address`.
     fn read(&self, address: u64, into: &mut [u8]) -> Result<(), ReadError> {
@@ -286,6 +297,40 @@ impl Memory for ProcessMemory {
                 }
                 start += run.len;
                 next += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_in_order(&self, batch: &mut Batch) -> Result<(), ReadError> {
+        batch.bytes.resize(batch.size, 0);
+        let order: Vec<usize> = (0..batch.areas.len())
+            .filter(|index| batch.areas[*index].len > 0)
+            .collect();
+        for call in order.chunks(MAX_AREAS) {
+            let areas: Vec<libc::iovec> = call
+                .iter()
+                .map(|index| remote(batch.areas[*index].address, batch.areas[*index].len))
+                .collect();
+            // The bytes of areas that follow one another do so, too.
+            let first = batch.areas[call[0]];
+            let last = batch.areas[call[call.len() - 1]];
+            let local = &mut batch.bytes[first.offset..last.offset + last.len];
+            let mut arrived = match self.readv(local, &areas) {
+                Ok(arrived) => arrived,
+                Err(libc::EFAULT) => 0,
+                Err(error) => return Err(os_error(error)),
+            };
+            for index in call {
+                let area = &mut batch.areas[*index];
+                if arrived >= area.len {
+                    area.got = area.len;
+                    arrived -= area.len;
+                } else {
+                    // What follows an area that cannot be read did not arrive: no order is kept.
+                    arrived = 0;
+                    self.read_alone(batch, *index)?;
+                }
             }
         }
         Ok(())

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::addresses::AddressMap;
-use super::layout::WalkLayout;
+use super::layout::{GeneratorFrame, Instructions, WalkLayout};
 use super::memory::{Batch, Memory, ReadError, byte, word};
+use super::slots::Slots;
 
 /// `ob_type` of every object of a build with a GIL, 3.8 to 3.15; the reference count is before it.
 pub(super) const OBJECT_TYPE: u32 = 8;
@@ -67,6 +68,7 @@ pub(super) const NAMED_KINDS: &[(&str, Kind)] = &[
     ("set", Kind::Set),
     ("frozenset", Kind::Set),
     ("collections.deque", Kind::Deque),
+    ("weakref", Kind::Weakref),
     ("weakref.ReferenceType", Kind::Weakref),
     ("module", Kind::Module),
     ("function", Kind::Function),
@@ -125,6 +127,7 @@ pub(super) struct Reader<'a> {
     /// How much more may be read.
     bytes_left: usize,
     types: AddressMap<Option<Arc<TypeInfo>>>,
+    pub(super) slots: AddressMap<Arc<Slots>>,
     pub(super) texts: AddressMap<Option<Arc<str>>>,
 }
 
@@ -137,6 +140,7 @@ impl<'a> Reader<'a> {
             limits: BTreeMap::new(),
             memory,
             types: AddressMap::default(),
+            slots: AddressMap::default(),
             texts: AddressMap::default(),
         }
     }
@@ -145,21 +149,39 @@ impl<'a> Reader<'a> {
     pub(super) fn set_layout(&mut self, walk: WalkLayout) {
         self.walk = walk;
         self.types.clear();
+        self.slots.clear();
     }
 
     /// Reads a batch. When the process as a whole cannot be read any more, or the look has read
     /// as much as it may, all areas stay short.
     pub(super) fn fetch(&mut self, batch: &mut Batch) {
-        let Some(left) = self.bytes_left.checked_sub(batch.size()) else {
-            let reason = "the look has read as much as it may".to_owned();
-            self.limits.insert("python".to_owned(), reason);
-            self.failed += 1;
-            return;
-        };
-        self.bytes_left = left;
-        if let Err(error) = self.memory.read_batch(batch) {
+        if self.may_read(batch.size())
+            && let Err(error) = self.memory.read_batch(batch)
+        {
             self.limits.insert("python".to_owned(), error.to_string());
         }
+    }
+
+    /// As [`fetch`](Self::fetch), one area after the other as they were added.
+    pub(super) fn fetch_in_order(&mut self, batch: &mut Batch) {
+        if self.may_read(batch.size())
+            && let Err(error) = self.memory.read_in_order(batch)
+        {
+            self.limits.insert("python".to_owned(), error.to_string());
+        }
+    }
+
+    fn may_read(&mut self, bytes: usize) -> bool {
+        match self.bytes_left.checked_sub(bytes) {
+            Some(left) => self.bytes_left = left,
+            None => {
+                let reason = "the look has read as much as it may".to_owned();
+                self.limits.insert("python".to_owned(), reason);
+                self.failed += 1;
+                return false;
+            }
+        }
+        true
     }
 
     /// Reads one area.
@@ -286,7 +308,8 @@ impl<'a> Reader<'a> {
             if let Some((name, kind)) = named {
                 let size = info.basic_size;
                 return match expected_size(&self.walk, *kind) {
-                    Some(expected) if size != u64::from(expected) => {
+                    Some(expected) if !expected.fits(size) => {
+                        let expected = expected.bytes;
                         let reason = format!(
                             "an object of type {name} has {size} bytes where {expected} are known"
                         );
@@ -352,11 +375,41 @@ impl<'a> Reader<'a> {
 }
 
 /// What `tp_basicsize` must be for a kind's layout to be trusted.
-pub(super) fn expected_size(walk: &WalkLayout, kind: Kind) -> Option<u32> {
-    match kind {
-        Kind::Task => Some(walk.task.size),
-        Kind::Generator => Some(walk.generator.frame + walk.frame.locals),
-        Kind::Code => Some(walk.code.instructions),
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ExpectedSize {
+    pub(super) bytes: u32,
+    /// Others of the kind have more fields behind.
+    at_least: bool,
+}
+
+impl ExpectedSize {
+    fn exactly(bytes: u32) -> Self {
+        Self {
+            bytes,
+            at_least: false,
+        }
+    }
+
+    fn fits(self, size: u64) -> bool {
+        let bytes = u64::from(self.bytes);
+        size == bytes || self.at_least && size > bytes
+    }
+}
+
+/// What is known of the size of a kind; `None` when it does not matter.
+pub(super) fn expected_size(walk: &WalkLayout, kind: Kind) -> Option<ExpectedSize> {
+    match (kind, walk.generator.frame, walk.code.instructions) {
+        (Kind::Task, _, _) => Some(ExpectedSize::exactly(walk.task.size)),
+        (Kind::Generator, GeneratorFrame::Inside(frame), _) => {
+            Some(ExpectedSize::exactly(frame + walk.frame.locals))
+        }
+        (Kind::Generator, GeneratorFrame::Object { size, .. }, _) => Some(ExpectedSize {
+            bytes: size,
+            at_least: true,
+        }),
+        (Kind::Code, _, Instructions::Bytes { size, .. } | Instructions::Inside(size)) => {
+            Some(ExpectedSize::exactly(size))
+        }
         _ => None,
     }
 }

@@ -4,13 +4,15 @@
 use std::collections::HashMap;
 
 use super::maps::{self, Mapping};
-use super::memory::{Batch, Memory, word};
+use super::memory::{Batch, Memory, int, word};
 use crate::event::{Pid, Tid};
 
 const PAGE: u64 = 4096;
 /// `struct pthread`, which a thread's identity is the address of, has this many bytes
 /// (glibc 2.28 to 2.43) and lies at the top of the stack.
 const DESCRIPTOR_BYTES: u64 = 2304;
+/// `struct pthread.tid` (glibc 2.28 to 2.43): the thread's id, an `int`.
+const DESCRIPTOR_TID: u32 = 720;
 /// How far the end of a stack can be above its thread's descriptor.
 const MAX_ABOVE_DESCRIPTOR: u64 = 4 * PAGE;
 const MAX_STACK: u64 = 1 << 40;
@@ -26,6 +28,8 @@ pub(super) struct ProcessView {
     main_stack_bytes: Option<u64>,
     /// By thread identity, of the threads of this look.
     stacks: HashMap<u64, Option<u64>>,
+    /// Thread ids as the C library has them, by thread identity.
+    described_ids: HashMap<u64, u64>,
     mappings: Vec<Mapping>,
     may_read_mappings: bool,
 }
@@ -39,6 +43,7 @@ impl ProcessView {
             may_read_tids: true,
             main_stack_bytes: maps::stack_limit(pid),
             stacks: HashMap::new(),
+            described_ids: HashMap::new(),
             mappings: Vec::new(),
             may_read_mappings: true,
         }
@@ -88,7 +93,21 @@ impl ProcessView {
             let size =
                 described_stack(ident, batch.prefix(index)).or_else(|| self.mapped_stack(ident));
             self.stacks.insert(ident, size);
+            let described = int(batch.prefix(index), DESCRIPTOR_TID);
+            let described = described.and_then(|id| u64::try_from(id).ok());
+            self.described_ids.extend(described.map(|id| (ident, id)));
         }
+        let stacks = &self.stacks;
+        self.described_ids
+            .retain(|ident, _| stacks.contains_key(ident));
+    }
+
+    /// The id that a thread has for itself, as the C library keeps it; `None` when what is kept
+    /// there is no thread of the process.
+    pub(super) fn described_id(&mut self, ident: u64) -> Option<u64> {
+        let native = *self.described_ids.get(&ident)?;
+        let tid = self.tid(native)?;
+        maps::is_thread(self.pid, tid).then_some(native)
     }
 
     /// Bytes of the stack of a thread, without its guard; of the main thread's, how far it may

@@ -30,6 +30,13 @@ impl ThreadRecord {
         Ok(Self { address, bytes })
     }
 
+    /// Whether one of the pointers is this one.
+    pub(super) fn points_to(&self, address: u64) -> bool {
+        self.bytes
+            .chunks_exact(8)
+            .any(|chunk| word(chunk, 0) == Some(address))
+    }
+
     /// The pointer or number at an offset; 0 when it was not read.
     pub(super) fn field(&self, offset: u32) -> u64 {
         word(&self.bytes, offset).unwrap_or(0)
@@ -64,7 +71,7 @@ fn record_len(fields: &ThreadLayout) -> usize {
         fields.next,
         fields.interpreter,
         fields.ident,
-        fields.native_id,
+        fields.native_id.unwrap_or(0),
         running_loop,
         fields.running_task.unwrap_or(0),
     ]
@@ -157,7 +164,7 @@ mod tests {
             minor: 13,
         })
         .unwrap();
-        let fields = layout.walk.unwrap().thread;
+        let fields = layout.walk.thread;
         let mut memory = Segments::default();
         let head = links.first().map_or(0, |link| link.0);
         memory.put_words(at(INTERPRETER, layout.interpreter.threads_head), &[head]);
@@ -173,7 +180,7 @@ mod tests {
 
     fn walked(links: &[(u64, u64, u64)], known: &[u64]) -> Result<Vec<u64>, ReadError> {
         let (memory, layout) = list(links);
-        let fields = layout.walk.unwrap().thread;
+        let fields = layout.walk.thread;
         let head = layout.interpreter.threads_head;
         threads(&memory, INTERPRETER, head, &fields, known)
             .map(|found| found.iter().map(|record| record.address).collect())

@@ -1,8 +1,10 @@
 //! Memory made up for tests: segments in a vector, objects in them, and noise.
 
-use super::layout::{Version, WalkLayout, row};
+use super::layout::{KeysShape, Version, WalkLayout, row};
 use super::memory::{Batch, Memory, ReadError};
-use super::object::{FLAGGED_KINDS, NAMED_KINDS, OBJECT_TYPE, Reader, expected_size, flags};
+use super::object::{
+    FLAGGED_KINDS, NAMED_KINDS, OBJECT_SIZE, OBJECT_TYPE, Reader, expected_size, flags,
+};
 
 /// Memory that consists of segments.
 #[derive(Debug, Default)]
@@ -58,7 +60,7 @@ impl World {
         let layout = row(Version { major: 3, minor }).expect("a row");
         let mut world = Self {
             memory: Segments::default(),
-            walk: layout.walk.expect("walkers"),
+            walk: layout.walk,
             next: 0x5500_0000_0000,
             metatype: 0,
             text_type: 0,
@@ -99,10 +101,30 @@ impl World {
         basic_size: u64,
         cached_keys: u64,
     ) -> u64 {
-        let fields = self.walk.types;
-        let mut bytes = vec![0; fields.cached_keys as usize + 8];
+        let address = self.reserve();
+        let cached_keys = (self.walk.types.cached_keys, cached_keys);
+        self.class_at(address, name, flags, basic_size, &[cached_keys]);
+        address
+    }
+
+    /// An address for a class that something else refers to before it is there.
+    pub(super) fn reserve(&mut self) -> u64 {
         let address = self.next;
         self.next += 0x2000;
+        address
+    }
+
+    /// A type object at a reserved address, with more fields.
+    pub(super) fn class_at(
+        &mut self,
+        address: u64,
+        name: &str,
+        flags: u64,
+        basic_size: u64,
+        more: &[(u32, u64)],
+    ) {
+        let fields = self.walk.types;
+        let mut bytes = vec![0; fields.cached_keys as usize + 8];
         let mut c_name = name.as_bytes().to_vec();
         c_name.resize(128, 0);
         let c_name = self.put(&c_name);
@@ -112,12 +134,21 @@ impl World {
             (fields.name, c_name),
             (fields.basic_size, basic_size),
             (fields.flags, flags),
-            (fields.cached_keys, cached_keys),
-        ] {
+        ]
+        .into_iter()
+        .chain(more.iter().copied())
+        {
             set_word(&mut bytes, offset, value);
         }
         self.memory.put(address, bytes);
-        address
+    }
+
+    pub(super) fn tuple(&mut self, items: &[u64]) -> u64 {
+        let class = self.class("tuple", flags::TUPLE_SUBCLASS, 24);
+        let mut bytes = Self::object(class, self.walk.containers.tuple_items as usize);
+        set_word(&mut bytes, OBJECT_SIZE, items.len() as u64);
+        bytes.extend(items.iter().flat_map(|item| item.to_le_bytes()));
+        self.put(&bytes)
     }
 
     /// The bytes of a living object of a type.
@@ -150,15 +181,29 @@ impl World {
         self.put(&bytes)
     }
 
-    /// Keys of a dict: the kind (0 general, 1 strings, 2 shared), and keys with values.
+    /// Keys of a dict: the kind (0 general, 1 strings, 2 shared; where releases have kinds), and
+    /// keys with values.
     pub(super) fn keys(&mut self, kind: u8, entries: &[(u64, u64)]) -> u64 {
-        const LOG2_INDEX_BYTES: u8 = 3;
-        let mut bytes = vec![0; 32 + (1 << LOG2_INDEX_BYTES)];
-        bytes[9] = LOG2_INDEX_BYTES;
-        bytes[10] = kind;
-        set_word(&mut bytes, 24, entries.len() as u64);
+        let shape = self.walk.containers.keys;
+        let mut bytes = vec![0; shape.header() as usize + 8];
+        let has_hash = match shape {
+            KeysShape::Size { size, .. } => {
+                set_word(&mut bytes, size, 8);
+                true
+            }
+            KeysShape::Log {
+                log2_bytes,
+                kind: place,
+                ..
+            } => {
+                bytes[log2_bytes as usize] = 3;
+                bytes[place as usize] = kind;
+                kind == 0
+            }
+        };
+        set_word(&mut bytes, shape.count(), entries.len() as u64);
         for (key, value) in entries {
-            if kind == 0 {
+            if has_hash {
                 bytes.extend(0x1234_5678u64.to_le_bytes());
             }
             bytes.extend(key.to_le_bytes());
@@ -208,7 +253,7 @@ impl Noise {
         let mut type_addresses = vec![world.metatype, world.text_type];
         let keys = world.keys(2, &[(NOISE, 0), (NOISE + 8, 0)]);
         for (name, kind) in NAMED_KINDS {
-            let size = expected_size(&world.walk, *kind).unwrap_or(16);
+            let size = expected_size(&world.walk, *kind).map_or(16, |size| size.bytes);
             type_addresses.push(world.class(name, 0, size.into()));
         }
         for (flag, _) in FLAGGED_KINDS {

@@ -7,7 +7,8 @@ use super::code::CodeCache;
 use super::facts::LookOptions;
 use super::memory::{Batch, Memory, ReadError, at, int, plausible, word};
 use super::object::{Kind, OBJECT_TYPE, Reader};
-use crate::event::{PyTask, TaskState};
+use super::stacks::{self, Stack};
+use crate::event::{PyFrame, PyTask, TaskState};
 
 /// How often a list that changes while it is walked is walked again.
 const MAX_LIST_TRIES: usize = 5;
@@ -158,6 +159,7 @@ pub(super) fn read(
     codes: &mut CodeCache,
     tasks: &[u64],
     running: &HashSet<u64>,
+    stacks: &[Stack],
     options: &LookOptions,
 ) -> Vec<PyTask> {
     let mut result = Vec::with_capacity(tasks.len());
@@ -167,7 +169,7 @@ pub(super) fn read(
             break;
         }
         let again;
-        (result, again) = read_once(reader, codes, &open, running, options, result);
+        (result, again) = read_once(reader, codes, &open, running, stacks, options, result);
         open = again;
     }
     reader.failed += open.len() as u64;
@@ -180,6 +182,7 @@ fn read_once(
     codes: &mut CodeCache,
     tasks: &[u64],
     running: &HashSet<u64>,
+    stacks: &[Stack],
     options: &LookOptions,
     mut result: Vec<PyTask>,
 ) -> (Vec<PyTask>, Vec<u64>) {
@@ -219,7 +222,7 @@ fn read_once(
                         None => fallbacks[slot].clone(),
                     },
                     state: state(*task, head, &chains[slot], running),
-                    awaiting: frames(reader, codes, head, &chains[slot])?,
+                    awaiting: frames(reader, codes, head, &chains[slot], stacks)?,
                     waits_for: None,
                     awaited_by: Vec::new(),
                     cancel_requested: false,
@@ -286,19 +289,31 @@ fn state(task: u64, head: TaskHead, chain: &Chain, running: &HashSet<u64>) -> Ta
 }
 
 fn frames(
-    reader: &Reader<'_>,
+    reader: &mut Reader<'_>,
     codes: &mut CodeCache,
     head: TaskHead,
     chain: &Chain,
-) -> Option<Vec<crate::event::PyFrame>> {
-    if head.done || chain.end == End::Executing {
+    stacks: &[Stack],
+) -> Option<Vec<PyFrame>> {
+    if head.done {
         return Some(Vec::new());
     }
-    let instructions = reader.walk.code.instructions;
+    let lines = reader.walk.code.lines;
+    if chain.end == End::Executing {
+        // It has no chain, but a place on the stack of the thread that runs it.
+        let frames = stacks
+            .iter()
+            .find_map(|stack| stacks::below(reader, stack, head.coroutine))
+            .unwrap_or_default();
+        return frames
+            .iter()
+            .map(|frame| codes.frame(frame.link, lines))
+            .collect();
+    }
     chain
         .links
         .iter()
-        .map(|link| codes.frame(link.code, link.instruction, instructions))
+        .map(|link| codes.frame(*link, lines))
         .collect()
 }
 

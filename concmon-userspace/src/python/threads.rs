@@ -19,6 +19,8 @@ const FOREIGN_CLASS: &str = "threading._DummyThread";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ThreadAccount {
     pub(super) name: Option<String>,
+    /// The thread's id as it sees itself.
+    pub(super) native_id: Option<u64>,
     pub(super) daemon: Option<bool>,
     pub(super) entry: Option<String>,
     pub(super) main: bool,
@@ -47,7 +49,7 @@ pub(super) fn accounts(
     let entries = reader.dicts(&[DictPlace::Object(active)]).pop()??;
     let idents = reader.integers(&entries.iter().map(|(key, _)| *key).collect::<Vec<_>>());
     let objects: Vec<u64> = entries.iter().map(|(_, value)| *value).collect();
-    let attributes = reader.attributes(&objects, &["_name", "_daemonic", "_target"]);
+    let attributes = reader.attributes(&objects, &["_name", "_daemonic", "_target", "_native_id"]);
     reader.load_texts(
         attributes
             .iter()
@@ -60,6 +62,11 @@ pub(super) fn accounts(
         .map(|found| found.as_ref().and_then(|found| found[1]).unwrap_or(0))
         .collect();
     let daemonic = reader.integers(&daemonic);
+    let native: Vec<u64> = attributes
+        .iter()
+        .map(|found| found.as_ref().and_then(|found| found[3]).unwrap_or(0))
+        .collect();
+    let native = reader.integers(&native);
     let mut names = Names::default();
     let mut accounts = HashMap::new();
     for (index, object) in objects.iter().enumerate() {
@@ -71,6 +78,7 @@ pub(super) fn accounts(
             name: found[0]
                 .and_then(|name| reader.text(name))
                 .map(|name| name.to_string()),
+            native_id: native[index].and_then(|id| u64::try_from(id).ok()),
             daemon: as_bool(daemonic[index]),
             ..ThreadAccount::default()
         };

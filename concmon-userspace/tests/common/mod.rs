@@ -31,6 +31,7 @@ impl Python {
     }
 
     /// The executable, when it is one of this root directory.
+    #[allow(dead_code, reason = "not every test binary asks")]
     pub(crate) fn executable(&self) -> Option<&str> {
         (self.command.len() == 1).then(|| self.command[0].as_str())
     }

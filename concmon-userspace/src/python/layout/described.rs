@@ -4,7 +4,10 @@
 //! The tables have no field names: which position means what is CPython's
 //! `Include/internal/pycore_debug_offsets.h` of each minor release.
 
-use super::{GilPlace, Layout, RunningLoop, Version, WalkLayout};
+use super::{
+    FrameRoot, GeneratorFrame, GilPlace, InstructionShape, Instructions, Layout, RunningLoop,
+    StackShape, StateShape, Version, WalkLayout,
+};
 use crate::python::memory::word;
 
 /// The first eight bytes of `_Py_DebugOffsets`.
@@ -91,16 +94,12 @@ const WALK_FIELDS: &[Field<WalkLayout>] = &[
         positions: [192, 216, 240],
     },
     Field {
-        place: |w| &mut w.thread.native_id,
-        positions: [200, 224, 248],
-    },
-    Field {
         place: |w| &mut w.frame.executable,
         positions: [240, 264, 328],
     },
     Field {
-        place: |w| &mut w.frame.instruction,
-        positions: [248, 272, 336],
+        place: |w| &mut w.frame.previous,
+        positions: [232, 256, 320],
     },
     Field {
         place: |w| &mut w.frame.locals,
@@ -119,12 +118,12 @@ const WALK_FIELDS: &[Field<WalkLayout>] = &[
         positions: [304, 344, 408],
     },
     Field {
-        place: |w| &mut w.code.first_line,
-        positions: [312, 352, 416],
+        place: |w| &mut w.code.local_names,
+        positions: [328, 368, 432],
     },
     Field {
-        place: |w| &mut w.code.instructions,
-        positions: [344, 384, 448],
+        place: |w| &mut w.code.first_line,
+        positions: [312, 352, 416],
     },
     Field {
         place: |w| &mut w.types.name,
@@ -175,10 +174,6 @@ const WALK_FIELDS: &[Field<WalkLayout>] = &[
 /// Fields that only the tables of 3.14 and 3.15 have.
 const LATER_FIELDS: &[Field<WalkLayout>] = &[
     Field {
-        place: |w| &mut w.frame.stack,
-        positions: [0, 296, 360],
-    },
-    Field {
         place: |w| &mut w.containers.set_table,
         positions: [0, 512, 608],
     },
@@ -186,16 +181,17 @@ const LATER_FIELDS: &[Field<WalkLayout>] = &[
         place: |w| &mut w.containers.set_mask,
         positions: [0, 520, 616],
     },
-    Field {
-        place: |w| &mut w.generator.frame,
-        positions: [0, 680, 808],
-    },
-    Field {
-        place: |w| &mut w.generator.state,
-        positions: [0, 688, 816],
-    },
 ];
 
+const NATIVE_ID_POSITIONS: [u32; 3] = [200, 224, 248];
+const CURRENT_FRAME_POSITIONS: [u32; 3] = [184, 208, 208];
+const CHUNK_POSITIONS: [u32; 3] = [208, 232, 256];
+const OWNER_POSITIONS: [u32; 3] = [264, 288, 352];
+const INSTRUCTION_POSITIONS: [u32; 3] = [248, 272, 336];
+const INSTRUCTIONS_POSITIONS: [u32; 3] = [344, 384, 448];
+const STACK_POSITIONS: [u32; 3] = [0, 296, 360];
+const GENERATOR_FRAME_POSITIONS: [u32; 3] = [0, 680, 808];
+const GENERATOR_STATE_POSITIONS: [u32; 3] = [0, 688, 816];
 /// `gen_object.gi_name`; the qualified name is the next pointer.
 const GENERATOR_NAME_POSITIONS: [u32; 3] = [0, 672, 800];
 
@@ -240,15 +236,27 @@ pub fn apply(layout: &mut Layout, version: Version, table: &[u8]) -> Result<(), 
     }
     fill(layout, LAYOUT_FIELDS, table, column)?;
     layout.interpreter.gil = GilPlace::Pointer(read(table, GIL_POSITIONS[column])?);
-    let Some(walk) = &mut layout.walk else {
-        return Ok(());
-    };
+    let walk = &mut layout.walk;
     fill(walk, WALK_FIELDS, table, column)?;
+    walk.thread.native_id = Some(read(table, NATIVE_ID_POSITIONS[column])?);
+    walk.thread.frame = FrameRoot::Field(read(table, CURRENT_FRAME_POSITIONS[column])?);
+    walk.thread.chunk = Some(read(table, CHUNK_POSITIONS[column])?);
+    walk.frame.owner = Some(read(table, OWNER_POSITIONS[column])?);
+    walk.frame.instruction = InstructionShape::Pointer(read(table, INSTRUCTION_POSITIONS[column])?);
+    walk.code.instructions = Instructions::Inside(read(table, INSTRUCTIONS_POSITIONS[column])?);
     if column == 0 {
         // asyncio's fields directly follow the thread state, whose size changed within 3.13.
         walk.thread.running_loop = RunningLoop::Field(read(table, THREAD_SIZE_POSITION_3_13)?);
     } else {
         fill(walk, LATER_FIELDS, table, column)?;
+        walk.frame.stack = StackShape::Pointer {
+            top: read(table, STACK_POSITIONS[column])?,
+        };
+        walk.generator.frame =
+            GeneratorFrame::Inside(read(table, GENERATOR_FRAME_POSITIONS[column])?);
+        if let StateShape::OfGenerator(state, _) = &mut walk.generator.state {
+            *state = read(table, GENERATOR_STATE_POSITIONS[column])?;
+        }
         walk.generator.qualname = read(table, GENERATOR_NAME_POSITIONS[column])? + 8;
     }
     Ok(())
@@ -256,9 +264,7 @@ pub fn apply(layout: &mut Layout, version: Version, table: &[u8]) -> Result<(), 
 
 /// Replaces what `layout` says about asyncio by what the module itself says.
 pub fn apply_asyncio(layout: &mut Layout, table: &[u8]) -> Result<(), DescribedError> {
-    let Some(walk) = &mut layout.walk else {
-        return Ok(());
-    };
+    let walk = &mut layout.walk;
     let field = |index: u32| read(table, index * 8);
     walk.task.size = field(0)?;
     walk.task.name = field(1)?;
@@ -328,7 +334,7 @@ mod tests {
             .collect();
         assert_eq!(table.len(), ASYNCIO_TABLE_BYTES);
         apply_asyncio(&mut layout, &table).unwrap();
-        let walk = layout.walk.unwrap();
+        let walk = layout.walk;
         assert_eq!(
             (
                 walk.task.size,
