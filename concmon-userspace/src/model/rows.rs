@@ -264,7 +264,10 @@ pub(crate) fn loop_limits(look: Option<&PythonFact>, fields: &[(&str, bool)]) ->
 pub(crate) fn created_limit(look: Option<&PythonFact>) -> Option<Limit> {
     let look = look?;
     let said = look.limits.get("loops.tasks_created").cloned();
-    let shared = (look.loops.len() > 1)
+    let mut ids = look.loops.iter().map(|one| one.id);
+    let first = ids.next();
+    let shared = ids
+        .any(|id| Some(id) != first)
         .then(|| "counted for the whole process: all its loops show the same".to_owned());
     let reasons: Vec<String> = said.into_iter().chain(shared).collect();
     (!reasons.is_empty()).then(|| limit("tasks_created", reasons.join("; ")))

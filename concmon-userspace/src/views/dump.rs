@@ -111,7 +111,8 @@ fn push_interpreter(text: &mut String, process: &Process, inside: &Inside) {
         && others > 0
         && known > 0
     {
-        let _ = writeln!(text, "Threads: {known} known to Python, {others} others");
+        let others = digest::plural(others, "other");
+        let _ = writeln!(text, "Threads: {known} known to Python, {others}");
     }
 }
 
