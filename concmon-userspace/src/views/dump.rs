@@ -7,7 +7,7 @@ use super::digest::{self, Gap};
 use super::escape::escape;
 use super::{Paint, forest, format};
 use crate::model::dump::{Activity, Dump, Inside, Loop, Process, Thread};
-use crate::model::snapshot::{Executor, WaitingFor};
+use crate::model::snapshot::{Executor, Limit, WaitingFor};
 
 /// Writes all processes and flushes.
 ///
@@ -245,13 +245,20 @@ fn push_executors(text: &mut String, inside: &Inside, paint: Paint) {
 /// What is missing above, equal reasons together.
 pub(super) fn push_gaps(text: &mut String, process: &Process) {
     let mut gaps: Vec<Gap> = Vec::new();
-    digest::gather(&mut gaps, "", &process.limits);
     for thread in process.inside.iter().flat_map(|inside| &inside.threads) {
         digest::gather(&mut gaps, "threads.", &thread.limits);
     }
     for one in process.loops.iter().filter(|one| one.running) {
         digest::gather(&mut gaps, "loops.", &one.limits);
     }
+    // What rows say themselves need not be said again.
+    let said: Vec<String> = gaps.iter().map(|gap| gap.field.clone()).collect();
+    let others = process.limits.iter();
+    let others: Vec<Limit> = others
+        .filter(|limit| !said.contains(&limit.field))
+        .cloned()
+        .collect();
+    digest::gather(&mut gaps, "", &others);
     gaps.retain(|gap| !NOT_SHOWN.contains(&gap.field.as_str()));
     if gaps.is_empty() && process.reads_failed == 0 {
         return;

@@ -13,7 +13,7 @@ use super::table::{Align, Table};
 use super::{Paint, format};
 use crate::cli::{Arrangement, GroupBy};
 use crate::model::dump::{Dump, Loop, Process};
-use crate::model::snapshot::Task;
+use crate::model::snapshot::{Frame, Task};
 
 /// Cells of one text in a table; JSON has all of it.
 const MAX_CELLS: usize = 48;
@@ -104,22 +104,40 @@ fn push_count(text: &mut String, process: &Process) {
     };
 }
 
-/// The innermost frame and what is waited for there: `Queue.get queues.py:186 (Queue)`.
+/// Folders of the libraries that every wait goes through.
+const LIBRARIES: [&str; 3] = ["/asyncio/", "/trio/", "/anyio/"];
+/// Where trio hands over to its scheduler: below every wait there is.
+const TRAPS: &str = "/trio/_core/";
+
+/// Where a task waits, and for what: the innermost frame, `Queue.get queues.py:186 (Queue)`; when
+/// that is a library's, behind the frame that called the library, `fetch app.py:12 > Queue.get
+/// queues.py:186 (Queue)`.
 fn place(task: &Task) -> String {
-    let wait = task.waits_for.as_ref().map(|wait| wait.kind.as_str());
-    match (task.awaiting.last(), wait) {
-        (Some(frame), wait) => {
+    let own = |frame: &&Frame| !LIBRARIES.iter().any(|folder| frame.file.contains(folder));
+    let frames = &task.awaiting;
+    let innermost = frames.iter().rfind(|frame| !frame.file.contains(TRAPS));
+    let innermost = innermost.or(frames.last());
+    let caller = frames
+        .iter()
+        .rfind(own)
+        .filter(|own| Some(*own) != innermost);
+    let places: Vec<String> = caller
+        .into_iter()
+        .chain(innermost)
+        .map(|frame| {
             let function = brief(&frame.function, MAX_CELLS);
-            let mut text = format!("{function} {}", digest::place(frame));
-            if let Some(kind) = wait {
-                let _ = write!(text, " ({})", brief(kind, MAX_CELLS));
-            }
-            text
-        }
-        (None, Some(kind)) => format!("({})", brief(kind, MAX_CELLS)),
-        (None, None) if task.state == "pending" => "-".to_owned(),
-        (None, None) => format!("({})", task.state),
+            format!("{function} {}", digest::place(frame))
+        })
+        .collect();
+    let mut text = places.join(" > ");
+    match &task.waits_for {
+        Some(wait) if text.is_empty() => text = format!("({})", brief(&wait.kind, MAX_CELLS)),
+        Some(wait) => text += &format!(" ({})", brief(&wait.kind, MAX_CELLS)),
+        None if text.is_empty() && task.state == "pending" => text.push('-'),
+        None if text.is_empty() => text = format!("({})", task.state),
+        None => {}
     }
+    text
 }
 
 /// Running first, done last, else by name.
