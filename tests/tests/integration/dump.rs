@@ -31,6 +31,11 @@ pub(crate) fn trials() -> Vec<Trial> {
             &needs,
             move || every_arrangement_has_every_task(version),
         ));
+        trials.push(case(
+            format!("dump::trees_show_awaiters_cycles_and_context::py{version}"),
+            &needs,
+            move || trees(version),
+        ));
     }
     let user = [Need::Root, Need::User];
     trials.extend([
@@ -235,6 +240,45 @@ fn every_arrangement_has_every_task(version: &str) -> Result<()> {
         let sum: usize = counts.sum();
         ensure!(sum == ids.len(), "{key}: {sum} tasks, of {}", ids.len());
     }
+    Ok(())
+}
+
+/// The program's tasks are made such that each line here follows from its source.
+fn trees(version: &str) -> Result<()> {
+    let workload = Workload::start(&Interpreter::find(version)?, "awaits.py", &[])?;
+    let tree = tool(&["tasks", "--tree"], workload.pid())?.ok()?;
+    let lines: Vec<&str> = tree
+        .lines()
+        .map(|line| line.trim_start_matches([' ', '│', '├', '└', '─']))
+        .collect();
+    let count = |wanted: &str| lines.iter().filter(|line| **line == wanted).count();
+    for (line, times) in [
+        ("(T) left", 1),
+        ("(T) right", 1),
+        ("(T) shared  [request_id=request-3]", 1),
+        ("(T) shared, see above", 1),
+        ("(T) handler-0  [request_id=request-0]", 1),
+        ("(T) handler-2  [request_id=request-2]", 1),
+        ("(T) failed  done: LookupError, never retrieved", 1),
+        ("cycle: ping -> pong -> ping", 1),
+        ("(T) ping", 1),
+        ("(T) pong", 1),
+    ] {
+        ensure!(count(line) == times, "{line:?}: {} times", count(line));
+    }
+    // Under whom it is: one frame of the awaiting task lies between.
+    let at = |wanted: &str| lines.iter().position(|line| line.starts_with(wanted));
+    let (left, shared) = (at("(T) left"), at("(T) shared"));
+    ensure!(
+        left.is_some_and(|left| shared == Some(left + 2)),
+        "left in line {left:?}, shared in {shared:?}"
+    );
+    let args = ["tasks", "--context-var", "user", "--context-var", "none"];
+    let table = tool(&args, workload.pid())?.ok()?;
+    ensure!(
+        table.contains("user=user-1") && !table.contains("request-1"),
+        "not the variable that was asked for"
+    );
     Ok(())
 }
 
