@@ -11,7 +11,7 @@ use super::{
     outcome::{Failure, code},
     output::{self, Sink},
     printed,
-    pythons::warn_if_unsupported,
+    pythons::unsupported,
 };
 use crate::{
     cli::{Look, LookView, Options},
@@ -123,7 +123,9 @@ fn attach(pid: u32) -> Result<Interpreter, Failure> {
     loop {
         match Interpreter::attach(Pid(pid)) {
             Ok(interpreter) => {
-                warn_if_unsupported(Pid(pid), interpreter.info());
+                if let Some(message) = unsupported(Pid(pid), interpreter.info()) {
+                    log::warn!("{message}");
+                }
                 return Ok(interpreter);
             }
             Err(DetectError::Starting) if Instant::now() < deadline => {

@@ -161,17 +161,24 @@ impl Found {
     }
 }
 
-pub(super) fn warn_if_unsupported(pid: Pid, info: &PythonInfo) {
-    if !info.supported {
-        let version = info.version.as_deref().unwrap_or("of unknown version");
-        let reason = info.reason.as_deref().unwrap_or("no reason known");
-        log::warn!(
-            "process {pid}: {} {} cannot be read ({}); what the kernel knows is complete",
+fn warn_if_unsupported(pid: Pid, info: &PythonInfo) {
+    if let Some(message) = unsupported(pid, info) {
+        log::warn!("{message}; what the kernel knows is complete");
+    }
+}
+
+/// That a process cannot be read, and why; `None` when it can.
+pub(super) fn unsupported(pid: Pid, info: &PythonInfo) -> Option<String> {
+    let version = info.version.as_deref().unwrap_or("of unknown version");
+    let reason = info.reason.as_deref().unwrap_or("no reason known");
+    (!info.supported).then(|| {
+        format!(
+            "process {pid}: {} {} cannot be read ({})",
             info.implementation,
             escape(version),
             escape(reason)
-        );
-    }
+        )
+    })
 }
 
 fn addresses(interpreter: &Interpreter) -> Vec<u64> {

@@ -109,10 +109,8 @@ const LIBRARIES: [&str; 3] = ["/asyncio/", "/trio/", "/anyio/"];
 /// Where trio hands over to its scheduler: below every wait there is.
 const TRAPS: &str = "/trio/_core/";
 
-/// Where a task waits, and for what: the innermost frame, `Queue.get queues.py:186 (Queue)`; when
-/// that is a library's, behind the frame that called the library, `fetch app.py:12 > Queue.get
-/// queues.py:186 (Queue)`.
-fn place(task: &Task) -> String {
+/// The innermost frame of a task; when that is a library's, behind the frame that called the library.
+fn spots(task: &Task) -> impl Iterator<Item = &Frame> {
     let own = |frame: &&Frame| !LIBRARIES.iter().any(|folder| frame.file.contains(folder));
     let frames = &task.awaiting;
     let innermost = frames.iter().rfind(|frame| !frame.file.contains(TRAPS));
@@ -121,9 +119,12 @@ fn place(task: &Task) -> String {
         .iter()
         .rfind(own)
         .filter(|own| Some(*own) != innermost);
-    let places: Vec<String> = caller
-        .into_iter()
-        .chain(innermost)
+    caller.into_iter().chain(innermost)
+}
+
+/// Where a task waits, and for what: `fetch app.py:12 > Queue.get queues.py:186 (Queue)`.
+fn place(task: &Task) -> String {
+    let places: Vec<String> = spots(task)
         .map(|frame| {
             let function = brief(&frame.function, MAX_CELLS);
             format!("{function} {}", digest::place(frame))
@@ -217,6 +218,7 @@ const MAX_AWAITERS: usize = 3;
 /// Tasks with something in common.
 #[derive(Default)]
 struct Group {
+    label: String,
     states: States,
     places: BTreeMap<String, u64>,
     /// The lowest number among asyncio's own names.
@@ -227,12 +229,14 @@ fn push_groups(text: &mut String, process: &Process, by: GroupBy, paint: Paint) 
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     for task in process.loops.iter().flat_map(|one| &one.tasks) {
         let place = place(task);
-        let key = match by {
-            GroupBy::Await => place.clone(),
-            GroupBy::Coroutine => brief(&task.coroutine, MAX_CELLS),
-            GroupBy::Name => folded(&task.name),
-        };
-        let group = groups.entry(key).or_default();
+        let group = groups.entry(key(task, by)).or_default();
+        if group.states.total() == 0 {
+            group.label = match by {
+                GroupBy::Await => place.clone(),
+                GroupBy::Coroutine => brief(&task.coroutine, MAX_CELLS),
+                GroupBy::Name => brief(&folded(&task.name), MAX_CELLS),
+            };
+        }
         group.states.count(task);
         *group.places.entry(place).or_default() += 1;
         if let (COUNTED, Some(number)) = by_number(&task.name) {
@@ -242,8 +246,8 @@ fn push_groups(text: &mut String, process: &Process, by: GroupBy, paint: Paint) 
     if groups.is_empty() {
         return;
     }
-    let mut groups: Vec<(String, Group)> = groups.into_iter().collect();
-    groups.sort_by_key(|(_, group)| std::cmp::Reverse(group.states.total()));
+    let mut groups: Vec<Group> = groups.into_values().collect();
+    groups.sort_by_key(|group| std::cmp::Reverse(group.states.total()));
     let mut table = Table::default();
     table.column("TASKS", Align::Right);
     match by {
@@ -254,11 +258,13 @@ fn push_groups(text: &mut String, process: &Process, by: GroupBy, paint: Paint) 
     table.column("WAITS AT", Align::Left);
     table.column("OLDEST", Align::Left);
     table.column("STATES", Align::Left);
-    for (key, group) in &groups {
+    for group in &groups {
         let mut cells = vec![group.states.total().to_string()];
         match by {
-            GroupBy::Await => cells.push(key.clone()),
-            GroupBy::Coroutine | GroupBy::Name => cells.extend([key.clone(), most_at(group)]),
+            GroupBy::Await => cells.push(group.label.clone()),
+            GroupBy::Coroutine | GroupBy::Name => {
+                cells.extend([group.label.clone(), most_at(group)])
+            }
         }
         let oldest = group.oldest.map(|number| format!("{COUNTED}{number}"));
         cells.push(oldest.unwrap_or_else(|| "-".to_owned()));
@@ -267,7 +273,7 @@ fn push_groups(text: &mut String, process: &Process, by: GroupBy, paint: Paint) 
     }
     text.push('\n');
     text.push_str(&table.render("", paint));
-    if groups.iter().any(|(_, group)| group.oldest.is_some()) {
+    if groups.iter().any(|group| group.oldest.is_some()) {
         text.push_str(
             "OLDEST: of the tasks that asyncio named itself, which it numbers as they are made\n",
         );
@@ -286,10 +292,29 @@ fn most_at(group: &Group) -> String {
     }
 }
 
+/// What tasks of a group have in common, whole: labels are cut, and say no folders.
+fn key(task: &Task, by: GroupBy) -> String {
+    match by {
+        GroupBy::Coroutine => task.coroutine.clone(),
+        GroupBy::Name => folded(&task.name),
+        GroupBy::Await => {
+            let mut key = String::new();
+            for frame in spots(task) {
+                let _ = write!(key, "{} {}:{} > ", frame.function, frame.file, frame.line);
+            }
+            key += task.waits_for.as_ref().map_or("", |wait| &wait.kind);
+            if key.is_empty() {
+                key += task.state;
+            }
+            key
+        }
+    }
+}
+
 /// `worker-17` as `worker-N`.
 fn folded(name: &str) -> String {
     match by_number(name) {
-        (stem, _) if stem.len() < name.len() => format!("{}N", brief(stem, MAX_CELLS)),
-        _ => brief(name, MAX_CELLS),
+        (stem, _) if stem.len() < name.len() => format!("{stem}N"),
+        _ => name.to_owned(),
     }
 }
