@@ -5,10 +5,12 @@ mod addresses;
 mod attributes;
 mod chain;
 mod code;
+mod collector;
 mod containers;
 mod contexts;
 mod detect;
 mod elf;
+mod executors;
 mod facts;
 #[doc(hidden)]
 pub mod fuzz;
@@ -23,6 +25,7 @@ mod memory;
 mod names;
 mod object;
 mod process;
+mod queues;
 mod slots;
 mod stacks;
 mod states;
@@ -40,6 +43,7 @@ mod trio_waits;
 mod verify;
 mod version;
 mod waiters;
+mod workers;
 
 pub use detect::DetectError;
 pub use facts::{GilRange, Interpreter, LookOptions};
