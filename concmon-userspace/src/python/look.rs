@@ -13,6 +13,7 @@ use super::stacks::{self, Stack};
 use super::states::{self, ThreadRecord};
 use super::tasks::{self, ListHead};
 use super::threads::{self, ThreadAccount};
+use super::waits::{self, Blocked};
 use crate::event::{PyThread, PythonFact, Tid};
 
 /// The modules that walkers look into.
@@ -105,6 +106,7 @@ impl Look<'_> {
         self.known.threads = records.iter().map(|record| record.address).collect();
         let tids = self.add_threads(reader, &records, fact);
         let stacks = self.add_stacks(reader, &records, &tids, fact);
+        self.add_waits(reader, &records, &tids, &stacks, fact);
         if self.known.has_asyncio() {
             self.add_loops(reader, &records, &tids, fact);
             self.add_tasks(reader, &records, &stacks, fact);
@@ -150,6 +152,63 @@ impl Look<'_> {
             );
         }
         stacks
+    }
+
+    /// Says what blocked threads wait for, by their stacks and the futexes that they are blocked on.
+    fn add_waits(
+        &self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+        tids: &[Option<Tid>],
+        stacks: &[Stack],
+        fact: &mut PythonFact,
+    ) {
+        let ident = reader.walk.thread.ident;
+        let by_ident: HashMap<u64, Tid> = records
+            .iter()
+            .zip(tids)
+            .filter_map(|(record, tid)| Some((record.field(ident), (*tid)?)))
+            .collect();
+        let of_tid: HashMap<Tid, &Stack> = tids
+            .iter()
+            .zip(stacks)
+            .filter_map(|(tid, stack)| Some(((*tid)?, stack)))
+            .collect();
+        let mut blocked = Vec::new();
+        let mut slots = Vec::new();
+        for (slot, thread) in fact.threads.iter().enumerate() {
+            let Some(stack) = of_tid.get(&thread.tid) else {
+                continue;
+            };
+            // A thread that has entered several interpreters is shown with the stack of one.
+            if stack.frames.len() != thread.stack.len() {
+                continue;
+            }
+            match self.process.blocking_futex(thread.tid) {
+                Ok(Some(futex)) => {
+                    slots.push(slot);
+                    blocked.push(Blocked {
+                        futex,
+                        frames: &stack.frames,
+                        places: &thread.stack,
+                    });
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    let is_gone = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH));
+                    if !is_gone {
+                        let reason = format!("/proc does not say where threads wait: {error}");
+                        reader
+                            .limits
+                            .insert("threads.waiting_for".to_owned(), reason);
+                    }
+                }
+            }
+        }
+        let waits = waits::waits(reader, &blocked, &by_ident);
+        for (slot, wait) in slots.into_iter().zip(waits) {
+            fact.threads[slot].waiting_for = wait;
+        }
     }
 
     fn accounts(&self, reader: &mut Reader<'_>) -> HashMap<u64, ThreadAccount> {

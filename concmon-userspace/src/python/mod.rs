@@ -11,6 +11,7 @@ mod elf;
 mod facts;
 pub mod layout;
 mod lines;
+mod locals;
 mod look;
 mod loops;
 mod maps;
@@ -27,6 +28,8 @@ mod text;
 mod threads;
 mod verify;
 mod version;
+mod wait_rules;
+mod waits;
 
 pub use detect::DetectError;
 pub use facts::{GilRange, Interpreter, LookOptions};

@@ -9,6 +9,7 @@
 mod asyncio;
 pub mod described;
 mod frames;
+mod locks;
 mod objects;
 mod threads;
 
@@ -17,6 +18,7 @@ pub use frames::{
     AwaitShape, CodeLayout, FrameLayout, GeneratorFrame, GeneratorLayout, InstructionShape,
     Instructions, LineTable, StackShape, StateNumbers, StateShape,
 };
+pub use locks::{HandleLayout, LockLayout};
 pub use objects::{
     CallableLayout, ContainerLayout, InstanceShape, IntegerShape, KeysShape, SplitValues,
     TextLayout, TypeLayout,
@@ -65,6 +67,7 @@ pub struct WalkLayout {
     pub instance: InstanceShape,
     pub callable: CallableLayout,
     pub task: TaskLayout,
+    pub lock: LockLayout,
 }
 
 /// The row for a version; `None` when there is none.
@@ -88,6 +91,7 @@ pub fn row(version: Version) -> Option<Layout> {
             instance: at(objects::INSTANCE, minor)?,
             callable: at(objects::CALLABLE, minor)?,
             task: at(asyncio::TASK, minor)?,
+            lock: at(locks::LOCK, minor)?,
         },
     })
 }
