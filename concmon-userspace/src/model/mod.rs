@@ -9,6 +9,7 @@ mod folded;
 mod histogram;
 mod interpreter;
 mod ledger;
+mod locks;
 mod loops;
 mod monitor;
 mod population;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::folded::{Folded, Rows};
 use super::ledger::Totals;
+use super::locks::Futexes;
 use super::loops::{Loops, thread_at};
 use super::snapshot::Exited;
 use super::thread::{PROC_TICK_NS, Thread, ThreadKey};
@@ -82,6 +83,7 @@ pub(crate) struct Process {
     pub(crate) tasks_cut: bool,
     pub(crate) threads: BTreeMap<ThreadKey, Thread>,
     pub(crate) loops: Loops,
+    futexes: Futexes,
     pub(crate) folded: Folded,
     /// Rows that the model gave up.
     pub(crate) rows: Rows,
@@ -128,6 +130,7 @@ impl Process {
             tasks_cut: false,
             threads: BTreeMap::new(),
             loops: Loops::default(),
+            futexes: Futexes::default(),
             folded: Folded::default(),
             rows: Rows::default(),
             inherited: Rows::default(),
@@ -180,6 +183,7 @@ impl Process {
     pub(crate) fn exec(&mut self, exec: &Exec) {
         self.rename(&exec.comm, exec.at_ns);
         self.exec_ns = self.exec_ns.max(exec.at_ns);
+        self.futexes = Futexes::default();
         if self
             .look
             .as_ref()
@@ -272,7 +276,7 @@ impl Process {
         self.folded.settle(&mut self.threads, epoch);
         let ended = self.ended();
         for thread in self.threads.values_mut() {
-            thread.settle(epoch, ended);
+            thread.settle(epoch, ended, &self.futexes);
         }
         let folded = &mut self.folded;
         self.threads.retain(|_, thread| {
@@ -350,6 +354,9 @@ impl Process {
             let key = thread_at(&self.threads, seen.tid, look.read_ns).map(|thread| thread.key);
             if let Some(thread) = key.and_then(|key| self.threads.get_mut(&key)) {
                 thread.python(seen, look);
+            }
+            if let Some(wait) = &seen.waiting_for {
+                self.futexes.met(wait.futex, wait.purpose);
             }
         }
     }
