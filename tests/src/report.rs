@@ -216,6 +216,7 @@ pub struct Thread {
     pub ended_unix_ns: Option<u64>,
     #[serde(flatten)]
     pub ledger: Ledger,
+    pub lock_ns: LockNs,
     #[serde(deserialize_with = "nullable")]
     pub cpu_user_ns: Option<u64>,
     #[serde(deserialize_with = "nullable")]
@@ -227,6 +228,28 @@ pub struct Thread {
     pub off_cpu: BTreeMap<String, Histogram>,
     pub wakers: Vec<Waker>,
     pub limits: Vec<Limit>,
+}
+
+/// `blocked_ns.lock` by what was waited for.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct LockNs {
+    pub contended: u64,
+    pub waiting_for_work: u64,
+    pub join: u64,
+    pub other: u64,
+}
+
+impl LockNs {
+    pub fn total(&self) -> u64 {
+        self.contended + self.waiting_for_work + self.join + self.other
+    }
+
+    pub fn add(&mut self, more: &Self) {
+        self.contended += more.contended;
+        self.waiting_for_work += more.waiting_for_work;
+        self.join += more.join;
+        self.other += more.other;
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -9,6 +9,7 @@ mod demo;
 mod ledger;
 mod leftovers;
 mod life;
+mod locks;
 mod names;
 mod on_cpu;
 mod overload;
@@ -39,6 +40,7 @@ fn main() {
         leftovers::trials(),
         ledger::trials(),
         life::trials(),
+        locks::trials(),
         names::trials(),
         on_cpu::trials(),
         overload::trials(),
