@@ -116,8 +116,8 @@ impl Open {
 pub(crate) struct LockWaits {
     /// Waits that ended, by futex, since the last window did.
     told: BTreeMap<u64, u64>,
-    /// Those for which there was no room.
-    left_out_ns: u64,
+    /// Those of which a look met the beginning, by purpose, and those for which there was no room.
+    known: Parts,
     /// What has been counted of the wait that was open when the last window ended.
     counted: Option<Open>,
     /// The stretch that the latest reading of the ledger ends with, if it is a wait for a lock.
@@ -149,9 +149,11 @@ impl LockWaits {
             .map_or(0, |open| open.overlap(wait.off_ns, to_ns));
         let ns = to_ns.saturating_sub(wait.off_ns).saturating_sub(counted);
         let has_room = self.told.len() < MAX_TOLD || self.told.contains_key(&wait.arg0);
-        let told = match has_room {
-            true => self.told.entry(wait.arg0).or_default(),
-            false => &mut self.left_out_ns,
+        let met = self.counted.filter(|_| counted > 0);
+        let told = match met.and_then(|open| open.purpose) {
+            Some(purpose) => &mut self.known[index(purpose)],
+            None if has_room => self.told.entry(wait.arg0).or_default(),
+            None => &mut self.known[OTHER],
         };
         *told = told.saturating_add(ns);
     }
@@ -169,7 +171,7 @@ impl LockWaits {
 
     /// At the end of a window: splits what the lock column, now `lock_ns`, has grown by.
     pub(crate) fn settle(&mut self, lock_ns: u64, futexes: &Futexes) {
-        let mut weights = only(OTHER, std::mem::take(&mut self.left_out_ns));
+        let mut weights = std::mem::take(&mut self.known);
         let mut add = |parts: Parts| {
             for (weight, part) in weights.iter_mut().zip(parts) {
                 *weight = weight.saturating_add(part);
@@ -327,8 +329,6 @@ mod tests {
             state: ThreadState::Running,
             ..open(231, 300)
         });
-        let mut futexes = futexes;
-        futexes.met(1, WaitPurpose::Work);
         waits.settle(210, &futexes);
         assert_eq!(parts(&waits, Scope::Window), [0, 10, 0, 10]);
         assert_eq!(parts(&waits, Scope::Whole), [0, 200, 0, 10]);
@@ -359,6 +359,6 @@ mod tests {
         assert_eq!(futexes.parts(99_999, 5), [0, 0, 5, 0]);
         assert_eq!(futexes.parts(0, 5), [0, 0, 0, 5]);
         assert_eq!(waits.told.len(), MAX_TOLD);
-        assert_eq!(waits.left_out_ns, 100_000 - MAX_TOLD as u64);
+        assert_eq!(waits.known, [0, 0, 0, 100_000 - MAX_TOLD as u64]);
     }
 }
