@@ -409,10 +409,44 @@ impl Look<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::chain::Link;
     use super::super::layout::{Version, row};
+    use super::super::stacks::StackFrame;
     use super::super::synthetic::Noise;
     use super::*;
-    use crate::event::{Pid, PythonInfo};
+    use crate::event::{Pid, PyFrame, PythonInfo};
+
+    /// Threads that are blocked somewhere, in functions that rules know.
+    fn look_at_waits(reader: &mut Reader<'_>, address: &impl Fn(u64) -> u64) {
+        let places: Vec<PyFrame> = ["wait", "get", "join", "_worker"]
+            .iter()
+            .zip(["threading.py", "queue.py", "threading.py", "x.py"])
+            .map(|(function, file)| PyFrame {
+                function: (*function).to_owned(),
+                file: format!("/lib/{file}"),
+                line: 1,
+            })
+            .collect();
+        let frames: Vec<StackFrame> = (0..400)
+            .map(|index| StackFrame {
+                address: address(index),
+                link: Link {
+                    code: address(index + 1),
+                    offset: 0,
+                },
+            })
+            .collect();
+        let blocked: Vec<Blocked<'_>> = (0..100)
+            .map(|slot| Blocked {
+                futex: address(slot as u64),
+                frames: &frames[4 * slot..4 * slot + 4],
+                places: &places[slot % 4..],
+            })
+            .collect();
+        let tids = (0..9).map(|ident| (ident, Tid(7))).collect();
+        let found = waits::waits(reader, &blocked, &tids);
+        assert_eq!(found.len(), blocked.len());
+    }
 
     /// Whatever memory holds, a look comes to an end, and says what it could not read.
     #[test]
@@ -480,6 +514,7 @@ mod tests {
                 &stacks,
                 look.options,
             );
+            look_at_waits(&mut reader, &address);
             for object in objects {
                 reader.callable_name(object);
                 threads::accounts(&mut reader, object);

@@ -180,30 +180,45 @@ fn objects(
     let mut heads: AddressMap<Vec<u8>> = AddressMap::default();
     let values = innermost.iter().flat_map(|variables| &variables.values);
     read_heads(reader, values.copied(), &mut heads);
-    let bound = |heads: &AddressMap<Vec<u8>>, value: &u64| word(heads.get(value)?, BOUND_SELF);
-    let selves: Vec<u64> = heads
-        .keys()
-        .filter_map(|value| bound(&heads, value))
-        .collect();
-    read_heads(reader, selves.into_iter(), &mut heads);
-    let found: Vec<u64> = blocked
+    let is_it = |heads: &AddressMap<Vec<u8>>, slot: usize, object: &u64| {
+        let points_there = heads
+            .get(object)
+            .and_then(|head| word(head, offset))
+            .is_some_and(|semaphore| semaphore == blocked[slot].futex);
+        points_there || at(*object, offset) == parked[slot]
+    };
+    let mut found: Vec<Option<u64>> = innermost
         .iter()
         .enumerate()
-        .map(|(slot, thread)| {
-            let is_it = |object: &u64| {
-                let points_there = heads
-                    .get(object)
-                    .and_then(|head| word(head, offset))
-                    .is_some_and(|semaphore| semaphore == thread.futex);
-                points_there || at(*object, offset) == parked[slot]
-            };
-            let values = innermost[slot].values.iter().copied();
-            let selves = innermost[slot].values.iter();
-            let selves = selves.filter_map(|value| bound(&heads, value));
-            // What a thread is parked on needs no stack to be found.
-            let in_front = parked[slot].wrapping_sub(u64::from(offset));
-            values.chain(selves).find(is_it).unwrap_or(in_front)
+        .map(|(slot, variables)| {
+            let mut values = variables.values.iter().copied();
+            values.find(|object| is_it(&heads, slot, object))
         })
+        .collect();
+    // Of a `with` statement there may be no more than the method that will open the lock again.
+    let selves = |heads: &AddressMap<Vec<u8>>, slot: usize| -> Vec<u64> {
+        let values = innermost[slot].values.iter();
+        values
+            .filter_map(|value| word(heads.get(value)?, BOUND_SELF))
+            .collect()
+    };
+    let missing: Vec<usize> = (0..found.len())
+        .filter(|slot| found[*slot].is_none())
+        .collect();
+    let bound: Vec<u64> = missing
+        .iter()
+        .flat_map(|slot| selves(&heads, *slot))
+        .collect();
+    read_heads(reader, bound.into_iter(), &mut heads);
+    for slot in missing {
+        let mut selves = selves(&heads, slot).into_iter();
+        found[slot] = selves.find(|object| is_it(&heads, slot, object));
+    }
+    let found: Vec<u64> = found
+        .into_iter()
+        .zip(parked)
+        // What a thread is parked on needs no stack to be found.
+        .map(|(found, parked)| found.unwrap_or(parked.wrapping_sub(u64::from(offset))))
         .collect();
     let infos = reader.types_of(&found);
     found
