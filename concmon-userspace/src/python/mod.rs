@@ -18,6 +18,7 @@ pub mod fuzz;
 pub mod image;
 pub mod layout;
 mod lines;
+mod locals;
 mod look;
 mod loops;
 mod maps;
@@ -42,7 +43,9 @@ mod trio;
 mod trio_waits;
 mod verify;
 mod version;
+mod wait_rules;
 mod waiters;
+mod waits;
 mod workers;
 
 pub use detect::DetectError;
