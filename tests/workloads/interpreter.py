@@ -171,14 +171,16 @@ async def scenario():
             make(waits_for(), name="wait-for"),
             make(takes_lock(lock), name="lock-holder"),
             make(takes_lock(lock), name="lock-waiter"),
-            make(to_thread(), name="to-thread"),
             make(many_locals(), name="many-locals"),
-            make(groups(), name="groups"),
             NamedTask(leaf(), loop=loop, name="subclass"),
             python_task(middle(1), loop=loop, name="python-task"),
         ]
     )
     kept.append(make(awaits_task(kept[2]), name="awaits-task"))
+    if sys.version_info >= (3, 9):
+        kept.append(make(to_thread(), name="to-thread"))
+    if sys.version_info >= (3, 11):
+        kept.append(make(groups(), name="groups"))
     if sys.version_info >= (3, 12):
         kept.append(asyncio.Task(middle(1), loop=loop, name="eager", eager_start=True))
     finished = make(done(), name="finished")
@@ -207,14 +209,30 @@ def second_loop():
 ready = threading.Semaphore(0)
 
 
+def place(frame):
+    code = frame.f_code
+    # Before 3.11 code does not know its qualified name.
+    function = getattr(code, "co_qualname", code.co_name)
+    return [function, code.co_filename, frame.f_lineno]
+
+
+def running_chain(task):
+    """What the task's thread runs, from the task's coroutine on."""
+    frame = sys._current_frames()[task.get_loop()._thread_id]
+    frames = [place(frame)]
+    while frame is not task.get_coro().cr_frame:
+        frame = frame.f_back
+        frames.append(place(frame))
+    return frames[::-1]
+
+
 def chain(awaitable):
     frames = []
     while awaitable is not None:
         for prefix in ("cr", "gi", "ag"):
             frame = getattr(awaitable, prefix + "_frame", None)
             if frame is not None:
-                code = frame.f_code
-                frames.append([code.co_qualname, code.co_filename, frame.f_lineno])
+                frames.append(place(frame))
                 break
         following = None
         for name in ("cr_await", "gi_yieldfrom", "ag_await"):
@@ -292,7 +310,7 @@ def account(loops):
                     "name": task.get_name(),
                     "coroutine": task.get_coro().__qualname__,
                     "running": task is running,
-                    "chain": [] if task is running else chain(task.get_coro()),
+                    "chain": running_chain(task) if task is running else chain(task.get_coro()),
                 }
             )
     return {
