@@ -306,6 +306,21 @@ impl Reader<'_> {
             .then(|| self.pointer(at(address, OBJECT_SIZE)).ok())?
     }
 
+    /// The elements of a list, at most `limit`.
+    pub(super) fn list(&mut self, address: u64, limit: u64) -> Option<Vec<u64>> {
+        let info = self.types_of(&[address]).pop()??;
+        (info.kind == Kind::List).then_some(())?;
+        let count = self.pointer(at(address, OBJECT_SIZE)).ok()?.min(limit);
+        if count == 0 {
+            return Some(Vec::new());
+        }
+        let items = self
+            .pointer(at(address, self.walk.containers.list_items))
+            .ok()?;
+        let bytes = self.bytes(items, count as usize * 8).ok()?;
+        bytes.chunks_exact(8).map(|item| word(item, 0)).collect()
+    }
+
     /// The elements of a tuple, at most `limit`.
     pub(super) fn tuple(&mut self, address: u64, limit: u64) -> Option<Vec<u64>> {
         let info = self.types_of(&[address]).pop()??;

@@ -14,7 +14,7 @@ use super::states::{self, ThreadRecord};
 use super::tasks::{self, ListHead};
 use super::threads::{self, ThreadAccount};
 use super::trio;
-use crate::event::{PyThread, PythonFact, Tid};
+use crate::event::{LoopKind, PyThread, PythonFact, Tid};
 
 /// The modules that walkers look into.
 const MODULES: &[&str] = &[
@@ -23,12 +23,14 @@ const MODULES: &[&str] = &[
     trio::MODULE,
     "gevent",
     "greenlet",
+    "_asyncio",
 ];
 const THREADING: usize = 0;
 const ASYNCIO_TASKS: usize = 1;
 const TRIO: usize = 2;
 const GEVENT: usize = 3;
 const GREENLET: usize = 4;
+const ASYNCIO_NATIVE: usize = 5;
 
 /// What is remembered of an interpreter between looks.
 #[derive(Debug, Default)]
@@ -37,10 +39,14 @@ pub(super) struct Known {
     fingerprint: Option<[u64; 4]>,
     /// The dicts of the modules in the order of [`MODULES`].
     dicts: Vec<Option<u64>>,
+    /// asyncio's C module.
+    asyncio_module: Option<u64>,
     /// Thread states, so that they can be read together.
     threads: Vec<u64>,
     /// Tasks in lists, so that they can be read together.
     tasks: Vec<u64>,
+    /// Tasks that failed, and left the lists.
+    failed: Vec<u64>,
 }
 
 impl Known {
@@ -66,6 +72,7 @@ impl Known {
             reader.failed += 1;
             return;
         };
+        self.asyncio_module = found[ASYNCIO_NATIVE];
         self.dicts = found
             .into_iter()
             .map(|module| reader.module_dict(module?))
@@ -118,6 +125,7 @@ impl Look<'_> {
         if self.known.has_asyncio() {
             self.add_loops(reader, &records, &tids, fact);
             self.add_tasks(reader, &records, &stacks, fact);
+            self.add_counter(reader, fact);
         }
         self.add_trio(reader, &records, &tids, fact);
         self.limit_greenlets(reader);
@@ -217,6 +225,31 @@ impl Look<'_> {
             );
             HashMap::new()
         })
+    }
+
+    /// How many tasks asyncio has named, where its module's state tells.
+    fn add_counter(&self, reader: &mut Reader<'_>, fact: &mut PythonFact) {
+        let limit = match (reader.walk.task.counter, self.known.asyncio_module) {
+            (Some(counter), Some(module)) => {
+                let count = reader
+                    .pointer(at(module, counter.module_state))
+                    .and_then(|state| reader.pointer(at(state, counter.count)));
+                for found in &mut fact.loops {
+                    if found.kind != LoopKind::Trio {
+                        found.tasks_created = count.ok();
+                    }
+                }
+                match (counter.counts_named, fact.loops.len()) {
+                    (false, _) => "tasks that were given a name are not counted",
+                    (true, 0 | 1) => return,
+                    (true, _) => "tasks of all loops together",
+                }
+            }
+            _ => "this interpreter keeps no count that can be found",
+        };
+        reader
+            .limits
+            .insert("loops.tasks_created".to_owned(), limit.to_owned());
     }
 
     /// Gives our id of each record's thread.
@@ -383,14 +416,23 @@ impl Look<'_> {
             .filter_map(|record| Some(ListHead(at(record.address, of_threads?))))
             .chain(of_ended.map(|head| ListHead(at(self.interpreter, head))))
             .collect();
-        self.known.tasks = tasks::listed(
-            reader,
-            self.memory,
-            &heads,
-            &self.known.tasks,
-            self.options.tasks,
-        );
-        self.known.tasks.clone()
+        let before = std::mem::take(&mut self.known.tasks);
+        self.known.tasks = tasks::listed(reader, self.memory, &heads, &before, self.options.tasks);
+        if heads.is_empty() {
+            return Vec::new();
+        }
+        // Tasks leave the lists when they are done; those that failed are of interest as long as
+        // somebody keeps them.
+        let listed: HashSet<u64> = self.known.tasks.iter().copied().collect();
+        let failed = std::mem::take(&mut self.known.failed);
+        let gone: Vec<u64> = before
+            .into_iter()
+            .chain(failed)
+            .filter(|task| !listed.contains(task))
+            .collect();
+        self.known.failed = tasks::failed(reader, &gone);
+        let failed = self.known.failed.iter();
+        self.known.tasks.iter().chain(failed).copied().collect()
     }
 }
 

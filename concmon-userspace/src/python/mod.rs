@@ -6,6 +6,7 @@ mod attributes;
 mod chain;
 mod code;
 mod containers;
+mod contexts;
 mod detect;
 mod elf;
 mod facts;
@@ -23,6 +24,8 @@ mod stacks;
 mod states;
 #[cfg(test)]
 mod synthetic;
+mod task_heads;
+mod task_waits;
 mod tasks;
 mod text;
 mod thread_locals;
@@ -31,6 +34,7 @@ mod trio;
 mod trio_waits;
 mod verify;
 mod version;
+mod waiters;
 
 pub use detect::DetectError;
 pub use facts::{GilRange, Interpreter, LookOptions};

@@ -56,7 +56,17 @@ pub(super) enum Kind {
     /// Stands for the generator at the first field.
     GeneratorProxy,
     FutureIterator,
+    Future,
     Task,
+    /// A bound method of a task, in releases that have a type for it.
+    TaskWakeup,
+    Cell,
+    Context,
+    ContextVar,
+    Hamt,
+    HamtPairs,
+    HamtNodes,
+    HamtCollision,
     /// Known by name, but not of the size that the layout was made for.
     Mistrusted,
     Other,
@@ -84,7 +94,18 @@ pub(super) const NAMED_KINDS: &[(&str, Kind)] = &[
     ("async_generator_athrow", Kind::GeneratorProxy),
     ("anext_awaitable", Kind::GeneratorProxy),
     ("_asyncio.FutureIter", Kind::FutureIterator),
+    ("_asyncio.Future", Kind::Future),
     ("_asyncio.Task", Kind::Task),
+    ("TaskWakeupMethWrapper", Kind::TaskWakeup),
+    ("cell", Kind::Cell),
+    ("Context", Kind::Context),
+    ("_contextvars.Context", Kind::Context),
+    ("ContextVar", Kind::ContextVar),
+    ("_contextvars.ContextVar", Kind::ContextVar),
+    ("hamt", Kind::Hamt),
+    ("hamt_bitmap_node", Kind::HamtPairs),
+    ("hamt_array_node", Kind::HamtNodes),
+    ("hamt_collision_node", Kind::HamtCollision),
 ];
 
 pub(super) const FLAGGED_KINDS: &[(u64, Kind)] = &[
@@ -193,6 +214,14 @@ impl<'a> Reader<'a> {
             Some(bytes) => Ok(bytes.to_vec()),
             None => Err(ReadError::Unmapped { address, len }),
         }
+    }
+
+    /// Reads one area up to the first byte that cannot be read.
+    pub(super) fn prefix(&mut self, address: u64, len: usize) -> Vec<u8> {
+        let mut batch = Batch::new();
+        batch.push(address, len);
+        self.fetch(&mut batch);
+        batch.prefix(0).to_vec()
     }
 
     pub(super) fn pointer(&mut self, address: u64) -> Result<u64, ReadError> {
@@ -400,6 +429,8 @@ impl ExpectedSize {
 pub(super) fn expected_size(walk: &WalkLayout, kind: Kind) -> Option<ExpectedSize> {
     match (kind, walk.generator.frame, walk.code.instructions) {
         (Kind::Task, _, _) => Some(ExpectedSize::exactly(walk.task.size)),
+        (Kind::Future, _, _) => Some(ExpectedSize::exactly(walk.task.future_size)),
+        (Kind::Context, _, _) => Some(ExpectedSize::exactly(walk.context.size)),
         (Kind::Generator, GeneratorFrame::Inside(frame), _) => {
             Some(ExpectedSize::exactly(frame + walk.frame.locals))
         }

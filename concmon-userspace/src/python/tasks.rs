@@ -2,35 +2,31 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::addresses::{AddressMap, AddressSet};
 use super::chain::{self, Chain, End};
 use super::code::CodeCache;
+use super::contexts;
 use super::facts::LookOptions;
-use super::memory::{Batch, Memory, ReadError, at, int, plausible, word};
-use super::object::{Kind, OBJECT_TYPE, Reader};
+use super::memory::{Batch, Memory, ReadError, at, word};
+use super::object::Reader;
 use super::stacks::{self, Stack};
+use super::task_heads::{TaskHead, read_heads};
+use super::task_waits::{self, Waiting};
+use super::waiters::{self, Waiters};
 use crate::event::{PyFrame, PyTask, TaskState};
 
 /// How often a list that changes while it is walked is walked again.
 const MAX_LIST_TRIES: usize = 5;
 /// How often a task that changes while it is read is read in all.
 const MAX_TASK_TRIES: usize = 3;
-/// The attributes of a task written in Python.
-const ATTRIBUTES: &[&str] = &["_coro", "_loop", "_name", "_state", "_fut_waiter"];
+/// What the exceptions of the language itself do not say of themselves.
+const BUILTINS: &str = "builtins.";
+/// What a task that was cancelled ended with.
+const CANCELLED: &str = "asyncio.exceptions.CancelledError";
 
 /// A list of tasks: the address of its head.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ListHead(pub(super) u64);
-
-/// What a task says of itself; equal before and after, its chain was read in between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct TaskHead {
-    class: u64,
-    loop_object: u64,
-    coroutine: u64,
-    name: u64,
-    waiter: u64,
-    done: bool,
-}
 
 /// The tasks in linked lists, at most `limit`. `known` are those of the look before: their links
 /// are read together.
@@ -127,6 +123,19 @@ fn walk_list(
     Ok(())
 }
 
+/// Which of these addresses hold tasks that failed and whose exception nobody has asked for.
+pub(super) fn failed(reader: &mut Reader<'_>, tasks: &[u64]) -> Vec<u64> {
+    if tasks.is_empty() {
+        return Vec::new();
+    }
+    read_heads(reader, tasks)
+        .into_iter()
+        .zip(tasks)
+        .filter(|(head, _)| head.is_some_and(|h| h.done && h.exception != 0 && h.unretrieved))
+        .map(|(_, task)| *task)
+        .collect()
+}
+
 /// The tasks in a set, or in a weak set when `weak`; one more than `limit` at most, which says
 /// that there are more.
 pub(super) fn in_set(
@@ -153,6 +162,18 @@ pub(super) fn in_set(
     )
 }
 
+/// What was read of one task, and held.
+struct Record {
+    task: u64,
+    head: TaskHead,
+    name: String,
+    coroutine: String,
+    state: TaskState,
+    awaiting: Vec<PyFrame>,
+    /// The first local variable of the innermost frame.
+    receiver: u64,
+}
+
 /// Reads tasks with their chains. `running` are the tasks that threads say they run.
 pub(super) fn read(
     reader: &mut Reader<'_>,
@@ -162,21 +183,105 @@ pub(super) fn read(
     stacks: &[Stack],
     options: &LookOptions,
 ) -> Vec<PyTask> {
-    let mut result = Vec::with_capacity(tasks.len());
+    let mut records = Vec::with_capacity(tasks.len());
     let mut open: Vec<u64> = tasks.to_vec();
     for _ in 0..MAX_TASK_TRIES {
         if open.is_empty() {
             break;
         }
-        let again;
-        (result, again) = read_once(reader, codes, &open, running, stacks, options, result);
-        open = again;
+        open = read_once(reader, codes, &open, running, stacks, options, &mut records);
     }
     reader.failed += open.len() as u64;
-    result
+    complete(reader, records, options)
 }
 
-/// One attempt: what held goes to `result`, what changed meanwhile is given back.
+/// Adds what does not take part in the check that a record holds.
+fn complete(reader: &mut Reader<'_>, records: Vec<Record>, options: &LookOptions) -> Vec<PyTask> {
+    let contexts: Vec<u64> = records.iter().map(|record| record.head.context).collect();
+    let contexts = contexts::values(reader, &contexts, &options.context_vars);
+    let exceptions = exceptions(reader, &records);
+    let waiting: Vec<Waiting<'_>> = records
+        .iter()
+        .map(|record| Waiting {
+            future: match record.state {
+                TaskState::Pending => record.head.waiter,
+                TaskState::Running | TaskState::Done => 0,
+            },
+            frames: &record.awaiting,
+            receiver: record.receiver,
+        })
+        .collect();
+    let waits = task_waits::waits(reader, &waiting);
+    let in_python: AddressSet = records
+        .iter()
+        .filter(|record| !record.head.native)
+        .map(|record| record.task)
+        .collect();
+    let waiters: Vec<(u64, Waiters)> = records
+        .iter()
+        .map(|record| (record.task, record.head.waiters))
+        .collect();
+    let awaited_by = waiters::awaited_by(reader, &waiters, &in_python);
+    records
+        .into_iter()
+        .zip(exceptions)
+        .zip(waits.into_iter().zip(awaited_by))
+        .map(|((record, exception), (waits_for, awaited_by))| PyTask {
+            id: record.task,
+            loop_id: record.head.loop_object,
+            name: record.name,
+            coroutine: record.coroutine,
+            state: record.state,
+            awaiting: record.awaiting,
+            waits_for,
+            awaited_by,
+            cancel_requested: record.head.cancel_requested && !record.head.done,
+            retrieved: (record.head.exception != 0 && record.head.done)
+                .then_some(!record.head.unretrieved),
+            exception,
+            context: contexts
+                .get(&record.head.context)
+                .map_or_else(BTreeMap::new, |values| (**values).clone()),
+        })
+        .collect()
+}
+
+/// The type of the exception that each task ended with.
+fn exceptions(reader: &mut Reader<'_>, records: &[Record]) -> Vec<Option<String>> {
+    let objects: Vec<u64> = records
+        .iter()
+        .map(|record| {
+            if record.head.done {
+                record.head.exception
+            } else {
+                0
+            }
+        })
+        .collect();
+    let mut names: AddressMap<Option<String>> = AddressMap::default();
+    let classes = if objects.iter().any(|object| *object != 0) {
+        reader.classes_of(&objects)
+    } else {
+        vec![None; objects.len()]
+    };
+    records
+        .iter()
+        .zip(classes)
+        .map(|(record, class)| match class {
+            _ if record.head.cancelled => Some(CANCELLED.to_owned()),
+            None => None,
+            Some(class) => names
+                .entry(class)
+                .or_insert_with(|| {
+                    let name = reader.type_name(class)?;
+                    Some(name.strip_prefix(BUILTINS).unwrap_or(&name).to_owned())
+                })
+                .clone(),
+        })
+        .collect()
+}
+
+/// One attempt: what held goes to `records`, what changed meanwhile is given back.
 fn read_once(
     reader: &mut Reader<'_>,
     codes: &mut CodeCache,
@@ -184,8 +289,8 @@ fn read_once(
     running: &HashSet<u64>,
     stacks: &[Stack],
     options: &LookOptions,
-    mut result: Vec<PyTask>,
-) -> (Vec<PyTask>, Vec<u64>) {
+    records: &mut Vec<Record>,
+) -> Vec<u64> {
     let (tasks, heads): (Vec<u64>, Vec<TaskHead>) = read_heads(reader, tasks)
         .into_iter()
         .zip(tasks)
@@ -213,9 +318,9 @@ fn read_once(
         let unchanged = after[slot] == Some(head) && names_after[slot] == names[slot];
         let read = (unchanged && (head.done || hold[slot]))
             .then(|| {
-                Some(PyTask {
-                    id: *task,
-                    loop_id: head.loop_object,
+                Some(Record {
+                    task: *task,
+                    head,
                     name: names[slot].clone()?,
                     coroutine: match reader.text(chains[slot].qualname) {
                         Some(text) => text.to_string(),
@@ -223,17 +328,12 @@ fn read_once(
                     },
                     state: state(*task, head, &chains[slot], running),
                     awaiting: frames(reader, codes, head, &chains[slot], stacks)?,
-                    waits_for: None,
-                    awaited_by: Vec::new(),
-                    cancel_requested: false,
-                    exception: None,
-                    retrieved: None,
-                    context: BTreeMap::new(),
+                    receiver: chains[slot].receiver,
                 })
             })
             .flatten();
         match read {
-            Some(read) => result.push(read),
+            Some(read) => records.push(read),
             // One that vanished meanwhile has ended; that is not a failed read.
             None if after[slot].is_none() => {}
             None => again.push(*task),
@@ -251,7 +351,7 @@ fn read_once(
             ),
         );
     }
-    (result, again)
+    again
 }
 
 /// The name of each task, read now: strings come and go with their tasks.
@@ -282,8 +382,8 @@ fn state(task: u64, head: TaskHead, chain: &Chain, running: &HashSet<u64>) -> Ta
     }
     match chain.end {
         End::Executing => TaskState::Running,
-        // Of a coroutine that is no generator only its thread knows whether it runs.
-        End::Whole if chain.qualname == 0 && running.contains(&task) => TaskState::Running,
+        // Of a coroutine that is no generator, or was not asked, its thread knows whether it runs.
+        End::Whole if chain.links.is_empty() && running.contains(&task) => TaskState::Running,
         _ => TaskState::Pending,
     }
 }
@@ -332,70 +432,4 @@ fn coroutine_types(reader: &mut Reader<'_>, coroutines: &[u64], chains: &[Chain]
         .into_iter()
         .map(|info| info.map_or_else(String::new, |info| info.name.to_string()))
         .collect()
-}
-
-/// What each task says; `None` for what is no task, or no more.
-fn read_heads(reader: &mut Reader<'_>, tasks: &[u64]) -> Vec<Option<TaskHead>> {
-    let fields = reader.walk.task;
-    let mut batch = Batch::new();
-    for task in tasks {
-        batch.push(*task, fields.size as usize);
-    }
-    reader.fetch(&mut batch);
-    reader.load_types((0..tasks.len()).filter_map(|slot| word(batch.prefix(slot), OBJECT_TYPE)));
-    let mut heads = vec![None; tasks.len()];
-    let mut others = Vec::new();
-    for (slot, head) in heads.iter_mut().enumerate() {
-        let bytes = batch.prefix(slot);
-        match reader.kind(bytes) {
-            Some(Kind::Task) => *head = native_head(reader, bytes),
-            Some(Kind::Other) => others.push(slot),
-            _ => {}
-        }
-    }
-    if others.is_empty() {
-        return heads;
-    }
-    let objects: Vec<u64> = others.iter().map(|slot| tasks[*slot]).collect();
-    let attributes = reader.attributes(&objects, ATTRIBUTES);
-    let states: Vec<u64> = attributes
-        .iter()
-        .filter_map(|found| found.as_ref()?[3])
-        .collect();
-    reader.load_texts(states);
-    for (slot, found) in others.into_iter().zip(attributes) {
-        let class = word(batch.prefix(slot), OBJECT_TYPE).unwrap_or(0);
-        heads[slot] = found.and_then(|found| python_head(reader, class, &found));
-    }
-    heads
-}
-
-fn native_head(reader: &Reader<'_>, bytes: &[u8]) -> Option<TaskHead> {
-    /// `fut_state`: 0 pending, 1 cancelled, 2 finished.
-    const LAST_STATE: i32 = 2;
-    let fields = reader.walk.task;
-    let state = int(bytes, fields.state)?;
-    let coroutine = word(bytes, fields.coroutine)?;
-    ((0..=LAST_STATE).contains(&state) && (state != 0 || plausible(coroutine))).then_some(())?;
-    Some(TaskHead {
-        class: word(bytes, OBJECT_TYPE)?,
-        loop_object: word(bytes, fields.loop_object)?,
-        coroutine,
-        name: word(bytes, fields.name)?,
-        waiter: word(bytes, fields.awaited_future)?,
-        done: state != 0,
-    })
-}
-
-fn python_head(reader: &Reader<'_>, class: u64, found: &[Option<u64>]) -> Option<TaskHead> {
-    let state = found[3].and_then(|state| reader.text(state));
-    Some(TaskHead {
-        class,
-        coroutine: found[0]?,
-        loop_object: found[1]?,
-        name: found[2]?,
-        waiter: found[4].unwrap_or(0),
-        // The state is an attribute of the class until it changes.
-        done: state.is_some_and(|state| &**state != "PENDING"),
-    })
 }

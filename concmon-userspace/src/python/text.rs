@@ -95,6 +95,25 @@ impl Reader<'_> {
             .collect()
     }
 
+    /// An integer in decimal; of one that is longer than 128 bits, that it is.
+    pub(super) fn long(&mut self, address: u64) -> Option<String> {
+        match self.long_number(address) {
+            Some((false, number)) => Some(number.to_string()),
+            Some((true, number)) => Some(format!("-{number}")),
+            None => None,
+        }
+    }
+
+    /// The sign and the size of an integer of up to 128 bits.
+    pub(super) fn long_number(&mut self, address: u64) -> Option<(bool, u128)> {
+        let (IntegerShape::SignedSize { digits, .. } | IntegerShape::Tag { digits, .. }) =
+            self.walk.integer;
+        let info = self.types_of(&[address]).pop()??;
+        (info.kind == Kind::Integer).then_some(())?;
+        let bytes = self.prefix(address, digits as usize + MAX_DIGITS as usize * 4);
+        decode_long(self.walk.integer, &bytes)
+    }
+
     /// Reads one number: a float, or an integer.
     pub(super) fn read_number(&mut self, address: u64) -> Option<f64> {
         let info = self.types_of(&[address]).pop()??;
@@ -163,7 +182,17 @@ impl TextPlace {
     }
 }
 
+/// Digits of the longest number that is read.
+const MAX_DIGITS: u64 = 5;
+
 fn decode_integer(shape: IntegerShape, bytes: &[u8]) -> Option<i64> {
+    let (negative, size) = decode_long(shape, bytes)?;
+    let size = i128::try_from(size).ok()?;
+    i64::try_from(if negative { -size } else { size }).ok()
+}
+
+/// The sign and the size of a number.
+fn decode_long(shape: IntegerShape, bytes: &[u8]) -> Option<(bool, u128)> {
     const DIGIT_BITS: u32 = 30;
     let (count, negative, digits) = match shape {
         IntegerShape::SignedSize { size, digits } => {
@@ -178,15 +207,18 @@ fn decode_integer(shape: IntegerShape, bytes: &[u8]) -> Option<i64> {
             }
         }
     };
-    if count > 3 {
+    if count > MAX_DIGITS {
         return None;
     }
-    let mut value: i128 = 0;
+    let mut value: u128 = 0;
     for index in (0..count as u32).rev() {
-        let digit = int(bytes, digits + index * 4)?;
-        value = (value << DIGIT_BITS) | i128::from(digit);
+        let digit = u128::try_from(int(bytes, digits + index * 4)?).ok()?;
+        if value >> (u128::BITS - DIGIT_BITS) != 0 {
+            return None;
+        }
+        value = (value << DIGIT_BITS) | digit;
     }
-    i64::try_from(if negative { -value } else { value }).ok()
+    Some((negative, value))
 }
 
 /// A `bool` object is an integer of 0 or 1.

@@ -5,8 +5,8 @@
 //! `Include/internal/pycore_debug_offsets.h` of each minor release.
 
 use super::{
-    FrameRoot, GeneratorFrame, GilPlace, InstructionShape, Instructions, Layout, RunningLoop,
-    StackShape, StateShape, Version, WalkLayout,
+    AwaitedBy, FrameRoot, GeneratorFrame, GilPlace, InstructionShape, Instructions, Layout,
+    RunningLoop, StackShape, StateShape, Version, WalkLayout,
 };
 use crate::python::memory::word;
 
@@ -268,6 +268,10 @@ pub fn apply_asyncio(layout: &mut Layout, table: &[u8]) -> Result<(), DescribedE
     let field = |index: u32| read(table, index * 8);
     walk.task.size = field(0)?;
     walk.task.name = field(1)?;
+    walk.task.awaited_by = Some(AwaitedBy {
+        object: field(2)?,
+        is_set: field(4)?,
+    });
     walk.task.coroutine = field(5)?;
     walk.task.node = Some(field(6)?);
     layout.interpreter.tasks_head = Some(field(8)?);

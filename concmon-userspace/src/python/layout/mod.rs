@@ -8,13 +8,15 @@
 
 mod asyncio;
 mod attributes;
+mod contexts;
 pub mod described;
 mod frames;
 mod objects;
 mod threads;
 
-pub use asyncio::TaskLayout;
+pub use asyncio::{AwaitedBy, FutureFlags, TaskCounter, TaskLayout};
 pub use attributes::{LocalKey, LocalLayout, SlotLayout};
+pub use contexts::ContextLayout;
 pub use frames::{
     AwaitShape, CodeLayout, FrameLayout, GeneratorFrame, GeneratorLayout, InstructionShape,
     Instructions, LineTable, StackShape, StateNumbers, StateShape,
@@ -67,6 +69,7 @@ pub struct WalkLayout {
     pub instance: InstanceShape,
     pub callable: CallableLayout,
     pub task: TaskLayout,
+    pub context: ContextLayout,
     pub slot: SlotLayout,
     pub local: LocalLayout,
 }
@@ -92,6 +95,7 @@ pub fn row(version: Version) -> Option<Layout> {
             instance: at(objects::INSTANCE, minor)?,
             callable: at(objects::CALLABLE, minor)?,
             task: at(asyncio::TASK, minor)?,
+            context: at(contexts::CONTEXT, minor)?,
             slot: at(attributes::SLOT, minor)?,
             local: at(attributes::LOCAL, minor)?,
         },
