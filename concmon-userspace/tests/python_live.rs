@@ -241,6 +241,12 @@ fn check_churned(task: &PyTask, python: &Python) {
         assert_ne!(task.state, TaskState::Pending, "{label}: {task:?}");
         return;
     }
+    if task.state == TaskState::Running {
+        let own = (0..=depth).rev().map(|depth| format!("step_{depth}"));
+        let fits = own.zip(&functions).all(|(own, found)| own == *found);
+        assert!(fits, "{label}: {task:?}");
+        return;
+    }
     let chain: Vec<String> = (0..=depth)
         .rev()
         .map(|depth| format!("step_{depth}"))
@@ -334,7 +340,7 @@ sys.stdin.read()
 }
 
 #[test]
-fn older_interpreters_are_named_and_not_read() {
+fn interpreters_before_3_8_are_named_and_not_read() {
     const SOURCE: &str = "
 import platform, sys
 print(platform.python_version(), flush=True)
@@ -351,13 +357,8 @@ sys.stdin.read()
             python.label()
         );
         let found = info.version.as_deref().expect("a version");
-        if python.minor >= 8 {
-            assert_eq!(found, version, "{}", python.label());
-        } else {
-            assert!(version.starts_with(found), "{}: {found}", python.label());
-        }
-        let gils = interpreter.gils().expect("readable").len();
-        assert_eq!(gils, usize::from(python.minor >= 8), "{}", python.label());
+        assert!(version.starts_with(found), "{}: {found}", python.label());
+        assert!(interpreter.gils().expect("readable").is_empty());
         assert!(look(&mut interpreter).threads.is_empty());
     }
 }

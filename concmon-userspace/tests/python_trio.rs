@@ -18,6 +18,9 @@ use serde_json::{Value, json};
 
 const TRIO: &str = include_str!("../../tests/workloads/interpreter_trio.py");
 
+/// The one that needs the kernel, too.
+const WATCHED: &str = "trio_is_watched";
+
 /// What is tested: the packages that it needs, and the check.
 type Case = (&'static str, &'static [&'static str], fn(&Python, &str));
 
@@ -30,34 +33,64 @@ const CASES: &[Case] = &[
     ("trio_that_never_rests", &["trio"], trio_that_never_rests),
     ("uvloop", &["uvloop"], uvloop),
     ("gevent", &["gevent"], gevent),
+    (WATCHED, &["trio"], trio_is_watched),
 ];
 
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(1);
     let listing = arguments.list;
+    let no_watch = why_no_watch();
     let mut trials = Vec::new();
     for minor in 8..=15 {
         let found = pythons(minor..=minor);
-        for (name, packages, check) in CASES {
-            let name = format!("{name}::py3.{minor}");
-            match found.first() {
-                None => trials.push(skipped(name, &format!("no Python 3.{minor}"))),
-                Some(_) if listing => trials.push(Trial::test(name, || Ok(()))),
-                Some(python) => match installed(python, packages) {
-                    Err(reason) => trials.push(skipped(name, &reason)),
-                    Ok(folder) => {
-                        let python = python.clone();
-                        trials.push(Trial::test(name, move || {
-                            check(&python, &folder);
-                            Ok(())
-                        }));
-                    }
-                },
+        for case in CASES {
+            let (name, ..) = case;
+            if found.is_empty() {
+                let reason = format!("no Python 3.{minor}");
+                trials.push(skipped(format!("{name}::py3.{minor}"), &reason));
+            }
+            for python in &found {
+                let name = format!("{name}::{}", python.label());
+                trials.push(match missing(case, python, &no_watch, listing) {
+                    Err(reason) => skipped(name, &reason),
+                    Ok(folder) => trial(name, case, python.clone(), folder),
+                });
             }
         }
     }
     libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn why_no_watch() -> Option<String> {
+    // SAFETY: it takes nothing and changes nothing.
+    if unsafe { libc::geteuid() } != 0 {
+        return Some("needs root".to_owned());
+    }
+    let btf = Path::new("/sys/kernel/btf/vmlinux");
+    (!btf.exists()).then(|| format!("needs {}", btf.display()))
+}
+
+/// The folder of the case's packages; what it needs and is not there.
+fn missing(
+    (name, packages, _): &Case,
+    python: &Python,
+    no_watch: &Option<String>,
+    listing: bool,
+) -> Result<String, String> {
+    match no_watch {
+        Some(reason) if *name == WATCHED => Err(reason.clone()),
+        _ if listing => Ok(String::new()),
+        _ => installed(python, packages),
+    }
+}
+
+fn trial(name: String, (_, _, check): &Case, python: Python, folder: String) -> Trial {
+    let check = *check;
+    Trial::test(name, move || {
+        check(&python, &folder);
+        Ok(())
+    })
 }
 
 fn skipped(name: String, reason: &str) -> Trial {
@@ -126,9 +159,9 @@ fn install(minor: u8, packages: &[&str], folder: &Path) -> Result<(), String> {
     let fresh = tempfile::tempdir_in(parent).map_err(|error| error.to_string())?;
     let target = fresh.path().join("packages");
     let mut said = "no interpreter has pip".to_owned();
-    // Its own pip first; any other one can do it for it.
+    // Its own pip first; any other one can do it for it, best the newest.
     let mut installers = pythons(8..=15);
-    installers.sort_by_key(|python| python.minor != minor);
+    installers.sort_by_key(|python| (python.minor != minor, std::cmp::Reverse(python.minor)));
     for executable in installers.iter().filter_map(Python::executable) {
         let output = Command::new(executable)
             .args([
@@ -465,4 +498,64 @@ gevent.joinall(jobs)
     assert!(reason.contains("gevent"), "{label}: {:?}", fact.limits);
     assert!(fact.tasks.is_empty() && fact.loops.is_empty(), "{label}");
     assert!(!fact.threads.is_empty(), "{label}");
+}
+
+/// A watch shows a run as a loop: idle while it waits for events, busy with whatever a task does.
+fn trio_is_watched(python: &Python, folder: &str) {
+    const SOURCE: &str = "
+import threading, time, trio
+async def hogs():
+    while True:
+        time.sleep(0.05)
+        await trio.lowlevel.checkpoint()
+async def rests():
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep, 3600, name='sleeper')
+threading.Thread(target=trio.run, args=(hogs,), name='hog', daemon=True).start()
+threading.Thread(target=trio.run, args=(rests,), name='rest', daemon=True).start()
+time.sleep(0.3)
+print('ready', flush=True)
+import sys; sys.stdin.read()
+";
+    let label = python.label();
+    let program = run(python, folder, SOURCE, &[]);
+    program.line();
+    let pid = program.pid().to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_concmon-bpf"))
+        .args(["--pid", &pid, "-i", "1s", "-d", "2s", "--json"])
+        .output()
+        .expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let report: Value = text
+        .lines()
+        .last()
+        .and_then(|line| serde_json::from_str(line).ok())
+        .unwrap_or_else(|| panic!("{label}: no report: {stderr:.300}"));
+    let process = &report["processes"][0];
+    let of_thread = |name: &str| {
+        let threads = process["threads"].as_array().expect("a list");
+        let thread = threads.iter().find(|thread| thread["name"] == *name);
+        let thread = thread.unwrap_or_else(|| panic!("{label}: no thread {name}"));
+        assert_eq!(thread["role"], "loop", "{label}: {name}");
+        let loops = process["loops"].as_array().expect("a list");
+        let found = loops.iter().find(|found| found["tid"] == thread["tid"]);
+        found
+            .unwrap_or_else(|| panic!("{label}: no loop of {name}"))
+            .clone()
+    };
+    for (name, task, is_busy) in [("hog", "__main__.hogs", true), ("rest", "sleeper", false)] {
+        let found = of_thread(name);
+        assert_eq!(found["kind"], "trio", "{label}");
+        let ns = |column: &str| found[column].as_u64().expect("a number");
+        assert_eq!(ns("idle_ns") + ns("busy_ns"), ns("wall_ns"), "{label}");
+        let busy = ns("busy_ns") as f64 / ns("wall_ns") as f64;
+        assert_eq!(busy > 0.8, is_busy, "{label}: {name} was {busy} busy");
+        assert_eq!(busy < 0.2, !is_busy, "{label}: {name} was {busy} busy");
+        let tasks = found["tasks"].as_array().expect("a list");
+        assert!(
+            tasks.iter().any(|found| found["name"] == task),
+            "{label}: {name}"
+        );
+    }
 }

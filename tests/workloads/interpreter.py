@@ -171,16 +171,14 @@ async def scenario():
             make(waits_for(), name="wait-for"),
             make(takes_lock(lock), name="lock-holder"),
             make(takes_lock(lock), name="lock-waiter"),
+            make(to_thread(), name="to-thread"),
             make(many_locals(), name="many-locals"),
+            make(groups(), name="groups"),
             NamedTask(leaf(), loop=loop, name="subclass"),
             python_task(middle(1), loop=loop, name="python-task"),
         ]
     )
     kept.append(make(awaits_task(kept[2]), name="awaits-task"))
-    if sys.version_info >= (3, 9):
-        kept.append(make(to_thread(), name="to-thread"))
-    if sys.version_info >= (3, 11):
-        kept.append(make(groups(), name="groups"))
     if sys.version_info >= (3, 12):
         kept.append(asyncio.Task(middle(1), loop=loop, name="eager", eager_start=True))
     finished = make(done(), name="finished")
@@ -209,30 +207,15 @@ def second_loop():
 ready = threading.Semaphore(0)
 
 
-def place(frame):
-    code = frame.f_code
-    # Before 3.11 code does not know its qualified name.
-    function = getattr(code, "co_qualname", code.co_name)
-    return [function, code.co_filename, frame.f_lineno]
-
-
-def running_chain(task):
-    """What the task's thread runs, from the task's coroutine on."""
-    frame = sys._current_frames()[task.get_loop()._thread_id]
-    frames = [place(frame)]
-    while frame is not task.get_coro().cr_frame:
-        frame = frame.f_back
-        frames.append(place(frame))
-    return frames[::-1]
-
-
 def chain(awaitable):
     frames = []
     while awaitable is not None:
         for prefix in ("cr", "gi", "ag"):
             frame = getattr(awaitable, prefix + "_frame", None)
             if frame is not None:
-                frames.append(place(frame))
+                code = frame.f_code
+                name = getattr(code, "co_qualname", code.co_name)
+                frames.append([name, code.co_filename, frame.f_lineno])
                 break
         following = None
         for name in ("cr_await", "gi_yieldfrom", "ag_await"):
@@ -250,6 +233,20 @@ def chain(awaitable):
             ]
         awaitable = following
     return frames
+
+
+def stack_of(task):
+    """Where a running task is: the frames of its thread from its coroutine's own on."""
+    own = task.get_coro().cr_frame
+    frame = sys._current_frames()[task.get_loop()._thread_id]
+    frames = []
+    while True:
+        code = frame.f_code
+        name = getattr(code, "co_qualname", code.co_name)
+        frames.insert(0, [name, code.co_filename, frame.f_lineno])
+        if frame is own:
+            return frames
+        frame = frame.f_back
 
 
 def name_of(called):
@@ -310,7 +307,7 @@ def account(loops):
                     "name": task.get_name(),
                     "coroutine": task.get_coro().__qualname__,
                     "running": task is running,
-                    "chain": running_chain(task) if task is running else chain(task.get_coro()),
+                    "chain": stack_of(task) if task is running else chain(task.get_coro()),
                 }
             )
     return {

@@ -211,6 +211,7 @@ def begin_account(deadlines):
             "current": trio.lowlevel.current_task(),
             "runner": trio._core._run.GLOBAL_RUN_CONTEXT.runner,
             "tid": threading.get_native_id(),
+            "ident": threading.get_ident(),
             "runnable": trio.lowlevel.current_statistics().tasks_runnable,
             "deadlines": deadlines,
         }
@@ -255,6 +256,20 @@ def chain(awaitable):
     return frames
 
 
+def stack(coroutine, ident):
+    """Where a running coroutine is: its frame, and those that it has called."""
+    frames = []
+    frame = sys._current_frames()[ident]
+    while frame is not None:
+        code = frame.f_code
+        name = getattr(code, "co_qualname", code.co_name)
+        frames.insert(0, [name, code.co_filename, frame.f_lineno])
+        if frame is coroutine.cr_frame:
+            return frames
+        frame = frame.f_back
+    return None
+
+
 def account():
     tasks = []
     for run in runs:
@@ -273,7 +288,7 @@ def account():
                     "name": task.name,
                     "coroutine": task.coro.__qualname__,
                     "state": "running" if runs_now else "pending",
-                    "chain": [] if runs_now else chain(task.coro),
+                    "chain": stack(task.coro, run["ident"]) if runs_now else chain(task.coro),
                     "parent": id(nursery.parent_task) if nursery is not None else None,
                     "cancelled": task.name == "will-not-end",
                     "waits": not (runs_now or ready),

@@ -127,7 +127,7 @@ impl Look<'_> {
             self.add_tasks(reader, &records, &stacks, fact);
             self.add_counter(reader, fact);
         }
-        self.add_trio(reader, &records, &tids, fact);
+        self.add_trio(reader, &records, &tids, &stacks, fact);
         self.limit_greenlets(reader);
     }
 
@@ -136,18 +136,18 @@ impl Look<'_> {
         reader: &mut Reader<'_>,
         records: &[ThreadRecord],
         tids: &[Option<Tid>],
+        stacks: &[Stack],
         fact: &mut PythonFact,
     ) {
         if let Some(module) = self.known.module(TRIO) {
-            trio::add(
-                reader,
-                self.codes,
+            let look = trio::TrioLook {
                 module,
-                records,
+                threads: records,
                 tids,
-                self.options,
-                fact,
-            );
+                stacks,
+                options: self.options,
+            };
+            look.add(reader, self.codes, fact);
         }
     }
 

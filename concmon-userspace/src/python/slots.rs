@@ -103,6 +103,16 @@ impl Reader<'_> {
         names: &[&str],
     ) -> Vec<Option<Vec<Option<u64>>>> {
         let classes = self.classes_of(objects);
+        self.members_in(objects, &classes, names)
+    }
+
+    /// As [`members`](Self::members), of objects whose classes were just read.
+    pub(super) fn members_in(
+        &mut self,
+        objects: &[u64],
+        classes: &[Option<u64>],
+        names: &[&str],
+    ) -> Vec<Option<Vec<Option<u64>>>> {
         let offsets: Vec<Vec<Option<u32>>> = classes
             .iter()
             .map(|class| {

@@ -18,7 +18,7 @@ use crate::event::{PyFrame, PyTask, TaskState};
 /// How often a list that changes while it is walked is walked again.
 const MAX_LIST_TRIES: usize = 5;
 /// How often a task that changes while it is read is read in all.
-const MAX_TASK_TRIES: usize = 3;
+const MAX_TASK_TRIES: usize = 5;
 /// What the exceptions of the language itself do not say of themselves.
 const BUILTINS: &str = "builtins.";
 /// What a task that was cancelled ended with.
@@ -405,10 +405,17 @@ fn frames(
             .iter()
             .find_map(|stack| stacks::below(reader, stack, head.coroutine))
             .unwrap_or_default();
-        return frames
+        let frames: Option<Vec<PyFrame>> = frames
             .iter()
             .map(|frame| codes.frame(frame.link, lines))
             .collect();
+        // The stack is a little older: by now another coroutine may be where that one was.
+        let name = reader.text(chain.qualname)?;
+        let plain = name.rsplit('.').next();
+        return frames.map(|frames| match frames.first() {
+            Some(own) if own.function.rsplit('.').next() == plain => frames,
+            _ => Vec::new(),
+        });
     }
     chain
         .links

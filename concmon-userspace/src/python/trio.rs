@@ -8,6 +8,7 @@ use super::code::CodeCache;
 use super::facts::LookOptions;
 use super::memory::plausible;
 use super::object::{Kind, Reader};
+use super::stacks::{self, Stack};
 use super::states::ThreadRecord;
 use super::text::as_bool;
 use super::{thread_locals, trio_waits};
@@ -30,6 +31,8 @@ const TASK: &[&str] = &[
 /// A trio run in a thread.
 #[derive(Clone, Copy, Debug)]
 struct Run {
+    /// Which of the threads.
+    thread: usize,
     tid: Tid,
     runner: u64,
     /// The task that runs right now.
@@ -48,114 +51,122 @@ struct TaskHead {
     cancel_status: Option<u64>,
 }
 
-/// Adds all runs of the threads with their tasks to `fact`. `module` is the dict of [`MODULE`];
-/// `tids` are our ids of the threads' threads.
-pub(super) fn add(
-    reader: &mut Reader<'_>,
-    codes: &mut CodeCache,
-    module: u64,
-    threads: &[ThreadRecord],
-    tids: &[Option<Tid>],
-    options: &LookOptions,
-    fact: &mut PythonFact,
-) {
-    let names = ["GLOBAL_RUN_CONTEXT", "Task"];
-    let found = reader.dict_values(module, &names);
-    let Some([Some(context), Some(class)]) = found.as_deref() else {
-        // While trio is being imported, its names are not there yet.
-        unread(reader, "trio's names could not be read");
-        return;
-    };
-    let Some(runs) = runs(reader, *context, threads, tids) else {
-        unread(reader, "trio's run context could not be read");
-        return;
-    };
-    for run in runs {
-        let attributes = reader.members_of(run.runner, &["runq", "deadlines", "tasks"]);
-        let [ready, deadlines, tasks] = match attributes.as_deref() {
-            Some([ready, deadlines, tasks]) => [*ready, *deadlines, *tasks],
-            _ => [None; 3],
+/// What a look at trio begins with.
+pub(super) struct TrioLook<'a> {
+    /// The dict of [`MODULE`].
+    pub(super) module: u64,
+    pub(super) threads: &'a [ThreadRecord],
+    /// Our ids of the threads.
+    pub(super) tids: &'a [Option<Tid>],
+    /// The stacks of the threads; empty when none were read.
+    pub(super) stacks: &'a [Stack],
+    pub(super) options: &'a LookOptions,
+}
+
+impl TrioLook<'_> {
+    /// Adds all runs of the threads with their tasks to `fact`.
+    pub(super) fn add(
+        &self,
+        reader: &mut Reader<'_>,
+        codes: &mut CodeCache,
+        fact: &mut PythonFact,
+    ) {
+        let found = reader.dict_values(self.module, &["GLOBAL_RUN_CONTEXT", "Task"]);
+        let Some([Some(context), Some(class)]) = found.as_deref() else {
+            // While trio is being imported, its names are not there yet.
+            unread(reader, "trio's names could not be read");
+            return;
         };
-        let found = PyLoop {
-            tid: run.tid,
-            id: run.runner,
-            kind: LoopKind::Trio,
-            ready: ready.and_then(|ready| reader.length(ready)),
-            scheduled: deadlines.and_then(|deadlines| active_deadlines(reader, deadlines)),
-            stall_threshold_ns: None,
-            debug: None,
-            tasks_created: None,
+        let Some(runs) = self.runs(reader, *context) else {
+            unread(reader, "trio's run context could not be read");
+            return;
         };
-        for (field, is_known, reason) in [
-            (
-                "ready",
-                found.ready.is_some(),
-                "this trio keeps its run queue in an unknown form",
-            ),
-            (
-                "scheduled",
-                found.scheduled.is_some(),
-                "this trio keeps its deadlines in an unknown form",
-            ),
-            ("stall_threshold_ns", false, "trio has no such threshold"),
-            ("debug", false, "trio has no debug mode"),
-            ("tasks_created", false, "trio keeps no count of its tasks"),
-        ] {
-            if !is_known {
-                let field = format!("loops.{field}");
-                reader
-                    .limits
-                    .entry(field)
-                    .or_insert_with(|| reason.to_owned());
-            }
-        }
-        fact.loops.push(found);
-        let limit = options.tasks.saturating_sub(fact.tasks.len());
-        match tasks {
-            Some(tasks) => {
-                let found = Walk {
-                    run,
-                    class: *class,
-                    codes,
-                    options,
-                }
-                .tasks(reader, tasks, limit);
-                fact.tasks.extend(found);
-            }
-            None => unread(reader, "trio's tasks could not be read"),
+        for run in runs {
+            let attributes = reader.members_of(run.runner, &["runq", "deadlines", "tasks"]);
+            let [ready, deadlines, tasks] = match attributes.as_deref() {
+                Some([ready, deadlines, tasks]) => [*ready, *deadlines, *tasks],
+                _ => [None; 3],
+            };
+            fact.loops.push(read_loop(reader, run, ready, deadlines));
+            let Some(tasks) = tasks else {
+                unread(reader, "trio's tasks could not be read");
+                continue;
+            };
+            let mut walk = Walk {
+                run,
+                stack: self.stacks.get(run.thread),
+                class: *class,
+                codes,
+                options: self.options,
+            };
+            let limit = self.options.tasks.saturating_sub(fact.tasks.len());
+            fact.tasks.extend(walk.tasks(reader, tasks, limit));
         }
     }
+
+    /// The runs of the threads; `None` when it cannot be told.
+    fn runs(&self, reader: &mut Reader<'_>, context: u64) -> Option<Vec<Run>> {
+        let mut runs = Vec::new();
+        for values in thread_locals::values(reader, context, self.threads)? {
+            let found = reader.dict_values(values.dict, &["runner", "task"]);
+            let Some([Some(runner), task]) = found.as_deref() else {
+                continue;
+            };
+            let of_thread = values
+                .thread
+                .and_then(|thread| Some((thread, (*self.tids.get(thread)?)?)));
+            let Some((thread, tid)) = of_thread else {
+                reader.failed += 1;
+                continue;
+            };
+            runs.push(Run {
+                thread,
+                tid,
+                runner: *runner,
+                task: *task,
+            });
+        }
+        Some(runs)
+    }
+}
+
+fn read_loop(
+    reader: &mut Reader<'_>,
+    run: Run,
+    ready: Option<u64>,
+    deadlines: Option<u64>,
+) -> PyLoop {
+    let found = PyLoop {
+        tid: run.tid,
+        id: run.runner,
+        kind: LoopKind::Trio,
+        ready: ready.and_then(|ready| reader.length(ready)),
+        scheduled: deadlines.and_then(|deadlines| active_deadlines(reader, deadlines)),
+        stall_threshold_ns: None,
+        debug: None,
+        tasks_created: None,
+    };
+    let unknown = "this trio keeps it in a form that is not known";
+    for (field, is_known, reason) in [
+        ("ready", found.ready.is_some(), unknown),
+        ("scheduled", found.scheduled.is_some(), unknown),
+        ("stall_threshold_ns", false, "trio has no such threshold"),
+        ("debug", false, "trio has no debug mode"),
+        ("tasks_created", false, "trio keeps no count of its tasks"),
+    ] {
+        if !is_known {
+            let field = format!("loops.{field}");
+            reader
+                .limits
+                .entry(field)
+                .or_insert_with(|| reason.to_owned());
+        }
+    }
+    found
 }
 
 fn unread(reader: &mut Reader<'_>, reason: &str) {
     reader.limits.insert("tasks".to_owned(), reason.to_owned());
-}
-
-/// The runs of the threads; `None` when it cannot be told.
-fn runs(
-    reader: &mut Reader<'_>,
-    context: u64,
-    threads: &[ThreadRecord],
-    tids: &[Option<Tid>],
-) -> Option<Vec<Run>> {
-    let mut runs = Vec::new();
-    for values in thread_locals::values(reader, context, threads)? {
-        let found = reader.dict_values(values.dict, &["runner", "task"]);
-        let Some([Some(runner), task]) = found.as_deref() else {
-            continue;
-        };
-        let tid = values.thread.and_then(|thread| *tids.get(thread)?);
-        let Some(tid) = tid else {
-            reader.failed += 1;
-            continue;
-        };
-        runs.push(Run {
-            tid,
-            runner: *runner,
-            task: *task,
-        });
-    }
-    Some(runs)
 }
 
 /// How many deadlines there are: since 0.19 an object counts them, before it was a sorted dict.
@@ -171,6 +182,8 @@ fn active_deadlines(reader: &mut Reader<'_>, deadlines: u64) -> Option<u64> {
 /// What the tasks of one run are read with.
 struct Walk<'a> {
     run: Run,
+    /// The stack of its thread.
+    stack: Option<&'a Stack>,
     /// The class of trio's tasks, which cannot have subclasses.
     class: u64,
     codes: &'a mut CodeCache,
@@ -246,7 +259,7 @@ impl Walk<'_> {
             let read = (unchanged && hold[slot]).then(|| {
                 let is_running = chain.end == End::Executing
                     || chain.qualname == 0 && self.run.task == Some(*task);
-                let awaiting = self.frames(reader, chain)?;
+                let awaiting = self.frames(reader, head, chain)?;
                 let is_blocked = !is_running && is_none(&classes, head.next_send);
                 let waits_for = is_blocked.then(|| waits_for(head, chain, &awaiting, &classes));
                 Some(PyTask {
@@ -295,7 +308,7 @@ impl Walk<'_> {
     /// What each task says; `None` for what is no task of trio's, or no more.
     fn read_heads(&self, reader: &mut Reader<'_>, tasks: &[u64]) -> Vec<Option<TaskHead>> {
         let classes = reader.classes_of(tasks);
-        let members = reader.members(tasks, TASK);
+        let members = reader.members_in(tasks, &classes, TASK);
         classes
             .into_iter()
             .zip(members)
@@ -314,11 +327,24 @@ impl Walk<'_> {
             .collect()
     }
 
-    fn frames(&mut self, reader: &Reader<'_>, chain: &Chain) -> Option<Vec<PyFrame>> {
-        if chain.end == End::Executing {
-            return Some(Vec::new());
-        }
+    fn frames(
+        &mut self,
+        reader: &mut Reader<'_>,
+        head: TaskHead,
+        chain: &Chain,
+    ) -> Option<Vec<PyFrame>> {
         let lines = reader.walk.code.lines;
+        if chain.end == End::Executing {
+            // It has no chain, but a place on the stack of the thread that runs it.
+            let frames = self
+                .stack
+                .and_then(|stack| stacks::below(reader, stack, head.coroutine))
+                .unwrap_or_default();
+            return frames
+                .iter()
+                .map(|frame| self.codes.frame(frame.link, lines))
+                .collect();
+        }
         let links = chain.links.iter().zip(&chain.qualnames);
         links
             .map(|(link, qualname)| {
@@ -448,6 +474,7 @@ mod tests {
                 reader.slots.insert(class, slots.clone());
             }
             let run = Run {
+                thread: 0,
                 tid: Tid(1),
                 runner: objects[0],
                 task: None,
@@ -455,6 +482,7 @@ mod tests {
             let mut codes = CodeCache::default();
             let mut walk = Walk {
                 run,
+                stack: None,
                 class,
                 codes: &mut codes,
                 options: &options,
@@ -468,7 +496,6 @@ mod tests {
             let mut result = Vec::new();
             walk.read_once(&mut reader, &objects, &mut result);
             active_deadlines(&mut reader, objects[1]);
-            runs(&mut reader, objects[2], &[], &[]);
         }
         assert!(read > 100, "{read}");
     }
