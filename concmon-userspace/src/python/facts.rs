@@ -1,13 +1,14 @@
 //! The interpreter of a living process: attached once, then looked at again and again.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::code::CodeCache;
 use super::detect::{self, DetectError, Found};
 use super::layout::described::ASYNCIO_TABLE_BYTES;
 use super::layout::{Layout, described};
 use super::look::{Known, Look};
-use super::memory::{Memory, ProcessMemory, ReadError};
+use super::memory::{Memory, ProcessMemory, ReadCost, ReadError};
 use super::object::Reader;
 use super::process::ProcessView;
 use super::states;
@@ -54,7 +55,7 @@ impl Default for LookOptions {
 pub struct Interpreter {
     pid: Pid,
     info: PythonInfo,
-    memory: ProcessMemory,
+    memory: Arc<ProcessMemory>,
     runtime: Option<(u64, Layout)>,
     asyncio: AsyncioTable,
     process: ProcessView,
@@ -76,8 +77,8 @@ impl Interpreter {
     /// Says what the process runs. A Python that cannot be read is an interpreter too, whose
     /// [`info`](Self::info) says why.
     pub fn attach(pid: Pid) -> Result<Self, DetectError> {
-        let memory = ProcessMemory::new(pid);
-        let Found { info, runtime } = detect::detect(pid, &memory)?;
+        let memory = Arc::new(ProcessMemory::new(pid));
+        let Found { info, runtime } = detect::detect(pid, &*memory)?;
         // Whoever keeps tasks in lists says where: the table came together with the lists.
         let has_lists = runtime
             .as_ref()
@@ -102,16 +103,21 @@ impl Interpreter {
         &self.info
     }
 
+    /// What reading the process took since it was attached to.
+    pub fn cost(&self) -> ReadCost {
+        self.memory.cost()
+    }
+
     /// The GILs in the process, the main interpreter's first. Empty where none is known.
     pub fn gils(&self) -> Result<Vec<GilRange>, ReadError> {
         let Some((runtime, layout)) = &self.runtime else {
             return Ok(Vec::new());
         };
         let mut gils: Vec<GilRange> = Vec::new();
-        for interpreter in states::interpreters(&self.memory, *runtime, layout)? {
-            let address = detect::gil_of(&self.memory, *runtime, interpreter, layout)?;
+        for interpreter in states::interpreters(&*self.memory, *runtime, layout)? {
+            let address = detect::gil_of(&*self.memory, *runtime, interpreter, layout)?;
             let is_known = gils.iter().any(|gil| gil.address == address);
-            if !is_known && detect::check_gil(&self.memory, address).is_ok() {
+            if !is_known && detect::check_gil(&*self.memory, address).is_ok() {
                 gils.push(GilRange {
                     address,
                     size_bytes: concmon_ebpf::GIL_SIZE,
@@ -146,8 +152,8 @@ impl Interpreter {
         };
         self.codes.begin();
         self.process.begin();
-        let memory = ProcessMemory::new(self.pid);
-        let mut reader = Reader::new(&memory, walk, options.bytes);
+        let memory = self.memory.clone();
+        let mut reader = Reader::new(&*memory, walk, options.bytes);
         if let Err(error) = self.look_at_all(runtime, &mut reader, options, &mut fact) {
             reader.failed += 1;
             reader.limits.insert("python".to_owned(), error.to_string());
@@ -167,7 +173,7 @@ impl Interpreter {
         let Some((_, mut layout)) = self.runtime else {
             return Ok(());
         };
-        let interpreters = states::interpreters(&self.memory, runtime, &layout)?;
+        let interpreters = states::interpreters(&*self.memory, runtime, &layout)?;
         self.known
             .retain(|address, _| interpreters.contains(address));
         for interpreter in &interpreters {
@@ -184,7 +190,7 @@ impl Interpreter {
         for interpreter in interpreters {
             let known = self.known.entry(interpreter).or_default();
             Look {
-                memory: &self.memory,
+                memory: &*self.memory,
                 layout: &layout,
                 interpreter,
                 process: &mut self.process,

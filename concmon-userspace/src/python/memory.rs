@@ -1,6 +1,7 @@
 //! Reading another process's memory: one trait, batched, every read bounded.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::event::Pid;
 
@@ -176,16 +177,36 @@ pub(super) fn byte(bytes: &[u8], offset: u32) -> Option<u8> {
     bytes.get(offset as usize).copied()
 }
 
+/// What reading a process took so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadCost {
+    /// System calls.
+    pub calls: u64,
+    /// Bytes that were copied.
+    pub bytes: u64,
+}
+
 /// A living process, read with `process_vm_readv`.
 #[derive(Debug)]
 pub(super) struct ProcessMemory {
     pid: libc::pid_t,
+    calls: AtomicU64,
+    bytes: AtomicU64,
 }
 
 impl ProcessMemory {
     pub(super) fn new(pid: Pid) -> Self {
         Self {
             pid: libc::pid_t::try_from(pid.0).unwrap_or(libc::pid_t::MAX),
+            calls: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn cost(&self) -> ReadCost {
+        ReadCost {
+            calls: self.calls.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
         }
     }
 
@@ -200,6 +221,9 @@ impl ProcessMemory {
         let got = unsafe {
             libc::process_vm_readv(self.pid, &into, 1, remote.as_ptr(), remote.len() as u64, 0)
         };
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let bytes = u64::try_from(got).unwrap_or(0);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
         usize::try_from(got).map_err(|_| {
             std::io::Error::last_os_error()
                 .raw_os_error()

@@ -38,6 +38,6 @@ mod waiters;
 
 pub use detect::DetectError;
 pub use facts::{GilRange, Interpreter, LookOptions};
-pub use memory::ReadError;
+pub use memory::{ReadCost, ReadError};
 pub use text::MAX_TEXT_CHARS;
 pub use verify::{Verified, verify};
