@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 /// Takes `null` but not a missing key, other than a plain `Option`.
 fn nullable<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
@@ -92,8 +93,11 @@ pub struct Process {
     pub fds_limit: Option<u64>,
     pub context_switches: Switches,
     pub ended: Ended,
+    #[serde(deserialize_with = "nullable")]
+    pub gc: Option<Gc>,
     pub threads: Vec<Thread>,
     pub loops: Vec<Loop>,
+    pub executors: Vec<Value>,
     pub limits: Vec<Limit>,
 }
 
@@ -197,6 +201,15 @@ impl Blocked {
     }
 }
 
+/// The garbage collector, the youngest generation first.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Gc {
+    pub collections: Vec<u64>,
+    pub collected: Vec<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub collecting_ns: Option<u64>,
+}
+
 #[derive(Clone, Debug, Deserialize)]
 pub struct Thread {
     pub tid: u32,
@@ -226,6 +239,9 @@ pub struct Thread {
     pub slice: Histogram,
     pub off_cpu: BTreeMap<String, Histogram>,
     pub wakers: Vec<Waker>,
+    #[serde(deserialize_with = "nullable")]
+    pub waiting_for: Option<Value>,
+    pub stack: Vec<Frame>,
     pub limits: Vec<Limit>,
 }
 
@@ -268,6 +284,8 @@ pub struct Loop {
     pub scheduled: Option<u64>,
     #[serde(deserialize_with = "nullable")]
     pub pending_tasks: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub tasks_created: Option<u64>,
     pub tasks: Vec<Task>,
 }
 
@@ -278,6 +296,15 @@ pub struct Task {
     pub coroutine: String,
     pub state: String,
     pub awaiting: Vec<Frame>,
+    #[serde(deserialize_with = "nullable")]
+    pub waits_for: Option<Value>,
+    pub awaited_by: Vec<String>,
+    pub cancel_requested: bool,
+    #[serde(deserialize_with = "nullable")]
+    pub exception: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub retrieved: Option<bool>,
+    pub context: BTreeMap<String, String>,
     pub first_seen_unix_ns: u64,
     pub age_ns: u64,
 }

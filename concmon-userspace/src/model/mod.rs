@@ -4,7 +4,10 @@
 //! Everything in it is cumulative, with its value at the beginning of the window: a snapshot is
 //! the difference, so snapshots add up to the summary.
 
+mod collector;
 mod cpu;
+pub mod dump;
+mod executors;
 mod folded;
 mod histogram;
 mod interpreter;
@@ -16,6 +19,7 @@ mod process;
 mod process_row;
 mod projection;
 mod retention;
+mod rows;
 pub mod snapshot;
 #[cfg(test)]
 mod testing;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::collector::Collector;
+use super::executors::Executors;
 use super::folded::{Folded, Rows};
 use super::ledger::Totals;
 use super::loops::{Loops, thread_at};
@@ -82,6 +84,8 @@ pub(crate) struct Process {
     pub(crate) tasks_cut: bool,
     pub(crate) threads: BTreeMap<ThreadKey, Thread>,
     pub(crate) loops: Loops,
+    pub(crate) collector: Collector,
+    pub(crate) executors: Executors,
     pub(crate) folded: Folded,
     /// Rows that the model gave up.
     pub(crate) rows: Rows,
@@ -128,6 +132,8 @@ impl Process {
             tasks_cut: false,
             threads: BTreeMap::new(),
             loops: Loops::default(),
+            collector: Collector::default(),
+            executors: Executors::default(),
             folded: Folded::default(),
             rows: Rows::default(),
             inherited: Rows::default(),
@@ -180,6 +186,8 @@ impl Process {
     pub(crate) fn exec(&mut self, exec: &Exec) {
         self.rename(&exec.comm, exec.at_ns);
         self.exec_ns = self.exec_ns.max(exec.at_ns);
+        self.collector.replaced();
+        self.loops.replaced();
         if self
             .look
             .as_ref()
@@ -247,6 +255,10 @@ impl Process {
             return;
         }
         self.loops.look(look, before);
+        self.executors.look(look);
+        if let Some(gc) = &look.gc {
+            self.collector.look(gc);
+        }
         self.look = Some(Box::new(look.clone()));
         self.look_is_new = true;
         self.tasks_cut = false;
@@ -367,6 +379,7 @@ impl Process {
             thread.roll();
         }
         self.loops.roll();
+        self.collector.roll();
         self.folded.roll();
         self.seen_until.roll();
         if !self.retired && self.finished(epoch) {

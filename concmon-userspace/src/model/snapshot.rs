@@ -5,6 +5,10 @@
 
 use serde::Serialize;
 
+use crate::event::PythonInfo;
+
+pub use super::rows::{Executor, Frame, Seen, Task, TaskWait, WaitingFor, Work};
+
 /// The name and version of the JSON shape.
 pub const SCHEMA: &str = "concmon/1";
 
@@ -83,9 +87,20 @@ pub struct Process {
     pub context_switches: Switches,
     /// Rows that were folded away.
     pub ended: Ended,
+    /// `None`: no collector was seen.
+    pub gc: Option<Gc>,
     pub threads: Vec<Thread>,
     pub loops: Vec<Loop>,
+    pub executors: Vec<Executor>,
     pub limits: Vec<Limit>,
+}
+
+/// What the garbage collector did, the youngest generation first.
+#[derive(Clone, Debug, Serialize)]
+pub struct Gc {
+    pub collections: Vec<u64>,
+    pub collected: Vec<u64>,
+    pub collecting_ns: Option<u64>,
 }
 
 /// How a process ended: exactly one of the two is there, none when it could not be seen.
@@ -102,6 +117,18 @@ pub struct Python {
     pub free_threaded: bool,
     pub supported: bool,
     pub reason: Option<String>,
+}
+
+impl Python {
+    pub(crate) fn of(info: &PythonInfo) -> Self {
+        Python {
+            implementation: info.implementation.clone(),
+            version: info.version.clone(),
+            free_threaded: info.free_threaded,
+            supported: info.supported,
+            reason: info.reason.clone(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize, PartialEq, Eq)]
@@ -181,6 +208,10 @@ pub struct Thread {
     /// By cause; causes without a single wait are left out.
     pub off_cpu: std::collections::BTreeMap<&'static str, Histogram>,
     pub wakers: Vec<Waker>,
+    /// As of the latest look; `None`: for nothing that Python knows.
+    pub waiting_for: Option<WaitingFor>,
+    /// As of the latest look, the innermost frame first. Empty: it runs no Python code.
+    pub stack: Vec<Frame>,
     pub limits: Vec<Limit>,
 }
 
@@ -226,28 +257,10 @@ pub struct Loop {
     pub stall_threshold_ns: Option<u64>,
     pub ready: Option<u64>,
     pub scheduled: Option<u64>,
+    /// Of `tasks`, those that are not done.
     pub pending_tasks: Option<u64>,
+    /// Of the whole process, which other loops of it show, too.
+    pub tasks_created: Option<u64>,
     pub tasks: Vec<Task>,
     pub limits: Vec<Limit>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct Task {
-    /// Address of the task object, `0x...`.
-    pub id: String,
-    pub name: String,
-    pub coroutine: String,
-    /// `pending`, `running`, `done`.
-    pub state: &'static str,
-    pub awaiting: Vec<Frame>,
-    pub first_seen_unix_ns: u64,
-    pub age_ns: u64,
-}
-
-#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
-pub struct Frame {
-    pub function: String,
-    pub file: String,
-    /// 0 when there is none.
-    pub line: u32,
 }

@@ -407,7 +407,7 @@ pub(crate) fn py_loop(tid: u32, id: u64) -> PyLoop {
         scheduled: Some(2),
         stall_threshold_ns: Some(100 * MS),
         debug: Some(false),
-        tasks_created: None,
+        tasks_created: Some(5),
     }
 }
 

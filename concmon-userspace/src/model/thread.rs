@@ -202,6 +202,9 @@ impl Thread {
     /// The interpreter was read while the thread lived.
     pub(crate) fn looked_at(&mut self) {
         self.looked = true;
+        if let Some(python) = &mut self.python {
+            python.forget_stack();
+        }
     }
 
     /// The program was replaced: what the interpreter said is void.
@@ -263,6 +266,9 @@ impl Thread {
         }
         if self.ended() {
             self.retired = true;
+            if let Some(python) = &mut self.python {
+                python.forget_stack();
+            }
             self.account.forget_base();
             self.cpu.forget_base();
             self.wakers.shrink();
@@ -305,6 +311,14 @@ impl Thread {
             .collect();
 
         let mut limits = thread_limits(python, context.look, self.looked);
+        let running = python.filter(|_| self.alive());
+        match (python, running) {
+            (_, Some(running)) => limits.extend(running.stack_limits(context.look)),
+            (Some(_), None) => {
+                limits.extend(["stack", "waiting_for"].map(|field| limit(field, "it has ended")));
+            }
+            (None, None) => {}
+        }
         if cpu.is_none() {
             for field in ["cpu_user_ns", "cpu_system_ns"] {
                 limits.push(limit(field, "/proc was not read while the thread lived"));
@@ -359,6 +373,8 @@ impl Thread {
             slice: account.slice.report(),
             off_cpu,
             wakers,
+            waiting_for: running.and_then(|running| running.waiting_for.clone()),
+            stack: running.map_or_else(Vec::new, |running| running.stack.clone()),
             limits,
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    cli::Options,
     event::{Pid, PythonFact, PythonInfo},
     python::{DetectError, Interpreter, LookOptions},
     views::escape::escape,
@@ -34,13 +35,24 @@ struct Found {
 }
 
 /// All interpreters of a watch.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pythons {
     by_pid: BTreeMap<Pid, State>,
     options: LookOptions,
 }
 
 impl Pythons {
+    /// No process yet.
+    pub(super) fn new(options: &Options) -> Self {
+        Self {
+            by_pid: BTreeMap::new(),
+            options: LookOptions {
+                context_vars: options.context_vars.clone(),
+                ..LookOptions::default()
+            },
+        }
+    }
+
     /// Takes in a process that exists before the watch begins, and says where its GILs are.
     pub(super) fn adopt(&mut self, pid: Pid) -> Result<Vec<u64>, DetectError> {
         match self.by_pid.get(&pid) {
@@ -150,16 +162,23 @@ impl Found {
 }
 
 fn warn_if_unsupported(pid: Pid, info: &PythonInfo) {
-    if !info.supported {
-        let version = info.version.as_deref().unwrap_or("of unknown version");
-        let reason = info.reason.as_deref().unwrap_or("no reason known");
-        log::warn!(
-            "process {pid}: {} {} cannot be read ({}); what the kernel knows is complete",
+    if let Some(message) = unsupported(pid, info) {
+        log::warn!("{message}; what the kernel knows is complete");
+    }
+}
+
+/// That a process cannot be read, and why; `None` when it can.
+pub(super) fn unsupported(pid: Pid, info: &PythonInfo) -> Option<String> {
+    let version = info.version.as_deref().unwrap_or("of unknown version");
+    let reason = info.reason.as_deref().unwrap_or("no reason known");
+    (!info.supported).then(|| {
+        format!(
+            "process {pid}: {} {} cannot be read ({})",
             info.implementation,
             escape(version),
             escape(reason)
-        );
-    }
+        )
+    })
 }
 
 fn addresses(interpreter: &Interpreter) -> Vec<u64> {

@@ -276,7 +276,8 @@ impl std::fmt::Display for Gap {
     }
 }
 
-fn gather(gaps: &mut Vec<Gap>, prefix: &str, limits: &[Limit]) {
+/// Adds what is not known of an object to what is not known of others.
+pub(super) fn gather(gaps: &mut Vec<Gap>, prefix: &str, limits: &[Limit]) {
     for limit in limits {
         let field = format!("{prefix}{}", brief(&limit.field, MAX_NAME));
         let reason = brief(&limit.reason, MAX_SENTENCE);
@@ -304,8 +305,18 @@ pub(super) fn process_gaps(process: &Process) -> Vec<Gap> {
     for l in &process.loops {
         gather(&mut gaps, "loops.", &l.limits);
     }
+    gaps.retain(|gap| !NOT_SHOWN.contains(&gap.field.as_str()));
     gaps
 }
+
+/// What no view of a watch shows for people: nobody misses it there.
+const NOT_SHOWN: [&str; 5] = [
+    "gc",
+    "gc.collecting_ns",
+    "threads.stack",
+    "threads.waiting_for",
+    "loops.tasks_created",
+];
 
 /// What is not known about the watch and about the tool itself.
 pub(super) fn watch_gaps(snapshot: &Snapshot) -> Vec<Gap> {

@@ -84,8 +84,10 @@ pub(crate) fn process(pid: u32, entry: &str, threads: Vec<Thread>) -> Process {
             involuntary: switches(|s| s.involuntary),
         },
         ended: Ended::default(),
+        gc: None,
         threads,
         loops: Vec::new(),
+        executors: Vec::new(),
         limits: Vec::new(),
     }
 }
@@ -140,6 +142,8 @@ pub(crate) fn thread(tid: u32, name: &str, ms: [u64; 9]) -> Thread {
         slice: histogram(waits, 5_100_000),
         off_cpu: BTreeMap::from([("gil", histogram(waits, 5_000_000))]),
         wakers: Vec::new(),
+        waiting_for: None,
+        stack: Vec::new(),
         limits: Vec::new(),
     }
 }
@@ -173,6 +177,7 @@ pub(crate) fn event_loop(tid: u32, busy_ms: u64, tasks: Vec<Task>) -> Loop {
         ready: Some(3),
         scheduled: Some(1),
         pending_tasks: Some(tasks.len() as u64),
+        tasks_created: Some(tasks.len() as u64),
         tasks,
         limits: Vec::new(),
     }
@@ -196,8 +201,16 @@ pub(crate) fn task(
         coroutine: chain[0].0.to_owned(),
         state,
         awaiting: chain.iter().map(frame).collect(),
-        first_seen_unix_ns: START - age_ms * MS,
-        age_ns: age_ms * MS,
+        waits_for: None,
+        awaited_by: Vec::new(),
+        cancel_requested: false,
+        exception: None,
+        retrieved: None,
+        context: BTreeMap::new(),
+        seen: Some(Seen {
+            first_seen_unix_ns: START - age_ms * MS,
+            age_ns: age_ms * MS,
+        }),
     }
 }
 

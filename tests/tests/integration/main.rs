@@ -6,6 +6,7 @@ mod bad_input;
 mod causes;
 mod churn;
 mod demo;
+mod dump;
 mod ledger;
 mod leftovers;
 mod life;
@@ -36,6 +37,7 @@ fn main() {
         causes::trials(),
         churn::trials(),
         demo::trials(),
+        dump::trials(),
         leftovers::trials(),
         ledger::trials(),
         life::trials(),

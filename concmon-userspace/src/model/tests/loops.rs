@@ -147,17 +147,18 @@ fn tasks_are_known_by_address_and_name() {
         let snapshot = watch.tick(window * SECOND);
         let row = only_loop(&snapshot);
         if window == 4 {
-            assert_eq!((row.pending_tasks, row.tasks.len()), (Some(0), 0));
+            assert_eq!((row.pending_tasks, row.tasks.len()), (Some(0), 1));
+            assert_eq!(row.tasks[0].state, "done");
             break;
         }
         assert_eq!((row.pending_tasks, row.tasks.len()), (Some(1), 1));
         let task = &row.tasks[0];
         assert_eq!((task.id.as_str(), task.name.as_str()), ("0xbeef", name));
         assert_eq!(task.state, if window == 2 { "running" } else { "pending" });
-        assert_eq!(task.age_ns, if window == 2 { SECOND } else { 0 });
+        assert_eq!(task.age_ns(), Some(if window == 2 { SECOND } else { 0 }));
         assert_eq!(
-            task.first_seen_unix_ns,
-            START_UNIX + if window == 3 { 3 } else { 1 } * SECOND
+            task.seen.map(|seen| seen.first_seen_unix_ns),
+            Some(START_UNIX + if window == 3 { 3 } else { 1 } * SECOND)
         );
         assert_eq!(
             (task.awaiting[0].function.as_str(), task.awaiting[0].line),
