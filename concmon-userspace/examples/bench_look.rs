@@ -56,8 +56,7 @@ fn cpu_time() -> Result<Duration> {
         ensure!(libc::getrusage(libc::RUSAGE_SELF, &mut usage) == 0);
         usage
     };
-    let time = |time: libc::timeval| {
-        Duration::new(time.tv_sec.unsigned_abs(), time.tv_usec as u32 * 1000)
-    };
+    let time =
+        |time: libc::timeval| Duration::new(time.tv_sec.unsigned_abs(), time.tv_usec as u32 * 1000);
     Ok(time(usage.ru_utime) + time(usage.ru_stime))
 }

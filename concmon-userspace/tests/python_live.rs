@@ -178,7 +178,12 @@ fn tasks_and_await_chains_are_what_the_program_says() {
             python.label()
         );
         let ids: Vec<&u64> = found.keys().collect();
-        assert_eq!(ids, expected.keys().collect::<Vec<_>>(), "{}", python.label());
+        assert_eq!(
+            ids,
+            expected.keys().collect::<Vec<_>>(),
+            "{}",
+            python.label()
+        );
         for (id, expected) in &expected {
             assert_eq!(&found[id], expected, "{}", python.label());
         }

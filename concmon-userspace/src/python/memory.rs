@@ -14,6 +14,9 @@ const MAX_AREAS: usize = 1024;
 const PAGE: u64 = 4096;
 /// Areas with no more bytes than this between them are read as one.
 const MAX_GAP_BYTES: u64 = 2048;
+/// Where one system call may stop, bytes: what it read is still in the CPU's cache when areas are
+/// taken out of it.
+const CALL_BYTES: usize = 1 << 18;
 
 /// Why memory could not be read, or was not what it had to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -272,7 +275,7 @@ fn remote(address: u64, len: usize) -> libc::iovec {
 
 impl Memory for ProcessMemory {
     fn read_batch(&self, batch: &mut Batch) -> Result<(), ReadError> {
-        batch.bytes.resize(batch.size, 0);
+        batch.bytes = vec![0; batch.size];
         let mut order: Vec<usize> = (0..batch.areas.len())
             .filter(|index| batch.areas[*index].len > 0)
             .collect();
@@ -284,20 +287,19 @@ impl Memory for ProcessMemory {
         while next < runs.len() {
             // Gaps count here: together they may be much longer than what was asked for.
             let (mut end, mut len) = (next + 1, runs[next].len);
-            while end < runs.len()
-                && end - next < MAX_AREAS
-                && len + runs[end].len <= MAX_READ_BYTES
-            {
+            while end < runs.len() && end - next < MAX_AREAS && len + runs[end].len <= CALL_BYTES {
                 len += runs[end].len;
                 end += 1;
             }
             let call = &runs[next..end];
-            buffer.resize(len, 0);
+            if buffer.len() < len {
+                buffer.resize(len, 0);
+            }
             let areas: Vec<libc::iovec> = call
                 .iter()
                 .map(|run| remote(run.address, run.len))
                 .collect();
-            let arrived = match self.readv(&mut buffer, &areas) {
+            let arrived = match self.readv(&mut buffer[..len], &areas) {
                 Ok(arrived) => arrived,
                 Err(libc::EFAULT) => 0,
                 Err(error) => return Err(os_error(error)),

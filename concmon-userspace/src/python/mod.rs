@@ -25,6 +25,7 @@ mod states;
 #[cfg(test)]
 mod synthetic;
 mod task_heads;
+mod task_lists;
 mod task_waits;
 mod tasks;
 mod text;
