@@ -78,7 +78,7 @@ impl Interpreter {
     /// [`info`](Self::info) says why.
     pub fn attach(pid: Pid) -> Result<Self, DetectError> {
         let memory = Arc::new(ProcessMemory::new(pid));
-        let Found { info, runtime } = detect::detect(pid, &*memory)?;
+        let Found { info, runtime } = detect::detect(pid, &memory)?;
         // Whoever keeps tasks in lists says where: the table came together with the lists.
         let has_lists = runtime
             .as_ref()
