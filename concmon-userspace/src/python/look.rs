@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::addresses::AddressSet;
 use super::code::CodeCache;
 use super::executors::{self, Worker, Workers};
 use super::facts::LookOptions;
@@ -12,7 +13,8 @@ use super::object::Reader;
 use super::process::ProcessView;
 use super::stacks::{self, Stack};
 use super::states::{self, ThreadRecord};
-use super::tasks::{self, ListHead};
+use super::task_lists::{self, ListHead};
+use super::tasks;
 use super::threads::{self, ThreadAccount};
 use super::trio;
 use super::waits::{self, Blocked};
@@ -49,7 +51,7 @@ pub(super) struct Known {
     asyncio_module: Option<u64>,
     /// Thread states, so that they can be read together.
     threads: Vec<u64>,
-    /// Tasks in lists, so that they can be read together.
+    /// Tasks in lists: those that have left them may have failed.
     tasks: Vec<u64>,
     /// Tasks that failed, and left the lists.
     failed: Vec<u64>,
@@ -465,7 +467,8 @@ impl Look<'_> {
         let mut addresses = self.listed_tasks(reader, records);
         for (index, set) in found.iter().enumerate().skip(1) {
             let weak = index <= fields.weak_sets.len();
-            let members = set.and_then(|set| tasks::in_set(reader, set, weak, self.options.tasks));
+            let members =
+                set.and_then(|set| task_lists::in_set(reader, set, weak, self.options.tasks));
             match members {
                 Some(members) => addresses.extend(members),
                 None => {
@@ -478,7 +481,7 @@ impl Look<'_> {
         let running = self.running_tasks(reader, records, found[0]);
         // A task that runs its first step eagerly may be in no list yet.
         addresses.extend(&running);
-        let mut seen = HashSet::new();
+        let mut seen = AddressSet::default();
         addresses.retain(|address| seen.insert(*address));
         let limit = self.options.tasks.saturating_sub(fact.tasks.len());
         if addresses.len() > limit {
@@ -511,13 +514,13 @@ impl Look<'_> {
             .chain(of_ended.map(|head| ListHead(at(self.interpreter, head))))
             .collect();
         let before = std::mem::take(&mut self.known.tasks);
-        self.known.tasks = tasks::listed(reader, self.memory, &heads, &before, self.options.tasks);
+        self.known.tasks = task_lists::linked(reader, self.memory, &heads, self.options.tasks);
         if heads.is_empty() {
             return Vec::new();
         }
         // Tasks leave the lists when they are done; those that failed are of interest as long as
         // somebody keeps them.
-        let listed: HashSet<u64> = self.known.tasks.iter().copied().collect();
+        let listed: AddressSet = self.known.tasks.iter().copied().collect();
         let failed = std::mem::take(&mut self.known.failed);
         let gone: Vec<u64> = before
             .into_iter()
