@@ -243,13 +243,14 @@ impl Look<'_> {
                 continue;
             };
             // A thread that has entered several interpreters is shown with the stack of one.
-            if stack.frames.len() != thread.stack.len() {
+            if stack.torn || stack.frames.len() != thread.stack.len() {
                 continue;
             }
             match self.process.blocking_futex(thread.tid) {
                 Ok(Some(futex)) => {
                     slots.push(slot);
                     blocked.push(Blocked {
+                        tid: thread.tid,
                         futex,
                         frames: &stack.frames,
                         places: &thread.stack,
@@ -269,7 +270,12 @@ impl Look<'_> {
         }
         let waits = waits::waits(reader, &blocked, &by_ident);
         for (slot, wait) in slots.into_iter().zip(waits) {
-            fact.threads[slot].waiting_for = wait;
+            let thread = &mut fact.threads[slot];
+            // What was read in between is about a thread that stood still.
+            thread.waiting_for = wait.filter(|wait| {
+                let still = self.process.blocking_futex(thread.tid);
+                still.is_ok_and(|futex| futex == Some(wait.futex))
+            });
         }
     }
 
@@ -564,6 +570,7 @@ mod tests {
             .collect();
         let blocked: Vec<Blocked<'_>> = (0..100)
             .map(|slot| Blocked {
+                tid: Tid(8),
                 futex: address(slot as u64),
                 frames: &frames[4 * slot..4 * slot + 4],
                 places: &places[slot % 4..],
