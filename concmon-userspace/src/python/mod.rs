@@ -12,8 +12,13 @@ mod detect;
 mod elf;
 mod executors;
 mod facts;
+#[doc(hidden)]
+pub mod fuzz;
+#[doc(hidden)]
+pub mod image;
 pub mod layout;
 mod lines;
+mod locals;
 mod look;
 mod loops;
 mod maps;
@@ -25,6 +30,7 @@ mod queues;
 mod slots;
 mod stacks;
 mod states;
+mod surroundings;
 #[cfg(test)]
 mod synthetic;
 mod task_heads;
@@ -37,7 +43,9 @@ mod trio;
 mod trio_waits;
 mod verify;
 mod version;
+mod wait_rules;
 mod waiters;
+mod waits;
 mod workers;
 
 pub use detect::DetectError;

@@ -17,6 +17,8 @@ use crate::event::{PyFrame, PyTask, TaskState};
 
 /// How often a list that changes while it is walked is walked again.
 const MAX_LIST_TRIES: usize = 5;
+/// How many tasks are read together: what is needed meanwhile is many times what is kept.
+const TASKS_AT_ONCE: usize = 8192;
 /// How often a task that changes while it is read is read in all.
 const MAX_TASK_TRIES: usize = 5;
 /// What the exceptions of the language itself do not say of themselves.
@@ -184,14 +186,16 @@ pub(super) fn read(
     options: &LookOptions,
 ) -> Vec<PyTask> {
     let mut records = Vec::with_capacity(tasks.len());
-    let mut open: Vec<u64> = tasks.to_vec();
-    for _ in 0..MAX_TASK_TRIES {
-        if open.is_empty() {
-            break;
+    for tasks in tasks.chunks(TASKS_AT_ONCE) {
+        let mut open: Vec<u64> = tasks.to_vec();
+        for _ in 0..MAX_TASK_TRIES {
+            if open.is_empty() {
+                break;
+            }
+            open = read_once(reader, codes, &open, running, stacks, options, &mut records);
         }
-        open = read_once(reader, codes, &open, running, stacks, options, &mut records);
+        reader.failed += open.len() as u64;
     }
-    reader.failed += open.len() as u64;
     complete(reader, records, options)
 }
 
