@@ -198,10 +198,13 @@ impl Look<'_> {
             let Some(thread) = slot.and_then(|slot| fact.threads.get_mut(*slot)) else {
                 continue;
             };
-            // Of a thread that has entered several interpreters, the stack of the one it is in.
-            if thread.stack.is_empty() {
+            // A thread that has gone from one interpreter to another has a part of its stack in
+            // each; the one it went to was made later, and comes later here.
+            let outer = std::mem::take(&mut thread.stack);
+            thread.stack_torn |= stack.torn;
+            if !thread.stack_torn {
                 thread.stack = stack.places(reader, self.codes).unwrap_or_default();
-                thread.stack_torn = stack.torn;
+                thread.stack.extend(outer);
             }
         }
         if stacks.iter().any(|stack| stack.cut) {
@@ -380,6 +383,43 @@ impl Look<'_> {
         tids
     }
 
+    /// The threads that `threading` knows, by their objects.
+    fn living_threads(
+        &self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+        tids: &[Option<Tid>],
+    ) -> Workers {
+        let active = self
+            .known
+            .module(THREADING)
+            .and_then(|module| reader.dict_values(module, &["_active"]))
+            .and_then(|found| reader.dict(found[0]?))
+            .unwrap_or_default();
+        let idents: Vec<u64> = active.iter().map(|(ident, _)| *ident).collect();
+        let idents = reader.integers(&idents);
+        let field = reader.walk.thread.ident;
+        let states: HashMap<u64, Worker> = records
+            .iter()
+            .zip(tids)
+            .filter_map(|(record, tid)| {
+                let state = record.address;
+                Some((
+                    record.field(field),
+                    Worker {
+                        state,
+                        tid: (*tid)?,
+                    },
+                ))
+            })
+            .collect();
+        active
+            .iter()
+            .zip(idents)
+            .filter_map(|((_, thread), ident)| Some((*thread, *states.get(&(ident? as u64))?)))
+            .collect()
+    }
+
     fn add_executors(
         &mut self,
         reader: &mut Reader<'_>,
@@ -387,25 +427,15 @@ impl Look<'_> {
         tids: &[Option<Tid>],
         fact: &mut PythonFact,
     ) {
-        let ident = reader.walk.thread.ident;
-        let threads: Workers = records
-            .iter()
-            .zip(tids)
-            .filter_map(|(record, tid)| {
-                let worker = Worker {
-                    state: record.address,
-                    tid: (*tid)?,
-                };
-                Some((record.field(ident), worker))
-            })
-            .collect();
-        let found = executors::read(
-            reader,
-            self.codes,
+        let (threads, processes) = (
             self.known.module(THREAD_POOLS),
             self.known.module(PROCESS_POOLS),
-            &threads,
         );
+        if threads.is_none() && processes.is_none() {
+            return;
+        }
+        let workers = self.living_threads(reader, records, tids);
+        let found = executors::read(reader, self.codes, threads, processes, &workers);
         fact.executors.extend(found);
     }
 
