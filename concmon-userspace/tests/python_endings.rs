@@ -58,7 +58,7 @@ fn for_each(check: impl Fn(&Python, Program, Interpreter, PythonFact)) {
         let program = python.run(TASKS);
         assert_eq!(program.line(), "ready");
         let mut interpreter = Interpreter::attach(program.pid()).expect("an interpreter");
-        let fact = look(&mut interpreter);
+        let fact = look_at_rest(&mut interpreter);
         assert_eq!(
             fact.reads_failed,
             0,
