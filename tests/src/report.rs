@@ -229,6 +229,7 @@ pub struct Thread {
     pub ended_unix_ns: Option<u64>,
     #[serde(flatten)]
     pub ledger: Ledger,
+    pub lock_ns: LockNs,
     #[serde(deserialize_with = "nullable")]
     pub cpu_user_ns: Option<u64>,
     #[serde(deserialize_with = "nullable")]
@@ -243,6 +244,28 @@ pub struct Thread {
     pub waiting_for: Option<Value>,
     pub stack: Vec<Frame>,
     pub limits: Vec<Limit>,
+}
+
+/// `blocked_ns.lock` by what was waited for.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct LockNs {
+    pub contended: u64,
+    pub waiting_for_work: u64,
+    pub join: u64,
+    pub other: u64,
+}
+
+impl LockNs {
+    pub fn total(&self) -> u64 {
+        self.contended + self.waiting_for_work + self.join + self.other
+    }
+
+    pub fn add(&mut self, more: &Self) {
+        self.contended += more.contended;
+        self.waiting_for_work += more.waiting_for_work;
+        self.join += more.join;
+        self.other += more.other;
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -12,6 +12,7 @@ mod folded;
 mod histogram;
 mod interpreter;
 mod ledger;
+mod locks;
 mod loops;
 mod monitor;
 mod population;

@@ -6,6 +6,7 @@ use super::collector::Collector;
 use super::executors::Executors;
 use super::folded::{Folded, Rows};
 use super::ledger::Totals;
+use super::locks::Futexes;
 use super::loops::{Loops, thread_at};
 use super::snapshot::Exited;
 use super::thread::{PROC_TICK_NS, Thread, ThreadKey};
@@ -86,6 +87,7 @@ pub(crate) struct Process {
     pub(crate) loops: Loops,
     pub(crate) collector: Collector,
     pub(crate) executors: Executors,
+    futexes: Futexes,
     pub(crate) folded: Folded,
     /// Rows that the model gave up.
     pub(crate) rows: Rows,
@@ -134,6 +136,7 @@ impl Process {
             loops: Loops::default(),
             collector: Collector::default(),
             executors: Executors::default(),
+            futexes: Futexes::default(),
             folded: Folded::default(),
             rows: Rows::default(),
             inherited: Rows::default(),
@@ -188,6 +191,7 @@ impl Process {
         self.exec_ns = self.exec_ns.max(exec.at_ns);
         self.collector.replaced();
         self.loops.replaced();
+        self.futexes = Futexes::default();
         if self
             .look
             .as_ref()
@@ -284,7 +288,7 @@ impl Process {
         self.folded.settle(&mut self.threads, epoch);
         let ended = self.ended();
         for thread in self.threads.values_mut() {
-            thread.settle(epoch, ended);
+            thread.settle(epoch, ended, &self.futexes);
         }
         let folded = &mut self.folded;
         self.threads.retain(|_, thread| {
@@ -362,6 +366,9 @@ impl Process {
             let key = thread_at(&self.threads, seen.tid, look.read_ns).map(|thread| thread.key);
             if let Some(thread) = key.and_then(|key| self.threads.get_mut(&key)) {
                 thread.python(seen, look);
+            }
+            if let Some(wait) = &seen.waiting_for {
+                self.futexes.met(wait.futex, wait.purpose);
             }
         }
     }

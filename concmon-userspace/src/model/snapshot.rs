@@ -174,6 +174,19 @@ pub struct Blocked {
     pub other: u64,
 }
 
+/// [`Blocked::lock`] by what was waited for; the sum is exact, its parts are estimated.
+#[derive(Clone, Copy, Debug, Default, Serialize, PartialEq, Eq)]
+pub struct LockNs {
+    /// Somebody else had what the thread wanted.
+    pub contended: u64,
+    /// An idle consumer or worker.
+    pub waiting_for_work: u64,
+    /// The end of a thread.
+    pub join: u64,
+    /// An event, a result, locks of C code, or not known.
+    pub other: u64,
+}
+
 #[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -197,6 +210,7 @@ pub struct Thread {
     pub stack_size_bytes: Option<u64>,
     #[serde(flatten)]
     pub ledger: LedgerSum,
+    pub lock_ns: LockNs,
     pub cpu_user_ns: Option<u64>,
     pub cpu_system_ns: Option<u64>,
     /// Fields of this object that are sampled or derived, not counted.

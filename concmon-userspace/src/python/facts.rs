@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::code::CodeCache;
+use super::collector;
 use super::detect::{self, DetectError, Found};
 use super::layout::described::ASYNCIO_TABLE_BYTES;
 use super::layout::{Layout, described};
@@ -204,6 +205,15 @@ impl Interpreter {
             self.describe_asyncio(reader);
             if let Some((_, described)) = &self.runtime {
                 layout = *described;
+            }
+        }
+        if let Some(main) = interpreters.first() {
+            match collector::read(reader, runtime, *main, &layout.collector) {
+                Ok(collector) => fact.gc = Some(collector),
+                Err(error) => {
+                    reader.failed += 1;
+                    reader.limits.insert("gc".to_owned(), error.to_string());
+                }
             }
         }
         for interpreter in interpreters {

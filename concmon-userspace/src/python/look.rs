@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::code::CodeCache;
+use super::executors::{self, Worker, Workers};
 use super::facts::LookOptions;
 use super::layout::Layout;
 use super::loops;
@@ -14,6 +15,7 @@ use super::states::{self, ThreadRecord};
 use super::tasks::{self, ListHead};
 use super::threads::{self, ThreadAccount};
 use super::trio;
+use super::waits::{self, Blocked};
 use crate::event::{LoopKind, PyThread, PythonFact, Tid};
 
 /// The modules that walkers look into.
@@ -24,6 +26,8 @@ const MODULES: &[&str] = &[
     "gevent",
     "greenlet",
     "_asyncio",
+    "concurrent.futures.thread",
+    "concurrent.futures.process",
 ];
 const THREADING: usize = 0;
 const ASYNCIO_TASKS: usize = 1;
@@ -31,6 +35,8 @@ const TRIO: usize = 2;
 const GEVENT: usize = 3;
 const GREENLET: usize = 4;
 const ASYNCIO_NATIVE: usize = 5;
+const THREAD_POOLS: usize = 6;
+const PROCESS_POOLS: usize = 7;
 
 /// What is remembered of an interpreter between looks.
 #[derive(Debug, Default)]
@@ -122,12 +128,14 @@ impl Look<'_> {
         self.known.threads = records.iter().map(|record| record.address).collect();
         let tids = self.add_threads(reader, &records, fact);
         let stacks = self.add_stacks(reader, &records, &tids, fact);
+        self.add_waits(reader, &records, &tids, &stacks, fact);
         if self.known.has_asyncio() {
             self.add_loops(reader, &records, &tids, fact);
             self.add_tasks(reader, &records, &stacks, fact);
             self.add_counter(reader, fact);
         }
         self.add_trio(reader, &records, &tids, &stacks, fact);
+        self.add_executors(reader, &records, &tids, fact);
         self.limit_greenlets(reader);
     }
 
@@ -204,6 +212,63 @@ impl Look<'_> {
             );
         }
         stacks
+    }
+
+    /// Says what blocked threads wait for, by their stacks and the futexes that they are blocked on.
+    fn add_waits(
+        &self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+        tids: &[Option<Tid>],
+        stacks: &[Stack],
+        fact: &mut PythonFact,
+    ) {
+        let ident = reader.walk.thread.ident;
+        let by_ident: HashMap<u64, Tid> = records
+            .iter()
+            .zip(tids)
+            .filter_map(|(record, tid)| Some((record.field(ident), (*tid)?)))
+            .collect();
+        let of_tid: HashMap<Tid, &Stack> = tids
+            .iter()
+            .zip(stacks)
+            .filter_map(|(tid, stack)| Some(((*tid)?, stack)))
+            .collect();
+        let mut blocked = Vec::new();
+        let mut slots = Vec::new();
+        for (slot, thread) in fact.threads.iter().enumerate() {
+            let Some(stack) = of_tid.get(&thread.tid) else {
+                continue;
+            };
+            // A thread that has entered several interpreters is shown with the stack of one.
+            if stack.frames.len() != thread.stack.len() {
+                continue;
+            }
+            match self.process.blocking_futex(thread.tid) {
+                Ok(Some(futex)) => {
+                    slots.push(slot);
+                    blocked.push(Blocked {
+                        futex,
+                        frames: &stack.frames,
+                        places: &thread.stack,
+                    });
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    let is_gone = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH));
+                    if !is_gone {
+                        let reason = format!("/proc does not say where threads wait: {error}");
+                        reader
+                            .limits
+                            .insert("threads.waiting_for".to_owned(), reason);
+                    }
+                }
+            }
+        }
+        let waits = waits::waits(reader, &blocked, &by_ident);
+        for (slot, wait) in slots.into_iter().zip(waits) {
+            fact.threads[slot].waiting_for = wait;
+        }
     }
 
     fn accounts(&self, reader: &mut Reader<'_>) -> HashMap<u64, ThreadAccount> {
@@ -305,6 +370,35 @@ impl Look<'_> {
             }
         }
         tids
+    }
+
+    fn add_executors(
+        &mut self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+        tids: &[Option<Tid>],
+        fact: &mut PythonFact,
+    ) {
+        let ident = reader.walk.thread.ident;
+        let threads: Workers = records
+            .iter()
+            .zip(tids)
+            .filter_map(|(record, tid)| {
+                let worker = Worker {
+                    state: record.address,
+                    tid: (*tid)?,
+                };
+                Some((record.field(ident), worker))
+            })
+            .collect();
+        let found = executors::read(
+            reader,
+            self.codes,
+            self.known.module(THREAD_POOLS),
+            self.known.module(PROCESS_POOLS),
+            &threads,
+        );
+        fact.executors.extend(found);
     }
 
     fn add_loops(
@@ -438,10 +532,44 @@ impl Look<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::chain::Link;
     use super::super::layout::{Version, row};
+    use super::super::stacks::StackFrame;
     use super::super::synthetic::Noise;
     use super::*;
-    use crate::event::{Pid, PythonInfo};
+    use crate::event::{Pid, PyFrame, PythonInfo};
+
+    /// Threads that are blocked somewhere, in functions that rules know.
+    fn look_at_waits(reader: &mut Reader<'_>, address: &impl Fn(u64) -> u64) {
+        let places: Vec<PyFrame> = ["wait", "get", "join", "_worker"]
+            .iter()
+            .zip(["threading.py", "queue.py", "threading.py", "x.py"])
+            .map(|(function, file)| PyFrame {
+                function: (*function).to_owned(),
+                file: format!("/lib/{file}"),
+                line: 1,
+            })
+            .collect();
+        let frames: Vec<StackFrame> = (0..400)
+            .map(|index| StackFrame {
+                address: address(index),
+                link: Link {
+                    code: address(index + 1),
+                    offset: 0,
+                },
+            })
+            .collect();
+        let blocked: Vec<Blocked<'_>> = (0..100)
+            .map(|slot| Blocked {
+                futex: address(slot as u64),
+                frames: &frames[4 * slot..4 * slot + 4],
+                places: &places[slot % 4..],
+            })
+            .collect();
+        let tids = (0..9).map(|ident| (ident, Tid(7))).collect();
+        let found = waits::waits(reader, &blocked, &tids);
+        assert_eq!(found.len(), blocked.len());
+    }
 
     /// Whatever memory holds, a look comes to an end, and says what it could not read.
     #[test]
@@ -509,6 +637,7 @@ mod tests {
                 &stacks,
                 look.options,
             );
+            look_at_waits(&mut reader, &address);
             for object in objects {
                 reader.callable_name(object);
                 threads::accounts(&mut reader, object);

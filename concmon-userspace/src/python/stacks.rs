@@ -16,7 +16,7 @@ const MAX_FRAMES: usize = 1 << 18;
 const MAX_TRIES: usize = 24;
 /// Up to here, the owner of a frame is Python code: a thread, a generator, a frame object. Others
 /// are the interpreter's own and have no code of their own.
-const LAST_PYTHON_OWNER: u8 = 2;
+pub(super) const LAST_PYTHON_OWNER: u8 = 2;
 /// A chunk of the stack of frames begins with its predecessor, its size and its end.
 const CHUNK_HEADER: u64 = 24;
 /// The usual size of a chunk, and the most that is read of one, bytes.

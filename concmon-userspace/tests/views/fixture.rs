@@ -130,9 +130,13 @@ pub(crate) fn thread(tid: u32, name: &str, ms: [u64; 9]) -> Thread {
             },
             unknown_ns: 0,
         },
+        lock_ns: LockNs {
+            waiting_for_work: lock,
+            ..LockNs::default()
+        },
         cpu_user_ns: Some(on_cpu * 9 / 10),
         cpu_system_ns: Some(on_cpu / 10),
-        estimated: vec!["cpu_user_ns", "cpu_system_ns"],
+        estimated: vec!["cpu_user_ns", "cpu_system_ns", "lock_ns"],
         switches: Switches {
             voluntary: waits,
             involuntary: ms[1],

@@ -58,7 +58,7 @@ fn keys_are_those_of_the_contract() {
             "/processes/0/threads/0",
             &format!(
                 "tid ident name role daemon alive entry started_unix_ns ended_unix_ns \
-                 stack_size_bytes {ledger} cpu_user_ns cpu_system_ns estimated switches \
+                 stack_size_bytes {ledger} lock_ns cpu_user_ns cpu_system_ns estimated switches \
                  migrations wakeup_latency slice off_cpu wakers waiting_for stack limits"
             ),
         ),
@@ -66,6 +66,11 @@ fn keys_are_those_of_the_contract() {
             &snapshot,
             "/processes/0/threads/0/blocked_ns",
             "gil lock poll sleep io child disk stopped other",
+        ),
+        (
+            &snapshot,
+            "/processes/0/threads/0/lock_ns",
+            "contended waiting_for_work join other",
         ),
         (
             &snapshot,

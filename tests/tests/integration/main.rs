@@ -10,6 +10,7 @@ mod dump;
 mod ledger;
 mod leftovers;
 mod life;
+mod locks;
 mod names;
 mod on_cpu;
 mod overload;
@@ -41,6 +42,7 @@ fn main() {
         leftovers::trials(),
         ledger::trials(),
         life::trials(),
+        locks::trials(),
         names::trials(),
         on_cpu::trials(),
         overload::trials(),
