@@ -104,6 +104,7 @@ mod tests {
         PyGc {
             generations: generations.collect(),
             collecting: false,
+            generation: None,
         }
     }
 

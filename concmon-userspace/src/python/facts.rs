@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::code::CodeCache;
+use super::collector;
 use super::detect::{self, DetectError, Found};
 use super::layout::described::ASYNCIO_TABLE_BYTES;
 use super::layout::{Layout, described};
 use super::look::{Known, Look};
 use super::memory::{Memory, ProcessMemory, ReadCost, ReadError};
-use super::object::Reader;
+use super::object::{KEPT_ALL, Reader, kept_of};
 use super::process::ProcessView;
 use super::states;
 use crate::event::{Pid, PythonFact, PythonInfo};
@@ -30,7 +31,8 @@ pub struct LookOptions {
     pub chain: usize,
     /// Frames of one thread's stack; 0: stacks are not read.
     pub stack: usize,
-    /// Bytes of the process's memory; a task with a chain of five takes about 1,500.
+    /// Bytes of the process's memory that are read; a task with a chain of five takes about
+    /// 1,500. What is kept of it, and the frames that are given, take an eighth of it each at most.
     pub bytes: usize,
     /// Names of the context variables whose values are read.
     pub context_vars: Vec<String>,
@@ -55,7 +57,7 @@ impl Default for LookOptions {
 pub struct Interpreter {
     pid: Pid,
     info: PythonInfo,
-    memory: Arc<ProcessMemory>,
+    memory: Arc<dyn Memory>,
     runtime: Option<(u64, Layout)>,
     asyncio: AsyncioTable,
     process: ProcessView,
@@ -77,13 +79,29 @@ impl Interpreter {
     /// Says what the process runs. A Python that cannot be read is an interpreter too, whose
     /// [`info`](Self::info) says why.
     pub fn attach(pid: Pid) -> Result<Self, DetectError> {
-        let memory = Arc::new(ProcessMemory::new(pid));
-        let Found { info, runtime } = detect::detect(pid, &memory)?;
+        let memory = ProcessMemory::new(pid);
+        let found = detect::detect(pid, &memory)?;
+        Ok(Self::of(
+            pid,
+            found,
+            Arc::new(memory),
+            ProcessView::new(pid),
+        ))
+    }
+
+    /// An interpreter that was found, with the memory and the process that it is read from.
+    pub(super) fn of(
+        pid: Pid,
+        found: Found,
+        memory: Arc<dyn Memory>,
+        process: ProcessView,
+    ) -> Self {
+        let Found { info, runtime } = found;
         // Whoever keeps tasks in lists says where: the table came together with the lists.
         let has_lists = runtime
             .as_ref()
             .is_some_and(|(_, layout)| layout.walk.task.node.is_some());
-        Ok(Self {
+        Self {
             pid,
             info,
             memory,
@@ -93,10 +111,10 @@ impl Interpreter {
             } else {
                 AsyncioTable::Settled
             },
-            process: ProcessView::new(pid),
+            process,
             codes: CodeCache::default(),
             known: HashMap::new(),
-        })
+        }
     }
 
     pub fn info(&self) -> &PythonInfo {
@@ -150,13 +168,18 @@ impl Interpreter {
         else {
             return fact;
         };
-        self.codes.begin();
+        self.codes.begin(kept_of(options.bytes));
         self.process.begin();
-        let memory = self.memory.clone();
+        let memory = Arc::clone(&self.memory);
         let mut reader = Reader::new(&*memory, walk, options.bytes);
         if let Err(error) = self.look_at_all(runtime, &mut reader, options, &mut fact) {
             reader.failed += 1;
             reader.limits.insert("python".to_owned(), error.to_string());
+        }
+        if self.codes.is_exhausted() {
+            reader
+                .limits
+                .insert("python".to_owned(), KEPT_ALL.to_owned());
         }
         fact.reads_failed = reader.failed;
         fact.limits = reader.limits;
@@ -187,6 +210,15 @@ impl Interpreter {
                 layout = *described;
             }
         }
+        if let Some(main) = interpreters.first() {
+            match collector::read(reader, runtime, *main, &layout.collector) {
+                Ok(collector) => fact.gc = Some(collector),
+                Err(error) => {
+                    reader.failed += 1;
+                    reader.limits.insert("gc".to_owned(), error.to_string());
+                }
+            }
+        }
         for interpreter in interpreters {
             let known = self.known.entry(interpreter).or_default();
             Look {
@@ -209,7 +241,7 @@ impl Interpreter {
         let Some((_, layout)) = &mut self.runtime else {
             return;
         };
-        let Some(address) = detect::asyncio_table(self.pid) else {
+        let Some(address) = self.process.asyncio_table() else {
             return;
         };
         let mut table = [0; ASYNCIO_TABLE_BYTES];

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::addresses::AddressSet;
 use super::code::CodeCache;
+use super::executors::{self, Worker, Workers};
 use super::facts::LookOptions;
 use super::layout::Layout;
 use super::loops;
@@ -26,6 +27,8 @@ const MODULES: &[&str] = &[
     "gevent",
     "greenlet",
     "_asyncio",
+    "concurrent.futures.thread",
+    "concurrent.futures.process",
 ];
 const THREADING: usize = 0;
 const ASYNCIO_TASKS: usize = 1;
@@ -33,6 +36,8 @@ const TRIO: usize = 2;
 const GEVENT: usize = 3;
 const GREENLET: usize = 4;
 const ASYNCIO_NATIVE: usize = 5;
+const THREAD_POOLS: usize = 6;
+const PROCESS_POOLS: usize = 7;
 
 /// What is remembered of an interpreter between looks.
 #[derive(Debug, Default)]
@@ -130,6 +135,7 @@ impl Look<'_> {
             self.add_counter(reader, fact);
         }
         self.add_trio(reader, &records, &tids, &stacks, fact);
+        self.add_executors(reader, &records, &tids, fact);
         self.limit_greenlets(reader);
     }
 
@@ -307,6 +313,35 @@ impl Look<'_> {
             }
         }
         tids
+    }
+
+    fn add_executors(
+        &mut self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+        tids: &[Option<Tid>],
+        fact: &mut PythonFact,
+    ) {
+        let ident = reader.walk.thread.ident;
+        let threads: Workers = records
+            .iter()
+            .zip(tids)
+            .filter_map(|(record, tid)| {
+                let worker = Worker {
+                    state: record.address,
+                    tid: (*tid)?,
+                };
+                Some((record.field(ident), worker))
+            })
+            .collect();
+        let found = executors::read(
+            reader,
+            self.codes,
+            self.known.module(THREAD_POOLS),
+            self.known.module(PROCESS_POOLS),
+            &threads,
+        );
+        fact.executors.extend(found);
     }
 
     fn add_loops(

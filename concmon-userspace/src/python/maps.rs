@@ -92,7 +92,12 @@ fn read_bounded(path: &str, limit: u64) -> io::Result<String> {
 /// The mappings of a process in ascending order; empty for a kernel thread and for a zombie.
 pub(super) fn mappings(pid: Pid) -> io::Result<Vec<Mapping>> {
     let text = read_bounded(&format!("/proc/{pid}/maps"), MAX_MAPS_BYTES)?;
-    Ok(text.lines().filter_map(parse_line).collect())
+    Ok(parse(&text))
+}
+
+/// The lines of `/proc/PID/maps` that are understood.
+pub(super) fn parse(text: &str) -> Vec<Mapping> {
+    text.lines().filter_map(parse_line).collect()
 }
 
 /// The mapping that contains `address`, of an ascending list.

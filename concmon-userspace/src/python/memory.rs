@@ -6,17 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::event::Pid;
 
 /// The longest single read in bytes; a longer request is refused before it reaches the kernel.
-pub(super) const MAX_READ_BYTES: usize = 1 << 26;
+pub(super) const MAX_READ_BYTES: usize = 1 << 24;
 /// The most that one batch reads, bytes: lengths come from the target, and there may be many.
-const MAX_BATCH_BYTES: usize = 1 << 27;
+const MAX_BATCH_BYTES: usize = 1 << 24;
 /// How many remote areas one system call takes (`UIO_MAXIOV` of `linux/uio.h`).
 const MAX_AREAS: usize = 1024;
+/// The most that one system call brings, bytes: it is still in the CPU's cache when areas are taken
+/// out of it. A longer area is read by itself.
+const MAX_CALL_BYTES: usize = 1 << 18;
 const PAGE: u64 = 4096;
 /// Areas with no more bytes than this between them are read as one.
 const MAX_GAP_BYTES: u64 = 2048;
-/// Where one system call may stop, bytes: what it read is still in the CPU's cache when areas are
-/// taken out of it.
-const CALL_BYTES: usize = 1 << 18;
 
 /// Why memory could not be read, or was not what it had to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,7 +59,7 @@ impl Batch {
 
     /// Adds `len` bytes at `address`; the number is the area's index.
     pub(super) fn push(&mut self, address: u64, len: usize) -> usize {
-        let is_too_long = len > MAX_READ_BYTES || len > MAX_BATCH_BYTES - self.bytes.len();
+        let is_too_long = len > MAX_READ_BYTES || len > MAX_BATCH_BYTES - self.size;
         let len = if is_too_long || !plausible(address) {
             0
         } else {
@@ -99,8 +99,12 @@ impl Batch {
         self.size
     }
 
+    /// Each area's address with its bytes, as far as they were read.
+    pub(super) fn areas(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        (0..self.areas.len()).map(|index| (self.areas[index].address, self.prefix(index)))
+    }
+
     /// Lets `read` fill each area; it says how many bytes it had.
-    #[cfg(test)]
     pub(super) fn fill(&mut self, read: impl Fn(u64, &mut [u8]) -> usize) {
         self.bytes.resize(self.size, 0);
         for area in self.areas.iter_mut().filter(|area| area.len > 0) {
@@ -120,7 +124,7 @@ impl Batch {
 }
 
 /// Something whose memory can be read by address.
-pub(super) trait Memory: fmt::Debug + Send {
+pub(super) trait Memory: fmt::Debug + Send + Sync {
     /// Reads all areas of the batch. An area that cannot be read stays short; an error means
     /// that nothing of the process can be read any more.
     fn read_batch(&self, batch: &mut Batch) -> Result<(), ReadError>;
@@ -129,6 +133,11 @@ pub(super) trait Memory: fmt::Debug + Send {
     /// last tells whether it changed in between.
     fn read_in_order(&self, batch: &mut Batch) -> Result<(), ReadError> {
         self.read_batch(batch)
+    }
+
+    /// What reading took so far, where that is counted.
+    fn cost(&self) -> ReadCost {
+        ReadCost::default()
     }
 
     /// Fills `into` from `address`.
@@ -206,13 +215,6 @@ impl ProcessMemory {
         }
     }
 
-    pub(super) fn cost(&self) -> ReadCost {
-        ReadCost {
-            calls: self.calls.load(Ordering::Relaxed),
-            bytes: self.bytes.load(Ordering::Relaxed),
-        }
-    }
-
     /// One system call: `remote` into consecutive bytes of `local`. How many bytes arrived.
     fn readv(&self, local: &mut [u8], remote: &[libc::iovec]) -> Result<usize, i32> {
         let into = libc::iovec {
@@ -251,7 +253,7 @@ fn join(sorted: &[Area]) -> Vec<Run> {
         if let Some(run) = runs.last_mut() {
             let len = (area.address - run.address) as usize + area.len;
             let gap = area.address.saturating_sub(run.address + run.len as u64);
-            if gap <= MAX_GAP_BYTES && len <= MAX_READ_BYTES {
+            if gap <= MAX_GAP_BYTES && len <= MAX_CALL_BYTES {
                 run.len = run.len.max(len);
                 run.areas.end = index + 1;
                 continue;
@@ -274,6 +276,13 @@ fn remote(address: u64, len: usize) -> libc::iovec {
 }
 
 impl Memory for ProcessMemory {
+    fn cost(&self) -> ReadCost {
+        ReadCost {
+            calls: self.calls.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+
     fn read_batch(&self, batch: &mut Batch) -> Result<(), ReadError> {
         batch.bytes = vec![0; batch.size];
         let mut order: Vec<usize> = (0..batch.areas.len())
@@ -287,7 +296,10 @@ impl Memory for ProcessMemory {
         while next < runs.len() {
             // Gaps count here: together they may be much longer than what was asked for.
             let (mut end, mut len) = (next + 1, runs[next].len);
-            while end < runs.len() && end - next < MAX_AREAS && len + runs[end].len <= CALL_BYTES {
+            while end < runs.len()
+                && end - next < MAX_AREAS
+                && len + runs[end].len <= MAX_CALL_BYTES
+            {
                 len += runs[end].len;
                 end += 1;
             }

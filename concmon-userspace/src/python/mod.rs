@@ -5,11 +5,17 @@ mod addresses;
 mod attributes;
 mod chain;
 mod code;
+mod collector;
 mod containers;
 mod contexts;
 mod detect;
 mod elf;
+mod executors;
 mod facts;
+#[doc(hidden)]
+pub mod fuzz;
+#[doc(hidden)]
+pub mod image;
 pub mod layout;
 mod lines;
 mod look;
@@ -19,9 +25,11 @@ mod memory;
 mod names;
 mod object;
 mod process;
+mod queues;
 mod slots;
 mod stacks;
 mod states;
+mod surroundings;
 #[cfg(test)]
 mod synthetic;
 mod task_heads;
@@ -36,6 +44,7 @@ mod trio_waits;
 mod verify;
 mod version;
 mod waiters;
+mod workers;
 
 pub use detect::DetectError;
 pub use facts::{GilRange, Interpreter, LookOptions};

@@ -53,13 +53,20 @@ impl Reader<'_> {
                 }
                 _ => None,
             };
-            self.texts.insert(*address, text);
+            self.keep_text(*address, text);
         }
         if !longer.is_empty() {
             self.fetch(&mut longer);
         }
         for (address, place, index) in waiting {
             let text = longer.whole(index).map(|bytes| place.decode(bytes));
+            self.keep_text(address, text);
+        }
+    }
+
+    fn keep_text(&mut self, address: u64, text: Option<Arc<str>>) {
+        self.forget_texts([address]);
+        if self.may_keep(text_cost(text.as_deref())) {
             self.texts.insert(address, text);
         }
     }
@@ -67,7 +74,9 @@ impl Reader<'_> {
     /// Makes the strings at these addresses unknown again.
     pub(super) fn forget_texts(&mut self, addresses: impl IntoIterator<Item = u64>) {
         for address in addresses {
-            self.texts.remove(&address);
+            if let Some(text) = self.texts.remove(&address) {
+                self.give_back(text_cost(text.as_deref()));
+            }
         }
     }
 
@@ -171,6 +180,12 @@ impl Reader<'_> {
             _ => None,
         }
     }
+}
+
+/// What a string costs to keep, bytes: itself, and a copy where it is a name.
+fn text_cost(text: Option<&str>) -> usize {
+    const ENTRY_BYTES: usize = 48;
+    ENTRY_BYTES + text.map_or(0, |text| 2 * text.len())
 }
 
 /// Where the characters of a string are, and how they are kept.

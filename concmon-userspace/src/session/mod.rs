@@ -3,6 +3,7 @@
 mod look;
 mod outcome;
 mod output;
+mod pace;
 mod pythons;
 mod start;
 mod watch;

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::pace::Pace;
 use crate::{
     cli::Options,
     event::{Pid, PythonFact, PythonInfo},
+    procfs::clocks,
     python::{DetectError, Interpreter, LookOptions},
     views::escape::escape,
 };
@@ -32,6 +34,7 @@ struct Found {
     /// it was known from the start.
     late: Option<(u64, u64)>,
     began_ns: Option<u64>,
+    pace: Pace,
 }
 
 /// All interpreters of a watch.
@@ -69,6 +72,7 @@ impl Pythons {
                     gils: gils.clone(),
                     late: None,
                     began_ns: None,
+                    pace: Pace::default(),
                 };
                 self.by_pid.insert(pid, State::Found(Box::new(found)));
                 Ok(gils)
@@ -104,6 +108,7 @@ impl Pythons {
                             gils: Vec::new(),
                             late: None,
                             began_ns,
+                            pace: Pace::default(),
                         }));
                     }
                     Err(DetectError::Gone) => *state = State::None,
@@ -124,12 +129,21 @@ impl Pythons {
         }
     }
 
-    /// Looks into the interpreter of `pid`, where there is one.
+    /// Looks into the interpreter of `pid`, where there is one, and unless looks take so long that
+    /// this one is left out.
     pub(super) fn look(&mut self, pid: Pid, now_ns: u64) -> Option<PythonFact> {
         let State::Found(python) = self.by_pid.get_mut(&pid)? else {
             return None;
         };
+        if !python.pace.is_due(now_ns) {
+            return None;
+        }
+        let begin_ns = clocks::monotonic_ns();
         let mut fact = python.interpreter.look(now_ns, &self.options);
+        let took_ns = clocks::monotonic_ns().saturating_sub(begin_ns);
+        if let Some(reason) = python.pace.took(now_ns, took_ns) {
+            fact.limits.entry("python".to_owned()).or_insert(reason);
+        }
         if fact.info.free_threaded {
             return Some(fact);
         }

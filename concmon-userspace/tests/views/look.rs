@@ -139,6 +139,7 @@ fn service() -> PythonFact {
             })
             .to_vec(),
         collecting: true,
+        generation: None,
     });
     look.threads = vec![
         thread(4243, "hog", &[("spin", 7), ("Hog.run", 4)]),

@@ -204,3 +204,30 @@ fn what_cannot_be_read_of_a_loop_is_null_with_a_reason() {
         assert_eq!(limit.map(|limit| limit.reason.as_str()), Some(want));
     }
 }
+
+/// Where looks take long, not every window has one.
+#[test]
+fn a_window_without_a_look_shows_what_was_known() {
+    let mut watch = Fixture::new();
+    let mut shown = Vec::new();
+    for window in 1..=4 {
+        second(&mut watch, window, 500);
+        if window != 3 {
+            watch.look(100, window * SECOND, |look| {
+                look.threads = vec![py_thread(100, "MainThread")];
+                look.loops = vec![py_loop(100, 7)];
+                look.tasks = vec![py_task(1, 7, "one"), py_task(2, 7, "two")];
+            });
+        }
+        let snapshot = watch.tick(window * SECOND);
+        let row = only_loop(&snapshot);
+        assert_eq!((row.wall_ns, row.idle_ns), (SECOND, SECOND / 2), "{window}");
+        assert!(row.running && row.limits.is_empty(), "{window}");
+        let names: Vec<_> = row.tasks.iter().map(|task| task.name.clone()).collect();
+        let thread = &snapshot.processes[0].threads[0];
+        shown.push((row.pending_tasks, names, thread.name.clone()));
+    }
+    assert_eq!(shown[2], shown[1]);
+    assert_eq!(shown[3], shown[1]);
+    assert_eq!(shown[1].0, Some(2));
+}

@@ -236,6 +236,7 @@ fn collections_and_made_tasks_are_the_growth_in_the_window() {
                     uncollectable: 0,
                 }],
                 collecting: false,
+                generation: None,
             });
             look.loops = vec![PyLoop {
                 tasks_created: Some(created),

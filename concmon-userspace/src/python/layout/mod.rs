@@ -8,15 +8,22 @@
 
 mod asyncio;
 mod attributes;
+mod collector;
 mod contexts;
 pub mod described;
+mod executors;
 mod frames;
 mod objects;
 mod threads;
 
 pub use asyncio::{AwaitedBy, FutureFlags, TaskCounter, TaskLayout};
 pub use attributes::{LocalKey, LocalLayout, SlotLayout};
+pub use collector::{
+    CollectionSums, CollectorLayout, CollectorPlace, GENERATION_BYTES, GENERATION_COUNT,
+    RingsLayout,
+};
 pub use contexts::ContextLayout;
+pub use executors::{ExecutorLayout, QueueShape, WorkShape};
 pub use frames::{
     AwaitShape, CodeLayout, FrameLayout, GeneratorFrame, GeneratorLayout, InstructionShape,
     Instructions, LineTable, StackShape, StateNumbers, StateShape,
@@ -52,6 +59,7 @@ type Since<T> = &'static [(u8, T)];
 pub struct Layout {
     pub runtime: RuntimeLayout,
     pub interpreter: InterpreterLayout,
+    pub collector: CollectorLayout,
     pub walk: WalkLayout,
 }
 
@@ -72,6 +80,7 @@ pub struct WalkLayout {
     pub context: ContextLayout,
     pub slot: SlotLayout,
     pub local: LocalLayout,
+    pub executors: ExecutorLayout,
 }
 
 /// The row for a version; `None` when there is none.
@@ -83,6 +92,7 @@ pub fn row(version: Version) -> Option<Layout> {
     Some(Layout {
         runtime: at(threads::RUNTIME, minor)?,
         interpreter: at(threads::INTERPRETER, minor)?,
+        collector: at(collector::COLLECTOR, minor)?,
         walk: WalkLayout {
             thread: at(threads::THREAD, minor)?,
             frame: at(frames::FRAME, minor)?,
@@ -98,6 +108,7 @@ pub fn row(version: Version) -> Option<Layout> {
             context: at(contexts::CONTEXT, minor)?,
             slot: at(attributes::SLOT, minor)?,
             local: at(attributes::LOCAL, minor)?,
+            executors: at(executors::EXECUTORS, minor)?,
         },
     })
 }
