@@ -11,14 +11,12 @@ pub(super) const MAX_READ_BYTES: usize = 1 << 24;
 const MAX_BATCH_BYTES: usize = 1 << 24;
 /// How many remote areas one system call takes (`UIO_MAXIOV` of `linux/uio.h`).
 const MAX_AREAS: usize = 1024;
-/// The most that one system call brings, bytes; a longer area is read by itself.
-const MAX_CALL_BYTES: usize = 1 << 22;
+/// The most that one system call brings, bytes: it is still in the CPU's cache when areas are taken
+/// out of it. A longer area is read by itself.
+const MAX_CALL_BYTES: usize = 1 << 18;
 const PAGE: u64 = 4096;
 /// Areas with no more bytes than this between them are read as one.
 const MAX_GAP_BYTES: u64 = 2048;
-/// Where one system call may stop, bytes: what it read is still in the CPU's cache when areas are
-/// taken out of it.
-const CALL_BYTES: usize = 1 << 18;
 
 /// Why memory could not be read, or was not what it had to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -137,7 +135,7 @@ pub(super) trait Memory: fmt::Debug + Send + Sync {
         self.read_batch(batch)
     }
 
-    /// What reading has taken so far; nothing where it costs nothing.
+    /// What reading took so far, where that is counted.
     fn cost(&self) -> ReadCost {
         ReadCost::default()
     }
@@ -298,7 +296,10 @@ impl Memory for ProcessMemory {
         while next < runs.len() {
             // Gaps count here: together they may be much longer than what was asked for.
             let (mut end, mut len) = (next + 1, runs[next].len);
-            while end < runs.len() && end - next < MAX_AREAS && len + runs[end].len <= CALL_BYTES {
+            while end < runs.len()
+                && end - next < MAX_AREAS
+                && len + runs[end].len <= MAX_CALL_BYTES
+            {
                 len += runs[end].len;
                 end += 1;
             }

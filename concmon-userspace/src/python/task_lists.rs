@@ -12,6 +12,8 @@ const POOL_BYTES: u64 = 1 << 14;
 /// Pools are read as long as each has so many nodes on average, after the first ones.
 const NODES_PER_POOL: usize = 4;
 const FIRST_POOLS: usize = 64;
+/// Pools that are kept at a time.
+const MAX_POOLS: usize = 512;
 
 /// A list of tasks: the address of its head.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +35,7 @@ pub(super) fn linked(
             reader,
             memory,
             pools: AddressMap::default(),
+            pools_read: 0,
             told: 0,
         };
         found.clear();
@@ -59,6 +62,7 @@ struct Nodes<'n, 'r> {
     memory: &'n dyn Memory,
     /// What was read of pools, by their addresses.
     pools: AddressMap<Vec<u8>>,
+    pools_read: usize,
     /// Nodes that were found in pools.
     told: usize,
 }
@@ -92,8 +96,12 @@ impl Nodes<'_, '_> {
     /// The next node and the one before.
     fn links(&mut self, address: u64) -> Result<(u64, u64), ReadError> {
         let pool = address & !(POOL_BYTES - 1);
-        let is_worth_it = self.pools.len() * NODES_PER_POOL <= self.told + FIRST_POOLS;
+        let is_worth_it = self.pools_read <= self.told / NODES_PER_POOL + FIRST_POOLS;
         if !self.pools.contains_key(&pool) && is_worth_it {
+            if self.pools.len() >= MAX_POOLS {
+                self.pools.clear();
+            }
+            self.pools_read += 1;
             let bytes = self.reader.prefix(pool, POOL_BYTES as usize);
             self.pools.insert(pool, bytes);
         }
@@ -137,4 +145,64 @@ pub(super) fn in_set(
             .flatten()
             .collect(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::layout::{Version, row};
+    use super::super::synthetic::Segments;
+    use super::*;
+
+    const HEAD: u64 = 0x10_0000;
+
+    /// What a walk finds in a list whose nodes are at these addresses, each with the one before.
+    fn walked(nodes: &[(u64, u64)], limit: usize) -> (Vec<u64>, u64) {
+        let layout = row(Version {
+            major: 3,
+            minor: 14,
+        })
+        .unwrap();
+        let node = u64::from(layout.walk.task.node.unwrap());
+        let mut memory = Segments::default();
+        let first = nodes.first().map_or(HEAD, |(address, _)| *address);
+        memory.put_words(HEAD, &[first, 0]);
+        for (index, (address, before)) in nodes.iter().enumerate() {
+            let next = nodes.get(index + 1).map_or(HEAD, |(address, _)| *address);
+            memory.put_words(*address, &[next, *before]);
+        }
+        let mut reader = Reader::new(&memory, layout.walk, 1 << 26);
+        let found = linked(&mut reader, &memory, &[ListHead(HEAD)], limit);
+        let nodes = found.iter().map(|task| task + node).collect();
+        (nodes, reader.failed)
+    }
+
+    fn chained(addresses: &[u64]) -> Vec<(u64, u64)> {
+        let before = std::iter::once(&HEAD).chain(addresses);
+        addresses.iter().copied().zip(before.copied()).collect()
+    }
+
+    #[test]
+    fn lists_are_walked_to_their_end_wherever_their_nodes_lie() {
+        let close: Vec<u64> = (0..300).map(|index| 0x20_0000 + index * 192).collect();
+        let apart: Vec<u64> = (0..300)
+            .map(|index| 0x20_0000 + index * 0x10_0000)
+            .collect();
+        for addresses in [Vec::new(), close, apart] {
+            let (found, failed) = walked(&chained(&addresses), 1000);
+            assert_eq!((found, failed), (addresses, 0));
+        }
+    }
+
+    #[test]
+    fn a_list_ends_behind_the_limit() {
+        let addresses: Vec<u64> = (0..50).map(|index| 0x20_0000 + index * 192).collect();
+        let (found, failed) = walked(&chained(&addresses), 10);
+        assert_eq!((found.len(), failed), (11, 0));
+    }
+
+    #[test]
+    fn a_node_that_does_not_fit_the_one_before_is_a_failed_read() {
+        let (_, failed) = walked(&[(0x20_0000, HEAD), (0x20_1000, 0x7777)], 10);
+        assert_eq!(failed, 1);
+    }
 }

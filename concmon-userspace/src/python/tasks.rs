@@ -27,15 +27,18 @@ const CANCELLED: &str = "asyncio.exceptions.CancelledError";
 
 /// Which of these addresses hold tasks that failed and whose exception nobody has asked for.
 pub(super) fn failed(reader: &mut Reader<'_>, tasks: &[u64]) -> Vec<u64> {
-    if tasks.is_empty() {
-        return Vec::new();
+    let mut failed = Vec::new();
+    for together in tasks.chunks(TOGETHER) {
+        let heads = read_heads(reader, together).into_iter().zip(together);
+        failed.extend(
+            heads
+                .filter(|(head, _)| {
+                    head.is_some_and(|h| h.done && h.exception != 0 && h.unretrieved)
+                })
+                .map(|(_, task)| *task),
+        );
     }
-    read_heads(reader, tasks)
-        .into_iter()
-        .zip(tasks)
-        .filter(|(head, _)| head.is_some_and(|h| h.done && h.exception != 0 && h.unretrieved))
-        .map(|(_, task)| *task)
-        .collect()
+    failed
 }
 
 /// What was read of one task, and held.
