@@ -21,7 +21,7 @@ use super::window::{Cumulative, Scope, limit};
 use crate::event::{LedgerFact, PyGil, PythonFact, Slice, ThreadState, Tid};
 use crowd::Crowd;
 use pairs::Pairs;
-use timeline::{Timeline, Wakeup};
+use timeline::{Timeline, Waited, Wakeup};
 use usage::Usage;
 use waits::{Step, Threads, Waits};
 
@@ -33,8 +33,21 @@ const FORGET_NS: u64 = 60_000_000_000;
 const MANY_PIECES: usize = 16_384;
 /// Pieces that are kept at most: beyond, they are booked with what is known.
 const MAX_PIECES: usize = 65_536;
-/// Bytes of the condition variable that whoever drops the GIL signals.
+/// What follows on the condition variable inside a GIL: its own end, the condition on which who was
+/// made to drop the GIL waits until another thread has it, its mutex, and the end.
 const COND_BYTES: u64 = 48;
+const SWITCH_COND: u64 = 88;
+const SWITCH_MUTEX: u64 = 136;
+const GIL_BYTES: u64 = 176;
+
+/// Where in a GIL a thread is blocked.
+enum Futex {
+    /// It waits for the GIL: whoever wakes it has dropped it.
+    Cond,
+    /// It has dropped the GIL itself.
+    Dropped,
+    Mutex,
+}
 
 /// Why `gil` is null, or what its event-derived part is worth.
 pub(crate) struct GilContext<'a> {
@@ -69,24 +82,33 @@ pub(crate) struct Gil {
 impl Gil {
     /// Takes a slice of one of the process's threads.
     pub(crate) fn slice(&mut self, slice: &Slice) {
-        let block = self.threads.slice(slice, &mut self.waits);
-        self.timeline.ran(slice.tid, slice.out_ns, &self.threads);
-        let Some(block) = block else {
+        let told = self.threads.slice(slice, &mut self.waits);
+        self.timeline
+            .arrived(slice.tid, slice.out_ns, &self.threads);
+        if let Some(run) = told.ran {
+            self.timeline.ran(slice.tid, run);
+        }
+        let Some(block) = told.block else {
             return;
         };
         self.blocked_ns.now = self.blocked_ns.now.saturating_add(block.blocked_ns);
         self.crowd.add(block.joined_ns, block.to_ns);
-        if let (Some(waker), Some(wake_ns)) = (block.waker, block.wake_ns)
-            && waker != slice.tid
-            && self.is_handover(block.futex)
-        {
-            self.waits.handed_over(block.wait, block.to_ns);
-            let wakeup = Wakeup {
-                waker,
-                wake_ns,
-                wait_from_ns: block.wait_from_ns,
-            };
-            self.timeline.wakeup(wakeup, &self.threads);
+        match self.futex(block.futex) {
+            Futex::Dropped => {
+                if let Some(from_ns) = block.run_ns {
+                    self.timeline.dropped(slice.tid, from_ns, block.from_ns);
+                }
+            }
+            Futex::Cond => {
+                if let (Some(waker), Some(wake_ns)) = (block.waker, block.wake_ns)
+                    && waker != slice.tid
+                {
+                    self.waits.handed_over(block.wait, block.to_ns);
+                    let wakeup = Wakeup { waker, wake_ns };
+                    self.timeline.wakeup(wakeup, &self.threads);
+                }
+            }
+            Futex::Mutex => {}
         }
         if self.waits.pieces() >= self.settle_at.max(MANY_PIECES) {
             self.book(slice.out_ns, false);
@@ -97,12 +119,16 @@ impl Gil {
         }
     }
 
-    /// Whether a wakeup from this futex was sent by who dropped the GIL, as far as is known. The
-    /// other futexes inside a GIL are its mutexes, and the condition on which who drops it waits
-    /// for the next one to take it.
-    fn is_handover(&self, futex: u64) -> bool {
-        let in_cond = |gil: &PyGil| futex.wrapping_sub(gil.cond) < COND_BYTES;
-        futex == 0 || self.gils.is_empty() || self.gils.iter().any(in_cond)
+    /// What a thread that is blocked on the GIL does there.
+    fn futex(&self, futex: u64) -> Futex {
+        let offsets = self.gils.iter().map(|gil| futex.wrapping_sub(gil.cond));
+        match offsets.min() {
+            Some(COND_BYTES..SWITCH_COND) => Futex::Mutex,
+            Some(SWITCH_COND..SWITCH_MUTEX) => Futex::Dropped,
+            Some(SWITCH_MUTEX..GIL_BYTES) => Futex::Mutex,
+            // In the condition, or the address of the GIL is not known here yet.
+            _ => Futex::Cond,
+        }
     }
 
     /// Takes a look into the interpreter.
@@ -164,12 +190,19 @@ impl Gil {
         self.waits.book(known_ns, expired_ns, |step| match step {
             Step::Piece {
                 victim,
+                wait_from_ns,
                 piece,
                 expired,
                 parts,
             } => {
                 booked_ns = booked_ns.saturating_add(piece.ns());
-                timeline.charge(victim, piece, expired, |holder, ns| {
+                let waited = Waited {
+                    victim,
+                    from_ns: wait_from_ns,
+                    piece,
+                    expired,
+                };
+                timeline.charge(waited, |holder, ns| {
                     pairs.add(holder, victim, ns);
                     parts.add(holder, ns);
                 });

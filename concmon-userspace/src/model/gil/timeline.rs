@@ -1,9 +1,15 @@
-//! Who held the GIL when, from observed hand-overs.
+//! Who held the GIL when, from what threads did around it.
 //!
-//! Whoever drops the GIL while somebody waits for it wakes a waiter. So the waker held it up to the
-//! wakeup, from when it had last begun to run: a block gives the GIL up. Where the victim waited
-//! through a block of the waker without being woken, the block did not give it up (a C extension
-//! that sleeps with it), and the hold began before. No hold begins before the one before it ended.
+//! - Whoever drops the GIL while somebody waits for it wakes a waiter: the waker held it up to the
+//!   wakeup, from when it had last begun to run, for a block gives the GIL up.
+//! - Whoever was made to drop it waits until another thread has taken it: it held it up to then.
+//! - Whoever runs after a wait for it has it at first. How long, only the above tells; at most until
+//!   it blocks, or until another thread has it.
+//!
+//! No hold begins before the one before it ended. While somebody waits, the GIL does not change hands
+//! without one of these: so from the beginning of a wait it was held by who is next known to have
+//! held it, even when that one was blocked meanwhile (a C extension that sleeps with the GIL), but
+//! not when it waited for the GIL itself.
 
 use std::collections::BTreeMap;
 
@@ -22,8 +28,17 @@ const MAX_LOOKS: usize = 64;
 pub(super) struct Wakeup {
     pub(super) waker: Tid,
     pub(super) wake_ns: u64,
-    /// When the wait that it ended had begun.
-    pub(super) wait_from_ns: u64,
+}
+
+/// A piece of a wait, to be shared among those who held the GIL.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waited {
+    pub(super) victim: Tid,
+    /// Where the wait begins.
+    pub(super) from_ns: u64,
+    pub(super) piece: Piece,
+    /// Nobody will tell any more who held the GIL.
+    pub(super) expired: bool,
 }
 
 /// A stretch in which a thread held the GIL.
@@ -32,15 +47,8 @@ pub(super) struct Hold {
     pub(super) tid: Tid,
     pub(super) from_ns: u64,
     pub(super) to_ns: u64,
-}
-
-/// A hold whose beginning depends on where the one before it ended.
-#[derive(Clone, Copy, Debug)]
-struct Raw {
-    tid: Tid,
-    first_ns: u64,
-    last_ns: u64,
-    to_ns: u64,
+    /// It may have begun before: the thread had not waited for the GIL.
+    pub(super) earlier: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -48,10 +56,12 @@ pub(super) struct Timeline {
     /// By waker, of whom no slice has told yet.
     wakeups: BTreeMap<Tid, Vec<Wakeup>>,
     waiting: usize,
-    /// Not in order yet.
-    fresh: Vec<Raw>,
-    /// In order of their ends, which they do not overlap with.
-    raw: Vec<Raw>,
+    /// Holds whose end is known, in order of their ends where they are `sorted`.
+    ended: Vec<Hold>,
+    /// Runs after waits, whose holds ended at some time, in order of their beginnings.
+    runs: Vec<Hold>,
+    sorted: bool,
+    /// Both as one, none overlapping.
     holds: Vec<Hold>,
     /// Seen by looks, in order of time.
     seen: Vec<Hold>,
@@ -67,26 +77,44 @@ impl Timeline {
     }
 
     /// A slice of `tid` has come that ends at `out_ns`.
-    pub(super) fn ran(&mut self, tid: Tid, out_ns: u64, threads: &Threads) {
+    pub(super) fn arrived(&mut self, tid: Tid, out_ns: u64, threads: &Threads) {
         let Some(wakeups) = self.wakeups.get_mut(&tid) else {
             return;
         };
         if wakeups.iter().all(|wakeup| wakeup.wake_ns > out_ns) {
             return;
         }
-        let wakeups = std::mem::take(wakeups);
-        self.waiting -= wakeups.len();
-        let mut left = Vec::new();
-        for wakeup in wakeups {
-            if !self.resolve(wakeup, threads) {
-                left.push(wakeup);
-            }
-        }
-        self.waiting += left.len();
+        let mut left = std::mem::take(wakeups);
+        let before = left.len();
+        left.retain(|wakeup| !self.resolve(*wakeup, threads));
+        self.waiting -= before - left.len();
         if left.is_empty() {
             self.wakeups.remove(&tid);
         } else {
             self.wakeups.insert(tid, left);
+        }
+    }
+
+    /// The thread was made to drop the GIL at `to_ns`; it had run since `from_ns`.
+    pub(super) fn dropped(&mut self, tid: Tid, from_ns: u64, to_ns: u64) {
+        self.end(Hold {
+            tid,
+            from_ns,
+            to_ns,
+            earlier: false,
+        });
+    }
+
+    /// The thread ran after a wait for the GIL.
+    pub(super) fn ran(&mut self, tid: Tid, run: Piece) {
+        if self.runs.len() < MAX_HOLDS {
+            self.sorted = false;
+            self.runs.push(Hold {
+                tid,
+                from_ns: run.from_ns,
+                to_ns: run.to_ns,
+                earlier: false,
+            });
         }
     }
 
@@ -98,26 +126,24 @@ impl Timeline {
         self.seen.push(hold);
     }
 
+    fn end(&mut self, hold: Hold) {
+        if self.ended.len() < MAX_HOLDS {
+            self.sorted = false;
+            self.ended.push(hold);
+        }
+    }
+
     /// `false`: the slice of the waker has not come yet.
     fn resolve(&mut self, wakeup: Wakeup, threads: &Threads) -> bool {
-        let Wakeup {
-            waker,
-            wake_ns,
-            wait_from_ns,
-        } = wakeup;
-        match threads.began(waker, wake_ns, wait_from_ns) {
+        match threads.began(wakeup.waker, wakeup.wake_ns) {
             Began::NotYet => return false,
             Began::Lost => {}
-            Began::At { last_ns, first_ns } => {
-                if self.fresh.len() < MAX_HOLDS {
-                    self.fresh.push(Raw {
-                        tid: waker,
-                        first_ns,
-                        last_ns,
-                        to_ns: wake_ns,
-                    });
-                }
-            }
+            Began::At { ns, after_gil } => self.end(Hold {
+                tid: wakeup.waker,
+                from_ns: ns,
+                to_ns: wakeup.wake_ns,
+                earlier: !after_gil,
+            }),
         }
         true
     }
@@ -135,79 +161,115 @@ impl Timeline {
             !wakeups.is_empty()
         });
         self.waiting = waiting;
-        if !self.fresh.is_empty() {
-            self.raw.append(&mut self.fresh);
-            self.raw.sort_by_key(|raw| (raw.to_ns, raw.tid));
+        if !self.sorted {
             self.lay_out();
         }
         known_ns
     }
 
     fn lay_out(&mut self) {
-        self.holds.clear();
+        self.sorted = true;
+        self.ended.sort_by_key(|hold| (hold.to_ns, hold.tid));
+        self.runs.sort_by_key(|run| (run.from_ns, run.tid));
+        let mut ended: Vec<Hold> = Vec::with_capacity(self.ended.len());
         let mut free_ns = 0;
-        for raw in &self.raw {
-            let from_ns = match raw.first_ns >= free_ns {
-                true => raw.first_ns,
-                false => raw.last_ns.max(free_ns),
-            };
-            if from_ns < raw.to_ns {
-                self.holds.push(Hold {
-                    tid: raw.tid,
-                    from_ns,
-                    to_ns: raw.to_ns,
-                });
+        for hold in &self.ended {
+            let from_ns = hold.from_ns.max(free_ns);
+            if from_ns < hold.to_ns {
+                ended.push(Hold { from_ns, ..*hold });
             }
-            free_ns = raw.to_ns;
+            free_ns = hold.to_ns;
         }
+        self.holds.clear();
+        let mut ended = ended.into_iter().peekable();
+        for (index, run) in self.runs.iter().enumerate() {
+            let until = |hold: &Hold| hold.to_ns <= run.from_ns;
+            while let Some(hold) = ended.next_if(until) {
+                self.holds.push(hold);
+            }
+            // Whoever has it next is not before it.
+            let others_ns = match ended.peek() {
+                Some(hold) if hold.tid == run.tid && hold.from_ns <= run.to_ns => continue,
+                Some(hold) => hold.from_ns,
+                None => u64::MAX,
+            };
+            let next_ns = self
+                .runs
+                .get(index + 1)
+                .map_or(u64::MAX, |next| next.from_ns);
+            let to_ns = run.to_ns.min(others_ns).min(next_ns);
+            if run.from_ns < to_ns {
+                self.holds.push(Hold { to_ns, ..*run });
+            }
+        }
+        self.holds.extend(ended);
     }
 
-    /// Shares a piece of `victim`'s waiting among those who held the GIL meanwhile; `None` is for
-    /// what nobody is known to have held it. What has expired is also compared with looks.
-    pub(super) fn charge(
-        &self,
-        victim: Tid,
-        piece: Piece,
-        expired: bool,
-        mut part: impl FnMut(Option<Tid>, u64),
-    ) {
+    /// Shares what `waited` tells among those who held the GIL meanwhile; `None` is for what nobody
+    /// is known to have held it. What has expired is also compared with looks.
+    pub(super) fn charge(&self, waited: Waited, mut part: impl FnMut(Option<Tid>, u64)) {
+        let Waited { victim, piece, .. } = waited;
         let whole_ns = piece.ns();
         let mut left_ns = whole_ns;
-        let mut share = |holds: &[Hold], left_ns: &mut u64| {
-            let first = holds.partition_point(|hold| hold.to_ns <= piece.from_ns);
-            for hold in &holds[first..] {
-                if hold.from_ns >= piece.to_ns {
-                    break;
-                }
-                let from_ns = hold.from_ns.max(piece.from_ns);
-                let ns = hold.to_ns.min(piece.to_ns).saturating_sub(from_ns);
-                // Nobody waits for itself.
-                if ns > 0 && hold.tid != victim {
-                    let ns = ns.min(*left_ns);
-                    *left_ns -= ns;
-                    part(Some(hold.tid), ns);
-                }
+        let mut share = |hold: &Hold, left_ns: &mut u64| {
+            let from_ns = hold.from_ns.max(piece.from_ns);
+            let ns = hold.to_ns.min(piece.to_ns).saturating_sub(from_ns);
+            // Nobody waits for itself.
+            if ns > 0 && hold.tid != victim {
+                let ns = ns.min(*left_ns);
+                *left_ns -= ns;
+                part(Some(hold.tid), ns);
             }
         };
-        share(&self.holds, &mut left_ns);
-        if expired && left_ns == whole_ns {
-            share(&self.seen, &mut left_ns);
+        let first = self.first_after(waited.from_ns);
+        if let Some(hold) = self.holds.get(first)
+            && hold.earlier
+            && hold.from_ns > waited.from_ns
+        {
+            share(
+                &Hold {
+                    from_ns: waited.from_ns,
+                    to_ns: hold.from_ns,
+                    ..*hold
+                },
+                &mut left_ns,
+            );
+        }
+        for hold in &self.holds[self.first_after(piece.from_ns)..] {
+            if hold.from_ns >= piece.to_ns {
+                break;
+            }
+            share(hold, &mut left_ns);
+        }
+        if waited.expired && left_ns == whole_ns {
+            for hold in &self.seen {
+                share(hold, &mut left_ns);
+            }
         }
         if left_ns > 0 {
             part(None, left_ns);
         }
     }
 
-    /// Forgets what ended before `oldest_ns`; `None`: nothing is waited for.
+    /// The first hold that ends after an instant.
+    fn first_after(&self, ns: u64) -> usize {
+        self.holds.partition_point(|hold| hold.to_ns <= ns)
+    }
+
+    /// Forgets what ended before `oldest_ns`, the beginning of the first wait that is not booked;
+    /// `None`: there is none.
     pub(super) fn forget(&mut self, oldest_ns: Option<u64>) {
         let oldest_ns = oldest_ns.unwrap_or(u64::MAX);
-        let old = self.raw.partition_point(|raw| raw.to_ns < oldest_ns);
+        let old = self.ended.partition_point(|hold| hold.to_ns < oldest_ns);
         // The last one stays: the next does not begin before its end.
         let old = old
-            .min(self.raw.len().saturating_sub(1))
-            .max(self.raw.len().saturating_sub(MAX_HOLDS));
+            .min(self.ended.len().saturating_sub(1))
+            .max(self.ended.len().saturating_sub(MAX_HOLDS / 2));
+        self.ended.drain(..old);
+        let excess = self.runs.len().saturating_sub(MAX_HOLDS / 2);
+        self.runs.drain(..excess);
+        self.runs.retain(|run| run.to_ns >= oldest_ns);
         if old > 0 {
-            self.raw.drain(..old);
             self.lay_out();
         }
     }

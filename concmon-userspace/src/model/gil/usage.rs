@@ -154,6 +154,7 @@ fn held_since(before: &PyGil, gil: &PyGil) -> Option<Hold> {
     let tid = gil.last_holder.filter(|_| same)?;
     (before.read_ns < gil.read_ns).then_some(Hold {
         tid,
+        earlier: false,
         from_ns: before.read_ns,
         to_ns: gil.read_ns,
     })

@@ -25,11 +25,22 @@ impl Piece {
     }
 }
 
+/// What a slice told.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    /// The block on the GIL before it.
+    pub(super) block: Option<Block>,
+    /// A run after a wait for the GIL has ended: it had the GIL at its beginning.
+    pub(super) ran: Option<Piece>,
+}
+
 /// A block on the GIL, with the runnable time directly after it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Block {
     pub(super) wait: u64,
-    pub(super) wait_from_ns: u64,
+    pub(super) from_ns: u64,
+    /// Where the run before it began; `None`: it was not seen.
+    pub(super) run_ns: Option<u64>,
     /// Where it follows without a gap on what came before in the same wait.
     pub(super) joined_ns: u64,
     pub(super) to_ns: u64,
@@ -44,15 +55,15 @@ pub(super) struct Block {
 struct Cycle {
     in_ns: u64,
     out_ns: u64,
-    /// It had been blocked on the GIL before: whatever it held, it did not hold that.
+    /// It had been blocked on the GIL before: until then it did not hold it.
     after_gil: bool,
+    told: bool,
 }
 
 /// A wait that may go on.
 #[derive(Clone, Debug)]
 struct Open {
     wait: u64,
-    from_ns: u64,
     to_ns: u64,
     /// On a CPU since the last block.
     run_ns: u64,
@@ -67,7 +78,7 @@ struct Thread {
     open: Option<Open>,
 }
 
-/// When a thread began to run, seen from the moment at which it handed the GIL over.
+/// When a thread that handed the GIL over had begun to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Began {
     /// Its slice has not come yet.
@@ -75,11 +86,9 @@ pub(super) enum Began {
     /// Its slice was lost.
     Lost,
     At {
-        /// After its last block before the hand-over.
-        last_ns: u64,
-        /// The first time that it ran after the wait had begun, which its blocks did not end: who
-        /// blocks and lets the GIL go would have handed it over then.
-        first_ns: u64,
+        ns: u64,
+        /// It had been blocked on the GIL before.
+        after_gil: bool,
     },
 }
 
@@ -88,14 +97,13 @@ pub(super) enum Began {
 pub(super) struct Threads(BTreeMap<Tid, Thread>);
 
 impl Threads {
-    /// Takes a slice, unless it is older than what is known of the thread. Returns the block on the
-    /// GIL before it.
-    pub(super) fn slice(&mut self, slice: &Slice, waits: &mut Waits) -> Option<Block> {
+    /// Takes a slice, unless it is older than what is known of the thread.
+    pub(super) fn slice(&mut self, slice: &Slice, waits: &mut Waits) -> Told {
         let thread = self.0.entry(slice.tid).or_default();
+        let mut told = Told::default();
         if slice.out_ns < slice.in_ns || slice.in_ns < thread.out_ns {
-            return None;
+            return told;
         }
-        let mut block = None;
         match &slice.wait {
             Some(wait) if wait.off_ns < thread.out_ns || wait.off_ns > slice.in_ns => {
                 // Damaged: nothing can be said about the time before it.
@@ -103,7 +111,10 @@ impl Threads {
                 thread.begin(slice, false);
             }
             Some(wait) if wait.cause == Some(Cause::Gil) => {
-                block = Some(thread.block(slice, wait, waits));
+                if thread.open.is_none() {
+                    told.ran = thread.tell();
+                }
+                told.block = Some(thread.block(slice, wait, waits));
                 thread.begin(slice, true);
             }
             Some(Wait {
@@ -115,6 +126,7 @@ impl Threads {
                 thread.resume(slice);
             }
             Some(_) | None => {
+                told.ran = thread.tell();
                 thread.close(waits);
                 thread.begin(slice, false);
             }
@@ -126,7 +138,10 @@ impl Threads {
                 thread.close(waits);
             }
         }
-        block
+        if slice.voluntary && thread.open.is_none() && told.ran.is_none() {
+            told.ran = thread.tell();
+        }
+        told
     }
 
     /// The thread is blocked elsewhere since `since_ns`.
@@ -139,26 +154,19 @@ impl Threads {
         }
     }
 
-    /// When `tid`, who woke somebody at `wake_ns`, began to run.
-    pub(super) fn began(&self, tid: Tid, wake_ns: u64, wait_from_ns: u64) -> Began {
+    /// When `tid`, who woke somebody at `wake_ns`, had begun to run.
+    pub(super) fn began(&self, tid: Tid, wake_ns: u64) -> Began {
         let Some(thread) = self.0.get(&tid).filter(|thread| thread.out_ns >= wake_ns) else {
             return Began::NotYet;
         };
         let mut cycles = thread.cycles.iter().rev();
-        let last = cycles.find(|cycle| cycle.in_ns <= wake_ns);
-        let Some(last) = last.filter(|last| last.out_ns >= wake_ns) else {
-            return Began::Lost;
-        };
-        let mut first = last;
-        while !first.after_gil
-            && let Some(before) = cycles.next()
-            && before.out_ns > wait_from_ns
-        {
-            first = before;
-        }
-        Began::At {
-            last_ns: last.in_ns,
-            first_ns: first.in_ns,
+        let cycle = cycles.find(|cycle| cycle.in_ns <= wake_ns);
+        match cycle.filter(|cycle| cycle.out_ns >= wake_ns) {
+            Some(cycle) => Began::At {
+                ns: cycle.in_ns,
+                after_gil: cycle.after_gil,
+            },
+            None => Began::Lost,
         }
     }
 
@@ -178,6 +186,7 @@ impl Thread {
             in_ns: slice.in_ns,
             out_ns: slice.out_ns,
             after_gil,
+            told: false,
         });
     }
 
@@ -186,6 +195,18 @@ impl Thread {
             Some(cycle) => cycle.out_ns = slice.out_ns,
             None => self.begin(slice, false),
         }
+    }
+
+    /// The last run, when it followed on a wait for the GIL and has not been told before.
+    fn tell(&mut self) -> Option<Piece> {
+        let cycle = self.cycles.back_mut()?;
+        if !cycle.after_gil || std::mem::replace(&mut cycle.told, true) {
+            return None;
+        }
+        Some(Piece {
+            from_ns: cycle.in_ns,
+            to_ns: cycle.out_ns,
+        })
     }
 
     fn preempted(&mut self, from_ns: u64, to_ns: u64) {
@@ -202,8 +223,7 @@ impl Thread {
             to_ns: slice.in_ns,
         };
         let open = self.open.get_or_insert_with(|| Open {
-            wait: waits.open(slice.tid),
-            from_ns: piece.from_ns,
+            wait: waits.open(slice.tid, piece.from_ns),
             to_ns: piece.from_ns,
             run_ns: 0,
             held_back: Vec::new(),
@@ -217,7 +237,8 @@ impl Thread {
         open.run_ns = 0;
         Block {
             wait: open.wait,
-            wait_from_ns: open.from_ns,
+            from_ns: piece.from_ns,
+            run_ns: self.cycles.back().map(|cycle| cycle.in_ns),
             joined_ns,
             to_ns: piece.to_ns,
             blocked_ns: wait
@@ -241,6 +262,7 @@ impl Thread {
 #[derive(Clone, Debug)]
 struct Pending {
     victim: Tid,
+    from_ns: u64,
     /// In order of time.
     pieces: VecDeque<Piece>,
     /// Of the booked pieces.
@@ -255,6 +277,8 @@ struct Pending {
 pub(super) enum Step<'a> {
     Piece {
         victim: Tid,
+        /// Where the wait that it belongs to begins.
+        wait_from_ns: u64,
         piece: Piece,
         /// Nobody will tell any more who held the GIL meanwhile.
         expired: bool,
@@ -279,11 +303,12 @@ pub(super) struct Waits {
 }
 
 impl Waits {
-    fn open(&mut self, victim: Tid) -> u64 {
+    fn open(&mut self, victim: Tid, from_ns: u64) -> u64 {
         let wait = self.next;
         self.next += 1;
         let pending = Pending {
             victim,
+            from_ns,
             pieces: VecDeque::new(),
             wait_ns: 0,
             parts: Parts::default(),
@@ -350,6 +375,7 @@ impl Waits {
                 wait.wait_ns = wait.wait_ns.saturating_add(piece.ns());
                 step(Step::Piece {
                     victim: wait.victim,
+                    wait_from_ns: wait.from_ns,
                     piece,
                     expired: expired && !known,
                     parts: &mut wait.parts,
