@@ -33,12 +33,14 @@ const FORGET_NS: u64 = 60_000_000_000;
 const MANY_PIECES: usize = 16_384;
 /// Pieces that are kept at most: beyond, they are booked with what is known.
 const MAX_PIECES: usize = 65_536;
-/// What follows on the condition variable inside a GIL: its own end, the condition on which who was
-/// made to drop the GIL waits until another thread has it, its mutex, and the end.
-const COND_BYTES: u64 = 48;
+/// Where things are in a GIL, in bytes from its condition variable: the futexes of that on which
+/// threads wait (glibc 2.28 to 2.43; the others in it are its own locks), the condition on which who
+/// was made to drop the GIL waits until another thread has it, and its mutex.
+const SIGNALS: u64 = 32;
+const COND_END: u64 = 48;
 const SWITCH_COND: u64 = 88;
 const SWITCH_MUTEX: u64 = 136;
-const GIL_BYTES: u64 = 176;
+const GIL_END: u64 = 176;
 
 /// Where in a GIL a thread is blocked.
 enum Futex {
@@ -46,7 +48,8 @@ enum Futex {
     Cond,
     /// It has dropped the GIL itself.
     Dropped,
-    Mutex,
+    /// A lock inside.
+    Other,
 }
 
 /// Why `gil` is null, or what its event-derived part is worth.
@@ -84,7 +87,7 @@ impl Gil {
     pub(crate) fn slice(&mut self, slice: &Slice) {
         let told = self.threads.slice(slice, &mut self.waits);
         self.timeline
-            .arrived(slice.tid, slice.out_ns, &self.threads);
+            .arrived(slice.tid, slice.out_ns, &self.threads, &mut self.waits);
         if let Some(run) = told.ran {
             self.timeline.ran(slice.tid, run);
         }
@@ -103,12 +106,16 @@ impl Gil {
                 if let (Some(waker), Some(wake_ns)) = (block.waker, block.wake_ns)
                     && waker != slice.tid
                 {
-                    self.waits.handed_over(block.wait, block.to_ns);
-                    let wakeup = Wakeup { waker, wake_ns };
-                    self.timeline.wakeup(wakeup, &self.threads);
+                    let wakeup = Wakeup {
+                        waker,
+                        wake_ns,
+                        wait: block.wait,
+                        to_ns: block.to_ns,
+                    };
+                    self.timeline.wakeup(wakeup, &self.threads, &mut self.waits);
                 }
             }
-            Futex::Mutex => {}
+            Futex::Other => {}
         }
         if self.waits.pieces() >= self.settle_at.max(MANY_PIECES) {
             self.book(slice.out_ns, false);
@@ -123,10 +130,10 @@ impl Gil {
     fn futex(&self, futex: u64) -> Futex {
         let offsets = self.gils.iter().map(|gil| futex.wrapping_sub(gil.cond));
         match offsets.min() {
-            Some(COND_BYTES..SWITCH_COND) => Futex::Mutex,
+            Some(SIGNALS..COND_END) => Futex::Cond,
             Some(SWITCH_COND..SWITCH_MUTEX) => Futex::Dropped,
-            Some(SWITCH_MUTEX..GIL_BYTES) => Futex::Mutex,
-            // In the condition, or the address of the GIL is not known here yet.
+            Some(0..GIL_END) => Futex::Other,
+            // The address of the GIL is not known here yet.
             _ => Futex::Cond,
         }
     }

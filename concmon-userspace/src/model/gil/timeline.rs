@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 
-use super::waits::{Began, Piece, Threads};
+use super::waits::{Began, Piece, Threads, Waits};
 use crate::event::Tid;
 
 /// Wakeups kept until the slice of the waker comes.
@@ -28,6 +28,9 @@ const MAX_LOOKS: usize = 64;
 pub(super) struct Wakeup {
     pub(super) waker: Tid,
     pub(super) wake_ns: u64,
+    /// The wait, and up to where the wakeup explains it.
+    pub(super) wait: u64,
+    pub(super) to_ns: u64,
 }
 
 /// A piece of a wait, to be shared among those who held the GIL.
@@ -49,6 +52,8 @@ pub(super) struct Hold {
     pub(super) to_ns: u64,
     /// It may have begun before: the thread had not waited for the GIL.
     pub(super) earlier: bool,
+    /// The thread was seen to give the GIL up.
+    pub(super) ended: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -69,15 +74,15 @@ pub(super) struct Timeline {
 
 impl Timeline {
     /// Takes a wakeup of somebody who waited for the GIL.
-    pub(super) fn wakeup(&mut self, wakeup: Wakeup, threads: &Threads) {
-        if !self.resolve(wakeup, threads) && self.waiting < MAX_WAKEUPS {
+    pub(super) fn wakeup(&mut self, wakeup: Wakeup, threads: &Threads, waits: &mut Waits) {
+        if !self.resolve(wakeup, threads, waits) && self.waiting < MAX_WAKEUPS {
             self.wakeups.entry(wakeup.waker).or_default().push(wakeup);
             self.waiting += 1;
         }
     }
 
-    /// A slice of `tid` has come that ends at `out_ns`.
-    pub(super) fn arrived(&mut self, tid: Tid, out_ns: u64, threads: &Threads) {
+    /// More is known of `tid`, up to `out_ns`.
+    pub(super) fn arrived(&mut self, tid: Tid, out_ns: u64, threads: &Threads, waits: &mut Waits) {
         let Some(wakeups) = self.wakeups.get_mut(&tid) else {
             return;
         };
@@ -86,7 +91,7 @@ impl Timeline {
         }
         let mut left = std::mem::take(wakeups);
         let before = left.len();
-        left.retain(|wakeup| !self.resolve(*wakeup, threads));
+        left.retain(|wakeup| !self.resolve(*wakeup, threads, waits));
         self.waiting -= before - left.len();
         if left.is_empty() {
             self.wakeups.remove(&tid);
@@ -102,6 +107,7 @@ impl Timeline {
             from_ns,
             to_ns,
             earlier: false,
+            ended: true,
         });
     }
 
@@ -114,6 +120,7 @@ impl Timeline {
                 from_ns: run.from_ns,
                 to_ns: run.to_ns,
                 earlier: false,
+                ended: false,
             });
         }
     }
@@ -134,16 +141,20 @@ impl Timeline {
     }
 
     /// `false`: the slice of the waker has not come yet.
-    fn resolve(&mut self, wakeup: Wakeup, threads: &Threads) -> bool {
+    fn resolve(&mut self, wakeup: Wakeup, threads: &Threads, waits: &mut Waits) -> bool {
         match threads.began(wakeup.waker, wakeup.wake_ns) {
             Began::NotYet => return false,
-            Began::Lost => {}
-            Began::At { ns, after_gil } => self.end(Hold {
-                tid: wakeup.waker,
-                from_ns: ns,
-                to_ns: wakeup.wake_ns,
-                earlier: !after_gil,
-            }),
+            Began::NeverHad | Began::Lost => {}
+            Began::At { ns, after_gil } => {
+                waits.handed_over(wakeup.wait, wakeup.to_ns);
+                self.end(Hold {
+                    tid: wakeup.waker,
+                    from_ns: ns,
+                    to_ns: wakeup.wake_ns,
+                    earlier: !after_gil,
+                    ended: true,
+                });
+            }
         }
         true
     }
@@ -203,6 +214,14 @@ impl Timeline {
             }
         }
         self.holds.extend(ended);
+        for index in 1..self.holds.len() {
+            let before = self.holds[index - 1];
+            let hold = &mut self.holds[index];
+            // It was blocked, and nobody was told to go on.
+            if before.tid == hold.tid && !before.ended && hold.earlier {
+                hold.from_ns = before.to_ns;
+            }
+        }
     }
 
     /// Shares what `waited` tells among those who held the GIL meanwhile; `None` is for what nobody

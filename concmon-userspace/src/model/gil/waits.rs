@@ -57,6 +57,8 @@ struct Cycle {
     out_ns: u64,
     /// It had been blocked on the GIL before: until then it did not hold it.
     after_gil: bool,
+    /// Its wait for the GIL went on after it.
+    waiting: bool,
     told: bool,
 }
 
@@ -81,8 +83,10 @@ struct Thread {
 /// When a thread that handed the GIL over had begun to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Began {
-    /// Its slice has not come yet.
+    /// Its slice has not come yet, or it cannot be told yet whether its own wait was over.
     NotYet,
+    /// It was waiting itself: the C library's condition variables are passed on by waiters, too.
+    NeverHad,
     /// Its slice was lost.
     Lost,
     At {
@@ -113,6 +117,8 @@ impl Threads {
             Some(wait) if wait.cause == Some(Cause::Gil) => {
                 if thread.open.is_none() {
                     told.ran = thread.tell();
+                } else if let Some(cycle) = thread.cycles.back_mut() {
+                    cycle.waiting = true;
                 }
                 told.block = Some(thread.block(slice, wait, waits));
                 thread.begin(slice, true);
@@ -162,6 +168,8 @@ impl Threads {
         let mut cycles = thread.cycles.iter().rev();
         let cycle = cycles.find(|cycle| cycle.in_ns <= wake_ns);
         match cycle.filter(|cycle| cycle.out_ns >= wake_ns) {
+            Some(cycle) if cycle.waiting => Began::NeverHad,
+            Some(cycle) if cycle.out_ns == thread.out_ns && thread.open.is_some() => Began::NotYet,
             Some(cycle) => Began::At {
                 ns: cycle.in_ns,
                 after_gil: cycle.after_gil,
@@ -186,6 +194,7 @@ impl Thread {
             in_ns: slice.in_ns,
             out_ns: slice.out_ns,
             after_gil,
+            waiting: false,
             told: false,
         });
     }
