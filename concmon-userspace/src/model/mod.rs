@@ -6,6 +6,7 @@
 
 mod cpu;
 mod folded;
+mod gil;
 mod histogram;
 mod interpreter;
 mod ledger;
@@ -65,6 +66,8 @@ pub struct Model {
     to: Tick,
     /// A tick was the last event: the next one begins a window.
     closed: bool,
+    /// No more records will come.
+    ending: bool,
 }
 
 impl Model {
@@ -87,6 +90,7 @@ impl Model {
             from: start,
             to: start,
             closed: false,
+            ending: false,
             info,
         }
     }
@@ -116,6 +120,7 @@ impl Model {
                 }
             }
             Event::Monitor(fact) => self.monitor.fact(fact),
+            Event::End => self.ending = true,
             Event::Tick(tick) => self.close(*tick),
         }
     }
@@ -134,6 +139,7 @@ impl Model {
         self.to = tick;
         for process in self.population.processes.values_mut() {
             process.settle(&self.clock, self.from.at_ns, self.epoch);
+            process.settle_gil(tick.at_ns, self.epoch, self.ending);
         }
         self.population.mark_excess(self.epoch);
         self.closed = true;

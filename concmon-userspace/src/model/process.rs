@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::folded::{Folded, Rows};
+use super::gil::Gil;
 use super::ledger::Totals;
 use super::loops::{Loops, thread_at};
 use super::snapshot::Exited;
@@ -82,6 +83,7 @@ pub(crate) struct Process {
     pub(crate) tasks_cut: bool,
     pub(crate) threads: BTreeMap<ThreadKey, Thread>,
     pub(crate) loops: Loops,
+    pub(crate) gil: Gil,
     pub(crate) folded: Folded,
     /// Rows that the model gave up.
     pub(crate) rows: Rows,
@@ -128,6 +130,7 @@ impl Process {
             tasks_cut: false,
             threads: BTreeMap::new(),
             loops: Loops::default(),
+            gil: Gil::default(),
             folded: Folded::default(),
             rows: Rows::default(),
             inherited: Rows::default(),
@@ -180,6 +183,7 @@ impl Process {
     pub(crate) fn exec(&mut self, exec: &Exec) {
         self.rename(&exec.comm, exec.at_ns);
         self.exec_ns = self.exec_ns.max(exec.at_ns);
+        self.gil.exec(exec.at_ns);
         if self
             .look
             .as_ref()
@@ -247,6 +251,7 @@ impl Process {
             return;
         }
         self.loops.look(look, before);
+        self.gil.look(look);
         self.look = Some(Box::new(look.clone()));
         self.look_is_new = true;
         self.tasks_cut = false;
@@ -303,6 +308,13 @@ impl Process {
         if !threads_live && !in_proc && self.born_epoch + PATIENCE <= epoch {
             self.end(epoch);
         }
+    }
+
+    /// At the end of the window `epoch`: books what threads waited for the GIL. `ending`: no more
+    /// records will come.
+    pub(crate) fn settle_gil(&mut self, at_ns: u64, epoch: u64, ending: bool) {
+        let last = ending || self.retired || self.finished(epoch);
+        self.gil.settle(at_ns, last);
     }
 
     /// Finds the threads of a new reading of `/proc`.
@@ -367,6 +379,7 @@ impl Process {
             thread.roll();
         }
         self.loops.roll();
+        self.gil.roll();
         self.folded.roll();
         self.seen_until.roll();
         if !self.retired && self.finished(epoch) {

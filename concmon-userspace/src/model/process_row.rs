@@ -1,6 +1,7 @@
 //! The row of a process.
 
 use super::folded::Rows;
+use super::gil::GilContext;
 use super::interpreter::unsupported;
 use super::process::Process;
 use super::snapshot::{self, Exited, Limit};
@@ -64,6 +65,21 @@ impl Process {
             }
         }
 
+        let gil = self.gil.row(&GilContext {
+            scope,
+            look,
+            lost: context.lost,
+            knows_causes: context.knows_causes,
+            ledgers_ns: totals.columns.gil_ns(),
+        });
+        let mut limits = self.limits(scope, context.knows_causes);
+        let gil = match gil {
+            Ok(gil) => Some(gil),
+            Err(reason) => {
+                limits.push(limit("gil", reason));
+                None
+            }
+        };
         snapshot::Process {
             pid: self.pid.0,
             ppid: fact.map(|fact| fact.ppid).or(self.fork_ppid).unwrap_or(0),
@@ -93,11 +109,12 @@ impl Process {
             fds_limit: gauges.fds_limit,
             context_switches: totals.switches,
             ended: ended.report(),
+            gil,
             threads,
             loops: self
                 .loops
                 .rows(scope, look, clock, context.stall_threshold_ns),
-            limits: self.limits(scope, context.knows_causes),
+            limits,
         }
     }
 

@@ -9,6 +9,8 @@ mod containers;
 mod detect;
 mod elf;
 mod facts;
+mod gil;
+mod gil_sampler;
 pub mod layout;
 mod lines;
 mod look;
@@ -30,6 +32,7 @@ mod version;
 
 pub use detect::DetectError;
 pub use facts::{GilRange, Interpreter, LookOptions};
+pub use gil_sampler::{GilCounts, GilSampler};
 pub use memory::ReadError;
 pub use text::MAX_TEXT_CHARS;
 pub use verify::{Verified, verify};

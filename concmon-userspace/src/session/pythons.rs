@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     event::{Pid, PythonFact, PythonInfo},
-    python::{DetectError, Interpreter, LookOptions},
+    python::{DetectError, GilSampler, Interpreter, LookOptions},
     views::escape::escape,
 };
 
@@ -38,6 +38,7 @@ struct Found {
 pub(super) struct Pythons {
     by_pid: BTreeMap<Pid, State>,
     options: LookOptions,
+    sampler: GilSampler,
 }
 
 impl Pythons {
@@ -52,6 +53,7 @@ impl Pythons {
             Ok(interpreter) => {
                 warn_if_unsupported(pid, interpreter.info());
                 let gils = addresses(&interpreter);
+                sample(&mut self.sampler, pid, &gils);
                 let found = Found {
                     interpreter,
                     gils: gils.clone(),
@@ -74,6 +76,7 @@ impl Pythons {
 
     /// A process has been forked or runs another program: what it runs is to be found out.
     pub(super) fn search(&mut self, pid: Pid, now_ns: u64) {
+        self.sampler.forget(pid);
         self.by_pid
             .insert(pid, State::Searching { since_ns: now_ns });
     }
@@ -106,6 +109,7 @@ impl Pythons {
             {
                 python.learn_gils(now_ns);
                 if !python.gils.is_empty() {
+                    sample(&mut self.sampler, *pid, &python.gils);
                     found(*pid, &python.gils);
                 }
             }
@@ -118,6 +122,10 @@ impl Pythons {
             return None;
         };
         let mut fact = python.interpreter.look(now_ns, &self.options);
+        for gil in &mut fact.gils {
+            let counts = self.sampler.counts(pid, gil.address);
+            (gil.samples, gil.locked_samples) = (counts.samples, counts.locked);
+        }
         if fact.info.free_threaded {
             return Some(fact);
         }
@@ -137,6 +145,7 @@ impl Pythons {
 
     pub(super) fn forget(&mut self, pid: Pid) {
         self.by_pid.remove(&pid);
+        self.sampler.forget(pid);
     }
 }
 
@@ -146,6 +155,13 @@ impl Found {
         if !self.gils.is_empty() {
             self.late = self.began_ns.map(|began_ns| (began_ns, now_ns));
         }
+    }
+}
+
+/// Without samples there is no estimate of how much a GIL is held, and the report says so.
+fn sample(sampler: &mut GilSampler, pid: Pid, gils: &[u64]) {
+    if let Err(error) = sampler.watch(pid, gils) {
+        log::debug!("process {pid}: its GIL is not sampled: {error}");
     }
 }
 

@@ -190,11 +190,11 @@ impl Gil {
             true => u64::MAX,
             false => now_ns.saturating_sub(PATIENCE_NS),
         };
-        let known_ns = self.timeline.settle(expired_ns);
+        let known = self.timeline.settle(expired_ns);
         let (timeline, pairs) = (&self.timeline, &mut self.pairs);
         let mut booked_ns = 0u64;
         let tally = &mut self.tally.now;
-        self.waits.book(known_ns, expired_ns, |step| match step {
+        self.waits.book(known, expired_ns, |step| match step {
             Step::Piece {
                 victim,
                 wait_from_ns,

@@ -44,6 +44,15 @@ pub(super) struct Waited {
     pub(super) expired: bool,
 }
 
+/// How far the timeline goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    /// Up to here, all hand-overs that were seen are in it.
+    pub(super) complete_ns: u64,
+    /// The last of them.
+    pub(super) explained_ns: u64,
+}
+
 /// A stretch in which a thread held the GIL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hold {
@@ -52,8 +61,6 @@ pub(super) struct Hold {
     pub(super) to_ns: u64,
     /// It may have begun before: the thread had not waited for the GIL.
     pub(super) earlier: bool,
-    /// The thread was seen to give the GIL up.
-    pub(super) ended: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -66,7 +73,9 @@ pub(super) struct Timeline {
     /// Runs after waits, whose holds ended at some time, in order of their beginnings.
     runs: Vec<Hold>,
     sorted: bool,
-    /// Both as one, none overlapping.
+    /// Those whose end is known, none overlapping.
+    hard: Vec<Hold>,
+    /// With the runs between them.
     holds: Vec<Hold>,
     /// Seen by looks, in order of time.
     seen: Vec<Hold>,
@@ -107,7 +116,6 @@ impl Timeline {
             from_ns,
             to_ns,
             earlier: false,
-            ended: true,
         });
     }
 
@@ -120,7 +128,6 @@ impl Timeline {
                 from_ns: run.from_ns,
                 to_ns: run.to_ns,
                 earlier: false,
-                ended: false,
             });
         }
     }
@@ -152,16 +159,14 @@ impl Timeline {
                     from_ns: ns,
                     to_ns: wakeup.wake_ns,
                     earlier: !after_gil,
-                    ended: true,
                 });
             }
         }
         true
     }
 
-    /// Puts everything in order, and gives up wakeups before `expired_ns`. Up to the instant that is
-    /// returned, all hand-overs that were seen are known.
-    pub(super) fn settle(&mut self, expired_ns: u64) -> u64 {
+    /// Puts everything in order, and gives up wakeups before `expired_ns`.
+    pub(super) fn settle(&mut self, expired_ns: u64) -> Known {
         let mut known_ns = u64::MAX;
         let mut waiting = 0;
         self.wakeups.retain(|_, wakeups| {
@@ -175,35 +180,40 @@ impl Timeline {
         if !self.sorted {
             self.lay_out();
         }
-        known_ns
+        Known {
+            complete_ns: known_ns,
+            explained_ns: self.hard.last().map_or(0, |hold| hold.to_ns),
+        }
     }
 
     fn lay_out(&mut self) {
         self.sorted = true;
         self.ended.sort_by_key(|hold| (hold.to_ns, hold.tid));
         self.runs.sort_by_key(|run| (run.from_ns, run.tid));
-        let mut ended: Vec<Hold> = Vec::with_capacity(self.ended.len());
-        let mut free_ns = 0;
+        self.hard.clear();
+        let (mut free_ns, mut runs) = (0, self.runs.iter().peekable());
         for hold in &self.ended {
-            let from_ns = hold.from_ns.max(free_ns);
+            let mut from_ns = hold.from_ns.max(free_ns);
+            while let Some(run) = runs.next_if(|run| run.from_ns < from_ns) {
+                // It was blocked since then, and nobody was told to go on.
+                if hold.earlier && run.tid == hold.tid && run.from_ns >= free_ns {
+                    from_ns = run.from_ns;
+                }
+            }
             if from_ns < hold.to_ns {
-                ended.push(Hold { from_ns, ..*hold });
+                self.hard.push(Hold { from_ns, ..*hold });
             }
             free_ns = hold.to_ns;
         }
         self.holds.clear();
-        let mut ended = ended.into_iter().peekable();
+        let mut ended = self.hard.iter().copied().peekable();
         for (index, run) in self.runs.iter().enumerate() {
             let until = |hold: &Hold| hold.to_ns <= run.from_ns;
             while let Some(hold) = ended.next_if(until) {
                 self.holds.push(hold);
             }
             // Whoever has it next is not before it.
-            let others_ns = match ended.peek() {
-                Some(hold) if hold.tid == run.tid && hold.from_ns <= run.to_ns => continue,
-                Some(hold) => hold.from_ns,
-                None => u64::MAX,
-            };
+            let others_ns = ended.peek().map_or(u64::MAX, |hold| hold.from_ns);
             let next_ns = self
                 .runs
                 .get(index + 1)
@@ -214,14 +224,6 @@ impl Timeline {
             }
         }
         self.holds.extend(ended);
-        for index in 1..self.holds.len() {
-            let before = self.holds[index - 1];
-            let hold = &mut self.holds[index];
-            // It was blocked, and nobody was told to go on.
-            if before.tid == hold.tid && !before.ended && hold.earlier {
-                hold.from_ns = before.to_ns;
-            }
-        }
     }
 
     /// Shares what `waited` tells among those who held the GIL meanwhile; `None` is for what nobody
@@ -240,25 +242,25 @@ impl Timeline {
                 part(Some(hold.tid), ns);
             }
         };
-        let first = self.first_after(waited.from_ns);
-        if let Some(hold) = self.holds.get(first)
+        let mut after_ns = piece.from_ns;
+        if let Some(hold) = self.hard.get(first_after(&self.hard, waited.from_ns))
             && hold.earlier
-            && hold.from_ns > waited.from_ns
+            && hold.from_ns > piece.from_ns
         {
-            share(
-                &Hold {
-                    from_ns: waited.from_ns,
-                    to_ns: hold.from_ns,
-                    ..*hold
-                },
-                &mut left_ns,
-            );
+            after_ns = hold.from_ns;
+            let before = Hold {
+                from_ns: waited.from_ns,
+                to_ns: hold.from_ns,
+                ..*hold
+            };
+            share(&before, &mut left_ns);
         }
-        for hold in &self.holds[self.first_after(piece.from_ns)..] {
+        for hold in &self.holds[first_after(&self.holds, after_ns)..] {
             if hold.from_ns >= piece.to_ns {
                 break;
             }
-            share(hold, &mut left_ns);
+            let from_ns = hold.from_ns.max(after_ns);
+            share(&Hold { from_ns, ..*hold }, &mut left_ns);
         }
         if waited.expired && left_ns == whole_ns {
             for hold in &self.seen {
@@ -268,11 +270,6 @@ impl Timeline {
         if left_ns > 0 {
             part(None, left_ns);
         }
-    }
-
-    /// The first hold that ends after an instant.
-    fn first_after(&self, ns: u64) -> usize {
-        self.holds.partition_point(|hold| hold.to_ns <= ns)
     }
 
     /// Forgets what ended before `oldest_ns`, the beginning of the first wait that is not booked;
@@ -292,4 +289,9 @@ impl Timeline {
             self.lay_out();
         }
     }
+}
+
+/// The first hold that ends after an instant.
+fn first_after(holds: &[Hold], ns: u64) -> usize {
+    holds.partition_point(|hold| hold.to_ns <= ns)
 }

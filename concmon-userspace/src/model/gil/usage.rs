@@ -155,7 +155,6 @@ fn held_since(before: &PyGil, gil: &PyGil) -> Option<Hold> {
     (before.read_ns < gil.read_ns).then_some(Hold {
         tid,
         earlier: false,
-        ended: false,
         from_ns: before.read_ns,
         to_ns: gil.read_ns,
     })

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Parts;
+use super::timeline::Known;
 use crate::event::{Cause, Slice, Tid, Wait};
 
 /// Less than this on a CPU between two blocks on the GIL does not end a wait, ns.
@@ -365,17 +366,14 @@ impl Waits {
         firsts.map(|piece| piece.from_ns).min()
     }
 
-    /// Books the pieces up to `known_ns` that a hand-over explains, and those up to `expired_ns`.
-    pub(super) fn book(&mut self, known_ns: u64, expired_ns: u64, mut step: impl FnMut(Step<'_>)) {
+    /// Books the pieces of which it is known who held the GIL, and those up to `expired_ns`.
+    pub(super) fn book(&mut self, known: Known, expired_ns: u64, mut step: impl FnMut(Step<'_>)) {
         let count = &mut self.pieces;
         self.pending.retain(|_, wait| {
-            let explained_ns = match wait.closed {
-                true => u64::MAX,
-                false => wait.handed_over_ns,
-            };
+            let explained_ns = wait.handed_over_ns.max(known.explained_ns);
             while let Some(&piece) = wait.pieces.front() {
                 let expired = piece.to_ns <= expired_ns;
-                let known = piece.to_ns <= explained_ns && piece.to_ns < known_ns;
+                let known = piece.to_ns <= explained_ns && piece.to_ns < known.complete_ns;
                 if !known && !expired {
                     break;
                 }
