@@ -7,6 +7,7 @@ mod columns;
 mod digest;
 pub mod escape;
 mod format;
+mod gil;
 pub mod json;
 pub mod lines;
 mod paint;

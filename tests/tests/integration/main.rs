@@ -6,6 +6,7 @@ mod bad_input;
 mod causes;
 mod churn;
 mod demo;
+mod gil;
 mod ledger;
 mod leftovers;
 mod life;
@@ -36,6 +37,7 @@ fn main() {
         causes::trials(),
         churn::trials(),
         demo::trials(),
+        gil::trials(),
         leftovers::trials(),
         ledger::trials(),
         life::trials(),

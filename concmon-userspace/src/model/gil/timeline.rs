@@ -132,7 +132,7 @@ impl Timeline {
         }
     }
 
-    /// Two looks found the GIL untouched by others between them.
+    /// A look found the GIL held, or two looks found it untouched by others between them.
     pub(super) fn seen_holding(&mut self, hold: Hold) {
         if self.seen.len() >= MAX_LOOKS {
             self.seen.remove(0);
@@ -263,8 +263,14 @@ impl Timeline {
             share(&Hold { from_ns, ..*hold }, &mut left_ns);
         }
         if waited.expired && left_ns == whole_ns {
-            for hold in &self.seen {
-                share(hold, &mut left_ns);
+            let mut from_ns = waited.from_ns;
+            for seen in &self.seen {
+                // Since the last hand-over before it, nobody else can have had it.
+                let before = first_after(&self.hard, seen.to_ns).checked_sub(1);
+                let free_ns = before.map_or(0, |index| self.hard[index].to_ns);
+                from_ns = from_ns.max(free_ns);
+                share(&Hold { from_ns, ..*seen }, &mut left_ns);
+                from_ns = from_ns.max(seen.to_ns);
             }
         }
         if left_ns > 0 {

@@ -46,7 +46,7 @@ pub(super) struct Report {
 }
 
 impl Usage {
-    /// Takes a look. Returns who was the only one to have the main GIL since the look before.
+    /// Takes a look. Returns who is known to have had the main GIL, up to now.
     pub(super) fn look(&mut self, look: &PythonFact) -> Option<Hold> {
         let mut hold = None;
         let mut compared = false;
@@ -147,15 +147,19 @@ impl Usage {
     }
 }
 
-/// The GIL counts how often it goes to another thread: as long as it does not count, the last
-/// holder is the only one who has had it.
+/// What two looks say about who has the GIL. It counts how often it goes to another thread: as long
+/// as it does not count, the last holder is the only one who has had it.
 fn held_since(before: &PyGil, gil: &PyGil) -> Option<Hold> {
     let same = before.switches == gil.switches && before.last_holder == gil.last_holder;
-    let tid = gil.last_holder.filter(|_| same)?;
-    (before.read_ns < gil.read_ns).then_some(Hold {
-        tid,
-        earlier: false,
-        from_ns: before.read_ns,
+    let from_ns = match same {
+        true => before.read_ns.min(gil.read_ns),
+        false if gil.locked => gil.read_ns,
+        false => return None,
+    };
+    Some(Hold {
+        tid: gil.last_holder?,
+        from_ns,
         to_ns: gil.read_ns,
+        earlier: true,
     })
 }

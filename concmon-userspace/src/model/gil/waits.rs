@@ -8,6 +8,8 @@ use crate::event::{Cause, Slice, Tid, Wait};
 
 /// Less than this on a CPU between two blocks on the GIL does not end a wait, ns.
 const SHORT_RUN_NS: u64 = 200_000;
+/// No block is longer, ns: 13 days.
+const LONGEST_NS: u64 = 1 << 50;
 /// Runs that are remembered of one thread.
 const MAX_RUNS: usize = 64;
 /// Preempted stretches that are kept until it is known whether the wait goes on.
@@ -110,7 +112,13 @@ impl Threads {
             return told;
         }
         match &slice.wait {
-            Some(wait) if wait.off_ns < thread.out_ns || wait.off_ns > slice.in_ns => {
+            Some(wait)
+                if wait.off_ns < thread.out_ns
+                    || slice
+                        .in_ns
+                        .checked_sub(wait.off_ns)
+                        .is_none_or(|ns| ns > LONGEST_NS) =>
+            {
                 // Damaged: nothing can be said about the time before it.
                 thread.close(waits);
                 thread.begin(slice, false);
