@@ -1,9 +1,8 @@
 //! Code objects: function name, file, and the line of an instruction.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::addresses::{AddressMap, AddressSet};
+use super::addresses::{AddressMap, AddressSet, OffsetMap};
 use super::chain::Link;
 use super::layout::{Instructions, LineTable};
 use super::lines;
@@ -37,7 +36,7 @@ struct CodeInfo {
     file: Arc<str>,
     table: Vec<u8>,
     /// Line by instruction offset, as far as asked for.
-    lines: HashMap<i64, u32>,
+    lines: OffsetMap<u32>,
 }
 
 /// Code objects read so far; each is checked again at its first use in a look.
@@ -157,7 +156,7 @@ impl CodeCache {
                     function: function.clone(),
                     file: file.clone(),
                     table,
-                    lines: HashMap::new(),
+                    lines: OffsetMap::default(),
                 },
             );
         }

@@ -9,7 +9,7 @@ use super::detect::{self, DetectError, Found};
 use super::layout::described::ASYNCIO_TABLE_BYTES;
 use super::layout::{Layout, described};
 use super::look::{Known, Look};
-use super::memory::{Memory, ProcessMemory, ReadError};
+use super::memory::{Memory, ProcessMemory, ReadCost, ReadError};
 use super::object::{KEPT_ALL, Reader, kept_of};
 use super::process::ProcessView;
 use super::states;
@@ -119,6 +119,11 @@ impl Interpreter {
 
     pub fn info(&self) -> &PythonInfo {
         &self.info
+    }
+
+    /// What reading the process took since it was attached to.
+    pub fn cost(&self) -> ReadCost {
+        self.memory.cost()
     }
 
     /// The GILs in the process, the main interpreter's first. Empty where none is known.

@@ -20,11 +20,12 @@ pub(super) struct Variables {
 }
 
 impl Variables {
-    /// The value of a variable; its name must have been loaded.
+    /// The value of a variable; 0 when it has none at the moment, `None` when there is no such
+    /// variable.
     pub(super) fn named(&self, reader: &Reader<'_>, name: &str) -> Option<u64> {
         let has_name = |text: &u64| reader.text(*text).is_some_and(|text| **text == *name);
         let index = self.names.iter().position(has_name)?;
-        self.values.get(index).copied().filter(|value| *value != 0)
+        Some(self.values.get(index).copied().unwrap_or(0))
     }
 }
 

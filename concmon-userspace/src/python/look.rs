@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::addresses::AddressSet;
 use super::code::CodeCache;
 use super::executors::{self, Worker, Workers};
 use super::facts::LookOptions;
@@ -12,7 +13,8 @@ use super::object::Reader;
 use super::process::ProcessView;
 use super::stacks::{self, Stack};
 use super::states::{self, ThreadRecord};
-use super::tasks::{self, ListHead};
+use super::task_lists::{self, ListHead};
+use super::tasks;
 use super::threads::{self, ThreadAccount};
 use super::trio;
 use super::waits::{self, Blocked};
@@ -49,7 +51,7 @@ pub(super) struct Known {
     asyncio_module: Option<u64>,
     /// Thread states, so that they can be read together.
     threads: Vec<u64>,
-    /// Tasks in lists, so that they can be read together.
+    /// Tasks in lists: those that have left them may have failed.
     tasks: Vec<u64>,
     /// Tasks that failed, and left the lists.
     failed: Vec<u64>,
@@ -196,10 +198,13 @@ impl Look<'_> {
             let Some(thread) = slot.and_then(|slot| fact.threads.get_mut(*slot)) else {
                 continue;
             };
-            // Of a thread that has entered several interpreters, the stack of the one it is in.
-            if thread.stack.is_empty() {
+            // A thread that has gone from one interpreter to another has a part of its stack in
+            // each; the one it went to was made later, and comes later here.
+            let outer = std::mem::take(&mut thread.stack);
+            thread.stack_torn |= stack.torn;
+            if !thread.stack_torn {
                 thread.stack = stack.places(reader, self.codes).unwrap_or_default();
-                thread.stack_torn = stack.torn;
+                thread.stack.extend(outer);
             }
         }
         if stacks.iter().any(|stack| stack.cut) {
@@ -241,13 +246,14 @@ impl Look<'_> {
                 continue;
             };
             // A thread that has entered several interpreters is shown with the stack of one.
-            if stack.frames.len() != thread.stack.len() {
+            if stack.torn || stack.frames.len() != thread.stack.len() {
                 continue;
             }
             match self.process.blocking_futex(thread.tid) {
                 Ok(Some(futex)) => {
                     slots.push(slot);
                     blocked.push(Blocked {
+                        tid: thread.tid,
                         futex,
                         frames: &stack.frames,
                         places: &thread.stack,
@@ -267,7 +273,12 @@ impl Look<'_> {
         }
         let waits = waits::waits(reader, &blocked, &by_ident);
         for (slot, wait) in slots.into_iter().zip(waits) {
-            fact.threads[slot].waiting_for = wait;
+            let thread = &mut fact.threads[slot];
+            // What was read in between is about a thread that stood still.
+            thread.waiting_for = wait.filter(|wait| {
+                let still = self.process.blocking_futex(thread.tid);
+                still.is_ok_and(|futex| futex == Some(wait.futex))
+            });
         }
     }
 
@@ -372,6 +383,43 @@ impl Look<'_> {
         tids
     }
 
+    /// The threads that `threading` knows, by their objects.
+    fn living_threads(
+        &self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+        tids: &[Option<Tid>],
+    ) -> Workers {
+        let active = self
+            .known
+            .module(THREADING)
+            .and_then(|module| reader.dict_values(module, &["_active"]))
+            .and_then(|found| reader.dict(found[0]?))
+            .unwrap_or_default();
+        let idents: Vec<u64> = active.iter().map(|(ident, _)| *ident).collect();
+        let idents = reader.integers(&idents);
+        let field = reader.walk.thread.ident;
+        let states: HashMap<u64, Worker> = records
+            .iter()
+            .zip(tids)
+            .filter_map(|(record, tid)| {
+                let state = record.address;
+                Some((
+                    record.field(field),
+                    Worker {
+                        state,
+                        tid: (*tid)?,
+                    },
+                ))
+            })
+            .collect();
+        active
+            .iter()
+            .zip(idents)
+            .filter_map(|((_, thread), ident)| Some((*thread, *states.get(&(ident? as u64))?)))
+            .collect()
+    }
+
     fn add_executors(
         &mut self,
         reader: &mut Reader<'_>,
@@ -379,25 +427,15 @@ impl Look<'_> {
         tids: &[Option<Tid>],
         fact: &mut PythonFact,
     ) {
-        let ident = reader.walk.thread.ident;
-        let threads: Workers = records
-            .iter()
-            .zip(tids)
-            .filter_map(|(record, tid)| {
-                let worker = Worker {
-                    state: record.address,
-                    tid: (*tid)?,
-                };
-                Some((record.field(ident), worker))
-            })
-            .collect();
-        let found = executors::read(
-            reader,
-            self.codes,
+        let (threads, processes) = (
             self.known.module(THREAD_POOLS),
             self.known.module(PROCESS_POOLS),
-            &threads,
         );
+        if threads.is_none() && processes.is_none() {
+            return;
+        }
+        let workers = self.living_threads(reader, records, tids);
+        let found = executors::read(reader, self.codes, threads, processes, &workers);
         fact.executors.extend(found);
     }
 
@@ -465,7 +503,8 @@ impl Look<'_> {
         let mut addresses = self.listed_tasks(reader, records);
         for (index, set) in found.iter().enumerate().skip(1) {
             let weak = index <= fields.weak_sets.len();
-            let members = set.and_then(|set| tasks::in_set(reader, set, weak, self.options.tasks));
+            let members =
+                set.and_then(|set| task_lists::in_set(reader, set, weak, self.options.tasks));
             match members {
                 Some(members) => addresses.extend(members),
                 None => {
@@ -478,7 +517,7 @@ impl Look<'_> {
         let running = self.running_tasks(reader, records, found[0]);
         // A task that runs its first step eagerly may be in no list yet.
         addresses.extend(&running);
-        let mut seen = HashSet::new();
+        let mut seen = AddressSet::default();
         addresses.retain(|address| seen.insert(*address));
         let limit = self.options.tasks.saturating_sub(fact.tasks.len());
         if addresses.len() > limit {
@@ -511,13 +550,13 @@ impl Look<'_> {
             .chain(of_ended.map(|head| ListHead(at(self.interpreter, head))))
             .collect();
         let before = std::mem::take(&mut self.known.tasks);
-        self.known.tasks = tasks::listed(reader, self.memory, &heads, &before, self.options.tasks);
+        self.known.tasks = task_lists::linked(reader, self.memory, &heads, self.options.tasks);
         if heads.is_empty() {
             return Vec::new();
         }
         // Tasks leave the lists when they are done; those that failed are of interest as long as
         // somebody keeps them.
-        let listed: HashSet<u64> = self.known.tasks.iter().copied().collect();
+        let listed: AddressSet = self.known.tasks.iter().copied().collect();
         let failed = std::mem::take(&mut self.known.failed);
         let gone: Vec<u64> = before
             .into_iter()
@@ -561,6 +600,7 @@ mod tests {
             .collect();
         let blocked: Vec<Blocked<'_>> = (0..100)
             .map(|slot| Blocked {
+                tid: Tid(8),
                 futex: address(slot as u64),
                 frames: &frames[4 * slot..4 * slot + 4],
                 places: &places[slot % 4..],

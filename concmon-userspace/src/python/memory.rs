@@ -1,6 +1,7 @@
 //! Reading another process's memory: one trait, batched, every read bounded.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::event::Pid;
 
@@ -10,8 +11,9 @@ pub(super) const MAX_READ_BYTES: usize = 1 << 24;
 const MAX_BATCH_BYTES: usize = 1 << 24;
 /// How many remote areas one system call takes (`UIO_MAXIOV` of `linux/uio.h`).
 const MAX_AREAS: usize = 1024;
-/// The most that one system call brings, bytes; a longer area is read by itself.
-const MAX_CALL_BYTES: usize = 1 << 22;
+/// The most that one system call brings, bytes: it is still in the CPU's cache when areas are taken
+/// out of it. A longer area is read by itself.
+const MAX_CALL_BYTES: usize = 1 << 18;
 const PAGE: u64 = 4096;
 /// Areas with no more bytes than this between them are read as one.
 const MAX_GAP_BYTES: u64 = 2048;
@@ -133,6 +135,11 @@ pub(super) trait Memory: fmt::Debug + Send + Sync {
         self.read_batch(batch)
     }
 
+    /// What reading took so far, where that is counted.
+    fn cost(&self) -> ReadCost {
+        ReadCost::default()
+    }
+
     /// Fills `into` from `address`.
     fn read(&self, address: u64, into: &mut [u8]) -> Result<(), ReadError> {
         let mut batch = Batch::new();
@@ -182,16 +189,29 @@ pub(super) fn byte(bytes: &[u8], offset: u32) -> Option<u8> {
     bytes.get(offset as usize).copied()
 }
 
+/// What reading a process took so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadCost {
+    /// System calls.
+    pub calls: u64,
+    /// Bytes that were copied.
+    pub bytes: u64,
+}
+
 /// A living process, read with `process_vm_readv`.
 #[derive(Debug)]
 pub(super) struct ProcessMemory {
     pid: libc::pid_t,
+    calls: AtomicU64,
+    bytes: AtomicU64,
 }
 
 impl ProcessMemory {
     pub(super) fn new(pid: Pid) -> Self {
         Self {
             pid: libc::pid_t::try_from(pid.0).unwrap_or(libc::pid_t::MAX),
+            calls: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
         }
     }
 
@@ -206,6 +226,9 @@ impl ProcessMemory {
         let got = unsafe {
             libc::process_vm_readv(self.pid, &into, 1, remote.as_ptr(), remote.len() as u64, 0)
         };
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let bytes = u64::try_from(got).unwrap_or(0);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
         usize::try_from(got).map_err(|_| {
             std::io::Error::last_os_error()
                 .raw_os_error()
@@ -253,8 +276,15 @@ fn remote(address: u64, len: usize) -> libc::iovec {
 }
 
 impl Memory for ProcessMemory {
+    fn cost(&self) -> ReadCost {
+        ReadCost {
+            calls: self.calls.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+
     fn read_batch(&self, batch: &mut Batch) -> Result<(), ReadError> {
-        batch.bytes.resize(batch.size, 0);
+        batch.bytes = vec![0; batch.size];
         let mut order: Vec<usize> = (0..batch.areas.len())
             .filter(|index| batch.areas[*index].len > 0)
             .collect();
@@ -274,12 +304,14 @@ impl Memory for ProcessMemory {
                 end += 1;
             }
             let call = &runs[next..end];
-            buffer.resize(len, 0);
+            if buffer.len() < len {
+                buffer.resize(len, 0);
+            }
             let areas: Vec<libc::iovec> = call
                 .iter()
                 .map(|run| remote(run.address, run.len))
                 .collect();
-            let arrived = match self.readv(&mut buffer, &areas) {
+            let arrived = match self.readv(&mut buffer[..len], &areas) {
                 Ok(arrived) => arrived,
                 Err(libc::EFAULT) => 0,
                 Err(error) => return Err(os_error(error)),

@@ -34,6 +34,7 @@ mod surroundings;
 #[cfg(test)]
 mod synthetic;
 mod task_heads;
+mod task_lists;
 mod task_waits;
 mod tasks;
 mod text;
@@ -50,6 +51,6 @@ mod workers;
 
 pub use detect::DetectError;
 pub use facts::{GilRange, Interpreter, LookOptions};
-pub use memory::ReadError;
+pub use memory::{ReadCost, ReadError};
 pub use text::MAX_TEXT_CHARS;
 pub use verify::{Verified, verify};

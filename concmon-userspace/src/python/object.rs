@@ -267,7 +267,16 @@ impl<'a> Reader<'a> {
 
     /// Makes the types at these addresses known, with all their bases.
     pub(super) fn load_types(&mut self, addresses: impl IntoIterator<Item = u64>) {
-        let mut wanted: Vec<u64> = addresses.into_iter().collect();
+        // Most of many objects have the type of the one before.
+        let mut before = 0;
+        let mut wanted: Vec<u64> = addresses
+            .into_iter()
+            .filter(|address| {
+                let is_new = *address != before;
+                before = *address;
+                is_new
+            })
+            .collect();
         let mut loaded = Vec::new();
         for _ in 0..MAX_BASES {
             wanted.retain(|address| !matches!(self.types.get(address), Some(Some(_))));

@@ -28,6 +28,7 @@ const IDENT: &str = "_ident";
 /// A thread that is blocked on a futex.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Blocked<'a> {
+    pub(super) tid: Tid,
     pub(super) futex: u64,
     /// Its stack and where that is in the source, the innermost frame first.
     pub(super) frames: &'a [StackFrame],
@@ -41,6 +42,8 @@ struct Known {
     variables: Variables,
     /// The object that it is a method of, and its type.
     this: Option<(u64, Arc<TypeInfo>)>,
+    /// It has a `self`, but that is no living object: the thread has gone on.
+    gone: bool,
 }
 
 impl Known {
@@ -75,9 +78,14 @@ pub(super) fn waits(
                 None => ended_thread(reader, parked[slot], tids),
             }?;
             wait.futex = thread.futex;
+            if known[slot].iter().any(|known| known.gone) {
+                return None;
+            }
             by_functions(reader, &known[slot], &mut wait, tids);
             // A handle is no object with a type: that it is one, functions must say, too.
-            (objects[slot].is_some() || wait.kind == WaitKind::Join).then_some(wait)
+            let is_known = objects[slot].is_some() || wait.kind == WaitKind::Join;
+            // Who has it by now does not wait for it any more.
+            (is_known && wait.owner != Some(thread.tid)).then_some(wait)
         })
         .collect()
 }
@@ -129,18 +137,24 @@ fn known_functions(reader: &mut Reader<'_>, blocked: &[Blocked<'_>]) -> Vec<Vec<
                     rules,
                     variables,
                     this: None,
+                    gone: false,
                 })
                 .collect()
         })
         .collect();
-    let selves: Vec<u64> = known
+    let selves: Vec<Option<u64>> = known
         .iter()
         .flatten()
-        .map(|known| known.variables.named(reader, "self").unwrap_or(0))
+        .map(|known| known.variables.named(reader, "self"))
         .collect();
-    let infos = reader.types_of(&selves);
+    let addresses: Vec<u64> = selves.iter().map(|this| this.unwrap_or(0)).collect();
+    let infos = reader.types_of(&addresses);
     for ((known, this), info) in known.iter_mut().flatten().zip(selves).zip(infos) {
-        known.this = info.map(|info| (this, info));
+        known.this = this.zip(info);
+        // Where a class decides, there must be one.
+        known.gone = this.is_some()
+            && known.this.is_none()
+            && known.rules.iter().all(|rule| rule.class.is_some());
     }
     known
 }
@@ -217,8 +231,13 @@ fn objects(
     let found: Vec<u64> = found
         .into_iter()
         .zip(parked)
-        // What a thread is parked on needs no stack to be found.
-        .map(|(found, parked)| found.unwrap_or(parked.wrapping_sub(u64::from(offset))))
+        .enumerate()
+        .map(|(slot, (found, parked))| match found {
+            Some(object) => object,
+            // What a thread is parked on needs no frame to be found, but what it is for does.
+            None if blocked[slot].frames.is_empty() => parked.wrapping_sub(u64::from(offset)),
+            None => 0,
+        })
         .collect();
     let infos = reader.types_of(&found);
     found
