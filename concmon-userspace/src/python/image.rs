@@ -360,6 +360,7 @@ mod tests {
                     tids: BTreeMap::from([(7, 7)]),
                     foreign_ids: false,
                     asyncio_table: None,
+                    futexes: BTreeMap::new(),
                 },
             },
             segments,

@@ -124,7 +124,7 @@ impl ProcessView {
 
     /// The futex that a thread is blocked on.
     pub(super) fn blocking_futex(&self, tid: Tid) -> std::io::Result<Option<u64>> {
-        maps::blocking_futex(self.pid, tid)
+        self.surroundings.blocking_futex(tid)
     }
 
     /// Bytes of the stack of a thread, without its guard; of the main thread's, how far it may
