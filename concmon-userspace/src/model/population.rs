@@ -223,14 +223,13 @@ impl Population {
     }
 
     pub(crate) fn slice(&mut self, slice: &Slice) {
-        if let Some((id, key)) = self.newest_of(slice.tid) {
-            if let Some(process) = self.processes.get_mut(&id)
-                && let Some(thread) = process.threads.get_mut(&key)
-                && thread.slice(slice)
-            {
-                process.gil.slice(slice);
-                return;
-            }
+        if let Some((id, key)) = self.newest_of(slice.tid)
+            && let Some(process) = self.processes.get_mut(&id)
+            && let Some(thread) = process.threads.get_mut(&key)
+            && thread.slice(slice)
+        {
+            process.gil.slice(slice);
+            return;
         }
         // Before the first reading of its ledger, only `/proc` says whose thread it is.
         if let Some(id) = self.listed.get(&slice.tid)
