@@ -15,6 +15,13 @@ import time
 import types
 
 HAS_QUALNAMES = hasattr(types.CodeType, "co_qualname")
+AWAITABLES = (types.AsyncGeneratorType, types.CoroutineType, types.GeneratorType)
+WRAPPERS = (
+    "anext_awaitable",
+    "async_generator_asend",
+    "async_generator_athrow",
+    "coroutine_wrapper",
+)
 
 
 def qualified(code, *known):
@@ -52,18 +59,13 @@ def awaited(awaitable):
         following = getattr(awaitable, name, None)
         if following is not None:
             break
-    if type(following).__name__ in (
-        "anext_awaitable",
-        "async_generator_asend",
-        "async_generator_athrow",
-        "coroutine_wrapper",
-    ):
+    while type(following).__name__ in WRAPPERS:
         # These have no attribute for what they stand for.
-        kinds = (types.AsyncGeneratorType, types.CoroutineType, types.GeneratorType)
-        kinds += (type(following),)
-        found = [o for o in gc.get_referents(following) if isinstance(o, kinds)]
-        while found and type(found[0]) is type(following):
-            found = [o for o in gc.get_referents(found[0]) if isinstance(o, kinds)]
+        found = [
+            thing
+            for thing in gc.get_referents(following)
+            if isinstance(thing, AWAITABLES) or type(thing).__name__ in WRAPPERS
+        ]
         following = found[0] if found else None
     return following
 
@@ -95,17 +97,17 @@ def running_chain(coroutine, ident):
 
 
 def loop_account(loop, tid, kind, tasks):
-    """What is known of a running loop; `ready` and `scheduled` are its own only in asyncio's."""
+    """What is known of a running loop; of uvloop's only what it keeps as Python objects."""
     account = {
         "tid": tid,
         "kind": kind,
         "running": True,
-        "debug": loop.get_debug(),
-        "stall_threshold_ns": int(loop.slow_callback_duration * 1e9),
         "pending_tasks": sum(task.get("state") != "done" for task in tasks),
         "tasks": tasks,
     }
     if kind == "asyncio":
+        account["debug"] = loop.get_debug()
+        account["stall_threshold_ns"] = int(loop.slow_callback_duration * 1e9)
         account["ready"] = len(loop._ready)
         account["scheduled"] = len(loop._scheduled)
     return account

@@ -22,8 +22,10 @@ kept = []
 hidden = []
 # What is known of a task besides what it says itself, by task.
 facts = {}
-# Tasks by the task that waits for them.
+# Pairs of a task that waits, and one that it waits for; the same where that is told nowhere but in
+# the code that waits.
 waiters = []
+untold = []
 # Loop, native id of its thread, ident, kind.
 loops = []
 running = set()
@@ -147,7 +149,13 @@ async def waits_for_all():
 
 
 async def waits_for():
-    await asyncio.wait_for(leaf(), 36000)
+    await asyncio.wait_for(may_be_a_task(asyncio.current_task()), 36000)
+
+
+async def may_be_a_task(waiter):
+    if asyncio.current_task() is not waiter:
+        waiters.append((waiter, asyncio.current_task()))
+    await leaf()
 
 
 async def waits_for_task():
@@ -164,7 +172,9 @@ async def shields():
 
 async def completes():
     tasks = [asyncio.ensure_future(leaf()) for _ in range(2)]
-    kept.extend(tasks)
+    # Before 3.14 it is a callback's closure that knows.
+    pairs = waiters if sys.version_info >= (3, 14) else untold
+    pairs.extend((asyncio.current_task(), task) for task in tasks)
     for first in asyncio.as_completed(tasks):
         await first
 
@@ -244,7 +254,13 @@ class OwnPythonTask(PythonTask):
 
 def waited(*tasks):
     """The running task waits for these."""
-    waiters.extend((asyncio.current_task(), task) for task in tasks)
+    current = asyncio.current_task()
+    pairs = waiters
+    if current is None:
+        # From 3.14 on, tasks that are written in Python are apart from the others.
+        current = asyncio.tasks._py_current_task()
+        pairs = untold
+    pairs.extend((current, task) for task in tasks)
 
 
 def make(name, coroutine, kind=None, of=None, **more):
@@ -291,7 +307,7 @@ async def make_tasks():
     full = asyncio.Queue(1)
     full.put_nowait(1)
     make("put", full.put(2), "Queue", full)
-    make("join", full.join(), "Queue", full)
+    make("join", full.join(), "Event", full._finished)
     lock = asyncio.Lock()
     make("lock-holder", holds(lock), "sleep")
     await asyncio.sleep(0)
@@ -317,7 +333,9 @@ async def make_tasks():
     if HAS_GROUPS:
         make("group", groups(), "TaskGroup")
         make("timeout", times_out(), "sleep")
-    make("socket", reads_socket(), "socket")
+    # uvloop has a future of its own kind for that.
+    in_asyncio = isinstance(loop, asyncio.SelectorEventLoop)
+    make("socket", reads_socket(), "socket" if in_asyncio else None)
     waiting = make("awaits-task", awaits(slept), "Task", slept)
     waiters.append((waiting, slept))
     again = make("awaits-it-too", awaits(slept), "Task", slept)
@@ -421,6 +439,10 @@ def describe(task, ident):
     }
     if state != "done":
         described["awaited_by"] = sorted({hex(id(by)) for by, of in waiters if of is task})
+        more = {hex(id(by)) for by, of in untold if of is task}
+        if more:
+            some = described["awaited_by"]
+            described["awaited_by"] = {"any": [some, sorted(more.union(some))]}
         described["exception"] = described["retrieved"] = None
     if hasattr(task, "cancelling") and state != "done":
         described["cancel_requested"] = task.cancelling() > 0
@@ -430,7 +452,7 @@ def describe(task, ident):
         chain = truth.running_chain(coroutine, ident)
     else:
         chain = [] if task.done() else truth.await_chain(coroutine)
-    return described, {"id": hex(id(task)), "awaiting": chain}
+    return described, {"id": described["id"], "name": described["name"], "awaiting": chain}
 
 
 def all_tasks(loop):
@@ -483,24 +505,33 @@ async def with_anyio(then):
     send, receive = anyio.create_memory_object_stream(0)
     kept.extend([send, receive])
 
+    def start(group, function, *args, name=None):
+        """Some releases of anyio tell asyncio that the group's task waits for it."""
+        host = asyncio.current_task()
+
+        async def child():
+            untold.append((host, asyncio.current_task()))
+            await function(*args)
+
+        group.start_soon(child, name=name)
+
     async def nested(depth):
         async with anyio.create_task_group() as group:
             if depth:
-                group.start_soon(nested, depth - 1, name="nested-%d" % depth)
-            group.start_soon(anyio.sleep, 36000)
+                start(group, nested, depth - 1, name="nested-%d" % depth)
+            start(group, anyio.sleep, 36000)
 
     async def takes():
         async with lock:
             await anyio.sleep_forever()
 
     async with anyio.create_task_group() as group:
-        group.start_soon(event.wait, name="event")
-        group.start_soon(takes, name="lock-holder")
-        group.start_soon(takes, name="lock-waiter")
-        group.start_soon(receive.receive, name="receive")
-        group.start_soon(nested, 3, name="nested")
-        group.start_soon(functools.partial(anyio.sleep, 36000), name="sleep")
-        group.start_soon(anyio.to_thread.run_sync, release.wait, name="thread")
+        start(group, event.wait, name="event")
+        start(group, takes, name="lock-holder")
+        start(group, takes, name="lock-waiter")
+        start(group, receive.receive, name="receive")
+        start(group, nested, 3, name="nested")
+        start(group, anyio.to_thread.run_sync, release.wait, name="thread")
         await anyio.sleep(0.05)
         then()
         await anyio.sleep_forever()

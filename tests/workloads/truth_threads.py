@@ -211,8 +211,9 @@ def start_threads():
     start(main + "Base.of_class", Derived.of_class, name="long " + "x" * 200)
     start(main + "Base.of_nothing", Derived.of_nothing, name="")
     start(main + "Derived.__call__", worker, name="callable", daemon=True)
-    start(main + "<lambda>", lambda: worker.parks, name="lambda")
-    start(main + "<lambda>", lambda: worker.absent, name="\x1b[31mred\n")
+    unnamed = main + "start_threads.<locals>.<lambda>"
+    start(unnamed, lambda: worker.parks, name="lambda")
+    start(unnamed, lambda: worker.absent, name="\x1b[31mred\n")
     for target in [
         enters,
         generator_expression,

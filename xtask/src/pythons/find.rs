@@ -24,9 +24,43 @@ pub(super) struct Python {
     pub(super) root: Option<PathBuf>,
     /// As seen from its root.
     program: PathBuf,
+    pub(super) probe: Probe,
+}
+
+/// What it says of itself when it is run.
+#[derive(Clone, Debug)]
+pub(super) enum Probe {
+    Runs(Version),
+    NeedsRoot,
+    Broken(String),
+}
+
+/// `3.11.7 GIL`.
+#[derive(Clone, Debug)]
+pub(super) struct Version {
+    pub(super) text: String,
+    /// 11 of 3.11.
+    pub(super) minor: u32,
+    pub(super) free_threaded: bool,
 }
 
 impl Python {
+    fn new(origin: &'static str, root: Option<&Path>, program: PathBuf) -> Self {
+        let mut python = Self {
+            origin,
+            root: root.map(Path::to_owned),
+            program,
+            probe: Probe::NeedsRoot,
+        };
+        if root.is_none() || workspace::is_root() {
+            python.probe = match python.ask() {
+                Ok(version) => Probe::Runs(version),
+                Err(error) => Probe::Broken(format!("{error:#}")),
+            };
+        }
+        python
+    }
+
     pub(super) fn path(&self) -> PathBuf {
         match &self.root {
             Some(root) => root.join(self.program.strip_prefix("/").unwrap_or(&self.program)),
@@ -34,14 +68,11 @@ impl Python {
         }
     }
 
-    /// The minor version in the name of the program, links followed.
-    pub(super) fn minor(&self) -> Option<u32> {
-        let path = fs::canonicalize(self.path()).ok()?;
-        let name = path.file_name()?.to_str()?;
-        name.strip_prefix("python3.")?
-            .trim_end_matches('t')
-            .parse()
-            .ok()
+    pub(super) fn version(&self) -> Option<&Version> {
+        match &self.probe {
+            Probe::Runs(version) => Some(version),
+            Probe::NeedsRoot | Probe::Broken(_) => None,
+        }
     }
 
     /// A command that runs it; the process that it starts becomes the interpreter.
@@ -56,23 +87,19 @@ impl Python {
         }
     }
 
-    /// Its version as it says itself; none where only root can run it.
-    pub(super) fn probe(&self) -> Result<Option<String>> {
-        if self.root.is_some() && !workspace::is_root() {
-            return Ok(None);
-        }
-        let version = workspace::output(self.command().args(["-I", "-c", PROBE]))?;
-        Ok(Some(version.trim().to_owned()))
+    fn ask(&self) -> Result<Version> {
+        let said = workspace::output(self.command().args(["-I", "-c", PROBE]))?;
+        let text = said.trim().to_owned();
+        let minor = text.split('.').nth(1).and_then(|minor| minor.parse().ok());
+        Ok(Version {
+            minor: minor.with_context(|| format!("{text} is no version"))?,
+            free_threaded: text.ends_with("free-threaded"),
+            text,
+        })
     }
 }
 
-/// `3.11` of `3.11.7 GIL`.
-pub(super) fn minor_of(version: &str) -> String {
-    let parts: Vec<&str> = version.split('.').take(2).collect();
-    parts.join(".")
-}
-
-/// All interpreters, the same order every time.
+/// All interpreters, the oldest first.
 pub(super) fn all() -> Result<Vec<Python>> {
     let mut found = Vec::new();
     if let Some(versions) = pyenv_versions() {
@@ -80,33 +107,22 @@ pub(super) fn all() -> Result<Vec<Python>> {
             let program = dir.join("bin/python3");
             // Links are names for other versions, and virtual environments.
             if !dir.is_symlink() && program.exists() {
-                found.push(Python {
-                    origin: "pyenv",
-                    root: None,
-                    program,
-                });
+                found.push(Python::new("pyenv", None, program));
             }
         }
     }
     for dir in ["/usr/bin", "/usr/local/bin"] {
         for program in interpreters(Path::new(dir))? {
-            found.push(Python {
-                origin: "system",
-                root: None,
-                program,
-            });
+            found.push(Python::new("system", None, program));
         }
     }
     if let Some(root) = sid::find()? {
         for program in interpreters(&root.join("usr/bin"))? {
             let program = Path::new("/").join(program.strip_prefix(&root).unwrap_or(&program));
-            found.push(Python {
-                origin: "sid",
-                root: Some(root.clone()),
-                program,
-            });
+            found.push(Python::new("sid", Some(&root), program));
         }
     }
+    found.sort_by_key(|python| python.version().map(|version| version.minor));
     Ok(found)
 }
 

@@ -11,16 +11,17 @@ mod table;
 mod trio;
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 
 use crate::workspace;
-use find::Python;
+use find::{Probe, Python};
 
 /// Minor versions of CPython 3 that concmon is to be tried on.
-const WANTED: [&str; 8] = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15"];
+const WANTED: RangeInclusive<u32> = 8..=15;
 
 /// Compare what concmon reads with what programs say of themselves, on every interpreter found
 #[derive(clap::Args)]
@@ -34,6 +35,9 @@ pub(crate) struct Args {
     /// and list all
     #[arg(long)]
     fetch: bool,
+    /// Show every difference, not only the first of each program
+    #[arg(long, short)]
+    verbose: bool,
     /// Build and use the release build
     #[arg(long)]
     release: bool,
@@ -50,18 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             None => sid::fetch()?,
         }
     }
-    if let Some(root) = sid::find()?
-        && workspace::is_root()
-    {
-        sid::mount_proc(&root)?;
-    }
-    let pythons: Vec<(Python, Result<Option<String>>)> = find::all()?
-        .into_iter()
-        .map(|python| {
-            let version = python.probe();
-            (python, version)
-        })
-        .collect();
+    let pythons = find::all()?;
     let good = if args.list || args.fetch {
         list(&pythons)
     } else {
@@ -70,7 +63,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             None => build(args.release)?,
         };
         ensure!(monitor.is_file(), "there is no {}", monitor.display());
-        table::run(&pythons, &args.interpreters, &monitor)?
+        if let Some(root) = sid::find()?
+            && workspace::is_root()
+        {
+            sid::mount_proc(&root)?;
+        }
+        table::run(&pythons, &args.interpreters, &monitor, args.verbose)?
     };
     print_missing(&pythons, args.fetch)?;
     Ok(if good {
@@ -93,16 +91,16 @@ fn build(release: bool) -> Result<PathBuf> {
 }
 
 /// Prints all interpreters; false when one does not run.
-fn list(pythons: &[(Python, Result<Option<String>>)]) -> bool {
+fn list(pythons: &[Python]) -> bool {
     let mut good = true;
     println!("{:8} {:24} interpreter", "from", "version");
-    for (python, version) in pythons {
-        let version = match version {
-            Ok(Some(version)) => version.clone(),
-            Ok(None) => "not run: needs root".to_owned(),
-            Err(error) => {
+    for python in pythons {
+        let version = match &python.probe {
+            Probe::Runs(version) => version.text.clone(),
+            Probe::NeedsRoot => "not run: needs root".to_owned(),
+            Probe::Broken(error) => {
                 good = false;
-                format!("BROKEN: {error:#}")
+                format!("BROKEN: {error}")
             }
         };
         println!(
@@ -114,15 +112,14 @@ fn list(pythons: &[(Python, Result<Option<String>>)]) -> bool {
     good
 }
 
-fn print_missing(pythons: &[(Python, Result<Option<String>>)], fetched: bool) -> Result<()> {
-    let seen: BTreeSet<String> = pythons
+fn print_missing(pythons: &[Python], fetched: bool) -> Result<()> {
+    let seen: BTreeSet<u32> = pythons
         .iter()
-        .filter_map(|(_, version)| version.as_ref().ok()?.as_deref())
-        .map(find::minor_of)
+        .filter_map(|python| Some(python.version()?.minor))
         .collect();
-    let missing: Vec<&str> = WANTED
-        .into_iter()
-        .filter(|version| !seen.contains(*version))
+    let missing: Vec<String> = WANTED
+        .filter(|minor| !seen.contains(minor))
+        .map(|minor| format!("3.{minor}"))
         .collect();
     if !missing.is_empty() {
         println!("\nnot found: {}", missing.join(", "));

@@ -9,19 +9,27 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::find::{self, Python};
+use super::find::{Python, Version};
 use crate::workspace;
 
 /// A folder with the packages, as the interpreter sees it; an error says why there is none.
-pub(super) fn folder(python: &Python, version: &str, packages: &[&str]) -> Result<PathBuf> {
-    let minor = find::minor_of(version);
+pub(super) fn folder(
+    python: &Python,
+    version: &Version,
+    packages: &[&str],
+    installers: &[Python],
+) -> Result<PathBuf> {
+    if version.free_threaded {
+        bail!("no packages are installed for free-threaded builds");
+    }
+    let minor = format!("3.{}", version.minor);
     let (root, cache) = match &python.root {
         None => (Path::new("/"), workspace::cache_dir()?),
         Some(root) => (root.as_path(), root.join("var/cache/concmon")),
     };
     let folder = cache.join("packages").join(&minor).join(packages.join(","));
     if !folder.is_dir() {
-        install(&minor, packages, &folder)?;
+        install(&minor, packages, &folder, installers)?;
     }
     let inside = Path::new("/").join(folder.strip_prefix(root)?);
     import(python, &inside, packages)?;
@@ -46,16 +54,13 @@ fn import(python: &Python, inside: &Path, packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn install(minor: &str, packages: &[&str], folder: &Path) -> Result<()> {
+fn install(minor: &str, packages: &[&str], folder: &Path, installers: &[Python]) -> Result<()> {
     let parent = folder.parent().context("no parent folder")?;
     fs::create_dir_all(parent)?;
     let fresh = tempfile::tempdir_in(parent)?;
     let target = fresh.path().join("packages");
     // The newest one that has pip knows most about what there is.
-    let mut pythons = find::all()?;
-    pythons.retain(|python| python.root.is_none());
-    pythons.sort_by_key(|python| std::cmp::Reverse(python.minor()));
-    if let Some(python) = pythons.iter().find(|python| has_pip(python)) {
+    if let Some(python) = installers.iter().rev().find(|python| has_pip(python)) {
         let output = python
             .command()
             .args([
@@ -85,6 +90,9 @@ fn install(minor: &str, packages: &[&str], folder: &Path) -> Result<()> {
 }
 
 fn has_pip(python: &Python) -> bool {
+    if python.root.is_some() {
+        return false;
+    }
     let mut command: Command = python.command();
     command.args(["-c", "import pip"]).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())

@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::compare::differences;
-use super::find::Python;
+use super::find::{Probe, Python, Version};
 use super::program::{self, Folder, Program};
-use super::{gil, packages, trio};
+use super::{WANTED, gil, packages, trio};
 
 const COLUMNS: &[&str] = &[
     "stacks",
@@ -98,10 +98,18 @@ const CASES: &[Case] = &[
     },
 ];
 
+#[derive(Clone)]
 enum Outcome {
     Pass,
-    Fail(String),
+    /// What differs.
+    Fail(Vec<String>),
     NotApplicable(String),
+}
+
+impl Outcome {
+    fn fail(what: String) -> Self {
+        Outcome::Fail(vec![what])
+    }
 }
 
 /// Outcomes by column; a column may have several programs.
@@ -116,27 +124,31 @@ struct Tally {
 
 /// Prints the table of the interpreters that the filters let through; false when a cell fails.
 pub(super) fn run(
-    pythons: &[(Python, Result<Option<String>>)],
+    pythons: &[Python],
     filters: &[String],
     monitor: &Path,
+    verbose: bool,
 ) -> Result<bool> {
     let begin = Instant::now();
     let mut tally = Tally::default();
     println!("{:24}  {}", "interpreter", COLUMNS.join("  "));
-    for (python, version) in pythons {
-        let label = label(python, version);
+    for python in pythons {
+        let label = label(python);
         let wanted =
             |filter: &String| label.starts_with(filter.as_str()) || python.origin == filter;
         if !filters.is_empty() && !filters.iter().any(wanted) {
             continue;
         }
-        let row = match version {
-            Ok(Some(version)) => row(python, version, monitor)?,
-            Ok(None) => all(|| Outcome::NotApplicable("needs root".to_owned())),
-            Err(error) => all(|| Outcome::Fail(format!("it does not run: {error:#}"))),
+        let row = match &python.probe {
+            Probe::Runs(version) if !WANTED.contains(&version.minor) => all(
+                &Outcome::NotApplicable("not a supported version".to_owned()),
+            ),
+            Probe::Runs(version) => row(python, version, pythons, monitor)?,
+            Probe::NeedsRoot => all(&Outcome::NotApplicable("needs root".to_owned())),
+            Probe::Broken(error) => all(&Outcome::fail(format!("it does not run: {error}"))),
         };
         print_row(&label, &row);
-        tally.take(&label, row);
+        tally.take(&label, row, verbose);
     }
     tally.print();
     println!("\nit took {:.0} s", begin.elapsed().as_secs_f64());
@@ -144,27 +156,24 @@ pub(super) fn run(
 }
 
 /// `3.11.7 pyenv`.
-fn label(python: &Python, version: &Result<Option<String>>) -> String {
-    let version = match version {
-        Ok(Some(version)) => version.trim_end_matches(" GIL"),
-        Ok(None) | Err(_) => "?",
-    };
-    format!("{version} {}", python.origin)
+fn label(python: &Python) -> String {
+    let version = python.version().map_or("?", |version| &version.text);
+    format!("{} {}", version.trim_end_matches(" GIL"), python.origin)
 }
 
-fn all(outcome: impl Fn() -> Outcome) -> Row {
+fn all(outcome: &Outcome) -> Row {
     COLUMNS
         .iter()
-        .map(|column| (*column, vec![outcome()]))
+        .map(|column| (*column, vec![outcome.clone()]))
         .collect()
 }
 
 /// Starts all programs, then looks at one after the other.
-fn row(python: &Python, version: &str, monitor: &Path) -> Result<Row> {
+fn row(python: &Python, version: &Version, installers: &[Python], monitor: &Path) -> Result<Row> {
     let folder = Folder::new(python)?;
     let started: Vec<(&Case, Result<Program, Outcome>)> = CASES
         .iter()
-        .map(|case| (case, start(python, version, &folder, case)))
+        .map(|case| (case, start(python, version, installers, &folder, case)))
         .collect();
     let mut row = Row::new();
     for (case, program) in started {
@@ -179,19 +188,25 @@ fn row(python: &Python, version: &str, monitor: &Path) -> Result<Row> {
     Ok(row)
 }
 
-fn start(python: &Python, version: &str, folder: &Folder, case: &Case) -> Result<Program, Outcome> {
-    if matches!(case.check, Check::Gil) && version.ends_with("free-threaded") {
+fn start(
+    python: &Python,
+    version: &Version,
+    installers: &[Python],
+    folder: &Folder,
+    case: &Case,
+) -> Result<Program, Outcome> {
+    if matches!(case.check, Check::Gil) && version.free_threaded {
         return Err(Outcome::NotApplicable("this build has none".to_owned()));
     }
     let packages = match case.packages {
         [] => None,
-        names => match packages::folder(python, version, names) {
+        names => match packages::folder(python, version, names, installers) {
             Ok(folder) => Some(folder),
             Err(error) => return Err(Outcome::NotApplicable(format!("{error:#}"))),
         },
     };
     Program::start(python, folder, case.words, packages.as_deref())
-        .map_err(|error| Outcome::Fail(format!("{error:#}")))
+        .map_err(|error| Outcome::fail(format!("{error:#}")))
 }
 
 fn outcomes(case: &Case, monitor: &Path, program: &mut Program) -> Vec<(&'static str, Outcome)> {
@@ -204,7 +219,7 @@ fn outcomes(case: &Case, monitor: &Path, program: &mut Program) -> Vec<(&'static
         Err(error) => case
             .columns
             .iter()
-            .map(|column| (*column, Outcome::Fail(format!("{error:#}"))))
+            .map(|column| (*column, Outcome::fail(format!("{error:#}"))))
             .collect(),
     }
 }
@@ -227,10 +242,9 @@ fn compare(case: &Case, monitor: &Path, program: &Program) -> Result<Vec<Outcome
     let dump = program::dump(monitor, program.pid())?;
     Ok(expected
         .iter()
-        .map(|expected| match differences(expected, &dump).as_slice() {
-            [] => Outcome::Pass,
-            [first] => Outcome::Fail(first.clone()),
-            [first, others @ ..] => Outcome::Fail(format!("{first} (and {} more)", others.len())),
+        .map(|expected| match differences(expected, &dump) {
+            none if none.is_empty() => Outcome::Pass,
+            some => Outcome::Fail(some),
         })
         .collect())
 }
@@ -257,13 +271,22 @@ fn print_row(label: &str, row: &Row) {
 }
 
 impl Tally {
-    fn take(&mut self, label: &str, row: Row) {
+    fn take(&mut self, label: &str, row: Row, verbose: bool) {
         for (column, outcomes) in row {
             self.passed += usize::from(cell(&outcomes) == "pass");
             for outcome in outcomes {
                 match outcome {
                     Outcome::Pass => {}
-                    Outcome::Fail(what) => self.failed.push(format!("{label}, {column}: {what}")),
+                    Outcome::Fail(what) => {
+                        let shown = if verbose { what.len() } else { 1 };
+                        let others = match what.len() - shown {
+                            0 => String::new(),
+                            others => format!(" (and {others} more)"),
+                        };
+                        let what = what[..shown].join("\n      ");
+                        self.failed
+                            .push(format!("{label}, {column}: {what}{others}"));
+                    }
                     Outcome::NotApplicable(why) => {
                         self.not_applicable
                             .push(format!("{label}, {column}: {why}"));
