@@ -401,6 +401,9 @@ pub struct PyGc {
     pub generations: Vec<PyGeneration>,
     /// A collection runs right now.
     pub collecting: bool,
+    /// The generation that is collected, with all younger ones; `None` while none is, or when
+    /// callbacks of the collector (`gc.callbacks`) hide which.
+    pub generation: Option<u8>,
 }
 
 /// What one generation's collections did.

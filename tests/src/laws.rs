@@ -104,6 +104,12 @@ fn thread_holds(thread: &Thread, report: &Report) -> Result<()> {
     let ledger = &thread.ledger;
     closed(ledger)?;
     ensure!(
+        thread.lock_ns.total() == ledger.blocked_ns.lock,
+        "{:?} is not the {} ns of the lock column",
+        thread.lock_ns,
+        ledger.blocked_ns.lock
+    );
+    ensure!(
         ledger.preempted_ns + ledger.stolen_ns <= ledger.runnable_ns,
         "preempted and stolen are more than runnable: {ledger:?}"
     );

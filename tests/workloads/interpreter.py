@@ -214,7 +214,8 @@ def chain(awaitable):
             frame = getattr(awaitable, prefix + "_frame", None)
             if frame is not None:
                 code = frame.f_code
-                frames.append([code.co_qualname, code.co_filename, frame.f_lineno])
+                name = getattr(code, "co_qualname", code.co_name)
+                frames.append([name, code.co_filename, frame.f_lineno])
                 break
         following = None
         for name in ("cr_await", "gi_yieldfrom", "ag_await"):
@@ -232,6 +233,20 @@ def chain(awaitable):
             ]
         awaitable = following
     return frames
+
+
+def stack_of(task):
+    """Where a running task is: the frames of its thread from its coroutine's own on."""
+    own = task.get_coro().cr_frame
+    frame = sys._current_frames()[task.get_loop()._thread_id]
+    frames = []
+    while True:
+        code = frame.f_code
+        name = getattr(code, "co_qualname", code.co_name)
+        frames.insert(0, [name, code.co_filename, frame.f_lineno])
+        if frame is own:
+            return frames
+        frame = frame.f_back
 
 
 def name_of(called):
@@ -292,7 +307,7 @@ def account(loops):
                     "name": task.get_name(),
                     "coroutine": task.get_coro().__qualname__,
                     "running": task is running,
-                    "chain": [] if task is running else chain(task.get_coro()),
+                    "chain": stack_of(task) if task is running else chain(task.get_coro()),
                 }
             )
     return {

@@ -73,7 +73,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
-struct Python {
+pub(crate) struct Python {
     origin: &'static str,
     /// The folder that it takes for its root, where that is not ours.
     root: Option<PathBuf>,
@@ -82,30 +82,36 @@ struct Python {
 }
 
 impl Python {
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         match &self.root {
             Some(root) => root.join(self.program.strip_prefix("/").unwrap_or(&self.program)),
             None => self.program.clone(),
         }
     }
 
-    /// Its version as it says itself; none where only root can run it.
-    fn probe(&self) -> Result<Option<String>> {
-        let mut command = match &self.root {
-            Some(_) if !workspace::is_root() => return Ok(None),
+    /// A command that runs it; where it has a root of its own, that needs root.
+    pub(crate) fn command(&self) -> Command {
+        match &self.root {
             Some(root) => {
                 let mut chroot = Command::new("chroot");
                 chroot.arg(root).arg(&self.program);
                 chroot
             }
             None => Command::new(&self.program),
-        };
-        let version = workspace::output(command.args(["-I", "-c", PROBE]))?;
+        }
+    }
+
+    /// Its version as it says itself; none where only root can run it.
+    pub(crate) fn probe(&self) -> Result<Option<String>> {
+        if self.root.is_some() && !workspace::is_root() {
+            return Ok(None);
+        }
+        let version = workspace::output(self.command().args(["-I", "-c", PROBE]))?;
         Ok(Some(version.trim().to_owned()))
     }
 }
 
-fn find_all() -> Result<Vec<Python>> {
+pub(crate) fn find_all() -> Result<Vec<Python>> {
     let mut found = Vec::new();
     if let Some(versions) = pyenv_versions() {
         for dir in sorted(&versions)? {

@@ -4,12 +4,16 @@
 //! Everything in it is cumulative, with its value at the beginning of the window: a snapshot is
 //! the difference, so snapshots add up to the summary.
 
+mod collector;
 mod cpu;
+pub mod dump;
+mod executors;
 mod folded;
 mod gil;
 mod histogram;
 mod interpreter;
 mod ledger;
+mod locks;
 mod loops;
 mod monitor;
 mod population;
@@ -17,6 +21,7 @@ mod process;
 mod process_row;
 mod projection;
 mod retention;
+mod rows;
 pub mod snapshot;
 #[cfg(test)]
 mod testing;

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::collector::Collector;
+use super::executors::Executors;
 use super::folded::{Folded, Rows};
 use super::gil::Gil;
 use super::ledger::Totals;
+use super::locks::Futexes;
 use super::loops::{Loops, thread_at};
 use super::snapshot::Exited;
 use super::thread::{PROC_TICK_NS, Thread, ThreadKey};
@@ -83,6 +86,9 @@ pub(crate) struct Process {
     pub(crate) tasks_cut: bool,
     pub(crate) threads: BTreeMap<ThreadKey, Thread>,
     pub(crate) loops: Loops,
+    pub(crate) collector: Collector,
+    pub(crate) executors: Executors,
+    futexes: Futexes,
     pub(crate) gil: Gil,
     pub(crate) folded: Folded,
     /// Rows that the model gave up.
@@ -130,6 +136,9 @@ impl Process {
             tasks_cut: false,
             threads: BTreeMap::new(),
             loops: Loops::default(),
+            collector: Collector::default(),
+            executors: Executors::default(),
+            futexes: Futexes::default(),
             gil: Gil::default(),
             folded: Folded::default(),
             rows: Rows::default(),
@@ -183,6 +192,9 @@ impl Process {
     pub(crate) fn exec(&mut self, exec: &Exec) {
         self.rename(&exec.comm, exec.at_ns);
         self.exec_ns = self.exec_ns.max(exec.at_ns);
+        self.collector.replaced();
+        self.loops.replaced();
+        self.futexes = Futexes::default();
         self.gil.exec(exec.at_ns);
         if self
             .look
@@ -251,6 +263,10 @@ impl Process {
             return;
         }
         self.loops.look(look, before);
+        self.executors.look(look);
+        if let Some(gc) = &look.gc {
+            self.collector.look(gc);
+        }
         self.gil.look(look);
         self.look = Some(Box::new(look.clone()));
         self.look_is_new = true;
@@ -277,7 +293,7 @@ impl Process {
         self.folded.settle(&mut self.threads, epoch);
         let ended = self.ended();
         for thread in self.threads.values_mut() {
-            thread.settle(epoch, ended);
+            thread.settle(epoch, ended, &self.futexes);
         }
         let folded = &mut self.folded;
         self.threads.retain(|_, thread| {
@@ -363,6 +379,9 @@ impl Process {
             if let Some(thread) = key.and_then(|key| self.threads.get_mut(&key)) {
                 thread.python(seen, look);
             }
+            if let Some(wait) = &seen.waiting_for {
+                self.futexes.met(wait.futex, wait.purpose);
+            }
         }
     }
 
@@ -379,6 +398,7 @@ impl Process {
             thread.roll();
         }
         self.loops.roll();
+        self.collector.roll();
         self.gil.roll();
         self.folded.roll();
         self.seen_until.roll();

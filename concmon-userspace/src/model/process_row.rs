@@ -65,6 +65,7 @@ impl Process {
             }
         }
 
+        let gc = self.collector.row(scope);
         let gil = self.gil.row(&GilContext {
             scope,
             look,
@@ -88,13 +89,7 @@ impl Process {
             cmdline: program.map_or_else(Vec::new, |fact| fact.cmdline.clone()),
             entry: program.and_then(|fact| fact.entry.clone()),
             exited: self.exited,
-            python: look.map(|look| snapshot::Python {
-                implementation: look.info.implementation.clone(),
-                version: look.info.version.clone(),
-                free_threaded: look.info.free_threaded,
-                supported: look.info.supported,
-                reason: look.info.reason.clone(),
-            }),
+            python: look.map(|look| snapshot::Python::of(&look.info)),
             cpu_ns,
             cpu_percent: match watched_ns {
                 0 => 0.0,
@@ -109,11 +104,13 @@ impl Process {
             fds_limit: gauges.fds_limit,
             context_switches: totals.switches,
             ended: ended.report(),
+            gc,
             gil,
             threads,
             loops: self
                 .loops
                 .rows(scope, look, clock, context.stall_threshold_ns),
+            executors: self.executors.rows(look, clock),
             limits,
         }
     }
@@ -243,6 +240,15 @@ impl Process {
         };
         if !look.info.supported {
             limits.push(limit("loops", unsupported(look)));
+        }
+        if self.collector.row(Scope::Whole).is_some() {
+            limits.push(limit("gc.collecting_ns", "it takes sampling"));
+        } else if !look.limits.contains_key("gc") {
+            let reason = match look.info.supported {
+                true => "could not be read",
+                false => unsupported(look),
+            };
+            limits.push(limit("gc", reason));
         }
         let said = look.limits.iter();
         limits.extend(said.map(|(field, reason)| limit(field, reason)));

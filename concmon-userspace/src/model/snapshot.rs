@@ -5,6 +5,10 @@
 
 use serde::Serialize;
 
+use crate::event::PythonInfo;
+
+pub use super::rows::{Executor, Frame, Seen, Task, TaskWait, WaitingFor, Work};
+
 /// The name and version of the JSON shape.
 pub const SCHEMA: &str = "concmon/1";
 
@@ -83,11 +87,22 @@ pub struct Process {
     pub context_switches: Switches,
     /// Rows that were folded away.
     pub ended: Ended,
+    /// `None`: no collector was seen.
+    pub gc: Option<Gc>,
     /// `None`: there is none, or it is not known.
     pub gil: Option<Gil>,
     pub threads: Vec<Thread>,
     pub loops: Vec<Loop>,
+    pub executors: Vec<Executor>,
     pub limits: Vec<Limit>,
+}
+
+/// What the garbage collector did, the youngest generation first.
+#[derive(Clone, Debug, Serialize)]
+pub struct Gc {
+    pub collections: Vec<u64>,
+    pub collected: Vec<u64>,
+    pub collecting_ns: Option<u64>,
 }
 
 /// How a process ended: exactly one of the two is there, none when it could not be seen.
@@ -104,6 +119,18 @@ pub struct Python {
     pub free_threaded: bool,
     pub supported: bool,
     pub reason: Option<String>,
+}
+
+impl Python {
+    pub(crate) fn of(info: &PythonInfo) -> Self {
+        Python {
+            implementation: info.implementation.clone(),
+            version: info.version.clone(),
+            free_threaded: info.free_threaded,
+            supported: info.supported,
+            reason: info.reason.clone(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize, PartialEq, Eq)]
@@ -149,6 +176,19 @@ pub struct Blocked {
     pub other: u64,
 }
 
+/// [`Blocked::lock`] by what was waited for; the sum is exact, its parts are estimated.
+#[derive(Clone, Copy, Debug, Default, Serialize, PartialEq, Eq)]
+pub struct LockNs {
+    /// Somebody else had what the thread wanted.
+    pub contended: u64,
+    /// An idle consumer or worker.
+    pub waiting_for_work: u64,
+    /// The end of a thread.
+    pub join: u64,
+    /// An event, a result, locks of C code, or not known.
+    pub other: u64,
+}
+
 #[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -172,6 +212,7 @@ pub struct Thread {
     pub stack_size_bytes: Option<u64>,
     #[serde(flatten)]
     pub ledger: LedgerSum,
+    pub lock_ns: LockNs,
     pub cpu_user_ns: Option<u64>,
     pub cpu_system_ns: Option<u64>,
     /// Fields of this object that are sampled or derived, not counted.
@@ -183,6 +224,10 @@ pub struct Thread {
     /// By cause; causes without a single wait are left out.
     pub off_cpu: std::collections::BTreeMap<&'static str, Histogram>,
     pub wakers: Vec<Waker>,
+    /// As of the latest look; `None`: for nothing that Python knows.
+    pub waiting_for: Option<WaitingFor>,
+    /// As of the latest look, the innermost frame first. Empty: it runs no Python code.
+    pub stack: Vec<Frame>,
     pub limits: Vec<Limit>,
 }
 
@@ -263,28 +308,10 @@ pub struct Loop {
     pub stall_threshold_ns: Option<u64>,
     pub ready: Option<u64>,
     pub scheduled: Option<u64>,
+    /// Of `tasks`, those that are not done.
     pub pending_tasks: Option<u64>,
+    /// Of the whole process, which other loops of it show, too.
+    pub tasks_created: Option<u64>,
     pub tasks: Vec<Task>,
     pub limits: Vec<Limit>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct Task {
-    /// Address of the task object, `0x...`.
-    pub id: String,
-    pub name: String,
-    pub coroutine: String,
-    /// `pending`, `running`, `done`.
-    pub state: &'static str,
-    pub awaiting: Vec<Frame>,
-    pub first_seen_unix_ns: u64,
-    pub age_ns: u64,
-}
-
-#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
-pub struct Frame {
-    pub function: String,
-    pub file: String,
-    /// 0 when there is none.
-    pub line: u32,
 }

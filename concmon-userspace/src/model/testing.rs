@@ -176,6 +176,10 @@ pub(crate) fn assert_lawful(snapshot: &Snapshot) {
         }
         for thread in &process.threads {
             assert_closed(&thread.ledger);
+            let lock = thread.lock_ns;
+            let parts = [lock.contended, lock.waiting_for_work, lock.join, lock.other];
+            let sum: u128 = parts.map(u128::from).iter().sum();
+            assert_eq!(sum, thread.ledger.blocked_ns.lock.into());
             let cpu = thread.cpu_user_ns.zip(thread.cpu_system_ns);
             if let Some((user, system)) = cpu {
                 assert_eq!(user + system, thread.ledger.on_cpu_ns);
@@ -420,7 +424,7 @@ pub(crate) fn py_loop(tid: u32, id: u64) -> PyLoop {
         scheduled: Some(2),
         stall_threshold_ns: Some(100 * MS),
         debug: Some(false),
-        tasks_created: None,
+        tasks_created: Some(5),
     }
 }
 

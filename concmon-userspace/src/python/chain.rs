@@ -42,9 +42,13 @@ pub(super) enum End {
 #[derive(Clone, Debug)]
 pub(super) struct Chain {
     pub(super) links: Vec<Link>,
+    /// Addresses of the qualified names of the links' coroutines.
+    pub(super) qualnames: Vec<u64>,
     pub(super) end: End,
     /// Address of the outermost coroutine's qualified name; 0 for what is no generator.
     pub(super) qualname: u64,
+    /// The first local variable of the innermost frame; 0 when it has none.
+    pub(super) receiver: u64,
     /// What must be the same when the coroutine is read again for the chain to hold.
     head: Vec<u8>,
 }
@@ -73,11 +77,17 @@ pub(super) fn chains(reader: &mut Reader<'_>, coroutines: &[u64], depth: usize) 
         .iter()
         .map(|_| Chain {
             links: Vec::new(),
+            qualnames: Vec::new(),
             end: End::TooDeep,
             qualname: 0,
+            receiver: 0,
             head: Vec::new(),
         })
         .collect();
+    if depth == 0 {
+        note_names(reader, coroutines, &mut chains);
+        return chains;
+    }
     let mut front: Vec<(usize, u64)> = coroutines.iter().copied().enumerate().collect();
     for level in 0..depth {
         if front.is_empty() {
@@ -86,6 +96,24 @@ pub(super) fn chains(reader: &mut Reader<'_>, coroutines: &[u64], depth: usize) 
         front = advance(reader, &mut chains, &front, level == 0);
     }
     chains
+}
+
+/// The names of coroutines whose chains are not asked for.
+fn note_names(reader: &mut Reader<'_>, coroutines: &[u64], chains: &mut [Chain]) {
+    let place = reader.walk.generator.qualname;
+    let mut batch = Batch::new();
+    for coroutine in coroutines {
+        batch.push(*coroutine, place as usize + 8);
+    }
+    reader.fetch(&mut batch);
+    reader.load_types((0..batch.len()).filter_map(|slot| word(batch.prefix(slot), OBJECT_TYPE)));
+    for (slot, chain) in chains.iter_mut().enumerate() {
+        let bytes = batch.prefix(slot);
+        chain.end = End::Whole;
+        if reader.kind(bytes) == Some(Kind::Generator) {
+            chain.qualname = word(bytes, place).unwrap_or(0);
+        }
+    }
 }
 
 /// Reads one level of all chains; gives those that go on.
@@ -138,6 +166,13 @@ fn advance(
             },
             other => other,
         };
+        if let Step::Next(..) | Step::Last(_) = step {
+            let qualname = word(pieces.generator(slot), reader.walk.generator.qualname);
+            chain.qualnames.push(qualname.unwrap_or(0));
+        }
+        if let Step::Next(..) | Step::Last(_) = step {
+            chain.receiver = pieces.first_local(&reader.walk, slot);
+        }
         match step {
             Step::Next(link, awaited) => {
                 chain.links.push(link);
@@ -222,6 +257,11 @@ impl Pieces {
             ),
             (None, GeneratorFrame::Object { .. }) => (0, &[]),
         }
+    }
+
+    fn first_local(&self, walk: &WalkLayout, slot: usize) -> u64 {
+        let (_, frame) = self.frame(walk, slot);
+        word(frame, walk.frame.locals).map_or(0, |value| walk.frame.untag(value))
     }
 
     /// What moves when the generator runs, up to its frame's locals.

@@ -42,8 +42,7 @@ impl Reader<'_> {
         let fields = self.walk.callable;
         let module = self.pointer(at(object, fields.builtin_module)).ok()?;
         let definition = self.pointer(at(object, fields.builtin_definition)).ok()?;
-        let name = self.pointer(definition).ok()?;
-        let name = self.c_string(name)?;
+        let name = self.definition_name(definition)?;
         if let Some(module) = self.read_text(module) {
             return Some(joined(Some(&module), &name));
         }
@@ -51,6 +50,12 @@ impl Reader<'_> {
         let owner = self.pointer(at(object, fields.builtin_self)).ok()?;
         let class = self.pointer(at(owner, OBJECT_TYPE)).ok()?;
         Some(joined(self.type_name(class).as_deref(), &name))
+    }
+
+    /// The name in a `PyMethodDef`.
+    pub(super) fn definition_name(&mut self, definition: u64) -> Option<String> {
+        let name = self.pointer(definition).ok()?;
+        self.c_string(name)
     }
 
     fn c_string(&mut self, address: u64) -> Option<String> {

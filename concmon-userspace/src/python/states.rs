@@ -9,6 +9,8 @@ use super::memory::{Batch, Memory, ReadError, at, plausible, word};
 pub(super) const MAX_INTERPRETERS: usize = 64;
 /// The most threads of an interpreter that are followed.
 pub(super) const MAX_THREADS: usize = 16_384;
+/// The most that is read of a thread state, bytes: where its fields are, the target says itself.
+const MAX_RECORD_BYTES: usize = 2048;
 /// How often a list that changes while it is walked is walked again.
 const MAX_TRIES: usize = 4;
 
@@ -28,6 +30,13 @@ impl ThreadRecord {
         let mut bytes = vec![0; record_len(fields)];
         memory.read(address, &mut bytes)?;
         Ok(Self { address, bytes })
+    }
+
+    /// Whether one of the pointers is this one.
+    pub(super) fn points_to(&self, address: u64) -> bool {
+        self.bytes
+            .chunks_exact(8)
+            .any(|chunk| word(chunk, 0) == Some(address))
     }
 
     /// The pointer or number at an offset; 0 when it was not read.
@@ -71,7 +80,7 @@ fn record_len(fields: &ThreadLayout) -> usize {
     .into_iter()
     .max()
     .unwrap_or(0);
-    last as usize + 8
+    (last as usize + 8).min(MAX_RECORD_BYTES)
 }
 
 /// The thread states of an interpreter, the newest first. `known` are addresses of the look

@@ -2,7 +2,9 @@
 
 use super::layout::{KeysShape, Version, WalkLayout, row};
 use super::memory::{Batch, Memory, ReadError};
-use super::object::{FLAGGED_KINDS, NAMED_KINDS, OBJECT_TYPE, Reader, expected_size, flags};
+use super::object::{
+    FLAGGED_KINDS, NAMED_KINDS, OBJECT_SIZE, OBJECT_TYPE, Reader, expected_size, flags,
+};
 
 /// Memory that consists of segments.
 #[derive(Debug, Default)]
@@ -99,10 +101,30 @@ impl World {
         basic_size: u64,
         cached_keys: u64,
     ) -> u64 {
-        let fields = self.walk.types;
-        let mut bytes = vec![0; fields.cached_keys as usize + 8];
+        let address = self.reserve();
+        let cached_keys = (self.walk.types.cached_keys, cached_keys);
+        self.class_at(address, name, flags, basic_size, &[cached_keys]);
+        address
+    }
+
+    /// An address for a class that something else refers to before it is there.
+    pub(super) fn reserve(&mut self) -> u64 {
         let address = self.next;
         self.next += 0x2000;
+        address
+    }
+
+    /// A type object at a reserved address, with more fields.
+    pub(super) fn class_at(
+        &mut self,
+        address: u64,
+        name: &str,
+        flags: u64,
+        basic_size: u64,
+        more: &[(u32, u64)],
+    ) {
+        let fields = self.walk.types;
+        let mut bytes = vec![0; fields.cached_keys as usize + 8];
         let mut c_name = name.as_bytes().to_vec();
         c_name.resize(128, 0);
         let c_name = self.put(&c_name);
@@ -112,12 +134,21 @@ impl World {
             (fields.name, c_name),
             (fields.basic_size, basic_size),
             (fields.flags, flags),
-            (fields.cached_keys, cached_keys),
-        ] {
+        ]
+        .into_iter()
+        .chain(more.iter().copied())
+        {
             set_word(&mut bytes, offset, value);
         }
         self.memory.put(address, bytes);
-        address
+    }
+
+    pub(super) fn tuple(&mut self, items: &[u64]) -> u64 {
+        let class = self.class("tuple", flags::TUPLE_SUBCLASS, 24);
+        let mut bytes = Self::object(class, self.walk.containers.tuple_items as usize);
+        set_word(&mut bytes, OBJECT_SIZE, items.len() as u64);
+        bytes.extend(items.iter().flat_map(|item| item.to_le_bytes()));
+        self.put(&bytes)
     }
 
     /// The bytes of a living object of a type.

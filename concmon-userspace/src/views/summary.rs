@@ -177,7 +177,7 @@ fn push_tasks(text: &mut String, tasks: &[Task], paint: Paint) {
         table.row(vec![
             brief(&task.name, 24),
             task.state.to_owned(),
-            format::duration(task.age_ns),
+            format::maybe_duration(task.age_ns()),
             cut_front(&digest::task_place(task), MAX_TEXT).into_owned(),
         ]);
     }
@@ -195,7 +195,7 @@ fn push_coroutines(text: &mut String, tasks: &[Task], paint: Paint) {
         );
         let (count, oldest) = groups.entry(key).or_default();
         *count += 1;
-        *oldest = task.age_ns.max(*oldest);
+        *oldest = task.age_ns().unwrap_or(0).max(*oldest);
     }
     let mut groups: Vec<_> = groups.into_iter().collect();
     groups.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));

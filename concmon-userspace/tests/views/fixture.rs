@@ -84,9 +84,11 @@ pub(crate) fn process(pid: u32, entry: &str, threads: Vec<Thread>) -> Process {
             involuntary: switches(|s| s.involuntary),
         },
         ended: Ended::default(),
+        gc: None,
         gil: Some(quiet_gil()),
         threads,
         loops: Vec::new(),
+        executors: Vec::new(),
         limits: Vec::new(),
     }
 }
@@ -145,9 +147,13 @@ pub(crate) fn thread(tid: u32, name: &str, ms: [u64; 9]) -> Thread {
             },
             unknown_ns: 0,
         },
+        lock_ns: LockNs {
+            waiting_for_work: lock,
+            ..LockNs::default()
+        },
         cpu_user_ns: Some(on_cpu * 9 / 10),
         cpu_system_ns: Some(on_cpu / 10),
-        estimated: vec!["cpu_user_ns", "cpu_system_ns"],
+        estimated: vec!["cpu_user_ns", "cpu_system_ns", "lock_ns"],
         switches: Switches {
             voluntary: waits,
             involuntary: ms[1],
@@ -157,6 +163,8 @@ pub(crate) fn thread(tid: u32, name: &str, ms: [u64; 9]) -> Thread {
         slice: histogram(waits, 5_100_000),
         off_cpu: BTreeMap::from([("gil", histogram(waits, 5_000_000))]),
         wakers: Vec::new(),
+        waiting_for: None,
+        stack: Vec::new(),
         limits: Vec::new(),
     }
 }
@@ -190,6 +198,7 @@ pub(crate) fn event_loop(tid: u32, busy_ms: u64, tasks: Vec<Task>) -> Loop {
         ready: Some(3),
         scheduled: Some(1),
         pending_tasks: Some(tasks.len() as u64),
+        tasks_created: Some(tasks.len() as u64),
         tasks,
         limits: Vec::new(),
     }
@@ -213,8 +222,16 @@ pub(crate) fn task(
         coroutine: chain[0].0.to_owned(),
         state,
         awaiting: chain.iter().map(frame).collect(),
-        first_seen_unix_ns: START - age_ms * MS,
-        age_ns: age_ms * MS,
+        waits_for: None,
+        awaited_by: Vec::new(),
+        cancel_requested: false,
+        exception: None,
+        retrieved: None,
+        context: BTreeMap::new(),
+        seen: Some(Seen {
+            first_seen_unix_ns: START - age_ms * MS,
+            age_ns: age_ms * MS,
+        }),
     }
 }
 

@@ -241,24 +241,34 @@ pub(super) const INSTANCE: Since<InstanceShape> = &[
 pub struct CallableLayout {
     pub function_qualname: u32,
     pub function_module: u32,
+    pub function_closure: u32,
     pub method_function: u32,
+    pub method_self: u32,
     pub builtin_definition: u32,
     pub builtin_self: u32,
     pub builtin_module: u32,
     pub partial_function: u32,
+    pub partial_arguments: u32,
 }
 
 pub(super) const CALLABLE: Since<CallableLayout> =
-    &[(8, callable(104, 88)), (10, callable(40, 104))];
+    &[(8, callable(104, 88, 48)), (10, callable(40, 104, 72))];
 
-const fn callable(function_qualname: u32, function_module: u32) -> CallableLayout {
+const fn callable(
+    function_qualname: u32,
+    function_module: u32,
+    function_closure: u32,
+) -> CallableLayout {
     CallableLayout {
         function_qualname,
         function_module,
+        function_closure,
         method_function: 16,
+        method_self: 24,
         builtin_definition: 16,
         builtin_self: 24,
         builtin_module: 32,
         partial_function: 16,
+        partial_arguments: 24,
     }
 }

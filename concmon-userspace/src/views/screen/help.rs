@@ -80,7 +80,9 @@ fn meaning(column: Column) -> &'static str {
         Column::OnCpu => "on_cpu: ran on a CPU",
         Column::Runnable => "runnable: had work, waited for a CPU",
         Column::Gil => "gil: had work, waited for the global interpreter lock",
-        Column::Lock => "lock: any other lock, queue, condition or join; idle workers wait here",
+        Column::Lock => {
+            "lock: any other lock, queue, condition or join; idle workers: LOCK FOR work"
+        }
         Column::Poll => "poll: in a selector; an idle loop waits here",
         Column::Sleep => "sleep: time.sleep and its like",
         Column::Io => "io: reading, writing, connecting",
