@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::collector::Collector;
 use super::executors::Executors;
 use super::folded::{Folded, Rows};
+use super::gil::Gil;
 use super::ledger::Totals;
 use super::locks::Futexes;
 use super::loops::{Loops, thread_at};
@@ -88,6 +89,7 @@ pub(crate) struct Process {
     pub(crate) collector: Collector,
     pub(crate) executors: Executors,
     futexes: Futexes,
+    pub(crate) gil: Gil,
     pub(crate) folded: Folded,
     /// Rows that the model gave up.
     pub(crate) rows: Rows,
@@ -137,6 +139,7 @@ impl Process {
             collector: Collector::default(),
             executors: Executors::default(),
             futexes: Futexes::default(),
+            gil: Gil::default(),
             folded: Folded::default(),
             rows: Rows::default(),
             inherited: Rows::default(),
@@ -192,6 +195,7 @@ impl Process {
         self.collector.replaced();
         self.loops.replaced();
         self.futexes = Futexes::default();
+        self.gil.exec(exec.at_ns);
         if self
             .look
             .as_ref()
@@ -263,6 +267,7 @@ impl Process {
         if let Some(gc) = &look.gc {
             self.collector.look(gc);
         }
+        self.gil.look(look);
         self.look = Some(Box::new(look.clone()));
         self.look_is_new = true;
         self.tasks_cut = false;
@@ -319,6 +324,13 @@ impl Process {
         if !threads_live && !in_proc && self.born_epoch + PATIENCE <= epoch {
             self.end(epoch);
         }
+    }
+
+    /// At the end of the window `epoch`: books what threads waited for the GIL. `ending`: no more
+    /// records will come.
+    pub(crate) fn settle_gil(&mut self, at_ns: u64, epoch: u64, ending: bool) {
+        let last = ending || self.retired || self.finished(epoch);
+        self.gil.settle(at_ns, last);
     }
 
     /// Finds the threads of a new reading of `/proc`.
@@ -387,6 +399,7 @@ impl Process {
         }
         self.loops.roll();
         self.collector.roll();
+        self.gil.roll();
         self.folded.roll();
         self.seen_until.roll();
         if !self.retired && self.finished(epoch) {

@@ -169,6 +169,7 @@ pub(crate) fn assert_lawful(snapshot: &Snapshot) {
             ("children_count", process.children_count.is_none()),
             ("fds_count", process.fds_count.is_none()),
             ("python", process.python.is_none()),
+            ("gil", process.gil.is_none()),
             ("entry", process.entry.is_none()),
         ] {
             assert_eq!(null, has_limit(&process.limits, field), "{field}");
@@ -202,6 +203,18 @@ pub(crate) fn assert_lawful(snapshot: &Snapshot) {
                 assert!(histogram.p50_ns <= histogram.p99_ns);
             }
             assert!(thread.wakers.len() <= 32);
+        }
+        if let Some(gil) = &process.gil {
+            for (field, null) in [
+                ("held_ns", gil.held_ns.is_none()),
+                ("free_ns", gil.free_ns.is_none()),
+                ("utilization", gil.utilization.is_none()),
+                ("switches", gil.switches.is_none()),
+            ] {
+                assert!(!null || has_limit(&gil.limits, field), "{field}");
+            }
+            let used = gil.utilization.unwrap_or(0.0);
+            assert!((0.0..=1.0).contains(&used), "{used}");
         }
         for running in &process.loops {
             assert_eq!(running.wall_ns, running.idle_ns + running.busy_ns);

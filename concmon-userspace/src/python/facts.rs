@@ -225,6 +225,7 @@ impl Interpreter {
             let known = self.known.entry(interpreter).or_default();
             Look {
                 memory: &*self.memory,
+                runtime,
                 layout: &layout,
                 interpreter,
                 process: &mut self.process,

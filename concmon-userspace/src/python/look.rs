@@ -4,8 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use super::addresses::AddressSet;
 use super::code::CodeCache;
+use super::detect;
 use super::executors::{self, Worker, Workers};
 use super::facts::LookOptions;
+use super::gil;
 use super::layout::Layout;
 use super::loops;
 use super::memory::{Memory, at};
@@ -100,6 +102,7 @@ impl Known {
 /// What a look works with.
 pub(super) struct Look<'a> {
     pub(super) memory: &'a dyn Memory,
+    pub(super) runtime: u64,
     pub(super) layout: &'a Layout,
     pub(super) interpreter: u64,
     pub(super) process: &'a mut ProcessView,
@@ -129,6 +132,7 @@ impl Look<'_> {
         };
         self.known.threads = records.iter().map(|record| record.address).collect();
         let tids = self.add_threads(reader, &records, fact);
+        self.add_gil(reader, &records, &tids, fact);
         let stacks = self.add_stacks(reader, &records, &tids, fact);
         self.add_waits(reader, &records, &tids, &stacks, fact);
         if self.known.has_asyncio() {
@@ -279,6 +283,33 @@ impl Look<'_> {
                 let still = self.process.blocking_futex(thread.tid);
                 still.is_ok_and(|futex| futex == Some(wait.futex))
             });
+        }
+    }
+
+    fn add_gil(
+        &self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+        tids: &[Option<Tid>],
+        fact: &mut PythonFact,
+    ) {
+        let found = detect::gil_of(self.memory, self.runtime, self.interpreter, self.layout)
+            .and_then(|address| Ok((address, gil::read(self.memory, address)?)));
+        let (address, state) = match found {
+            Ok((0, _)) => return,
+            Ok(found) => found,
+            Err(error) => {
+                reader.failed += 1;
+                reader.limits.insert("gil".to_owned(), error.to_string());
+                return;
+            }
+        };
+        let record = records.iter().position(|r| r.address == state.last_holder);
+        let last_holder = record.and_then(|index| *tids.get(index)?);
+        // Several interpreters may share one; its last holder is in one of them.
+        match fact.gils.iter_mut().find(|gil| gil.address == address) {
+            Some(known) => known.last_holder = known.last_holder.or(last_holder),
+            None => fact.gils.push(state.fact(address, last_holder)),
         }
     }
 
@@ -653,6 +684,7 @@ mod tests {
             known.tasks = (0..50).map(address).collect();
             let mut look = Look {
                 memory: &memory,
+                runtime: address(3),
                 layout: &layout,
                 interpreter: address(3),
                 process: &mut ProcessView::new(pid),

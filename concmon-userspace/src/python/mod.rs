@@ -14,6 +14,8 @@ mod executors;
 mod facts;
 #[doc(hidden)]
 pub mod fuzz;
+mod gil;
+mod gil_sampler;
 #[doc(hidden)]
 pub mod image;
 pub mod layout;
@@ -51,6 +53,7 @@ mod workers;
 
 pub use detect::DetectError;
 pub use facts::{GilRange, Interpreter, LookOptions};
+pub use gil_sampler::{GilCounts, GilSampler};
 pub use memory::{ReadCost, ReadError};
 pub use text::MAX_TEXT_CHARS;
 pub use verify::{Verified, verify};

@@ -347,6 +347,9 @@ pub(super) fn process_gaps(process: &Process) -> Vec<Gap> {
     for thread in &process.threads {
         gather(&mut gaps, "threads.", &thread.limits);
     }
+    if let Some(gil) = &process.gil {
+        gather(&mut gaps, "gil.", &gil.limits);
+    }
     for l in &process.loops {
         gather(&mut gaps, "loops.", &l.limits);
     }

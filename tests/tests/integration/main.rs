@@ -7,6 +7,7 @@ mod causes;
 mod churn;
 mod demo;
 mod dump;
+mod gil;
 mod ledger;
 mod leftovers;
 mod life;
@@ -39,6 +40,7 @@ fn main() {
         churn::trials(),
         demo::trials(),
         dump::trials(),
+        gil::trials(),
         leftovers::trials(),
         ledger::trials(),
         life::trials(),
