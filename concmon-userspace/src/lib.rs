@@ -83,7 +83,9 @@
 //! - [`procfs`]: bounded looks at `/proc` through a handle that is bound to the process; also the clocks.
 //! - [`python`]: finds interpreters and walks them through one memory trait. `layout` is data, `object`
 //!   and `containers` stand on it, the walkers on those, `facts` on top. It writes nothing and attaches
-//!   to nothing: reads are `process_vm_readv`, torn ones are seen and repeated or counted.
+//!   to nothing: reads are `process_vm_readv`, torn ones are seen and repeated or counted. What one look
+//!   reads and keeps is bounded, and so is the share of time that looks take. Walkers are tested and
+//!   fuzzed on recorded images of memory (`cargo xtask images`, `cargo xtask fuzz`).
 //! - [`model`]: identity, windows, sums, retention. No clock, no file, no process, no view, no failure.
 //! - [`source`]: loads and attaches the kernel programs, maps the ledgers, drains the buffers, orders
 //!   events. It draws no conclusions.

@@ -19,6 +19,8 @@ pub const MAX_TABLE_BYTES: usize = 888;
 pub const ASYNCIO_TABLE_BYTES: usize = 104;
 /// No struct that has one of these offsets is larger, bytes.
 const MAX_OFFSET: u64 = 1 << 21;
+/// Nor is any that walkers read many of: all but the states of the runtime and of interpreters.
+const MAX_WALK_OFFSET: u64 = 1 << 12;
 
 /// Why an interpreter's own table is not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -201,8 +203,16 @@ const GENERATOR_STATE_POSITIONS: [u32; 3] = [0, 688, 816];
 const GENERATOR_NAME_POSITIONS: [u32; 3] = [0, 672, 800];
 
 fn read(table: &[u8], position: u32) -> Result<u32, DescribedError> {
+    read_below(MAX_WALK_OFFSET, table, position)
+}
+
+fn read_large(table: &[u8], position: u32) -> Result<u32, DescribedError> {
+    read_below(MAX_OFFSET, table, position)
+}
+
+fn read_below(end: u64, table: &[u8], position: u32) -> Result<u32, DescribedError> {
     let value = word(table, position).ok_or(DescribedError::UnknownForm)?;
-    if value >= MAX_OFFSET {
+    if value >= end {
         return Err(DescribedError::Implausible { position, value });
     }
     Ok(value as u32)
@@ -211,11 +221,12 @@ fn read(table: &[u8], position: u32) -> Result<u32, DescribedError> {
 fn fill<T>(
     into: &mut T,
     fields: &[Field<T>],
+    end: u64,
     table: &[u8],
     column: usize,
 ) -> Result<(), DescribedError> {
     for field in fields {
-        *(field.place)(into) = read(table, field.positions[column])?;
+        *(field.place)(into) = read_below(end, table, field.positions[column])?;
     }
     Ok(())
 }
@@ -239,18 +250,18 @@ pub fn apply(layout: &mut Layout, version: Version, table: &[u8]) -> Result<(), 
             });
         }
     }
-    fill(layout, LAYOUT_FIELDS, table, column)?;
-    layout.interpreter.gil = GilPlace::Pointer(read(table, GIL_POSITIONS[column])?);
+    fill(layout, LAYOUT_FIELDS, MAX_OFFSET, table, column)?;
+    layout.interpreter.gil = GilPlace::Pointer(read_large(table, GIL_POSITIONS[column])?);
     let [collector, collecting] = COLLECTOR_POSITIONS[column];
-    layout.collector.place = CollectorPlace::Interpreter(read(table, collector)?);
-    layout.collector.collecting = read(table, collecting)?;
+    layout.collector.place = CollectorPlace::Interpreter(read_large(table, collector)?);
+    layout.collector.collecting = read_large(table, collecting)?;
     if let CollectionSums::Rings { pointer, rings } = &mut layout.collector.sums {
         let [size, place] = COLLECTION_RINGS_POSITIONS;
-        rings.size = read(table, size)?;
-        *pointer = read(table, place)?;
+        rings.size = read_large(table, size)?;
+        *pointer = read_large(table, place)?;
     }
     let walk = &mut layout.walk;
-    fill(walk, WALK_FIELDS, table, column)?;
+    fill(walk, WALK_FIELDS, MAX_WALK_OFFSET, table, column)?;
     walk.thread.native_id = Some(read(table, NATIVE_ID_POSITIONS[column])?);
     walk.thread.frame = FrameRoot::Field(read(table, CURRENT_FRAME_POSITIONS[column])?);
     walk.thread.chunk = Some(read(table, CHUNK_POSITIONS[column])?);
@@ -261,7 +272,7 @@ pub fn apply(layout: &mut Layout, version: Version, table: &[u8]) -> Result<(), 
         // asyncio's fields directly follow the thread state, whose size changed within 3.13.
         walk.thread.running_loop = RunningLoop::Field(read(table, THREAD_SIZE_POSITION_3_13)?);
     } else {
-        fill(walk, LATER_FIELDS, table, column)?;
+        fill(walk, LATER_FIELDS, MAX_WALK_OFFSET, table, column)?;
         walk.frame.stack = StackShape::Pointer {
             top: read(table, STACK_POSITIONS[column])?,
         };
@@ -287,7 +298,7 @@ pub fn apply_asyncio(layout: &mut Layout, table: &[u8]) -> Result<(), DescribedE
     });
     walk.task.coroutine = field(5)?;
     walk.task.node = Some(field(6)?);
-    layout.interpreter.tasks_head = Some(field(8)?);
+    layout.interpreter.tasks_head = Some(read_large(table, 8 * 8)?);
     walk.thread.running_loop = RunningLoop::Field(field(10)?);
     walk.thread.running_task = Some(field(11)?);
     walk.thread.tasks_head = Some(field(12)?);
@@ -327,6 +338,17 @@ mod tests {
             Err(DescribedError::Implausible {
                 position: 72,
                 value: u64::MAX
+            })
+        );
+        // What thousands are read of is small.
+        table[72..80].copy_from_slice(&7344u64.to_le_bytes());
+        let previous_frame = 256;
+        table[previous_frame..previous_frame + 8].copy_from_slice(&524_370u64.to_le_bytes());
+        assert_eq!(
+            apply(&mut layout, V3_14, &table),
+            Err(DescribedError::Implausible {
+                position: 256,
+                value: 524_370
             })
         );
         let unknown = Version {
