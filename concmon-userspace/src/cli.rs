@@ -1,13 +1,18 @@
 //! The command line: its types, what they accept, and the text of `--help`.
 
 pub mod duration;
+mod look;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, Args, ColorChoice, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+};
+
+pub use look::{Arrangement, GroupBy, Look, LookView};
 
 const EXAMPLES: &str = "\
 Exit codes:
@@ -27,7 +32,9 @@ Examples:
   sudo concmon-bpf -p 4242 -d 30s            30 seconds of it, then the summary
   sudo concmon-bpf -p 4242 --json | jq .     one JSON object per second
   sudo concmon-bpf -- python app.py          start a program and watch it
-  sudo concmon-bpf demo                      watch a program that misbehaves";
+  sudo concmon-bpf demo                      watch a program that misbehaves
+  concmon-bpf dump -p 4242                   stacks, loops, task tree: one look
+  concmon-bpf tasks -p 4242 --group-by await where tasks wait, in few lines";
 
 /// Show where every nanosecond of running Python programs goes: on a CPU, waiting for the GIL,
 /// a lock, I/O, a blocked event loop. From outside: nothing is injected, nothing is stopped.
@@ -42,7 +49,8 @@ Examples:
     subcommand_negates_reqs = true,
     override_usage = "concmon-bpf [OPTIONS] --pid <PID>...\n       \
                       concmon-bpf [OPTIONS] -- <CMD> [ARGS]...\n       \
-                      concmon-bpf [OPTIONS] demo"
+                      concmon-bpf [OPTIONS] demo\n       \
+                      concmon-bpf dump|tasks [OPTIONS] --pid <PID>..."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -71,11 +79,42 @@ struct What {
 /// The largest process id a 64-bit kernel gives out (`PID_MAX_LIMIT`, include/linux/threads.h).
 const MAX_PID: i64 = 4 * 1024 * 1024;
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 enum Command {
     /// Watch an embedded program that misbehaves in several ways
     Demo,
+    /// Look once: threads with stacks, GIL, loops with their task trees, executors
+    ///
+    /// It reads the memory of the processes and /proc, and loads nothing into the kernel: who may
+    /// trace a process may dump it, without root.
+    Dump(Look),
+    /// Look once: the tasks of event loops, what each waits for, and who awaits it
+    ///
+    /// It reads the memory of the processes and /proc, and loads nothing into the kernel: who may
+    /// trace a process may list its tasks, without root.
+    Tasks {
+        #[command(flatten)]
+        look: Look,
+
+        /// Show who awaits whom, as a tree
+        #[arg(long)]
+        tree: bool,
+
+        /// Show groups: how many tasks, where they wait, and the oldest that can be told
+        #[arg(long, value_name = "KEY", conflicts_with = "tree")]
+        group_by: Option<GroupBy>,
+    },
 }
+
+fn sorted(pids: &[u32]) -> Vec<u32> {
+    let mut pids = pids.to_vec();
+    pids.sort_unstable();
+    pids.dedup();
+    pids
+}
+
+/// Names under which programs commonly keep what they work on.
+const CONTEXT_VARS: [&str; 3] = ["request_id", "correlation_id", "trace_id"];
 
 /// What holds for every kind of target.
 #[derive(Clone, Debug, Args)]
@@ -100,6 +139,16 @@ pub struct Options {
     /// Do not watch child processes
     #[arg(long, global = true, overrides_with = "_subprocesses")]
     no_subprocesses: bool,
+
+    /// Context variable to show of tasks; may be repeated
+    #[arg(
+        long = "context-var",
+        global = true,
+        value_name = "NAME",
+        default_values = CONTEXT_VARS,
+        value_parser = clap::builder::NonEmptyStringValueParser::new()
+    )]
+    pub context_vars: Vec<String>,
 
     /// Print one JSON object per interval, and the summary as the last one
     #[arg(long, global = true)]
@@ -131,9 +180,16 @@ pub enum Color {
     Never,
 }
 
-/// What to watch.
+/// What to do, and with what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
+    Watch(Watched),
+    Look(Look, LookView),
+}
+
+/// What to watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Watched {
     /// Running processes: sorted, without doubles, at least one.
     Pids(Vec<u32>),
     /// A program to start, with its arguments; at least the program.
@@ -152,27 +208,50 @@ impl Cli {
         I: IntoIterator<Item = T>,
         T: Into<OsString> + Clone,
     {
-        let cli = Cli::try_parse_from(args).map_err(suggest_separator)?;
-        if cli.command.is_some() && !(cli.what.pids.is_empty() && cli.what.cmd.is_empty()) {
-            return Err(Cli::command().error(
-                ErrorKind::ArgumentConflict,
-                "the subcommand 'demo' brings its own target: leave out '--pid' and '-- CMD'",
-            ));
+        let matches = Cli::command()
+            .try_get_matches_from(args)
+            .map_err(suggest_separator)?;
+        let cli = Cli::from_arg_matches(&matches)?;
+        if let Some(name) = matches.subcommand_name()
+            && !(cli.what.pids.is_empty() && cli.what.cmd.is_empty())
+        {
+            let message = match cli.command {
+                Some(Command::Dump(_) | Command::Tasks { .. }) => {
+                    format!("put '--pid' behind the subcommand '{name}'; it starts no program")
+                }
+                _ => format!(
+                    "the subcommand '{name}' brings its own target: leave out '--pid' and '-- CMD'"
+                ),
+            };
+            return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
+        }
+        if let Some((name, look)) = matches.subcommand() {
+            look::refuse_what_a_look_has_not(&matches, name, look)?;
         }
         Ok(cli)
     }
 
-    /// What to watch.
+    /// What to do.
     pub fn target(&self) -> Target {
-        match self.command {
-            Some(Command::Demo) => Target::Demo,
-            None if self.what.pids.is_empty() => Target::Command(self.what.cmd.clone()),
-            None => {
-                let mut pids = self.what.pids.clone();
-                pids.sort_unstable();
-                pids.dedup();
-                Target::Pids(pids)
+        match &self.command {
+            Some(Command::Demo) => Target::Watch(Watched::Demo),
+            Some(Command::Dump(look)) => Target::Look(look.clone(), LookView::Dump),
+            Some(Command::Tasks {
+                look,
+                tree,
+                group_by,
+            }) => {
+                let arrangement = match group_by {
+                    Some(key) => Arrangement::Groups(*key),
+                    None if *tree => Arrangement::Tree,
+                    None => Arrangement::Table,
+                };
+                Target::Look(look.clone(), LookView::Tasks(arrangement))
             }
+            None if self.what.pids.is_empty() => {
+                Target::Watch(Watched::Command(self.what.cmd.clone()))
+            }
+            None => Target::Watch(Watched::Pids(sorted(&self.what.pids))),
         }
     }
 
@@ -182,14 +261,19 @@ impl Cli {
     }
 }
 
-/// Helps who typed `concmon-bpf python app.py`.
+/// Helps who typed `concmon-bpf python app.py` or `concmon-bpf dump 4242`.
 fn suggest_separator(mut error: clap::Error) -> clap::Error {
     let stray = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(word)) => !word.starts_with('-'),
-        _ => false,
+        Some(ContextValue::String(word)) if !word.starts_with('-') => Some(word.clone()),
+        _ => None,
     };
-    if error.kind() == ErrorKind::UnknownArgument && stray {
-        let tip = "to start a program, put `--` before it: concmon-bpf -- python app.py";
+    if let (ErrorKind::UnknownArgument, Some(word)) = (error.kind(), stray) {
+        let tip = match word.parse::<u32>() {
+            Ok(pid) => format!("to name a process, put `--pid` before it: --pid {pid}"),
+            Err(_) => {
+                "to start a program, put `--` before it: concmon-bpf -- python app.py".to_owned()
+            }
+        };
         error.insert(
             ContextKind::Suggested,
             ContextValue::StyledStrs(vec![tip.into()]),
@@ -202,6 +286,11 @@ impl Options {
     /// Whether future children of a target become targets.
     pub fn subprocesses(&self) -> bool {
         !self.no_subprocesses
+    }
+
+    /// Whether a single look goes to the descendants of its targets, too.
+    pub fn follows_descendants(&self) -> bool {
+        self._subprocesses
     }
 }
 

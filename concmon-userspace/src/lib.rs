@@ -79,8 +79,11 @@
 //! - [`model`]: identity, windows, sums, retention. No clock, no file, no process, no view, no failure.
 //! - [`source`]: loads and attaches the kernel programs, maps the ledgers, drains the buffers, orders
 //!   events. It draws no conclusions.
-//! - [`views`]: live view, report lines, summary, JSON. They see snapshots, never an event.
-//! - [`session`]: the one select loop, the order in which things are read, exit codes.
+//! - [`views`]: live view, report lines, summary, dump, task trees, JSON. They see snapshots and dumps,
+//!   never an event.
+//! - [`session`]: the one select loop, the order in which things are read, exit codes. A single look
+//!   (`dump`, `tasks`) takes a way of its own, without kernel programs and without the model's state:
+//!   `/proc` and [`python`], then `model::dump`, then a view.
 //!
 //! # How a thread's account is found
 //!
@@ -96,7 +99,7 @@
 //! 1. All that the model knows came through `Model::apply`. Equal events give equal snapshots, and
 //!    snapshots sum to the summary.
 //! 2. The model reads no clock, no file, no process, and cannot fail.
-//! 3. Views see snapshots only. The model names no view.
+//! 3. Views see snapshots and dumps only. The model names no view.
 //! 4. Each record and map value is defined once, its size asserted at compile time.
 //! 5. Knowledge about Python versions is data: rows by version, replaced by the interpreter's own offset
 //!    tables where it has them. Walkers match on shape, never on version. An unknown interpreter is a

@@ -5,6 +5,7 @@
 
 pub mod clocks;
 pub mod entry;
+pub mod now;
 pub mod stat;
 pub mod target;
 pub mod tree;

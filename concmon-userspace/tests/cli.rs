@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use concmon::cli::{Cli, Color, Target};
+use concmon::cli::{Arrangement, Cli, Color, GroupBy, LookView, Target, Watched};
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::from_args(std::iter::once("concmon-bpf").chain(line.split_whitespace()))
@@ -12,28 +12,97 @@ fn parse(line: &str) -> Result<Cli, clap::Error> {
 
 #[test]
 fn help_is_pinned() {
-    let help = Cli::clap_command().term_width(80).render_help();
-    insta::assert_snapshot!(help.to_string());
+    let mut command = Cli::clap_command().term_width(80);
+    insta::assert_snapshot!(command.render_help().to_string());
+    command.build();
+    for name in ["dump", "tasks"] {
+        let look = command.find_subcommand_mut(name).expect(name);
+        insta::assert_snapshot!(format!("help_of_{name}"), look.render_help().to_string());
+    }
     let printed = |flag| parse(flag).expect_err(flag).to_string();
     assert_eq!(printed("-h"), printed("--help"));
 }
 
 #[test]
 fn targets() {
-    let command = |words: &[&str]| Target::Command(words.iter().map(OsString::from).collect());
+    let command = |words: &[&str]| Watched::Command(words.iter().map(OsString::from).collect());
     for (line, target) in [
-        ("--pid 1", Target::Pids(vec![1])),
-        ("-p 7 -p 3 --pid 7", Target::Pids(vec![3, 7])),
+        ("--pid 1", Watched::Pids(vec![1])),
+        ("-p 7 -p 3 --pid 7", Watched::Pids(vec![3, 7])),
         (
             "-- python app.py -p 3 --json",
             command(&["python", "app.py", "-p", "3", "--json"]),
         ),
         ("-d 1 -- demo", command(&["demo"])),
-        ("demo", Target::Demo),
-        ("--json demo -d 5s", Target::Demo),
+        ("demo", Watched::Demo),
+        ("--json demo -d 5s", Watched::Demo),
     ] {
+        let target = Target::Watch(target);
         assert_eq!(parse(line).expect(line).target(), target, "{line}");
     }
+}
+
+#[test]
+fn looks() {
+    for (line, pids, view) in [
+        ("dump -p 7 -p 3 --pid 7", &[3, 7][..], LookView::Dump),
+        ("--json dump --pid 1", &[1], LookView::Dump),
+        ("tasks -p 1", &[1], LookView::Tasks(Arrangement::Table)),
+        (
+            "tasks -p 1 --json",
+            &[1],
+            LookView::Tasks(Arrangement::Table),
+        ),
+        (
+            "tasks --tree -p 1",
+            &[1],
+            LookView::Tasks(Arrangement::Tree),
+        ),
+        (
+            "tasks -p 1 --group-by await",
+            &[1],
+            LookView::Tasks(Arrangement::Groups(GroupBy::Await)),
+        ),
+        (
+            "tasks -p 1 --group-by name -o f --color never -q",
+            &[1],
+            LookView::Tasks(Arrangement::Groups(GroupBy::Name)),
+        ),
+    ] {
+        match parse(line).expect(line).target() {
+            Target::Look(look, what) => assert_eq!((&look.pids()[..], what), (pids, view)),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+    for (line, on) in [
+        ("dump -p 1", false),
+        ("dump -p 1 -s", true),
+        ("tasks -p 1 --subprocesses", true),
+        ("dump -p 1 -s --no-subprocesses", false),
+    ] {
+        let options = parse(line).expect(line).options;
+        assert_eq!(options.follows_descendants(), on, "{line}");
+    }
+}
+
+#[test]
+fn context_variables() {
+    for (line, names) in [
+        ("-p 1", &["request_id", "correlation_id", "trace_id"][..]),
+        ("-p 1 --context-var user", &["user"]),
+        ("dump -p 1", &["request_id", "correlation_id", "trace_id"]),
+        ("tasks -p 1 --context-var a --context-var b", &["a", "b"]),
+        ("--context-var a tasks -p 1", &["a"]),
+    ] {
+        assert_eq!(
+            parse(line).expect(line).options.context_vars,
+            names,
+            "{line}"
+        );
+    }
+    // What reading begins with, where nobody says anything.
+    let defaults = concmon::python::LookOptions::default().context_vars;
+    assert_eq!(parse("-p 1").expect("valid").options.context_vars, defaults);
 }
 
 #[test]
@@ -122,6 +191,51 @@ fn wrong_usage_exits_with_2_and_says_why() {
             "auto, always, never",
         ),
         ("record -p 1", ErrorKind::UnknownArgument, "'record'"),
+        ("4242", ErrorKind::UnknownArgument, "--pid 4242"),
+        ("dump", ErrorKind::MissingRequiredArgument, "--pid"),
+        ("dump 4242", ErrorKind::UnknownArgument, "--pid 4242"),
+        ("dump -p 0", ErrorKind::ValueValidation, "0 is not in"),
+        (
+            "-p 1 dump -p 1",
+            ErrorKind::ArgumentConflict,
+            "behind the subcommand 'dump'",
+        ),
+        (
+            "dump -p 1 -d 5s",
+            ErrorKind::ArgumentConflict,
+            "'dump' looks once",
+        ),
+        (
+            "-i 5s tasks -p 1",
+            ErrorKind::ArgumentConflict,
+            "leave out '--interval'",
+        ),
+        (
+            "tasks -p 1 --tree --group-by name",
+            ErrorKind::ArgumentConflict,
+            "cannot be used with",
+        ),
+        (
+            "tasks -p 1 --json --tree",
+            ErrorKind::ArgumentConflict,
+            "leave out '--tree'",
+        ),
+        (
+            "tasks -p 1 --json --group-by name",
+            ErrorKind::ArgumentConflict,
+            "leave out '--group-by'",
+        ),
+        (
+            "tasks -p 1 --group-by age",
+            ErrorKind::InvalidValue,
+            "await, coroutine, name",
+        ),
+        ("dump -p 1 --tree", ErrorKind::UnknownArgument, "--tree"),
+        (
+            "-p 1 --context-var=",
+            ErrorKind::InvalidValue,
+            "--context-var",
+        ),
     ] {
         let error = parse(line).expect_err(line);
         assert_eq!(error.kind(), kind, "{line}: {error}");

@@ -177,7 +177,16 @@ fn tasks_and_await_chains_are_what_the_program_says() {
             "{}: no task twice",
             python.label()
         );
-        assert_eq!(found, expected, "{}", python.label());
+        let ids: Vec<&u64> = found.keys().collect();
+        assert_eq!(
+            ids,
+            expected.keys().collect::<Vec<_>>(),
+            "{}",
+            python.label()
+        );
+        for (id, expected) in &expected {
+            assert_eq!(&found[id], expected, "{}", python.label());
+        }
         let finished = account["finished"].as_array().expect("a list");
         for task in done {
             let value = json!({"id": task.id, "name": task.name, "coroutine": task.coroutine});

@@ -22,6 +22,8 @@ pub enum Need {
     Cc,
     /// A user without privileges to switch to, and a Python that this user can run.
     User,
+    /// Users may read the memory of their own processes.
+    OwnTrace,
     /// A kernel thread in sight (there is none in a PID namespace of one's own).
     KernelThread,
 }
@@ -41,6 +43,7 @@ impl Need {
                 .ok_or("needs the C compiler cc".to_owned())
                 .err(),
             Need::User => no_user(),
+            Need::OwnTrace => no_own_trace(),
             Need::KernelThread => proc::kernel_thread()
                 .is_none()
                 .then(|| "needs a kernel thread in /proc".to_owned()),
@@ -69,6 +72,17 @@ fn no_user() -> Option<String> {
         .uid(UNPRIVILEGED)
         .gid(UNPRIVILEGED);
     (!runs(&mut command)).then(|| format!("needs to run Python as user {UNPRIVILEGED}"))
+}
+
+/// Without Yama, or with 0, the classic rule holds: users may trace what is theirs.
+fn no_own_trace() -> Option<String> {
+    let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    let scope = scope.trim();
+    (!matches!(scope, "" | "0")).then(|| {
+        format!(
+            "needs kernel.yama.ptrace_scope=0 for users to read their own processes, is {scope}"
+        )
+    })
 }
 
 fn runs(command: &mut Command) -> bool {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 /// Takes `null` but not a missing key, other than a plain `Option`.
 fn nullable<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
@@ -92,8 +93,12 @@ pub struct Process {
     pub fds_limit: Option<u64>,
     pub context_switches: Switches,
     pub ended: Ended,
+    #[serde(deserialize_with = "nullable")]
+    pub gc: Option<Gc>,
+    pub gil: Option<Gil>,
     pub threads: Vec<Thread>,
     pub loops: Vec<Loop>,
+    pub executors: Vec<Value>,
     pub limits: Vec<Limit>,
 }
 
@@ -197,6 +202,15 @@ impl Blocked {
     }
 }
 
+/// The garbage collector, the youngest generation first.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Gc {
+    pub collections: Vec<u64>,
+    pub collected: Vec<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub collecting_ns: Option<u64>,
+}
+
 #[derive(Clone, Debug, Deserialize)]
 pub struct Thread {
     pub tid: u32,
@@ -216,6 +230,7 @@ pub struct Thread {
     pub ended_unix_ns: Option<u64>,
     #[serde(flatten)]
     pub ledger: Ledger,
+    pub lock_ns: LockNs,
     #[serde(deserialize_with = "nullable")]
     pub cpu_user_ns: Option<u64>,
     #[serde(deserialize_with = "nullable")]
@@ -226,7 +241,32 @@ pub struct Thread {
     pub slice: Histogram,
     pub off_cpu: BTreeMap<String, Histogram>,
     pub wakers: Vec<Waker>,
+    #[serde(deserialize_with = "nullable")]
+    pub waiting_for: Option<Value>,
+    pub stack: Vec<Frame>,
     pub limits: Vec<Limit>,
+}
+
+/// `blocked_ns.lock` by what was waited for.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct LockNs {
+    pub contended: u64,
+    pub waiting_for_work: u64,
+    pub join: u64,
+    pub other: u64,
+}
+
+impl LockNs {
+    pub fn total(&self) -> u64 {
+        self.contended + self.waiting_for_work + self.join + self.other
+    }
+
+    pub fn add(&mut self, more: &Self) {
+        self.contended += more.contended;
+        self.waiting_for_work += more.waiting_for_work;
+        self.join += more.join;
+        self.other += more.other;
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -254,6 +294,44 @@ pub struct Histogram {
 }
 
 #[derive(Clone, Debug, Deserialize)]
+pub struct Gil {
+    #[serde(deserialize_with = "nullable")]
+    pub wait_ns: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub waits: Option<Histogram>,
+    #[serde(deserialize_with = "nullable")]
+    pub waiters_max: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub held_ns: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub free_ns: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub utilization: Option<f64>,
+    #[serde(deserialize_with = "nullable")]
+    pub switches: Option<u64>,
+    pub estimated: Vec<String>,
+    pub pairs: Vec<GilPair>,
+    pub limits: Vec<Limit>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct GilPair {
+    #[serde(deserialize_with = "nullable")]
+    pub holder_tid: Option<u32>,
+    pub victim_tid: u32,
+    pub wait_ns: u64,
+    pub count: u64,
+}
+
+impl Gil {
+    /// Waiting of the pairs that `which` takes, ns.
+    pub fn waited_ns(&self, which: impl Fn(&GilPair) -> bool) -> u64 {
+        let pairs = self.pairs.iter().filter(|pair| which(pair));
+        pairs.map(|pair| pair.wait_ns).sum()
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
 pub struct Loop {
     pub tid: u32,
     pub kind: String,
@@ -268,6 +346,8 @@ pub struct Loop {
     pub scheduled: Option<u64>,
     #[serde(deserialize_with = "nullable")]
     pub pending_tasks: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub tasks_created: Option<u64>,
     pub tasks: Vec<Task>,
 }
 
@@ -278,6 +358,15 @@ pub struct Task {
     pub coroutine: String,
     pub state: String,
     pub awaiting: Vec<Frame>,
+    #[serde(deserialize_with = "nullable")]
+    pub waits_for: Option<Value>,
+    pub awaited_by: Vec<String>,
+    pub cancel_requested: bool,
+    #[serde(deserialize_with = "nullable")]
+    pub exception: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub retrieved: Option<bool>,
+    pub context: BTreeMap<String, String>,
     pub first_seen_unix_ns: u64,
     pub age_ns: u64,
 }

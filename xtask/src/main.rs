@@ -8,7 +8,9 @@ mod bench;
 mod build_ebpf;
 mod demo;
 mod digest;
+mod fuzz;
 mod guests;
+mod images;
 mod pythons;
 mod strip;
 mod test;
@@ -26,7 +28,9 @@ enum Command {
     BuildEbpf(build_ebpf::Args),
     Test(test::Args),
     Demo(demo::Args),
+    Fuzz(fuzz::Args),
     Guests(guests::Args),
+    Images(images::Args),
     Pythons(pythons::Args),
 }
 
@@ -36,7 +40,9 @@ fn main() -> ExitCode {
         Command::BuildEbpf(args) => build_ebpf::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Guests(args) => guests::run(&args),
+        Command::Images(args) => images::run(&args),
         Command::Pythons(args) => pythons::run(&args),
     };
     result.unwrap_or_else(|error| {

@@ -1,6 +1,7 @@
 //! What the interpreter says of a process and of its threads.
 
-use super::snapshot::{Limit, Role};
+use super::rows::{TORN, frames, stack_limits};
+use super::snapshot::{Frame, Limit, Role, WaitingFor};
 use super::window::limit;
 use crate::event::{PyThread, PythonFact};
 
@@ -16,6 +17,10 @@ pub(crate) struct PythonColumns {
     pub(crate) pool: bool,
     /// A loop ran in it in some look: that stays its role between two loops.
     pub(crate) looped: bool,
+    pub(crate) stack: Vec<Frame>,
+    /// Why there is none.
+    no_stack: Option<&'static str>,
+    pub(crate) waiting_for: Option<WaitingFor>,
 }
 
 /// What the main thread runs: the module that the process was started with.
@@ -38,7 +43,21 @@ impl PythonColumns {
             pool: thread.pool,
             looped: before.is_some_and(|before| before.looped)
                 || fact.loops.iter().any(|running| running.tid == thread.tid),
+            stack: frames(&thread.stack),
+            no_stack: thread.stack_torn.then_some(TORN),
+            waiting_for: thread.waiting_for.as_ref().map(WaitingFor::of),
         }
+    }
+
+    /// What it runs and waits for is not known any more.
+    pub(crate) fn forget_stack(&mut self) {
+        (self.stack, self.waiting_for) = (Vec::new(), None);
+        self.no_stack = Some("the latest look did not find it");
+    }
+
+    /// Limits of what it runs and waits for.
+    pub(crate) fn stack_limits(&self, look: Option<&PythonFact>) -> Vec<Limit> {
+        stack_limits(look, self.no_stack, self.stack.is_empty())
     }
 
     pub(crate) fn role(&self) -> Role {
@@ -55,13 +74,15 @@ impl PythonColumns {
 }
 
 /// The columns of [`PythonColumns`] in a thread's row.
-const FIELDS: [&str; 6] = [
+const FIELDS: [&str; 8] = [
     "name",
     "ident",
     "role",
     "daemon",
     "entry",
     "stack_size_bytes",
+    "stack",
+    "waiting_for",
 ];
 
 /// Why the Python columns of a thread are null, column by column.

@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::snapshot::{Frame, Limit, Loop, Task};
+use super::rows::{created_limit, loop_kind, loop_limits};
+use super::snapshot::{Limit, Loop, Seen, Task};
 use super::thread::{Thread, ThreadKey};
 use super::window::{Clock, Cumulative, Growth, Scope, limit};
-use crate::event::{LoopKind, PyLoop, PyTask, PythonFact, TaskState, Tid};
+use crate::event::{PyLoop, PyTask, PythonFact, Tid};
 
 /// Loops kept for one process after they stopped.
 const MAX_STOPPED: usize = 64;
@@ -76,12 +77,35 @@ impl State {
     }
 }
 
+/// How many tasks were made while the process was watched.
+#[derive(Clone, Debug, Default)]
+struct Created {
+    grown: Cumulative<u64>,
+    /// What the interpreter's own count was; `None`: counting begins with what it is next.
+    last: Option<u64>,
+    seen: bool,
+}
+
+impl Created {
+    fn look(&mut self, count: u64) {
+        let base = self.last.unwrap_or(count);
+        self.grown.now = self.grown.now.saturating_add(count.saturating_sub(base));
+        self.last = Some(count);
+        self.seen = true;
+    }
+
+    fn over(&self, scope: Scope) -> Option<u64> {
+        self.seen.then(|| self.grown.over(scope))
+    }
+}
+
 /// The loops of one process.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Loops {
     loops: BTreeMap<(ThreadKey, u64), State>,
     stops: u64,
     left_out: u64,
+    created: Created,
     /// When a task (by loop and address) was first seen.
     tasks: BTreeMap<(u64, u64), u64>,
 }
@@ -89,6 +113,9 @@ pub(crate) struct Loops {
 impl Loops {
     /// Takes over how long the tasks of a look have been known, given the look before it.
     pub(crate) fn look(&mut self, look: &PythonFact, before: Option<&PythonFact>) {
+        if let Some(count) = look.loops.iter().find_map(|one| one.tasks_created) {
+            self.created.look(count);
+        }
         // An address is reused at once, so a task is the same only under the same name.
         let name = |task: &PyTask| (task.name.clone(), task.coroutine.clone());
         let before: BTreeMap<_, _> = before
@@ -185,6 +212,11 @@ impl Loops {
         }
     }
 
+    /// Another program runs from now on: its count of tasks begins at nothing.
+    pub(crate) fn replaced(&mut self) {
+        self.created.last = Some(0);
+    }
+
     /// All loops end with the program that ran them.
     pub(crate) fn stop_all(&mut self) {
         for state in self.loops.values_mut().filter(|state| state.running) {
@@ -215,6 +247,7 @@ impl Loops {
             state.window_note = None;
             state.retired = !state.running;
         }
+        self.created.grown.roll();
     }
 
     /// How many loops have no row any more.
@@ -263,15 +296,16 @@ impl Loops {
         let tasks: Vec<Task> = look
             .iter()
             .flat_map(|look| look.tasks.iter().map(|task| (look.read_ns, task)))
-            .filter(|(_, task)| task.loop_id == state.seen.id && task.state != TaskState::Done)
-            .map(|(read_ns, task)| self.task(task, read_ns, clock))
+            .filter(|(_, task)| task.loop_id == state.seen.id)
+            .map(|(read_ns, task)| Task::of(task, Some(self.seen(task, read_ns, clock))))
             .collect();
+        let pending = tasks.iter().filter(|task| !task.is_done()).count() as u64;
         let tasks_limit = match look {
             None => Some("the interpreter was not read while it existed"),
             Some(look) => look.limits.get("tasks").map(String::as_str),
         };
         let pending_tasks = match tasks_limit {
-            None => Some(tasks.len() as u64),
+            None => Some(pending),
             Some(_) => None,
         };
         let stall_threshold_ns = threshold_ns.or(state.seen.stall_threshold_ns);
@@ -285,26 +319,22 @@ impl Loops {
         for field in ["pending_tasks", "tasks"] {
             limits.extend(tasks_limit.map(|reason| limit(field, reason)));
         }
-        for (field, missing) in [
-            ("ready", state.seen.ready.is_none()),
-            ("scheduled", state.seen.scheduled.is_none()),
-            ("stall_threshold_ns", stall_threshold_ns.is_none()),
-        ] {
-            if missing {
-                let said = look.and_then(|look| look.limits.get(&format!("loops.{field}")));
-                limits.push(limit(
-                    field,
-                    said.map_or("could not be read", String::as_str),
-                ));
-            }
+        let tasks_created = self.created.over(scope).filter(|_| look.is_some());
+        limits.extend(loop_limits(
+            look,
+            &[
+                ("ready", state.seen.ready.is_none()),
+                ("scheduled", state.seen.scheduled.is_none()),
+                ("stall_threshold_ns", stall_threshold_ns.is_none()),
+                ("tasks_created", tasks_created.is_none()),
+            ],
+        ));
+        if tasks_created.is_some() {
+            limits.extend(created_limit(look));
         }
         Loop {
             tid: tid.0,
-            kind: match state.seen.kind {
-                LoopKind::Asyncio => "asyncio",
-                LoopKind::Uvloop => "uvloop",
-                LoopKind::Trio => "trio",
-            },
+            kind: loop_kind(state.seen.kind),
             running: state.running,
             wall_ns: time.wall_ns,
             idle_ns: time.idle_ns,
@@ -318,32 +348,16 @@ impl Loops {
             ready: state.seen.ready,
             scheduled: state.seen.scheduled,
             pending_tasks,
+            tasks_created,
             tasks,
             limits,
         }
     }
 
-    fn task(&self, task: &PyTask, read_ns: u64, clock: &Clock) -> Task {
+    fn seen(&self, task: &PyTask, read_ns: u64, clock: &Clock) -> Seen {
         let first_seen_ns = self.tasks.get(&(task.loop_id, task.id)).copied();
         let first_seen_ns = first_seen_ns.unwrap_or(read_ns);
-        Task {
-            id: format!("{:#x}", task.id),
-            name: task.name.clone(),
-            coroutine: task.coroutine.clone(),
-            state: match task.state {
-                TaskState::Pending => "pending",
-                TaskState::Running => "running",
-                TaskState::Done => "done",
-            },
-            awaiting: task
-                .awaiting
-                .iter()
-                .map(|frame| Frame {
-                    function: frame.function.clone(),
-                    file: frame.file.clone(),
-                    line: frame.line,
-                })
-                .collect(),
+        Seen {
             first_seen_unix_ns: clock.unix_of(first_seen_ns),
             age_ns: read_ns.saturating_sub(first_seen_ns),
         }

@@ -4,11 +4,16 @@
 //! Everything in it is cumulative, with its value at the beginning of the window: a snapshot is
 //! the difference, so snapshots add up to the summary.
 
+mod collector;
 mod cpu;
+pub mod dump;
+mod executors;
 mod folded;
+mod gil;
 mod histogram;
 mod interpreter;
 mod ledger;
+mod locks;
 mod loops;
 mod monitor;
 mod population;
@@ -16,6 +21,7 @@ mod process;
 mod process_row;
 mod projection;
 mod retention;
+mod rows;
 pub mod snapshot;
 #[cfg(test)]
 mod testing;
@@ -65,6 +71,8 @@ pub struct Model {
     to: Tick,
     /// A tick was the last event: the next one begins a window.
     closed: bool,
+    /// No more records will come.
+    ending: bool,
 }
 
 impl Model {
@@ -87,6 +95,7 @@ impl Model {
             from: start,
             to: start,
             closed: false,
+            ending: false,
             info,
         }
     }
@@ -116,6 +125,7 @@ impl Model {
                 }
             }
             Event::Monitor(fact) => self.monitor.fact(fact),
+            Event::End => self.ending = true,
             Event::Tick(tick) => self.close(*tick),
         }
     }
@@ -134,6 +144,7 @@ impl Model {
         self.to = tick;
         for process in self.population.processes.values_mut() {
             process.settle(&self.clock, self.from.at_ns, self.epoch);
+            process.settle_gil(tick.at_ns, self.epoch, self.ending);
         }
         self.population.mark_excess(self.epoch);
         self.closed = true;

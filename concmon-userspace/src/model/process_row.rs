@@ -1,6 +1,7 @@
 //! The row of a process.
 
 use super::folded::Rows;
+use super::gil::GilContext;
 use super::interpreter::unsupported;
 use super::process::Process;
 use super::snapshot::{self, Exited, Limit};
@@ -64,6 +65,22 @@ impl Process {
             }
         }
 
+        let gc = self.collector.row(scope);
+        let gil = self.gil.row(&GilContext {
+            scope,
+            look,
+            lost: context.lost,
+            knows_causes: context.knows_causes,
+            ledgers_ns: totals.columns.gil_ns(),
+        });
+        let mut limits = self.limits(scope, context.knows_causes);
+        let gil = match gil {
+            Ok(gil) => Some(gil),
+            Err(reason) => {
+                limits.push(limit("gil", reason));
+                None
+            }
+        };
         snapshot::Process {
             pid: self.pid.0,
             ppid: fact.map(|fact| fact.ppid).or(self.fork_ppid).unwrap_or(0),
@@ -72,13 +89,7 @@ impl Process {
             cmdline: program.map_or_else(Vec::new, |fact| fact.cmdline.clone()),
             entry: program.and_then(|fact| fact.entry.clone()),
             exited: self.exited,
-            python: look.map(|look| snapshot::Python {
-                implementation: look.info.implementation.clone(),
-                version: look.info.version.clone(),
-                free_threaded: look.info.free_threaded,
-                supported: look.info.supported,
-                reason: look.info.reason.clone(),
-            }),
+            python: look.map(|look| snapshot::Python::of(&look.info)),
             cpu_ns,
             cpu_percent: match watched_ns {
                 0 => 0.0,
@@ -93,11 +104,14 @@ impl Process {
             fds_limit: gauges.fds_limit,
             context_switches: totals.switches,
             ended: ended.report(),
+            gc,
+            gil,
             threads,
             loops: self
                 .loops
                 .rows(scope, look, clock, context.stall_threshold_ns),
-            limits: self.limits(scope, context.knows_causes),
+            executors: self.executors.rows(look, clock),
+            limits,
         }
     }
 
@@ -226,6 +240,15 @@ impl Process {
         };
         if !look.info.supported {
             limits.push(limit("loops", unsupported(look)));
+        }
+        if self.collector.row(Scope::Whole).is_some() {
+            limits.push(limit("gc.collecting_ns", "it takes sampling"));
+        } else if !look.limits.contains_key("gc") {
+            let reason = match look.info.supported {
+                true => "could not be read",
+                false => unsupported(look),
+            };
+            limits.push(limit("gc", reason));
         }
         let said = look.limits.iter();
         limits.extend(said.map(|(field, reason)| limit(field, reason)));

@@ -5,6 +5,10 @@
 
 use serde::Serialize;
 
+use crate::event::PythonInfo;
+
+pub use super::rows::{Executor, Frame, Seen, Task, TaskWait, WaitingFor, Work};
+
 /// The name and version of the JSON shape.
 pub const SCHEMA: &str = "concmon/1";
 
@@ -83,9 +87,22 @@ pub struct Process {
     pub context_switches: Switches,
     /// Rows that were folded away.
     pub ended: Ended,
+    /// `None`: no collector was seen.
+    pub gc: Option<Gc>,
+    /// `None`: there is none, or it is not known.
+    pub gil: Option<Gil>,
     pub threads: Vec<Thread>,
     pub loops: Vec<Loop>,
+    pub executors: Vec<Executor>,
     pub limits: Vec<Limit>,
+}
+
+/// What the garbage collector did, the youngest generation first.
+#[derive(Clone, Debug, Serialize)]
+pub struct Gc {
+    pub collections: Vec<u64>,
+    pub collected: Vec<u64>,
+    pub collecting_ns: Option<u64>,
 }
 
 /// How a process ended: exactly one of the two is there, none when it could not be seen.
@@ -102,6 +119,18 @@ pub struct Python {
     pub free_threaded: bool,
     pub supported: bool,
     pub reason: Option<String>,
+}
+
+impl Python {
+    pub(crate) fn of(info: &PythonInfo) -> Self {
+        Python {
+            implementation: info.implementation.clone(),
+            version: info.version.clone(),
+            free_threaded: info.free_threaded,
+            supported: info.supported,
+            reason: info.reason.clone(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize, PartialEq, Eq)]
@@ -147,6 +176,19 @@ pub struct Blocked {
     pub other: u64,
 }
 
+/// [`Blocked::lock`] by what was waited for; the sum is exact, its parts are estimated.
+#[derive(Clone, Copy, Debug, Default, Serialize, PartialEq, Eq)]
+pub struct LockNs {
+    /// Somebody else had what the thread wanted.
+    pub contended: u64,
+    /// An idle consumer or worker.
+    pub waiting_for_work: u64,
+    /// The end of a thread.
+    pub join: u64,
+    /// An event, a result, locks of C code, or not known.
+    pub other: u64,
+}
+
 #[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -170,6 +212,7 @@ pub struct Thread {
     pub stack_size_bytes: Option<u64>,
     #[serde(flatten)]
     pub ledger: LedgerSum,
+    pub lock_ns: LockNs,
     pub cpu_user_ns: Option<u64>,
     pub cpu_system_ns: Option<u64>,
     /// Fields of this object that are sampled or derived, not counted.
@@ -181,6 +224,10 @@ pub struct Thread {
     /// By cause; causes without a single wait are left out.
     pub off_cpu: std::collections::BTreeMap<&'static str, Histogram>,
     pub wakers: Vec<Waker>,
+    /// As of the latest look; `None`: for nothing that Python knows.
+    pub waiting_for: Option<WaitingFor>,
+    /// As of the latest look, the innermost frame first. Empty: it runs no Python code.
+    pub stack: Vec<Frame>,
     pub limits: Vec<Limit>,
 }
 
@@ -210,6 +257,41 @@ pub struct Histogram {
     pub buckets: Vec<(u64, u64)>,
 }
 
+/// Waiting for the GIL, and its use.
+#[derive(Clone, Debug, Serialize)]
+pub struct Gil {
+    /// Blocked on it, and runnable directly after that; the sum of all pairs. A stretch is booked
+    /// when it is known who held the GIL, up to 2 s after it ended.
+    pub wait_ns: Option<u64>,
+    /// Waits that ended. Less than 200 us on a CPU between two blocks does not end one.
+    pub waits: Option<Histogram>,
+    /// The most threads that waited at the same time.
+    pub waiters_max: Option<u64>,
+    /// A snapshot's value covers the time since the last snapshot that has one.
+    pub held_ns: Option<u64>,
+    pub free_ns: Option<u64>,
+    /// held / (held + free), 0 to 1.
+    pub utilization: Option<f64>,
+    /// Fields of this object that are sampled or derived, not counted.
+    pub estimated: Vec<&'static str>,
+    /// How often it went from one thread to another.
+    pub switches: Option<u64>,
+    /// Most waiting first.
+    pub pairs: Vec<GilPair>,
+    pub limits: Vec<Limit>,
+}
+
+/// What a thread waited for the GIL while another one held it.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+pub struct GilPair {
+    /// `None`: nobody, or it cannot be told.
+    pub holder_tid: Option<u32>,
+    pub victim_tid: u32,
+    pub wait_ns: u64,
+    /// Waits of which this holder had the largest part.
+    pub count: u64,
+}
+
 /// An event loop bound to a thread: `wall = idle + busy`, exactly.
 #[derive(Clone, Debug, Serialize)]
 pub struct Loop {
@@ -226,28 +308,10 @@ pub struct Loop {
     pub stall_threshold_ns: Option<u64>,
     pub ready: Option<u64>,
     pub scheduled: Option<u64>,
+    /// Of `tasks`, those that are not done.
     pub pending_tasks: Option<u64>,
+    /// Of the whole process, which other loops of it show, too.
+    pub tasks_created: Option<u64>,
     pub tasks: Vec<Task>,
     pub limits: Vec<Limit>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct Task {
-    /// Address of the task object, `0x...`.
-    pub id: String,
-    pub name: String,
-    pub coroutine: String,
-    /// `pending`, `running`, `done`.
-    pub state: &'static str,
-    pub awaiting: Vec<Frame>,
-    pub first_seen_unix_ns: u64,
-    pub age_ns: u64,
-}
-
-#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
-pub struct Frame {
-    pub function: String,
-    pub file: String,
-    /// 0 when there is none.
-    pub line: u32,
 }

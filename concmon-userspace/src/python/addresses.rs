@@ -6,6 +6,10 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 pub(super) type AddressMap<V> = HashMap<u64, V, BuildHasherDefault<AddressHasher>>;
 pub(super) type AddressSet = HashSet<u64, BuildHasherDefault<AddressHasher>>;
+/// Addresses, each seen from one of several places.
+pub(super) type PlacedSet = HashSet<(usize, u64), BuildHasherDefault<AddressHasher>>;
+/// What is known by an offset.
+pub(super) type OffsetMap<V> = HashMap<i64, V, BuildHasherDefault<AddressHasher>>;
 
 /// Multiplicative hashing: addresses differ in their middle bits, tables look at both ends.
 #[derive(Default)]
@@ -20,6 +24,14 @@ impl Hasher for AddressHasher {
         for byte in bytes {
             self.write_u64(u64::from(*byte));
         }
+    }
+
+    fn write_usize(&mut self, value: usize) {
+        self.write_u64(value as u64);
+    }
+
+    fn write_i64(&mut self, value: i64) {
+        self.write_u64(value.cast_unsigned());
     }
 
     fn write_u64(&mut self, value: u64) {

@@ -1,9 +1,8 @@
 //! Code objects: function name, file, and the line of an instruction.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::addresses::{AddressMap, AddressSet};
+use super::addresses::{AddressMap, AddressSet, OffsetMap};
 use super::chain::Link;
 use super::layout::{Instructions, LineTable};
 use super::lines;
@@ -13,6 +12,11 @@ use crate::event::PyFrame;
 
 /// Code objects that are remembered between looks.
 const MAX_CODES: usize = 16_384;
+/// What code objects that are remembered take at most, bytes, beside their names.
+const MAX_CACHE_BYTES: usize = 8 << 20;
+/// What a code object and a line take beside.
+const CODE_BYTES: usize = 256;
+const LINE_BYTES: usize = 32;
 /// The longest line table, bytes.
 const MAX_TABLE_BYTES: u64 = 1 << 20;
 
@@ -32,23 +36,50 @@ struct CodeInfo {
     file: Arc<str>,
     table: Vec<u8>,
     /// Line by instruction offset, as far as asked for.
-    lines: HashMap<i64, u32>,
+    lines: OffsetMap<u32>,
 }
 
 /// Code objects read so far; each is checked again at its first use in a look.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct CodeCache {
     codes: AddressMap<CodeInfo>,
     checked: AddressSet,
+    /// What all of them take.
+    bytes: usize,
+    /// How many more bytes of frames the look may give.
+    frames_left: usize,
+}
+
+impl Default for CodeCache {
+    fn default() -> Self {
+        Self {
+            codes: AddressMap::default(),
+            checked: AddressSet::default(),
+            bytes: 0,
+            frames_left: usize::MAX,
+        }
+    }
 }
 
 impl CodeCache {
-    /// A new look begins: nothing is checked yet.
-    pub(super) fn begin(&mut self) {
+    /// A new look begins, which gives so many bytes of frames: nothing is checked yet.
+    pub(super) fn begin(&mut self, frame_bytes: usize) {
         self.checked.clear();
-        if self.codes.len() > MAX_CODES {
+        self.frames_left = frame_bytes;
+        if self.codes.len() > MAX_CODES || self.bytes > MAX_CACHE_BYTES {
             self.codes.clear();
+            self.bytes = 0;
         }
+    }
+
+    /// Whether the code object at an address was read.
+    pub(super) fn knows(&self, code: u64) -> bool {
+        self.codes.contains_key(&code)
+    }
+
+    /// Whether frames were refused, for they are too many.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.frames_left == 0
     }
 
     /// Makes the code objects at these addresses known.
@@ -112,6 +143,11 @@ impl CodeCache {
             else {
                 continue;
             };
+            let bytes = CODE_BYTES + table.len();
+            if self.bytes + bytes > 2 * MAX_CACHE_BYTES {
+                continue;
+            }
+            self.bytes += bytes;
             self.checked.insert(*address);
             self.codes.insert(
                 *address,
@@ -120,7 +156,7 @@ impl CodeCache {
                     function: function.clone(),
                     file: file.clone(),
                     table,
-                    lines: HashMap::new(),
+                    lines: OffsetMap::default(),
                 },
             );
         }
@@ -132,10 +168,16 @@ impl CodeCache {
         let offset = link.offset;
         let first_line = info.head.first_line;
         let table = &info.table;
-        let line = *info
-            .lines
-            .entry(offset)
-            .or_insert_with(|| lines::line_at(lines, table, first_line, offset));
+        let cost = size_of::<PyFrame>() + info.function.len() + info.file.len();
+        let Some(left) = self.frames_left.checked_sub(cost) else {
+            self.frames_left = 0;
+            return None;
+        };
+        self.frames_left = left;
+        let line = *info.lines.entry(offset).or_insert_with(|| {
+            self.bytes += LINE_BYTES;
+            lines::line_at(lines, table, first_line, offset)
+        });
         Some(PyFrame {
             function: info.function.to_string(),
             file: info.file.to_string(),

@@ -8,8 +8,15 @@ use super::object::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader};
 
 /// How often a container that changes while it is read is read again.
 const MAX_TRIES: usize = 3;
-/// The most entries of a container that are taken over.
-const MAX_ENTRIES: u64 = 1 << 21;
+/// The most entries of a dict that are taken over, and of all that are read together.
+const MAX_DICT_ENTRIES: u64 = 1 << 16;
+const MAX_ENTRIES: usize = 1 << 18;
+/// The most slots of a set's table. It keeps its size when most members have left it.
+const MAX_SET_SLOTS: u64 = 1 << 23;
+/// The most members of a set that are taken over.
+const MAX_MEMBERS: usize = 1 << 20;
+/// How many slots of a set are read at once.
+const SLOTS_AT_ONCE: u64 = 1 << 16;
 /// `dk_kind` of keys whose entries have a hash in front.
 const KEYS_GENERAL: u8 = 0;
 
@@ -136,26 +143,25 @@ impl Reader<'_> {
             })
             .collect();
         self.fetch(&mut values);
+        // Many dicts may share one large table.
+        let mut left = MAX_ENTRIES;
         heads
             .iter()
             .zip(slots)
             .map(|(head, slot)| {
                 let table = keys.get(&(*head)?.keys)?;
-                let entries = match slot {
-                    None => table.clone(),
+                left = left.checked_sub(table.len())?;
+                let is_used = |(key, value): &(u64, u64)| *key != 0 && *value != 0;
+                Some(match slot {
+                    None => table.iter().copied().filter(is_used).collect(),
                     Some(_) if table.is_empty() => Vec::new(),
                     Some(slot) => table
                         .iter()
                         .zip(values.whole(slot)?.chunks_exact(8))
                         .filter_map(|((key, _), value)| Some((*key, word(value, 0)?)))
+                        .filter(is_used)
                         .collect(),
-                };
-                Some(
-                    entries
-                        .into_iter()
-                        .filter(|(key, value)| *key != 0 && *value != 0)
-                        .collect(),
-                )
+                })
             })
             .collect()
     }
@@ -172,6 +178,7 @@ impl Reader<'_> {
         }
         self.fetch(&mut headers);
         let mut entries = Batch::new();
+        let mut left = MAX_ENTRIES;
         let shapes: Vec<Option<(usize, bool)>> = addresses
             .iter()
             .enumerate()
@@ -179,9 +186,10 @@ impl Reader<'_> {
                 let header = headers.whole(index)?;
                 let (index_bytes, general) = key_index(shape, header)?;
                 let count = word(header, shape.count())?;
-                if count > MAX_ENTRIES || index_bytes > MAX_ENTRIES * 8 {
+                if count > MAX_DICT_ENTRIES || index_bytes > MAX_DICT_ENTRIES * 8 {
                     return None;
                 }
+                left = left.checked_sub(count as usize)?;
                 let size = if general { 24 } else { 16 };
                 let start = at(*address, shape.header()).wrapping_add(index_bytes);
                 entries.push(start, count as usize * size);
@@ -276,27 +284,39 @@ impl Reader<'_> {
                 address,
             };
             let [mask, table] = head(&before)
-                .filter(|[mask, _]| *mask < MAX_ENTRIES)
+                .filter(|[mask, _]| *mask < MAX_SET_SLOTS)
                 .ok_or(implausible)?;
             if self.kind(&before) != Some(Kind::Set) {
                 return Err(implausible);
             }
-            let entries = self.bytes(table, (mask as usize + 1) * 16);
+            let members = self.set_table(table, mask + 1);
             let after = self.bytes(address, len)?;
-            if let Ok(entries) = entries
+            if let Ok(members) = members
                 && head(&before) == head(&after)
             {
-                return Ok(entries
-                    .chunks_exact(16)
-                    .filter(|entry| word(entry, 0) != Some(0) && word(entry, 8) != Some(u64::MAX))
-                    .filter_map(|entry| word(entry, 0))
-                    .collect());
+                return Ok(members);
             }
         }
         Err(ReadError::Torn {
             what: "set",
             address,
         })
+    }
+
+    /// The objects in a set's table of so many slots.
+    fn set_table(&mut self, table: u64, slots: u64) -> Result<Vec<u64>, ReadError> {
+        let mut members = Vec::new();
+        for first in (0..slots).step_by(SLOTS_AT_ONCE as usize) {
+            let count = SLOTS_AT_ONCE.min(slots - first);
+            let start = table.wrapping_add(first * 16);
+            let entries = self.bytes(start, count as usize * 16)?;
+            let used = entries
+                .chunks_exact(16)
+                .filter(|entry| word(entry, 0) != Some(0) && word(entry, 8) != Some(u64::MAX))
+                .filter_map(|entry| word(entry, 0));
+            members.extend(used.take(MAX_MEMBERS - members.len()));
+        }
+        Ok(members)
     }
 
     /// The count of a list's or deque's elements.

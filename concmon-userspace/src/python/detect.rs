@@ -259,6 +259,19 @@ fn too_old(version: Version) -> String {
     )
 }
 
+fn from_hex(hex: u64) -> Option<(Version, String)> {
+    let version = Version {
+        major: (hex >> 24) as u8,
+        minor: (hex >> 16) as u8,
+    };
+    (version.major == 3).then(|| (version, version_text(hex)))
+}
+
+fn version_of_head(head: described::Head) -> Option<(Version, String, bool)> {
+    let (version, text) = from_hex(head.version_hex)?;
+    Some((version, text, head.free_threaded))
+}
+
 /// The version of a runtime: as a pair, as text, and whether it is free-threaded.
 fn version_of(
     pid: Pid,
@@ -266,16 +279,8 @@ fn version_of(
     runtime: &LoadedRuntime<'_>,
     table: &[u8],
 ) -> Option<(Version, String, bool)> {
-    let from_hex = |hex: u64| {
-        let version = Version {
-            major: (hex >> 24) as u8,
-            minor: (hex >> 16) as u8,
-        };
-        (version.major == 3).then(|| (version, version_text(hex)))
-    };
     if let Some(head) = described::head(table) {
-        let (version, text) = from_hex(head.version_hex)?;
-        return Some((version, text, head.free_threaded));
+        return version_of_head(head);
     }
     if let Some(address) = runtime.version {
         let (version, text) = from_hex(memory.read_u64(address).ok()?)?;
@@ -290,7 +295,7 @@ fn version_of(
         .mapping
         .open(pid)
         .ok()
-        .and_then(|file| elf::version_string(file, accept));
+        .and_then(|file| elf::version_string(file, named, accept));
     match (named, text) {
         (Some(named), Some(text)) => Some((named, text, false)),
         (Some(named), None) => Some((named, format!("{}.{}", named.major, named.minor), false)),
@@ -308,7 +313,36 @@ fn describe(
     memory
         .read(runtime.address, &mut table)
         .map_err(DetectError::from_read)?;
-    let Some((version, text, free_threaded)) = version_of(pid, memory, runtime, &table) else {
+    let version = version_of(pid, memory, runtime, &table);
+    judge(memory, runtime.address, version, &table)
+}
+
+/// What is in a process that was detected once before: `text` is its version.
+pub(super) fn detect_again(
+    memory: &dyn Memory,
+    runtime: u64,
+    text: &str,
+) -> Result<Found, DetectError> {
+    let mut table = vec![0; MAX_TABLE_BYTES];
+    memory
+        .read(runtime, &mut table)
+        .map_err(DetectError::from_read)?;
+    let version = match described::head(&table) {
+        Some(head) => version_of_head(head),
+        None => version_in_name(&format!("python{text}"))
+            .map(|version| (version, text.to_owned(), false)),
+    };
+    judge(memory, runtime, version, &table)
+}
+
+/// Whether a runtime of this version, with its own table where it has one, can be read.
+fn judge(
+    memory: &dyn Memory,
+    runtime: u64,
+    version: Option<(Version, String, bool)>,
+    table: &[u8],
+) -> Result<Found, DetectError> {
+    let Some((version, text, free_threaded)) = version else {
         let reason = "the interpreter's version could not be told".to_owned();
         return Ok(Found {
             info: unsupported("cpython", None, reason),
@@ -338,12 +372,12 @@ fn describe(
         };
         return refuse(reason);
     };
-    if described::head(&table).is_some()
-        && let Err(error) = described::apply(&mut layout, version, &table)
+    if described::head(table).is_some()
+        && let Err(error) = described::apply(&mut layout, version, table)
     {
         return refuse(error.to_string());
     }
-    match check(memory, runtime.address, &layout) {
+    match check(memory, runtime, &layout) {
         Ok(()) => {}
         Err(Check::Starting) => return Err(DetectError::Starting),
         Err(Check::Read(error @ (ReadError::Gone | ReadError::NoPermission))) => {
@@ -362,7 +396,7 @@ fn describe(
             supported: true,
             reason: None,
         },
-        runtime: Some((runtime.address, layout)),
+        runtime: Some((runtime, layout)),
     })
 }
 
@@ -418,22 +452,9 @@ pub(super) fn gil_of(
     }
 }
 
-/// Whether a GIL is there: `struct _gil_runtime_state` of 3.8 to 3.15 begins with the switch
-/// interval in µs, the last holder, and -1, 0 or 1.
+/// Whether a GIL is there.
 pub(super) fn check_gil(memory: &dyn Memory, address: u64) -> Result<(), ReadError> {
-    const LONGEST_INTERVAL_US: u64 = 1 << 40;
-    let mut bytes = [0; 24];
-    memory.read(address, &mut bytes)?;
-    let interval = super::memory::word(&bytes, 0).unwrap_or(0);
-    let locked = super::memory::int(&bytes, 16).unwrap_or(i32::MAX);
-    if (1..LONGEST_INTERVAL_US).contains(&interval) && (-1..=1).contains(&locked) {
-        Ok(())
-    } else {
-        Err(ReadError::Implausible {
-            what: "GIL",
-            address,
-        })
-    }
+    super::gil::read(memory, address).map(drop)
 }
 
 #[cfg(test)]

@@ -1,19 +1,26 @@
 //! What an ELF file says about the interpreter in it: where the runtime is, which version.
 
-use std::collections::BTreeSet;
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use object::elf::{DT_NEEDED, FileHeader64, PT_LOAD};
-use object::read::elf::{ElfFile, FileHeader, ProgramHeader, SectionHeader};
-use object::{Endianness, Object, ObjectSection, ObjectSymbol, ReadCache, ReadRef};
+use object::elf::{DT_NEEDED, FileHeader64, PT_LOAD, SHT_DYNSYM, Sym64};
+use object::read::elf::{Dyn, FileHeader, ProgramHeader, SectionHeader, SectionTable, Sym};
+use object::{Endianness, ReadCache, ReadRef, SectionIndex};
+
+use super::layout::Version;
 
 /// Longest dynamic symbol table that is searched in a file not named after Python, bytes. Larger
 /// ones belong to numeric libraries; an interpreter's own is about 60 kB.
 const MAX_FOREIGN_SYMBOLS_BYTES: u64 = 4 << 20;
-/// Longest section that is searched for a version string, bytes.
-const MAX_TEXT_SECTION_BYTES: u64 = 64 << 20;
+/// The most that is read of one file, bytes: its tables may claim anything.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
+/// More than any real file has.
+const MAX_SEGMENTS: usize = 64;
 
 /// One loadable segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,109 +50,210 @@ pub(super) enum ElfError {
     Format(#[from] object::read::Error),
 }
 
-type Elf<'a> = ElfFile<'a, FileHeader64<Endianness>, &'a ReadCache<File>>;
+type Sections<'a> = SectionTable<'a, FileHeader64<Endianness>, Bounded<'a>>;
+
+/// A file of which only so much is read.
+#[derive(Clone, Copy, Debug)]
+struct Bounded<'a> {
+    file: &'a ReadCache<File>,
+    left: &'a Cell<u64>,
+}
+
+impl Bounded<'_> {
+    fn take(self, size: u64) -> Result<(), ()> {
+        self.left.set(self.left.get().checked_sub(size).ok_or(())?);
+        Ok(())
+    }
+}
+
+impl<'a> ReadRef<'a> for Bounded<'a> {
+    fn len(self) -> Result<u64, ()> {
+        self.file.len()
+    }
+
+    fn read_bytes_at(self, offset: u64, size: u64) -> Result<&'a [u8], ()> {
+        self.take(size)?;
+        self.file.read_bytes_at(offset, size)
+    }
+
+    fn read_bytes_at_until(self, range: Range<u64>, delimiter: u8) -> Result<&'a [u8], ()> {
+        let found = self.file.read_bytes_at_until(range, delimiter)?;
+        self.take(found.len() as u64)?;
+        Ok(found)
+    }
+}
 
 /// What makes a file the same one as before.
 type Identity = (u64, u64, u64, i64, i64);
 
-/// How many files without an interpreter are remembered.
-const MAX_FOREIGN_FILES: usize = 65_536;
+/// How many files are remembered.
+const MAX_FILES: usize = 65_536;
 
-/// Files that were found to hold no interpreter: the same libraries are in most processes.
-static FOREIGN_FILES: Mutex<BTreeSet<Identity>> = Mutex::new(BTreeSet::new());
+/// What was found in files: the same ones are in most processes.
+#[derive(Debug)]
+struct Known {
+    /// By the file, and whether its name was an interpreter's.
+    facts: BTreeMap<(Identity, bool), Option<Arc<ElfFacts>>>,
+    /// By the file, and the version that its name says.
+    versions: BTreeMap<(Identity, Option<Version>), Option<String>>,
+}
+
+static KNOWN: Mutex<Known> = Mutex::new(Known {
+    facts: BTreeMap::new(),
+    versions: BTreeMap::new(),
+});
+
+fn remember<K: Ord, V>(files: &mut BTreeMap<K, V>, key: K, value: V) {
+    if files.len() < MAX_FILES {
+        files.insert(key, value);
+    }
+}
+
+fn identity(file: &File) -> Option<Identity> {
+    let data = file.metadata().ok()?;
+    let changed = (data.ctime(), data.ctime_nsec());
+    Some((data.dev(), data.ino(), data.size(), changed.0, changed.1))
+}
 
 /// Looks into a file. `named` says that its name is an interpreter's.
-pub(super) fn inspect(file: File, named: bool) -> Result<ElfFacts, ElfError> {
-    let identity = file.metadata().ok().map(|data| {
-        let changed = (data.ctime(), data.ctime_nsec());
-        (data.dev(), data.ino(), data.size(), changed.0, changed.1)
-    });
-    let foreign = || FOREIGN_FILES.lock().unwrap_or_else(PoisonError::into_inner);
-    if !named && identity.is_some_and(|identity| foreign().contains(&identity)) {
-        return Ok(ElfFacts::default());
+pub(super) fn inspect(file: File, named: bool) -> Result<Arc<ElfFacts>, ElfError> {
+    let key = identity(&file).map(|identity| (identity, named));
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(facts) = key.and_then(|key| known().facts.get(&key).cloned()) {
+        return Ok(facts.unwrap_or_default());
     }
-    let facts = inspect_anew(file, named)?;
-    if let (None, None, Some(identity)) = (facts.runtime, facts.asyncio_table, identity) {
-        let mut foreign = foreign();
-        if foreign.len() < MAX_FOREIGN_FILES {
-            foreign.insert(identity);
-        }
+    let facts = Arc::new(inspect_anew(file, named)?);
+    if let Some(key) = key {
+        let holds_something = named || facts.runtime.is_some() || facts.asyncio_table.is_some();
+        let kept = holds_something.then(|| Arc::clone(&facts));
+        remember(&mut known().facts, key, kept);
     }
     Ok(facts)
 }
 
-fn inspect_anew(file: File, named: bool) -> Result<ElfFacts, ElfError> {
+pub(super) fn inspect_anew(file: File, named: bool) -> Result<ElfFacts, ElfError> {
     let cache = ReadCache::new(file);
-    let elf = Elf::parse(&cache)?;
-    let endian = elf.endian();
+    let left = Cell::new(MAX_FILE_BYTES);
+    let data = Bounded {
+        file: &cache,
+        left: &left,
+    };
+    let header = FileHeader64::<Endianness>::parse(data)?;
+    let endian = header.endian()?;
     let mut facts = ElfFacts {
-        segments: elf
-            .elf_program_headers()
+        segments: header
+            .program_headers(endian, data)?
             .iter()
             .filter(|header| header.p_type(endian) == PT_LOAD)
             .map(|header| Segment {
                 offset: header.p_offset(endian),
                 address: header.p_vaddr(endian),
             })
+            .take(MAX_SEGMENTS)
             .collect(),
         ..ElfFacts::default()
     };
-    let mut symbols_bytes = 0;
-    for section in elf.sections() {
-        match section.name() {
-            Ok(".PyRuntime") => facts.runtime = Some(section.address()),
-            Ok(".AsyncioDebug") => facts.asyncio_table = Some(section.address()),
-            Ok(".dynsym") => symbols_bytes = section.size(),
+    let sections = header.sections(endian, data)?;
+    let names = header.shstrndx(endian, data)?;
+    let names = strings(&sections, SectionIndex(names as usize), endian, data);
+    for section in sections.iter() {
+        match string(names, section.sh_name(endian)) {
+            b".PyRuntime" => facts.runtime = Some(section.sh_addr(endian)),
+            b".AsyncioDebug" => facts.asyncio_table = Some(section.sh_addr(endian)),
             _ => {}
         }
     }
-    if named || facts.runtime.is_some() || symbols_bytes <= MAX_FOREIGN_SYMBOLS_BYTES {
-        for symbol in elf.dynamic_symbols() {
-            if symbol.is_undefined() {
-                continue;
-            }
-            match symbol.name_bytes() {
-                Ok(b"_PyRuntime") => facts.runtime = Some(symbol.address()),
-                Ok(b"Py_Version") => facts.version = Some(symbol.address()),
+    let symbols = sections
+        .iter()
+        .find(|section| section.sh_type(endian) == SHT_DYNSYM)
+        .filter(|section| {
+            let is_short = section.sh_size(endian) <= MAX_FOREIGN_SYMBOLS_BYTES;
+            named || facts.runtime.is_some() || is_short
+        });
+    if let Some(section) = symbols {
+        let names = SectionIndex(section.sh_link(endian) as usize);
+        let names = strings(&sections, names, endian, data);
+        let symbols: &[Sym64<Endianness>] = section.data_as_array(endian, data)?;
+        for symbol in symbols.iter().filter(|symbol| !symbol.is_undefined(endian)) {
+            match string(names, symbol.st_name(endian)) {
+                b"_PyRuntime" => facts.runtime = Some(symbol.st_value(endian)),
+                b"Py_Version" => facts.version = Some(symbol.st_value(endian)),
                 _ => {}
             }
         }
     }
     if named {
-        facts.needs_libpython = needs_libpython(&elf, &cache).unwrap_or(false);
+        facts.needs_libpython = needs_libpython(&sections, endian, data).unwrap_or(false);
     }
     Ok(facts)
 }
 
-fn needs_libpython<'a>(elf: &Elf<'a>, data: &'a ReadCache<File>) -> Option<bool> {
-    let endian = elf.endian();
-    let sections = elf.elf_section_table();
-    let (entries, strings) = sections.dynamic(endian, data).ok()??;
-    let strings = sections.strings(endian, data, strings).ok()?;
+/// A table of strings, read in one piece; empty where there is none.
+fn strings<'a>(
+    sections: &Sections<'a>,
+    index: SectionIndex,
+    endian: Endianness,
+    data: Bounded<'a>,
+) -> &'a [u8] {
+    sections
+        .section(index)
+        .and_then(|section| section.data(endian, data))
+        .unwrap_or_default()
+}
+
+fn string(strings: &[u8], offset: u32) -> &[u8] {
+    let rest = strings.get(offset as usize..).unwrap_or_default();
+    let end = rest.iter().position(|byte| *byte == 0);
+    &rest[..end.unwrap_or(0)]
+}
+
+fn needs_libpython<'a>(
+    sections: &Sections<'a>,
+    endian: Endianness,
+    data: Bounded<'a>,
+) -> Option<bool> {
+    let (entries, index) = sections.dynamic(endian, data).ok()??;
+    let strings = strings(sections, index, endian, data);
     Some(entries.iter().any(|entry| {
-        use object::read::elf::Dyn;
         entry.tag32(endian) == Some(DT_NEEDED)
             && entry
                 .val32(endian)
-                .and_then(|offset| strings.get(offset).ok())
-                .is_some_and(|name| name.starts_with(b"libpython"))
+                .is_some_and(|offset| string(strings, offset).starts_with(b"libpython"))
     }))
 }
 
 /// The full version among the constants of a file whose interpreter has no symbol for it
 /// (3.10 and older): a string like `3.8.18`, alone between two zero bytes, of a version that
-/// `accept` takes.
-pub(super) fn version_string(file: File, accept: impl Fn(&str) -> bool) -> Option<String> {
-    let cache = ReadCache::new(file);
-    let elf = Elf::parse(&cache).ok()?;
-    let header: &FileHeader64<Endianness> = elf.elf_header();
-    let sections = header.sections(elf.endian(), &cache).ok()?;
-    let (_, section) = sections.section_by_name(elf.endian(), b".rodata")?;
-    let (offset, size) = section.file_range(elf.endian())?;
-    if size > MAX_TEXT_SECTION_BYTES {
-        return None;
+/// `accept` takes, which depends on nothing but `named`. `named` is what `accept` depends on.
+pub(super) fn version_string(
+    file: File,
+    named: Option<Version>,
+    accept: impl Fn(&str) -> bool,
+) -> Option<String> {
+    let key = identity(&file).map(|identity| (identity, named));
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(version) = key.and_then(|key| known().versions.get(&key).cloned()) {
+        return version;
     }
-    find_version((&cache).read_bytes_at(offset, size).ok()?, accept)
+    let found = search_version(file, accept);
+    if let Some(key) = key {
+        remember(&mut known().versions, key, found.clone());
+    }
+    found
+}
+
+fn search_version(file: File, accept: impl Fn(&str) -> bool) -> Option<String> {
+    let cache = ReadCache::new(file);
+    let left = Cell::new(MAX_FILE_BYTES);
+    let data = Bounded {
+        file: &cache,
+        left: &left,
+    };
+    let header = FileHeader64::<Endianness>::parse(data).ok()?;
+    let endian = header.endian().ok()?;
+    let sections = header.sections(endian, data).ok()?;
+    let (_, section) = sections.section_by_name(endian, b".rodata")?;
+    find_version(section.data(endian, data).ok()?, accept)
 }
 
 /// Linkers keep only the longest of strings with the same end, so the version may also be the last

@@ -1,14 +1,16 @@
 //! The interpreter of a living process: attached once, then looked at again and again.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::code::CodeCache;
+use super::collector;
 use super::detect::{self, DetectError, Found};
 use super::layout::described::ASYNCIO_TABLE_BYTES;
 use super::layout::{Layout, described};
 use super::look::{Known, Look};
-use super::memory::{Memory, ProcessMemory, ReadError};
-use super::object::Reader;
+use super::memory::{Memory, ProcessMemory, ReadCost, ReadError};
+use super::object::{KEPT_ALL, Reader, kept_of};
 use super::process::ProcessView;
 use super::states;
 use crate::event::{Pid, PythonFact, PythonInfo};
@@ -29,7 +31,8 @@ pub struct LookOptions {
     pub chain: usize,
     /// Frames of one thread's stack; 0: stacks are not read.
     pub stack: usize,
-    /// Bytes of the process's memory; a task with a chain of five takes about 1,500.
+    /// Bytes of the process's memory that are read; a task with a chain of five takes about
+    /// 1,500. What is kept of it, and the frames that are given, take an eighth of it each at most.
     pub bytes: usize,
     /// Names of the context variables whose values are read.
     pub context_vars: Vec<String>,
@@ -54,7 +57,7 @@ impl Default for LookOptions {
 pub struct Interpreter {
     pid: Pid,
     info: PythonInfo,
-    memory: ProcessMemory,
+    memory: Arc<dyn Memory>,
     runtime: Option<(u64, Layout)>,
     asyncio: AsyncioTable,
     process: ProcessView,
@@ -77,12 +80,28 @@ impl Interpreter {
     /// [`info`](Self::info) says why.
     pub fn attach(pid: Pid) -> Result<Self, DetectError> {
         let memory = ProcessMemory::new(pid);
-        let Found { info, runtime } = detect::detect(pid, &memory)?;
+        let found = detect::detect(pid, &memory)?;
+        Ok(Self::of(
+            pid,
+            found,
+            Arc::new(memory),
+            ProcessView::new(pid),
+        ))
+    }
+
+    /// An interpreter that was found, with the memory and the process that it is read from.
+    pub(super) fn of(
+        pid: Pid,
+        found: Found,
+        memory: Arc<dyn Memory>,
+        process: ProcessView,
+    ) -> Self {
+        let Found { info, runtime } = found;
         // Whoever keeps tasks in lists says where: the table came together with the lists.
         let has_lists = runtime
             .as_ref()
             .is_some_and(|(_, layout)| layout.walk.task.node.is_some());
-        Ok(Self {
+        Self {
             pid,
             info,
             memory,
@@ -92,14 +111,19 @@ impl Interpreter {
             } else {
                 AsyncioTable::Settled
             },
-            process: ProcessView::new(pid),
+            process,
             codes: CodeCache::default(),
             known: HashMap::new(),
-        })
+        }
     }
 
     pub fn info(&self) -> &PythonInfo {
         &self.info
+    }
+
+    /// What reading the process took since it was attached to.
+    pub fn cost(&self) -> ReadCost {
+        self.memory.cost()
     }
 
     /// The GILs in the process, the main interpreter's first. Empty where none is known.
@@ -108,10 +132,10 @@ impl Interpreter {
             return Ok(Vec::new());
         };
         let mut gils: Vec<GilRange> = Vec::new();
-        for interpreter in states::interpreters(&self.memory, *runtime, layout)? {
-            let address = detect::gil_of(&self.memory, *runtime, interpreter, layout)?;
+        for interpreter in states::interpreters(&*self.memory, *runtime, layout)? {
+            let address = detect::gil_of(&*self.memory, *runtime, interpreter, layout)?;
             let is_known = gils.iter().any(|gil| gil.address == address);
-            if !is_known && detect::check_gil(&self.memory, address).is_ok() {
+            if !is_known && detect::check_gil(&*self.memory, address).is_ok() {
                 gils.push(GilRange {
                     address,
                     size_bytes: concmon_ebpf::GIL_SIZE,
@@ -144,13 +168,20 @@ impl Interpreter {
         else {
             return fact;
         };
-        self.codes.begin();
+        self.codes.begin(kept_of(options.bytes));
         self.process.begin();
-        let memory = ProcessMemory::new(self.pid);
-        let mut reader = Reader::new(&memory, walk, options.bytes);
-        if let Err(error) = self.look_at_all(runtime, &mut reader, options, &mut fact) {
+        let memory = Arc::clone(&self.memory);
+        let mut reader = Reader::new(&*memory, walk, options.bytes);
+        let looked = self.look_at_all(runtime, &mut reader, options, &mut fact);
+        // What a walker could not read may be absent or gone: this says which.
+        let is_there = memory.read_u64(runtime);
+        if let Err(error) = looked.and(is_there.map(drop)) {
             reader.failed += 1;
             reader.limits.insert("python".to_owned(), error.to_string());
+        }
+        if self.codes.is_exhausted() {
+            let reason = reader.limits.entry("python".to_owned());
+            reason.or_insert_with(|| KEPT_ALL.to_owned());
         }
         fact.reads_failed = reader.failed;
         fact.limits = reader.limits;
@@ -167,7 +198,7 @@ impl Interpreter {
         let Some((_, mut layout)) = self.runtime else {
             return Ok(());
         };
-        let interpreters = states::interpreters(&self.memory, runtime, &layout)?;
+        let interpreters = states::interpreters(&*self.memory, runtime, &layout)?;
         self.known
             .retain(|address, _| interpreters.contains(address));
         for interpreter in &interpreters {
@@ -181,10 +212,20 @@ impl Interpreter {
                 layout = *described;
             }
         }
+        if let Some(main) = interpreters.first() {
+            match collector::read(reader, runtime, *main, &layout.collector) {
+                Ok(collector) => fact.gc = Some(collector),
+                Err(error) => {
+                    reader.failed += 1;
+                    reader.limits.insert("gc".to_owned(), error.to_string());
+                }
+            }
+        }
         for interpreter in interpreters {
             let known = self.known.entry(interpreter).or_default();
             Look {
-                memory: &self.memory,
+                memory: &*self.memory,
+                runtime,
                 layout: &layout,
                 interpreter,
                 process: &mut self.process,
@@ -203,7 +244,7 @@ impl Interpreter {
         let Some((_, layout)) = &mut self.runtime else {
             return;
         };
-        let Some(address) = detect::asyncio_table(self.pid) else {
+        let Some(address) = self.process.asyncio_table() else {
             return;
         };
         let mut table = [0; ASYNCIO_TABLE_BYTES];

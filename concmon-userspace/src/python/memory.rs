@@ -1,15 +1,19 @@
 //! Reading another process's memory: one trait, batched, every read bounded.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::event::Pid;
 
 /// The longest single read in bytes; a longer request is refused before it reaches the kernel.
-pub(super) const MAX_READ_BYTES: usize = 1 << 26;
+pub(super) const MAX_READ_BYTES: usize = 1 << 24;
 /// The most that one batch reads, bytes: lengths come from the target, and there may be many.
-const MAX_BATCH_BYTES: usize = 1 << 27;
+const MAX_BATCH_BYTES: usize = 1 << 24;
 /// How many remote areas one system call takes (`UIO_MAXIOV` of `linux/uio.h`).
 const MAX_AREAS: usize = 1024;
+/// The most that one system call brings, bytes: it is still in the CPU's cache when areas are taken
+/// out of it. A longer area is read by itself.
+const MAX_CALL_BYTES: usize = 1 << 18;
 const PAGE: u64 = 4096;
 /// Areas with no more bytes than this between them are read as one.
 const MAX_GAP_BYTES: u64 = 2048;
@@ -55,7 +59,7 @@ impl Batch {
 
     /// Adds `len` bytes at `address`; the number is the area's index.
     pub(super) fn push(&mut self, address: u64, len: usize) -> usize {
-        let is_too_long = len > MAX_READ_BYTES || len > MAX_BATCH_BYTES - self.bytes.len();
+        let is_too_long = len > MAX_READ_BYTES || len > MAX_BATCH_BYTES - self.size;
         let len = if is_too_long || !plausible(address) {
             0
         } else {
@@ -95,8 +99,12 @@ impl Batch {
         self.size
     }
 
+    /// Each area's address with its bytes, as far as they were read.
+    pub(super) fn areas(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        (0..self.areas.len()).map(|index| (self.areas[index].address, self.prefix(index)))
+    }
+
     /// Lets `read` fill each area; it says how many bytes it had.
-    #[cfg(test)]
     pub(super) fn fill(&mut self, read: impl Fn(u64, &mut [u8]) -> usize) {
         self.bytes.resize(self.size, 0);
         for area in self.areas.iter_mut().filter(|area| area.len > 0) {
@@ -116,7 +124,7 @@ impl Batch {
 }
 
 /// Something whose memory can be read by address.
-pub(super) trait Memory: fmt::Debug + Send {
+pub(super) trait Memory: fmt::Debug + Send + Sync {
     /// Reads all areas of the batch. An area that cannot be read stays short; an error means
     /// that nothing of the process can be read any more.
     fn read_batch(&self, batch: &mut Batch) -> Result<(), ReadError>;
@@ -125,6 +133,11 @@ pub(super) trait Memory: fmt::Debug + Send {
     /// last tells whether it changed in between.
     fn read_in_order(&self, batch: &mut Batch) -> Result<(), ReadError> {
         self.read_batch(batch)
+    }
+
+    /// What reading took so far, where that is counted.
+    fn cost(&self) -> ReadCost {
+        ReadCost::default()
     }
 
     /// Fills `into` from `address`.
@@ -176,16 +189,39 @@ pub(super) fn byte(bytes: &[u8], offset: u32) -> Option<u8> {
     bytes.get(offset as usize).copied()
 }
 
+/// What reading a process took so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadCost {
+    /// System calls.
+    pub calls: u64,
+    /// Bytes that were copied.
+    pub bytes: u64,
+}
+
 /// A living process, read with `process_vm_readv`.
 #[derive(Debug)]
 pub(super) struct ProcessMemory {
     pid: libc::pid_t,
+    calls: AtomicU64,
+    bytes: AtomicU64,
 }
 
 impl ProcessMemory {
     pub(super) fn new(pid: Pid) -> Self {
         Self {
             pid: libc::pid_t::try_from(pid.0).unwrap_or(libc::pid_t::MAX),
+            calls: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Fills `into` from `address` without a batch.
+    pub(super) fn read_plain(&self, address: u64, into: &mut [u8]) -> Result<(), ReadError> {
+        let len = into.len();
+        match self.readv(into, &[remote(address, len)]) {
+            Ok(arrived) if arrived == len => Ok(()),
+            Ok(_) | Err(libc::EFAULT) => Err(ReadError::Unmapped { address, len }),
+            Err(error) => Err(os_error(error)),
         }
     }
 
@@ -200,6 +236,9 @@ impl ProcessMemory {
         let got = unsafe {
             libc::process_vm_readv(self.pid, &into, 1, remote.as_ptr(), remote.len() as u64, 0)
         };
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let bytes = u64::try_from(got).unwrap_or(0);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
         usize::try_from(got).map_err(|_| {
             std::io::Error::last_os_error()
                 .raw_os_error()
@@ -224,7 +263,7 @@ fn join(sorted: &[Area]) -> Vec<Run> {
         if let Some(run) = runs.last_mut() {
             let len = (area.address - run.address) as usize + area.len;
             let gap = area.address.saturating_sub(run.address + run.len as u64);
-            if gap <= MAX_GAP_BYTES && len <= MAX_READ_BYTES {
+            if gap <= MAX_GAP_BYTES && len <= MAX_CALL_BYTES {
                 run.len = run.len.max(len);
                 run.areas.end = index + 1;
                 continue;
@@ -247,8 +286,15 @@ fn remote(address: u64, len: usize) -> libc::iovec {
 }
 
 impl Memory for ProcessMemory {
+    fn cost(&self) -> ReadCost {
+        ReadCost {
+            calls: self.calls.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+
     fn read_batch(&self, batch: &mut Batch) -> Result<(), ReadError> {
-        batch.bytes.resize(batch.size, 0);
+        batch.bytes = vec![0; batch.size];
         let mut order: Vec<usize> = (0..batch.areas.len())
             .filter(|index| batch.areas[*index].len > 0)
             .collect();
@@ -262,18 +308,20 @@ impl Memory for ProcessMemory {
             let (mut end, mut len) = (next + 1, runs[next].len);
             while end < runs.len()
                 && end - next < MAX_AREAS
-                && len + runs[end].len <= MAX_READ_BYTES
+                && len + runs[end].len <= MAX_CALL_BYTES
             {
                 len += runs[end].len;
                 end += 1;
             }
             let call = &runs[next..end];
-            buffer.resize(len, 0);
+            if buffer.len() < len {
+                buffer.resize(len, 0);
+            }
             let areas: Vec<libc::iovec> = call
                 .iter()
                 .map(|run| remote(run.address, run.len))
                 .collect();
-            let arrived = match self.readv(&mut buffer, &areas) {
+            let arrived = match self.readv(&mut buffer[..len], &areas) {
                 Ok(arrived) => arrived,
                 Err(libc::EFAULT) => 0,
                 Err(error) => return Err(os_error(error)),

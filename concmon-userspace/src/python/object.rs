@@ -14,6 +14,10 @@ pub(super) const OBJECT_TYPE: u32 = 8;
 pub(super) const OBJECT_SIZE: u32 = 16;
 /// The longest type name, bytes.
 const MAX_NAME_BYTES: usize = 128;
+/// A look keeps one byte of so many that it may read: what is kept at once is what memory it needs.
+const KEPT_SHARE: usize = 8;
+/// What a type costs to keep, bytes.
+const TYPE_BYTES: usize = 320;
 /// The longest chain of base types.
 const MAX_BASES: usize = 32;
 
@@ -137,6 +141,14 @@ pub(super) struct TypeInfo {
     is_type: bool,
 }
 
+/// Why a look ends early that keeps too much.
+pub(super) const KEPT_ALL: &str = "the look has kept as much as it may";
+
+/// How much a look keeps that may read so many bytes.
+pub(super) fn kept_of(bytes: usize) -> usize {
+    bytes / KEPT_SHARE
+}
+
 /// One look's view of a process: the memory, the layout, and what has been read so far.
 pub(super) struct Reader<'a> {
     pub(super) walk: WalkLayout,
@@ -147,6 +159,8 @@ pub(super) struct Reader<'a> {
     memory: &'a dyn Memory,
     /// How much more may be read.
     bytes_left: usize,
+    /// How much more may be kept.
+    keep_left: usize,
     types: AddressMap<Option<Arc<TypeInfo>>>,
     pub(super) slots: AddressMap<Arc<Slots>>,
     pub(super) texts: AddressMap<Option<Arc<str>>>,
@@ -156,6 +170,7 @@ impl<'a> Reader<'a> {
     pub(super) fn new(memory: &'a dyn Memory, walk: WalkLayout, bytes: usize) -> Self {
         Self {
             bytes_left: bytes,
+            keep_left: kept_of(bytes),
             walk,
             failed: 0,
             limits: BTreeMap::new(),
@@ -205,6 +220,25 @@ impl<'a> Reader<'a> {
         true
     }
 
+    /// Whether so many more bytes may be kept for the rest of the look.
+    pub(super) fn may_keep(&mut self, bytes: usize) -> bool {
+        match self.keep_left.checked_sub(bytes) {
+            Some(left) => {
+                self.keep_left = left;
+                true
+            }
+            None => {
+                self.limits.insert("python".to_owned(), KEPT_ALL.to_owned());
+                false
+            }
+        }
+    }
+
+    /// So many bytes are not kept any more.
+    pub(super) fn give_back(&mut self, bytes: usize) {
+        self.keep_left += bytes;
+    }
+
     /// Reads one area.
     pub(super) fn bytes(&mut self, address: u64, len: usize) -> Result<Vec<u8>, ReadError> {
         let mut batch = Batch::new();
@@ -225,12 +259,24 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn pointer(&mut self, address: u64) -> Result<u64, ReadError> {
+        if !self.may_read(8) {
+            return Err(ReadError::Unmapped { address, len: 8 });
+        }
         self.memory.read_u64(address)
     }
 
     /// Makes the types at these addresses known, with all their bases.
     pub(super) fn load_types(&mut self, addresses: impl IntoIterator<Item = u64>) {
-        let mut wanted: Vec<u64> = addresses.into_iter().collect();
+        // Most of many objects have the type of the one before.
+        let mut before = 0;
+        let mut wanted: Vec<u64> = addresses
+            .into_iter()
+            .filter(|address| {
+                let is_new = *address != before;
+                before = *address;
+                is_new
+            })
+            .collect();
         let mut loaded = Vec::new();
         for _ in 0..MAX_BASES {
             wanted.retain(|address| !matches!(self.types.get(address), Some(Some(_))));
@@ -242,6 +288,9 @@ impl<'a> Reader<'a> {
             let infos = self.read_types(&wanted);
             let mut next = Vec::new();
             for (address, info) in wanted.iter().zip(infos) {
+                if !self.may_keep(TYPE_BYTES) {
+                    return;
+                }
                 if let Some(info) = &info {
                     next.extend([info.base, info.metatype].into_iter().filter(|a| *a != 0));
                     loaded.push(*address);

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use super::maps::{self, Mapping};
 use super::memory::{Batch, Memory, int, word};
+use super::surroundings::Surroundings;
 use crate::event::{Pid, Tid};
 
 const PAGE: u64 = 4096;
@@ -21,6 +22,7 @@ const MAX_STACK: u64 = 1 << 40;
 #[derive(Debug)]
 pub(super) struct ProcessView {
     pid: Pid,
+    surroundings: Surroundings,
     /// The target uses other ids than we do.
     foreign_ids: bool,
     tids: HashMap<u32, Tid>,
@@ -36,12 +38,17 @@ pub(super) struct ProcessView {
 
 impl ProcessView {
     pub(super) fn new(pid: Pid) -> Self {
+        Self::of(Surroundings::Live(pid))
+    }
+
+    pub(super) fn of(surroundings: Surroundings) -> Self {
         Self {
-            pid,
-            foreign_ids: maps::in_other_pid_namespace(pid),
+            pid: surroundings.pid(),
+            foreign_ids: surroundings.has_foreign_ids(),
             tids: HashMap::new(),
             may_read_tids: true,
-            main_stack_bytes: maps::stack_limit(pid),
+            main_stack_bytes: surroundings.stack_limit(),
+            surroundings,
             stacks: HashMap::new(),
             described_ids: HashMap::new(),
             mappings: Vec::new(),
@@ -63,9 +70,14 @@ impl ProcessView {
         }
         if !self.tids.contains_key(&native) && self.may_read_tids {
             self.may_read_tids = false;
-            self.tids = maps::namespace_tids(self.pid);
+            self.tids = self.surroundings.namespace_tids();
         }
         self.tids.get(&native).copied()
+    }
+
+    /// Address of asyncio's own offset table.
+    pub(super) fn asyncio_table(&self) -> Option<u64> {
+        self.surroundings.asyncio_table()
     }
 
     pub(super) fn is_main(&self, tid: Tid) -> bool {
@@ -107,7 +119,12 @@ impl ProcessView {
     pub(super) fn described_id(&mut self, ident: u64) -> Option<u64> {
         let native = *self.described_ids.get(&ident)?;
         let tid = self.tid(native)?;
-        maps::is_thread(self.pid, tid).then_some(native)
+        self.surroundings.is_thread(tid).then_some(native)
+    }
+
+    /// The futex that a thread is blocked on.
+    pub(super) fn blocking_futex(&self, tid: Tid) -> std::io::Result<Option<u64>> {
+        self.surroundings.blocking_futex(tid)
     }
 
     /// Bytes of the stack of a thread, without its guard; of the main thread's, how far it may
@@ -122,7 +139,7 @@ impl ProcessView {
     fn mapped_stack(&mut self, ident: u64) -> Option<u64> {
         if maps::containing(&self.mappings, ident).is_none() && self.may_read_mappings {
             self.may_read_mappings = false;
-            self.mappings = maps::mappings(self.pid).unwrap_or_default();
+            self.mappings = self.surroundings.mappings();
         }
         let mapping = maps::containing(&self.mappings, ident)?;
         // A mapping that goes on above is the stack joined with other memory.

@@ -9,11 +9,14 @@ use super::object::Reader;
 use super::states::ThreadRecord;
 use crate::event::PyFrame;
 
+/// How many stacks are read together, and how many frames of all threads are kept.
+const THREADS_AT_ONCE: usize = 256;
+const MAX_FRAMES: usize = 1 << 18;
 /// How often a stack that changes while it is read is read in all.
 const MAX_TRIES: usize = 24;
 /// Up to here, the owner of a frame is Python code: a thread, a generator, a frame object. Others
 /// are the interpreter's own and have no code of their own.
-const LAST_PYTHON_OWNER: u8 = 2;
+pub(super) const LAST_PYTHON_OWNER: u8 = 2;
 /// A chunk of the stack of frames begins with its predecessor, its size and its end.
 const CHUNK_HEADER: u64 = 24;
 /// The usual size of a chunk, and the most that is read of one, bytes.
@@ -51,6 +54,11 @@ impl Stack {
         torn: true,
     };
 
+    fn is_known(&self, codes: &CodeCache) -> bool {
+        let mut frames = self.frames.iter();
+        frames.all(|frame| codes.knows(frame.link.code))
+    }
+
     /// The places of its frames; `None` when one cannot be told.
     pub(super) fn places(
         &self,
@@ -65,8 +73,22 @@ impl Stack {
     }
 }
 
-/// The stack of each thread, of at most `depth` frames.
+/// The stack of each thread, of at most `depth` frames; of fewer where there are very many threads.
 pub(super) fn stacks(
+    reader: &mut Reader<'_>,
+    codes: &mut CodeCache,
+    threads: &[ThreadRecord],
+    depth: usize,
+) -> Vec<Stack> {
+    let depth = depth.min(MAX_FRAMES / threads.len().max(1));
+    threads
+        .chunks(THREADS_AT_ONCE)
+        .flat_map(|threads| together(reader, codes, threads, depth))
+        .collect()
+}
+
+/// Reads some stacks together.
+fn together(
     reader: &mut Reader<'_>,
     codes: &mut CodeCache,
     threads: &[ThreadRecord],
@@ -99,7 +121,7 @@ pub(super) fn stacks(
         let mut again = Vec::new();
         for (slot, stack) in open.into_iter().zip(found) {
             match stack {
-                Some(stack) if stack.places(reader, codes).is_some() => stacks[slot] = stack,
+                Some(stack) if stack.is_known(codes) => stacks[slot] = stack,
                 _ => again.push(slot),
             }
         }

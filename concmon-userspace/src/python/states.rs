@@ -9,6 +9,8 @@ use super::memory::{Batch, Memory, ReadError, at, plausible, word};
 pub(super) const MAX_INTERPRETERS: usize = 64;
 /// The most threads of an interpreter that are followed.
 pub(super) const MAX_THREADS: usize = 16_384;
+/// The most that is read of a thread state, bytes: where its fields are, the target says itself.
+const MAX_RECORD_BYTES: usize = 2048;
 /// How often a list that changes while it is walked is walked again.
 const MAX_TRIES: usize = 4;
 
@@ -78,7 +80,7 @@ fn record_len(fields: &ThreadLayout) -> usize {
     .into_iter()
     .max()
     .unwrap_or(0);
-    last as usize + 8
+    (last as usize + 8).min(MAX_RECORD_BYTES)
 }
 
 /// The thread states of an interpreter, the newest first. `known` are addresses of the look

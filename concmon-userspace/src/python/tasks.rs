@@ -1,165 +1,44 @@
-//! asyncio's tasks: where they are listed, what each of them says, and what it waits for.
+//! asyncio's tasks: what each of them says, its await chain, and what it waits for.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use super::addresses::{AddressMap, AddressSet};
 use super::chain::{self, Chain, End};
 use super::code::CodeCache;
 use super::contexts;
 use super::facts::LookOptions;
-use super::memory::{Batch, Memory, ReadError, at, word};
 use super::object::Reader;
 use super::stacks::{self, Stack};
 use super::task_heads::{TaskHead, read_heads};
 use super::task_waits::{self, Waiting};
+use super::text::Label;
 use super::waiters::{self, Waiters};
 use crate::event::{PyFrame, PyTask, TaskState};
 
-/// How often a list that changes while it is walked is walked again.
-const MAX_LIST_TRIES: usize = 5;
 /// How often a task that changes while it is read is read in all.
 const MAX_TASK_TRIES: usize = 5;
+/// Tasks that are read together: what is read of them stays in the CPU's cache, and little time
+/// passes before it is checked.
+const TOGETHER: usize = 2048;
 /// What the exceptions of the language itself do not say of themselves.
 const BUILTINS: &str = "builtins.";
 /// What a task that was cancelled ended with.
 const CANCELLED: &str = "asyncio.exceptions.CancelledError";
 
-/// A list of tasks: the address of its head.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ListHead(pub(super) u64);
-
-/// The tasks in linked lists, at most `limit`. `known` are those of the look before: their links
-/// are read together.
-pub(super) fn listed(
-    reader: &mut Reader<'_>,
-    memory: &dyn Memory,
-    heads: &[ListHead],
-    known: &[u64],
-    limit: usize,
-) -> Vec<u64> {
-    let Some(node) = reader.walk.task.node else {
-        return Vec::new();
-    };
-    let mut found = Vec::new();
-    for attempt in 0..MAX_LIST_TRIES {
-        let mut ahead = HashMap::new();
-        let heads_and_known = heads.iter().map(|head| head.0);
-        let nodes: Vec<u64> = if attempt == 0 {
-            heads_and_known
-                .chain(known.iter().map(|task| at(*task, node)))
-                .collect()
-        } else {
-            heads_and_known.collect()
-        };
-        let mut batch = Batch::new();
-        for address in &nodes {
-            batch.push(*address, 16);
-        }
-        reader.fetch(&mut batch);
-        for (slot, address) in nodes.iter().enumerate() {
-            ahead.extend(
-                batch
-                    .whole(slot)
-                    .and_then(links)
-                    .map(|links| (*address, links)),
-            );
-        }
-        found.clear();
-        let walked = heads
-            .iter()
-            .try_for_each(|head| walk_list(memory, *head, node, &mut ahead, limit, &mut found));
-        match walked {
-            Ok(()) => return found,
-            Err(ReadError::Gone) => break,
-            Err(_) => {}
-        }
-    }
-    reader.failed += 1;
-    reader.limits.insert(
-        "tasks".to_owned(),
-        "the list of tasks changed faster than it could be read".to_owned(),
-    );
-    found
-}
-
-fn links(bytes: &[u8]) -> Option<(u64, u64)> {
-    Some((word(bytes, 0)?, word(bytes, 8)?))
-}
-
-fn walk_list(
-    memory: &dyn Memory,
-    head: ListHead,
-    node_offset: u32,
-    ahead: &mut HashMap<u64, (u64, u64)>,
-    limit: usize,
-    found: &mut Vec<u64>,
-) -> Result<(), ReadError> {
-    let read = |address: u64| {
-        let mut bytes = [0; 16];
-        memory.read(address, &mut bytes)?;
-        links(&bytes).ok_or(ReadError::Unmapped { address, len: 16 })
-    };
-    let mut from = head.0;
-    let (mut node, _) = match ahead.remove(&head.0) {
-        Some(links) => links,
-        None => read(head.0)?,
-    };
-    // A head that is all zero belongs to a thread that has not used asyncio.
-    while node != 0 && node != head.0 && found.len() <= limit {
-        let (next, previous) = match ahead.remove(&node) {
-            Some(links) => links,
-            None => read(node)?,
-        };
-        if previous != from || next == 0 {
-            return Err(ReadError::Torn {
-                what: "list of tasks",
-                address: node,
-            });
-        }
-        found.push(node.wrapping_sub(u64::from(node_offset)));
-        from = node;
-        node = next;
-    }
-    Ok(())
-}
-
 /// Which of these addresses hold tasks that failed and whose exception nobody has asked for.
 pub(super) fn failed(reader: &mut Reader<'_>, tasks: &[u64]) -> Vec<u64> {
-    if tasks.is_empty() {
-        return Vec::new();
+    let mut failed = Vec::new();
+    for together in tasks.chunks(TOGETHER) {
+        let heads = read_heads(reader, together).into_iter().zip(together);
+        failed.extend(
+            heads
+                .filter(|(head, _)| {
+                    head.is_some_and(|h| h.done && h.exception != 0 && h.unretrieved)
+                })
+                .map(|(_, task)| *task),
+        );
     }
-    read_heads(reader, tasks)
-        .into_iter()
-        .zip(tasks)
-        .filter(|(head, _)| head.is_some_and(|h| h.done && h.exception != 0 && h.unretrieved))
-        .map(|(_, task)| *task)
-        .collect()
-}
-
-/// The tasks in a set, or in a weak set when `weak`; one more than `limit` at most, which says
-/// that there are more.
-pub(super) fn in_set(
-    reader: &mut Reader<'_>,
-    set: u64,
-    weak: bool,
-    limit: usize,
-) -> Option<Vec<u64>> {
-    let most = limit.saturating_add(1);
-    if !weak {
-        let mut tasks = reader.set(set).ok()?;
-        tasks.truncate(most);
-        return Some(tasks);
-    }
-    let data = reader.attributes_of(set, &["data"])?[0]?;
-    let mut references = reader.set(data).ok()?;
-    references.truncate(most);
-    Some(
-        reader
-            .referents(&references)
-            .into_iter()
-            .flatten()
-            .collect(),
-    )
+    failed
 }
 
 /// What was read of one task, and held.
@@ -183,20 +62,33 @@ pub(super) fn read(
     stacks: &[Stack],
     options: &LookOptions,
 ) -> Vec<PyTask> {
-    let mut records = Vec::with_capacity(tasks.len());
-    let mut open: Vec<u64> = tasks.to_vec();
-    for _ in 0..MAX_TASK_TRIES {
-        if open.is_empty() {
-            break;
+    let listed: AddressSet = tasks.iter().copied().collect();
+    // Neighbours are read in one piece.
+    let mut tasks = tasks.to_vec();
+    tasks.sort_unstable();
+    let mut result = Vec::with_capacity(tasks.len());
+    for together in tasks.chunks(TOGETHER) {
+        let mut records = Vec::with_capacity(together.len());
+        let mut open: Vec<u64> = together.to_vec();
+        for _ in 0..MAX_TASK_TRIES {
+            if open.is_empty() {
+                break;
+            }
+            open = read_once(reader, codes, &open, running, stacks, options, &mut records);
         }
-        open = read_once(reader, codes, &open, running, stacks, options, &mut records);
+        reader.failed += open.len() as u64;
+        result.extend(complete(reader, records, &listed, options));
     }
-    reader.failed += open.len() as u64;
-    complete(reader, records, options)
+    result
 }
 
 /// Adds what does not take part in the check that a record holds.
-fn complete(reader: &mut Reader<'_>, records: Vec<Record>, options: &LookOptions) -> Vec<PyTask> {
+fn complete(
+    reader: &mut Reader<'_>,
+    records: Vec<Record>,
+    listed: &AddressSet,
+    options: &LookOptions,
+) -> Vec<PyTask> {
     let contexts: Vec<u64> = records.iter().map(|record| record.head.context).collect();
     let contexts = contexts::values(reader, &contexts, &options.context_vars);
     let exceptions = exceptions(reader, &records);
@@ -212,16 +104,11 @@ fn complete(reader: &mut Reader<'_>, records: Vec<Record>, options: &LookOptions
         })
         .collect();
     let waits = task_waits::waits(reader, &waiting);
-    let in_python: AddressSet = records
-        .iter()
-        .filter(|record| !record.head.native)
-        .map(|record| record.task)
-        .collect();
     let waiters: Vec<(u64, Waiters)> = records
         .iter()
         .map(|record| (record.task, record.head.waiters))
         .collect();
-    let awaited_by = waiters::awaited_by(reader, &waiters, &in_python);
+    let awaited_by = waiters::awaited_by(reader, &waiters, listed);
     records
         .into_iter()
         .zip(exceptions)
@@ -321,7 +208,7 @@ fn read_once(
                 Some(Record {
                     task: *task,
                     head,
-                    name: names[slot].clone()?,
+                    name: name(names[slot].as_ref()?),
                     coroutine: match reader.text(chains[slot].qualname) {
                         Some(text) => text.to_string(),
                         None => fallbacks[slot].clone(),
@@ -355,25 +242,17 @@ fn read_once(
 }
 
 /// The name of each task, read now: strings come and go with their tasks.
-fn read_names(reader: &mut Reader<'_>, heads: &[TaskHead]) -> Vec<Option<String>> {
-    reader.forget_texts(heads.iter().map(|head| head.name));
-    reader.load_texts(heads.iter().map(|head| head.name));
-    let texts: Vec<Option<String>> = heads
-        .iter()
-        .map(|head| reader.text(head.name).map(|text| text.to_string()))
-        .collect();
-    let numbers: Vec<u64> = heads
-        .iter()
-        .zip(&texts)
-        .map(|(head, text)| if text.is_some() { 0 } else { head.name })
-        .collect();
-    let numbers = reader.integers(&numbers);
-    texts
-        .into_iter()
-        .zip(numbers)
+fn read_names(reader: &mut Reader<'_>, heads: &[TaskHead]) -> Vec<Option<Label>> {
+    let names: Vec<u64> = heads.iter().map(|head| head.name).collect();
+    reader.labels(&names)
+}
+
+fn name(label: &Label) -> String {
+    match label {
+        Label::Text(text) => text.to_string(),
         // A task without a name of its own has a number until somebody asks.
-        .map(|(text, number)| text.or_else(|| Some(format!("Task-{}", number?))))
-        .collect()
+        Label::Number(number) => format!("Task-{number}"),
+    }
 }
 
 fn state(task: u64, head: TaskHead, chain: &Chain, running: &HashSet<u64>) -> TaskState {

@@ -10,6 +10,15 @@ use super::object::{Kind, OBJECT_TYPE, Reader};
 pub const MAX_TEXT_CHARS: usize = 512;
 /// First read of a string: header and a short content together.
 const TEXT_FIRST_BYTES: usize = 128;
+/// The same where there are many, and most are short.
+const LABEL_FIRST_BYTES: usize = 80;
+
+/// A name that may be but a number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Label {
+    Text(Arc<str>),
+    Number(i64),
+}
 
 impl Reader<'_> {
     /// Makes the strings at these addresses known.
@@ -35,10 +44,7 @@ impl Reader<'_> {
             let bytes = batch.prefix(index);
             let text = match (self.kind(bytes), TextPlace::of(&self.walk, *address, bytes)) {
                 (Some(Kind::Text), Some(place)) => {
-                    let inside = usize::try_from(place.address.wrapping_sub(*address))
-                        .ok()
-                        .and_then(|from| bytes.get(from..from.checked_add(place.bytes())?));
-                    if let Some(inside) = inside {
+                    if let Some(inside) = place.inside(*address, bytes) {
                         Some(place.decode(inside))
                     } else {
                         waiting.push((*address, place, longer.push(place.address, place.bytes())));
@@ -47,13 +53,20 @@ impl Reader<'_> {
                 }
                 _ => None,
             };
-            self.texts.insert(*address, text);
+            self.keep_text(*address, text);
         }
         if !longer.is_empty() {
             self.fetch(&mut longer);
         }
         for (address, place, index) in waiting {
             let text = longer.whole(index).map(|bytes| place.decode(bytes));
+            self.keep_text(address, text);
+        }
+    }
+
+    fn keep_text(&mut self, address: u64, text: Option<Arc<str>>) {
+        self.forget_texts([address]);
+        if self.may_keep(text_cost(text.as_deref())) {
             self.texts.insert(address, text);
         }
     }
@@ -61,8 +74,49 @@ impl Reader<'_> {
     /// Makes the strings at these addresses unknown again.
     pub(super) fn forget_texts(&mut self, addresses: impl IntoIterator<Item = u64>) {
         for address in addresses {
-            self.texts.remove(&address);
+            if let Some(text) = self.texts.remove(&address) {
+                self.give_back(text_cost(text.as_deref()));
+            }
         }
+    }
+
+    /// The strings and numbers at these addresses, read now; `None` for what is neither.
+    pub(super) fn labels(&mut self, addresses: &[u64]) -> Vec<Option<Label>> {
+        let mut batch = Batch::new();
+        for address in addresses {
+            batch.push(*address, LABEL_FIRST_BYTES);
+        }
+        self.fetch(&mut batch);
+        self.load_types((0..batch.len()).filter_map(|i| word(batch.prefix(i), OBJECT_TYPE)));
+        let mut longer = Batch::new();
+        let mut waiting = Vec::new();
+        let mut labels: Vec<Option<Label>> = addresses
+            .iter()
+            .enumerate()
+            .map(|(slot, address)| {
+                let bytes = batch.prefix(slot);
+                match self.kind(bytes)? {
+                    Kind::Integer => decode_integer(self.walk.integer, bytes).map(Label::Number),
+                    Kind::Text => {
+                        let place = TextPlace::of(&self.walk, *address, bytes)?;
+                        if let Some(inside) = place.inside(*address, bytes) {
+                            return Some(Label::Text(place.decode(inside)));
+                        }
+                        waiting.push((slot, place, longer.push(place.address, place.bytes())));
+                        None
+                    }
+                    _ => None,
+                }
+            })
+            .collect();
+        if !longer.is_empty() {
+            self.fetch(&mut longer);
+        }
+        for (slot, place, index) in waiting {
+            let text = longer.whole(index).map(|bytes| place.decode(bytes));
+            labels[slot] = text.map(Label::Text);
+        }
+        labels
     }
 
     /// A string that was loaded.
@@ -128,6 +182,12 @@ impl Reader<'_> {
     }
 }
 
+/// What a string costs to keep, bytes: itself, and a copy where it is a name.
+fn text_cost(text: Option<&str>) -> usize {
+    const ENTRY_BYTES: usize = 48;
+    ENTRY_BYTES + text.map_or(0, |text| 2 * text.len())
+}
+
 /// Where the characters of a string are, and how they are kept.
 #[derive(Clone, Copy)]
 struct TextPlace {
@@ -169,7 +229,19 @@ impl TextPlace {
         self.chars * self.width
     }
 
+    /// The characters, where they are among the `bytes` at the string's own address.
+    fn inside(self, address: u64, bytes: &[u8]) -> Option<&[u8]> {
+        let from = usize::try_from(self.address.wrapping_sub(address)).ok()?;
+        bytes.get(from..from.checked_add(self.bytes())?)
+    }
+
     fn decode(self, bytes: &[u8]) -> Arc<str> {
+        if self.width == 1
+            && bytes.is_ascii()
+            && let Ok(text) = std::str::from_utf8(bytes)
+        {
+            return text.into();
+        }
         bytes
             .chunks_exact(self.width)
             .map(|chunk| {

@@ -1,9 +1,7 @@
 //! Which tasks wait for a task: as the task says itself, or as the callbacks tell that it will call
 //! when it is done.
 
-use std::collections::HashSet;
-
-use super::addresses::{AddressMap, AddressSet};
+use super::addresses::{AddressMap, AddressSet, PlacedSet};
 use super::memory::{Batch, byte, plausible, word};
 use super::object::{Kind, OBJECT_TYPE, Reader};
 
@@ -56,16 +54,15 @@ enum Behind {
     Objects(Vec<u64>),
 }
 
-/// The tasks that wait for each of `tasks`, by their own words. `known` are tasks that are written
-/// in Python, which cannot be told by their type.
+/// The tasks that wait for each of `tasks`, by their own words. `known` are tasks: those written in
+/// Python cannot be told by their type.
 pub(super) fn awaited_by(
     reader: &mut Reader<'_>,
     tasks: &[(u64, Waiters)],
     known: &AddressSet,
 ) -> Vec<Vec<u64>> {
     let mut found: Vec<Vec<u64>> = vec![Vec::new(); tasks.len()];
-    // Some callbacks refer to the future that calls them, too.
-    let mut seen: HashSet<(usize, u64)> = (0..).zip(tasks.iter().map(|(task, _)| *task)).collect();
+    let mut seen = PlacedSet::default();
     let mut front: Vec<(usize, Waiters)> = (0..).zip(tasks.iter().map(|(_, w)| *w)).collect();
     let mut definitions = AddressMap::default();
     for _ in 0..MAX_DEPTH {
@@ -77,7 +74,9 @@ pub(super) fn awaited_by(
         let types = reader.types_of(&references.iter().map(|(_, o)| *o).collect::<Vec<_>>());
         for ((slot, object), info) in references.into_iter().zip(types) {
             let Some(info) = info else { continue };
-            if found[slot].len() >= MAX_WAITERS || !seen.insert((slot, object)) {
+            // Some callbacks refer to the future that calls them, too.
+            let is_own = tasks[slot].0 == object;
+            if is_own || found[slot].len() >= MAX_WAITERS || !seen.insert((slot, object)) {
                 continue;
             }
             if info.kind == Kind::Task || known.contains(&object) {

@@ -1,7 +1,9 @@
 //! A run of the tool, from the parsed command line to the exit code: the one select loop.
 
+mod look;
 mod outcome;
 mod output;
+mod pace;
 mod pythons;
 mod start;
 mod watch;
@@ -31,7 +33,7 @@ use start::{Started, Waiting};
 use watch::{Plan, Watch};
 
 use crate::{
-    cli::{Cli, Options, Target},
+    cli::{Cli, Options, Target, Watched},
     event::Pid,
     procfs::target::check_target,
     python::DetectError,
@@ -59,21 +61,25 @@ const INTERVALS: [Duration; 8] = [
 /// # Errors
 /// [`Failure`]: one line for people, and a code.
 pub fn run(cli: &Cli) -> Result<u8, Failure> {
+    let target = match cli.target() {
+        Target::Look(look, view) => return look::run(&cli.options, &look, view),
+        Target::Watch(target) => target,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let local = LocalSet::new();
     local.block_on(&runtime, async {
-        match cli.target() {
-            Target::Pids(pids) => watch_pids(&cli.options, &pids).await,
-            Target::Command(command) => watch_command(&cli.options, &command).await,
-            Target::Demo => watch_demo(&cli.options).await,
+        match target {
+            Watched::Pids(pids) => watch_pids(&cli.options, &pids).await,
+            Watched::Command(command) => watch_command(&cli.options, &command).await,
+            Watched::Demo => watch_demo(&cli.options).await,
         }
     })
 }
 
 async fn watch_pids(options: &Options, pids: &[u32]) -> Result<u8, Failure> {
-    let mut pythons = Pythons::default();
+    let mut pythons = Pythons::new(options);
     for &pid in pids {
         let target = check_target(pid).map_err(|error| Failure::from_target(&error))?;
         match pythons.adopt(Pid(pid)) {
@@ -161,7 +167,7 @@ fn watch_child(waiting: Waiting, options: &Options) -> Result<(Watch, Started), 
         targets: vec![waiting.pid],
         follow_children: options.subprocesses(),
     };
-    let watch = Watch::start(&plan, Pythons::default())?;
+    let watch = Watch::start(&plan, Pythons::new(options))?;
     Ok((watch, waiting.go()?))
 }
 

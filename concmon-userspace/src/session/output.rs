@@ -37,12 +37,11 @@ impl Output {
     /// `shared`: the watched program writes to the same terminal.
     pub(super) fn new(options: &Options, shared: bool) -> Result<Self, Failure> {
         let log_level = log::max_level();
-        let (sink, terminal): (Box<dyn Write>, bool) = match &options.output {
-            Some(path) => (Box::new(create(path)?), false),
-            None => (Box::new(io::stdout()), io::stdout().is_terminal()),
-        };
-        let no_color = std::env::var_os("NO_COLOR");
-        let color = options.color.enabled(terminal, no_color.as_deref());
+        let Sink {
+            writer,
+            terminal,
+            paint,
+        } = open(options)?;
         let windows = if options.json {
             Windows::Json
         } else if shared && options.output.is_none() {
@@ -54,20 +53,19 @@ impl Output {
                     format!("the terminal cannot show a live view: {error}"),
                 )
             };
-            let screen = Screen::start(color).map_err(failed)?;
+            let screen = Screen::start(paint == Paint::Ansi).map_err(failed)?;
             // Both would write to the same terminal.
             log::set_max_level(log::LevelFilter::Off);
             Windows::Screen(Box::new(screen))
         } else {
             Windows::Lines
         };
-        let paint = if color { Paint::Ansi } else { Paint::Plain };
         Ok(Self {
             windows,
             json: options.json,
             paint,
             log_level,
-            sink,
+            sink: writer,
         })
     }
 
@@ -104,6 +102,28 @@ impl Output {
             summary::write(snapshot, self.paint, &mut self.sink)
         }
     }
+}
+
+/// Where reports are written, and how.
+pub(super) struct Sink {
+    pub(super) writer: Box<dyn Write>,
+    terminal: bool,
+    pub(super) paint: Paint,
+}
+
+/// Opens what `-o` and `--color` say.
+pub(super) fn open(options: &Options) -> Result<Sink, Failure> {
+    let (writer, terminal): (Box<dyn Write>, bool) = match &options.output {
+        Some(path) => (Box::new(create(path)?), false),
+        None => (Box::new(io::stdout()), io::stdout().is_terminal()),
+    };
+    let no_color = std::env::var_os("NO_COLOR");
+    let color = options.color.enabled(terminal, no_color.as_deref());
+    Ok(Sink {
+        writer,
+        terminal,
+        paint: if color { Paint::Ansi } else { Paint::Plain },
+    })
 }
 
 /// Creates a file that only its owner can read. Under sudo, that is the user who called it.

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::pace::Pace;
 use crate::{
+    cli::Options,
     event::{Pid, PythonFact, PythonInfo},
-    python::{DetectError, Interpreter, LookOptions},
+    procfs::clocks,
+    python::{DetectError, GilSampler, Interpreter, LookOptions},
     views::escape::escape,
 };
 
@@ -31,16 +34,30 @@ struct Found {
     /// it was known from the start.
     late: Option<(u64, u64)>,
     began_ns: Option<u64>,
+    pace: Pace,
 }
 
 /// All interpreters of a watch.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pythons {
     by_pid: BTreeMap<Pid, State>,
     options: LookOptions,
+    sampler: GilSampler,
 }
 
 impl Pythons {
+    /// No process yet.
+    pub(super) fn new(options: &Options) -> Self {
+        Self {
+            by_pid: BTreeMap::new(),
+            options: LookOptions {
+                context_vars: options.context_vars.clone(),
+                ..LookOptions::default()
+            },
+            sampler: GilSampler::default(),
+        }
+    }
+
     /// Takes in a process that exists before the watch begins, and says where its GILs are.
     pub(super) fn adopt(&mut self, pid: Pid) -> Result<Vec<u64>, DetectError> {
         match self.by_pid.get(&pid) {
@@ -52,11 +69,13 @@ impl Pythons {
             Ok(interpreter) => {
                 warn_if_unsupported(pid, interpreter.info());
                 let gils = addresses(&interpreter);
+                sample(&mut self.sampler, pid, &gils);
                 let found = Found {
                     interpreter,
                     gils: gils.clone(),
                     late: None,
                     began_ns: None,
+                    pace: Pace::default(),
                 };
                 self.by_pid.insert(pid, State::Found(Box::new(found)));
                 Ok(gils)
@@ -74,6 +93,7 @@ impl Pythons {
 
     /// A process has been forked or runs another program: what it runs is to be found out.
     pub(super) fn search(&mut self, pid: Pid, now_ns: u64) {
+        self.sampler.forget(pid);
         self.by_pid
             .insert(pid, State::Searching { since_ns: now_ns });
     }
@@ -92,6 +112,7 @@ impl Pythons {
                             gils: Vec::new(),
                             late: None,
                             began_ns,
+                            pace: Pace::default(),
                         }));
                     }
                     Err(DetectError::Gone) => *state = State::None,
@@ -106,18 +127,32 @@ impl Pythons {
             {
                 python.learn_gils(now_ns);
                 if !python.gils.is_empty() {
+                    sample(&mut self.sampler, *pid, &python.gils);
                     found(*pid, &python.gils);
                 }
             }
         }
     }
 
-    /// Looks into the interpreter of `pid`, where there is one.
+    /// Looks into the interpreter of `pid`, where there is one, and unless looks take so long that
+    /// this one is left out.
     pub(super) fn look(&mut self, pid: Pid, now_ns: u64) -> Option<PythonFact> {
         let State::Found(python) = self.by_pid.get_mut(&pid)? else {
             return None;
         };
+        if !python.pace.is_due(now_ns) {
+            return None;
+        }
+        let begin_ns = clocks::monotonic_ns();
         let mut fact = python.interpreter.look(now_ns, &self.options);
+        let took_ns = clocks::monotonic_ns().saturating_sub(begin_ns);
+        if let Some(reason) = python.pace.took(now_ns, took_ns) {
+            fact.limits.entry("python".to_owned()).or_insert(reason);
+        }
+        for gil in &mut fact.gils {
+            let counts = self.sampler.counts(pid, gil.address);
+            (gil.samples, gil.locked_samples) = (counts.samples, counts.locked);
+        }
         if fact.info.free_threaded {
             return Some(fact);
         }
@@ -137,6 +172,7 @@ impl Pythons {
 
     pub(super) fn forget(&mut self, pid: Pid) {
         self.by_pid.remove(&pid);
+        self.sampler.forget(pid);
     }
 }
 
@@ -149,17 +185,31 @@ impl Found {
     }
 }
 
+/// Without samples there is no estimate of how much a GIL is held, and the report says so.
+fn sample(sampler: &mut GilSampler, pid: Pid, gils: &[u64]) {
+    if let Err(error) = sampler.watch(pid, gils) {
+        log::debug!("process {pid}: its GIL is not sampled: {error}");
+    }
+}
+
 fn warn_if_unsupported(pid: Pid, info: &PythonInfo) {
-    if !info.supported {
-        let version = info.version.as_deref().unwrap_or("of unknown version");
-        let reason = info.reason.as_deref().unwrap_or("no reason known");
-        log::warn!(
-            "process {pid}: {} {} cannot be read ({}); what the kernel knows is complete",
+    if let Some(message) = unsupported(pid, info) {
+        log::warn!("{message}; what the kernel knows is complete");
+    }
+}
+
+/// That a process cannot be read, and why; `None` when it can.
+pub(super) fn unsupported(pid: Pid, info: &PythonInfo) -> Option<String> {
+    let version = info.version.as_deref().unwrap_or("of unknown version");
+    let reason = info.reason.as_deref().unwrap_or("no reason known");
+    (!info.supported).then(|| {
+        format!(
+            "process {pid}: {} {} cannot be read ({})",
             info.implementation,
             escape(version),
             escape(reason)
-        );
-    }
+        )
+    })
 }
 
 fn addresses(interpreter: &Interpreter) -> Vec<u64> {

@@ -1,4 +1,4 @@
-//! NDJSON: one object per line, with exactly the fields of the snapshot.
+//! NDJSON: one object per line, with exactly the fields of the snapshot or the dump.
 
 use std::io::{self, Write};
 
@@ -6,17 +6,16 @@ use serde::Serialize;
 use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
 
 use super::escape::is_hostile;
-use crate::model::snapshot::Snapshot;
 
 /// Writes one line and flushes.
 ///
 /// # Errors
 /// What the writer says; a closed pipe is [`io::ErrorKind::BrokenPipe`].
-pub fn write(snapshot: &Snapshot, out: &mut dyn Write) -> io::Result<()> {
+pub fn write<T: Serialize>(object: &T, out: &mut dyn Write) -> io::Result<()> {
     // In one piece, so that a reader never sees half a line of a living writer.
     let mut line = Vec::with_capacity(16 * 1024);
     let mut serializer = serde_json::Serializer::with_formatter(&mut line, SafeFormatter);
-    snapshot.serialize(&mut serializer)?;
+    object.serialize(&mut serializer)?;
     line.push(b'\n');
     out.write_all(&line)?;
     out.flush()

@@ -1,17 +1,22 @@
-//! Everything that shows a [`Snapshot`](crate::model::snapshot::Snapshot): JSON, report lines,
-//! the final summary, the live screen.
+//! Everything that shows a [`Snapshot`](crate::model::snapshot::Snapshot) or a
+//! [`Dump`](crate::model::dump::Dump): JSON, report lines, the final summary, the live screen,
+//! stacks and task trees.
 //!
-//! A view sees snapshots and nothing else: no event, no clock, no file, no process.
+//! A view sees these and nothing else: no event, no clock, no file, no process.
 
 mod columns;
 mod digest;
+pub mod dump;
 pub mod escape;
+mod forest;
 mod format;
+mod gil;
 pub mod json;
 pub mod lines;
 mod paint;
 pub mod screen;
 pub mod summary;
 mod table;
+pub mod tasks;
 
 pub use paint::Paint;

@@ -1,5 +1,6 @@
 //! The final summary for people: where the time of the whole watch went.
 
+mod gil;
 mod threads;
 mod waits;
 
@@ -45,13 +46,13 @@ fn render(snapshot: &Snapshot, paint: Paint) -> String {
         text.push_str("\nNo process was seen.\n");
     }
     for (_, process) in digest::tree(&snapshot.processes) {
-        push_process(&mut text, process, paint);
+        push_process(&mut text, process, window.duration_ns, paint);
     }
     push_monitor(&mut text, snapshot, paint);
     text
 }
 
-fn push_process(text: &mut String, process: &Process, paint: Paint) {
+fn push_process(text: &mut String, process: &Process, duration_ns: u64, paint: Paint) {
     let heading = format!(
         "process {}  {}",
         process.pid,
@@ -123,6 +124,7 @@ fn push_process(text: &mut String, process: &Process, paint: Paint) {
     }
     threads::push(text, process, paint);
     waits::push(text, process, paint);
+    gil::push(text, process, duration_ns, paint);
     for l in &process.loops {
         push_loop(text, process, l, paint);
     }
@@ -175,7 +177,7 @@ fn push_tasks(text: &mut String, tasks: &[Task], paint: Paint) {
         table.row(vec![
             brief(&task.name, 24),
             task.state.to_owned(),
-            format::duration(task.age_ns),
+            format::maybe_duration(task.age_ns()),
             cut_front(&digest::task_place(task), MAX_TEXT).into_owned(),
         ]);
     }
@@ -193,7 +195,7 @@ fn push_coroutines(text: &mut String, tasks: &[Task], paint: Paint) {
         );
         let (count, oldest) = groups.entry(key).or_default();
         *count += 1;
-        *oldest = task.age_ns.max(*oldest);
+        *oldest = task.age_ns().unwrap_or(0).max(*oldest);
     }
     let mut groups: Vec<_> = groups.into_iter().collect();
     groups.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));

@@ -2,5 +2,6 @@
 
 mod fixture;
 mod json;
+mod look;
 mod screen;
 mod text;

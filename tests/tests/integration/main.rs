@@ -6,9 +6,12 @@ mod bad_input;
 mod causes;
 mod churn;
 mod demo;
+mod dump;
+mod gil;
 mod ledger;
 mod leftovers;
 mod life;
+mod locks;
 mod names;
 mod on_cpu;
 mod overload;
@@ -36,9 +39,12 @@ fn main() {
         causes::trials(),
         churn::trials(),
         demo::trials(),
+        dump::trials(),
+        gil::trials(),
         leftovers::trials(),
         ledger::trials(),
         life::trials(),
+        locks::trials(),
         names::trials(),
         on_cpu::trials(),
         overload::trials(),

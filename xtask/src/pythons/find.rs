@@ -18,7 +18,7 @@ print('.'.join(map(str, sys.version_info[:3])), 'GIL' if gil else 'free-threaded
 
 /// An interpreter.
 #[derive(Clone, Debug)]
-pub(super) struct Python {
+pub(crate) struct Python {
     pub(super) origin: &'static str,
     /// The folder that it takes for its root, where that is not ours.
     pub(super) root: Option<PathBuf>,
@@ -29,7 +29,7 @@ pub(super) struct Python {
 
 /// What it says of itself when it is run.
 #[derive(Clone, Debug)]
-pub(super) enum Probe {
+pub(crate) enum Probe {
     Runs(Version),
     NeedsRoot,
     Broken(String),
@@ -37,11 +37,11 @@ pub(super) enum Probe {
 
 /// `3.11.7 GIL`.
 #[derive(Clone, Debug)]
-pub(super) struct Version {
+pub(crate) struct Version {
     pub(super) text: String,
     /// 11 of 3.11.
-    pub(super) minor: u32,
-    pub(super) free_threaded: bool,
+    pub(crate) minor: u32,
+    pub(crate) free_threaded: bool,
 }
 
 impl Python {
@@ -61,14 +61,14 @@ impl Python {
         python
     }
 
-    pub(super) fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         match &self.root {
             Some(root) => root.join(self.program.strip_prefix("/").unwrap_or(&self.program)),
             None => self.program.clone(),
         }
     }
 
-    pub(super) fn version(&self) -> Option<&Version> {
+    pub(crate) fn version(&self) -> Option<&Version> {
         match &self.probe {
             Probe::Runs(version) => Some(version),
             Probe::NeedsRoot | Probe::Broken(_) => None,
@@ -76,7 +76,7 @@ impl Python {
     }
 
     /// A command that runs it; the process that it starts becomes the interpreter.
-    pub(super) fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         match &self.root {
             Some(root) => {
                 let mut chroot = Command::new("chroot");
@@ -100,7 +100,7 @@ impl Python {
 }
 
 /// All interpreters, the oldest first.
-pub(super) fn all() -> Result<Vec<Python>> {
+pub(crate) fn all() -> Result<Vec<Python>> {
     let mut found = Vec::new();
     if let Some(versions) = pyenv_versions() {
         for dir in sorted(&versions)? {

@@ -147,17 +147,18 @@ fn tasks_are_known_by_address_and_name() {
         let snapshot = watch.tick(window * SECOND);
         let row = only_loop(&snapshot);
         if window == 4 {
-            assert_eq!((row.pending_tasks, row.tasks.len()), (Some(0), 0));
+            assert_eq!((row.pending_tasks, row.tasks.len()), (Some(0), 1));
+            assert_eq!(row.tasks[0].state, "done");
             break;
         }
         assert_eq!((row.pending_tasks, row.tasks.len()), (Some(1), 1));
         let task = &row.tasks[0];
         assert_eq!((task.id.as_str(), task.name.as_str()), ("0xbeef", name));
         assert_eq!(task.state, if window == 2 { "running" } else { "pending" });
-        assert_eq!(task.age_ns, if window == 2 { SECOND } else { 0 });
+        assert_eq!(task.age_ns(), Some(if window == 2 { SECOND } else { 0 }));
         assert_eq!(
-            task.first_seen_unix_ns,
-            START_UNIX + if window == 3 { 3 } else { 1 } * SECOND
+            task.seen.map(|seen| seen.first_seen_unix_ns),
+            Some(START_UNIX + if window == 3 { 3 } else { 1 } * SECOND)
         );
         assert_eq!(
             (task.awaiting[0].function.as_str(), task.awaiting[0].line),
@@ -202,4 +203,31 @@ fn what_cannot_be_read_of_a_loop_is_null_with_a_reason() {
         let limit = row.limits.iter().find(|limit| limit.field == field);
         assert_eq!(limit.map(|limit| limit.reason.as_str()), Some(want));
     }
+}
+
+/// Where looks take long, not every window has one.
+#[test]
+fn a_window_without_a_look_shows_what_was_known() {
+    let mut watch = Fixture::new();
+    let mut shown = Vec::new();
+    for window in 1..=4 {
+        second(&mut watch, window, 500);
+        if window != 3 {
+            watch.look(100, window * SECOND, |look| {
+                look.threads = vec![py_thread(100, "MainThread")];
+                look.loops = vec![py_loop(100, 7)];
+                look.tasks = vec![py_task(1, 7, "one"), py_task(2, 7, "two")];
+            });
+        }
+        let snapshot = watch.tick(window * SECOND);
+        let row = only_loop(&snapshot);
+        assert_eq!((row.wall_ns, row.idle_ns), (SECOND, SECOND / 2), "{window}");
+        assert!(row.running && row.limits.is_empty(), "{window}");
+        let names: Vec<_> = row.tasks.iter().map(|task| task.name.clone()).collect();
+        let thread = &snapshot.processes[0].threads[0];
+        shown.push((row.pending_tasks, names, thread.name.clone()));
+    }
+    assert_eq!(shown[2], shown[1]);
+    assert_eq!(shown[3], shown[1]);
+    assert_eq!(shown[1].0, Some(2));
 }

@@ -145,3 +145,120 @@ fn a_look_finds_the_thread_that_held_the_id_then() {
         .collect();
     assert_eq!(names, [Some("first"), None]);
 }
+
+/// What a look says beside names is there as of the latest look, and goes when the thread goes.
+#[test]
+fn stacks_waits_and_executors_are_those_of_the_latest_look() {
+    let frame = |line| PyFrame {
+        function: "work".into(),
+        file: "app.py".into(),
+        line,
+    };
+    let wait = PyWait {
+        kind: WaitKind::RLock,
+        purpose: WaitPurpose::Contended,
+        object: Some(0xbeef),
+        owner: Some(Tid(100)),
+        futex: 0xbef0,
+    };
+    let mut watch = Fixture::new();
+    for window in 1..=3 {
+        for tid in [100, 101, 102] {
+            watch.read(100, tid, window * SECOND, |_| {});
+        }
+        if window == 3 {
+            watch.die(100, 101, window * SECOND);
+        }
+        watch.look(100, window * SECOND, |look| {
+            let line = window as u32;
+            look.threads = vec![PyThread {
+                stack: vec![frame(line), frame(40)],
+                waiting_for: Some(wait.clone()),
+                ..py_thread(101, "worker")
+            }];
+            if window == 1 {
+                look.threads.push(PyThread {
+                    stack: vec![frame(1)],
+                    ..py_thread(102, "seen once")
+                });
+            }
+            look.executors = vec![PyExecutor {
+                id: 7,
+                kind: ExecutorKind::Thread,
+                name_prefix: Some("crunch".into()),
+                workers: 2,
+                workers_idle: Some(0),
+                max_workers: Some(2),
+                queued: Some(3),
+                running: vec![PyWork {
+                    tid: Some(Tid(101)),
+                    function: Some("app.work".into()),
+                    item: if window == 3 { 2 } else { 1 },
+                }],
+            }];
+        });
+        let snapshot = watch.tick(window * SECOND);
+        let process = &snapshot.processes[0];
+        let thread = &process.threads[1];
+        let lines: Vec<u32> = thread.stack.iter().map(|frame| frame.line).collect();
+        let once = &process.threads[2];
+        if window == 3 {
+            assert!(lines.is_empty() && thread.waiting_for.is_none());
+            assert_eq!(reason(thread, "stack"), Some("it has ended"));
+        } else {
+            assert_eq!(lines, [window as u32, 40]);
+            let waiting = thread.waiting_for.as_ref().expect("it waits");
+            assert_eq!((waiting.kind, waiting.owner_tid), ("RLock", Some(100)));
+            assert_eq!(waiting.object.as_deref(), Some("0xbeef"));
+        }
+        assert_eq!(once.stack.len(), if window == 1 { 1 } else { 0 });
+        assert_eq!(reason(once, "stack").is_some(), window > 1);
+        let executor = &process.executors[0];
+        assert_eq!((executor.queued, executor.unfinished), (Some(3), Some(4)));
+        assert!(executor.failed.is_none() && !executor.limits.is_empty());
+        assert_eq!(
+            executor.running[0].since_unix_ns,
+            Some(START_UNIX + if window == 3 { 3 } else { 1 } * SECOND)
+        );
+    }
+}
+
+#[test]
+fn collections_and_made_tasks_are_the_growth_in_the_window() {
+    let mut watch = Fixture::new();
+    for (window, collections, created) in [(1, 10, 50), (2, 14, 58), (3, 14, 60)] {
+        watch.read(100, 100, window * SECOND, |_| {});
+        watch.look(100, window * SECOND, |look| {
+            look.gc = Some(PyGc {
+                generations: vec![PyGeneration {
+                    collections,
+                    collected: 2 * collections,
+                    uncollectable: 0,
+                }],
+                collecting: false,
+                generation: None,
+            });
+            look.loops = vec![PyLoop {
+                tasks_created: Some(created),
+                ..py_loop(100, 7)
+            }];
+        });
+        let snapshot = watch.tick(window * SECOND);
+        let process = &snapshot.processes[0];
+        let gc = process.gc.as_ref().expect("it was seen");
+        let (collections, created) = [(0, 0), (4, 8), (0, 2)][window as usize - 1];
+        assert_eq!(gc.collections, [collections]);
+        assert_eq!(gc.collected, [2 * collections]);
+        assert_eq!(process.loops[0].tasks_created, Some(created));
+        assert!(
+            process
+                .limits
+                .iter()
+                .any(|limit| limit.field == "gc.collecting_ns")
+        );
+    }
+    let summary = watch.model.summary();
+    let process = &summary.processes[0];
+    assert_eq!(process.gc.as_ref().expect("it was seen").collections, [4]);
+    assert_eq!(process.loops[0].tasks_created, Some(10));
+}

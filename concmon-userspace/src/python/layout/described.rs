@@ -5,8 +5,9 @@
 //! `Include/internal/pycore_debug_offsets.h` of each minor release.
 
 use super::{
-    AwaitedBy, FrameRoot, GeneratorFrame, GilPlace, InstructionShape, Instructions, Layout,
-    RunningLoop, StackShape, StateShape, Version, WalkLayout,
+    AwaitedBy, CollectionSums, CollectorPlace, FrameRoot, GeneratorFrame, GilPlace,
+    InstructionShape, Instructions, Layout, RunningLoop, StackShape, StateShape, Version,
+    WalkLayout,
 };
 use crate::python::memory::word;
 
@@ -73,6 +74,10 @@ const LAYOUT_FIELDS: &[Field<Layout>] = &[
 ];
 
 const GIL_POSITIONS: [u32; 3] = [112, 120, 120];
+/// `interpreter_state.gc` and `gc.collecting`.
+const COLLECTOR_POSITIONS: [[u32; 2]; 3] = [[80, 576], [88, 656], [88, 760]];
+/// `gc.generation_stats_size` and `gc.generation_stats` of 3.15.
+const COLLECTION_RINGS_POSITIONS: [u32; 2] = [776, 784];
 /// `thread_state.size`, behind which 3.13 has its running loop.
 const THREAD_SIZE_POSITION_3_13: u32 = 152;
 
@@ -236,6 +241,14 @@ pub fn apply(layout: &mut Layout, version: Version, table: &[u8]) -> Result<(), 
     }
     fill(layout, LAYOUT_FIELDS, table, column)?;
     layout.interpreter.gil = GilPlace::Pointer(read(table, GIL_POSITIONS[column])?);
+    let [collector, collecting] = COLLECTOR_POSITIONS[column];
+    layout.collector.place = CollectorPlace::Interpreter(read(table, collector)?);
+    layout.collector.collecting = read(table, collecting)?;
+    if let CollectionSums::Rings { pointer, rings } = &mut layout.collector.sums {
+        let [size, place] = COLLECTION_RINGS_POSITIONS;
+        rings.size = read(table, size)?;
+        *pointer = read(table, place)?;
+    }
     let walk = &mut layout.walk;
     fill(walk, WALK_FIELDS, table, column)?;
     walk.thread.native_id = Some(read(table, NATIVE_ID_POSITIONS[column])?);

@@ -8,19 +8,28 @@
 
 mod asyncio;
 mod attributes;
+mod collector;
 mod contexts;
 pub mod described;
+mod executors;
 mod frames;
+mod locks;
 mod objects;
 mod threads;
 
 pub use asyncio::{AwaitedBy, FutureFlags, TaskCounter, TaskLayout};
 pub use attributes::{LocalKey, LocalLayout, SlotLayout};
+pub use collector::{
+    CollectionSums, CollectorLayout, CollectorPlace, GENERATION_BYTES, GENERATION_COUNT,
+    RingsLayout,
+};
 pub use contexts::ContextLayout;
+pub use executors::{ExecutorLayout, QueueShape, WorkShape};
 pub use frames::{
     AwaitShape, CodeLayout, FrameLayout, GeneratorFrame, GeneratorLayout, InstructionShape,
     Instructions, LineTable, StackShape, StateNumbers, StateShape,
 };
+pub use locks::{HandleLayout, LockLayout};
 pub use objects::{
     CallableLayout, ContainerLayout, InstanceShape, IntegerShape, KeysShape, SplitValues,
     TextLayout, TypeLayout,
@@ -52,6 +61,7 @@ type Since<T> = &'static [(u8, T)];
 pub struct Layout {
     pub runtime: RuntimeLayout,
     pub interpreter: InterpreterLayout,
+    pub collector: CollectorLayout,
     pub walk: WalkLayout,
 }
 
@@ -72,6 +82,8 @@ pub struct WalkLayout {
     pub context: ContextLayout,
     pub slot: SlotLayout,
     pub local: LocalLayout,
+    pub executors: ExecutorLayout,
+    pub lock: LockLayout,
 }
 
 /// The row for a version; `None` when there is none.
@@ -83,6 +95,7 @@ pub fn row(version: Version) -> Option<Layout> {
     Some(Layout {
         runtime: at(threads::RUNTIME, minor)?,
         interpreter: at(threads::INTERPRETER, minor)?,
+        collector: at(collector::COLLECTOR, minor)?,
         walk: WalkLayout {
             thread: at(threads::THREAD, minor)?,
             frame: at(frames::FRAME, minor)?,
@@ -98,6 +111,8 @@ pub fn row(version: Version) -> Option<Layout> {
             context: at(contexts::CONTEXT, minor)?,
             slot: at(attributes::SLOT, minor)?,
             local: at(attributes::LOCAL, minor)?,
+            executors: at(executors::EXECUTORS, minor)?,
+            lock: at(locks::LOCK, minor)?,
         },
     })
 }

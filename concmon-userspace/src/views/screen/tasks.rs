@@ -62,10 +62,18 @@ pub(super) fn rows(
     }
 }
 
-/// Running first, then the oldest, in a stable order.
+/// Running first, done last, else the oldest first, in a stable order.
 fn ordered(tasks: &[Task]) -> Vec<&Task> {
     let mut tasks: Vec<&Task> = tasks.iter().collect();
-    tasks.sort_by_key(|task| (task.state != "running", task.first_seen_unix_ns, &task.id));
+    tasks.sort_by_key(|task| {
+        let first_seen_unix_ns = task.seen.map(|seen| seen.first_seen_unix_ns);
+        let order = match task.state {
+            "running" => 0,
+            "done" => 2,
+            _ => 1,
+        };
+        (order, first_seen_unix_ns, &task.id)
+    });
     tasks
 }
 
@@ -105,7 +113,7 @@ fn task_line(task: &Task, cells: usize, name_cells: usize) -> Line<'static> {
         "  {} {} {} ",
         left(&brief(&task.name, name_cells), name_cells),
         left(task.state, STATE_CELLS),
-        right(&format::duration(task.age_ns), SEEN_CELLS),
+        right(&format::maybe_duration(task.age_ns()), SEEN_CELLS),
     );
     let room = cells.saturating_sub(width(&start));
     let place = digest::task_place(task);

@@ -1,0 +1,113 @@
+//! The command line of what looks once: `dump` and `tasks`.
+
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, ValueEnum};
+
+use super::{Cli, MAX_PID, duration, sorted};
+
+/// What tasks of one group have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "lowercase")]
+pub enum GroupBy {
+    /// Where they wait, and for what
+    Await,
+    /// Their coroutine
+    Coroutine,
+    /// Their name, without a number at its end
+    Name,
+}
+
+/// Whom to look at once.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Look {
+    /// Process to look at; may be repeated
+    #[arg(short, long = "pid", required = true, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..=MAX_PID))]
+    pids: Vec<u32>,
+
+    /// Look at its descendants, too: off by default
+    #[arg(
+        id = "_subprocesses",
+        short = 's',
+        long = "subprocesses",
+        overrides_with = "no_subprocesses"
+    )]
+    _subprocesses: bool,
+
+    /// Look at no descendants
+    #[arg(
+        id = "no_subprocesses",
+        long = "no-subprocesses",
+        overrides_with = "_subprocesses",
+        hide = true
+    )]
+    _no_subprocesses: bool,
+
+    /// Print one JSON object instead of text
+    #[arg(id = "json", long = "json")]
+    _json: bool,
+
+    // Of no use here, but global: hidden, and refused with a reason.
+    #[arg(id = "duration", short = 'd', long = "duration", hide = true, value_parser = duration::parse_duration)]
+    _duration: Option<Duration>,
+    #[arg(id = "interval", short = 'i', long = "interval", hide = true, default_value = "1s", value_parser = duration::parse_interval)]
+    _interval: Duration,
+}
+
+impl Look {
+    /// Sorted, without doubles, at least one.
+    pub fn pids(&self) -> Vec<u32> {
+        sorted(&self.pids)
+    }
+}
+
+/// What is shown of a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookView {
+    Dump,
+    Tasks(Arrangement),
+}
+
+/// How tasks are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrangement {
+    Table,
+    Tree,
+    Groups(GroupBy),
+}
+
+/// Refuses options that say nothing about a single look; `look` are those of the subcommand `name`.
+pub(super) fn refuse_what_a_look_has_not(
+    all: &ArgMatches,
+    name: &str,
+    look: &ArgMatches,
+) -> Result<(), clap::Error> {
+    if !["dump", "tasks"].contains(&name) {
+        return Ok(());
+    }
+    let given = |option: &str| {
+        let by_user =
+            |matches: &ArgMatches| matches.value_source(option) == Some(ValueSource::CommandLine);
+        by_user(all) || by_user(look)
+    };
+    let refuse = |message: String| Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
+    for option in ["duration", "interval"] {
+        if given(option) {
+            return refuse(format!(
+                "the subcommand '{name}' looks once: leave out '--{option}'"
+            ));
+        }
+    }
+    if name == "tasks" && given("json") {
+        for (option, flag) in [("tree", "--tree"), ("group_by", "--group-by")] {
+            if look.value_source(option) == Some(ValueSource::CommandLine) {
+                return refuse(format!(
+                    "'--json' has every task with its awaiters: leave out '{flag}'"
+                ));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,40 @@
+//! Executors: the latest look at them, and since when their work has been seen.
+
+use std::collections::BTreeMap;
+
+use super::snapshot::Executor;
+use super::window::Clock;
+use crate::event::PythonFact;
+
+/// The executors of one process.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Executors {
+    /// When a piece of work, by executor and item, was first seen to run.
+    since: BTreeMap<(u64, u64), u64>,
+}
+
+impl Executors {
+    pub(crate) fn look(&mut self, look: &PythonFact) {
+        let running = look.executors.iter().flat_map(|executor| {
+            let works = executor.running.iter();
+            works.map(|work| (executor.id, work.item))
+        });
+        let since = running.map(|id| {
+            let known = self.since.get(&id).copied();
+            (id, known.unwrap_or(look.read_ns))
+        });
+        self.since = since.collect();
+    }
+
+    pub(crate) fn rows(&self, look: Option<&PythonFact>, clock: &Clock) -> Vec<Executor> {
+        let executors = look.into_iter().flat_map(|look| &look.executors);
+        executors
+            .map(|executor| {
+                Executor::of(executor, |work| {
+                    let since = self.since.get(&(executor.id, work.item))?;
+                    Some(clock.unix_of(*since))
+                })
+            })
+            .collect()
+    }
+}

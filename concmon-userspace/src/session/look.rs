@@ -1,0 +1,174 @@
+//! One look at processes, without the kernel's help: `dump` and `tasks`.
+
+use std::{
+    collections::BTreeMap,
+    io::Write as _,
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    outcome::{Failure, code},
+    output::{self, Sink},
+    printed,
+    pythons::unsupported,
+};
+use crate::{
+    cli::{Look, LookView, Options},
+    event::{Pid, ProcessFact, PythonFact, Tid},
+    model::dump::{Activity, Dump, Findings, Kind},
+    procfs::{
+        self,
+        clocks::{self, Clocks},
+        now,
+        target::{TargetError, check_target},
+        tree::Tree,
+    },
+    python::{DetectError, Interpreter, LookOptions},
+    views::{dump, json, tasks},
+};
+
+/// Tasks of one process: nobody waits for a second look, so there is time for all.
+const MAX_TASKS: usize = 1_000_000;
+/// Bytes of a process's memory, enough for as many tasks.
+const MAX_BYTES: usize = 4 << 30;
+/// Frames of one stack; CPython's own limit on recursion is 1,000 unless it is raised.
+const MAX_STACK: usize = 1_100;
+/// How long an interpreter may take to start until it can be looked at.
+const STARTING: Duration = Duration::from_secs(2);
+
+/// What was read of one process.
+struct Read {
+    process: ProcessFact,
+    executable: Option<String>,
+    look: Option<PythonFact>,
+    activities: BTreeMap<Tid, Activity>,
+}
+
+/// Looks at the processes and prints what is there. Returns the exit code.
+pub(super) fn run(options: &Options, look: &Look, view: LookView) -> Result<u8, Failure> {
+    let tree = Tree::scan()?;
+    let clocks = Clocks::now();
+    let kind = match view {
+        LookView::Dump => Kind::Dump,
+        LookView::Tasks(_) => Kind::Tasks,
+    };
+    let looks = look_options(options, kind);
+    let mut found = Vec::new();
+    for pid in look.pids() {
+        // Each is checked before the first is read, which may take a while.
+        found.push((pid, Some(attach(pid)?)));
+    }
+    if options.follows_descendants() {
+        let asked: Vec<u32> = look.pids();
+        let descendants = asked.iter().flat_map(|pid| tree.descendants(*pid));
+        for pid in descendants
+            .filter(|pid| !asked.contains(pid))
+            .collect::<Vec<_>>()
+        {
+            if found.iter().all(|(known, _)| *known != pid) {
+                // A child that is not Python, or cannot be read, is listed all the same.
+                found.push((pid, attach(pid).ok()));
+            }
+        }
+    }
+    let mut reads = Vec::new();
+    for (pid, interpreter) in found {
+        let asked = look.pids().contains(&pid);
+        match read(pid, interpreter, &looks, &clocks, &tree) {
+            Ok(read) => reads.push(read),
+            Err(failure) if asked => return Err(failure),
+            Err(_) => {}
+        }
+    }
+    let findings: Vec<Findings<'_>> = reads
+        .iter()
+        .map(|read| Findings {
+            process: &read.process,
+            executable: read.executable.clone(),
+            look: read.look.as_ref(),
+            activities: &read.activities,
+        })
+        .collect();
+    let dump = Dump::new(kind, clocks.unix_ns, &findings);
+    let Sink {
+        mut writer, paint, ..
+    } = output::open(options)?;
+    let written = match view {
+        _ if options.json => json::write(&dump, &mut writer),
+        LookView::Dump => dump::write(&dump, paint, &mut writer),
+        LookView::Tasks(arrangement) => tasks::write(&dump, arrangement, paint, &mut writer),
+    };
+    printed(written.and_then(|()| writer.flush()))?;
+    Ok(code::OK)
+}
+
+fn look_options(options: &Options, kind: Kind) -> LookOptions {
+    LookOptions {
+        tasks: MAX_TASKS,
+        bytes: MAX_BYTES,
+        stack: if kind == Kind::Dump { MAX_STACK } else { 0 },
+        context_vars: options.context_vars.clone(),
+        ..LookOptions::default()
+    }
+}
+
+/// Finds the interpreter of a process; one that is just starting is waited for.
+fn attach(pid: u32) -> Result<Interpreter, Failure> {
+    let target = check_target(pid).map_err(|error| match error {
+        TargetError::NoPermission(pid) => no_permission(pid),
+        other => Failure::from_target(&other),
+    })?;
+    let deadline = Instant::now() + STARTING;
+    loop {
+        match Interpreter::attach(Pid(pid)) {
+            Ok(interpreter) => {
+                if let Some(message) = unsupported(Pid(pid), interpreter.info()) {
+                    log::warn!("{message}");
+                }
+                return Ok(interpreter);
+            }
+            Err(DetectError::Starting) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            Err(DetectError::NoPermission) => return Err(no_permission(pid)),
+            Err(error) => return Err(Failure::from_detect(pid, &target.name, &error)),
+        }
+    }
+}
+
+fn no_permission(pid: u32) -> Failure {
+    Failure::new(
+        code::PERMISSION,
+        format!(
+            "no permission to read the memory of process {pid}; run as root, with CAP_SYS_PTRACE, \
+             or as its user where ptrace policy (kernel.yama.ptrace_scope) allows that"
+        ),
+    )
+}
+
+fn read(
+    pid: u32,
+    interpreter: Option<Interpreter>,
+    options: &LookOptions,
+    clocks: &Clocks,
+    tree: &Tree,
+) -> Result<Read, Failure> {
+    let gone = |_| Failure::new(code::NO_TARGET, format!("there is no process {pid}"));
+    let states = now::thread_states(Pid(pid));
+    let look = interpreter.map(|mut interpreter| interpreter.look(clocks::monotonic_ns(), options));
+    let process = procfs::read_process(pid, clocks::monotonic_ns(), clocks, tree).map_err(gone)?;
+    let activities = states
+        .into_iter()
+        .map(|(tid, state)| match state {
+            b'R' => (tid, Activity::Active),
+            _ => (tid, Activity::Idle),
+        })
+        .collect();
+    Ok(Read {
+        process,
+        executable: now::executable(Pid(pid)),
+        look,
+        activities,
+    })
+}

@@ -1,0 +1,286 @@
+//! A whole look as text, for who knows `py-spy dump` and `python -m asyncio pstree`.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use super::digest::{self, Gap};
+use super::escape::escape;
+use super::{Paint, forest, format};
+use crate::model::dump::{Activity, Dump, Inside, Loop, Process, Thread};
+use crate::model::snapshot::{Executor, Limit, WaitingFor};
+
+/// Writes all processes and flushes.
+///
+/// # Errors
+/// What the writer says; a closed pipe is [`io::ErrorKind::BrokenPipe`].
+pub fn write(dump: &Dump, paint: Paint, out: &mut dyn Write) -> io::Result<()> {
+    for (index, process) in dump.processes.iter().enumerate() {
+        let mut text = String::new();
+        if index > 0 {
+            text.push('\n');
+        }
+        push_head(&mut text, process, paint);
+        if let Some(inside) = &process.inside {
+            push_interpreter(&mut text, process, inside);
+            for thread in &inside.threads {
+                text.push('\n');
+                push_thread(&mut text, thread, inside, paint);
+            }
+        }
+        for one in &process.loops {
+            text.push('\n');
+            push_loop(&mut text, process, one, paint);
+            forest::push(&mut text, &one.tasks, paint);
+        }
+        if let Some(inside) = &process.inside {
+            push_executors(&mut text, inside, paint);
+        }
+        push_gaps(&mut text, process);
+        out.write_all(text.as_bytes())?;
+    }
+    out.flush()
+}
+
+/// Who it is, as `py-spy dump` says it.
+pub(super) fn push_head(text: &mut String, process: &Process, paint: Paint) {
+    let command = match process.cmdline.is_empty() {
+        true => escape(&process.name).into_owned(),
+        false => {
+            let words: Vec<_> = process.cmdline.iter().map(|word| escape(word)).collect();
+            words.join(" ")
+        }
+    };
+    let _ = writeln!(
+        text,
+        "{}",
+        paint.bold(&format!("Process {}: {command}", process.pid))
+    );
+    let Some(python) = &process.python else {
+        text.push_str("not Python\n");
+        return;
+    };
+    let implementation = match python.implementation.as_str() {
+        "cpython" => "Python".into(),
+        other => escape(other),
+    };
+    text.push_str(&implementation);
+    if let Some(version) = &python.version {
+        let _ = write!(text, " v{}", escape(version));
+    }
+    if python.free_threaded {
+        text.push_str(" free-threaded");
+    }
+    if let Some(path) = &process.executable {
+        let _ = write!(text, " ({})", escape(path));
+    }
+    if !python.supported {
+        text.push_str(", cannot be read");
+    }
+    text.push('\n');
+}
+
+/// The lines of the GIL, the collector and the threads that are not listed.
+fn push_interpreter(text: &mut String, process: &Process, inside: &Inside) {
+    if let Some(gil) = inside.gil {
+        let holder = match (gil.locked, gil.holder_tid) {
+            (false, _) => "free".to_owned(),
+            (true, None) => "held".to_owned(),
+            (true, Some(tid)) => format!("held by {}", thread_of(inside, tid)),
+        };
+        let _ = writeln!(text, "GIL: {holder}; {} switches", gil.switches);
+    }
+    if let Some(gc) = &inside.gc {
+        let numbers = |counts: &[u64]| {
+            let counts: Vec<String> = counts.iter().map(u64::to_string).collect();
+            counts.join(", ")
+        };
+        let _ = writeln!(
+            text,
+            "GC: {} collections by generation, {} objects collected{}",
+            numbers(&gc.collections),
+            numbers(&gc.collected),
+            if gc.collecting {
+                "; a collection runs now"
+            } else {
+                ""
+            },
+        );
+    }
+    let known = inside.threads.len() as u64;
+    if let Some(others) = process.threads_count.and_then(|all| all.checked_sub(known))
+        && others > 0
+        && known > 0
+    {
+        let others = digest::plural(others, "other");
+        let _ = writeln!(text, "Threads: {known} known to Python, {others}");
+    }
+}
+
+/// `4243 "worker"`.
+fn thread_of(inside: &Inside, tid: u32) -> String {
+    let thread = inside.threads.iter().find(|thread| thread.tid == tid);
+    match thread.and_then(|thread| thread.name.as_deref()) {
+        Some(name) => format!("{tid} \"{}\"", escape(name)),
+        None => tid.to_string(),
+    }
+}
+
+fn push_thread(text: &mut String, thread: &Thread, inside: &Inside, paint: Paint) {
+    let mut state = match (&thread.waiting_for, thread.state) {
+        (Some(waiting), _) => waits(waiting, inside),
+        (None, Some(Activity::Active)) => "active".to_owned(),
+        (None, Some(Activity::Idle)) => "idle".to_owned(),
+        (None, None) => "state not known".to_owned(),
+    };
+    if inside
+        .gil
+        .is_some_and(|gil| gil.holder_tid == Some(thread.tid))
+    {
+        state += "+gil";
+    }
+    let mut head = format!("Thread {} ({state})", thread.tid);
+    if let Some(name) = &thread.name {
+        let _ = write!(head, ": \"{}\"", escape(name));
+    }
+    let _ = writeln!(text, "{}", paint.bold(&head));
+    for frame in &thread.stack {
+        let _ = writeln!(text, "    {}", forest::frame(frame));
+    }
+    if thread.stack.is_empty() {
+        let said = thread.limits.iter().find(|limit| limit.field == "stack");
+        let reason = said.map_or("it runs no Python code".into(), |said| escape(&said.reason));
+        let _ = writeln!(text, "    no stack: {reason}");
+    }
+}
+
+/// `waiting for Lock 0x7f00 held by 4250 "writer"`.
+fn waits(waiting: &WaitingFor, inside: &Inside) -> String {
+    let owner = waiting.owner_tid.map(|tid| thread_of(inside, tid));
+    if waiting.kind == "join" {
+        return match owner {
+            Some(thread) => format!("waiting for the end of {thread}"),
+            None => "waiting for the end of a thread".to_owned(),
+        };
+    }
+    let mut text = match waiting.purpose {
+        "waiting_for_work" => format!("waiting for work: {}", waiting.kind),
+        _ => format!("waiting for {}", waiting.kind),
+    };
+    if let Some(object) = &waiting.object {
+        let _ = write!(text, " {}", escape(object));
+    }
+    if let Some(owner) = owner {
+        let _ = write!(text, " held by {owner}");
+    }
+    text
+}
+
+/// One line: which loop, where, and how full it is.
+pub(super) fn push_loop(text: &mut String, process: &Process, one: &Loop, paint: Paint) {
+    let head = match (one.kind, one.tid) {
+        (Some(kind), Some(tid)) => {
+            let thread = match &process.inside {
+                Some(inside) => thread_of(inside, tid),
+                None => tid.to_string(),
+            };
+            format!("{kind} loop in thread {thread}")
+        }
+        _ => "A loop that does not run".to_owned(),
+    };
+    let _ = write!(
+        text,
+        "{}: pending tasks {}",
+        paint.bold(&head),
+        format::maybe_count(one.pending_tasks)
+    );
+    if one.running {
+        let _ = write!(
+            text,
+            ", ready {}, timers {}, stall threshold {}",
+            format::maybe_count(one.ready),
+            format::maybe_count(one.scheduled),
+            format::maybe_duration(one.stall_threshold_ns),
+        );
+    }
+    if let Some(created) = one.tasks_created {
+        let _ = write!(text, ", created {}", format::count(created));
+    }
+    if one.debug == Some(true) {
+        text.push_str(", debug");
+    }
+    text.push('\n');
+}
+
+fn push_executors(text: &mut String, inside: &Inside, paint: Paint) {
+    for executor in &inside.executors {
+        text.push('\n');
+        let Executor {
+            kind, name_prefix, ..
+        } = executor;
+        let mut head = format!("Executor of {kind} workers");
+        if let Some(prefix) = name_prefix {
+            let _ = write!(head, " \"{}\"", escape(prefix));
+        }
+        let _ = writeln!(
+            text,
+            "{}: workers {} of {}, idle {}, queued {}, running {}, unfinished {}",
+            paint.bold(&head),
+            format::count(executor.workers),
+            format::maybe_count(executor.max_workers),
+            format::maybe_count(executor.workers_idle),
+            format::maybe_count(executor.queued),
+            format::count(executor.running.len() as u64),
+            format::maybe_count(executor.unfinished),
+        );
+        for work in &executor.running {
+            let function = work.function.as_deref().map_or("?".into(), escape);
+            let _ = match work.tid {
+                Some(tid) => writeln!(text, "    {function} in {}", thread_of(inside, tid)),
+                None => writeln!(text, "    {function}"),
+            };
+        }
+    }
+}
+
+/// What is missing above, equal reasons together.
+pub(super) fn push_gaps(text: &mut String, process: &Process) {
+    let mut gaps: Vec<Gap> = Vec::new();
+    for thread in process.inside.iter().flat_map(|inside| &inside.threads) {
+        digest::gather(&mut gaps, "threads.", &thread.limits);
+    }
+    for one in process.loops.iter().filter(|one| one.running) {
+        digest::gather(&mut gaps, "loops.", &one.limits);
+    }
+    // What rows say themselves need not be said again.
+    let said: Vec<String> = gaps.iter().map(|gap| gap.field.clone()).collect();
+    let others = process.limits.iter();
+    let others: Vec<Limit> = others
+        .filter(|limit| !said.contains(&limit.field))
+        .cloned()
+        .collect();
+    digest::gather(&mut gaps, "", &others);
+    gaps.retain(|gap| !NOT_SHOWN.contains(&gap.field.as_str()));
+    if gaps.is_empty() && process.reads_failed == 0 {
+        return;
+    }
+    text.push_str("\nNot known:\n");
+    if process.reads_failed > 0 {
+        let reads = digest::plural(process.reads_failed, "read");
+        let _ = writeln!(text, "  {reads} of its memory failed, or changed meanwhile");
+    }
+    for gap in gaps {
+        let _ = writeln!(text, "  {gap}");
+    }
+}
+
+/// What is not in the text, or says itself what is missing.
+const NOT_SHOWN: [&str; 8] = [
+    "entry",
+    "rss_bytes",
+    "python",
+    "threads.daemon",
+    "threads.entry",
+    "threads.name",
+    "threads.stack_size_bytes",
+    "threads.stack",
+];

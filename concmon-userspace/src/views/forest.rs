@@ -1,0 +1,290 @@
+//! Who awaits whom: tasks as a forest, in the shape of `python -m asyncio pstree`.
+//!
+//! Roots are the tasks that nobody awaits. Under each task is its coroutine chain, and under the
+//! innermost frame are the tasks that it awaits. Any graph is shown, each task once: a task with
+//! several awaiters is referred to after its first time, and a cycle ends in a line that names it.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use super::Paint;
+use super::escape::escape;
+use crate::model::snapshot::{Frame, Task};
+
+/// Levels of one tree; what lies deeper is shown as a tree of its own.
+const MAX_LEVELS: usize = 64;
+/// How far up a tree a cycle is looked for.
+const MAX_CYCLE: usize = 1_000;
+/// Tasks of one cycle that are named.
+const MAX_NAMED: usize = 8;
+
+/// Appends the forest of these tasks, which are those of one loop.
+pub(super) fn push(text: &mut String, tasks: &[Task], paint: Paint) {
+    let mut forest = Forest::new(tasks, paint);
+    for root in forest.roots() {
+        forest.tree(text, root);
+    }
+    // What is left is awaited by others that are left: each of these has a cycle above it.
+    for task in forest.order.clone() {
+        if !forest.shown[task] {
+            let root = forest.cycle_above(task);
+            forest.tree(text, root);
+        }
+    }
+}
+
+/// `main (/srv/app.py:88)`, without a line where there is none.
+pub(super) fn frame(frame: &Frame) -> String {
+    let (function, file) = (escape(&frame.function), escape(&frame.file));
+    match frame.line {
+        0 => format!("{function} ({file})"),
+        line => format!("{function} ({file}:{line})"),
+    }
+}
+
+/// What a task waits for, `Queue 0x7f...`; empty where that is not known.
+pub(super) fn waits_for(task: &Task) -> String {
+    let Some(wait) = &task.waits_for else {
+        return String::new();
+    };
+    let mut text = escape(&wait.kind).into_owned();
+    if let Some(object) = &wait.object {
+        text = format!("{text} {}", escape(object));
+    }
+    text
+}
+
+/// The state in words: `pending`, `cancelling`, `done: ValueError, never retrieved`.
+pub(super) fn state(task: &Task) -> Cow<'static, str> {
+    match (&task.exception, task.retrieved) {
+        _ if !task.is_done() && task.cancel_requested => {
+            format!("{}, cancelling", task.state).into()
+        }
+        (Some(exception), retrieved) if task.is_done() => {
+            let never = match retrieved {
+                Some(false) => ", never retrieved",
+                _ => "",
+            };
+            format!("done: {}{never}", escape(exception)).into()
+        }
+        _ => task.state.into(),
+    }
+}
+
+/// `request_id=abc, trace_id=17`; empty where there is none.
+pub(super) fn context(task: &Task) -> String {
+    let values = task.context.iter();
+    let values: Vec<String> = values
+        .map(|(name, value)| format!("{}={}", escape(name), escape(value)))
+        .collect();
+    values.join(", ")
+}
+
+/// A name with its number at the end: `Task-2` comes before `Task-10`.
+pub(super) fn by_number(name: &str) -> (&str, Option<u64>) {
+    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    (stem, name[stem.len()..].parse().ok())
+}
+
+struct Forest<'a> {
+    tasks: &'a [Task],
+    paint: Paint,
+    /// All tasks, by name.
+    order: Vec<usize>,
+    /// Whom each task awaits, in that order.
+    awaits: Vec<Vec<usize>>,
+    awaited_by: Vec<Vec<usize>>,
+    shown: Vec<bool>,
+    /// Under whom a task was shown.
+    above: Vec<Option<usize>>,
+    /// Trees that go on below, with the level they would have had.
+    deferred: Vec<usize>,
+}
+
+impl<'a> Forest<'a> {
+    fn new(tasks: &'a [Task], paint: Paint) -> Self {
+        let index: HashMap<&str, usize> = tasks
+            .iter()
+            .enumerate()
+            .map(|(at, task)| (task.id.as_str(), at))
+            .collect();
+        let mut order: Vec<usize> = (0..tasks.len()).collect();
+        order.sort_by_key(|at| (by_number(&tasks[*at].name), &tasks[*at].id));
+        let mut awaits = vec![Vec::new(); tasks.len()];
+        let mut awaited_by = vec![Vec::new(); tasks.len()];
+        for at in &order {
+            let mut parents: Vec<usize> = tasks[*at]
+                .awaited_by
+                .iter()
+                .filter_map(|id| index.get(id.as_str()).copied())
+                .collect();
+            parents.sort_unstable();
+            parents.dedup();
+            for parent in &parents {
+                awaits[*parent].push(*at);
+            }
+            awaited_by[*at] = parents;
+        }
+        Forest {
+            tasks,
+            paint,
+            order,
+            awaits,
+            awaited_by,
+            shown: vec![false; tasks.len()],
+            above: vec![None; tasks.len()],
+            deferred: Vec::new(),
+        }
+    }
+
+    fn roots(&self) -> Vec<usize> {
+        let roots = self.order.iter().copied();
+        roots
+            .filter(|task| self.awaited_by[*task].is_empty())
+            .collect()
+    }
+
+    /// A task in a cycle from which `task` is reached; every task above it has an awaiter.
+    fn cycle_above(&self, task: usize) -> usize {
+        let mut met = vec![task];
+        let mut seen: std::collections::HashSet<usize> = met.iter().copied().collect();
+        loop {
+            let last = met[met.len() - 1];
+            // Whoever was shown has everything that it awaits shown: there is none above.
+            let Some(&next) = self.awaited_by[last].first() else {
+                return last;
+            };
+            if !seen.insert(next) {
+                return next;
+            }
+            met.push(next);
+        }
+    }
+
+    /// A tree, and those that it was too deep for.
+    fn tree(&mut self, text: &mut String, root: usize) {
+        self.task(text, root, &mut String::new(), 0, true);
+        while let Some(root) = self.deferred.pop() {
+            if !self.shown[root] {
+                self.task(text, root, &mut String::new(), 0, true);
+            }
+        }
+    }
+
+    fn name(&self, task: usize) -> Cow<'a, str> {
+        match self.tasks[task].name.as_str() {
+            "" => escape(&self.tasks[task].id),
+            name => escape(name),
+        }
+    }
+
+    fn task(
+        &mut self,
+        text: &mut String,
+        at: usize,
+        indent: &mut String,
+        levels: usize,
+        last: bool,
+    ) {
+        self.shown[at] = true;
+        let task = &self.tasks[at];
+        let mut label = self.paint.bold(&format!("(T) {}", self.name(at)));
+        if task.state != "pending" || task.cancel_requested {
+            let _ = write!(label, "  {}", state(task));
+        }
+        let context = context(task);
+        if !context.is_empty() {
+            let _ = write!(label, "  [{context}]");
+        }
+        let before = indent.len();
+        node(text, indent, last, &label);
+        descend(indent, last);
+        let mut levels = levels + 1;
+        let awaited = std::mem::take(&mut self.awaits[at]);
+        let wait = waits_for(task);
+        let leaf = awaited.is_empty() && !wait.is_empty();
+        let mut lines: Vec<String> = task.awaiting.iter().map(frame).collect();
+        match lines.last_mut() {
+            Some(innermost) if leaf => *innermost += &format!(", waits for {wait}"),
+            None if leaf => lines.push(format!("waits for {wait}")),
+            _ => {}
+        }
+        if task.awaiting.is_empty() && !task.coroutine.is_empty() {
+            lines.insert(0, escape(&task.coroutine).into_owned());
+        }
+        // Each frame is the only one under the one above it.
+        for line in lines {
+            node(text, indent, true, &line);
+            descend(indent, true);
+            levels += 1;
+        }
+        for (position, child) in awaited.iter().enumerate() {
+            let last = position + 1 == awaited.len();
+            self.child(text, at, *child, indent, levels, last);
+        }
+        self.awaits[at] = awaited;
+        indent.truncate(before);
+    }
+
+    fn child(
+        &mut self,
+        text: &mut String,
+        parent: usize,
+        at: usize,
+        indent: &mut String,
+        levels: usize,
+        last: bool,
+    ) {
+        if let Some(cycle) = self.cycle(parent, at) {
+            node(text, indent, last, &self.paint.alarm(&cycle));
+        } else if self.shown[at] {
+            let label = format!("(T) {}, see above", self.name(at));
+            node(text, indent, last, &label);
+        } else {
+            self.above[at] = Some(parent);
+            if levels < MAX_LEVELS {
+                self.task(text, at, indent, levels, last);
+            } else {
+                self.deferred.push(at);
+                let label = format!("(T) {}, see below", self.name(at));
+                node(text, indent, last, &label);
+            }
+        }
+    }
+
+    /// `cycle: A -> B -> A`, where `at` is `parent` or above it.
+    fn cycle(&self, parent: usize, at: usize) -> Option<String> {
+        if !self.shown[at] {
+            return None;
+        }
+        let upwards = std::iter::successors(Some(parent), |task| self.above[*task]);
+        let mut members = Vec::new();
+        let closed = upwards.take(MAX_CYCLE).any(|task| {
+            members.push(task);
+            task == at
+        });
+        if !closed {
+            return None;
+        }
+        members.reverse();
+        let mut names: Vec<Cow<'_, str>> = members.iter().map(|task| self.name(*task)).collect();
+        if names.len() > MAX_NAMED {
+            let left_out = names.len() - MAX_NAMED;
+            let more = Cow::Owned(format!("({left_out} more)"));
+            names.splice(MAX_NAMED - 1..names.len() - 1, [more]);
+        }
+        names.push(self.name(at));
+        Some(format!("cycle: {}", names.join(" -> ")))
+    }
+}
+
+/// One line of a tree.
+fn node(text: &mut String, indent: &str, last: bool, label: &str) {
+    let branch = if last { "└── " } else { "├── " };
+    let _ = writeln!(text, "{indent}{branch}{label}");
+}
+
+fn descend(indent: &mut String, last: bool) {
+    indent.push_str(if last { "    " } else { "│   " });
+}

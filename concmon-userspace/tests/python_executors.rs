@@ -1,0 +1,125 @@
+//! Executors are those that the program says it has.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::pythons;
+use concmon::event::PyExecutor;
+use concmon::python::{Interpreter, LookOptions};
+use serde_json::{Value, json};
+
+const EXECUTORS: &str = include_str!("../../tests/workloads/executors.py");
+/// Workers that have just got nothing to do need a moment until they wait for more.
+const SETTLE: Duration = Duration::from_secs(30);
+
+fn as_json(executor: &PyExecutor) -> Value {
+    let mut running: Vec<(Option<u32>, Option<String>)> = executor
+        .running
+        .iter()
+        .map(|work| (work.tid.map(|tid| tid.0), work.function.clone()))
+        .collect();
+    running.sort();
+    json!({
+        "id": executor.id,
+        "kind": format!("{:?}", executor.kind),
+        "prefix": executor.name_prefix,
+        "workers": executor.workers,
+        "idle": executor.workers_idle,
+        "max": executor.max_workers,
+        "queued": executor.queued,
+        "running": running,
+    })
+}
+
+fn sorted(mut executors: Vec<Value>) -> Vec<Value> {
+    executors.sort_by_key(|executor| executor["id"].as_u64());
+    executors
+}
+
+#[test]
+fn executors_are_what_the_program_says() {
+    for python in pythons(8..=15) {
+        let program = python.run(EXECUTORS);
+        let account: Vec<Value> = serde_json::from_str(&program.line()).expect("JSON");
+        assert!(account.len() >= 9, "{} executors", account.len());
+        let account = sorted(account);
+        let mut interpreter = Interpreter::attach(program.pid()).expect("a Python");
+        let deadline = Instant::now() + SETTLE;
+        let mut equal = 0;
+        while equal < 2 {
+            let fact = interpreter.look(7, &LookOptions::default());
+            assert_eq!(fact.reads_failed, 0, "{:?}", fact.limits);
+            let found = sorted(fact.executors.iter().map(as_json).collect());
+            if found == account {
+                equal += 1;
+                continue;
+            }
+            if Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(50));
+                continue;
+            }
+            assert_eq!(found.len(), account.len(), "{}", python.label());
+            for (found, expected) in found.iter().zip(&account) {
+                assert_eq!(found, expected, "{}", python.label());
+            }
+        }
+    }
+}
+
+/// Work that ends while it is read is left out or read again, never taken for another.
+#[test]
+fn short_work_has_no_wrong_names() {
+    const SOURCE: &str = "
+import concurrent.futures, functools, sys, threading, time
+def quick(): pass
+def short(): time.sleep(0.0005)
+class Thing:
+    def method(self): time.sleep(0.0002)
+pool = concurrent.futures.ThreadPoolExecutor(4)
+ends = threading.Event()
+def feed():
+    while not ends.is_set():
+        work = [quick, short, Thing().method, functools.partial(short)]
+        concurrent.futures.wait([pool.submit(one) for one in work * 5])
+threading.Thread(target=feed, daemon=True).start()
+time.sleep(0.3)
+print('ready', flush=True)
+sys.stdin.read()
+ends.set()
+";
+    const LOOKS: u32 = 200;
+    let names = ["__main__.quick", "__main__.short", "__main__.Thing.method"];
+    for python in pythons(8..=15) {
+        let program = python.run(SOURCE);
+        program.line();
+        let mut interpreter = Interpreter::attach(program.pid()).expect("a Python");
+        let options = LookOptions {
+            stack: 0,
+            ..LookOptions::default()
+        };
+        let (mut seen, mut unread) = (0, 0);
+        for _ in 0..LOOKS {
+            let fact = interpreter.look(7, &options);
+            let [pool] = &fact.executors[..] else {
+                unread += 1;
+                continue;
+            };
+            assert!(pool.workers <= 4 && pool.running.len() <= 4);
+            for work in &pool.running {
+                match work.function.as_deref() {
+                    Some(name) => assert!(names.contains(&name), "{}: {name}", python.label()),
+                    None => unread += 1,
+                }
+                seen += 1;
+            }
+        }
+        assert!(seen > LOOKS / 10, "{}: {seen} seen", python.label());
+        assert!(
+            unread * 10 <= seen,
+            "{}: {unread} of {seen}",
+            python.label()
+        );
+        eprintln!("{}: {seen} seen, {unread} not read", python.label());
+    }
+}
