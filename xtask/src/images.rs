@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::pythons::find::{self, Python};
+use crate::pythons::{self, Python};
 use crate::workspace;
 
 const PROGRAM: &str = "tests/workloads/image.py";
@@ -38,6 +38,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     fs::create_dir_all(&dir)?;
     let mut failed = false;
     for (minor, python) in latest()? {
+        let minor = format!("3.{minor}");
         if args
             .only
             .as_ref()
@@ -61,17 +62,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-/// One interpreter of each minor version from 3.8 on, the first one found.
-fn latest() -> Result<BTreeMap<String, Python>> {
+/// One interpreter of each minor version, the first one found.
+fn latest() -> Result<BTreeMap<u32, Python>> {
     let mut found = BTreeMap::new();
-    for python in find::all()? {
-        let Some(version) = python.version() else {
-            continue;
-        };
-        if version.minor >= 8 && !version.free_threaded {
-            found
-                .entry(format!("3.{}", version.minor))
-                .or_insert(python);
+    for python in pythons::all()? {
+        if let Some(version) = python.version()
+            && pythons::WANTED.contains(&version.minor)
+            && !version.free_threaded
+        {
+            found.entry(version.minor).or_insert(python);
         }
     }
     Ok(found)

@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::pythons::find::{self, Python};
+use crate::pythons::{self, Python};
 use crate::workspace;
 
 /// A program that has everything loaded whose layout is compared.
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut holds = true;
-    for python in find::all()? {
+    for python in pythons::all()? {
         println!("\n{}", python.path().display());
         match python.version() {
             None => println!("  not run"),

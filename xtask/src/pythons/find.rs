@@ -19,12 +19,12 @@ print('.'.join(map(str, sys.version_info[:3])), 'GIL' if gil else 'free-threaded
 /// An interpreter.
 #[derive(Clone, Debug)]
 pub(crate) struct Python {
-    pub(crate) origin: &'static str,
+    pub(super) origin: &'static str,
     /// The folder that it takes for its root, where that is not ours.
-    pub(crate) root: Option<PathBuf>,
+    pub(super) root: Option<PathBuf>,
     /// As seen from its root.
     program: PathBuf,
-    pub(crate) probe: Probe,
+    pub(super) probe: Probe,
 }
 
 /// What it says of itself when it is run.
@@ -127,7 +127,7 @@ pub(crate) fn all() -> Result<Vec<Python>> {
 }
 
 /// Programs called `python3.N` or `python3.Nt` in `dir`.
-pub(crate) fn interpreters(dir: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn interpreters(dir: &Path) -> Result<Vec<PathBuf>> {
     if !dir.is_dir() {
         return Ok(Vec::new());
     }

@@ -2,7 +2,7 @@
 //! what those programs say of themselves.
 
 mod compare;
-pub(crate) mod find;
+mod find;
 mod gil;
 mod packages;
 mod program;
@@ -18,10 +18,11 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 
 use crate::workspace;
-use find::{Probe, Python};
+use find::Probe;
+pub(crate) use find::{Python, all};
 
 /// Minor versions of CPython 3 that concmon is to be tried on.
-const WANTED: RangeInclusive<u32> = 8..=15;
+pub(crate) const WANTED: RangeInclusive<u32> = 8..=15;
 
 /// Compare what concmon reads with what programs say of themselves, on every interpreter found
 #[derive(clap::Args)]
@@ -54,7 +55,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             None => sid::fetch()?,
         }
     }
-    let pythons = find::all()?;
+    let pythons = all()?;
     let good = if args.list || args.fetch {
         list(&pythons)
     } else {

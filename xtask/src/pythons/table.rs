@@ -140,12 +140,12 @@ pub(super) fn run(
             continue;
         }
         let row = match &python.probe {
-            Probe::Runs(version) if !WANTED.contains(&version.minor) => all(
+            Probe::Runs(version) if !WANTED.contains(&version.minor) => everywhere(
                 &Outcome::NotApplicable("not a supported version".to_owned()),
             ),
             Probe::Runs(version) => row(python, version, pythons, monitor)?,
-            Probe::NeedsRoot => all(&Outcome::NotApplicable("needs root".to_owned())),
-            Probe::Broken(error) => all(&Outcome::fail(format!("it does not run: {error}"))),
+            Probe::NeedsRoot => everywhere(&Outcome::NotApplicable("needs root".to_owned())),
+            Probe::Broken(error) => everywhere(&Outcome::fail(format!("it does not run: {error}"))),
         };
         print_row(&label, &row);
         tally.take(&label, row, verbose);
@@ -161,7 +161,7 @@ fn label(python: &Python) -> String {
     format!("{} {}", version.trim_end_matches(" GIL"), python.origin)
 }
 
-fn all(outcome: &Outcome) -> Row {
+fn everywhere(outcome: &Outcome) -> Row {
     COLUMNS
         .iter()
         .map(|column| (*column, vec![outcome.clone()]))
