@@ -40,13 +40,15 @@ pub enum Event {
     Process(Box<ProcessFact>),
     Python(Box<PythonFact>),
     Monitor(Box<MonitorFact>),
+    /// No more records will come: only facts, and a last tick.
+    End,
     /// Everything up to `at_ns` has been delivered: the window ends here.
     Tick(Tick),
 }
 
 impl Event {
     /// The instant (`CLOCK_MONOTONIC`, ns) at which the event takes its place among others: the
-    /// end of a slice or of a loss, the read of a fact. `None` for the tool's account of itself.
+    /// end of a slice or of a loss, the read of a fact. `None` for what has no place of its own.
     pub const fn at_ns(&self) -> Option<u64> {
         Some(match self {
             Event::Slice(slice) => slice.out_ns,
@@ -57,7 +59,7 @@ impl Event {
             Event::Ledger(fact) => fact.read_ns,
             Event::Process(fact) => fact.read_ns,
             Event::Python(fact) => fact.read_ns,
-            Event::Monitor(_) => return None,
+            Event::Monitor(_) | Event::End => return None,
             Event::Tick(tick) => tick.at_ns,
         })
     }
@@ -376,12 +378,20 @@ pub struct PyWait {
 /// A GIL at the moment of the look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PyGil {
+    /// When it was read, later than the look began.
+    pub read_ns: u64,
     pub address: u64,
+    /// Address of the condition variable that whoever drops it signals; those who wait for it
+    /// wait on a futex therein.
+    pub cond: u64,
     pub locked: bool,
     /// The thread that has it, or had it last.
     pub last_holder: Option<Tid>,
     /// How often it went from one thread to another since the process began.
     pub switches: u64,
+    /// How often it was sampled since sampling began, and how often it was locked then.
+    pub samples: u64,
+    pub locked_samples: u64,
 }
 
 /// A garbage collector's account of itself since the process began.

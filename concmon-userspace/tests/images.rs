@@ -37,9 +37,15 @@ fn looks_at_images_are_pinned() {
         assert!(image.header.version.starts_with(&name), "{name}");
         let mut interpreter = image.replay(None).expect("an interpreter");
         let options = LookOptions::default();
-        let first = interpreter.look(7, &options);
+        let mut look = || {
+            let mut fact = interpreter.look(7, &options);
+            // By the clock, which nothing else here depends on.
+            fact.gils.iter_mut().for_each(|gil| gil.read_ns = 0);
+            fact
+        };
+        let first = look();
         assert_eq!(first.reads_failed, 0, "{name}: {:?}", first.limits);
-        let second = interpreter.look(7, &options);
+        let second = look();
         assert!(
             format!("{first:?}") == format!("{second:?}"),
             "{name}: a second look gives the same"

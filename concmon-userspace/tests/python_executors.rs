@@ -66,3 +66,60 @@ fn executors_are_what_the_program_says() {
         }
     }
 }
+
+/// Work that ends while it is read is left out or read again, never taken for another.
+#[test]
+fn short_work_has_no_wrong_names() {
+    const SOURCE: &str = "
+import concurrent.futures, functools, sys, threading, time
+def quick(): pass
+def short(): time.sleep(0.0005)
+class Thing:
+    def method(self): time.sleep(0.0002)
+pool = concurrent.futures.ThreadPoolExecutor(4)
+ends = threading.Event()
+def feed():
+    while not ends.is_set():
+        work = [quick, short, Thing().method, functools.partial(short)]
+        concurrent.futures.wait([pool.submit(one) for one in work * 5])
+threading.Thread(target=feed, daemon=True).start()
+time.sleep(0.3)
+print('ready', flush=True)
+sys.stdin.read()
+ends.set()
+";
+    const LOOKS: u32 = 200;
+    let names = ["__main__.quick", "__main__.short", "__main__.Thing.method"];
+    for python in pythons(8..=15) {
+        let program = python.run(SOURCE);
+        program.line();
+        let mut interpreter = Interpreter::attach(program.pid()).expect("a Python");
+        let options = LookOptions {
+            stack: 0,
+            ..LookOptions::default()
+        };
+        let (mut seen, mut unread) = (0, 0);
+        for _ in 0..LOOKS {
+            let fact = interpreter.look(7, &options);
+            let [pool] = &fact.executors[..] else {
+                unread += 1;
+                continue;
+            };
+            assert!(pool.workers <= 4 && pool.running.len() <= 4);
+            for work in &pool.running {
+                match work.function.as_deref() {
+                    Some(name) => assert!(names.contains(&name), "{}: {name}", python.label()),
+                    None => unread += 1,
+                }
+                seen += 1;
+            }
+        }
+        assert!(seen > LOOKS / 10, "{}: {seen} seen", python.label());
+        assert!(
+            unread * 10 <= seen,
+            "{}: {unread} of {seen}",
+            python.label()
+        );
+        eprintln!("{}: {seen} seen, {unread} not read", python.label());
+    }
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::report::{Histogram, Ledger, Process, Report, Thread};
+use crate::report::{Gil, Histogram, Ledger, Limit, Process, Report, Thread};
 
 /// Checks one report: ledgers and loops are closed, parts are contained in their wholes,
 /// histograms agree with themselves, and what is `null` has a reason.
@@ -40,6 +40,13 @@ pub fn hold(report: &Report) -> Result<()> {
             thread_holds(thread, report)
                 .with_context(|| format!("{} process {pid} thread {}", report.kind, thread.tid))?;
         }
+        match &process.gil {
+            Some(gil) => gil_holds(gil).with_context(|| format!("GIL of process {pid}"))?,
+            None => ensure!(
+                has_reason(&process.limits, "gil"),
+                "process {pid}: gil is null without a reason"
+            ),
+        }
         for one in &process.loops {
             ensure!(
                 one.wall_ns == one.idle_ns + one.busy_ns,
@@ -54,9 +61,54 @@ pub fn hold(report: &Report) -> Result<()> {
     Ok(())
 }
 
+fn has_reason(limits: &[Limit], field: &str) -> bool {
+    limits
+        .iter()
+        .any(|limit| limit.field == field && !limit.reason.is_empty())
+}
+
+/// All waiting is in the pairs, and what is `null` has a reason.
+fn gil_holds(gil: &Gil) -> Result<()> {
+    for (field, is_null) in [
+        ("wait_ns", gil.wait_ns.is_none()),
+        ("waits", gil.waits.is_none()),
+        ("waiters_max", gil.waiters_max.is_none()),
+        ("held_ns", gil.held_ns.is_none()),
+        ("free_ns", gil.free_ns.is_none()),
+        ("utilization", gil.utilization.is_none()),
+        ("switches", gil.switches.is_none()),
+    ] {
+        ensure!(
+            !is_null || has_reason(&gil.limits, field),
+            "{field} is null without a reason"
+        );
+    }
+    if let Some(utilization) = gil.utilization {
+        ensure!((0.0..=1.0).contains(&utilization), "used {utilization}");
+        ensure!(gil.estimated.iter().any(|field| field == "utilization"));
+    }
+    if let Some(wait_ns) = gil.wait_ns {
+        let pairs = gil.waited_ns(|_| true);
+        ensure!(
+            pairs == wait_ns || (pairs < wait_ns && has_reason(&gil.limits, "pairs")),
+            "waited {wait_ns} ns, the pairs have {pairs} ns"
+        );
+    }
+    if let Some(waits) = &gil.waits {
+        histogram(waits).context("waits")?;
+    }
+    Ok(())
+}
+
 fn thread_holds(thread: &Thread, report: &Report) -> Result<()> {
     let ledger = &thread.ledger;
     closed(ledger)?;
+    ensure!(
+        thread.lock_ns.total() == ledger.blocked_ns.lock,
+        "{:?} is not the {} ns of the lock column",
+        thread.lock_ns,
+        ledger.blocked_ns.lock
+    );
     ensure!(
         ledger.preempted_ns + ledger.stolen_ns <= ledger.runnable_ns,
         "preempted and stolen are more than runnable: {ledger:?}"
@@ -215,6 +267,17 @@ fn process_counters(process: &Process, emit: &mut impl FnMut(u32, &str, u64)) {
     emit(0, "cpu_ns", process.cpu_ns);
     emit(0, "voluntary", process.context_switches.voluntary);
     emit(0, "involuntary", process.context_switches.involuntary);
+    if let Some(gil) = &process.gil {
+        for (name, value) in [
+            ("gil wait_ns", gil.wait_ns),
+            ("gil held_ns", gil.held_ns),
+            ("gil free_ns", gil.free_ns),
+            ("gil switches", gil.switches),
+            ("gil waits", gil.waits.as_ref().map(|waits| waits.count)),
+        ] {
+            emit(0, name, value.unwrap_or(0));
+        }
+    }
     for thread in &process.threads {
         let tid = thread.tid;
         let ledger = &thread.ledger;

@@ -95,6 +95,7 @@ pub struct Process {
     pub ended: Ended,
     #[serde(deserialize_with = "nullable")]
     pub gc: Option<Gc>,
+    pub gil: Option<Gil>,
     pub threads: Vec<Thread>,
     pub loops: Vec<Loop>,
     pub executors: Vec<Value>,
@@ -229,6 +230,7 @@ pub struct Thread {
     pub ended_unix_ns: Option<u64>,
     #[serde(flatten)]
     pub ledger: Ledger,
+    pub lock_ns: LockNs,
     #[serde(deserialize_with = "nullable")]
     pub cpu_user_ns: Option<u64>,
     #[serde(deserialize_with = "nullable")]
@@ -243,6 +245,28 @@ pub struct Thread {
     pub waiting_for: Option<Value>,
     pub stack: Vec<Frame>,
     pub limits: Vec<Limit>,
+}
+
+/// `blocked_ns.lock` by what was waited for.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct LockNs {
+    pub contended: u64,
+    pub waiting_for_work: u64,
+    pub join: u64,
+    pub other: u64,
+}
+
+impl LockNs {
+    pub fn total(&self) -> u64 {
+        self.contended + self.waiting_for_work + self.join + self.other
+    }
+
+    pub fn add(&mut self, more: &Self) {
+        self.contended += more.contended;
+        self.waiting_for_work += more.waiting_for_work;
+        self.join += more.join;
+        self.other += more.other;
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -267,6 +291,44 @@ pub struct Histogram {
     #[serde(deserialize_with = "nullable")]
     pub p99_ns: Option<u64>,
     pub buckets: Vec<(u64, u64)>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Gil {
+    #[serde(deserialize_with = "nullable")]
+    pub wait_ns: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub waits: Option<Histogram>,
+    #[serde(deserialize_with = "nullable")]
+    pub waiters_max: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub held_ns: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub free_ns: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub utilization: Option<f64>,
+    #[serde(deserialize_with = "nullable")]
+    pub switches: Option<u64>,
+    pub estimated: Vec<String>,
+    pub pairs: Vec<GilPair>,
+    pub limits: Vec<Limit>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct GilPair {
+    #[serde(deserialize_with = "nullable")]
+    pub holder_tid: Option<u32>,
+    pub victim_tid: u32,
+    pub wait_ns: u64,
+    pub count: u64,
+}
+
+impl Gil {
+    /// Waiting of the pairs that `which` takes, ns.
+    pub fn waited_ns(&self, which: impl Fn(&GilPair) -> bool) -> u64 {
+        let pairs = self.pairs.iter().filter(|pair| which(pair));
+        pairs.map(|pair| pair.wait_ns).sum()
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]

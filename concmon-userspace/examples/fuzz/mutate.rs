@@ -96,13 +96,24 @@ impl Subject {
             return;
         }
         let word = random.below(bytes.len().div_ceil(8)) * 8;
-        match random.below(10) {
+        match random.below(12) {
             0 | 1 => {
                 let at = random.below(bytes.len());
                 bytes[at] ^= 1 << random.below(8);
             }
             2 | 3 => put(bytes, word, *random.pick(&self.pointers)),
             4 => put(bytes, word, odd_number(random)),
+            // A count that is far too high.
+            9 | 10 => {
+                let small = bytes.chunks(8).enumerate().filter(|(_, chunk)| {
+                    chunk.len() == 8 && chunk[2..] == [0; 6] && chunk[..2] != [0; 2]
+                });
+                let small: Vec<usize> = small.map(|(index, _)| index * 8).collect();
+                if !small.is_empty() {
+                    let count = (1 << random.below(25)) + random.below(1000) as u64;
+                    put(bytes, *random.pick(&small), count);
+                }
+            }
             // A cycle of one, or to a neighbour.
             5 => put(
                 bytes,

@@ -451,10 +451,14 @@ mod tests {
     fn threads_and_the_gil() {
         let mut look = look(100, 1);
         let gil = PyGil {
+            read_ns: 0,
             address: 1,
+            cond: 0,
             locked: true,
             last_holder: Some(Tid(101)),
             switches: 5,
+            samples: 0,
+            locked_samples: 0,
         };
         look.gils = vec![gil];
         look.threads = vec![

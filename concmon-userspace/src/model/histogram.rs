@@ -3,13 +3,13 @@
 //! The last bucket has no end of its own: it also counts every longer duration, and its upper
 //! bound in a report is that of a bucket like the others.
 
-use concmon_ebpf::{HIST_BUCKETS, hist_lower_bound};
+use concmon_ebpf::{HIST_BUCKETS, hist_bucket, hist_lower_bound};
 
 use super::snapshot;
 use super::window::Growth;
 use crate::event::HistFact;
 
-/// A histogram of one thread, with the buckets that are not empty.
+/// A histogram, with the buckets that are not empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     count: u64,
@@ -56,6 +56,23 @@ impl Tally {
         self.buckets = buckets;
         self.count = fact.count;
         self.sum_ns = self.sum_ns.max(fact.sum_ns);
+    }
+
+    /// Adds one duration.
+    pub(crate) fn record(&mut self, ns: u64) {
+        let bucket = hist_bucket(ns) as u8;
+        match self.buckets.binary_search_by_key(&bucket, |&(b, _)| b) {
+            Ok(index) => self.buckets[index].1 = self.buckets[index].1.saturating_add(1),
+            Err(index) => self.buckets.insert(index, (bucket, 1)),
+        }
+        if self.count == 0 {
+            (self.min_ns, self.max_ns) = (ns, ns);
+        } else {
+            self.min_ns = self.min_ns.min(ns);
+            self.max_ns = self.max_ns.max(ns);
+        }
+        self.count = self.count.saturating_add(1);
+        self.sum_ns = self.sum_ns.saturating_add(ns);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -175,6 +192,17 @@ mod tests {
             tally.update(&fact);
             assert_eq!(tally.report().buckets, [(112, want)]);
         }
+    }
+
+    #[test]
+    fn one_by_one_is_the_same_as_all_at_once() {
+        let mut random = Random::new(9);
+        let durations: Vec<u64> = (0..500).map(|_| random.any() >> random.below(60)).collect();
+        let durations: Vec<u64> = durations.iter().map(|ns| ns >> 10).collect();
+        let (mut one_by_one, mut at_once) = (Tally::default(), Tally::default());
+        durations.iter().for_each(|&ns| one_by_one.record(ns));
+        at_once.update(&hist(&durations));
+        assert_eq!(one_by_one, at_once);
     }
 
     #[test]

@@ -88,6 +88,16 @@ impl Columns {
         self.0[BLOCKED + Cause::Poll as usize]
     }
 
+    /// Blocked on a lock.
+    pub(crate) fn lock_ns(&self) -> u64 {
+        self.0[BLOCKED + Cause::Lock as usize]
+    }
+
+    /// Blocked on the GIL.
+    pub(crate) fn gil_ns(&self) -> u64 {
+        self.0[BLOCKED + Cause::Gil as usize]
+    }
+
     pub(crate) fn plus(&self, other: &Columns) -> Columns {
         Columns(std::array::from_fn(|i| {
             self.0[i].saturating_add(other.0[i])

@@ -9,9 +9,11 @@ mod cpu;
 pub mod dump;
 mod executors;
 mod folded;
+mod gil;
 mod histogram;
 mod interpreter;
 mod ledger;
+mod locks;
 mod loops;
 mod monitor;
 mod population;
@@ -69,6 +71,8 @@ pub struct Model {
     to: Tick,
     /// A tick was the last event: the next one begins a window.
     closed: bool,
+    /// No more records will come.
+    ending: bool,
 }
 
 impl Model {
@@ -91,6 +95,7 @@ impl Model {
             from: start,
             to: start,
             closed: false,
+            ending: false,
             info,
         }
     }
@@ -120,6 +125,7 @@ impl Model {
                 }
             }
             Event::Monitor(fact) => self.monitor.fact(fact),
+            Event::End => self.ending = true,
             Event::Tick(tick) => self.close(*tick),
         }
     }
@@ -138,6 +144,7 @@ impl Model {
         self.to = tick;
         for process in self.population.processes.values_mut() {
             process.settle(&self.clock, self.from.at_ns, self.epoch);
+            process.settle_gil(tick.at_ns, self.epoch, self.ending);
         }
         self.population.mark_excess(self.epoch);
         self.closed = true;

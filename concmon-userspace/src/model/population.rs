@@ -25,6 +25,8 @@ pub(crate) struct Population {
     pub(crate) by_thread: BTreeMap<ThreadKey, ProcessId>,
     next: u64,
     strangers: BTreeMap<Tid, Wakers>,
+    /// Threads that `/proc` has listed in this window.
+    listed: BTreeMap<Tid, ProcessId>,
     /// Ended threads and processes with a row, oldest first.
     pub(crate) ended_threads: VecDeque<ThreadKey>,
     pub(crate) ended_processes: VecDeque<ProcessId>,
@@ -216,16 +218,24 @@ impl Population {
                 process.folded.give_back(thread);
             }
             thread.ledger(fact, epoch);
+            process.gil.ledger(fact);
         }
     }
 
     pub(crate) fn slice(&mut self, slice: &Slice) {
-        if let Some((id, key)) = self.newest_of(slice.tid) {
-            let process = self.processes.get_mut(&id);
-            let thread = process.and_then(|process| process.threads.get_mut(&key));
-            if thread.is_some_and(|thread| thread.slice(slice)) {
-                return;
-            }
+        if let Some((id, key)) = self.newest_of(slice.tid)
+            && let Some(process) = self.processes.get_mut(&id)
+            && let Some(thread) = process.threads.get_mut(&key)
+            && thread.slice(slice)
+        {
+            process.gil.slice(slice);
+            return;
+        }
+        // Before the first reading of its ledger, only `/proc` says whose thread it is.
+        if let Some(id) = self.listed.get(&slice.tid)
+            && let Some(process) = self.processes.get_mut(id)
+        {
+            process.gil.slice(slice);
         }
         let Some(wait) = &slice.wait else {
             return;
@@ -256,6 +266,8 @@ impl Population {
         let parent = self
             .newest_id(Pid(fact.ppid))
             .filter(|&parent| parent != id);
+        let stats = fact.thread_stats.iter();
+        self.listed.extend(stats.map(|stat| (stat.tid, id)));
         if let Some(process) = self.processes.get_mut(&id) {
             process.fact(fact, epoch);
             // After the death of its parent, the one that forked it stays what it came from.
@@ -266,6 +278,7 @@ impl Population {
     /// Forgets threads and slices that turned out to be nobody's.
     pub(crate) fn roll(&mut self, epoch: u64) {
         self.strangers.clear();
+        self.listed.clear();
         for process in self.processes.values_mut() {
             process.roll(epoch);
         }

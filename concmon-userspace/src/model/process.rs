@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use super::collector::Collector;
 use super::executors::Executors;
 use super::folded::{Folded, Rows};
+use super::gil::Gil;
 use super::ledger::Totals;
+use super::locks::Futexes;
 use super::loops::{Loops, thread_at};
 use super::snapshot::Exited;
 use super::thread::{PROC_TICK_NS, Thread, ThreadKey};
@@ -86,6 +88,8 @@ pub(crate) struct Process {
     pub(crate) loops: Loops,
     pub(crate) collector: Collector,
     pub(crate) executors: Executors,
+    futexes: Futexes,
+    pub(crate) gil: Gil,
     pub(crate) folded: Folded,
     /// Rows that the model gave up.
     pub(crate) rows: Rows,
@@ -134,6 +138,8 @@ impl Process {
             loops: Loops::default(),
             collector: Collector::default(),
             executors: Executors::default(),
+            futexes: Futexes::default(),
+            gil: Gil::default(),
             folded: Folded::default(),
             rows: Rows::default(),
             inherited: Rows::default(),
@@ -188,6 +194,8 @@ impl Process {
         self.exec_ns = self.exec_ns.max(exec.at_ns);
         self.collector.replaced();
         self.loops.replaced();
+        self.futexes = Futexes::default();
+        self.gil.exec(exec.at_ns);
         if self
             .look
             .as_ref()
@@ -259,6 +267,7 @@ impl Process {
         if let Some(gc) = &look.gc {
             self.collector.look(gc);
         }
+        self.gil.look(look);
         self.look = Some(Box::new(look.clone()));
         self.look_is_new = true;
         self.tasks_cut = false;
@@ -284,7 +293,7 @@ impl Process {
         self.folded.settle(&mut self.threads, epoch);
         let ended = self.ended();
         for thread in self.threads.values_mut() {
-            thread.settle(epoch, ended);
+            thread.settle(epoch, ended, &self.futexes);
         }
         let folded = &mut self.folded;
         self.threads.retain(|_, thread| {
@@ -315,6 +324,13 @@ impl Process {
         if !threads_live && !in_proc && self.born_epoch + PATIENCE <= epoch {
             self.end(epoch);
         }
+    }
+
+    /// At the end of the window `epoch`: books what threads waited for the GIL. `ending`: no more
+    /// records will come.
+    pub(crate) fn settle_gil(&mut self, at_ns: u64, epoch: u64, ending: bool) {
+        let last = ending || self.retired || self.finished(epoch);
+        self.gil.settle(at_ns, last);
     }
 
     /// Finds the threads of a new reading of `/proc`.
@@ -363,6 +379,9 @@ impl Process {
             if let Some(thread) = key.and_then(|key| self.threads.get_mut(&key)) {
                 thread.python(seen, look);
             }
+            if let Some(wait) = &seen.waiting_for {
+                self.futexes.met(wait.futex, wait.purpose);
+            }
         }
     }
 
@@ -380,6 +399,7 @@ impl Process {
         }
         self.loops.roll();
         self.collector.roll();
+        self.gil.roll();
         self.folded.roll();
         self.seen_until.roll();
         if !self.retired && self.finished(epoch) {

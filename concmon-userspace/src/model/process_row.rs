@@ -1,6 +1,7 @@
 //! The row of a process.
 
 use super::folded::Rows;
+use super::gil::GilContext;
 use super::interpreter::unsupported;
 use super::process::Process;
 use super::snapshot::{self, Exited, Limit};
@@ -65,6 +66,21 @@ impl Process {
         }
 
         let gc = self.collector.row(scope);
+        let gil = self.gil.row(&GilContext {
+            scope,
+            look,
+            lost: context.lost,
+            knows_causes: context.knows_causes,
+            ledgers_ns: totals.columns.gil_ns(),
+        });
+        let mut limits = self.limits(scope, context.knows_causes);
+        let gil = match gil {
+            Ok(gil) => Some(gil),
+            Err(reason) => {
+                limits.push(limit("gil", reason));
+                None
+            }
+        };
         snapshot::Process {
             pid: self.pid.0,
             ppid: fact.map(|fact| fact.ppid).or(self.fork_ppid).unwrap_or(0),
@@ -89,12 +105,13 @@ impl Process {
             context_switches: totals.switches,
             ended: ended.report(),
             gc,
+            gil,
             threads,
             loops: self
                 .loops
                 .rows(scope, look, clock, context.stall_threshold_ns),
             executors: self.executors.rows(look, clock),
-            limits: self.limits(scope, context.knows_causes),
+            limits,
         }
     }
 

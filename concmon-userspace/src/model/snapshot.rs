@@ -89,6 +89,8 @@ pub struct Process {
     pub ended: Ended,
     /// `None`: no collector was seen.
     pub gc: Option<Gc>,
+    /// `None`: there is none, or it is not known.
+    pub gil: Option<Gil>,
     pub threads: Vec<Thread>,
     pub loops: Vec<Loop>,
     pub executors: Vec<Executor>,
@@ -174,6 +176,19 @@ pub struct Blocked {
     pub other: u64,
 }
 
+/// [`Blocked::lock`] by what was waited for; the sum is exact, its parts are estimated.
+#[derive(Clone, Copy, Debug, Default, Serialize, PartialEq, Eq)]
+pub struct LockNs {
+    /// Somebody else had what the thread wanted.
+    pub contended: u64,
+    /// An idle consumer or worker.
+    pub waiting_for_work: u64,
+    /// The end of a thread.
+    pub join: u64,
+    /// An event, a result, locks of C code, or not known.
+    pub other: u64,
+}
+
 #[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -197,6 +212,7 @@ pub struct Thread {
     pub stack_size_bytes: Option<u64>,
     #[serde(flatten)]
     pub ledger: LedgerSum,
+    pub lock_ns: LockNs,
     pub cpu_user_ns: Option<u64>,
     pub cpu_system_ns: Option<u64>,
     /// Fields of this object that are sampled or derived, not counted.
@@ -239,6 +255,41 @@ pub struct Histogram {
     pub p99_ns: Option<u64>,
     /// `(upper bound in ns, count)` of each bucket that is not empty, not cumulative.
     pub buckets: Vec<(u64, u64)>,
+}
+
+/// Waiting for the GIL, and its use.
+#[derive(Clone, Debug, Serialize)]
+pub struct Gil {
+    /// Blocked on it, and runnable directly after that; the sum of all pairs. A stretch is booked
+    /// when it is known who held the GIL, up to 2 s after it ended.
+    pub wait_ns: Option<u64>,
+    /// Waits that ended. Less than 200 us on a CPU between two blocks does not end one.
+    pub waits: Option<Histogram>,
+    /// The most threads that waited at the same time.
+    pub waiters_max: Option<u64>,
+    /// A snapshot's value covers the time since the last snapshot that has one.
+    pub held_ns: Option<u64>,
+    pub free_ns: Option<u64>,
+    /// held / (held + free), 0 to 1.
+    pub utilization: Option<f64>,
+    /// Fields of this object that are sampled or derived, not counted.
+    pub estimated: Vec<&'static str>,
+    /// How often it went from one thread to another.
+    pub switches: Option<u64>,
+    /// Most waiting first.
+    pub pairs: Vec<GilPair>,
+    pub limits: Vec<Limit>,
+}
+
+/// What a thread waited for the GIL while another one held it.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+pub struct GilPair {
+    /// `None`: nobody, or it cannot be told.
+    pub holder_tid: Option<u32>,
+    pub victim_tid: u32,
+    pub wait_ns: u64,
+    /// Waits of which this holder had the largest part.
+    pub count: u64,
 }
 
 /// An event loop bound to a thread: `wall = idle + busy`, exactly.

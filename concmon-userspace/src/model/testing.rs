@@ -169,12 +169,17 @@ pub(crate) fn assert_lawful(snapshot: &Snapshot) {
             ("children_count", process.children_count.is_none()),
             ("fds_count", process.fds_count.is_none()),
             ("python", process.python.is_none()),
+            ("gil", process.gil.is_none()),
             ("entry", process.entry.is_none()),
         ] {
             assert_eq!(null, has_limit(&process.limits, field), "{field}");
         }
         for thread in &process.threads {
             assert_closed(&thread.ledger);
+            let lock = thread.lock_ns;
+            let parts = [lock.contended, lock.waiting_for_work, lock.join, lock.other];
+            let sum: u128 = parts.map(u128::from).iter().sum();
+            assert_eq!(sum, thread.ledger.blocked_ns.lock.into());
             let cpu = thread.cpu_user_ns.zip(thread.cpu_system_ns);
             if let Some((user, system)) = cpu {
                 assert_eq!(user + system, thread.ledger.on_cpu_ns);
@@ -198,6 +203,18 @@ pub(crate) fn assert_lawful(snapshot: &Snapshot) {
                 assert!(histogram.p50_ns <= histogram.p99_ns);
             }
             assert!(thread.wakers.len() <= 32);
+        }
+        if let Some(gil) = &process.gil {
+            for (field, null) in [
+                ("held_ns", gil.held_ns.is_none()),
+                ("free_ns", gil.free_ns.is_none()),
+                ("utilization", gil.utilization.is_none()),
+                ("switches", gil.switches.is_none()),
+            ] {
+                assert!(!null || has_limit(&gil.limits, field), "{field}");
+            }
+            let used = gil.utilization.unwrap_or(0.0);
+            assert!((0.0..=1.0).contains(&used), "{used}");
         }
         for running in &process.loops {
             assert_eq!(running.wall_ns, running.idle_ns + running.busy_ns);

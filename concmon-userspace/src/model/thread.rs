@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::cpu::{CpuSplit, Modes};
 use super::interpreter::{PythonColumns, thread_limits};
 use super::ledger::{Account, Totals};
+use super::locks::{Futexes, LockWaits};
 use super::snapshot;
 use super::wakers::Wakers;
 use super::window::{Clock, Cumulative, Growth, Scope, limit};
@@ -54,6 +55,7 @@ pub(crate) struct Thread {
     off_balance_ns: u64,
     pub(crate) account: Cumulative<Account>,
     wakers: Wakers,
+    locks: LockWaits,
     cpu: CpuSplit,
     python: Option<PythonColumns>,
     looked: bool,
@@ -90,6 +92,7 @@ impl Thread {
             off_balance_ns: 0,
             account: Cumulative::default(),
             wakers: Wakers::default(),
+            locks: LockWaits::default(),
             cpu: CpuSplit::default(),
             python: None,
             looked: false,
@@ -148,6 +151,7 @@ impl Thread {
         self.read_epoch = Some(epoch);
         self.read_ns = fact.read_ns;
         self.off_balance_ns = self.off_balance_ns.max(self.account.now.update(fact));
+        self.locks.ledger(fact);
         if dead {
             self.end = Some((fact.since_ns, End::Whole));
         } else if !matches!(self.end, Some((_, End::Whole))) {
@@ -173,6 +177,7 @@ impl Thread {
                 self.reopen();
             }
             self.wakers.count(wait, slice.in_ns);
+            self.locks.wait(wait, slice.in_ns);
         }
         true
     }
@@ -197,6 +202,9 @@ impl Thread {
 
     pub(crate) fn python(&mut self, thread: &PyThread, fact: &PythonFact) {
         self.python = Some(PythonColumns::of(thread, fact, self.python.as_ref()));
+        if let Some(wait) = &thread.waiting_for {
+            self.locks.met(wait.purpose);
+        }
     }
 
     /// The interpreter was read while the thread lived.
@@ -235,10 +243,12 @@ impl Thread {
 
     /// At the end of the window `epoch`: brings estimates up to the account, and gives up a
     /// thread of which nothing came for long. `process_ended`: so will nothing more.
-    pub(crate) fn settle(&mut self, epoch: u64, process_ended: bool) {
+    pub(crate) fn settle(&mut self, epoch: u64, process_ended: bool, futexes: &Futexes) {
         let on_cpu_ns = |account: &Account| account.totals.columns.on_cpu_ns();
         self.cpu
             .settle(on_cpu_ns(&self.account.now), on_cpu_ns(self.account.base()));
+        self.locks
+            .settle(self.account.now.totals.columns.lock_ns(), futexes);
         let Some(read) = self.read_epoch else {
             return;
         };
@@ -272,10 +282,12 @@ impl Thread {
             self.account.forget_base();
             self.cpu.forget_base();
             self.wakers.shrink();
+            self.locks.shrink();
         } else {
             self.account.roll();
             self.cpu.roll();
             self.wakers.roll();
+            self.locks.roll();
         }
     }
 
@@ -285,6 +297,7 @@ impl Thread {
         self.account.roll();
         self.cpu.roll();
         self.wakers.roll();
+        self.locks.roll();
     }
 
     /// Columns and switches in `scope`.
@@ -364,9 +377,10 @@ impl Thread {
             ended_unix_ns: self.ended_ns().map(|ns| context.clock.unix_of(ns)),
             stack_size_bytes: python.and_then(|python| python.stack_size_bytes),
             ledger: account.totals.columns.report(),
+            lock_ns: self.locks.over(scope),
             cpu_user_ns: cpu.map(|cpu| cpu.user_ns),
             cpu_system_ns: cpu.map(|cpu| cpu.system_ns),
-            estimated: vec!["cpu_user_ns", "cpu_system_ns"],
+            estimated: vec!["cpu_user_ns", "cpu_system_ns", "lock_ns"],
             switches: account.totals.switches,
             migrations: account.migrations,
             wakeup_latency: account.wakeup_latency.report(),

@@ -452,22 +452,9 @@ pub(super) fn gil_of(
     }
 }
 
-/// Whether a GIL is there: `struct _gil_runtime_state` of 3.8 to 3.15 begins with the switch
-/// interval in µs, the last holder, and -1, 0 or 1.
+/// Whether a GIL is there.
 pub(super) fn check_gil(memory: &dyn Memory, address: u64) -> Result<(), ReadError> {
-    const LONGEST_INTERVAL_US: u64 = 1 << 40;
-    let mut bytes = [0; 24];
-    memory.read(address, &mut bytes)?;
-    let interval = super::memory::word(&bytes, 0).unwrap_or(0);
-    let locked = super::memory::int(&bytes, 16).unwrap_or(i32::MAX);
-    if (1..LONGEST_INTERVAL_US).contains(&interval) && (-1..=1).contains(&locked) {
-        Ok(())
-    } else {
-        Err(ReadError::Implausible {
-            what: "GIL",
-            address,
-        })
-    }
+    super::gil::read(memory, address).map(drop)
 }
 
 #[cfg(test)]

@@ -41,7 +41,8 @@ pub(super) struct Worker {
     pub(super) tid: Tid,
 }
 
-/// Living threads by `threading.get_ident()`.
+/// Living threads by the address of their `threading.Thread`. (Its ident is not enough: in a forked
+/// child the workers are gone, and a new thread may have the ident of one.)
 pub(super) type Workers = HashMap<u64, Worker>;
 
 /// Names of functions met in one look.
@@ -109,20 +110,10 @@ fn weak_entries(
         .into_iter()
         .map(|object| object.unwrap_or(0))
         .collect();
-    let attributes = reader.attributes(&objects, &["_ident"]);
-    let idents: Vec<u64> = attributes
-        .iter()
-        .map(|found| found.as_ref().and_then(|found| found[0]).unwrap_or(0))
-        .collect();
-    let idents = reader.integers(&idents);
     objects
         .into_iter()
         .zip(entries)
-        .zip(idents)
-        .filter_map(|((object, (_, value)), ident)| {
-            let worker = threads.get(&u64::try_from(ident?).ok()?)?;
-            Some((object, value, *worker))
-        })
+        .filter_map(|(object, (_, value))| Some((object, value, *threads.get(&object)?)))
         .collect()
 }
 

@@ -172,14 +172,16 @@ impl Interpreter {
         self.process.begin();
         let memory = Arc::clone(&self.memory);
         let mut reader = Reader::new(&*memory, walk, options.bytes);
-        if let Err(error) = self.look_at_all(runtime, &mut reader, options, &mut fact) {
+        let looked = self.look_at_all(runtime, &mut reader, options, &mut fact);
+        // What a walker could not read may be absent or gone: this says which.
+        let is_there = memory.read_u64(runtime);
+        if let Err(error) = looked.and(is_there.map(drop)) {
             reader.failed += 1;
             reader.limits.insert("python".to_owned(), error.to_string());
         }
         if self.codes.is_exhausted() {
-            reader
-                .limits
-                .insert("python".to_owned(), KEPT_ALL.to_owned());
+            let reason = reader.limits.entry("python".to_owned());
+            reason.or_insert_with(|| KEPT_ALL.to_owned());
         }
         fact.reads_failed = reader.failed;
         fact.limits = reader.limits;
@@ -223,6 +225,7 @@ impl Interpreter {
             let known = self.known.entry(interpreter).or_default();
             Look {
                 memory: &*self.memory,
+                runtime,
                 layout: &layout,
                 interpreter,
                 process: &mut self.process,

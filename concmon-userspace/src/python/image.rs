@@ -26,7 +26,7 @@ pub const MAGIC: &[u8; 8] = b"concmem\x01";
 /// The longest file that is taken, bytes.
 pub const MAX_FILE_BYTES: usize = 4 << 20;
 /// The most that an image holds, bytes.
-const MAX_MEMORY_BYTES: usize = 64 << 20;
+const MAX_MEMORY_BYTES: usize = 16 << 20;
 /// Zeros up to here stay among the literal bytes.
 const SHORT_RUN: usize = 4;
 
@@ -345,6 +345,8 @@ impl Memory for ImageMemory {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     fn image(segments: Vec<Segment>) -> Image {
@@ -358,6 +360,7 @@ mod tests {
                     tids: BTreeMap::from([(7, 7)]),
                     foreign_ids: false,
                     asyncio_table: None,
+                    futexes: BTreeMap::new(),
                 },
             },
             segments,
@@ -401,6 +404,53 @@ mod tests {
                 file[at] ^= 1 << bit;
                 let _ = Image::parse(&file);
             }
+        }
+    }
+
+    /// A process that dies after so many reads.
+    #[derive(Debug)]
+    struct Dying {
+        memory: ImageMemory,
+        left: AtomicUsize,
+    }
+
+    impl Memory for Dying {
+        fn read_batch(&self, batch: &mut Batch) -> Result<(), ReadError> {
+            let one_less = |left: usize| left.checked_sub(1);
+            let order = Ordering::Relaxed;
+            if self.left.fetch_update(order, order, one_less).is_err() {
+                return Err(ReadError::Gone);
+            }
+            self.memory.read_batch(batch)
+        }
+    }
+
+    #[test]
+    fn a_process_may_die_at_any_read() {
+        let file = include_bytes!("../../tests/images/3.12.image");
+        let look = |reads: usize| {
+            let image = Image::parse(file).unwrap();
+            let memory = Arc::new(Dying {
+                memory: ImageMemory {
+                    segments: image.segments,
+                    tamper: None,
+                },
+                left: AtomicUsize::new(usize::MAX),
+            });
+            let mut interpreter = attach(&image.header, memory.clone()).unwrap();
+            memory.left.store(reads, Ordering::Relaxed);
+            let fact = interpreter.look(7, &LookOptions::default());
+            (fact, reads - memory.left.load(Ordering::Relaxed))
+        };
+        let (whole, reads) = look(1 << 20);
+        assert_eq!(whole.reads_failed, 0);
+        assert!(reads > 100, "{reads}");
+        for reads in 0..reads {
+            let (fact, _) = look(reads);
+            assert!(fact.reads_failed > 0, "after {reads}");
+            let gone = ReadError::Gone.to_string();
+            let mut reasons = fact.limits.values();
+            assert!(reasons.any(|reason| *reason == gone), "after {reads}");
         }
     }
 

@@ -4,8 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use super::addresses::AddressSet;
 use super::code::CodeCache;
+use super::detect;
 use super::executors::{self, Worker, Workers};
 use super::facts::LookOptions;
+use super::gil;
 use super::layout::Layout;
 use super::loops;
 use super::memory::{Memory, at};
@@ -17,6 +19,7 @@ use super::task_lists::{self, ListHead};
 use super::tasks;
 use super::threads::{self, ThreadAccount};
 use super::trio;
+use super::waits::{self, Blocked};
 use crate::event::{LoopKind, PyThread, PythonFact, Tid};
 
 /// The modules that walkers look into.
@@ -99,6 +102,7 @@ impl Known {
 /// What a look works with.
 pub(super) struct Look<'a> {
     pub(super) memory: &'a dyn Memory,
+    pub(super) runtime: u64,
     pub(super) layout: &'a Layout,
     pub(super) interpreter: u64,
     pub(super) process: &'a mut ProcessView,
@@ -128,7 +132,9 @@ impl Look<'_> {
         };
         self.known.threads = records.iter().map(|record| record.address).collect();
         let tids = self.add_threads(reader, &records, fact);
+        self.add_gil(reader, &records, &tids, fact);
         let stacks = self.add_stacks(reader, &records, &tids, fact);
+        self.add_waits(reader, &records, &tids, &stacks, fact);
         if self.known.has_asyncio() {
             self.add_loops(reader, &records, &tids, fact);
             self.add_tasks(reader, &records, &stacks, fact);
@@ -196,10 +202,13 @@ impl Look<'_> {
             let Some(thread) = slot.and_then(|slot| fact.threads.get_mut(*slot)) else {
                 continue;
             };
-            // Of a thread that has entered several interpreters, the stack of the one it is in.
-            if thread.stack.is_empty() {
+            // A thread that has gone from one interpreter to another has a part of its stack in
+            // each; the one it went to was made later, and comes later here.
+            let outer = std::mem::take(&mut thread.stack);
+            thread.stack_torn |= stack.torn;
+            if !thread.stack_torn {
                 thread.stack = stack.places(reader, self.codes).unwrap_or_default();
-                thread.stack_torn = stack.torn;
+                thread.stack.extend(outer);
             }
         }
         if stacks.iter().any(|stack| stack.cut) {
@@ -212,6 +221,96 @@ impl Look<'_> {
             );
         }
         stacks
+    }
+
+    /// Says what blocked threads wait for, by their stacks and the futexes that they are blocked on.
+    fn add_waits(
+        &self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+        tids: &[Option<Tid>],
+        stacks: &[Stack],
+        fact: &mut PythonFact,
+    ) {
+        let ident = reader.walk.thread.ident;
+        let by_ident: HashMap<u64, Tid> = records
+            .iter()
+            .zip(tids)
+            .filter_map(|(record, tid)| Some((record.field(ident), (*tid)?)))
+            .collect();
+        let of_tid: HashMap<Tid, &Stack> = tids
+            .iter()
+            .zip(stacks)
+            .filter_map(|(tid, stack)| Some(((*tid)?, stack)))
+            .collect();
+        let mut blocked = Vec::new();
+        let mut slots = Vec::new();
+        for (slot, thread) in fact.threads.iter().enumerate() {
+            let Some(stack) = of_tid.get(&thread.tid) else {
+                continue;
+            };
+            // A thread that has entered several interpreters is shown with the stack of one.
+            if stack.torn || stack.frames.len() != thread.stack.len() {
+                continue;
+            }
+            match self.process.blocking_futex(thread.tid) {
+                Ok(Some(futex)) => {
+                    slots.push(slot);
+                    blocked.push(Blocked {
+                        tid: thread.tid,
+                        futex,
+                        frames: &stack.frames,
+                        places: &thread.stack,
+                    });
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    let is_gone = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH));
+                    if !is_gone {
+                        let reason = format!("/proc does not say where threads wait: {error}");
+                        reader
+                            .limits
+                            .insert("threads.waiting_for".to_owned(), reason);
+                    }
+                }
+            }
+        }
+        let waits = waits::waits(reader, &blocked, &by_ident);
+        for (slot, wait) in slots.into_iter().zip(waits) {
+            let thread = &mut fact.threads[slot];
+            // What was read in between is about a thread that stood still.
+            thread.waiting_for = wait.filter(|wait| {
+                let still = self.process.blocking_futex(thread.tid);
+                still.is_ok_and(|futex| futex == Some(wait.futex))
+            });
+        }
+    }
+
+    fn add_gil(
+        &self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+        tids: &[Option<Tid>],
+        fact: &mut PythonFact,
+    ) {
+        let found = detect::gil_of(self.memory, self.runtime, self.interpreter, self.layout)
+            .and_then(|address| Ok((address, gil::read(self.memory, address)?)));
+        let (address, state) = match found {
+            Ok((0, _)) => return,
+            Ok(found) => found,
+            Err(error) => {
+                reader.failed += 1;
+                reader.limits.insert("gil".to_owned(), error.to_string());
+                return;
+            }
+        };
+        let record = records.iter().position(|r| r.address == state.last_holder);
+        let last_holder = record.and_then(|index| *tids.get(index)?);
+        // Several interpreters may share one; its last holder is in one of them.
+        match fact.gils.iter_mut().find(|gil| gil.address == address) {
+            Some(known) => known.last_holder = known.last_holder.or(last_holder),
+            None => fact.gils.push(state.fact(address, last_holder)),
+        }
     }
 
     fn accounts(&self, reader: &mut Reader<'_>) -> HashMap<u64, ThreadAccount> {
@@ -315,6 +414,43 @@ impl Look<'_> {
         tids
     }
 
+    /// The threads that `threading` knows, by their objects.
+    fn living_threads(
+        &self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+        tids: &[Option<Tid>],
+    ) -> Workers {
+        let active = self
+            .known
+            .module(THREADING)
+            .and_then(|module| reader.dict_values(module, &["_active"]))
+            .and_then(|found| reader.dict(found[0]?))
+            .unwrap_or_default();
+        let idents: Vec<u64> = active.iter().map(|(ident, _)| *ident).collect();
+        let idents = reader.integers(&idents);
+        let field = reader.walk.thread.ident;
+        let states: HashMap<u64, Worker> = records
+            .iter()
+            .zip(tids)
+            .filter_map(|(record, tid)| {
+                let state = record.address;
+                Some((
+                    record.field(field),
+                    Worker {
+                        state,
+                        tid: (*tid)?,
+                    },
+                ))
+            })
+            .collect();
+        active
+            .iter()
+            .zip(idents)
+            .filter_map(|((_, thread), ident)| Some((*thread, *states.get(&(ident? as u64))?)))
+            .collect()
+    }
+
     fn add_executors(
         &mut self,
         reader: &mut Reader<'_>,
@@ -322,25 +458,15 @@ impl Look<'_> {
         tids: &[Option<Tid>],
         fact: &mut PythonFact,
     ) {
-        let ident = reader.walk.thread.ident;
-        let threads: Workers = records
-            .iter()
-            .zip(tids)
-            .filter_map(|(record, tid)| {
-                let worker = Worker {
-                    state: record.address,
-                    tid: (*tid)?,
-                };
-                Some((record.field(ident), worker))
-            })
-            .collect();
-        let found = executors::read(
-            reader,
-            self.codes,
+        let (threads, processes) = (
             self.known.module(THREAD_POOLS),
             self.known.module(PROCESS_POOLS),
-            &threads,
         );
+        if threads.is_none() && processes.is_none() {
+            return;
+        }
+        let workers = self.living_threads(reader, records, tids);
+        let found = executors::read(reader, self.codes, threads, processes, &workers);
         fact.executors.extend(found);
     }
 
@@ -476,10 +602,45 @@ impl Look<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::chain::Link;
     use super::super::layout::{Version, row};
+    use super::super::stacks::StackFrame;
     use super::super::synthetic::Noise;
     use super::*;
-    use crate::event::{Pid, PythonInfo};
+    use crate::event::{Pid, PyFrame, PythonInfo};
+
+    /// Threads that are blocked somewhere, in functions that rules know.
+    fn look_at_waits(reader: &mut Reader<'_>, address: &impl Fn(u64) -> u64) {
+        let places: Vec<PyFrame> = ["wait", "get", "join", "_worker"]
+            .iter()
+            .zip(["threading.py", "queue.py", "threading.py", "x.py"])
+            .map(|(function, file)| PyFrame {
+                function: (*function).to_owned(),
+                file: format!("/lib/{file}"),
+                line: 1,
+            })
+            .collect();
+        let frames: Vec<StackFrame> = (0..400)
+            .map(|index| StackFrame {
+                address: address(index),
+                link: Link {
+                    code: address(index + 1),
+                    offset: 0,
+                },
+            })
+            .collect();
+        let blocked: Vec<Blocked<'_>> = (0..100)
+            .map(|slot| Blocked {
+                tid: Tid(8),
+                futex: address(slot as u64),
+                frames: &frames[4 * slot..4 * slot + 4],
+                places: &places[slot % 4..],
+            })
+            .collect();
+        let tids = (0..9).map(|ident| (ident, Tid(7))).collect();
+        let found = waits::waits(reader, &blocked, &tids);
+        assert_eq!(found.len(), blocked.len());
+    }
 
     /// Whatever memory holds, a look comes to an end, and says what it could not read.
     #[test]
@@ -523,6 +684,7 @@ mod tests {
             known.tasks = (0..50).map(address).collect();
             let mut look = Look {
                 memory: &memory,
+                runtime: address(3),
                 layout: &layout,
                 interpreter: address(3),
                 process: &mut ProcessView::new(pid),
@@ -547,6 +709,7 @@ mod tests {
                 &stacks,
                 look.options,
             );
+            look_at_waits(&mut reader, &address);
             for object in objects {
                 reader.callable_name(object);
                 threads::accounts(&mut reader, object);

@@ -137,6 +137,20 @@ pub(super) fn is_thread(pid: Pid, tid: Tid) -> bool {
     std::path::Path::new(&format!("/proc/{pid}/task/{tid}")).exists()
 }
 
+/// The futex that a thread is blocked on; `None` when it is not blocked, or on something else.
+pub(super) fn blocking_futex(pid: Pid, tid: Tid) -> io::Result<Option<u64>> {
+    let path = format!("/proc/{pid}/task/{tid}/syscall");
+    Ok(futex_of(&read_bounded(&path, MAX_STATUS_BYTES)?))
+}
+
+/// The first argument of a futex call: a number and its arguments, or `running`.
+fn futex_of(syscall: &str) -> Option<u64> {
+    let mut words = syscall.split_whitespace();
+    let number: libc::c_long = words.next()?.parse().ok()?;
+    let address = words.next()?.strip_prefix("0x")?;
+    (number == libc::SYS_futex).then(|| u64::from_str_radix(address, 16).ok())?
+}
+
 /// The thread's id in each PID namespace it is in, ours first.
 fn namespace_ids(path: &str) -> Option<Vec<u32>> {
     let text = read_bounded(path, MAX_STATUS_BYTES).ok()?;
@@ -185,6 +199,21 @@ mod tests {
         let anonymous = parse_line("7f00b000-7f00c000 ---p 00000000 00:00 0 ").unwrap();
         assert!(!anonymous.readable && !anonymous.is_file());
         assert_eq!(parse_line("not a mapping"), None);
+    }
+
+    #[test]
+    fn futexes_of_blocked_threads() {
+        let number = libc::SYS_futex;
+        let call = format!("{number} 0x7f00a010 0x189 0x0 0x0 0x0 0xffffffff 0x7ffe10 0x7f0010\n");
+        assert_eq!(futex_of(&call), Some(0x7f00_a010));
+        for other in [
+            "running\n",
+            "-1 0x7ffe10 0x7f0010\n",
+            "0 0x3 0x7f00a010",
+            "",
+        ] {
+            assert_eq!(futex_of(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -215,6 +215,16 @@ impl ProcessMemory {
         }
     }
 
+    /// Fills `into` from `address` without a batch.
+    pub(super) fn read_plain(&self, address: u64, into: &mut [u8]) -> Result<(), ReadError> {
+        let len = into.len();
+        match self.readv(into, &[remote(address, len)]) {
+            Ok(arrived) if arrived == len => Ok(()),
+            Ok(_) | Err(libc::EFAULT) => Err(ReadError::Unmapped { address, len }),
+            Err(error) => Err(os_error(error)),
+        }
+    }
+
     /// One system call: `remote` into consecutive bytes of `local`. How many bytes arrived.
     fn readv(&self, local: &mut [u8], remote: &[libc::iovec]) -> Result<usize, i32> {
         let into = libc::iovec {

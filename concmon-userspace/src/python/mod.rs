@@ -14,10 +14,13 @@ mod executors;
 mod facts;
 #[doc(hidden)]
 pub mod fuzz;
+mod gil;
+mod gil_sampler;
 #[doc(hidden)]
 pub mod image;
 pub mod layout;
 mod lines;
+mod locals;
 mod look;
 mod loops;
 mod maps;
@@ -43,11 +46,14 @@ mod trio;
 mod trio_waits;
 mod verify;
 mod version;
+mod wait_rules;
 mod waiters;
+mod waits;
 mod workers;
 
 pub use detect::DetectError;
 pub use facts::{GilRange, Interpreter, LookOptions};
+pub use gil_sampler::{GilCounts, GilSampler};
 pub use memory::{ReadCost, ReadError};
 pub use text::MAX_TEXT_CHARS;
 pub use verify::{Verified, verify};

@@ -122,6 +122,11 @@ impl ProcessView {
         self.surroundings.is_thread(tid).then_some(native)
     }
 
+    /// The futex that a thread is blocked on.
+    pub(super) fn blocking_futex(&self, tid: Tid) -> std::io::Result<Option<u64>> {
+        self.surroundings.blocking_futex(tid)
+    }
+
     /// Bytes of the stack of a thread, without its guard; of the main thread's, how far it may
     /// grow, `None` when that is not limited.
     pub(super) fn stack_size(&self, ident: u64, main: bool) -> Option<u64> {

@@ -28,15 +28,22 @@ pub struct RecordedProcess {
     pub foreign_ids: bool,
     /// Address of asyncio's own offset table.
     pub asyncio_table: Option<u64>,
+    /// The futexes that threads are blocked on, by our thread ids.
+    pub futexes: BTreeMap<u32, u64>,
 }
 
 impl RecordedProcess {
     pub(super) fn of(pid: Pid) -> Self {
-        let tids = maps::namespace_tids(pid).into_iter();
+        let tids = maps::namespace_tids(pid);
+        let futex = |tid: &Tid| Some((tid.0, maps::blocking_futex(pid, *tid).ok()??));
         Self {
+            futexes: tids.values().filter_map(futex).collect(),
             pid: pid.0,
             stack_limit: maps::stack_limit(pid),
-            tids: tids.map(|(native, tid)| (native, tid.0)).collect(),
+            tids: tids
+                .into_iter()
+                .map(|(native, tid)| (native, tid.0))
+                .collect(),
             foreign_ids: maps::in_other_pid_namespace(pid),
             asyncio_table: detect::asyncio_table(pid),
         }
@@ -82,6 +89,14 @@ impl Surroundings {
         match self {
             Self::Live(pid) => maps::is_thread(*pid, tid),
             Self::Recorded(process) => process.tids.values().any(|known| *known == tid.0),
+        }
+    }
+
+    /// The futex that a thread is blocked on.
+    pub(super) fn blocking_futex(&self, tid: Tid) -> std::io::Result<Option<u64>> {
+        match self {
+            Self::Live(pid) => maps::blocking_futex(*pid, tid),
+            Self::Recorded(process) => Ok(process.futexes.get(&tid.0).copied()),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::{
     cli::Options,
     event::{Pid, PythonFact, PythonInfo},
     procfs::clocks,
-    python::{DetectError, Interpreter, LookOptions},
+    python::{DetectError, GilSampler, Interpreter, LookOptions},
     views::escape::escape,
 };
 
@@ -42,6 +42,7 @@ struct Found {
 pub(super) struct Pythons {
     by_pid: BTreeMap<Pid, State>,
     options: LookOptions,
+    sampler: GilSampler,
 }
 
 impl Pythons {
@@ -53,6 +54,7 @@ impl Pythons {
                 context_vars: options.context_vars.clone(),
                 ..LookOptions::default()
             },
+            sampler: GilSampler::default(),
         }
     }
 
@@ -67,6 +69,7 @@ impl Pythons {
             Ok(interpreter) => {
                 warn_if_unsupported(pid, interpreter.info());
                 let gils = addresses(&interpreter);
+                sample(&mut self.sampler, pid, &gils);
                 let found = Found {
                     interpreter,
                     gils: gils.clone(),
@@ -90,6 +93,7 @@ impl Pythons {
 
     /// A process has been forked or runs another program: what it runs is to be found out.
     pub(super) fn search(&mut self, pid: Pid, now_ns: u64) {
+        self.sampler.forget(pid);
         self.by_pid
             .insert(pid, State::Searching { since_ns: now_ns });
     }
@@ -123,6 +127,7 @@ impl Pythons {
             {
                 python.learn_gils(now_ns);
                 if !python.gils.is_empty() {
+                    sample(&mut self.sampler, *pid, &python.gils);
                     found(*pid, &python.gils);
                 }
             }
@@ -144,6 +149,10 @@ impl Pythons {
         if let Some(reason) = python.pace.took(now_ns, took_ns) {
             fact.limits.entry("python".to_owned()).or_insert(reason);
         }
+        for gil in &mut fact.gils {
+            let counts = self.sampler.counts(pid, gil.address);
+            (gil.samples, gil.locked_samples) = (counts.samples, counts.locked);
+        }
         if fact.info.free_threaded {
             return Some(fact);
         }
@@ -163,6 +172,7 @@ impl Pythons {
 
     pub(super) fn forget(&mut self, pid: Pid) {
         self.by_pid.remove(&pid);
+        self.sampler.forget(pid);
     }
 }
 
@@ -172,6 +182,13 @@ impl Found {
         if !self.gils.is_empty() {
             self.late = self.began_ns.map(|began_ns| (began_ns, now_ns));
         }
+    }
+}
+
+/// Without samples there is no estimate of how much a GIL is held, and the report says so.
+fn sample(sampler: &mut GilSampler, pid: Pid, gils: &[u64]) {
+    if let Err(error) = sampler.watch(pid, gils) {
+        log::debug!("process {pid}: its GIL is not sampled: {error}");
     }
 }
 

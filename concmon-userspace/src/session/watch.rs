@@ -253,6 +253,7 @@ impl Watch {
             self.take_batch(batch, window.end.at_ns);
         }
         self.pass_on(window.end.at_ns);
+        self.model.apply(&Event::End);
         self.close(window);
         Ok((self.model.snapshot(), self.model.summary()))
     }

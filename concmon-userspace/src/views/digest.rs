@@ -38,7 +38,7 @@ impl Bottleneck {
             Column::ALL
                 .into_iter()
                 .filter(|column| is_alarming(thread, *column))
-                .map(|column| (column.of(&thread.ledger), Self::column(thread, column)))
+                .map(|column| (contention_ns(thread, column), Self::column(thread, column)))
         });
         let loops = process.loops.iter().filter(|l| l.utilization >= BUSY_LOOP);
         let loops = loops.map(|l| (l.busy_ns, Self::busy_loop(process, l)));
@@ -56,10 +56,17 @@ impl Bottleneck {
 
     fn column(thread: &Thread, column: Column) -> Self {
         Self {
-            what: column_share(thread, column),
+            what: match column {
+                Column::Lock => {
+                    let ns = contention_ns(thread, column);
+                    let share = format::share_percent(ns, thread.ledger.wall_ns);
+                    format!("~contended lock {share}")
+                }
+                column => column_share(thread, column),
+            },
             place: thread_label(thread),
             tid: thread.tid,
-            alarm: column.is_contention(),
+            alarm: contention_ns(thread, column) > 0,
         }
     }
 
@@ -103,20 +110,58 @@ pub(super) fn percent_of_wall(thread: &Thread, column: Column) -> Option<f64> {
     format::share(column.of(&thread.ledger), thread.ledger.wall_ns)
 }
 
+/// The time in a column in which a thread was kept from its work by something scarce: of locks,
+/// not the waiting for work, for a thread's end or for an event.
+fn contention_ns(thread: &Thread, column: Column) -> u64 {
+    match column {
+        Column::Lock => thread.lock_ns.contended,
+        column if column.is_contention() => column.of(&thread.ledger),
+        _ => 0,
+    }
+}
+
 /// Whether a column shows that a thread is kept from its work.
 pub(super) fn is_alarming(thread: &Thread, column: Column) -> bool {
-    column.is_contention()
-        && percent_of_wall(thread, column).is_some_and(|percent| percent >= ALARM_PERCENT)
+    let ns = contention_ns(thread, column);
+    ns > 0
+        && format::share(ns, thread.ledger.wall_ns).is_some_and(|percent| percent >= ALARM_PERCENT)
+}
+
+/// What a thread waited for locks for, `contended 120ms, work 3.2s`: largest first; `None` when it
+/// did not wait.
+pub(super) fn lock_waits(thread: &Thread) -> Option<String> {
+    let parts: Vec<String> = lock_parts(thread)
+        .into_iter()
+        .map(|(name, ns)| format!("{name} {}", format::duration(ns)))
+        .collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// What a thread waited for locks for most: `work`.
+pub(super) fn main_lock_wait(thread: &Thread) -> Option<&'static str> {
+    Some(lock_parts(thread).first()?.0)
+}
+
+fn lock_parts(thread: &Thread) -> Vec<(&'static str, u64)> {
+    let lock = thread.lock_ns;
+    let mut parts = vec![
+        ("contended", lock.contended),
+        ("work", lock.waiting_for_work),
+        ("join", lock.join),
+        ("other", lock.other),
+    ];
+    parts.retain(|(_, ns)| *ns > 0);
+    parts.sort_by_key(|(_, ns)| std::cmp::Reverse(*ns));
+    parts
 }
 
 /// Time in which a thread did something or wanted to, ns.
 pub(super) fn activity_ns(thread: &Thread) -> u64 {
-    let wanted = Column::ALL
+    Column::ALL
         .into_iter()
-        .filter(|column| *column == Column::OnCpu || column.is_contention());
-    wanted.fold(0, |sum, column| {
-        sum.saturating_add(column.of(&thread.ledger))
-    })
+        .fold(thread.ledger.on_cpu_ns, |sum, column| {
+            sum.saturating_add(contention_ns(thread, column))
+        })
 }
 
 /// The script or module, else the name the kernel has.
@@ -301,6 +346,9 @@ pub(super) fn process_gaps(process: &Process) -> Vec<Gap> {
     gather(&mut gaps, "", &process.limits);
     for thread in &process.threads {
         gather(&mut gaps, "threads.", &thread.limits);
+    }
+    if let Some(gil) = &process.gil {
+        gather(&mut gaps, "gil.", &gil.limits);
     }
     for l in &process.loops {
         gather(&mut gaps, "loops.", &l.limits);

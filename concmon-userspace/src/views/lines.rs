@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use super::columns::Column;
 use super::digest::{self, Bottleneck};
 use super::escape::{brief, cut_front, cut_middle, left, width};
-use super::{Paint, format};
+use super::{Paint, format, gil};
 use crate::model::snapshot::{Loop, Process, Snapshot, Thread};
 
 /// Threads per process and window; the others are counted.
@@ -50,12 +50,12 @@ fn block(snapshot: &Snapshot, paint: Paint) -> String {
         text.push_str("  no process\n");
     }
     for (_, process) in digest::tree(&snapshot.processes) {
-        push_process(&mut text, process, paint);
+        push_process(&mut text, process, window.duration_ns, paint);
     }
     text
 }
 
-fn push_process(text: &mut String, process: &Process, paint: Paint) {
+fn push_process(text: &mut String, process: &Process, duration_ns: u64, paint: Paint) {
     let name = brief(&process.name, 32);
     let _ = write!(text, "process {} {name}", process.pid);
     if let Some(entry) = process
@@ -123,10 +123,34 @@ fn push_process(text: &mut String, process: &Process, paint: Paint) {
             digest::plural((threads.len() - shown.len()) as u64, "thread")
         );
     }
+    push_gil(text, process, duration_ns, paint);
     for l in &process.loops {
         push_loop(text, process, l, paint);
     }
     push_gaps(text, &digest::process_gaps(process));
+}
+
+/// What was waited for the GIL, and because of whom most.
+fn push_gil(text: &mut String, process: &Process, duration_ns: u64, paint: Paint) {
+    let Some(gil) = process.gil.as_ref().filter(|gil| gil::is_used(gil)) else {
+        return;
+    };
+    let _ = write!(
+        text,
+        "  gil    {}, {}",
+        gil::usage(gil, duration_ns),
+        gil::waits(gil)
+    );
+    let holders = gil::holders(gil);
+    if let Some(worst) = holders.first().filter(|worst| worst.wait_ns > 0) {
+        let share = format::share_percent(worst.wait_ns, gil.wait_ns.unwrap_or(0));
+        let whom = match worst.holder_tid {
+            Some(_) => format!("for {}", gil::name(process, worst.holder_tid)),
+            None => "for nobody known".to_owned(),
+        };
+        let _ = write!(text, "; {share} {}", paint.bold(&whom));
+    }
+    text.push('\n');
 }
 
 /// `  gil 75%  on_cpu 25%`: what matters, largest first.

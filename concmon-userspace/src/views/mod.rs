@@ -10,6 +10,7 @@ pub mod dump;
 pub mod escape;
 mod forest;
 mod format;
+mod gil;
 pub mod json;
 pub mod lines;
 mod paint;

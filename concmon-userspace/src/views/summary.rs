@@ -1,5 +1,6 @@
 //! The final summary for people: where the time of the whole watch went.
 
+mod gil;
 mod threads;
 mod waits;
 
@@ -45,13 +46,13 @@ fn render(snapshot: &Snapshot, paint: Paint) -> String {
         text.push_str("\nNo process was seen.\n");
     }
     for (_, process) in digest::tree(&snapshot.processes) {
-        push_process(&mut text, process, paint);
+        push_process(&mut text, process, window.duration_ns, paint);
     }
     push_monitor(&mut text, snapshot, paint);
     text
 }
 
-fn push_process(text: &mut String, process: &Process, paint: Paint) {
+fn push_process(text: &mut String, process: &Process, duration_ns: u64, paint: Paint) {
     let heading = format!(
         "process {}  {}",
         process.pid,
@@ -123,6 +124,7 @@ fn push_process(text: &mut String, process: &Process, paint: Paint) {
     }
     threads::push(text, process, paint);
     waits::push(text, process, paint);
+    gil::push(text, process, duration_ns, paint);
     for l in &process.loops {
         push_loop(text, process, l, paint);
     }

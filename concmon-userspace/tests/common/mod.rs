@@ -1,7 +1,7 @@
 //! Finds interpreters on the machine and runs programs with them.
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -65,6 +65,13 @@ impl Program {
 
     pub(crate) fn pid(&self) -> Pid {
         Pid(self.child.id())
+    }
+
+    /// Writes a line to its standard input.
+    #[allow(dead_code, reason = "not every test binary speaks to its programs")]
+    pub(crate) fn say(&mut self, line: &str) {
+        let stdin = self.child.stdin.as_mut().expect("it is piped");
+        writeln!(stdin, "{line}").expect("the program listens");
     }
 
     /// The next line of its standard output.

@@ -85,9 +85,26 @@ pub(crate) fn process(pid: u32, entry: &str, threads: Vec<Thread>) -> Process {
         },
         ended: Ended::default(),
         gc: None,
+        gil: Some(quiet_gil()),
         threads,
         loops: Vec::new(),
         executors: Vec::new(),
+        limits: Vec::new(),
+    }
+}
+
+/// A GIL that nobody waits for.
+fn quiet_gil() -> Gil {
+    Gil {
+        wait_ns: Some(0),
+        waits: Some(Histogram::default()),
+        waiters_max: Some(0),
+        held_ns: Some(0),
+        free_ns: Some(1000 * MS),
+        utilization: Some(0.0),
+        estimated: vec!["held_ns", "free_ns", "utilization"],
+        switches: Some(3),
+        pairs: Vec::new(),
         limits: Vec::new(),
     }
 }
@@ -130,9 +147,13 @@ pub(crate) fn thread(tid: u32, name: &str, ms: [u64; 9]) -> Thread {
             },
             unknown_ns: 0,
         },
+        lock_ns: LockNs {
+            waiting_for_work: lock,
+            ..LockNs::default()
+        },
         cpu_user_ns: Some(on_cpu * 9 / 10),
         cpu_system_ns: Some(on_cpu / 10),
-        estimated: vec!["cpu_user_ns", "cpu_system_ns"],
+        estimated: vec!["cpu_user_ns", "cpu_system_ns", "lock_ns"],
         switches: Switches {
             voluntary: waits,
             involuntary: ms[1],
@@ -302,7 +323,36 @@ pub(crate) fn gil_fight() -> Snapshot {
     let last = threads.last_mut().expect("a thread");
     last.ledger.blocked_ns.gil += 30 * MS;
     last.ledger.on_cpu_ns -= 30 * MS;
-    snapshot(vec![process(5000, "crunch.py", threads)])
+    let mut process = process(5000, "crunch.py", threads);
+    process.gil = Some(fought_gil());
+    snapshot(vec![process])
+}
+
+fn fought_gil() -> Gil {
+    let pair = |holder_tid, victim_tid, ms, count| GilPair {
+        holder_tid,
+        victim_tid,
+        wait_ns: ms * MS,
+        count,
+    };
+    Gil {
+        wait_ns: Some(3010 * MS),
+        waits: Some(histogram(596, 5_050_000)),
+        waiters_max: Some(3),
+        held_ns: Some(960 * MS),
+        free_ns: Some(40 * MS),
+        utilization: Some(0.96),
+        switches: Some(598),
+        pairs: vec![
+            pair(Some(5001), 5004, 700, 139),
+            pair(Some(5002), 5001, 690, 138),
+            pair(Some(5003), 5002, 670, 134),
+            pair(Some(5004), 5003, 660, 131),
+            pair(Some(5001), 5002, 170, 40),
+            pair(None, 5004, 120, 14),
+        ],
+        ..quiet_gil()
+    }
 }
 
 /// The kernel's columns work, the interpreter cannot be read.
@@ -329,8 +379,10 @@ pub(crate) fn unsupported() -> Snapshot {
         )),
     });
     (process.fds_count, process.fds_limit) = (None, None);
+    process.gil = None;
     process.limits = vec![
         limit("fds_count", "permission denied"),
+        limit("gil", reason),
         limit("loops", reason),
     ];
     let mut snapshot = snapshot(vec![process]);

@@ -22,6 +22,7 @@ fn keys_are_those_of_the_contract() {
     let snapshot = parse(&fixture::blocked_loop());
     let dead = parse(&fixture::dead_worker());
     let unsupported = parse(&fixture::unsupported());
+    let fight = parse(&fixture::gil_fight());
     let histogram = "count sum_ns min_ns max_ns p50_ns p90_ns p99_ns buckets";
     let ledger = "wall_ns on_cpu_ns runnable_ns preempted_ns stolen_ns blocked_ns unknown_ns";
     for (from, pointer, keys) in [
@@ -38,7 +39,7 @@ fn keys_are_those_of_the_contract() {
             "/processes/0",
             "pid ppid start_unix_ns name cmdline entry exited python cpu_ns cpu_percent rss_bytes \
              threads_count children_count descendants_count zombies_count fds_count fds_limit \
-             context_switches ended gc threads loops executors limits",
+             context_switches ended gc gil threads loops executors limits",
         ),
         (&dead, "/processes/1/exited", "code signal"),
         (
@@ -54,11 +55,22 @@ fn keys_are_those_of_the_contract() {
         (&snapshot, "/processes/0/ended", "threads processes ledger"),
         (&snapshot, "/processes/0/ended/ledger", ledger),
         (
+            &fight,
+            "/processes/0/gil",
+            "wait_ns waits waiters_max held_ns free_ns utilization estimated switches pairs limits",
+        ),
+        (&fight, "/processes/0/gil/waits", histogram),
+        (
+            &fight,
+            "/processes/0/gil/pairs/0",
+            "holder_tid victim_tid wait_ns count",
+        ),
+        (
             &snapshot,
             "/processes/0/threads/0",
             &format!(
                 "tid ident name role daemon alive entry started_unix_ns ended_unix_ns \
-                 stack_size_bytes {ledger} cpu_user_ns cpu_system_ns estimated switches \
+                 stack_size_bytes {ledger} lock_ns cpu_user_ns cpu_system_ns estimated switches \
                  migrations wakeup_latency slice off_cpu wakers waiting_for stack limits"
             ),
         ),
@@ -66,6 +78,11 @@ fn keys_are_those_of_the_contract() {
             &snapshot,
             "/processes/0/threads/0/blocked_ns",
             "gil lock poll sleep io child disk stopped other",
+        ),
+        (
+            &snapshot,
+            "/processes/0/threads/0/lock_ns",
+            "contended waiting_for_work join other",
         ),
         (
             &snapshot,

@@ -125,10 +125,14 @@ fn look() -> PythonFact {
 fn service() -> PythonFact {
     let mut look = look();
     look.gils = vec![PyGil {
+        read_ns: 0,
         address: 0x1000,
+        cond: 0x1020,
         locked: true,
         last_holder: Some(Tid(4243)),
         switches: 90_210,
+        samples: 0,
+        locked_samples: 0,
     }];
     look.gc = Some(PyGc {
         generations: [(120, 3400), (11, 20), (1, 7)]

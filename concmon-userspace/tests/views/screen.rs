@@ -71,6 +71,8 @@ fn zooms_and_help() {
             &[tasks, KeyCode::PageDown, KeyCode::Down],
         ),
         ("tasks_end", fixture::crowd(), &[tasks, KeyCode::End]),
+        ("gil", fixture::gil_fight(), &[KeyCode::Char('g')]),
+        ("no_gil", fixture::unsupported(), &[KeyCode::Char('g')]),
         ("help", fixture::blocked_loop(), &[help]),
         (
             "paused_by_gil",
@@ -84,12 +86,27 @@ fn zooms_and_help() {
     insta::assert_snapshot!("screen_help_40x10", help_narrow);
 }
 
+/// Whichever way one leaves the GIL's page, the overview is what one comes back to.
+#[test]
+fn the_gil_page_is_left_by_g_by_escape_and_by_tab() {
+    let overview = text(&fixture::gil_fight(), &[], 80, 24);
+    let g = KeyCode::Char('g');
+    for keys in [[g, g], [g, KeyCode::Esc]] {
+        assert_eq!(text(&fixture::gil_fight(), &keys, 80, 24), overview);
+    }
+    let tabbed = text(&fixture::gil_fight(), &[g, KeyCode::BackTab], 80, 24);
+    assert!(tabbed.contains("BOTTLENECK"), "{tabbed}");
+}
+
 #[test]
 fn any_size_draws() {
     let keys = [
         KeyCode::Char('a'),
         KeyCode::Char('t'),
         KeyCode::Char('t'),
+        KeyCode::Char('g'),
+        KeyCode::Char('h'),
+        KeyCode::Char('h'),
         KeyCode::Tab,
         KeyCode::End,
         KeyCode::Char('h'),

@@ -48,6 +48,18 @@ fn crowds_are_summed_up() {
     insta::assert_snapshot!("summary_crowd", summary_of(&fixture::as_summary(crowd)));
 }
 
+/// An idle pool is not in anybody's way; a queue before a lock is.
+#[test]
+fn only_contended_locks_hold_a_process_back() {
+    let worker = fixture::thread(2, "worker", [5, 0, 0, 995, 0, 0, 0, 0, 0]);
+    let mut snapshot = fixture::snapshot(vec![fixture::process(1, "pool", vec![worker])]);
+    assert!(!lines_of(&snapshot).contains("=>"));
+    assert!(summary_of(&fixture::as_summary(snapshot.clone())).contains("work 995ms"));
+    let lock = &mut snapshot.processes[0].threads[0].lock_ns;
+    (lock.contended, lock.waiting_for_work) = (lock.waiting_for_work, 0);
+    assert!(lines_of(&snapshot).contains("=> ~contended lock"));
+}
+
 #[test]
 fn nothing_hostile_is_printed() {
     for (name, snapshot) in fixture::all() {

@@ -7,9 +7,11 @@ mod causes;
 mod churn;
 mod demo;
 mod dump;
+mod gil;
 mod ledger;
 mod leftovers;
 mod life;
+mod locks;
 mod names;
 mod on_cpu;
 mod overload;
@@ -38,9 +40,11 @@ fn main() {
         churn::trials(),
         demo::trials(),
         dump::trials(),
+        gil::trials(),
         leftovers::trials(),
         ledger::trials(),
         life::trials(),
+        locks::trials(),
         names::trials(),
         on_cpu::trials(),
         overload::trials(),

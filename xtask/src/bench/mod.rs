@@ -1,10 +1,14 @@
 //! `cargo xtask bench`: what watching costs the watched, and everybody else.
+mod attach;
 mod switch;
 mod tracer;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
+
+use crate::workspace;
 
 /// Measure what watching costs
 #[derive(clap::Args)]
@@ -15,12 +19,28 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
+    Attach(attach::Args),
     Switch(switch::Args),
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match &args.what {
+        What::Attach(args) => attach::run(args),
         What::Switch(args) => switch::run(args),
     }
+}
+
+/// The concmon-bpf to measure: the one given, or a release build.
+fn binary(given: Option<&Path>) -> Result<PathBuf> {
+    if let Some(binary) = given {
+        return Ok(binary.to_owned());
+    }
+    workspace::run(workspace::cargo().args([
+        "build",
+        "--release",
+        "--package=concmon-userspace",
+        "--bin=concmon-bpf",
+    ]))?;
+    Ok(workspace::target_dir()?.join("release/concmon-bpf"))
 }

@@ -108,18 +108,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         "tracers need root: run this through sudo, with the environment kept (`sudo -E`)"
     );
     ensure!(args.rounds > 0, "--rounds must be at least 1");
-    let binary = match &args.binary {
-        Some(binary) => binary.clone(),
-        None => {
-            workspace::run(workspace::cargo().args([
-                "build",
-                "--release",
-                "--package=concmon-userspace",
-                "--bin=concmon-bpf",
-            ]))?;
-            workspace::target_dir()?.join("release/concmon-bpf")
-        }
-    };
+    let binary = super::binary(args.binary.as_deref())?;
     let dir = tempfile::tempdir().context("creating a temporary folder")?;
     let bench = Bench {
         pingpong: compile(dir.path())?,
@@ -332,7 +321,7 @@ fn load() -> Result<(String, f64)> {
     Ok((text.trim().to_owned(), one_minute))
 }
 
-fn warn_if_busy() -> Result<()> {
+pub(super) fn warn_if_busy() -> Result<()> {
     let (_, one_minute) = load()?;
     if one_minute > QUIET_LOAD {
         eprintln!(

@@ -82,6 +82,16 @@ fn nasty_event(random: &mut Random) -> Event {
             seen.threads = vec![py_thread(tid.0, "a"), py_thread(tid.0, "b")];
             seen.loops = vec![py_loop(tid.0, random.below(3)), py_loop(77, random.any())];
             seen.tasks = vec![py_task(random.below(3), random.below(3), "t"); 2];
+            seen.gils = vec![PyGil {
+                read_ns: random.nasty(),
+                address: random.below(3),
+                cond: random.nasty(),
+                locked: random.chance(50),
+                last_holder: random.chance(50).then_some(tid),
+                switches: random.nasty(),
+                samples: random.nasty(),
+                locked_samples: random.nasty(),
+            }];
             Event::Python(Box::new(seen))
         }
         7 => Event::Monitor(Box::new(MonitorFact {

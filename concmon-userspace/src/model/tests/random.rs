@@ -77,6 +77,7 @@ impl Sums {
                         "stolen_ns",
                         "blocked_ns",
                         "unknown_ns",
+                        "lock_ns",
                         "switches",
                         "migrations",
                     ],
@@ -141,7 +142,7 @@ impl Simulated {
                             wake_ns: Some(at),
                             cause: Some(cause),
                             syscall: None,
-                            arg0: 0,
+                            arg0: random.below(3),
                             waker: random.chance(50).then_some(Tid(100)),
                         }),
                         in_ns: at,
@@ -236,6 +237,7 @@ fn watch_events(seed: u64) -> Vec<Event> {
         let mut seen = look(100, now);
         seen.loops = vec![py_loop(100, 7)];
         seen.threads = vec![py_thread(100, "MainThread")];
+        seen.threads[0].waiting_for = random.chance(50).then(|| random_wait(&mut random));
         events.push(Event::Python(Box::new(seen)));
         if random.chance(10) {
             events.push(Event::Loss(Loss {
@@ -258,6 +260,17 @@ fn watch_events(seed: u64) -> Vec<Event> {
         }));
     }
     events
+}
+
+fn random_wait(random: &mut Random) -> PyWait {
+    use WaitPurpose::{Contended, Join, Other, Work};
+    PyWait {
+        kind: WaitKind::Lock,
+        purpose: [Contended, Join, Other, Work][random.below(4) as usize],
+        object: None,
+        owner: None,
+        futex: random.below(3),
+    }
 }
 
 fn proc_event(leader: &Simulated, threads: &[Simulated], window: u64) -> Event {

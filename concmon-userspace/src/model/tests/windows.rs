@@ -129,7 +129,10 @@ fn cpu_time_is_split_as_proc_says() {
         let snapshot = watch.tick(at);
         let thread = main_thread(&snapshot);
         assert_eq!(thread.cpu_user_ns.zip(thread.cpu_system_ns), want);
-        assert_eq!(thread.estimated, ["cpu_user_ns", "cpu_system_ns"]);
+        assert_eq!(
+            thread.estimated,
+            ["cpu_user_ns", "cpu_system_ns", "lock_ns"]
+        );
         assert!(has_limit(&snapshot.processes[0].limits, "threads"));
     }
     let summary = watch.model.summary();

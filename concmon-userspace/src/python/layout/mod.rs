@@ -13,6 +13,7 @@ mod contexts;
 pub mod described;
 mod executors;
 mod frames;
+mod locks;
 mod objects;
 mod threads;
 
@@ -28,6 +29,7 @@ pub use frames::{
     AwaitShape, CodeLayout, FrameLayout, GeneratorFrame, GeneratorLayout, InstructionShape,
     Instructions, LineTable, StackShape, StateNumbers, StateShape,
 };
+pub use locks::{HandleLayout, LockLayout};
 pub use objects::{
     CallableLayout, ContainerLayout, InstanceShape, IntegerShape, KeysShape, SplitValues,
     TextLayout, TypeLayout,
@@ -81,6 +83,7 @@ pub struct WalkLayout {
     pub slot: SlotLayout,
     pub local: LocalLayout,
     pub executors: ExecutorLayout,
+    pub lock: LockLayout,
 }
 
 /// The row for a version; `None` when there is none.
@@ -109,6 +112,7 @@ pub fn row(version: Version) -> Option<Layout> {
             slot: at(attributes::SLOT, minor)?,
             local: at(attributes::LOCAL, minor)?,
             executors: at(executors::EXECUTORS, minor)?,
+            lock: at(locks::LOCK, minor)?,
         },
     })
 }

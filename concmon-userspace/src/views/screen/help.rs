@@ -6,7 +6,7 @@ use super::super::columns::Column;
 use super::super::escape::width as cells;
 use super::style;
 
-const KEYS: [(&str, &str); 9] = [
+const KEYS: [(&str, &str); 10] = [
     ("q", "quit, and print the summary"),
     ("p", "pause the screen; the collection goes on"),
     (
@@ -15,6 +15,7 @@ const KEYS: [(&str, &str); 9] = [
     ),
     ("t", "only threads, and back"),
     ("a", "only loops and tasks, and back"),
+    ("g", "who waits for the GIL and who holds it, and back"),
     ("Tab", "choose the section that scrolls, marked >"),
     ("Up Down", "scroll; PageUp, PageDown, Home, End"),
     ("+ -", "longer, shorter interval"),
@@ -61,12 +62,27 @@ const LOOPS: [(&str, &str); 3] = [
     ),
 ];
 
+const GIL: [(&str, &str); 3] = [
+    (
+        "wait",
+        "blocked on the GIL, and waiting for a CPU directly after that",
+    ),
+    (
+        "HELD BY",
+        "who held it while the other thread waited, from what was seen of who woke whom; ? is nobody \
+         (it was being handed over), or it cannot be told",
+    ),
+    ("held", "how much of the time anybody held it, sampled"),
+];
+
 fn meaning(column: Column) -> &'static str {
     match column {
         Column::OnCpu => "on_cpu: ran on a CPU",
         Column::Runnable => "runnable: had work, waited for a CPU",
         Column::Gil => "gil: had work, waited for the global interpreter lock",
-        Column::Lock => "lock: any other lock, queue, condition or join; idle workers wait here",
+        Column::Lock => {
+            "lock: any other lock, queue, condition or join; idle workers: LOCK FOR work"
+        }
         Column::Poll => "poll: in a selector; an idle loop waits here",
         Column::Sleep => "sleep: time.sleep and its like",
         Column::Io => "io: reading, writing, connecting",
@@ -126,6 +142,7 @@ pub(super) fn lines(width: usize, troubles: &[String]) -> Vec<Line<'static>> {
         ]),
     );
     section("Loops and tasks", plain(&LOOPS));
+    section("GIL", plain(&GIL));
     section("Marks", plain(&MARKS));
     lines
 }

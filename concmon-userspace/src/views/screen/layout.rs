@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use ratatui::layout::Rect;
 
 use super::super::digest;
+use super::gil;
 use super::state::{ScreenState, Section};
 use crate::model::snapshot::Snapshot;
 
@@ -57,8 +58,8 @@ pub(super) struct Plan {
     pub(super) parts: Parts,
     pub(super) troubles: Vec<String>,
     /// Head and rows of a section, by [`Section::index`]; empty for a hidden one.
-    areas: [Rect; 3],
-    rows: [usize; 3],
+    areas: [Rect; 4],
+    rows: [usize; 4],
 }
 
 impl Plan {
@@ -71,6 +72,7 @@ impl Plan {
             processes.len(),
             processes.iter().map(|process| process.threads.len()).sum(),
             tasks.map(|l| 1 + l.tasks.len()).sum(),
+            gil::count(snapshot),
         ];
         let heights = match state.zoom {
             true => Section::ALL.map(|section| {
@@ -80,7 +82,12 @@ impl Plan {
                     0
                 }
             }),
-            false => share_out(rows, state.focus, parts.body.height),
+            false => {
+                let [processes, threads, tasks, _] = rows;
+                let shown = [processes, threads, tasks];
+                let [a, b, c] = share_out(shown, state.focus, parts.body.height);
+                [a, b, c, 0]
+            }
         };
         let mut y = parts.body.y;
         let areas = heights.map(|height| {
@@ -143,7 +150,7 @@ fn share_out(rows: [usize; 3], focus: Section, height: u16) -> [u16; 3] {
         left -= heights[index];
     }
     for section in [focus, Section::Threads, Section::Tasks, Section::Processes] {
-        let index = section.index();
+        let index = section.index().min(heights.len() - 1);
         let more = (wanted[index] - heights[index]).min(left);
         heights[index] += more;
         left -= more;

@@ -8,7 +8,7 @@ use super::super::escape::{cut_middle, left};
 use super::super::{digest, format};
 use super::layout::{self, Plan};
 use super::state::{ScreenState, Section};
-use super::{help, processes, style, tasks, threads};
+use super::{gil, help, processes, style, tasks, threads};
 use crate::model::snapshot::Snapshot;
 
 /// Below this width texts are shortened.
@@ -68,6 +68,7 @@ fn draw_section(
         Section::Processes => processes::rows(snapshot, cells, from, count, state, range),
         Section::Threads => threads::rows(snapshot, cells, from, count, state, range),
         Section::Tasks => tasks::rows(snapshot, cells, from, count, state, range),
+        Section::Gil => gil::rows(snapshot, cells, from, count, state, range),
     };
     let mark = if section == state.focus { '>' } else { ' ' };
     let head = left(&format!("{mark}{}", rows.head), cells);
@@ -163,8 +164,10 @@ fn header(
 fn footer(frame: &mut Frame<'_>, state: &ScreenState, area: Rect) {
     let sort = state.sort.name();
     let keys = match usize::from(area.width) {
-        0..NARROW => format!("q quit h help p pause s {sort} t a"),
-        _ => format!("q quit  h help  p pause  s sort: {sort}  t threads  a tasks  Tab  + -"),
+        0..NARROW => format!("q quit h help p pause s {sort} t a g"),
+        _ => {
+            format!("q quit  h help  p pause  s sort: {sort}  t threads  a tasks  g GIL  Tab  + -")
+        }
     };
     put(frame, area, 0, Line::styled(keys, style::faint()));
 }

@@ -26,16 +26,24 @@ pub enum Section {
     Processes,
     Threads,
     Tasks,
+    /// Shown only when it has the screen for itself.
+    Gil,
 }
 
 impl Section {
-    pub(super) const ALL: [Section; 3] = [Section::Processes, Section::Threads, Section::Tasks];
+    pub(super) const ALL: [Section; 4] = [
+        Section::Processes,
+        Section::Threads,
+        Section::Tasks,
+        Section::Gil,
+    ];
 
     pub(super) const fn index(self) -> usize {
         match self {
             Section::Processes => 0,
             Section::Threads => 1,
             Section::Tasks => 2,
+            Section::Gil => 3,
         }
     }
 }
@@ -88,7 +96,7 @@ pub struct ScreenState {
     pub(super) zoom: bool,
     pub(super) sort: Sort,
     /// First shown row by [`Section::index`].
-    pub(super) scroll: [usize; 3],
+    pub(super) scroll: [usize; 4],
     pub(super) help_scroll: usize,
     /// Rows that a page moves.
     page: usize,
@@ -104,7 +112,7 @@ impl ScreenState {
             focus: Section::Threads,
             zoom: false,
             sort: Sort::Activity,
-            scroll: [0; 3],
+            scroll: [0; 4],
             help_scroll: 0,
             page: 10,
         }
@@ -135,20 +143,24 @@ impl ScreenState {
             KeyCode::Char('p' | ' ') => self.paused = !self.paused,
             KeyCode::Char('h' | '?') => self.help = !self.help,
             KeyCode::Esc if self.help => self.help = false,
-            KeyCode::Esc => self.zoom = false,
+            KeyCode::Esc => self.leave(),
             KeyCode::Char('s') => {
                 self.sort = self.sort.next();
                 self.scroll[Section::Threads.index()] = 0;
             }
             KeyCode::Char('t') => self.toggle(Section::Threads),
             KeyCode::Char('a') => self.toggle(Section::Tasks),
+            KeyCode::Char('g') => self.toggle(Section::Gil),
             KeyCode::Tab | KeyCode::BackTab => {
+                // The GIL has a page, not a part of the overview.
+                let parts = Section::Gil.index();
                 let step = if key.code == KeyCode::Tab {
                     1
                 } else {
-                    Section::ALL.len() - 1
+                    parts - 1
                 };
-                self.focus = Section::ALL[(self.focus.index() + step) % Section::ALL.len()];
+                self.leave_gil();
+                self.focus = Section::ALL[(self.focus.index() + step) % parts];
             }
             KeyCode::Up => self.move_by(-1),
             KeyCode::Down => self.move_by(1),
@@ -187,6 +199,20 @@ impl ScreenState {
         self.help = false;
         self.zoom = !(self.zoom && self.focus == section);
         self.focus = section;
+        if !self.zoom {
+            self.leave_gil();
+        }
+    }
+
+    fn leave(&mut self) {
+        self.zoom = false;
+        self.leave_gil();
+    }
+
+    fn leave_gil(&mut self) {
+        if self.focus == Section::Gil {
+            (self.focus, self.zoom) = (Section::Threads, false);
+        }
     }
 
     fn move_by(&mut self, rows: isize) {

@@ -131,6 +131,9 @@ impl Table {
             head += " REST";
         }
         head += " ~WAKE99";
+        if !self.is_narrow() {
+            head += " ~LOCK FOR";
+        }
         if self.bar > 0 {
             head + "  % OF WALL"
         } else {
@@ -180,6 +183,10 @@ impl Table {
         }
         let wake = format::maybe_duration(thread.wakeup_latency.p99_ns);
         spans.push(Span::raw(format!(" {}", right(&wake, 7))));
+        if !self.is_narrow() {
+            let lock = digest::main_lock_wait(thread).unwrap_or("-");
+            spans.push(Span::raw(format!(" {}", right(lock, 9))));
+        }
         if self.bar > 0 {
             spans.push(Span::raw("  "));
             for (column, cells) in columns::bar(&thread.ledger, self.bar) {

@@ -1,4 +1,4 @@
-//! The summary's table of how threads were scheduled: wakeups, switches, wakers.
+//! The summary's table of how threads were scheduled: wakeups, switches, locks, wakers.
 
 use super::super::escape::cut_middle;
 use super::super::table::{Align, Table};
@@ -20,6 +20,7 @@ pub(super) fn push(text: &mut String, process: &Process, paint: Paint) {
         ("MIGR", Align::Right),
         ("USER", Align::Right),
         ("SYSTEM", Align::Right),
+        ("~LOCKS FOR", Align::Left),
         ("WOKEN MOST BY", Align::Left),
     ] {
         table.column(head, align);
@@ -45,6 +46,7 @@ pub(super) fn push(text: &mut String, process: &Process, paint: Paint) {
             format::count(thread.migrations),
             cpu(thread.cpu_user_ns, "cpu_user_ns"),
             cpu(thread.cpu_system_ns, "cpu_system_ns"),
+            digest::lock_waits(thread).unwrap_or_else(|| "-".to_owned()),
             top_waker(process, thread),
         ]);
     }
@@ -53,7 +55,7 @@ pub(super) fn push(text: &mut String, process: &Process, paint: Paint) {
     }
     text.push_str(&format!(
         "\n{}\n",
-        paint.bold("  wakeup latency, switches, wakers")
+        paint.bold("  wakeup latency, switches, locks, wakers")
     ));
     text.push_str(&table.render("  ", paint));
     if !others.is_empty() {

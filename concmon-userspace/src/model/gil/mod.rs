@@ -1,0 +1,337 @@
+//! The GIL of a process: who waited for it, because of whom, and how much of the time it was held.
+//!
+//! Waits come from slices. A thread's *GIL wait* is its time blocked on the GIL and the runnable
+//! time directly after it. While a thread waits it wakes up every 5 ms to ask for the GIL (the
+//! switch interval), so stretches with less than 200 µs on a CPU between two blocks are part of one
+//! wait. Waits are kept in *pieces*, one per block. A piece is booked, and charged to whoever held
+//! the GIL meanwhile, as soon as the hand-overs up to its end are known, 2 s later at the latest:
+//! `wait_ns` is always the sum of all pairs. The histogram counts a wait when it has ended.
+//!
+//! How much the GIL is held is estimated from samples, see `usage`.
+
+mod crowd;
+mod pairs;
+mod timeline;
+mod usage;
+mod waits;
+
+use super::histogram::Tally;
+use super::snapshot::{self, Limit};
+use super::window::{Cumulative, Scope, limit};
+use crate::event::{LedgerFact, PyGil, PythonFact, Slice, ThreadState, Tid};
+use crowd::Crowd;
+use pairs::Pairs;
+use timeline::{Timeline, Waited, Wakeup};
+use usage::Usage;
+use waits::{Step, Threads, Waits};
+
+/// How long a piece waits for the slice that tells what its holder did, ns.
+const PATIENCE_NS: u64 = 2_000_000_000;
+/// A thread without slices for this long has its past forgotten, ns.
+const FORGET_NS: u64 = 60_000_000_000;
+/// Pieces after which books are made before the end of the window.
+const MANY_PIECES: usize = 16_384;
+/// Pieces that are kept at most: beyond, they are booked with what is known.
+const MAX_PIECES: usize = 65_536;
+/// Where things are in a GIL, in bytes from its condition variable: the futexes of that on which
+/// threads wait (glibc 2.28 to 2.43; the others in it are its own locks), the condition on which who
+/// was made to drop the GIL waits until another thread has it, and its mutex.
+const SIGNALS: u64 = 32;
+const COND_END: u64 = 48;
+const SWITCH_COND: u64 = 88;
+const SWITCH_MUTEX: u64 = 136;
+const GIL_END: u64 = 176;
+
+/// Where in a GIL a thread is blocked.
+enum Futex {
+    /// It waits for the GIL: whoever wakes it has dropped it.
+    Cond,
+    /// It has dropped the GIL itself.
+    Dropped,
+    /// A lock inside.
+    Other,
+}
+
+/// Why `gil` is null, or what its event-derived part is worth.
+pub(crate) struct GilContext<'a> {
+    pub(crate) scope: Scope,
+    pub(crate) look: Option<&'a PythonFact>,
+    /// Records that never arrived in `scope`.
+    pub(crate) lost: u64,
+    pub(crate) knows_causes: bool,
+    /// What the ledgers have as blocked on the GIL in `scope`, ns.
+    pub(crate) ledgers_ns: u64,
+}
+
+/// Everything about the GIL of one process.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Gil {
+    /// GILs of the process, the main interpreter's first.
+    gils: Vec<PyGil>,
+    threads: Threads,
+    waits: Waits,
+    timeline: Timeline,
+    crowd: Crowd,
+    usage: Usage,
+    pairs: Pairs,
+    wait_ns: Cumulative<u64>,
+    tally: Cumulative<Tally>,
+    /// Blocked on the GIL according to slices, ns.
+    blocked_ns: Cumulative<u64>,
+    /// Pieces at which books are made next.
+    settle_at: usize,
+}
+
+impl Gil {
+    /// Takes a slice of one of the process's threads.
+    pub(crate) fn slice(&mut self, slice: &Slice) {
+        let told = self.threads.slice(slice, &mut self.waits);
+        self.timeline
+            .arrived(slice.tid, slice.out_ns, &self.threads, &mut self.waits);
+        if let Some(run) = told.ran {
+            self.timeline.ran(slice.tid, run);
+        }
+        let Some(block) = told.block else {
+            return;
+        };
+        self.blocked_ns.now = self.blocked_ns.now.saturating_add(block.blocked_ns);
+        self.crowd.add(block.joined_ns, block.to_ns);
+        match self.futex(block.futex) {
+            Futex::Dropped => {
+                if let Some(from_ns) = block.run_ns {
+                    self.timeline.dropped(slice.tid, from_ns, block.from_ns);
+                }
+            }
+            Futex::Cond => {
+                if let (Some(waker), Some(wake_ns)) = (block.waker, block.wake_ns)
+                    && waker != slice.tid
+                {
+                    let wakeup = Wakeup {
+                        waker,
+                        wake_ns,
+                        wait: block.wait,
+                        to_ns: block.to_ns,
+                    };
+                    self.timeline.wakeup(wakeup, &self.threads, &mut self.waits);
+                }
+            }
+            Futex::Other => {}
+        }
+        if self.waits.pieces() >= self.settle_at.max(MANY_PIECES) {
+            self.book(slice.out_ns, false);
+            if self.waits.pieces() >= MAX_PIECES {
+                self.book(slice.out_ns, true);
+            }
+            self.settle_at = self.waits.pieces().saturating_mul(2);
+        }
+    }
+
+    /// What a thread that is blocked on the GIL does there.
+    fn futex(&self, futex: u64) -> Futex {
+        let offsets = self.gils.iter().map(|gil| futex.wrapping_sub(gil.cond));
+        match offsets.min() {
+            Some(SIGNALS..COND_END) => Futex::Cond,
+            Some(SWITCH_COND..SWITCH_MUTEX) => Futex::Dropped,
+            Some(0..GIL_END) => Futex::Other,
+            // The address of the GIL is not known here yet.
+            _ => Futex::Cond,
+        }
+    }
+
+    /// Takes a look into the interpreter.
+    pub(crate) fn look(&mut self, look: &PythonFact) {
+        if look.gils.is_empty() {
+            return;
+        }
+        if let Some(hold) = self.usage.look(look) {
+            self.timeline.seen_holding(hold);
+        }
+        self.gils.clone_from(&look.gils);
+    }
+
+    /// Takes the reading of a thread's ledger: blocked on something else, it does not wait for the
+    /// GIL any more, which otherwise only its next slice would tell.
+    pub(crate) fn ledger(&mut self, fact: &LedgerFact) {
+        let elsewhere = match fact.state {
+            ThreadState::Blocked(cause) => cause != crate::event::Cause::Gil,
+            ThreadState::Dead => true,
+            ThreadState::Running | ThreadState::Woken | ThreadState::Preempted => false,
+        };
+        if elsewhere {
+            self.threads.left(fact.tid, fact.since_ns, &mut self.waits);
+        }
+    }
+
+    /// The program was replaced: threads and GIL of the old one are gone.
+    pub(crate) fn exec(&mut self, at_ns: u64) {
+        self.book(at_ns, true);
+        self.waits.close_all();
+        self.book(at_ns, true);
+        self.threads = Threads::default();
+        self.timeline = Timeline::default();
+        self.gils.clear();
+        self.usage.restart();
+    }
+
+    /// At the end of a window. `last`: nothing more will come.
+    pub(crate) fn settle(&mut self, at_ns: u64, last: bool) {
+        if last {
+            self.waits.close_all();
+        }
+        self.book(at_ns, last);
+        self.threads.forget(at_ns.saturating_sub(FORGET_NS));
+        self.usage.settle();
+        self.settle_at = 0;
+    }
+
+    /// Books the pieces whose holders are known. `all`: the others, too.
+    fn book(&mut self, now_ns: u64, all: bool) {
+        let expired_ns = match all {
+            true => u64::MAX,
+            false => now_ns.saturating_sub(PATIENCE_NS),
+        };
+        let known = self.timeline.settle(expired_ns);
+        let (timeline, pairs) = (&self.timeline, &mut self.pairs);
+        let mut booked_ns = 0u64;
+        let tally = &mut self.tally.now;
+        self.waits.book(known, expired_ns, |step| match step {
+            Step::Piece {
+                victim,
+                wait_from_ns,
+                piece,
+                expired,
+                parts,
+            } => {
+                booked_ns = booked_ns.saturating_add(piece.ns());
+                let waited = Waited {
+                    victim,
+                    from_ns: wait_from_ns,
+                    piece,
+                    expired,
+                };
+                timeline.charge(waited, |holder, ns| {
+                    pairs.add(holder, victim, ns);
+                    parts.add(holder, ns);
+                });
+            }
+            Step::End {
+                victim,
+                wait_ns,
+                holder,
+            } => {
+                tally.record(wait_ns);
+                pairs.count(holder, victim);
+            }
+        });
+        self.wait_ns.now = self.wait_ns.now.saturating_add(booked_ns);
+        self.timeline.forget(self.waits.oldest_ns());
+        self.crowd.settle(expired_ns);
+    }
+
+    /// Begins a window.
+    pub(crate) fn roll(&mut self) {
+        self.wait_ns.roll();
+        self.tally.roll();
+        self.blocked_ns.roll();
+        self.pairs.roll();
+        self.crowd.roll();
+        self.usage.roll();
+    }
+
+    /// The object of the process's row, or why there is none.
+    pub(crate) fn row(&self, context: &GilContext<'_>) -> Result<snapshot::Gil, String> {
+        let scope = context.scope;
+        self.known(context.look)?;
+        let mut limits = Vec::new();
+        let usage = self.usage.report(scope, &mut limits);
+        let waits_known = context.knows_causes;
+        let (pairs, left_out) = self.pairs.report(scope);
+        if waits_known {
+            self.wait_limits(context, left_out, &mut limits);
+        } else {
+            let reason = "this kernel does not tell what a blocked thread waits for (it would from \
+                          5.15 on)";
+            limits.extend(["wait_ns", "waits", "waiters_max", "pairs"].map(|f| limit(f, reason)));
+        }
+        Ok(snapshot::Gil {
+            wait_ns: waits_known.then(|| self.wait_ns.over(scope)),
+            waits: waits_known.then(|| self.tally.over(scope).report()),
+            waiters_max: waits_known.then(|| self.crowd.max(scope)),
+            held_ns: usage.held_ns,
+            free_ns: usage.free_ns,
+            utilization: usage.utilization,
+            estimated: vec!["held_ns", "free_ns", "utilization"],
+            switches: usage.switches,
+            pairs,
+            limits,
+        })
+    }
+
+    fn known(&self, look: Option<&PythonFact>) -> Result<(), String> {
+        let Some(look) = look else {
+            return Err("no Python interpreter was seen in this process".to_owned());
+        };
+        if look.info.free_threaded {
+            return Err("free-threaded: there is no GIL".to_owned());
+        }
+        if !look.info.supported {
+            return Err(super::interpreter::unsupported(look).to_owned());
+        }
+        if self.gils.is_empty() {
+            let said = look.limits.get("gil").or(look.limits.get("blocked_ns.gil"));
+            let reason = said.map_or("its GIL was not found", String::as_str);
+            return Err(reason.to_owned());
+        }
+        Ok(())
+    }
+
+    fn wait_limits(&self, context: &GilContext<'_>, left_out_ns: u64, limits: &mut Vec<Limit>) {
+        if context.lost > 0 {
+            let reason = format!(
+                "{} records were lost: of {} ns that the ledgers have as blocked on the GIL, {} ns \
+                 are told here",
+                context.lost,
+                context.ledgers_ns,
+                self.blocked_ns.over(context.scope)
+            );
+            limits.extend(["wait_ns", "waits", "waiters_max", "pairs"].map(|f| limit(f, &*reason)));
+        }
+        if left_out_ns > 0 {
+            let reason = format!("only the largest: {left_out_ns} ns of waiting are in none");
+            limits.push(limit("pairs", reason));
+        }
+        if self.crowd.cut(context.scope) {
+            let reason = "at least: there were too many waits to compare all of them";
+            limits.push(limit("waiters_max", reason));
+        }
+    }
+}
+
+/// Parts of one wait by holder; few, so they are searched one by one.
+#[derive(Clone, Debug, Default)]
+struct Parts(Vec<(Option<Tid>, u64)>);
+
+/// Holders that are told apart within one wait.
+const MAX_PARTS: usize = 64;
+
+impl Parts {
+    fn add(&mut self, holder: Option<Tid>, ns: u64) {
+        match self.0.iter_mut().find(|(known, _)| *known == holder) {
+            Some((_, sum)) => *sum = sum.saturating_add(ns),
+            None => {
+                if self.0.len() < MAX_PARTS {
+                    self.0.push((holder, ns));
+                }
+            }
+        }
+    }
+
+    /// Who had the largest part; of equal ones a known holder.
+    fn largest(&self) -> Option<Tid> {
+        let largest = self.0.iter().max_by_key(|(holder, ns)| (*ns, *holder));
+        largest.and_then(|(holder, _)| *holder)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,241 @@
+//! Looks at GILs about a hundred times a second, and counts how often they are locked.
+//!
+//! A sample is one read of 32 bytes. The time between two rounds varies, so that it keeps no step
+//! with what the target does, for one its switch interval of 5 ms.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::gil::{GIL_BYTES, GilState, monotonic_ns};
+use super::memory::ProcessMemory;
+use crate::event::Pid;
+
+/// Between two rounds at least, and how much it varies above that.
+const PAUSE: Duration = Duration::from_micros(7_000);
+const JITTER_US: u64 = 6_000;
+/// GILs that are read in one round: 500 reads in a second.
+const READS_PER_ROUND: usize = 5;
+/// Reads that may fail one after the other.
+const MAX_FAILURES: u32 = 20;
+
+/// Samples of one GIL since it has been watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GilCounts {
+    pub samples: u64,
+    pub locked: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Sampled {
+    counts: GilCounts,
+    failures: u32,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    gils: BTreeMap<(Pid, u64), Sampled>,
+    stop: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Samples GILs in a thread of its own until it is dropped.
+#[derive(Debug, Default)]
+pub struct GilSampler {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl GilSampler {
+    /// The GILs of a process from now on; what is known of those that it has already stays.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn watch(&mut self, pid: Pid, addresses: &[u64]) -> std::io::Result<()> {
+        {
+            let mut state = self.shared.lock();
+            state
+                .gils
+                .retain(|(other, address), _| *other != pid || addresses.contains(address));
+            for address in addresses {
+                state.gils.entry((pid, *address)).or_default();
+            }
+        }
+        if self.thread.is_none() && !addresses.is_empty() {
+            let shared = Arc::clone(&self.shared);
+            let run = move || run(&shared);
+            let builder = std::thread::Builder::new().name("gil-sampler".to_owned());
+            self.thread = Some(builder.spawn(run)?);
+        }
+        self.shared.changed.notify_all();
+        Ok(())
+    }
+
+    pub fn forget(&mut self, pid: Pid) {
+        self.shared
+            .lock()
+            .gils
+            .retain(|(other, _), _| *other != pid);
+    }
+
+    /// What has been counted; zeros for a GIL that is not watched.
+    pub fn counts(&self, pid: Pid, address: u64) -> GilCounts {
+        let state = self.shared.lock();
+        let sampled = state.gils.get(&(pid, address));
+        sampled.map_or_else(GilCounts::default, |sampled| sampled.counts)
+    }
+}
+
+impl Drop for GilSampler {
+    fn drop(&mut self) {
+        self.shared.lock().stop = true;
+        self.shared.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(shared: &Shared) {
+    let mut random = monotonic_ns() | 1;
+    let mut last = (Pid(0), 0);
+    let mut round = Vec::with_capacity(READS_PER_ROUND);
+    loop {
+        let mut state = shared.lock();
+        while state.gils.is_empty() && !state.stop {
+            let woken = shared.changed.wait(state);
+            state = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        let pause = PAUSE + Duration::from_micros(next(&mut random) % JITTER_US);
+        let stop = |state: &mut State| !state.stop;
+        let waited = shared.changed.wait_timeout_while(state, pause, stop);
+        state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        if state.stop {
+            return;
+        }
+        choose(&state.gils, last, &mut round);
+        drop(state);
+        for key in &round {
+            last = *key;
+            let (pid, address) = *key;
+            let mut bytes = [0; GIL_BYTES];
+            let read = ProcessMemory::new(pid).read_plain(address, &mut bytes);
+            let mut state = shared.lock();
+            if let Some(sampled) = state.gils.get_mut(key) {
+                sampled.take(read.ok().and_then(|()| GilState::parse(&bytes)));
+                if sampled.failures >= MAX_FAILURES {
+                    state.gils.remove(key);
+                }
+            }
+        }
+    }
+}
+
+/// The GILs of a round: those that follow on the last one, all of them when they are few.
+fn choose(gils: &BTreeMap<(Pid, u64), Sampled>, last: (Pid, u64), round: &mut Vec<(Pid, u64)>) {
+    use std::ops::Bound::{Excluded, Unbounded};
+    round.clear();
+    let after = gils.range((Excluded(last), Unbounded));
+    let all = after.chain(gils.range(..=last));
+    round.extend(all.map(|(key, _)| *key).take(READS_PER_ROUND));
+}
+
+impl Sampled {
+    fn take(&mut self, state: Option<GilState>) {
+        match state {
+            Some(state) => {
+                self.counts.samples += 1;
+                self.counts.locked += u64::from(state.locked);
+                self.failures = 0;
+            }
+            None => self.failures += 1,
+        }
+    }
+}
+
+/// Xorshift (Marsaglia 2003).
+fn next(random: &mut u64) -> u64 {
+    *random ^= *random << 13;
+    *random ^= *random >> 7;
+    *random ^= *random << 17;
+    *random
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: u64) -> (Pid, u64) {
+        (Pid(number as u32 / 3), number)
+    }
+
+    #[test]
+    fn rounds_are_fair() {
+        for all in [1u64, 4, 5, 6, 23] {
+            let gils: BTreeMap<_, _> = (0..all).map(|n| (key(n), Sampled::default())).collect();
+            let mut taken = BTreeMap::new();
+            let (mut last, mut round) = ((Pid(0), 0), Vec::new());
+            for _ in 0..all * 10 {
+                choose(&gils, last, &mut round);
+                assert_eq!(round.len(), READS_PER_ROUND.min(all as usize));
+                last = round[round.len() - 1];
+                for key in &round {
+                    *taken.entry(*key).or_insert(0u64) += 1;
+                }
+            }
+            let (least, most) = (taken.values().min(), taken.values().max());
+            assert_eq!(taken.len() as u64, all);
+            assert!(
+                most.unwrap() - least.unwrap() <= 1,
+                "{all}: {least:?} {most:?}"
+            );
+        }
+    }
+
+    /// This process's own memory, with something like a GIL in it.
+    #[test]
+    fn counts_what_is_there_and_gives_up_on_what_is_not() {
+        let held: Box<[u64; 4]> = Box::new([5_000, 0, 1, 9]);
+        let free: Box<[u64; 4]> = Box::new([5_000, 0, 0, 9]);
+        let wrong: Box<[u64; 4]> = Box::new([0, 0, 7, 9]);
+        let address = |words: &[u64; 4]| words.as_ptr() as u64;
+        let pid = Pid(std::process::id());
+        let addresses = [address(&held), address(&free), address(&wrong)];
+        let mut sampler = GilSampler::default();
+        sampler.watch(pid, &addresses).expect("a thread");
+        let mut counts = [GilCounts::default(); 3];
+        for _ in 0..600 {
+            std::thread::sleep(Duration::from_millis(10));
+            counts = addresses.map(|address| sampler.counts(pid, address));
+            if counts[0].samples >= 30 {
+                break;
+            }
+        }
+        assert!(counts[0].samples >= 30, "{counts:?}");
+        assert_eq!(counts[0].locked, counts[0].samples);
+        assert!(counts[1].samples > 0 && counts[1].locked == 0, "{counts:?}");
+        assert_eq!(counts[2].samples, 0);
+        let gone = |sampler: &GilSampler| {
+            !sampler
+                .shared
+                .lock()
+                .gils
+                .contains_key(&(pid, addresses[2]))
+        };
+        assert!(gone(&sampler), "what is no GIL is read on");
+        sampler.forget(pid);
+        assert_eq!(sampler.counts(pid, addresses[0]), GilCounts::default());
+    }
+}

@@ -1,0 +1,102 @@
+//! What threads wait for is what the program in which they wait says.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use common::pythons;
+use concmon::event::PythonFact;
+use concmon::python::{Interpreter, LookOptions};
+use serde_json::{Value, json};
+
+const WAITS: &str = include_str!("../../tests/workloads/waits.py");
+const BUSY: &str = include_str!("../../tests/workloads/waits_busy.py");
+/// Looks at each busy interpreter.
+const LOOKS: usize = 200;
+/// On a loaded machine, threads take their time to get where they say they wait.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// By thread identity, as the program says it.
+fn waits_of(fact: &PythonFact) -> BTreeMap<String, Value> {
+    let idents: BTreeMap<u32, u64> = fact
+        .threads
+        .iter()
+        .map(|thread| (thread.tid.0, thread.ident))
+        .collect();
+    fact.threads
+        .iter()
+        .map(|thread| {
+            let wait = thread.waiting_for.as_ref();
+            let value = json!({
+                "name": thread.name,
+                "kind": wait.map(|wait| format!("{:?}", wait.kind)),
+                "purpose": wait.map(|wait| format!("{:?}", wait.purpose)),
+                "object": wait.and_then(|wait| wait.object),
+                "owner": wait.and_then(|wait| wait.owner).map(|tid| idents[&tid.0]),
+            });
+            (thread.ident.to_string(), value)
+        })
+        .collect()
+}
+
+#[test]
+fn threads_wait_for_what_the_program_says() {
+    for python in pythons(8..=15) {
+        let program = python.run(WAITS);
+        let expected: BTreeMap<String, Value> =
+            serde_json::from_str(&program.line()).expect("JSON");
+        assert!(expected.len() > 30, "{} threads", expected.len());
+        let mut interpreter = Interpreter::attach(program.pid()).expect("a Python");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let fact = interpreter.look(7, &LookOptions::default());
+            let found = waits_of(&fact);
+            let wrong: Vec<String> = expected
+                .iter()
+                .filter(|(ident, wait)| found.get(*ident) != Some(wait))
+                .map(|(ident, wait)| format!("{wait}\n  not {:?}", found.get(ident)))
+                .collect();
+            if wrong.is_empty() {
+                break;
+            }
+            let label = python.label();
+            assert!(
+                Instant::now() < deadline,
+                "{label}: {} wrong:\n{}\n{:?}",
+                wrong.len(),
+                wrong.join("\n"),
+                fact.limits
+            );
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    }
+}
+
+/// Threads go on between the reads of their stack and of what they are blocked on: what is told
+/// is then one of the few things that can be true, or nothing.
+#[test]
+fn no_wait_is_made_up_while_threads_go_on() {
+    for python in pythons(8..=15) {
+        let program = python.run(BUSY);
+        let legal: Vec<Value> = serde_json::from_str(&program.line()).expect("JSON");
+        let mut interpreter = Interpreter::attach(program.pid()).expect("a Python");
+        let mut told = BTreeMap::new();
+        for _ in 0..LOOKS {
+            let fact = interpreter.look(7, &LookOptions::default());
+            for thread in &fact.threads {
+                let Some(wait) = &thread.waiting_for else {
+                    continue;
+                };
+                let kind = format!("{:?}", wait.kind);
+                let value = json!([kind, format!("{:?}", wait.purpose), wait.object]);
+                assert!(legal.contains(&value), "{}: {value}", python.label());
+                assert_ne!(wait.owner, Some(thread.tid), "{}", python.label());
+                *told.entry(kind).or_insert(0) += 1;
+            }
+        }
+        eprintln!("{}: {told:?}", python.label());
+        let count: u32 = told.values().sum();
+        assert!(count >= 50, "{}: {told:?}", python.label());
+    }
+}
