@@ -8,7 +8,8 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{pythons, workspace};
+use crate::pythons::find::{self, Python};
+use crate::workspace;
 
 const PROGRAM: &str = "tests/workloads/image.py";
 const DIR: &str = "concmon-userspace/tests/images";
@@ -61,23 +62,22 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// One interpreter of each minor version from 3.8 on, the first one found.
-fn latest() -> Result<BTreeMap<String, pythons::Python>> {
+fn latest() -> Result<BTreeMap<String, Python>> {
     let mut found = BTreeMap::new();
-    for python in pythons::find_all()? {
-        let Ok(Some(version)) = python.probe() else {
+    for python in find::all()? {
+        let Some(version) = python.version() else {
             continue;
         };
-        let parts: Vec<&str> = version.split('.').take(2).collect();
-        let is_wanted = matches!(parts.as_slice(), ["3", minor]
-            if minor.parse().is_ok_and(|minor: u8| minor >= 8));
-        if is_wanted && version.ends_with(" GIL") {
-            found.entry(parts.join(".")).or_insert(python);
+        if version.minor >= 8 && !version.free_threaded {
+            found
+                .entry(format!("3.{}", version.minor))
+                .or_insert(python);
         }
     }
     Ok(found)
 }
 
-fn record_one(record: &Path, python: &pythons::Python, file: &Path) -> Result<String> {
+fn record_one(record: &Path, python: &Python, file: &Path) -> Result<String> {
     let source = fs::read_to_string(workspace::root().join(PROGRAM))?;
     let mut program = python
         .command()
