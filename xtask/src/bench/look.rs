@@ -79,8 +79,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         args.python.iter().map(String::as_str).collect()
     };
     let mut found = Vec::new();
-    for python in pythons::find_all()? {
-        let version = python.probe()?.unwrap_or_default();
+    for python in pythons::all()? {
+        let version = python.version().map_or(String::new(), |v| v.text.clone());
         if wanted.iter().any(|wanted| version.starts_with(wanted)) {
             found.push((version, python));
         }
@@ -307,10 +307,10 @@ mod tests {
 
     #[test]
     fn the_program_tells_how_far_it_is() {
-        let python = pythons::find_all()
+        let python = pythons::all()
             .expect("folders can be read")
             .into_iter()
-            .find(|python| python.probe().is_ok_and(|version| version.is_some()));
+            .find(|python| python.version().is_some());
         let Some(python) = python else {
             eprintln!("skipped: no Python here");
             return;
