@@ -126,7 +126,7 @@
 //!     checked, and escaped before it meets a terminal. What is kept is bounded, and what is left out
 //!     is said.
 //!
-//! Not there: capture and replay, findings, stacks, stalls, a budget (`shed` is always empty).
+//! Not there: capture and replay, findings, stalls, a budget (`shed` is always empty).
 pub mod cli;
 pub mod decode;
 pub mod event;
