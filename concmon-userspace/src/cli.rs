@@ -87,7 +87,15 @@ enum Command {
     ///
     /// It reads the memory of the processes and /proc, and loads nothing into the kernel: who may
     /// trace a process may dump it, without root.
-    Dump(Look),
+    Dump {
+        #[command(flatten)]
+        look: Look,
+
+        /// Search the memory for futures that failed and that somebody still keeps, too: reads all
+        /// of it that is writable and resident, up to 1 GiB
+        #[arg(long)]
+        heap_scan: bool,
+    },
     /// Look once: the tasks of event loops, what each waits for, and who awaits it
     ///
     /// It reads the memory of the processes and /proc, and loads nothing into the kernel: who may
@@ -216,7 +224,7 @@ impl Cli {
             && !(cli.what.pids.is_empty() && cli.what.cmd.is_empty())
         {
             let message = match cli.command {
-                Some(Command::Dump(_) | Command::Tasks { .. }) => {
+                Some(Command::Dump { .. } | Command::Tasks { .. }) => {
                     format!("put '--pid' behind the subcommand '{name}'; it starts no program")
                 }
                 _ => format!(
@@ -235,7 +243,12 @@ impl Cli {
     pub fn target(&self) -> Target {
         match &self.command {
             Some(Command::Demo) => Target::Watch(Watched::Demo),
-            Some(Command::Dump(look)) => Target::Look(look.clone(), LookView::Dump),
+            Some(Command::Dump { look, heap_scan }) => Target::Look(
+                look.clone(),
+                LookView::Dump {
+                    heap_scan: *heap_scan,
+                },
+            ),
             Some(Command::Tasks {
                 look,
                 tree,

@@ -305,6 +305,8 @@ pub struct PythonFact {
     /// The main interpreter's garbage collector.
     pub gc: Option<PyGc>,
     pub executors: Vec<PyExecutor>,
+    /// `None`: it was not asked for, or the program has no futures.
+    pub heap: Option<PyHeapScan>,
     /// Reads that failed or were torn beyond retry during this look.
     pub reads_failed: u64,
     /// What this look does not cover: field (`tasks`, `threads.name`, ...) to reason.
@@ -446,6 +448,38 @@ pub struct PyWork {
     pub function: Option<String>,
     /// Address of the work item: another one is other work.
     pub item: u64,
+}
+
+/// Which kind of future.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FutureKind {
+    /// Of asyncio.
+    Future,
+    /// Of asyncio.
+    Task,
+    /// Of `concurrent.futures`.
+    Concurrent,
+}
+
+/// What a search of the heap found: futures that failed, and that somebody still keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PyHeapScan {
+    /// How much was searched.
+    pub bytes: u64,
+    /// Why not all was; `None`: all that is in memory was.
+    pub skipped: Option<String>,
+    pub failures: Vec<PyFailures>,
+}
+
+/// Futures of one kind that failed in the same way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PyFailures {
+    pub kind: FutureKind,
+    /// The class of the exception.
+    pub exception: String,
+    /// Whether somebody asked for the exception; `None` where nothing tells.
+    pub retrieved: Option<bool>,
+    pub count: u64,
 }
 
 /// Which event loop implementation.

@@ -45,8 +45,16 @@ fn targets() {
 #[test]
 fn looks() {
     for (line, pids, view) in [
-        ("dump -p 7 -p 3 --pid 7", &[3, 7][..], LookView::Dump),
-        ("--json dump --pid 1", &[1], LookView::Dump),
+        (
+            "dump -p 7 -p 3 --pid 7",
+            &[3, 7][..],
+            LookView::Dump { heap_scan: false },
+        ),
+        (
+            "--json dump --pid 1",
+            &[1],
+            LookView::Dump { heap_scan: false },
+        ),
         ("tasks -p 1", &[1], LookView::Tasks(Arrangement::Table)),
         (
             "tasks -p 1 --json",

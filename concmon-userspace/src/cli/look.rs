@@ -66,7 +66,7 @@ impl Look {
 /// What is shown of a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LookView {
-    Dump,
+    Dump { heap_scan: bool },
     Tasks(Arrangement),
 }
 

@@ -11,7 +11,7 @@ use super::interpreter::{PythonColumns, thread_limits, unsupported};
 use super::rows::{created_limit, loop_kind, loop_limits};
 use super::snapshot::{Executor, Frame, Limit, Python, Role, SCHEMA, Task, WaitingFor};
 use super::window::limit;
-use crate::event::{ProcessFact, PyLoop, PyThread, PythonFact, Tid};
+use crate::event::{FutureKind, ProcessFact, PyHeapScan, PyLoop, PyThread, PythonFact, Tid};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -59,6 +59,49 @@ pub struct Inside {
     pub gc: Option<Gc>,
     pub threads: Vec<Thread>,
     pub executors: Vec<Executor>,
+    /// Only where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heap_scan: Option<HeapScan>,
+}
+
+/// What a search of the heap found: futures that failed, and that somebody still keeps.
+#[derive(Clone, Debug, Serialize)]
+pub struct HeapScan {
+    pub bytes: u64,
+    /// Why not everything was searched.
+    pub skipped: Option<String>,
+    pub failures: Vec<Failures>,
+}
+
+/// Futures of one kind that failed in the same way.
+#[derive(Clone, Debug, Serialize)]
+pub struct Failures {
+    /// `asyncio.Future`, `asyncio.Task`, `concurrent.futures.Future`.
+    pub kind: &'static str,
+    pub exception: String,
+    /// `None`: nothing tells.
+    pub retrieved: Option<bool>,
+    pub count: u64,
+}
+
+impl HeapScan {
+    fn of(scan: &PyHeapScan) -> Self {
+        let failures = scan.failures.iter().map(|failures| Failures {
+            kind: match failures.kind {
+                FutureKind::Future => "asyncio.Future",
+                FutureKind::Task => "asyncio.Task",
+                FutureKind::Concurrent => "concurrent.futures.Future",
+            },
+            exception: failures.exception.clone(),
+            retrieved: failures.retrieved,
+            count: failures.count,
+        });
+        HeapScan {
+            bytes: scan.bytes,
+            skipped: scan.skipped.clone(),
+            failures: failures.collect(),
+        }
+    }
 }
 
 /// The main interpreter's GIL.
@@ -244,6 +287,7 @@ impl Inside {
                 let executors = look.executors.iter();
                 executors.map(|one| Executor::of(one, |_| None)).collect()
             }),
+            heap_scan: look.and_then(|look| look.heap.as_ref()).map(HeapScan::of),
         }
     }
 }

@@ -394,6 +394,7 @@ pub(crate) fn look(pid: u32, read_ns: u64) -> PythonFact {
         gils: Vec::new(),
         gc: None,
         executors: Vec::new(),
+        heap: None,
         reads_failed: 0,
         limits: BTreeMap::new(),
     }

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use super::code::CodeCache;
 use super::collector;
 use super::detect::{self, DetectError, Found};
+use super::heap;
 use super::layout::described::ASYNCIO_TABLE_BYTES;
 use super::layout::{Layout, described};
 use super::look::{Known, Look};
-use super::memory::{Memory, ProcessMemory, ReadCost, ReadError};
+use super::memory::{Memory, ProcessMemory, ReadCost, ReadError, at};
 use super::object::{KEPT_ALL, Reader, kept_of};
 use super::process::ProcessView;
 use super::states;
-use crate::event::{Pid, PythonFact, PythonInfo};
+use crate::event::{Pid, PyHeapScan, PythonFact, PythonInfo};
 
 /// A GIL struct: a thread that waits on a futex inside it waits for the GIL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct LookOptions {
     pub bytes: usize,
     /// Names of the context variables whose values are read.
     pub context_vars: Vec<String>,
+    /// Whether the heap is searched for futures that failed.
+    pub heap_scan: bool,
 }
 
 impl Default for LookOptions {
@@ -48,6 +51,7 @@ impl Default for LookOptions {
             context_vars: ["request_id", "correlation_id", "trace_id"]
                 .map(str::to_owned)
                 .to_vec(),
+            heap_scan: false,
         }
     }
 }
@@ -158,6 +162,7 @@ impl Interpreter {
             gils: Vec::new(),
             gc: None,
             executors: Vec::new(),
+            heap: None,
             reads_failed: 0,
             limits: BTreeMap::new(),
         };
@@ -173,6 +178,9 @@ impl Interpreter {
         let memory = Arc::clone(&self.memory);
         let mut reader = Reader::new(&*memory, walk, options.bytes);
         let looked = self.look_at_all(runtime, &mut reader, options, &mut fact);
+        if options.heap_scan {
+            fact.heap = self.scan_heap(runtime, &mut reader);
+        }
         // What a walker could not read may be absent or gone: this says which.
         let is_there = memory.read_u64(runtime);
         if let Err(error) = looked.and(is_there.map(drop)) {
@@ -186,6 +194,14 @@ impl Interpreter {
         fact.reads_failed = reader.failed;
         fact.limits = reader.limits;
         fact
+    }
+
+    fn scan_heap(&self, runtime: u64, reader: &mut Reader<'_>) -> Option<PyHeapScan> {
+        let (_, layout) = self.runtime?;
+        let interpreters = states::interpreters(&*self.memory, runtime, &layout).ok()?;
+        let modules = at(*interpreters.first()?, layout.interpreter.modules);
+        let modules = self.memory.read_u64(modules).ok()?;
+        heap::scan(reader, self.pid, &self.process.all_mappings(), modules)
     }
 
     fn look_at_all(

@@ -674,6 +674,7 @@ mod tests {
                 gils: Vec::new(),
                 gc: None,
                 executors: Vec::new(),
+                heap: None,
                 reads_failed: 0,
                 limits: std::collections::BTreeMap::new(),
             };

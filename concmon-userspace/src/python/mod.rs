@@ -16,6 +16,7 @@ mod facts;
 pub mod fuzz;
 mod gil;
 mod gil_sampler;
+mod heap;
 #[doc(hidden)]
 pub mod image;
 pub mod layout;

@@ -32,6 +32,7 @@ pub(super) mod flags {
     pub(in crate::python) const BYTES_SUBCLASS: u64 = 1 << 27;
     pub(in crate::python) const UNICODE_SUBCLASS: u64 = 1 << 28;
     pub(in crate::python) const DICT_SUBCLASS: u64 = 1 << 29;
+    pub(in crate::python) const EXCEPTION_SUBCLASS: u64 = 1 << 30;
     pub(in crate::python) const TYPE_SUBCLASS: u64 = 1 << 31;
 }
 

@@ -122,6 +122,11 @@ impl ProcessView {
         self.surroundings.is_thread(tid).then_some(native)
     }
 
+    /// Everything that is mapped now.
+    pub(super) fn all_mappings(&self) -> Vec<Mapping> {
+        self.surroundings.mappings()
+    }
+
     /// The futex that a thread is blocked on.
     pub(super) fn blocking_futex(&self, tid: Tid) -> std::io::Result<Option<u64>> {
         self.surroundings.blocking_futex(tid)

@@ -50,10 +50,11 @@ pub(super) fn run(options: &Options, look: &Look, view: LookView) -> Result<u8, 
     let tree = Tree::scan()?;
     let clocks = Clocks::now();
     let kind = match view {
-        LookView::Dump => Kind::Dump,
+        LookView::Dump { .. } => Kind::Dump,
         LookView::Tasks(_) => Kind::Tasks,
     };
-    let looks = look_options(options, kind);
+    let mut looks = look_options(options, kind);
+    looks.heap_scan = view == LookView::Dump { heap_scan: true };
     let mut found = Vec::new();
     for pid in look.pids() {
         // Each is checked before the first is read, which may take a while.
@@ -96,7 +97,7 @@ pub(super) fn run(options: &Options, look: &Look, view: LookView) -> Result<u8, 
     } = output::open(options)?;
     let written = match view {
         _ if options.json => json::write(&dump, &mut writer),
-        LookView::Dump => dump::write(&dump, paint, &mut writer),
+        LookView::Dump { .. } => dump::write(&dump, paint, &mut writer),
         LookView::Tasks(arrangement) => tasks::write(&dump, arrangement, paint, &mut writer),
     };
     printed(written.and_then(|()| writer.flush()))?;

@@ -34,6 +34,7 @@ pub fn write(dump: &Dump, paint: Paint, out: &mut dyn Write) -> io::Result<()> {
         }
         if let Some(inside) = &process.inside {
             push_executors(&mut text, inside, paint);
+            push_heap_scan(&mut text, inside, paint);
         }
         push_gaps(&mut text, process);
         out.write_all(text.as_bytes())?;
@@ -239,6 +240,34 @@ fn push_executors(text: &mut String, inside: &Inside, paint: Paint) {
                 None => writeln!(text, "    {function}"),
             };
         }
+    }
+}
+
+fn push_heap_scan(text: &mut String, inside: &Inside, paint: Paint) {
+    let Some(scan) = &inside.heap_scan else {
+        return;
+    };
+    let head = paint.bold("Failed futures that somebody keeps");
+    let mebibytes = scan.bytes >> 20;
+    let _ = writeln!(text, "\n{head} ({mebibytes} MiB searched):");
+    if let Some(reason) = &scan.skipped {
+        let _ = writeln!(text, "    not complete: {}", escape(reason));
+    } else if scan.failures.is_empty() {
+        text.push_str("    none\n");
+    }
+    for failures in &scan.failures {
+        let retrieved = match failures.retrieved {
+            Some(true) => ", retrieved",
+            Some(false) => ", never retrieved",
+            None => "",
+        };
+        let _ = writeln!(
+            text,
+            "    {} {}: {}{retrieved}",
+            format::count(failures.count),
+            failures.kind,
+            escape(&failures.exception)
+        );
     }
 }
 

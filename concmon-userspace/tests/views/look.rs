@@ -116,6 +116,7 @@ fn look() -> PythonFact {
         gils: Vec::new(),
         gc: None,
         executors: Vec::new(),
+        heap: None,
         reads_failed: 0,
         limits: BTreeMap::new(),
     }
