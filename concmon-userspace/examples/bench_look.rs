@@ -1,6 +1,7 @@
 //! Looks at one process again and again and prints what each look took, as JSON lines.
 //!
-//! `bench_look PID TASKS CHAIN LOOKS`: at most so many tasks, so many frames of a chain, so many looks.
+//! `bench_look PID TASKS CHAIN LOOKS PAUSE_MS`: at most so many tasks, so many frames of a chain, so
+//! many looks, with a pause between them.
 #![allow(clippy::print_stdout, reason = "its standard output is its product")]
 
 use std::time::{Duration, Instant};
@@ -12,8 +13,8 @@ use serde_json::json;
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [pid, tasks, chain, looks] = args.as_slice() else {
-        bail!("usage: bench_look PID TASKS CHAIN LOOKS");
+    let [pid, tasks, chain, looks, pause] = args.as_slice() else {
+        bail!("usage: bench_look PID TASKS CHAIN LOOKS PAUSE_MS");
     };
     let options = LookOptions {
         tasks: tasks.parse().context("TASKS")?,
@@ -21,8 +22,12 @@ fn main() -> Result<()> {
         bytes: 1 << 30,
         ..LookOptions::default()
     };
+    let pause = Duration::from_millis(pause.parse().context("PAUSE_MS")?);
     let mut interpreter = Interpreter::attach(Pid(pid.parse().context("PID")?))?;
     for look in 0..looks.parse::<usize>().context("LOOKS")? {
+        if look > 0 {
+            std::thread::sleep(pause);
+        }
         let before = interpreter.cost();
         let cpu_before = cpu_time()?;
         let start = Instant::now();

@@ -33,6 +33,14 @@
 //!
 //! One level up, the wall of a loop is *idle* (its thread blocked in the selector) + *busy* (all else).
 //!
+//! # The GIL
+//!
+//! A wait for the GIL is the time blocked on it and the runnable time directly after that, from slices.
+//! Each is charged to whoever held the GIL meanwhile. That is inferred: while somebody waits, whoever
+//! drops the GIL wakes a waiter or waits for the next holder itself, and both show in slices
+//! (`model/gil`). What nobody is known to have held it is charged to nobody, mostly the hand-over. How
+//! much of the time it is held is sampled (`python/gil_sampler.rs`).
+//!
 //! # Data flow: one direction
 //!
 //! ```text

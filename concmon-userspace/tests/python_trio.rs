@@ -436,7 +436,7 @@ anyio.run(main, backend='asyncio')
 /// A loop of uvloop is one, with the tasks that the program says.
 fn uvloop(python: &Python, folder: &str) {
     const SOURCE: &str = "
-import asyncio, json, sys, uvloop
+import asyncio, json, sys, time, uvloop
 async def leaf():
     await asyncio.sleep(3600)
 async def nested():
@@ -444,9 +444,11 @@ async def nested():
 async def main():
     tasks = [asyncio.get_running_loop().create_task(nested()) for _ in range(5)]
     await asyncio.sleep(0.1)
+    for _ in range(7):
+        asyncio.get_running_loop().call_soon(int)
     print(json.dumps({'loop': id(asyncio.get_running_loop()), 'tasks': {
         hex(id(task)): task.get_name() for task in asyncio.all_tasks()}}), flush=True)
-    await asyncio.sleep(3600)
+    time.sleep(3600)
 asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 asyncio.run(main())
 ";
@@ -458,6 +460,10 @@ asyncio.run(main())
     assert_eq!(fact.loops.len(), 1, "{label}: {:?}", fact.limits);
     assert_eq!(fact.loops[0].kind, LoopKind::Uvloop, "{label}");
     assert_eq!(json!(fact.loops[0].id), account["loop"], "{label}");
+    assert_eq!(fact.loops[0].ready, Some(7), "{label}");
+    assert_eq!(fact.loops[0].scheduled, None, "{label}");
+    assert!(fact.limits.contains_key("loops.scheduled"), "{label}");
+    assert!(!fact.limits.contains_key("loops.ready"), "{label}");
     let found: BTreeMap<String, &str> = fact
         .tasks
         .iter()

@@ -8,7 +8,8 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{pythons, workspace};
+use crate::pythons::{self, Python};
+use crate::workspace;
 
 const PROGRAM: &str = "tests/workloads/image.py";
 const DIR: &str = "concmon-userspace/tests/images";
@@ -37,6 +38,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     fs::create_dir_all(&dir)?;
     let mut failed = false;
     for (minor, python) in latest()? {
+        let minor = format!("3.{minor}");
         if args
             .only
             .as_ref()
@@ -60,24 +62,21 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-/// One interpreter of each minor version from 3.8 on, the first one found.
-fn latest() -> Result<BTreeMap<String, pythons::Python>> {
+/// One interpreter of each minor version, the first one found.
+fn latest() -> Result<BTreeMap<u32, Python>> {
     let mut found = BTreeMap::new();
-    for python in pythons::find_all()? {
-        let Ok(Some(version)) = python.probe() else {
-            continue;
-        };
-        let parts: Vec<&str> = version.split('.').take(2).collect();
-        let is_wanted = matches!(parts.as_slice(), ["3", minor]
-            if minor.parse().is_ok_and(|minor: u8| minor >= 8));
-        if is_wanted && version.ends_with(" GIL") {
-            found.entry(parts.join(".")).or_insert(python);
+    for python in pythons::all()? {
+        if let Some(version) = python.version()
+            && pythons::WANTED.contains(&version.minor)
+            && !version.free_threaded
+        {
+            found.entry(version.minor).or_insert(python);
         }
     }
     Ok(found)
 }
 
-fn record_one(record: &Path, python: &pythons::Python, file: &Path) -> Result<String> {
+fn record_one(record: &Path, python: &Python, file: &Path) -> Result<String> {
     let source = fs::read_to_string(workspace::root().join(PROGRAM))?;
     let mut program = python
         .command()

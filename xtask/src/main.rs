@@ -11,6 +11,7 @@ mod digest;
 mod fuzz;
 mod guests;
 mod images;
+mod layouts;
 mod pythons;
 mod strip;
 mod test;
@@ -31,6 +32,7 @@ enum Command {
     Fuzz(fuzz::Args),
     Guests(guests::Args),
     Images(images::Args),
+    Layouts(layouts::Args),
     Pythons(pythons::Args),
 }
 
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Guests(args) => guests::run(&args),
         Command::Images(args) => images::run(&args),
+        Command::Layouts(args) => layouts::run(&args),
         Command::Pythons(args) => pythons::run(&args),
     };
     result.unwrap_or_else(|error| {

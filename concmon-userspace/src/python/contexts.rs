@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::addresses::{AddressMap, AddressSet};
 use super::memory::{Batch, at, plausible, word};
-use super::object::{Kind, OBJECT_TYPE, Reader};
+use super::object::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader};
 
 /// The deepest tree: seven levels of five bits of a hash, and one for collisions.
 const MAX_DEPTH: usize = 8;
@@ -17,7 +17,7 @@ const CHILDREN: usize = 32;
 /// The longest value that is taken over, characters.
 const MAX_VALUE_CHARS: usize = 256;
 /// Longer byte strings are not read, bytes.
-const MAX_BYTES: u64 = 256;
+const MAX_BYTES: usize = 256;
 
 /// Values by the names of their variables.
 pub(super) type Values = BTreeMap<String, String>;
@@ -219,25 +219,53 @@ fn render(reader: &mut Reader<'_>, values: impl Iterator<Item = u64>) -> Address
     values.sort_unstable();
     values.dedup();
     let types = reader.types_of(&values);
-    reader.load_texts(values.clone());
-    let mut rendered = AddressMap::default();
-    for (value, info) in values.into_iter().zip(types) {
+    let mut texts = Vec::new();
+    let mut numbers = Vec::new();
+    let mut uuids = Vec::new();
+    let mut strings_of_bytes = Vec::new();
+    let mut rendered: AddressMap<String> = AddressMap::default();
+    for (value, info) in values.iter().zip(&types) {
         let Some(info) = info else { continue };
-        let text = match info.kind {
-            Kind::Text => reader.text(value).map(|text| text.to_string()),
-            Kind::Integer if &*info.name == "bool" => {
-                let number = reader.integers(&[value])[0];
-                number.map(|number| if number == 0 { "False" } else { "True" }.to_owned())
+        match info.kind {
+            Kind::Text => texts.push(*value),
+            Kind::Integer => numbers.push((*value, &*info.name == "bool")),
+            Kind::Bytes => strings_of_bytes.push(*value),
+            Kind::Float => {
+                let number = reader.read_number(*value);
+                rendered.extend(number.map(|number| (*value, number.to_string())));
             }
-            Kind::Integer => reader.long(value),
-            Kind::Float => reader.read_number(value).map(|number| number.to_string()),
-            Kind::Bytes => bytes(reader, value),
-            _ if &*info.name == "NoneType" => Some("None".to_owned()),
-            _ if &*info.name == "UUID" => uuid(reader, value),
-            _ => None,
-        };
-        let text = text.unwrap_or_else(|| class_of(reader, value));
-        rendered.insert(value, text.chars().take(MAX_VALUE_CHARS).collect());
+            _ if &*info.name == "NoneType" => {
+                rendered.insert(*value, "None".to_owned());
+            }
+            _ if &*info.name == "UUID" => uuids.push(*value),
+            _ => {}
+        }
+    }
+    // They may be as short-lived as their tasks: what is known of an address may be another's.
+    reader.forget_texts(texts.iter().copied());
+    reader.load_texts(texts.iter().copied());
+    for value in texts {
+        let text = reader.text(value).map(|text| (value, text.to_string()));
+        rendered.extend(text);
+    }
+    let (addresses, bools): (Vec<u64>, Vec<bool>) = numbers.into_iter().unzip();
+    let numbers = reader.longs(&addresses);
+    for ((value, number), is_bool) in addresses.into_iter().zip(numbers).zip(bools) {
+        rendered.extend(number.map(|number| (value, in_decimal(number, is_bool))));
+    }
+    for (value, content) in bytes(reader, &strings_of_bytes) {
+        rendered.insert(value, content);
+    }
+    for (value, number) in numbers_of_uuids(reader, &uuids) {
+        rendered.insert(value, uuid(number));
+    }
+    for (value, info) in values.into_iter().zip(types) {
+        if info.is_some() {
+            let text = rendered
+                .remove(&value)
+                .unwrap_or_else(|| class_of(reader, value));
+            rendered.insert(value, text.chars().take(MAX_VALUE_CHARS).collect());
+        }
     }
     rendered
 }
@@ -248,34 +276,156 @@ fn class_of(reader: &mut Reader<'_>, value: u64) -> String {
     format!("<{}>", name.as_deref().unwrap_or("?"))
 }
 
-fn bytes(reader: &mut Reader<'_>, value: u64) -> Option<String> {
-    let size = reader.pointer(at(value, super::object::OBJECT_SIZE)).ok()?;
-    let data = at(value, reader.walk.text.bytes);
-    let content = match size {
-        0 => Vec::new(),
-        _ => reader.bytes(data, size.min(MAX_BYTES) as usize).ok()?,
-    };
-    Some(match String::from_utf8(content) {
-        Ok(text) => text,
-        Err(other) => {
-            let hex = other.as_bytes().iter().map(|byte| format!("{byte:02x}"));
-            hex.collect()
-        }
-    })
+fn in_decimal((negative, size): (bool, u128), is_bool: bool) -> String {
+    match (is_bool, negative, size) {
+        (true, _, 0) => "False".to_owned(),
+        (true, _, _) => "True".to_owned(),
+        (false, true, size) => format!("-{size}"),
+        (false, false, size) => size.to_string(),
+    }
 }
 
-/// `uuid.UUID`: the canonical form of its one number.
-fn uuid(reader: &mut Reader<'_>, value: u64) -> Option<String> {
-    let number = reader.members_of(value, &["int"])?[0]?;
-    let (negative, number) = reader.long_number(number)?;
-    (!negative).then_some(())?;
+/// What the byte strings hold: text where it is some, else hexadecimal digits.
+fn bytes(reader: &mut Reader<'_>, values: &[u64]) -> Vec<(u64, String)> {
+    let data = reader.walk.text.bytes;
+    let mut batch = Batch::new();
+    for value in values {
+        batch.push(*value, data as usize + MAX_BYTES);
+    }
+    reader.fetch(&mut batch);
+    (0..values.len())
+        .filter_map(|slot| {
+            let bytes = batch.prefix(slot);
+            (reader.kind(bytes)? == Kind::Bytes).then_some(())?;
+            let size = usize::try_from(word(bytes, OBJECT_SIZE)?).ok()?;
+            let from = data as usize;
+            let content = bytes.get(from..from.checked_add(size.min(MAX_BYTES))?)?;
+            let text = match std::str::from_utf8(content) {
+                Ok(text) => text.to_owned(),
+                // It was cut within a character.
+                Err(error) if size > MAX_BYTES && error.error_len().is_none() => {
+                    String::from_utf8_lossy(&content[..error.valid_up_to()]).into_owned()
+                }
+                Err(_) => content.iter().map(|byte| format!("{byte:02x}")).collect(),
+            };
+            Some((values[slot], text))
+        })
+        .collect()
+}
+
+/// The one number that each `uuid.UUID` consists of.
+fn numbers_of_uuids(reader: &mut Reader<'_>, uuids: &[u64]) -> Vec<(u64, u128)> {
+    let found = reader.members(uuids, &["int"]);
+    let (uuids, numbers): (Vec<u64>, Vec<u64>) = uuids
+        .iter()
+        .zip(found)
+        .filter_map(|(uuid, found)| Some((*uuid, found?[0]?)))
+        .unzip();
+    let numbers = reader.longs(&numbers);
+    uuids
+        .into_iter()
+        .zip(numbers)
+        .filter_map(|(uuid, number)| match number? {
+            (false, number) => Some((uuid, number)),
+            (true, _) => None,
+        })
+        .collect()
+}
+
+/// The canonical form (RFC 9562).
+fn uuid(number: u128) -> String {
     let hex = format!("{number:032x}");
-    Some(format!(
-        "{}-{}-{}-{}-{}",
+    [
         &hex[..8],
         &hex[8..12],
         &hex[12..16],
         &hex[16..20],
-        &hex[20..]
-    ))
+        &hex[20..],
+    ]
+    .join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::synthetic::{World, set_word};
+    use super::*;
+
+    /// A tree of every kind of node: the root has many children, of which one has pairs and one
+    /// more child, of variables whose hashes are equal.
+    #[test]
+    fn trees_of_every_kind_of_node_give_their_values() {
+        for minor in 8..=15 {
+            let mut world = World::new(minor);
+            let fields = world.walk.context;
+            let mut classes = std::collections::HashMap::new();
+            for (name, size) in [
+                ("_contextvars.Context", u64::from(fields.size)),
+                ("_contextvars.ContextVar", 64),
+                ("hamt", 40),
+                ("hamt_bitmap_node", 32),
+                ("hamt_array_node", 32),
+                ("hamt_collision_node", 32),
+            ] {
+                classes.insert(name, world.class(name, 0, size));
+            }
+            let variable = |world: &mut World, name: &str| {
+                let name = world.text(name);
+                let mut bytes = World::object(classes["_contextvars.ContextVar"], 64);
+                set_word(&mut bytes, fields.name, name);
+                world.put(&bytes)
+            };
+            let wanted: Vec<(u64, u64)> = ["one", "two", "three"]
+                .iter()
+                .map(|name| {
+                    (
+                        variable(&mut world, name),
+                        world.text(&format!("is {name}")),
+                    )
+                })
+                .collect();
+            let other = variable(&mut world, "other");
+            let node = |world: &mut World, class: &str, first: u32, words: &[u64]| {
+                let mut bytes = World::object(classes[class], first as usize + words.len() * 8);
+                if class != "hamt_array_node" {
+                    set_word(&mut bytes, fields.pairs_count, words.len() as u64);
+                }
+                for (index, word) in (0..).zip(words) {
+                    set_word(&mut bytes, first + index * 8, *word);
+                }
+                world.put(&bytes)
+            };
+            let equal = [wanted[1].0, wanted[1].1, wanted[2].0, wanted[2].1];
+            let equal = node(&mut world, "hamt_collision_node", fields.collisions, &equal);
+            let pairs = [wanted[0].0, wanted[0].1, other, wanted[0].1, 0, equal];
+            let pairs = node(&mut world, "hamt_bitmap_node", fields.pairs, &pairs);
+            let mut children = [0; CHILDREN];
+            children[7] = pairs;
+            // A tree that is damaged may lead back into itself.
+            children[9] = pairs;
+            let root = node(&mut world, "hamt_array_node", fields.children, &children);
+            let mut tree = World::object(classes["hamt"], 40);
+            set_word(&mut tree, fields.root, root);
+            let tree = world.put(&tree);
+            let mut context = World::object(classes["_contextvars.Context"], fields.size as usize);
+            set_word(&mut context, fields.variables, tree);
+            let context = world.put(&context);
+
+            let names = ["one", "two", "three", "four"].map(str::to_owned);
+            let mut reader = world.reader();
+            let found = values(&mut reader, &[context, 0, pairs], &names);
+            let expected: Values = ["one", "two", "three"]
+                .map(|name| (name.to_owned(), format!("is {name}")))
+                .into();
+            assert_eq!(*found[&context], expected, "3.{minor}");
+            assert!(found[&pairs].is_empty(), "3.{minor}: no context");
+            assert_eq!(found.len(), 2, "3.{minor}");
+        }
+    }
+
+    #[test]
+    fn uuids_have_their_canonical_form() {
+        let number = 0x0123_4567_89ab_cdef_0011_2233_4455_6677;
+        assert_eq!(uuid(number), "01234567-89ab-cdef-0011-223344556677");
+        assert_eq!(uuid(1), "00000000-0000-0000-0000-000000000001");
+    }
 }

@@ -2,8 +2,8 @@
 
 use super::containers::DictPlace;
 use super::layout::RunningLoop;
-use super::memory::at;
-use super::object::Reader;
+use super::memory::{at, word};
+use super::object::{Kind, Reader};
 use super::states::ThreadRecord;
 use super::text::as_bool;
 use crate::event::{LoopKind, PyLoop, Tid};
@@ -70,6 +70,10 @@ pub(super) fn read(reader: &mut Reader<'_>, id: u64, tid: Tid) -> PyLoop {
     let found = reader
         .attributes_of(id, ATTRIBUTES)
         .unwrap_or_else(|| vec![None; ATTRIBUTES.len()]);
+    let ready = match found[0] {
+        None if is_uvloop => only_deque(reader, id),
+        ready => ready,
+    };
     let fact = PyLoop {
         tid,
         id,
@@ -78,7 +82,7 @@ pub(super) fn read(reader: &mut Reader<'_>, id: u64, tid: Tid) -> PyLoop {
         } else {
             LoopKind::Asyncio
         },
-        ready: found[0].and_then(|ready| reader.length(ready)),
+        ready: ready.and_then(|ready| reader.length(ready)),
         scheduled: found[1].and_then(|scheduled| reader.length(scheduled)),
         stall_threshold_ns: found[2]
             .and_then(|seconds| reader.read_number(seconds))
@@ -105,6 +109,26 @@ pub(super) fn read(reader: &mut Reader<'_>, id: u64, tid: Tid) -> PyLoop {
         }
     }
     fact
+}
+
+/// The one deque that a compiled loop refers to in its first fields: what is ready to be called.
+/// Where they are differs from release to release.
+fn only_deque(reader: &mut Reader<'_>, id: u64) -> Option<u64> {
+    /// Enough for uvloop 0.14, 0.18, 0.21 and 0.23.
+    const HEAD_BYTES: usize = 512;
+    let head = reader.bytes(id, HEAD_BYTES).ok()?;
+    let fields: Vec<u64> = (0..head.len() as u32)
+        .step_by(8)
+        .filter_map(|offset| word(&head, offset))
+        .collect();
+    let types = reader.types_of(&fields);
+    let mut deques = fields
+        .into_iter()
+        .zip(types)
+        .filter(|(_, info)| info.as_ref().is_some_and(|info| info.kind == Kind::Deque))
+        .map(|(field, _)| field);
+    let found = deques.next()?;
+    deques.next().is_none().then_some(found)
 }
 
 fn nanoseconds(seconds: f64) -> Option<u64> {

@@ -53,6 +53,12 @@ const WAITS: &[(&str, &[&str], Says)] = &[
     ),
 ];
 
+/// Functions that use other locks; they alone say what is waited for.
+const USERS_OF_LOCKS: &[(&str, &str, &str)] = &[
+    ("locks.py", "Barrier._block", "Barrier"),
+    ("locks.py", "Barrier._wait", "Barrier"),
+];
+
 /// A function that a future calls when work in an executor is to be given up: it stands for that.
 const OF_EXECUTOR: &str = "_chain_future.<locals>._call_check_cancel";
 
@@ -107,11 +113,18 @@ pub(super) fn waits(reader: &mut Reader<'_>, tasks: &[Waiting<'_>]) -> Vec<Optio
 
 /// What the innermost functions say, as far as they are asyncio's.
 fn said(frames: &[PyFrame]) -> Option<Says> {
-    frames
+    let asyncios = frames
         .iter()
         .rev()
-        .map_while(|frame| Some((frame, asyncio_file(&frame.file)?)))
-        .find_map(|(frame, file)| {
+        .map_while(|frame| Some((frame, asyncio_file(&frame.file)?)));
+    let of_users = asyncios.clone().find_map(|(frame, file)| {
+        USERS_OF_LOCKS
+            .iter()
+            .find(|(of, function, _)| *of == file && *function == frame.function)
+            .map(|(_, _, kind)| Says::Kind(kind))
+    });
+    of_users.or_else(|| {
+        asyncios.clone().find_map(|(frame, file)| {
             let function = last_part(&frame.function);
             WAITS
                 .iter()
@@ -120,6 +133,7 @@ fn said(frames: &[PyFrame]) -> Option<Says> {
                 })
                 .map(|(_, _, says)| *says)
         })
+    })
 }
 
 /// The name of a file in asyncio's folder.

@@ -149,23 +149,23 @@ impl Reader<'_> {
             .collect()
     }
 
-    /// An integer in decimal; of one that is longer than 128 bits, that it is.
-    pub(super) fn long(&mut self, address: u64) -> Option<String> {
-        match self.long_number(address) {
-            Some((false, number)) => Some(number.to_string()),
-            Some((true, number)) => Some(format!("-{number}")),
-            None => None,
-        }
-    }
-
-    /// The sign and the size of an integer of up to 128 bits.
-    pub(super) fn long_number(&mut self, address: u64) -> Option<(bool, u128)> {
+    /// The sign and the size of each integer of up to 128 bits.
+    pub(super) fn longs(&mut self, addresses: &[u64]) -> Vec<Option<(bool, u128)>> {
         let (IntegerShape::SignedSize { digits, .. } | IntegerShape::Tag { digits, .. }) =
             self.walk.integer;
-        let info = self.types_of(&[address]).pop()??;
-        (info.kind == Kind::Integer).then_some(())?;
-        let bytes = self.prefix(address, digits as usize + MAX_DIGITS as usize * 4);
-        decode_long(self.walk.integer, &bytes)
+        let mut batch = Batch::new();
+        for address in addresses {
+            batch.push(*address, digits as usize + MAX_DIGITS as usize * 4);
+        }
+        self.fetch(&mut batch);
+        self.load_types((0..batch.len()).filter_map(|i| word(batch.prefix(i), OBJECT_TYPE)));
+        (0..batch.len())
+            .map(|slot| {
+                let bytes = batch.prefix(slot);
+                (self.kind(bytes)? == Kind::Integer)
+                    .then(|| decode_long(self.walk.integer, bytes))?
+            })
+            .collect()
     }
 
     /// Reads one number: a float, or an integer.

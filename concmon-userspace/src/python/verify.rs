@@ -17,6 +17,8 @@ const SIZED: &[(&str, &str, Kind)] = &[
     ("types", "CoroutineType", Kind::Generator),
     ("types", "AsyncGeneratorType", Kind::Generator),
     ("_asyncio", "Task", Kind::Task),
+    ("_asyncio", "Future", Kind::Future),
+    ("_contextvars", "Context", Kind::Context),
 ];
 
 /// What was compared with a living interpreter.
@@ -62,6 +64,14 @@ pub fn verify(pid: Pid) -> Result<Verified, DetectError> {
             Some((format!("{module}.{name}"), expected, size))
         })
         .collect();
+    let mut sizes: Vec<(String, u32, Option<u64>)> = sizes;
+    for (module, name, expected) in [
+        ("_queue", "SimpleQueue", own.walk.executors.queue_size),
+        ("_thread", "_local", own.walk.local.size),
+    ] {
+        let size = size_of(&mut reader, modules, module, name);
+        sizes.push((format!("{module}.{name}"), expected, size));
+    }
     Ok(Verified {
         version: text,
         drift,

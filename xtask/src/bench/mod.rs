@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what watching costs the watched, and everybody else.
 mod attach;
+mod look;
 mod switch;
 mod tracer;
 
@@ -20,6 +21,7 @@ pub(crate) struct Args {
 #[derive(clap::Subcommand)]
 enum What {
     Attach(attach::Args),
+    Look(look::Args),
     Switch(switch::Args),
 }
 
@@ -27,6 +29,7 @@ enum What {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match &args.what {
         What::Attach(args) => attach::run(args),
+        What::Look(args) => look::run(args),
         What::Switch(args) => switch::run(args),
     }
 }

@@ -18,7 +18,7 @@ mod waits;
 use super::histogram::Tally;
 use super::snapshot::{self, Limit};
 use super::window::{Cumulative, Scope, limit};
-use crate::event::{LedgerFact, PyGil, PythonFact, Slice, ThreadState, Tid};
+use crate::event::{Cause, LedgerFact, PyGil, PythonFact, Slice, ThreadState, Tid};
 use crowd::Crowd;
 use pairs::Pairs;
 use timeline::{Timeline, Waited, Wakeup};
@@ -152,14 +152,16 @@ impl Gil {
     /// Takes the reading of a thread's ledger: blocked on something else, it does not wait for the
     /// GIL any more, which otherwise only its next slice would tell.
     pub(crate) fn ledger(&mut self, fact: &LedgerFact) {
-        let elsewhere = match fact.state {
-            ThreadState::Blocked(cause) => cause != crate::event::Cause::Gil,
-            ThreadState::Dead => true,
-            ThreadState::Running | ThreadState::Woken | ThreadState::Preempted => false,
-        };
-        if elsewhere {
-            self.threads.left(fact.tid, fact.since_ns, &mut self.waits);
+        let (tid, waits) = (fact.tid, &mut self.waits);
+        match fact.state {
+            ThreadState::Dead => self.threads.ended(tid, waits),
+            ThreadState::Blocked(cause) if cause != Cause::Gil => {
+                self.threads.left(tid, fact.since_ns, waits);
+            }
+            _ => return,
         }
+        self.timeline
+            .arrived(tid, fact.since_ns, &self.threads, waits);
     }
 
     /// The program was replaced: threads and GIL of the old one are gone.
@@ -179,7 +181,8 @@ impl Gil {
             self.waits.close_all();
         }
         self.book(at_ns, last);
-        self.threads.forget(at_ns.saturating_sub(FORGET_NS));
+        let forgotten_ns = at_ns.saturating_sub(FORGET_NS);
+        self.threads.forget(forgotten_ns, &mut self.waits);
         self.usage.settle();
         self.settle_at = 0;
     }
@@ -241,7 +244,9 @@ impl Gil {
     /// The object of the process's row, or why there is none.
     pub(crate) fn row(&self, context: &GilContext<'_>) -> Result<snapshot::Gil, String> {
         let scope = context.scope;
-        self.known(context.look)?;
+        if !self.told(scope) {
+            self.known(context.look)?;
+        }
         let mut limits = Vec::new();
         let usage = self.usage.report(scope, &mut limits);
         let waits_known = context.knows_causes;
@@ -265,6 +270,11 @@ impl Gil {
             pairs,
             limits,
         })
+    }
+
+    /// There was a GIL, before the process ran another program, of which something is to be told.
+    fn told(&self, scope: Scope) -> bool {
+        self.wait_ns.over(scope) > 0 || !self.tally.over(scope).is_empty() || self.usage.told(scope)
     }
 
     fn known(&self, look: Option<&PythonFact>) -> Result<(), String> {

@@ -363,6 +363,25 @@ fn without_a_gil_there_is_a_reason() {
     }
 }
 
+/// What was told of a program stays when the process runs another one.
+#[test]
+fn another_program_does_not_take_the_time_away() {
+    let mut story = Story::new();
+    story.sleep(HOG, MS, 2 * MS);
+    story.sleep(A, MS, 2 * MS);
+    story.gil(A, WAITING, 12 * MS, None, 13 * MS);
+    story.fixture.apply(Event::Exec(Exec {
+        at_ns: START + 100 * MS,
+        pid: Pid(100),
+        comm: "sleep".into(),
+    }));
+    let window = story.fixture.tick(SECOND);
+    assert_eq!(of(&window).wait_ns, Some(10 * MS));
+    story.fixture.read(100, HOG, 2 * SECOND, |_| {});
+    assert!(story.fixture.tick(2 * SECOND).processes[0].gil.is_none());
+    assert_eq!(of(&story.fixture.model.summary()).wait_ns, Some(10 * MS));
+}
+
 #[test]
 fn lost_records_are_said() {
     let mut story = Story::new();

@@ -123,6 +123,13 @@ impl Usage {
         self.compared.roll();
     }
 
+    /// Something was counted.
+    pub(super) fn told(&self, scope: Scope) -> bool {
+        self.compared.over(scope) > 0
+            || self.held_ns.over(scope) > 0
+            || self.free_ns.over(scope) > 0
+    }
+
     pub(super) fn report(&self, scope: Scope, limits: &mut Vec<Limit>) -> Report {
         let (held, free) = (self.held_ns.over(scope), self.free_ns.over(scope));
         let whole = held.saturating_add(free);

@@ -187,10 +187,22 @@ impl Threads {
         }
     }
 
+    /// The thread is no more.
+    pub(super) fn ended(&mut self, tid: Tid, waits: &mut Waits) {
+        if let Some(thread) = self.0.get_mut(&tid) {
+            thread.close(waits);
+        }
+    }
+
     /// Forgets threads that have not run since `before_ns`.
-    pub(super) fn forget(&mut self, before_ns: u64) {
-        self.0
-            .retain(|_, thread| thread.open.is_some() || thread.out_ns >= before_ns);
+    pub(super) fn forget(&mut self, before_ns: u64, waits: &mut Waits) {
+        self.0.retain(|_, thread| {
+            let stays = thread.out_ns >= before_ns;
+            if !stays {
+                thread.close(waits);
+            }
+            stays
+        });
     }
 }
 
