@@ -310,7 +310,7 @@ mod tests {
         let python = pythons::all()
             .expect("folders can be read")
             .into_iter()
-            .find(|python| python.version().is_some());
+            .find(|python| python.version().is_some_and(|version| version.minor >= 8));
         let Some(python) = python else {
             eprintln!("skipped: no Python here");
             return;
