@@ -90,7 +90,8 @@ fn no_wait_is_made_up_while_threads_go_on() {
                 };
                 let kind = format!("{:?}", wait.kind);
                 let value = json!([kind, format!("{:?}", wait.purpose), wait.object]);
-                assert!(legal.contains(&value), "{}: {value}", python.label());
+                let at = thread.stack.first();
+                assert!(legal.contains(&value), "{}: {value} {at:?}", python.label());
                 assert_ne!(wait.owner, Some(thread.tid), "{}", python.label());
                 *told.entry(kind).or_insert(0) += 1;
             }

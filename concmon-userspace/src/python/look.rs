@@ -276,12 +276,18 @@ impl Look<'_> {
             }
         }
         let waits = waits::waits(reader, &blocked, &by_ident);
+        let stand_still: HashSet<Tid> = stacks::stand_still(reader, records, stacks)
+            .into_iter()
+            .zip(tids)
+            .filter_map(|(stands, tid)| tid.filter(|_| stands))
+            .collect();
         for (slot, wait) in slots.into_iter().zip(waits) {
             let thread = &mut fact.threads[slot];
             // What was read in between is about a thread that stood still.
             thread.waiting_for = wait.filter(|wait| {
                 let still = self.process.blocking_futex(thread.tid);
-                still.is_ok_and(|futex| futex == Some(wait.futex))
+                stand_still.contains(&thread.tid)
+                    && still.is_ok_and(|futex| futex == Some(wait.futex))
             });
         }
     }

@@ -41,6 +41,9 @@ pub(super) struct StackFrame {
 pub(super) struct Stack {
     /// The innermost first.
     pub(super) frames: Vec<StackFrame>,
+    /// Address of the innermost frame of all, the interpreter's own included; 0 when the thread went
+    /// on while it was read.
+    innermost: u64,
     /// There are more than were asked for.
     pub(super) cut: bool,
     /// It changed each time it was read: there are no frames.
@@ -50,6 +53,7 @@ pub(super) struct Stack {
 impl Stack {
     const TORN: Self = Self {
         frames: Vec::new(),
+        innermost: 0,
         cut: false,
         torn: true,
     };
@@ -129,6 +133,27 @@ fn together(
     }
     reader.failed += open.len() as u64;
     stacks
+}
+
+/// Which of these stacks still end where they did.
+pub(super) fn stand_still(
+    reader: &mut Reader<'_>,
+    threads: &[ThreadRecord],
+    stacks: &[Stack],
+) -> Vec<bool> {
+    let wanted = threads.iter().map(|thread| Wanted {
+        thread: thread.address,
+        known: Vec::new(),
+    });
+    let places = places(reader, wanted.collect());
+    places
+        .into_iter()
+        .zip(stacks)
+        .map(|(place, stack)| {
+            let now = place.and_then(|place| place.roots.last().copied());
+            now.is_some_and(|(_, innermost)| innermost != 0 && innermost == stack.innermost)
+        })
+        .collect()
 }
 
 /// A thread whose stack is to be read.
@@ -573,7 +598,11 @@ impl Walk {
         if lasting == 0 && !self.steps.is_empty() {
             self.state = WalkState::Torn;
         }
-        self.steps.drain(..self.steps.len() - lasting);
+        let gone = self.steps.len() - lasting;
+        if gone > 0 {
+            self.innermost = 0;
+        }
+        self.steps.drain(..gone);
     }
 
     fn stack(self) -> Option<Stack> {
@@ -589,6 +618,7 @@ impl Walk {
                         })
                     })
                     .collect(),
+                innermost: self.innermost,
                 cut: self.state == WalkState::Cut,
                 torn: false,
             }),

@@ -82,25 +82,12 @@ pub(super) fn waits(
                 return None;
             }
             by_functions(reader, &known[slot], &mut wait, tids);
-            // A condition's own lock for one waiter is nothing that anybody contends for: who waits
-            // for it waits for the condition, which the functions must say.
-            let is_private = wait.kind == WaitKind::Lock
-                && is_of_threading(thread)
-                && innermost[slot].named(reader, "waiter") == wait.object;
-            if is_private {
-                return None;
-            }
             // A handle is no object with a type: that it is one, functions must say, too.
             let is_known = objects[slot].is_some() || wait.kind == WaitKind::Join;
             // Who has it by now does not wait for it any more.
             (is_known && wait.owner != Some(thread.tid)).then_some(wait)
         })
         .collect()
-}
-
-fn is_of_threading(thread: &Blocked<'_>) -> bool {
-    let innermost = thread.places.first();
-    innermost.is_some_and(|place| place.file.ends_with("/threading.py"))
 }
 
 /// What is in front of each futex: where a thread waits in the interpreter's parking lot, the
