@@ -4,7 +4,7 @@
 //! `CLOCK_MONOTONIC`. All process and thread ids are those of the host's PID namespace, which the tool
 //! runs in: the kernel's own ids are taken as they come.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use concmon_ebpf::{HIST_BUCKETS, cause};
 
@@ -32,6 +32,8 @@ impl std::fmt::Display for Tid {
 #[derive(Clone, Debug)]
 pub enum Event {
     Slice(Slice),
+    Sample(Box<Sample>),
+    Step(Box<StepFact>),
     Fork(Fork),
     Exec(Exec),
     Exit(Exit),
@@ -52,6 +54,8 @@ impl Event {
     pub const fn at_ns(&self) -> Option<u64> {
         Some(match self {
             Event::Slice(slice) => slice.out_ns,
+            Event::Sample(sample) => sample.at_ns,
+            Event::Step(fact) => fact.read_ns,
             Event::Fork(fork) => fork.at_ns,
             Event::Exec(exec) => exec.at_ns,
             Event::Exit(exit) => exit.at_ns,
@@ -141,6 +145,100 @@ pub struct Slice {
     pub on_cpu_ns: u64,
     /// It ended by a block, not by a preemption.
     pub voluntary: bool,
+}
+
+/// When a kernel program took a stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SampleKind {
+    /// By the clock, while the thread was on a CPU.
+    OnCpu,
+    /// When it blocked: the wait that begins here has the same instant as its `off_ns`.
+    Block(Cause),
+}
+
+/// What code a thread was in when it was sampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeKind {
+    /// The interpreter's own: bytecode, builtins.
+    Interpreter,
+    /// Another library's, called from Python.
+    Native,
+    /// The kernel's, on the thread's behalf.
+    Kernel,
+}
+
+/// A Python stack that a kernel program took while the thread stood still.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    pub at_ns: u64,
+    pub pid: Pid,
+    pub tid: Tid,
+    pub kind: SampleKind,
+    /// `PyThreadState.context_ver`: grows by one whenever a context is entered or left. Loops enter
+    /// one for each step, so equal numbers mean the same step, and half the growth is the number of
+    /// steps. `None`: the thread has no thread state, or it could not be read.
+    pub context_version: Option<u64>,
+    /// The turn of an asyncio loop; `None` elsewhere, and before its selector has returned.
+    pub iteration: Option<Iteration>,
+    /// The process's garbage collector was at work.
+    pub collecting: bool,
+    /// `None`: not known, or blocked.
+    pub code: Option<CodeKind>,
+    /// Address of the generator object of the outermost coroutine of the step: the task's own.
+    /// `None`: no task's step.
+    pub coroutine: Option<u64>,
+    pub stack: Arc<SampledStack>,
+}
+
+/// A turn of an asyncio loop, as its own variables tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Iteration {
+    /// When its selector had returned, by the loop's clock (`CLOCK_MONOTONIC`, ns).
+    pub start_ns: u64,
+    /// Which of its ready callbacks runs, from 0; `None`: none has begun.
+    pub index: Option<u32>,
+    /// How many callbacks were ready when it began; `None`: not counted yet.
+    pub count: Option<u32>,
+}
+
+/// The frames of a sample; equal ones are shared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SampledStack {
+    /// The innermost frame first.
+    pub frames: Vec<PyFrame>,
+    /// How many frames, from the innermost, are a loop's step; the last of these is the step's own:
+    /// the task's coroutine or the callback. 0: in the loop's own code, or in no loop.
+    pub step_frames: usize,
+    /// There were more frames than the kernel program walks.
+    pub truncated: bool,
+}
+
+/// What a loop's thread was read to be doing in the middle of a long step.
+#[derive(Clone, Debug)]
+pub struct StepFact {
+    pub read_ns: u64,
+    pub pid: Pid,
+    pub tid: Tid,
+    /// As [`Sample::context_version`]: which step this is about.
+    pub context_version: u64,
+    /// `None`: no task's step.
+    pub task: Option<StepTask>,
+    /// Values of the context variables that were asked for, by name.
+    pub context: BTreeMap<String, String>,
+    /// Callbacks that were ready meanwhile.
+    pub ready: Option<u64>,
+    /// Timers that were due already.
+    pub overdue: Option<u64>,
+}
+
+/// The task that a step belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepTask {
+    /// As [`PyTask::id`].
+    pub id: u64,
+    pub name: String,
+    /// Address of its coroutine object, as [`Sample::coroutine`].
+    pub coroutine: Option<u64>,
 }
 
 /// A watched process made a thread or a process.
@@ -526,6 +624,8 @@ pub struct PyTask {
     pub name: String,
     /// Qualified name of its coroutine.
     pub coroutine: String,
+    /// Address of the coroutine object; 0 when it has none any more.
+    pub coroutine_id: u64,
     pub state: TaskState,
     /// From the task's own coroutine down to the innermost one that waits.
     pub awaiting: Vec<PyFrame>,

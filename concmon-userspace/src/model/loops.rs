@@ -350,6 +350,7 @@ impl Loops {
             pending_tasks,
             tasks_created,
             tasks,
+            timing: None,
             limits,
         }
     }

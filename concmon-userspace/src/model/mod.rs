@@ -14,6 +14,7 @@ mod histogram;
 mod interpreter;
 mod ledger;
 mod locks;
+mod loop_rows;
 mod loops;
 mod monitor;
 mod population;
@@ -119,6 +120,7 @@ impl Model {
             Event::Loss(loss) => self.monitor.loss(loss),
             Event::Ledger(fact) => population.ledger(fact, epoch),
             Event::Process(fact) => population.fact(fact, epoch),
+            Event::Sample(_) | Event::Step(_) => {}
             Event::Python(fact) => {
                 if let Some(process) = population.newest(fact.pid, epoch) {
                     process.python(fact);

@@ -111,6 +111,7 @@ impl Process {
                 .loops
                 .rows(scope, look, clock, context.stall_threshold_ns),
             executors: self.executors.rows(look, clock),
+            findings: Vec::new(),
             limits,
         }
     }

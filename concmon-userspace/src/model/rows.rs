@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::snapshot::Limit;
+use super::snapshot::{Limit, TaskCost};
 use super::window::limit;
 use crate::event::{
     ExecutorKind, LoopKind, PyExecutor, PyFrame, PyTask, PyWait, PyWork, PythonFact, TaskState,
@@ -35,6 +35,9 @@ pub struct Task {
     /// A single look does not know it.
     #[serde(flatten)]
     pub seen: Option<Seen>,
+    /// `None`: nothing is sampled.
+    #[serde(flatten)]
+    pub cost: Option<TaskCost>,
 }
 
 /// For how long a watch has known a task.
@@ -129,6 +132,7 @@ impl Task {
             retrieved: task.retrieved,
             context: task.context.clone(),
             seen,
+            cost: None,
         }
     }
 

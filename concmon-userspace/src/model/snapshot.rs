@@ -7,6 +7,10 @@ use serde::Serialize;
 
 use crate::event::PythonInfo;
 
+pub use super::loop_rows::{
+    BusySplit, ByName, Contributor, Cost, Culprit, Finding, Saturation, Stall, StallTask, TaskCost,
+    Timing, Waiting,
+};
 pub use super::rows::{Executor, Frame, Seen, Task, TaskWait, WaitingFor, Work};
 
 /// The name and version of the JSON shape.
@@ -94,6 +98,8 @@ pub struct Process {
     pub threads: Vec<Thread>,
     pub loops: Vec<Loop>,
     pub executors: Vec<Executor>,
+    /// The rules that hold; the model fills in none.
+    pub findings: Vec<Finding>,
     pub limits: Vec<Limit>,
 }
 
@@ -313,5 +319,8 @@ pub struct Loop {
     /// Of the whole process, which other loops of it show, too.
     pub tasks_created: Option<u64>,
     pub tasks: Vec<Task>,
+    /// `None`: nothing is sampled.
+    #[serde(flatten)]
+    pub timing: Option<Timing>,
     pub limits: Vec<Limit>,
 }

@@ -435,6 +435,7 @@ pub(crate) fn py_task(id: u64, loop_id: u64, name: &str) -> PyTask {
         loop_id,
         name: name.into(),
         coroutine: "app.serve".into(),
+        coroutine_id: id ^ 0xc0,
         state: TaskState::Pending,
         awaiting: vec![PyFrame {
             function: "serve".into(),

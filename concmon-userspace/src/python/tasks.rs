@@ -118,6 +118,7 @@ fn complete(
             loop_id: record.head.loop_object,
             name: record.name,
             coroutine: record.coroutine,
+            coroutine_id: record.head.coroutine,
             state: record.state,
             awaiting: record.awaiting,
             waits_for,

@@ -269,6 +269,7 @@ impl Walk<'_> {
                     coroutine: reader
                         .text(chain.qualname)
                         .map_or_else(String::new, |name| name.to_string()),
+                    coroutine_id: head.coroutine,
                     state: if is_running {
                         TaskState::Running
                     } else {

@@ -89,6 +89,7 @@ pub(crate) fn process(pid: u32, entry: &str, threads: Vec<Thread>) -> Process {
         threads,
         loops: Vec::new(),
         executors: Vec::new(),
+        findings: Vec::new(),
         limits: Vec::new(),
     }
 }
@@ -200,6 +201,7 @@ pub(crate) fn event_loop(tid: u32, busy_ms: u64, tasks: Vec<Task>) -> Loop {
         pending_tasks: Some(tasks.len() as u64),
         tasks_created: Some(tasks.len() as u64),
         tasks,
+        timing: None,
         limits: Vec::new(),
     }
 }
@@ -228,6 +230,7 @@ pub(crate) fn task(
         exception: None,
         retrieved: None,
         context: BTreeMap::new(),
+        cost: None,
         seen: Some(Seen {
             first_seen_unix_ns: START - age_ms * MS,
             age_ns: age_ms * MS,

@@ -55,6 +55,7 @@ fn task(number: u64, name: &str, chain: &[(&str, u32)], awaited_by: &[u64]) -> P
         loop_id: 1,
         name: name.to_owned(),
         coroutine: chain.first().map_or("main", |(first, _)| first).to_owned(),
+        coroutine_id: number,
         state: TaskState::Pending,
         awaiting: chain
             .iter()
