@@ -416,6 +416,11 @@ pub(crate) fn open(ledger: *mut Ledger, task: Task, birth: &Birth) {
         l.start_ns = birth.now;
         l.last_cpu = birth.cpu;
         l.gils = birth.gils;
+        l.stack_tat_ns = 0;
+        l.stack_interval_ns = 0;
+        l.step_version = 0;
+        l.step_since_ns = birth.now;
+        l.step_told = 0;
         set_open_stretch(l, task, birth);
         end(ledger, seq);
     }

@@ -7,7 +7,7 @@
 #![no_std]
 
 /// Bumped whenever a record or map value changes its shape or meaning.
-pub const WIRE_VERSION: u16 = 1;
+pub const WIRE_VERSION: u16 = 2;
 
 /// Why a thread is off the CPU without waiting for one.
 ///
@@ -217,10 +217,26 @@ pub struct Ledger {
     /// Addresses of the GIL structs of the thread's process, 0 where there is none.
     pub gils: [u64; MAX_GILS],
 
+    /// Token bucket for stacks taken when the thread blocks: the theoretical arrival time of the
+    /// next one. A thread may be ahead of it by [`STACK_WINDOW_NS`].
+    pub stack_tat_ns: u64,
+    /// Time between two of them; 0: [`STACK_INTERVAL_NS`]. Set by user space.
+    pub stack_interval_ns: u64,
+    /// The context version that the last sample showed, and since when.
+    pub step_version: u64,
+    pub step_since_ns: u64,
+    /// The context version that user space was last told of at once.
+    pub step_told: u64,
+
     pub wakeup_latency: Hist,
     pub slice: Hist,
     pub off_cpu: [Hist; cause::COUNT],
 }
+
+/// Time between two stacks that a thread gives when it blocks, in the long run.
+pub const STACK_INTERVAL_NS: u64 = 50_000_000;
+/// How far a thread's token bucket for stacks may be ahead: its burst.
+pub const STACK_WINDOW_NS: u64 = 1_000_000_000;
 
 /// Bytes of a GIL struct that futex waits may point into (CPython 3.8 to 3.15, see the layouts).
 pub const GIL_SIZE: u64 = 208;
@@ -350,6 +366,145 @@ pub struct Batch {
     pub reserved: u32,
 }
 
+/// Where a Python interpreter's frames are: a value of the hash map `PYTHONS`, keyed by the
+/// kernel's process id. Offsets in bytes; [`NO_OFFSET`] where there is no such field.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Python {
+    /// From a thread's TLS base to a pointer to its thread state.
+    pub tls_offset: i64,
+    /// Address of the collector's `int` that is not 0 while it works; 0: none.
+    pub collecting: u64,
+    /// Address of the code object of the function that is one turn of an event loop; 0: none.
+    pub turn_code: u64,
+    /// A step this old is told at once, ns.
+    pub long_ns: u64,
+    /// Clears the tag of a frame's reference to its code.
+    pub executable_mask: u64,
+    /// In the thread state: the pointer to the current context; its version is behind it.
+    pub thread_context: u32,
+    /// In the thread state: the pointer to the innermost frame, or to what has it.
+    pub thread_frame: u32,
+    /// In what the thread state points to: the pointer to the innermost frame.
+    pub root_frame: u32,
+    /// How much of each frame is read, at most [`FRAME_BYTES`].
+    pub frame_bytes: u32,
+    /// In a frame: its code, its caller, its instruction; all of 8 bytes and aligned.
+    pub executable: u32,
+    pub previous: u32,
+    pub instruction: u32,
+    /// In a frame: the byte that says what it belongs to.
+    pub owner: u32,
+    /// In a generator: its frame.
+    pub generator_frame: u32,
+    /// In a frame: the generator that it belongs to.
+    pub frame_generator: u32,
+    /// In a frame: the first local variable.
+    pub locals: u32,
+    /// Which local variables of the turn are: the float that tells when it began, the index of the
+    /// callback that runs, and how many there are.
+    pub turn_start: u32,
+    pub turn_index: u32,
+    pub turn_count: u32,
+    /// In a float and in an int: the value.
+    pub float_value: u32,
+    pub int_value: u32,
+    pub reserved: [u32; 4],
+}
+
+/// There is no such field.
+pub const NO_OFFSET: u32 = u32::MAX;
+
+/// Owners of frames from this number on are no Python code (`enum _frameowner`, Include/internal/
+/// pycore_frame.h and pycore_interpframe_structs.h), and the one of generators.
+pub const OWNER_NO_CODE: u8 = 3;
+pub const OWNER_GENERATOR: u8 = 1;
+
+/// The most bytes of a frame that are read; a power of two.
+pub const FRAME_BYTES: usize = 128;
+/// The most frames of a sample.
+pub const SAMPLE_FRAMES: usize = 64;
+/// Bytes of samples in a batch, at most: any sample fits behind offset [`SAMPLE_STARTS`].
+pub const SAMPLE_AREA: usize = SAMPLE_STARTS + 2048;
+/// Samples begin before this offset; a power of two.
+pub const SAMPLE_STARTS: usize = 16384;
+
+/// Bits of [`SampleHead::flags`].
+pub mod sample_flags {
+    /// Taken when the thread blocked, else by the clock while it was on a CPU.
+    pub const BLOCK: u8 = 1;
+    /// The garbage collector was at work.
+    pub const COLLECTING: u8 = 1 << 1;
+    /// There are more frames than were walked.
+    pub const TRUNCATED: u8 = 1 << 2;
+    /// A read failed: frames below it are missing.
+    pub const FAULT: u8 = 1 << 3;
+    /// The thread has a thread state, whose context version is given.
+    pub const STATE: u8 = 1 << 4;
+    /// The thread was in user mode.
+    pub const USER: u8 = 1 << 5;
+    /// The step is old enough to be told at once.
+    pub const LONG: u8 = 1 << 6;
+}
+
+/// What stands before the frames of a sample.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SampleHead {
+    /// [`sample_flags`].
+    pub flags: u8,
+    /// [`cause`] of the block that begins.
+    pub cause: u8,
+    /// How many [`SampleFrame`]s follow, the innermost first.
+    pub frames: u16,
+    pub tid: u32,
+    pub tgid: u32,
+    /// Which of the turn's callbacks runs, and how many there are; [`NO_OFFSET`]: not told.
+    pub turn_index: u32,
+    pub turn_count: u32,
+    pub reserved: u32,
+    pub at_ns: u64,
+    /// `PyThreadState.context` and `context_ver`.
+    pub context: u64,
+    pub context_version: u64,
+    /// Bits of the float that tells when the turn began, seconds; 0: not told.
+    pub turn_start: u64,
+    /// User-mode instruction pointer; 0: not known.
+    pub ip: u64,
+    pub thread_state: u64,
+}
+
+/// One Python frame of a sample.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SampleFrame {
+    /// Address of the code object; 0 for a frame that is no Python code.
+    pub code: u64,
+    /// Address of the generator or coroutine that the frame belongs to; 0: none.
+    pub generator: u64,
+    /// Pointer to, or number of, the instruction, as the layout has it.
+    pub instruction: u64,
+}
+
+/// The per-CPU batch of samples: the value of the per-CPU array `SAMPLE_BATCHES`. `header.count`
+/// counts samples; they lie one behind the other.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SampleBatch {
+    pub header: BatchHeader,
+    pub area: [u8; SAMPLE_AREA],
+    /// When the block began that may become a long one (0: none), and the slot of its thread.
+    pub blocked_ns: u64,
+    pub blocked_slot: u32,
+    /// Bytes of `area` in use.
+    pub used: u32,
+    /// How old a block is told at once.
+    pub blocked_long_ns: u64,
+    pub reserved: u64,
+    /// The head of a frame while it is looked at.
+    pub frame: [u8; FRAME_BYTES],
+}
+
 /// Slots of threads, by thread id: a value of the memory-mapped array `SLOTS`. Thread `tid`'s slot is
 /// element `tid % SLOTS_PER_PAGE` of value `tid / SLOTS_PER_PAGE`; 0 is none. One plain load tells
 /// whether a thread is watched, and where its account is.
@@ -474,7 +629,11 @@ pub struct KernelConfig {
     /// Bytes of `task_struct::on_cpu` and `on_rq`: 4, or 1 since 7.2.
     pub task_on_cpu_bytes: u32,
     pub task_on_rq_bytes: u32,
-    pub reserved: u32,
+    /// The thread's TLS base (x86-64: `thread.fsbase`); used when `has_task_tls`.
+    pub task_tls: u32,
+    pub has_task_tls: u32,
+    /// Instruction pointer in the saved user registers.
+    pub regs_ip: u32,
 }
 
 /// Counters that both sides change atomically: the one value of the memory-mapped array `CONTROL`.
@@ -490,12 +649,16 @@ const _: () = {
     assert!(core::mem::size_of::<Record>() == 64);
     assert!(core::mem::size_of::<BatchHeader>() == 24);
     assert!(core::mem::size_of::<Batch>() == 24 + 64 * BATCH_RECORDS + 8);
-    assert!(core::mem::size_of::<Ledger>() == 296 + 11 * 544);
+    assert!(core::mem::size_of::<Ledger>() == 336 + 11 * 544);
+    assert!(core::mem::size_of::<Python>() == 120);
+    assert!(core::mem::size_of::<SampleHead>() == 72);
+    assert!(core::mem::size_of::<SampleFrame>() == 24);
+    assert!(core::mem::size_of::<SampleBatch>() == 24 + SAMPLE_AREA + 32 + FRAME_BYTES);
     assert!(core::mem::size_of::<Process>() == 40);
     assert!(core::mem::size_of::<SyscallEntry>() == 4);
     assert!(core::mem::size_of::<SlotPage>() == 2048);
     assert!(BATCH_RECORDS == 0x1ff);
     assert!(core::mem::size_of::<SelfTest>() == 96);
-    assert!(core::mem::size_of::<KernelConfig>() == 30 * 4);
+    assert!(core::mem::size_of::<KernelConfig>() == 32 * 4);
     assert!(MAX_SYSCALLS.is_power_of_two());
 };

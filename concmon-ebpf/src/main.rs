@@ -18,6 +18,8 @@ mod maps;
 #[cfg(target_arch = "bpf")]
 mod probes;
 #[cfg(target_arch = "bpf")]
+mod pywalk;
+#[cfg(target_arch = "bpf")]
 mod task;
 
 #[cfg(not(target_arch = "bpf"))]

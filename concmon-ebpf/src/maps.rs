@@ -7,8 +7,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, PerfEventByteArray, Stack},
 };
 use concmon_ebpf::{
-    Batch, Control, Ledger, MAX_SYSCALLS, Process, SLOTS_PER_PAGE, SelfTest, SlotPage,
-    SyscallEntry, fault,
+    Batch, Control, Ledger, MAX_SYSCALLS, Process, Python, SLOTS_PER_PAGE, SampleBatch, SelfTest,
+    SlotPage, SyscallEntry, fault,
 };
 
 use crate::{
@@ -45,6 +45,16 @@ pub(crate) static BATCHES: PerCpuArray<Batch> = PerCpuArray::with_max_entries(1,
 
 #[map]
 pub(crate) static RECORDS: PerfEventByteArray = PerfEventByteArray::new(0);
+
+/// Interpreters of watched processes, by process id.
+#[map]
+pub(crate) static PYTHONS: HashMap<u32, Python> = HashMap::with_max_entries(64, 0);
+
+#[map]
+pub(crate) static SAMPLE_BATCHES: PerCpuArray<SampleBatch> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+pub(crate) static SAMPLES: PerfEventByteArray = PerfEventByteArray::new(0);
 
 #[map]
 pub(crate) static FAULTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(fault::COUNT as u32, 0);

@@ -40,7 +40,9 @@ pub(crate) static CONFIG: KernelConfig = KernelConfig {
     regs_syscall_bytes: 0,
     task_on_cpu_bytes: 0,
     task_on_rq_bytes: 0,
-    reserved: 0,
+    task_tls: 0,
+    has_task_tls: 0,
+    regs_ip: 0,
 };
 
 /// One field of [`CONFIG`].
@@ -215,6 +217,28 @@ impl Task {
             (self.signal_word(config!(signal_group_exit_code)), true)
         } else {
             (self.field(config!(task_exit_code)), false)
+        }
+    }
+
+    /// The thread's TLS base; 0 where it is not known.
+    #[inline(always)]
+    pub(crate) fn tls(self) -> u64 {
+        if config!(has_task_tls) == 0 {
+            return 0;
+        }
+        self.field(config!(task_tls))
+    }
+
+    /// The saved user-mode instruction pointer; 0 where it is not known.
+    #[inline(always)]
+    pub(crate) fn ip(self) -> u64 {
+        if config!(has_task_regs) == 0 {
+            return 0;
+        }
+        // SAFETY: as in `syscall`.
+        unsafe {
+            let regs = bpf_task_pt_regs(self.ptr().cast()) as *const c_void;
+            core::ptr::read_volatile(regs.byte_add(config!(regs_ip) as usize).cast())
         }
     }
 

@@ -5,6 +5,7 @@
 
 pub mod ledger;
 pub mod loss;
+pub mod samples;
 
 use concmon_ebpf::{BATCH_RECORDS, BatchHeader, Record, WIRE_VERSION, record_flags, record_kind};
 
@@ -78,14 +79,7 @@ pub fn batch(bytes: &[u8]) -> Result<Batch, DecodeError> {
     let (head, body) = bytes
         .split_at_checked(HEADER_BYTES)
         .ok_or(DecodeError::Header(bytes.len()))?;
-    let mut fields = Fields(head);
-    let header = BatchHeader {
-        version: fields.u16(),
-        count: fields.u16(),
-        cpu: fields.u32(),
-        produced_before: fields.u64(),
-        opened_ns: fields.u64(),
-    };
+    let header = header(head);
     if header.version != WIRE_VERSION {
         return Err(DecodeError::Version(header.version));
     }
@@ -120,6 +114,17 @@ pub fn batch(bytes: &[u8]) -> Result<Batch, DecodeError> {
         unknown,
         invalid,
     })
+}
+
+fn header(bytes: &[u8]) -> BatchHeader {
+    let mut fields = Fields(bytes);
+    BatchHeader {
+        version: fields.u16(),
+        count: fields.u16(),
+        cpu: fields.u32(),
+        produced_before: fields.u64(),
+        opened_ns: fields.u64(),
+    }
 }
 
 fn record(bytes: &[u8]) -> Record {

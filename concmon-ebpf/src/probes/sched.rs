@@ -11,6 +11,7 @@ use crate::{
     maps::{
         PROCESSES, bind, count_fault, give_slot, ledger_at, ledger_of, slot_of, slots_are_short,
     },
+    pywalk,
     task::{self, Task, config, task_state},
 };
 
@@ -80,6 +81,9 @@ fn leave(ctx: *mut c_void, prev: Task, slot: u32, now: u64, cpu: u32) {
     });
     if dead {
         end(prev, ledger, slot);
+    } else if voluntary {
+        // SAFETY: the account that this CPU has just written; a trusted task.
+        unsafe { pywalk::on_block(ctx, prev, slot, ledger, now) };
     }
 }
 

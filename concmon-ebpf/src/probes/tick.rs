@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 
-use crate::emit::flush_stale;
+use crate::{emit::flush_stale, pywalk};
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "perf_event")]
@@ -12,5 +12,6 @@ fn tick(ctx: *mut c_void) -> i32 {
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     flush_stale(ctx, now);
+    pywalk::flush(ctx, now);
     0
 }

@@ -100,7 +100,7 @@ mod tests {
 
     fn header(cpu: u32, produced_before: u64, count: u16, opened_ns: u64) -> BatchHeader {
         BatchHeader {
-            version: 1,
+            version: concmon_ebpf::WIRE_VERSION,
             count,
             cpu,
             produced_before,

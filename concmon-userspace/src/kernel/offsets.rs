@@ -81,6 +81,10 @@ pub struct Offsets {
     pub regs_syscall_bytes: u32,
     pub regs_arg0: u32,
     pub regs_arg1: u32,
+    /// `ip` on x86-64, `pc` on aarch64.
+    pub regs_ip: u32,
+    /// Where the base of thread-local storage is kept; `None` where that is not `thread.fsbase`.
+    pub task_tls: Option<u32>,
 }
 
 struct Lookup<'a> {
@@ -180,9 +184,13 @@ impl Offsets {
         let first = |lookup: &Lookup<'_>, paths: &[&str], known| {
             lookup.sized(paths, known).map(|(offset, _)| offset)
         };
-        let (syscall, arg0, arg1) = match arch {
-            Arch::X86_64 => ("orig_ax", "di", "si"),
-            Arch::Aarch64 => ("syscallno", "orig_x0", "regs[1]"),
+        let (syscall, arg0, arg1, ip) = match arch {
+            Arch::X86_64 => ("orig_ax", "di", "si", "ip"),
+            Arch::Aarch64 => ("syscallno", "orig_x0", "regs[1]", "pc"),
+        };
+        let task_tls = match arch {
+            Arch::X86_64 => task.one("thread.fsbase", &[8]).ok(),
+            Arch::Aarch64 => None,
         };
         let (regs_syscall, regs_syscall_bytes) = regs.sized(&[syscall], &[4, 8])?;
         let task_sched_delayed = match task.found.field("se.sched_delayed") {
@@ -217,6 +225,8 @@ impl Offsets {
             regs_syscall_bytes,
             regs_arg0: regs.one(arg0, &[8])?,
             regs_arg1: regs.one(arg1, &[8])?,
+            regs_ip: regs.one(ip, &[8])?,
+            task_tls,
         })
     }
 }
@@ -306,13 +316,18 @@ mod tests {
                 b.structure(
                     "pt_regs",
                     24,
-                    &[("si", long, 0), ("di", long, 64), ("orig_ax", long, 128)],
+                    &[
+                        ("si", long, 0),
+                        ("di", long, 64),
+                        ("orig_ax", long, 128),
+                        ("ip", long, 192),
+                    ],
                 );
             }
             Arch::Aarch64 => {
                 let regs = b.array(long, 31);
                 let user = b.structure("user_pt_regs", 248, &[("regs", regs, 0)]);
-                let inner = b.structure("", 248, &[("regs", regs, 0)]);
+                let inner = b.structure("", 264, &[("regs", regs, 0), ("pc", long, 2048)]);
                 let both = b.union("", 248, &[("user_regs", user, 0), ("", inner, 0)]);
                 b.structure(
                     "pt_regs",
@@ -361,6 +376,8 @@ mod tests {
             regs_syscall_bytes: 8,
             regs_arg0: 8,
             regs_arg1: 0,
+            regs_ip: 24,
+            task_tls: None,
         };
         assert_eq!(offsets, expected);
     }
@@ -373,6 +390,7 @@ mod tests {
         assert_eq!(offsets.task_sched_delayed, None);
         assert_eq!((offsets.regs_syscall, offsets.regs_syscall_bytes), (256, 4));
         assert_eq!((offsets.regs_arg0, offsets.regs_arg1), (248, 8));
+        assert_eq!(offsets.regs_ip, 256);
     }
 
     #[test]

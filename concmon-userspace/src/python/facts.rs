@@ -13,6 +13,7 @@ use super::look::{Known, Look};
 use super::memory::{Memory, ProcessMemory, ReadCost, ReadError, at};
 use super::object::{KEPT_ALL, Reader, kept_of};
 use super::process::ProcessView;
+use super::sampling::Sampling;
 use super::states;
 use crate::event::{Pid, PyHeapScan, PythonFact, PythonInfo};
 
@@ -59,13 +60,14 @@ impl Default for LookOptions {
 /// An interpreter in a living process.
 #[derive(Debug)]
 pub struct Interpreter {
-    pid: Pid,
+    pub(super) pid: Pid,
     info: PythonInfo,
-    memory: Arc<dyn Memory>,
-    runtime: Option<(u64, Layout)>,
+    pub(super) memory: Arc<dyn Memory>,
+    pub(super) runtime: Option<(u64, Layout)>,
     asyncio: AsyncioTable,
     process: ProcessView,
-    codes: CodeCache,
+    pub(super) codes: CodeCache,
+    pub(super) sampling: Sampling,
     /// What looks found out about each interpreter of the process, by address.
     known: HashMap<u64, Known>,
 }
@@ -117,6 +119,7 @@ impl Interpreter {
             },
             process,
             codes: CodeCache::default(),
+            sampling: Sampling::default(),
             known: HashMap::new(),
         }
     }

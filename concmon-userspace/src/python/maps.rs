@@ -18,6 +18,7 @@ pub(super) struct Mapping {
     pub(super) end: u64,
     pub(super) readable: bool,
     pub(super) writable: bool,
+    pub(super) executable: bool,
     /// Offset in the file, bytes.
     pub(super) offset: u64,
     pub(super) inode: u64,
@@ -77,6 +78,7 @@ fn parse_line(line: &str) -> Option<Mapping> {
         end,
         readable: permissions.starts_with('r'),
         writable: permissions.get(1..2) == Some("w"),
+        executable: permissions.get(2..3) == Some("x"),
         offset,
         inode,
         path: rest.trim_start().to_owned(),

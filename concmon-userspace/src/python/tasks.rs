@@ -248,7 +248,7 @@ fn read_names(reader: &mut Reader<'_>, heads: &[TaskHead]) -> Vec<Option<Label>>
     reader.labels(&names)
 }
 
-fn name(label: &Label) -> String {
+pub(super) fn name(label: &Label) -> String {
     match label {
         Label::Text(text) => text.to_string(),
         // A task without a name of its own has a number until somebody asks.

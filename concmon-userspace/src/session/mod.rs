@@ -5,6 +5,7 @@ mod outcome;
 mod output;
 mod pace;
 mod pythons;
+mod sampling;
 mod start;
 mod watch;
 
@@ -90,6 +91,8 @@ async fn watch_pids(options: &Options, pids: &[u32]) -> Result<u8, Failure> {
     let plan = Plan {
         targets: pids.iter().copied().map(Pid).collect(),
         follow_children: options.subprocesses(),
+        rate: sampling::RATE,
+        stall_threshold_ns: None,
     };
     let watch = Watch::start(&plan, pythons)?;
     let output = Output::new(options, false)?;
@@ -166,6 +169,8 @@ fn watch_child(waiting: Waiting, options: &Options) -> Result<(Watch, Started), 
     let plan = Plan {
         targets: vec![waiting.pid],
         follow_children: options.subprocesses(),
+        rate: sampling::RATE,
+        stall_threshold_ns: None,
     };
     let watch = Watch::start(&plan, Pythons::new(options))?;
     Ok((watch, waiting.go()?))
@@ -373,6 +378,10 @@ fn notify_of_records(watch: &Watch) -> io::Result<Rc<Notify>> {
         let notify = Rc::clone(&notify);
         tokio::task::spawn_local(async move {
             while let Ok(mut guard) = readable.readable().await {
+                // The buffer is gone, with the watch.
+                if guard.ready().is_read_closed() {
+                    break;
+                }
                 notify.notify_one();
                 guard.clear_ready();
             }

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use concmon_ebpf::{Python as KernelPython, SampleHead};
+
 use super::pace::Pace;
 use crate::{
     cli::Options,
-    event::{Pid, PythonFact, PythonInfo},
+    decode::samples::RawSample,
+    event::{Pid, PythonFact, PythonInfo, Sample, StepFact},
     procfs::clocks,
     python::{DetectError, GilSampler, Interpreter, LookOptions},
     views::escape::escape,
@@ -14,6 +17,8 @@ use crate::{
 /// How long a process that has just begun to run a program may take to show an interpreter
 /// before it counts as something else, ns.
 const SETTLE_NS: u64 = 3_000_000_000;
+/// Between two tries to find out how the stacks of an interpreter can be walked, ns.
+const VIEW_PAUSE_NS: u64 = 300_000_000;
 
 #[derive(Debug)]
 enum State {
@@ -35,6 +40,11 @@ struct Found {
     late: Option<(u64, u64)>,
     began_ns: Option<u64>,
     pace: Pace,
+    /// Why its stacks cannot be sampled.
+    no_samples: Option<String>,
+    /// Kernel programs know how to walk its stacks; else when to try again, ns.
+    has_view: bool,
+    next_view_ns: u64,
 }
 
 /// All interpreters of a watch.
@@ -76,6 +86,9 @@ impl Pythons {
                     late: None,
                     began_ns: None,
                     pace: Pace::default(),
+                    no_samples: None,
+                    has_view: false,
+                    next_view_ns: 0,
                 };
                 self.by_pid.insert(pid, State::Found(Box::new(found)));
                 Ok(gils)
@@ -113,6 +126,9 @@ impl Pythons {
                             late: None,
                             began_ns,
                             pace: Pace::default(),
+                            no_samples: None,
+                            has_view: false,
+                            next_view_ns: 0,
                         }));
                     }
                     Err(DetectError::Gone) => *state = State::None,
@@ -153,6 +169,9 @@ impl Pythons {
             let counts = self.sampler.counts(pid, gil.address);
             (gil.samples, gil.locked_samples) = (counts.samples, counts.locked);
         }
+        if let Some(reason) = &python.no_samples {
+            fact.limits.insert("samples".to_owned(), reason.clone());
+        }
         if fact.info.free_threaded {
             return Some(fact);
         }
@@ -168,6 +187,59 @@ impl Pythons {
             fact.limits.insert("blocked_ns".to_owned(), reason);
         }
         Some(fact)
+    }
+
+    /// Interpreters whose stacks kernel programs cannot walk yet, and that it is time to try.
+    pub(super) fn without_view(&mut self, now_ns: u64) -> Vec<Pid> {
+        let mut due = Vec::new();
+        for (pid, state) in &mut self.by_pid {
+            if let State::Found(python) = state
+                && !python.has_view
+                && now_ns >= python.next_view_ns
+            {
+                python.next_view_ns = now_ns + VIEW_PAUSE_NS;
+                due.push(*pid);
+            }
+        }
+        due
+    }
+
+    /// What kernel programs need to walk the stacks of `pid`; `None`: it has no interpreter, or, as
+    /// a limit of the next look says, they cannot.
+    pub(super) fn kernel_view(&mut self, pid: Pid, long_ns: u64) -> Option<KernelPython> {
+        let State::Found(python) = self.by_pid.get_mut(&pid)? else {
+            return None;
+        };
+        match python.interpreter.kernel_view(long_ns) {
+            Ok(view) => {
+                python.no_samples = None;
+                python.has_view = true;
+                Some(view)
+            }
+            Err(reason) => {
+                python.no_samples = Some(reason);
+                None
+            }
+        }
+    }
+
+    /// Turns samples of one process into events.
+    pub(super) fn resolve(&mut self, pid: Pid, raw: &[RawSample]) -> Vec<Sample> {
+        match self.by_pid.get_mut(&pid) {
+            Some(State::Found(python)) => python.interpreter.resolve(raw),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Looks at the step that a sample has shown, if it goes on.
+    pub(super) fn step_of(&mut self, head: &SampleHead) -> Option<StepFact> {
+        let State::Found(python) = self.by_pid.get_mut(&Pid(head.tgid))? else {
+            return None;
+        };
+        let options = &self.options;
+        python
+            .interpreter
+            .step(clocks::monotonic_ns(), head, options)
     }
 
     pub(super) fn forget(&mut self, pid: Pid) {

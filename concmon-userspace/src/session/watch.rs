@@ -8,7 +8,7 @@ use std::{
 
 use concmon_ebpf::BatchHeader;
 
-use super::{outcome::Failure, pythons::Pythons};
+use super::{outcome::Failure, pythons::Pythons, sampling::Sampling};
 use crate::{
     decode::{self, DecodeError, ledger::LedgerError, loss::LossMeter},
     event::{Event, LedgerFact, MonitorFact, Pid, ThreadState, Tick, Tid},
@@ -53,6 +53,10 @@ pub(super) struct Plan {
     /// Processes the user asked for; each was checked.
     pub(super) targets: Vec<Pid>,
     pub(super) follow_children: bool,
+    /// Samples per second and CPU; 0: none.
+    pub(super) rate: u32,
+    /// The user's threshold for stalls, ns.
+    pub(super) stall_threshold_ns: Option<u64>,
 }
 
 /// A running watch.
@@ -62,12 +66,14 @@ pub(super) struct Watch {
     pythons: Pythons,
     order: Orderer<Event>,
     losses: LossMeter,
+    sampling: Sampling,
     /// For instants of the past on the wall clock: one mapping for the whole watch.
     clocks: Clocks,
     /// Processes of the user that still run.
     targets: BTreeSet<Pid>,
     /// Threads with a living account that `/proc` does not have, and since when.
     missing: BTreeMap<(Tid, u64), u64>,
+    rate: u32,
     events: u64,
     damaged: u64,
     reads_failed: u64,
@@ -105,7 +111,15 @@ impl Watch {
             live.watch(*pid, gils, plan.follow_children)?;
         }
         let clocks = Clocks::now();
-        live.attach()?;
+        let sampling = Sampling::new(clocks.monotonic_ns, plan.stall_threshold_ns);
+        if plan.rate > 0 && live.no_samples().is_none() {
+            for pid in gils.keys() {
+                if let Some(view) = pythons.kernel_view(*pid, sampling.long_ns(*pid)) {
+                    live.set_python(*pid, &view);
+                }
+            }
+        }
+        live.attach(plan.rate)?;
         if plan.follow_children {
             watch_late_children(&mut live, &mut pythons, &plan.targets)?;
         }
@@ -118,7 +132,7 @@ impl Watch {
             start_unix_ns: clocks.unix_ns,
             start_boottime_ns: clocks.boottime_ns,
             targets: plan.targets.clone(),
-            stall_threshold_ns: None,
+            stall_threshold_ns: plan.stall_threshold_ns,
             knows_causes: live.knows_causes(),
         };
         let mut watch = Self {
@@ -127,6 +141,8 @@ impl Watch {
             pythons,
             order: Orderer::new(MOST_HELD),
             losses: LossMeter::new(clocks.monotonic_ns),
+            sampling,
+            rate: plan.rate,
             clocks,
             targets: plan.targets.iter().copied().collect(),
             missing: BTreeMap::new(),
@@ -157,11 +173,53 @@ impl Watch {
         for batch in arrived {
             self.take_batch(batch, now_ns);
         }
+        self.take_samples();
         self.pass_on(now_ns.saturating_sub(HORIZON_NS));
         self.collect_ended();
         let live = &mut self.live;
         self.pythons
             .step(now_ns, |pid, gils| live.set_gils(pid, gils));
+        for pid in self.pythons.without_view(now_ns) {
+            self.view(pid);
+        }
+    }
+
+    /// Tells the kernel side how to walk the stacks of `pid`.
+    fn view(&mut self, pid: Pid) {
+        if self.rate == 0 || self.live.no_samples().is_some() {
+            return;
+        }
+        if let Some(view) = self.pythons.kernel_view(pid, self.sampling.long_ns(pid)) {
+            self.live.set_python(pid, &view);
+        }
+    }
+
+    fn take_samples(&mut self) {
+        let mut arrived = Vec::new();
+        self.live
+            .drain_samples(|bytes| arrived.push(bytes.to_vec()));
+        self.take_sample_batches(arrived);
+        let model = &mut self.model;
+        self.sampling
+            .check_blocked(&self.live, &mut self.pythons, |fact| model.apply(&fact));
+    }
+
+    fn take_sample_batches(&mut self, batches: Vec<Vec<u8>>) {
+        let (model, order) = (&mut self.model, &mut self.order);
+        self.sampling.take(
+            batches,
+            &mut self.live,
+            &mut self.pythons,
+            |cpu, event| match &event {
+                Event::Sample(sample) => {
+                    if let Some(early) = order.push(sample.at_ns, cpu, event) {
+                        model.apply(&early);
+                    }
+                }
+                // What a look at a step says is about now, and does not wait for its turn.
+                _ => model.apply(&event),
+            },
+        );
     }
 
     fn take_batch(&mut self, batch: Result<decode::Batch, DecodeError>, now_ns: u64) {
@@ -184,10 +242,16 @@ impl Watch {
                 Event::Fork(fork) if fork.tid.0 == fork.pid.0 => {
                     self.pythons.search(fork.pid, 0);
                 }
-                Event::Exec(exec) => self.pythons.search(exec.pid, exec.at_ns),
+                Event::Exec(exec) => {
+                    self.live.forget_python(exec.pid);
+                    self.sampling.forget(exec.pid);
+                    self.pythons.search(exec.pid, exec.at_ns);
+                }
                 Event::Exit(exit) if exit.last => {
                     self.targets.remove(&exit.pid);
                     self.pythons.forget(exit.pid);
+                    self.live.forget_python(exit.pid);
+                    self.sampling.forget(exit.pid);
                 }
                 _ => {}
             }
@@ -252,6 +316,11 @@ impl Watch {
         for batch in rest {
             self.take_batch(batch, window.end.at_ns);
         }
+        let mut rest = Vec::new();
+        self.live.drain_samples(|bytes| rest.push(bytes.to_vec()));
+        self.live
+            .drain_samples_residue(|bytes| rest.push(bytes.to_vec()));
+        self.take_sample_batches(rest);
         self.pass_on(window.end.at_ns);
         self.model.apply(&Event::End);
         self.close(window);
@@ -319,6 +388,8 @@ impl Watch {
             }
             if let Some(fact) = self.pythons.look(pid, now_ns) {
                 self.reads_failed += fact.reads_failed;
+                self.sampling.looked(&mut self.live, &fact);
+                self.view(pid);
                 facts.push(Event::Python(Box::new(fact)));
             }
         }
@@ -376,7 +447,10 @@ impl Watch {
             ("ordered-early", self.order.early()),
             ("ordered-late", self.order.late()),
             ("healed-ledgers", self.live.healed()),
-        ] {
+        ]
+        .into_iter()
+        .chain(self.sampling.faults())
+        {
             if count != 0 {
                 faults.insert(name.to_owned(), count);
             }

@@ -31,6 +31,9 @@ pub(super) fn kernel_config(offsets: &Offsets, switch_arguments: Option<u32>) ->
         regs_syscall: offsets.regs_syscall,
         regs_syscall_bytes: offsets.regs_syscall_bytes,
         regs_arg0: offsets.regs_arg0,
+        regs_ip: offsets.regs_ip,
+        task_tls: offsets.task_tls.unwrap_or(0),
+        has_task_tls: u32::from(offsets.task_tls.is_some()),
         has_prev_state: u32::from(switch_arguments.is_some_and(|n| n >= ARGUMENTS_WITH_STATE)),
         has_sched_delayed: u32::from(offsets.task_sched_delayed.is_some()),
         ..KernelConfig::default()

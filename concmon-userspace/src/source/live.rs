@@ -21,8 +21,8 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use concmon_ebpf::{
-    Batch, Control, KernelConfig, Ledger, MAX_GILS, MAX_SLOTS, Process, Record, SLOTS_PER_PAGE,
-    SelfTest, SlotPage, SyscallEntry, state,
+    Batch, BatchHeader, Control, KernelConfig, Ledger, MAX_GILS, MAX_SLOTS, Process, Python,
+    Record, SAMPLE_AREA, SLOTS_PER_PAGE, SampleBatch, SelfTest, SlotPage, SyscallEntry, state,
 };
 
 pub use super::error::LiveError;
@@ -33,7 +33,7 @@ use super::{
     shared::SharedArray,
 };
 use crate::{
-    event::Pid,
+    event::{Pid, Tid},
     kernel::{
         offsets::{Offsets, btf_path},
         self_test, syscalls,
@@ -57,6 +57,8 @@ wire_values! {
     BatchValue(Batch);
     ConfigValue(KernelConfig);
     ProcessValue(Process);
+    PythonValue(Python);
+    SampleBatchValue(SampleBatch);
     SyscallValue(SyscallEntry);
     SelfTestValue(SelfTest);
 }
@@ -100,6 +102,10 @@ const HOOKS: [&str; 5] = [
     "sched_waking",
     "sched_switch",
 ];
+/// The programs that clocks run: the low-rate one, and the one that samples.
+const CLOCKS: [&str; 2] = ["tick", "sample"];
+/// Pages of each CPU's buffer of samples.
+const SAMPLE_PAGES: usize = 64;
 /// Between the two walks that seed: longer than any switch takes.
 const SEED_PAUSE: Duration = Duration::from_millis(2);
 /// How many never-used slots in a row end the search for used ones.
@@ -111,12 +117,17 @@ const BPF_EXIST: u64 = 2;
 pub struct Live {
     ebpf: Ebpf,
     buffers: Vec<PerfEventArrayBuffer<MapData>>,
+    sample_buffers: Vec<PerfEventArrayBuffer<MapData>>,
     ledgers: SharedArray<Ledger>,
     control: SharedArray<Control>,
     slots: SharedArray<SlotPage>,
     free: Stack<MapData, u32>,
     processes: HashMap<MapData, u32, ProcessValue>,
+    pythons: HashMap<MapData, u32, PythonValue>,
     batches: PerCpuArray<MapData, BatchValue>,
+    sample_batches: PerCpuArray<MapData, SampleBatchValue>,
+    /// Why stacks cannot be sampled on this kernel; `None`: they can.
+    no_samples: Option<&'static str>,
     faults: PerCpuArray<MapData, u64>,
     /// The rare warnings of kernel programs, passed on to this program's log.
     warnings: Option<EbpfLogger<&'static dyn log::Log>>,
@@ -198,6 +209,7 @@ impl Live {
             .map_max_entries("LEDGERS", sizes.threads)
             .map_max_entries("FREE_SLOTS", sizes.threads)
             .map_max_entries("PROCESSES", sizes.processes)
+            .map_max_entries("PYTHONS", sizes.processes)
             .map_max_entries("SLOTS", slot_pages);
         let mut ebpf = loader
             .load(PREBUILT)
@@ -215,8 +227,10 @@ impl Live {
                 .load("task", btf)
                 .map_err(|error| permission_or(&error))?;
         }
-        let tick: &mut PerfEventProgram = program(&mut ebpf, "tick")?;
-        tick.load().map_err(|error| permission_or(&error))?;
+        for name in CLOCKS {
+            let clock: &mut PerfEventProgram = program(&mut ebpf, name)?;
+            clock.load().map_err(|error| permission_or(&error))?;
+        }
 
         let mut syscalls = Array::<_, SyscallValue>::try_from(map(&mut ebpf, "SYSCALLS")?)
             .map_err(failing!("opening a map"))?;
@@ -244,22 +258,37 @@ impl Live {
             .map_err(failing!("opening a map"))?;
         let cpus = online_cpus().map_err(|(_, error)| failed("listing CPUs")(&error))?;
         let pages = if cpus.len() <= 32 { 256 } else { 128 };
-        let buffers = cpus
-            .iter()
-            .map(|&cpu| records.open(cpu, Some(pages)))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(failing!("opening the perf buffers"))?;
+        let open = |records: &mut PerfEventArray<MapData>, pages| {
+            cpus.iter()
+                .map(|&cpu| records.open(cpu, Some(pages)))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(failing!("opening the perf buffers"))
+        };
+        let buffers = open(&mut records, pages)?;
+        let mut samples = PerfEventArray::try_from(map(&mut ebpf, "SAMPLES")?)
+            .map_err(failing!("opening a map"))?;
+        let sample_buffers = open(&mut samples, SAMPLE_PAGES)?;
 
         let mut live = Self {
             buffers,
+            sample_buffers,
             ledgers,
             control,
             slots,
             free,
             processes: HashMap::try_from(map(&mut ebpf, "PROCESSES")?)
                 .map_err(failing!("opening a map"))?,
+            pythons: HashMap::try_from(map(&mut ebpf, "PYTHONS")?)
+                .map_err(failing!("opening a map"))?,
             batches: PerCpuArray::try_from(map(&mut ebpf, "BATCHES")?)
                 .map_err(failing!("opening a map"))?,
+            sample_batches: PerCpuArray::try_from(map(&mut ebpf, "SAMPLE_BATCHES")?)
+                .map_err(failing!("opening a map"))?,
+            no_samples: match (config.0.has_task_regs, config.0.has_task_tls) {
+                (0, _) => Some("this kernel is too old to sample stacks (5.15 is needed)"),
+                (_, 0) => Some("stacks cannot be sampled on this processor architecture"),
+                _ => None,
+            },
             faults: PerCpuArray::try_from(map(&mut ebpf, "FAULTS")?)
                 .map_err(failing!("opening a map"))?,
             warnings: EbpfLogger::init(&mut ebpf)
@@ -327,6 +356,43 @@ impl Live {
     pub fn unwatch(&mut self, pid: Pid) {
         // Missing is what is wanted.
         let _ = self.processes.remove(&pid.0);
+        self.forget_python(pid);
+    }
+
+    /// Why stacks cannot be sampled on this kernel; `None`: they can.
+    pub fn no_samples(&self) -> Option<&'static str> {
+        self.no_samples
+    }
+
+    /// From now on, stacks of `pid` can be walked.
+    pub fn set_python(&mut self, pid: Pid, python: &Python) {
+        if self.processes.get(&pid.0, 0).is_err() {
+            return;
+        }
+        if let Err(error) = self.pythons.insert(pid.0, PythonValue(*python), 0) {
+            log::debug!("process {pid}: its stacks are not sampled: {error}");
+        }
+    }
+
+    /// Another program runs in `pid`, or none any more.
+    pub fn forget_python(&mut self, pid: Pid) {
+        // Missing is what is wanted.
+        let _ = self.pythons.remove(&pid.0);
+    }
+
+    /// How often thread `tid` gives a stack when it blocks, in the long run.
+    pub fn set_stack_interval(&mut self, pid: Pid, tid: Tid, interval: Duration) {
+        if let Some(slot) = self.slots.slot_of(tid.0) {
+            let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
+            self.ledgers.set_stack_interval(slot, pid.0, interval_ns);
+        }
+    }
+
+    /// Whether thread `tid` is still blocked since `off_ns`.
+    pub fn is_blocked_since(&self, tid: Tid, off_ns: u64) -> bool {
+        self.slots
+            .slot_of(tid.0)
+            .is_some_and(|slot| self.ledgers.is_blocked_since(slot, tid.0, off_ns))
     }
 
     /// The processes watched now, those that joined at fork included.
@@ -355,22 +421,32 @@ impl Live {
         }
     }
 
-    /// Attaches the hooks.
-    pub fn attach(&mut self) -> Result<(), LiveError> {
+    /// Attaches the hooks, and the sampling clock with `rate` samples per second and CPU; 0: none.
+    pub fn attach(&mut self, rate: u32) -> Result<(), LiveError> {
         for name in HOOKS {
             let program: &mut BtfTracePoint = program(&mut self.ebpf, name)?;
             program.attach().map_err(|error| permission_or(&error))?;
         }
         let cpus = online_cpus().map_err(|(_, error)| failed("listing CPUs")(&error))?;
-        let tick: &mut PerfEventProgram = program(&mut self.ebpf, "tick")?;
-        for cpu in cpus {
-            tick.attach(
-                PerfEventConfig::Software(SoftwareEvent::CpuClock),
-                PerfEventScope::AllProcessesOneCpu { cpu },
-                SamplePolicy::Frequency(TICKS_PER_SECOND),
-                false,
-            )
-            .map_err(|error| permission_or(&error))?;
+        let mut rates = [TICKS_PER_SECOND, u64::from(rate)];
+        if self.no_samples.is_some() {
+            rates[1] = 0;
+        }
+        for (name, rate) in CLOCKS.into_iter().zip(rates) {
+            let clock: &mut PerfEventProgram = program(&mut self.ebpf, name)?;
+            let Some(period_ns) = 1_000_000_000u64.checked_div(rate) else {
+                continue;
+            };
+            for cpu in &cpus {
+                clock
+                    .attach(
+                        PerfEventConfig::Software(SoftwareEvent::CpuClock),
+                        PerfEventScope::AllProcessesOneCpu { cpu: *cpu },
+                        SamplePolicy::Period(period_ns),
+                        false,
+                    )
+                    .map_err(|error| permission_or(&error))?;
+            }
         }
         Ok(())
     }
@@ -391,14 +467,17 @@ impl Live {
                 let _ = program.unload();
             }
         }
-        if let Ok(program) = program::<PerfEventProgram>(&mut self.ebpf, "tick") {
-            let _ = program.unload();
+        for name in CLOCKS {
+            if let Ok(program) = program::<PerfEventProgram>(&mut self.ebpf, name) {
+                let _ = program.unload();
+            }
         }
     }
 
     /// Descriptors that become readable when a batch has arrived.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.buffers.iter().map(AsFd::as_fd)
+        let buffers = self.buffers.iter().chain(&self.sample_buffers);
+        buffers.map(AsFd::as_fd)
     }
 
     /// Hands every batch that has arrived to `sink`, as it came.
@@ -406,19 +485,26 @@ impl Live {
         if let Some(warnings) = &mut self.warnings {
             warnings.flush();
         }
-        let mut joined = Vec::new();
-        for buffer in &mut self.buffers {
-            buffer.for_each(|event| match event {
-                PerfEvent::Sample { head, tail: [] } => sink(head),
-                PerfEvent::Sample { head, tail } => {
-                    joined.clear();
-                    joined.extend_from_slice(head);
-                    joined.extend_from_slice(tail);
-                    sink(&joined);
-                }
-                // Counted exactly by the gap in the batches' own numbers.
-                PerfEvent::Lost { .. } => {}
-            });
+        drain_buffers(&mut self.buffers, &mut sink);
+    }
+
+    /// Hands every batch of samples that has arrived to `sink`, as it came.
+    pub fn drain_samples(&mut self, mut sink: impl FnMut(&[u8])) {
+        drain_buffers(&mut self.sample_buffers, &mut sink);
+    }
+
+    /// Hands over the batches of samples that were still being filled when the hooks were taken away.
+    pub fn drain_samples_residue(&mut self, mut sink: impl FnMut(&[u8])) {
+        let Ok(batches) = self.sample_batches.get(&0, 0) else {
+            return;
+        };
+        for SampleBatchValue(batch) in batches.iter() {
+            if batch.header.count == 0 {
+                continue;
+            }
+            let bytes = size_of::<BatchHeader>() + (batch.used as usize).min(SAMPLE_AREA);
+            // SAFETY: `SampleBatch` is `repr(C)` plain data; the prefix is inside of it.
+            sink(unsafe { std::slice::from_raw_parts(std::ptr::from_ref(batch).cast(), bytes) });
         }
     }
 
@@ -536,6 +622,23 @@ impl Live {
             .filter_map(|(_, program)| program.info().ok())
             .map(|info| info.run_time().as_nanos() as u64)
             .sum()
+    }
+}
+
+fn drain_buffers(buffers: &mut [PerfEventArrayBuffer<MapData>], sink: &mut impl FnMut(&[u8])) {
+    let mut joined = Vec::new();
+    for buffer in buffers {
+        buffer.for_each(|event| match event {
+            PerfEvent::Sample { head, tail: [] } => sink(head),
+            PerfEvent::Sample { head, tail } => {
+                joined.clear();
+                joined.extend_from_slice(head);
+                joined.extend_from_slice(tail);
+                sink(&joined);
+            }
+            // Counted exactly by the gap in the batches' own numbers.
+            PerfEvent::Lost { .. } => {}
+        });
     }
 }
 

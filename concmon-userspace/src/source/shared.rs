@@ -129,6 +129,33 @@ impl SharedArray<Ledger> {
         }
     }
 
+    /// Says how often the thread in `slot`, if it is still one of process `tgid`, gives a stack.
+    pub(super) fn set_stack_interval(&self, slot: usize, tgid: u32, interval_ns: u64) {
+        if slot >= self.len {
+            return;
+        }
+        let ledger = self.at(slot);
+        // SAFETY: inside the mapping; kernel programs only read this word.
+        unsafe {
+            if (&raw const (*ledger).tgid).read_volatile() == tgid {
+                (&raw mut (*ledger).stack_interval_ns).write_volatile(interval_ns);
+            }
+        }
+    }
+
+    /// Whether thread `tid` in `slot` is blocked, and has been since `off_ns`.
+    pub(super) fn is_blocked_since(&self, slot: usize, tid: u32, off_ns: u64) -> bool {
+        if slot >= self.len || self.state(slot) != state::BLOCKED {
+            return false;
+        }
+        let ledger = self.at(slot);
+        // SAFETY: inside the mapping; words are read in one piece.
+        unsafe {
+            (&raw const (*ledger).tid).read_volatile() == tid
+                && (&raw const (*ledger).off_ns).read_volatile() == off_ns
+        }
+    }
+
     /// Empties a dead thread's account, for the next thread.
     pub(super) fn clear(&self, slot: usize) {
         // SAFETY: inside the mapping; no program writes a dead thread's account, and all-zero
@@ -149,6 +176,17 @@ impl SharedArray<Control> {
 }
 
 impl SharedArray<SlotPage> {
+    /// The slot of thread `tid`; `None`: it is not watched.
+    pub(super) fn slot_of(&self, tid: u32) -> Option<usize> {
+        let (page, element) = (tid as usize / SLOTS_PER_PAGE, tid as usize % SLOTS_PER_PAGE);
+        if page >= self.len {
+            return None;
+        }
+        // SAFETY: inside the mapping; read in one piece.
+        let slot = unsafe { self.at(page).cast::<u16>().add(element).read_volatile() };
+        (slot != 0).then_some(usize::from(slot))
+    }
+
     /// Unties thread `tid` from `slot`, if it still is tied to it.
     pub(super) fn untie(&self, tid: u32, slot: usize) {
         let (page, element) = (tid as usize / SLOTS_PER_PAGE, tid as usize % SLOTS_PER_PAGE);

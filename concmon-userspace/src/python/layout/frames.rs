@@ -50,6 +50,8 @@ pub struct FrameLayout {
     pub locals: u32,
     /// A byte that says what the frame belongs to; `None`: there are only frames of Python code.
     pub owner: Option<u32>,
+    /// The generator that the frame belongs to, or null; `None`: the owner tells.
+    pub generator: Option<u32>,
     pub stack: StackShape,
     pub awaited: AwaitShape,
     /// References to objects carry a tag in their two low bits.
@@ -62,6 +64,7 @@ pub(super) const FRAME: Since<FrameLayout> = &[
         10,
         FrameLayout {
             instruction: InstructionShape::Last { index: 96, unit: 2 },
+            generator: Some(88),
             locals: 352,
             stack: StackShape::Depth {
                 values: 64,
@@ -101,6 +104,7 @@ const FRAME_3_8: FrameLayout = FrameLayout {
     },
     locals: 360,
     owner: None,
+    generator: Some(96),
     stack: StackShape::Pointer { top: 72 },
     // YIELD_FROM of Include/opcode.h.
     awaited: AwaitShape::YieldFrom { opcode: 72 },
@@ -113,6 +117,7 @@ const FRAME_3_11: FrameLayout = FrameLayout {
     instruction: InstructionShape::Pointer(56),
     locals: 72,
     owner: Some(69),
+    generator: None,
     stack: StackShape::Index { top: 64 },
     // RESUME and RESUME_QUICK of Include/opcode.h.
     awaited: AwaitShape::Resume {

@@ -239,6 +239,7 @@ pub(super) const INSTANCE: Since<InstanceShape> = &[
 /// Functions, methods, partials.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct CallableLayout {
+    pub function_code: u32,
     pub function_qualname: u32,
     pub function_module: u32,
     pub function_closure: u32,
@@ -251,15 +252,19 @@ pub struct CallableLayout {
     pub partial_arguments: u32,
 }
 
-pub(super) const CALLABLE: Since<CallableLayout> =
-    &[(8, callable(104, 88, 48)), (10, callable(40, 104, 72))];
+pub(super) const CALLABLE: Since<CallableLayout> = &[
+    (8, callable(16, 104, 88, 48)),
+    (10, callable(48, 40, 104, 72)),
+];
 
 const fn callable(
+    function_code: u32,
     function_qualname: u32,
     function_module: u32,
     function_closure: u32,
 ) -> CallableLayout {
     CallableLayout {
+        function_code,
         function_qualname,
         function_module,
         function_closure,

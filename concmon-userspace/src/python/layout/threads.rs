@@ -112,6 +112,8 @@ pub struct ThreadLayout {
     /// The newest chunk of the stack of frames, with the first free byte behind it; `None` where
     /// frames are objects.
     pub chunk: Option<u32>,
+    /// The current context; its version is behind it.
+    pub context: u32,
     pub running_loop: RunningLoop,
     /// `None`: it is in a dict of the asyncio module.
     pub running_task: Option<u32>,
@@ -130,6 +132,7 @@ pub(super) const THREAD: Since<ThreadLayout> = &[
                 frame: 8,
             },
             chunk: Some(296),
+            context: 224,
             running_loop: RunningLoop::DictHolder {
                 dict: 128,
                 held: 16,
@@ -147,6 +150,7 @@ pub(super) const THREAD: Since<ThreadLayout> = &[
                 frame: 0,
             },
             chunk: Some(232),
+            context: 208,
             running_loop: RunningLoop::Dict { dict: 112 },
             ..THREAD_3_8
         },
@@ -167,6 +171,7 @@ pub(super) const THREAD: Since<ThreadLayout> = &[
             ident: 176,
             native_id: Some(184),
             chunk: Some(256),
+            context: 232,
             running_loop: RunningLoop::Field(1024),
             running_task: Some(1032),
             tasks_head: Some(1048),
@@ -183,6 +188,7 @@ const THREAD_3_8: ThreadLayout = ThreadLayout {
     native_id: None,
     frame: FrameRoot::Field(24),
     chunk: None,
+    context: 240,
     running_loop: RunningLoop::DictHolder {
         dict: 152,
         held: 16,
@@ -196,6 +202,7 @@ const THREAD_3_13: ThreadLayout = ThreadLayout {
     native_id: Some(160),
     frame: FrameRoot::Field(72),
     chunk: Some(232),
+    context: 208,
     running_loop: RunningLoop::Field(304),
     ..THREAD_3_8
 };

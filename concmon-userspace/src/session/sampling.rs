@@ -1,0 +1,219 @@
+//! Samples on their way to the model, and looks at steps that take long while they do.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use concmon_ebpf::{SampleHead, sample_flags};
+
+use super::pythons::Pythons;
+use crate::{
+    decode::{
+        loss::LossMeter,
+        samples::{self, RawSample},
+    },
+    event::{Event, Pid, PythonFact, Sample, SampleKind, Tid},
+    procfs::clocks,
+    source::live::Live,
+};
+
+/// Samples per second and CPU, where the user says nothing.
+pub(super) const RATE: u32 = 99;
+/// Between two stacks that a loop's thread gives when it blocks outside its selector.
+const LOOP_INTERVAL: Duration = Duration::from_millis(10);
+/// The threshold for stalls of loops that do not tell theirs (`slow_callback_duration` of asyncio).
+const THRESHOLD_NS: u64 = 100_000_000;
+/// Steps are looked at when they have lasted this part of the threshold, in percent.
+const LONG_PERCENT: u64 = 40;
+/// The shortest and the longest of such times, ns.
+const LONG_NS: (u64, u64) = (2_000_000, 1_000_000_000);
+/// Loop threads that are remembered.
+const MAX_LOOPS: usize = 4_096;
+
+/// A loop's thread, as far as samples go.
+#[derive(Debug)]
+struct LoopThread {
+    pid: Pid,
+    /// The last stack it gave when it blocked.
+    blocked: Option<SampleHead>,
+    /// The step that was looked at last.
+    told: Option<u64>,
+}
+
+/// What a watch does with samples.
+#[derive(Debug)]
+pub(super) struct Sampling {
+    losses: LossMeter,
+    threshold_ns: Option<u64>,
+    loops: BTreeMap<Tid, LoopThread>,
+    /// The lowest threshold of each process's loops.
+    thresholds: BTreeMap<Pid, u64>,
+    damaged: u64,
+}
+
+impl Sampling {
+    /// A watch that begins at `start_ns`; `threshold_ns` is the user's, for stalls.
+    pub(super) fn new(start_ns: u64, threshold_ns: Option<u64>) -> Self {
+        Self {
+            losses: LossMeter::new(start_ns),
+            threshold_ns,
+            loops: BTreeMap::new(),
+            thresholds: BTreeMap::new(),
+            damaged: 0,
+        }
+    }
+
+    /// How old a step of `pid` is when it is told at once, ns.
+    pub(super) fn long_ns(&self, pid: Pid) -> u64 {
+        let own = || self.thresholds.get(&pid).copied();
+        let threshold = self.threshold_ns.or_else(own).unwrap_or(THRESHOLD_NS);
+        (threshold / 100 * LONG_PERCENT).clamp(LONG_NS.0, LONG_NS.1)
+    }
+
+    /// Samples that never arrived, and batches that were none.
+    pub(super) fn faults(&self) -> [(&'static str, u64); 2] {
+        [
+            ("samples-lost", self.losses.lost()),
+            ("damaged-samples", self.damaged),
+        ]
+    }
+
+    /// Decodes what arrived. `sink` gets samples with their CPU, and facts about long steps.
+    pub(super) fn take(
+        &mut self,
+        batches: Vec<Vec<u8>>,
+        live: &mut Live,
+        pythons: &mut Pythons,
+        mut sink: impl FnMut(u32, Event),
+    ) {
+        for bytes in batches {
+            let batch = match samples::samples(&bytes) {
+                Ok(batch) => batch,
+                Err(error) => {
+                    log::debug!("a damaged batch of samples: {error}");
+                    self.damaged += 1;
+                    continue;
+                }
+            };
+            self.damaged += batch.invalid;
+            let last = batch.samples.last().map_or(0, |sample| sample.head.at_ns);
+            // What is missing is counted; there is nothing that it would make wrong.
+            let _ = self.losses.batch(&batch.header, last);
+            // Steps first: each microsecond counts.
+            for raw in &batch.samples {
+                if let Some(fact) = self.long_step(raw, live, pythons) {
+                    sink(batch.header.cpu, fact);
+                }
+            }
+            for (pid, raw) in by_process(batch.samples) {
+                for sample in pythons.resolve(pid, &raw) {
+                    self.note_loop(live, &sample);
+                    sink(batch.header.cpu, Event::Sample(Box::new(sample)));
+                }
+            }
+        }
+    }
+
+    /// A look at the step that a sample shows, when it is a long one that goes on.
+    fn long_step(&mut self, raw: &RawSample, live: &Live, pythons: &mut Pythons) -> Option<Event> {
+        let head = &raw.head;
+        if !raw.has(sample_flags::STATE) {
+            return None;
+        }
+        if matches!(raw.kind, SampleKind::Block(_)) {
+            self.loops.get_mut(&Tid(head.tid))?.blocked = Some(*head);
+            return self.blocked_step(Tid(head.tid), live, pythons);
+        }
+        if !raw.has(sample_flags::LONG) {
+            return None;
+        }
+        self.look(head, pythons)
+    }
+
+    /// Looks at the steps of threads that have been blocked for long by now.
+    pub(super) fn check_blocked(
+        &mut self,
+        live: &Live,
+        pythons: &mut Pythons,
+        mut sink: impl FnMut(Event),
+    ) {
+        let blocked = self.loops.iter().filter(|(_, of)| of.blocked.is_some());
+        let blocked: Vec<Tid> = blocked.map(|(tid, _)| *tid).collect();
+        for tid in blocked {
+            if let Some(fact) = self.blocked_step(tid, live, pythons) {
+                sink(fact);
+            }
+        }
+    }
+
+    fn blocked_step(&mut self, tid: Tid, live: &Live, pythons: &mut Pythons) -> Option<Event> {
+        let thread = self.loops.get_mut(&tid)?;
+        let head = thread.blocked?;
+        if !live.is_blocked_since(tid, head.at_ns) {
+            thread.blocked = None;
+            return None;
+        }
+        let long_ns = self.long_ns(Pid(head.tgid));
+        if clocks::monotonic_ns().saturating_sub(head.at_ns) < long_ns {
+            return None;
+        }
+        self.look(&head, pythons)
+    }
+
+    fn look(&mut self, head: &SampleHead, pythons: &mut Pythons) -> Option<Event> {
+        let thread = self.loops.get_mut(&Tid(head.tid))?;
+        if thread.told == Some(head.context_version) {
+            return None;
+        }
+        thread.told = Some(head.context_version);
+        thread.blocked = None;
+        let fact = pythons.step_of(head)?;
+        Some(Event::Step(Box::new(fact)))
+    }
+
+    /// A thread whose stack shows a loop's step is a loop's, before a look says so.
+    fn note_loop(&mut self, live: &mut Live, sample: &Sample) {
+        if sample.stack.step_frames > 0 || sample.iteration.is_some() {
+            self.add_loop(live, sample.pid, sample.tid);
+        }
+    }
+
+    fn add_loop(&mut self, live: &mut Live, pid: Pid, tid: Tid) {
+        if self.loops.get(&tid).is_some_and(|known| known.pid == pid)
+            || self.loops.len() >= MAX_LOOPS
+        {
+            return;
+        }
+        live.set_stack_interval(pid, tid, LOOP_INTERVAL);
+        let thread = LoopThread {
+            pid,
+            blocked: None,
+            told: None,
+        };
+        self.loops.insert(tid, thread);
+    }
+
+    /// Takes over which threads are loops'.
+    pub(super) fn looked(&mut self, live: &mut Live, fact: &PythonFact) {
+        for found in &fact.loops {
+            self.add_loop(live, fact.pid, found.tid);
+        }
+        let thresholds = fact.loops.iter().filter_map(|of| of.stall_threshold_ns);
+        if let Some(lowest) = thresholds.min() {
+            self.thresholds.insert(fact.pid, lowest);
+        }
+    }
+
+    /// The process has ended, or runs another program.
+    pub(super) fn forget(&mut self, pid: Pid) {
+        self.loops.retain(|_, thread| thread.pid != pid);
+        self.thresholds.remove(&pid);
+    }
+}
+
+/// Samples of each process, in their order.
+fn by_process(samples: Vec<RawSample>) -> BTreeMap<Pid, Vec<RawSample>> {
+    let mut of: BTreeMap<Pid, Vec<RawSample>> = BTreeMap::new();
+    for sample in samples {
+        of.entry(Pid(sample.head.tgid)).or_default().push(sample);
+    }
+    of
+}
