@@ -4,7 +4,7 @@ use concmon_ebpf::cause;
 
 use super::histogram::Tally;
 use super::projection::project;
-use super::snapshot::{Blocked, LedgerSum, Switches};
+use super::snapshot::{Blocked, Cost, LedgerSum, Switches};
 use super::window::Growth;
 use crate::event::{Cause, LedgerFact, ThreadState};
 
@@ -102,6 +102,20 @@ impl Columns {
         Columns(std::array::from_fn(|i| {
             self.0[i].saturating_add(other.0[i])
         }))
+    }
+
+    /// All but the time in a selector. What is not known counts as blocked for another cause.
+    pub(crate) fn busy(&self) -> Cost {
+        let sum = self.report();
+        Cost {
+            on_cpu_ns: sum.on_cpu_ns,
+            runnable_ns: sum.runnable_ns,
+            blocked_ns: Blocked {
+                poll: 0,
+                other: sum.blocked_ns.other.saturating_add(sum.unknown_ns),
+                ..sum.blocked_ns
+            },
+        }
     }
 
     /// The columns as views see them.

@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::rows::{created_limit, loop_kind, loop_limits};
-use super::snapshot::{Limit, Loop, Seen, Task};
+use super::snapshot::{Cost, Limit, Loop, Seen, Task};
 use super::thread::{Thread, ThreadKey};
+use super::timing::Timings;
 use super::window::{Clock, Cumulative, Growth, Scope, limit};
 use crate::event::{PyLoop, PyTask, PythonFact, Tid};
 
@@ -19,6 +20,7 @@ const MAX_STOPPED: usize = 64;
 struct LoopTime {
     wall_ns: u64,
     idle_ns: u64,
+    busy: Cost,
 }
 
 impl LoopTime {
@@ -28,6 +30,7 @@ impl LoopTime {
         LoopTime {
             wall_ns: columns.wall_ns(),
             idle_ns: columns.poll_ns(),
+            busy: columns.busy(),
         }
     }
 
@@ -35,6 +38,11 @@ impl LoopTime {
         LoopTime {
             wall_ns: self.wall_ns.saturating_add(other.wall_ns),
             idle_ns: self.idle_ns.saturating_add(other.idle_ns),
+            busy: {
+                let mut busy = self.busy;
+                busy.add(&other.busy);
+                busy
+            },
         }
     }
 }
@@ -44,6 +52,7 @@ impl Growth for LoopTime {
         LoopTime {
             wall_ns: self.wall_ns.saturating_sub(base.wall_ns),
             idle_ns: self.idle_ns.saturating_sub(base.idle_ns),
+            busy: self.busy.since(&base.busy),
         }
     }
 }
@@ -139,11 +148,12 @@ impl Loops {
         threads: &BTreeMap<ThreadKey, Thread>,
         look: Option<&PythonFact>,
         epoch: u64,
+        timings: &mut Timings,
     ) {
         if let Some(look) = look {
             self.observe(threads, look, epoch);
         }
-        for ((key, _), state) in &mut self.loops {
+        for ((key, id), state) in &mut self.loops {
             let Some(thread) = threads.get(key) else {
                 continue;
             };
@@ -152,7 +162,9 @@ impl Loops {
             }
             let now = LoopTime::of(thread);
             if let Some(mark) = state.mark {
-                state.time.now = state.time.now.plus(&now.since(&mark));
+                let grown = now.since(&mark);
+                timings.grow(key.tid, *id, &grown.busy);
+                state.time.now = state.time.now.plus(&grown);
             }
             state.mark = Some(now);
             if !thread.alive() {
@@ -262,6 +274,7 @@ impl Loops {
         look: Option<&PythonFact>,
         clock: &Clock,
         threshold_ns: Option<u64>,
+        timings: &Timings,
     ) -> Vec<Loop> {
         // The tasks of a loop belong to the row that was seen last.
         let mut latest = BTreeMap::new();
@@ -277,7 +290,7 @@ impl Loops {
             .map(|((key, id), state)| {
                 let owner = latest.get(id) == Some(&state.seen_ns);
                 let look = look.filter(|look| owner && look.info.supported);
-                self.row(key.tid, state, scope, look, clock, threshold_ns)
+                self.row(key.tid, state, scope, look, clock, threshold_ns, timings)
             })
             .collect()
     }
@@ -290,6 +303,7 @@ impl Loops {
         look: Option<&PythonFact>,
         clock: &Clock,
         threshold_ns: Option<u64>,
+        timings: &Timings,
     ) -> Loop {
         let time = state.time.over(scope);
         let busy_ns = time.wall_ns.saturating_sub(time.idle_ns);
@@ -297,7 +311,10 @@ impl Loops {
             .iter()
             .flat_map(|look| look.tasks.iter().map(|task| (look.read_ns, task)))
             .filter(|(_, task)| task.loop_id == state.seen.id)
-            .map(|(read_ns, task)| Task::of(task, Some(self.seen(task, read_ns, clock))))
+            .map(|(read_ns, task)| Task {
+                cost: timings.task_cost(tid, task.loop_id, task.id, scope),
+                ..Task::of(task, Some(self.seen(task, read_ns, clock)))
+            })
             .collect();
         let pending = tasks.iter().filter(|task| !task.is_done()).count() as u64;
         let tasks_limit = match look {
@@ -332,6 +349,7 @@ impl Loops {
         if tasks_created.is_some() {
             limits.extend(created_limit(look));
         }
+        let timing = timings.row(tid, state.seen.id, scope, look, &mut limits);
         Loop {
             tid: tid.0,
             kind: loop_kind(state.seen.kind),
@@ -350,7 +368,7 @@ impl Loops {
             pending_tasks,
             tasks_created,
             tasks,
-            timing: None,
+            timing,
             limits,
         }
     }

@@ -29,6 +29,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod thread;
+pub mod timing;
 mod wakers;
 mod window;
 
@@ -37,6 +38,7 @@ use monitor::Monitor;
 use population::Population;
 use process_row::ProcessContext;
 use snapshot::{Kind, Limit, SCHEMA, Snapshot, Window};
+use timing::NewStall;
 use window::{Clock, Scope, limit};
 
 /// What is known of a watch before its first event.
@@ -90,7 +92,7 @@ impl Model {
         };
         Model {
             clock,
-            population: Population::new(&info.targets),
+            population: Population::new(&info.targets, info.stall_threshold_ns),
             monitor: Monitor::default(),
             epoch: 0,
             from: start,
@@ -120,7 +122,16 @@ impl Model {
             Event::Loss(loss) => self.monitor.loss(loss),
             Event::Ledger(fact) => population.ledger(fact, epoch),
             Event::Process(fact) => population.fact(fact, epoch),
-            Event::Sample(_) | Event::Step(_) => {}
+            Event::Sample(sample) => {
+                if let Some(process) = population.newest(sample.pid, epoch) {
+                    process.timings.sample(sample);
+                }
+            }
+            Event::Step(fact) => {
+                if let Some(process) = population.newest(fact.pid, epoch) {
+                    process.timings.step(fact);
+                }
+            }
             Event::Python(fact) => {
                 if let Some(process) = population.newest(fact.pid, epoch) {
                     process.python(fact);
@@ -142,10 +153,20 @@ impl Model {
         self.report(Scope::Whole)
     }
 
+    /// Stalls that have become known since this was asked last, process by process.
+    pub fn take_stalls(&mut self) -> Vec<NewStall> {
+        let clock = self.clock;
+        let processes = self.population.processes.values_mut();
+        processes
+            .flat_map(|process| process.timings.take_stalls(process.pid.0, &clock))
+            .collect()
+    }
+
     fn close(&mut self, tick: Tick) {
         self.to = tick;
         for process in self.population.processes.values_mut() {
             process.settle(&self.clock, self.from.at_ns, self.epoch);
+            process.timings.settle(tick.at_ns, &self.clock);
             process.settle_gil(tick.at_ns, self.epoch, self.ending);
         }
         self.population.mark_excess(self.epoch);

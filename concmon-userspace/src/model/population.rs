@@ -34,11 +34,14 @@ pub(crate) struct Population {
     pub(crate) refused: u64,
     /// Targets of which nothing has been seen.
     pub(crate) unseen: BTreeSet<Pid>,
+    /// The user's.
+    stall_threshold_ns: Option<u64>,
 }
 
 impl Population {
-    pub(crate) fn new(targets: &[Pid]) -> Self {
+    pub(crate) fn new(targets: &[Pid], stall_threshold_ns: Option<u64>) -> Self {
         Population {
+            stall_threshold_ns,
             unseen: targets.iter().copied().collect(),
             ..Population::default()
         }
@@ -105,7 +108,8 @@ impl Population {
         self.unseen.remove(&pid);
         let id = ProcessId(self.next);
         self.next += 1;
-        self.processes.insert(id, Process::new(pid, epoch));
+        let process = Process::new(pid, epoch, self.stall_threshold_ns);
+        self.processes.insert(id, process);
         self.by_pid.entry(pid).or_default().push(id);
         Some(id)
     }
@@ -219,6 +223,7 @@ impl Population {
             }
             thread.ledger(fact, epoch);
             process.gil.ledger(fact);
+            process.timings.ledger(fact);
         }
     }
 
@@ -229,6 +234,7 @@ impl Population {
             && thread.slice(slice)
         {
             process.gil.slice(slice);
+            process.timings.slice(slice);
             return;
         }
         // Before the first reading of its ledger, only `/proc` says whose thread it is.
@@ -236,6 +242,7 @@ impl Population {
             && let Some(process) = self.processes.get_mut(id)
         {
             process.gil.slice(slice);
+            process.timings.slice(slice);
         }
         let Some(wait) = &slice.wait else {
             return;

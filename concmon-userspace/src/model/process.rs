@@ -11,6 +11,7 @@ use super::locks::Futexes;
 use super::loops::{Loops, thread_at};
 use super::snapshot::Exited;
 use super::thread::{PROC_TICK_NS, Thread, ThreadKey};
+use super::timing::Timings;
 use super::window::{Clock, Cumulative, Scope};
 use crate::event::{Exec, Exit, LedgerFact, Pid, ProcessFact, PythonFact};
 
@@ -86,6 +87,7 @@ pub(crate) struct Process {
     pub(crate) tasks_cut: bool,
     pub(crate) threads: BTreeMap<ThreadKey, Thread>,
     pub(crate) loops: Loops,
+    pub(crate) timings: Timings,
     pub(crate) collector: Collector,
     pub(crate) executors: Executors,
     futexes: Futexes,
@@ -116,7 +118,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn new(pid: Pid, epoch: u64) -> Self {
+    pub(crate) fn new(pid: Pid, epoch: u64, stall_threshold_ns: Option<u64>) -> Self {
         Process {
             pid,
             start: None,
@@ -136,6 +138,7 @@ impl Process {
             tasks_cut: false,
             threads: BTreeMap::new(),
             loops: Loops::default(),
+            timings: Timings::new(stall_threshold_ns),
             collector: Collector::default(),
             executors: Executors::default(),
             futexes: Futexes::default(),
@@ -204,6 +207,7 @@ impl Process {
             self.look = None;
             self.look_is_new = false;
             self.loops.stop_all();
+            self.timings.replaced();
             for thread in self.threads.values_mut().filter(|thread| thread.alive()) {
                 thread.forget_python();
             }
@@ -263,6 +267,7 @@ impl Process {
             return;
         }
         self.loops.look(look, before);
+        self.timings.look(look);
         self.executors.look(look);
         if let Some(gc) = &look.gc {
             self.collector.look(gc);
@@ -307,7 +312,8 @@ impl Process {
             .look
             .as_deref()
             .filter(|look| self.look_is_new && look.info.supported);
-        self.loops.settle(&self.threads, look, epoch);
+        self.loops
+            .settle(&self.threads, look, epoch, &mut self.timings);
         self.fact_is_new = false;
         self.look_is_new = false;
 
@@ -398,6 +404,7 @@ impl Process {
             thread.roll();
         }
         self.loops.roll();
+        self.timings.roll();
         self.collector.roll();
         self.gil.roll();
         self.folded.roll();

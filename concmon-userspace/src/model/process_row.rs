@@ -107,9 +107,13 @@ impl Process {
             gc,
             gil,
             threads,
-            loops: self
-                .loops
-                .rows(scope, look, clock, context.stall_threshold_ns),
+            loops: self.loops.rows(
+                scope,
+                look,
+                clock,
+                context.stall_threshold_ns,
+                &self.timings,
+            ),
             executors: self.executors.rows(look, clock),
             findings: Vec::new(),
             limits,

@@ -241,7 +241,7 @@ pub(crate) fn frames(frames: &[PyFrame]) -> Vec<Frame> {
     frames.collect()
 }
 
-fn address(address: u64) -> String {
+pub(crate) fn address(address: u64) -> String {
     format!("{address:#x}")
 }
 

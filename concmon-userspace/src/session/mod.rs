@@ -242,6 +242,9 @@ async fn drive(
             }
             Wake::Pump => {
                 watch.pump();
+                if !printed(output.stalls(&watch.take_stalls()))? {
+                    return Ok(end);
+                }
                 if !owns_child && watch.targets_gone() {
                     end.targets_gone = true;
                     break;
@@ -284,9 +287,9 @@ async fn drive(
     }
     output.leave_screen();
     second_signal_aborts();
-    let (window, summary) = watch.finish()?;
-    if printed(output.window(&window))? {
-        printed(output.summary(&summary))?;
+    let last = watch.finish()?;
+    if printed(output.stalls(&last.stalls))? && printed(output.window(&last.window))? {
+        printed(output.summary(&last.summary))?;
     }
     end.running = child;
     Ok(end)

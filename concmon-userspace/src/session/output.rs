@@ -10,9 +10,12 @@ use std::{
 use super::outcome::{Failure, code};
 use crate::{
     cli::Options,
-    model::snapshot::Snapshot,
-    views::{Paint, json, lines, screen::Screen, summary},
+    model::{snapshot::Snapshot, timing::NewStall},
+    views::{Paint, json, lines, screen::Screen, stalls, summary},
 };
+
+/// Stalls that are printed at one time; the others are counted.
+const MAX_STALL_LINES: usize = 5;
 
 /// What a run prints while it goes on.
 enum Windows {
@@ -91,6 +94,28 @@ impl Output {
             Windows::Lines => lines::write(snapshot, self.paint, &mut self.sink),
             Windows::Screen(screen) => screen.draw(snapshot),
             Windows::None => Ok(()),
+        }
+    }
+
+    /// Stalls that have just become known. The live view shows them with its next window.
+    pub(super) fn stalls(&mut self, stalls: &[NewStall]) -> io::Result<()> {
+        match &mut self.windows {
+            Windows::Json => stalls
+                .iter()
+                .try_for_each(|stall| stalls::write_json(stall, &mut self.sink)),
+            Windows::Lines => {
+                let mut worst: Vec<&NewStall> = stalls.iter().collect();
+                worst.sort_by_key(|stall| std::cmp::Reverse(stall.stall.duration_ns));
+                let (shown, hidden) = worst.split_at(worst.len().min(MAX_STALL_LINES));
+                for stall in shown {
+                    stalls::write_line(stall, self.paint, &mut self.sink)?;
+                }
+                if hidden.is_empty() {
+                    return Ok(());
+                }
+                writeln!(self.sink, "... and {} more stalls", hidden.len())
+            }
+            Windows::Screen(_) | Windows::None => Ok(()),
         }
     }
 

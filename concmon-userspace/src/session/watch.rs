@@ -12,7 +12,7 @@ use super::{outcome::Failure, pythons::Pythons, sampling::Sampling};
 use crate::{
     decode::{self, DecodeError, ledger::LedgerError, loss::LossMeter},
     event::{Event, LedgerFact, MonitorFact, Pid, ThreadState, Tick, Tid},
-    model::{Model, WatchInfo, snapshot::Snapshot},
+    model::{Model, WatchInfo, snapshot::Snapshot, timing::NewStall},
     procfs::{
         self, ProcError,
         clocks::{self, Clocks},
@@ -57,6 +57,13 @@ pub(super) struct Plan {
     pub(super) rate: u32,
     /// The user's threshold for stalls, ns.
     pub(super) stall_threshold_ns: Option<u64>,
+}
+
+/// What is left to tell at the end of a watch.
+pub(super) struct Finished {
+    pub(super) stalls: Vec<NewStall>,
+    pub(super) window: Snapshot,
+    pub(super) summary: Snapshot,
 }
 
 /// A running watch.
@@ -295,6 +302,11 @@ impl Watch {
             });
     }
 
+    /// Stalls that have become known since this was asked last.
+    pub(super) fn take_stalls(&mut self) -> Vec<NewStall> {
+        self.model.take_stalls()
+    }
+
     /// Ends a window now: reads everything there is to read, in one place.
     pub(super) fn tick(&mut self) -> Result<Snapshot, Failure> {
         self.pump();
@@ -305,7 +317,7 @@ impl Watch {
 
     /// Ends the watch: reads everything once more while the hooks still account for it, takes them
     /// away, brings in the records that were left, and sums up. The last window comes first.
-    pub(super) fn finish(mut self) -> Result<(Snapshot, Snapshot), Failure> {
+    pub(super) fn finish(mut self) -> Result<Finished, Failure> {
         self.pump();
         let window = self.read_window()?;
         self.live.detach();
@@ -324,7 +336,11 @@ impl Watch {
         self.pass_on(window.end.at_ns);
         self.model.apply(&Event::End);
         self.close(window);
-        Ok((self.model.snapshot(), self.model.summary()))
+        Ok(Finished {
+            stalls: self.model.take_stalls(),
+            window: self.model.snapshot(),
+            summary: self.model.summary(),
+        })
     }
 
     /// Everything that is read at the end of a window.

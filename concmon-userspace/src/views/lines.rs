@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use super::columns::Column;
 use super::digest::{self, Bottleneck};
 use super::escape::{brief, cut_front, cut_middle, left, width};
-use super::{Paint, format, gil};
+use super::{Paint, format, gil, stalls};
 use crate::model::snapshot::{Loop, Process, Snapshot, Thread};
 
 /// Threads per process and window; the others are counted.
@@ -207,6 +207,16 @@ fn push_loop(text: &mut String, process: &Process, l: &Loop, paint: Paint) {
         let _ = write!(text, "  running {name}: {}", cut_front(&place, 100));
     }
     text.push('\n');
+    if let Some(timing) = &l.timing {
+        let said = stalls::timing(timing, l.wall_ns, paint);
+        if !said.is_empty() {
+            let _ = writeln!(text, "         {said}");
+        }
+        let names = stalls::names(&timing.by_name, l.wall_ns);
+        if !names.is_empty() {
+            let _ = writeln!(text, "         tasks {names}");
+        }
+    }
 }
 
 fn push_gaps(text: &mut String, gaps: &[digest::Gap]) {

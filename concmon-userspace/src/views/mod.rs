@@ -15,6 +15,7 @@ pub mod json;
 pub mod lines;
 mod paint;
 pub mod screen;
+pub mod stalls;
 pub mod summary;
 mod table;
 pub mod tasks;

@@ -1,6 +1,7 @@
 //! The final summary for people: where the time of the whole watch went.
 
 mod gil;
+mod loops;
 mod threads;
 mod waits;
 
@@ -160,6 +161,9 @@ fn push_loop(text: &mut String, process: &Process, l: &Loop, paint: Paint) {
         format::maybe_count(l.pending_tasks),
         format::maybe_duration(l.stall_threshold_ns),
     );
+    if let Some(timing) = &l.timing {
+        loops::push(text, timing, l.wall_ns, paint);
+    }
     if l.tasks.len() > MAX_SINGLE_TASKS {
         push_coroutines(text, &l.tasks, paint);
     } else if !l.tasks.is_empty() {

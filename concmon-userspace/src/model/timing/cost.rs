@@ -1,0 +1,66 @@
+//! Sums of time by where it went.
+
+use crate::event::Cause;
+use crate::model::snapshot::{Blocked, Cost};
+use crate::model::window::Growth;
+
+/// The column of a cause.
+pub(crate) fn column(blocked: &mut Blocked, cause: Cause) -> &mut u64 {
+    match cause {
+        Cause::Gil => &mut blocked.gil,
+        Cause::Lock => &mut blocked.lock,
+        Cause::Poll => &mut blocked.poll,
+        Cause::Sleep => &mut blocked.sleep,
+        Cause::Io => &mut blocked.io,
+        Cause::Child => &mut blocked.child,
+        Cause::Disk => &mut blocked.disk,
+        Cause::Stopped => &mut blocked.stopped,
+        Cause::Other => &mut blocked.other,
+    }
+}
+
+impl Cost {
+    /// What was blocked for a cause, ns.
+    pub fn blocked(&self, cause: Cause) -> u64 {
+        let mut blocked = self.blocked_ns;
+        *column(&mut blocked, cause)
+    }
+
+    /// All of it, ns.
+    pub fn total_ns(&self) -> u64 {
+        let blocked = Cause::ALL.into_iter().map(|cause| self.blocked(cause));
+        blocked.fold(
+            self.on_cpu_ns.saturating_add(self.runnable_ns),
+            u64::saturating_add,
+        )
+    }
+
+    pub(crate) fn add(&mut self, other: &Cost) {
+        self.on_cpu_ns = self.on_cpu_ns.saturating_add(other.on_cpu_ns);
+        self.runnable_ns = self.runnable_ns.saturating_add(other.runnable_ns);
+        for cause in Cause::ALL {
+            let sum = column(&mut self.blocked_ns, cause);
+            *sum = sum.saturating_add(other.blocked(cause));
+        }
+    }
+
+    /// Takes away, not below 0.
+    pub(crate) fn take(&mut self, other: &Cost) {
+        *self = self.since(other);
+    }
+}
+
+impl Growth for Cost {
+    fn since(&self, base: &Self) -> Self {
+        let mut grown = Cost {
+            on_cpu_ns: self.on_cpu_ns.saturating_sub(base.on_cpu_ns),
+            runnable_ns: self.runnable_ns.saturating_sub(base.runnable_ns),
+            ..Cost::default()
+        };
+        for cause in Cause::ALL {
+            *column(&mut grown.blocked_ns, cause) =
+                self.blocked(cause).saturating_sub(base.blocked(cause));
+        }
+        grown
+    }
+}

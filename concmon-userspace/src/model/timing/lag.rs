@@ -1,0 +1,154 @@
+//! How late a timer runs that is due at a random instant: one such instant per millisecond.
+//!
+//! A timer that is due while the loop is idle waits for the selector, which counts in milliseconds.
+//! One that is due in a busy stretch waits for the next turn of the loop, then for that turn, for
+//! timers come last; and what it wakes waits for one more (a task that sleeps is woken by a callback,
+//! and goes on in the turn after that). At the end of the stretch nothing is left to wait for.
+
+use super::fine::Fine;
+
+/// Between two instants.
+const STEP_NS: u64 = 1_000_000;
+/// Selectors of loops round up to this (`Lib/selectors.py`, `uv__io_poll`).
+const SELECTOR_NS: u64 = 1_000_000;
+/// Turns that a sleeping task waits for behind the one that runs when its time comes.
+const TURNS: u64 = 2;
+/// Instants recorded one by one in one stretch; more of them are recorded in groups.
+const MAX_INSTANTS: u64 = 256;
+
+/// Goes through a loop's time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lag {
+    /// Time behind the last instant, ns.
+    behind_ns: u64,
+}
+
+/// A busy stretch, or a part of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Busy<'a> {
+    pub(super) from_ns: u64,
+    pub(super) to_ns: u64,
+    /// The stretch goes on behind `to_ns`.
+    pub(super) goes_on: bool,
+    /// Beginnings of turns that samples have seen, in order.
+    pub(super) turns: &'a [u64],
+    /// How long turns between samples were on average, ns.
+    pub(super) turn_ns: Option<u64>,
+}
+
+impl Lag {
+    /// The loop waited in its selector, and took `latency_ns` to run again.
+    pub(super) fn idle(&mut self, ns: u64, latency_ns: u64, into: &mut Fine) {
+        let count = self.instants(ns);
+        into.record_evenly(latency_ns, latency_ns.saturating_add(SELECTOR_NS), count);
+    }
+
+    pub(super) fn busy(&mut self, busy: Busy<'_>, into: &mut Fine) {
+        let length = busy.to_ns.saturating_sub(busy.from_ns);
+        let count = self.instants(length);
+        let points = count.min(MAX_INSTANTS);
+        for point in 0..points {
+            let share = count / points + u64::from(point < count % points);
+            let offset = u128::from(length) * u128::from(2 * point + 1) / u128::from(2 * points);
+            let due_ns = busy.from_ns + offset as u64;
+            into.record(busy.wait(due_ns, point), share);
+        }
+    }
+
+    fn instants(&mut self, ns: u64) -> u64 {
+        let all = self.behind_ns.saturating_add(ns);
+        self.behind_ns = all % STEP_NS;
+        all / STEP_NS
+    }
+}
+
+impl Busy<'_> {
+    /// How long a timer waits that is due then.
+    fn wait(&self, due_ns: u64, point: u64) -> u64 {
+        let to_end = self.to_ns.saturating_sub(due_ns);
+        let next = self.turns.partition_point(|turn| *turn <= due_ns);
+        let begin = next
+            .checked_sub(1)
+            .map_or(self.from_ns, |turn| self.turns[turn]);
+        let end = self.turns.get(next).copied().unwrap_or(self.to_ns);
+        let wait = match self.turn_ns {
+            // Several turns passed between two samples.
+            Some(turn_ns) if turn_ns.saturating_mul(3) < 2 * end.saturating_sub(begin) => {
+                // The phases of the instants are spread evenly.
+                let phase = turn_ns as f64 * ((point as f64 * 0.618_034).fract());
+                phase as u64 + TURNS * turn_ns
+            }
+            _ => {
+                let behind = next as u64 + TURNS;
+                let until = usize::try_from(behind)
+                    .ok()
+                    .and_then(|turn| self.turns.get(turn))
+                    .copied();
+                match until {
+                    Some(until) => until.saturating_sub(due_ns),
+                    // The turns that come are like this one.
+                    None if self.goes_on => end
+                        .saturating_sub(due_ns)
+                        .saturating_add(TURNS * end.saturating_sub(begin)),
+                    None => to_end,
+                }
+            }
+        };
+        if self.goes_on { wait } else { wait.min(to_end) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn percentiles(into: &Fine) -> (f64, f64) {
+        let report = into.report().expect("something");
+        let ms = |ns: Option<u64>| ns.expect("a percentile") as f64 / MS as f64;
+        (ms(report.p50_ns), ms(report.p99_ns))
+    }
+
+    #[test]
+    fn one_long_step_delays_what_is_due_meanwhile() {
+        let mut into = Fine::default();
+        let busy = Busy {
+            from_ns: 0,
+            to_ns: 100 * MS,
+            goes_on: false,
+            turns: &[],
+            turn_ns: None,
+        };
+        Lag::default().busy(busy, &mut into);
+        let (half, most) = percentiles(&into);
+        assert!((48.0..52.0).contains(&half), "{half}");
+        assert!((97.0..101.0).contains(&most), "{most}");
+    }
+
+    #[test]
+    fn in_a_saturated_loop_timers_wait_for_turns() {
+        // Turns of 5 ms: the rest of one and two more.
+        let mut into = Fine::default();
+        let busy = Busy {
+            from_ns: 0,
+            to_ns: 10_000 * MS,
+            goes_on: true,
+            turns: &[],
+            turn_ns: Some(5 * MS),
+        };
+        Lag::default().busy(busy, &mut into);
+        let (half, most) = percentiles(&into);
+        assert!((12.0..13.0).contains(&half), "{half}");
+        assert!((14.5..15.1).contains(&most), "{most}");
+    }
+
+    #[test]
+    fn time_counts_once_however_it_is_cut() {
+        let (mut lag, mut into) = (Lag::default(), Fine::default());
+        for _ in 0..10_000 {
+            lag.idle(MS / 10, 0, &mut into);
+        }
+        assert_eq!(into.report().expect("something").count, 1_000);
+    }
+}

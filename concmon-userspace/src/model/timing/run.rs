@@ -1,0 +1,160 @@
+//! Samples in a row that show the same step, and the stall that they may be.
+
+use std::sync::Arc;
+
+use crate::event::{CodeKind, PyFrame, Sample, SampleKind, SampledStack};
+
+/// Different stacks that are kept of one step.
+const MAX_STACKS: usize = 64;
+
+/// What a step is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Owner {
+    /// A task's, by the address of its coroutine and the name of that.
+    Task(u64, Arc<str>),
+    /// A callback that is no task's.
+    Callback(Arc<str>),
+    /// None: the loop's own work.
+    Loop,
+}
+
+impl Owner {
+    pub(super) fn of(sample: &Sample) -> Self {
+        let outermost = sample.stack.step_frames.checked_sub(1);
+        let Some(frame) = outermost.and_then(|frame| sample.stack.frames.get(frame)) else {
+            return Owner::Loop;
+        };
+        let name: Arc<str> = frame.function.as_str().into();
+        match sample.coroutine {
+            Some(coroutine) => Owner::Task(coroutine, name),
+            None => Owner::Callback(name),
+        }
+    }
+
+    /// The function; `None` for the loop itself.
+    pub(super) fn function(&self) -> Option<&Arc<str>> {
+        match self {
+            Owner::Task(_, name) | Owner::Callback(name) => Some(name),
+            Owner::Loop => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Seen {
+    stack: Arc<SampledStack>,
+    kind: SampleKind,
+    count: u64,
+}
+
+/// Samples that show the same step.
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    pub(super) version: Option<u64>,
+    pub(super) owner: Owner,
+    pub(super) begin_ns: u64,
+    pub(super) first_ns: u64,
+    /// Up to here it is the same step for sure.
+    pub(super) last_ns: u64,
+    pub(super) samples: u64,
+    on_cpu: u64,
+    collecting: u64,
+    native: u64,
+    stacks: Vec<Seen>,
+}
+
+impl Run {
+    pub(super) fn new(sample: &Sample, begin_ns: u64) -> Self {
+        Run {
+            version: sample.context_version,
+            owner: Owner::of(sample),
+            begin_ns,
+            first_ns: sample.at_ns,
+            last_ns: sample.at_ns,
+            samples: 0,
+            on_cpu: 0,
+            collecting: 0,
+            native: 0,
+            stacks: Vec::new(),
+        }
+    }
+
+    pub(super) fn add(&mut self, sample: &Sample) {
+        self.last_ns = self.last_ns.max(sample.at_ns);
+        self.samples += 1;
+        if sample.kind == SampleKind::OnCpu {
+            self.on_cpu += 1;
+            self.collecting += u64::from(sample.collecting);
+            self.native += u64::from(sample.code == Some(CodeKind::Native));
+        }
+        // The step's own function shows even where the loop's frames were not walked.
+        if self.owner == Owner::Loop {
+            self.owner = Owner::of(sample);
+        }
+        let may_add = self.stacks.len() < MAX_STACKS;
+        let known = self.stacks.iter_mut().find(|seen| {
+            seen.kind == sample.kind
+                && (Arc::ptr_eq(&seen.stack, &sample.stack) || seen.stack == sample.stack)
+        });
+        match known {
+            Some(seen) => seen.count += 1,
+            None if may_add => self.stacks.push(Seen {
+                stack: Arc::clone(&sample.stack),
+                kind: sample.kind,
+                count: 1,
+            }),
+            None => {}
+        }
+    }
+
+    /// The part of its time on a CPU that the collector took.
+    pub(super) fn collecting(&self) -> (u64, u64) {
+        (self.collecting, self.on_cpu)
+    }
+
+    /// The frames of the step, as most samples of a kind have them; of any kind, where there is none
+    /// of it.
+    pub(super) fn stack(&self, kind: SampleKind) -> Vec<PyFrame> {
+        let most = |of: &dyn Fn(&Seen) -> bool| {
+            let of_kind = self.stacks.iter().filter(|seen| of(seen));
+            // By places of functions, not of lines: a loop has many of these.
+            let mut best: Option<(u64, &Seen)> = None;
+            for seen in of_kind {
+                let alike = self
+                    .stacks
+                    .iter()
+                    .filter(|other| of(other) && same_functions(&seen.stack, &other.stack));
+                let count = alike.map(|other| other.count).sum();
+                let better = match best {
+                    None => true,
+                    Some((most, known)) => (count, seen.count) > (most, known.count),
+                };
+                if better {
+                    best = Some((count, seen));
+                }
+            }
+            best.map(|(_, seen)| frames(&seen.stack))
+        };
+        most(&|seen| seen.kind == kind)
+            .or_else(|| most(&|_| true))
+            .unwrap_or_default()
+    }
+}
+
+fn same_functions(one: &SampledStack, other: &SampledStack) -> bool {
+    let place = |frame: &PyFrame| (frame.function.clone(), frame.file.clone());
+    one.frames.len() == other.frames.len()
+        && one
+            .frames
+            .iter()
+            .zip(&other.frames)
+            .all(|(one, other)| place(one) == place(other))
+}
+
+/// The frames of the step; all of them, where it is none.
+fn frames(stack: &SampledStack) -> Vec<PyFrame> {
+    match stack.step_frames {
+        0 => stack.frames.clone(),
+        count => stack.frames[..count.min(stack.frames.len())].to_vec(),
+    }
+}

@@ -1,0 +1,250 @@
+//! What is known of one loop's time, cumulative.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::fine::Fine;
+use super::share::Share;
+use crate::model::snapshot::{BusySplit, Contributor, Cost, Saturation, Stall};
+use crate::model::window::{Cumulative, Growth, Scope};
+
+/// Stalls that are kept: in the whole watch the worst, in a window the worst of it.
+const MAX_STALLS: usize = 256;
+/// Contributors to saturation that are told apart.
+const MAX_CONTRIBUTORS: usize = 256;
+/// Names of tasks that are told apart, and what the others are counted as.
+const MAX_NAMES: usize = 256;
+const OTHER: &str = "other";
+/// Contributors that are shown.
+const TOP: usize = 10;
+
+/// Stretches without a single step above the threshold.
+#[derive(Clone, Copy, Debug, Default)]
+struct Saturated {
+    count: u64,
+    busy_ns: u64,
+}
+
+impl Growth for Saturated {
+    fn since(&self, base: &Self) -> Self {
+        Saturated {
+            count: self.count - base.count,
+            busy_ns: self.busy_ns - base.busy_ns,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Contributors {
+    longest_ns: u64,
+    of: BTreeMap<Arc<str>, (u64, u64)>,
+}
+
+impl Contributors {
+    fn add(&mut self, busy_ns: u64, samples: &BTreeMap<Arc<str>, u64>) {
+        self.longest_ns = self.longest_ns.max(busy_ns);
+        let all: u64 = samples.values().sum();
+        for (name, count) in samples {
+            if self.of.len() >= MAX_CONTRIBUTORS && !self.of.contains_key(name) {
+                continue;
+            }
+            let part = u128::from(busy_ns) * u128::from(*count) / u128::from(all.max(1));
+            let (sum_ns, sum) = self.of.entry(Arc::clone(name)).or_default();
+            *sum_ns += part as u64;
+            *sum += count;
+        }
+    }
+
+    fn top(&self) -> Vec<Contributor> {
+        let mut top: Vec<Contributor> = self
+            .of
+            .iter()
+            .map(|(name, (busy_ns, samples))| Contributor {
+                name: name.to_string(),
+                busy_ns: *busy_ns,
+                samples: *samples,
+            })
+            .collect();
+        top.sort_by(|one, other| (other.busy_ns, &one.name).cmp(&(one.busy_ns, &other.name)));
+        top.truncate(TOP);
+        top
+    }
+}
+
+/// What samples say, by whose they are.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shares {
+    tasks: Share,
+    callbacks: Share,
+    own: Share,
+    names: BTreeMap<Arc<str>, Share>,
+}
+
+impl Shares {
+    fn all(&self) -> Share {
+        let mut all = self.tasks;
+        all.add(&self.callbacks);
+        all.add(&self.own);
+        all
+    }
+}
+
+impl Growth for Shares {
+    fn since(&self, base: &Self) -> Self {
+        let names = self.names.iter().filter_map(|(name, share)| {
+            let before = base.names.get(name).copied().unwrap_or_default();
+            let grown = share.since(&before);
+            (grown.samples > 0).then(|| (Arc::clone(name), grown))
+        });
+        Shares {
+            tasks: self.tasks.since(&base.tasks),
+            callbacks: self.callbacks.since(&base.callbacks),
+            own: self.own.since(&base.own),
+            names: names.collect(),
+        }
+    }
+}
+
+/// Everything cumulative about one loop's time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sums {
+    pub(super) lag: Cumulative<Fine>,
+    pub(super) step: Cumulative<Fine>,
+    pub(super) iterations_milli: Cumulative<u64>,
+    shares: Cumulative<Shares>,
+    /// The busy time, exactly.
+    busy: Cumulative<Cost>,
+    stalls_count: Cumulative<u64>,
+    stalls_ns: Cumulative<u64>,
+    window_stalls: Vec<Stall>,
+    stalls: Vec<Stall>,
+    saturated: Cumulative<Saturated>,
+    window_contributors: Contributors,
+    contributors: Contributors,
+}
+
+impl Sums {
+    pub(super) fn stalled(&mut self, stall: &Stall) {
+        self.stalls_count.now += 1;
+        self.stalls_ns.now = self.stalls_ns.now.saturating_add(stall.duration_ns);
+        keep_worst(&mut self.window_stalls, stall);
+        keep_worst(&mut self.stalls, stall);
+    }
+
+    pub(super) fn saturated(&mut self, busy_ns: u64, samples: BTreeMap<Arc<str>, u64>) {
+        self.saturated.now.count += 1;
+        self.saturated.now.busy_ns = self.saturated.now.busy_ns.saturating_add(busy_ns);
+        self.window_contributors.add(busy_ns, &samples);
+        self.contributors.add(busy_ns, &samples);
+    }
+
+    /// Takes over what samples said of a task's steps; `name` is the task's.
+    pub(super) fn add_task(&mut self, name: Arc<str>, share: &Share) {
+        let shares = &mut self.shares.now;
+        shares.tasks.add(share);
+        let name = if shares.names.len() >= MAX_NAMES && !shares.names.contains_key(&name) {
+            OTHER.into()
+        } else {
+            name
+        };
+        shares.names.entry(name).or_default().add(share);
+    }
+
+    pub(super) fn add_callback(&mut self, share: &Share) {
+        self.shares.now.callbacks.add(share);
+    }
+
+    /// What is the loop's own.
+    pub(super) fn add_own(&mut self, share: &Share) {
+        self.shares.now.own.add(share);
+    }
+
+    /// The loop was busy for so much more.
+    pub(super) fn grow(&mut self, busy: &Cost) {
+        self.busy.now.add(busy);
+    }
+
+    /// The busy time by tasks, callbacks, and the rest; they sum to it.
+    pub(super) fn split(&self, scope: Scope) -> BusySplit {
+        let (shares, busy) = (self.shares.over(scope), self.busy.over(scope));
+        let all = shares.all();
+        let tasks = shares.tasks.of(&all, &busy);
+        let callbacks = shares.callbacks.of(&all, &busy);
+        let mut unknown = busy;
+        unknown.take(&tasks);
+        unknown.take(&callbacks);
+        BusySplit {
+            tasks,
+            callbacks,
+            unknown,
+        }
+    }
+
+    /// What a part of the samples stands for.
+    pub(super) fn cost(&self, scope: Scope, share: &Share) -> Cost {
+        share.of(&self.shares.over(scope).all(), &self.busy.over(scope))
+    }
+
+    /// Names with their costs.
+    pub(super) fn names(&self, scope: Scope) -> Vec<(Arc<str>, Cost, u64)> {
+        let (shares, busy) = (self.shares.over(scope), self.busy.over(scope));
+        let all = shares.all();
+        let names = shares.names.iter();
+        names
+            .map(|(name, share)| (Arc::clone(name), share.of(&all, &busy), share.samples))
+            .collect()
+    }
+
+    /// The mean length of steps, ns.
+    pub(super) fn mean_step_ns(&self) -> u64 {
+        self.step.now.mean_ns()
+    }
+
+    pub(super) fn stalls(&self, scope: Scope) -> (u64, u64, Vec<Stall>) {
+        let kept = match scope {
+            Scope::Window => &self.window_stalls,
+            Scope::Whole => &self.stalls,
+        };
+        (
+            self.stalls_count.over(scope),
+            self.stalls_ns.over(scope),
+            kept.clone(),
+        )
+    }
+
+    pub(super) fn saturation(&self, scope: Scope) -> Saturation {
+        let grown = self.saturated.over(scope);
+        let contributors = match scope {
+            Scope::Window => &self.window_contributors,
+            Scope::Whole => &self.contributors,
+        };
+        Saturation {
+            count: grown.count,
+            busy_ns: grown.busy_ns,
+            longest_ns: contributors.longest_ns,
+            top: contributors.top(),
+        }
+    }
+
+    pub(super) fn roll(&mut self) {
+        self.lag.roll();
+        self.step.roll();
+        self.iterations_milli.roll();
+        self.shares.roll();
+        self.busy.roll();
+        self.stalls_count.roll();
+        self.stalls_ns.roll();
+        self.saturated.roll();
+        self.window_stalls.clear();
+        self.window_contributors = Contributors::default();
+    }
+}
+
+/// The longest first.
+fn keep_worst(kept: &mut Vec<Stall>, stall: &Stall) {
+    let place = kept.partition_point(|other| other.duration_ns >= stall.duration_ns);
+    if place < MAX_STALLS {
+        kept.insert(place, stall.clone());
+        kept.truncate(MAX_STALLS);
+    }
+}

@@ -1,0 +1,535 @@
+//! One loop's thread: busy stretches, the steps in them, and what is known of both.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::lag::{Busy, Lag};
+use super::run::{Owner, Run};
+use super::segments::{Activity, Segment, Segments, of_slice};
+use super::share::Share;
+use super::sums::Sums;
+use crate::event::{Cause, LedgerFact, Sample, SampleKind, Slice, StepFact, ThreadState, Tid};
+use crate::model::snapshot::Cost;
+
+/// Samples that wait for the slice that they lie in.
+const MAX_WAITING: usize = 4_096;
+/// Owners told apart between two ticks.
+const MAX_OWNERS: usize = 4_096;
+/// Beginnings of turns kept of one stretch.
+const MAX_TURNS: usize = 4_096;
+/// Looks at steps that are kept.
+const MAX_FACTS: usize = 32;
+/// Samples come in order, and this much late: the horizon of ordering and then some, ns.
+const LATE_NS: u64 = 500_000_000;
+/// Instants of ledgers and of slices differ by so much at most, ns.
+const SAME_NS: u64 = 100_000;
+/// Steps that one sample can be behind another one, at most.
+const MAX_STEPS: u64 = 100_000_000;
+
+/// A step that was longer than the threshold.
+#[derive(Clone, Debug)]
+pub(super) struct Draft {
+    pub(super) begin_ns: u64,
+    pub(super) end_ns: u64,
+    pub(super) cost: Cost,
+    /// `None`: no sample has shown it.
+    pub(super) run: Option<Run>,
+    pub(super) gil_wakers: Vec<(Tid, u64)>,
+    pub(super) fact: Option<StepFact>,
+}
+
+#[derive(Clone, Debug)]
+struct Stretch {
+    from_ns: u64,
+    /// What came before it was not seen.
+    torn: bool,
+    segments: Segments,
+    run: Option<Run>,
+    /// The last sample in it.
+    last: Option<Last>,
+    turns: VecDeque<u64>,
+    /// Turns between its samples, and their time.
+    turned: (f64, u64),
+    /// Up to where lag and saturation are booked.
+    booked_ns: u64,
+    /// Of the time since then, what stalls took.
+    stalled_ns: u64,
+    contributors: BTreeMap<Arc<str>, u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    at_ns: u64,
+    version: Option<u64>,
+}
+
+/// A thread with its stretches.
+#[derive(Clone, Debug)]
+pub(super) struct Track {
+    pos_ns: u64,
+    ledger: Option<(u64, ThreadState)>,
+    waiting: VecDeque<Sample>,
+    stretch: Option<Stretch>,
+    lag: Lag,
+    /// Busy time up to `pos_ns`.
+    busy_ns: u64,
+    /// Where steps were counted last: context version, and busy time.
+    counted: Option<(u64, u64)>,
+    /// 1 / (callbacks per turn), averaged over turns.
+    turns_per_step: Option<f64>,
+    pub(super) facts: VecDeque<StepFact>,
+    pub(super) shares: BTreeMap<Owner, Share>,
+    pub(super) is_loop: bool,
+    pub(super) threshold_ns: u64,
+    /// Of the loop that it runs now.
+    pub(super) sums: Sums,
+}
+
+impl Track {
+    pub(super) fn new(threshold_ns: u64) -> Self {
+        Track {
+            pos_ns: 0,
+            ledger: None,
+            waiting: VecDeque::new(),
+            stretch: None,
+            lag: Lag::default(),
+            busy_ns: 0,
+            counted: None,
+            turns_per_step: None,
+            facts: VecDeque::new(),
+            shares: BTreeMap::new(),
+            is_loop: false,
+            threshold_ns,
+            sums: Sums::default(),
+        }
+    }
+
+    pub(super) fn sample(&mut self, sample: &Sample) {
+        if sample.stack.step_frames > 0 || sample.iteration.is_some() {
+            self.is_loop = true;
+        }
+        if self.waiting.len() >= MAX_WAITING {
+            self.waiting.pop_front();
+        }
+        // In order of time, whatever the order of arrival at the same instant.
+        let behind = self
+            .waiting
+            .iter()
+            .rev()
+            .take_while(|waiting| waiting.at_ns > sample.at_ns)
+            .count();
+        let place = self.waiting.len() - behind;
+        self.waiting.insert(place, sample.clone());
+    }
+
+    pub(super) fn fact(&mut self, fact: &StepFact) {
+        if self.facts.len() >= MAX_FACTS {
+            self.facts.pop_front();
+        }
+        self.facts.push_back(fact.clone());
+    }
+
+    pub(super) fn slice(&mut self, slice: &Slice, drafts: &mut Vec<Draft>) {
+        for segment in of_slice(slice, self.pos_ns) {
+            self.segment(segment, drafts);
+        }
+        self.close_if_idle(drafts);
+    }
+
+    pub(super) fn ledger(&mut self, fact: &LedgerFact, drafts: &mut Vec<Draft>) {
+        self.ledger = Some((fact.since_ns, fact.state));
+        self.close_if_idle(drafts);
+    }
+
+    /// The selector that a loop waits in shows in its next slice only; the ledger knows already.
+    fn close_if_idle(&mut self, drafts: &mut Vec<Draft>) {
+        if let Some((since_ns, ThreadState::Blocked(Cause::Poll))) = self.ledger
+            && self.pos_ns.abs_diff(since_ns) < SAME_NS
+        {
+            self.close(self.pos_ns, drafts);
+        }
+    }
+
+    /// At a tick: goes on as far as all samples are there, and books what has become certain.
+    pub(super) fn settle(&mut self, at_ns: u64, drafts: &mut Vec<Draft>) {
+        let until_ns = at_ns.saturating_sub(LATE_NS);
+        if let Some((since_ns, ThreadState::Running)) = self.ledger
+            && self.pos_ns.saturating_add(SAME_NS) >= since_ns
+            && until_ns > self.pos_ns
+            && self.pos_ns > 0
+        {
+            let segment = Segment {
+                from_ns: self.pos_ns,
+                to_ns: until_ns,
+                what: Activity::OnCpu {
+                    on_cpu_ns: until_ns - self.pos_ns,
+                },
+            };
+            self.segment(segment, drafts);
+        }
+        let threshold_ns = self.threshold_ns;
+        if let Some(stretch) = &mut self.stretch
+            && let Some(last) = stretch.last
+            && last.at_ns.saturating_sub(stretch.booked_ns) > threshold_ns
+        {
+            // Not the step that runs: it may become a stall.
+            let until_ns = match &stretch.run {
+                Some(run) => run.begin_ns.min(last.at_ns),
+                None => last.at_ns,
+            };
+            if until_ns > stretch.booked_ns {
+                self.book(until_ns, true);
+            }
+        }
+    }
+
+    fn segment(&mut self, segment: Segment, drafts: &mut Vec<Draft>) {
+        if let Activity::Blocked {
+            cause: Cause::Poll, ..
+        } = segment.what
+        {
+            self.close(segment.from_ns, drafts);
+            self.lag.idle(segment.ns(), 0, &mut self.sums.lag.now);
+            self.pos_ns = segment.to_ns;
+            return;
+        }
+        // A gap: slices were lost, so what is behind it belongs to nothing before it.
+        let torn = segment.from_ns > self.pos_ns.saturating_add(SAME_NS);
+        if torn {
+            self.tear();
+        }
+        let stretch = self
+            .stretch
+            .get_or_insert_with(|| Stretch::new(segment.from_ns, torn));
+        stretch.segments.push(segment);
+        self.busy_ns = self.busy_ns.saturating_add(segment.ns());
+        self.pos_ns = segment.to_ns;
+        while self
+            .waiting
+            .front()
+            .is_some_and(|sample| sample.at_ns < segment.to_ns)
+        {
+            if let Some(sample) = self.waiting.pop_front() {
+                self.sample_within(&sample, segment, drafts);
+            }
+        }
+        if let Some(stretch) = &mut self.stretch {
+            match &stretch.run {
+                Some(run) => stretch.segments.forget(run.begin_ns),
+                None if !self.is_loop => stretch.segments.forget(segment.from_ns),
+                None => {}
+            }
+        }
+    }
+
+    fn sample_within(&mut self, sample: &Sample, segment: Segment, drafts: &mut Vec<Draft>) {
+        let owner = Owner::of(sample);
+        self.share(&owner, sample, segment);
+        if !self.is_loop {
+            return;
+        }
+        let busy_ns = self
+            .busy_ns
+            .saturating_sub(self.pos_ns.saturating_sub(sample.at_ns));
+        self.count_steps(sample, busy_ns);
+        let mean_ns = self.sums.mean_step_ns();
+        let Some(stretch) = &mut self.stretch else {
+            return;
+        };
+        // A block is the same step from its beginning to its end.
+        let same_until = match (sample.kind, segment.what) {
+            (SampleKind::Block(_), Activity::Blocked { .. }) if segment.from_ns == sample.at_ns => {
+                segment.to_ns
+            }
+            _ => sample.at_ns,
+        };
+        stretch.note_turns(sample, self.turns_per_step);
+        if let Some(name) = owner.function()
+            && sample.kind == SampleKind::OnCpu
+        {
+            *stretch.contributors.entry(Arc::clone(name)).or_insert(0) += 1;
+        }
+        let version = sample.context_version;
+        let is_same = stretch
+            .run
+            .as_ref()
+            .is_some_and(|run| version.is_some() && run.version == version);
+        if !is_same {
+            let begin_ns = stretch.begin_of(sample, mean_ns);
+            let end_ns = begin_ns.min(stretch.boundary(sample));
+            self.end_run(end_ns, drafts);
+            if let Some(stretch) = &mut self.stretch {
+                stretch.run = Some(Run::new(sample, begin_ns));
+            }
+        }
+        let Some(stretch) = &mut self.stretch else {
+            return;
+        };
+        if let Some(run) = &mut stretch.run {
+            run.add(sample);
+            run.last_ns = run.last_ns.max(same_until);
+        }
+        stretch.last = Some(Last {
+            at_ns: same_until,
+            version,
+        });
+    }
+
+    fn share(&mut self, owner: &Owner, sample: &Sample, segment: Segment) {
+        if self.shares.len() >= MAX_OWNERS && !self.shares.contains_key(owner) {
+            return;
+        }
+        let share = self.shares.entry(owner.clone()).or_default();
+        share.samples += 1;
+        match sample.kind {
+            SampleKind::OnCpu => share.on_cpu += 1,
+            SampleKind::Block(_) if segment.from_ns == sample.at_ns => {
+                let mut one = Segments::default();
+                one.push(segment);
+                if matches!(segment.what, Activity::Blocked { .. }) {
+                    share.blocked.add(&one.cost(segment.from_ns, segment.to_ns));
+                }
+            }
+            SampleKind::Block(_) => {}
+        }
+    }
+
+    /// Counts the steps since the last sample.
+    fn count_steps(&mut self, sample: &Sample, busy_ns: u64) {
+        let Some(version) = sample.context_version else {
+            return;
+        };
+        if let Some(count) = sample.iteration.and_then(|turn| turn.count) {
+            let one = 1.0 / f64::from(count.clamp(1, 1_000_000));
+            // Long turns are sampled more often: the mean of the reciprocals makes up for it.
+            self.turns_per_step = Some(match self.turns_per_step {
+                Some(known) => known * 0.95 + one * 0.05,
+                None => one,
+            });
+        }
+        let Some((before, before_ns)) = self.counted.replace((version, busy_ns)) else {
+            return;
+        };
+        let steps = match version.checked_sub(before) {
+            Some(grown) if grown < 2 * MAX_STEPS => grown.div_ceil(2),
+            // Another thread state, or noise.
+            _ => return,
+        };
+        if steps == 0 {
+            // The same step: it is counted, with all of its time, when it has ended.
+            self.counted = Some((before, before_ns));
+            return;
+        }
+        let busy_ns = busy_ns.saturating_sub(before_ns);
+        let long = self
+            .stretch
+            .as_ref()
+            .and_then(|stretch| stretch.run.as_ref())
+            .filter(|run| run.version == Some(before) && run.samples > 1);
+        let steps_sum = &mut self.sums.step.now;
+        match long {
+            Some(run) => {
+                // The first sample of a long step is in the middle of others' time.
+                let long_ns = run.last_ns.saturating_sub(run.begin_ns).min(busy_ns);
+                steps_sum.record(run.last_ns.saturating_sub(run.begin_ns), 1);
+                let others = steps - 1;
+                if let Some(mean) = busy_ns.saturating_sub(long_ns).checked_div(others) {
+                    steps_sum.record(mean, others);
+                }
+            }
+            None => steps_sum.record(busy_ns / steps, steps),
+        }
+        if let Some(turns) = self.turns_per_step {
+            self.sums.iterations_milli.now += (steps as f64 * turns * 1e3) as u64;
+        }
+    }
+
+    /// The step of the run has ended.
+    fn end_run(&mut self, end_ns: u64, drafts: &mut Vec<Draft>) {
+        let Some(stretch) = &mut self.stretch else {
+            return;
+        };
+        let Some(run) = stretch.run.take() else {
+            return;
+        };
+        let end_ns = end_ns.max(run.last_ns);
+        let length = end_ns.saturating_sub(run.begin_ns);
+        if length < self.threshold_ns {
+            return;
+        }
+        // Samples must show that it is one step, or it was off the CPU, which is one step's as well.
+        let known = (run.first_ns, run.last_ns);
+        let proven = (known.1 - known.0)
+            + stretch
+                .segments
+                .off_cpu_outside(run.begin_ns, end_ns, known);
+        if proven < length / 2 || stretch.torn && run.begin_ns <= stretch.from_ns {
+            return;
+        }
+        stretch.stalled_ns += length;
+        drafts.push(Draft {
+            begin_ns: run.begin_ns,
+            end_ns,
+            cost: stretch.segments.cost(run.begin_ns, end_ns),
+            gil_wakers: stretch.segments.gil_wakers(run.begin_ns, end_ns),
+            fact: self
+                .facts
+                .iter()
+                .rev()
+                .find(|fact| Some(fact.context_version) == run.version)
+                .cloned(),
+            run: Some(run),
+        });
+    }
+
+    /// The busy stretch ends.
+    fn close(&mut self, end_ns: u64, drafts: &mut Vec<Draft>) {
+        if !self.is_loop {
+            self.stretch = None;
+            return;
+        }
+        let before = drafts.len();
+        self.end_run(end_ns, drafts);
+        let Some(stretch) = &mut self.stretch else {
+            return;
+        };
+        let length = end_ns.saturating_sub(stretch.from_ns);
+        // Nobody has seen a step, and most of the time it was off the CPU.
+        if drafts.len() == before
+            && stretch.last.is_none()
+            && !stretch.torn
+            && length >= self.threshold_ns
+        {
+            let cost = stretch.segments.cost(stretch.from_ns, end_ns);
+            if cost.on_cpu_ns < length / 4 {
+                stretch.stalled_ns += length;
+                drafts.push(Draft {
+                    begin_ns: stretch.from_ns,
+                    end_ns,
+                    cost,
+                    run: None,
+                    gil_wakers: stretch.segments.gil_wakers(stretch.from_ns, end_ns),
+                    fact: None,
+                });
+            }
+        }
+        self.book(end_ns, false);
+        self.stretch = None;
+    }
+
+    /// Books lag and saturation of the stretch up to an instant.
+    fn book(&mut self, until_ns: u64, goes_on: bool) {
+        let Some(stretch) = &mut self.stretch else {
+            return;
+        };
+        let from_ns = stretch.booked_ns;
+        let turns: Vec<u64> = stretch
+            .turns
+            .iter()
+            .copied()
+            .filter(|turn| (from_ns..until_ns).contains(turn))
+            .collect();
+        let (turned, turned_ns) = stretch.turned;
+        let busy = Busy {
+            from_ns,
+            to_ns: until_ns,
+            goes_on,
+            turns: &turns,
+            turn_ns: (turned > 0.0).then(|| (turned_ns as f64 / turned) as u64),
+        };
+        self.lag.busy(busy, &mut self.sums.lag.now);
+        let length = until_ns.saturating_sub(from_ns);
+        let saturated_ns = length.saturating_sub(stretch.stalled_ns);
+        if saturated_ns >= self.threshold_ns {
+            let contributors = std::mem::take(&mut stretch.contributors);
+            self.sums.saturated(saturated_ns, contributors);
+        }
+        stretch.contributors.clear();
+        stretch.turns.retain(|turn| *turn >= until_ns);
+        stretch.booked_ns = until_ns;
+        stretch.stalled_ns = 0;
+        stretch.turned = (0.0, 0);
+    }
+
+    /// Slices are missing: what is under way is given up.
+    fn tear(&mut self) {
+        self.stretch = None;
+        self.counted = None;
+        let pos_ns = self.pos_ns;
+        self.waiting.retain(|sample| sample.at_ns > pos_ns);
+    }
+
+    /// What samples said since the last tick.
+    pub(super) fn take_shares(&mut self) -> BTreeMap<Owner, Share> {
+        std::mem::take(&mut self.shares)
+    }
+}
+
+impl Stretch {
+    fn new(from_ns: u64, torn: bool) -> Self {
+        Stretch {
+            from_ns,
+            torn,
+            segments: Segments::default(),
+            run: None,
+            last: None,
+            turns: VecDeque::new(),
+            turned: (0.0, 0),
+            booked_ns: from_ns,
+            stalled_ns: 0,
+            contributors: BTreeMap::new(),
+        }
+    }
+
+    fn note_turns(&mut self, sample: &Sample, turns_per_step: Option<f64>) {
+        if let Some(turn) = sample.iteration
+            && turn.start_ns > self.from_ns
+            && self.turns.back().is_none_or(|last| turn.start_ns > *last)
+        {
+            if self.turns.len() >= MAX_TURNS {
+                self.turns.pop_front();
+            }
+            self.turns.push_back(turn.start_ns);
+        }
+        if let (Some(last), Some(version), Some(turns)) =
+            (self.last, sample.context_version, turns_per_step)
+            && let Some(grown) = last.version.and_then(|before| version.checked_sub(before))
+            && grown < 2 * MAX_STEPS
+        {
+            self.turned.0 += grown as f64 / 2.0 * turns;
+            self.turned.1 += sample.at_ns.saturating_sub(last.at_ns);
+        }
+    }
+
+    /// When the step of a sample began that shows another one than the sample before it.
+    fn begin_of(&self, sample: &Sample, mean_ns: u64) -> u64 {
+        let earliest = self.last.map_or(self.from_ns, |last| last.at_ns);
+        let turn = sample
+            .iteration
+            .filter(|turn| turn.start_ns >= earliest && turn.start_ns <= sample.at_ns);
+        if let Some(turn) = turn {
+            // The steps before it in its turn were short: no sample has met them.
+            let before = u64::from(turn.index.unwrap_or(0)).saturating_mul(mean_ns);
+            let latest = turn.start_ns + (sample.at_ns - turn.start_ns) / 2;
+            return match turn.index {
+                Some(0) | None => turn.start_ns,
+                Some(_) => turn.start_ns.saturating_add(before).min(latest),
+            };
+        }
+        match self.last {
+            None => self.from_ns,
+            Some(last) => last.at_ns + (sample.at_ns.saturating_sub(last.at_ns)) / 2,
+        }
+    }
+
+    /// Where the step before a sample's ended at the latest.
+    fn boundary(&self, sample: &Sample) -> u64 {
+        let Some(run) = &self.run else {
+            return sample.at_ns;
+        };
+        match sample.iteration {
+            Some(turn) if turn.start_ns > run.last_ns => turn.start_ns,
+            _ => sample.at_ns,
+        }
+    }
+}

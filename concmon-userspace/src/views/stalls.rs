@@ -1,0 +1,208 @@
+//! What several views say about a loop's time: stalls, lag, saturation, costs by name.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::escape::{brief, cut_front};
+use super::{Paint, digest, format, json};
+use crate::model::snapshot::{ByName, Cost, Frame, SCHEMA, Stall, Timing};
+use crate::model::timing::NewStall;
+
+/// Cells of a place, a name, a value of a context variable.
+const MAX_PLACE: usize = 72;
+const MAX_NAME: usize = 40;
+const MAX_VALUE: usize = 48;
+/// Names and contributors in one line.
+const MAX_NAMES: usize = 4;
+
+/// One NDJSON line per stall.
+#[derive(Serialize)]
+struct Line<'a> {
+    schema: &'static str,
+    #[serde(rename = "type")]
+    kind_of_line: &'static str,
+    pid: u32,
+    tid: u32,
+    kind: &'static str,
+    #[serde(flatten)]
+    stall: &'a Stall,
+}
+
+/// Writes a stall as one line of JSON.
+///
+/// # Errors
+/// What the writer says.
+pub fn write_json(new: &NewStall, out: &mut dyn Write) -> io::Result<()> {
+    let line = Line {
+        schema: SCHEMA,
+        kind_of_line: "stall",
+        pid: new.pid,
+        tid: new.tid,
+        kind: new.kind,
+        stall: &new.stall,
+    };
+    json::write(&line, out)
+}
+
+/// Writes a stall as one line for people.
+///
+/// # Errors
+/// What the writer says.
+pub fn write_line(new: &NewStall, paint: Paint, out: &mut dyn Write) -> io::Result<()> {
+    let text = format!(
+        "{} {}\n",
+        paint.alarm(&format!("stall {}:", new.pid)),
+        line(&new.stall)
+    );
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// `12:30:01.120 152ms sleep: slow (app.py:10) in slow-1, request_id=7; 3 ready, 2 timers late`.
+pub(super) fn line(stall: &Stall) -> String {
+    let mut text = format!(
+        "{} {} {}",
+        format::time_of_day(stall.at_unix_ns),
+        format::duration(stall.duration_ns),
+        culprit(stall)
+    );
+    if let Some(task) = &stall.task {
+        let _ = write!(text, " in task {}", brief(&task.name, MAX_NAME));
+        if let Some(coroutine) = &stall.coroutine {
+            let _ = write!(text, " ({})", brief(coroutine, MAX_NAME));
+        }
+    } else if let Some(coroutine) = &stall.coroutine {
+        let _ = write!(text, " in {}", brief(coroutine, MAX_NAME));
+    }
+    for (name, value) in &stall.context {
+        let _ = write!(
+            text,
+            ", {}={}",
+            brief(name, MAX_NAME),
+            brief(value, MAX_VALUE)
+        );
+    }
+    if let Some(waiting) = stall.waiting {
+        let ready = waiting.ready.filter(|ready| *ready > 0);
+        let overdue = waiting.overdue.filter(|overdue| *overdue > 0);
+        let parts: Vec<String> = [
+            ready.map(|ready| format!("{ready} ready")),
+            overdue.map(|overdue| format!("{} late", digest::plural(overdue, "timer"))),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        if !parts.is_empty() {
+            let _ = write!(text, "; meanwhile {}", parts.join(", "));
+        }
+    }
+    text
+}
+
+/// What it was, and where: `sleep: slow (app.py:10)`.
+pub(super) fn culprit(stall: &Stall) -> String {
+    let culprit = &stall.culprit;
+    let what = match culprit.kind {
+        "cpu" => "on CPU",
+        "gc" => "garbage collection",
+        "gil" => "waiting for the GIL",
+        "runnable" => "waiting for a CPU",
+        other => other,
+    };
+    let place = culprit.frame.as_ref().map(place);
+    match (place, culprit.holder_tid) {
+        (Some(place), Some(tid)) => format!("{what}, held by thread {tid}: {place}"),
+        (None, Some(tid)) => format!("{what}, held by thread {tid}"),
+        (Some(place), None) => format!("{what}: {place}"),
+        (None, None) => what.to_owned(),
+    }
+}
+
+/// `function (file:line)`.
+pub(super) fn place(frame: &Frame) -> String {
+    let file = frame.file.rsplit('/').next().unwrap_or(&frame.file);
+    let text = format!("{} ({file}:{})", frame.function, frame.line);
+    cut_front(&super::escape::escape(&text), MAX_PLACE).into_owned()
+}
+
+/// `lag ~p50 0.5ms p99 12ms max 150ms, steps p99 ~3ms, 2 stalls 300ms`.
+pub(super) fn timing(timing: &Timing, duration_ns: u64, paint: Paint) -> String {
+    let mut parts = Vec::new();
+    if let Some(lag) = &timing.lag {
+        parts.push(format!(
+            "lag ~p50 {} p99 {} max {}",
+            format::maybe_duration(lag.p50_ns),
+            format::maybe_duration(lag.p99_ns),
+            format::maybe_duration(lag.max_ns)
+        ));
+    }
+    if let Some(step) = &timing.step {
+        parts.push(format!(
+            "steps ~{}/s p99 {} max {}",
+            format::rate(step.count, duration_ns),
+            format::maybe_duration(step.p99_ns),
+            format::maybe_duration(step.max_ns)
+        ));
+    }
+    if timing.stalls_count > 0 {
+        let stalls = format!(
+            "{} {}",
+            digest::plural(timing.stalls_count, "stall"),
+            format::duration(timing.stalls_ns)
+        );
+        parts.push(paint.alarm(&stalls));
+    }
+    if timing.saturation.busy_ns > 0 {
+        let top: Vec<String> = timing
+            .saturation
+            .top
+            .iter()
+            .take(MAX_NAMES)
+            .map(|one| {
+                let share = format::share_percent(one.busy_ns, timing.saturation.busy_ns);
+                format!("{} ~{share}", brief(&one.name, MAX_NAME))
+            })
+            .collect();
+        parts.push(format!(
+            "saturated {} by {}",
+            format::duration(timing.saturation.busy_ns),
+            if top.is_empty() {
+                "?".to_owned()
+            } else {
+                top.join(", ")
+            }
+        ));
+    }
+    parts.join(", ")
+}
+
+/// The names that cost the most: `handler ~41%`, of the wall time.
+pub(super) fn names(rows: &[ByName], wall_ns: u64) -> String {
+    let costly = rows.iter().filter(|row| row.cost.total_ns() > 0);
+    let shown: Vec<String> = costly
+        .take(MAX_NAMES)
+        .map(|row| {
+            format!(
+                "{} {}",
+                brief(&row.name, MAX_NAME),
+                shares(&row.cost, wall_ns)
+            )
+        })
+        .collect();
+    shown.join(", ")
+}
+
+/// `~41% cpu`, `~3% cpu 12% blocked`.
+fn shares(cost: &Cost, wall_ns: u64) -> String {
+    let mut text = format!("~{} cpu", format::share_percent(cost.on_cpu_ns, wall_ns));
+    let blocked = cost
+        .total_ns()
+        .saturating_sub(cost.on_cpu_ns)
+        .saturating_sub(cost.runnable_ns);
+    if blocked > wall_ns / 200 {
+        let _ = write!(text, " {} blocked", format::share_percent(blocked, wall_ns));
+    }
+    text
+}
