@@ -2,7 +2,10 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{bindings::BPF_F_CURRENT_CPU, helpers::generated};
+use aya_ebpf::{
+    bindings::BPF_F_CURRENT_CPU,
+    helpers::{bpf_get_smp_processor_id, generated},
+};
 use concmon_ebpf::{BATCH_RECORDS, Batch, BatchHeader, Record, WIRE_VERSION, fault};
 
 use crate::{
@@ -31,7 +34,7 @@ pub(crate) fn emit(
     when: Send,
     fill: impl FnOnce(&mut Record),
 ) {
-    let Some(batch) = BATCHES.get_ptr_mut(0) else {
+    let Some(batch) = BATCHES.get_ptr_mut(cpu) else {
         return;
     };
     // SAFETY: this CPU's own value; `busy` keeps out whoever interrupts us.
@@ -63,7 +66,9 @@ pub(crate) fn emit(
 /// Sends a partial batch that has waited long enough. Called by the low-rate tick.
 #[inline(always)]
 pub(crate) fn flush_stale(ctx: *mut c_void, now: u64) {
-    let Some(batch) = BATCHES.get_ptr_mut(0) else {
+    // SAFETY: a helper without preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let Some(batch) = BATCHES.get_ptr_mut(cpu) else {
         return;
     };
     // SAFETY: as in `emit`; a batch that is being written is left for the next tick.

@@ -355,7 +355,7 @@ pub struct BatchHeader {
     pub opened_ns: u64,
 }
 
-/// The per-CPU batch under construction: the value of the per-CPU array `BATCHES`.
+/// The per-CPU batch under construction: a CPU's value of the mapped array `BATCHES`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Batch {
@@ -486,7 +486,8 @@ pub struct SampleFrame {
     pub instruction: u64,
 }
 
-/// The per-CPU batch of samples: the value of the per-CPU array `SAMPLE_BATCHES`. `header.count`
+/// The per-CPU batch of samples: a CPU's value of the mapped array
+/// `SAMPLE_BATCHES`. `header.count`
 /// counts samples; they lie one behind the other.
 #[repr(C)]
 #[derive(Clone, Copy)]

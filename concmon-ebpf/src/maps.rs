@@ -40,8 +40,10 @@ pub(crate) static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(6
 #[map]
 pub(crate) static SYSCALLS: Array<SyscallEntry> = Array::with_max_entries(MAX_SYSCALLS as u32, 0);
 
+/// One [`Batch`] per CPU; mapped by user space, which takes from there what a CPU that sleeps does
+/// not send. Resized by the loader.
 #[map]
-pub(crate) static BATCHES: PerCpuArray<Batch> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static BATCHES: Array<Batch> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map]
 pub(crate) static RECORDS: PerfEventByteArray = PerfEventByteArray::new(0);
@@ -50,8 +52,9 @@ pub(crate) static RECORDS: PerfEventByteArray = PerfEventByteArray::new(0);
 #[map]
 pub(crate) static PYTHONS: HashMap<u32, Python> = HashMap::with_max_entries(64, 0);
 
+/// The same for samples.
 #[map]
-pub(crate) static SAMPLE_BATCHES: PerCpuArray<SampleBatch> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static SAMPLE_BATCHES: Array<SampleBatch> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map]
 pub(crate) static SAMPLES: PerfEventByteArray = PerfEventByteArray::new(0);

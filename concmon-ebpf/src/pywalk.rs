@@ -26,6 +26,13 @@ const NO_PYTHON_NS: u64 = 2 * STACK_WINDOW_NS;
 /// A batch with more bytes than this is full.
 const FULL: u32 = SAMPLE_STARTS as u32 - 2048;
 
+/// This CPU's batch.
+#[inline(always)]
+fn own_batch() -> Option<*mut SampleBatch> {
+    // SAFETY: a helper without preconditions.
+    SAMPLE_BATCHES.get_ptr_mut(unsafe { bpf_get_smp_processor_id() })
+}
+
 /// The thread was found on a CPU by the sampling clock.
 ///
 /// # Safety
@@ -41,7 +48,7 @@ pub(crate) unsafe fn on_cpu(ctx: *mut c_void, task: Task, ledger: *mut Ledger, n
         if take(task.ptr(), python, ledger, now, 0) == 0 {
             return;
         }
-        let Some(batch) = SAMPLE_BATCHES.get_ptr_mut(0) else {
+        let Some(batch) = own_batch() else {
             return;
         };
         let flags = finish(batch, ledger);
@@ -90,7 +97,7 @@ pub(crate) unsafe fn on_block(
         if take(task.ptr(), python, ledger, now, what) == 0 {
             return;
         }
-        let Some(batch) = SAMPLE_BATCHES.get_ptr_mut(0) else {
+        let Some(batch) = own_batch() else {
             return;
         };
         finish(batch, ledger);
@@ -108,7 +115,7 @@ pub(crate) unsafe fn on_block(
 /// Sends a batch that is old, or whose last block has become a long one. Called by both clocks.
 #[inline(always)]
 pub(crate) fn flush(ctx: *mut c_void, now: u64) {
-    let Some(batch) = SAMPLE_BATCHES.get_ptr_mut(0) else {
+    let Some(batch) = own_batch() else {
         return;
     };
     // SAFETY: this CPU's own value; those who write it run with interrupts off.
@@ -156,7 +163,7 @@ unsafe fn take(
     now: u64,
     what: u32,
 ) -> u32 {
-    let Some(batch) = SAMPLE_BATCHES.get_ptr_mut(0) else {
+    let Some(batch) = own_batch() else {
         return 0;
     };
     // SAFETY: see the function's contract; the offset is masked so that a whole sample fits.

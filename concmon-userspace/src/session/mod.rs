@@ -42,7 +42,7 @@ use crate::{
 };
 
 /// How often what has arrived is taken in when no batch says so, and ended threads are collected.
-const PUMP: Duration = Duration::from_millis(100);
+const PUMP: Duration = Duration::from_millis(50);
 /// How long the demo is watched when no duration is given.
 const DEMO: Duration = Duration::from_secs(15);
 /// The bounds of the interval that `+` and `-` change.

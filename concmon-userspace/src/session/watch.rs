@@ -28,6 +28,10 @@ use crate::{
 /// Events are passed on this much after they happened, so that those of slower CPUs arrive first:
 /// the age at which the kernel sends a batch, and one of its ticks.
 const HORIZON_NS: u64 = 400_000_000;
+/// What a CPU has not sent for so long is taken where it is: it sleeps. Samples sooner, for what they
+/// show may go on.
+const UNSENT_NS: u64 = 200_000_000;
+const UNSENT_SAMPLES_NS: u64 = 30_000_000;
 /// Records held for ordering at most (64 bytes each in the kernel, about 150 here).
 const MOST_HELD: usize = 200_000;
 /// Looks for children that were born before their parents' forks could be seen.
@@ -177,6 +181,9 @@ impl Watch {
         self.live.measure_run_time(now_ns);
         let mut arrived = Vec::new();
         self.live.drain(|bytes| arrived.push(decode::batch(bytes)));
+        let old_ns = now_ns.saturating_sub(UNSENT_NS);
+        self.live
+            .drain_unsent(old_ns, |bytes| arrived.push(decode::batch(bytes)));
         for batch in arrived {
             self.take_batch(batch, now_ns);
         }
@@ -205,6 +212,10 @@ impl Watch {
         let mut arrived = Vec::new();
         self.live
             .drain_samples(|bytes| arrived.push(bytes.to_vec()));
+        let now_ns = clocks::monotonic_ns();
+        let old_ns = now_ns.saturating_sub(UNSENT_SAMPLES_NS);
+        self.live
+            .drain_unsent_samples(old_ns, |bytes| arrived.push(bytes.to_vec()));
         self.take_sample_batches(arrived);
         let model = &mut self.model;
         self.sampling
@@ -324,14 +335,14 @@ impl Watch {
         let mut rest = Vec::new();
         self.live.drain(|bytes| rest.push(decode::batch(bytes)));
         self.live
-            .drain_residue(|bytes| rest.push(decode::batch(bytes)));
+            .drain_unsent(u64::MAX, |bytes| rest.push(decode::batch(bytes)));
         for batch in rest {
             self.take_batch(batch, window.end.at_ns);
         }
         let mut rest = Vec::new();
         self.live.drain_samples(|bytes| rest.push(bytes.to_vec()));
         self.live
-            .drain_samples_residue(|bytes| rest.push(bytes.to_vec()));
+            .drain_unsent_samples(u64::MAX, |bytes| rest.push(bytes.to_vec()));
         self.take_sample_batches(rest);
         self.pass_on(window.end.at_ns);
         self.model.apply(&Event::End);

@@ -17,12 +17,12 @@ use aya::{
         BtfTracePoint, Iter, PerfEvent as PerfEventProgram,
         perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
     },
-    util::online_cpus,
+    util::{nr_cpus, online_cpus},
 };
 use aya_log::EbpfLogger;
 use concmon_ebpf::{
-    Batch, BatchHeader, Control, KernelConfig, Ledger, MAX_GILS, MAX_SLOTS, Process, Python,
-    Record, SAMPLE_AREA, SLOTS_PER_PAGE, SampleBatch, SelfTest, SlotPage, SyscallEntry, state,
+    Batch, Control, KernelConfig, Ledger, MAX_GILS, MAX_SLOTS, Process, Python, SLOTS_PER_PAGE,
+    SampleBatch, SelfTest, SlotPage, SyscallEntry, state,
 };
 
 pub use super::error::LiveError;
@@ -31,6 +31,7 @@ use super::{
     host::{highest_tid, kernel_config, lift_memlock},
     run_time::RunTime,
     shared::SharedArray,
+    unsent::Unsent,
 };
 use crate::{
     event::{Pid, Tid},
@@ -54,11 +55,9 @@ macro_rules! wire_values {
 }
 
 wire_values! {
-    BatchValue(Batch);
     ConfigValue(KernelConfig);
     ProcessValue(Process);
     PythonValue(Python);
-    SampleBatchValue(SampleBatch);
     SyscallValue(SyscallEntry);
     SelfTestValue(SelfTest);
 }
@@ -124,8 +123,9 @@ pub struct Live {
     free: Stack<MapData, u32>,
     processes: HashMap<MapData, u32, ProcessValue>,
     pythons: HashMap<MapData, u32, PythonValue>,
-    batches: PerCpuArray<MapData, BatchValue>,
-    sample_batches: PerCpuArray<MapData, SampleBatchValue>,
+    /// What CPUs that sleep have not sent yet.
+    records: Unsent<Batch>,
+    samples: Unsent<SampleBatch>,
     /// Why stacks cannot be sampled on this kernel; `None`: they can.
     no_samples: Option<&'static str>,
     faults: PerCpuArray<MapData, u64>,
@@ -201,6 +201,7 @@ impl Live {
         let slot_pages = highest_tid().map_err(failing!("reading the range of thread ids"))?
             / SLOTS_PER_PAGE as u32
             + 1;
+        let cpu_count = nr_cpus().map_err(|(_, error)| failed("counting CPUs")(&error))?;
         lift_memlock();
         let mut loader = EbpfLoader::new();
         loader
@@ -210,6 +211,8 @@ impl Live {
             .map_max_entries("FREE_SLOTS", sizes.threads)
             .map_max_entries("PROCESSES", sizes.processes)
             .map_max_entries("PYTHONS", sizes.processes)
+            .map_max_entries("BATCHES", cpu_count as u32)
+            .map_max_entries("SAMPLE_BATCHES", cpu_count as u32)
             .map_max_entries("SLOTS", slot_pages);
         let mut ebpf = loader
             .load(PREBUILT)
@@ -251,6 +254,12 @@ impl Live {
         let control = map(&mut ebpf, "CONTROL")?;
         let control =
             SharedArray::new(array_fd(&control)?, 1).map_err(failing!("mapping the counters"))?;
+        let batches = map(&mut ebpf, "BATCHES")?;
+        let records_left = SharedArray::new(array_fd(&batches)?, cpu_count)
+            .map_err(failing!("mapping the batches"))?;
+        let batches = map(&mut ebpf, "SAMPLE_BATCHES")?;
+        let samples_left = SharedArray::new(array_fd(&batches)?, cpu_count)
+            .map_err(failing!("mapping the batches of samples"))?;
         let slots = map(&mut ebpf, "SLOTS")?;
         let slots = SharedArray::new(array_fd(&slots)?, slot_pages as usize)
             .map_err(failing!("mapping the slots"))?;
@@ -280,10 +289,8 @@ impl Live {
                 .map_err(failing!("opening a map"))?,
             pythons: HashMap::try_from(map(&mut ebpf, "PYTHONS")?)
                 .map_err(failing!("opening a map"))?,
-            batches: PerCpuArray::try_from(map(&mut ebpf, "BATCHES")?)
-                .map_err(failing!("opening a map"))?,
-            sample_batches: PerCpuArray::try_from(map(&mut ebpf, "SAMPLE_BATCHES")?)
-                .map_err(failing!("opening a map"))?,
+            records: Unsent::new(records_left),
+            samples: Unsent::new(samples_left),
             no_samples: match (config.0.has_task_regs, config.0.has_task_tls) {
                 (0, _) => Some("this kernel is too old to sample stacks (5.15 is needed)"),
                 (_, 0) => Some("stacks cannot be sampled on this processor architecture"),
@@ -485,44 +492,27 @@ impl Live {
         if let Some(warnings) = &mut self.warnings {
             warnings.flush();
         }
-        drain_buffers(&mut self.buffers, &mut sink);
+        let unsent = &mut self.records;
+        drain_buffers(&mut self.buffers, |bytes| unsent.came(bytes, &mut sink));
     }
 
     /// Hands every batch of samples that has arrived to `sink`, as it came.
     pub fn drain_samples(&mut self, mut sink: impl FnMut(&[u8])) {
-        drain_buffers(&mut self.sample_buffers, &mut sink);
+        let unsent = &mut self.samples;
+        drain_buffers(&mut self.sample_buffers, |bytes| {
+            unsent.came(bytes, &mut sink);
+        });
     }
 
-    /// Hands over the batches of samples that were still being filled when the hooks were taken away.
-    pub fn drain_samples_residue(&mut self, mut sink: impl FnMut(&[u8])) {
-        let Ok(batches) = self.sample_batches.get(&0, 0) else {
-            return;
-        };
-        for SampleBatchValue(batch) in batches.iter() {
-            if batch.header.count == 0 {
-                continue;
-            }
-            let bytes = size_of::<BatchHeader>() + (batch.used as usize).min(SAMPLE_AREA);
-            // SAFETY: `SampleBatch` is `repr(C)` plain data; the prefix is inside of it.
-            sink(unsafe { std::slice::from_raw_parts(std::ptr::from_ref(batch).cast(), bytes) });
-        }
+    /// Hands over what lies in batches since before `opened_ns`: a CPU that sleeps sends nothing. With
+    /// the latest of all instants, everything.
+    pub fn drain_unsent(&mut self, opened_ns: u64, mut sink: impl FnMut(&[u8])) {
+        self.records.take(opened_ns, &mut sink);
     }
 
-    /// Hands over the batches that were still being filled when the hooks were taken away.
-    pub fn drain_residue(&mut self, mut sink: impl FnMut(&[u8])) {
-        let Ok(batches) = self.batches.get(&0, 0) else {
-            return;
-        };
-        for BatchValue(batch) in batches.iter() {
-            let count = usize::from(batch.header.count).min(batch.records.len());
-            // Never used: this CPU has produced nothing. An empty one still tells how much it has.
-            if batch.header.version == 0 {
-                continue;
-            }
-            let bytes = size_of::<concmon_ebpf::BatchHeader>() + count * size_of::<Record>();
-            // SAFETY: `Batch` is `repr(C)` plain data; the prefix is inside of it.
-            sink(unsafe { std::slice::from_raw_parts(std::ptr::from_ref(batch).cast(), bytes) });
-        }
+    /// The same for samples.
+    pub fn drain_unsent_samples(&mut self, opened_ns: u64, mut sink: impl FnMut(&[u8])) {
+        self.samples.take(opened_ns, &mut sink);
     }
 
     /// Reads every account in use, or only those of ended threads. `visit` gets a consistent copy and
@@ -625,7 +615,7 @@ impl Live {
     }
 }
 
-fn drain_buffers(buffers: &mut [PerfEventArrayBuffer<MapData>], sink: &mut impl FnMut(&[u8])) {
+fn drain_buffers(buffers: &mut [PerfEventArrayBuffer<MapData>], mut sink: impl FnMut(&[u8])) {
     let mut joined = Vec::new();
     for buffer in buffers {
         buffer.for_each(|event| match event {

@@ -6,3 +6,4 @@ pub mod live;
 pub mod order;
 mod run_time;
 mod shared;
+mod unsent;

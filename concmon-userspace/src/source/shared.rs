@@ -58,6 +58,12 @@ impl<T> SharedArray<T> {
         self.len
     }
 
+    /// Where value `index` is. It is valid for as long as the array is; its content may change at any
+    /// time.
+    pub(super) fn pointer(&self, index: usize) -> *const T {
+        self.at(index)
+    }
+
     fn at(&self, index: usize) -> *mut T {
         assert!(index < self.len, "index inside the array");
         // SAFETY: checked against the length of the mapping.

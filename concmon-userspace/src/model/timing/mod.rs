@@ -227,17 +227,26 @@ impl Timings {
                 continue;
             }
             for (owner, share) in follower.track.take_shares() {
-                let sums = &mut follower.track.sums;
                 match owner {
                     Owner::Task(coroutine, function) => {
                         let known = self
                             .tasks
                             .get(&coroutine)
                             .filter(|known| same_function(&known.coroutine, &function));
+                        let told = || {
+                            let facts = follower.track.facts.iter().rev();
+                            let mut tasks = facts.filter_map(|fact| fact.task.as_ref());
+                            tasks.find(|task| task.coroutine == Some(coroutine))
+                        };
                         let name = match known {
                             Some(known) => folded(&known.name, &known.coroutine).into(),
-                            None => function,
+                            // It came and went between two looks; a look at a long step met it.
+                            None => match told() {
+                                Some(task) => folded(&task.name, &function).into(),
+                                None => function,
+                            },
                         };
+                        let sums = &mut follower.track.sums;
                         sums.add_task(name, &share);
                         if let Some(known) = known
                             && let Some((_, cost)) = self.costs.get_mut(&(known.loop_id, known.id))
@@ -245,8 +254,8 @@ impl Timings {
                             cost.now.add(&share);
                         }
                     }
-                    Owner::Callback(_) => sums.add_callback(&share),
-                    Owner::Loop => sums.add_own(&share),
+                    Owner::Callback(_) => follower.track.sums.add_callback(&share),
+                    Owner::Loop => follower.track.sums.add_own(&share),
                 }
             }
         }

@@ -75,6 +75,8 @@ pub(super) struct Track {
     busy_ns: u64,
     /// Where steps were counted last: context version, and busy time.
     counted: Option<(u64, u64)>,
+    /// Long steps that ended since then: how many, and their time.
+    long: (u64, u64),
     /// 1 / (callbacks per turn), averaged over turns.
     turns_per_step: Option<f64>,
     pub(super) facts: VecDeque<StepFact>,
@@ -95,6 +97,7 @@ impl Track {
             lag: Lag::default(),
             busy_ns: 0,
             counted: None,
+            long: (0, 0),
             turns_per_step: None,
             facts: VecDeque::new(),
             shares: BTreeMap::new(),
@@ -225,7 +228,8 @@ impl Track {
     fn sample_within(&mut self, sample: &Sample, segment: Segment, drafts: &mut Vec<Draft>) {
         let owner = Owner::of(sample);
         self.share(&owner, sample, segment);
-        if !self.is_loop {
+        // One that comes too late tells nothing about the order of things.
+        if !self.is_loop || sample.at_ns < segment.from_ns {
             return;
         }
         let busy_ns = self
@@ -313,7 +317,10 @@ impl Track {
         let steps = match version.checked_sub(before) {
             Some(grown) if grown < 2 * MAX_STEPS => grown.div_ceil(2),
             // Another thread state, or noise.
-            _ => return,
+            _ => {
+                self.long = (0, 0);
+                return;
+            }
         };
         if steps == 0 {
             // The same step: it is counted, with all of its time, when it has ended.
@@ -321,23 +328,10 @@ impl Track {
             return;
         }
         let busy_ns = busy_ns.saturating_sub(before_ns);
-        let long = self
-            .stretch
-            .as_ref()
-            .and_then(|stretch| stretch.run.as_ref())
-            .filter(|run| run.version == Some(before) && run.samples > 1);
-        let steps_sum = &mut self.sums.step.now;
-        match long {
-            Some(run) => {
-                // The first sample of a long step is in the middle of others' time.
-                let long_ns = run.last_ns.saturating_sub(run.begin_ns).min(busy_ns);
-                steps_sum.record(run.last_ns.saturating_sub(run.begin_ns), 1);
-                let others = steps - 1;
-                if let Some(mean) = busy_ns.saturating_sub(long_ns).checked_div(others) {
-                    steps_sum.record(mean, others);
-                }
-            }
-            None => steps_sum.record(busy_ns / steps, steps),
+        let (long, long_ns) = std::mem::take(&mut self.long);
+        let others = steps.saturating_sub(long);
+        if let Some(mean) = busy_ns.saturating_sub(long_ns).checked_div(others) {
+            self.sums.step.now.record(mean, others);
         }
         if let Some(turns) = self.turns_per_step {
             self.sums.iterations_milli.now += (steps as f64 * turns * 1e3) as u64;
@@ -354,6 +348,12 @@ impl Track {
         };
         let end_ns = end_ns.max(run.last_ns);
         let length = end_ns.saturating_sub(run.begin_ns);
+        if run.last_ns > run.first_ns && run.version.is_some() {
+            // More than one sample has met it: it has a length of its own.
+            self.sums.step.now.record(length, 1);
+            self.long.0 += 1;
+            self.long.1 = self.long.1.saturating_add(length);
+        }
         if length < self.threshold_ns {
             return;
         }
