@@ -24,6 +24,23 @@ where
         .with_ignored_flag(true)
 }
 
+/// A test whose property other programs on a busy machine can spoil now and then, while a defect
+/// spoils it every time: it passes when it holds once in a few attempts.
+pub fn once_in<F>(attempts: usize, body: F) -> impl Fn() -> Result<()> + Send + 'static
+where
+    F: Fn() -> Result<()> + Send + 'static,
+{
+    move || {
+        for attempt in 1..attempts {
+            match body() {
+                Ok(()) => return Ok(()),
+                Err(error) => eprintln!("attempt {attempt}: {error:#}"),
+            }
+        }
+        body()
+    }
+}
+
 /// The reference was not good enough to judge by, on a machine that was too busy: the test is to be
 /// repeated, a few times. What was measured and found wrong is never this.
 #[derive(Debug, thiserror::Error)]

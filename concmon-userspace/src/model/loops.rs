@@ -57,6 +57,18 @@ impl Growth for LoopTime {
     }
 }
 
+/// What the rows of loops need to know beside the loops themselves.
+#[derive(Clone, Copy)]
+pub(crate) struct LoopContext<'a> {
+    pub(crate) scope: Scope,
+    /// The latest look into the process.
+    pub(crate) look: Option<&'a PythonFact>,
+    pub(crate) clock: &'a Clock,
+    /// The user's threshold for stalls.
+    pub(crate) threshold_ns: Option<u64>,
+    pub(crate) timings: &'a Timings,
+}
+
 const MID_WINDOW: &str = "counted from the end of the window in which it was first seen";
 const STOPPED: &str = "not counted between the last look that found it and its end";
 const NO_ACCOUNT: &str = "its thread has no account";
@@ -268,14 +280,8 @@ impl Loops {
     }
 
     /// The rows: of what ran in the window, or of all loops.
-    pub(crate) fn rows(
-        &self,
-        scope: Scope,
-        look: Option<&PythonFact>,
-        clock: &Clock,
-        threshold_ns: Option<u64>,
-        timings: &Timings,
-    ) -> Vec<Loop> {
+    pub(crate) fn rows(&self, context: &LoopContext<'_>) -> Vec<Loop> {
+        let scope = context.scope;
         // The tasks of a loop belong to the row that was seen last.
         let mut latest = BTreeMap::new();
         for ((_, id), state) in &self.loops {
@@ -289,22 +295,20 @@ impl Loops {
         shown
             .map(|((key, id), state)| {
                 let owner = latest.get(id) == Some(&state.seen_ns);
-                let look = look.filter(|look| owner && look.info.supported);
-                self.row(key.tid, state, scope, look, clock, threshold_ns, timings)
+                let look = context.look.filter(|look| owner && look.info.supported);
+                self.row(key.tid, state, &LoopContext { look, ..*context })
             })
             .collect()
     }
 
-    fn row(
-        &self,
-        tid: Tid,
-        state: &State,
-        scope: Scope,
-        look: Option<&PythonFact>,
-        clock: &Clock,
-        threshold_ns: Option<u64>,
-        timings: &Timings,
-    ) -> Loop {
+    fn row(&self, tid: Tid, state: &State, context: &LoopContext<'_>) -> Loop {
+        let &LoopContext {
+            scope,
+            look,
+            clock,
+            threshold_ns,
+            timings,
+        } = context;
         let time = state.time.over(scope);
         let busy_ns = time.wall_ns.saturating_sub(time.idle_ns);
         let tasks: Vec<Task> = look

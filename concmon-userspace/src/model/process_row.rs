@@ -3,6 +3,7 @@
 use super::folded::Rows;
 use super::gil::GilContext;
 use super::interpreter::unsupported;
+use super::loops::LoopContext;
 use super::process::Process;
 use super::snapshot::{self, Exited, Limit};
 use super::thread::RowContext;
@@ -107,13 +108,13 @@ impl Process {
             gc,
             gil,
             threads,
-            loops: self.loops.rows(
+            loops: self.loops.rows(&LoopContext {
                 scope,
                 look,
                 clock,
-                context.stall_threshold_ns,
-                &self.timings,
-            ),
+                threshold_ns: context.stall_threshold_ns,
+                timings: &self.timings,
+            }),
             executors: self.executors.rows(look, clock),
             findings: Vec::new(),
             limits,
