@@ -117,6 +117,12 @@ fn in_gil(gils: &[u64; MAX_GILS], address: u64) -> bool {
     inside(gils[0]) || inside(gils[1]) || inside(gils[2]) || inside(gils[3])
 }
 
+/// Whether a thread that is blocked in this syscall waits on a queue of events.
+#[inline(always)]
+pub(crate) fn waits_on_queue(number: i32) -> bool {
+    syscall_entry(i64::from(number)).flags & syscall_flags::QUEUE != 0
+}
+
 /// Whether a thread inside this syscall can wake another one on purpose.
 #[inline(always)]
 pub(crate) fn can_wake(syscall: Syscall) -> bool {

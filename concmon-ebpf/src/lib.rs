@@ -274,6 +274,8 @@ pub mod syscall_flags {
     pub const WAKES: u8 = 1 << 1;
     /// An uninterruptible wait in this call keeps its cause (`vfork`).
     pub const KEEPS_CAUSE: u8 = 1 << 2;
+    /// Waits on a queue of events: what loops do when they are idle.
+    pub const QUEUE: u8 = 1 << 3;
 }
 
 /// Syscall numbers below this have an entry in `SYSCALLS`; a power of two.

@@ -16,7 +16,7 @@ use concmon_ebpf::{
 };
 
 use crate::{
-    ledger::bounded,
+    ledger::{bounded, waits_on_queue},
     maps::{PYTHONS, SAMPLE_BATCHES, SAMPLES, count_fault, ledger_at},
     task::{Task, config},
 };
@@ -74,7 +74,7 @@ pub(crate) unsafe fn on_block(
     // SAFETY: see the function's contract.
     unsafe {
         let cause = (*ledger).cause;
-        if cause == cause::POLL {
+        if cause == cause::POLL && waits_on_queue((*ledger).syscall) {
             // Whatever a loop does next is another step.
             (*ledger).step_since_ns = now;
             (*ledger).step_version = 0;

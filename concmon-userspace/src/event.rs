@@ -209,6 +209,8 @@ pub struct SampledStack {
     /// How many frames, from the innermost, are a loop's step; the last of these is the step's own:
     /// the task's coroutine or the callback. 0: in the loop's own code, or in no loop.
     pub step_frames: usize,
+    /// A loop runs on this stack, whether it is in a step or not.
+    pub in_loop: bool,
     /// There were more frames than the kernel program walks.
     pub truncated: bool,
 }

@@ -3,7 +3,7 @@
 //! A syscall without a row is `other`. Uninterruptible waits are `disk` whatever the row says,
 //! unless it has `KEEPS_CAUSE`; a wait that a tracer or a signal brought about is `stopped`.
 
-use concmon_ebpf::syscall_flags::{FUTEX, KEEPS_CAUSE, WAKES};
+use concmon_ebpf::syscall_flags::{FUTEX, KEEPS_CAUSE, QUEUE, WAKES};
 use concmon_ebpf::{MAX_SYSCALLS, SyscallEntry, cause};
 use libc::*;
 
@@ -47,10 +47,10 @@ const COMMON: &[Row] = rows! {
     // A null array of descriptors is a sleep by another name.
     SYS_ppoll: POLL / SLEEP, 0;
     SYS_pselect6: POLL / SLEEP, 0;
-    SYS_epoll_pwait: POLL, 0;
-    SYS_epoll_pwait2: POLL, 0;
+    SYS_epoll_pwait: POLL, QUEUE;
+    SYS_epoll_pwait2: POLL, QUEUE;
     // Its waits are those of a completion loop; submitting can wake kernel and user threads.
-    SYS_io_uring_enter: POLL, WAKES;
+    SYS_io_uring_enter: POLL, WAKES | QUEUE;
 
     SYS_nanosleep: SLEEP, 0;
     SYS_clock_nanosleep: SLEEP, 0;
@@ -138,7 +138,7 @@ const COMMON: &[Row] = rows! {
 const LEGACY: &[Row] = rows! {
     SYS_poll: POLL / SLEEP, 0;
     SYS_select: POLL / SLEEP, 0;
-    SYS_epoll_wait: POLL, 0;
+    SYS_epoll_wait: POLL, QUEUE;
     SYS_open: IO, WAKES;
     SYS_dup2: OTHER, WAKES;
     SYS_fork: OTHER, WAKES;
@@ -171,6 +171,12 @@ pub fn table() -> Vec<SyscallEntry> {
         }
     }
     table
+}
+
+/// Whether a thread that is blocked in a syscall waits on a queue of events, as loops do.
+pub fn waits_on_queue(number: u32) -> bool {
+    let row = rows().find(|row| i64::from(number) == row.number);
+    row.is_some_and(|row| row.flags & QUEUE != 0)
 }
 
 /// The name of a syscall that has a row of its own here (`epoll_wait`); `None` for all others.

@@ -175,7 +175,9 @@ impl Loops {
             let now = LoopTime::of(thread);
             if let Some(mark) = state.mark {
                 let grown = now.since(&mark);
-                timings.grow(key.tid, *id, &grown.busy);
+                let polled_ns = timings.grow(key.tid, *id, &grown.busy, grown.idle_ns);
+                let mut grown = grown;
+                grown.idle_ns -= polled_ns;
                 state.time.now = state.time.now.plus(&grown);
             }
             state.mark = Some(now);

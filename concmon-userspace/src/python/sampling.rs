@@ -168,12 +168,13 @@ impl Interpreter {
                     .unwrap_or_else(unknown)
             })
             .collect();
-        let step_frames = step_frames(&frames);
+        let (in_loop, step_frames) = step_frames(&frames);
         Resolved {
             outermost: step_frames.checked_sub(1),
             stack: Arc::new(SampledStack {
                 frames,
                 step_frames,
+                in_loop,
                 truncated: sample.has(sample_flags::TRUNCATED | sample_flags::FAULT),
             }),
         }
@@ -425,8 +426,8 @@ const CALLERS: &[&str] = &[
     "unrolled_run",
 ];
 
-/// How many of the innermost frames are the step of a loop.
-fn step_frames(frames: &[PyFrame]) -> usize {
+/// Whether a loop runs on a stack, and how many of the innermost frames are its step.
+fn step_frames(frames: &[PyFrame]) -> (bool, usize) {
     let of_loop = |frame: &PyFrame| {
         let name = frame.function.rsplit('.').next().unwrap_or(&frame.function);
         LOOPS
@@ -434,7 +435,7 @@ fn step_frames(frames: &[PyFrame]) -> usize {
             .any(|(file, functions)| frame.file.ends_with(file) && functions.contains(&name))
     };
     let Some(first) = frames.iter().rposition(of_loop) else {
-        return 0;
+        return (false, 0);
     };
     // From there inwards, to the last of the loop's frames that follow one another.
     let mut last = first;
@@ -445,9 +446,9 @@ fn step_frames(frames: &[PyFrame]) -> usize {
     let name = frame.function.rsplit('.').next().unwrap_or(&frame.function);
     let is_written_in_c = frames.iter().any(|frame| frame.file.contains("uvloop/"));
     if CALLERS.contains(&name) || is_written_in_c && name != "_run_once" {
-        last
+        (true, last)
     } else {
-        0
+        (true, 0)
     }
 }
 
@@ -581,7 +582,7 @@ mod tests {
             ("BaseEventLoop._run_once", "asyncio/base_events.py"),
         ];
         frames.extend(OUTER);
-        assert_eq!(step_frames(&stack(&frames)), 2);
+        assert_eq!(step_frames(&stack(&frames)), (true, 2));
     }
 
     #[test]
@@ -591,10 +592,10 @@ mod tests {
             ("BaseEventLoop._run_once", "asyncio/base_events.py"),
         ];
         frames.extend(OUTER);
-        assert_eq!(step_frames(&stack(&frames)), 0);
-        assert_eq!(step_frames(&stack(&OUTER)), 0);
-        assert_eq!(step_frames(&stack(&[("work", "app.py")])), 0);
-        assert_eq!(step_frames(&[]), 0);
+        assert_eq!(step_frames(&stack(&frames)), (true, 0));
+        assert_eq!(step_frames(&stack(&OUTER)), (true, 0));
+        assert_eq!(step_frames(&stack(&[("work", "app.py")])), (false, 0));
+        assert_eq!(step_frames(&[]), (false, 0));
     }
 
     #[test]
@@ -605,7 +606,7 @@ mod tests {
             ("Runner.run", "asyncio/runners.py"),
             ("run", "site-packages/uvloop/__init__.py"),
         ];
-        assert_eq!(step_frames(&stack(&uvloop)), 2);
+        assert_eq!(step_frames(&stack(&uvloop)), (true, 2));
         let trio = [
             ("work", "app.py"),
             ("main", "app.py"),
@@ -613,7 +614,7 @@ mod tests {
             ("run", "site-packages/trio/_core/_run.py"),
             ("<module>", "app.py"),
         ];
-        assert_eq!(step_frames(&stack(&trio)), 2);
+        assert_eq!(step_frames(&stack(&trio)), (true, 2));
     }
 
     #[test]

@@ -97,15 +97,12 @@ impl Sampling {
             let last = batch.samples.last().map_or(0, |sample| sample.head.at_ns);
             // What is missing is counted; there is nothing that it would make wrong.
             let _ = self.losses.batch(&batch.header, last);
-            // Steps first: each microsecond counts.
-            for raw in &batch.samples {
-                if let Some(fact) = self.long_step(raw, live, pythons) {
-                    sink(batch.header.cpu, fact);
-                }
-            }
             for (pid, raw) in by_process(batch.samples) {
-                for sample in pythons.resolve(pid, &raw) {
+                for (raw, sample) in raw.iter().zip(pythons.resolve(pid, &raw)) {
                     self.note_loop(live, &sample);
+                    if let Some(fact) = self.long_step(raw, live, pythons) {
+                        sink(batch.header.cpu, fact);
+                    }
                     sink(batch.header.cpu, Event::Sample(Box::new(sample)));
                 }
             }
@@ -171,7 +168,7 @@ impl Sampling {
 
     /// A thread whose stack shows a loop's step is a loop's, before a look says so.
     fn note_loop(&mut self, live: &mut Live, sample: &Sample) {
-        if sample.stack.step_frames > 0 || sample.iteration.is_some() {
+        if sample.stack.in_loop {
             self.add_loop(live, sample.pid, sample.tid);
         }
     }

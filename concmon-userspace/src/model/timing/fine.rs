@@ -74,11 +74,6 @@ impl Fine {
         }
     }
 
-    /// The mean duration; 0 while there is none.
-    pub(crate) fn mean_ns(&self) -> u64 {
-        self.sum_ns.checked_div(self.count).unwrap_or(0)
-    }
-
     /// The histogram as views see it; `None` while there is nothing in it.
     pub(crate) fn report(&self) -> Option<snapshot::Histogram> {
         if self.count == 0 {

@@ -261,13 +261,19 @@ impl Timings {
         }
     }
 
-    /// The busy time of a loop has grown by so much.
-    pub(crate) fn grow(&mut self, tid: Tid, loop_id: u64, busy: &Cost) {
-        if let Some(follower) = self.threads.get_mut(&tid)
-            && let Some(sums) = follower.sums_mut(loop_id)
-        {
-            sums.grow(busy);
+    /// The busy time of a loop has grown by so much, and its time in selectors by `poll_ns`. Returns how
+    /// much of the latter was not the loop's own selector, and is busy, too.
+    pub(crate) fn grow(&mut self, tid: Tid, loop_id: u64, busy: &Cost, poll_ns: u64) -> u64 {
+        let Some(follower) = self.threads.get_mut(&tid) else {
+            return 0;
+        };
+        let polled_ns = follower.track.take_polled(poll_ns);
+        let mut busy = *busy;
+        busy.blocked_ns.poll = busy.blocked_ns.poll.saturating_add(polled_ns);
+        if let Some(sums) = follower.sums_mut(loop_id) {
+            sums.grow(&busy);
         }
+        polled_ns
     }
 
     /// Stalls that have become known since this was asked last.

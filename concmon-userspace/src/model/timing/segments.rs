@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::event::{Cause, Slice, Tid};
+use crate::kernel::syscalls;
 use crate::model::snapshot::Cost;
 use crate::model::timing::cost::column;
 
@@ -20,6 +21,8 @@ pub(super) enum Activity {
     Blocked {
         cause: Cause,
         waker: Option<Tid>,
+        /// On a queue of events (epoll), as loops do when they are idle.
+        queue: bool,
     },
 }
 
@@ -83,6 +86,7 @@ pub(super) fn of_slice(slice: &Slice, from_ns: u64) -> Vec<Segment> {
                     what: Activity::Blocked {
                         cause,
                         waker: wait.waker,
+                        queue: wait.syscall.is_none_or(syscalls::waits_on_queue),
                     },
                 });
                 woken_ns
@@ -170,6 +174,7 @@ impl Segments {
             let Activity::Blocked {
                 cause: Cause::Gil,
                 waker: Some(waker),
+                ..
             } = segment.what
             else {
                 continue;

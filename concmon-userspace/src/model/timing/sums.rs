@@ -195,11 +195,6 @@ impl Sums {
             .collect()
     }
 
-    /// The mean length of steps, ns.
-    pub(super) fn mean_step_ns(&self) -> u64 {
-        self.step.now.mean_ns()
-    }
-
     pub(super) fn stalls(&self, scope: Scope) -> (u64, u64, Vec<Stall>) {
         let kept = match scope {
             Scope::Window => &self.window_stalls,

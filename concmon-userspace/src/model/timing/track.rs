@@ -41,7 +41,8 @@ pub(super) struct Draft {
 #[derive(Clone, Debug)]
 struct Stretch {
     from_ns: u64,
-    /// What came before it was not seen.
+    /// It did not begin when the loop's selector returned: it is the loop's from the first sample on
+    /// that shows the loop.
     torn: bool,
     segments: Segments,
     run: Option<Run>,
@@ -73,10 +74,18 @@ pub(super) struct Track {
     lag: Lag,
     /// Busy time up to `pos_ns`.
     busy_ns: u64,
+    /// Of that, in selectors that are not the loop's own; not yet asked for.
+    polled_ns: u64,
+    uses_queue: bool,
+    /// The last thing that was seen is the end of the loop's selector.
+    after_idle: bool,
     /// Where steps were counted last: context version, and busy time.
     counted: Option<(u64, u64)>,
     /// Long steps that ended since then: how many, and their time.
     long: (u64, u64),
+    /// Other steps, and their time.
+    short: u64,
+    short_ns: u64,
     /// 1 / (callbacks per turn), averaged over turns.
     turns_per_step: Option<f64>,
     pub(super) facts: VecDeque<StepFact>,
@@ -96,8 +105,13 @@ impl Track {
             stretch: None,
             lag: Lag::default(),
             busy_ns: 0,
+            polled_ns: 0,
+            uses_queue: false,
+            after_idle: false,
             counted: None,
             long: (0, 0),
+            short: 0,
+            short_ns: 0,
             turns_per_step: None,
             facts: VecDeque::new(),
             shares: BTreeMap::new(),
@@ -108,9 +122,7 @@ impl Track {
     }
 
     pub(super) fn sample(&mut self, sample: &Sample) {
-        if sample.stack.step_frames > 0 || sample.iteration.is_some() {
-            self.is_loop = true;
-        }
+        self.is_loop |= sample.stack.in_loop;
         if self.waiting.len() >= MAX_WAITING {
             self.waiting.pop_front();
         }
@@ -136,18 +148,20 @@ impl Track {
         for segment in of_slice(slice, self.pos_ns) {
             self.segment(segment, drafts);
         }
-        self.close_if_idle(drafts);
     }
 
     pub(super) fn ledger(&mut self, fact: &LedgerFact, drafts: &mut Vec<Draft>) {
         self.ledger = Some((fact.since_ns, fact.state));
-        self.close_if_idle(drafts);
+        self.close_if_idle(fact.read_ns, drafts);
     }
 
-    /// The selector that a loop waits in shows in its next slice only; the ledger knows already.
-    fn close_if_idle(&mut self, drafts: &mut Vec<Draft>) {
+    /// The selector that a loop waits in shows in its next slice only; the ledger knows already. A stack
+    /// says when it is another selector, and has come by then.
+    fn close_if_idle(&mut self, now_ns: u64, drafts: &mut Vec<Draft>) {
         if let Some((since_ns, ThreadState::Blocked(Cause::Poll))) = self.ledger
             && self.pos_ns.abs_diff(since_ns) < SAME_NS
+            && now_ns.saturating_sub(since_ns) >= LATE_NS
+            && self.is_own_at(since_ns) != Some(false)
         {
             self.close(self.pos_ns, drafts);
         }
@@ -155,6 +169,7 @@ impl Track {
 
     /// At a tick: goes on as far as all samples are there, and books what has become certain.
     pub(super) fn settle(&mut self, at_ns: u64, drafts: &mut Vec<Draft>) {
+        self.close_if_idle(at_ns, drafts);
         let until_ns = at_ns.saturating_sub(LATE_NS);
         if let Some((since_ns, ThreadState::Running)) = self.ledger
             && self.pos_ns.saturating_add(SAME_NS) >= since_ns
@@ -187,24 +202,28 @@ impl Track {
     }
 
     fn segment(&mut self, segment: Segment, drafts: &mut Vec<Draft>) {
-        if let Activity::Blocked {
-            cause: Cause::Poll, ..
-        } = segment.what
-        {
+        if self.is_idle(&segment) {
             self.close(segment.from_ns, drafts);
             self.lag.idle(segment.ns(), 0, &mut self.sums.lag.now);
             self.pos_ns = segment.to_ns;
+            self.after_idle = true;
             return;
         }
         // A gap: slices were lost, so what is behind it belongs to nothing before it.
-        let torn = segment.from_ns > self.pos_ns.saturating_add(SAME_NS);
-        if torn {
+        if segment.from_ns > self.pos_ns.saturating_add(SAME_NS) {
             self.tear();
         }
+        let torn = !std::mem::take(&mut self.after_idle);
         let stretch = self
             .stretch
             .get_or_insert_with(|| Stretch::new(segment.from_ns, torn));
         stretch.segments.push(segment);
+        if let Activity::Blocked {
+            cause: Cause::Poll, ..
+        } = segment.what
+        {
+            self.polled_ns = self.polled_ns.saturating_add(segment.ns());
+        }
         self.busy_ns = self.busy_ns.saturating_add(segment.ns());
         self.pos_ns = segment.to_ns;
         while self
@@ -225,6 +244,33 @@ impl Track {
         }
     }
 
+    /// Whether a segment is the loop's own selector. Others poll, too: for a name server, a socket with
+    /// a timeout. A stack tells, where the loop's selector is not the usual one.
+    fn is_idle(&mut self, segment: &Segment) -> bool {
+        let Activity::Blocked {
+            cause: Cause::Poll,
+            queue,
+            ..
+        } = segment.what
+        else {
+            return false;
+        };
+        if queue {
+            self.uses_queue = true;
+            return true;
+        }
+        self.is_own_at(segment.from_ns).unwrap_or(!self.uses_queue)
+    }
+
+    /// Whether the stack of a block that began then is the loop's own; `None`: there is none.
+    fn is_own_at(&self, at_ns: u64) -> Option<bool> {
+        let shown = self
+            .waiting
+            .iter()
+            .find(|sample| sample.at_ns.abs_diff(at_ns) < SAME_NS);
+        shown.map(|sample| sample.stack.step_frames == 0)
+    }
+
     fn sample_within(&mut self, sample: &Sample, segment: Segment, drafts: &mut Vec<Draft>) {
         let owner = Owner::of(sample);
         self.share(&owner, sample, segment);
@@ -236,10 +282,28 @@ impl Track {
             .busy_ns
             .saturating_sub(self.pos_ns.saturating_sub(sample.at_ns));
         self.count_steps(sample, busy_ns);
-        let mean_ns = self.sums.mean_step_ns();
+        let mean_ns = self.short_ns.checked_div(self.short).unwrap_or(0);
         let Some(stretch) = &mut self.stretch else {
             return;
         };
+        if !sample.stack.in_loop && !sample.stack.truncated {
+            // The loop has ended, or has not begun; what it did last is over.
+            let until_ns = stretch.last.map_or(stretch.from_ns, |last| last.at_ns);
+            self.close(until_ns, drafts);
+            let segment = Segment {
+                from_ns: sample.at_ns.max(segment.from_ns),
+                ..segment
+            };
+            let mut stretch = Stretch::new(segment.from_ns, true);
+            stretch.segments.push(segment);
+            self.stretch = Some(stretch);
+            return;
+        }
+        if std::mem::take(&mut stretch.torn) {
+            let turn_ns = sample.iteration.map(|turn| turn.start_ns);
+            let begin_ns = turn_ns.unwrap_or(sample.at_ns).max(stretch.from_ns);
+            (stretch.from_ns, stretch.booked_ns) = (begin_ns, begin_ns);
+        }
         // A block is the same step from its beginning to its end.
         let same_until = match (sample.kind, segment.what) {
             (SampleKind::Block(_), Activity::Blocked { .. }) if segment.from_ns == sample.at_ns => {
@@ -332,6 +396,10 @@ impl Track {
         let others = steps.saturating_sub(long);
         if let Some(mean) = busy_ns.saturating_sub(long_ns).checked_div(others) {
             self.sums.step.now.record(mean, others);
+            self.short += others;
+            self.short_ns = self
+                .short_ns
+                .saturating_add(busy_ns.saturating_sub(long_ns));
         }
         if let Some(turns) = self.turns_per_step {
             self.sums.iterations_milli.now += (steps as f64 * turns * 1e3) as u64;
@@ -363,7 +431,7 @@ impl Track {
             + stretch
                 .segments
                 .off_cpu_outside(run.begin_ns, end_ns, known);
-        if proven < length / 2 || stretch.torn && run.begin_ns <= stretch.from_ns {
+        if proven < length / 2 {
             return;
         }
         stretch.stalled_ns += length;
@@ -384,7 +452,7 @@ impl Track {
 
     /// The busy stretch ends.
     fn close(&mut self, end_ns: u64, drafts: &mut Vec<Draft>) {
-        if !self.is_loop {
+        if !self.is_loop || self.stretch.as_ref().is_some_and(|stretch| stretch.torn) {
             self.stretch = None;
             return;
         }
@@ -395,11 +463,7 @@ impl Track {
         };
         let length = end_ns.saturating_sub(stretch.from_ns);
         // Nobody has seen a step, and most of the time it was off the CPU.
-        if drafts.len() == before
-            && stretch.last.is_none()
-            && !stretch.torn
-            && length >= self.threshold_ns
-        {
+        if drafts.len() == before && stretch.last.is_none() && length >= self.threshold_ns {
             let cost = stretch.segments.cost(stretch.from_ns, end_ns);
             if cost.on_cpu_ns < length / 4 {
                 stretch.stalled_ns += length;
@@ -454,9 +518,17 @@ impl Track {
     /// Slices are missing: what is under way is given up.
     fn tear(&mut self) {
         self.stretch = None;
+        self.after_idle = false;
         self.counted = None;
         let pos_ns = self.pos_ns;
         self.waiting.retain(|sample| sample.at_ns > pos_ns);
+    }
+
+    /// Time in selectors that are not the loop's own, up to `most_ns` of it.
+    pub(super) fn take_polled(&mut self, most_ns: u64) -> u64 {
+        let taken = self.polled_ns.min(most_ns);
+        self.polled_ns -= taken;
+        taken
     }
 
     /// What samples said since the last tick.
