@@ -34,6 +34,8 @@ struct LoopThread {
     pid: Pid,
     /// The last stack it gave when it blocked.
     blocked: Option<SampleHead>,
+    /// The step that samples showed last, and since when.
+    step: (u64, u64),
     /// The step that was looked at last.
     told: Option<u64>,
 }
@@ -115,8 +117,12 @@ impl Sampling {
         if !raw.has(sample_flags::STATE) {
             return None;
         }
+        let thread = self.loops.get_mut(&Tid(head.tid))?;
+        if thread.step.0 != head.context_version {
+            thread.step = (head.context_version, head.at_ns);
+        }
         if matches!(raw.kind, SampleKind::Block(_)) {
-            self.loops.get_mut(&Tid(head.tid))?.blocked = Some(*head);
+            thread.blocked = Some(*head);
             return self.blocked_step(Tid(head.tid), live, pythons);
         }
         if !raw.has(sample_flags::LONG) {
@@ -148,8 +154,10 @@ impl Sampling {
             thread.blocked = None;
             return None;
         }
+        // A wait for the GIL is many blocks, one after the other.
+        let since_ns = thread.step.1;
         let long_ns = self.long_ns(Pid(head.tgid));
-        if clocks::monotonic_ns().saturating_sub(head.at_ns) < long_ns {
+        if clocks::monotonic_ns().saturating_sub(since_ns) < long_ns {
             return None;
         }
         self.look(&head, pythons)
@@ -183,6 +191,7 @@ impl Sampling {
         let thread = LoopThread {
             pid,
             blocked: None,
+            step: (0, 0),
             told: None,
         };
         self.loops.insert(tid, thread);

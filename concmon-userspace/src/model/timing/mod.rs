@@ -134,7 +134,8 @@ impl Timings {
     }
 
     pub(crate) fn step(&mut self, fact: &StepFact) {
-        if let Some(follower) = self.threads.get_mut(&fact.tid) {
+        // It comes before the samples that led to it, which wait for their turn.
+        if let Some(follower) = self.follower(fact.tid) {
             follower.track.fact(fact);
         }
     }

@@ -44,7 +44,8 @@ impl Owner {
 struct Seen {
     stack: Arc<SampledStack>,
     kind: SampleKind,
-    count: u64,
+    /// Samples, or the time of blocks, ns.
+    weight: u64,
 }
 
 /// Samples that show the same step.
@@ -79,7 +80,12 @@ impl Run {
         }
     }
 
-    pub(super) fn add(&mut self, sample: &Sample) {
+    /// A sample; `blocked_ns` is how long the block took that it begins.
+    pub(super) fn add(&mut self, sample: &Sample, blocked_ns: u64) {
+        let weight = match sample.kind {
+            SampleKind::OnCpu => 1,
+            SampleKind::Block(_) => blocked_ns.max(1),
+        };
         self.last_ns = self.last_ns.max(sample.at_ns);
         self.samples += 1;
         if sample.kind == SampleKind::OnCpu {
@@ -97,11 +103,11 @@ impl Run {
                 && (Arc::ptr_eq(&seen.stack, &sample.stack) || seen.stack == sample.stack)
         });
         match known {
-            Some(seen) => seen.count += 1,
+            Some(seen) => seen.weight = seen.weight.saturating_add(weight),
             None if may_add => self.stacks.push(Seen {
                 stack: Arc::clone(&sample.stack),
                 kind: sample.kind,
-                count: 1,
+                weight,
             }),
             None => {}
         }
@@ -124,10 +130,10 @@ impl Run {
                     .stacks
                     .iter()
                     .filter(|other| of(other) && same_functions(&seen.stack, &other.stack));
-                let count = alike.map(|other| other.count).sum();
+                let count = alike.map(|other| other.weight).sum();
                 let better = match best {
                     None => true,
-                    Some((most, known)) => (count, seen.count) > (most, known.count),
+                    Some((most, known)) => (count, seen.weight) > (most, known.weight),
                 };
                 if better {
                     best = Some((count, seen));

@@ -334,7 +334,7 @@ impl Track {
             return;
         };
         if let Some(run) = &mut stretch.run {
-            run.add(sample);
+            run.add(sample, same_until.saturating_sub(sample.at_ns));
             run.last_ns = run.last_ns.max(same_until);
         }
         stretch.last = Some(Last {
