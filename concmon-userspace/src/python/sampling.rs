@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use concmon_ebpf::{FRAME_BYTES, NO_OFFSET, Python, SampleHead, sample_flags};
+use concmon_ebpf::{FRAME_BYTES, NO_OFFSET, Python, SampleFrame, SampleHead, sample_flags};
 
 use super::chain::Link;
 use super::contexts;
@@ -19,6 +19,7 @@ use super::object::Reader;
 use super::states::{self, ThreadRecord};
 use super::task_heads;
 use super::timers;
+use super::trio;
 use crate::decode::samples::RawSample;
 use crate::event::{
     CodeKind, Iteration, Pid, PyFrame, Sample, SampledStack, StepFact, StepTask, Tid,
@@ -50,6 +51,8 @@ pub(super) struct Sampling {
     /// Distances from a thread's TLS base at which every thread so far had its thread state.
     tls: Option<BTreeSet<i64>>,
     turn: Option<Turn>,
+    /// The program has imported uvloop, whose loop has no Python frames.
+    has_uvloop: bool,
     /// Executable memory: begin, end, and whether it is the interpreter's own or the C library's.
     code: Vec<(u64, u64, bool)>,
     stacks: HashMap<Vec<(u64, u64)>, Resolved>,
@@ -101,6 +104,11 @@ impl Interpreter {
         let tls_offset = self.sampling.tls_offset().ok_or(
             "where threads note their thread state was not found (the C library may be another one)",
         )?;
+        self.sampling.has_uvloop |= reader
+            .pointer(at(main, layout.interpreter.modules))
+            .ok()
+            .and_then(|modules| reader.dict_values(modules, &["uvloop"]))
+            .is_some_and(|found| found[0].is_some());
         if self.sampling.turn.is_none() {
             self.sampling.turn = find_turn(&mut reader, main, &layout);
         }
@@ -168,7 +176,14 @@ impl Interpreter {
                     .unwrap_or_else(unknown)
             })
             .collect();
-        let (in_loop, step_frames) = step_frames(&frames);
+        let (mut in_loop, mut step_frames) = step_frames(&frames);
+        if self.sampling.has_uvloop && step_frames == 0 {
+            // A coroutine that nothing in Python calls is called by the loop.
+            let is_coroutine = |frame: &SampleFrame| frame.generator != 0;
+            if let Some(outermost) = sample.frames.iter().rposition(is_coroutine) {
+                (in_loop, step_frames) = (true, outermost + 1);
+            }
+        }
         Resolved {
             outermost: step_frames.checked_sub(1),
             stack: Arc::new(SampledStack {
@@ -232,7 +247,9 @@ impl Interpreter {
             .first()
             .and_then(|main| reader.pointer(at(*main, layout.interpreter.modules)).ok());
         let task = running_task(&mut reader, &record, loop_object, modules);
-        let task = task.and_then(|task| name_task(&mut reader, task));
+        let task = task
+            .and_then(|task| name_task(&mut reader, task))
+            .or_else(|| trio_task(&mut reader, &record, modules));
         let context = reader
             .pointer(at(state, walk.thread.context))
             .ok()
@@ -280,6 +297,21 @@ fn running_task(
         .iter()
         .find(|(of, _)| Some(*of) == loop_object)
         .map(|(_, task)| *task)
+}
+
+fn trio_task(
+    reader: &mut Reader<'_>,
+    record: &ThreadRecord,
+    modules: Option<u64>,
+) -> Option<StepTask> {
+    let module = reader.dict_values(modules?, &[trio::MODULE])?[0]?;
+    let module = reader.module_dict(module)?;
+    let (id, name, coroutine) = trio::running(reader, module, record)?;
+    Some(StepTask {
+        id,
+        name,
+        coroutine,
+    })
 }
 
 fn name_task(reader: &mut Reader<'_>, task: u64) -> Option<StepTask> {

@@ -28,6 +28,27 @@ const TASK: &[&str] = &[
     "_cancel_status",
 ];
 
+/// The task that a thread runs right now: its address, its name and its coroutine. `module` is the dict
+/// of trio's module of runs.
+pub(super) fn running(
+    reader: &mut Reader<'_>,
+    module: u64,
+    thread: &ThreadRecord,
+) -> Option<(u64, String, Option<u64>)> {
+    let context = reader.dict_values(module, &["GLOBAL_RUN_CONTEXT"])?[0]?;
+    let threads = std::slice::from_ref(thread);
+    for values in thread_locals::values(reader, context, threads)? {
+        if values.thread.is_none() {
+            continue;
+        }
+        let task = reader.dict_values(values.dict, &["task"])?[0]?;
+        let found = reader.members_of(task, &["name", "coro"])?;
+        let name = reader.read_text(found[0]?)?.to_string();
+        return Some((task, name, found[1]));
+    }
+    None
+}
+
 /// A trio run in a thread.
 #[derive(Clone, Copy, Debug)]
 struct Run {

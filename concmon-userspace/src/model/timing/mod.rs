@@ -364,7 +364,14 @@ impl Timings {
                 frame: frame.map(|frame| row(&frame)),
                 holder_tid: holder.map(|(tid, _)| tid.0),
             },
-            task: task.filter(|_| is_task),
+            task: task
+                .or_else(|| {
+                    known.map(|known| StallTask {
+                        id: address(known.id),
+                        name: known.name.clone(),
+                    })
+                })
+                .filter(|_| is_task),
             coroutine: known
                 .map(|known| known.coroutine.clone())
                 .or_else(|| coroutine.map(|name| name.to_string())),
