@@ -213,7 +213,7 @@ mod tests {
     fn meanings() {
         use cause::*;
         for (number, expected) in [
-            (SYS_epoll_pwait, (POLL, POLL, 0)),
+            (SYS_epoll_pwait, (POLL, POLL, QUEUE)),
             (SYS_pselect6, (POLL, SLEEP, 0)),
             (SYS_clock_nanosleep, (SLEEP, SLEEP, 0)),
             (SYS_futex, (LOCK, LOCK, FUTEX | WAKES)),

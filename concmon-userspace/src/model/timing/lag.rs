@@ -1,6 +1,7 @@
 //! How late a timer runs that is due at a random instant: one such instant per millisecond.
 //!
-//! A timer that is due while the loop is idle waits for the selector, which counts in milliseconds.
+//! A timer that is due while the loop is idle waits for the selector, which counts in milliseconds: what
+//! is due in the same one runs together, one behind the other.
 //! One that is due in a busy stretch waits for the next turn of the loop, then for that turn, for
 //! timers come last; and what it wakes waits for one more (a task that sleeps is woken by a callback,
 //! and goes on in the turn after that). At the end of the stretch nothing is left to wait for.
@@ -21,6 +22,8 @@ const MAX_INSTANTS: u64 = 256;
 pub(super) struct Lag {
     /// Time behind the last instant, ns.
     behind_ns: u64,
+    /// Counts idle times, to spread instants evenly.
+    turn: u32,
 }
 
 /// A busy stretch, or a part of it.
@@ -37,10 +40,30 @@ pub(super) struct Busy<'a> {
 }
 
 impl Lag {
-    /// The loop waited in its selector, and took `latency_ns` to run again.
-    pub(super) fn idle(&mut self, ns: u64, latency_ns: u64, into: &mut Fine) {
+    /// The loop waited in its selector, and then took `latency_ns` to run again. What was due when it was
+    /// woken had to wait for `behind_ns`.
+    pub(super) fn idle(&mut self, ns: u64, latency_ns: u64, behind_ns: u64, into: &mut Fine) {
         let count = self.instants(ns);
-        into.record_evenly(latency_ns, latency_ns.saturating_add(SELECTOR_NS), count);
+        // The instant next to the wakeup; there is less than one where idle times are short.
+        let last = count.min(1);
+        into.record_evenly(
+            latency_ns,
+            latency_ns.saturating_add(SELECTOR_NS),
+            count - last,
+        );
+        if last == 0 {
+            return;
+        }
+        self.turn = self.turn.wrapping_add(1);
+        // What is due in the same millisecond is due together: half of it comes behind the others.
+        let before_ns =
+            (SELECTOR_NS.min(ns) as f64 * (f64::from(self.turn) * 0.618_034).fract()) as u64;
+        let wait_ns = if self.turn % 2 == 0 {
+            before_ns
+        } else {
+            before_ns.saturating_add(behind_ns)
+        };
+        into.record(latency_ns.saturating_add(wait_ns), 1);
     }
 
     pub(super) fn busy(&mut self, busy: Busy<'_>, into: &mut Fine) {
@@ -64,7 +87,7 @@ impl Lag {
 
 impl Busy<'_> {
     /// How long a timer waits that is due then.
-    fn wait(&self, due_ns: u64, point: u64) -> u64 {
+    pub(super) fn wait(&self, due_ns: u64, point: u64) -> u64 {
         let to_end = self.to_ns.saturating_sub(due_ns);
         let next = self.turns.partition_point(|turn| *turn <= due_ns);
         let begin = next
@@ -147,7 +170,7 @@ mod tests {
     fn time_counts_once_however_it_is_cut() {
         let (mut lag, mut into) = (Lag::default(), Fine::default());
         for _ in 0..10_000 {
-            lag.idle(MS / 10, 0, &mut into);
+            lag.idle(MS / 10, 0, 0, &mut into);
         }
         assert_eq!(into.report().expect("something").count, 1_000);
     }

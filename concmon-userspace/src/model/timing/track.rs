@@ -17,6 +17,8 @@ const MAX_WAITING: usize = 4_096;
 const MAX_OWNERS: usize = 4_096;
 /// Beginnings of turns kept of one stretch.
 const MAX_TURNS: usize = 4_096;
+/// Stretches between two samples that are told apart.
+const MAX_LENGTHS: usize = 4_096;
 /// Looks at steps that are kept.
 const MAX_FACTS: usize = 32;
 /// Samples come in order, and this much late: the horizon of ordering and then some, ns.
@@ -53,6 +55,8 @@ struct Stretch {
     turned: (f64, u64),
     /// Up to where lag and saturation are booked.
     booked_ns: u64,
+    /// How long the loop was idle before it, and then waited for a CPU; not yet booked.
+    idle: (u64, u64),
     /// Of the time since then, what stalls took.
     stalled_ns: u64,
     contributors: BTreeMap<Arc<str>, u64>,
@@ -79,6 +83,10 @@ pub(super) struct Track {
     uses_queue: bool,
     /// The last thing that was seen is the end of the loop's selector.
     after_idle: bool,
+    /// How long that was; 0 once it is booked.
+    idle_ns: u64,
+    /// Busy time of whole stretches since steps were counted last.
+    lengths: Vec<u64>,
     /// Where steps were counted last: context version, and busy time.
     counted: Option<(u64, u64)>,
     /// Long steps that ended since then: how many, and their time.
@@ -108,6 +116,8 @@ impl Track {
             polled_ns: 0,
             uses_queue: false,
             after_idle: false,
+            idle_ns: 0,
+            lengths: Vec::new(),
             counted: None,
             long: (0, 0),
             short: 0,
@@ -204,7 +214,7 @@ impl Track {
     fn segment(&mut self, segment: Segment, drafts: &mut Vec<Draft>) {
         if self.is_idle(&segment) {
             self.close(segment.from_ns, drafts);
-            self.lag.idle(segment.ns(), 0, &mut self.sums.lag.now);
+            self.idle_ns = segment.ns();
             self.pos_ns = segment.to_ns;
             self.after_idle = true;
             return;
@@ -214,9 +224,18 @@ impl Track {
             self.tear();
         }
         let torn = !std::mem::take(&mut self.after_idle);
-        let stretch = self
-            .stretch
-            .get_or_insert_with(|| Stretch::new(segment.from_ns, torn));
+        let idle_ns = std::mem::take(&mut self.idle_ns);
+        let stretch = self.stretch.get_or_insert_with(|| {
+            // What it takes to get a CPU, timers wait as well.
+            let latency_ns = match segment.what {
+                Activity::Runnable => segment.ns(),
+                _ => 0,
+            };
+            Stretch {
+                idle: (idle_ns, latency_ns),
+                ..Stretch::new(segment.from_ns, torn)
+            }
+        });
         stretch.segments.push(segment);
         if let Activity::Blocked {
             cause: Cause::Poll, ..
@@ -394,15 +413,33 @@ impl Track {
         let busy_ns = busy_ns.saturating_sub(before_ns);
         let (long, long_ns) = std::mem::take(&mut self.long);
         let others = steps.saturating_sub(long);
-        if let Some(mean) = busy_ns.saturating_sub(long_ns).checked_div(others) {
-            self.sums.step.now.record(mean, others);
+        let short_ns = busy_ns.saturating_sub(long_ns);
+        if others > 0 {
             self.short += others;
-            self.short_ns = self
-                .short_ns
-                .saturating_add(busy_ns.saturating_sub(long_ns));
+            self.short_ns = self.short_ns.saturating_add(short_ns);
         }
+        self.record_steps(others, short_ns);
         if let Some(turns) = self.turns_per_step {
             self.sums.iterations_milli.now += (steps as f64 * turns * 1e3) as u64;
+        }
+    }
+
+    /// Books `count` steps that together took `ns`, in as many stretches as there were.
+    fn record_steps(&mut self, count: u64, ns: u64) {
+        let lengths = std::mem::take(&mut self.lengths);
+        let into = &mut self.sums.step.now;
+        let all = lengths.len() as u64;
+        if count == 0 {
+            return;
+        }
+        if all == 0 || count < all {
+            into.record(ns / count, count);
+            return;
+        }
+        // Alike in each stretch: one that took long has long steps.
+        for (index, length) in (0..).zip(&lengths) {
+            let steps = count / all + u64::from(index < count % all);
+            into.record(length / steps, steps);
         }
     }
 
@@ -478,6 +515,13 @@ impl Track {
             }
         }
         self.book(end_ns, false);
+        let long_ns: u64 = drafts[before..]
+            .iter()
+            .map(|draft| draft.end_ns - draft.begin_ns)
+            .sum();
+        if self.lengths.len() < MAX_LENGTHS && long_ns < length / 2 {
+            self.lengths.push(length - long_ns);
+        }
         self.stretch = None;
     }
 
@@ -501,6 +545,10 @@ impl Track {
             turns: &turns,
             turn_ns: (turned > 0.0).then(|| (turned_ns as f64 / turned) as u64),
         };
+        let (idle_ns, latency_ns) = std::mem::take(&mut stretch.idle);
+        let behind_ns = busy.wait(from_ns, 0);
+        self.lag
+            .idle(idle_ns, latency_ns, behind_ns, &mut self.sums.lag.now);
         self.lag.busy(busy, &mut self.sums.lag.now);
         let length = until_ns.saturating_sub(from_ns);
         let saturated_ns = length.saturating_sub(stretch.stalled_ns);
@@ -517,6 +565,7 @@ impl Track {
 
     /// Slices are missing: what is under way is given up.
     fn tear(&mut self) {
+        self.lengths.clear();
         self.stretch = None;
         self.after_idle = false;
         self.counted = None;
@@ -548,6 +597,7 @@ impl Stretch {
             turns: VecDeque::new(),
             turned: (0.0, 0),
             booked_ns: from_ns,
+            idle: (0, 0),
             stalled_ns: 0,
             contributors: BTreeMap::new(),
         }
