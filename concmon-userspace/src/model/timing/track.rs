@@ -17,6 +17,8 @@ const MAX_WAITING: usize = 4_096;
 const MAX_OWNERS: usize = 4_096;
 /// Beginnings of turns kept of one stretch.
 const MAX_TURNS: usize = 4_096;
+/// Stretches shorter than this count as next to nothing, ns.
+const LIGHT_NS: u64 = 1_000_000;
 /// Stretches between two samples that are told apart.
 const MAX_LENGTHS: usize = 4_096;
 /// Looks at steps that are kept.
@@ -85,6 +87,8 @@ pub(super) struct Track {
     after_idle: bool,
     /// How long that was; 0 once it is booked.
     idle_ns: u64,
+    /// What waking up for next to nothing takes: the mean of stretches that are short.
+    light_ns: u64,
     /// Busy time of whole stretches since steps were counted last.
     lengths: Vec<u64>,
     /// Where steps were counted last: context version, and busy time.
@@ -117,6 +121,7 @@ impl Track {
             uses_queue: false,
             after_idle: false,
             idle_ns: 0,
+            light_ns: 0,
             lengths: Vec::new(),
             counted: None,
             long: (0, 0),
@@ -499,6 +504,9 @@ impl Track {
             return;
         };
         let length = end_ns.saturating_sub(stretch.from_ns);
+        if length < LIGHT_NS {
+            self.light_ns = self.light_ns - self.light_ns / 16 + length / 16;
+        }
         // Nobody has seen a step, and most of the time it was off the CPU.
         if drafts.len() == before && stretch.last.is_none() && length >= self.threshold_ns {
             let cost = stretch.segments.cost(stretch.from_ns, end_ns);
@@ -547,8 +555,9 @@ impl Track {
         };
         let (idle_ns, latency_ns) = std::mem::take(&mut stretch.idle);
         let behind_ns = busy.wait(from_ns, 0);
+        let wake_ns = latency_ns.max(self.light_ns);
         self.lag
-            .idle(idle_ns, latency_ns, behind_ns, &mut self.sums.lag.now);
+            .idle(idle_ns, wake_ns, behind_ns, &mut self.sums.lag.now);
         self.lag.busy(busy, &mut self.sums.lag.now);
         let length = until_ns.saturating_sub(from_ns);
         let saturated_ns = length.saturating_sub(stretch.stalled_ns);
