@@ -22,10 +22,12 @@ Exit codes:
   3  no such process, or it is not Python
   4  permission denied
   5  unsupported kernel: too old, no BTF, or the self-test failed
+  6  a rule of --fail-on has held
   With -- CMD: CMD's own code, 128+N when signal N killed it, 127 when it could
   not be started.
 
-Keys of the live view: q quit, p pause, s sort, t threads, a tasks, h help.
+Keys of the live view: q quit, p pause, s sort, t threads, a tasks, g GIL,
+f findings, h help.
 
 Examples:
   sudo concmon-bpf --pid 4242                live view of a running service
@@ -34,7 +36,9 @@ Examples:
   sudo concmon-bpf -- python app.py          start a program and watch it
   sudo concmon-bpf demo                      watch a program that misbehaves
   concmon-bpf dump -p 4242                   stacks, loops, task tree: one look
-  concmon-bpf tasks -p 4242 --group-by await where tasks wait, in few lines";
+  concmon-bpf tasks -p 4242 --group-by await where tasks wait, in few lines
+  sudo concmon-bpf -p 4242 -d 1m --fail-on loop-blocked    a check for scripts
+  concmon-bpf explain gil-contention         what a finding means";
 
 /// Show where every nanosecond of running Python programs goes: on a CPU, waiting for the GIL,
 /// a lock, I/O, a blocked event loop. From outside: nothing is injected, nothing is stopped.
@@ -50,7 +54,8 @@ Examples:
     override_usage = "concmon-bpf [OPTIONS] --pid <PID>...\n       \
                       concmon-bpf [OPTIONS] -- <CMD> [ARGS]...\n       \
                       concmon-bpf [OPTIONS] demo\n       \
-                      concmon-bpf dump|tasks [OPTIONS] --pid <PID>..."
+                      concmon-bpf dump|tasks [OPTIONS] --pid <PID>...\n       \
+                      concmon-bpf explain <RULE>|--list"
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -112,6 +117,16 @@ enum Command {
         #[arg(long, value_name = "KEY", conflicts_with = "tree")]
         group_by: Option<GroupBy>,
     },
+    /// Say what a finding means, when it holds, and what to do
+    Explain {
+        /// The rule, as reports name it
+        #[arg(required_unless_present = "list")]
+        rule: Option<String>,
+
+        /// List all rules
+        #[arg(long, conflicts_with = "rule")]
+        list: bool,
+    },
 }
 
 fn sorted(pids: &[u32]) -> Vec<u32> {
@@ -158,6 +173,19 @@ pub struct Options {
     )]
     pub context_vars: Vec<String>,
 
+    /// Samples per second and CPU, by which it is told whose the time was; 0: none
+    #[arg(short, long, value_name = "HZ", default_value_t = 99, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub rate: u32,
+
+    /// A step of an event loop longer than this is a stall [default: the loop's own
+    /// slow_callback_duration, else 100ms]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse_threshold)]
+    pub stall_threshold: Option<Duration>,
+
+    /// Exit with code 6 when this finding has held (any: whichever); may be repeated
+    #[arg(long, value_name = "RULE")]
+    pub fail_on: Vec<String>,
+
     /// Print one JSON object per interval, and the summary as the last one
     #[arg(long, global = true)]
     pub json: bool,
@@ -193,6 +221,8 @@ pub enum Color {
 pub enum Target {
     Watch(Watched),
     Look(Look, LookView),
+    /// Explain one rule; `None`: list them all.
+    Explain(Option<String>),
 }
 
 /// What to watch.
@@ -261,6 +291,7 @@ impl Cli {
                 };
                 Target::Look(look.clone(), LookView::Tasks(arrangement))
             }
+            Some(Command::Explain { rule, list: _ }) => Target::Explain(rule.clone()),
             None if self.what.pids.is_empty() => {
                 Target::Watch(Watched::Command(self.what.cmd.clone()))
             }

@@ -130,6 +130,7 @@
 pub mod cli;
 pub mod decode;
 pub mod event;
+pub mod findings;
 pub mod kernel;
 pub mod model;
 pub mod procfs;

@@ -56,6 +56,17 @@ pub fn hold(report: &Report) -> Result<()> {
                 one.idle_ns,
                 one.busy_ns
             );
+            if let Some(timing) = &one.timing {
+                ensure!(
+                    timing.tasks_ns + timing.callbacks_ns + timing.unknown_ns == one.busy_ns,
+                    "loop of thread {}: tasks {} + callbacks {} + unknown {} is not busy {}",
+                    one.tid,
+                    timing.tasks_ns,
+                    timing.callbacks_ns,
+                    timing.unknown_ns,
+                    one.busy_ns
+                );
+            }
         }
     }
     Ok(())

@@ -100,6 +100,7 @@ pub struct Process {
     pub loops: Vec<Loop>,
     pub executors: Vec<Value>,
     pub limits: Vec<Limit>,
+    pub findings: Vec<Finding>,
 }
 
 impl Process {
@@ -349,6 +350,73 @@ pub struct Loop {
     #[serde(deserialize_with = "nullable")]
     pub tasks_created: Option<u64>,
     pub tasks: Vec<Task>,
+    /// The time of the loop; absent where nothing is sampled.
+    #[serde(flatten)]
+    pub timing: Option<Timing>,
+}
+
+/// What samples say of a loop.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Timing {
+    #[serde(deserialize_with = "nullable")]
+    pub lag: Option<Histogram>,
+    #[serde(deserialize_with = "nullable")]
+    pub step: Option<Histogram>,
+    pub tasks_ns: u64,
+    pub callbacks_ns: u64,
+    pub unknown_ns: u64,
+    pub stalls_count: u64,
+    pub stalls_ns: u64,
+    pub stalls: Vec<Stall>,
+    pub saturation: Saturation,
+    pub by_name: Vec<ByName>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Saturation {
+    pub count: u64,
+    pub busy_ns: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct ByName {
+    pub name: String,
+    #[serde(deserialize_with = "nullable")]
+    pub started: Option<u64>,
+    pub on_cpu_ns: u64,
+    pub runnable_ns: u64,
+    pub blocked_ns: Blocked,
+}
+
+/// A step that kept a loop longer than the threshold; on a line of its own, and in a loop's row.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Stall {
+    pub at_unix_ns: u64,
+    pub duration_ns: u64,
+    pub culprit: Culprit,
+    #[serde(deserialize_with = "nullable")]
+    pub task: Option<Value>,
+    #[serde(deserialize_with = "nullable")]
+    pub coroutine: Option<String>,
+    pub stack: Vec<Frame>,
+    pub context: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Culprit {
+    pub kind: String,
+    #[serde(deserialize_with = "nullable")]
+    pub frame: Option<Frame>,
+    #[serde(deserialize_with = "nullable")]
+    pub holder_tid: Option<u32>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Finding {
+    pub rule: String,
+    pub severity: String,
+    pub summary: String,
+    pub active_ns: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]

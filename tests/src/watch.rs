@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::laws;
-use crate::report::Report;
+use crate::report::{Report, Stall};
 use crate::spawn::{Group, code};
 
 /// How long the tool may take beyond what it was asked to watch.
@@ -59,6 +59,7 @@ pub struct Watch {
     reports: Vec<Report>,
     /// Lines of stdout that are not the tool's: what a started program printed.
     other: Vec<String>,
+    stalls: Vec<Stall>,
 }
 
 /// What the tool left behind when it ended.
@@ -68,6 +69,8 @@ pub struct Outcome {
     pub code: i32,
     pub reports: Vec<Report>,
     pub other: Vec<String>,
+    /// Lines about stalls, in their order.
+    pub stalls: Vec<Stall>,
     pub stderr: String,
 }
 
@@ -111,6 +114,7 @@ impl Watch {
             stderr,
             reports: Vec::new(),
             other: Vec::new(),
+            stalls: Vec::new(),
         })
     }
 
@@ -177,6 +181,12 @@ impl Watch {
             self.other.push(line);
             return Ok(false);
         }
+        if value["type"] == "stall" {
+            let stall = serde_json::from_value(value)
+                .with_context(|| format!("a stall that breaks the contract: {line:.300}"))?;
+            self.stalls.push(stall);
+            return Ok(false);
+        }
         let report: Report = serde_json::from_value(value)
             .with_context(|| format!("a report that breaks the contract: {line:.300}"))?;
         laws::hold(&report)?;
@@ -205,6 +215,7 @@ impl Watch {
             code: code(status),
             reports: std::mem::take(&mut self.reports),
             other: std::mem::take(&mut self.other),
+            stalls: std::mem::take(&mut self.stalls),
             stderr,
         })
     }

@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const MIN_INTERVAL: Duration = Duration::from_millis(100);
 /// The longest interval between two reports.
 pub const MAX_INTERVAL: Duration = Duration::from_secs(3600);
+/// The shortest threshold for stalls.
+pub const MIN_THRESHOLD: Duration = Duration::from_millis(5);
 /// The longest watch that can be asked for; one without `--duration` has no end.
 pub const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -71,6 +73,11 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
 /// The value of `--interval`, within [`MIN_INTERVAL`] and [`MAX_INTERVAL`].
 pub fn parse_interval(text: &str) -> Result<Duration, DurationError> {
     bounded(parse(text)?, MIN_INTERVAL, MAX_INTERVAL)
+}
+
+/// The value of `--stall-threshold`: from what samples can tell on.
+pub fn parse_threshold(text: &str) -> Result<Duration, DurationError> {
+    bounded(parse(text)?, MIN_THRESHOLD, MAX_INTERVAL)
 }
 
 /// The value of `--duration`: more than nothing, at most [`MAX_DURATION`].

@@ -86,6 +86,7 @@ impl Collector {
             collections: grown.collections,
             collected: grown.collected,
             collecting_ns: None,
+            estimated: vec!["collecting_ns"],
         })
     }
 }

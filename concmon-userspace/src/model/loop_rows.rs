@@ -154,6 +154,17 @@ pub struct TaskCost {
     pub samples: u64,
 }
 
+/// Samples of a thread on a CPU, by the code that it ran.
+#[derive(Clone, Copy, Debug, Default, Serialize, PartialEq, Eq)]
+pub struct CodeSamples {
+    /// The interpreter's own: bytecode, builtins, the C library.
+    pub interpreter: u64,
+    /// Other libraries', called from Python.
+    pub native: u64,
+    /// The kernel's, on the thread's behalf.
+    pub kernel: u64,
+}
+
 /// A rule that holds.
 #[derive(Clone, Debug, Serialize, PartialEq)]
 pub struct Finding {

@@ -62,11 +62,18 @@ impl Process {
             match scope {
                 Scope::Window if thread.retired => {}
                 Scope::Whole if thread.folded => ended.add_thread(thread),
-                _ => threads.push(thread.row(&thread_context)),
+                _ => threads.push(snapshot::Thread {
+                    code: self.timings.code(thread.key.tid, scope),
+                    ..thread.row(&thread_context)
+                }),
             }
         }
 
-        let gc = self.collector.row(scope);
+        let gc = self.collector.row(scope).map(|gc| snapshot::Gc {
+            collecting_ns: self.timings.collecting_ns(cpu_ns, scope),
+            ..gc
+        });
+        let gc_is_sampled = gc.as_ref().is_none_or(|gc| gc.collecting_ns.is_some());
         let gil = self.gil.row(&GilContext {
             scope,
             look,
@@ -75,6 +82,9 @@ impl Process {
             ledgers_ns: totals.columns.gil_ns(),
         });
         let mut limits = self.limits(scope, context.knows_causes);
+        if !gc_is_sampled {
+            limits.push(limit("gc.collecting_ns", "nothing was sampled"));
+        }
         let gil = match gil {
             Ok(gil) => Some(gil),
             Err(reason) => {
@@ -247,9 +257,7 @@ impl Process {
         if !look.info.supported {
             limits.push(limit("loops", unsupported(look)));
         }
-        if self.collector.row(Scope::Whole).is_some() {
-            limits.push(limit("gc.collecting_ns", "it takes sampling"));
-        } else if !look.limits.contains_key("gc") {
+        if self.collector.row(Scope::Whole).is_none() && !look.limits.contains_key("gc") {
             let reason = match look.info.supported {
                 true => "could not be read",
                 false => unsupported(look),

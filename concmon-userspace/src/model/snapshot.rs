@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::event::PythonInfo;
 
 pub use super::loop_rows::{
-    BusySplit, ByName, Contributor, Cost, Culprit, Finding, Saturation, Stall, StallTask, TaskCost,
-    Timing, Waiting,
+    BusySplit, ByName, CodeSamples, Contributor, Cost, Culprit, Finding, Saturation, Stall,
+    StallTask, TaskCost, Timing, Waiting,
 };
 pub use super::rows::{Executor, Frame, Seen, Task, TaskWait, WaitingFor, Work};
 
@@ -108,7 +108,10 @@ pub struct Process {
 pub struct Gc {
     pub collections: Vec<u64>,
     pub collected: Vec<u64>,
+    /// Estimated from samples, see `estimated`.
     pub collecting_ns: Option<u64>,
+    /// Fields of this object that are sampled or derived, not counted.
+    pub estimated: Vec<&'static str>,
 }
 
 /// How a process ended: exactly one of the two is there, none when it could not be seen.
@@ -223,6 +226,8 @@ pub struct Thread {
     pub cpu_system_ns: Option<u64>,
     /// Fields of this object that are sampled or derived, not counted.
     pub estimated: Vec<&'static str>,
+    /// What code samples met it in on a CPU; `None`: nothing is sampled.
+    pub code: Option<CodeSamples>,
     pub switches: Switches,
     pub migrations: u64,
     pub wakeup_latency: Histogram,

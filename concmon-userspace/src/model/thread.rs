@@ -381,6 +381,7 @@ impl Thread {
             cpu_user_ns: cpu.map(|cpu| cpu.user_ns),
             cpu_system_ns: cpu.map(|cpu| cpu.system_ns),
             estimated: vec!["cpu_user_ns", "cpu_system_ns", "lock_ns"],
+            code: None,
             switches: account.totals.switches,
             migrations: account.migrations,
             wakeup_latency: account.wakeup_latency.report(),

@@ -1,5 +1,6 @@
 //! A run of the tool, from the parsed command line to the exit code: the one select loop.
 
+mod explain;
 mod look;
 mod outcome;
 mod output;
@@ -36,6 +37,7 @@ use watch::{Plan, Watch};
 use crate::{
     cli::{Cli, Options, Target, Watched},
     event::Pid,
+    findings::Judge,
     procfs::target::check_target,
     python::DetectError,
     views::screen::Action,
@@ -65,7 +67,9 @@ pub fn run(cli: &Cli) -> Result<u8, Failure> {
     let target = match cli.target() {
         Target::Look(look, view) => return look::run(&cli.options, &look, view),
         Target::Watch(target) => target,
+        Target::Explain(rule) => return explain::run(&cli.options, rule.as_deref()),
     };
+    explain::check(&cli.options.fail_on)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -91,8 +95,8 @@ async fn watch_pids(options: &Options, pids: &[u32]) -> Result<u8, Failure> {
     let plan = Plan {
         targets: pids.iter().copied().map(Pid).collect(),
         follow_children: options.subprocesses(),
-        rate: sampling::RATE,
-        stall_threshold_ns: None,
+        rate: options.rate,
+        stall_threshold_ns: threshold_ns(options),
     };
     let watch = Watch::start(&plan, pythons)?;
     let output = Output::new(options, false)?;
@@ -100,7 +104,7 @@ async fn watch_pids(options: &Options, pids: &[u32]) -> Result<u8, Failure> {
     if end.targets_gone {
         log::warn!("the target has ended");
     }
-    Ok(code::OK)
+    Ok(end.code())
 }
 
 async fn watch_command(options: &Options, command: &[OsString]) -> Result<u8, Failure> {
@@ -121,6 +125,8 @@ async fn watch_command(options: &Options, command: &[OsString]) -> Result<u8, Fa
         end.child = Some(ended(&mut end.running).await);
     }
     match end.child {
+        // The program's own failure goes before a finding.
+        Some(Ok(status)) if status.success() => Ok(end.code()),
         Some(Ok(status)) => Ok(start::exit_code(status)),
         Some(Err(error)) => {
             let name = command
@@ -132,7 +138,7 @@ async fn watch_command(options: &Options, command: &[OsString]) -> Result<u8, Fa
                 format!("cannot start {name}: {error}"),
             ))
         }
-        None => Ok(code::OK),
+        None => Ok(end.code()),
     }
 }
 
@@ -162,15 +168,15 @@ async fn watch_demo(options: &Options) -> Result<u8, Failure> {
         // SAFETY: our own child, which nobody has waited for yet.
         unsafe { libc::kill(pid.0 as libc::pid_t, libc::SIGTERM) };
     }
-    Ok(code::OK)
+    Ok(end.code())
 }
 
 fn watch_child(waiting: Waiting, options: &Options) -> Result<(Watch, Started), Failure> {
     let plan = Plan {
         targets: vec![waiting.pid],
         follow_children: options.subprocesses(),
-        rate: sampling::RATE,
-        stall_threshold_ns: None,
+        rate: options.rate,
+        stall_threshold_ns: threshold_ns(options),
     };
     let watch = Watch::start(&plan, Pythons::new(options))?;
     Ok((watch, waiting.go()?))
@@ -184,8 +190,17 @@ struct End {
     child: Option<io::Result<ExitStatus>>,
     /// The started program, if it still runs.
     running: Option<Ended>,
+    /// A rule of `--fail-on` has held.
+    failed: bool,
     /// A signal ended the watch.
     signal: Option<SignalKind>,
+}
+
+impl End {
+    /// The exit code of a watch that went well.
+    fn code(&self) -> u8 {
+        if self.failed { code::FINDING } else { code::OK }
+    }
 }
 
 /// What the loop wakes up for.
@@ -217,6 +232,7 @@ async fn drive(
     let deadline = duration.map(|duration| start + duration);
     let mut end = End::default();
     let mut last = None;
+    let mut judge = Judge::default();
 
     loop {
         let wake = tokio::select! {
@@ -251,7 +267,8 @@ async fn drive(
                 }
             }
             Wake::Tick => {
-                let snapshot = watch.tick()?;
+                let mut snapshot = watch.tick()?;
+                judge.judge(&mut snapshot);
                 if !printed(output.window(&snapshot))? {
                     return Ok(end);
                 }
@@ -287,12 +304,21 @@ async fn drive(
     }
     output.leave_screen();
     second_signal_aborts();
-    let last = watch.finish()?;
+    let mut last = watch.finish()?;
+    judge.judge(&mut last.window);
+    judge.judge(&mut last.summary);
+    end.failed = options.fail_on.iter().any(|rule| judge.has_held(rule));
     if printed(output.stalls(&last.stalls))? && printed(output.window(&last.window))? {
         printed(output.summary(&last.summary))?;
     }
     end.running = child;
     Ok(end)
+}
+
+/// The user's threshold for stalls, ns.
+fn threshold_ns(options: &Options) -> Option<u64> {
+    let threshold = options.stall_threshold?;
+    Some(u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX))
 }
 
 fn every(period: Duration) -> Interval {

@@ -9,9 +9,12 @@ use crate::{
 pub mod code {
     pub const OK: u8 = 0;
     pub const FAILURE: u8 = 1;
+    pub const USAGE: u8 = 2;
     pub const NO_TARGET: u8 = 3;
     pub const PERMISSION: u8 = 4;
     pub const UNSUPPORTED: u8 = 5;
+    /// A rule of `--fail-on` has held.
+    pub const FINDING: u8 = 6;
     /// `-- CMD` could not be started; as shells have it.
     pub const NOT_STARTED: u8 = 127;
 }

@@ -15,8 +15,6 @@ use crate::{
     source::live::Live,
 };
 
-/// Samples per second and CPU, where the user says nothing.
-pub(super) const RATE: u32 = 99;
 /// Between two stacks that a loop's thread gives when it blocks outside its selector.
 const LOOP_INTERVAL: Duration = Duration::from_millis(10);
 /// The threshold for stalls of loops that do not tell theirs (`slow_callback_duration` of asyncio).

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use super::columns::Column;
 use super::digest::{self, Bottleneck};
 use super::escape::{brief, cut_front, cut_middle, left, width};
-use super::{Paint, format, gil, stalls};
+use super::{Paint, findings, format, gil, stalls};
 use crate::model::snapshot::{Loop, Process, Snapshot, Thread};
 
 /// Threads per process and window; the others are counted.
@@ -92,6 +92,7 @@ fn push_process(text: &mut String, process: &Process, duration_ns: u64, paint: P
         );
     }
     text.push('\n');
+    findings::push(text, process, "  ", paint);
 
     let mut threads: Vec<&Thread> = process.threads.iter().collect();
     threads.sort_by_key(|thread| (std::cmp::Reverse(digest::activity_ns(thread)), thread.tid));

@@ -1,5 +1,6 @@
 //! The live view of a terminal: processes, threads, loops and tasks, redrawn per snapshot.
 
+mod findings;
 mod gil;
 mod help;
 mod layout;

@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use super::digest::{self, Bottleneck};
 use super::escape::{brief, cut, cut_front};
 use super::table::{Align, Table};
-use super::{Paint, format};
+use super::{Paint, findings, format};
 use crate::model::snapshot::{Kind, Loop, Process, Snapshot, Task};
 
 /// Rows per table; the others are summed up in one row or counted.
@@ -122,6 +122,10 @@ fn push_process(text: &mut String, process: &Process, duration_ns: u64, paint: P
             what
         };
         let _ = writeln!(text, "  bottleneck  {what}");
+    }
+    if !process.findings.is_empty() {
+        let _ = writeln!(text, "\n{}", paint.bold("  findings"));
+        findings::push_with_advice(text, process, "    ", paint);
     }
     threads::push(text, process, paint);
     waits::push(text, process, paint);

@@ -155,6 +155,7 @@ pub(crate) fn thread(tid: u32, name: &str, ms: [u64; 9]) -> Thread {
         cpu_user_ns: Some(on_cpu * 9 / 10),
         cpu_system_ns: Some(on_cpu / 10),
         estimated: vec!["cpu_user_ns", "cpu_system_ns", "lock_ns"],
+        code: None,
         switches: Switches {
             voluntary: waits,
             involuntary: ms[1],

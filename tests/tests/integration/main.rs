@@ -7,6 +7,7 @@ mod causes;
 mod churn;
 mod demo;
 mod dump;
+mod findings;
 mod gil;
 mod ledger;
 mod leftovers;
@@ -16,6 +17,7 @@ mod names;
 mod on_cpu;
 mod overload;
 mod process;
+mod stalls;
 mod untouched;
 mod wakeup;
 mod workloads;
@@ -40,6 +42,7 @@ fn main() {
         churn::trials(),
         demo::trials(),
         dump::trials(),
+        findings::trials(),
         gil::trials(),
         leftovers::trials(),
         ledger::trials(),
@@ -49,6 +52,7 @@ fn main() {
         on_cpu::trials(),
         overload::trials(),
         process::trials(),
+        stalls::trials(),
         untouched::trials(),
         wakeup::trials(),
         workloads::trials(),

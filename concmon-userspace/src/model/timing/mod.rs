@@ -22,12 +22,12 @@ use std::sync::Arc;
 
 use super::rows::{address, frames};
 use super::snapshot::{
-    ByName, Cost, Culprit, Frame, Limit, Stall, StallTask, TaskCost, Timing, Waiting,
+    ByName, CodeSamples, Cost, Culprit, Frame, Limit, Stall, StallTask, TaskCost, Timing, Waiting,
 };
-use super::window::{Clock, Cumulative, Scope, limit};
+use super::window::{Clock, Cumulative, Growth, Scope, limit};
 use crate::event::{
-    Cause, LedgerFact, LoopKind, PyFrame, PythonFact, Sample, SampleKind, SampledStack, Slice,
-    StepFact, ThreadState, Tid,
+    Cause, CodeKind, LedgerFact, LoopKind, PyFrame, PythonFact, Sample, SampleKind, SampledStack,
+    Slice, StepFact, ThreadState, Tid,
 };
 use cost::column;
 use names::folded;
@@ -93,6 +93,13 @@ pub(crate) struct Timings {
     tasks: BTreeMap<u64, KnownTask>,
     /// What tasks of the latest look cost so far, by loop and task.
     costs: BTreeMap<(u64, u64), (String, Cumulative<Share>)>,
+    /// Samples on a CPU by thread and code.
+    code: BTreeMap<Tid, Cumulative<Code>>,
+    /// Samples on a CPU: those with the collector at work, and all.
+    collecting: Cumulative<u64>,
+    /// Threads whose end was seen.
+    ended: Vec<Tid>,
+    on_cpu: Cumulative<u64>,
     threshold_ns: Option<u64>,
     /// Something was sampled.
     sampled: bool,
@@ -117,6 +124,17 @@ impl Timings {
 
     pub(crate) fn sample(&mut self, sample: &Sample) {
         self.sampled = true;
+        if sample.kind == SampleKind::OnCpu {
+            self.on_cpu.now += 1;
+            self.collecting.now += u64::from(sample.collecting);
+            if self.code.len() < MAX_THREADS || self.code.contains_key(&sample.tid) {
+                self.code
+                    .entry(sample.tid)
+                    .or_default()
+                    .now
+                    .add(sample.code);
+            }
+        }
         if self.recent.len() < MAX_THREADS || self.recent.contains_key(&sample.tid) {
             let recent = self.recent.entry(sample.tid).or_default();
             if recent.len() >= MAX_RECENT {
@@ -146,6 +164,7 @@ impl Timings {
         }
         if fact.state == ThreadState::Dead {
             self.recent.remove(&fact.tid);
+            self.ended.push(fact.tid);
         }
         if let Some(follower) = self.threads.get_mut(&fact.tid) {
             let mut found = Vec::new();
@@ -435,6 +454,17 @@ impl Timings {
         for (_, cost) in self.costs.values_mut() {
             cost.roll();
         }
+        self.collecting.roll();
+        self.on_cpu.roll();
+        for code in self.code.values_mut() {
+            code.roll();
+        }
+        if self.code.len() >= MAX_THREADS {
+            for tid in self.ended.drain(..) {
+                self.code.remove(&tid);
+            }
+        }
+        self.ended.truncate(MAX_THREADS);
     }
 
     /// All loops end with the program that ran them.
@@ -570,6 +600,18 @@ impl Timings {
         rows
     }
 
+    /// What code a thread ran when it was sampled; `None`: nothing is sampled.
+    pub(crate) fn code(&self, tid: Tid, scope: Scope) -> Option<CodeSamples> {
+        let code = self.code.get(&tid).map(|code| code.over(scope).0);
+        self.sampled.then(|| code.unwrap_or_default())
+    }
+
+    /// The part of `cpu_ns` that the collector took, by samples; `None`: too little was sampled.
+    pub(crate) fn collecting_ns(&self, cpu_ns: u64, scope: Scope) -> Option<u64> {
+        let (collecting, all) = (self.collecting.over(scope), self.on_cpu.over(scope));
+        (all > 0).then(|| (u128::from(cpu_ns) * u128::from(collecting) / u128::from(all)) as u64)
+    }
+
     /// What a task of the latest look cost; `None`: nothing is sampled.
     pub(crate) fn task_cost(
         &self,
@@ -587,6 +629,31 @@ impl Timings {
         Some(TaskCost {
             cost: sums.cost(scope, &share),
             samples: share.samples,
+        })
+    }
+}
+
+/// Samples by code, cumulative.
+#[derive(Clone, Copy, Debug, Default)]
+struct Code(CodeSamples);
+
+impl Code {
+    fn add(&mut self, code: Option<CodeKind>) {
+        match code {
+            Some(CodeKind::Interpreter) => self.0.interpreter += 1,
+            Some(CodeKind::Native) => self.0.native += 1,
+            Some(CodeKind::Kernel) => self.0.kernel += 1,
+            None => {}
+        }
+    }
+}
+
+impl Growth for Code {
+    fn since(&self, base: &Self) -> Self {
+        Code(CodeSamples {
+            interpreter: self.0.interpreter - base.0.interpreter,
+            native: self.0.native - base.0.native,
+            kernel: self.0.kernel - base.0.kernel,
         })
     }
 }

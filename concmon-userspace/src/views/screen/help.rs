@@ -6,7 +6,7 @@ use super::super::columns::Column;
 use super::super::escape::width as cells;
 use super::style;
 
-const KEYS: [(&str, &str); 10] = [
+const KEYS: [(&str, &str); 11] = [
     ("q", "quit, and print the summary"),
     ("p", "pause the screen; the collection goes on"),
     (
@@ -16,6 +16,7 @@ const KEYS: [(&str, &str); 10] = [
     ("t", "only threads, and back"),
     ("a", "only loops and tasks, and back"),
     ("g", "who waits for the GIL and who holds it, and back"),
+    ("f", "findings with advice, and stalls, and back"),
     ("Tab", "choose the section that scrolls, marked >"),
     ("Up Down", "scroll; PageUp, PageDown, Home, End"),
     ("+ -", "longer, shorter interval"),

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use ratatui::layout::Rect;
 
 use super::super::digest;
-use super::gil;
 use super::state::{ScreenState, Section};
+use super::{findings, gil};
 use crate::model::snapshot::Snapshot;
 
 /// The fixed parts of the screen; each may be empty.
@@ -40,7 +40,8 @@ pub(super) fn split(area: Rect, troubles: bool) -> Parts {
 
 /// What the third header line says: trouble of the tool, gaps of the targets, gaps of the watch.
 pub(super) fn troubles(snapshot: &Snapshot) -> Vec<String> {
-    let mut troubles = digest::troubles(&snapshot.monitor);
+    let mut troubles: Vec<String> = findings::worst(snapshot).into_iter().collect();
+    troubles.extend(digest::troubles(&snapshot.monitor));
     let gaps = snapshot.processes.iter().flat_map(digest::process_gaps);
     let mut said = BTreeSet::new();
     for gap in gaps.chain(digest::watch_gaps(snapshot)) {
@@ -58,8 +59,8 @@ pub(super) struct Plan {
     pub(super) parts: Parts,
     pub(super) troubles: Vec<String>,
     /// Head and rows of a section, by [`Section::index`]; empty for a hidden one.
-    areas: [Rect; 4],
-    rows: [usize; 4],
+    areas: [Rect; 5],
+    rows: [usize; 5],
 }
 
 impl Plan {
@@ -73,6 +74,7 @@ impl Plan {
             processes.iter().map(|process| process.threads.len()).sum(),
             tasks.map(|l| 1 + l.tasks.len()).sum(),
             gil::count(snapshot),
+            findings::count(snapshot),
         ];
         let heights = match state.zoom {
             true => Section::ALL.map(|section| {
@@ -83,10 +85,10 @@ impl Plan {
                 }
             }),
             false => {
-                let [processes, threads, tasks, _] = rows;
+                let [processes, threads, tasks, ..] = rows;
                 let shown = [processes, threads, tasks];
                 let [a, b, c] = share_out(shown, state.focus, parts.body.height);
-                [a, b, c, 0]
+                [a, b, c, 0, 0]
             }
         };
         let mut y = parts.body.y;

@@ -8,7 +8,7 @@ use super::super::escape::{cut_middle, left};
 use super::super::{digest, format};
 use super::layout::{self, Plan};
 use super::state::{ScreenState, Section};
-use super::{gil, help, processes, style, tasks, threads};
+use super::{findings, gil, help, processes, style, tasks, threads};
 use crate::model::snapshot::Snapshot;
 
 /// Below this width texts are shortened.
@@ -69,6 +69,7 @@ fn draw_section(
         Section::Threads => threads::rows(snapshot, cells, from, count, state, range),
         Section::Tasks => tasks::rows(snapshot, cells, from, count, state, range),
         Section::Gil => gil::rows(snapshot, cells, from, count, state, range),
+        Section::Findings => findings::rows(snapshot, cells, from, count, state, range),
     };
     let mark = if section == state.focus { '>' } else { ' ' };
     let head = left(&format!("{mark}{}", rows.head), cells);

@@ -26,16 +26,18 @@ pub enum Section {
     Processes,
     Threads,
     Tasks,
-    /// Shown only when it has the screen for itself.
+    /// These are shown only when they have the screen for themselves.
     Gil,
+    Findings,
 }
 
 impl Section {
-    pub(super) const ALL: [Section; 4] = [
+    pub(super) const ALL: [Section; 5] = [
         Section::Processes,
         Section::Threads,
         Section::Tasks,
         Section::Gil,
+        Section::Findings,
     ];
 
     pub(super) const fn index(self) -> usize {
@@ -44,6 +46,7 @@ impl Section {
             Section::Threads => 1,
             Section::Tasks => 2,
             Section::Gil => 3,
+            Section::Findings => 4,
         }
     }
 }
@@ -96,7 +99,7 @@ pub struct ScreenState {
     pub(super) zoom: bool,
     pub(super) sort: Sort,
     /// First shown row by [`Section::index`].
-    pub(super) scroll: [usize; 4],
+    pub(super) scroll: [usize; 5],
     pub(super) help_scroll: usize,
     /// Rows that a page moves.
     page: usize,
@@ -112,7 +115,7 @@ impl ScreenState {
             focus: Section::Threads,
             zoom: false,
             sort: Sort::Activity,
-            scroll: [0; 4],
+            scroll: [0; 5],
             help_scroll: 0,
             page: 10,
         }
@@ -151,15 +154,16 @@ impl ScreenState {
             KeyCode::Char('t') => self.toggle(Section::Threads),
             KeyCode::Char('a') => self.toggle(Section::Tasks),
             KeyCode::Char('g') => self.toggle(Section::Gil),
+            KeyCode::Char('f') => self.toggle(Section::Findings),
             KeyCode::Tab | KeyCode::BackTab => {
-                // The GIL has a page, not a part of the overview.
+                // GILs and findings have pages, not a part of the overview.
                 let parts = Section::Gil.index();
                 let step = if key.code == KeyCode::Tab {
                     1
                 } else {
                     parts - 1
                 };
-                self.leave_gil();
+                self.leave_page();
                 self.focus = Section::ALL[(self.focus.index() + step) % parts];
             }
             KeyCode::Up => self.move_by(-1),
@@ -200,17 +204,17 @@ impl ScreenState {
         self.zoom = !(self.zoom && self.focus == section);
         self.focus = section;
         if !self.zoom {
-            self.leave_gil();
+            self.leave_page();
         }
     }
 
     fn leave(&mut self) {
         self.zoom = false;
-        self.leave_gil();
+        self.leave_page();
     }
 
-    fn leave_gil(&mut self) {
-        if self.focus == Section::Gil {
+    fn leave_page(&mut self) {
+        if matches!(self.focus, Section::Gil | Section::Findings) {
             (self.focus, self.zoom) = (Section::Threads, false);
         }
     }

@@ -1,0 +1,63 @@
+use serde_json::Value;
+
+use super::{Context, Held, Rule, Severity, percent, round, share};
+
+/// Threads could run, and get no CPU.
+pub(super) struct CpuStarved;
+
+/// Waiting for a CPU, of that and running.
+const WAITING: f64 = 0.25;
+
+impl Rule for CpuStarved {
+    fn name(&self) -> &'static str {
+        "cpu-starved"
+    }
+
+    fn patience_ns(&self) -> u64 {
+        3_000_000_000
+    }
+
+    fn explanation(&self) -> &'static str {
+        "Threads of the process waited for a CPU at least a quarter of the time that they could have \
+         run, for three seconds: other programs, other threads of this one, or a limit of its cgroup \
+         took it. CPU use looks moderate meanwhile.\n\n\
+         What to do: look at the load of the host and at cpu.max of the cgroup (throttling), run fewer \
+         workers than CPUs, move noisy neighbours away."
+    }
+
+    fn check(&self, context: &Context<'_>) -> Option<Held> {
+        let threads = &context.process.threads;
+        let sum = |of: fn(&crate::model::snapshot::LedgerSum) -> u64| -> u64 {
+            threads.iter().map(|thread| of(&thread.ledger)).sum()
+        };
+        let (runnable_ns, on_cpu_ns) = (sum(|l| l.runnable_ns), sum(|l| l.on_cpu_ns));
+        // What follows a wait for the GIL comes with its hand-overs.
+        let waiting = share(runnable_ns, runnable_ns.saturating_add(on_cpu_ns));
+        if waiting < WAITING || runnable_ns < context.duration_ns / 5 {
+            return None;
+        }
+        let worst = threads
+            .iter()
+            .max_by_key(|thread| thread.ledger.runnable_ns)?;
+        let name = super::thread_name(context.process, worst.tid);
+        let mut evidence = super::Evidence::new();
+        evidence.insert("waiting_share", round(waiting));
+        evidence.insert("runnable_ns", Value::from(runnable_ns));
+        evidence.insert("stolen_ns", Value::from(sum(|l| l.stolen_ns)));
+        evidence.insert("thread", Value::from(name.clone()));
+        Some(Held {
+            severity: if waiting >= 0.5 {
+                Severity::Critical
+            } else {
+                Severity::Warning
+            },
+            summary: format!(
+                "threads wait for a CPU {} of the time that they could run; {name} most",
+                percent(waiting)
+            ),
+            evidence,
+            advice: "look for noisy neighbours and cgroup limits, or run fewer workers".to_owned(),
+            weight: waiting,
+        })
+    }
+}

@@ -1,0 +1,77 @@
+use serde_json::Value;
+
+use super::{Context, Held, Rule, Severity};
+use crate::model::snapshot::Executor;
+
+/// All workers of an executor are busy, and work waits.
+pub(super) struct ExecutorSaturated;
+
+fn is_full(executor: &Executor) -> bool {
+    let busy = executor.workers_idle == Some(0)
+        && executor
+            .max_workers
+            .is_some_and(|most| executor.workers >= most);
+    busy && executor.queued.is_some_and(|queued| queued > 0)
+}
+
+impl Rule for ExecutorSaturated {
+    fn name(&self) -> &'static str {
+        "executor-saturated"
+    }
+
+    fn patience_ns(&self) -> u64 {
+        3_000_000_000
+    }
+
+    fn explanation(&self) -> &'static str {
+        "For three seconds all workers of a concurrent.futures executor were busy while work waited in \
+         its queue. What is submitted now (run_in_executor, to_thread included) waits for its turn \
+         before it runs.\n\n\
+         What to do: see what the workers do (concmon-bpf dump); give it more workers when they wait \
+         for something outside, fewer jobs or processes when they compute, an executor of its own to \
+         slow work."
+    }
+
+    fn check(&self, context: &Context<'_>) -> Option<Held> {
+        let full = context.process.executors.iter().filter(|one| is_full(one));
+        let one = full.max_by_key(|one| one.queued)?;
+        // A queue that is being worked off is none.
+        let mut before = context.history.windows().rev().map(|past| past.queued);
+        let (now, earlier) = (before.next().unwrap_or(0), before.nth(1).unwrap_or(0));
+        if now * 2 < earlier {
+            return None;
+        }
+        let queued = one.queued.unwrap_or(0);
+        let mut functions: Vec<String> = one
+            .running
+            .iter()
+            .filter_map(|work| work.function.clone())
+            .collect();
+        functions.sort();
+        functions.dedup();
+        functions.truncate(3);
+        let name = one
+            .name_prefix
+            .clone()
+            .unwrap_or_else(|| one.kind.to_owned());
+        let mut evidence = super::Evidence::new();
+        evidence.insert("executor", Value::from(name.clone()));
+        evidence.insert("workers", Value::from(one.workers));
+        evidence.insert("queued", Value::from(queued));
+        evidence.insert("running", Value::from(functions.clone()));
+        Some(Held {
+            severity: Severity::Warning,
+            summary: format!(
+                "all {} workers of executor {name} are busy{}, {queued} more wait",
+                one.workers,
+                functions
+                    .first()
+                    .map_or_else(String::new, |function| format!(" with {function}"))
+            ),
+            evidence,
+            advice: "more workers for waiting, processes for computing, an executor of its own for slow work"
+                .to_owned(),
+            weight: queued as f64,
+        })
+    }
+}

@@ -1,0 +1,112 @@
+use serde_json::Value;
+
+use super::{Context, Held, Rule, Severity, percent, round, share, thread_name};
+use crate::model::snapshot::CodeSamples;
+
+/// Threads wait for the GIL more than a little, and it is nearly always held.
+pub(super) struct GilContention;
+
+/// Waiting, of waiting and running, from which on a program would gain from another design.
+const WAITING: f64 = 0.2;
+/// Held for so much of the time; below, waits are hand-overs.
+const HELD: f64 = 0.85;
+
+impl Rule for GilContention {
+    fn name(&self) -> &'static str {
+        "gil-contention"
+    }
+
+    fn patience_ns(&self) -> u64 {
+        3_000_000_000
+    }
+
+    fn explanation(&self) -> &'static str {
+        "Threads of the process spent at least a fifth of their time that they wanted to run waiting \
+         for the global interpreter lock (time waiting for it, of that and time on a CPU), while it \
+         was held at least 85 % of the time. It looks like CPU load of one core, and more threads make \
+         it worse.\n\n\
+         The hog is the thread that held it while others waited most. In bytecode it lets go every 5 ms; \
+         in native code it does so when that code says so.\n\n\
+         What to do: processes instead of threads for computation, native code that releases the GIL \
+         (numpy, hashlib and zlib do on large inputs), or a free-threaded build."
+    }
+
+    fn check(&self, context: &Context<'_>) -> Option<Held> {
+        let process = context.process;
+        let gil = process.gil.as_ref()?;
+        let (wait_ns, utilization) = (gil.wait_ns?, gil.utilization?);
+        let python = process
+            .threads
+            .iter()
+            .filter(|thread| thread.ident.is_some());
+        let on_cpu_ns: u64 = python.map(|thread| thread.ledger.on_cpu_ns).sum();
+        let waiting = share(wait_ns, wait_ns.saturating_add(on_cpu_ns));
+        if waiting < WAITING || utilization < HELD || wait_ns < context.duration_ns / 10 {
+            return None;
+        }
+        let mut holders: Vec<(u32, u64)> = Vec::new();
+        let mut victims: Vec<(u32, u64)> = Vec::new();
+        for pair in &gil.pairs {
+            if let Some(tid) = pair.holder_tid {
+                add(&mut holders, tid, pair.wait_ns);
+            }
+            add(&mut victims, pair.victim_tid, pair.wait_ns);
+        }
+        let most = |of: &[(u32, u64)]| of.iter().max_by_key(|(_, ns)| *ns).copied();
+        let hog = most(&holders);
+        let victim = most(&victims);
+        let code = hog
+            .and_then(|(tid, _)| process.threads.iter().find(|thread| thread.tid == tid))
+            .and_then(|thread| thread.code)
+            .and_then(runs);
+        let hog_name = hog.map(|(tid, _)| thread_name(process, tid));
+        let victim_name = victim.map(|(tid, _)| thread_name(process, tid));
+        let mut evidence = super::Evidence::new();
+        evidence.insert("waiting_share", round(waiting));
+        evidence.insert("gil_utilization", round(utilization));
+        evidence.insert("wait_ns", Value::from(wait_ns));
+        evidence.insert("hog", Value::from(hog_name.clone()));
+        evidence.insert("hog_tid", Value::from(hog.map(|(tid, _)| tid)));
+        evidence.insert("hog_runs", Value::from(code));
+        evidence.insert("victim", Value::from(victim_name.clone()));
+        evidence.insert("victims", Value::from(victims.len()));
+        let summary = format!(
+            "threads wait for the GIL {} of the time that they could run{}{}",
+            percent(waiting),
+            hog_name.map_or_else(String::new, |name| {
+                format!(
+                    "; {name} holds it most{}",
+                    code.map_or_else(String::new, |code| format!(", in {code}"))
+                )
+            }),
+            victim_name.map_or_else(String::new, |name| format!("; {name} waits most")),
+        );
+        Some(Held {
+            severity: if waiting >= 0.5 { Severity::Critical } else { Severity::Warning },
+            summary,
+            evidence,
+            advice: "use processes for computation, native code that releases the GIL, or a free-threaded build"
+                .to_owned(),
+            weight: waiting,
+        })
+    }
+}
+
+fn add(sums: &mut Vec<(u32, u64)>, tid: u32, ns: u64) {
+    match sums.iter_mut().find(|(known, _)| *known == tid) {
+        Some((_, sum)) => *sum += ns,
+        None => sums.push((tid, ns)),
+    }
+}
+
+fn runs(code: CodeSamples) -> Option<&'static str> {
+    let all = code.interpreter + code.native;
+    if all < 5 {
+        return None;
+    }
+    Some(if code.native * 2 > all {
+        "native code"
+    } else {
+        "bytecode"
+    })
+}

@@ -1,0 +1,69 @@
+use serde_json::Value;
+
+use super::{Context, Held, Rule, Severity, share, thread_name};
+
+/// Several threads stand in line for locks.
+pub(super) struct LockConvoy;
+
+/// A thread stands in line when it waits for so much of its time.
+const WAITING: f64 = 0.3;
+/// So many of them are a convoy.
+const THREADS: usize = 3;
+
+impl Rule for LockConvoy {
+    fn name(&self) -> &'static str {
+        "lock-convoy"
+    }
+
+    fn patience_ns(&self) -> u64 {
+        3_000_000_000
+    }
+
+    fn explanation(&self) -> &'static str {
+        "At least three threads spent 30 % of their time or more waiting for locks that other threads \
+         had (not for work: idle workers of a pool do not count). They run one after the other.\n\n\
+         What to do: hold the lock for less (compute outside of it), split it, or keep data per thread. \
+         concmon-bpf dump tells who holds an RLock, and where each thread waits."
+    }
+
+    fn check(&self, context: &Context<'_>) -> Option<Held> {
+        let waits = |thread: &&crate::model::snapshot::Thread| {
+            share(thread.lock_ns.contended, thread.ledger.wall_ns) >= WAITING
+        };
+        let threads: Vec<_> = context.process.threads.iter().filter(waits).collect();
+        if threads.len() < THREADS {
+            return None;
+        }
+        let wait_ns: u64 = threads.iter().map(|thread| thread.lock_ns.contended).sum();
+        let owner = threads
+            .iter()
+            .filter_map(|thread| thread.waiting_for.as_ref()?.owner_tid)
+            .next()
+            .map(|tid| thread_name(context.process, tid));
+        let place = threads.iter().find_map(|thread| {
+            thread.waiting_for.as_ref()?;
+            let frame = thread.stack.first()?;
+            Some(format!(
+                "{} ({}:{})",
+                frame.function, frame.file, frame.line
+            ))
+        });
+        let mut evidence = super::Evidence::new();
+        evidence.insert("threads", Value::from(threads.len()));
+        evidence.insert("wait_ns", Value::from(wait_ns));
+        evidence.insert("owner", Value::from(owner.clone()));
+        evidence.insert("where", Value::from(place.clone()));
+        Some(Held {
+            severity: Severity::Warning,
+            summary: format!(
+                "{} threads stand in line for locks{}{}",
+                threads.len(),
+                place.map_or_else(String::new, |place| format!(", at {place}")),
+                owner.map_or_else(String::new, |owner| format!("; {owner} has one")),
+            ),
+            evidence,
+            advice: "hold the lock for less, split it, or keep data per thread".to_owned(),
+            weight: wait_ns as f64,
+        })
+    }
+}

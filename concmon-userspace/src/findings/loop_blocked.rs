@@ -1,0 +1,103 @@
+use serde_json::Value;
+
+use super::{Context, Held, Rule, Severity, ms};
+
+/// A single step kept an event loop longer than its threshold.
+pub(super) struct LoopBlocked;
+
+/// Windows with stalls, in the last 10 s, from which on it is sustained, ns.
+const SUSTAINED_NS: u64 = 5_000_000_000;
+
+impl Rule for LoopBlocked {
+    fn name(&self) -> &'static str {
+        "loop-blocked"
+    }
+
+    fn patience_ns(&self) -> u64 {
+        0
+    }
+
+    fn explanation(&self) -> &'static str {
+        "A single step of a task, or a single callback, kept the event loop longer than the stall \
+         threshold (--stall-threshold, else the loop's own slow_callback_duration, else 100 ms). \
+         Meanwhile nothing else of that loop ran: no request was answered, no timer fired.\n\n\
+         It is known from outside: the kernel tells when the loop's thread was busy, and samples tell \
+         that it was the same step all the time, and where. It is critical when stalls fill five of \
+         the last ten seconds.\n\n\
+         What to do: await instead of blocking (asyncio.sleep for time.sleep, an asynchronous client \
+         for a synchronous one), hand blocking calls to asyncio.to_thread, and long computation to a \
+         process pool."
+    }
+
+    fn check(&self, context: &Context<'_>) -> Option<Held> {
+        let stalled = context
+            .process
+            .loops
+            .iter()
+            .filter_map(|one| Some((one, one.timing.as_ref()?)))
+            .filter(|(_, timing)| timing.stalls_count > 0);
+        let (one, timing) = stalled.max_by_key(|(_, timing)| timing.stalls_ns)?;
+        let worst = timing.stalls.first()?;
+        let windows = context.history.windows();
+        let stalled_ns: u64 = windows
+            .filter(|past| past.stalled)
+            .map(|past| past.duration_ns)
+            .sum();
+        let sustained = stalled_ns >= SUSTAINED_NS;
+        let kind = worst.culprit.kind;
+        let place = worst
+            .culprit
+            .frame
+            .as_ref()
+            .map(|frame| format!("{} ({}:{})", frame.function, frame.file, frame.line));
+        let who = match (&worst.task, &worst.coroutine) {
+            (Some(task), Some(coroutine)) => format!(" in task {} ({coroutine})", task.name),
+            (None, Some(coroutine)) => format!(" in {coroutine}"),
+            _ => String::new(),
+        };
+        let mut evidence = super::Evidence::new();
+        evidence.insert("tid", Value::from(one.tid));
+        evidence.insert("stalls", Value::from(timing.stalls_count));
+        evidence.insert("stalls_ns", Value::from(timing.stalls_ns));
+        evidence.insert("longest_ns", Value::from(worst.duration_ns));
+        evidence.insert("kind", Value::from(kind));
+        evidence.insert("where", Value::from(place.clone()));
+        evidence.insert("coroutine", Value::from(worst.coroutine.clone()));
+        evidence.insert("context", serde_json::json!(worst.context));
+        Some(Held {
+            severity: if sustained {
+                Severity::Critical
+            } else {
+                Severity::Warning
+            },
+            summary: format!(
+                "the event loop stood still for {}{who}: {kind}{}{}",
+                ms(worst.duration_ns),
+                place.map_or_else(String::new, |place| format!(", {place}")),
+                if sustained { "; sustained" } else { "" },
+            ),
+            evidence,
+            advice: advice(kind).to_owned(),
+            weight: timing.stalls_ns as f64,
+        })
+    }
+}
+
+fn advice(kind: &str) -> &'static str {
+    match kind {
+        "sleep" => "await asyncio.sleep() instead of time.sleep()",
+        "io" | "poll" => "use an asynchronous client, or hand the call to asyncio.to_thread()",
+        "lock" => "use asyncio's own locks in coroutines, or take the lock in a thread",
+        "gil" => {
+            "the thread named here held the GIL: move its work to a process, or let native code release the GIL"
+        }
+        "gc" => {
+            "make fewer long-lived containers, freeze them (gc.freeze), or collect at quiet times"
+        }
+        "runnable" => {
+            "the loop's thread waited for a CPU: give it more CPU, or run fewer threads beside it"
+        }
+        "disk" => "hand file access to a thread, or give the process more memory",
+        _ => "split the computation with await asyncio.sleep(0), or hand it to a process pool",
+    }
+}

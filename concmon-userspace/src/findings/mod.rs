@@ -1,0 +1,304 @@
+//! Findings: rules that hold, each with its evidence and its advice.
+//!
+//! A rule looks at one window of one process, and at what it kept of the windows before. It holds when
+//! its condition has been true for its patience, and is over when it has been false for [`LINGER_NS`].
+
+mod cpu_starved;
+mod executor_saturated;
+mod fd_exhaustion;
+mod gc_heavy;
+mod gil_contention;
+mod history;
+mod lock_convoy;
+mod loop_blocked;
+mod loop_saturated;
+mod sleep_zero_spin;
+mod task_exception;
+mod task_pileup;
+#[cfg(test)]
+mod tests;
+mod thread_churn;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::model::snapshot::{Finding, Kind, Loop, Process, Snapshot};
+use history::History;
+
+/// A rule whose condition is false for this long is over, ns.
+const LINGER_NS: u64 = 2_000_000_000;
+/// Processes that are followed.
+const MAX_PROCESSES: usize = 4_096;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    Warning,
+    Critical,
+}
+
+impl Severity {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Severity::Warning => "warning",
+            Severity::Critical => "critical",
+        }
+    }
+}
+
+type Evidence = BTreeMap<&'static str, Value>;
+
+/// A condition that is true in one window.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    severity: Severity,
+    summary: String,
+    evidence: Evidence,
+    advice: String,
+    /// How bad it is within its rule: the worst is kept for the summary.
+    weight: f64,
+}
+
+/// What a rule sees.
+pub(crate) struct Context<'a> {
+    process: &'a Process,
+    duration_ns: u64,
+    history: &'a History,
+}
+
+/// A rule.
+pub(crate) trait Rule: Sync {
+    fn name(&self) -> &'static str;
+    /// How long its condition must be true before it holds, ns.
+    fn patience_ns(&self) -> u64;
+    /// What it means, when it holds, and what to do: for `explain`.
+    fn explanation(&self) -> &'static str;
+    fn check(&self, context: &Context<'_>) -> Option<Held>;
+}
+
+const RULES: [&dyn Rule; 12] = [
+    &loop_blocked::LoopBlocked,
+    &loop_saturated::LoopSaturated,
+    &sleep_zero_spin::SleepZeroSpin,
+    &task_pileup::TaskPileup,
+    &task_exception::TaskException,
+    &executor_saturated::ExecutorSaturated,
+    &gil_contention::GilContention,
+    &cpu_starved::CpuStarved,
+    &lock_convoy::LockConvoy,
+    &thread_churn::ThreadChurn,
+    &gc_heavy::GcHeavy,
+    &fd_exhaustion::FdExhaustion,
+];
+
+/// Names of all rules, with what each means.
+pub fn rules() -> impl Iterator<Item = (&'static str, &'static str)> {
+    RULES
+        .into_iter()
+        .map(|rule| (rule.name(), rule.explanation()))
+}
+
+/// A rule's state for one process.
+#[derive(Clone, Debug, Default)]
+struct State {
+    /// For how long its condition has been true, and false, without a break.
+    true_ns: u64,
+    false_ns: u64,
+    since_unix_ns: u64,
+    holds: bool,
+    active_ns: u64,
+    last: Option<Held>,
+    worst: Option<Held>,
+    /// When it first held, for the summary.
+    first_unix_ns: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Followed {
+    history: History,
+    states: BTreeMap<&'static str, State>,
+}
+
+/// Judges window after window.
+#[derive(Clone, Debug, Default)]
+pub struct Judge {
+    /// By process id and start.
+    processes: BTreeMap<(u32, u64), Followed>,
+    /// Rules that have held at all.
+    held: std::collections::BTreeSet<&'static str>,
+}
+
+impl Judge {
+    /// Fills in the findings of a window, or of the summary, which comes last.
+    pub fn judge(&mut self, snapshot: &mut Snapshot) {
+        match snapshot.kind {
+            Kind::Snapshot => self.window(snapshot),
+            Kind::Summary => self.summary(snapshot),
+        }
+    }
+
+    /// Whether a rule, or with `any` some rule, has held in the watch.
+    pub fn has_held(&self, rule: &str) -> bool {
+        match rule {
+            "any" => !self.held.is_empty(),
+            rule => self.held.contains(rule),
+        }
+    }
+
+    fn window(&mut self, snapshot: &mut Snapshot) {
+        let window = snapshot.window;
+        let end_unix_ns = window.start_unix_ns.saturating_add(window.duration_ns);
+        let present: Vec<(u32, u64)> = snapshot.processes.iter().map(key).collect();
+        if self.processes.len() > MAX_PROCESSES {
+            self.processes.retain(|key, _| present.contains(key));
+        }
+        for process in &mut snapshot.processes {
+            let followed = self.processes.entry(key(process)).or_default();
+            followed.history.add(process, window.duration_ns);
+            let mut findings = Vec::new();
+            for rule in RULES {
+                let context = Context {
+                    process,
+                    duration_ns: window.duration_ns,
+                    history: &followed.history,
+                };
+                let found = rule.check(&context);
+                let state = followed.states.entry(rule.name()).or_default();
+                state.update(
+                    found,
+                    rule.patience_ns(),
+                    window.start_unix_ns,
+                    window.duration_ns,
+                );
+                if state.holds
+                    && let Some(held) = &state.last
+                {
+                    self.held.insert(rule.name());
+                    let active_ns = end_unix_ns.saturating_sub(state.since_unix_ns);
+                    findings.push(finding(rule.name(), held, state.since_unix_ns, active_ns));
+                }
+            }
+            sort(&mut findings);
+            process.findings = findings;
+        }
+    }
+
+    fn summary(&self, snapshot: &mut Snapshot) {
+        for process in &mut snapshot.processes {
+            let Some(followed) = self.processes.get(&key(process)) else {
+                continue;
+            };
+            let states = followed.states.iter();
+            process.findings = states
+                .filter_map(|(rule, state)| {
+                    let worst = state.worst.as_ref()?;
+                    Some(finding(rule, worst, state.first_unix_ns, state.active_ns))
+                })
+                .collect();
+            sort(&mut process.findings);
+        }
+    }
+}
+
+impl State {
+    fn update(&mut self, found: Option<Held>, patience_ns: u64, begin_unix_ns: u64, ns: u64) {
+        match found {
+            Some(held) => {
+                if self.true_ns == 0 && !self.holds {
+                    self.since_unix_ns = begin_unix_ns;
+                }
+                self.true_ns = self.true_ns.saturating_add(ns);
+                self.false_ns = 0;
+                self.last = Some(held);
+                // Windows end a little before or after their time.
+                self.holds |= self.true_ns.saturating_add(ns / 8) >= patience_ns;
+            }
+            None => {
+                self.true_ns = 0;
+                self.false_ns = self.false_ns.saturating_add(ns);
+                if patience_ns == 0 || self.false_ns >= LINGER_NS {
+                    self.holds = false;
+                }
+            }
+        }
+        if !self.holds {
+            return;
+        }
+        if self.worst.is_none() {
+            self.first_unix_ns = self.since_unix_ns;
+            self.active_ns = self.true_ns;
+        } else {
+            self.active_ns = self.active_ns.saturating_add(ns);
+        }
+        let worse = |held: &Held| {
+            let known = self.worst.as_ref();
+            known.is_none_or(|worst| (worst.severity, worst.weight) < (held.severity, held.weight))
+        };
+        if self.last.as_ref().is_some_and(worse) {
+            self.worst = self.last.clone();
+        }
+    }
+}
+
+fn key(process: &Process) -> (u32, u64) {
+    (process.pid, process.start_unix_ns)
+}
+
+fn finding(rule: &'static str, held: &Held, since_unix_ns: u64, active_ns: u64) -> Finding {
+    Finding {
+        rule,
+        severity: held.severity.name(),
+        summary: held.summary.clone(),
+        evidence: held.evidence.clone(),
+        advice: held.advice.clone(),
+        since_unix_ns,
+        active_ns,
+    }
+}
+
+/// The critical ones first.
+fn sort(findings: &mut [Finding]) {
+    findings.sort_by_key(|finding| (finding.severity != Severity::Critical.name(), finding.rule));
+}
+
+/// `part` of `whole`, 0 to 1.
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 {
+        return 0.0;
+    }
+    part as f64 / whole as f64
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
+}
+
+/// Rounded for reports.
+fn round(value: f64) -> Value {
+    Value::from((value * 1000.0).round() / 1000.0)
+}
+
+fn ms(ns: u64) -> String {
+    let ms = ns as f64 / 1e6;
+    if ms < 10.0 {
+        format!("{ms:.1} ms")
+    } else if ms < 10_000.0 {
+        format!("{ms:.0} ms")
+    } else {
+        format!("{:.1} s", ms / 1e3)
+    }
+}
+
+/// A thread's name, or its id.
+fn thread_name(process: &Process, tid: u32) -> String {
+    let thread = process.threads.iter().find(|thread| thread.tid == tid);
+    thread
+        .and_then(|thread| thread.name.clone())
+        .map_or_else(|| format!("thread {tid}"), |name| format!("{name} ({tid})"))
+}
+
+/// Loops that ran in the window.
+fn loops(process: &Process) -> impl Iterator<Item = &Loop> {
+    process.loops.iter().filter(|one| one.wall_ns > 0)
+}

@@ -1,0 +1,1 @@
+//! Rules on snapshots that are made up.

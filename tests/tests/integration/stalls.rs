@@ -1,0 +1,309 @@
+//! Event loops in time: stalls with their culprits, lag, saturation, whose the time was.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use concmon_tests::harness::{case, once_in};
+use concmon_tests::interpreter::Interpreter;
+use concmon_tests::report::{Stall, Timing};
+use concmon_tests::watch::{Outcome, PATIENCE, Watch};
+use concmon_tests::workload::Workload;
+use libtest_mimic::Trial;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::watch_python;
+
+/// What the program does, and what the tool has to call it.
+const KINDS: [(&str, &str); 9] = [
+    ("sleep", "sleep"),
+    ("cpu", "cpu"),
+    ("socket", "io"),
+    ("timeout", "poll"),
+    ("lock", "lock"),
+    ("json", "cpu"),
+    ("gc", "gc"),
+    ("del", "cpu"),
+    ("gil", "gil"),
+];
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for version in ["3.8", "3.9", "3.11", "3.12", "3.13", "3.14", "3.15"] {
+        trials.push(case(
+            format!("stalls::every_culprit_is_named::py{version}"),
+            &watch_python(version),
+            // A busy machine adds waits of its own to the program's.
+            once_in(3, move || every_culprit_is_named(version)),
+        ));
+    }
+    trials.push(case(
+        "stalls::a_name_server_that_does_not_answer::py3.11",
+        &watch_python("3.11"),
+        || a_silent_name_server("3.11"),
+    ));
+    for version in ["3.11", "3.13"] {
+        trials.push(case(
+            format!("stalls::many_short_steps_are_saturation::py{version}"),
+            &watch_python(version),
+            move || many_short_steps(version),
+        ));
+        trials.push(case(
+            format!("stalls::lag_is_that_of_a_heartbeat::py{version}"),
+            &watch_python(version),
+            once_in(3, move || lag_of_a_heartbeat(version)),
+        ));
+        trials.push(case(
+            format!("stalls::shares_of_tasks_are_their_own::py{version}"),
+            &watch_python(version),
+            once_in(3, move || shares_of_tasks(version)),
+        ));
+    }
+    trials
+}
+
+/// A stall as the program tells it, by CLOCK_MONOTONIC.
+#[derive(Debug, Deserialize)]
+struct Told {
+    kind: String,
+    task: Option<String>,
+    request_id: String,
+    begin_ns: u64,
+    end_ns: u64,
+    function: String,
+    hog: Option<u32>,
+}
+
+impl Told {
+    fn length_ns(&self) -> u64 {
+        self.end_ns - self.begin_ns
+    }
+}
+
+/// `CLOCK_REALTIME` minus `CLOCK_MONOTONIC`, ns.
+fn clock_offset() -> i128 {
+    let now = |clock| {
+        let mut time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: a valid pointer.
+        unsafe { libc::clock_gettime(clock, &raw mut time) };
+        i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
+    };
+    now(libc::CLOCK_REALTIME) - now(libc::CLOCK_MONOTONIC)
+}
+
+/// The stall that covers most of what the program tells.
+fn found<'a>(told: &Told, stalls: &'a [Stall]) -> Option<&'a Stall> {
+    let offset = clock_offset();
+    let overlap = |stall: &&Stall| {
+        let begin = i128::from(stall.at_unix_ns) - offset;
+        let end = begin + i128::from(stall.duration_ns);
+        end.min(told.end_ns.into()) - begin.max(told.begin_ns.into())
+    };
+    let best = stalls.iter().max_by_key(overlap)?;
+    (overlap(&best) > i128::from(told.length_ns() / 2)).then_some(best)
+}
+
+/// Lets the program go through its stalls while it is watched.
+fn watch_stalls(version: &str, kinds: &[&str]) -> Result<(Vec<Told>, Outcome, u32)> {
+    let mut workload = Workload::start(&Interpreter::find(version)?, "culprits.py", kinds)?;
+    let pid = workload.pid();
+    let mut watch = Watch::pid(pid, "500ms", None)?;
+    watch.next(PATIENCE)?;
+    workload.tell(&json!({}))?;
+    let mut told = Vec::new();
+    for _ in kinds {
+        told.push(serde_json::from_value(workload.line("stall")?)?);
+    }
+    workload.line("done")?;
+    std::thread::sleep(Duration::from_millis(1500));
+    let outcome = watch.interrupt()?;
+    Ok((told, outcome, pid))
+}
+
+fn every_culprit_is_named(version: &str) -> Result<()> {
+    let kinds: Vec<&str> = KINDS.iter().map(|(kind, _)| *kind).collect();
+    let (told, outcome, _) = watch_stalls(version, &kinds)?;
+    for one in &told {
+        check(one, &outcome.stalls).with_context(|| format!("the stall by {}", one.kind))?;
+    }
+    let expected = told.len();
+    let count = outcome.stalls.len();
+    ensure!(
+        count == expected,
+        "{count} stalls, the program made {expected}"
+    );
+    Ok(())
+}
+
+fn check(told: &Told, stalls: &[Stall]) -> Result<()> {
+    let stall = found(told, stalls).context("it was not found")?;
+    let (kind, culprit) = (told.kind.as_str(), &stall.culprit);
+    let wanted = KINDS.iter().find(|(known, _)| *known == kind);
+    let wanted = wanted.map_or("poll", |(_, wanted)| *wanted);
+    ensure!(culprit.kind == wanted, "it is called {}", culprit.kind);
+    if let Some(hog) = told.hog {
+        ensure!(
+            culprit.holder_tid == Some(hog),
+            "held by {:?}",
+            culprit.holder_tid
+        );
+    } else {
+        // Of the time before it, the program's clock does not tell.
+        let slack = 1_000_000 + told.length_ns() / 100;
+        let off = stall.duration_ns.abs_diff(told.length_ns());
+        ensure!(off <= slack, "it took {} ns longer or shorter", off);
+        ensure!(
+            stall.coroutine.as_deref() == Some("handle"),
+            "its coroutine is {:?}",
+            stall.coroutine
+        );
+        let task = stall.task.as_ref().and_then(|task| task["name"].as_str());
+        ensure!(task == told.task.as_deref(), "its task is {task:?}");
+        let request = stall.context.get("request_id");
+        ensure!(
+            request == Some(&told.request_id),
+            "its request is {request:?}"
+        );
+    }
+    let is_named = |name: &str| name.rsplit('.').next() == Some(told.function.as_str());
+    let innermost = culprit.frame.as_ref().map(|frame| frame.function.as_str());
+    let on_stack = stall.stack.iter().any(|frame| is_named(&frame.function));
+    ensure!(
+        innermost.is_some_and(is_named) || on_stack,
+        "it names {innermost:?}, not {}",
+        told.function
+    );
+    Ok(())
+}
+
+/// Looking up a name polls a socket: that is no idle loop.
+fn a_silent_name_server(version: &str) -> Result<()> {
+    let (told, outcome, pid) = watch_stalls(version, &["getaddrinfo"])?;
+    let told = told.first().context("the program told nothing")?;
+    check(told, &outcome.stalls)?;
+    let summary = outcome.summary()?.process(pid)?;
+    let one = summary.loops.first().context("no loop")?;
+    ensure!(
+        one.busy_ns > told.length_ns(),
+        "busy {} ns, the lookup alone took {}",
+        one.busy_ns,
+        told.length_ns()
+    );
+    Ok(())
+}
+
+/// What a program of a known load told at the begin and at the end.
+#[derive(Deserialize)]
+struct Loads {
+    at_ns: u64,
+    late: Vec<(u64, u64)>,
+    tasks: BTreeMap<String, Account>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+struct Account {
+    on_cpu_ns: u64,
+    blocked_ns: u64,
+}
+
+fn watch_load(version: &str, args: &[&str], seconds: u64) -> Result<(Loads, Loads, Outcome, u32)> {
+    let mut workload = Workload::start(&Interpreter::find(version)?, "loads.py", args)?;
+    let pid = workload.pid();
+    let mut watch = Watch::pid(pid, "1s", None)?;
+    watch.next(PATIENCE)?;
+    let before = serde_json::from_value(workload.ask(&json!({}), "loads")?)?;
+    std::thread::sleep(Duration::from_secs(seconds));
+    let after = serde_json::from_value(workload.ask(&json!({}), "loads")?)?;
+    let outcome = watch.interrupt()?;
+    Ok((before, after, outcome, pid))
+}
+
+fn timing(outcome: &Outcome, pid: u32) -> Result<Timing> {
+    let process = outcome.summary()?.process(pid)?;
+    let one = process.loops.first().context("no loop")?;
+    one.timing.clone().context("the loop has no timing")
+}
+
+fn many_short_steps(version: &str) -> Result<()> {
+    for mode in ["callbacks", "spin"] {
+        let (_, _, outcome, pid) = watch_load(version, &[mode], 3)?;
+        if let Some(stall) = outcome.stalls.first() {
+            bail!(
+                "{mode}: a stall of {} ns in {:?}",
+                stall.duration_ns,
+                stall.coroutine
+            );
+        }
+        let timing = timing(&outcome, pid)?;
+        ensure!(
+            timing.saturation.count > 0 && timing.saturation.busy_ns > 500_000_000,
+            "{mode}: saturation {:?}",
+            timing.saturation
+        );
+    }
+    Ok(())
+}
+
+fn lag_of_a_heartbeat(version: &str) -> Result<()> {
+    for (load, ratio) in [("10", 0.1), ("100", 0.25)] {
+        let (before, after, outcome, pid) = watch_load(version, &["heartbeat", load], 6)?;
+        let mut late: Vec<u64> = after
+            .late
+            .iter()
+            .filter(|(at_ns, _)| *at_ns > before.at_ns)
+            .map(|(_, ns)| *ns)
+            .collect();
+        late.sort_unstable();
+        ensure!(late.len() > 100, "only {} heartbeats", late.len());
+        let lag = timing(&outcome, pid)?.lag.context("no lag")?;
+        for (percent, found) in [(50, lag.p50_ns), (99, lag.p99_ns)] {
+            let truth = late[late.len() * percent / 100];
+            let found = found.context("no percentile")?;
+            // The tail of few heartbeats is a matter of chance.
+            let slack = (truth as f64 * ratio).max(if percent == 99 { 1.5e6 } else { 0.5e6 });
+            ensure!(
+                found.abs_diff(truth) as f64 <= slack,
+                "load {load}: p{percent} {found} ns, the heartbeat's {truth} ns"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn shares_of_tasks(version: &str) -> Result<()> {
+    let (before, after, outcome, pid) = watch_load(version, &["shares"], 12)?;
+    let wall_ns = (after.at_ns - before.at_ns) as f64;
+    let timing = timing(&outcome, pid)?;
+    let summary = outcome.summary()?.process(pid)?;
+    let watched_ns = summary.loops[0].wall_ns as f64;
+    ensure!(after.tasks.len() == 12, "{} tasks", after.tasks.len());
+    for (name, account) in &after.tasks {
+        let begin = before
+            .tasks
+            .get(name)
+            .context("a task that was not there")?;
+        let row = timing.by_name.iter().find(|row| row.name == *name);
+        let row = row.with_context(|| format!("{name} has no row"))?;
+        ensure!(row.started.is_none(), "{name}: a count that is not exact");
+        let share = |ns: u64, of: f64| ns as f64 / of * 100.0;
+        for (what, told, found) in [
+            ("CPU", account.on_cpu_ns - begin.on_cpu_ns, row.on_cpu_ns),
+            (
+                "blocked",
+                account.blocked_ns - begin.blocked_ns,
+                row.blocked_ns.total(),
+            ),
+        ] {
+            let (told, found) = (share(told, wall_ns), share(found, watched_ns));
+            ensure!(
+                (told - found).abs() <= 2.0,
+                "{name}: {what} {found:.2} %, its own account {told:.2} %"
+            );
+        }
+    }
+    Ok(())
+}
