@@ -58,7 +58,7 @@ impl Lag {
         // What is due in the same millisecond is due together: half of it comes behind the others.
         let before_ns =
             (SELECTOR_NS.min(ns) as f64 * (f64::from(self.turn) * 0.618_034).fract()) as u64;
-        let wait_ns = if self.turn % 2 == 0 {
+        let wait_ns = if self.turn.is_multiple_of(2) {
             before_ns
         } else {
             before_ns.saturating_add(behind_ns)
