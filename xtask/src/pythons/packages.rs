@@ -59,8 +59,14 @@ fn install(minor: &str, packages: &[&str], folder: &Path, installers: &[Python])
     fs::create_dir_all(parent)?;
     let fresh = tempfile::tempdir_in(parent)?;
     let target = fresh.path().join("packages");
-    // The newest one that has pip knows most about what there is.
-    if let Some(python) = installers.iter().rev().find(|python| has_pip(python)) {
+    // One of the same version, whose requirements are the right ones; else the newest one.
+    let same = |python: &&Python| {
+        python
+            .version()
+            .is_some_and(|version| minor == format!("3.{}", version.minor))
+    };
+    let able = || installers.iter().rev().filter(|python| has_pip(python));
+    if let Some(python) = able().find(same).or_else(|| able().next()) {
         let output = python
             .command()
             .args([
