@@ -1,9 +1,15 @@
 //! Turns a test with requirements into a trial: run, or ignored with the reason in sight.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
+
 use anyhow::Result;
 use libtest_mimic::{Failed, Trial};
 
 use crate::needs::Need;
+
+/// Names the file that tests are listed in that were begun again, a line each.
+pub const REPEATED: &str = "CONCMON_TESTS_REPEATED";
 
 /// A trial called `name` that runs `body` where every one of `needs` is there.
 ///
@@ -15,30 +21,15 @@ where
 {
     let missing: Vec<String> = needs.iter().filter_map(Need::missing).collect();
     if missing.is_empty() {
-        return Trial::test(name, move || run(&body).map_err(failed));
+        let name = name.into();
+        let shown = name.clone();
+        return Trial::test(name, move || run(&shown, &body).map_err(failed));
     }
     let reason = missing.join("; ");
     let message = format!("cannot run: {reason}");
     Trial::test(name, move || Err(Failed::from(message)))
         .with_kind(format!("skipped: {reason}"))
         .with_ignored_flag(true)
-}
-
-/// A test whose property other programs on a busy machine can spoil now and then, while a defect
-/// spoils it every time: it passes when it holds once in a few attempts.
-pub fn once_in<F>(attempts: usize, body: F) -> impl Fn() -> Result<()> + Send + 'static
-where
-    F: Fn() -> Result<()> + Send + 'static,
-{
-    move || {
-        for attempt in 1..attempts {
-            match body() {
-                Ok(()) => return Ok(()),
-                Err(error) => eprintln!("attempt {attempt}: {error:#}"),
-            }
-        }
-        body()
-    }
 }
 
 /// The reference was not good enough to judge by, on a machine that was too busy: the test is to be
@@ -48,18 +39,38 @@ where
 pub struct Inconclusive(pub String);
 
 /// How often a test is begun that turns out to be [`Inconclusive`].
-const ATTEMPTS: usize = 5;
+const MOST_INCONCLUSIVE: usize = 5;
+/// How often a test is begun that fails. Other programs on a busy machine can spoil what is measured
+/// now and then, while a defect spoils it every time. Each repetition is listed at the end of
+/// `cargo xtask test`, so that what fails now and then does not stay unseen.
+const MOST_FAILED: usize = 3;
 
-fn run(body: &impl Fn() -> Result<()>) -> Result<()> {
-    for attempt in 1..ATTEMPTS {
-        match body() {
-            Err(error) if error.chain().any(|cause| cause.is::<Inconclusive>()) => {
-                eprintln!("    attempt {attempt} of {ATTEMPTS}: {error:#}");
-            }
-            outcome => return outcome,
+fn run(name: &str, body: &impl Fn() -> Result<()>) -> Result<()> {
+    let (mut inconclusive, mut failed) = (0, 0);
+    loop {
+        let Err(error) = body() else {
+            return Ok(());
+        };
+        if error.chain().any(|cause| cause.is::<Inconclusive>()) {
+            inconclusive += 1;
+        } else {
+            failed += 1;
         }
+        if inconclusive >= MOST_INCONCLUSIVE || failed >= MOST_FAILED {
+            return Err(error);
+        }
+        note_repeated(&format!("{name}: {error:#}"));
     }
-    body()
+}
+
+/// On standard error, and in the file that `cargo xtask test` reads at its end. A list that cannot be
+/// written fails no test.
+fn note_repeated(what: &str) {
+    eprintln!("    repeated {what}");
+    if let Some(path) = std::env::var_os(REPEATED) {
+        let file = OpenOptions::new().append(true).create(true).open(path);
+        let _ = file.and_then(|mut file| writeln!(file, "{}", what.replace('\n', " ")));
+    }
 }
 
 fn failed(error: anyhow::Error) -> Failed {

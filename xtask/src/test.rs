@@ -27,7 +27,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(filter) = &args.filter {
         cargo.args(["--", filter]);
     }
+    // What harnesses cannot say in the lines of a test runner; see `concmon_tests::harness`.
+    let repeated = tempfile::NamedTempFile::new().context("making a temporary file")?;
     let mut child = cargo
+        .env("CONCMON_TESTS_REPEATED", repeated.path())
         .stdout(Stdio::piped())
         .spawn()
         .context("starting cargo test")?;
@@ -53,6 +56,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         println!("\nfailed:");
         for name in &tally.failures {
             println!("  {name}");
+        }
+    }
+    let repeated = std::fs::read_to_string(repeated.path()).unwrap_or_default();
+    if !repeated.is_empty() {
+        println!("\nrepeated, since an attempt failed or could not be judged:");
+        for what in repeated.lines() {
+            println!("  {what}");
         }
     }
     if !tally.ignored.is_empty() {
@@ -123,6 +133,12 @@ impl Tally {
         let name = name.trim().to_owned();
         if outcome == "FAILED" {
             self.failures.push(name);
+        } else if let Some((reason, name)) = name
+            .strip_prefix("[skipped: ")
+            .and_then(|name| name.rsplit_once("] "))
+        {
+            let name = name.trim().to_owned();
+            self.ignored.push((name, reason.to_owned()));
         } else if let Some(reason) = outcome.strip_prefix("ignored") {
             let reason = reason.trim_start_matches([',', ':', ' ']);
             let reason = if reason.is_empty() {
@@ -154,8 +170,9 @@ test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 7 filtered out; 
      Running unittests
 test src/lib.rs - thing (line 3) ... ignored
 test dump     ... ignored
+test [skipped: needs [root]] lag::three    ... ignored
 
-test result: ok. 5 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 1.00s
+test result: ok. 5 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 1.00s
 "
         .lines()
         {
@@ -166,7 +183,7 @@ test result: ok. 5 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; fini
             Tally {
                 passed: 7,
                 failed: 1,
-                skipped: 3,
+                skipped: 4,
                 failures: vec!["four".into()],
                 ignored: vec![
                     ("two::three".into(), "needs root".into()),
@@ -175,6 +192,7 @@ test result: ok. 5 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; fini
                         "no reason given".into()
                     ),
                     ("dump".into(), "no reason given".into()),
+                    ("lag::three".into(), "needs [root]".into()),
                 ],
             }
         );

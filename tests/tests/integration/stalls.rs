@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use concmon_tests::harness::{case, once_in};
+use concmon_tests::harness::case;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::report::{Stall, Timing};
 use concmon_tests::watch::{Outcome, PATIENCE, Watch};
@@ -35,7 +35,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             format!("stalls::every_culprit_is_named::py{version}"),
             &watch_python(version),
             // A busy machine adds waits of its own to the program's.
-            once_in(3, move || every_culprit_is_named(version)),
+            move || every_culprit_is_named(version),
         ));
     }
     trials.push(case(
@@ -52,12 +52,12 @@ pub(crate) fn trials() -> Vec<Trial> {
         trials.push(case(
             format!("stalls::lag_is_that_of_a_heartbeat::py{version}"),
             &watch_python(version),
-            once_in(3, move || lag_of_a_heartbeat(version)),
+            move || lag_of_a_heartbeat(version),
         ));
         trials.push(case(
             format!("stalls::shares_of_tasks_are_their_own::py{version}"),
             &watch_python(version),
-            once_in(3, move || shares_of_tasks(version)),
+            move || shares_of_tasks(version),
         ));
     }
     trials

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use concmon_tests::harness::{case, once_in};
+use concmon_tests::harness::case;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::proc;
 use concmon_tests::watch::{PATIENCE, Watch};
@@ -36,7 +36,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             format!("untouched::switches_no_more_than_alone::py{version}"),
             &watch_python(version),
             // What the main thread waits for the GIL meanwhile varies with what else runs.
-            once_in(3, move || switches_no_more_than_alone(version)),
+            move || switches_no_more_than_alone(version),
         ));
     }
     trials

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use concmon_tests::harness::{case, once_in};
+use concmon_tests::harness::case;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::proc;
 use concmon_tests::spawn::Hogs;
@@ -22,7 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
                 format!("wakeup::counts_equal_voluntary_switches_beside_hogs::py{version}"),
                 &watch_python(version),
                 // Beside hogs, a thread may not be parked yet when its switches are read first.
-                once_in(3, move || counts_equal_voluntary_switches(version)),
+                move || counts_equal_voluntary_switches(version),
             )
         })
         .collect()
