@@ -1,5 +1,6 @@
 //! The command line: its types, what they accept, and the text of `--help`.
 
+mod budget;
 pub mod duration;
 mod look;
 
@@ -12,6 +13,7 @@ use clap::{
     ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
 };
 
+pub use budget::Share;
 pub use look::{Arrangement, GroupBy, Look, LookView};
 
 const EXAMPLES: &str = "\
@@ -181,6 +183,14 @@ pub struct Options {
     /// slow_callback_duration, else 100ms]
     #[arg(long, value_name = "TIME", value_parser = duration::parse_threshold)]
     pub stall_threshold: Option<Duration>,
+
+    /// Own CPU time, of all CPUs of the host; past it, detail is left out, and that is said
+    #[arg(long, value_name = "PERCENT", default_value = "1%", value_parser = budget::parse_share)]
+    pub budget_cpu: Share,
+
+    /// Own memory; past it, detail is left out, and that is said
+    #[arg(long, value_name = "SIZE", default_value = "128MB", value_parser = budget::parse_bytes)]
+    pub budget_memory: u64,
 
     /// Exit with code 6 when this finding has held (any: whichever); may be repeated
     #[arg(long, value_name = "RULE")]

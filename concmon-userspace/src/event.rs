@@ -675,6 +675,18 @@ pub struct MonitorFact {
     pub reads_failed: u64,
     /// Kernel-side and user-space faults by declared name, zero ones left out.
     pub faults: BTreeMap<String, u64>,
+    /// What is left out to stay inside the budget.
+    pub shed: Vec<String>,
+    pub budget: BudgetFact,
+}
+
+/// What the tool may take, and takes; shares are of the time of all CPUs, 0 to 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct BudgetFact {
+    pub cpu_share: f64,
+    /// Lately; `None`: not known yet.
+    pub cpu_share_used: Option<f64>,
+    pub memory_bytes: u64,
 }
 
 /// The end of a window.

@@ -75,12 +75,20 @@ pub struct Outcome {
 }
 
 impl Watch {
-    /// Starts the tool with these arguments.
+    /// Starts the tool with these arguments. Unless they say so, it has no budget: the tests run a build
+    /// without optimisation, and want to see everything.
     ///
     /// # Errors
     /// When there is no binary or it cannot be started.
     pub fn start(args: &[&str]) -> Result<Self> {
-        Self::with(Command::new(binary()?).args(args))
+        let mut command = Command::new(binary()?);
+        if args.first().is_some_and(|first| first.starts_with('-'))
+            && args.contains(&"--json")
+            && !args.contains(&"--budget-cpu")
+        {
+            command.args(["--budget-cpu", "100%"]);
+        }
+        Self::with(command.args(args))
     }
 
     /// Starts the tool by a command of one's own.

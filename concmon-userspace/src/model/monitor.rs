@@ -1,10 +1,10 @@
 //! The tool's account of itself, by window.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::snapshot;
 use super::window::{Cumulative, Growth, Scope, limit};
-use crate::event::{Loss, MonitorFact};
+use crate::event::{BudgetFact, Loss, MonitorFact};
 
 /// What only grows.
 #[derive(Clone, Debug, Default)]
@@ -37,11 +37,18 @@ impl Growth for Counters {
     }
 }
 
+/// Kinds of detail that were left out and are remembered.
+const MAX_SHED: usize = 64;
+
 /// The latest of what the tool said of itself.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Monitor {
     counters: Cumulative<Counters>,
     rss_bytes: u64,
+    budget: BudgetFact,
+    /// What is left out now, and what has ever been.
+    shed: Vec<String>,
+    ever_shed: BTreeSet<String>,
     seen: bool,
     /// The latest fact had a kernel run time.
     kernel_measured: bool,
@@ -60,6 +67,13 @@ impl Monitor {
             *now = count.max(*now);
         }
         self.rss_bytes = fact.rss_bytes;
+        self.budget = fact.budget;
+        self.shed.clone_from(&fact.shed);
+        for what in &fact.shed {
+            if self.ever_shed.len() < MAX_SHED {
+                self.ever_shed.insert(what.clone());
+            }
+        }
         self.kernel_measured = fact.kernel_run_ns.is_some();
         self.seen = true;
     }
@@ -90,8 +104,12 @@ impl Monitor {
                 "events",
                 "events_lost",
                 "reads_failed",
+                "budget",
             ];
             limits.extend(fields.map(|field| limit(field, "not measured yet")));
+        }
+        if self.seen && self.budget.cpu_share_used.is_none() {
+            limits.push(limit("budget.cpu_percent_used", "it is too early to tell"));
         }
         if !self.kernel_measured {
             let reason = "the kernel does not measure the run time of its programs";
@@ -105,10 +123,23 @@ impl Monitor {
             events: counters.events,
             events_lost: counters.events_lost.max(counters.gaps),
             reads_failed: counters.reads_failed,
-            shed: Vec::new(),
+            shed: match scope {
+                Scope::Window => self.shed.clone(),
+                Scope::Whole => self.ever_shed.iter().cloned().collect(),
+            },
+            budget: self.seen.then(|| snapshot::Budget {
+                cpu_percent: percent(self.budget.cpu_share),
+                cpu_percent_used: self.budget.cpu_share_used.map(percent),
+                memory_bytes: self.budget.memory_bytes,
+            }),
             estimated: vec!["kernel_run_ns"],
             faults: counters.faults,
             limits,
         }
     }
+}
+
+/// With three decimals.
+fn percent(share: f64) -> f64 {
+    (share * 100_000.0).round() / 1_000.0
 }

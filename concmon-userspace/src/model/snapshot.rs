@@ -59,12 +59,25 @@ pub struct Monitor {
     pub events: u64,
     pub events_lost: u64,
     pub reads_failed: u64,
+    /// Detail that is left out to stay inside the budget; in a summary, that ever was.
     pub shed: Vec<String>,
+    /// `None`: not measured yet.
+    pub budget: Option<Budget>,
     /// Fields of this object that are sampled or derived, not counted.
     pub estimated: Vec<&'static str>,
     /// Counts by declared fault name; only faults that happened.
     pub faults: std::collections::BTreeMap<String, u64>,
     pub limits: Vec<Limit>,
+}
+
+/// What the tool may take; past it, detail is left out.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Budget {
+    /// 100 = all CPUs of the host.
+    pub cpu_percent: f64,
+    /// What its own threads took lately, getting started not counted; `None`: too early to tell.
+    pub cpu_percent_used: Option<f64>,
+    pub memory_bytes: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -42,10 +42,13 @@ pub struct LookOptions {
     pub heap_scan: bool,
 }
 
+/// Tasks that are read in one look, unless less is asked for.
+pub const MOST_TASKS: usize = 10_000;
+
 impl Default for LookOptions {
     fn default() -> Self {
         Self {
-            tasks: 10_000,
+            tasks: MOST_TASKS,
             chain: 64,
             stack: 256,
             bytes: 256 << 20,

@@ -55,7 +55,7 @@ mod waits;
 mod workers;
 
 pub use detect::DetectError;
-pub use facts::{GilRange, Interpreter, LookOptions};
+pub use facts::{GilRange, Interpreter, LookOptions, MOST_TASKS};
 pub use gil_sampler::{GilCounts, GilSampler};
 pub use memory::{ReadCost, ReadError};
 pub use text::MAX_TEXT_CHARS;

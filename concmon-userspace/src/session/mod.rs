@@ -1,5 +1,6 @@
 //! A run of the tool, from the parsed command line to the exit code: the one select loop.
 
+mod budget;
 mod explain;
 mod look;
 mod outcome;
@@ -96,6 +97,8 @@ async fn watch_pids(options: &Options, pids: &[u32]) -> Result<u8, Failure> {
         targets: pids.iter().copied().map(Pid).collect(),
         follow_children: options.subprocesses(),
         rate: options.rate,
+        budget_cpu: options.budget_cpu,
+        budget_memory_bytes: options.budget_memory,
         stall_threshold_ns: threshold_ns(options),
     };
     let watch = Watch::start(&plan, pythons)?;
@@ -176,6 +179,8 @@ fn watch_child(waiting: Waiting, options: &Options) -> Result<(Watch, Started), 
         targets: vec![waiting.pid],
         follow_children: options.subprocesses(),
         rate: options.rate,
+        budget_cpu: options.budget_cpu,
+        budget_memory_bytes: options.budget_memory,
         stall_threshold_ns: threshold_ns(options),
     };
     let watch = Watch::start(&plan, Pythons::new(options))?;

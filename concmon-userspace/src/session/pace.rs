@@ -19,12 +19,17 @@ pub(super) struct Pace {
 
 impl Pace {
     /// Whether it is time for a look. To be asked once in each window.
-    pub(super) fn is_due(&mut self, now_ns: u64) -> bool {
+    /// `pause_ns`: no sooner after the last look.
+    pub(super) fn is_due(&mut self, now_ns: u64, pause_ns: u64) -> bool {
         if self.asked_ns != 0 {
             self.interval_ns = now_ns.saturating_sub(self.asked_ns);
         }
         self.asked_ns = now_ns;
-        now_ns >= self.next_ns
+        let least_ns = self.last_ns.map_or(0, |last_ns| {
+            // Windows do not begin to the nanosecond.
+            last_ns.saturating_add(pause_ns - pause_ns.min(self.interval_ns / 16))
+        });
+        now_ns >= self.next_ns.max(least_ns)
     }
 
     /// A look that was due took so long. Gives the reason when some of the next are left out.
@@ -67,7 +72,7 @@ mod tests {
         let (mut looked, mut reasons) = (Vec::new(), Vec::new());
         for window in 1..=windows {
             let now_ns = window * interval_ns;
-            if pace.is_due(now_ns) {
+            if pace.is_due(now_ns, 0) {
                 looked.push(window);
                 reasons.extend(pace.took(now_ns, took(window)));
             }

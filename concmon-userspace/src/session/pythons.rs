@@ -53,6 +53,8 @@ pub(super) struct Pythons {
     by_pid: BTreeMap<Pid, State>,
     options: LookOptions,
     sampler: GilSampler,
+    /// Between two looks at one interpreter at least, ns.
+    look_pause_ns: u64,
 }
 
 impl Pythons {
@@ -65,7 +67,14 @@ impl Pythons {
                 ..LookOptions::default()
             },
             sampler: GilSampler::default(),
+            look_pause_ns: 0,
         }
+    }
+
+    /// From now on, looks are at least so far apart, and read so many tasks at most.
+    pub(super) fn shed(&mut self, look_pause_ns: u64, tasks: usize) {
+        self.look_pause_ns = look_pause_ns;
+        self.options.tasks = tasks;
     }
 
     /// Takes in a process that exists before the watch begins, and says where its GILs are.
@@ -156,7 +165,7 @@ impl Pythons {
         let State::Found(python) = self.by_pid.get_mut(&pid)? else {
             return None;
         };
-        if !python.pace.is_due(now_ns) {
+        if !python.pace.is_due(now_ns, self.look_pause_ns) {
             return None;
         }
         let begin_ns = clocks::monotonic_ns();

@@ -8,17 +8,18 @@ use std::{
 
 use concmon_ebpf::BatchHeader;
 
-use super::{outcome::Failure, pythons::Pythons, sampling::Sampling};
+use super::{budget::Budget, outcome::Failure, pythons::Pythons, sampling::Sampling};
 use crate::{
+    cli::Share,
     decode::{self, DecodeError, ledger::LedgerError, loss::LossMeter},
-    event::{Event, LedgerFact, MonitorFact, Pid, ThreadState, Tick, Tid},
+    event::{BudgetFact, Event, LedgerFact, Loss, MonitorFact, Pid, ThreadState, Tick, Tid},
     model::{Model, WatchInfo, snapshot::Snapshot, timing::NewStall},
     procfs::{
         self, ProcError,
         clocks::{self, Clocks},
         tree::Tree,
     },
-    python::DetectError,
+    python::{DetectError, MOST_TASKS},
     source::{
         live::{Collected, Live, Sizes, named_faults},
         order::Orderer,
@@ -40,6 +41,9 @@ const MOST_SCANS: usize = 8;
 /// little before it leaves its CPU for the last time.
 const MISSING_NS: u64 = 2_000_000_000;
 
+/// Between two looks whether the targets still run, ns.
+const TARGETS_PAUSE_NS: u64 = 500_000_000;
+
 /// The threads that `/proc` lists of each watched process; `None` where that is not known.
 type Present = BTreeMap<Pid, Option<BTreeSet<Tid>>>;
 
@@ -59,6 +63,9 @@ pub(super) struct Plan {
     pub(super) follow_children: bool,
     /// Samples per second and CPU; 0: none.
     pub(super) rate: u32,
+    /// What the watch itself may take.
+    pub(super) budget_cpu: Share,
+    pub(super) budget_memory_bytes: u64,
     /// The user's threshold for stalls, ns.
     pub(super) stall_threshold_ns: Option<u64>,
 }
@@ -85,6 +92,9 @@ pub(super) struct Watch {
     /// Threads with a living account that `/proc` does not have, and since when.
     missing: BTreeMap<(Tid, u64), u64>,
     rate: u32,
+    budget: Budget,
+    /// When it was last looked whether targets run, ns.
+    targets_seen_ns: u64,
     events: u64,
     damaged: u64,
     reads_failed: u64,
@@ -154,6 +164,14 @@ impl Watch {
             losses: LossMeter::new(clocks.monotonic_ns),
             sampling,
             rate: plan.rate,
+            budget: Budget::new(
+                plan.budget_cpu,
+                plan.budget_memory_bytes,
+                count_cpus(),
+                clocks.monotonic_ns,
+                clocks::process_cpu_ns(),
+            ),
+            targets_seen_ns: 0,
             clocks,
             targets: plan.targets.iter().copied().collect(),
             missing: BTreeMap::new(),
@@ -255,6 +273,8 @@ impl Watch {
         if let Some(loss) = self.losses.batch(&batch.header, batch.last_ns) {
             self.model.apply(&loss);
         }
+        let shed_slices = self.budget.shed().slices();
+        let mut shed = 0;
         for event in batch.events {
             match &event {
                 Event::Fork(fork) if fork.tid.0 == fork.pid.0 => {
@@ -278,10 +298,23 @@ impl Watch {
                 self.model.apply(&event);
                 continue;
             }
+            if shed_slices {
+                shed += 1;
+                continue;
+            }
             let at_ns = event.at_ns().unwrap_or(now_ns);
             if let Some(early) = self.order.push(at_ns, cpu, event) {
                 self.model.apply(&early);
             }
+        }
+        if shed > 0 {
+            let (from_ns, to_ns) = (batch.header.opened_ns, batch.last_ns);
+            self.model.apply(&Event::Loss(Loss {
+                cpu,
+                records: shed,
+                from_ns,
+                to_ns,
+            }));
         }
     }
 
@@ -379,6 +412,7 @@ impl Watch {
             self.model.apply(event);
         }
         let monitor = self.read_self(window.kernel_run_ns);
+        self.stay_inside(&monitor, window.end.at_ns);
         self.model.apply(&Event::Monitor(Box::new(monitor)));
         self.model.apply(&Event::Tick(window.end));
     }
@@ -490,12 +524,36 @@ impl Watch {
             events_lost: self.losses.lost(),
             reads_failed: self.reads_failed + self.live.reads_failed,
             faults,
+            shed: self.budget.shed().words(self.rate, MOST_TASKS),
+            budget: BudgetFact {
+                cpu_share: self.budget.cpu().0,
+                cpu_share_used: self.budget.used().map(|share| share.0),
+                memory_bytes: self.budget.memory_bytes(),
+            },
         }
+    }
+
+    /// Leaves out what the budget does not allow for.
+    fn stay_inside(&mut self, monitor: &MonitorFact, now_ns: u64) {
+        let judged = self.budget.judge(now_ns, monitor.cpu_ns, monitor.rss_bytes);
+        let Some(shed) = judged else {
+            return;
+        };
+        if let Err(error) = self.live.set_sample_rate(shed.rate(self.rate)) {
+            log::debug!("the sampling rate stays as it is: {error}");
+        }
+        self.pythons
+            .shed(shed.look_pause_ns(), shed.tasks(MOST_TASKS));
     }
 
     /// Whether every process that the user asked for has ended.
     pub(super) fn targets_gone(&mut self) -> bool {
-        self.targets.retain(|pid| is_running(*pid));
+        // Ends are told by records as well.
+        let now_ns = clocks::monotonic_ns();
+        if now_ns.saturating_sub(self.targets_seen_ns) >= TARGETS_PAUSE_NS {
+            self.targets_seen_ns = now_ns;
+            self.targets.retain(|pid| is_running(*pid));
+        }
         self.targets.is_empty()
     }
 }
@@ -569,6 +627,10 @@ fn is_running(pid: Pid) -> bool {
         return false;
     };
     procfs::stat::Stat::parse(&stat).is_some_and(|stat| !stat.is_zombie())
+}
+
+fn count_cpus() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32)
 }
 
 fn count_threads(pid: u32) -> usize {

@@ -15,7 +15,9 @@ use aya::{
     },
     programs::{
         BtfTracePoint, Iter, PerfEvent as PerfEventProgram,
-        perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
+        perf_event::{
+            PerfEventConfig, PerfEventLinkId, PerfEventScope, SamplePolicy, SoftwareEvent,
+        },
     },
     util::{nr_cpus, online_cpus},
 };
@@ -126,6 +128,8 @@ pub struct Live {
     /// What CPUs that sleep have not sent yet.
     records: Unsent<Batch>,
     samples: Unsent<SampleBatch>,
+    /// The clocks that sample.
+    sample_links: Vec<PerfEventLinkId>,
     /// Why stacks cannot be sampled on this kernel; `None`: they can.
     no_samples: Option<&'static str>,
     faults: PerCpuArray<MapData, u64>,
@@ -291,6 +295,7 @@ impl Live {
                 .map_err(failing!("opening a map"))?,
             records: Unsent::new(records_left),
             samples: Unsent::new(samples_left),
+            sample_links: Vec::new(),
             no_samples: match (config.0.has_task_regs, config.0.has_task_tls) {
                 (0, _) => Some("this kernel is too old to sample stacks (5.15 is needed)"),
                 (_, 0) => Some("stacks cannot be sampled on this processor architecture"),
@@ -434,17 +439,36 @@ impl Live {
             let program: &mut BtfTracePoint = program(&mut self.ebpf, name)?;
             program.attach().map_err(|error| permission_or(&error))?;
         }
-        let cpus = online_cpus().map_err(|(_, error)| failed("listing CPUs")(&error))?;
-        let mut rates = [TICKS_PER_SECOND, u64::from(rate)];
-        if self.no_samples.is_some() {
-            rates[1] = 0;
+        self.attach_clock(CLOCKS[0], TICKS_PER_SECOND)?;
+        self.set_sample_rate(rate)
+    }
+
+    /// From now on, so many samples per second and CPU; 0: none.
+    pub fn set_sample_rate(&mut self, rate: u32) -> Result<(), LiveError> {
+        let name = CLOCKS[1];
+        let clock: &mut PerfEventProgram = program(&mut self.ebpf, name)?;
+        for link in self.sample_links.drain(..) {
+            clock.detach(link).map_err(failing!("detaching a clock"))?;
         }
-        for (name, rate) in CLOCKS.into_iter().zip(rates) {
-            let clock: &mut PerfEventProgram = program(&mut self.ebpf, name)?;
-            let Some(period_ns) = 1_000_000_000u64.checked_div(rate) else {
-                continue;
-            };
-            for cpu in &cpus {
+        if self.no_samples.is_none() {
+            self.sample_links = self.attach_clock(name, u64::from(rate))?;
+        }
+        Ok(())
+    }
+
+    /// Has a program run `rate` times a second on each CPU; 0: never.
+    fn attach_clock(
+        &mut self,
+        name: &'static str,
+        rate: u64,
+    ) -> Result<Vec<PerfEventLinkId>, LiveError> {
+        let Some(period_ns) = 1_000_000_000u64.checked_div(rate) else {
+            return Ok(Vec::new());
+        };
+        let cpus = online_cpus().map_err(|(_, error)| failed("listing CPUs")(&error))?;
+        let clock: &mut PerfEventProgram = program(&mut self.ebpf, name)?;
+        cpus.iter()
+            .map(|cpu| {
                 clock
                     .attach(
                         PerfEventConfig::Software(SoftwareEvent::CpuClock),
@@ -452,10 +476,9 @@ impl Live {
                         SamplePolicy::Period(period_ns),
                         false,
                     )
-                    .map_err(|error| permission_or(&error))?;
-            }
-        }
-        Ok(())
+                    .map_err(|error| permission_or(&error))
+            })
+            .collect()
     }
 
     /// Opens accounts for the threads that watched processes already have. The second walk corrects

@@ -26,6 +26,11 @@ pub(crate) fn snapshot(processes: Vec<Process>) -> Snapshot {
             events_lost: 0,
             reads_failed: 0,
             shed: Vec::new(),
+            budget: Some(concmon::model::snapshot::Budget {
+                cpu_percent: 1.0,
+                cpu_percent_used: Some(0.4),
+                memory_bytes: 128_000_000,
+            }),
             estimated: vec!["kernel_run_ns"],
             faults: BTreeMap::new(),
             limits: Vec::new(),

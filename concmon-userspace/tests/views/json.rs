@@ -32,7 +32,7 @@ fn keys_are_those_of_the_contract() {
             &snapshot,
             "/monitor",
             "version cpu_ns rss_bytes kernel_run_ns events events_lost reads_failed shed \
-             estimated faults limits",
+             budget estimated faults limits",
         ),
         (
             &snapshot,

@@ -294,6 +294,11 @@ fn the_monitor_accounts_for_itself_by_window() {
                 ("batch-busy".to_owned(), 4),
             ]
             .into(),
+            shed: (window == 1)
+                .then(|| "samples".to_owned())
+                .into_iter()
+                .collect(),
+            ..MonitorFact::default()
         })));
         let monitor = watch.tick(window * SECOND).monitor;
         assert_eq!(
@@ -309,7 +314,9 @@ fn the_monitor_accounts_for_itself_by_window() {
             ("no-slot", 1)
         };
         assert_eq!(monitor.faults, [(fault.0.to_owned(), fault.1)].into());
+        assert_eq!(monitor.shed.is_empty(), window == 2);
     }
+    assert_eq!(watch.model.summary().monitor.shed, ["samples"]);
     assert_eq!(watch.model.summary().monitor.faults.len(), 2);
 }
 
