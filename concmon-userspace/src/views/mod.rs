@@ -15,6 +15,7 @@ mod gil;
 pub mod json;
 pub mod lines;
 mod paint;
+pub mod recording;
 pub mod screen;
 pub mod stalls;
 pub mod summary;

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod budget;
+mod captures;
 mod causes;
 mod churn;
 mod demo;
@@ -40,6 +41,7 @@ fn main() {
     let trials: Vec<_> = [
         bad_input::trials(),
         budget::trials(),
+        captures::trials(),
         causes::trials(),
         churn::trials(),
         demo::trials(),
