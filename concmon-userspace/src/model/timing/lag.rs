@@ -96,10 +96,12 @@ impl Busy<'_> {
         let end = self.turns.get(next).copied().unwrap_or(self.to_ns);
         let wait = match self.turn_ns {
             // Several turns passed between two samples.
-            Some(turn_ns) if turn_ns.saturating_mul(3) < 2 * end.saturating_sub(begin) => {
+            Some(turn_ns)
+                if turn_ns.saturating_mul(3) < end.saturating_sub(begin).saturating_mul(2) =>
+            {
                 // The phases of the instants are spread evenly.
                 let phase = turn_ns as f64 * ((point as f64 * 0.618_034).fract());
-                phase as u64 + TURNS * turn_ns
+                (phase as u64).saturating_add(turn_ns.saturating_mul(TURNS))
             }
             _ => {
                 let behind = next as u64 + TURNS;
@@ -112,7 +114,7 @@ impl Busy<'_> {
                     // The turns that come are like this one.
                     None if self.goes_on => end
                         .saturating_sub(due_ns)
-                        .saturating_add(TURNS * end.saturating_sub(begin)),
+                        .saturating_add(end.saturating_sub(begin).saturating_mul(TURNS)),
                     None => to_end,
                 }
             }

@@ -40,6 +40,8 @@ use track::{Draft, Track};
 const MAX_THREADS: usize = 1_024;
 /// Loops of one thread that are kept after they stopped.
 const MAX_LOOPS: usize = 64;
+/// Threads whose samples are counted by code.
+const MAX_CODES: usize = 8_192;
 /// Samples of each thread that are kept to tell what it did while others waited for it.
 const MAX_RECENT: usize = 64;
 /// The threshold of loops that do not tell theirs: asyncio's own, ns.
@@ -63,7 +65,11 @@ struct Follower {
     track: Track,
     loop_id: Option<u64>,
     kind: LoopKind,
-    stopped: BTreeMap<u64, Sums>,
+    /// The latest to stop comes last.
+    stopped: VecDeque<(u64, Sums)>,
+    /// When the thread was last heard of.
+    heard_ns: u64,
+    ended: bool,
 }
 
 /// What is known of a task by its coroutine.
@@ -127,7 +133,7 @@ impl Timings {
         if sample.kind == SampleKind::OnCpu {
             self.on_cpu.now += 1;
             self.collecting.now += u64::from(sample.collecting);
-            if self.code.len() < MAX_THREADS || self.code.contains_key(&sample.tid) {
+            if self.code.len() < MAX_CODES || self.code.contains_key(&sample.tid) {
                 self.code
                     .entry(sample.tid)
                     .or_default()
@@ -135,18 +141,25 @@ impl Timings {
                     .add(sample.code);
             }
         }
-        if self.recent.len() < MAX_THREADS || self.recent.contains_key(&sample.tid) {
-            let recent = self.recent.entry(sample.tid).or_default();
-            if recent.len() >= MAX_RECENT {
-                recent.pop_front();
+        // Threads end before their last samples have come, so rows of the dead are made, too.
+        if self.recent.len() >= MAX_THREADS && !self.recent.contains_key(&sample.tid) {
+            let last_ns = |recent: &VecDeque<Recent>| recent.back().map(|last| last.at_ns);
+            let oldest = self.recent.iter().min_by_key(|(_, recent)| last_ns(recent));
+            if let Some(tid) = oldest.map(|(tid, _)| *tid) {
+                self.recent.remove(&tid);
             }
-            recent.push_back(Recent {
-                at_ns: sample.at_ns,
-                kind: sample.kind,
-                stack: Arc::clone(&sample.stack),
-            });
         }
+        let recent = self.recent.entry(sample.tid).or_default();
+        if recent.len() >= MAX_RECENT {
+            recent.pop_front();
+        }
+        recent.push_back(Recent {
+            at_ns: sample.at_ns,
+            kind: sample.kind,
+            stack: Arc::clone(&sample.stack),
+        });
         if let Some(follower) = self.follower(sample.tid) {
+            follower.heard_ns = follower.heard_ns.max(sample.at_ns);
             follower.track.sample(sample);
         }
     }
@@ -167,22 +180,37 @@ impl Timings {
             self.ended.push(fact.tid);
         }
         if let Some(follower) = self.threads.get_mut(&fact.tid) {
+            let ended = fact.state == ThreadState::Dead;
+            if follower.ended && !ended {
+                // Another thread has the id.
+                follower.reset(self.threshold_ns.unwrap_or(THRESHOLD_NS));
+            }
+            follower.ended = ended;
             let mut found = Vec::new();
             follower.track.ledger(fact, &mut found);
             self.found(fact.tid, found);
         }
     }
 
+    /// `None`: there is no room for another thread.
     fn follower(&mut self, tid: Tid) -> Option<&mut Follower> {
         if self.threads.len() >= MAX_THREADS && !self.threads.contains_key(&tid) {
-            return None;
+            // Loops that run are kept.
+            let others = self.threads.iter();
+            let others = others.filter(|(_, other)| other.ended || !other.track.is_loop);
+            let dispensable = others
+                .min_by_key(|(_, other)| (other.track.is_loop, other.heard_ns))
+                .map(|(tid, _)| *tid)?;
+            self.threads.remove(&dispensable);
         }
         let threshold_ns = self.threshold_ns.unwrap_or(THRESHOLD_NS);
         Some(self.threads.entry(tid).or_insert_with(|| Follower {
             track: Track::new(threshold_ns),
             loop_id: None,
             kind: LoopKind::Asyncio,
-            stopped: BTreeMap::new(),
+            stopped: VecDeque::new(),
+            heard_ns: 0,
+            ended: false,
         }))
     }
 
@@ -354,6 +382,7 @@ impl Timings {
                 name: task.name.clone(),
             });
         let is_task = matches!(run.map(|run| &run.owner), Some(Owner::Task(..)));
+        let task = task.filter(|_| is_task);
         let known = run.and_then(|run| match &run.owner {
             Owner::Task(coroutine, function) => self
                 .tasks
@@ -361,15 +390,34 @@ impl Timings {
                 .filter(|known| same_function(&known.coroutine, function)),
             _ => None,
         });
+        let task = task.or_else(|| {
+            known.map(|known| StallTask {
+                id: address(known.id),
+                name: known.name.clone(),
+            })
+        });
         let mut limits: Vec<Limit> = Vec::new();
         if run.is_none() {
-            limits.push(limit("coroutine", "no sample has met this step"));
+            for field in ["coroutine", "task"] {
+                limits.push(limit(field, "no sample has met this step"));
+            }
+        }
+        if frame.is_none() {
+            let reason = match kind {
+                "gil" => "no sample has met who held the GIL",
+                _ => "no sample has a stack of it",
+            };
+            limits.push(limit("culprit.frame", reason));
+        }
+        if kind == "gil" && holder.is_none() {
+            let reason = "nobody was seen to hold the GIL meanwhile";
+            limits.push(limit("culprit.holder_tid", reason));
         }
         if fact.is_none() {
             let reason = "the step was over before it could be looked at";
             limits.push(limit("context", reason));
             limits.push(limit("waiting", reason));
-            if is_task {
+            if is_task && task.is_none() {
                 limits.push(limit("task", reason));
             }
         }
@@ -383,14 +431,7 @@ impl Timings {
                 frame: frame.map(|frame| row(&frame)),
                 holder_tid: holder.map(|(tid, _)| tid.0),
             },
-            task: task
-                .or_else(|| {
-                    known.map(|known| StallTask {
-                        id: address(known.id),
-                        name: known.name.clone(),
-                    })
-                })
-                .filter(|_| is_task),
+            task,
             coroutine: known
                 .map(|known| known.coroutine.clone())
                 .or_else(|| coroutine.map(|name| name.to_string())),
@@ -447,7 +488,7 @@ impl Timings {
     pub(crate) fn roll(&mut self) {
         for follower in self.threads.values_mut() {
             follower.track.sums.roll();
-            for sums in follower.stopped.values_mut() {
+            for (_, sums) in &mut follower.stopped {
                 sums.roll();
             }
         }
@@ -459,25 +500,19 @@ impl Timings {
         for code in self.code.values_mut() {
             code.roll();
         }
-        if self.code.len() >= MAX_THREADS {
+        if self.code.len() >= MAX_CODES {
             for tid in self.ended.drain(..) {
                 self.code.remove(&tid);
             }
         }
-        self.ended.truncate(MAX_THREADS);
+        self.ended.truncate(MAX_CODES);
     }
 
     /// All loops end with the program that ran them.
     pub(crate) fn replaced(&mut self) {
         let threshold_ns = self.threshold_ns.unwrap_or(THRESHOLD_NS);
         for follower in self.threads.values_mut() {
-            let sums = std::mem::take(&mut follower.track.sums);
-            if let Some(loop_id) = follower.loop_id.take()
-                && follower.stopped.len() < MAX_LOOPS
-            {
-                follower.stopped.insert(loop_id, sums);
-            }
-            follower.track = Track::new(threshold_ns);
+            follower.reset(threshold_ns);
         }
         self.recent.clear();
         self.drafts.clear();
@@ -494,11 +529,15 @@ impl Timings {
         look: Option<&PythonFact>,
         limits: &mut Vec<Limit>,
     ) -> Option<Timing> {
-        if !self.sampled {
+        let follower = self.threads.get(&tid);
+        let sums = follower.and_then(|follower| follower.sums(loop_id));
+        let Some(sums) = sums.filter(|_| self.sampled) else {
+            let known = look.and_then(|look| look.limits.get("samples"));
+            let reason = known.map_or("nothing was sampled", String::as_str);
+            let fields = ["iterations", "lag", "step", "stalls", "by_name"];
+            limits.extend(fields.map(|field| limit(field, reason)));
             return None;
-        }
-        let follower = self.threads.get(&tid)?;
-        let sums = follower.sums(loop_id)?;
+        };
         let busy = sums.split(scope);
         let (stalls_count, stalls_ns, stalls) = sums.stalls(scope);
         let turns = sums.iterations_milli.over(scope) / 1000;
@@ -664,16 +703,36 @@ const MAX_ROWS: usize = 256;
 impl Follower {
     /// The thread runs another loop, or the first that is known of it.
     fn switch_to(&mut self, loop_id: u64) {
-        match self.loop_id.replace(loop_id) {
-            None => {}
-            Some(before) if before == loop_id => {}
-            Some(before) => {
-                let next = self.stopped.remove(&loop_id).unwrap_or_default();
-                let sums = std::mem::replace(&mut self.track.sums, next);
-                if self.stopped.len() < MAX_LOOPS {
-                    self.stopped.insert(before, sums);
-                }
+        let before = self.loop_id.replace(loop_id);
+        if before == Some(loop_id) {
+            return;
+        }
+        let place = self.stopped.iter().position(|(id, _)| *id == loop_id);
+        let known = place.and_then(|place| self.stopped.remove(place));
+        let known = known.map(|(_, sums)| sums);
+        match (before, known) {
+            // What samples told before the first look is this loop's.
+            (None, None) => {}
+            (None, Some(known)) => self.track.sums = known,
+            (Some(before), known) => {
+                let sums = std::mem::replace(&mut self.track.sums, known.unwrap_or_default());
+                self.stop(before, sums);
             }
+        }
+    }
+
+    /// Another program or thread begins here.
+    fn reset(&mut self, threshold_ns: u64) {
+        let track = std::mem::replace(&mut self.track, Track::new(threshold_ns));
+        if let Some(loop_id) = self.loop_id.take() {
+            self.stop(loop_id, track.sums);
+        }
+    }
+
+    fn stop(&mut self, loop_id: u64, sums: Sums) {
+        self.stopped.push_back((loop_id, sums));
+        if self.stopped.len() > MAX_LOOPS {
+            self.stopped.pop_front();
         }
     }
 
@@ -681,14 +740,18 @@ impl Follower {
         if self.loop_id == Some(loop_id) {
             return Some(&self.track.sums);
         }
-        self.stopped.get(&loop_id)
+        let stopped = self.stopped.iter();
+        let mut of_id = stopped.filter(|(id, _)| *id == loop_id);
+        of_id.next().map(|(_, sums)| sums)
     }
 
     fn sums_mut(&mut self, loop_id: u64) -> Option<&mut Sums> {
         if self.loop_id == Some(loop_id) {
             return Some(&mut self.track.sums);
         }
-        self.stopped.get_mut(&loop_id)
+        let stopped = self.stopped.iter_mut();
+        let mut of_id = stopped.filter(|(id, _)| *id == loop_id);
+        of_id.next().map(|(_, sums)| sums)
     }
 }
 

@@ -149,7 +149,12 @@ impl Track {
             .take_while(|waiting| waiting.at_ns > sample.at_ns)
             .count();
         let place = self.waiting.len() - behind;
-        self.waiting.insert(place, sample.clone());
+        let mut sample = sample.clone();
+        // The loop's variable is the target's: it may say anything.
+        sample.iteration = sample
+            .iteration
+            .filter(|turn| turn.start_ns <= sample.at_ns);
+        self.waiting.insert(place, sample);
     }
 
     pub(super) fn fact(&mut self, fact: &StepFact) {
@@ -469,14 +474,14 @@ impl Track {
         }
         // Samples must show that it is one step, or it was off the CPU, which is one step's as well.
         let known = (run.first_ns, run.last_ns);
-        let proven = (known.1 - known.0)
-            + stretch
-                .segments
-                .off_cpu_outside(run.begin_ns, end_ns, known);
+        let outside_ns = stretch
+            .segments
+            .off_cpu_outside(run.begin_ns, end_ns, known);
+        let proven = (known.1 - known.0).saturating_add(outside_ns);
         if proven < length / 2 {
             return;
         }
-        stretch.stalled_ns += length;
+        stretch.stalled_ns = stretch.stalled_ns.saturating_add(length);
         drafts.push(Draft {
             begin_ns: run.begin_ns,
             end_ns,
@@ -511,7 +516,7 @@ impl Track {
         if drafts.len() == before && stretch.last.is_none() && length >= self.threshold_ns {
             let cost = stretch.segments.cost(stretch.from_ns, end_ns);
             if cost.on_cpu_ns < length / 4 {
-                stretch.stalled_ns += length;
+                stretch.stalled_ns = stretch.stalled_ns.saturating_add(length);
                 drafts.push(Draft {
                     begin_ns: stretch.from_ns,
                     end_ns,
@@ -628,7 +633,7 @@ impl Stretch {
             && grown < 2 * MAX_STEPS
         {
             self.turned.0 += grown as f64 / 2.0 * turns;
-            self.turned.1 += sample.at_ns.saturating_sub(last.at_ns);
+            self.turned.1 = (self.turned.1).saturating_add(sample.at_ns.saturating_sub(last.at_ns));
         }
     }
 
