@@ -28,13 +28,15 @@ impl Rule for LockConvoy {
 
     fn check(&self, context: &Context<'_>) -> Option<Held> {
         let waits = |thread: &&crate::model::snapshot::Thread| {
-            share(thread.lock_ns.contended, thread.ledger.wall_ns) >= WAITING
+            let lives = thread.ledger.wall_ns >= context.duration_ns / 4;
+            lives && share(thread.lock_ns.contended, thread.ledger.wall_ns) >= WAITING
         };
         let threads: Vec<_> = context.process.threads.iter().filter(waits).collect();
         if threads.len() < THREADS {
             return None;
         }
-        let wait_ns: u64 = threads.iter().map(|thread| thread.lock_ns.contended).sum();
+        let waits_ns = threads.iter().map(|thread| thread.lock_ns.contended);
+        let wait_ns = waits_ns.fold(0, u64::saturating_add);
         let owner = threads
             .iter()
             .filter_map(|thread| thread.waiting_for.as_ref()?.owner_tid)

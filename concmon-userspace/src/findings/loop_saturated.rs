@@ -26,7 +26,9 @@ impl Rule for LoopSaturated {
     }
 
     fn check(&self, context: &Context<'_>) -> Option<Held> {
-        let busy = loops(context.process).filter(|one| one.utilization >= BUSY);
+        // A loop that runs for a moment only is busy while it does.
+        let busy = loops(context.process)
+            .filter(|one| one.utilization >= BUSY && one.busy_ns >= context.duration_ns / 2);
         let one = busy
             .filter(|one| !super::sleep_zero_spin::spins(one))
             .filter(|one| {

@@ -63,6 +63,7 @@ pub(crate) struct Held {
 /// What a rule sees.
 pub(crate) struct Context<'a> {
     process: &'a Process,
+    begin_unix_ns: u64,
     duration_ns: u64,
     history: &'a History,
 }
@@ -155,11 +156,12 @@ impl Judge {
         }
         for process in &mut snapshot.processes {
             let followed = self.processes.entry(key(process)).or_default();
-            followed.history.add(process, window.duration_ns);
+            followed.history.add(process, window);
             let mut findings = Vec::new();
             for rule in RULES {
                 let context = Context {
                     process,
+                    begin_unix_ns: window.start_unix_ns,
                     duration_ns: window.duration_ns,
                     history: &followed.history,
                 };
