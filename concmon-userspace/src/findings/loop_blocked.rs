@@ -1,6 +1,6 @@
 use serde_json::Value;
 
-use super::{Context, Held, Rule, Severity, ms};
+use super::{Context, Held, Rule, Severity, ms, place, whole_place};
 
 /// A single step kept an event loop longer than its threshold.
 pub(super) struct LoopBlocked;
@@ -40,11 +40,7 @@ impl Rule for LoopBlocked {
         let worst = timing.stalls.first()?;
         let sustained = context.history.stalled_seconds() >= SUSTAINED;
         let kind = worst.culprit.kind;
-        let place = worst
-            .culprit
-            .frame
-            .as_ref()
-            .map(|frame| format!("{} ({}:{})", frame.function, frame.file, frame.line));
+        let frame = worst.culprit.frame.as_ref();
         let who = match (&worst.task, &worst.coroutine) {
             (Some(task), Some(coroutine)) => format!(" in task {} ({coroutine})", task.name),
             (None, Some(coroutine)) => format!(" in {coroutine}"),
@@ -56,7 +52,7 @@ impl Rule for LoopBlocked {
         evidence.insert("stalls_ns", Value::from(timing.stalls_ns));
         evidence.insert("longest_ns", Value::from(worst.duration_ns));
         evidence.insert("kind", Value::from(kind));
-        evidence.insert("where", Value::from(place.clone()));
+        evidence.insert("where", Value::from(frame.map(whole_place)));
         evidence.insert("coroutine", Value::from(worst.coroutine.clone()));
         evidence.insert("context", serde_json::json!(worst.context));
         Some(Held {
@@ -68,7 +64,7 @@ impl Rule for LoopBlocked {
             summary: format!(
                 "the event loop stood still for {}{who}: {kind}{}{}",
                 ms(worst.duration_ns),
-                place.map_or_else(String::new, |place| format!(", {place}")),
+                frame.map_or_else(String::new, |frame| format!(", {}", place(frame))),
                 if sustained { "; sustained" } else { "" },
             ),
             evidence,

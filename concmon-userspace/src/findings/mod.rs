@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::model::snapshot::{Finding, Kind, Loop, Process, Snapshot};
+use crate::model::snapshot::{Finding, Frame, Kind, Loop, Process, Snapshot};
 use history::History;
 
 /// A rule whose condition is false for this long is over, ns.
@@ -290,6 +290,17 @@ fn ms(ns: u64) -> String {
     } else {
         format!("{:.1} s", ms / 1e3)
     }
+}
+
+/// `function (file:line)`, with the last part of the file's path.
+fn place(frame: &Frame) -> String {
+    let file = frame.file.rsplit('/').next().unwrap_or(&frame.file);
+    format!("{} ({file}:{})", frame.function, frame.line)
+}
+
+/// As [`place`], with the whole path.
+fn whole_place(frame: &Frame) -> String {
+    format!("{} ({}:{})", frame.function, frame.file, frame.line)
 }
 
 /// A thread's name, or its id.

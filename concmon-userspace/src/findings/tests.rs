@@ -424,8 +424,9 @@ fn a_stall_is_told_with_its_culprit_and_its_request() {
     let finding = &found[0];
     assert_eq!(
         finding.summary,
-        "the event loop stood still for 150 ms in app.slow: sleep, slow (/srv/app.py:10)"
+        "the event loop stood still for 150 ms in app.slow: sleep, slow (app.py:10)"
     );
+    assert_eq!(finding.evidence["where"], "slow (/srv/app.py:10)");
     assert_eq!(finding.evidence["context"]["request_id"], "r-17");
     assert!(finding.advice.contains("asyncio.sleep"));
 }
