@@ -402,6 +402,9 @@ impl Timings {
                 limits.push(limit(field, "no sample has met this step"));
             }
         }
+        if run.is_some() && coroutine.is_none() {
+            limits.push(limit("coroutine", "the loop's own code, in no step"));
+        }
         if frame.is_none() {
             let reason = match kind {
                 "gil" => "no sample has met who held the GIL",

@@ -53,6 +53,8 @@ struct Stretch {
     /// The last sample in it.
     last: Option<Last>,
     turns: VecDeque<u64>,
+    /// Its steps that have a length of their own: beginnings and ends.
+    steps: Vec<(u64, u64)>,
     /// Turns between its samples, and their time.
     turned: (f64, u64),
     /// Up to where lag and saturation are booked.
@@ -466,6 +468,9 @@ impl Track {
         if run.last_ns > run.first_ns && run.version.is_some() {
             // More than one sample has met it: it has a length of its own.
             self.sums.step.now.record(length, 1);
+            if stretch.steps.len() < MAX_TURNS {
+                stretch.steps.push((run.begin_ns, end_ns));
+            }
             self.long.0 += 1;
             self.long.1 = self.long.1.saturating_add(length);
         }
@@ -557,6 +562,7 @@ impl Track {
             goes_on,
             turns: &turns,
             turn_ns: (turned > 0.0).then(|| (turned_ns as f64 / turned) as u64),
+            steps: &stretch.steps,
         };
         let (idle_ns, latency_ns) = std::mem::take(&mut stretch.idle);
         let behind_ns = busy.wait(from_ns, 0);
@@ -572,6 +578,7 @@ impl Track {
         }
         stretch.contributors.clear();
         stretch.turns.retain(|turn| *turn >= until_ns);
+        stretch.steps.retain(|(_, end_ns)| *end_ns > until_ns);
         stretch.booked_ns = until_ns;
         stretch.stalled_ns = 0;
         stretch.turned = (0.0, 0);
@@ -610,6 +617,7 @@ impl Stretch {
             last: None,
             turns: VecDeque::new(),
             turned: (0.0, 0),
+            steps: Vec::new(),
             booked_ns: from_ns,
             idle: (0, 0),
             stalled_ns: 0,

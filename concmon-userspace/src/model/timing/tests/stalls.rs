@@ -287,3 +287,32 @@ fn a_stall_of_many_windows_is_one() {
     let summary = sim.end();
     assert_eq!(only_stall(&summary).duration_ns, 5 * SECOND);
 }
+
+/// What is due while a step keeps the loop is as late as the step is long, whatever ran before it.
+#[test]
+fn a_stall_shows_in_the_lag() {
+    let mut sim = Simulator::new();
+    sim.run(MS);
+    for _ in 0..20 {
+        sim.idle(300 * MS);
+        for _ in 0..3 {
+            sim.step(task(2, "short"), |sim| {
+                sim.block(Cause::Io, MS, None);
+            });
+            sim.turn();
+        }
+        sim.step(SLOW, |sim| {
+            sim.block(Cause::Sleep, 300 * MS, None);
+        });
+        sim.turn().step(task(2, "short"), |sim| {
+            sim.block(Cause::Io, MS, None);
+        });
+    }
+    let summary = sim.end();
+    let timing = timing(&summary);
+    assert_eq!(timing.stalls_count, 20);
+    let lag = timing.lag.as_ref().expect("lag");
+    // Of 12 s with 2 s of rest at the end, 6 s were stalls.
+    assert!(lag.p90_ns.expect("a percentile") > 200 * MS, "{lag:?}");
+    assert!(lag.max_ns.expect("a maximum") > 280 * MS, "{lag:?}");
+}
