@@ -1,3 +1,5 @@
+//! Threads that wait for a CPU.
+
 use serde_json::Value;
 
 use super::{Context, Held, Rule, Severity, percent, round, share};

@@ -1,3 +1,5 @@
+//! Executors whose workers are all busy while work waits.
+
 use serde_json::Value;
 
 use super::history::History;

@@ -1,3 +1,5 @@
+//! Threads that wait for the GIL, who holds it, and in which code.
+
 use serde_json::Value;
 
 use super::{Context, Held, Rule, Severity, percent, round, share, thread_name};

@@ -1,3 +1,5 @@
+//! Threads that stand in line for locks.
+
 use serde_json::Value;
 
 use super::{Context, Held, Rule, Severity, place, share, thread_name, whole_place};

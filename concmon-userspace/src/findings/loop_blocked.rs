@@ -1,3 +1,5 @@
+//! Event loops that a single step kept.
+
 use serde_json::Value;
 
 use super::{Context, Held, Rule, Severity, ms, place, whole_place};

@@ -1,3 +1,5 @@
+//! Event loops without time to spare.
+
 use serde_json::Value;
 
 use super::{Context, Held, Rule, Severity, loops, percent, round};

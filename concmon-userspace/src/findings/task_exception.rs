@@ -1,3 +1,5 @@
+//! Failed tasks whose exception nobody asks for.
+
 use std::collections::BTreeMap;
 
 use serde_json::Value;

@@ -1,3 +1,5 @@
+//! Tasks that are made faster than they end.
+
 use serde_json::Value;
 
 use super::{Context, Held, Rule, Severity};

@@ -1,3 +1,5 @@
+//! Threads that are made and end all the time.
+
 use serde_json::Value;
 
 use super::{Context, Held, Rule, Severity, round};
