@@ -41,15 +41,36 @@
 //! (`model/gil`). What nobody is known to have held it is charged to nobody, mostly the hand-over. How
 //! much of the time it is held is sampled (`python/gil_sampler.rs`).
 //!
+//! # The time of event loops
+//!
+//! A loop's thread is idle while it is blocked in the loop's selector; slices tell when, exactly. What lies
+//! between two idle times is a busy stretch. Samples are stacks that the kernel program walks, by the clock
+//! (99 Hz) and when a thread blocks, rationed by a token bucket per thread, so that whoever blocks seldom
+//! gives a stack each time. A sample has the version of the thread's current context: loops enter a context
+//! for each step, so equal versions mean the same step, and half of the growth is the number of steps.
+//!
+//! - *Exact*, from slices: idle and busy, and what a stall's time was spent on.
+//! - *Estimated*, from samples, and marked so: whose the busy time was (tasks, callbacks and unknown sum to
+//!   it), lag, the lengths of steps, the ends of a step in the middle of a busy stretch.
+//! - A *stall* is a step longer than the threshold. It takes samples that show the same step, or a block,
+//!   which is one step's by itself; else a long stretch is saturation, which has no culprit.
+//! - A step that lasts is read while it does (`python/sampling.rs`): its task, its context variables, and what
+//!   waits meanwhile, so that a stall names the request.
+//!
+//! `model/timing` goes through a thread's slices and samples in order of time (`track.rs`), and settles at
+//! ticks what has become certain. Rules (`findings`) judge snapshots, not events.
+//!
 //! # Data flow: one direction
 //!
 //! ```text
-//! kernel programs ─ batches ─> decode ─┬─ slices ─> order ─┐
-//!                                      └─ births, ends ────┤
-//! ledgers ─ mapped memory ──> decode::ledger ─ facts ──────┼─> model.apply(&Event) ─> Snapshot ─> views
-//! interpreter memory ───────> python ───────── facts ──────┤
-//! /proc ────────────────────> procfs ───────── facts ──────┤
-//! clock ───────────────────────────────────── ticks ───────┘
+//! kernel programs ─ batches ─> decode ─┬─ slices ───────> order ─┐
+//!                  │                   └─ births, ends ──────────┤
+//!                  └ stacks ─> python (names, lines) ─ samples ──┤
+//! ledgers ─ mapped memory ──> decode::ledger ─ facts ────────────┼─> model.apply(&Event) ─> Snapshot
+//! interpreter memory ───────> python ───────── facts ────────────┤                             │
+//! /proc ────────────────────> procfs ───────── facts ────────────┤                  findings: rules
+//! clock ───────────────────────────────────── ticks ─────────────┘                             │
+//!                                                                                            views
 //! ```
 //!
 //! Slices of several CPUs are put in order within a horizon of 400 ms. Births and ends do not wait, for
@@ -63,8 +84,10 @@
 //! main
 //! session
 //! views
+//! findings
 //! source
-//! python · procfs · decode · model
+//! python
+//! procfs · decode · model
 //! kernel · event
 //! concmon-ebpf's library (wire) · cli
 //! ```
@@ -73,8 +96,8 @@
 //! `views` show them. `session` is the only place where these meet.
 //!
 //! - **Kernel programs** (`concmon-ebpf`, built apart and embedded as an object): keep the ledgers and
-//!   send records. They know no system call by number, no struct offset, and of Python only addresses of
-//!   GILs. They read no memory of the target.
+//!   send records. They know no system call by number and no struct offset. Of Python they know what user
+//!   space hands over: addresses of GILs, and where frames are, by which they walk stacks.
 //! - **Wire** (`concmon_ebpf`): the records and map values of both sides. No dependency, no I/O.
 //! - [`kernel`]: struct offsets from BTF, the table of what system calls mean, the comparison of the
 //!   self-test. It loads nothing.
@@ -89,6 +112,8 @@
 //! - [`model`]: identity, windows, sums, retention. No clock, no file, no process, no view, no failure.
 //! - [`source`]: loads and attaches the kernel programs, maps the ledgers, drains the buffers, orders
 //!   events. It draws no conclusions.
+//! - [`findings`]: rules on snapshots, each with evidence, advice and an explanation; what they keep of windows
+//!   before is bounded.
 //! - [`views`]: live view, report lines, summary, dump, task trees, JSON. They see snapshots and dumps,
 //!   never an event.
 //! - [`session`]: the one select loop, the order in which things are read, exit codes. A single look
@@ -125,8 +150,8 @@
 //! 12. Processes and threads are identified by id and start time. What comes from a target is bounded,
 //!     checked, and escaped before it meets a terminal. What is kept is bounded, and what is left out
 //!     is said.
-//!
-//! Not there: capture and replay, findings, stalls, a budget (`shed` is always empty).
+//! 13. The tool's own CPU time and memory have a budget. Past it detail is left out (samples, looks, at
+//!     last single slices), totals never, and reports say what (`shed`).
 pub mod capture;
 pub mod cli;
 pub mod decode;

@@ -206,7 +206,7 @@ fn wrong_usage_exits_with_2_and_says_why() {
         (
             "-p 1 dump -p 1",
             ErrorKind::ArgumentConflict,
-            "behind the subcommand 'dump'",
+            "behind it: 'dump --pid PID'",
         ),
         (
             "dump -p 1 -d 5s",

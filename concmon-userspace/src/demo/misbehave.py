@@ -9,7 +9,8 @@ usage: misbehave.py [SECONDS]   (default 60; ends cleanly on SIGTERM before that
     thread sleeper              sleeps nearly all the time
     thread web-loop             an event loop with these tasks:
         task heartbeat          wants to run every 50 ms, and cannot
-        task blocks-the-loop    calls time.sleep(0.3) inside a coroutine
+        task blocks-the-loop    calls time.sleep(0.3) inside a coroutine, for request r-1, r-2, ...
+        task warms-the-cache    fails; it is kept, and nobody ever asks for its exception
         task slow-handler-1..3  await a chain of coroutines
         task queue-consumer     waits for work that comes seldom
     child process               sleeps, and computes a little
@@ -19,6 +20,7 @@ It prints nothing and uses the standard library only. Python 3.8 or later.
 
 import asyncio
 import concurrent.futures
+import contextvars
 import os
 import signal
 import subprocess
@@ -27,6 +29,7 @@ import threading
 import time
 
 LEDGER_LOCK = threading.Lock()
+REQUEST_ID = contextvars.ContextVar("request_id")
 
 # Ends when it is orphaned, should its parent be killed.
 CHILD = """
@@ -83,8 +86,11 @@ async def heartbeat():
 
 
 async def block_the_loop():
+    number = 0
     while True:
         await asyncio.sleep(0.5)
+        number += 1
+        REQUEST_ID.set("r-%d" % number)
         read_config_synchronously()
 
 
@@ -116,8 +122,15 @@ async def consume(queue):
         await queue.get()
 
 
+async def warm_cache():
+    await asyncio.sleep(0.2)
+    raise LookupError("the cache is cold")
+
+
 async def serve():
     queue = asyncio.Queue()
+    forgotten = asyncio.ensure_future(warm_cache())
+    forgotten.set_name("warms-the-cache")
     named = [
         ("heartbeat", heartbeat()),
         ("blocks-the-loop", block_the_loop()),

@@ -1,3 +1,5 @@
+//! Threads that wait for a CPU.
+
 use serde_json::Value;
 
 use super::{Context, Held, Rule, Severity, percent, round, share};
@@ -28,7 +30,8 @@ impl Rule for CpuStarved {
     fn check(&self, context: &Context<'_>) -> Option<Held> {
         let threads = &context.process.threads;
         let sum = |of: fn(&crate::model::snapshot::LedgerSum) -> u64| -> u64 {
-            threads.iter().map(|thread| of(&thread.ledger)).sum()
+            let parts = threads.iter().map(|thread| of(&thread.ledger));
+            parts.fold(0, u64::saturating_add)
         };
         let (runnable_ns, on_cpu_ns) = (sum(|l| l.runnable_ns), sum(|l| l.on_cpu_ns));
         // What follows a wait for the GIL comes with its hand-overs.

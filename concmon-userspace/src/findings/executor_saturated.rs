@@ -1,10 +1,38 @@
+//! Executors whose workers are all busy while work waits.
+
 use serde_json::Value;
 
+use super::history::History;
 use super::{Context, Held, Rule, Severity};
 use crate::model::snapshot::Executor;
 
 /// All workers of an executor are busy, and work waits.
 pub(super) struct ExecutorSaturated;
+
+const RULE_PATIENCE_NS: u64 = 3_000_000_000;
+
+/// Whoever submits something waits for less than this, ns: no harm.
+const SHORT_NS: f64 = 5e9;
+
+/// How long the queue takes to be worked off, ns, if it goes on falling as it did in the last seconds;
+/// `None`: it does not fall.
+fn drain_ns(history: &History) -> Option<f64> {
+    let mut windows = history.windows().rev();
+    let mut earlier = *windows.next()?;
+    let (now, mut ns) = (earlier.queued, 0);
+    for past in windows {
+        ns += earlier.duration_ns;
+        earlier = *past;
+        if ns >= RULE_PATIENCE_NS {
+            break;
+        }
+    }
+    let fallen = earlier
+        .queued
+        .checked_sub(now)
+        .filter(|fallen| *fallen > 0)?;
+    Some(now as f64 / fallen as f64 * ns as f64)
+}
 
 fn is_full(executor: &Executor) -> bool {
     let busy = executor.workers_idle == Some(0)
@@ -20,13 +48,13 @@ impl Rule for ExecutorSaturated {
     }
 
     fn patience_ns(&self) -> u64 {
-        3_000_000_000
+        RULE_PATIENCE_NS
     }
 
     fn explanation(&self) -> &'static str {
         "For three seconds all workers of a concurrent.futures executor were busy while work waited in \
          its queue. What is submitted now (run_in_executor, to_thread included) waits for its turn \
-         before it runs.\n\n\
+         before it runs. A queue that is worked off within five seconds does not count.\n\n\
          What to do: see what the workers do (concmon-bpf dump); give it more workers when they wait \
          for something outside, fewer jobs or processes when they compute, an executor of its own to \
          slow work."
@@ -35,10 +63,7 @@ impl Rule for ExecutorSaturated {
     fn check(&self, context: &Context<'_>) -> Option<Held> {
         let full = context.process.executors.iter().filter(|one| is_full(one));
         let one = full.max_by_key(|one| one.queued)?;
-        // A queue that is being worked off is none.
-        let mut before = context.history.windows().rev().map(|past| past.queued);
-        let (now, earlier) = (before.next().unwrap_or(0), before.nth(1).unwrap_or(0));
-        if now * 2 < earlier {
+        if drain_ns(context.history).is_some_and(|ns| ns < SHORT_NS) {
             return None;
         }
         let queued = one.queued.unwrap_or(0);

@@ -1,3 +1,5 @@
+//! Processes that run out of file descriptors.
+
 use serde_json::Value;
 
 use super::{Context, Held, Rule, Severity, percent, share};

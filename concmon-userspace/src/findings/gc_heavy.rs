@@ -1,3 +1,5 @@
+//! Much time in the garbage collector.
+
 use serde_json::Value;
 
 use super::{Context, Held, Rule, Severity, percent, round, share};

@@ -1,3 +1,5 @@
+//! Threads that wait for the GIL, who holds it, and in which code.
+
 use serde_json::Value;
 
 use super::{Context, Held, Rule, Severity, percent, round, share, thread_name};
@@ -10,6 +12,8 @@ pub(super) struct GilContention;
 const WAITING: f64 = 0.2;
 /// Held for so much of the time; below, waits are hand-overs.
 const HELD: f64 = 0.85;
+/// Victims that are named, those that waited most.
+const VICTIMS: usize = 3;
 
 impl Rule for GilContention {
     fn name(&self) -> &'static str {
@@ -39,7 +43,8 @@ impl Rule for GilContention {
             .threads
             .iter()
             .filter(|thread| thread.ident.is_some());
-        let on_cpu_ns: u64 = python.map(|thread| thread.ledger.on_cpu_ns).sum();
+        let on_cpu_ns = python.map(|thread| thread.ledger.on_cpu_ns);
+        let on_cpu_ns = on_cpu_ns.fold(0, u64::saturating_add);
         let waiting = share(wait_ns, wait_ns.saturating_add(on_cpu_ns));
         if waiting < WAITING || utilization < HELD || wait_ns < context.duration_ns / 10 {
             return None;
@@ -52,15 +57,20 @@ impl Rule for GilContention {
             }
             add(&mut victims, pair.victim_tid, pair.wait_ns);
         }
-        let most = |of: &[(u32, u64)]| of.iter().max_by_key(|(_, ns)| *ns).copied();
-        let hog = most(&holders);
-        let victim = most(&victims);
+        for sums in [&mut holders, &mut victims] {
+            sums.sort_by_key(|(tid, ns)| (std::cmp::Reverse(*ns), *tid));
+        }
+        let hog = holders.first().copied();
+        // Threads that hold it in turn are each other's victims.
+        victims.retain(|(tid, _)| hog.is_none_or(|(hog, _)| hog != *tid));
+        let shown = victims.iter().take(VICTIMS);
+        let names: Vec<String> = shown.map(|(tid, _)| thread_name(process, *tid)).collect();
+        let others = victims.len() - names.len();
         let code = hog
             .and_then(|(tid, _)| process.threads.iter().find(|thread| thread.tid == tid))
             .and_then(|thread| thread.code)
             .and_then(runs);
         let hog_name = hog.map(|(tid, _)| thread_name(process, tid));
-        let victim_name = victim.map(|(tid, _)| thread_name(process, tid));
         let mut evidence = super::Evidence::new();
         evidence.insert("waiting_share", round(waiting));
         evidence.insert("gil_utilization", round(utilization));
@@ -68,8 +78,8 @@ impl Rule for GilContention {
         evidence.insert("hog", Value::from(hog_name.clone()));
         evidence.insert("hog_tid", Value::from(hog.map(|(tid, _)| tid)));
         evidence.insert("hog_runs", Value::from(code));
-        evidence.insert("victim", Value::from(victim_name.clone()));
-        evidence.insert("victims", Value::from(victims.len()));
+        evidence.insert("victims", Value::from(names.clone()));
+        evidence.insert("victims_count", Value::from(victims.len()));
         let summary = format!(
             "threads wait for the GIL {} of the time that they could run{}{}",
             percent(waiting),
@@ -79,7 +89,11 @@ impl Rule for GilContention {
                     code.map_or_else(String::new, |code| format!(", in {code}"))
                 )
             }),
-            victim_name.map_or_else(String::new, |name| format!("; {name} waits most")),
+            match (names.is_empty(), others) {
+                (true, _) => String::new(),
+                (false, 0) => format!("; victims: {}", names.join(", ")),
+                (false, others) => format!("; victims: {} and {others} more", names.join(", ")),
+            },
         );
         Some(Held {
             severity: if waiting >= 0.5 { Severity::Critical } else { Severity::Warning },
@@ -94,17 +108,17 @@ impl Rule for GilContention {
 
 fn add(sums: &mut Vec<(u32, u64)>, tid: u32, ns: u64) {
     match sums.iter_mut().find(|(known, _)| *known == tid) {
-        Some((_, sum)) => *sum += ns,
+        Some((_, sum)) => *sum = sum.saturating_add(ns),
         None => sums.push((tid, ns)),
     }
 }
 
 fn runs(code: CodeSamples) -> Option<&'static str> {
-    let all = code.interpreter + code.native;
+    let all = code.interpreter.saturating_add(code.native);
     if all < 5 {
         return None;
     }
-    Some(if code.native * 2 > all {
+    Some(if code.native > all / 2 {
         "native code"
     } else {
         "bytecode"

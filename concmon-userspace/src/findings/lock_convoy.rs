@@ -1,6 +1,8 @@
+//! Threads that stand in line for locks.
+
 use serde_json::Value;
 
-use super::{Context, Held, Rule, Severity, share, thread_name};
+use super::{Context, Held, Rule, Severity, place, share, thread_name, whole_place};
 
 /// Several threads stand in line for locks.
 pub(super) struct LockConvoy;
@@ -28,37 +30,35 @@ impl Rule for LockConvoy {
 
     fn check(&self, context: &Context<'_>) -> Option<Held> {
         let waits = |thread: &&crate::model::snapshot::Thread| {
-            share(thread.lock_ns.contended, thread.ledger.wall_ns) >= WAITING
+            let lives = thread.ledger.wall_ns >= context.duration_ns / 4;
+            lives && share(thread.lock_ns.contended, thread.ledger.wall_ns) >= WAITING
         };
         let threads: Vec<_> = context.process.threads.iter().filter(waits).collect();
         if threads.len() < THREADS {
             return None;
         }
-        let wait_ns: u64 = threads.iter().map(|thread| thread.lock_ns.contended).sum();
+        let waits_ns = threads.iter().map(|thread| thread.lock_ns.contended);
+        let wait_ns = waits_ns.fold(0, u64::saturating_add);
         let owner = threads
             .iter()
             .filter_map(|thread| thread.waiting_for.as_ref()?.owner_tid)
             .next()
             .map(|tid| thread_name(context.process, tid));
-        let place = threads.iter().find_map(|thread| {
+        let frame = threads.iter().find_map(|thread| {
             thread.waiting_for.as_ref()?;
-            let frame = thread.stack.first()?;
-            Some(format!(
-                "{} ({}:{})",
-                frame.function, frame.file, frame.line
-            ))
+            thread.stack.first()
         });
         let mut evidence = super::Evidence::new();
         evidence.insert("threads", Value::from(threads.len()));
         evidence.insert("wait_ns", Value::from(wait_ns));
         evidence.insert("owner", Value::from(owner.clone()));
-        evidence.insert("where", Value::from(place.clone()));
+        evidence.insert("where", Value::from(frame.map(whole_place)));
         Some(Held {
             severity: Severity::Warning,
             summary: format!(
                 "{} threads stand in line for locks{}{}",
                 threads.len(),
-                place.map_or_else(String::new, |place| format!(", at {place}")),
+                frame.map_or_else(String::new, |frame| format!(", at {}", place(frame))),
                 owner.map_or_else(String::new, |owner| format!("; {owner} has one")),
             ),
             evidence,

@@ -1,12 +1,14 @@
+//! Event loops that a single step kept.
+
 use serde_json::Value;
 
-use super::{Context, Held, Rule, Severity, ms};
+use super::{Context, Held, Rule, Severity, ms, place, whole_place};
 
 /// A single step kept an event loop longer than its threshold.
 pub(super) struct LoopBlocked;
 
-/// Windows with stalls, in the last 10 s, from which on it is sustained, ns.
-const SUSTAINED_NS: u64 = 5_000_000_000;
+/// Of the last ten seconds, with stalls in so many of them it is sustained.
+const SUSTAINED: usize = 5;
 
 impl Rule for LoopBlocked {
     fn name(&self) -> &'static str {
@@ -22,8 +24,8 @@ impl Rule for LoopBlocked {
          threshold (--stall-threshold, else the loop's own slow_callback_duration, else 100 ms). \
          Meanwhile nothing else of that loop ran: no request was answered, no timer fired.\n\n\
          It is known from outside: the kernel tells when the loop's thread was busy, and samples tell \
-         that it was the same step all the time, and where. It is critical when stalls fill five of \
-         the last ten seconds.\n\n\
+         that it was the same step all the time, and where. It is critical when there were stalls in \
+         five of the last ten seconds.\n\n\
          What to do: await instead of blocking (asyncio.sleep for time.sleep, an asynchronous client \
          for a synchronous one), hand blocking calls to asyncio.to_thread, and long computation to a \
          process pool."
@@ -38,18 +40,9 @@ impl Rule for LoopBlocked {
             .filter(|(_, timing)| timing.stalls_count > 0);
         let (one, timing) = stalled.max_by_key(|(_, timing)| timing.stalls_ns)?;
         let worst = timing.stalls.first()?;
-        let windows = context.history.windows();
-        let stalled_ns: u64 = windows
-            .filter(|past| past.stalled)
-            .map(|past| past.duration_ns)
-            .sum();
-        let sustained = stalled_ns >= SUSTAINED_NS;
+        let sustained = context.history.stalled_seconds() >= SUSTAINED;
         let kind = worst.culprit.kind;
-        let place = worst
-            .culprit
-            .frame
-            .as_ref()
-            .map(|frame| format!("{} ({}:{})", frame.function, frame.file, frame.line));
+        let frame = worst.culprit.frame.as_ref();
         let who = match (&worst.task, &worst.coroutine) {
             (Some(task), Some(coroutine)) => format!(" in task {} ({coroutine})", task.name),
             (None, Some(coroutine)) => format!(" in {coroutine}"),
@@ -61,7 +54,7 @@ impl Rule for LoopBlocked {
         evidence.insert("stalls_ns", Value::from(timing.stalls_ns));
         evidence.insert("longest_ns", Value::from(worst.duration_ns));
         evidence.insert("kind", Value::from(kind));
-        evidence.insert("where", Value::from(place.clone()));
+        evidence.insert("where", Value::from(frame.map(whole_place)));
         evidence.insert("coroutine", Value::from(worst.coroutine.clone()));
         evidence.insert("context", serde_json::json!(worst.context));
         Some(Held {
@@ -73,7 +66,7 @@ impl Rule for LoopBlocked {
             summary: format!(
                 "the event loop stood still for {}{who}: {kind}{}{}",
                 ms(worst.duration_ns),
-                place.map_or_else(String::new, |place| format!(", {place}")),
+                frame.map_or_else(String::new, |frame| format!(", {}", place(frame))),
                 if sustained { "; sustained" } else { "" },
             ),
             evidence,

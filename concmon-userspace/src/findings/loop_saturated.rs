@@ -1,3 +1,5 @@
+//! Event loops without time to spare.
+
 use serde_json::Value;
 
 use super::{Context, Held, Rule, Severity, loops, percent, round};
@@ -26,7 +28,9 @@ impl Rule for LoopSaturated {
     }
 
     fn check(&self, context: &Context<'_>) -> Option<Held> {
-        let busy = loops(context.process).filter(|one| one.utilization >= BUSY);
+        // A loop that runs for a moment only is busy while it does.
+        let busy = loops(context.process)
+            .filter(|one| one.utilization >= BUSY && one.busy_ns >= context.duration_ns / 2);
         let one = busy
             .filter(|one| !super::sleep_zero_spin::spins(one))
             .filter(|one| {

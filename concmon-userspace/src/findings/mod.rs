@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::model::snapshot::{Finding, Kind, Loop, Process, Snapshot};
+use crate::model::snapshot::{Finding, Frame, Kind, Loop, Process, Snapshot};
 use history::History;
 
 /// A rule whose condition is false for this long is over, ns.
@@ -63,6 +63,7 @@ pub(crate) struct Held {
 /// What a rule sees.
 pub(crate) struct Context<'a> {
     process: &'a Process,
+    begin_unix_ns: u64,
     duration_ns: u64,
     history: &'a History,
 }
@@ -155,11 +156,12 @@ impl Judge {
         }
         for process in &mut snapshot.processes {
             let followed = self.processes.entry(key(process)).or_default();
-            followed.history.add(process, window.duration_ns);
+            followed.history.add(process, window);
             let mut findings = Vec::new();
             for rule in RULES {
                 let context = Context {
                     process,
+                    begin_unix_ns: window.start_unix_ns,
                     duration_ns: window.duration_ns,
                     history: &followed.history,
                 };
@@ -288,6 +290,17 @@ fn ms(ns: u64) -> String {
     } else {
         format!("{:.1} s", ms / 1e3)
     }
+}
+
+/// `function (file:line)`, with the last part of the file's path.
+fn place(frame: &Frame) -> String {
+    let file = frame.file.rsplit('/').next().unwrap_or(&frame.file);
+    format!("{} ({file}:{})", frame.function, frame.line)
+}
+
+/// As [`place`], with the whole path.
+fn whole_place(frame: &Frame) -> String {
+    format!("{} ({}:{})", frame.function, frame.file, frame.line)
 }
 
 /// A thread's name, or its id.

@@ -1,3 +1,5 @@
+//! Event loops that go round without ever waiting.
+
 use serde_json::Value;
 
 use super::{Context, Held, Rule, Severity, loops, round};

@@ -1,7 +1,10 @@
+//! Failed tasks whose exception nobody asks for.
+
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::history::is_unasked;
 use super::{Context, Held, Rule, Severity};
 
 /// Tasks failed, and nobody asked for the exception.
@@ -30,12 +33,12 @@ impl Rule for TaskException {
 
     fn check(&self, context: &Context<'_>) -> Option<Held> {
         let mut of: BTreeMap<(String, String), u64> = BTreeMap::new();
-        let tasks = context.process.loops.iter().flat_map(|one| &one.tasks);
-        let failed = tasks.filter(|task| {
-            let old = task.age_ns().is_some_and(|age_ns| age_ns >= PATIENCE_NS);
-            task.is_done() && task.retrieved == Some(false) && old
+        let loops = context.process.loops.iter();
+        let tasks = loops.flat_map(|one| one.tasks.iter().map(|task| (one.tid, task)));
+        let failed = tasks.filter(|(tid, task)| {
+            is_unasked(task) && context.history.failed_ns(*tid, task) >= PATIENCE_NS
         });
-        for task in failed {
+        for (_, task) in failed {
             let exception = task.exception.clone().unwrap_or_else(|| "?".to_owned());
             *of.entry((task.coroutine.clone(), exception)).or_default() += 1;
         }

@@ -1,3 +1,5 @@
+//! Tasks that are made faster than they end.
+
 use serde_json::Value;
 
 use super::{Context, Held, Rule, Severity};
@@ -41,7 +43,10 @@ impl Rule for TaskPileup {
         let (first, last) = (*counts.first()?, *counts.last()?);
         let steps = counts.len().saturating_sub(1).max(1);
         let rising = counts.windows(2).filter(|pair| pair[1] >= pair[0]).count();
-        let grows = last >= first.saturating_add(LEAST)
+        // After a rise to another level there is no more of it.
+        let lately = counts.get(counts.len() * 2 / 3).copied().unwrap_or(last);
+        let grows = last > lately
+            && last >= first.saturating_add(LEAST)
             && last as f64 >= first as f64 * RATIO
             && rising as f64 >= steps as f64 * RISING
             && counts.len() > 2;

@@ -1,1 +1,570 @@
-//! Rules on snapshots that are made up.
+//! Rules on snapshots that are made up: each is raised by one, and not by one that comes near.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::event::{PyExecutor, PyGc, Tid};
+use crate::model::snapshot::{
+    ByName, CodeSamples, Cost, Culprit, Frame, GilPair, Histogram, Stall, Task, Timing,
+};
+use crate::model::testing::{Fixture, MS, SECOND, START, py_loop, py_task, py_thread};
+
+const HOG: u32 = 101;
+
+/// A process with four threads, a loop, an executor and a collector, in a window of a second in which
+/// nothing is wrong.
+fn quiet() -> Snapshot {
+    let mut watch = Fixture::new();
+    for tid in 100..104 {
+        watch.read(100, tid, SECOND, |_| {});
+    }
+    watch.proc(100, SECOND, |_| {});
+    watch.look(100, SECOND, |look| {
+        look.threads = (100..104)
+            .map(|tid| py_thread(tid, &format!("thread-{tid}")))
+            .collect();
+        look.loops = vec![py_loop(100, 7)];
+        look.tasks = vec![py_task(1, 7, "Task-1")];
+        look.gc = Some(PyGc::default());
+        look.executors = vec![PyExecutor {
+            id: 5,
+            kind: crate::event::ExecutorKind::Thread,
+            name_prefix: Some("pool".into()),
+            workers: 2,
+            workers_idle: Some(0),
+            max_workers: Some(2),
+            queued: Some(0),
+            running: vec![crate::event::PyWork {
+                tid: Some(Tid(103)),
+                function: Some("app.job".into()),
+                item: 1,
+            }],
+        }];
+        look.gils = vec![crate::event::PyGil {
+            read_ns: START + SECOND,
+            address: 0x1000,
+            cond: 0x1020,
+            locked: false,
+            last_holder: None,
+            switches: 0,
+            samples: 0,
+            locked_samples: 0,
+        }];
+    });
+    let mut snapshot = watch.tick(SECOND);
+    snapshot.processes[0].loops[0].timing = Some(timing());
+    busy(&mut snapshot.processes[0], 100);
+    snapshot
+}
+
+fn timing() -> Timing {
+    Timing {
+        iterations: Some(100),
+        lag: None,
+        step: Some(Histogram {
+            count: 1_000,
+            sum_ns: 1_000 * MS / 20,
+            ..Histogram::default()
+        }),
+        tasks_ns: 0,
+        callbacks_ns: 0,
+        unknown_ns: 0,
+        busy: Default::default(),
+        stalls_count: 0,
+        stalls_ns: 0,
+        stalls: Vec::new(),
+        saturation: Default::default(),
+        by_name: vec![ByName {
+            name: "app.serve".into(),
+            pending: 1,
+            started: None,
+            finished: None,
+            failed: None,
+            cancelled: None,
+            duration: None,
+            cost: Cost::default(),
+            samples: 50,
+            estimated: Vec::new(),
+            limits: Vec::new(),
+        }],
+        estimated: Vec::new(),
+    }
+}
+
+fn frame(function: &str) -> Frame {
+    Frame {
+        function: function.into(),
+        file: "/srv/app.py".into(),
+        line: 10,
+    }
+}
+
+/// A loop that stood still at an instant of the window.
+fn stalled(process: &mut Process, kind: &'static str, at_unix_ns: u64, ms: u64) {
+    let timing = process.loops[0].timing.as_mut().expect("a timing");
+    timing.stalls_count += 1;
+    timing.stalls_ns = timing.stalls_ns.saturating_add(ms * MS);
+    timing.stalls.push(Stall {
+        at_unix_ns,
+        duration_ns: ms * MS,
+        cost: Cost::default(),
+        collecting_ns: 0,
+        culprit: Culprit {
+            kind,
+            frame: Some(frame("slow")),
+            holder_tid: None,
+        },
+        task: None,
+        coroutine: Some("app.slow".into()),
+        stack: vec![frame("slow")],
+        context: [("request_id".to_owned(), "r-17".to_owned())].into(),
+        waiting: None,
+        samples: 9,
+        estimated: Vec::new(),
+        limits: Vec::new(),
+    });
+}
+
+/// The loop was busy for so many ms of its second.
+fn busy(process: &mut Process, ms: u64) {
+    let row = &mut process.loops[0];
+    (row.wall_ns, row.busy_ns, row.idle_ns) = (SECOND, ms * MS, (1_000 - ms) * MS);
+    row.utilization = ms as f64 / 1e3;
+}
+
+fn failed_task(number: u64) -> Task {
+    let mut snapshot = quiet();
+    let mut task = snapshot.processes[0].loops[0].tasks.remove(0);
+    task.id = format!("{number:#x}");
+    (task.state, task.retrieved) = ("done", Some(false));
+    (task.exception, task.coroutine) = (Some("ValueError".into()), "app.job".into());
+    task
+}
+
+/// Windows one after the other, `interval` ns each.
+struct Story {
+    judge: Judge,
+    interval: u64,
+    begin: u64,
+}
+
+impl Story {
+    fn new() -> Self {
+        Story {
+            judge: Judge::default(),
+            interval: SECOND,
+            begin: 1_700_000_000 * SECOND,
+        }
+    }
+
+    /// The rules that hold in a window after `change`.
+    fn window(&mut self, change: impl FnOnce(&mut Process, u64)) -> Vec<Finding> {
+        let mut snapshot = quiet();
+        snapshot.window = crate::model::snapshot::Window {
+            start_unix_ns: self.begin,
+            duration_ns: self.interval,
+        };
+        change(&mut snapshot.processes[0], self.begin);
+        self.begin += self.interval;
+        self.judge.judge(&mut snapshot);
+        snapshot.processes.remove(0).findings
+    }
+
+    fn summary(&mut self) -> Vec<Finding> {
+        let mut snapshot = quiet();
+        snapshot.kind = Kind::Summary;
+        self.judge.judge(&mut snapshot);
+        snapshot.processes.remove(0).findings
+    }
+}
+
+type Change = fn(&mut Process, u64, u64);
+
+/// What holds after twelve windows that are all `change`d; `number` counts them.
+fn after(change: Change) -> Vec<Finding> {
+    let mut story = Story::new();
+    let mut found = Vec::new();
+    for number in 0..12 {
+        found = story.window(|process, begin| change(process, begin, number));
+    }
+    found
+}
+
+fn names(findings: &[Finding]) -> Vec<&'static str> {
+    findings.iter().map(|finding| finding.rule).collect()
+}
+
+fn contended(process: &mut Process, wait_ms: u64, utilization: f64) {
+    for thread in &mut process.threads {
+        thread.ledger.on_cpu_ns = 250 * MS;
+    }
+    let gil = process.gil.as_mut().expect("a GIL");
+    (gil.wait_ns, gil.utilization) = (Some(wait_ms * MS), Some(utilization));
+    let pair = |holder_tid, victim_tid, ns| GilPair {
+        holder_tid,
+        victim_tid,
+        wait_ns: ns,
+        count: 9,
+    };
+    gil.pairs = vec![
+        pair(Some(HOG), 100, wait_ms * MS / 2),
+        pair(Some(HOG), 102, wait_ms * MS / 4),
+        pair(Some(102), HOG, wait_ms * MS / 8),
+        pair(None, 103, wait_ms * MS / 8),
+    ];
+}
+
+fn convoy(process: &mut Process, threads: usize, ms: u64) {
+    for thread in process.threads.iter_mut().take(threads) {
+        thread.ledger.wall_ns = SECOND;
+        thread.lock_ns.contended = ms * MS;
+    }
+}
+
+fn churn(process: &mut Process, begin: u64, born: u32, alive: bool) {
+    for tid in 0..born {
+        let mut thread = process.threads[1].clone();
+        thread.tid = 1_000 + tid;
+        (thread.started_unix_ns, thread.alive) = (begin + u64::from(tid) * MS, alive);
+        process.threads.push(thread);
+    }
+}
+
+fn starved(process: &mut Process, runnable_ms: u64) {
+    for thread in &mut process.threads {
+        thread.ledger.on_cpu_ns = 100 * MS;
+        thread.ledger.runnable_ns = runnable_ms * MS;
+    }
+}
+
+fn sleeping_zero(process: &mut Process, step_ns: u64) {
+    busy(process, 990);
+    let row = &mut process.loops[0];
+    row.tasks[0].awaiting.push(frame("__sleep0"));
+    let step = row.timing.as_mut().and_then(|timing| timing.step.as_mut());
+    let step = step.expect("steps");
+    step.sum_ns = step.count * step_ns;
+}
+
+#[test]
+fn each_rule_is_raised_and_a_near_miss_raises_none() {
+    let table: [(&str, Change, Change); 12] = [
+        (
+            "loop-blocked",
+            |p, begin, _| stalled(p, "sleep", begin, 150),
+            |p, _, _| busy(p, 900),
+        ),
+        (
+            "loop-saturated",
+            |p, _, _| busy(p, 970),
+            |p, _, _| busy(p, 940),
+        ),
+        (
+            "sleep-zero-spin",
+            |p, _, _| sleeping_zero(p, 50_000),
+            |p, _, number| {
+                // It polls, but waits now and then.
+                sleeping_zero(p, 50_000);
+                busy(p, if number % 2 == 0 { 990 } else { 500 });
+            },
+        ),
+        (
+            "task-pileup",
+            |p, _, number| p.loops[0].pending_tasks = Some(100 + 40 * number),
+            |p, _, number| p.loops[0].pending_tasks = Some(100 + 400 * number.min(4)),
+        ),
+        (
+            "task-exception-never-retrieved",
+            |p, _, _| p.loops[0].tasks = vec![failed_task(1)],
+            |p, _, number| p.loops[0].tasks = vec![failed_task(number), failed_task(number + 1)],
+        ),
+        (
+            "executor-saturated",
+            |p, _, number| p.executors[0].queued = Some(1_000 - 4 * number),
+            |p, _, number| p.executors[0].queued = Some(1_200 - 100 * number.min(11)),
+        ),
+        (
+            "gil-contention",
+            |p, _, _| contended(p, 900, 0.97),
+            |p, _, _| contended(p, 900, 0.5),
+        ),
+        (
+            "cpu-starved",
+            |p, _, _| starved(p, 60),
+            |p, _, _| starved(p, 30),
+        ),
+        (
+            "lock-convoy",
+            |p, _, _| convoy(p, 3, 400),
+            |p, _, _| convoy(p, 2, 900),
+        ),
+        (
+            "thread-churn",
+            |p, begin, _| churn(p, begin, 25, false),
+            |p, begin, number| churn(p, begin, if number == 0 { 200 } else { 10 }, false),
+        ),
+        (
+            "gc-heavy",
+            |p, _, _| {
+                p.cpu_ns = 500 * MS;
+                p.gc.as_mut().expect("a collector").collecting_ns = Some(60 * MS);
+            },
+            |p, _, _| {
+                p.cpu_ns = 500 * MS;
+                p.gc.as_mut().expect("a collector").collecting_ns = Some(40 * MS);
+            },
+        ),
+        (
+            "fd-exhaustion",
+            |p, _, _| (p.fds_count, p.fds_limit) = (Some(820), Some(1_024)),
+            |p, _, _| (p.fds_count, p.fds_limit) = (Some(800), Some(1_024)),
+        ),
+    ];
+    let known: Vec<_> = rules().map(|(name, _)| name).collect();
+    for (rule, bad, near) in table {
+        assert!(known.contains(&rule));
+        let found = after(bad);
+        assert_eq!(names(&found), [rule]);
+        assert!(!found[0].summary.is_empty() && !found[0].advice.is_empty());
+        assert!(!found[0].evidence.is_empty());
+        assert_eq!(names(&after(near)), [""; 0], "near {rule}");
+    }
+    assert_eq!(names(&after(|_, _, _| ())), [""; 0]);
+}
+
+#[test]
+fn a_rule_holds_after_its_patience_and_lingers() {
+    let mut story = Story::new();
+    let saturated = |process: &mut Process, _: u64| busy(process, 1_000);
+    let quiet = |_: &mut Process, _: u64| ();
+    assert!(story.window(saturated).is_empty());
+    assert!(story.window(saturated).is_empty());
+    let found = story.window(saturated);
+    assert_eq!(names(&found), ["loop-saturated"]);
+    assert_eq!(found[0].active_ns, 3 * SECOND);
+    assert_eq!(found[0].since_unix_ns, 1_700_000_000 * SECOND);
+    // One better second does not end it, two do.
+    assert_eq!(names(&story.window(quiet)), ["loop-saturated"]);
+    assert_eq!(names(&story.window(saturated)), ["loop-saturated"]);
+    story.window(quiet);
+    assert!(story.window(quiet).is_empty());
+    // And it must be patient again.
+    assert!(story.window(saturated).is_empty());
+    assert!(story.judge.has_held("loop-saturated") && story.judge.has_held("any"));
+    assert!(!story.judge.has_held("gc-heavy"));
+    // What needs no patience does not linger.
+    let mut story = Story::new();
+    assert!(!story.judge.has_held("any"));
+    let many = |process: &mut Process, _: u64| process.fds_count = Some(1_000);
+    assert_eq!(names(&story.window(many)), ["fd-exhaustion"]);
+    assert!(story.window(quiet).is_empty());
+}
+
+#[test]
+fn a_summary_has_the_worst_of_each_rule() {
+    let mut story = Story::new();
+    for ms in [150, 400, 200] {
+        story.window(|process, begin| stalled(process, "sleep", begin, ms));
+        story.window(|_, _| ());
+    }
+    let found = story.summary();
+    assert_eq!(names(&found), ["loop-blocked"]);
+    assert_eq!(found[0].evidence["longest_ns"], 400 * MS);
+    assert_eq!(found[0].active_ns, 3 * SECOND);
+    assert_eq!(found[0].since_unix_ns, 1_700_000_000 * SECOND);
+}
+
+#[test]
+fn the_critical_ones_come_first() {
+    let mut story = Story::new();
+    let found = story.window(|process, begin| {
+        stalled(process, "sleep", begin, 150);
+        (process.fds_count, process.fds_limit) = (Some(1_020), Some(1_024));
+    });
+    assert_eq!(names(&found), ["fd-exhaustion", "loop-blocked"]);
+    assert_eq!(
+        (found[0].severity, found[1].severity),
+        ("critical", "warning")
+    );
+}
+
+/// Sustained is five of the last ten seconds, not one long window.
+#[test]
+fn stalls_are_sustained_by_seconds() {
+    for (interval, windows, every, wanted) in [
+        (SECOND, 12, 1, "critical"),
+        (SECOND, 12, 2, "critical"),
+        (SECOND, 12, 4, "warning"),
+        (100 * MS, 4, 1, "warning"),
+        (30 * SECOND, 2, 1, "warning"),
+    ] {
+        let mut story = Story::new();
+        story.interval = interval;
+        let mut last = "";
+        for number in 0..windows {
+            let found = story.window(|process, begin| {
+                if number % every == 0 {
+                    stalled(process, "io", begin + interval / 2, 40);
+                }
+            });
+            last = found.first().map_or(last, |finding| finding.severity);
+        }
+        assert_eq!(last, wanted, "{windows} of {interval}, every {every}");
+    }
+    let mut story = Story::new();
+    let found = story.window(|process, begin| stalled(process, "io", begin - 7 * SECOND, 7_500));
+    assert_eq!(found[0].severity, "critical");
+    assert!(found[0].summary.ends_with("; sustained"));
+}
+
+#[test]
+fn a_stall_is_told_with_its_culprit_and_its_request() {
+    let mut story = Story::new();
+    let found = story.window(|process, begin| stalled(process, "sleep", begin, 150));
+    let finding = &found[0];
+    assert_eq!(
+        finding.summary,
+        "the event loop stood still for 150 ms in app.slow: sleep, slow (app.py:10)"
+    );
+    assert_eq!(finding.evidence["where"], "slow (/srv/app.py:10)");
+    assert_eq!(finding.evidence["context"]["request_id"], "r-17");
+    assert!(finding.advice.contains("asyncio.sleep"));
+}
+
+#[test]
+fn the_hog_is_named_with_its_code_and_its_victims() {
+    for (interpreter, native, runs) in [
+        (90, 10, Some("bytecode")),
+        (10, 90, Some("native code")),
+        (1, 1, None),
+    ] {
+        let mut story = Story::new();
+        let mut found = Vec::new();
+        for _ in 0..3 {
+            found = story.window(|process, _| {
+                contended(process, 900, 0.97);
+                let hog = process.threads.iter_mut().find(|thread| thread.tid == HOG);
+                hog.expect("the hog").code = Some(CodeSamples {
+                    interpreter,
+                    native,
+                    kernel: 500,
+                });
+            });
+        }
+        let evidence = &found[0].evidence;
+        assert_eq!(evidence["hog_tid"], HOG);
+        assert_eq!(evidence["hog"], "thread-101 (101)");
+        assert_eq!(evidence["hog_runs"].as_str(), runs);
+        let victims = ["thread-100 (100)", "thread-102 (102)", "thread-103 (103)"];
+        assert_eq!(evidence["victims"], serde_json::json!(victims));
+        assert!(found[0].summary.contains("thread-101 (101) holds it most"));
+    }
+}
+
+/// A crowd that is filled once is a pool, and threads that were there before are not born.
+#[test]
+fn pools_are_no_churn() {
+    let churns = |change: Change| names(&after(change)).contains(&"thread-churn");
+    assert!(!churns(|process, begin, _| churn(process, begin, 60, true)));
+    assert!(!churns(|process, begin, _| churn(
+        process,
+        begin - 3_600 * SECOND,
+        60,
+        false
+    )));
+    assert!(churns(|process, _, _| process.ended.threads = 30));
+}
+
+/// Loops that run for moments, one after the other, as `asyncio.run` in a script does.
+#[test]
+fn short_loops_are_not_saturated() {
+    let found = after(|process, _, _| {
+        busy(process, 1_000);
+        let row = &mut process.loops[0];
+        (row.wall_ns, row.busy_ns) = (30 * MS, 30 * MS);
+    });
+    assert_eq!(names(&found), [""; 0]);
+    // And one that one step blocks is blocked, not saturated.
+    let found = after(|process, begin, _| {
+        busy(process, 1_000);
+        stalled(process, "cpu", begin, 900);
+    });
+    assert_eq!(names(&found), ["loop-blocked"]);
+}
+
+#[test]
+fn nothing_known_is_nothing_found() {
+    let found = after(|process, _, _| {
+        (process.gil, process.gc) = (None, None);
+        process.threads.clear();
+        process.loops.clear();
+        process.executors.clear();
+        (process.fds_count, process.fds_limit) = (Some(7), Some(0));
+    });
+    assert_eq!(names(&found), [""; 0]);
+}
+
+#[test]
+fn extreme_numbers_do_not_panic() {
+    for interval in [0, 1, u64::MAX] {
+        let mut story = Story::new();
+        story.interval = interval;
+        story.begin = 0;
+        for _ in 0..3 {
+            story.begin = 0;
+            let mut snapshot = quiet();
+            snapshot.window = crate::model::snapshot::Window {
+                start_unix_ns: u64::MAX,
+                duration_ns: interval,
+            };
+            let process = &mut snapshot.processes[0];
+            for thread in &mut process.threads {
+                thread.ledger.on_cpu_ns = u64::MAX;
+                thread.ledger.runnable_ns = u64::MAX;
+                thread.ledger.stolen_ns = u64::MAX;
+                thread.ledger.wall_ns = u64::MAX;
+                thread.lock_ns.contended = u64::MAX;
+                thread.code = Some(CodeSamples {
+                    interpreter: u64::MAX,
+                    native: u64::MAX,
+                    kernel: 0,
+                });
+            }
+            contended(process, 900, f64::NAN);
+            contended(process, 900, 1.0);
+            stalled(process, "cpu", u64::MAX, 1);
+            stalled(process, "cpu", 0, u64::MAX / MS);
+            let row = &mut process.loops[0];
+            (row.wall_ns, row.busy_ns) = (u64::MAX, u64::MAX);
+            row.pending_tasks = Some(u64::MAX);
+            row.utilization = 1.0;
+            process.loops.push(process.loops[0].clone());
+            process.executors[0].queued = Some(u64::MAX);
+            process.executors.push(process.executors[0].clone());
+            (process.fds_count, process.fds_limit) = (Some(u64::MAX), Some(1));
+            process.ended.threads = u64::MAX;
+            story.judge.judge(&mut snapshot);
+            story.summary();
+        }
+    }
+}
+
+/// Each has a text that says when it holds and what to do.
+#[test]
+fn rules_explain_themselves() {
+    let all: BTreeMap<_, _> = rules().collect();
+    assert_eq!(all.len(), RULES.len(), "names are unique");
+    for (name, text) in all {
+        assert!(text.contains("What to do: "), "{name}");
+        assert!(
+            name.chars().all(|c| c.is_ascii_lowercase() || c == '-'),
+            "{name}"
+        );
+    }
+    insta::assert_snapshot!(
+        rules()
+            .map(|(name, text)| format!("{name}\n\n{text}\n"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    );
+}

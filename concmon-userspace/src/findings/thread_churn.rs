@@ -1,3 +1,5 @@
+//! Threads that are made and end all the time.
+
 use serde_json::Value;
 
 use super::{Context, Held, Rule, Severity, round};
@@ -25,17 +27,16 @@ impl Rule for ThreadChurn {
 
     fn check(&self, context: &Context<'_>) -> Option<Held> {
         let process = context.process;
-        let end_ns = process.threads.iter().map(|t| t.started_unix_ns).max()?;
-        let begin_ns = end_ns.saturating_sub(context.duration_ns);
         let rows = process
             .threads
             .iter()
-            .filter(|thread| thread.started_unix_ns > begin_ns && thread.tid != process.pid)
+            .filter(|thread| thread.started_unix_ns >= context.begin_unix_ns)
+            .filter(|thread| thread.tid != process.pid)
             .count() as u64;
         let born = rows.saturating_add(process.ended.threads);
         let seconds = context.duration_ns as f64 / 1e9;
         let per_second = born as f64 / seconds.max(1e-3);
-        // What is there at the begin of a watch was not born in it.
+        // A pool that is filled is none.
         let ended = process
             .threads
             .iter()

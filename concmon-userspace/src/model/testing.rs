@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use concmon_ebpf::{HIST_BUCKETS, cause, hist_bucket};
 
-use super::snapshot::{LedgerSum, Snapshot};
+use super::snapshot::{LedgerSum, Loop, Snapshot, Timing};
 use super::{Model, WatchInfo};
 use crate::event::*;
 
@@ -219,7 +219,52 @@ pub(crate) fn assert_lawful(snapshot: &Snapshot) {
         for running in &process.loops {
             assert_eq!(running.wall_ns, running.idle_ns + running.busy_ns);
             assert!((0.0..=1.0).contains(&running.utilization));
+            match &running.timing {
+                Some(timing) => assert_timing(timing, running),
+                None => assert!(has_limit(&running.limits, "stalls")),
+            }
         }
+    }
+}
+
+/// What must hold of a loop's time, whatever was sampled.
+fn assert_timing(timing: &Timing, row: &Loop) {
+    let split = [
+        (timing.tasks_ns, timing.busy.tasks),
+        (timing.callbacks_ns, timing.busy.callbacks),
+        (timing.unknown_ns, timing.busy.unknown),
+    ];
+    for (ns, cost) in split {
+        assert_eq!(ns, cost.total_ns());
+    }
+    let sum: u128 = split.iter().map(|(ns, _)| u128::from(*ns)).sum();
+    assert_eq!(sum, row.busy_ns.into(), "{timing:?}");
+    let names = timing.by_name.iter();
+    let named: u128 = names.map(|row| u128::from(row.cost.total_ns())).sum();
+    assert!(named <= timing.tasks_ns.into(), "{timing:?}");
+    for (field, null) in [
+        ("iterations", timing.iterations.is_none()),
+        ("lag", timing.lag.is_none()),
+        ("step", timing.step.is_none()),
+    ] {
+        assert_eq!(null, has_limit(&row.limits, field), "{field}");
+    }
+    assert!(timing.stalls.len() as u64 <= timing.stalls_count);
+    let longest = timing.stalls.windows(2);
+    assert!(
+        longest
+            .into_iter()
+            .all(|two| two[0].duration_ns >= two[1].duration_ns)
+    );
+    for stall in &timing.stalls {
+        assert!(stall.collecting_ns <= stall.cost.on_cpu_ns);
+        for (field, null) in [
+            ("culprit.frame", stall.culprit.frame.is_none()),
+            ("waiting", stall.waiting.is_none()),
+        ] {
+            assert_eq!(null, has_limit(&stall.limits, field), "{field}");
+        }
+        assert!(stall.task.is_none() || !has_limit(&stall.limits, "task"));
     }
 }
 

@@ -116,6 +116,13 @@ pub(super) fn time_of_day(unix_ns: u64) -> String {
     format!("{:02}:{:02}:{:02}Z", s / 3600 % 24, s / 60 % 60, s % 60)
 }
 
+/// As [`time_of_day`], to the millisecond: `03:04:05.678Z`.
+pub(super) fn precise_time_of_day(unix_ns: u64) -> String {
+    let time = time_of_day(unix_ns);
+    let ms = unix_ns / 1_000_000 % 1_000;
+    format!("{}.{ms:03}Z", time.trim_end_matches('Z'))
+}
+
 /// Year, month and day of a day after 1970-01-01, Gregorian calendar.
 ///
 /// Years are counted from March here, so that a leap day is the last day of its year.
@@ -239,5 +246,7 @@ mod tests {
         }
         assert_eq!(utc(1_767_323_045_678_999_999), "2026-01-02T03:04:05.678Z");
         assert_eq!(time_of_day(1_767_323_045_678_999_999), "03:04:05Z");
+        let precise = precise_time_of_day(1_767_323_045_078_999_999);
+        assert_eq!(precise, "03:04:05.078Z");
     }
 }

@@ -60,11 +60,11 @@ pub fn write_line(new: &NewStall, paint: Paint, out: &mut dyn Write) -> io::Resu
     out.flush()
 }
 
-/// `12:30:01.120 152ms sleep: slow (app.py:10) in slow-1, request_id=7; 3 ready, 2 timers late`.
+/// `12:30:01.120Z 152ms sleep: slow (app.py:10) in slow-1, request_id=7; 3 ready, 2 timers late`.
 pub(super) fn line(stall: &Stall) -> String {
     let mut text = format!(
         "{} {} {}",
-        format::time_of_day(stall.at_unix_ns),
+        format::precise_time_of_day(stall.at_unix_ns),
         format::duration(stall.duration_ns),
         culprit(stall)
     );

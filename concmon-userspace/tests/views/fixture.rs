@@ -484,10 +484,200 @@ pub(crate) fn hostile() -> Snapshot {
     bare.awaiting.clear();
     process.loops = vec![event_loop(8000, 600, vec![bad, bare])];
     process.loops[0].limits = vec![limit(evil, evil)];
+    process.loops[0].timing = stalls().processes[0].loops[0].timing.clone();
+    if let Some(timing) = &mut process.loops[0].timing {
+        for stall in &mut timing.stalls {
+            stall.culprit.frame = Some(frame(evil, evil, 7));
+            stall.coroutine = Some(evil.to_owned());
+            stall.stack = vec![frame(evil, evil, 7)];
+            stall.context = BTreeMap::from([(evil.to_owned(), evil.to_owned())]);
+            if let Some(task) = &mut stall.task {
+                task.name = evil.to_owned();
+            }
+        }
+        for one in &mut timing.saturation.top {
+            one.name = evil.to_owned();
+        }
+        for row in &mut timing.by_name {
+            row.name = evil.to_owned();
+        }
+    }
+    process.findings = vec![finding("loop-blocked", "critical", evil, evil)];
     let mut snapshot = snapshot(vec![process]);
     snapshot.limits = vec![limit(evil, evil)];
     snapshot.monitor.faults = BTreeMap::from([(evil.to_owned(), 1)]);
     snapshot.monitor.shed = vec![evil.to_owned()];
+    snapshot
+}
+
+fn frame(function: &str, file: &str, line: u32) -> Frame {
+    Frame {
+        function: function.to_owned(),
+        file: file.to_owned(),
+        line,
+    }
+}
+
+/// A step that kept a loop for `ms`, blocked or on a CPU, `late_ms` into the window.
+pub(crate) fn stall(kind: &'static str, late_ms: u64, ms: u64, function: &str) -> Stall {
+    let mut cost = Cost::default();
+    match kind {
+        "sleep" => cost.blocked_ns.sleep = ms * MS,
+        "gil" => cost.blocked_ns.gil = ms * MS,
+        _ => cost.on_cpu_ns = ms * MS,
+    }
+    Stall {
+        at_unix_ns: START + late_ms * MS,
+        duration_ns: ms * MS,
+        cost,
+        collecting_ns: 0,
+        culprit: Culprit {
+            kind,
+            frame: Some(frame(function, "/srv/app/limits.py", 19)),
+            holder_tid: None,
+        },
+        task: Some(StallTask {
+            id: "0x7f3a00006600".to_owned(),
+            name: "Task-102".to_owned(),
+        }),
+        coroutine: Some("handle_request".to_owned()),
+        stack: vec![
+            frame(function, "/srv/app/limits.py", 19),
+            frame("handle_request", "/srv/app/app.py", 41),
+        ],
+        context: BTreeMap::from([("request_id".to_owned(), "r-8812".to_owned())]),
+        waiting: Some(Waiting {
+            ready: Some(12),
+            overdue: Some(3),
+        }),
+        samples: 4,
+        estimated: vec!["duration_ns", "collecting_ns", "stack"],
+        limits: Vec::new(),
+    }
+}
+
+fn by_name(name: &str, pending: u64, on_cpu_ms: u64, sleep_ms: u64) -> ByName {
+    const REASON: &str = "tasks that live between two looks are not seen; --exact tasks counts";
+    let mut cost = Cost {
+        on_cpu_ns: on_cpu_ms * MS,
+        ..Cost::default()
+    };
+    cost.blocked_ns.sleep = sleep_ms * MS;
+    ByName {
+        name: name.to_owned(),
+        pending,
+        started: None,
+        finished: None,
+        failed: None,
+        cancelled: None,
+        duration: None,
+        cost,
+        samples: on_cpu_ms / 10,
+        estimated: vec!["on_cpu_ns", "runnable_ns", "blocked_ns"],
+        limits: ["started", "finished", "failed", "cancelled", "duration"]
+            .map(|field| limit(field, REASON))
+            .into(),
+    }
+}
+
+fn finding(rule: &'static str, severity: &'static str, summary: &str, advice: &str) -> Finding {
+    Finding {
+        rule,
+        severity,
+        summary: summary.to_owned(),
+        evidence: BTreeMap::from([("tid", serde_json::Value::from(4242))]),
+        advice: advice.to_owned(),
+        since_unix_ns: START - 7_000 * MS,
+        active_ns: 8_000 * MS,
+    }
+}
+
+/// Stalls of several kinds, many short steps between them, and what follows from it.
+pub(crate) fn stalls() -> Snapshot {
+    let mut snapshot = blocked_loop();
+    let process = &mut snapshot.processes[0];
+    let mut of_gil = stall("gil", 700, 110, "crunch");
+    of_gil.culprit.holder_tid = Some(4250);
+    let mut of_callback = stall("cpu", 420, 130, "parse");
+    (of_callback.task, of_callback.waiting) = (None, None);
+    of_callback.coroutine = Some("Protocol.data_received".to_owned());
+    of_callback.context.clear();
+    of_callback.limits = vec![
+        limit("context", "the step was over before it could be looked at"),
+        limit("waiting", "the step was over before it could be looked at"),
+    ];
+    let blocked = stall("sleep", 80, 310, "legacy_rate_limit");
+    let (mut tasks, mut callbacks) = (Cost::default(), Cost::default());
+    (tasks.on_cpu_ns, tasks.blocked_ns.sleep) = (300 * MS, 310 * MS);
+    callbacks.on_cpu_ns = 180 * MS;
+    let unknown = Cost {
+        runnable_ns: 185 * MS,
+        ..Cost::default()
+    };
+    process.loops[0].timing = Some(Timing {
+        iterations: Some(5_120),
+        lag: Some(histogram(1_000, 5_400_000)),
+        step: Some(histogram(5_300, 150_000)),
+        tasks_ns: tasks.total_ns(),
+        callbacks_ns: callbacks.total_ns(),
+        unknown_ns: unknown.total_ns(),
+        busy: BusySplit {
+            tasks,
+            callbacks,
+            unknown,
+        },
+        stalls_count: 3,
+        stalls_ns: 550 * MS,
+        stalls: vec![blocked, of_callback, of_gil],
+        saturation: Saturation {
+            count: 1,
+            busy_ns: 260 * MS,
+            longest_ns: 260 * MS,
+            top: [
+                ("handle_request", 180, 18),
+                ("Protocol.data_received", 80, 8),
+            ]
+            .map(|(name, ms, samples)| Contributor {
+                name: name.to_owned(),
+                busy_ns: ms * MS,
+                samples,
+            })
+            .into(),
+        },
+        by_name: vec![
+            by_name("handle_request", 3, 290, 310),
+            by_name("main", 1, 10, 0),
+            by_name("worker-#", 40, 0, 0),
+        ],
+        estimated: vec!["iterations", "lag", "step", "busy"],
+    });
+    process.loops[0].tasks[2].cost = Some(TaskCost {
+        cost: Cost {
+            on_cpu_ns: 40 * MS,
+            ..Cost::default()
+        },
+        samples: 4,
+    });
+    process.threads[0].code = Some(CodeSamples {
+        interpreter: 40,
+        native: 3,
+        kernel: 5,
+    });
+    process.findings = vec![
+        finding(
+            "loop-blocked",
+            "critical",
+            "the event loop stood still for 310 ms in task Task-102 (handle_request): sleep, \
+             legacy_rate_limit (limits.py:19); sustained",
+            "await asyncio.sleep() instead of time.sleep()",
+        ),
+        finding(
+            "task-exception-never-retrieved",
+            "warning",
+            "3 tasks have failed and nobody looked: ValueError in refresh_cache",
+            "await the task, or look at task.exception() in a done callback",
+        ),
+    ];
     snapshot
 }
 
@@ -532,6 +722,7 @@ pub(crate) fn nothing() -> Snapshot {
 pub(crate) fn all() -> Vec<(&'static str, Snapshot)> {
     vec![
         ("blocked_loop", blocked_loop()),
+        ("stalls", stalls()),
         ("gil_fight", gil_fight()),
         ("unsupported", unsupported()),
         ("dead_worker", dead_worker()),

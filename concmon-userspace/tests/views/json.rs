@@ -1,7 +1,8 @@
 //! The JSON contract: key names, line shape, escapes.
 
+use concmon::model::timing::NewStall;
 use concmon::views::escape::is_hostile;
-use concmon::views::json;
+use concmon::views::{Paint, json, stalls};
 use serde_json::Value;
 
 use crate::fixture;
@@ -19,11 +20,14 @@ fn parse(snapshot: &concmon::model::snapshot::Snapshot) -> Value {
 /// The published names; renaming one breaks other people's scripts.
 #[test]
 fn keys_are_those_of_the_contract() {
-    let snapshot = parse(&fixture::blocked_loop());
+    let snapshot = parse(&fixture::stalls());
     let dead = parse(&fixture::dead_worker());
     let unsupported = parse(&fixture::unsupported());
     let fight = parse(&fixture::gil_fight());
     let histogram = "count sum_ns min_ns max_ns p50_ns p90_ns p99_ns buckets";
+    let cost = "on_cpu_ns runnable_ns blocked_ns";
+    let stall = "at_unix_ns duration_ns on_cpu_ns runnable_ns blocked_ns collecting_ns culprit task \
+                 coroutine stack context waiting samples estimated limits";
     let ledger = "wall_ns on_cpu_ns runnable_ns preempted_ns stolen_ns blocked_ns unknown_ns";
     for (from, pointer, keys) in [
         (&snapshot, "", "schema type window monitor processes limits"),
@@ -39,7 +43,7 @@ fn keys_are_those_of_the_contract() {
             "/processes/0",
             "pid ppid start_unix_ns name cmdline entry exited python cpu_ns cpu_percent rss_bytes \
              threads_count children_count descendants_count zombies_count fds_count fds_limit \
-             context_switches ended gc gil threads loops executors limits",
+             context_switches ended gc gil threads loops executors findings limits",
         ),
         (&dead, "/processes/1/exited", "code signal"),
         (
@@ -70,7 +74,7 @@ fn keys_are_those_of_the_contract() {
             "/processes/0/threads/0",
             &format!(
                 "tid ident name role daemon alive entry started_unix_ns ended_unix_ns \
-                 stack_size_bytes {ledger} lock_ns cpu_user_ns cpu_system_ns estimated switches \
+                 stack_size_bytes {ledger} lock_ns cpu_user_ns cpu_system_ns estimated code switches \
                  migrations wakeup_latency slice off_cpu wakers waiting_for stack limits"
             ),
         ),
@@ -105,13 +109,66 @@ fn keys_are_those_of_the_contract() {
             &snapshot,
             "/processes/0/loops/0",
             "tid kind running wall_ns idle_ns busy_ns utilization stall_threshold_ns ready \
-             scheduled pending_tasks tasks_created tasks limits",
+             scheduled pending_tasks tasks_created tasks limits iterations lag step tasks_ns \
+             callbacks_ns unknown_ns busy stalls_count stalls_ns stalls saturation by_name estimated",
+        ),
+        (&snapshot, "/processes/0/loops/0/lag", histogram),
+        (&snapshot, "/processes/0/loops/0/step", histogram),
+        (
+            &snapshot,
+            "/processes/0/loops/0/busy",
+            "tasks callbacks unknown",
+        ),
+        (&snapshot, "/processes/0/loops/0/busy/tasks", cost),
+        (
+            &snapshot,
+            "/processes/0/loops/0/saturation",
+            "count busy_ns longest_ns top",
+        ),
+        (
+            &snapshot,
+            "/processes/0/loops/0/saturation/top/0",
+            "name busy_ns samples",
+        ),
+        (&snapshot, "/processes/0/loops/0/stalls/0", stall),
+        (
+            &snapshot,
+            "/processes/0/loops/0/stalls/0/culprit",
+            "kind frame holder_tid",
+        ),
+        (&snapshot, "/processes/0/loops/0/stalls/0/task", "id name"),
+        (
+            &snapshot,
+            "/processes/0/loops/0/stalls/0/waiting",
+            "ready overdue",
+        ),
+        (
+            &snapshot,
+            "/processes/0/loops/0/by_name/0",
+            "name pending started finished failed cancelled duration on_cpu_ns runnable_ns \
+             blocked_ns samples estimated limits",
+        ),
+        (
+            &snapshot,
+            "/processes/0/findings/0",
+            "rule severity summary evidence advice since_unix_ns active_ns",
+        ),
+        (
+            &snapshot,
+            "/processes/0/threads/0/code",
+            "interpreter native kernel",
         ),
         (
             &snapshot,
             "/processes/0/loops/0/tasks/0",
             "id name coroutine state awaiting waits_for awaited_by cancel_requested exception \
              retrieved context first_seen_unix_ns age_ns",
+        ),
+        (
+            &snapshot,
+            "/processes/0/loops/0/tasks/2",
+            "id name coroutine state awaiting waits_for awaited_by cancel_requested exception \
+             retrieved context first_seen_unix_ns age_ns on_cpu_ns runnable_ns blocked_ns samples",
         ),
         (
             &snapshot,
@@ -163,5 +220,55 @@ fn one_line_that_is_safe_to_print_and_means_the_same() {
         let plain = serde_json::to_value(&snapshot).expect("JSON");
         let parsed: Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!(parsed, plain, "{name}");
+    }
+}
+
+/// Each stall has a line of its own, so that logs carry the request.
+#[test]
+fn a_stall_is_a_line_with_its_request() {
+    let new = |stall| NewStall {
+        pid: 4242,
+        tid: 4243,
+        kind: "asyncio",
+        stall,
+    };
+    let mut out = Vec::new();
+    let blocked = fixture::stall("sleep", 80, 310, "legacy_rate_limit");
+    stalls::write_json(&new(blocked.clone()), &mut out).expect("a Vec takes everything");
+    let line = String::from_utf8(out).expect("JSON is UTF-8");
+    assert_eq!(line.lines().count(), 1);
+    let parsed: Value = serde_json::from_str(&line).expect("JSON");
+    for (pointer, value) in [
+        ("/schema", Value::from("concmon/1")),
+        ("/type", Value::from("stall")),
+        ("/pid", Value::from(4242)),
+        ("/tid", Value::from(4243)),
+        ("/kind", Value::from("asyncio")),
+        ("/context/request_id", Value::from("r-8812")),
+        ("/duration_ns", Value::from(310_000_000)),
+        ("/blocked_ns/sleep", Value::from(310_000_000)),
+        ("/culprit/kind", Value::from("sleep")),
+        ("/culprit/frame/function", Value::from("legacy_rate_limit")),
+        ("/task/name", Value::from("Task-102")),
+        ("/waiting/ready", Value::from(12)),
+    ] {
+        assert_eq!(parsed.pointer(pointer), Some(&value), "{pointer}");
+    }
+    let plain = serde_json::to_value(&blocked).expect("JSON");
+    for (key, value) in plain.as_object().expect("an object") {
+        assert_eq!(&parsed[key], value, "{key}");
+    }
+    let hostile = fixture::hostile().processes[0].loops[0].timing.clone();
+    for stall in hostile.expect("it has stalls").stalls {
+        let (mut json, mut text) = (Vec::new(), Vec::new());
+        stalls::write_json(&new(stall.clone()), &mut json).expect("a Vec takes everything");
+        stalls::write_line(&new(stall), Paint::Plain, &mut text).expect("a Vec takes everything");
+        for bytes in [json, text] {
+            let line = String::from_utf8(bytes).expect("text");
+            assert!(
+                !line.trim_end_matches('\n').chars().any(is_hostile),
+                "{line}"
+            );
+        }
     }
 }

@@ -73,6 +73,9 @@ fn zooms_and_help() {
         ("tasks_end", fixture::crowd(), &[tasks, KeyCode::End]),
         ("gil", fixture::gil_fight(), &[KeyCode::Char('g')]),
         ("no_gil", fixture::unsupported(), &[KeyCode::Char('g')]),
+        ("findings", fixture::stalls(), &[KeyCode::Char('f')]),
+        ("no_findings", fixture::gil_fight(), &[KeyCode::Char('f')]),
+        ("stalled_tasks", fixture::stalls(), &[tasks]),
         ("help", fixture::blocked_loop(), &[help]),
         (
             "paused_by_gil",
@@ -105,6 +108,7 @@ fn any_size_draws() {
         KeyCode::Char('t'),
         KeyCode::Char('t'),
         KeyCode::Char('g'),
+        KeyCode::Char('f'),
         KeyCode::Char('h'),
         KeyCode::Char('h'),
         KeyCode::Tab,

@@ -3,8 +3,9 @@
 use std::io::{self, Write};
 
 use concmon::model::snapshot::Snapshot;
+use concmon::model::timing::NewStall;
 use concmon::views::escape::{is_hostile, width};
-use concmon::views::{Paint, json, lines, summary};
+use concmon::views::{Paint, json, lines, stalls, summary};
 
 use crate::fixture;
 
@@ -46,6 +47,28 @@ fn crowds_are_summed_up() {
     crowd.processes.truncate(1);
     insta::assert_snapshot!("lines_crowd", lines_of(&crowd));
     insta::assert_snapshot!("summary_crowd", summary_of(&fixture::as_summary(crowd)));
+}
+
+/// A stall is told when it is known, between the reports.
+#[test]
+fn a_stall_is_one_line() {
+    let lines: Vec<String> = fixture::stalls().processes[0].loops[0]
+        .timing
+        .iter()
+        .flat_map(|timing| &timing.stalls)
+        .map(|stall| {
+            let new = NewStall {
+                pid: 4242,
+                tid: 4242,
+                kind: "asyncio",
+                stall: stall.clone(),
+            };
+            let mut out = Vec::new();
+            stalls::write_line(&new, Paint::Plain, &mut out).expect("a Vec takes everything");
+            String::from_utf8(out).expect("text")
+        })
+        .collect();
+    insta::assert_snapshot!(lines.concat());
 }
 
 /// An idle pool is not in anybody's way; a queue before a lock is.

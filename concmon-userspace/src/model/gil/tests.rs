@@ -1,3 +1,5 @@
+//! Waits for the GIL, on slices that are told one by one.
+
 use super::super::snapshot::{GilPair, Snapshot};
 use super::super::testing::*;
 use crate::event::*;

@@ -37,6 +37,8 @@ pub(super) struct Busy<'a> {
     pub(super) turns: &'a [u64],
     /// How long turns between samples were on average, ns.
     pub(super) turn_ns: Option<u64>,
+    /// Beginnings and ends of steps that have a length of their own, in order: no turn ends in them.
+    pub(super) steps: &'a [(u64, u64)],
 }
 
 impl Lag {
@@ -94,12 +96,21 @@ impl Busy<'_> {
             .checked_sub(1)
             .map_or(self.from_ns, |turn| self.turns[turn]);
         let end = self.turns.get(next).copied().unwrap_or(self.to_ns);
+        let step = self.steps.partition_point(|(_, end)| *end <= due_ns);
+        let step = self.steps.get(step).filter(|(begin, _)| *begin <= due_ns);
         let wait = match self.turn_ns {
+            // The turn that it is due in ends with the step at the earliest.
+            Some(turn_ns) if step.is_some() => {
+                let rest_ns = step.map_or(0, |(_, end)| end.saturating_sub(due_ns));
+                rest_ns.saturating_add(turn_ns.saturating_mul(TURNS))
+            }
             // Several turns passed between two samples.
-            Some(turn_ns) if turn_ns.saturating_mul(3) < 2 * end.saturating_sub(begin) => {
+            Some(turn_ns)
+                if turn_ns.saturating_mul(3) < end.saturating_sub(begin).saturating_mul(2) =>
+            {
                 // The phases of the instants are spread evenly.
                 let phase = turn_ns as f64 * ((point as f64 * 0.618_034).fract());
-                phase as u64 + TURNS * turn_ns
+                (phase as u64).saturating_add(turn_ns.saturating_mul(TURNS))
             }
             _ => {
                 let behind = next as u64 + TURNS;
@@ -112,7 +123,7 @@ impl Busy<'_> {
                     // The turns that come are like this one.
                     None if self.goes_on => end
                         .saturating_sub(due_ns)
-                        .saturating_add(TURNS * end.saturating_sub(begin)),
+                        .saturating_add(end.saturating_sub(begin).saturating_mul(TURNS)),
                     None => to_end,
                 }
             }
@@ -142,6 +153,7 @@ mod tests {
             goes_on: false,
             turns: &[],
             turn_ns: None,
+            steps: &[],
         };
         Lag::default().busy(busy, &mut into);
         let (half, most) = percentiles(&into);
@@ -159,11 +171,30 @@ mod tests {
             goes_on: true,
             turns: &[],
             turn_ns: Some(5 * MS),
+            steps: &[],
         };
         Lag::default().busy(busy, &mut into);
         let (half, most) = percentiles(&into);
         assert!((12.0..13.0).contains(&half), "{half}");
         assert!((14.5..15.1).contains(&most), "{most}");
+    }
+
+    /// Short turns around a long step say nothing about it.
+    #[test]
+    fn a_long_step_among_short_turns_delays_all_the_same() {
+        let mut into = Fine::default();
+        let busy = Busy {
+            from_ns: 0,
+            to_ns: 102 * MS,
+            goes_on: false,
+            turns: &[],
+            turn_ns: Some(MS / 10),
+            steps: &[(MS, 101 * MS)],
+        };
+        Lag::default().busy(busy, &mut into);
+        let (half, most) = percentiles(&into);
+        assert!((48.0..53.0).contains(&half), "{half}");
+        assert!((97.0..102.0).contains(&most), "{most}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! such; what comes from slices is not.
 
 pub(crate) mod cost;
+mod culprit;
 mod fine;
 mod lag;
 pub(crate) mod names;
@@ -20,16 +21,12 @@ mod track;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::rows::{address, frames};
-use super::snapshot::{
-    ByName, CodeSamples, Cost, Culprit, Frame, Limit, Stall, StallTask, TaskCost, Timing, Waiting,
-};
+use super::snapshot::{ByName, CodeSamples, Cost, Limit, Stall, TaskCost, Timing};
 use super::window::{Clock, Cumulative, Growth, Scope, limit};
 use crate::event::{
-    Cause, CodeKind, LedgerFact, LoopKind, PyFrame, PythonFact, Sample, SampleKind, SampledStack,
-    Slice, StepFact, ThreadState, Tid,
+    CodeKind, LedgerFact, LoopKind, PythonFact, Sample, SampleKind, SampledStack, Slice, StepFact,
+    ThreadState, Tid,
 };
-use cost::column;
 use names::folded;
 use run::Owner;
 use share::Share;
@@ -40,6 +37,8 @@ use track::{Draft, Track};
 const MAX_THREADS: usize = 1_024;
 /// Loops of one thread that are kept after they stopped.
 const MAX_LOOPS: usize = 64;
+/// Threads whose samples are counted by code.
+const MAX_CODES: usize = 8_192;
 /// Samples of each thread that are kept to tell what it did while others waited for it.
 const MAX_RECENT: usize = 64;
 /// The threshold of loops that do not tell theirs: asyncio's own, ns.
@@ -63,7 +62,11 @@ struct Follower {
     track: Track,
     loop_id: Option<u64>,
     kind: LoopKind,
-    stopped: BTreeMap<u64, Sums>,
+    /// The latest to stop comes last.
+    stopped: VecDeque<(u64, Sums)>,
+    /// When the thread was last heard of.
+    heard_ns: u64,
+    ended: bool,
 }
 
 /// What is known of a task by its coroutine.
@@ -127,7 +130,7 @@ impl Timings {
         if sample.kind == SampleKind::OnCpu {
             self.on_cpu.now += 1;
             self.collecting.now += u64::from(sample.collecting);
-            if self.code.len() < MAX_THREADS || self.code.contains_key(&sample.tid) {
+            if self.code.len() < MAX_CODES || self.code.contains_key(&sample.tid) {
                 self.code
                     .entry(sample.tid)
                     .or_default()
@@ -135,18 +138,25 @@ impl Timings {
                     .add(sample.code);
             }
         }
-        if self.recent.len() < MAX_THREADS || self.recent.contains_key(&sample.tid) {
-            let recent = self.recent.entry(sample.tid).or_default();
-            if recent.len() >= MAX_RECENT {
-                recent.pop_front();
+        // Threads end before their last samples have come, so rows of the dead are made, too.
+        if self.recent.len() >= MAX_THREADS && !self.recent.contains_key(&sample.tid) {
+            let last_ns = |recent: &VecDeque<Recent>| recent.back().map(|last| last.at_ns);
+            let oldest = self.recent.iter().min_by_key(|(_, recent)| last_ns(recent));
+            if let Some(tid) = oldest.map(|(tid, _)| *tid) {
+                self.recent.remove(&tid);
             }
-            recent.push_back(Recent {
-                at_ns: sample.at_ns,
-                kind: sample.kind,
-                stack: Arc::clone(&sample.stack),
-            });
         }
+        let recent = self.recent.entry(sample.tid).or_default();
+        if recent.len() >= MAX_RECENT {
+            recent.pop_front();
+        }
+        recent.push_back(Recent {
+            at_ns: sample.at_ns,
+            kind: sample.kind,
+            stack: Arc::clone(&sample.stack),
+        });
         if let Some(follower) = self.follower(sample.tid) {
+            follower.heard_ns = follower.heard_ns.max(sample.at_ns);
             follower.track.sample(sample);
         }
     }
@@ -167,22 +177,37 @@ impl Timings {
             self.ended.push(fact.tid);
         }
         if let Some(follower) = self.threads.get_mut(&fact.tid) {
+            let ended = fact.state == ThreadState::Dead;
+            if follower.ended && !ended {
+                // Another thread has the id.
+                follower.reset(self.threshold_ns.unwrap_or(THRESHOLD_NS));
+            }
+            follower.ended = ended;
             let mut found = Vec::new();
             follower.track.ledger(fact, &mut found);
             self.found(fact.tid, found);
         }
     }
 
+    /// `None`: there is no room for another thread.
     fn follower(&mut self, tid: Tid) -> Option<&mut Follower> {
         if self.threads.len() >= MAX_THREADS && !self.threads.contains_key(&tid) {
-            return None;
+            // Loops that run are kept.
+            let others = self.threads.iter();
+            let others = others.filter(|(_, other)| other.ended || !other.track.is_loop);
+            let dispensable = others
+                .min_by_key(|(_, other)| (other.track.is_loop, other.heard_ns))
+                .map(|(tid, _)| *tid)?;
+            self.threads.remove(&dispensable);
         }
         let threshold_ns = self.threshold_ns.unwrap_or(THRESHOLD_NS);
         Some(self.threads.entry(tid).or_insert_with(|| Follower {
             track: Track::new(threshold_ns),
             loop_id: None,
             kind: LoopKind::Asyncio,
-            stopped: BTreeMap::new(),
+            stopped: VecDeque::new(),
+            heard_ns: 0,
+            ended: false,
         }))
     }
 
@@ -323,131 +348,11 @@ impl Timings {
         }
     }
 
-    fn stall(&self, tid: Tid, draft: &Draft, clock: &Clock) -> Stall {
-        let run = draft.run.as_ref();
-        let (collecting, on_cpu) = run.map_or((0, 0), |run| run.collecting());
-        let collecting_ns = match on_cpu {
-            0 => 0,
-            _ => {
-                (u128::from(draft.cost.on_cpu_ns) * u128::from(collecting) / u128::from(on_cpu))
-                    as u64
-            }
-        };
-        let (kind, sampled) = largest(&draft.cost);
-        let kind = match kind {
-            "cpu" if collecting_ns > draft.cost.on_cpu_ns / 2 => "gc",
-            kind => kind,
-        };
-        let stack = run.map_or(Vec::new(), |run| run.stack(sampled));
-        let holder = (kind == "gil").then(|| self.holder(tid, draft)).flatten();
-        let frame = match (kind, &holder) {
-            ("gil", Some((_, frame))) => frame.clone(),
-            ("gil", None) => None,
-            _ => stack.first().cloned(),
-        };
-        let fact = draft.fact.as_ref();
-        let coroutine = run.and_then(|run| run.owner.function());
-        let task = fact
-            .and_then(|fact| fact.task.as_ref())
-            .map(|task| StallTask {
-                id: address(task.id),
-                name: task.name.clone(),
-            });
-        let is_task = matches!(run.map(|run| &run.owner), Some(Owner::Task(..)));
-        let known = run.and_then(|run| match &run.owner {
-            Owner::Task(coroutine, function) => self
-                .tasks
-                .get(coroutine)
-                .filter(|known| same_function(&known.coroutine, function)),
-            _ => None,
-        });
-        let mut limits: Vec<Limit> = Vec::new();
-        if run.is_none() {
-            limits.push(limit("coroutine", "no sample has met this step"));
-        }
-        if fact.is_none() {
-            let reason = "the step was over before it could be looked at";
-            limits.push(limit("context", reason));
-            limits.push(limit("waiting", reason));
-            if is_task {
-                limits.push(limit("task", reason));
-            }
-        }
-        Stall {
-            at_unix_ns: clock.unix_of(draft.begin_ns),
-            duration_ns: draft.end_ns.saturating_sub(draft.begin_ns),
-            cost: draft.cost,
-            collecting_ns,
-            culprit: Culprit {
-                kind,
-                frame: frame.map(|frame| row(&frame)),
-                holder_tid: holder.map(|(tid, _)| tid.0),
-            },
-            task: task
-                .or_else(|| {
-                    known.map(|known| StallTask {
-                        id: address(known.id),
-                        name: known.name.clone(),
-                    })
-                })
-                .filter(|_| is_task),
-            coroutine: known
-                .map(|known| known.coroutine.clone())
-                .or_else(|| coroutine.map(|name| name.to_string())),
-            stack: frames(&stack),
-            context: fact.map(|fact| fact.context.clone()).unwrap_or_default(),
-            waiting: fact.map(|fact| Waiting {
-                ready: fact.ready,
-                overdue: fact.overdue,
-            }),
-            samples: run.map_or(0, |run| run.samples),
-            estimated: vec!["duration_ns", "collecting_ns", "stack"],
-            limits,
-        }
-    }
-
-    /// Who had the GIL while a thread waited for it: whose action ended its waits, else the thread that
-    /// samples have met meanwhile; with what it ran.
-    fn holder(&self, victim: Tid, draft: &Draft) -> Option<(Tid, Option<PyFrame>)> {
-        let of = |tid: Tid| -> Vec<&Recent> {
-            let recent = self.recent.get(&tid).into_iter().flatten();
-            recent
-                .filter(|recent| (draft.begin_ns..=draft.end_ns).contains(&recent.at_ns))
-                .collect()
-        };
-        let met = |tid: Tid| {
-            of(tid)
-                .iter()
-                .filter(|recent| !matches!(recent.kind, SampleKind::Block(Cause::Gil)))
-                .count()
-        };
-        let by_waker = draft
-            .gil_wakers
-            .iter()
-            .filter(|(tid, _)| *tid != victim)
-            .max_by_key(|(_, ns)| *ns)
-            .map(|(tid, _)| *tid);
-        let by_samples = self
-            .recent
-            .keys()
-            .copied()
-            .filter(|tid| *tid != victim && met(*tid) > 0)
-            .max_by_key(|tid| met(*tid));
-        let holder = by_waker.or(by_samples)?;
-        let frame = of(holder)
-            .iter()
-            .rev()
-            .find(|recent| !matches!(recent.kind, SampleKind::Block(Cause::Gil)))
-            .or(of(holder).last())
-            .and_then(|recent| recent.stack.frames.first().cloned());
-        Some((holder, frame))
-    }
-
     /// Begins a window.
     pub(crate) fn roll(&mut self) {
         for follower in self.threads.values_mut() {
             follower.track.sums.roll();
-            for sums in follower.stopped.values_mut() {
+            for (_, sums) in &mut follower.stopped {
                 sums.roll();
             }
         }
@@ -459,25 +364,19 @@ impl Timings {
         for code in self.code.values_mut() {
             code.roll();
         }
-        if self.code.len() >= MAX_THREADS {
+        if self.code.len() >= MAX_CODES {
             for tid in self.ended.drain(..) {
                 self.code.remove(&tid);
             }
         }
-        self.ended.truncate(MAX_THREADS);
+        self.ended.truncate(MAX_CODES);
     }
 
     /// All loops end with the program that ran them.
     pub(crate) fn replaced(&mut self) {
         let threshold_ns = self.threshold_ns.unwrap_or(THRESHOLD_NS);
         for follower in self.threads.values_mut() {
-            let sums = std::mem::take(&mut follower.track.sums);
-            if let Some(loop_id) = follower.loop_id.take()
-                && follower.stopped.len() < MAX_LOOPS
-            {
-                follower.stopped.insert(loop_id, sums);
-            }
-            follower.track = Track::new(threshold_ns);
+            follower.reset(threshold_ns);
         }
         self.recent.clear();
         self.drafts.clear();
@@ -494,11 +393,15 @@ impl Timings {
         look: Option<&PythonFact>,
         limits: &mut Vec<Limit>,
     ) -> Option<Timing> {
-        if !self.sampled {
+        let follower = self.threads.get(&tid);
+        let sums = follower.and_then(|follower| follower.sums(loop_id));
+        let Some(sums) = sums.filter(|_| self.sampled) else {
+            let known = look.and_then(|look| look.limits.get("samples"));
+            let reason = known.map_or("nothing was sampled", String::as_str);
+            let fields = ["iterations", "lag", "step", "stalls", "by_name"];
+            limits.extend(fields.map(|field| limit(field, reason)));
             return None;
-        }
-        let follower = self.threads.get(&tid)?;
-        let sums = follower.sums(loop_id)?;
+        };
         let busy = sums.split(scope);
         let (stalls_count, stalls_ns, stalls) = sums.stalls(scope);
         let turns = sums.iterations_milli.over(scope) / 1000;
@@ -664,16 +567,36 @@ const MAX_ROWS: usize = 256;
 impl Follower {
     /// The thread runs another loop, or the first that is known of it.
     fn switch_to(&mut self, loop_id: u64) {
-        match self.loop_id.replace(loop_id) {
-            None => {}
-            Some(before) if before == loop_id => {}
-            Some(before) => {
-                let next = self.stopped.remove(&loop_id).unwrap_or_default();
-                let sums = std::mem::replace(&mut self.track.sums, next);
-                if self.stopped.len() < MAX_LOOPS {
-                    self.stopped.insert(before, sums);
-                }
+        let before = self.loop_id.replace(loop_id);
+        if before == Some(loop_id) {
+            return;
+        }
+        let place = self.stopped.iter().position(|(id, _)| *id == loop_id);
+        let known = place.and_then(|place| self.stopped.remove(place));
+        let known = known.map(|(_, sums)| sums);
+        match (before, known) {
+            // What samples told before the first look is this loop's.
+            (None, None) => {}
+            (None, Some(known)) => self.track.sums = known,
+            (Some(before), known) => {
+                let sums = std::mem::replace(&mut self.track.sums, known.unwrap_or_default());
+                self.stop(before, sums);
             }
+        }
+    }
+
+    /// Another program or thread begins here.
+    fn reset(&mut self, threshold_ns: u64) {
+        let track = std::mem::replace(&mut self.track, Track::new(threshold_ns));
+        if let Some(loop_id) = self.loop_id.take() {
+            self.stop(loop_id, track.sums);
+        }
+    }
+
+    fn stop(&mut self, loop_id: u64, sums: Sums) {
+        self.stopped.push_back((loop_id, sums));
+        if self.stopped.len() > MAX_LOOPS {
+            self.stopped.pop_front();
         }
     }
 
@@ -681,43 +604,23 @@ impl Follower {
         if self.loop_id == Some(loop_id) {
             return Some(&self.track.sums);
         }
-        self.stopped.get(&loop_id)
+        let stopped = self.stopped.iter();
+        let mut of_id = stopped.filter(|(id, _)| *id == loop_id);
+        of_id.next().map(|(_, sums)| sums)
     }
 
     fn sums_mut(&mut self, loop_id: u64) -> Option<&mut Sums> {
         if self.loop_id == Some(loop_id) {
             return Some(&mut self.track.sums);
         }
-        self.stopped.get_mut(&loop_id)
+        let stopped = self.stopped.iter_mut();
+        let mut of_id = stopped.filter(|(id, _)| *id == loop_id);
+        of_id.next().map(|(_, sums)| sums)
     }
-}
-
-/// What took the most, and the samples that show it.
-fn largest(cost: &Cost) -> (&'static str, SampleKind) {
-    let mut blocked = cost.blocked_ns;
-    let (mut kind, mut sampled, mut most) = ("cpu", SampleKind::OnCpu, cost.on_cpu_ns);
-    if cost.runnable_ns > most {
-        (kind, most) = ("runnable", cost.runnable_ns);
-    }
-    for cause in Cause::ALL {
-        let ns = *column(&mut blocked, cause);
-        if ns > most {
-            (kind, sampled, most) = (cause.name(), SampleKind::Block(cause), ns);
-        }
-    }
-    (kind, sampled)
 }
 
 /// Whether a function's name is that of a coroutine: before 3.11, functions have plain names.
 fn same_function(coroutine: &str, function: &str) -> bool {
     let last = |name: &str| name.rsplit('.').next().unwrap_or(name).to_owned();
     coroutine == function || last(coroutine) == last(function)
-}
-
-fn row(frame: &PyFrame) -> Frame {
-    Frame {
-        function: frame.function.clone(),
-        file: frame.file.clone(),
-        line: frame.line,
-    }
 }

@@ -47,7 +47,7 @@ impl Segment {
 
     /// The part behind an instant.
     fn after(&self, from_ns: u64) -> Option<Segment> {
-        if self.to_ns <= from_ns {
+        if self.to_ns <= from_ns.max(self.from_ns) {
             return None;
         }
         let part = self.within(from_ns, u64::MAX);
@@ -73,13 +73,14 @@ fn share(ns: u64, part: u64, whole: u64) -> u64 {
     (u128::from(ns) * u128::from(part) / u128::from(whole)) as u64
 }
 
-/// The segments of a slice from `from_ns` on, in order of time.
+/// The segments of a slice from `from_ns` on, in order of time: they never overlap, whatever the
+/// instants in the slice are.
 pub(super) fn of_slice(slice: &Slice, from_ns: u64) -> Vec<Segment> {
     let mut found = Vec::with_capacity(3);
     if let Some(wait) = &slice.wait {
         let woken_ns = match wait.cause {
             Some(cause) => {
-                let woken_ns = wait.wake_ns.unwrap_or(slice.in_ns);
+                let woken_ns = wait.wake_ns.unwrap_or(slice.in_ns).min(slice.in_ns);
                 found.push(Segment {
                     from_ns: wait.off_ns,
                     to_ns: woken_ns,

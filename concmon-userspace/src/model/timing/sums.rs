@@ -50,7 +50,7 @@ impl Contributors {
             }
             let part = u128::from(busy_ns) * u128::from(*count) / u128::from(all.max(1));
             let (sum_ns, sum) = self.of.entry(Arc::clone(name)).or_default();
-            *sum_ns += part as u64;
+            *sum_ns = sum_ns.saturating_add(part as u64);
             *sum += count;
         }
     }

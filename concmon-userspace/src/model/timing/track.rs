@@ -53,6 +53,8 @@ struct Stretch {
     /// The last sample in it.
     last: Option<Last>,
     turns: VecDeque<u64>,
+    /// Its steps that have a length of their own: beginnings and ends.
+    steps: Vec<(u64, u64)>,
     /// Turns between its samples, and their time.
     turned: (f64, u64),
     /// Up to where lag and saturation are booked.
@@ -149,7 +151,12 @@ impl Track {
             .take_while(|waiting| waiting.at_ns > sample.at_ns)
             .count();
         let place = self.waiting.len() - behind;
-        self.waiting.insert(place, sample.clone());
+        let mut sample = sample.clone();
+        // The loop's variable is the target's: it may say anything.
+        sample.iteration = sample
+            .iteration
+            .filter(|turn| turn.start_ns <= sample.at_ns);
+        self.waiting.insert(place, sample);
     }
 
     pub(super) fn fact(&mut self, fact: &StepFact) {
@@ -461,6 +468,9 @@ impl Track {
         if run.last_ns > run.first_ns && run.version.is_some() {
             // More than one sample has met it: it has a length of its own.
             self.sums.step.now.record(length, 1);
+            if stretch.steps.len() < MAX_TURNS {
+                stretch.steps.push((run.begin_ns, end_ns));
+            }
             self.long.0 += 1;
             self.long.1 = self.long.1.saturating_add(length);
         }
@@ -469,14 +479,14 @@ impl Track {
         }
         // Samples must show that it is one step, or it was off the CPU, which is one step's as well.
         let known = (run.first_ns, run.last_ns);
-        let proven = (known.1 - known.0)
-            + stretch
-                .segments
-                .off_cpu_outside(run.begin_ns, end_ns, known);
+        let outside_ns = stretch
+            .segments
+            .off_cpu_outside(run.begin_ns, end_ns, known);
+        let proven = (known.1 - known.0).saturating_add(outside_ns);
         if proven < length / 2 {
             return;
         }
-        stretch.stalled_ns += length;
+        stretch.stalled_ns = stretch.stalled_ns.saturating_add(length);
         drafts.push(Draft {
             begin_ns: run.begin_ns,
             end_ns,
@@ -511,7 +521,7 @@ impl Track {
         if drafts.len() == before && stretch.last.is_none() && length >= self.threshold_ns {
             let cost = stretch.segments.cost(stretch.from_ns, end_ns);
             if cost.on_cpu_ns < length / 4 {
-                stretch.stalled_ns += length;
+                stretch.stalled_ns = stretch.stalled_ns.saturating_add(length);
                 drafts.push(Draft {
                     begin_ns: stretch.from_ns,
                     end_ns,
@@ -552,6 +562,7 @@ impl Track {
             goes_on,
             turns: &turns,
             turn_ns: (turned > 0.0).then(|| (turned_ns as f64 / turned) as u64),
+            steps: &stretch.steps,
         };
         let (idle_ns, latency_ns) = std::mem::take(&mut stretch.idle);
         let behind_ns = busy.wait(from_ns, 0);
@@ -567,6 +578,7 @@ impl Track {
         }
         stretch.contributors.clear();
         stretch.turns.retain(|turn| *turn >= until_ns);
+        stretch.steps.retain(|(_, end_ns)| *end_ns > until_ns);
         stretch.booked_ns = until_ns;
         stretch.stalled_ns = 0;
         stretch.turned = (0.0, 0);
@@ -605,6 +617,7 @@ impl Stretch {
             last: None,
             turns: VecDeque::new(),
             turned: (0.0, 0),
+            steps: Vec::new(),
             booked_ns: from_ns,
             idle: (0, 0),
             stalled_ns: 0,
@@ -628,7 +641,7 @@ impl Stretch {
             && grown < 2 * MAX_STEPS
         {
             self.turned.0 += grown as f64 / 2.0 * turns;
-            self.turned.1 += sample.at_ns.saturating_sub(last.at_ns);
+            self.turned.1 = (self.turned.1).saturating_add(sample.at_ns.saturating_sub(last.at_ns));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use ratatui::text::Line;
 
-use super::super::escape::{cut, escape};
+use super::super::escape::{cut, escape, width};
 use super::super::{format, stalls};
 use super::render::Rows;
 use super::state::ScreenState;
@@ -14,13 +14,76 @@ fn stalls_of(process: &Process) -> impl Iterator<Item = &crate::model::snapshot:
     timings.flat_map(|timing| &timing.stalls)
 }
 
-fn rows_of(process: &Process) -> usize {
-    2 * process.findings.len() + stalls_of(process).count()
+/// Lines that one finding or stall may take.
+const MAX_LINES: usize = 4;
+/// Where text begins: behind the process id.
+const INDENT: usize = 8;
+
+/// A row, and whether it is one of those that matter most.
+struct Row {
+    text: String,
+    alarm: bool,
 }
 
-/// All rows of the page; one that says that there is nothing, when there is.
-pub(super) fn count(snapshot: &Snapshot) -> usize {
-    snapshot.processes.iter().map(rows_of).sum::<usize>().max(1)
+/// All rows of the page, wrapped to `cells`.
+fn all(snapshot: &Snapshot, cells: usize) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for process in &snapshot.processes {
+        let mut push = |text: &str, alarm| {
+            let room = cells.saturating_sub(INDENT);
+            for (number, part) in wrap(text, room).into_iter().enumerate() {
+                let pid = match number {
+                    0 if !text.starts_with("->") => process.pid.to_string(),
+                    _ => String::new(),
+                };
+                rows.push(Row {
+                    text: format!("{pid:>width$} {part}", width = INDENT - 1),
+                    alarm,
+                });
+            }
+        };
+        for finding in &process.findings {
+            let text = format!(
+                "{} {} ({}): {}",
+                finding.severity,
+                finding.rule,
+                format::duration(finding.active_ns),
+                escape(&finding.summary)
+            );
+            push(&text, true);
+            push(&format!("-> {}", escape(&finding.advice)), false);
+        }
+        for stall in stalls_of(process) {
+            push(&format!("stall {}", stalls::line(stall)), false);
+        }
+    }
+    rows
+}
+
+/// Lines of at most `cells`, broken between words; what does not fit into the last one is cut.
+fn wrap(text: &str, cells: usize) -> Vec<String> {
+    let mut lines: Vec<String> = vec![String::new()];
+    for word in text.split(' ') {
+        let full = lines.len() >= MAX_LINES;
+        let Some(last) = lines.last_mut() else { break };
+        if last.is_empty() {
+            last.push_str(word);
+        } else if full || width(last) + 1 + width(word) <= cells {
+            last.push(' ');
+            last.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+        .iter()
+        .map(|line| cut(line, cells).into_owned())
+        .collect()
+}
+
+/// How many rows the page has; one says that there is nothing, when there is.
+pub(super) fn count(snapshot: &Snapshot, cells: usize) -> usize {
+    all(snapshot, cells).len().max(1)
 }
 
 /// The worst finding, for the head of every page.
@@ -36,7 +99,10 @@ pub(super) fn worst(snapshot: &Snapshot) -> Option<String> {
         .min_by_key(|(_, finding)| finding.severity != "critical")?;
     Some(format!(
         "{} {} {}: {}",
-        process.pid, finding.severity, finding.rule, finding.summary
+        process.pid,
+        finding.severity,
+        finding.rule,
+        escape(&finding.summary)
     ))
 }
 
@@ -48,29 +114,13 @@ pub(super) fn rows(
     state: &ScreenState,
     range: Option<&str>,
 ) -> Rows<'static> {
-    let mut lines = Vec::new();
-    for process in &snapshot.processes {
-        for finding in &process.findings {
-            let text = format!(
-                "{:>7} {} {} ({}): {}",
-                process.pid,
-                finding.severity,
-                finding.rule,
-                format::duration(finding.active_ns),
-                escape(&finding.summary)
-            );
-            lines.push(Line::styled(
-                cut(&text, cells).into_owned(),
-                style::alarm(state),
-            ));
-            let text = format!("{:>7} -> {}", "", escape(&finding.advice));
-            lines.push(Line::raw(cut(&text, cells).into_owned()));
-        }
-        for stall in stalls_of(process) {
-            let text = format!("{:>7} stall {}", process.pid, stalls::line(stall));
-            lines.push(Line::raw(cut(&text, cells).into_owned()));
-        }
-    }
+    let mut lines: Vec<Line<'static>> = all(snapshot, cells)
+        .into_iter()
+        .map(|row| match row.alarm {
+            true => Line::styled(row.text, style::alarm(state)),
+            false => Line::raw(row.text),
+        })
+        .collect();
     if lines.is_empty() {
         lines.push(Line::styled("        nothing found", style::faint()));
     }

@@ -48,10 +48,18 @@ const MARKS: [(&str, &str); 6] = [
     ),
 ];
 
-const LOOPS: [(&str, &str); 3] = [
+const LOOPS: [(&str, &str); 5] = [
     (
         "busy",
         "the part of wall that a loop did not wait in its selector",
+    ),
+    (
+        "lag ~p99",
+        "how late timers run that are due at a random instant, 99 of 100",
+    ),
+    (
+        "stalls",
+        "steps above the stall threshold that became known in the window",
     ),
     (
         "pending ready timers",

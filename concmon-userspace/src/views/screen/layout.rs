@@ -74,7 +74,7 @@ impl Plan {
             processes.iter().map(|process| process.threads.len()).sum(),
             tasks.map(|l| 1 + l.tasks.len()).sum(),
             gil::count(snapshot),
-            findings::count(snapshot),
+            findings::count(snapshot, usize::from(area.width)),
         ];
         let heights = match state.zoom {
             true => Section::ALL.map(|section| {

@@ -165,9 +165,11 @@ fn header(
 fn footer(frame: &mut Frame<'_>, state: &ScreenState, area: Rect) {
     let sort = state.sort.name();
     let keys = match usize::from(area.width) {
-        0..NARROW => format!("q quit h help p pause s {sort} t a g"),
+        0..NARROW => format!("q quit h help p pause s {sort} t a g f"),
         _ => {
-            format!("q quit  h help  p pause  s sort: {sort}  t threads  a tasks  g GIL  Tab  + -")
+            format!(
+                "q quit  h help  p pause  s sort: {sort}  t threads  a tasks  g GIL  f findings"
+            )
         }
     };
     put(frame, area, 0, Line::styled(keys, style::faint()));

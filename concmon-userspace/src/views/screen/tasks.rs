@@ -97,6 +97,19 @@ fn loop_line(process: &Process, l: &Loop, state: &ScreenState) -> Line<'static> 
     {
         spans.push(Span::styled(format!(": {why}"), style::alarm(state)));
     }
+    if let Some(timing) = &l.timing {
+        if let Some(late_ns) = timing.lag.as_ref().and_then(|lag| lag.p99_ns) {
+            spans.push(Span::raw(format!(
+                "  lag ~p99 {}",
+                format::duration(late_ns)
+            )));
+        }
+        if timing.stalls_count > 0 {
+            let stalls = digest::plural(timing.stalls_count, "stall");
+            let text = format!("  {stalls} {}", format::duration(timing.stalls_ns));
+            spans.push(Span::styled(text, style::alarm(state)));
+        }
+    }
     let queues = format!(
         "  pending {} ready {} timers {}{}",
         format::maybe_count(l.pending_tasks),

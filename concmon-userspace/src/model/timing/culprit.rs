@@ -1,0 +1,173 @@
+//! Stalls as they are told: what a long step was, whose, and who is to blame.
+
+use super::cost::column;
+use super::run::Owner;
+use super::track::Draft;
+use super::{Recent, Timings, same_function};
+use crate::event::{Cause, PyFrame, SampleKind, Tid};
+use crate::model::rows::{address, frames};
+use crate::model::snapshot::{Cost, Culprit, Frame, Limit, Stall, StallTask, Waiting};
+use crate::model::window::{Clock, limit};
+
+impl Timings {
+    /// What is known of a step that was longer than the threshold.
+    pub(super) fn stall(&self, tid: Tid, draft: &Draft, clock: &Clock) -> Stall {
+        let run = draft.run.as_ref();
+        let (collecting, on_cpu) = run.map_or((0, 0), |run| run.collecting());
+        let collecting_ns = match on_cpu {
+            0 => 0,
+            _ => {
+                (u128::from(draft.cost.on_cpu_ns) * u128::from(collecting) / u128::from(on_cpu))
+                    as u64
+            }
+        };
+        let (kind, sampled) = largest(&draft.cost);
+        let kind = match kind {
+            "cpu" if collecting_ns > draft.cost.on_cpu_ns / 2 => "gc",
+            kind => kind,
+        };
+        let stack = run.map_or(Vec::new(), |run| run.stack(sampled));
+        let holder = (kind == "gil").then(|| self.holder(tid, draft)).flatten();
+        let frame = match (kind, &holder) {
+            ("gil", Some((_, frame))) => frame.clone(),
+            ("gil", None) => None,
+            _ => stack.first().cloned(),
+        };
+        let fact = draft.fact.as_ref();
+        let coroutine = run.and_then(|run| run.owner.function());
+        let task = fact
+            .and_then(|fact| fact.task.as_ref())
+            .map(|task| StallTask {
+                id: address(task.id),
+                name: task.name.clone(),
+            });
+        let is_task = matches!(run.map(|run| &run.owner), Some(Owner::Task(..)));
+        let task = task.filter(|_| is_task);
+        let known = run.and_then(|run| match &run.owner {
+            Owner::Task(coroutine, function) => self
+                .tasks
+                .get(coroutine)
+                .filter(|known| same_function(&known.coroutine, function)),
+            _ => None,
+        });
+        let task = task.or_else(|| {
+            known.map(|known| StallTask {
+                id: address(known.id),
+                name: known.name.clone(),
+            })
+        });
+        let mut limits: Vec<Limit> = Vec::new();
+        if run.is_none() {
+            for field in ["coroutine", "task"] {
+                limits.push(limit(field, "no sample has met this step"));
+            }
+        }
+        if run.is_some() && coroutine.is_none() {
+            limits.push(limit("coroutine", "the loop's own code, in no step"));
+        }
+        if frame.is_none() {
+            let reason = match kind {
+                "gil" => "no sample has met who held the GIL",
+                _ => "no sample has a stack of it",
+            };
+            limits.push(limit("culprit.frame", reason));
+        }
+        if kind == "gil" && holder.is_none() {
+            let reason = "nobody was seen to hold the GIL meanwhile";
+            limits.push(limit("culprit.holder_tid", reason));
+        }
+        if fact.is_none() {
+            let reason = "the step was over before it could be looked at";
+            limits.push(limit("context", reason));
+            limits.push(limit("waiting", reason));
+            if is_task && task.is_none() {
+                limits.push(limit("task", reason));
+            }
+        }
+        Stall {
+            at_unix_ns: clock.unix_of(draft.begin_ns),
+            duration_ns: draft.end_ns.saturating_sub(draft.begin_ns),
+            cost: draft.cost,
+            collecting_ns,
+            culprit: Culprit {
+                kind,
+                frame: frame.map(|frame| row(&frame)),
+                holder_tid: holder.map(|(tid, _)| tid.0),
+            },
+            task,
+            coroutine: known
+                .map(|known| known.coroutine.clone())
+                .or_else(|| coroutine.map(|name| name.to_string())),
+            stack: frames(&stack),
+            context: fact.map(|fact| fact.context.clone()).unwrap_or_default(),
+            waiting: fact.map(|fact| Waiting {
+                ready: fact.ready,
+                overdue: fact.overdue,
+            }),
+            samples: run.map_or(0, |run| run.samples),
+            estimated: vec!["duration_ns", "collecting_ns", "stack"],
+            limits,
+        }
+    }
+
+    /// Who had the GIL while a thread waited for it: whose action ended its waits, else the thread that
+    /// samples have met meanwhile; with what it ran.
+    fn holder(&self, victim: Tid, draft: &Draft) -> Option<(Tid, Option<PyFrame>)> {
+        let of = |tid: Tid| -> Vec<&Recent> {
+            let recent = self.recent.get(&tid).into_iter().flatten();
+            recent
+                .filter(|recent| (draft.begin_ns..=draft.end_ns).contains(&recent.at_ns))
+                .collect()
+        };
+        let met = |tid: Tid| {
+            of(tid)
+                .iter()
+                .filter(|recent| !matches!(recent.kind, SampleKind::Block(Cause::Gil)))
+                .count()
+        };
+        let by_waker = draft
+            .gil_wakers
+            .iter()
+            .filter(|(tid, _)| *tid != victim)
+            .max_by_key(|(_, ns)| *ns)
+            .map(|(tid, _)| *tid);
+        let by_samples = self
+            .recent
+            .keys()
+            .copied()
+            .filter(|tid| *tid != victim && met(*tid) > 0)
+            .max_by_key(|tid| met(*tid));
+        let holder = by_waker.or(by_samples)?;
+        let frame = of(holder)
+            .iter()
+            .rev()
+            .find(|recent| !matches!(recent.kind, SampleKind::Block(Cause::Gil)))
+            .or(of(holder).last())
+            .and_then(|recent| recent.stack.frames.first().cloned());
+        Some((holder, frame))
+    }
+}
+
+/// What took the most, and the samples that show it.
+fn largest(cost: &Cost) -> (&'static str, SampleKind) {
+    let mut blocked = cost.blocked_ns;
+    let (mut kind, mut sampled, mut most) = ("cpu", SampleKind::OnCpu, cost.on_cpu_ns);
+    if cost.runnable_ns > most {
+        (kind, most) = ("runnable", cost.runnable_ns);
+    }
+    for cause in Cause::ALL {
+        let ns = *column(&mut blocked, cause);
+        if ns > most {
+            (kind, sampled, most) = (cause.name(), SampleKind::Block(cause), ns);
+        }
+    }
+    (kind, sampled)
+}
+
+fn row(frame: &PyFrame) -> Frame {
+    Frame {
+        function: frame.function.clone(),
+        file: frame.file.clone(),
+        line: frame.line,
+    }
+}

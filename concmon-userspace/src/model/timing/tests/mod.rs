@@ -1,0 +1,7 @@
+//! The time of loops, on simulated ones.
+
+mod hostile;
+mod sampled;
+mod simulator;
+mod stalls;
+mod sums;

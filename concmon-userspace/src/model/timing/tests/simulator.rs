@@ -1,0 +1,308 @@
+//! A loop's thread as the kernel and the interpreter tell it: slices, samples, ledgers, looks.
+
+use std::sync::Arc;
+
+use crate::event::*;
+use crate::model::snapshot::{Snapshot, Stall, Timing};
+use crate::model::testing::*;
+use crate::model::timing::NewStall;
+
+pub(super) const US: u64 = 1_000;
+pub(super) const TID: u32 = 100;
+pub(super) const LOOP: u64 = 7;
+/// Of samples by the clock: 99 Hz.
+const SAMPLE_NS: u64 = 10_101_010;
+/// What is read of buffers is this old.
+const HORIZON_NS: u64 = 400 * MS;
+
+/// Whose step it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Who {
+    pub(super) coroutine: Option<u64>,
+    pub(super) function: &'static str,
+}
+
+pub(super) const fn task(coroutine: u64, function: &'static str) -> Who {
+    Who {
+        coroutine: Some(coroutine),
+        function,
+    }
+}
+
+pub(super) const fn callback(function: &'static str) -> Who {
+    Who {
+        coroutine: None,
+        function,
+    }
+}
+
+/// One thread that runs a loop, and the watch that sees it. Instants are ns after the start.
+pub(super) struct Simulator {
+    pub(super) watch: Fixture,
+    pub(super) now: u64,
+    pub(super) loop_id: u64,
+    pub(super) tasks: Vec<PyTask>,
+    /// Samples are taken.
+    pub(super) sampled: bool,
+    pub(super) collecting: bool,
+    /// What is on its way, with the instant of its arrival.
+    pub(super) queue: Vec<(u64, Event)>,
+    pub(super) snapshots: Vec<Snapshot>,
+    pub(super) stalls: Vec<NewStall>,
+    pub(super) version: u64,
+    next_sample: u64,
+    next_tick: u64,
+    turn_ns: u64,
+    index: u32,
+    step: Option<Who>,
+    /// The innermost function of the step.
+    pub(super) inner: &'static str,
+    wait: Option<Wait>,
+    in_ns: u64,
+    on_cpu_ns: u64,
+    blocked_ns: [u64; 9],
+}
+
+impl Simulator {
+    pub(super) fn new() -> Self {
+        let mut watch = Fixture::new();
+        watch.read(100, TID, 0, |fact| fact.state = ThreadState::Running);
+        watch.look(100, 0, |look| look.loops = vec![py_loop(TID, LOOP)]);
+        Simulator {
+            watch,
+            now: 0,
+            loop_id: LOOP,
+            tasks: Vec::new(),
+            sampled: true,
+            collecting: false,
+            queue: Vec::new(),
+            snapshots: Vec::new(),
+            stalls: Vec::new(),
+            version: 10,
+            next_sample: SAMPLE_NS,
+            next_tick: SECOND,
+            turn_ns: 0,
+            index: 0,
+            step: None,
+            inner: "inner",
+            wait: None,
+            in_ns: 0,
+            on_cpu_ns: 0,
+            blocked_ns: [0; 9],
+        }
+    }
+
+    /// On a CPU.
+    pub(super) fn run(&mut self, ns: u64) -> &mut Self {
+        let until = self.now + ns;
+        while self.now < until {
+            if self.next_sample <= self.now {
+                self.next_sample += SAMPLE_NS;
+                continue;
+            }
+            let next = until.min(self.next_sample).min(self.next_tick);
+            self.now = next;
+            if self.next_sample == next {
+                self.next_sample += SAMPLE_NS;
+                self.sample(SampleKind::OnCpu);
+            }
+            if self.next_tick == next {
+                self.tick(ThreadState::Running, self.in_ns);
+            }
+        }
+        self
+    }
+
+    /// Off the CPU.
+    pub(super) fn block(&mut self, cause: Cause, ns: u64, waker: Option<u32>) -> &mut Self {
+        let off_ns = self.now;
+        self.queue_slice();
+        if self.step.is_some() {
+            self.sample(SampleKind::Block(cause));
+        }
+        let until = self.now + ns;
+        while self.now < until {
+            self.now = until.min(self.next_tick);
+            if self.next_tick == self.now {
+                self.tick(ThreadState::Blocked(cause), off_ns);
+            }
+        }
+        self.blocked_ns[cause as usize] += ns;
+        self.in_ns = self.now;
+        self.wait = Some(Wait {
+            off_ns: START + off_ns,
+            wake_ns: Some(START + self.now),
+            cause: Some(cause),
+            syscall: None,
+            arg0: 0,
+            waker: waker.map(Tid),
+        });
+        self
+    }
+
+    /// In the loop's selector; a turn begins when it is over.
+    pub(super) fn idle(&mut self, ns: u64) -> &mut Self {
+        self.block(Cause::Poll, ns, None);
+        (self.turn_ns, self.index) = (self.now, 0);
+        self
+    }
+
+    /// The loop did not wait between two turns.
+    pub(super) fn turn(&mut self) -> &mut Self {
+        (self.turn_ns, self.index) = (self.now, 0);
+        self
+    }
+
+    pub(super) fn step(&mut self, who: Who, what: impl FnOnce(&mut Self)) -> &mut Self {
+        self.version += 1;
+        self.step = Some(who);
+        what(self);
+        self.step = None;
+        self.version += 1;
+        self.index += 1;
+        self
+    }
+
+    /// Somebody looks at the step that is under way.
+    pub(super) fn fact(&mut self, name: &str, request: &str) {
+        let fact = StepFact {
+            read_ns: START + self.now,
+            pid: Pid(100),
+            tid: Tid(TID),
+            context_version: self.version,
+            task: Some(StepTask {
+                id: 0xbeef,
+                name: name.into(),
+                coroutine: self.step.and_then(|who| who.coroutine),
+            }),
+            context: [("request_id".to_owned(), request.to_owned())].into(),
+            ready: Some(3),
+            overdue: Some(2),
+        };
+        self.watch.apply(Event::Step(Box::new(fact)));
+    }
+
+    /// The slice that ends here.
+    fn queue_slice(&mut self) {
+        let on_cpu_ns = self.now - self.in_ns;
+        let slice = Slice {
+            tid: Tid(TID),
+            cpu: 0,
+            wait: self.wait.take(),
+            in_ns: START + self.in_ns,
+            out_ns: START + self.now,
+            on_cpu_ns,
+            voluntary: true,
+        };
+        self.on_cpu_ns += on_cpu_ns;
+        self.in_ns = self.now;
+        self.queue.push((self.now, Event::Slice(slice)));
+    }
+
+    fn sample(&mut self, kind: SampleKind) {
+        if !self.sampled {
+            return;
+        }
+        let mut frames = Vec::new();
+        if let Some(who) = self.step {
+            frames.push(frame(self.inner, 20));
+            frames.push(frame(who.function, 10));
+        }
+        let step_frames = frames.len();
+        frames.push(frame("BaseEventLoop.run_forever", 1));
+        let stack = SampledStack {
+            frames,
+            step_frames,
+            in_loop: true,
+            truncated: false,
+        };
+        let sample = Sample {
+            at_ns: START + self.now,
+            pid: Pid(100),
+            tid: Tid(TID),
+            kind,
+            context_version: Some(self.version),
+            iteration: Some(Iteration {
+                start_ns: START + self.turn_ns,
+                index: self.step.map(|_| self.index),
+                count: Some(self.index + 1),
+            }),
+            collecting: self.collecting,
+            code: (kind == SampleKind::OnCpu).then_some(CodeKind::Interpreter),
+            coroutine: self.step.and_then(|who| who.coroutine),
+            stack: Arc::new(stack),
+        };
+        self.queue.push((self.now, Event::Sample(Box::new(sample))));
+    }
+
+    fn tick(&mut self, state: ThreadState, since: u64) {
+        self.next_tick += SECOND;
+        let until = self.now.saturating_sub(HORIZON_NS);
+        self.deliver(until);
+        let snapshot = self.close(state, since);
+        self.snapshots.push(snapshot);
+    }
+
+    fn deliver(&mut self, until: u64) {
+        let queue = std::mem::take(&mut self.queue);
+        for (at, event) in queue {
+            match at <= until {
+                true => {
+                    self.watch.apply(event);
+                }
+                false => self.queue.push((at, event)),
+            }
+        }
+    }
+
+    fn close(&mut self, state: ThreadState, since: u64) -> Snapshot {
+        let (on_cpu_ns, blocked_ns) = (self.on_cpu_ns, self.blocked_ns);
+        self.watch.read(100, TID, self.now, |fact| {
+            (fact.state, fact.since_ns) = (state, START + since);
+            (fact.on_cpu_ns, fact.blocked_ns) = (on_cpu_ns, blocked_ns);
+        });
+        let (loop_id, tasks) = (self.loop_id, self.tasks.clone());
+        self.watch.look(100, self.now, |look| {
+            look.threads = vec![py_thread(TID, "MainThread")];
+            look.loops = vec![py_loop(TID, loop_id)];
+            look.tasks = tasks;
+        });
+        let snapshot = self.watch.tick(self.now);
+        self.stalls.extend(self.watch.model.take_stalls());
+        snapshot
+    }
+
+    /// Everything has arrived, and the loop has come to rest: the summary.
+    pub(super) fn end(&mut self) -> Snapshot {
+        self.idle(2 * SECOND);
+        self.run(US);
+        self.queue_slice();
+        self.deliver(u64::MAX);
+        self.watch.apply(Event::End);
+        let last = self.close(ThreadState::Running, self.now);
+        self.snapshots.push(last);
+        let summary = self.watch.model.summary();
+        assert_lawful(&summary);
+        summary
+    }
+}
+
+pub(super) fn frame(function: &str, line: u32) -> PyFrame {
+    PyFrame {
+        function: function.into(),
+        file: "app.py".into(),
+        line,
+    }
+}
+
+pub(super) fn timing(snapshot: &Snapshot) -> &Timing {
+    let row = &snapshot.processes[0].loops[0];
+    row.timing.as_ref().expect("something was sampled")
+}
+
+/// The only stall of a watch.
+pub(super) fn only_stall(summary: &Snapshot) -> &Stall {
+    let timing = timing(summary);
+    assert_eq!(timing.stalls_count, 1, "{:#?}", timing.stalls);
+    &timing.stalls[0]
+}
