@@ -1,7 +1,7 @@
 //! Turns a test with requirements into a trial: run, or ignored with the reason in sight.
 
 use anyhow::Result;
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::{Completion, Failed, Trial};
 
 use crate::needs::Need;
 
@@ -15,7 +15,13 @@ where
 {
     let missing: Vec<String> = needs.iter().filter_map(Need::missing).collect();
     if missing.is_empty() {
-        return Trial::test(name, move || run(&body).map_err(failed));
+        return Trial::ignorable_test(name, move || match run(&body) {
+            Ok(()) => Ok(Completion::Completed),
+            Err(error) => match error.downcast_ref::<Skip>() {
+                Some(Skip(reason)) => Ok(Completion::ignored_with(reason)),
+                None => Err(failed(error)),
+            },
+        });
     }
     let reason = missing.join("; ");
     let message = format!("cannot run: {reason}");
@@ -34,12 +40,18 @@ where
         for attempt in 1..attempts {
             match body() {
                 Ok(()) => return Ok(()),
+                Err(error) if error.is::<Skip>() => return Err(error),
                 Err(error) => eprintln!("attempt {attempt}: {error:#}"),
             }
         }
         body()
     }
 }
+
+/// What a test needs is not there, which shows only when it runs: it is ignored, with this reason.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot run: {0}")]
+pub struct Skip(pub String);
 
 /// The reference was not good enough to judge by, on a machine that was too busy: the test is to be
 /// repeated, a few times. What was measured and found wrong is never this.

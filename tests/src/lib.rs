@@ -7,6 +7,7 @@ pub mod harness;
 pub mod interpreter;
 pub mod laws;
 pub mod needs;
+pub mod packages;
 pub mod proc;
 pub mod report;
 pub mod spawn;

@@ -82,6 +82,8 @@ pub(super) struct Track {
     busy_ns: u64,
     /// Of that, in selectors that are not the loop's own; not yet asked for.
     polled_ns: u64,
+    /// Up to where a wait that goes on is in there already.
+    polled_until_ns: u64,
     uses_queue: bool,
     /// The last thing that was seen is the end of the loop's selector.
     after_idle: bool,
@@ -118,6 +120,7 @@ impl Track {
             lag: Lag::default(),
             busy_ns: 0,
             polled_ns: 0,
+            polled_until_ns: 0,
             uses_queue: false,
             after_idle: false,
             idle_ns: 0,
@@ -185,6 +188,14 @@ impl Track {
     /// At a tick: goes on as far as all samples are there, and books what has become certain.
     pub(super) fn settle(&mut self, at_ns: u64, drafts: &mut Vec<Draft>) {
         self.close_if_idle(at_ns, drafts);
+        if let Some((since_ns, ThreadState::Blocked(Cause::Poll))) = self.ledger
+            && self.pos_ns.abs_diff(since_ns) < SAME_NS
+            && self.is_loop
+            && self.is_own_at(since_ns) == Some(false)
+        {
+            // The loop may be gone before the wait is over.
+            self.add_polled(since_ns, at_ns);
+        }
         let until_ns = at_ns.saturating_sub(LATE_NS);
         if let Some((since_ns, ThreadState::Running)) = self.ledger
             && self.pos_ns.saturating_add(SAME_NS) >= since_ns
@@ -246,7 +257,7 @@ impl Track {
             cause: Cause::Poll, ..
         } = segment.what
         {
-            self.polled_ns = self.polled_ns.saturating_add(segment.ns());
+            self.add_polled(segment.from_ns, segment.to_ns);
         }
         self.busy_ns = self.busy_ns.saturating_add(segment.ns());
         self.pos_ns = segment.to_ns;
@@ -266,6 +277,13 @@ impl Track {
                 None => {}
             }
         }
+    }
+
+    /// The loop has waited in another selector than its own.
+    fn add_polled(&mut self, from_ns: u64, to_ns: u64) {
+        let ns = to_ns.saturating_sub(from_ns.max(self.polled_until_ns));
+        self.polled_ns = self.polled_ns.saturating_add(ns);
+        self.polled_until_ns = self.polled_until_ns.max(to_ns);
     }
 
     /// Whether a segment is the loop's own selector. Others poll, too: for a name server, a socket with
