@@ -17,6 +17,7 @@ mod names;
 mod on_cpu;
 mod overload;
 mod process;
+mod servers;
 mod stalls;
 mod untouched;
 mod wakeup;
@@ -52,6 +53,7 @@ fn main() {
         on_cpu::trials(),
         overload::trials(),
         process::trials(),
+        servers::trials(),
         stalls::trials(),
         untouched::trials(),
         wakeup::trials(),

@@ -8,6 +8,7 @@ use concmon_tests::harness::{case, once_in};
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::packages;
 use concmon_tests::report::{Stall, Timing};
+use concmon_tests::told::Told;
 use concmon_tests::watch::{Outcome, PATIENCE, Watch};
 use concmon_tests::workload::Workload;
 use libtest_mimic::Trial;
@@ -76,50 +77,6 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials
 }
 
-/// A stall as the program tells it, by CLOCK_MONOTONIC.
-#[derive(Debug, Deserialize)]
-struct Told {
-    kind: String,
-    task: Option<String>,
-    request_id: String,
-    begin_ns: u64,
-    end_ns: u64,
-    function: String,
-    hog: Option<u32>,
-}
-
-impl Told {
-    fn length_ns(&self) -> u64 {
-        self.end_ns - self.begin_ns
-    }
-}
-
-/// `CLOCK_REALTIME` minus `CLOCK_MONOTONIC`, ns.
-fn clock_offset() -> i128 {
-    let now = |clock| {
-        let mut time = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        // SAFETY: a valid pointer.
-        unsafe { libc::clock_gettime(clock, &raw mut time) };
-        i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
-    };
-    now(libc::CLOCK_REALTIME) - now(libc::CLOCK_MONOTONIC)
-}
-
-/// The stall that covers most of what the program tells.
-fn found<'a>(told: &Told, stalls: &'a [Stall]) -> Option<&'a Stall> {
-    let offset = clock_offset();
-    let overlap = |stall: &&Stall| {
-        let begin = i128::from(stall.at_unix_ns) - offset;
-        let end = begin + i128::from(stall.duration_ns);
-        end.min(told.end_ns.into()) - begin.max(told.begin_ns.into())
-    };
-    let best = stalls.iter().max_by_key(overlap)?;
-    (overlap(&best) > i128::from(told.length_ns() / 2)).then_some(best)
-}
-
 /// Lets the program go through its stalls while it is watched.
 fn watch_stalls(
     version: &str,
@@ -170,7 +127,7 @@ fn every_culprit_is_named(version: &str, on: &str) -> Result<()> {
 }
 
 fn check(told: &Told, stalls: &[Stall]) -> Result<()> {
-    let stall = found(told, stalls).context("it was not found")?;
+    let stall = told.found(stalls).context("it was not found")?;
     let (kind, culprit) = (told.kind.as_str(), &stall.culprit);
     let wanted = KINDS.iter().find(|(known, _)| *known == kind);
     let wanted = wanted.map_or("poll", |(_, wanted)| *wanted);
@@ -195,7 +152,7 @@ fn check(told: &Told, stalls: &[Stall]) -> Result<()> {
         ensure!(task == told.task.as_deref(), "its task is {task:?}");
         let request = stall.context.get("request_id");
         ensure!(
-            request == Some(&told.request_id),
+            request == told.request_id.as_ref(),
             "its request is {request:?}"
         );
     }
