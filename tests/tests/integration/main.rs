@@ -13,6 +13,7 @@ mod ledger;
 mod leftovers;
 mod life;
 mod locks;
+mod loops;
 mod names;
 mod on_cpu;
 mod overload;
@@ -49,6 +50,7 @@ fn main() {
         ledger::trials(),
         life::trials(),
         locks::trials(),
+        loops::trials(),
         names::trials(),
         on_cpu::trials(),
         overload::trials(),

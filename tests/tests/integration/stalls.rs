@@ -8,7 +8,7 @@ use concmon_tests::harness::{case, once_in};
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::packages;
 use concmon_tests::report::{Stall, Timing};
-use concmon_tests::told::Told;
+use concmon_tests::told::{Told, told};
 use concmon_tests::watch::{Outcome, PATIENCE, Watch};
 use concmon_tests::workload::Workload;
 use libtest_mimic::Trial;
@@ -55,6 +55,13 @@ pub(crate) fn trials() -> Vec<Trial> {
             format!("stalls::a_name_server_that_does_not_answer::py{version}"),
             &watch_python(version),
             move || a_silent_name_server(version),
+        ));
+    }
+    for version in ["3.9", "3.12"] {
+        trials.push(case(
+            format!("stalls::all_of_random_ones_are_found::py{version}"),
+            &watch_python(version),
+            once_in(3, move || all_of_random_ones(version)),
         ));
     }
     for version in ["3.11", "3.13"] {
@@ -163,6 +170,49 @@ fn check(told: &Told, stalls: &[Stall]) -> Result<()> {
         innermost.is_some_and(is_named) || on_stack,
         "it names {innermost:?}, not {}",
         told.function
+    );
+    Ok(())
+}
+
+/// Stalls at random moments, of lengths from 10 ms above the threshold on.
+fn all_of_random_ones(version: &str) -> Result<()> {
+    let mut workload = Workload::start(&Interpreter::find(version)?, "moments.py", &[])?;
+    let pid = workload.pid().to_string();
+    let args = ["--json", "--stall-threshold", "20ms", "-p", &pid];
+    let mut watch = Watch::start(&args)?;
+    watch.next(PATIENCE)?;
+    let begin = told(&workload.ask(&json!({}), "stalls")?["stalls"])?.len();
+    std::thread::sleep(Duration::from_secs(7));
+    let all = told(&workload.ask(&json!({}), "stalls")?["stalls"])?;
+    std::thread::sleep(Duration::from_secs(1));
+    let outcome = watch.interrupt()?;
+    // The first of them may have begun before the watch.
+    let told = all.get(begin + 1..).context("too few stalls")?;
+    ensure!(told.len() >= 15, "only {} stalls", told.len());
+    let (mut off, mut found) = (Vec::new(), Vec::new());
+    for one in told {
+        let stall = one.found(&outcome.stalls);
+        let stall = stall.with_context(|| format!("{one:?} was not found"))?;
+        ensure!(
+            stall.coroutine.as_deref() == Some("stall"),
+            "its coroutine is {:?}",
+            stall.coroutine
+        );
+        found.push(stall.at_unix_ns);
+        let ns = stall.duration_ns.abs_diff(one.length_ns());
+        if ns > 1_000_000 + one.length_ns() / 100 {
+            off.push((one.kind.as_str(), one.length_ns(), ns));
+        }
+    }
+    // What a busy machine does between the program's clock and the end of its step is in it, too.
+    ensure!(off.len() * 10 <= told.len(), "not so long: {off:?}");
+    let (first, last) = (found[0], found[found.len() - 1]);
+    let between = |stall: &&Stall| (first..=last).contains(&stall.at_unix_ns);
+    let count = outcome.stalls.iter().filter(between).count();
+    ensure!(
+        count == told.len(),
+        "{count} stalls, the program made {}",
+        told.len()
     );
     Ok(())
 }
