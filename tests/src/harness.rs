@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 
 use anyhow::Result;
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::{Completion, Failed, Trial};
 
 use crate::needs::Need;
 
@@ -23,7 +23,13 @@ where
     if missing.is_empty() {
         let name = name.into();
         let shown = name.clone();
-        return Trial::test(name, move || run(&shown, &body).map_err(failed));
+        return Trial::ignorable_test(name, move || match run(&shown, &body) {
+            Ok(()) => Ok(Completion::Completed),
+            Err(error) => match error.downcast_ref::<Skip>() {
+                Some(Skip(reason)) => Ok(Completion::ignored_with(reason)),
+                None => Err(failed(error)),
+            },
+        });
     }
     let reason = missing.join("; ");
     let message = format!("cannot run: {reason}");
@@ -31,6 +37,11 @@ where
         .with_kind(format!("skipped: {reason}"))
         .with_ignored_flag(true)
 }
+
+/// What a test needs is not there, which shows only when it runs: it is ignored, with this reason.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot run: {0}")]
+pub struct Skip(pub String);
 
 /// The reference was not good enough to judge by, on a machine that was too busy: the test is to be
 /// repeated, a few times. What was measured and found wrong is never this.
@@ -51,6 +62,9 @@ fn run(name: &str, body: &impl Fn() -> Result<()>) -> Result<()> {
         let Err(error) = body() else {
             return Ok(());
         };
+        if error.is::<Skip>() {
+            return Err(error);
+        }
         if error.chain().any(|cause| cause.is::<Inconclusive>()) {
             inconclusive += 1;
         } else {

@@ -62,6 +62,11 @@ impl Interpreter {
             .context("needs a system Python from 3.8 on in /usr/bin or /usr/local/bin")
     }
 
+    /// The folder that it takes for the root, where that is not ours.
+    pub fn root(&self) -> Option<&Path> {
+        self.root.as_deref()
+    }
+
     /// A command that runs this interpreter; the process that it starts becomes the interpreter.
     pub fn command(&self) -> Command {
         match &self.root {

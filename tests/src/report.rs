@@ -391,6 +391,9 @@ pub struct ByName {
 /// A step that kept a loop longer than the threshold; on a line of its own, and in a loop's row.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Stall {
+    /// The loop's thread; 0 in a loop's row.
+    #[serde(default)]
+    pub tid: u32,
     pub at_unix_ns: u64,
     pub duration_ns: u64,
     pub culprit: Culprit,

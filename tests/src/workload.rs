@@ -76,9 +76,25 @@ impl Workload {
     /// # Errors
     /// When it cannot be started or does not say so in time.
     pub fn start(python: &Interpreter, program: &str, args: &[&str]) -> Result<Self> {
+        Self::start_with(python, None, program, args)
+    }
+
+    /// The same, with a folder of packages that it can import.
+    ///
+    /// # Errors
+    /// As [`Workload::start`].
+    pub fn start_with(
+        python: &Interpreter,
+        packages: Option<&Path>,
+        program: &str,
+        args: &[&str],
+    ) -> Result<Self> {
         let programs = Programs::copy(python)?;
         let path = programs.path(program);
         let mut command = python.command();
+        if let Some(packages) = packages {
+            command.env("PYTHONPATH", packages);
+        }
         command
             .arg(&path)
             .args(args)

@@ -1,6 +1,8 @@
 """An event loop that is late for known reasons: one stall after the other, and a heartbeat beside them.
 
-usage: culprits.py [--loop asyncio|uvloop|trio] [--length SECONDS] [--rounds N] KIND...
+usage: culprits.py [--loop asyncio|uvloop|trio] [--length SECONDS] [--rounds N] [--around SECONDS] KIND...
+
+--around: how long the loop runs before the first stall and after the last one.
 
 Says, for each stall, which kind, in which task and function, with which request id, when it began and
 how long it took by the program's own clock (CLOCK_MONOTONIC, ns). Ends by itself.
@@ -73,14 +75,20 @@ def make_json(length):
         took = timed(lambda: json.loads(text))
         if took >= length:
             return text
-        items = int(items * max(1.2, min(8, 1.3 * length / max(took, 1e-6))))
+        items = int(items * max(1.2, min(30, 1.3 * length / max(took, 1e-6))))
 
 
 def make_garbage(length):
     kept = []
-    while timed(gc.collect) < 1.2 * length:
-        kept.append([[] for _ in range(200_000)])
-    return kept
+    count = 200_000
+    while True:
+        kept.append([[] for _ in range(count)])
+        missing = 1.3 * length - timed(gc.collect)
+        if missing < 0.1 * length:
+            return kept
+        # What has been made so far tells how much more it takes.
+        made = sum(map(len, kept))
+        count = max(50_000, int(made * missing / (1.3 * length - missing)))
 
 
 class Slow:
@@ -122,9 +130,9 @@ class Stalls:
 
     def __init__(self, kinds, length):
         self.length = length
+        gc.disable()
         self.text = make_json(length) if "json" in kinds else None
         self.garbage = make_garbage(length) if "gc" in kinds else None
-        gc.disable()
         self.server = slow_name_server() if "getaddrinfo" in kinds else None
 
     def run(self, kind):
@@ -190,12 +198,13 @@ async def beside_hog(stalls, number, sleep):
     hog.join()
 
 
-async def in_asyncio(stalls, kinds, rounds):
+async def in_asyncio(stalls, kinds, rounds, around):
     async def heartbeat():
         while True:
             await asyncio.sleep(0.01)
 
     beat = asyncio.ensure_future(heartbeat())
+    await asyncio.sleep(around)
     number = 0
     for _ in range(rounds):
         for kind in kinds:
@@ -208,11 +217,12 @@ async def in_asyncio(stalls, kinds, rounds):
             task = asyncio.get_event_loop().create_task(work)
             task.set_name(name)
             await task
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(around)
     beat.cancel()
 
 
-async def in_trio(stalls, kinds, rounds):
+async def in_trio(stalls, kinds, rounds, around):
     import trio
 
     number = 0
@@ -223,6 +233,7 @@ async def in_trio(stalls, kinds, rounds):
                 await trio.sleep(0.01)
 
         nursery.start_soon(heartbeat)
+        await trio.sleep(around)
         for _ in range(rounds):
             for kind in kinds:
                 number += 1
@@ -234,15 +245,17 @@ async def in_trio(stalls, kinds, rounds):
                         inner.start_soon(
                             handle, stalls, kind, name, number, trio.sleep, name=name
                         )
-                await trio.sleep(0.15)
+                await trio.sleep(0.1)
+        await trio.sleep(around)
         nursery.cancel_scope.cancel()
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--loop", default="asyncio")
-    parser.add_argument("--length", type=float, default=0.2)
+    parser.add_argument("--length", type=float, default=0.16)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--around", type=float, default=0)
     parser.add_argument("kinds", nargs="+")
     options = parser.parse_args()
     stalls = Stalls(options.kinds, options.length)
@@ -252,13 +265,13 @@ def main():
     if options.loop == "trio":
         import trio
 
-        trio.run(in_trio, stalls, options.kinds, options.rounds)
+        trio.run(in_trio, stalls, options.kinds, options.rounds, options.around)
     else:
         if options.loop == "uvloop":
             import uvloop
 
             asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-        asyncio.run(in_asyncio(stalls, options.kinds, options.rounds))
+        asyncio.run(in_asyncio(stalls, options.kinds, options.rounds, options.around))
     say(account="done")
     input()
 

@@ -104,11 +104,7 @@ impl Interpreter {
         let tls_offset = self.sampling.tls_offset().ok_or(
             "where threads note their thread state was not found (the C library may be another one)",
         )?;
-        self.sampling.has_uvloop |= reader
-            .pointer(at(main, layout.interpreter.modules))
-            .ok()
-            .and_then(|modules| reader.dict_values(modules, &["uvloop"]))
-            .is_some_and(|found| found[0].is_some());
+        self.sampling.has_uvloop |= imports_uvloop(&mut reader, main, &layout);
         if self.sampling.turn.is_none() {
             self.sampling.turn = find_turn(&mut reader, main, &layout);
         }
@@ -124,7 +120,7 @@ impl Interpreter {
 
     /// Turns stacks of addresses into stacks of names. Those of other processes are left out.
     pub fn resolve(&mut self, raw: &[RawSample]) -> Vec<Sample> {
-        let Some((_, layout)) = self.runtime else {
+        let Some((runtime, layout)) = self.runtime else {
             return Vec::new();
         };
         let memory = Arc::clone(&self.memory);
@@ -137,12 +133,25 @@ impl Interpreter {
         self.codes
             .load(&mut reader, unknown.filter(|code| plausible(*code)));
         let mut samples = Vec::with_capacity(raw.len());
+        let mut asked = self.sampling.has_uvloop;
         for sample in raw {
             let key = key(sample);
             let resolved = match self.sampling.stacks.get(&key) {
                 Some(resolved) => resolved.clone(),
                 None => {
-                    let resolved = self.name_frames(&layout.walk, sample);
+                    let mut resolved = self.name_frames(&layout.walk, sample);
+                    // It may have been imported since the last look.
+                    if resolved.outermost.is_none() && !asked && may_be_step(sample, &resolved) {
+                        asked = true;
+                        let main = states::interpreters(&*memory, runtime, &layout);
+                        if let Some(main) = main.ok().and_then(|found| found.first().copied())
+                            && imports_uvloop(&mut reader, main, &layout)
+                        {
+                            self.sampling.has_uvloop = true;
+                            self.sampling.stacks.clear();
+                            resolved = self.name_frames(&layout.walk, sample);
+                        }
+                    }
                     if self.sampling.stacks.len() < MAX_STACKS {
                         self.sampling.stacks.insert(key, resolved.clone());
                     }
@@ -176,7 +185,7 @@ impl Interpreter {
                     .unwrap_or_else(unknown)
             })
             .collect();
-        let (mut in_loop, mut step_frames) = step_frames(&frames);
+        let (mut in_loop, mut step_frames) = step_frames(&frames, self.sampling.has_uvloop);
         if self.sampling.has_uvloop && step_frames == 0 {
             // A coroutine that nothing in Python calls is called by the loop.
             let is_coroutine = |frame: &SampleFrame| frame.generator != 0;
@@ -458,26 +467,53 @@ const CALLERS: &[&str] = &[
     "unrolled_run",
 ];
 
-/// Whether a loop runs on a stack, and how many of the innermost frames are its step.
-fn step_frames(frames: &[PyFrame]) -> (bool, usize) {
-    let of_loop = |frame: &PyFrame| {
-        let name = frame.function.rsplit('.').next().unwrap_or(&frame.function);
-        LOOPS
-            .iter()
-            .any(|(file, functions)| frame.file.ends_with(file) && functions.contains(&name))
-    };
-    let Some(first) = frames.iter().rposition(of_loop) else {
+fn is_of_loop(frame: &PyFrame) -> bool {
+    LOOPS.iter().any(|(file, functions)| {
+        frame.file.ends_with(file) && functions.contains(&plain_name(frame))
+    })
+}
+
+/// The last of a function's qualified names.
+fn plain_name(frame: &PyFrame) -> &str {
+    frame.function.rsplit('.').next().unwrap_or(&frame.function)
+}
+
+/// Whether it calls a loop that may be written in C.
+fn is_runner(frame: &PyFrame) -> bool {
+    plain_name(frame) == "run" && frame.file.ends_with("asyncio/runners.py")
+}
+
+/// Whether a stack without a step shows one, if its loop is written in C.
+fn may_be_step(sample: &RawSample, resolved: &Resolved) -> bool {
+    let frames = &resolved.stack.frames;
+    let runner = frames.iter().position(is_runner);
+    let by_runner = runner.is_some_and(|runner| runner > 0 && !is_of_loop(&frames[runner - 1]));
+    by_runner || sample.frames.iter().any(|frame| frame.generator != 0)
+}
+
+/// Whether the program has imported uvloop.
+fn imports_uvloop(reader: &mut Reader<'_>, interpreter: u64, layout: &Layout) -> bool {
+    reader
+        .pointer(at(interpreter, layout.interpreter.modules))
+        .ok()
+        .and_then(|modules| reader.dict_values(modules, &["uvloop"]))
+        .is_some_and(|found| found[0].is_some())
+}
+
+/// Whether a loop runs on a stack, and how many of the innermost frames are its step. `in_c`: loops
+/// may be written in C.
+fn step_frames(frames: &[PyFrame], in_c: bool) -> (bool, usize) {
+    let Some(first) = frames.iter().rposition(is_of_loop) else {
         return (false, 0);
     };
     // From there inwards, to the last of the loop's frames that follow one another.
     let mut last = first;
-    while last > 0 && of_loop(&frames[last - 1]) {
+    while last > 0 && is_of_loop(&frames[last - 1]) {
         last -= 1;
     }
     let frame = &frames[last];
-    let name = frame.function.rsplit('.').next().unwrap_or(&frame.function);
-    let is_written_in_c = frames.iter().any(|frame| frame.file.contains("uvloop/"));
-    if CALLERS.contains(&name) || is_written_in_c && name != "_run_once" {
+    let in_c = in_c || frames.iter().any(|frame| frame.file.contains("uvloop/"));
+    if CALLERS.contains(&plain_name(frame)) || in_c && is_runner(frame) {
         (true, last)
     } else {
         (true, 0)
@@ -614,7 +650,7 @@ mod tests {
             ("BaseEventLoop._run_once", "asyncio/base_events.py"),
         ];
         frames.extend(OUTER);
-        assert_eq!(step_frames(&stack(&frames)), (true, 2));
+        assert_eq!(step_frames(&stack(&frames), false), (true, 2));
     }
 
     #[test]
@@ -624,10 +660,13 @@ mod tests {
             ("BaseEventLoop._run_once", "asyncio/base_events.py"),
         ];
         frames.extend(OUTER);
-        assert_eq!(step_frames(&stack(&frames)), (true, 0));
-        assert_eq!(step_frames(&stack(&OUTER)), (true, 0));
-        assert_eq!(step_frames(&stack(&[("work", "app.py")])), (false, 0));
-        assert_eq!(step_frames(&[]), (false, 0));
+        assert_eq!(step_frames(&stack(&frames), false), (true, 0));
+        assert_eq!(step_frames(&stack(&OUTER), false), (true, 0));
+        assert_eq!(
+            step_frames(&stack(&[("work", "app.py")]), false),
+            (false, 0)
+        );
+        assert_eq!(step_frames(&[], false), (false, 0));
     }
 
     #[test]
@@ -638,7 +677,14 @@ mod tests {
             ("Runner.run", "asyncio/runners.py"),
             ("run", "site-packages/uvloop/__init__.py"),
         ];
-        assert_eq!(step_frames(&stack(&uvloop)), (true, 2));
+        assert_eq!(step_frames(&stack(&uvloop), false), (true, 2));
+        let callback = [
+            ("callback", "app.py"),
+            ("run", "asyncio/runners.py"),
+            ("<module>", "app.py"),
+        ];
+        assert_eq!(step_frames(&stack(&callback), true), (true, 1));
+        assert_eq!(step_frames(&stack(&callback), false), (true, 0));
         let trio = [
             ("work", "app.py"),
             ("main", "app.py"),
@@ -646,7 +692,7 @@ mod tests {
             ("run", "site-packages/trio/_core/_run.py"),
             ("<module>", "app.py"),
         ];
-        assert_eq!(step_frames(&stack(&trio)), (true, 2));
+        assert_eq!(step_frames(&stack(&trio), false), (true, 2));
     }
 
     #[test]

@@ -15,10 +15,12 @@ mod ledger;
 mod leftovers;
 mod life;
 mod locks;
+mod loops;
 mod names;
 mod on_cpu;
 mod overload;
 mod process;
+mod servers;
 mod stalls;
 mod untouched;
 mod wakeup;
@@ -52,10 +54,12 @@ fn main() {
         ledger::trials(),
         life::trials(),
         locks::trials(),
+        loops::trials(),
         names::trials(),
         on_cpu::trials(),
         overload::trials(),
         process::trials(),
+        servers::trials(),
         stalls::trials(),
         untouched::trials(),
         wakeup::trials(),

@@ -49,6 +49,11 @@ impl Tracer {
         Ok(tracer)
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends the tracer as ctrl-C does. An error when it was gone already, since then the
     /// measurement before was not a measurement of it.
     pub(crate) fn stop(mut self) -> Result<()> {

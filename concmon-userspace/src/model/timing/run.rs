@@ -55,6 +55,8 @@ pub(super) struct Run {
     pub(super) owner: Owner,
     pub(super) begin_ns: u64,
     pub(super) first_ns: u64,
+    /// From here on it is the same step for sure.
+    pub(super) sure_ns: u64,
     /// Up to here it is the same step for sure.
     pub(super) last_ns: u64,
     pub(super) samples: u64,
@@ -71,6 +73,7 @@ impl Run {
             owner: Owner::of(sample),
             begin_ns,
             first_ns: sample.at_ns,
+            sure_ns: sample.at_ns,
             last_ns: sample.at_ns,
             samples: 0,
             on_cpu: 0,

@@ -70,6 +70,8 @@ struct Stretch {
 struct Last {
     at_ns: u64,
     version: Option<u64>,
+    /// `at_ns` is the end of a block.
+    is_block: bool,
 }
 
 /// A thread with its stretches.
@@ -84,6 +86,8 @@ pub(super) struct Track {
     busy_ns: u64,
     /// Of that, in selectors that are not the loop's own; not yet asked for.
     polled_ns: u64,
+    /// Up to where a wait that goes on is in there already.
+    polled_until_ns: u64,
     uses_queue: bool,
     /// The last thing that was seen is the end of the loop's selector.
     after_idle: bool,
@@ -120,6 +124,7 @@ impl Track {
             lag: Lag::default(),
             busy_ns: 0,
             polled_ns: 0,
+            polled_until_ns: 0,
             uses_queue: false,
             after_idle: false,
             idle_ns: 0,
@@ -192,6 +197,14 @@ impl Track {
     /// At a tick: goes on as far as all samples are there, and books what has become certain.
     pub(super) fn settle(&mut self, at_ns: u64, drafts: &mut Vec<Draft>) {
         self.close_if_idle(at_ns, drafts);
+        if let Some((since_ns, ThreadState::Blocked(Cause::Poll))) = self.ledger
+            && self.pos_ns.abs_diff(since_ns) < SAME_NS
+            && self.is_loop
+            && self.is_own_at(since_ns) == Some(false)
+        {
+            // The loop may be gone before the wait is over.
+            self.add_polled(since_ns, at_ns);
+        }
         let until_ns = at_ns.saturating_sub(LATE_NS);
         if let Some((since_ns, ThreadState::Running)) = self.ledger
             && self.pos_ns.saturating_add(SAME_NS) >= since_ns
@@ -253,7 +266,7 @@ impl Track {
             cause: Cause::Poll, ..
         } = segment.what
         {
-            self.polled_ns = self.polled_ns.saturating_add(segment.ns());
+            self.add_polled(segment.from_ns, segment.to_ns);
         }
         self.busy_ns = self.busy_ns.saturating_add(segment.ns());
         self.pos_ns = segment.to_ns;
@@ -273,6 +286,13 @@ impl Track {
                 None => {}
             }
         }
+    }
+
+    /// The loop has waited in another selector than its own.
+    fn add_polled(&mut self, from_ns: u64, to_ns: u64) {
+        let ns = to_ns.saturating_sub(from_ns.max(self.polled_until_ns));
+        self.polled_ns = self.polled_ns.saturating_add(ns);
+        self.polled_until_ns = self.polled_until_ns.max(to_ns);
     }
 
     /// Whether a segment is the loop's own selector. Others poll, too: for a name server, a socket with
@@ -355,10 +375,15 @@ impl Track {
             .is_some_and(|run| version.is_some() && run.version == version);
         if !is_same {
             let begin_ns = stretch.begin_of(sample, mean_ns);
-            let end_ns = begin_ns.min(stretch.boundary(sample));
+            let end_ns = begin_ns.min(stretch.boundary(sample, mean_ns));
             self.end_run(end_ns, drafts);
             if let Some(stretch) = &mut self.stretch {
-                stretch.run = Some(Run::new(sample, begin_ns));
+                let mut run = Run::new(sample, begin_ns);
+                // The first step of a turn has run since that began.
+                if sample.iteration.is_some_and(|turn| turn.index == Some(0)) {
+                    run.sure_ns = begin_ns;
+                }
+                stretch.run = Some(run);
             }
         }
         let Some(stretch) = &mut self.stretch else {
@@ -371,6 +396,7 @@ impl Track {
         stretch.last = Some(Last {
             at_ns: same_until,
             version,
+            is_block: same_until > sample.at_ns,
         });
     }
 
@@ -478,7 +504,7 @@ impl Track {
             return;
         }
         // Samples must show that it is one step, or it was off the CPU, which is one step's as well.
-        let known = (run.first_ns, run.last_ns);
+        let known = (run.sure_ns, run.last_ns);
         let outside_ns = stretch
             .segments
             .off_cpu_outside(run.begin_ns, end_ns, known);
@@ -645,35 +671,63 @@ impl Stretch {
         }
     }
 
-    /// When the step of a sample began that shows another one than the sample before it.
+    /// Steps from the last sample's to this one's.
+    fn steps_to(&self, sample: &Sample) -> Option<u64> {
+        let before = self.last?.version?;
+        let grown = sample.context_version?.checked_sub(before)?;
+        (1..2 * MAX_STEPS)
+            .contains(&grown)
+            .then(|| grown.div_ceil(2))
+    }
+
+    /// When the step of a sample began that shows another one than the sample before it. `mean_ns` is
+    /// the length of steps that are not long.
     fn begin_of(&self, sample: &Sample, mean_ns: u64) -> u64 {
         let earliest = self.last.map_or(self.from_ns, |last| last.at_ns);
         let turn = sample
             .iteration
             .filter(|turn| turn.start_ns >= earliest && turn.start_ns <= sample.at_ns);
-        if let Some(turn) = turn {
-            // The steps before it in its turn were short: no sample has met them.
-            let before = u64::from(turn.index.unwrap_or(0)).saturating_mul(mean_ns);
-            let latest = turn.start_ns + (sample.at_ns - turn.start_ns) / 2;
-            return match turn.index {
-                Some(0) | None => turn.start_ns,
-                Some(_) => turn.start_ns.saturating_add(before).min(latest),
-            };
-        }
-        match self.last {
-            None => self.from_ns,
-            Some(last) => last.at_ns + (sample.at_ns.saturating_sub(last.at_ns)) / 2,
+        // From there on, so many steps passed before it: no sample has met them.
+        let (from_ns, before) = match (turn, self.last, self.steps_to(sample)) {
+            (Some(turn), ..) => (turn.start_ns, f64::from(turn.index.unwrap_or(0))),
+            (None, None, _) => return self.from_ns,
+            (None, Some(last), Some(steps)) => (last.at_ns, steps as f64 - 0.5),
+            (None, Some(last), None) => (last.at_ns, 0.5),
+        };
+        let elapsed = sample.at_ns.saturating_sub(from_ns) as f64;
+        // A step that blocks has begun like the ones before it.
+        let alike = elapsed * before / (before + 0.5);
+        // One that a clock has met is longer than they are; by how much, only they tell.
+        let short = before * mean_ns as f64;
+        let is_clear = turn.is_some() || before > 0.5;
+        match sample.kind {
+            SampleKind::OnCpu if is_clear => from_ns + alike.min(short) as u64,
+            _ => from_ns + alike as u64,
         }
     }
 
     /// Where the step before a sample's ended at the latest.
-    fn boundary(&self, sample: &Sample) -> u64 {
-        let Some(run) = &self.run else {
+    fn boundary(&self, sample: &Sample, mean_ns: u64) -> u64 {
+        let (Some(run), Some(last)) = (&self.run, self.last) else {
             return sample.at_ns;
         };
-        match sample.iteration {
+        let latest = match sample.iteration {
             Some(turn) if turn.start_ns > run.last_ns => turn.start_ns,
             _ => sample.at_ns,
+        };
+        match self.steps_to(sample) {
+            Some(steps) if steps > 1 => {
+                let gap = sample.at_ns.saturating_sub(last.at_ns) as f64;
+                let alike = gap / (2 * steps) as f64;
+                let rest = gap - (steps as f64 - 0.5) * mean_ns as f64;
+                let rest = if last.is_block {
+                    alike
+                } else {
+                    alike.max(rest)
+                };
+                latest.min(last.at_ns + rest as u64)
+            }
+            _ => latest,
         }
     }
 }

@@ -1,0 +1,61 @@
+"""A server to be loaded: tasks, or a pool of threads. Ends with its input.
+
+usage: servers.py asyncio|threads
+
+Each line that comes is an object of JSON, which goes back with one more field.
+"""
+
+import asyncio
+import concurrent.futures
+import json
+import os
+import socket
+import sys
+import threading
+
+
+def answer(line):
+    message = json.loads(line)
+    message["sum"] = sum(message["numbers"])
+    return json.dumps(message).encode() + b"\n"
+
+
+async def serve_tasks():
+    async def handle(reader, writer):
+        while line := await reader.readline():
+            writer.write(answer(line))
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    ready(server.sockets[0])
+    await server.serve_forever()
+
+
+def serve_threads():
+    def handle(connection):
+        with connection, connection.makefile("rb") as lines:
+            for line in lines:
+                connection.sendall(answer(line))
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    ready(listener)
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        while True:
+            pool.submit(handle, listener.accept()[0])
+
+
+def ready(listener):
+    print(listener.getsockname()[1], flush=True)
+
+
+def wait_for_end():
+    sys.stdin.read()
+    os._exit(0)
+
+
+threading.Thread(target=wait_for_end, daemon=True).start()
+if sys.argv[1] == "asyncio":
+    asyncio.run(serve_tasks())
+else:
+    serve_threads()
