@@ -37,7 +37,7 @@ pub(super) struct Busy<'a> {
     pub(super) turns: &'a [u64],
     /// How long turns between samples were on average, ns.
     pub(super) turn_ns: Option<u64>,
-    /// Beginnings and ends of steps that have a length of their own, in order: no turn ends in them.
+    /// Beginnings and ends of long steps, in order: no turn ends in them.
     pub(super) steps: &'a [(u64, u64)],
 }
 

@@ -53,7 +53,7 @@ struct Stretch {
     /// The last sample in it.
     last: Option<Last>,
     turns: VecDeque<u64>,
-    /// Its steps that have a length of their own: beginnings and ends.
+    /// Its stalls: beginnings and ends. Those of shorter steps are not known well enough to count.
     steps: Vec<(u64, u64)>,
     /// Turns between its samples, and their time.
     turned: (f64, u64),
@@ -494,9 +494,6 @@ impl Track {
         if run.last_ns > run.first_ns && run.version.is_some() {
             // More than one sample has met it: it has a length of its own.
             self.sums.step.now.record(length, 1);
-            if stretch.steps.len() < MAX_TURNS {
-                stretch.steps.push((run.begin_ns, end_ns));
-            }
             self.long.0 += 1;
             self.long.1 = self.long.1.saturating_add(length);
         }
@@ -513,6 +510,9 @@ impl Track {
             return;
         }
         stretch.stalled_ns = stretch.stalled_ns.saturating_add(length);
+        if stretch.steps.len() < MAX_TURNS {
+            stretch.steps.push((run.begin_ns, end_ns));
+        }
         drafts.push(Draft {
             begin_ns: run.begin_ns,
             end_ns,
