@@ -2,7 +2,9 @@
 
 mod capture;
 pub mod duration;
+pub mod instant;
 mod look;
+mod trigger;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -13,8 +15,10 @@ use clap::{
     ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
 };
 
-pub use capture::Report;
+pub use capture::{Flight, Report};
+pub use instant::Instant;
 pub use look::{Arrangement, GroupBy, Look, LookView};
+pub use trigger::Trigger;
 
 const EXAMPLES: &str = "\
 Exit codes:
@@ -236,11 +240,11 @@ pub enum Color {
 }
 
 /// What to do, and with what.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Target {
     Watch(Watched),
-    /// Watch, and record it.
-    Record(Watched),
+    /// Watch, and record it: into a file, or with a flight recorder.
+    Record(Watched, Option<Flight>),
     Report(Report),
     Look(Look, LookView),
     /// Explain one rule; `None`: list them all.
@@ -330,7 +334,7 @@ impl Cli {
                 };
                 Target::Look(look.clone(), LookView::Tasks(arrangement))
             }
-            Some(Command::Record(record)) => Target::Record(record.watched()),
+            Some(Command::Record(record)) => Target::Record(record.watched(), record.flight()),
             Some(Command::Report(report)) => Target::Report(report.clone()),
             Some(Command::Explain { rule, list: _ }) => Target::Explain(rule.clone()),
             None if self.what.pids.is_empty() => {

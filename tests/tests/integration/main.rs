@@ -9,6 +9,7 @@ mod churn;
 mod demo;
 mod dump;
 mod findings;
+mod flight;
 mod gil;
 mod ledger;
 mod leftovers;
@@ -45,6 +46,7 @@ fn main() {
         demo::trials(),
         dump::trials(),
         findings::trials(),
+        flight::trials(),
         gil::trials(),
         leftovers::trials(),
         ledger::trials(),
