@@ -3,7 +3,9 @@
 mod budget;
 mod capture;
 pub mod duration;
+pub mod instant;
 mod look;
+mod trigger;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -15,8 +17,10 @@ use clap::{
 };
 
 pub use budget::Share;
-pub use capture::Report;
+pub use capture::{Flight, Report};
+pub use instant::Instant;
 pub use look::{Arrangement, GroupBy, Look, LookView};
+pub use trigger::Trigger;
 
 const EXAMPLES: &str = "\
 Exit codes:
@@ -246,11 +250,11 @@ pub enum Color {
 }
 
 /// What to do, and with what.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Target {
     Watch(Watched),
-    /// Watch, and record it.
-    Record(Watched),
+    /// Watch, and record it: into a file, or with a flight recorder.
+    Record(Watched, Option<Flight>),
     Report(Report),
     Look(Look, LookView),
     /// Explain one rule; `None`: list them all.
@@ -287,7 +291,7 @@ impl Cli {
         {
             let message = match cli.command {
                 Some(Command::Dump { .. } | Command::Tasks { .. } | Command::Record(_)) => {
-                    format!("put what is meant by '{name}' behind it: '{name} --pid PID'")
+                    format!("put '--pid' behind the subcommand '{name}'")
                 }
                 _ => format!(
                     "the subcommand '{name}' brings its own target: leave out '--pid' and '-- CMD'"
@@ -340,7 +344,7 @@ impl Cli {
                 };
                 Target::Look(look.clone(), LookView::Tasks(arrangement))
             }
-            Some(Command::Record(record)) => Target::Record(record.watched()),
+            Some(Command::Record(record)) => Target::Record(record.watched(), record.flight()),
             Some(Command::Report(report)) => Target::Report(report.clone()),
             Some(Command::Explain { rule, list: _ }) => Target::Explain(rule.clone()),
             None if self.what.pids.is_empty() => {

@@ -63,14 +63,16 @@
 //! # Data flow: one direction
 //!
 //! ```text
-//! kernel programs ─ batches ─> decode ─┬─ slices ───────> order ─┐
-//!                  │                   └─ births, ends ──────────┤
-//!                  └ stacks ─> python (names, lines) ─ samples ──┤
-//! ledgers ─ mapped memory ──> decode::ledger ─ facts ────────────┼─> model.apply(&Event) ─> Snapshot
-//! interpreter memory ───────> python ───────── facts ────────────┤                             │
-//! /proc ────────────────────> procfs ───────── facts ────────────┤                  findings: rules
-//! clock ───────────────────────────────────── ticks ─────────────┘                             │
-//!                                                                                            views
+//! kernel programs ─┬─ batches ────────────────────────┐
+//!                  └─ stacks ─> python ─ samples ─────┤
+//! ledgers ─ mapped memory ────> decode ─ facts ───────┤
+//! interpreter memory ─────────> python ─ facts ───────┼─ inputs ─┬───────────> pipeline ─> Snapshot ─> views
+//! /proc ──────────────────────> procfs ─ facts ───────┤          ├─> capture      ^
+//! clock ─────────────────────────────── ticks ────────┘          └─────│──────────┘ replay
+//!
+//! pipeline: batches ─> decode ─┬─ slices, samples ─> order ─┐
+//!                              └─ births, ends ─────────────┼─> model.apply(&Event) ─> Snapshot ─> findings
+//!                              facts, ticks ────────────────┘
 //! ```
 //!
 //! Slices of several CPUs are put in order within a horizon of 400 ms. Births and ends do not wait, for
@@ -84,8 +86,8 @@
 //! main
 //! session
 //! views
-//! findings
 //! source
+//! findings · capture
 //! python
 //! procfs · decode · model
 //! kernel · event
@@ -110,8 +112,10 @@
 //!   reads and keeps is bounded, and so is the share of time that looks take. Walkers are tested and
 //!   fuzzed on recorded images of memory (`cargo xtask images`, `cargo xtask fuzz`).
 //! - [`model`]: identity, windows, sums, retention. No clock, no file, no process, no view, no failure.
-//! - [`source`]: loads and attaches the kernel programs, maps the ledgers, drains the buffers, orders
-//!   events. It draws no conclusions.
+//! - [`capture`]: the inputs of a watch in a file, in the order of their arrival: written, read, and
+//!   after damage recovered.
+//! - [`source`]: loads and attaches the kernel programs, maps the ledgers, drains the buffers; feeds
+//!   inputs, live ones or those of a capture, through one pipeline.
 //! - [`findings`]: rules on snapshots, each with evidence, advice and an explanation; what they keep of windows
 //!   before is bounded.
 //! - [`views`]: live view, report lines, summary, dump, task trees, JSON. They see snapshots and dumps,
@@ -152,6 +156,8 @@
 //!     is said.
 //! 13. The tool's own CPU time and memory have a budget. Past it detail is left out (samples, looks, at
 //!     last single slices), totals never, and reports say what (`shed`).
+//! 14. A capture holds inputs, in the order of their arrival, before any conclusion. Fed through the
+//!     pipeline again they give the live watch's reports to the byte; what is missing is said.
 pub mod capture;
 pub mod cli;
 pub mod decode;

@@ -23,6 +23,7 @@ pub struct Pipeline {
     damaged: u64,
     /// The watch is over its budget: slices are not looked at.
     sheds_slices: bool,
+    ticked_ns: u64,
 }
 
 impl Pipeline {
@@ -36,6 +37,7 @@ impl Pipeline {
             events: 0,
             damaged: 0,
             sheds_slices: false,
+            ticked_ns: 0,
         }
     }
 
@@ -76,9 +78,20 @@ impl Pipeline {
         let event = Event::Tick(tick);
         each(&event);
         self.model.apply(&event);
+        self.ticked_ns = tick.at_ns;
         let mut window = self.model.snapshot();
         self.judge.judge(&mut window);
         window
+    }
+
+    /// The window that the last tick ended, not judged.
+    pub fn window(&self) -> Snapshot {
+        self.model.snapshot()
+    }
+
+    /// The last tick's instant, ns; 0: there was none.
+    pub const fn ticked_ns(&self) -> u64 {
+        self.ticked_ns
     }
 
     fn batch(&mut self, batch: &RawBatch, each: &mut dyn FnMut(&Event)) {

@@ -10,6 +10,7 @@ mod churn;
 mod demo;
 mod dump;
 mod findings;
+mod flight;
 mod gil;
 mod ledger;
 mod leftovers;
@@ -49,6 +50,7 @@ fn main() {
         demo::trials(),
         dump::trials(),
         findings::trials(),
+        flight::trials(),
         gil::trials(),
         leftovers::trials(),
         ledger::trials(),
