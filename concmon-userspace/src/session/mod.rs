@@ -1,5 +1,6 @@
 //! A run of the tool, from the parsed command line to the exit code: the one select loop.
 
+mod exact;
 mod explain;
 mod look;
 mod outcome;
@@ -35,7 +36,7 @@ use start::{Started, Waiting};
 use watch::{Plan, Watch};
 
 use crate::{
-    cli::{Cli, Options, Target, Watched},
+    cli::{Cli, Exact, Options, Target, Watched},
     event::Pid,
     findings::Judge,
     procfs::target::check_target,
@@ -97,6 +98,7 @@ async fn watch_pids(options: &Options, pids: &[u32]) -> Result<u8, Failure> {
         follow_children: options.subprocesses(),
         rate: options.rate,
         stall_threshold_ns: threshold_ns(options),
+        exact_tasks: options.exact.contains(&Exact::Tasks),
     };
     let watch = Watch::start(&plan, pythons)?;
     let output = Output::new(options, false)?;
@@ -177,6 +179,7 @@ fn watch_child(waiting: Waiting, options: &Options) -> Result<(Watch, Started), 
         follow_children: options.subprocesses(),
         rate: options.rate,
         stall_threshold_ns: threshold_ns(options),
+        exact_tasks: options.exact.contains(&Exact::Tasks),
     };
     let watch = Watch::start(&plan, Pythons::new(options))?;
     Ok((watch, waiting.go()?))

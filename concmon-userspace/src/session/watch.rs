@@ -8,7 +8,7 @@ use std::{
 
 use concmon_ebpf::BatchHeader;
 
-use super::{outcome::Failure, pythons::Pythons, sampling::Sampling};
+use super::{exact::ExactWatch, outcome::Failure, pythons::Pythons, sampling::Sampling};
 use crate::{
     decode::{self, DecodeError, ledger::LedgerError, loss::LossMeter},
     event::{Event, LedgerFact, MonitorFact, Pid, ThreadState, Tick, Tid},
@@ -61,6 +61,8 @@ pub(super) struct Plan {
     pub(super) rate: u32,
     /// The user's threshold for stalls, ns.
     pub(super) stall_threshold_ns: Option<u64>,
+    /// Tasks are counted by probes.
+    pub(super) exact_tasks: bool,
 }
 
 /// What is left to tell at the end of a watch.
@@ -78,6 +80,7 @@ pub(super) struct Watch {
     order: Orderer<Event>,
     losses: LossMeter,
     sampling: Sampling,
+    exact: ExactWatch,
     /// For instants of the past on the wall clock: one mapping for the whole watch.
     clocks: Clocks,
     /// Processes of the user that still run.
@@ -117,7 +120,7 @@ impl Watch {
                 threads += count_threads(pid);
             }
         }
-        let mut live = Live::load(Sizes::for_threads(threads))?;
+        let mut live = Live::load(Sizes::for_threads(threads, plan.exact_tasks))?;
         for (pid, gils) in &gils {
             live.watch(*pid, gils, plan.follow_children)?;
         }
@@ -153,6 +156,7 @@ impl Watch {
             order: Orderer::new(MOST_HELD),
             losses: LossMeter::new(clocks.monotonic_ns),
             sampling,
+            exact: ExactWatch::default(),
             rate: plan.rate,
             clocks,
             targets: plan.targets.iter().copied().collect(),
@@ -161,6 +165,9 @@ impl Watch {
             damaged: 0,
             reads_failed: 0,
         };
+        watch
+            .exact
+            .step(clocks.monotonic_ns, &mut watch.live, &watch.pythons);
         // The first facts stand at the beginning of the first window, so that what is read as a
         // difference has its base.
         first_facts.extend(watch.read_processes(clocks.monotonic_ns)?.0);
@@ -196,6 +203,7 @@ impl Watch {
         for pid in self.pythons.without_view(now_ns) {
             self.view(pid);
         }
+        self.exact.step(now_ns, &mut self.live, &self.pythons);
     }
 
     /// Tells the kernel side how to walk the stacks of `pid`.
@@ -263,6 +271,7 @@ impl Watch {
                 Event::Exec(exec) => {
                     self.live.forget_python(exec.pid);
                     self.sampling.forget(exec.pid);
+                    self.exact.replaced(exec.pid, &mut self.live);
                     self.pythons.search(exec.pid, exec.at_ns);
                 }
                 Event::Exit(exit) if exit.last => {
@@ -270,6 +279,7 @@ impl Watch {
                     self.pythons.forget(exit.pid);
                     self.live.forget_python(exit.pid);
                     self.sampling.forget(exit.pid);
+                    self.exact.ended(exit.pid);
                 }
                 _ => {}
             }
@@ -358,7 +368,9 @@ impl Watch {
     fn read_window(&mut self) -> Result<WindowFacts, Failure> {
         let now_ns = clocks::monotonic_ns();
         let kernel_run_ns = self.live.kernel_run_ns(now_ns);
-        let (others, present) = self.read_processes(now_ns)?;
+        let (mut others, present) = self.read_processes(now_ns)?;
+        let counted = self.exact.read(clocks::monotonic_ns(), &mut self.live);
+        others.extend(counted.into_iter().map(|fact| Event::Exact(Box::new(fact))));
         let ledgers = self.read_ledgers(&present);
         let at_ns = clocks::monotonic_ns();
         let end = Tick {
@@ -405,6 +417,7 @@ impl Watch {
                     // It ended before its exit could be seen; its id may get another holder.
                     self.live.unwatch(pid);
                     self.pythons.forget(pid);
+                    self.exact.ended(pid);
                     present.insert(pid, Some(BTreeSet::new()));
                 }
                 Err(error) => {
