@@ -177,11 +177,9 @@ pub struct Options {
     #[arg(short, long, value_name = "HZ", default_value_t = 99, value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub rate: u32,
 
-    /// Count each one by probes in the watched processes: tasks of asyncio, by name
-    ///
-    /// A probe is a trap: about 1 us on metal, more in virtual machines. A task that is awaited once
-    /// costs three traps and two returns from probed functions, each further await one of both.
-    /// Off by default.
+    /// Count by probes in the watched processes: starts, ends, outcomes and durations of
+    /// asyncio's tasks by name. Off by default, for it slows each of them: making a task passes
+    /// one probe or two, and each of its steps two; a probe takes 1 to 3 us
     #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
     pub exact: Vec<Exact>,
 

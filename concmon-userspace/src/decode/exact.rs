@@ -58,7 +58,11 @@ fn add(known: &mut TaskCounts, other: &TaskCounts) {
 
 /// The name of a row: bytes are characters where each has one, and their digits are folded already.
 fn name(row: &ExactRow) -> String {
-    let bytes: Vec<u8> = row.name.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let bytes: Vec<u8> = row
+        .name
+        .iter()
+        .flat_map(|word| word.to_le_bytes())
+        .collect();
     let width = usize::try_from(row.width).unwrap_or(4).clamp(1, 4);
     let characters = bytes.chunks_exact(width).map(|chunk| {
         let mut number = [0; 4];
@@ -80,7 +84,9 @@ mod tests {
     fn row(name: &[u8], width: u32, finished: u64) -> (ExactKey, ExactRow) {
         let mut bytes = [0; NAME_BYTES];
         bytes[..name.len()].copy_from_slice(name);
-        let words = bytes.chunks_exact(8).map(|word| word.try_into().expect("8 bytes"));
+        let words = bytes
+            .chunks_exact(8)
+            .map(|word| word.try_into().expect("8 bytes"));
         let words: Vec<u64> = words.map(u64::from_le_bytes).collect();
         let mut duration = Hist::ZERO;
         duration.count = finished;
@@ -109,9 +115,8 @@ mod tests {
 
     #[test]
     fn rows_of_one_name_are_one() {
-        let wide = |text: &str| -> Vec<u8> {
-            text.encode_utf16().flat_map(u16::to_le_bytes).collect()
-        };
+        let wide =
+            |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
         let rows = [
             row(b"job-#", 1, 1),
             row(&wide("\u{4e16}12"), 2, 2),
@@ -123,7 +128,10 @@ mod tests {
         let names: Vec<_> = found.iter().map(|one| (&*one.name, one.finished)).collect();
         assert_eq!(names, [("caf\u{e9}", 8), ("job-#", 1), ("\u{4e16}#", 6)]);
         let both = &found[2].duration;
-        assert_eq!((both.count, both.min_ns, both.max_ns, both.buckets[3]), (6, 200, 400, 6));
+        assert_eq!(
+            (both.count, both.min_ns, both.max_ns, both.buckets[3]),
+            (6, 200, 400, 6)
+        );
     }
 
     #[test]

@@ -112,11 +112,7 @@ struct Objects {
 }
 
 impl Objects {
-    fn find(
-        reader: &mut Reader<'_>,
-        interpreter: u64,
-        layout: &Layout,
-    ) -> Result<Self, NotExact> {
+    fn find(reader: &mut Reader<'_>, interpreter: u64, layout: &Layout) -> Result<Self, NotExact> {
         let modules = reader
             .pointer(at(interpreter, layout.interpreter.modules))
             .map_err(|error| refused(format!("its modules cannot be read: {error}")))?;
@@ -375,7 +371,9 @@ fn only(found: impl Iterator<Item = u64>, name: &str) -> Result<u64, NotExact> {
     found.dedup();
     match found[..] {
         [one] => Ok(one),
-        [] => Err(refused(format!("{name} was not found in asyncio's C module"))),
+        [] => Err(refused(format!(
+            "{name} was not found in asyncio's C module"
+        ))),
         _ => Err(refused(format!(
             "{name} was found more than once in asyncio's C module"
         ))),

@@ -18,8 +18,13 @@ const YOUNG_NS: u64 = 10_000_000_000;
 #[derive(Clone, Debug)]
 enum State {
     /// It has not imported what is to be probed.
-    Waiting { since_ns: u64, next_ns: u64 },
-    Probed { since_ns: u64 },
+    Waiting {
+        since_ns: u64,
+        next_ns: u64,
+    },
+    Probed {
+        since_ns: u64,
+    },
     Refused(String),
 }
 
@@ -43,11 +48,9 @@ impl ExactWatch {
                 Some(State::Waiting { since_ns, next_ns }) if now_ns >= *next_ns => *since_ns,
                 Some(_) => continue,
             };
-            let probed = pythons.exact_tasks(pid).and_then(|tasks| {
-                exact
-                    .attach(ebpf, pid, &tasks)
-                    .map_err(NotExact::Refused)
-            });
+            let probed = pythons
+                .exact_tasks(pid)
+                .and_then(|tasks| exact.attach(ebpf, pid, &tasks).map_err(NotExact::Refused));
             let state = match probed {
                 Ok(()) => State::Probed { since_ns: now_ns },
                 Err(NotExact::NotYet) => {

@@ -83,12 +83,7 @@ impl ExactLive {
     ///
     /// # Errors
     /// Why that cannot be done, or must not be.
-    pub fn attach(
-        &mut self,
-        ebpf: &mut Ebpf,
-        pid: Pid,
-        tasks: &ExactTasks,
-    ) -> Result<(), String> {
+    pub fn attach(&mut self, ebpf: &mut Ebpf, pid: Pid, tasks: &ExactTasks) -> Result<(), String> {
         if !cfg!(target_arch = "x86_64") {
             return Err("probes read arguments on x86-64 only".to_owned());
         }
@@ -187,9 +182,8 @@ fn attach(
     probe: &Probe,
     pid: NonZeroU32,
 ) -> Result<UProbeLink, String> {
-    let failed = |error: &dyn std::error::Error| {
-        format!("the kernel does not take a probe of it: {error}")
-    };
+    let failed =
+        |error: &dyn std::error::Error| format!("the kernel does not take a probe of it: {error}");
     let program: &mut UProbe = program(ebpf, name).map_err(|error| failed(&error))?;
     let link = program
         .attach(probe.offset, &probe.file, UProbeScope::OneProcess(pid))
@@ -200,14 +194,17 @@ fn attach(
 /// Whether probed functions of a process may return on this kernel.
 fn may_return(pid: Pid) -> Result<(), String> {
     let release = kernel::release().unwrap_or_default();
-    let concerned = kernel::version_of(&release)
-        .is_none_or(|version| FILTERED_RETURNS.contains(&version));
+    let concerned =
+        kernel::version_of(&release).is_none_or(|version| FILTERED_RETURNS.contains(&version));
     if !concerned {
         return Ok(());
     }
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))
         .map_err(|error| format!("its status cannot be read: {error}"))?;
-    match status.lines().find_map(|line| line.strip_prefix("Seccomp:")) {
+    match status
+        .lines()
+        .find_map(|line| line.strip_prefix("Seccomp:"))
+    {
         Some(mode) if mode.trim() != "0" => Err(format!(
             "it filters system calls, and Linux {release} would end it at a probe"
         )),

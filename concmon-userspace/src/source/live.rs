@@ -28,8 +28,8 @@ use concmon_ebpf::{
 pub use super::error::LiveError;
 use super::{
     error::{failed, failing, permission_or},
-    host::{highest_tid, kernel_config, lift_memlock},
     exact::{CALLS, ExactLive, ROWS, TASKS},
+    host::{highest_tid, kernel_config, lift_memlock},
     run_time::RunTime,
     shared::SharedArray,
     unsent::Unsent,
@@ -314,7 +314,10 @@ impl Live {
             warnings: EbpfLogger::init(&mut ebpf)
                 .inspect_err(|error| log::debug!("no warnings from kernel programs: {error}"))
                 .ok(),
-            exact: sizes.exact.then(|| ExactLive::load(&mut ebpf)).transpose()?,
+            exact: sizes
+                .exact
+                .then(|| ExactLive::load(&mut ebpf))
+                .transpose()?,
             highest_slot: 0,
             run_time: RunTime::default(),
             reads_failed: 0,

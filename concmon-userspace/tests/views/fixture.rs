@@ -88,6 +88,7 @@ pub(crate) fn process(pid: u32, entry: &str, threads: Vec<Thread>) -> Process {
         gil: Some(quiet_gil()),
         threads,
         loops: Vec::new(),
+        exact: None,
         executors: Vec::new(),
         findings: Vec::new(),
         limits: Vec::new(),

@@ -7,6 +7,7 @@ mod causes;
 mod churn;
 mod demo;
 mod dump;
+mod exact;
 mod findings;
 mod gil;
 mod ledger;
@@ -42,6 +43,7 @@ fn main() {
         churn::trials(),
         demo::trials(),
         dump::trials(),
+        exact::trials(),
         findings::trials(),
         gil::trials(),
         leftovers::trials(),

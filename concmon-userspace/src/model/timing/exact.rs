@@ -139,7 +139,9 @@ impl Exact {
         });
         let limits = match since {
             Ok(_) => Vec::new(),
-            Err(reason) => ["since_unix_ns", "tasks"].map(|field| limit(field, reason)).into(),
+            Err(reason) => ["since_unix_ns", "tasks"]
+                .map(|field| limit(field, reason))
+                .into(),
         };
         let was_counted = since.is_ok() || self.known > 0;
         Some(snapshot::Exact {

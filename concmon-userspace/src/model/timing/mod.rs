@@ -27,8 +27,8 @@ use super::snapshot::{
 };
 use super::window::{Clock, Cumulative, Growth, Scope, limit};
 use crate::event::{
-    Cause, CodeKind, ExactFact, LedgerFact, LoopKind, PyFrame, PythonFact, Sample, SampleKind, SampledStack,
-    Slice, StepFact, ThreadState, Tid,
+    Cause, CodeKind, ExactFact, LedgerFact, LoopKind, PyFrame, PythonFact, Sample, SampleKind,
+    SampledStack, Slice, StepFact, ThreadState, Tid,
 };
 use cost::column;
 use exact::{Counts, Exact};
