@@ -217,7 +217,7 @@ pub struct Options {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "lowercase")]
 pub enum Exact {
-    /// Starts, ends, outcomes and durations of asyncio's tasks.
+    // No doc comment: the long help would be laid out in another way than the short one.
     Tasks,
 }
 

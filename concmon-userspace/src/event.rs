@@ -306,6 +306,8 @@ pub struct ExactFact {
     /// Since when, ns; else why not.
     pub since: Result<u64, String>,
     pub tasks: Vec<TaskCounts>,
+    /// Steps of any process of the watch that found no room, or could not be read.
+    pub missed: u64,
 }
 
 /// Tasks of one loop and name.

@@ -1,7 +1,8 @@
 """Tasks of known outcomes and lives, counted and timed by the program itself.
 
 The argument is the kind of loop: asyncio, eager (its tasks begin to run as they are made), uvloop
-(where it can be imported). `run` makes the tasks, keeps half of them, and answers with what became of each name.
+(from the folder that is the second argument). `run` makes the tasks, keeps half of them, and answers
+with what became of each name.
 `spin` makes short tasks all the time, until the next command.
 """
 
@@ -141,6 +142,7 @@ async def main():
 
 
 if KIND == "uvloop":
+    sys.path.insert(0, sys.argv[2])
     import uvloop
 
     uvloop.install()

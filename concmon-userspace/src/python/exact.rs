@@ -365,6 +365,7 @@ impl Search {
     }
 }
 
+/// The only one of these addresses.
 fn only(found: impl Iterator<Item = u64>, name: &str) -> Result<u64, NotExact> {
     let mut found: Vec<u64> = found.collect();
     found.sort_unstable();
@@ -377,5 +378,79 @@ fn only(found: impl Iterator<Item = u64>, name: &str) -> Result<u64, NotExact> {
         _ => Err(refused(format!(
             "{name} was found more than once in asyncio's C module"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::synthetic::World;
+    use super::*;
+
+    fn part(words: &[u64], text: &[u8]) -> Vec<u8> {
+        let words = words.iter().flat_map(|word| word.to_le_bytes());
+        words.chain(text.iter().copied()).collect()
+    }
+
+    #[test]
+    fn data_is_searched_for_what_points_to_a_name() {
+        let names = part(&[], b"task_wakeup\0xtask_wakeup\0task_wakeups\0");
+        let (own, suffix, longer) = (0x5000, 0x500d, 0x5019);
+        let data = part(&[7, own, 8, suffix, longer, own + 1], &[]);
+        let search = Search {
+            parts: vec![(0x5000, names), (0x9000, data)],
+        };
+        // A linker keeps a name that another one ends with inside that.
+        assert_eq!(search.pointers_to(WAKEUP_METHOD), [0x9008, 0x9018]);
+        assert!(search.pointers_to(STEP_TYPE).is_empty());
+    }
+
+    #[test]
+    fn methods_are_told_by_their_flags() {
+        let mut world = World::new(13);
+        let name = world.put(b"task_wakeup\0");
+        let function = 0x7f00_0000_1230_u64;
+        let method = |world: &mut World, flags: u64| {
+            let bytes = part(&[name, function, flags, 0], &[]);
+            (world.put(&bytes), bytes)
+        };
+        let found = [ONE_ARGUMENT, 4].map(|flags| {
+            let (at, bytes) = method(&mut world, u64::from(flags));
+            let text = (name, b"task_wakeup\0".to_vec());
+            let mut search = Search {
+                parts: vec![text, (at, bytes)],
+            };
+            search.method(&mut world.reader(), WAKEUP_METHOD)
+        });
+        assert_eq!(found[0], Ok(function));
+        assert!(matches!(&found[1], Err(NotExact::Refused(_))), "{found:?}");
+    }
+
+    #[test]
+    fn addresses_must_be_unique() {
+        assert_eq!(only([5, 5].into_iter(), "x"), Ok(5));
+        assert!(only([5, 6].into_iter(), "x").is_err());
+        assert!(only(std::iter::empty(), "x").is_err());
+    }
+
+    #[test]
+    fn functions_must_lie_in_code_of_one_file() {
+        let text = "1000-2000 r--p 00000000 fe:01 7 /lib/a.so\n\
+                    2000-3000 r-xp 00001000 fe:01 7 /lib/a.so\n\
+                    3000-4000 rwxp 00002000 fe:01 7 /lib/a.so\n\
+                    4000-5000 r-xp 00000000 00:00 0 \n\
+                    5000-6000 r-xp 00000000 fe:01 8 /lib/b.so\n";
+        let mappings = maps::parse(text);
+        let code = Code {
+            pid: Pid(9),
+            mappings: &mappings,
+        };
+        let home = code.file_of(0x2010).expect("code");
+        let probe = code.probe(ProbeKind::Step, 0x2010, home).expect("a probe");
+        assert_eq!(probe.offset, 0x1010);
+        assert_eq!(probe.file, PathBuf::from("/proc/9/map_files/2000-3000"));
+        for bad in [0x1010, 0x3010, 0x4010, 0x5010, 0x7000] {
+            assert!(code.probe(ProbeKind::Step, bad, home).is_err(), "{bad:#x}");
+        }
+        assert_eq!(code.parts_of(home).len(), 3);
     }
 }

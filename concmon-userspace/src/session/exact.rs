@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use concmon_ebpf::fault;
+
 use super::pythons::Pythons;
 use crate::{
     decode,
@@ -86,6 +88,9 @@ impl ExactWatch {
 
     /// What was counted so far in each process.
     pub(super) fn read(&mut self, read_ns: u64, live: &mut Live) -> Vec<ExactFact> {
+        let faults = live.faults();
+        let codes = [fault::EXACT_ROOM, fault::EXACT_READ];
+        let missed: u64 = codes.map(|code| faults[code as usize]).iter().sum();
         let Some((exact, _)) = live.exact() else {
             return Vec::new();
         };
@@ -104,6 +109,7 @@ impl ExactWatch {
                 State::Refused(reason) => Err(reason.clone()),
             },
             tasks: counts.remove(pid).unwrap_or_default(),
+            missed,
         })
         .collect()
     }

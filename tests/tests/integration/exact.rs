@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use concmon_tests::harness::case;
 use concmon_tests::interpreter::Interpreter;
+use concmon_tests::needs::Need;
 use concmon_tests::report::{CountedTasks, Process};
 use concmon_tests::watch::Watch;
 use concmon_tests::workload::Workload;
@@ -45,6 +46,18 @@ pub(crate) fn trials() -> Vec<Trial> {
             move || attach_and_detach(version),
         )
     }));
+    trials.extend(["3.11", "3.13"].map(|version| {
+        case(
+            format!("exact::uvloop_tasks_{version}"),
+            &[
+                Need::Root,
+                Need::Ebpf,
+                Need::Python(version),
+                Need::Package(version, "uvloop"),
+            ],
+            move || tasks(version, "uvloop"),
+        )
+    }));
     trials.push(case(
         "exact::nothing_is_exact_unasked",
         &watch_python("3.11"),
@@ -55,7 +68,9 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// Watches a process until it has run its tasks; what the tool and the program say of them.
 fn run(version: &str, kind: &str, exact: bool) -> Result<(Process, Value)> {
-    let mut program = Workload::start(&Interpreter::find(version)?, "exact.py", &[kind])?;
+    let packages = Interpreter::package(version, kind).unwrap_or_default();
+    let args = [kind, &packages.to_string_lossy()];
+    let mut program = Workload::start(&Interpreter::find(version)?, "exact.py", &args)?;
     let pid = program.pid();
     let id = pid.to_string();
     let mut args = vec!["-p", &id, "-i", "200ms", "--json"];

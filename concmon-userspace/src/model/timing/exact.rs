@@ -66,11 +66,14 @@ pub(super) struct Exact {
     /// By thread, loop and name.
     rows: BTreeMap<(Tid, u64), BTreeMap<String, Cumulative<Counts>>>,
     known: usize,
+    /// Steps that were missed, by now.
+    missed: u64,
 }
 
 impl Exact {
     pub(super) fn take(&mut self, fact: &ExactFact) {
         self.since = Some(fact.since.clone());
+        self.missed = self.missed.max(fact.missed);
         for counts in &fact.tasks {
             let names = self.rows.entry((counts.tid, counts.loop_id)).or_default();
             if !names.contains_key(&counts.name) {
@@ -115,6 +118,14 @@ impl Exact {
         }
     }
 
+    /// Why counts may be too low; `None`: they are not.
+    pub(super) fn doubt(&self) -> Option<String> {
+        let missed = self.missed;
+        (missed > 0).then(|| {
+            format!("{missed} steps of tasks were not seen, in this process or another: counts may be too low")
+        })
+    }
+
     /// Everything that was counted in the process, whether or not a look has met the loop.
     pub(super) fn row(&self, scope: Scope, clock: &Clock) -> Option<snapshot::Exact> {
         let since = self.since.as_ref()?;
@@ -137,12 +148,11 @@ impl Exact {
         tasks.sort_by(|one, other| {
             (other.started, &one.name, one.tid).cmp(&(one.started, &other.name, other.tid))
         });
-        let limits = match since {
+        let mut limits = match since {
             Ok(_) => Vec::new(),
-            Err(reason) => ["since_unix_ns", "tasks"]
-                .map(|field| limit(field, reason))
-                .into(),
+            Err(reason) => vec![limit("since_unix_ns", reason), limit("tasks", reason)],
         };
+        limits.extend(self.doubt().map(|reason| limit("tasks", reason)));
         let was_counted = since.is_ok() || self.known > 0;
         Some(snapshot::Exact {
             since_unix_ns: since.as_ref().ok().map(|ns| clock.unix_of(*ns)),

@@ -605,8 +605,9 @@ impl Timings {
                 rows[at].1.add(&row);
             }
         }
+        let doubt = self.exact.doubt().filter(|_| uncounted.is_none());
         rows.into_iter()
-            .map(|(name, row)| row.report(name, uncounted.as_deref()))
+            .map(|(name, row)| row.report(name, uncounted.as_deref(), doubt.as_deref()))
             .collect()
     }
 
@@ -689,10 +690,10 @@ impl Named {
         self.counts.add(&other.counts);
     }
 
-    /// The row; `uncounted` says why nothing was counted.
-    fn report(&self, name: String, uncounted: Option<&str>) -> ByName {
+    /// The row; `uncounted` says why nothing was counted, `doubt` why counts may be too low.
+    fn report(&self, name: String, uncounted: Option<&str>, doubt: Option<&str>) -> ByName {
         let counted = |count: u64| uncounted.is_none().then_some(count);
-        let reasons = uncounted.into_iter().flat_map(|reason| {
+        let reasons = uncounted.or(doubt).into_iter().flat_map(|reason| {
             ["started", "finished", "failed", "cancelled", "duration"]
                 .map(|field| limit(field, reason))
         });
