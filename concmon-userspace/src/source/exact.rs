@@ -31,6 +31,8 @@ const PROGRAMS: [&str; 4] = [
     "exact_wrapped_step",
     "exact_task_return",
 ];
+/// Threads that take probes away at the end.
+const DETACHERS: usize = 32;
 /// How often a row is read again that changes meanwhile.
 const TRIES: usize = 100;
 /// Kernels on which returning from a probed function is a system call that filters of system calls may
@@ -56,10 +58,16 @@ pub struct ExactLive {
     views: HashMap<MapData, u32, Wire<Exact>>,
     rows: HashMap<MapData, Wire<ExactKey>, Wire<ExactRow>>,
     tasks: HashMap<MapData, Wire<ExactTaskKey>, Wire<ExactTask>>,
-    /// Dropping a link takes the probe away.
+    /// Dropping a link takes the probe away, which takes the kernel a tenth of a second or more.
     links: BTreeMap<Pid, Vec<UProbeLink>>,
     /// Rows that could not be read in one piece.
     pub reads_failed: u64,
+}
+
+impl Drop for ExactLive {
+    fn drop(&mut self) {
+        self.detach_all();
+    }
 }
 
 impl ExactLive {
@@ -109,9 +117,19 @@ impl ExactLive {
     }
 
     /// Takes the probes of a process away; what was counted stays until [`ExactLive::forget`].
+    ///
+    /// They go meanwhile, and may be met for a little while still: without the view, or a second time
+    /// by the same call, programs count nothing.
     pub fn detach(&mut self, pid: Pid) {
-        if self.links.remove(&pid).is_none() {
+        let Some(links) = self.links.remove(&pid) else {
             return;
+        };
+        let dropped = std::thread::Builder::new()
+            .name("detach".to_owned())
+            .spawn(move || drop(links));
+        if let Err(error) = dropped {
+            // The links were dropped with what was to drop them.
+            log::debug!("process {pid}: its probes were taken away by the main thread: {error}");
         }
         // Missing is what is wanted, here and below.
         let _ = self.views.remove(&pid.0);
@@ -123,9 +141,19 @@ impl ExactLive {
         }
     }
 
-    /// Takes all probes away.
+    /// Takes all probes away, many at a time: the kernel waits for each, and for all together no longer.
     pub(super) fn detach_all(&mut self) {
-        self.links.clear();
+        let mut shares: Vec<Vec<UProbeLink>> = (0..DETACHERS).map(|_| Vec::new()).collect();
+        let links = std::mem::take(&mut self.links).into_values().flatten();
+        for (share, link) in (0..DETACHERS).cycle().zip(links) {
+            shares[share].push(link);
+        }
+        shares.retain(|share| !share.is_empty());
+        std::thread::scope(|scope| {
+            for share in shares {
+                scope.spawn(move || drop(share));
+            }
+        });
     }
 
     /// Gives up what was counted in a process that has ended.
