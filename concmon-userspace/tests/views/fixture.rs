@@ -172,7 +172,7 @@ pub(crate) fn thread(tid: u32, name: &str, ms: [u64; 9]) -> Thread {
     }
 }
 
-fn histogram(count: u64, typical_ns: u64) -> Histogram {
+pub(crate) fn histogram(count: u64, typical_ns: u64) -> Histogram {
     Histogram {
         count,
         sum_ns: count * typical_ns,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::super::escape::brief;
 use super::super::table::{Align, Table};
 use super::super::{Paint, format, stalls};
-use crate::model::snapshot::{ByName, Timing};
+use crate::model::snapshot::Timing;
 
 /// Stalls and names that are shown; the others are counted.
 const MAX_STALLS: usize = 10;
@@ -39,7 +39,7 @@ fn push_names(text: &mut String, timing: &Timing, wall_ns: u64, paint: Paint) {
     let rows: Vec<_> = timing
         .by_name
         .iter()
-        .filter(|row| row.cost.total_ns() > 0 || has_counts(row))
+        .filter(|row| row.cost.total_ns() > 0)
         .take(MAX_NAMES)
         .collect();
     if rows.is_empty() {
@@ -48,12 +48,6 @@ fn push_names(text: &mut String, timing: &Timing, wall_ns: u64, paint: Paint) {
     let mut table = Table::default();
     table.column("TASKS BY NAME", Align::Left);
     table.column("PENDING", Align::Right);
-    let counted = rows.iter().any(|row| row.started.is_some());
-    if counted {
-        for outcome in ["STARTED", "FINISHED", "FAILED", "CANCELLED", "p50", "p99"] {
-            table.column(outcome, Align::Right);
-        }
-    }
     table.column("~CPU", Align::Right);
     table.column("~RUNNABLE", Align::Right);
     table.column("~BLOCKED", Align::Right);
@@ -63,37 +57,13 @@ fn push_names(text: &mut String, timing: &Timing, wall_ns: u64, paint: Paint) {
             .total_ns()
             .saturating_sub(row.cost.on_cpu_ns)
             .saturating_sub(row.cost.runnable_ns);
-        let mut cells = vec![brief(&row.name, MAX_NAME), format::count(row.pending)];
-        if counted {
-            cells.extend(outcomes(row));
-        }
-        cells.extend(
-            [row.cost.on_cpu_ns, row.cost.runnable_ns, blocked]
-                .map(|ns| format::share_percent(ns, wall_ns)),
-        );
-        table.row(cells);
+        table.row(vec![
+            brief(&row.name, MAX_NAME),
+            format::count(row.pending),
+            format::share_percent(row.cost.on_cpu_ns, wall_ns),
+            format::share_percent(row.cost.runnable_ns, wall_ns),
+            format::share_percent(blocked, wall_ns),
+        ]);
     }
     text.push_str(&table.render("    ", paint));
-}
-
-/// Whether any task of this name was counted.
-fn has_counts(row: &ByName) -> bool {
-    [row.started, row.finished, row.failed, row.cancelled]
-        .into_iter()
-        .any(|count| count.is_some_and(|count| count > 0))
-}
-
-/// What was counted of the tasks of a name, in the order of the columns.
-fn outcomes(row: &ByName) -> Vec<String> {
-    let counts = [row.started, row.finished, row.failed, row.cancelled];
-    let mut cells = counts
-        .map(|count| count.map_or_else(String::new, format::count))
-        .to_vec();
-    let duration = row.duration.as_ref();
-    let percentiles = [
-        duration.and_then(|duration| duration.p50_ns),
-        duration.and_then(|duration| duration.p99_ns),
-    ];
-    cells.extend(percentiles.map(|ns| ns.map_or_else(String::new, format::duration)));
-    cells
 }
