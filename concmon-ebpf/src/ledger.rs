@@ -57,7 +57,7 @@ pub(crate) fn bounded<const N: i32>(mut index: usize) -> usize {
 }
 
 #[inline(always)]
-unsafe fn add(hist: *mut Hist, ns: u64) {
+pub(crate) unsafe fn add(hist: *mut Hist, ns: u64) {
     // SAFETY: `hist` lies in a live map value; the index is masked to its length.
     unsafe {
         if (*hist).count == 0 || ns < (*hist).min_ns {

@@ -12,6 +12,8 @@
 #[cfg(target_arch = "bpf")]
 mod emit;
 #[cfg(target_arch = "bpf")]
+mod exact;
+#[cfg(target_arch = "bpf")]
 mod ledger;
 #[cfg(target_arch = "bpf")]
 mod maps;

@@ -4,11 +4,12 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, PerfEventByteArray, Stack},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerfEventByteArray, Stack},
 };
 use concmon_ebpf::{
-    Batch, Control, Ledger, MAX_SYSCALLS, Process, Python, SLOTS_PER_PAGE, SampleBatch, SelfTest,
-    SlotPage, SyscallEntry, fault,
+    Batch, Control, Exact, ExactCall, ExactKey, ExactRow, ExactTask, ExactTaskKey, Ledger,
+    MAX_SYSCALLS, Process, Python, SLOTS_PER_PAGE, SampleBatch, SelfTest, SlotPage, SyscallEntry,
+    fault,
 };
 
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
 };
 
 const BPF_F_MMAPABLE: u32 = 1 << 10;
+const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// [`SlotPage`]s up to the kernel's highest thread id; mapped by user space. Resized by the loader.
 #[map]
@@ -58,6 +60,27 @@ pub(crate) static SAMPLE_BATCHES: Array<SampleBatch> = Array::with_max_entries(1
 
 #[map]
 pub(crate) static SAMPLES: PerfEventByteArray = PerfEventByteArray::new(0);
+
+/// How to read tasks that are counted exactly, by process id. Like the next three, of one entry
+/// unless that is asked for.
+#[map]
+pub(crate) static EXACT: HashMap<u32, Exact> = HashMap::with_max_entries(1, 0);
+
+#[map]
+pub(crate) static EXACT_TASKS: HashMap<ExactTaskKey, ExactTask> =
+    HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static EXACT_ROWS: HashMap<ExactKey, ExactRow> =
+    HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// Calls of probed functions that have not returned. One that never will is dropped some day.
+#[map]
+pub(crate) static EXACT_CALLS: LruHashMap<ExactCall, u64> = LruHashMap::with_max_entries(1, 0);
+
+/// Nothing: what a new row is made from.
+#[map]
+pub(crate) static EXACT_ZERO: Array<ExactRow> = Array::with_max_entries(1, 0);
 
 #[map]
 pub(crate) static FAULTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(fault::COUNT as u32, 0);

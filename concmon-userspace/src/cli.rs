@@ -202,6 +202,12 @@ pub struct Options {
     #[arg(short, long, value_name = "HZ", default_value_t = 99, value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub rate: u32,
 
+    /// Count by probes in the watched processes: starts, ends, outcomes and durations of
+    /// asyncio's tasks by name. Off by default, for it slows each of them: making a task passes
+    /// one probe or two, and each of its steps two; a probe takes 1 to 3 us
+    #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
+    pub exact: Vec<Exact>,
+
     /// A step of an event loop longer than this is a stall [default: the loop's own
     /// slow_callback_duration, else 100ms]
     #[arg(long, value_name = "TIME", value_parser = duration::parse_threshold)]
@@ -238,6 +244,14 @@ pub struct Options {
     /// Say nothing but errors on standard error
     #[arg(short, long, global = true)]
     pub quiet: bool,
+}
+
+/// What can be counted exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "lowercase")]
+pub enum Exact {
+    // No doc comment: the long help would be laid out in another way than the short one.
+    Tasks,
 }
 
 /// When to use colors.

@@ -3,6 +3,7 @@
 //! A batch that is damaged as a whole is refused; a record that is of unknown kind, or contradicts
 //! itself, is skipped and counted, and its neighbours are kept.
 
+pub mod exact;
 pub mod ledger;
 pub mod loss;
 pub mod samples;

@@ -45,6 +45,7 @@ pub enum Event {
     Ledger(Box<LedgerFact>),
     Process(Box<ProcessFact>),
     Python(Box<PythonFact>),
+    Exact(Box<ExactFact>),
     Monitor(Box<MonitorFact>),
     /// No more records will come: only facts, and a last tick.
     End,
@@ -67,6 +68,7 @@ impl Event {
             Event::Ledger(fact) => fact.read_ns,
             Event::Process(fact) => fact.read_ns,
             Event::Python(fact) => fact.read_ns,
+            Event::Exact(fact) => fact.read_ns,
             Event::Monitor(_) | Event::End => return None,
             Event::Tick(tick) => tick.at_ns,
         })
@@ -325,6 +327,34 @@ mod buckets {
             .copy_from_slice(&used);
         Ok(buckets)
     }
+}
+
+/// What was counted of tasks by probes, cumulative, read at `read_ns`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExactFact {
+    pub read_ns: u64,
+    pub pid: Pid,
+    /// Since when, ns; else why not.
+    pub since: Result<u64, String>,
+    pub tasks: Vec<TaskCounts>,
+    /// Steps of any process of the watch that found no room, or could not be read.
+    pub missed: u64,
+}
+
+/// Tasks of one loop and name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskCounts {
+    pub tid: Tid,
+    pub loop_id: u64,
+    /// Of the group, as [`ByName`](crate::model::snapshot::ByName) has it.
+    pub name: String,
+    /// Made while it could be seen, and have begun to run.
+    pub started: u64,
+    pub finished: u64,
+    pub failed: u64,
+    pub cancelled: u64,
+    /// From the making to the end, of those in `started`.
+    pub duration: HistFact,
 }
 
 /// What the open stretch of a thread is.

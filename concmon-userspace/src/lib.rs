@@ -133,6 +133,14 @@
 //! a fallback before Linux 5.11.) A dead thread's account stays, marked, until user space has collected
 //! it; where slots run short it is folded into a sum of its process, and that is counted.
 //!
+//! # Exact counts
+//!
+//! On request (`--exact`), probes in the watched processes count each task. Where they go is read out of
+//! living objects (`python/exact.rs`) and verified; without certainty there are none. Probed functions can
+//! be preempted, so their programs write neither batches nor anything else per CPU: they count in maps,
+//! where a thread has rows of its own, and which user space reads whole at each tick (`source/exact.rs`).
+//! Nothing of it can be lost; what found no room is counted, and puts the counts in doubt.
+//!
 //! # Invariants
 //!
 //! 1. All that the model knows came through `Model::apply`. Equal events give equal snapshots, and
@@ -149,7 +157,8 @@
 //! 8. One object serves every kernel: what a kernel lacks is switched off by frozen flags.
 //! 9. Every drop, fault, failed read and unknown record is counted by a declared reason, and shown. A
 //!    `null` has its reason in the limits of its object.
-//! 10. The target is never stopped, never written to, and gets no code.
+//! 10. The target is never stopped, never written to, and gets no code. Only what was asked for by
+//!     `--exact` traps in it.
 //! 11. The tool measures its own cost (CPU, memory, run time of its kernel programs) in every report.
 //! 12. Processes and threads are identified by id and start time. What comes from a target is bounded,
 //!     checked, and escaped before it meets a terminal. What is kept is bounded, and what is left out

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use concmon::cli::{Arrangement, Cli, Color, GroupBy, LookView, Target, Watched};
+use concmon::cli::{Arrangement, Cli, Color, Exact, GroupBy, LookView, Target, Watched};
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::from_args(std::iter::once("concmon-bpf").chain(line.split_whitespace()))
@@ -121,6 +121,9 @@ fn options_and_defaults() {
     assert_eq!(plain.color, Color::Auto);
     assert_eq!((plain.json, plain.quiet, plain.verbose), (false, false, 0));
     assert!(plain.subprocesses() && plain.output.is_none());
+    assert!(plain.exact.is_empty());
+    let exact = parse("-p 1 --exact tasks").expect("valid").options.exact;
+    assert_eq!(exact, [Exact::Tasks]);
 
     let set = parse("demo -d 2m -i 250ms --no-subprocesses --json -o out.json --color never -vv");
     let set = set.expect("valid").options;
@@ -174,6 +177,11 @@ fn wrong_usage_exits_with_2_and_says_why() {
             "-p 0",
             ErrorKind::ValueValidation,
             "0 is not in 1..=4194304",
+        ),
+        (
+            "-p 1 --exact threads",
+            ErrorKind::InvalidValue,
+            "possible values: tasks",
         ),
         ("-p 4194305", ErrorKind::ValueValidation, "not in"),
         ("-p me", ErrorKind::ValueValidation, "invalid digit"),

@@ -88,6 +88,14 @@ impl Interpreter {
             .collect()
     }
 
+    /// A folder with a package for a minor version of Python outside other root file systems, as
+    /// `cargo xtask pythons` installs them.
+    pub fn package(version: &str, package: &str) -> Option<PathBuf> {
+        let cache = cache()?.join("concmon/packages");
+        let folder = cache.join(version).join(package);
+        folder.is_dir().then_some(folder)
+    }
+
     /// A folder that this interpreter can read, and its path as the interpreter sees it.
     ///
     /// # Errors
@@ -138,13 +146,17 @@ fn system(version: &str) -> Option<PathBuf> {
         .find(|path| path.exists())
 }
 
-fn sid_roots() -> Vec<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME")
+/// The user's folder for what can be made again.
+fn cache() -> Option<PathBuf> {
+    std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
+}
+
+fn sid_roots() -> Vec<PathBuf> {
     [
         std::env::var_os("CONCMON_SID").map(PathBuf::from),
-        cache.map(|cache| cache.join("concmon/sid")),
+        cache().map(|cache| cache.join("concmon/sid")),
         Some(PathBuf::from("/var/cache/concmon-sid")),
     ]
     .into_iter()

@@ -18,6 +18,8 @@ pub enum Need {
     Ebpf,
     /// A Python of this minor version, for example `3.11`.
     Python(&'static str),
+    /// A package for a Python of this minor version, which `cargo xtask pythons` installs.
+    Package(&'static str, &'static str),
     /// A C compiler called `cc`.
     Cc,
     /// A user without privileges to switch to, and a Python that this user can run.
@@ -38,6 +40,9 @@ impl Need {
             Need::Python(version) => Interpreter::find(version)
                 .err()
                 .map(|why| format!("{why:#}")),
+            Need::Package(version, package) => Interpreter::package(version, package)
+                .is_none()
+                .then(|| format!("needs {package} for Python {version}: run cargo xtask pythons")),
             Need::Cc => runs(Command::new("cc").arg("--version"))
                 .then_some(())
                 .ok_or("needs the C compiler cc".to_owned())

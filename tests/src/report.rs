@@ -99,6 +99,7 @@ pub struct Process {
     pub threads: Vec<Thread>,
     pub loops: Vec<Loop>,
     pub executors: Vec<Value>,
+    pub exact: Option<Exact>,
     pub limits: Vec<Limit>,
     pub findings: Vec<Finding>,
 }
@@ -383,9 +384,39 @@ pub struct ByName {
     pub name: String,
     #[serde(deserialize_with = "nullable")]
     pub started: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub finished: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub failed: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub cancelled: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub duration: Option<Histogram>,
+    pub limits: Vec<Limit>,
     pub on_cpu_ns: u64,
     pub runnable_ns: u64,
     pub blocked_ns: Blocked,
+}
+
+/// What probes have counted.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Exact {
+    #[serde(deserialize_with = "nullable")]
+    pub since_unix_ns: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    pub tasks: Option<Vec<CountedTasks>>,
+    pub limits: Vec<Limit>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct CountedTasks {
+    pub tid: u32,
+    pub name: String,
+    pub started: u64,
+    pub finished: u64,
+    pub failed: u64,
+    pub cancelled: u64,
+    pub duration: Histogram,
 }
 
 /// A step that kept a loop longer than the threshold; on a line of its own, and in a loop's row.

@@ -1,5 +1,6 @@
 //! The hooks, one small file per family.
 
+mod exact;
 mod process;
 mod sample;
 mod sched;

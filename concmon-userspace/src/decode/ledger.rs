@@ -97,7 +97,7 @@ fn sum(ledger: &Ledger) -> Option<u64> {
 }
 
 /// `min_ns` means nothing in an empty histogram, and becomes 0.
-fn hist(hist: &Hist) -> HistFact {
+pub(super) fn hist(hist: &Hist) -> HistFact {
     HistFact {
         count: hist.count,
         sum_ns: hist.sum_ns,

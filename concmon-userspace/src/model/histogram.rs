@@ -75,6 +75,26 @@ impl Tally {
         self.sum_ns = self.sum_ns.saturating_add(ns);
     }
 
+    /// Adds all of another one.
+    pub(crate) fn add(&mut self, other: &Self) {
+        if other.count == 0 {
+            return;
+        }
+        for &(bucket, count) in &other.buckets {
+            match self.buckets.binary_search_by_key(&bucket, |&(b, _)| b) {
+                Ok(index) => self.buckets[index].1 = self.buckets[index].1.saturating_add(count),
+                Err(index) => self.buckets.insert(index, (bucket, count)),
+            }
+        }
+        self.min_ns = match self.count {
+            0 => other.min_ns,
+            _ => self.min_ns.min(other.min_ns),
+        };
+        self.max_ns = self.max_ns.max(other.max_ns);
+        self.count = self.count.saturating_add(other.count);
+        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }

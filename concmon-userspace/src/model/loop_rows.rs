@@ -146,6 +146,31 @@ pub struct ByName {
     pub limits: Vec<Limit>,
 }
 
+/// What probes have counted in a process, each one of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Exact {
+    /// What began before is not counted as started. `None`: there are no probes in the process.
+    pub since_unix_ns: Option<u64>,
+    /// Tasks by name, the most started first.
+    pub tasks: Option<Vec<CountedTasks>>,
+    pub limits: Vec<Limit>,
+}
+
+/// Tasks of one thread with names that are alike, see [`ByName`].
+#[derive(Clone, Debug, Serialize)]
+pub struct CountedTasks {
+    pub tid: u32,
+    pub name: String,
+    /// Made since probes are there, and have begun to run.
+    pub started: u64,
+    /// How they ended, those that existed before included: with a result, an exception, cancelled.
+    pub finished: u64,
+    pub failed: u64,
+    pub cancelled: u64,
+    /// From the making to the end, of those in `started`.
+    pub duration: Histogram,
+}
+
 /// What a task cost its loop's thread, estimated from samples.
 #[derive(Clone, Copy, Debug, Default, Serialize, PartialEq, Eq)]
 pub struct TaskCost {

@@ -136,6 +136,11 @@ impl Model {
                     process.timings.step(fact);
                 }
             }
+            Event::Exact(fact) => {
+                if let Some(process) = population.newest(fact.pid, epoch) {
+                    process.timings.count(fact);
+                }
+            }
             Event::Python(fact) => {
                 if let Some(process) = population.newest(fact.pid, epoch) {
                     process.python(fact);

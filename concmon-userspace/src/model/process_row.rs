@@ -126,6 +126,7 @@ impl Process {
                 timings: &self.timings,
             }),
             executors: self.executors.rows(look, clock),
+            exact: self.timings.exact(scope, clock),
             findings: Vec::new(),
             limits,
         }

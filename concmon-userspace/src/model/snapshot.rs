@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::event::PythonInfo;
 
 pub use super::loop_rows::{
-    BusySplit, ByName, CodeSamples, Contributor, Cost, Culprit, Finding, Saturation, Stall,
-    StallTask, TaskCost, Timing, Waiting,
+    BusySplit, ByName, CodeSamples, Contributor, Cost, CountedTasks, Culprit, Exact, Finding,
+    Saturation, Stall, StallTask, TaskCost, Timing, Waiting,
 };
 pub use super::rows::{Executor, Frame, Seen, Task, TaskWait, WaitingFor, Work};
 
@@ -111,6 +111,9 @@ pub struct Process {
     pub threads: Vec<Thread>,
     pub loops: Vec<Loop>,
     pub executors: Vec<Executor>,
+    /// `None`: nothing was asked to be counted by probes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exact: Option<Exact>,
     /// The rules that hold; the model fills in none.
     pub findings: Vec<Finding>,
     pub limits: Vec<Limit>,

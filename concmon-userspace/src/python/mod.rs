@@ -10,6 +10,7 @@ mod containers;
 mod contexts;
 mod detect;
 mod elf;
+mod exact;
 mod executors;
 mod facts;
 #[doc(hidden)]
@@ -55,6 +56,7 @@ mod waits;
 mod workers;
 
 pub use detect::DetectError;
+pub use exact::{ExactTasks, NotExact, Probe, ProbeKind};
 pub use facts::{GilRange, Interpreter, LookOptions, MOST_TASKS};
 pub use gil_sampler::{GilCounts, GilSampler};
 pub use memory::{ReadCost, ReadError};

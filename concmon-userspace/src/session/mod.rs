@@ -1,6 +1,7 @@
 //! A run of the tool, from the parsed command line to the exit code: the one select loop.
 
 mod budget;
+mod exact;
 mod explain;
 mod flight;
 mod intake;
@@ -42,7 +43,7 @@ use watch::{Plan, Watch};
 
 use crate::{
     capture::Store,
-    cli::{Cli, Flight as Wanted, Options, Target, Trigger, Watched},
+    cli::{Cli, Exact, Flight as Wanted, Options, Target, Trigger, Watched},
     event::Pid,
     procfs::{clocks, target::check_target},
     python::DetectError,
@@ -123,6 +124,7 @@ async fn watch_pids(options: &Options, pids: &[u32], recording: &Recording) -> R
         budget_cpu: options.budget_cpu,
         budget_memory_bytes: options.budget_memory,
         stall_threshold_ns: threshold_ns(options),
+        exact_tasks: options.exact.contains(&Exact::Tasks),
     };
     let (store, flight) = open_store(options, recording, pids)?;
     let watch = Watch::start(&plan, pythons, store)?;
@@ -238,6 +240,7 @@ fn watch_child(
         budget_cpu: options.budget_cpu,
         budget_memory_bytes: options.budget_memory,
         stall_threshold_ns: threshold_ns(options),
+        exact_tasks: options.exact.contains(&Exact::Tasks),
     };
     let watch = Watch::start(&plan, Pythons::new(options), store)?;
     Ok((watch, waiting.go()?))

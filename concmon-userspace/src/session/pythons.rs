@@ -10,7 +10,7 @@ use crate::{
     decode::samples::RawSample,
     event::{Pid, PythonFact, PythonInfo, Sample, StepFact},
     procfs::clocks,
-    python::{DetectError, GilSampler, Interpreter, LookOptions},
+    python::{DetectError, ExactTasks, GilSampler, Interpreter, LookOptions, NotExact},
     views::escape::escape,
 };
 
@@ -249,6 +249,20 @@ impl Pythons {
         python
             .interpreter
             .step(clocks::monotonic_ns(), head, options)
+    }
+
+    /// The processes with an interpreter.
+    pub(super) fn found(&self) -> impl Iterator<Item = Pid> {
+        let found = self.by_pid.iter();
+        found.filter_map(|(pid, state)| matches!(state, State::Found(_)).then_some(*pid))
+    }
+
+    /// What it takes to count the tasks of `pid` one by one.
+    pub(super) fn exact_tasks(&self, pid: Pid) -> Result<ExactTasks, NotExact> {
+        match self.by_pid.get(&pid) {
+            Some(State::Found(python)) => python.interpreter.exact_tasks(),
+            _ => Err(NotExact::NotYet),
+        }
     }
 
     pub(super) fn forget(&mut self, pid: Pid) {

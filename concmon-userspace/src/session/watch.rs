@@ -7,7 +7,8 @@ use std::{
 };
 
 use super::{
-    budget::Budget, intake::Intake, outcome::Failure, pythons::Pythons, sampling::Sampling,
+    budget::Budget, exact::ExactWatch, intake::Intake, outcome::Failure, pythons::Pythons,
+    sampling::Sampling,
 };
 use crate::{
     capture::{Filters, Input, Store},
@@ -64,6 +65,8 @@ pub(super) struct Plan {
     pub(super) budget_memory_bytes: u64,
     /// The user's threshold for stalls, ns.
     pub(super) stall_threshold_ns: Option<u64>,
+    /// Tasks are counted by probes.
+    pub(super) exact_tasks: bool,
 }
 
 /// What is left to tell at the end of a watch.
@@ -83,6 +86,7 @@ pub(super) struct Watch {
     intake: Intake,
     pythons: Pythons,
     sampling: Sampling,
+    exact: ExactWatch,
     /// For instants of the past on the wall clock: one mapping for the whole watch.
     clocks: Clocks,
     /// Processes of the user that still run.
@@ -129,7 +133,7 @@ impl Watch {
                 threads += count_threads(pid);
             }
         }
-        let mut live = Live::load(Sizes::for_threads(threads))?;
+        let mut live = Live::load(Sizes::for_threads(threads, plan.exact_tasks))?;
         for (pid, gils) in &gils {
             live.watch(*pid, gils, plan.follow_children)?;
         }
@@ -168,6 +172,7 @@ impl Watch {
             intake: Intake::new(info, filters, store),
             pythons,
             sampling,
+            exact: ExactWatch::default(),
             rate: plan.rate,
             budget: Budget::new(
                 plan.budget_cpu,
@@ -183,6 +188,9 @@ impl Watch {
             damaged: 0,
             reads_failed: 0,
         };
+        watch
+            .exact
+            .step(clocks.monotonic_ns, &mut watch.live, &watch.pythons);
         // The first facts stand at the beginning of the first window, so that what is read as a
         // difference has its base.
         first_facts.extend(watch.read_processes(clocks.monotonic_ns)?.0);
@@ -220,6 +228,7 @@ impl Watch {
         for pid in self.pythons.without_view(now_ns) {
             self.view(pid);
         }
+        self.exact.step(now_ns, &mut self.live, &self.pythons);
     }
 
     /// Tells the kernel side how to walk the stacks of `pid`.
@@ -275,6 +284,7 @@ impl Watch {
             live,
             pythons,
             sampling,
+            exact,
             targets,
             ..
         } = self;
@@ -286,6 +296,7 @@ impl Watch {
                 Event::Exec(exec) => {
                     live.forget_python(exec.pid);
                     sampling.forget(exec.pid);
+                    exact.replaced(exec.pid, live);
                     pythons.search(exec.pid, exec.at_ns);
                 }
                 Event::Exit(exit) if exit.last => {
@@ -293,6 +304,7 @@ impl Watch {
                     pythons.forget(exit.pid);
                     live.forget_python(exit.pid);
                     sampling.forget(exit.pid);
+                    exact.ended(exit.pid);
                 }
                 _ => {}
             });
@@ -376,7 +388,9 @@ impl Watch {
     fn read_window(&mut self) -> Result<WindowFacts, Failure> {
         let now_ns = clocks::monotonic_ns();
         let kernel_run_ns = self.live.kernel_run_ns(now_ns);
-        let (others, present) = self.read_processes(now_ns)?;
+        let (mut others, present) = self.read_processes(now_ns)?;
+        let counted = self.exact.read(clocks::monotonic_ns(), &mut self.live);
+        others.extend(counted.into_iter().map(|fact| Event::Exact(Box::new(fact))));
         let ledgers = self.read_ledgers(&present);
         let at_ns = clocks::monotonic_ns();
         let end = Tick {
@@ -425,6 +439,7 @@ impl Watch {
                     // It ended before its exit could be seen; its id may get another holder.
                     self.live.unwatch(pid);
                     self.pythons.forget(pid);
+                    self.exact.ended(pid);
                     present.insert(pid, Some(BTreeSet::new()));
                 }
                 Err(error) => {

@@ -30,6 +30,7 @@ use concmon_ebpf::{
 pub use super::error::LiveError;
 use super::{
     error::{failed, failing, permission_or},
+    exact::{CALLS, ExactLive, ROWS, TASKS},
     host::{highest_tid, kernel_config, lift_memlock},
     run_time::RunTime,
     shared::SharedArray,
@@ -75,11 +76,13 @@ pub struct Sizes {
     pub threads: u32,
     /// Processes that can be watched at one time.
     pub processes: u32,
+    /// Tasks can be counted exactly.
+    pub exact: bool,
 }
 
 impl Sizes {
-    /// Room for four times what is there, within bounds.
-    pub fn for_threads(threads: usize) -> Self {
+    /// Room for four times what is there, within bounds; `exact`: tasks can be counted exactly.
+    pub fn for_threads(threads: usize, exact: bool) -> Self {
         let threads = u32::try_from(threads).unwrap_or(u32::MAX);
         Self {
             threads: threads
@@ -87,6 +90,7 @@ impl Sizes {
                 .clamp(2_048, MAX_SLOTS)
                 .next_power_of_two(),
             processes: 4_096,
+            exact,
         }
     }
 }
@@ -135,6 +139,8 @@ pub struct Live {
     faults: PerCpuArray<MapData, u64>,
     /// The rare warnings of kernel programs, passed on to this program's log.
     warnings: Option<EbpfLogger<&'static dyn log::Log>>,
+    /// Tasks that are counted exactly, where that was asked for.
+    exact: Option<ExactLive>,
     highest_slot: usize,
     run_time: RunTime,
     /// Accounts that could not be read in one piece.
@@ -218,6 +224,13 @@ impl Live {
             .map_max_entries("BATCHES", cpu_count as u32)
             .map_max_entries("SAMPLE_BATCHES", cpu_count as u32)
             .map_max_entries("SLOTS", slot_pages);
+        if sizes.exact {
+            loader
+                .map_max_entries("EXACT", sizes.processes)
+                .map_max_entries("EXACT_TASKS", TASKS)
+                .map_max_entries("EXACT_ROWS", ROWS)
+                .map_max_entries("EXACT_CALLS", CALLS);
+        }
         let mut ebpf = loader
             .load(PREBUILT)
             .map_err(|error| permission_or(&error))?;
@@ -306,6 +319,10 @@ impl Live {
             warnings: EbpfLogger::init(&mut ebpf)
                 .inspect_err(|error| log::debug!("no warnings from kernel programs: {error}"))
                 .ok(),
+            exact: sizes
+                .exact
+                .then(|| ExactLive::load(&mut ebpf))
+                .transpose()?,
             highest_slot: 0,
             run_time: RunTime::default(),
             reads_failed: 0,
@@ -390,6 +407,11 @@ impl Live {
     pub fn forget_python(&mut self, pid: Pid) {
         // Missing is what is wanted.
         let _ = self.pythons.remove(&pid.0);
+    }
+
+    /// The part that counts tasks exactly, with the programs that it attaches; `None`: not asked for.
+    pub fn exact(&mut self) -> Option<(&mut ExactLive, &mut Ebpf)> {
+        Some((self.exact.as_mut()?, &mut self.ebpf))
     }
 
     /// How often thread `tid` gives a stack when it blocks, in the long run.
@@ -492,6 +514,9 @@ impl Live {
 
     /// Takes the hooks away. What is in maps and buffers stays readable.
     pub fn detach(&mut self) {
+        if let Some(exact) = &mut self.exact {
+            exact.detach_all();
+        }
         for name in HOOKS {
             if let Ok(program) = program::<BtfTracePoint>(&mut self.ebpf, name) {
                 let _ = program.unload();
@@ -673,7 +698,7 @@ fn first_gils(gils: &[u64]) -> [u64; MAX_GILS] {
     first
 }
 
-fn map(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, LiveError> {
+pub(super) fn map(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, LiveError> {
     ebpf.take_map(name).ok_or(LiveError::Failed {
         what: "the embedded kernel object lacks a map",
         cause: name.to_owned(),
@@ -690,7 +715,7 @@ fn array_fd(map: &aya::maps::Map) -> Result<BorrowedFd<'_>, LiveError> {
     }
 }
 
-fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, LiveError>
+pub(super) fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, LiveError>
 where
     &'a mut T: TryFrom<&'a mut aya::programs::Program>,
 {

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use super::columns::Column;
 use super::digest::{self, Bottleneck};
 use super::escape::{brief, cut_front, cut_middle, left, width};
-use super::{Paint, findings, format, gil, stalls};
+use super::{Paint, counted, findings, format, gil, stalls};
 use crate::model::snapshot::{Loop, Process, Snapshot, Thread};
 
 /// Threads per process and window; the others are counted.
@@ -128,6 +128,7 @@ fn push_process(text: &mut String, process: &Process, duration_ns: u64, paint: P
     for l in &process.loops {
         push_loop(text, process, l, paint);
     }
+    counted::push_line(text, process.exact.as_ref());
     push_gaps(text, &digest::process_gaps(process));
 }
 

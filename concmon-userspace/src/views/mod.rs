@@ -5,6 +5,7 @@
 //! A view sees these and nothing else: no event, no clock, no file, no process.
 
 mod columns;
+mod counted;
 mod digest;
 pub mod dump;
 pub mod escape;

@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use super::digest::{self, Bottleneck};
 use super::escape::{brief, cut, cut_front};
 use super::table::{Align, Table};
-use super::{Paint, findings, format};
+use super::{Paint, counted, findings, format};
 use crate::model::snapshot::{Kind, Loop, Process, Snapshot, Task};
 
 /// Rows per table; the others are summed up in one row or counted.
@@ -133,6 +133,7 @@ fn push_process(text: &mut String, process: &Process, duration_ns: u64, paint: P
     for l in &process.loops {
         push_loop(text, process, l, paint);
     }
+    counted::push_table(text, process.exact.as_ref(), paint);
     push_gaps(text, &digest::process_gaps(process), paint);
 }
 

@@ -93,6 +93,7 @@ pub(crate) fn process(pid: u32, entry: &str, threads: Vec<Thread>) -> Process {
         gil: Some(quiet_gil()),
         threads,
         loops: Vec::new(),
+        exact: None,
         executors: Vec::new(),
         findings: Vec::new(),
         limits: Vec::new(),
@@ -176,7 +177,7 @@ pub(crate) fn thread(tid: u32, name: &str, ms: [u64; 9]) -> Thread {
     }
 }
 
-fn histogram(count: u64, typical_ns: u64) -> Histogram {
+pub(crate) fn histogram(count: u64, typical_ns: u64) -> Histogram {
     Histogram {
         count,
         sum_ns: count * typical_ns,

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use concmon::model::snapshot::Snapshot;
+use concmon::model::snapshot::{CountedTasks, Exact, Limit, Snapshot};
 use concmon::model::timing::NewStall;
 use concmon::views::escape::{is_hostile, width};
 use concmon::views::{Paint, json, lines, stalls, summary};
@@ -38,6 +38,47 @@ fn summaries() {
             insta::assert_snapshot!(format!("summary_{name}"), summary_of(&snapshot));
         }
     }
+}
+
+/// What probes counted is told by name; where there are none, the summary says why.
+#[test]
+fn counted_tasks() {
+    let tasks = |name: &str, started: u64, ends: [u64; 3]| CountedTasks {
+        tid: 1,
+        name: name.to_owned(),
+        started,
+        finished: ends[0],
+        failed: ends[1],
+        cancelled: ends[2],
+        duration: fixture::histogram(started, 3_000_000),
+    };
+    let mut snapshot = fixture::snapshot(vec![fixture::process(1, "app", Vec::new())]);
+    snapshot.processes[0].exact = Some(Exact {
+        since_unix_ns: Some(0),
+        tasks: Some(vec![
+            tasks("Server.handle", 12_000, [11_990, 7, 0]),
+            tasks("poll-#", 40, [0, 0, 39]),
+            tasks("evil\u{1b}[31m", 1, [1, 0, 0]),
+            tasks("main", 0, [1, 0, 0]),
+        ]),
+        limits: Vec::new(),
+    });
+    insta::assert_snapshot!("lines_counted", lines_of(&snapshot));
+    insta::assert_snapshot!(
+        "summary_counted",
+        summary_of(&fixture::as_summary(snapshot.clone()))
+    );
+    let reason = "a function lies in no executable part of a file";
+    snapshot.processes[0].exact = Some(Exact {
+        since_unix_ns: None,
+        tasks: None,
+        limits: vec![Limit {
+            field: "tasks".to_owned(),
+            reason: reason.to_owned(),
+        }],
+    });
+    assert!(!lines_of(&snapshot).contains("counted"));
+    assert!(summary_of(&fixture::as_summary(snapshot)).contains(reason));
 }
 
 /// Long lists are cut, and what is cut is counted.

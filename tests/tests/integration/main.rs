@@ -9,6 +9,7 @@ mod causes;
 mod churn;
 mod demo;
 mod dump;
+mod exact;
 mod findings;
 mod flight;
 mod gil;
@@ -49,6 +50,7 @@ fn main() {
         churn::trials(),
         demo::trials(),
         dump::trials(),
+        exact::trials(),
         findings::trials(),
         flight::trials(),
         gil::trials(),

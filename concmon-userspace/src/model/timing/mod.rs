@@ -7,6 +7,7 @@
 
 pub(crate) mod cost;
 mod culprit;
+mod exact;
 mod fine;
 mod lag;
 pub(crate) mod names;
@@ -24,9 +25,10 @@ use std::sync::Arc;
 use super::snapshot::{ByName, CodeSamples, Cost, Limit, Stall, TaskCost, Timing};
 use super::window::{Clock, Cumulative, Growth, Scope, limit};
 use crate::event::{
-    CodeKind, LedgerFact, LoopKind, PythonFact, Sample, SampleKind, SampledStack, Slice, StepFact,
-    ThreadState, Tid,
+    CodeKind, ExactFact, LedgerFact, LoopKind, PythonFact, Sample, SampleKind, SampledStack, Slice,
+    StepFact, ThreadState, Tid,
 };
+use exact::{Counts, Exact};
 use names::folded;
 use run::Owner;
 use share::Share;
@@ -106,6 +108,7 @@ pub(crate) struct Timings {
     threshold_ns: Option<u64>,
     /// Something was sampled.
     sampled: bool,
+    exact: Exact,
 }
 
 impl Timings {
@@ -187,6 +190,16 @@ impl Timings {
             follower.track.ledger(fact, &mut found);
             self.found(fact.tid, found);
         }
+    }
+
+    /// Takes over what probes have counted.
+    pub(crate) fn count(&mut self, fact: &ExactFact) {
+        self.exact.take(fact);
+    }
+
+    /// What probes have counted; `None`: not asked for.
+    pub(crate) fn exact(&self, scope: Scope, clock: &Clock) -> Option<super::snapshot::Exact> {
+        self.exact.row(scope, clock)
     }
 
     /// `None`: there is no room for another thread.
@@ -361,6 +374,7 @@ impl Timings {
         }
         self.collecting.roll();
         self.on_cpu.roll();
+        self.exact.roll();
         for code in self.code.values_mut() {
             code.roll();
         }
@@ -428,7 +442,7 @@ impl Timings {
             stalls_ns,
             stalls,
             saturation: sums.saturation(scope),
-            by_name: self.by_name(sums, loop_id, scope, look),
+            by_name: self.by_name(sums, tid, loop_id, scope, look),
             estimated: vec![
                 "iterations",
                 "lag",
@@ -445,12 +459,11 @@ impl Timings {
     fn by_name(
         &self,
         sums: &Sums,
+        tid: Tid,
         loop_id: u64,
         scope: Scope,
         look: Option<&PythonFact>,
     ) -> Vec<ByName> {
-        const UNCOUNTED: &str =
-            "tasks that live between two looks are not seen; --exact tasks counts";
         let mut pending: BTreeMap<String, u64> = BTreeMap::new();
         let tasks = look.into_iter().flat_map(|look| &look.tasks);
         for task in tasks.filter(|task| task.loop_id == loop_id) {
@@ -460,47 +473,45 @@ impl Timings {
                     .or_default() += 1;
             }
         }
-        let mut rows: Vec<ByName> = Vec::new();
-        let row = |name: String, pending, cost, samples| ByName {
-            name,
-            pending,
-            started: None,
-            finished: None,
-            failed: None,
-            cancelled: None,
-            duration: None,
-            cost,
-            samples,
-            estimated: vec!["on_cpu_ns", "runnable_ns", "blocked_ns"],
-            limits: ["started", "finished", "failed", "cancelled", "duration"]
-                .into_iter()
-                .map(|field| limit(field, UNCOUNTED))
-                .collect(),
+        let (counted, uncounted) = match self.exact.names(tid, loop_id, scope) {
+            Ok(names) => (names, None),
+            Err(reason) => (BTreeMap::new(), Some(reason)),
         };
+        let mut rows: BTreeMap<String, Named> = BTreeMap::new();
         for (name, cost, samples) in sums.names(scope) {
-            let waiting = pending.remove(&*name).unwrap_or(0);
-            rows.push(row(name.to_string(), waiting, cost, samples));
+            let row = rows.entry(name.to_string()).or_default();
+            (row.cost, row.samples) = (cost, samples);
         }
-        let mut others = 0;
         for (name, count) in pending {
-            if rows.len() < MAX_ROWS {
-                rows.push(row(name, count, Cost::default(), 0));
-            } else {
-                others += count;
+            rows.entry(name).or_default().pending = count;
+        }
+        for (name, counts) in counted {
+            if !counts.is_empty() || rows.contains_key(&name) {
+                rows.entry(name).or_default().counts = counts;
             }
         }
-        if others > 0 {
-            match rows.iter_mut().find(|row| row.name == "other") {
-                Some(known) => known.pending += others,
-                None => rows.push(row("other".to_owned(), others, Cost::default(), 0)),
-            }
-        }
-        rows.sort_by(|one, other| {
-            let order =
-                (other.cost.total_ns(), other.pending).cmp(&(one.cost.total_ns(), one.pending));
-            order.then_with(|| one.name.cmp(&other.name))
+        let mut rows: Vec<(String, Named)> = rows.into_iter().collect();
+        rows.sort_by(|(one_name, one), (other_name, other)| {
+            let key = |row: &Named| (row.cost.total_ns(), row.pending, row.counts.started);
+            key(other)
+                .cmp(&key(one))
+                .then_with(|| one_name.cmp(other_name))
         });
-        rows
+        if rows.len() > MAX_ROWS {
+            let rest = rows.split_off(MAX_ROWS - 1);
+            let at = rows.iter().position(|(name, _)| name == OTHER);
+            let at = at.unwrap_or_else(|| {
+                rows.push((OTHER.to_owned(), Named::default()));
+                rows.len() - 1
+            });
+            for (_, row) in rest {
+                rows[at].1.add(&row);
+            }
+        }
+        let doubt = self.exact.doubt().filter(|_| uncounted.is_none());
+        rows.into_iter()
+            .map(|(name, row)| row.report(name, uncounted.as_deref(), doubt.as_deref()))
+            .collect()
     }
 
     /// What code a thread ran when it was sampled; `None`: nothing is sampled.
@@ -561,8 +572,49 @@ impl Growth for Code {
     }
 }
 
-/// Rows of names in one report.
+/// Rows of names in one report, and the name of the row that has the others' tasks.
 const MAX_ROWS: usize = 256;
+const OTHER: &str = "other";
+
+/// Tasks of one name.
+#[derive(Clone, Debug, Default)]
+struct Named {
+    pending: u64,
+    cost: Cost,
+    samples: u64,
+    counts: Counts,
+}
+
+impl Named {
+    fn add(&mut self, other: &Self) {
+        self.pending += other.pending;
+        self.cost.add(&other.cost);
+        self.samples += other.samples;
+        self.counts.add(&other.counts);
+    }
+
+    /// The row; `uncounted` says why nothing was counted, `doubt` why counts may be too low.
+    fn report(&self, name: String, uncounted: Option<&str>, doubt: Option<&str>) -> ByName {
+        let counted = |count: u64| uncounted.is_none().then_some(count);
+        let reasons = uncounted.or(doubt).into_iter().flat_map(|reason| {
+            ["started", "finished", "failed", "cancelled", "duration"]
+                .map(|field| limit(field, reason))
+        });
+        ByName {
+            name,
+            pending: self.pending,
+            started: counted(self.counts.started),
+            finished: counted(self.counts.finished),
+            failed: counted(self.counts.failed),
+            cancelled: counted(self.counts.cancelled),
+            duration: uncounted.is_none().then(|| self.counts.duration()),
+            cost: self.cost,
+            samples: self.samples,
+            estimated: vec!["on_cpu_ns", "runnable_ns", "blocked_ns"],
+            limits: reasons.collect(),
+        }
+    }
+}
 
 impl Follower {
     /// The thread runs another loop, or the first that is known of it.

@@ -15,6 +15,7 @@ mod executors;
 mod frames;
 mod locks;
 mod objects;
+mod probes;
 mod threads;
 
 pub use asyncio::{AwaitedBy, FutureFlags, TaskCounter, TaskLayout};
@@ -34,6 +35,7 @@ pub use objects::{
     CallableLayout, ContainerLayout, InstanceShape, IntegerShape, KeysShape, SplitValues,
     TextLayout, TypeLayout,
 };
+pub use probes::{ProbeLayout, StepType, WakeupShape};
 pub use threads::{
     FrameRoot, GilPlace, InterpreterLayout, RunningLoop, RuntimeLayout, ThreadLayout,
 };
@@ -84,6 +86,7 @@ pub struct WalkLayout {
     pub local: LocalLayout,
     pub executors: ExecutorLayout,
     pub lock: LockLayout,
+    pub probes: ProbeLayout,
 }
 
 /// The row for a version; `None` when there is none.
@@ -113,6 +116,7 @@ pub fn row(version: Version) -> Option<Layout> {
             local: at(attributes::LOCAL, minor)?,
             executors: at(executors::EXECUTORS, minor)?,
             lock: at(locks::LOCK, minor)?,
+            probes: at(probes::PROBES, minor)?,
         },
     })
 }

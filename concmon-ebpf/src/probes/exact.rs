@@ -1,0 +1,67 @@
+//! Functions of asyncio's C module, probed only when tasks are to be counted exactly: where a task is
+//! initialized, and the two ways into a step of it.
+//!
+//! Arguments and the stack pointer are read from the registers of x86-64: nothing else attaches these.
+
+use core::ffi::c_void;
+
+use crate::exact;
+
+/// The wrapper that calls a task has it behind the head of an object (`sw_task`, `ww_task` in
+/// Modules/_asyncio.c, 3.8 to 3.15).
+const WRAPPED: u64 = 16;
+
+/// A register of the probed thread, by its offset in `struct pt_regs` (arch/x86/include/asm/ptrace.h).
+/// By hand: the verifier wants the offset in the load itself.
+macro_rules! register {
+    ($ctx:ident, $offset:literal) => {{
+        let value: u64;
+        // SAFETY: one load from the context, inside its bounds.
+        unsafe {
+            core::arch::asm!(
+                concat!("{0} = *(u64 *)({1} + ", $offset, ")"),
+                out(reg) value,
+                in(reg) $ctx,
+                options(readonly, nostack, preserves_flags)
+            );
+        }
+        value
+    }};
+}
+
+/// `_asyncio_Task___init__(PyObject *self, PyObject *args, PyObject *kwargs)`: `tp_init`.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe")]
+fn exact_task_made(ctx: *mut c_void) -> i32 {
+    exact::made(
+        register!(ctx, "112"),
+        register!(ctx, "104"),
+        register!(ctx, "152"),
+    );
+    0
+}
+
+/// `task_wakeup(TaskObj *task, PyObject *future)`: the function of a bound method.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe")]
+fn exact_task_step(ctx: *mut c_void) -> i32 {
+    exact::step(register!(ctx, "112"), register!(ctx, "152"));
+    0
+}
+
+/// `tp_call` of the wrappers of steps, and, up to 3.9, of wakeups.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe")]
+fn exact_wrapped_step(ctx: *mut c_void) -> i32 {
+    let wrapper = register!(ctx, "112");
+    exact::step(exact::read(wrapper + WRAPPED), register!(ctx, "152"));
+    0
+}
+
+/// Any of these returns: its return address has been taken off the stack.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uretprobe")]
+fn exact_task_return(ctx: *mut c_void) -> i32 {
+    exact::returned(register!(ctx, "152").wrapping_sub(8));
+    0
+}

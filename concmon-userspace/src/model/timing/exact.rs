@@ -1,0 +1,163 @@
+//! Tasks that probes have counted one by one.
+
+use std::collections::BTreeMap;
+
+use crate::event::{ExactFact, TaskCounts, Tid};
+use crate::model::histogram::Tally;
+use crate::model::snapshot::{self, CountedTasks};
+use crate::model::window::{Clock, Cumulative, Growth, Scope, limit};
+
+/// Rows that are kept; the kernel programs keep as many for all processes together.
+const MAX_ROWS: usize = 8_192;
+
+/// What became of tasks.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) started: u64,
+    pub(super) finished: u64,
+    pub(super) failed: u64,
+    pub(super) cancelled: u64,
+    duration: Tally,
+}
+
+impl Counts {
+    fn update(&mut self, fact: &TaskCounts) {
+        self.started = self.started.max(fact.started);
+        self.finished = self.finished.max(fact.finished);
+        self.failed = self.failed.max(fact.failed);
+        self.cancelled = self.cancelled.max(fact.cancelled);
+        self.duration.update(&fact.duration);
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.started += other.started;
+        self.finished += other.finished;
+        self.failed += other.failed;
+        self.cancelled += other.cancelled;
+        self.duration.add(&other.duration);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.started + self.finished + self.failed + self.cancelled == 0
+    }
+
+    pub(super) fn duration(&self) -> snapshot::Histogram {
+        self.duration.report()
+    }
+}
+
+impl Growth for Counts {
+    fn since(&self, base: &Self) -> Self {
+        Counts {
+            started: self.started - base.started,
+            finished: self.finished - base.finished,
+            failed: self.failed - base.failed,
+            cancelled: self.cancelled - base.cancelled,
+            duration: self.duration.since(&base.duration),
+        }
+    }
+}
+
+/// The counted tasks of one process.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Exact {
+    /// Since when they are, or why they are not; `None`: not asked for.
+    since: Option<Result<u64, String>>,
+    /// By thread, loop and name.
+    rows: BTreeMap<(Tid, u64), BTreeMap<String, Cumulative<Counts>>>,
+    known: usize,
+    /// Steps that were missed, by now.
+    missed: u64,
+}
+
+impl Exact {
+    pub(super) fn take(&mut self, fact: &ExactFact) {
+        self.since = Some(fact.since.clone());
+        self.missed = self.missed.max(fact.missed);
+        for counts in &fact.tasks {
+            let names = self.rows.entry((counts.tid, counts.loop_id)).or_default();
+            if !names.contains_key(&counts.name) {
+                if self.known >= MAX_ROWS {
+                    continue;
+                }
+                self.known += 1;
+            }
+            let known = names.entry(counts.name.clone()).or_default();
+            known.now.update(counts);
+        }
+    }
+
+    pub(super) fn roll(&mut self) {
+        for row in self.rows.values_mut().flat_map(BTreeMap::values_mut) {
+            row.roll();
+        }
+    }
+
+    /// What was counted in a loop, by name.
+    ///
+    /// # Errors
+    /// Why nothing is counted.
+    pub(super) fn names(
+        &self,
+        tid: Tid,
+        loop_id: u64,
+        scope: Scope,
+    ) -> Result<BTreeMap<String, Counts>, String> {
+        const UNCOUNTED: &str =
+            "tasks that live between two looks are not seen; --exact tasks counts";
+        match &self.since {
+            None => Err(UNCOUNTED.to_owned()),
+            Some(Err(reason)) => Err(format!("not counted exactly: {reason}")),
+            Some(Ok(_)) => Ok(self
+                .rows
+                .get(&(tid, loop_id))
+                .into_iter()
+                .flatten()
+                .map(|(name, counts)| (name.clone(), counts.over(scope)))
+                .collect()),
+        }
+    }
+
+    /// Why counts may be too low; `None`: they are not.
+    pub(super) fn doubt(&self) -> Option<String> {
+        let missed = self.missed;
+        (missed > 0).then(|| {
+            format!("{missed} steps of tasks were not seen, in this process or another: counts may be too low")
+        })
+    }
+
+    /// Everything that was counted in the process, whether or not a look has met the loop.
+    pub(super) fn row(&self, scope: Scope, clock: &Clock) -> Option<snapshot::Exact> {
+        let since = self.since.as_ref()?;
+        let mut tasks: Vec<CountedTasks> = self
+            .rows
+            .iter()
+            .flat_map(|(&(tid, _), names)| names.iter().map(move |row| (tid, row)))
+            .map(|(tid, (name, counts))| (tid, name, counts.over(scope)))
+            .filter(|(_, _, counts)| !counts.is_empty())
+            .map(|(tid, name, counts)| CountedTasks {
+                tid: tid.0,
+                name: name.clone(),
+                started: counts.started,
+                finished: counts.finished,
+                failed: counts.failed,
+                cancelled: counts.cancelled,
+                duration: counts.duration(),
+            })
+            .collect();
+        tasks.sort_by(|one, other| {
+            (other.started, &one.name, one.tid).cmp(&(one.started, &other.name, other.tid))
+        });
+        let mut limits = match since {
+            Ok(_) => Vec::new(),
+            Err(reason) => vec![limit("since_unix_ns", reason), limit("tasks", reason)],
+        };
+        limits.extend(self.doubt().map(|reason| limit("tasks", reason)));
+        let was_counted = since.is_ok() || self.known > 0;
+        Some(snapshot::Exact {
+            since_unix_ns: since.as_ref().ok().map(|ns| clock.unix_of(*ns)),
+            tasks: was_counted.then_some(tasks),
+            limits,
+        })
+    }
+}

@@ -1,0 +1,93 @@
+//! Tasks that probes have counted, by name: a line for reports, a table for the summary.
+
+use std::fmt::Write as _;
+
+use super::escape::{brief, escape};
+use super::table::{Align, Table};
+use super::{Paint, format};
+use crate::model::snapshot::{CountedTasks, Exact};
+
+/// Names on a line, and rows of the table; the others are counted.
+const MAX_NAMES: usize = 3;
+const MAX_ROWS: usize = 20;
+/// Cells of a name.
+const MAX_NAME: usize = 40;
+
+/// `counted handle 120 started 117 finished 2 failed, ...`; nothing where nothing was counted.
+pub(super) fn push_line(text: &mut String, exact: Option<&Exact>) {
+    let rows = rows(exact);
+    if rows.is_empty() {
+        return;
+    }
+    let shown: Vec<String> = rows.iter().take(MAX_NAMES).map(said).collect();
+    let _ = write!(text, "  counted {}", shown.join(", "));
+    if rows.len() > MAX_NAMES {
+        let _ = write!(text, ", and {} more", rows.len() - MAX_NAMES);
+    }
+    text.push('\n');
+}
+
+fn said(row: &CountedTasks) -> String {
+    let mut said = format!("{} {} started", brief(&row.name, MAX_NAME), row.started);
+    for (count, outcome) in [
+        (row.finished, "finished"),
+        (row.failed, "failed"),
+        (row.cancelled, "cancelled"),
+    ] {
+        if count > 0 {
+            let _ = write!(said, " {count} {outcome}");
+        }
+    }
+    said
+}
+
+/// Everything that was counted, or why nothing was.
+pub(super) fn push_table(text: &mut String, exact: Option<&Exact>, paint: Paint) {
+    let Some(exact) = exact else {
+        return;
+    };
+    let _ = writeln!(text, "\n{}", paint.bold("  tasks, each one counted"));
+    if let Some(limit) = exact.limits.first() {
+        let _ = writeln!(text, "    {}", escape(&limit.reason));
+    }
+    let rows = rows(Some(exact));
+    if rows.is_empty() {
+        return;
+    }
+    let mut table = Table::default();
+    table.column("NAME", Align::Left);
+    for column in [
+        "TID",
+        "STARTED",
+        "FINISHED",
+        "FAILED",
+        "CANCELLED",
+        "LIVED p50",
+        "p99",
+        "MAX",
+    ] {
+        table.column(column, Align::Right);
+    }
+    for row in rows.iter().take(MAX_ROWS) {
+        let counts = [row.started, row.finished, row.failed, row.cancelled];
+        let lives = [
+            row.duration.p50_ns,
+            row.duration.p99_ns,
+            row.duration.max_ns,
+        ];
+        let mut cells = vec![brief(&row.name, MAX_NAME), row.tid.to_string()];
+        cells.extend(counts.map(|count| count.to_string()));
+        cells.extend(lives.map(format::maybe_duration));
+        table.row(cells);
+    }
+    text.push_str(&table.render("    ", paint));
+    if rows.len() > MAX_ROWS {
+        let _ = writeln!(text, "    ... and {} more", rows.len() - MAX_ROWS);
+    }
+}
+
+fn rows(exact: Option<&Exact>) -> &[CountedTasks] {
+    exact
+        .and_then(|exact| exact.tasks.as_deref())
+        .unwrap_or_default()
+}
