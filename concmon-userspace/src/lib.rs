@@ -89,7 +89,8 @@
 //! source
 //! findings · capture
 //! python
-//! procfs · decode · model
+//! procfs · decode
+//! model
 //! kernel · event
 //! concmon-ebpf's library (wire) · cli
 //! ```

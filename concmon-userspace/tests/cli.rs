@@ -214,7 +214,7 @@ fn wrong_usage_exits_with_2_and_says_why() {
         (
             "-p 1 dump -p 1",
             ErrorKind::ArgumentConflict,
-            "behind it: 'dump --pid PID'",
+            "behind the subcommand 'dump'",
         ),
         (
             "dump -p 1 -d 5s",
