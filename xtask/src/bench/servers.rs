@@ -2,6 +2,7 @@
 //!
 //! The server has one CPU for itself, the load comes from another one. Each measurement with a monitor
 //! has one without beside it, in turns before and behind it; pairs without any monitor show the noise.
+//! Answers per CPU second of the server are shown, too: other programs on its CPU spoil them less.
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -87,8 +88,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         folder: folder.path(),
     };
     println!(
-        "{:32} {:>9} {:>7} {:>17} {:>12}",
-        "answers per second", "without", "with", "min .. max", "monitor CPU"
+        "{:32} {:>9} {:>7} {:>17} {:>11} {:>12}",
+        "answers per second", "without", "with", "min .. max", "of its CPU", "monitor CPU"
     );
     let mut reached = true;
     for kind in KINDS {
@@ -116,6 +117,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 struct Row {
     /// Throughput with the monitor, percent of that without, sorted.
     percent: Vec<f64>,
+    /// The same for answers per CPU second of the server.
+    of_cpu: Vec<f64>,
     /// Answers per second, without.
     without: Vec<f64>,
     /// CPU time of the monitor, percent of one CPU.
@@ -138,9 +141,10 @@ impl Row {
             false => format!("{:.1} %", median(&self.cpu)),
         };
         println!(
-            "{name:32} {:>9.0} {:>5.1} % {spread:>17} {cpu:>12}",
+            "{name:32} {:>9.0} {:>5.1} % {spread:>17} {:>9.1} % {cpu:>12}",
             median(&self.without),
-            self.median()
+            self.median(),
+            median(&self.of_cpu)
         );
     }
 }
@@ -182,28 +186,36 @@ impl Bench<'_> {
                 let with = with(&mut row)?;
                 (without(&server)?, with)
             };
-            row.percent.push(with / without * 100.0);
-            row.without.push(without);
+            row.percent
+                .push(with.per_second / without.per_second * 100.0);
+            row.of_cpu
+                .push(with.per_cpu_second / without.per_cpu_second * 100.0);
+            row.without.push(without.per_second);
         }
-        for column in [&mut row.percent, &mut row.without, &mut row.cpu] {
+        for column in [
+            &mut row.percent,
+            &mut row.of_cpu,
+            &mut row.without,
+            &mut row.cpu,
+        ] {
             column.sort_by(f64::total_cmp);
         }
         Ok(row)
     }
 
     /// Answers per second while the monitor runs.
-    fn watched(&self, server: &Server, monitor: Monitor, row: &mut Row) -> Result<f64> {
+    fn watched(&self, server: &Server, monitor: Monitor, row: &mut Row) -> Result<Speed> {
         let Some(mut command) = self.command(server, monitor)? else {
             return self.load(server);
         };
         let tracer = Tracer::start(&mut command, monitor != Monitor::PySpy)?;
         let (before, begin) = (cpu_ns(tracer.pid())?, Instant::now());
-        let throughput = self.load(server)?;
+        let speed = self.load(server)?;
         let cpu_ns = cpu_ns(tracer.pid())?.saturating_sub(before) as f64;
         row.cpu
             .push(cpu_ns / begin.elapsed().as_nanos() as f64 * 100.0);
         tracer.stop()?;
-        Ok(throughput)
+        Ok(speed)
     }
 
     fn command(&self, server: &Server, monitor: Monitor) -> Result<Option<Command>> {
@@ -228,19 +240,32 @@ impl Bench<'_> {
         Ok(Some(command))
     }
 
-    /// Loads the server from another CPU; answers per second.
-    fn load(&self, server: &Server) -> Result<f64> {
+    /// Loads the server from another CPU.
+    fn load(&self, server: &Server) -> Result<Speed> {
+        let before = cpu_ns(server.child.id())?;
         let (port, duration) = (server.port, Duration::from_secs_f64(self.args.seconds));
         // A thread of its own, for what it starts would inherit the CPU.
-        match thread::spawn(move || load(port, duration)).join() {
-            Ok(throughput) => throughput,
+        let (answers, seconds) = match thread::spawn(move || load(port, duration)).join() {
+            Ok(loaded) => loaded?,
             Err(_) => bail!("the load's thread panicked"),
-        }
+        };
+        let cpu_ns = cpu_ns(server.child.id())?.saturating_sub(before);
+        Ok(Speed {
+            per_second: answers as f64 / seconds,
+            per_cpu_second: answers as f64 / cpu_ns as f64 * 1e9,
+        })
     }
 }
 
-/// Keeps a message under way on each connection.
-fn load(port: u16, duration: Duration) -> Result<f64> {
+/// Answers of a server.
+#[derive(Clone, Copy)]
+struct Speed {
+    per_second: f64,
+    per_cpu_second: f64,
+}
+
+/// Keeps a message under way on each connection; how many answers came in how many seconds.
+fn load(port: u16, duration: Duration) -> Result<(u64, f64)> {
     pin(LOAD_CPU)?;
     let mut connections = (0..CONNECTIONS)
         .map(|_| {
@@ -264,7 +289,13 @@ fn load(port: u16, duration: Duration) -> Result<f64> {
             answers += 1;
         }
     }
-    Ok(answers as f64 / begin.elapsed().as_secs_f64())
+    let seconds = begin.elapsed().as_secs_f64();
+    // A connection with an answer that nobody reads would be reset, which the server takes amiss.
+    for connection in &mut connections {
+        line.clear();
+        connection.read_until(b'\n', &mut line)?;
+    }
+    Ok((answers, seconds))
 }
 
 const SERVER_CPU: usize = 0;
