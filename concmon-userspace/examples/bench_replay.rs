@@ -12,11 +12,13 @@ use anyhow::{Context, Result, bail};
 use concmon::{
     capture::{FileStore, Filters, Header, Input, Reader, Recorder},
     decode::RawBatch,
-    event::{Event, Pid, Tick},
+    event::{Event, HistFact, LedgerFact, Pid, ThreadState, Tick, Tid},
     model::WatchInfo,
     source::replay::Replay,
 };
-use concmon_ebpf::{BatchHeader, Record, WIRE_VERSION, record_flags, record_kind};
+use concmon_ebpf::{
+    BatchHeader, HIST_BUCKETS, Record, WIRE_VERSION, cause, record_flags, record_kind,
+};
 use serde_json::json;
 
 const CPUS: u64 = 4;
@@ -88,6 +90,9 @@ fn write(store: FileStore, records: u64, threads: u64) -> Result<u64> {
             .wrapping_add(1);
         (noise >> 33) % below
     };
+    for thread in 0..threads {
+        recorder.input(&Input::Now(Event::Ledger(Box::new(account(thread)))));
+    }
     let mut last_ns = vec![START_NS; threads as usize];
     let (mut made, mut now_ns) = (0, START_NS);
     let mut produced = [0; CPUS as usize];
@@ -104,7 +109,7 @@ fn write(store: FileStore, records: u64, threads: u64) -> Result<u64> {
                     *last = out_ns;
                     Record {
                         kind: record_kind::SLICE,
-                        cause: concmon_ebpf::cause::LOCK,
+                        cause: cause::LOCK,
                         flags: record_flags::BLOCKED | record_flags::VOLUNTARY,
                         reserved: 0,
                         tid: 1000 + thread as u32,
@@ -149,6 +154,41 @@ fn write(store: FileStore, records: u64, threads: u64) -> Result<u64> {
         }
     }
     Ok(recorder.finish()?)
+}
+
+/// The account of a thread that has just begun.
+fn account(thread: u64) -> LedgerFact {
+    let none = HistFact {
+        count: 0,
+        sum_ns: 0,
+        min_ns: 0,
+        max_ns: 0,
+        buckets: [0; HIST_BUCKETS],
+    };
+    LedgerFact {
+        read_ns: START_NS,
+        pid: Pid(1000),
+        tid: Tid(1000 + thread as u32),
+        start_boottime_ns: START_NS,
+        seeded: false,
+        folded: false,
+        start_ns: START_NS,
+        since_ns: START_NS,
+        state: ThreadState::Running,
+        sum_exec_ns: 0,
+        on_cpu_ns: 0,
+        woken_ns: 0,
+        preempted_ns: 0,
+        stolen_ns: 0,
+        unknown_ns: 0,
+        blocked_ns: [0; cause::COUNT],
+        voluntary: 0,
+        involuntary: 0,
+        migrations: 0,
+        wakeup_latency: none,
+        slice: none,
+        off_cpu: vec![none; cause::COUNT],
+    }
 }
 
 fn resident() -> Result<u64> {
