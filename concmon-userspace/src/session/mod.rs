@@ -1,6 +1,7 @@
 //! A run of the tool, from the parsed command line to the exit code: the one select loop.
 
 mod budget;
+mod demo;
 mod exact;
 mod explain;
 mod flight;
@@ -125,6 +126,7 @@ async fn watch_pids(options: &Options, pids: &[u32], recording: &Recording) -> R
         budget_memory_bytes: options.budget_memory,
         stall_threshold_ns: threshold_ns(options),
         exact_tasks: options.exact.contains(&Exact::Tasks),
+        redact: options.redact,
     };
     let (store, flight) = open_store(options, recording, pids)?;
     let watch = Watch::start(&plan, pythons, store)?;
@@ -180,10 +182,7 @@ async fn watch_command(
 async fn watch_demo(options: &Options) -> Result<u8, Failure> {
     // SAFETY: a system call without pointers.
     if unsafe { libc::geteuid() } != 0 {
-        return Err(Failure::new(
-            code::PERMISSION,
-            "the demo loads kernel programs, which needs root: run `sudo concmon-bpf demo`",
-        ));
+        return demo::play(options, "loading kernel programs needs root").await;
     }
     let (_directory, program) = start::demo_program()?;
     let duration = options.duration.unwrap_or(DEMO);
@@ -193,7 +192,12 @@ async fn watch_demo(options: &Options) -> Result<u8, Failure> {
     let command = [start::python3().map_err(needs)?, program, seconds.into()];
     let waiting = start::fork(&command, true)?;
     let pid = waiting.pid;
-    let (watch, started) = watch_child(waiting, options, None)?;
+    let (watch, started) = match watch_child(waiting, options, None) {
+        Err(failure) if [code::PERMISSION, code::UNSUPPORTED].contains(&failure.code) => {
+            return demo::play(options, &failure.message).await;
+        }
+        watched => watched?,
+    };
     let output = Output::new(options, false)?;
     let end = drive(watch, output, options, Some(duration), Some(started), None).await?;
     if let Some(Err(error)) = end.child {
@@ -241,6 +245,7 @@ fn watch_child(
         budget_memory_bytes: options.budget_memory,
         stall_threshold_ns: threshold_ns(options),
         exact_tasks: options.exact.contains(&Exact::Tasks),
+        redact: options.redact,
     };
     let watch = Watch::start(&plan, Pythons::new(options), store)?;
     Ok((watch, waiting.go()?))

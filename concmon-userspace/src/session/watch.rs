@@ -67,6 +67,8 @@ pub(super) struct Plan {
     pub(super) stall_threshold_ns: Option<u64>,
     /// Tasks are counted by probes.
     pub(super) exact_tasks: bool,
+    /// Leave out command lines, context values, and paths outside Python's library.
+    pub(super) redact: bool,
 }
 
 /// What is left to tell at the end of a watch.
@@ -165,7 +167,7 @@ impl Watch {
         let filters = Filters {
             follow_children: plan.follow_children,
             rate: plan.rate,
-            redacted: false,
+            redacted: plan.redact,
         };
         let mut watch = Self {
             live,

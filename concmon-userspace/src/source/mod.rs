@@ -2,6 +2,7 @@
 
 mod error;
 pub mod exact;
+pub mod fuzz;
 mod host;
 pub mod live;
 pub mod order;

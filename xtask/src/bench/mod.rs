@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what watching costs the watched, and everybody else.
 mod attach;
 mod look;
+mod replay;
 mod servers;
 mod switch;
 mod tracer;
@@ -24,6 +25,7 @@ enum What {
     Attach(attach::Args),
     Look(look::Args),
     Servers(servers::Args),
+    Replay(replay::Args),
     Switch(switch::Args),
 }
 
@@ -33,6 +35,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         What::Attach(args) => attach::run(args),
         What::Look(args) => look::run(args),
         What::Servers(args) => servers::run(args),
+        What::Replay(args) => replay::run(args),
         What::Switch(args) => switch::run(args),
     }
 }
