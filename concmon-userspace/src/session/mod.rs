@@ -1,6 +1,7 @@
 //! A run of the tool, from the parsed command line to the exit code: the one select loop.
 
 mod explain;
+mod gather;
 mod look;
 mod outcome;
 mod output;

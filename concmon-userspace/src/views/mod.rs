@@ -12,6 +12,7 @@ mod findings;
 mod forest;
 mod format;
 mod gil;
+pub mod html;
 pub mod json;
 pub mod lines;
 mod paint;
