@@ -8,6 +8,7 @@ mod columns;
 mod digest;
 pub mod dump;
 pub mod escape;
+pub mod export;
 mod findings;
 mod forest;
 mod format;
