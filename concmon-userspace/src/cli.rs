@@ -1,6 +1,8 @@
 //! The command line: its types, what they accept, and the text of `--help`.
 
+mod capture;
 pub mod duration;
+mod export;
 mod look;
 
 use std::ffi::{OsStr, OsString};
@@ -12,6 +14,8 @@ use clap::{
     ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
 };
 
+pub use capture::Report;
+pub use export::{By, Diff, Export, Format};
 pub use look::{Arrangement, GroupBy, Look, LookView};
 
 const EXAMPLES: &str = "\
@@ -35,6 +39,11 @@ Examples:
   sudo concmon-bpf -p 4242 --json | jq .     one JSON object per second
   sudo concmon-bpf -- python app.py          start a program and watch it
   sudo concmon-bpf demo                      watch a program that misbehaves
+  sudo concmon-bpf record -p 4242 -d 30s -o F    keep it in a file
+  concmon-bpf report -i F                    and report from there
+  concmon-bpf report -i F --html PAGE        a page with timeline and flame graph
+  concmon-bpf export -i F -f perfetto -o T   for ui.perfetto.dev
+  concmon-bpf diff BEFORE AFTER              what changed between two files
   concmon-bpf dump -p 4242                   stacks, loops, task tree: one look
   concmon-bpf tasks -p 4242 --group-by await where tasks wait, in few lines
   sudo concmon-bpf -p 4242 -d 1m --fail-on loop-blocked    a check for scripts
@@ -54,6 +63,10 @@ Examples:
     override_usage = "concmon-bpf [OPTIONS] --pid <PID>...\n       \
                       concmon-bpf [OPTIONS] -- <CMD> [ARGS]...\n       \
                       concmon-bpf [OPTIONS] demo\n       \
+                      concmon-bpf record [OPTIONS] -o <FILE> --pid <PID>...|-- <CMD>...\n       \
+                      concmon-bpf report [OPTIONS] -i <FILE>\n       \
+                      concmon-bpf export [OPTIONS] -i <FILE> -f <FORMAT>\n       \
+                      concmon-bpf diff [OPTIONS] <BEFORE> <AFTER>\n       \
                       concmon-bpf dump|tasks [OPTIONS] --pid <PID>...\n       \
                       concmon-bpf explain <RULE>|--list"
 )]
@@ -87,7 +100,27 @@ const MAX_PID: i64 = 4 * 1024 * 1024;
 #[derive(Clone, Debug, Subcommand)]
 enum Command {
     /// Watch an embedded program that misbehaves in several ways
-    Demo,
+    Demo {
+        /// Time between two reports, at least 100ms [default: 1s]
+        #[arg(short, long, value_name = "TIME", value_parser = duration::parse_interval)]
+        interval: Option<Duration>,
+    },
+    /// Record a watch in a file, to be reported from later
+    ///
+    /// The file holds what came in: reports from it are those of the live watch, to the byte.
+    Record(capture::Record),
+    /// Report from a file that was recorded
+    ///
+    /// It prints the summary that the live watch would have printed. Of a damaged file it says what
+    /// is missing.
+    Report(Report),
+    /// Turn a recorded file into one that other tools read
+    ///
+    /// perfetto: threads by state, loops, tasks, wakeups and counters, for ui.perfetto.dev; the others
+    /// hold time by stack.
+    Export(Export),
+    /// Tell what changed from one recorded file to another, in rates, and what is within the noise
+    Diff(Diff),
     /// Look once: threads with stacks, GIL, loops with their task trees, executors
     ///
     /// It reads the memory of the processes and /proc, and loads nothing into the kernel: who may
@@ -147,7 +180,7 @@ pub struct Options {
     pub duration: Option<Duration>,
 
     /// Time between two reports, at least 100ms
-    #[arg(short, long, global = true, value_name = "TIME", default_value = "1s", value_parser = duration::parse_interval)]
+    #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = duration::parse_interval)]
     pub interval: Duration,
 
     /// Watch child processes, too: on by default
@@ -220,6 +253,11 @@ pub enum Color {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     Watch(Watched),
+    /// Watch, and record it.
+    Record(Watched),
+    Report(Report),
+    Export(Export),
+    Diff(Diff),
     Look(Look, LookView),
     /// Explain one rule; `None`: list them all.
     Explain(Option<String>),
@@ -249,13 +287,13 @@ impl Cli {
         let matches = Cli::command()
             .try_get_matches_from(args)
             .map_err(suggest_separator)?;
-        let cli = Cli::from_arg_matches(&matches)?;
+        let mut cli = Cli::from_arg_matches(&matches)?;
         if let Some(name) = matches.subcommand_name()
             && !(cli.what.pids.is_empty() && cli.what.cmd.is_empty())
         {
             let message = match cli.command {
-                Some(Command::Dump { .. } | Command::Tasks { .. }) => {
-                    format!("put '--pid' behind the subcommand '{name}'; it starts no program")
+                Some(Command::Dump { .. } | Command::Tasks { .. } | Command::Record(_)) => {
+                    format!("put what is meant by '{name}' behind it: '{name} --pid PID'")
                 }
                 _ => format!(
                     "the subcommand '{name}' brings its own target: leave out '--pid' and '-- CMD'"
@@ -265,14 +303,31 @@ impl Cli {
         }
         if let Some((name, look)) = matches.subcommand() {
             look::refuse_what_a_look_has_not(&matches, name, look)?;
+            refuse_what_a_file_has_not(&matches, name, look)?;
         }
+        cli.take_over();
         Ok(cli)
+    }
+
+    /// What stands behind a subcommand holds for the watch that it makes.
+    fn take_over(&mut self) {
+        match &self.command {
+            Some(Command::Demo {
+                interval: Some(interval),
+            }) => self.options.interval = *interval,
+            Some(Command::Record(record)) => {
+                self.options.interval = record.interval;
+                self.options.rate = record.rate;
+                self.options.stall_threshold = record.stall_threshold;
+            }
+            _ => {}
+        }
     }
 
     /// What to do.
     pub fn target(&self) -> Target {
         match &self.command {
-            Some(Command::Demo) => Target::Watch(Watched::Demo),
+            Some(Command::Demo { .. }) => Target::Watch(Watched::Demo),
             Some(Command::Dump { look, heap_scan }) => Target::Look(
                 look.clone(),
                 LookView::Dump {
@@ -291,6 +346,10 @@ impl Cli {
                 };
                 Target::Look(look.clone(), LookView::Tasks(arrangement))
             }
+            Some(Command::Record(record)) => Target::Record(record.watched()),
+            Some(Command::Report(report)) => Target::Report(report.clone()),
+            Some(Command::Export(export)) => Target::Export(export.clone()),
+            Some(Command::Diff(diff)) => Target::Diff(diff.clone()),
             Some(Command::Explain { rule, list: _ }) => Target::Explain(rule.clone()),
             None if self.what.pids.is_empty() => {
                 Target::Watch(Watched::Command(self.what.cmd.clone()))
@@ -303,6 +362,27 @@ impl Cli {
     pub fn clap_command() -> clap::Command {
         Cli::command().color(ColorChoice::Auto)
     }
+}
+
+/// Refuses options that say nothing about a capture; `file` are those of the subcommand `name`.
+fn refuse_what_a_file_has_not(
+    all: &clap::ArgMatches,
+    name: &str,
+    file: &clap::ArgMatches,
+) -> Result<(), clap::Error> {
+    if !["report", "export", "diff"].contains(&name) {
+        return Ok(());
+    }
+    for (id, option) in capture::Unused::ALL {
+        let by_user = |matches: &clap::ArgMatches| {
+            matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine)
+        };
+        if by_user(all) || by_user(file) {
+            let message = format!("the subcommand '{name}' reads a file: leave out '--{option}'");
+            return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
+        }
+    }
+    Ok(())
 }
 
 /// Helps who typed `concmon-bpf python app.py` or `concmon-bpf dump 4242`.

@@ -71,49 +71,74 @@ impl Fields<'_> {
     }
 }
 
-/// Decodes the bytes of one perf event. Bytes behind the last record are the kernel's padding.
+/// The records of one perf event as the kernel programs wrote them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawBatch {
+    /// Its count is the number of records.
+    pub header: BatchHeader,
+    pub records: Vec<Record>,
+}
+
+impl RawBatch {
+    /// Takes the bytes of one perf event apart. Bytes behind the last record are the kernel's
+    /// padding.
+    ///
+    /// # Errors
+    /// [`DecodeError`], when nothing of it can be used.
+    pub fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let (head, body) = bytes
+            .split_at_checked(HEADER_BYTES)
+            .ok_or(DecodeError::Header(bytes.len()))?;
+        let header = header(head);
+        if header.version != WIRE_VERSION {
+            return Err(DecodeError::Version(header.version));
+        }
+        let count = header.count;
+        if usize::from(count) > BATCH_RECORDS {
+            return Err(DecodeError::Count(count));
+        }
+        let records =
+            body.get(..usize::from(count) * RECORD_BYTES)
+                .ok_or(DecodeError::Truncated {
+                    count,
+                    bytes: bytes.len(),
+                })?;
+        Ok(Self {
+            header,
+            records: records.chunks_exact(RECORD_BYTES).map(record).collect(),
+        })
+    }
+
+    /// What the records say.
+    pub fn decode(&self) -> Batch {
+        let mut events = Vec::with_capacity(self.records.len());
+        let (mut last_ns, mut unknown, mut invalid) = (self.header.opened_ns, 0, 0);
+        for record in &self.records {
+            match event(record, self.header.cpu) {
+                Ok(event) => {
+                    last_ns = last_ns.max(record.at_ns);
+                    events.push(event);
+                }
+                Err(Skip::Unknown) => unknown += 1,
+                Err(Skip::Invalid) => invalid += 1,
+            }
+        }
+        Batch {
+            header: self.header,
+            events,
+            last_ns,
+            unknown,
+            invalid,
+        }
+    }
+}
+
+/// Decodes the bytes of one perf event.
 ///
 /// # Errors
 /// [`DecodeError`], when nothing of it can be used.
 pub fn batch(bytes: &[u8]) -> Result<Batch, DecodeError> {
-    let (head, body) = bytes
-        .split_at_checked(HEADER_BYTES)
-        .ok_or(DecodeError::Header(bytes.len()))?;
-    let header = header(head);
-    if header.version != WIRE_VERSION {
-        return Err(DecodeError::Version(header.version));
-    }
-    let count = header.count;
-    if usize::from(count) > BATCH_RECORDS {
-        return Err(DecodeError::Count(count));
-    }
-    let records = body
-        .get(..usize::from(count) * RECORD_BYTES)
-        .ok_or(DecodeError::Truncated {
-            count,
-            bytes: bytes.len(),
-        })?;
-
-    let mut events = Vec::with_capacity(count.into());
-    let (mut last_ns, mut unknown, mut invalid) = (header.opened_ns, 0, 0);
-    for bytes in records.chunks_exact(RECORD_BYTES) {
-        let record = record(bytes);
-        match event(&record, header.cpu) {
-            Ok(event) => {
-                last_ns = last_ns.max(record.at_ns);
-                events.push(event);
-            }
-            Err(Skip::Unknown) => unknown += 1,
-            Err(Skip::Invalid) => invalid += 1,
-        }
-    }
-    Ok(Batch {
-        header,
-        events,
-        last_ns,
-        unknown,
-        invalid,
-    })
+    Ok(RawBatch::parse(bytes)?.decode())
 }
 
 fn header(bytes: &[u8]) -> BatchHeader {

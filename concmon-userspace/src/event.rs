@@ -3,17 +3,21 @@
 //! Sources produce events; nothing else enters the model. All instants are nanoseconds of
 //! `CLOCK_MONOTONIC`. All process and thread ids are those of the host's PID namespace, which the tool
 //! runs in: the kernel's own ids are taken as they come.
+//!
+//! Events are kept in captures by the names of their fields. A field that is added must be an
+//! `Option` or have `#[serde(default)]`, so that older captures can be read; none is renamed.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use concmon_ebpf::{HIST_BUCKETS, cause};
+use serde::{Deserialize, Serialize};
 
 /// A process id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Pid(pub u32);
 
 /// A thread id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Tid(pub u32);
 
 impl std::fmt::Display for Pid {
@@ -29,7 +33,7 @@ impl std::fmt::Display for Tid {
 }
 
 /// One input of the model.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {
     Slice(Slice),
     Sample(Box<Sample>),
@@ -70,7 +74,7 @@ impl Event {
 }
 
 /// Why a thread was off the CPU without waiting for one; the numbers are [`concmon_ebpf::cause`]'s.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Cause {
     Gil = cause::GIL,
@@ -119,7 +123,7 @@ impl Cause {
 }
 
 /// How a thread's wait before a slice began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wait {
     pub off_ns: u64,
     /// `None`: preempted, or a block whose wakeup was not seen.
@@ -133,7 +137,7 @@ pub struct Wait {
 }
 
 /// One cycle of a thread: waiting, then on a CPU from `in_ns` to `out_ns`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slice {
     pub tid: Tid,
     pub cpu: u32,
@@ -148,7 +152,7 @@ pub struct Slice {
 }
 
 /// When a kernel program took a stack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SampleKind {
     /// By the clock, while the thread was on a CPU.
     OnCpu,
@@ -157,7 +161,7 @@ pub enum SampleKind {
 }
 
 /// What code a thread was in when it was sampled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CodeKind {
     /// The interpreter's own: bytecode, builtins.
     Interpreter,
@@ -168,7 +172,7 @@ pub enum CodeKind {
 }
 
 /// A Python stack that a kernel program took while the thread stood still.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sample {
     pub at_ns: u64,
     pub pid: Pid,
@@ -191,7 +195,7 @@ pub struct Sample {
 }
 
 /// A turn of an asyncio loop, as its own variables tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Iteration {
     /// When its selector had returned, by the loop's clock (`CLOCK_MONOTONIC`, ns).
     pub start_ns: u64,
@@ -202,7 +206,7 @@ pub struct Iteration {
 }
 
 /// The frames of a sample; equal ones are shared.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SampledStack {
     /// The innermost frame first.
     pub frames: Vec<PyFrame>,
@@ -216,7 +220,7 @@ pub struct SampledStack {
 }
 
 /// What a loop's thread was read to be doing in the middle of a long step.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StepFact {
     pub read_ns: u64,
     pub pid: Pid,
@@ -234,7 +238,7 @@ pub struct StepFact {
 }
 
 /// The task that a step belongs to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepTask {
     /// As [`PyTask::id`].
     pub id: u64,
@@ -244,7 +248,7 @@ pub struct StepTask {
 }
 
 /// A watched process made a thread or a process.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Fork {
     pub at_ns: u64,
     pub parent: Tid,
@@ -255,7 +259,7 @@ pub struct Fork {
 }
 
 /// A watched process runs another program from now on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Exec {
     pub at_ns: u64,
     pub pid: Pid,
@@ -263,7 +267,7 @@ pub struct Exec {
 }
 
 /// A watched thread ended.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Exit {
     pub at_ns: u64,
     pub pid: Pid,
@@ -278,7 +282,7 @@ pub struct Exit {
 }
 
 /// Records that never arrived.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Loss {
     pub cpu: u32,
     pub records: u64,
@@ -287,17 +291,44 @@ pub struct Loss {
 }
 
 /// A duration histogram as the kernel keeps it; see [`concmon_ebpf::Hist`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistFact {
     pub count: u64,
     pub sum_ns: u64,
     pub min_ns: u64,
     pub max_ns: u64,
+    #[serde(with = "buckets")]
     pub buckets: [u32; HIST_BUCKETS],
 }
 
+/// Buckets up to the last one that is not empty.
+mod buckets {
+    use concmon_ebpf::HIST_BUCKETS;
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(
+        buckets: &[u32; HIST_BUCKETS],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let used = buckets.iter().rposition(|count| *count != 0);
+        serializer.collect_seq(&buckets[..used.map_or(0, |last| last + 1)])
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<[u32; HIST_BUCKETS], D::Error> {
+        let used = Vec::<u32>::deserialize(deserializer)?;
+        let mut buckets = [0; HIST_BUCKETS];
+        buckets
+            .get_mut(..used.len())
+            .ok_or_else(|| D::Error::invalid_length(used.len(), &"at most 128 buckets"))?
+            .copy_from_slice(&used);
+        Ok(buckets)
+    }
+}
+
 /// What the open stretch of a thread is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ThreadState {
     Running,
     /// Waiting for a CPU after a wakeup.
@@ -310,7 +341,7 @@ pub enum ThreadState {
 
 /// One thread's account, read in one piece at `read_ns`: closed columns up to `since_ns`,
 /// and an open stretch from there in `state`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LedgerFact {
     pub read_ns: u64,
     pub pid: Pid,
@@ -340,7 +371,7 @@ pub struct LedgerFact {
 }
 
 /// What `/proc` says of a process. A field is `None` when it could not be read.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ProcessFact {
     pub read_ns: u64,
     pub pid: u32,
@@ -367,7 +398,7 @@ pub struct ProcessFact {
 }
 
 /// What `/proc/PID/task/TID` says of a thread.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ThreadStat {
     pub tid: Tid,
     pub comm: String,
@@ -379,7 +410,7 @@ pub struct ThreadStat {
 }
 
 /// Which interpreter a process runs, and whether it can be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PythonInfo {
     /// `cpython`, `pypy`, ...
     pub implementation: String,
@@ -392,7 +423,7 @@ pub struct PythonInfo {
 }
 
 /// One look into an interpreter's memory.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PythonFact {
     pub read_ns: u64,
     pub pid: Pid,
@@ -414,7 +445,7 @@ pub struct PythonFact {
 }
 
 /// A thread as the interpreter knows it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PyThread {
     pub tid: Tid,
     /// `threading.get_ident()`.
@@ -437,7 +468,7 @@ pub struct PyThread {
 }
 
 /// What kind of object a thread waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum WaitKind {
     Lock,
     RLock,
@@ -454,7 +485,7 @@ pub enum WaitKind {
 }
 
 /// What a wait for a lock is good for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum WaitPurpose {
     /// Somebody else has what this thread wants.
     Contended,
@@ -465,7 +496,7 @@ pub enum WaitPurpose {
 }
 
 /// What a blocked thread waits for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PyWait {
     pub kind: WaitKind,
     pub purpose: WaitPurpose,
@@ -478,7 +509,7 @@ pub struct PyWait {
 }
 
 /// A GIL at the moment of the look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PyGil {
     /// When it was read, later than the look began.
     pub read_ns: u64,
@@ -497,7 +528,7 @@ pub struct PyGil {
 }
 
 /// A garbage collector's account of itself since the process began.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PyGc {
     /// The youngest generation first.
     pub generations: Vec<PyGeneration>,
@@ -509,7 +540,7 @@ pub struct PyGc {
 }
 
 /// What one generation's collections did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PyGeneration {
     pub collections: u64,
     pub collected: u64,
@@ -517,14 +548,14 @@ pub struct PyGeneration {
 }
 
 /// Which kind of workers an executor has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExecutorKind {
     Thread,
     Process,
 }
 
 /// A `concurrent.futures` executor.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PyExecutor {
     /// Address of the executor object; of a worker's queue when the executor itself is gone.
     pub id: u64,
@@ -540,7 +571,7 @@ pub struct PyExecutor {
 }
 
 /// A function that an executor's worker runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PyWork {
     /// The worker; `None` in another process.
     pub tid: Option<Tid>,
@@ -551,7 +582,7 @@ pub struct PyWork {
 }
 
 /// Which kind of future.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum FutureKind {
     /// Of asyncio.
     Future,
@@ -562,7 +593,7 @@ pub enum FutureKind {
 }
 
 /// What a search of the heap found: futures that failed, and that somebody still keeps.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PyHeapScan {
     /// How much was searched.
     pub bytes: u64,
@@ -572,7 +603,7 @@ pub struct PyHeapScan {
 }
 
 /// Futures of one kind that failed in the same way.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PyFailures {
     pub kind: FutureKind,
     /// The class of the exception.
@@ -583,7 +614,7 @@ pub struct PyFailures {
 }
 
 /// Which event loop implementation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LoopKind {
     Asyncio,
     Uvloop,
@@ -591,7 +622,7 @@ pub enum LoopKind {
 }
 
 /// An event loop that runs in a thread at the moment of the look.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PyLoop {
     pub tid: Tid,
     /// Address of the loop object.
@@ -609,7 +640,7 @@ pub struct PyLoop {
 }
 
 /// `pending`: suspended or ready; `running`: on its thread right now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TaskState {
     Pending,
     Running,
@@ -617,7 +648,7 @@ pub enum TaskState {
 }
 
 /// A task at the moment of the look.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PyTask {
     /// Address of the task object.
     pub id: u64,
@@ -646,7 +677,7 @@ pub struct PyTask {
 }
 
 /// What a task is suspended on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskWait {
     /// `sleep`, `Event`, `Lock`, `Queue`, `socket`, `Task`, ..., else the class of the future.
     pub kind: String,
@@ -655,7 +686,7 @@ pub struct TaskWait {
 }
 
 /// One frame of a stack or of an await chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PyFrame {
     pub function: String,
     pub file: String,
@@ -664,7 +695,7 @@ pub struct PyFrame {
 }
 
 /// The tool's account of itself since the watch began.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct MonitorFact {
     pub cpu_ns: u64,
     pub rss_bytes: u64,
@@ -678,7 +709,7 @@ pub struct MonitorFact {
 }
 
 /// The end of a window.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Tick {
     pub at_ns: u64,
     /// The same instant on the wall clock, ns after 1970.

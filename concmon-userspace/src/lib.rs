@@ -127,6 +127,7 @@
 //!     is said.
 //!
 //! Not there: capture and replay, findings, stalls, a budget (`shed` is always empty).
+pub mod capture;
 pub mod cli;
 pub mod decode;
 pub mod event;

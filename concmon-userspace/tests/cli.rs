@@ -15,7 +15,7 @@ fn help_is_pinned() {
     let mut command = Cli::clap_command().term_width(80);
     insta::assert_snapshot!(command.render_help().to_string());
     command.build();
-    for name in ["dump", "tasks"] {
+    for name in ["dump", "tasks", "record", "report"] {
         let look = command.find_subcommand_mut(name).expect(name);
         insta::assert_snapshot!(format!("help_of_{name}"), look.render_help().to_string());
     }
@@ -198,7 +198,7 @@ fn wrong_usage_exits_with_2_and_says_why() {
             ErrorKind::InvalidValue,
             "auto, always, never",
         ),
-        ("record -p 1", ErrorKind::UnknownArgument, "'record'"),
+        ("recall -p 1", ErrorKind::UnknownArgument, "'recall'"),
         ("4242", ErrorKind::UnknownArgument, "--pid 4242"),
         ("dump", ErrorKind::MissingRequiredArgument, "--pid"),
         ("dump 4242", ErrorKind::UnknownArgument, "--pid 4242"),

@@ -13,6 +13,8 @@ pub struct LossMeter {
     cpus: BTreeMap<u32, Seen>,
     lost: u64,
     regressed: u64,
+    /// What a CPU had produced before its first batch is no loss: it was not asked for.
+    joins: bool,
 }
 
 /// How far a CPU is known.
@@ -30,6 +32,15 @@ impl LossMeter {
             cpus: BTreeMap::new(),
             lost: 0,
             regressed: 0,
+            joins: false,
+        }
+    }
+
+    /// One that joins a watch in its midst.
+    pub fn joining(start_ns: u64) -> Self {
+        LossMeter {
+            joins: true,
+            ..Self::new(start_ns)
         }
     }
 
@@ -71,6 +82,12 @@ impl LossMeter {
     }
 
     fn advance(&mut self, cpu: u32, produced: u64, at_ns: u64) -> Option<Event> {
+        if self.joins && !self.cpus.contains_key(&cpu) {
+            let seen = self.seen(cpu);
+            seen.produced = produced;
+            seen.until_ns = seen.until_ns.max(at_ns);
+            return None;
+        }
         let seen = self.seen(cpu);
         let before = *seen;
         seen.produced = seen.produced.max(produced);

@@ -34,6 +34,10 @@ pub mod timing;
 mod wakers;
 mod window;
 
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
 use crate::event::{Event, Pid, Tick};
 use monitor::Monitor;
 use population::Population;
@@ -43,10 +47,10 @@ use timing::NewStall;
 use window::{Clock, Scope, limit};
 
 /// What is known of a watch before its first event.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WatchInfo {
     /// Of the tool.
-    pub version: &'static str,
+    pub version: Cow<'static, str>,
     /// The start of the watch on three clocks, read together: `CLOCK_MONOTONIC`, ns,
     pub start_ns: u64,
     /// wall clock, ns after 1970,
@@ -242,7 +246,7 @@ impl Model {
                 start_unix_ns: from.unix_ns,
                 duration_ns: self.to.at_ns.saturating_sub(from.at_ns),
             },
-            monitor: self.monitor.report(scope, self.info.version),
+            monitor: self.monitor.report(scope, self.info.version.clone()),
             processes: processes.collect(),
             limits,
         }

@@ -1,6 +1,6 @@
 //! The tool's account of itself, by window.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use super::snapshot;
 use super::window::{Cumulative, Growth, Scope, limit};
@@ -80,7 +80,7 @@ impl Monitor {
         self.counters.roll();
     }
 
-    pub(crate) fn report(&self, scope: Scope, version: &'static str) -> snapshot::Monitor {
+    pub(crate) fn report(&self, scope: Scope, version: Cow<'static, str>) -> snapshot::Monitor {
         let counters = self.counters.over(scope);
         let mut limits = Vec::new();
         if !self.seen {

@@ -51,7 +51,7 @@ pub struct Limit {
 /// What the tool itself costs and failed to see.
 #[derive(Clone, Debug, Serialize)]
 pub struct Monitor {
-    pub version: &'static str,
+    pub version: std::borrow::Cow<'static, str>,
     pub cpu_ns: u64,
     pub rss_bytes: u64,
     /// Estimated (see `estimated`); `None` where the kernel gives no run time.

@@ -237,7 +237,7 @@ impl Fixture {
     pub(crate) fn new() -> Self {
         Fixture {
             model: Model::new(WatchInfo {
-                version: "0.0.0",
+                version: "0.0.0".into(),
                 start_ns: START,
                 start_unix_ns: START_UNIX,
                 start_boottime_ns: START_BOOT,

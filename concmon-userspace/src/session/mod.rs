@@ -1,12 +1,16 @@
 //! A run of the tool, from the parsed command line to the exit code: the one select loop.
 
+mod diff;
 mod explain;
-mod gather;
+mod export;
+mod intake;
 mod look;
 mod outcome;
 mod output;
 mod pace;
 mod pythons;
+mod record;
+mod report;
 mod sampling;
 mod start;
 mod watch;
@@ -36,9 +40,9 @@ use start::{Started, Waiting};
 use watch::{Plan, Watch};
 
 use crate::{
+    capture::Store,
     cli::{Cli, Options, Target, Watched},
     event::Pid,
-    findings::Judge,
     procfs::target::check_target,
     python::DetectError,
     views::screen::Action,
@@ -65,9 +69,13 @@ const INTERVALS: [Duration; 8] = [
 /// # Errors
 /// [`Failure`]: one line for people, and a code.
 pub fn run(cli: &Cli) -> Result<u8, Failure> {
-    let target = match cli.target() {
+    let (target, recorded) = match cli.target() {
         Target::Look(look, view) => return look::run(&cli.options, &look, view),
-        Target::Watch(target) => target,
+        Target::Watch(target) => (target, false),
+        Target::Record(target) => (target, true),
+        Target::Report(report) => return report::run(&cli.options, &report),
+        Target::Export(export) => return export::run(&cli.options, &export),
+        Target::Diff(files) => return diff::run(&cli.options, &files),
         Target::Explain(rule) => return explain::run(&cli.options, rule.as_deref()),
     };
     explain::check(&cli.options.fail_on)?;
@@ -77,14 +85,14 @@ pub fn run(cli: &Cli) -> Result<u8, Failure> {
     let local = LocalSet::new();
     local.block_on(&runtime, async {
         match target {
-            Watched::Pids(pids) => watch_pids(&cli.options, &pids).await,
-            Watched::Command(command) => watch_command(&cli.options, &command).await,
+            Watched::Pids(pids) => watch_pids(&cli.options, &pids, recorded).await,
+            Watched::Command(command) => watch_command(&cli.options, &command, recorded).await,
             Watched::Demo => watch_demo(&cli.options).await,
         }
     })
 }
 
-async fn watch_pids(options: &Options, pids: &[u32]) -> Result<u8, Failure> {
+async fn watch_pids(options: &Options, pids: &[u32], recorded: bool) -> Result<u8, Failure> {
     let mut pythons = Pythons::new(options);
     for &pid in pids {
         let target = check_target(pid).map_err(|error| Failure::from_target(&error))?;
@@ -99,8 +107,9 @@ async fn watch_pids(options: &Options, pids: &[u32]) -> Result<u8, Failure> {
         rate: options.rate,
         stall_threshold_ns: threshold_ns(options),
     };
-    let watch = Watch::start(&plan, pythons)?;
-    let output = Output::new(options, false)?;
+    let store = recorded.then(|| record::store(options)).transpose()?;
+    let watch = Watch::start(&plan, pythons, store)?;
+    let output = open(options, recorded, false)?;
     let end = drive(watch, output, options, options.duration, None).await?;
     if end.targets_gone {
         log::warn!("the target has ended");
@@ -108,11 +117,16 @@ async fn watch_pids(options: &Options, pids: &[u32]) -> Result<u8, Failure> {
     Ok(end.code())
 }
 
-async fn watch_command(options: &Options, command: &[OsString]) -> Result<u8, Failure> {
+async fn watch_command(
+    options: &Options,
+    command: &[OsString],
+    recorded: bool,
+) -> Result<u8, Failure> {
+    let store = recorded.then(|| record::store(options)).transpose()?;
     let waiting = start::fork(command, false)?;
     let pid = waiting.pid;
-    let (watch, started) = watch_child(waiting, options)?;
-    let output = Output::new(options, true)?;
+    let (watch, started) = watch_child(waiting, options, store)?;
+    let output = open(options, recorded, true)?;
     let mut end = drive(watch, output, options, options.duration, Some(started)).await?;
     if let Some(signal) = end.signal {
         // A terminal has sent it to the program, too; anybody else only to us.
@@ -159,7 +173,7 @@ async fn watch_demo(options: &Options) -> Result<u8, Failure> {
     let command = [start::python3().map_err(needs)?, program, seconds.into()];
     let waiting = start::fork(&command, true)?;
     let pid = waiting.pid;
-    let (watch, started) = watch_child(waiting, options)?;
+    let (watch, started) = watch_child(waiting, options, None)?;
     let output = Output::new(options, false)?;
     let end = drive(watch, output, options, Some(duration), Some(started)).await?;
     if let Some(Err(error)) = end.child {
@@ -172,14 +186,26 @@ async fn watch_demo(options: &Options) -> Result<u8, Failure> {
     Ok(end.code())
 }
 
-fn watch_child(waiting: Waiting, options: &Options) -> Result<(Watch, Started), Failure> {
+fn open(options: &Options, recorded: bool, shared: bool) -> Result<Output, Failure> {
+    if recorded {
+        Output::of_recording(options)
+    } else {
+        Output::new(options, shared)
+    }
+}
+
+fn watch_child(
+    waiting: Waiting,
+    options: &Options,
+    store: Option<Box<dyn Store>>,
+) -> Result<(Watch, Started), Failure> {
     let plan = Plan {
         targets: vec![waiting.pid],
         follow_children: options.subprocesses(),
         rate: options.rate,
         stall_threshold_ns: threshold_ns(options),
     };
-    let watch = Watch::start(&plan, Pythons::new(options))?;
+    let watch = Watch::start(&plan, Pythons::new(options), store)?;
     Ok((watch, waiting.go()?))
 }
 
@@ -195,12 +221,20 @@ struct End {
     failed: bool,
     /// A signal ended the watch.
     signal: Option<SignalKind>,
+    /// The recording is not whole.
+    unrecorded: bool,
 }
 
 impl End {
     /// The exit code of a watch that went well.
     fn code(&self) -> u8 {
-        if self.failed { code::FINDING } else { code::OK }
+        if self.unrecorded {
+            code::FAILURE
+        } else if self.failed {
+            code::FINDING
+        } else {
+            code::OK
+        }
     }
 }
 
@@ -233,9 +267,11 @@ async fn drive(
     let deadline = duration.map(|duration| start + duration);
     let mut end = End::default();
     let mut last = None;
-    let mut judge = Judge::default();
 
     loop {
+        if let Some(Err(_)) = watch.recorded() {
+            break;
+        }
         let wake = tokio::select! {
             biased;
             () = signals.next() => Wake::Signal,
@@ -268,10 +304,12 @@ async fn drive(
                 }
             }
             Wake::Tick => {
-                let mut snapshot = watch.tick()?;
-                judge.judge(&mut snapshot);
+                let snapshot = watch.tick()?;
                 if !printed(output.window(&snapshot))? {
                     return Ok(end);
+                }
+                if let Some(Ok(bytes)) = watch.recorded() {
+                    output.progress(&snapshot, bytes);
                 }
                 last = Some(snapshot);
             }
@@ -305,10 +343,11 @@ async fn drive(
     }
     output.leave_screen();
     second_signal_aborts();
-    let mut last = watch.finish()?;
-    judge.judge(&mut last.window);
-    judge.judge(&mut last.summary);
-    end.failed = options.fail_on.iter().any(|rule| judge.has_held(rule));
+    let last = watch.finish(&options.fail_on)?;
+    end.failed = last.failed;
+    if let Some(recorded) = last.recorded {
+        end.unrecorded = !output.recorded(recorded, &last.summary, options.output.as_deref());
+    }
     if printed(output.stalls(&last.stalls))? && printed(output.window(&last.window))? {
         printed(output.summary(&last.summary))?;
     }

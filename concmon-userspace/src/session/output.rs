@@ -7,7 +7,10 @@ use std::{
     path::Path,
 };
 
-use super::outcome::{Failure, code};
+use super::{
+    outcome::{Failure, code},
+    record::Progress,
+};
 use crate::{
     cli::Options,
     model::{snapshot::Snapshot, timing::NewStall},
@@ -24,6 +27,8 @@ enum Windows {
     Screen(Box<Screen>),
     /// Only the summary: standard output is the watched program's.
     None,
+    /// Only the summary, and meanwhile on standard error how far a recording is.
+    Recording(Progress),
 }
 
 /// The output of one run.
@@ -72,6 +77,40 @@ impl Output {
         })
     }
 
+    /// The output of a recording: the file of `-o` is the capture's.
+    pub(super) fn of_recording(options: &Options) -> Result<Self, Failure> {
+        let mut report = options.clone();
+        report.output = None;
+        let Sink { writer, paint, .. } = open(&report)?;
+        Ok(Self {
+            windows: Windows::Recording(Progress::new(options.quiet)),
+            json: options.json,
+            paint,
+            log_level: log::max_level(),
+            sink: writer,
+        })
+    }
+
+    /// Shows how far a recording is.
+    pub(super) fn progress(&mut self, window: &Snapshot, bytes: u64) {
+        if let Windows::Recording(progress) = &mut self.windows {
+            progress.show(window, bytes);
+        }
+    }
+
+    /// Says how a recording ended; `false`: it is not whole.
+    pub(super) fn recorded(
+        &mut self,
+        recorded: io::Result<u64>,
+        summary: &Snapshot,
+        path: Option<&Path>,
+    ) -> bool {
+        match &mut self.windows {
+            Windows::Recording(progress) => progress.end(recorded, summary, path),
+            _ => recorded.is_ok(),
+        }
+    }
+
     /// The live view, where there is one.
     pub(super) fn screen(&mut self) -> Option<&mut Screen> {
         match &mut self.windows {
@@ -93,7 +132,7 @@ impl Output {
             Windows::Json => json::write(snapshot, &mut self.sink),
             Windows::Lines => lines::write(snapshot, self.paint, &mut self.sink),
             Windows::Screen(screen) => screen.draw(snapshot),
-            Windows::None => Ok(()),
+            Windows::None | Windows::Recording(_) => Ok(()),
         }
     }
 
@@ -115,7 +154,7 @@ impl Output {
                 }
                 writeln!(self.sink, "... and {} more stalls", hidden.len())
             }
-            Windows::Screen(_) | Windows::None => Ok(()),
+            Windows::Screen(_) | Windows::None | Windows::Recording(_) => Ok(()),
         }
     }
 
@@ -152,7 +191,7 @@ pub(super) fn open(options: &Options) -> Result<Sink, Failure> {
 }
 
 /// Creates a file that only its owner can read. Under sudo, that is the user who called it.
-fn create(path: &Path) -> Result<File, Failure> {
+pub(super) fn create(path: &Path) -> Result<File, Failure> {
     let failed = |error: io::Error| {
         Failure::new(
             code::FAILURE,

@@ -6,23 +6,19 @@ use std::{
     path::Path,
 };
 
-use concmon_ebpf::BatchHeader;
-
-use super::{outcome::Failure, pythons::Pythons, sampling::Sampling};
+use super::{intake::Intake, outcome::Failure, pythons::Pythons, sampling::Sampling};
 use crate::{
-    decode::{self, DecodeError, ledger::LedgerError, loss::LossMeter},
+    capture::{Filters, Input, Store},
+    decode::{self, DecodeError, RawBatch, ledger::LedgerError},
     event::{Event, LedgerFact, MonitorFact, Pid, ThreadState, Tick, Tid},
-    model::{Model, WatchInfo, snapshot::Snapshot, timing::NewStall},
+    model::{WatchInfo, snapshot::Snapshot, timing::NewStall},
     procfs::{
         self, ProcError,
         clocks::{self, Clocks},
         tree::Tree,
     },
     python::DetectError,
-    source::{
-        live::{Collected, Live, Sizes, named_faults},
-        order::Orderer,
-    },
+    source::live::{Collected, Live, Sizes, named_faults},
 };
 
 /// Events are passed on this much after they happened, so that those of slower CPUs arrive first:
@@ -32,8 +28,6 @@ const HORIZON_NS: u64 = 400_000_000;
 /// show may go on.
 const UNSENT_NS: u64 = 200_000_000;
 const UNSENT_SAMPLES_NS: u64 = 30_000_000;
-/// Records held for ordering at most (64 bytes each in the kernel, about 150 here).
-const MOST_HELD: usize = 200_000;
 /// Looks for children that were born before their parents' forks could be seen.
 const MOST_SCANS: usize = 8;
 /// How long `/proc` must be without a thread before it counts as gone: a thread leaves `/proc` a
@@ -68,15 +62,17 @@ pub(super) struct Finished {
     pub(super) stalls: Vec<NewStall>,
     pub(super) window: Snapshot,
     pub(super) summary: Snapshot,
+    /// One of the rules has held.
+    pub(super) failed: bool,
+    /// Bytes of the capture, or why it is not whole; `None`: nothing was recorded.
+    pub(super) recorded: Option<io::Result<u64>>,
 }
 
 /// A running watch.
 pub(super) struct Watch {
     live: Live,
-    model: Model,
+    intake: Intake,
     pythons: Pythons,
-    order: Orderer<Event>,
-    losses: LossMeter,
     sampling: Sampling,
     /// For instants of the past on the wall clock: one mapping for the whole watch.
     clocks: Clocks,
@@ -85,7 +81,6 @@ pub(super) struct Watch {
     /// Threads with a living account that `/proc` does not have, and since when.
     missing: BTreeMap<(Tid, u64), u64>,
     rate: u32,
-    events: u64,
     damaged: u64,
     reads_failed: u64,
 }
@@ -93,7 +88,12 @@ pub(super) struct Watch {
 impl Watch {
     /// Sets everything up: when this returns, the watch runs. Interpreters are found before the
     /// hooks are in place, so that GIL waits are told apart from the first one on.
-    pub(super) fn start(plan: &Plan, mut pythons: Pythons) -> Result<Self, Failure> {
+    /// What it is fed is also kept in `store`, where there is one.
+    pub(super) fn start(
+        plan: &Plan,
+        mut pythons: Pythons,
+        store: Option<Box<dyn Store>>,
+    ) -> Result<Self, Failure> {
         let tree = Tree::scan()?;
         let clocks = Clocks::now();
         let mut first_facts = Vec::new();
@@ -138,7 +138,7 @@ impl Watch {
         // Measuring begins here; there is nothing to tell yet.
         live.measure_run_time(clocks.monotonic_ns);
         let info = WatchInfo {
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").into(),
             start_ns: clocks.monotonic_ns,
             start_unix_ns: clocks.unix_ns,
             start_boottime_ns: clocks.boottime_ns,
@@ -146,26 +146,28 @@ impl Watch {
             stall_threshold_ns: plan.stall_threshold_ns,
             knows_causes: live.knows_causes(),
         };
+        let filters = Filters {
+            follow_children: plan.follow_children,
+            rate: plan.rate,
+            redacted: false,
+        };
         let mut watch = Self {
             live,
-            model: Model::new(info),
+            intake: Intake::new(info, filters, store),
             pythons,
-            order: Orderer::new(MOST_HELD),
-            losses: LossMeter::new(clocks.monotonic_ns),
             sampling,
             rate: plan.rate,
             clocks,
             targets: plan.targets.iter().copied().collect(),
             missing: BTreeMap::new(),
-            events: 0,
             damaged: 0,
             reads_failed: 0,
         };
         // The first facts stand at the beginning of the first window, so that what is read as a
         // difference has its base.
         first_facts.extend(watch.read_processes(clocks.monotonic_ns)?.0);
-        for fact in &first_facts {
-            watch.model.apply(fact);
+        for fact in first_facts {
+            watch.intake.now(fact);
         }
         Ok(watch)
     }
@@ -179,13 +181,15 @@ impl Watch {
     pub(super) fn pump(&mut self) {
         let now_ns = clocks::monotonic_ns();
         self.live.measure_run_time(now_ns);
+        self.intake.at(now_ns);
         let mut arrived = Vec::new();
-        self.live.drain(|bytes| arrived.push(decode::batch(bytes)));
+        self.live
+            .drain(|bytes| arrived.push(RawBatch::parse(bytes)));
         let old_ns = now_ns.saturating_sub(UNSENT_NS);
         self.live
-            .drain_unsent(old_ns, |bytes| arrived.push(decode::batch(bytes)));
+            .drain_unsent(old_ns, |bytes| arrived.push(RawBatch::parse(bytes)));
         for batch in arrived {
-            self.take_batch(batch, now_ns);
+            self.take_batch(batch);
         }
         self.take_samples();
         self.pass_on(now_ns.saturating_sub(HORIZON_NS));
@@ -217,30 +221,28 @@ impl Watch {
         self.live
             .drain_unsent_samples(old_ns, |bytes| arrived.push(bytes.to_vec()));
         self.take_sample_batches(arrived);
-        let model = &mut self.model;
+        let intake = &mut self.intake;
         self.sampling
-            .check_blocked(&self.live, &mut self.pythons, |fact| model.apply(&fact));
+            .check_blocked(&self.live, &mut self.pythons, |fact| intake.now(fact));
     }
 
     fn take_sample_batches(&mut self, batches: Vec<Vec<u8>>) {
-        let (model, order) = (&mut self.model, &mut self.order);
+        let intake = &mut self.intake;
         self.sampling.take(
             batches,
             &mut self.live,
             &mut self.pythons,
             |cpu, event| match &event {
-                Event::Sample(sample) => {
-                    if let Some(early) = order.push(sample.at_ns, cpu, event) {
-                        model.apply(&early);
-                    }
+                Event::Sample(_) => {
+                    intake.feed(Input::Ordered { cpu, event });
                 }
                 // What a look at a step says is about now, and does not wait for its turn.
-                _ => model.apply(&event),
+                _ => intake.now(event),
             },
         );
     }
 
-    fn take_batch(&mut self, batch: Result<decode::Batch, DecodeError>, now_ns: u64) {
+    fn take_batch(&mut self, batch: Result<RawBatch, DecodeError>) {
         let batch = match batch {
             Ok(batch) => batch,
             Err(error) => {
@@ -249,57 +251,46 @@ impl Watch {
                 return;
             }
         };
-        let BatchHeader { cpu, count, .. } = batch.header;
-        self.events += u64::from(count);
-        self.damaged += batch.unknown + batch.invalid;
-        if let Some(loss) = self.losses.batch(&batch.header, batch.last_ns) {
-            self.model.apply(&loss);
-        }
-        for event in batch.events {
-            match &event {
+        let Self {
+            live,
+            pythons,
+            sampling,
+            targets,
+            ..
+        } = self;
+        self.intake
+            .feed_seen(Input::Batch(batch), &mut |event| match event {
                 Event::Fork(fork) if fork.tid.0 == fork.pid.0 => {
-                    self.pythons.search(fork.pid, 0);
+                    pythons.search(fork.pid, 0);
                 }
                 Event::Exec(exec) => {
-                    self.live.forget_python(exec.pid);
-                    self.sampling.forget(exec.pid);
-                    self.pythons.search(exec.pid, exec.at_ns);
+                    live.forget_python(exec.pid);
+                    sampling.forget(exec.pid);
+                    pythons.search(exec.pid, exec.at_ns);
                 }
                 Event::Exit(exit) if exit.last => {
-                    self.targets.remove(&exit.pid);
-                    self.pythons.forget(exit.pid);
-                    self.live.forget_python(exit.pid);
-                    self.sampling.forget(exit.pid);
+                    targets.remove(&exit.pid);
+                    pythons.forget(exit.pid);
+                    live.forget_python(exit.pid);
+                    sampling.forget(exit.pid);
                 }
                 _ => {}
-            }
-            // Births and ends do not wait for their turn: what is read next is about them.
-            if !matches!(event, Event::Slice(_)) {
-                self.model.apply(&event);
-                continue;
-            }
-            let at_ns = event.at_ns().unwrap_or(now_ns);
-            if let Some(early) = self.order.push(at_ns, cpu, event) {
-                self.model.apply(&early);
-            }
-        }
+            });
     }
 
     fn pass_on(&mut self, until_ns: u64) {
-        for event in self.order.release(until_ns) {
-            self.model.apply(&event);
-        }
+        self.intake.feed(Input::Release { until_ns });
     }
 
     fn collect_ended(&mut self) {
         // Not the end of the account: a reading of the living thread may say it was made later.
         let now_ns = clocks::monotonic_ns();
-        let (model, reads_failed) = (&mut self.model, &mut self.reads_failed);
+        let (intake, reads_failed) = (&mut self.intake, &mut self.reads_failed);
         self.live
             .read_ledgers(true, |ledger| match decode::ledger::fact(ledger, now_ns) {
                 Ok(fact) => {
                     let folded = fact.folded;
-                    model.apply(&Event::Ledger(Box::new(fact)));
+                    intake.now(Event::Ledger(Box::new(fact)));
                     if folded {
                         Collected::Keep
                     } else {
@@ -313,31 +304,35 @@ impl Watch {
             });
     }
 
+    /// Bytes recorded so far, or why it goes on no more; `None`: nothing is recorded.
+    pub(super) fn recorded(&self) -> Option<Result<u64, &io::Error>> {
+        self.intake.recorded()
+    }
+
     /// Stalls that have become known since this was asked last.
     pub(super) fn take_stalls(&mut self) -> Vec<NewStall> {
-        self.model.take_stalls()
+        self.intake.pipeline().take_stalls()
     }
 
     /// Ends a window now: reads everything there is to read, in one place.
     pub(super) fn tick(&mut self) -> Result<Snapshot, Failure> {
         self.pump();
         let window = self.read_window()?;
-        self.close(window);
-        Ok(self.model.snapshot())
+        Ok(self.close(window))
     }
 
     /// Ends the watch: reads everything once more while the hooks still account for it, takes them
     /// away, brings in the records that were left, and sums up. The last window comes first.
-    pub(super) fn finish(mut self) -> Result<Finished, Failure> {
+    pub(super) fn finish(mut self, fail_on: &[String]) -> Result<Finished, Failure> {
         self.pump();
         let window = self.read_window()?;
         self.live.detach();
         let mut rest = Vec::new();
-        self.live.drain(|bytes| rest.push(decode::batch(bytes)));
+        self.live.drain(|bytes| rest.push(RawBatch::parse(bytes)));
         self.live
-            .drain_unsent(u64::MAX, |bytes| rest.push(decode::batch(bytes)));
+            .drain_unsent(u64::MAX, |bytes| rest.push(RawBatch::parse(bytes)));
         for batch in rest {
-            self.take_batch(batch, window.end.at_ns);
+            self.take_batch(batch);
         }
         let mut rest = Vec::new();
         self.live.drain_samples(|bytes| rest.push(bytes.to_vec()));
@@ -345,12 +340,15 @@ impl Watch {
             .drain_unsent_samples(u64::MAX, |bytes| rest.push(bytes.to_vec()));
         self.take_sample_batches(rest);
         self.pass_on(window.end.at_ns);
-        self.model.apply(&Event::End);
-        self.close(window);
+        self.intake.now(Event::End);
+        let window = self.close(window);
+        let pipeline = self.intake.pipeline();
         Ok(Finished {
-            stalls: self.model.take_stalls(),
-            window: self.model.snapshot(),
-            summary: self.model.summary(),
+            stalls: pipeline.take_stalls(),
+            window,
+            summary: pipeline.summary(),
+            failed: fail_on.iter().any(|rule| pipeline.has_held(rule)),
+            recorded: self.intake.finish(),
         })
     }
 
@@ -374,13 +372,14 @@ impl Watch {
     }
 
     /// Ends a window in the model.
-    fn close(&mut self, window: WindowFacts) {
-        for event in window.ledgers.iter().chain(&window.others) {
-            self.model.apply(event);
+    fn close(&mut self, window: WindowFacts) -> Snapshot {
+        self.intake.key(window.end.at_ns);
+        for event in window.ledgers.into_iter().chain(window.others) {
+            self.intake.now(event);
         }
         let monitor = self.read_self(window.kernel_run_ns);
-        self.model.apply(&Event::Monitor(Box::new(monitor)));
-        self.model.apply(&Event::Tick(window.end));
+        self.intake.now(Event::Monitor(Box::new(monitor)));
+        self.intake.tick(window.end)
     }
 
     /// Reads `/proc` and the interpreters of all watched processes. Returns the facts, and the
@@ -469,25 +468,25 @@ impl Watch {
 
     fn read_self(&mut self, kernel_run_ns: Option<u64>) -> MonitorFact {
         let mut faults = named_faults(&self.live.faults());
+        let pipeline = self.intake.pipeline();
         for (name, count) in [
             ("damaged-records", self.damaged),
-            ("ordered-early", self.order.early()),
-            ("ordered-late", self.order.late()),
             ("healed-ledgers", self.live.healed()),
         ]
         .into_iter()
+        .chain(pipeline.faults())
         .chain(self.sampling.faults())
         {
             if count != 0 {
-                faults.insert(name.to_owned(), count);
+                *faults.entry(name.to_owned()).or_default() += count;
             }
         }
         MonitorFact {
             cpu_ns: clocks::process_cpu_ns(),
             rss_bytes: own_rss_bytes().unwrap_or(0),
             kernel_run_ns,
-            events: self.events,
-            events_lost: self.losses.lost(),
+            events: pipeline.events(),
+            events_lost: pipeline.lost(),
             reads_failed: self.reads_failed + self.live.reads_failed,
             faults,
         }

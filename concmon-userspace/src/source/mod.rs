@@ -4,6 +4,8 @@ mod error;
 mod host;
 pub mod live;
 pub mod order;
+pub mod pipeline;
+pub mod replay;
 mod run_time;
 mod shared;
 mod unsent;

@@ -9,7 +9,7 @@ use std::collections::BinaryHeap;
 /// Holds items until their time has come.
 ///
 /// Items of the same instant come out by CPU, those of the same CPU in the order of arrival.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Orderer<T> {
     held: BinaryHeap<Reverse<Held<T>>>,
     most: usize,
@@ -20,7 +20,7 @@ pub struct Orderer<T> {
     late: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Held<T> {
     at_ns: u64,
     cpu: u32,

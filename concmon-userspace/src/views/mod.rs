@@ -5,6 +5,7 @@
 //! A view sees these and nothing else: no event, no clock, no file, no process.
 
 mod columns;
+pub mod diff;
 mod digest;
 pub mod dump;
 pub mod escape;
@@ -17,6 +18,7 @@ pub mod html;
 pub mod json;
 pub mod lines;
 mod paint;
+pub mod recording;
 pub mod screen;
 pub mod stalls;
 pub mod summary;

@@ -18,7 +18,7 @@ pub(crate) fn snapshot(processes: Vec<Process>) -> Snapshot {
             duration_ns: 1000 * MS,
         },
         monitor: Monitor {
-            version: "0.0.0",
+            version: "0.0.0".into(),
             cpu_ns: 4_200_000,
             rss_bytes: 25_270_000,
             kernel_run_ns: Some(1_900_000),

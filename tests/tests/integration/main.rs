@@ -3,6 +3,7 @@
 //! They measure, so they run one at a time unless `--test-threads` says otherwise.
 
 mod bad_input;
+mod captures;
 mod causes;
 mod churn;
 mod demo;
@@ -38,6 +39,7 @@ fn main() {
     arguments.test_threads.get_or_insert(1);
     let trials: Vec<_> = [
         bad_input::trials(),
+        captures::trials(),
         causes::trials(),
         churn::trials(),
         demo::trials(),

@@ -14,7 +14,6 @@ pub mod threads;
 
 use crate::event::{Cause, Event, LedgerFact, Sample, Slice, ThreadState, Tid};
 use crate::model::WatchInfo;
-use crate::model::timing::NewStall;
 use bins::Bins;
 use flames::Flames;
 use loss::Losses;
@@ -108,9 +107,6 @@ pub trait Sink {
 
     /// What a task was seen to do at looks in a row.
     fn task(&mut self, _stretch: &TaskStretch, _threads: &Threads) {}
-
-    /// A stall that has become known.
-    fn stall(&mut self, _stall: &NewStall) {}
 }
 
 /// Takes intervals and forgets them.

@@ -8,7 +8,7 @@ use crate::model::testing::{
 
 fn info() -> WatchInfo {
     WatchInfo {
-        version: "0.0.0",
+        version: "0.0.0".into(),
         start_ns: START,
         start_unix_ns: START_UNIX,
         start_boottime_ns: START_BOOT,

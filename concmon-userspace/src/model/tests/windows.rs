@@ -300,7 +300,10 @@ fn the_monitor_accounts_for_itself_by_window() {
             (monitor.cpu_ns, monitor.rss_bytes, monitor.events),
             (7, window * 100, 1_000)
         );
-        assert_eq!((monitor.version, monitor.reads_failed), ("0.0.0", 1));
+        assert_eq!(
+            (monitor.version.as_ref(), monitor.reads_failed),
+            ("0.0.0", 1)
+        );
         assert_eq!(monitor.kernel_run_ns, (window == 2).then_some(50));
         assert_eq!(has_limit(&monitor.limits, "kernel_run_ns"), window == 1);
         let fault = if window == 1 {

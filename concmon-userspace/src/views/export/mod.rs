@@ -41,7 +41,7 @@ pub fn write(
 ) -> io::Result<()> {
     let stacks = Stacks::of(intervals, by);
     match format {
-        FlameFormat::Speedscope => speedscope::write(&stacks, info.version, out)?,
+        FlameFormat::Speedscope => speedscope::write(&stacks, &info.version, out)?,
         FlameFormat::Collapsed => collapsed::write(&stacks, out)?,
         FlameFormat::Svg => svg::write(&stacks, out)?,
         FlameFormat::Pprof => pprof::write(&stacks, info, intervals, out)?,

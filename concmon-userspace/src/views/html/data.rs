@@ -147,7 +147,7 @@ impl<'a> Data<'a> {
     pub(super) fn of(report: &'a Report<'a>) -> Self {
         let summary = report.summary;
         let timeline = Timeline::of(report);
-        let mut remarks: Vec<String> = report.remarks.to_vec();
+        let mut remarks: Vec<String> = Vec::new();
         let mut left_out = |what: &str, all: usize, shown: usize| {
             if all > shown {
                 remarks.push(format!(

@@ -37,8 +37,6 @@ pub struct Report<'a> {
     /// Finished.
     pub intervals: &'a Intervals,
     pub series: &'a Series,
-    /// What was left out on purpose, or could not be read: one sentence each.
-    pub remarks: &'a [String],
 }
 
 /// Writes the page.

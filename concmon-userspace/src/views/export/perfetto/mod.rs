@@ -16,8 +16,7 @@ use crate::model::WatchInfo;
 use crate::model::intervals::steps::{Step, TaskStretch};
 use crate::model::intervals::threads::Threads;
 use crate::model::intervals::{Activity, Interval, Intervals, Sink};
-use crate::model::snapshot::Snapshot;
-use crate::model::timing::NewStall;
+use crate::model::snapshot::{Loop, Snapshot, Stall};
 use proto::{
     BOOTTIME, Clock, ClockSnapshot, DebugAnnotation, INCREMENTAL_STATE_CLEARED, INSTANT,
     InternedData, MONOTONIC, NEEDS_INCREMENTAL_STATE, Name, ProcessDescriptor, REALTIME,
@@ -27,8 +26,9 @@ use proto::{
 
 /// All packets are of one sequence.
 const SEQUENCE: u32 = 1;
-/// The argument of a slice on a CPU.
+/// Arguments of a slice on a CPU: which, and how much of it was stolen.
 const CPU_IID: u64 = 1;
+const STOLEN_IID: u64 = 2;
 /// Tracks of tasks, at most.
 const MAX_TASK_TRACKS: usize = 4_096;
 
@@ -129,10 +129,12 @@ impl<'a> Perfetto<'a> {
             }),
             interned_data: Some(InternedData {
                 event_names: names.collect(),
-                debug_annotation_names: vec![Name {
-                    iid: CPU_IID,
-                    name: "cpu".to_owned(),
-                }],
+                debug_annotation_names: [(CPU_IID, "cpu"), (STOLEN_IID, "stolen_ns")]
+                    .map(|(iid, name)| Name {
+                        iid,
+                        name: name.to_owned(),
+                    })
+                    .into(),
             }),
             ..TracePacket::default()
         });
@@ -172,9 +174,51 @@ impl<'a> Perfetto<'a> {
         self.out.flush()
     }
 
-    /// Takes the numbers of a window.
+    /// Takes the numbers and the stalls of a window.
     pub fn window(&mut self, snapshot: &Snapshot) {
         counters::write(self, snapshot);
+        for process in &snapshot.processes {
+            for one in &process.loops {
+                for stall in one.timing.iter().flat_map(|timing| &timing.stalls) {
+                    self.stall(process.pid, one, stall);
+                }
+            }
+        }
+    }
+
+    fn stall(&mut self, pid: u32, one: &Loop, stall: &Stall) {
+        let Some(&thread) = self.loops.get(&one.tid) else {
+            return;
+        };
+        let track = Track::Stalls(thread);
+        let name = format!("{} loop {}: stalls", one.kind, one.tid);
+        self.describe_once(track, Track::Process(pid), &name);
+        let place = stall.culprit.frame.as_ref();
+        let place =
+            place.map(|frame| format!("{} ({}:{})", frame.function, frame.file, frame.line));
+        let title = match &place {
+            Some(place) => format!("{}: {place}", stall.culprit.kind),
+            None => stall.culprit.kind.to_owned(),
+        };
+        let mut arguments = Vec::new();
+        if let Some(task) = &stall.task {
+            arguments.push(text("task", &task.name));
+        }
+        if let Some(coroutine) = &stall.coroutine {
+            arguments.push(text("coroutine", coroutine));
+        }
+        for (name, value) in &stall.context {
+            arguments.push(text(name, value));
+        }
+        let from_ns = self.monotonic_ns(stall.at_unix_ns);
+        let span = (from_ns, from_ns.saturating_add(stall.duration_ns));
+        let event = TrackEvent {
+            name: Some(title),
+            categories: vec!["stall".to_owned()],
+            debug_annotations: arguments,
+            ..TrackEvent::default()
+        };
+        self.slice(track, span, event);
     }
 
     /// `CLOCK_MONOTONIC` of an instant of the wall clock.
@@ -279,12 +323,18 @@ impl Sink for Perfetto<'_> {
             name_iid: Some(iid(interval.activity)),
             ..TrackEvent::default()
         };
-        if let Some(cpu) = interval.cpu {
+        let mut argument = |name_iid, value| {
             begin.debug_annotations.push(DebugAnnotation {
-                name_iid: Some(CPU_IID),
-                uint_value: Some(u64::from(cpu)),
+                name_iid: Some(name_iid),
+                uint_value: Some(value),
                 ..DebugAnnotation::default()
             });
+        };
+        if let Some(cpu) = interval.cpu {
+            argument(CPU_IID, u64::from(cpu));
+        }
+        if interval.activity == Activity::OnCpu && interval.on_cpu_ns < interval.ns() {
+            argument(STOLEN_IID, interval.ns() - interval.on_cpu_ns);
         }
         if let Some(wakeup) = interval.wakeup
             && wakeup.waker != interval.thread
@@ -360,42 +410,6 @@ impl Sink for Perfetto<'_> {
             ..TrackEvent::default()
         };
         self.slice(track, (stretch.from_ns, stretch.to_ns), event);
-    }
-
-    fn stall(&mut self, new: &NewStall) {
-        let Some(&thread) = self.loops.get(&new.tid) else {
-            return;
-        };
-        let track = Track::Stalls(thread);
-        let name = format!("{} loop {}: stalls", new.kind, new.tid);
-        self.describe_once(track, Track::Process(new.pid), &name);
-        let stall = &new.stall;
-        let place = stall.culprit.frame.as_ref();
-        let place =
-            place.map(|frame| format!("{} ({}:{})", frame.function, frame.file, frame.line));
-        let title = match &place {
-            Some(place) => format!("{}: {place}", stall.culprit.kind),
-            None => stall.culprit.kind.to_owned(),
-        };
-        let mut arguments = Vec::new();
-        if let Some(task) = &stall.task {
-            arguments.push(text("task", &task.name));
-        }
-        if let Some(coroutine) = &stall.coroutine {
-            arguments.push(text("coroutine", coroutine));
-        }
-        for (name, value) in &stall.context {
-            arguments.push(text(name, value));
-        }
-        let from_ns = self.monotonic_ns(stall.at_unix_ns);
-        let span = (from_ns, from_ns.saturating_add(stall.duration_ns));
-        let event = TrackEvent {
-            name: Some(title),
-            categories: vec!["stall".to_owned()],
-            debug_annotations: arguments,
-            ..TrackEvent::default()
-        };
-        self.slice(track, span, event);
     }
 }
 

@@ -1,0 +1,182 @@
+//! Inputs to chunks, and chunks to where they are kept.
+
+use std::{
+    fs::File,
+    io::{self, Write as _},
+};
+
+use super::{
+    Input,
+    encode::{Encoder, Sealed},
+    format::{CHUNK_NS, Head, Layout, frame, preamble},
+    header::Header,
+    read::EndBody,
+};
+
+/// Where chunks are kept.
+pub trait Store: std::fmt::Debug {
+    /// The first thing there is.
+    ///
+    /// # Errors
+    /// Why it cannot be kept; what was kept before stays whole.
+    fn begin(&mut self, header: &Header) -> io::Result<()>;
+    /// The next chunk.
+    ///
+    /// # Errors
+    /// As for [`Store::begin`].
+    fn chunk(&mut self, chunk: Sealed) -> io::Result<()>;
+    /// The recording is over, and whole.
+    ///
+    /// # Errors
+    /// As for [`Store::begin`].
+    fn end(&mut self, at_ns: u64) -> io::Result<()>;
+    /// Bytes that were kept so far.
+    fn bytes(&self) -> u64;
+}
+
+/// A file that grows.
+#[derive(Debug)]
+pub struct FileStore {
+    file: File,
+    bytes: u64,
+    number: u32,
+}
+
+impl FileStore {
+    /// An empty file, to be written from its beginning.
+    pub fn new(file: File) -> Self {
+        Self {
+            file,
+            bytes: 0,
+            number: 0,
+        }
+    }
+
+    fn frame(&mut self, kind: u16, body: &[u8]) -> io::Result<()> {
+        let mut frame = Head::of(kind, self.number, body).bytes().to_vec();
+        frame.extend_from_slice(body);
+        self.append(&frame)?;
+        self.number += 1;
+        Ok(())
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let written = self.file.write_all(bytes);
+        if written.is_err() {
+            // Half a frame is of no use. Where the end cannot be cut, a reader will find it.
+            let _ = self.file.set_len(self.bytes);
+            return written;
+        }
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+impl Store for FileStore {
+    fn begin(&mut self, header: &Header) -> io::Result<()> {
+        self.append(&preamble(Layout::Appended))?;
+        self.frame(frame::HEADER, &header.bytes())
+    }
+
+    fn chunk(&mut self, chunk: Sealed) -> io::Result<()> {
+        self.frame(frame::CHUNK, &chunk.body)
+    }
+
+    fn end(&mut self, at_ns: u64) -> io::Result<()> {
+        let body = rmp_serde::to_vec_named(&EndBody { at_ns }).unwrap_or_default();
+        self.frame(frame::END, &body)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// Takes the inputs of a watch in.
+#[derive(Debug)]
+pub struct Recorder {
+    encoder: Encoder,
+    store: Box<dyn Store>,
+    /// When the chunk was begun, and the latest instant there was, ns.
+    from_ns: u64,
+    now_ns: u64,
+    /// The facts of a tick begin the chunk.
+    key: bool,
+    failure: Option<io::Error>,
+}
+
+impl Recorder {
+    /// Begins a recording.
+    pub fn new(mut store: Box<dyn Store>, header: &Header) -> Self {
+        let failure = store.begin(header).err();
+        let start_ns = header.info.start_ns;
+        Self {
+            encoder: Encoder::default(),
+            store,
+            from_ns: start_ns,
+            now_ns: start_ns,
+            key: false,
+            failure,
+        }
+    }
+
+    /// Takes one input in.
+    pub fn input(&mut self, input: &Input) {
+        if self.failure.is_some() {
+            return;
+        }
+        self.encoder.put(input);
+        if self.encoder.is_full() {
+            self.seal();
+        }
+    }
+
+    /// What comes next arrives at this instant.
+    pub fn now(&mut self, now_ns: u64) {
+        self.now_ns = self.now_ns.max(now_ns);
+        if self.now_ns.saturating_sub(self.from_ns) >= CHUNK_NS {
+            self.seal();
+        }
+    }
+
+    /// The facts of a tick come next: a replay can begin with them.
+    pub fn key(&mut self, now_ns: u64) {
+        self.now_ns = self.now_ns.max(now_ns);
+        self.seal();
+        self.key = true;
+    }
+
+    /// Ends the recording.
+    ///
+    /// # Errors
+    /// Why not all was kept.
+    pub fn finish(mut self) -> io::Result<u64> {
+        self.seal();
+        match self.failure {
+            Some(error) => Err(error),
+            None => {
+                self.store.end(self.now_ns)?;
+                Ok(self.store.bytes())
+            }
+        }
+    }
+
+    /// Why nothing is kept any more; what was kept before is whole.
+    pub fn failure(&self) -> Option<&io::Error> {
+        self.failure.as_ref()
+    }
+
+    /// Bytes that were kept so far.
+    pub fn bytes(&self) -> u64 {
+        self.store.bytes()
+    }
+
+    fn seal(&mut self) {
+        if !self.encoder.is_empty() && self.failure.is_none() {
+            let chunk = self.encoder.seal(self.from_ns, self.now_ns, self.key);
+            self.failure = self.store.chunk(chunk).err();
+            self.key = false;
+        }
+        self.from_ns = self.now_ns;
+    }
+}

@@ -1,0 +1,106 @@
+//! The one way from a live watch's sources to its conclusions; a recording is made on it.
+
+use std::io;
+
+use crate::{
+    capture::{Filters, Header, Input, Recorder, Store},
+    event::{Event, Tick},
+    model::{WatchInfo, snapshot::Snapshot},
+    source::pipeline::Pipeline,
+};
+
+/// Feeds the pipeline, and a recorder with the same.
+#[derive(Debug)]
+pub(super) struct Intake {
+    pipeline: Pipeline,
+    recorder: Option<Recorder>,
+}
+
+impl Intake {
+    /// A watch that begins; with `store`, a recording of it.
+    pub(super) fn new(info: WatchInfo, filters: Filters, store: Option<Box<dyn Store>>) -> Self {
+        let recorder = store.map(|store| Recorder::new(store, &header(&info, filters)));
+        Self {
+            pipeline: Pipeline::new(info),
+            recorder,
+        }
+    }
+
+    pub(super) fn pipeline(&mut self) -> &mut Pipeline {
+        &mut self.pipeline
+    }
+
+    /// An event that is applied at once.
+    pub(super) fn now(&mut self, event: Event) {
+        self.feed(Input::Now(event));
+    }
+
+    pub(super) fn feed(&mut self, input: Input) {
+        self.feed_seen(input, &mut |_| {});
+    }
+
+    /// `each` sees the events that are applied now.
+    pub(super) fn feed_seen(&mut self, input: Input, each: &mut dyn FnMut(&Event)) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.input(&input);
+        }
+        self.pipeline.feed(input, each);
+    }
+
+    /// Ends a window.
+    pub(super) fn tick(&mut self, tick: Tick) -> Snapshot {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.input(&Input::Now(Event::Tick(tick)));
+        }
+        self.pipeline.tick(tick, &mut |_| {})
+    }
+
+    /// What is fed from now on arrives at this instant.
+    pub(super) fn at(&mut self, now_ns: u64) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.now(now_ns);
+        }
+    }
+
+    /// The facts of a tick come next.
+    pub(super) fn key(&mut self, now_ns: u64) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.key(now_ns);
+        }
+    }
+
+    /// Bytes recorded so far, or why it goes on no more; `None`: nothing is recorded.
+    pub(super) fn recorded(&self) -> Option<Result<u64, &io::Error>> {
+        let recorder = self.recorder.as_ref()?;
+        Some(match recorder.failure() {
+            Some(error) => Err(error),
+            None => Ok(recorder.bytes()),
+        })
+    }
+
+    /// Ends the recording.
+    pub(super) fn finish(self) -> Option<io::Result<u64>> {
+        self.recorder.map(Recorder::finish)
+    }
+}
+
+fn header(info: &WatchInfo, filters: Filters) -> Header {
+    let of_kernel = |name: &str| {
+        std::fs::read_to_string(format!("/proc/sys/kernel/{name}"))
+            .map(|text| text.trim().to_owned())
+            .unwrap_or_default()
+    };
+    Header {
+        info: info.clone(),
+        wire: concmon_ebpf::WIRE_VERSION,
+        architecture: std::env::consts::ARCH.to_owned(),
+        host: of_kernel("hostname"),
+        kernel: of_kernel("osrelease"),
+        command: std::env::args_os()
+            .map(|argument| argument.to_string_lossy().into_owned())
+            .collect(),
+        filters,
+        joins: false,
+        reason: None,
+    }
+}

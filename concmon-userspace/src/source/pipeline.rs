@@ -1,0 +1,140 @@
+//! From inputs to reports: losses, order, model, findings. A live watch and a replay feed the same.
+
+use crate::{
+    capture::Input,
+    decode::{RawBatch, loss::LossMeter},
+    event::{Event, Tick},
+    findings::Judge,
+    model::{Model, WatchInfo, snapshot::Snapshot, timing::NewStall},
+    source::order::Orderer,
+};
+
+/// Records held for ordering at most (64 bytes each in the kernel, about 150 here).
+const MOST_HELD: usize = 200_000;
+
+/// What conclusions a watch has come to. Equal inputs give equal reports.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    model: Model,
+    order: Orderer<Event>,
+    losses: LossMeter,
+    judge: Judge,
+    events: u64,
+    damaged: u64,
+}
+
+impl Pipeline {
+    /// One that sees a watch from its beginning.
+    pub fn new(info: WatchInfo) -> Self {
+        Self {
+            losses: LossMeter::new(info.start_ns),
+            model: Model::new(info),
+            order: Orderer::new(MOST_HELD),
+            judge: Judge::default(),
+            events: 0,
+            damaged: 0,
+        }
+    }
+
+    /// One that begins in the midst of a watch, with the facts of a tick.
+    pub fn joining(info: WatchInfo) -> Self {
+        Self {
+            losses: LossMeter::joining(info.start_ns),
+            ..Self::new(info)
+        }
+    }
+
+    /// Takes the next input in. `each` sees every event right before the model does. Gives a window,
+    /// judged, where the input has ended one.
+    pub fn feed(&mut self, input: Input, each: &mut dyn FnMut(&Event)) -> Option<Snapshot> {
+        match input {
+            Input::Batch(batch) => self.batch(&batch, each),
+            Input::Ordered { cpu, event } => self.ordered(cpu, event, each),
+            Input::Release { until_ns } => {
+                for event in self.order.release(until_ns) {
+                    each(&event);
+                    self.model.apply(&event);
+                }
+            }
+            Input::Now(Event::Tick(tick)) => return Some(self.tick(tick, each)),
+            Input::Now(event) => {
+                each(&event);
+                self.model.apply(&event);
+            }
+        }
+        None
+    }
+
+    /// Ends a window, and gives it.
+    pub fn tick(&mut self, tick: Tick, each: &mut dyn FnMut(&Event)) -> Snapshot {
+        let event = Event::Tick(tick);
+        each(&event);
+        self.model.apply(&event);
+        let mut window = self.model.snapshot();
+        self.judge.judge(&mut window);
+        window
+    }
+
+    fn batch(&mut self, batch: &RawBatch, each: &mut dyn FnMut(&Event)) {
+        let batch = batch.decode();
+        self.events += u64::from(batch.header.count);
+        self.damaged += batch.unknown + batch.invalid;
+        if let Some(loss) = self.losses.batch(&batch.header, batch.last_ns) {
+            each(&loss);
+            self.model.apply(&loss);
+        }
+        for event in batch.events {
+            // Births and ends do not wait for their turn: what is read next is about them.
+            if matches!(event, Event::Slice(_)) {
+                self.ordered(batch.header.cpu, event, each);
+            } else {
+                each(&event);
+                self.model.apply(&event);
+            }
+        }
+    }
+
+    fn ordered(&mut self, cpu: u32, event: Event, each: &mut dyn FnMut(&Event)) {
+        let at_ns = event.at_ns().unwrap_or(0);
+        if let Some(early) = self.order.push(at_ns, cpu, event) {
+            each(&early);
+            self.model.apply(&early);
+        }
+    }
+
+    /// The whole watch up to the last tick, right after it was fed.
+    pub fn summary(&mut self) -> Snapshot {
+        let mut summary = self.model.summary();
+        self.judge.judge(&mut summary);
+        summary
+    }
+
+    /// Stalls that have become known since this was asked last.
+    pub fn take_stalls(&mut self) -> Vec<NewStall> {
+        self.model.take_stalls()
+    }
+
+    /// Whether a rule, or with `any` some rule, has held.
+    pub fn has_held(&self, rule: &str) -> bool {
+        self.judge.has_held(rule)
+    }
+
+    /// Records that have come.
+    pub const fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Records that never arrived.
+    pub const fn lost(&self) -> u64 {
+        self.losses.lost()
+    }
+
+    /// What went wrong on the way to the model, by declared name.
+    pub const fn faults(&self) -> [(&'static str, u64); 3] {
+        [
+            ("damaged-records", self.damaged),
+            ("ordered-early", self.order.early()),
+            ("ordered-late", self.order.late()),
+        ]
+    }
+}
