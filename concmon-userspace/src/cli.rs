@@ -293,7 +293,7 @@ impl Cli {
         {
             let message = match cli.command {
                 Some(Command::Dump { .. } | Command::Tasks { .. } | Command::Record(_)) => {
-                    format!("put what is meant by '{name}' behind it: '{name} --pid PID'")
+                    format!("put '--pid' behind the subcommand '{name}'")
                 }
                 _ => format!(
                     "the subcommand '{name}' brings its own target: leave out '--pid' and '-- CMD'"

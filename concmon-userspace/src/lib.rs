@@ -44,12 +44,15 @@
 //! # Data flow: one direction
 //!
 //! ```text
-//! kernel programs ─ batches ─> decode ─┬─ slices ─> order ─┐
-//!                                      └─ births, ends ────┤
-//! ledgers ─ mapped memory ──> decode::ledger ─ facts ──────┼─> model.apply(&Event) ─> Snapshot ─> views
-//! interpreter memory ───────> python ───────── facts ──────┤
-//! /proc ────────────────────> procfs ───────── facts ──────┤
-//! clock ───────────────────────────────────── ticks ───────┘
+//! kernel programs ─ batches ───────────────────┐
+//! ledgers ─ mapped memory ──> decode ─ facts ──┤
+//! interpreter memory ───────> python ─ facts ──┼─ inputs ─┬───────────> pipeline ─> Snapshot ─> views
+//! /proc ────────────────────> procfs ─ facts ──┤          ├─> capture      ^
+//! clock ───────────────────────────── ticks ───┘          └─────│──────────┘ replay
+//!
+//! pipeline: batches ─> decode ─┬─ slices ─> order ─┐
+//!                              └─ births, ends ────┼─> model.apply(&Event) ─> Snapshot ─> findings
+//!                              facts, ticks ───────┘
 //! ```
 //!
 //! Slices of several CPUs are put in order within a horizon of 400 ms. Births and ends do not wait, for
@@ -64,6 +67,7 @@
 //! session
 //! views
 //! source
+//! findings · capture
 //! python · procfs · decode · model
 //! kernel · event
 //! concmon-ebpf's library (wire) · cli
@@ -87,8 +91,10 @@
 //!   reads and keeps is bounded, and so is the share of time that looks take. Walkers are tested and
 //!   fuzzed on recorded images of memory (`cargo xtask images`, `cargo xtask fuzz`).
 //! - [`model`]: identity, windows, sums, retention. No clock, no file, no process, no view, no failure.
-//! - [`source`]: loads and attaches the kernel programs, maps the ledgers, drains the buffers, orders
-//!   events. It draws no conclusions.
+//! - [`capture`]: the inputs of a watch in a file, in the order of their arrival: written, read, and
+//!   after damage recovered.
+//! - [`source`]: loads and attaches the kernel programs, maps the ledgers, drains the buffers; feeds
+//!   inputs, live ones or those of a capture, through one pipeline.
 //! - [`views`]: live view, report lines, summary, dump, task trees, JSON. They see snapshots and dumps,
 //!   never an event.
 //! - [`session`]: the one select loop, the order in which things are read, exit codes. A single look
@@ -125,8 +131,10 @@
 //! 12. Processes and threads are identified by id and start time. What comes from a target is bounded,
 //!     checked, and escaped before it meets a terminal. What is kept is bounded, and what is left out
 //!     is said.
+//! 13. A capture holds inputs, in the order of their arrival, before any conclusion. Fed through the
+//!     pipeline again they give the live watch's reports to the byte; what is missing is said.
 //!
-//! Not there: capture and replay, findings, stalls, a budget (`shed` is always empty).
+//! Not there: a budget (`shed` is always empty).
 pub mod capture;
 pub mod cli;
 pub mod decode;

@@ -51,28 +51,26 @@ fn replay_equals_live() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("capture.concmon");
     let file = text(&file)?;
-    for (program, arguments) in [
-        ("gil.py", &["3"][..]),
-        ("names.py", &[]),
-        ("waits_busy.py", &[]),
-        ("churn.py", &[]),
+    for (program, arguments, json) in [
+        ("gil.py", &["3"][..], false),
+        ("names.py", &[], true),
+        ("findings.py", &["gil_contention"], true),
+        ("findings.py", &["loop_blocked"], false),
     ] {
         let workload = Workload::start(&Interpreter::find("3.11")?, program, arguments)?;
         let pid = workload.pid().to_string();
-        for json in [true, false] {
-            let mut record = vec!["record", "-p", &pid, "-o", file, "-d", "2s", "-i", "500ms"];
-            let mut report = vec!["report", "-i", file];
-            if json {
-                record.push("--json");
-                report.push("--json");
-            }
-            let live = run(&record)?;
-            ensure!(!live.is_empty(), "{program}: no summary");
-            ensure!(
-                run(&report)? == live,
-                "{program}: the report differs from the live summary"
-            );
+        let mut record = vec!["record", "-p", &pid, "-o", file, "-d", "2s", "-i", "500ms"];
+        let mut report = vec!["report", "-i", file];
+        if json {
+            record.push("--json");
+            report.push("--json");
         }
+        let live = run(&record)?;
+        ensure!(!live.is_empty(), "{program}: no summary");
+        ensure!(
+            run(&report)? == live,
+            "{program}: the report differs from the live summary"
+        );
     }
     Ok(())
 }
