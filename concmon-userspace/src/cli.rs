@@ -41,7 +41,7 @@ Examples:
   sudo concmon-bpf demo                      watch a program that misbehaves
   sudo concmon-bpf record -p 4242 -d 30s -o F    keep it in a file
   concmon-bpf report -i F                    and report from there
-  concmon-bpf report -i F --html PAGE        a page with timeline and flame graph
+  concmon-bpf report -i F --html PAGE        a page to look at
   concmon-bpf export -i F -f perfetto -o T   for ui.perfetto.dev
   concmon-bpf diff BEFORE AFTER              what changed between two files
   concmon-bpf dump -p 4242                   stacks, loops, task tree: one look
@@ -373,7 +373,8 @@ fn refuse_what_a_file_has_not(
     if !["report", "export", "diff"].contains(&name) {
         return Ok(());
     }
-    for (id, option) in capture::Unused::ALL {
+    let json = (name == "export").then_some(("json", "json"));
+    for (id, option) in capture::Unused::ALL.into_iter().chain(json) {
         let by_user = |matches: &clap::ArgMatches| {
             matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine)
         };

@@ -22,6 +22,9 @@ pub struct Export {
     #[arg(long, value_name = "TIME", default_value = "on-cpu")]
     pub by: By,
 
+    #[arg(id = "json", long = "json", hide = true)]
+    _json: bool,
+
     #[command(flatten)]
     _unused: Unused,
 }
@@ -63,6 +66,10 @@ pub struct Diff {
     /// The capture that may differ
     #[arg(value_parser = PathBufValueParser::new())]
     pub after: PathBuf,
+
+    /// Print the changes as one JSON object
+    #[arg(id = "json", long = "json")]
+    _json: bool,
 
     #[command(flatten)]
     _unused: Unused,

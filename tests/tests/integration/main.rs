@@ -8,6 +8,7 @@ mod causes;
 mod churn;
 mod demo;
 mod dump;
+mod exports;
 mod findings;
 mod gil;
 mod ledger;
@@ -44,6 +45,7 @@ fn main() {
         churn::trials(),
         demo::trials(),
         dump::trials(),
+        exports::trials(),
         findings::trials(),
         gil::trials(),
         leftovers::trials(),

@@ -6,6 +6,8 @@ mod pprof;
 mod speedscope;
 mod stacks;
 mod svg;
+#[cfg(test)]
+mod tests;
 
 use std::io::{self, Write};
 

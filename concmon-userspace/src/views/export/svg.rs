@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use inferno::flamegraph::{Options, from_lines};
+use inferno::flamegraph::{Options, TextTruncateDirection, from_lines};
 
 use super::collapsed;
 use super::stacks::{By, Stacks};
@@ -29,6 +29,7 @@ pub(super) fn write(stacks: &Stacks, out: &mut dyn Write) -> io::Result<()> {
     options.count_name = "us".to_owned();
     options.hash = true;
     options.no_sort = true;
+    options.text_truncate_direction = TextTruncateDirection::Right;
     from_lines(&mut options, lines.iter().map(String::as_str), &mut *out)
         .map_err(|error| io::Error::other(error.to_string()))
 }

@@ -8,6 +8,8 @@ mod cells;
 mod data;
 mod flame;
 mod series;
+#[cfg(test)]
+mod tests;
 
 use std::io::{self, Write};
 

@@ -6,6 +6,8 @@
 
 mod counters;
 mod proto;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};

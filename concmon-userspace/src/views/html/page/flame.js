@@ -4,7 +4,7 @@ const modes = [
   ["on-cpu", "On CPU", ["on_cpu"]],
   ["gil", "GIL", ["gil"]],
   ["lock", "Lock", ["lock"]],
-  ["io", "I/O", ["io", "disk", "poll", "child"]],
+  ["io", "I/O", ["io", "disk", "poll"]],
   ["sleep", "Sleep", ["sleep"]],
   ["wall", "All wall time", null],
 ];
@@ -12,9 +12,11 @@ const flame = { mode: "on-cpu", thread: "", root: null, zoom: null, boxes: [] };
 
 function flameWeights(mode) {
   const wanted = modes.find((one) => one[0] === mode)[2];
-  return data.flames.weights.filter(([thread, activity]) => {
+  return data.flames.weights.filter(([thread, activity, node]) => {
     const row = threadRows.get(thread);
-    return row && (view.pid === null || row.pid === view.pid) && (flame.thread === "" || String(row.thread) === flame.thread) && (wanted === null || wanted.includes(data.activities[activity]));
+    return row && (view.pid === null || row.pid === view.pid) && (flame.thread === "" || String(row.thread) === flame.thread) && (wanted === null || wanted.includes(data.activities[activity]))
+      // Idle loops give no stack in their selectors: that is no I/O that anybody waits for.
+      && !(mode === "io" && activity === poll && node === 0);
   });
 }
 const threadRows = new Map(data.timeline.rows.map((row) => [row.thread, row]));
