@@ -3,7 +3,9 @@
 mod capture;
 pub mod duration;
 mod export;
+pub mod instant;
 mod look;
+mod trigger;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -14,9 +16,11 @@ use clap::{
     ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
 };
 
-pub use capture::Report;
+pub use capture::{Flight, Report};
 pub use export::{By, Diff, Export, Format};
+pub use instant::Instant;
 pub use look::{Arrangement, GroupBy, Look, LookView};
+pub use trigger::Trigger;
 
 const EXAMPLES: &str = "\
 Exit codes:
@@ -250,11 +254,11 @@ pub enum Color {
 }
 
 /// What to do, and with what.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Target {
     Watch(Watched),
-    /// Watch, and record it.
-    Record(Watched),
+    /// Watch, and record it: into a file, or with a flight recorder.
+    Record(Watched, Option<Flight>),
     Report(Report),
     Export(Export),
     Diff(Diff),
@@ -346,7 +350,7 @@ impl Cli {
                 };
                 Target::Look(look.clone(), LookView::Tasks(arrangement))
             }
-            Some(Command::Record(record)) => Target::Record(record.watched()),
+            Some(Command::Record(record)) => Target::Record(record.watched(), record.flight()),
             Some(Command::Report(report)) => Target::Report(report.clone()),
             Some(Command::Export(export)) => Target::Export(export.clone()),
             Some(Command::Diff(diff)) => Target::Diff(diff.clone()),

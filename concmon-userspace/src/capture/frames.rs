@@ -26,6 +26,8 @@ pub(super) struct Frames<R> {
     buffer: Vec<u8>,
     start: usize,
     ended: bool,
+    /// Bytes before the buffer.
+    drained: u64,
 }
 
 impl<R: Read> Frames<R> {
@@ -36,7 +38,18 @@ impl<R: Read> Frames<R> {
             buffer: Vec::new(),
             start: 0,
             ended: false,
+            drained: 0,
         }
+    }
+
+    /// What is read from; its position is somewhere ahead.
+    pub(super) fn inner(&mut self) -> &mut R {
+        &mut self.inner
+    }
+
+    /// How far it has come, in bytes.
+    pub(super) fn passed(&self) -> u64 {
+        self.drained + self.start as u64
     }
 
     pub(super) fn next(&mut self) -> io::Result<Next<'_>> {
@@ -90,6 +103,7 @@ impl<R: Read> Frames<R> {
         if self.rest().len() >= count || self.ended {
             return Ok(());
         }
+        self.drained += self.start as u64;
         self.buffer.drain(..self.start);
         self.start = 0;
         while self.buffer.len() < count && !self.ended {

@@ -18,18 +18,24 @@
 
 mod chunk;
 mod columns;
+mod disk;
 mod encode;
 mod format;
 mod frames;
 mod header;
+mod outline;
 mod read;
+mod ring;
 mod write;
 
 pub use chunk::{Chunk, Inputs};
+pub use disk::DiskRing;
 pub use encode::{Encoder, Sealed};
 pub use format::{CaptureError, ChunkHead, FILE_VERSION, Malformed};
 pub use header::{Filters, Header};
+pub use outline::{Key, Outline};
 pub use read::{Gap, Item, Reader};
+pub use ring::Ring;
 pub use write::{FileStore, Recorder, Store};
 
 use crate::{decode::RawBatch, event::Event};

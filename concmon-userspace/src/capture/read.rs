@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Seek as _, SeekFrom},
     path::Path,
 };
 
@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     chunk::Chunk,
+    disk::straighten,
     format::{CaptureError, HEAD_BYTES, Layout, PREAMBLE_BYTES, frame, parse_preamble},
     frames::{Frames, Next},
     header::Header,
+    outline::{Key, Outline},
 };
 
 /// A stretch of time of which inputs are missing.
@@ -65,7 +67,37 @@ impl Reader<File> {
     /// # Errors
     /// [`CaptureError`], when nothing in it can be used.
     pub fn open(path: &Path) -> Result<Self, CaptureError> {
-        Self::new(File::open(path)?)
+        let mut file = File::open(path)?;
+        Ok(match layout(&mut file)? {
+            Layout::Appended => Self::behind_preamble(file)?,
+            Layout::Ring => Self::behind_preamble(straighten(&mut file)?)?,
+        })
+    }
+
+    /// Where the ticks are. Only to be asked before anything was read.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn outline(&mut self) -> io::Result<Outline> {
+        let file = self.frames.inner();
+        let at = file.stream_position()?;
+        let outline = Outline::read(file);
+        file.seek(SeekFrom::Start(at))?;
+        outline
+    }
+
+    /// Goes on with the facts of a tick.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn skip_to(&mut self, key: Key) -> io::Result<()> {
+        let mut file = self.frames.inner().try_clone()?;
+        file.seek(SeekFrom::Start(key.offset))?;
+        self.frames = Frames::new(file);
+        self.number = key.number;
+        self.until_ns = key.at_ns;
+        (self.gap, self.held) = (None, None);
+        Ok(())
     }
 }
 
@@ -75,15 +107,14 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// [`CaptureError`], when nothing in it can be used.
     pub fn new(mut inner: R) -> Result<Self, CaptureError> {
-        let mut preamble = Vec::new();
-        inner
-            .by_ref()
-            .take(PREAMBLE_BYTES as u64)
-            .read_to_end(&mut preamble)?;
-        match parse_preamble(&preamble)? {
-            Layout::Appended => {}
-            Layout::Ring => return Err(CaptureError::NoCapture),
+        match layout(&mut inner)? {
+            Layout::Appended => Self::behind_preamble(inner),
+            // It is read here and there.
+            Layout::Ring => Err(CaptureError::NoCapture),
         }
+    }
+
+    fn behind_preamble(inner: R) -> Result<Self, CaptureError> {
         let mut frames = Frames::new(inner);
         let header = match frames.next()? {
             Next::Frame { head, body } if head.kind == frame::HEADER => Header::parse(body)?,
@@ -184,4 +215,13 @@ impl<R: Read> Reader<R> {
             ..gap
         })
     }
+}
+
+/// Reads the preamble.
+fn layout(inner: &mut impl Read) -> Result<Layout, CaptureError> {
+    let mut preamble = Vec::new();
+    inner
+        .take(PREAMBLE_BYTES as u64)
+        .read_to_end(&mut preamble)?;
+    parse_preamble(&preamble)
 }

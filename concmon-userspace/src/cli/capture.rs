@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::builder::PathBufValueParser;
 use clap::{ArgAction, Args};
 
+use super::instant::{self, Instant};
+use super::trigger::{self, Trigger};
 use super::{MAX_PID, Watched, duration, sorted};
 
 /// What to record, and where.
@@ -16,9 +18,31 @@ pub(super) struct Record {
     #[command(flatten)]
     what: What,
 
-    /// Write the capture to FILE
-    #[arg(id = "output", short = 'o', long = "output", required = true, value_name = "FILE", value_parser = PathBufValueParser::new())]
-    _output: PathBuf,
+    /// Write the capture to FILE; with --ring, the folder where files go [default: .]
+    #[arg(id = "output", short = 'o', long = "output", required_unless_present = "ring", value_name = "FILE", value_parser = PathBufValueParser::new())]
+    _output: Option<PathBuf>,
+
+    /// Flight recorder: keep only the last TIME, in memory, and write it with 3 seconds more when a
+    /// trigger says so, at SIGUSR2, at Ctrl-C, or when a target dies
+    #[arg(long, value_name = "TIME", value_parser = duration::parse_duration)]
+    ring: Option<Duration>,
+
+    /// Most memory for what --ring keeps
+    #[arg(long, value_name = "SIZE", default_value = "64MB", requires = "ring", value_parser = size)]
+    ring_size: u64,
+
+    /// Write when this becomes so: lag>200ms, stall, stall>1s, 'gil>0.9 for 10s', or a finding's name;
+    /// may be repeated
+    #[arg(long, value_name = "WHEN", requires = "ring", value_parser = trigger::parse)]
+    trigger: Vec<Trigger>,
+
+    /// Keep the ring in a file of that size, too, so that it outlives a SIGKILL of this program
+    #[arg(long, requires = "ring")]
+    on_disk: bool,
+
+    /// Delete older files of the same service above this number
+    #[arg(long, value_name = "N", default_value_t = 10, requires = "ring", value_parser = clap::value_parser!(u32).range(1..))]
+    keep: u32,
 
     /// Print the summary as one JSON object at the end
     #[arg(id = "json", long = "json")]
@@ -51,7 +75,30 @@ struct What {
     cmd: Vec<OsString>,
 }
 
+/// A flight recorder as it is wanted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Flight {
+    pub span: Duration,
+    /// Bytes.
+    pub ring_size: u64,
+    pub triggers: Vec<Trigger>,
+    pub on_disk: bool,
+    /// Files of a service that are kept.
+    pub keep: usize,
+}
+
 impl Record {
+    /// The flight recorder, where one is wanted.
+    pub(super) fn flight(&self) -> Option<Flight> {
+        Some(Flight {
+            span: self.ring?,
+            ring_size: self.ring_size,
+            triggers: self.trigger.clone(),
+            on_disk: self.on_disk,
+            keep: self.keep as usize,
+        })
+    }
+
     pub(super) fn watched(&self) -> Watched {
         if self.what.pids.is_empty() {
             Watched::Command(self.what.cmd.clone())
@@ -68,7 +115,20 @@ pub struct Report {
     #[arg(short, long, required = true, value_name = "FILE", value_parser = PathBufValueParser::new())]
     pub input: PathBuf,
 
-    /// Print the summary as one JSON object
+    /// Report from here on: an instant (2026-01-02T03:04:05Z, or seconds after 1970), or -10s from
+    /// the end; moved back to the end of a window
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = instant::parse)]
+    pub since: Option<Instant>,
+
+    /// Report up to here, likewise; moved forward to the end of a window
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = instant::parse)]
+    pub until: Option<Instant>,
+
+    /// Print windows of this length before the summary
+    #[arg(long, value_name = "TIME", value_parser = duration::parse_interval)]
+    pub per: Option<Duration>,
+
+    /// Print JSON, one object per line: the summary, and before it the windows of --per
     #[arg(id = "json", long = "json")]
     _json: bool,
 
@@ -100,4 +160,32 @@ impl Unused {
         ("no_subprocesses", "no-subprocesses"),
         ("context_vars", "context-var"),
     ];
+}
+
+/// `64MB`, `1GiB`, or bytes; from 1 MB on.
+fn size(text: &str) -> Result<u64, String> {
+    const LEAST: u64 = 1_000_000;
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let unit: u64 = match unit.trim() {
+        "" | "B" => 1,
+        "kB" | "KB" => 1_000,
+        "KiB" | "K" => 1 << 10,
+        "MB" => 1_000_000,
+        "MiB" | "M" => 1 << 20,
+        "GB" => 1_000_000_000,
+        "GiB" | "G" => 1 << 30,
+        other => return Err(format!("`{other}` is no unit of size: use MB or GB")),
+    };
+    let bytes = number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit));
+    match bytes {
+        Some(bytes) if bytes >= LEAST => Ok(bytes),
+        Some(_) => Err("at least 1MB is needed".to_owned()),
+        None => Err("it needs a number, as in 64MB".to_owned()),
+    }
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     capture::CaptureError,
-    cli::{By, Export, Format, Options},
+    cli::{By, Export, Format, Options, Report},
     model::{
         intervals::{Intervals, NoSink},
         snapshot::Snapshot,
@@ -40,6 +40,7 @@ pub(super) fn run(options: &Options, export: &Export) -> Result<u8, Failure> {
         Format::Perfetto => {
             let mut trace = Perfetto::new(&info, &mut out);
             let summary = replay.run(&mut |step| match step {
+                Step::Before(event) => intervals.before(event),
                 Step::Event(event) => intervals.apply(event, &mut trace),
                 Step::Window(window) => trace.window(&window),
             });
@@ -60,10 +61,10 @@ pub(super) fn run(options: &Options, export: &Export) -> Result<u8, Failure> {
         By::Io => export::By::Io,
         By::Wall => export::By::Wall,
     };
-    let summary = replay.run(&mut |step| {
-        if let Step::Event(event) = step {
-            intervals.apply(event, &mut NoSink);
-        }
+    let summary = replay.run(&mut |step| match step {
+        Step::Before(event) => intervals.before(event),
+        Step::Event(event) => intervals.apply(event, &mut NoSink),
+        Step::Window(_) => {}
     });
     warn_of_gaps(&summary.map_err(|error| unread(error.into()))?);
     intervals.finish(&mut NoSink);
@@ -76,25 +77,26 @@ pub(super) fn run(options: &Options, export: &Export) -> Result<u8, Failure> {
 }
 
 /// Writes the page of `report --html`.
-pub(super) fn page(input: &Path, page: &Path) -> Result<u8, Failure> {
-    let unread = unread(input);
-    let replay = Replay::open(input).map_err(&unread)?;
+pub(super) fn page(report: &Report, page: &Path) -> Result<u8, Failure> {
+    let unread = unread(&report.input);
+    let replay = super::report::open(report).map_err(&unread)?;
     let mut intervals = Intervals::new(&replay.header().info);
     let mut series = Series::default();
     let summary = replay
         .run(&mut |step| match step {
+            Step::Before(event) => intervals.before(event),
             Step::Event(event) => intervals.apply(event, &mut NoSink),
             Step::Window(window) => series.add(&window),
         })
         .map_err(|error| unread(error.into()))?;
     intervals.finish(&mut NoSink);
-    let report = html::Report {
+    let shown = html::Report {
         summary: &summary,
         intervals: &intervals,
         series: &series,
     };
     let mut out = BufWriter::new(output::create(page)?);
-    let written = html::write(&report, &mut out).and_then(|()| out.flush());
+    let written = html::write(&shown, &mut out).and_then(|()| out.flush());
     printed(written)?;
     Ok(code::OK)
 }

@@ -3,6 +3,7 @@
 mod diff;
 mod explain;
 mod export;
+mod flight;
 mod intake;
 mod look;
 mod outcome;
@@ -33,6 +34,7 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
 };
 
+use flight::Flight;
 pub use outcome::{Failure, code};
 use output::Output;
 use pythons::Pythons;
@@ -41,9 +43,9 @@ use watch::{Plan, Watch};
 
 use crate::{
     capture::Store,
-    cli::{Cli, Options, Target, Watched},
+    cli::{Cli, Flight as Wanted, Options, Target, Trigger, Watched},
     event::Pid,
-    procfs::target::check_target,
+    procfs::{clocks, target::check_target},
     python::DetectError,
     views::screen::Action,
 };
@@ -69,10 +71,18 @@ const INTERVALS: [Duration; 8] = [
 /// # Errors
 /// [`Failure`]: one line for people, and a code.
 pub fn run(cli: &Cli) -> Result<u8, Failure> {
-    let (target, recorded) = match cli.target() {
+    let (target, recording) = match cli.target() {
         Target::Look(look, view) => return look::run(&cli.options, &look, view),
-        Target::Watch(target) => (target, false),
-        Target::Record(target) => (target, true),
+        Target::Watch(target) => (target, Recording::None),
+        Target::Record(target, None) => (target, Recording::File),
+        Target::Record(target, Some(flight)) => {
+            for trigger in &flight.triggers {
+                if let Trigger::Finding(rule) = trigger {
+                    explain::check(std::slice::from_ref(rule))?;
+                }
+            }
+            (target, Recording::Flight(flight))
+        }
         Target::Report(report) => return report::run(&cli.options, &report),
         Target::Export(export) => return export::run(&cli.options, &export),
         Target::Diff(files) => return diff::run(&cli.options, &files),
@@ -85,14 +95,22 @@ pub fn run(cli: &Cli) -> Result<u8, Failure> {
     let local = LocalSet::new();
     local.block_on(&runtime, async {
         match target {
-            Watched::Pids(pids) => watch_pids(&cli.options, &pids, recorded).await,
-            Watched::Command(command) => watch_command(&cli.options, &command, recorded).await,
+            Watched::Pids(pids) => watch_pids(&cli.options, &pids, &recording).await,
+            Watched::Command(command) => watch_command(&cli.options, &command, &recording).await,
             Watched::Demo => watch_demo(&cli.options).await,
         }
     })
 }
 
-async fn watch_pids(options: &Options, pids: &[u32], recorded: bool) -> Result<u8, Failure> {
+/// What becomes of what a watch is fed.
+#[derive(Clone, Debug)]
+enum Recording {
+    None,
+    File,
+    Flight(Wanted),
+}
+
+async fn watch_pids(options: &Options, pids: &[u32], recording: &Recording) -> Result<u8, Failure> {
     let mut pythons = Pythons::new(options);
     for &pid in pids {
         let target = check_target(pid).map_err(|error| Failure::from_target(&error))?;
@@ -107,10 +125,10 @@ async fn watch_pids(options: &Options, pids: &[u32], recorded: bool) -> Result<u
         rate: options.rate,
         stall_threshold_ns: threshold_ns(options),
     };
-    let store = recorded.then(|| record::store(options)).transpose()?;
+    let (store, flight) = open_store(options, recording, pids)?;
     let watch = Watch::start(&plan, pythons, store)?;
-    let output = open(options, recorded, false)?;
-    let end = drive(watch, output, options, options.duration, None).await?;
+    let output = open(options, recording, false)?;
+    let end = drive(watch, output, options, options.duration, None, flight).await?;
     if end.targets_gone {
         log::warn!("the target has ended");
     }
@@ -120,14 +138,15 @@ async fn watch_pids(options: &Options, pids: &[u32], recorded: bool) -> Result<u
 async fn watch_command(
     options: &Options,
     command: &[OsString],
-    recorded: bool,
+    recording: &Recording,
 ) -> Result<u8, Failure> {
-    let store = recorded.then(|| record::store(options)).transpose()?;
     let waiting = start::fork(command, false)?;
     let pid = waiting.pid;
+    let (store, flight) = open_store(options, recording, &[pid.0])?;
     let (watch, started) = watch_child(waiting, options, store)?;
-    let output = open(options, recorded, true)?;
-    let mut end = drive(watch, output, options, options.duration, Some(started)).await?;
+    let output = open(options, recording, true)?;
+    let started = Some(started);
+    let mut end = drive(watch, output, options, options.duration, started, flight).await?;
     if let Some(signal) = end.signal {
         // A terminal has sent it to the program, too; anybody else only to us.
         if signal != SignalKind::interrupt() || !io::stdin().is_terminal() {
@@ -175,7 +194,7 @@ async fn watch_demo(options: &Options) -> Result<u8, Failure> {
     let pid = waiting.pid;
     let (watch, started) = watch_child(waiting, options, None)?;
     let output = Output::new(options, false)?;
-    let end = drive(watch, output, options, Some(duration), Some(started)).await?;
+    let end = drive(watch, output, options, Some(duration), Some(started), None).await?;
     if let Some(Err(error)) = end.child {
         return Err(needs(error));
     }
@@ -186,12 +205,26 @@ async fn watch_demo(options: &Options) -> Result<u8, Failure> {
     Ok(end.code())
 }
 
-fn open(options: &Options, recorded: bool, shared: bool) -> Result<Output, Failure> {
-    if recorded {
-        Output::of_recording(options)
-    } else {
-        Output::new(options, shared)
+fn open(options: &Options, recording: &Recording, shared: bool) -> Result<Output, Failure> {
+    match recording {
+        Recording::None => Output::new(options, shared),
+        Recording::File => Output::of_recording(options, options.quiet),
+        Recording::Flight(_) => Output::of_recording(options, true),
     }
+}
+
+/// Where a recording goes, and what looks after it.
+type Kept = (Option<Box<dyn Store>>, Option<Flight>);
+
+fn open_store(options: &Options, recording: &Recording, pids: &[u32]) -> Result<Kept, Failure> {
+    Ok(match recording {
+        Recording::None => (None, None),
+        Recording::File => (Some(record::store(options)?), None),
+        Recording::Flight(wanted) => {
+            let flight = Flight::new(wanted, options.output.as_deref(), pids, options.quiet)?;
+            (Some(flight.store()), Some(flight))
+        }
+    })
 }
 
 fn watch_child(
@@ -244,6 +277,8 @@ enum Wake {
     Pump,
     Over,
     Signal,
+    /// SIGUSR2.
+    Write,
     Child(io::Result<ExitStatus>),
     Key(TerminalEvent),
 }
@@ -254,6 +289,7 @@ async fn drive(
     options: &Options,
     duration: Option<Duration>,
     started: Option<Started>,
+    mut flight: Option<Flight>,
 ) -> Result<End, Failure> {
     let arrived = notify_of_records(&watch)?;
     let mut signals = Signals::new()?;
@@ -274,7 +310,7 @@ async fn drive(
         }
         let wake = tokio::select! {
             biased;
-            () = signals.next() => Wake::Signal,
+            wake = signals.next() => wake,
             () = until(deadline) => Wake::Over,
             status = ended(&mut child) => Wake::Child(status),
             key = next_key(&mut keys) => Wake::Key(key),
@@ -293,9 +329,18 @@ async fn drive(
                 child = None;
                 break;
             }
+            Wake::Write => {
+                if let Some(flight) = &mut flight {
+                    flight.write("sigusr2", clocks::monotonic_ns());
+                }
+            }
             Wake::Pump => {
                 watch.pump();
-                if !printed(output.stalls(&watch.take_stalls()))? {
+                let stalls = watch.take_stalls();
+                if let Some(flight) = &mut flight {
+                    flight.stalls(&stalls, clocks::monotonic_ns());
+                }
+                if !printed(output.stalls(&stalls))? {
                     return Ok(end);
                 }
                 if !owns_child && watch.targets_gone() {
@@ -308,7 +353,9 @@ async fn drive(
                 if !printed(output.window(&snapshot))? {
                     return Ok(end);
                 }
-                if let Some(Ok(bytes)) = watch.recorded() {
+                if let Some(flight) = &mut flight {
+                    flight.window(&snapshot, clocks::monotonic_ns());
+                } else if let Some(Ok(bytes)) = watch.recorded() {
                     output.progress(&snapshot, bytes);
                 }
                 last = Some(snapshot);
@@ -347,6 +394,10 @@ async fn drive(
     end.failed = last.failed;
     if let Some(recorded) = last.recorded {
         end.unrecorded = !output.recorded(recorded, &last.summary, options.output.as_deref());
+    }
+    if let Some(flight) = flight {
+        let now_ns = clocks::monotonic_ns();
+        end.unrecorded |= !flight.finish(&last.window, end.signal.is_some(), now_ns);
     }
     if printed(output.stalls(&last.stalls))? && printed(output.window(&last.window))? {
         printed(output.summary(&last.summary))?;
@@ -404,10 +455,11 @@ async fn ended(child: &mut Option<Ended>) -> io::Result<ExitStatus> {
     }
 }
 
-/// The signals that end a watch.
+/// The signals that end a watch, and the one that has a ring written.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    write: Signal,
     last: SignalKind,
 }
 
@@ -416,15 +468,18 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            write: signal(SignalKind::user_defined2())?,
             last: SignalKind::interrupt(),
         })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Wake {
         tokio::select! {
             _ = self.interrupt.recv() => self.last = SignalKind::interrupt(),
             _ = self.terminate.recv() => self.last = SignalKind::terminate(),
+            _ = self.write.recv() => return Wake::Write,
         }
+        Wake::Signal
     }
 }
 

@@ -78,12 +78,12 @@ impl Output {
     }
 
     /// The output of a recording: the file of `-o` is the capture's.
-    pub(super) fn of_recording(options: &Options) -> Result<Self, Failure> {
+    pub(super) fn of_recording(options: &Options, quiet: bool) -> Result<Self, Failure> {
         let mut report = options.clone();
         report.output = None;
         let Sink { writer, paint, .. } = open(&report)?;
         Ok(Self {
-            windows: Windows::Recording(Progress::new(options.quiet)),
+            windows: Windows::Recording(Progress::new(quiet)),
             json: options.json,
             paint,
             log_level: log::max_level(),

@@ -21,6 +21,7 @@ pub struct Pipeline {
     judge: Judge,
     events: u64,
     damaged: u64,
+    ticked_ns: u64,
 }
 
 impl Pipeline {
@@ -33,6 +34,7 @@ impl Pipeline {
             judge: Judge::default(),
             events: 0,
             damaged: 0,
+            ticked_ns: 0,
         }
     }
 
@@ -70,9 +72,20 @@ impl Pipeline {
         let event = Event::Tick(tick);
         each(&event);
         self.model.apply(&event);
+        self.ticked_ns = tick.at_ns;
         let mut window = self.model.snapshot();
         self.judge.judge(&mut window);
         window
+    }
+
+    /// The window that the last tick ended, not judged.
+    pub fn window(&self) -> Snapshot {
+        self.model.snapshot()
+    }
+
+    /// The last tick's instant, ns; 0: there was none.
+    pub const fn ticked_ns(&self) -> u64 {
+        self.ticked_ns
     }
 
     fn batch(&mut self, batch: &RawBatch, each: &mut dyn FnMut(&Event)) {

@@ -7,22 +7,38 @@ use std::{
 };
 
 use crate::{
-    capture::{CaptureError, Chunk, Gap, Header, Input, Item, Reader},
+    capture::{CaptureError, Chunk, Gap, Header, Input, Item, Outline, Reader},
     event::{Event, Tick},
-    model::snapshot::{Limit, Snapshot},
+    findings::Judge,
+    model::snapshot::{Kind, Limit, Snapshot},
     source::pipeline::Pipeline,
 };
 
 /// Gaps that are told one by one; the others are counted.
 const MAX_GAPS: usize = 8;
+/// A range is told from the facts of a tick that is this much before it, ns: by then names, holders
+/// and what findings are patient for are known.
+const WARM_NS: u64 = 15_000_000_000;
 
 /// What a replay shows on its way.
 #[derive(Debug)]
 pub enum Step<'a> {
+    /// An event from before the range, which says who is there when it begins.
+    Before(&'a Event),
     /// An event, right before the model gets it.
     Event(&'a Event),
     /// A window, as the live watch showed it.
     Window(Box<Snapshot>),
+}
+
+/// What of a capture is asked for: from the end of one window to the end of another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Range {
+    /// Instants of `CLOCK_MONOTONIC`, ns; `None`: the beginning, the end.
+    pub since_ns: Option<u64>,
+    pub until_ns: Option<u64>,
+    /// Windows of at least this length, ns; 0: as they were recorded.
+    pub per_ns: u64,
 }
 
 /// A capture being replayed.
@@ -30,12 +46,22 @@ pub enum Step<'a> {
 pub struct Replay<R> {
     reader: Reader<R>,
     pipeline: Pipeline,
+    range: Range,
+    /// Sees the range as one window, from the tick on that it begins with,
+    wide: Option<Pipeline>,
+    /// and in windows of the length that was asked for.
+    series: Option<(Pipeline, u64)>,
+    /// Judges the windows of the range alone.
+    judge: Judge,
+    /// The last tick of the range was seen.
+    over: bool,
     gaps: Vec<Gap>,
     gaps_count: u64,
     /// The capture says itself that it is whole.
     ended: bool,
     skipped: u64,
-    inputs: u64,
+    /// Inputs that a chunk's head counts and its content has not.
+    left_out: u64,
     until_ns: u64,
     /// The last tick.
     tick_ns: u64,
@@ -49,28 +75,75 @@ impl Replay<File> {
     pub fn open(path: &Path) -> Result<Self, CaptureError> {
         Ok(Self::new(Reader::open(path)?))
     }
+
+    /// Opens a capture file for a part of it, which `choose` gives by what there is; instants are
+    /// moved outwards to ticks. What lies long before is not read.
+    ///
+    /// # Errors
+    /// [`CaptureError`], when nothing in it can be used.
+    pub fn open_range(
+        path: &Path,
+        choose: impl FnOnce(&Header, &Outline) -> Range,
+    ) -> Result<Self, CaptureError> {
+        let mut reader = Reader::open(path)?;
+        let outline = reader.outline()?;
+        let mut range = choose(reader.header(), &outline);
+        let begin = range.since_ns.and_then(|since_ns| outline.before(since_ns));
+        range.since_ns = begin.map(|key| key.at_ns);
+        let end = range.until_ns.and_then(|until_ns| outline.after(until_ns));
+        range.until_ns = end.map(|key| key.at_ns);
+        let warm = begin.and_then(|key| outline.before(key.at_ns.saturating_sub(WARM_NS)));
+        if let Some(key) = warm {
+            reader.skip_to(key)?;
+        }
+        let mut replay = Self::new(reader);
+        if warm.is_some() {
+            replay.join();
+        }
+        replay.range = Range {
+            since_ns: range.since_ns.or(replay.range.since_ns),
+            ..range
+        };
+        if range.per_ns > 0 && replay.range.since_ns.is_none() {
+            let begin_ns = replay.tick_ns;
+            replay.series = Some((replay.pipeline.clone(), begin_ns));
+        }
+        Ok(replay)
+    }
 }
 
 impl<R: Read> Replay<R> {
     pub fn new(reader: Reader<R>) -> Self {
         let info = reader.header().info.clone();
-        let until_ns = info.start_ns;
-        let pipeline = if reader.header().joins {
-            Pipeline::joining(info)
-        } else {
-            Pipeline::new(info)
-        };
-        Self {
+        let start_ns = info.start_ns;
+        let joins = reader.header().joins;
+        let mut replay = Self {
             reader,
-            pipeline,
+            pipeline: Pipeline::new(info),
+            range: Range::default(),
+            wide: None,
+            series: None,
+            judge: Judge::default(),
+            over: false,
             gaps: Vec::new(),
             gaps_count: 0,
             ended: false,
             skipped: 0,
-            inputs: 0,
-            until_ns,
-            tick_ns: until_ns,
+            left_out: 0,
+            until_ns: start_ns,
+            tick_ns: start_ns,
+        };
+        if joins {
+            replay.join();
         }
+        replay
+    }
+
+    /// It does not begin at the beginning: the first tick is the earliest that it can tell from.
+    fn join(&mut self) {
+        self.pipeline = Pipeline::joining(self.reader.header().info.clone());
+        // Any tick is later.
+        self.range.since_ns = self.range.since_ns.or(Some(0));
     }
 
     /// How the capture was made.
@@ -78,23 +151,33 @@ impl<R: Read> Replay<R> {
         self.reader.header()
     }
 
-    /// Replays all of it. Gives the summary, which is the live watch's own to the byte; where
-    /// something is missing, a limit of it says what.
+    /// Replays all of it, or the range. Gives the summary, which is the live watch's own to the
+    /// byte; where something is missing, a limit of it says what.
     ///
     /// # Errors
     /// Those of reading; damage is none.
     pub fn run(mut self, sink: &mut dyn FnMut(Step<'_>)) -> io::Result<Snapshot> {
-        while let Some(item) = self.reader.item()? {
+        while !self.over
+            && let Some(item) = self.reader.item()?
+        {
             match item {
                 Item::Chunk(chunk) => self.chunk(&chunk, sink),
                 Item::Gap(gap) => self.gap(gap),
                 Item::End => self.ended = true,
             }
         }
-        if !self.ended {
+        if !self.over {
             self.close(sink);
         }
-        let mut summary = self.pipeline.summary();
+        let mut summary = match &mut self.wide {
+            Some(wide) => {
+                let mut summary = wide.window();
+                summary.kind = Kind::Summary;
+                self.judge.judge(&mut summary);
+                summary
+            }
+            None => self.pipeline.summary(),
+        };
         summary.limits.extend(self.limits());
         Ok(summary)
     }
@@ -105,35 +188,91 @@ impl<R: Read> Replay<R> {
         let Ok(mut inputs) = chunk.inputs() else {
             return;
         };
+        let mut count = 0;
         for input in inputs.by_ref() {
-            match input {
-                Ok(input) => self.feed(input, sink),
-                Err(_) => {
-                    self.gap(Gap {
-                        from_ns: chunk.head.from_ns,
-                        to_ns: Some(chunk.head.to_ns),
-                        frames: 1,
-                        bytes: 0,
-                    });
-                    break;
-                }
+            let Ok(input) = input else {
+                self.gap(Gap {
+                    from_ns: chunk.head.from_ns,
+                    to_ns: Some(chunk.head.to_ns),
+                    frames: 1,
+                    bytes: 0,
+                });
+                return;
+            };
+            count += 1;
+            self.feed(input, sink);
+            if self.over {
+                return;
             }
         }
         self.skipped += inputs.skipped();
+        let known = count + inputs.skipped();
+        self.left_out += u64::from(chunk.head.inputs).saturating_sub(known);
     }
 
     fn feed(&mut self, input: Input, sink: &mut dyn FnMut(Step<'_>)) {
-        self.inputs += 1;
         if let Input::Now(Event::Tick(tick)) = &input {
-            self.tick_ns = tick.at_ns;
+            self.tick(*tick, sink);
+            return;
         }
-        let window = self
-            .pipeline
-            .feed(input, &mut |event| sink(Step::Event(event)));
-        if let Some(window) = window {
-            // As the live watch does, which tells of stalls at once.
-            drop(self.pipeline.take_stalls());
-            sink(Step::Window(Box::new(window)));
+        let begun = self.range.since_ns.is_none() || self.wide.is_some();
+        let series = self.series.as_mut().map(|(series, _)| series);
+        for follower in self.wide.iter_mut().chain(series) {
+            follower.feed(input.clone(), &mut |_| {});
+        }
+        self.pipeline.feed(input, &mut |event| {
+            sink(if begun {
+                Step::Event(event)
+            } else {
+                Step::Before(event)
+            });
+        });
+    }
+
+    fn tick(&mut self, tick: Tick, sink: &mut dyn FnMut(Step<'_>)) {
+        self.tick_ns = tick.at_ns;
+        let begun = self.range.since_ns.is_none() || self.wide.is_some();
+        let mut window = self.pipeline.tick(tick, &mut |event| {
+            sink(if begun {
+                Step::Event(event)
+            } else {
+                Step::Before(event)
+            });
+        });
+        // The live watch has told of them at once.
+        drop(self.pipeline.take_stalls());
+        if begun {
+            self.judge.judge(&mut window);
+            if let Some((series, last_ns)) = &mut self.series {
+                let per_ns = self.range.per_ns;
+                // Windows end a little before or after their time.
+                if tick.at_ns.saturating_sub(*last_ns) + per_ns / 8 >= per_ns {
+                    *last_ns = tick.at_ns;
+                    let long = series.tick(tick, &mut |_| {});
+                    sink(Step::Window(Box::new(long)));
+                }
+            } else {
+                sink(Step::Window(Box::new(window)));
+            }
+        } else if self.range.since_ns.is_some_and(|ns| tick.at_ns >= ns) {
+            self.wide = Some(self.pipeline.clone());
+            if self.range.per_ns > 0 {
+                self.series = Some((self.pipeline.clone(), tick.at_ns));
+            }
+        }
+        let over = self.range.until_ns.is_some_and(|ns| tick.at_ns >= ns);
+        if over {
+            self.end(tick);
+        }
+    }
+
+    /// The range ends with this tick.
+    fn end(&mut self, tick: Tick) {
+        self.over = true;
+        if let Some(wide) = &mut self.wide
+            && wide.ticked_ns() < tick.at_ns
+        {
+            wide.tick(tick, &mut |_| {});
         }
     }
 
@@ -144,14 +283,20 @@ impl<R: Read> Replay<R> {
         }
     }
 
-    /// The recording broke off: what has arrived is passed on, and the last window ends there.
+    /// The end of the file. Where the recording broke off, what has arrived is passed on, and the
+    /// last window ends there.
     fn close(&mut self, sink: &mut dyn FnMut(Step<'_>)) {
-        let at_ns = self.until_ns.max(self.tick_ns);
+        if !self.ended {
+            let at_ns = self.until_ns.max(self.tick_ns);
+            let unix_ns = self.unix_ns(at_ns);
+            let until_ns = u64::MAX;
+            self.feed(Input::Release { until_ns }, sink);
+            self.feed(Input::Now(Event::End), sink);
+            self.tick(Tick { at_ns, unix_ns }, sink);
+        }
+        let at_ns = self.tick_ns;
         let unix_ns = self.unix_ns(at_ns);
-        let until_ns = u64::MAX;
-        self.feed(Input::Release { until_ns }, sink);
-        self.feed(Input::Now(Event::End), sink);
-        self.feed(Input::Now(Event::Tick(Tick { at_ns, unix_ns })), sink);
+        self.end(Tick { at_ns, unix_ns });
     }
 
     fn unix_ns(&self, at_ns: u64) -> u64 {
@@ -192,6 +337,12 @@ impl<R: Read> Replay<R> {
         if self.gaps_count > self.gaps.len() as u64 {
             let more = self.gaps_count - self.gaps.len() as u64;
             reasons.push(format!("damaged in {more} more places"));
+        }
+        if self.left_out > 0 {
+            reasons.push(format!(
+                "{} inputs were too long to be recorded",
+                self.left_out
+            ));
         }
         let unknown = self.skipped + self.reader.unknown_frames();
         if unknown > 0 {

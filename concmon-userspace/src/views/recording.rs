@@ -26,3 +26,16 @@ pub fn line(recorded: Recorded) -> String {
         format::bytes(recorded.bytes)
     )
 }
+
+/// The size of a capture.
+pub fn size(bytes: u64) -> String {
+    format::bytes(bytes)
+}
+
+/// An instant in ns after 1970 for names of files: `20260102T030405Z`.
+pub fn stamp(unix_ns: u64) -> String {
+    let mut text = format::utc(unix_ns);
+    text.truncate("2026-01-02T03:04:05".len());
+    text.retain(|c| !['-', ':'].contains(&c));
+    text + "Z"
+}

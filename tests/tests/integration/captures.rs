@@ -2,12 +2,14 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use concmon_tests::harness::case;
 use concmon_tests::interpreter::Interpreter;
+use concmon_tests::laws;
 use concmon_tests::needs::Need;
+use concmon_tests::report::Report;
 use concmon_tests::spawn::{Group, code};
 use concmon_tests::watch::{PATIENCE, binary};
 use concmon_tests::workload::Workload;
@@ -23,6 +25,13 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         case("captures::replay_equals_live", &needs, replay_equals_live),
         case(
+            "captures::a_range_is_its_windows",
+            &needs,
+            a_range_is_its_windows,
+        ),
+        case("captures::a_killed_recorder", &needs, a_killed_recorder),
+        case("captures::a_full_disk", &needs, a_full_disk),
+        case(
             "captures::replay_equals_live_after_loss",
             &[root, ebpf, python, Need::Cc],
             replay_equals_live_after_loss,
@@ -31,7 +40,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// Runs the tool to its end; gives what it printed.
-fn run(arguments: &[&str]) -> Result<Vec<u8>> {
+pub(crate) fn run(arguments: &[&str]) -> Result<Vec<u8>> {
     let output = Command::new(binary()?).args(arguments).output()?;
     ensure!(
         output.status.success(),
@@ -43,7 +52,7 @@ fn run(arguments: &[&str]) -> Result<Vec<u8>> {
 }
 
 /// The text of a path.
-fn text(path: &Path) -> Result<&str> {
+pub(crate) fn text(path: &Path) -> Result<&str> {
     path.to_str().context("a path that is no text")
 }
 
@@ -111,5 +120,172 @@ fn replay_equals_live_after_loss() -> Result<()> {
         replayed == live,
         "the report differs from the live summary after the loss of {lost:?} records"
     );
+    Ok(())
+}
+
+/// The reports in NDJSON; each holds the laws.
+pub(crate) fn reports(printed: &[u8]) -> Result<Vec<Report>> {
+    let lines = std::str::from_utf8(printed)?.lines();
+    lines
+        .map(|line| {
+            let report: Report = serde_json::from_str(line)?;
+            laws::hold(&report)?;
+            Ok(report)
+        })
+        .collect()
+}
+
+fn a_range_is_its_windows() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("capture.concmon");
+    let file = text(&file)?;
+    let workload = Workload::start(&Interpreter::find("3.11")?, "gil.py", &["3"])?;
+    let pid = workload.pid().to_string();
+    run(&["record", "-p", &pid, "-o", file, "-d", "4s", "-i", "500ms"])?;
+    let all = reports(&run(&["report", "-i", file, "--json", "--per", "500ms"])?)?;
+    let windows: Vec<&Report> = all.iter().filter(|one| one.kind == "snapshot").collect();
+    ensure!(windows.len() >= 7, "{} windows", windows.len());
+    // In the midst of windows: moved outwards to their ends.
+    let inside = |window: &Report| {
+        let ns = window.window.start_unix_ns + window.window.duration_ns / 2;
+        format!("{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000)
+    };
+    let (since, until) = (inside(windows[2]), inside(windows[5]));
+    let range = ["--since", &since, "--until", &until];
+    let found = reports(&run(
+        &[&["report", "-i", file, "--json"], &range[..]].concat()
+    )?)?;
+    let [found] = &found[..] else {
+        bail!("{} reports", found.len());
+    };
+    let part = &windows[2..=5];
+    ensure!(found.window.start_unix_ns == part[0].window.start_unix_ns);
+    let sum = |of: &dyn Fn(&Report) -> Result<u64>| -> Result<u64> {
+        part.iter().map(|one| of(one)).sum()
+    };
+    let duration = sum(&|one| Ok(one.window.duration_ns))?;
+    ensure!(found.window.duration_ns == duration);
+    let target = workload.pid();
+    for thread in &found.process(target)?.threads {
+        let on_cpu = sum(&|one| {
+            let thread = one.process(target)?.thread(thread.tid)?;
+            Ok(thread.ledger.on_cpu_ns)
+        })?;
+        ensure!(
+            thread.ledger.on_cpu_ns == on_cpu && on_cpu > 0,
+            "thread {}: {} ns on a CPU in the range, {on_cpu} ns in its windows",
+            thread.tid,
+            thread.ledger.on_cpu_ns
+        );
+    }
+    // By the end, and what is empty is an error of no kind.
+    run(&["report", "-i", file, "--since", "-1s"])?;
+    run(&[
+        "report",
+        "-i",
+        file,
+        "--since",
+        "-0s",
+        "--until",
+        "2001-01-01T00:00Z",
+    ])?;
+    Ok(())
+}
+
+/// Killed at any moment, a recorder leaves a file that can be read and says where it breaks off.
+/// `CONCMON_KILLS` says how often it is tried.
+fn a_killed_recorder() -> Result<()> {
+    let kills = std::env::var("CONCMON_KILLS").ok();
+    let kills: u64 = kills.map_or(Ok(4), |kills| kills.parse())?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("capture.concmon");
+    let workload = Workload::start(&Interpreter::find("3.11")?, "gil.py", &["2"])?;
+    let pid = workload.pid().to_string();
+    for kill in 0..kills {
+        let _ = std::fs::remove_file(&file);
+        let arguments = [
+            "record",
+            "-p",
+            &pid,
+            "-o",
+            text(&file)?,
+            "-i",
+            "300ms",
+            "-q",
+        ];
+        let mut recorder = Group::start(
+            Command::new(binary()?)
+                .args(arguments)
+                .stdout(std::process::Stdio::null()),
+        )?;
+        while std::fs::metadata(&file).map_or(0, |file| file.len()) == 0 {
+            ensure!(recorder.try_wait()?.is_none(), "the recorder has ended");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Spread over two seconds, in an order that repeats late.
+        std::thread::sleep(Duration::from_millis(kill * 757 % 2_000));
+        let killed = SystemTime::now();
+        recorder.signal(libc::SIGKILL);
+        recorder.wait_for(PATIENCE)?;
+
+        let found = reports(&run(&["report", "--json", "-i", text(&file)?])?)?;
+        let report = found.last().context("no report")?;
+        let said = report.limits.iter().find(|limit| limit.field == "capture");
+        let said = &said.context("it does not say that it breaks off")?.reason;
+        ensure!(
+            said.contains("broke off") || said.contains("breaks off"),
+            "{said}"
+        );
+        let killed_ns = killed.duration_since(UNIX_EPOCH)?.as_nanos() as u64;
+        let missing_ns = killed_ns.saturating_sub(report.window.end_unix_ns());
+        ensure!(
+            missing_ns < 1_000_000_000,
+            "kill {kill}: the last {missing_ns} ns are missing"
+        );
+    }
+    Ok(())
+}
+
+/// A disk that is full ends the recording: what is there is whole, and nobody else is harmed.
+fn a_full_disk() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let disk = folder.path().join("disk");
+    std::fs::create_dir(&disk)?;
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=96k", "tmpfs", text(&disk)?])
+        .status()?;
+    ensure!(mounted.success(), "cannot mount a small file system");
+    let workload = Workload::start(&Interpreter::find("3.11")?, "gil.py", &["4"])?;
+    let pid = workload.pid().to_string();
+    let file = disk.join("capture.concmon");
+    let output = Command::new(binary()?)
+        .args([
+            "record",
+            "--json",
+            "-p",
+            &pid,
+            "-o",
+            text(&file)?,
+            "-d",
+            "60s",
+        ])
+        .output();
+    let report = run(&["report", "--json", "-i", text(&file)?]);
+    let running = Path::new(&format!("/proc/{pid}")).exists();
+    let unmounted = Command::new("umount").arg(&disk).status();
+    let output = output?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(1), "{}: {said}", output.status);
+    ensure!(said.contains("No space left on device"), "{said}");
+    // The summary of what was watched comes all the same.
+    ensure!(reports(&output.stdout)?.len() == 1);
+    let report = reports(&report?)?;
+    let limits = &report.last().context("no report")?.limits;
+    ensure!(
+        limits.iter().any(|limit| limit.field == "capture"),
+        "it does not say what is missing: {limits:?}"
+    );
+    ensure!(running, "the target has ended");
+    ensure!(unmounted?.success());
     Ok(())
 }

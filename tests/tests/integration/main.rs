@@ -10,6 +10,7 @@ mod demo;
 mod dump;
 mod exports;
 mod findings;
+mod flight;
 mod gil;
 mod ledger;
 mod leftovers;
@@ -47,6 +48,7 @@ fn main() {
         dump::trials(),
         exports::trials(),
         findings::trials(),
+        flight::trials(),
         gil::trials(),
         leftovers::trials(),
         ledger::trials(),

@@ -164,6 +164,23 @@ impl Intervals {
         }
     }
 
+    /// Takes an event from before the part of a watch that is asked for: who is there, and since when.
+    /// The last tick among these is where that part begins.
+    pub fn before(&mut self, event: &Event) {
+        match event {
+            Event::Fork(fork) => drop(self.threads.fork(fork)),
+            Event::Ledger(fact) if !fact.folded => drop(self.threads.ledger(fact)),
+            Event::Process(fact) => self.threads.process(fact),
+            Event::Python(fact) => self.threads.python(fact),
+            Event::Tick(tick) => {
+                self.threads.begin(tick.at_ns);
+                self.bins = Bins::new(tick.at_ns);
+                (self.start_ns, self.end_ns) = (tick.at_ns, tick.at_ns);
+            }
+            _ => {}
+        }
+    }
+
     /// Closes what is open, at the last tick. To be called once, when no event is left.
     pub fn finish(&mut self, sink: &mut dyn Sink) {
         for thread in 0..self.threads.len() {

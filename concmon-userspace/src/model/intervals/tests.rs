@@ -313,3 +313,33 @@ fn nonsense_fits_together() {
         run(&events);
     }
 }
+
+/// Of a part of a watch, threads are known from before, and nothing is told from before.
+#[test]
+fn a_part_begins_at_a_tick() {
+    let (mut intervals, mut kept) = (Intervals::new(&info()), Kept::default());
+    for event in [
+        account(100, 5, ThreadState::Blocked(Cause::Poll), 60),
+        account(101, 5, ThreadState::Dead, 60),
+        tick(60),
+        account(100, 5, ThreadState::Blocked(Cause::Poll), 100),
+        tick(100),
+    ] {
+        intervals.before(&event);
+    }
+    for event in [
+        Event::Slice(slice(100, Some((90, 120, Cause::Poll)), (120, 130))),
+        account(100, 130, ThreadState::Blocked(Cause::Sleep), 150),
+        tick(150),
+    ] {
+        intervals.apply(&event, &mut kept);
+    }
+    intervals.finish(&mut kept);
+    let want = [
+        (100, 120, "poll"),
+        (120, 130, "on_cpu"),
+        (130, 150, "sleep"),
+    ];
+    assert_eq!(kept.told(), want);
+    assert_eq!((intervals.start_ns() - START) / MS, 100);
+}

@@ -88,6 +88,14 @@ impl Threads {
         self.all.get_mut(thread)
     }
 
+    /// What is told of all threads begins here.
+    pub(super) fn begin(&mut self, start_ns: u64) {
+        self.start_ns = start_ns;
+        for known in &mut self.all {
+            known.pos_ns = Some(start_ns);
+        }
+    }
+
     /// The newest thread with this id.
     pub(super) fn newest(&self, tid: Tid) -> Option<usize> {
         self.newest.get(&tid).copied()
