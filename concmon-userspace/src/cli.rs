@@ -231,6 +231,10 @@ pub struct Options {
     #[arg(short, long, global = true, value_name = "FILE", value_parser = clap::builder::PathBufValueParser::new())]
     pub output: Option<PathBuf>,
 
+    /// Leave out command lines, context values, and file paths outside Python's library
+    #[arg(long, global = true)]
+    pub redact: bool,
+
     /// Use colors; auto: on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Color::Auto)]
     pub color: Color,

@@ -112,17 +112,7 @@ impl RawBatch {
     /// What the records say.
     pub fn decode(&self) -> Batch {
         let mut events = Vec::with_capacity(self.records.len());
-        let (mut last_ns, mut unknown, mut invalid) = (self.header.opened_ns, 0, 0);
-        for record in &self.records {
-            match event(record, self.header.cpu) {
-                Ok(event) => {
-                    last_ns = last_ns.max(record.at_ns);
-                    events.push(event);
-                }
-                Err(Skip::Unknown) => unknown += 1,
-                Err(Skip::Invalid) => invalid += 1,
-            }
-        }
+        let (last_ns, unknown, invalid) = self.each(|event| events.push(event));
         Batch {
             header: self.header,
             events,
@@ -130,6 +120,23 @@ impl RawBatch {
             unknown,
             invalid,
         }
+    }
+
+    /// Gives what the records say, one by one; then, as [`Batch`] has them, the latest instant, and
+    /// how many were unknown and invalid.
+    pub fn each(&self, mut sink: impl FnMut(Event)) -> (u64, u64, u64) {
+        let (mut last_ns, mut unknown, mut invalid) = (self.header.opened_ns, 0, 0);
+        for record in &self.records {
+            match event(record, self.header.cpu) {
+                Ok(event) => {
+                    last_ns = last_ns.max(record.at_ns);
+                    sink(event);
+                }
+                Err(Skip::Unknown) => unknown += 1,
+                Err(Skip::Invalid) => invalid += 1,
+            }
+        }
+        (last_ns, unknown, invalid)
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use concmon::python::image::Image;
 use concmon::python::{LookOptions, fuzz};
+use concmon::source::fuzz as capture;
 
 use super::elf;
 use super::mutate::{Racing, Subject};
@@ -22,7 +23,10 @@ pub(crate) struct Case {
     pub(crate) seed: u64,
 }
 
-pub(crate) const PARSERS: [&str; 4] = ["elf", "maps", "tables", "file"];
+pub(crate) const PARSERS: [&str; 6] = ["elf", "maps", "tables", "file", "capture", "chunk"];
+
+/// A small capture.
+const CAPTURE: &[u8] = include_bytes!("../../../tests/captures/1.0.concmon");
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -54,6 +58,8 @@ impl Case {
             "maps" => maps_text(&mut random),
             "tables" => offset_tables(&mut random),
             "file" => image_file(subjects, &mut random),
+            "capture" => capture::capture_file(&damaged(CAPTURE, &mut random)),
+            "chunk" => chunk(&mut random),
             name => {
                 if let Some(subject) = subjects.iter().find(|subject| subject.name == name) {
                     look(subject, &mut random);
@@ -61,6 +67,13 @@ impl Case {
             }
         }
     }
+}
+
+/// The content of a chunk, damaged, with a checksum that is right.
+fn chunk(random: &mut Random) {
+    let contents = capture::contents(CAPTURE);
+    let content: &Vec<u8> = random.pick(&contents);
+    capture::content(CAPTURE, &damaged(content, random));
 }
 
 fn look(subject: &Arc<Subject>, random: &mut Random) {

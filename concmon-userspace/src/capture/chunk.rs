@@ -112,8 +112,8 @@ impl Chunk {
         Ok(Self { head, raw })
     }
 
-    #[cfg(test)]
-    pub(super) fn raw(&self) -> &[u8] {
+    /// Its content, decompressed.
+    pub fn content(&self) -> &[u8] {
         &self.raw
     }
 
@@ -146,6 +146,20 @@ impl Chunk {
             skipped: 0,
         })
     }
+}
+
+/// A chunk with this content.
+///
+/// # Errors
+/// It is longer than a chunk can be.
+pub fn chunk_of(content: &[u8]) -> Result<Chunk, Malformed> {
+    let raw_bytes = u32::try_from(content.len()).map_err(|_| Malformed)?;
+    let head = ChunkHead {
+        raw_bytes,
+        ..ChunkHead::default()
+    };
+    let compressed = zstd::bulk::compress(content, 1).map_err(|_| Malformed)?;
+    Chunk::parse(&[&head.bytes()[..], &compressed].concat())
 }
 
 /// The inputs of a chunk. After an error there are no more.

@@ -21,7 +21,20 @@ pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Takes a number from the front.
+#[inline]
 pub(super) fn take(bytes: &mut &[u8]) -> Result<u64, Malformed> {
+    // Most are this short.
+    match **bytes {
+        [low, ref rest @ ..] if low < 0x80 => {
+            *bytes = rest;
+            return Ok(u64::from(low));
+        }
+        [low, high, ref rest @ ..] if high < 0x80 => {
+            *bytes = rest;
+            return Ok(u64::from(low & 0x7f) | u64::from(high) << 7);
+        }
+        _ => {}
+    }
     let mut value = 0;
     for shift in (0..64).step_by(7) {
         let (&byte, rest) = bytes.split_first().ok_or(Malformed)?;

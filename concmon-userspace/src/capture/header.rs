@@ -43,18 +43,21 @@ impl Header {
         rmp_serde::to_vec_named(self).unwrap_or_default()
     }
 
-    /// Whether this program can replay it.
+    /// Reads a header, when this program can replay what follows.
     pub(super) fn parse(body: &[u8]) -> Result<Self, CaptureError> {
         let header: Self = rmp_serde::from_slice(body).map_err(|_| CaptureError::Header)?;
         if header.wire > concmon_ebpf::WIRE_VERSION {
             return Err(CaptureError::NewerWire(header.wire));
         }
-        if header.architecture != std::env::consts::ARCH {
-            return Err(CaptureError::Architecture(
-                header.architecture,
-                std::env::consts::ARCH,
-            ));
-        }
         Ok(header)
+    }
+
+    /// System calls have other numbers elsewhere.
+    pub(super) fn check_architecture(self) -> Result<Self, CaptureError> {
+        if self.architecture == std::env::consts::ARCH {
+            return Ok(self);
+        }
+        let here = std::env::consts::ARCH;
+        Err(CaptureError::Architecture(self.architecture, here))
     }
 }

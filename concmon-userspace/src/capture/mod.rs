@@ -25,16 +25,18 @@ mod frames;
 mod header;
 mod outline;
 mod read;
+mod redact;
 mod ring;
 mod write;
 
-pub use chunk::{Chunk, Inputs};
+pub use chunk::{Chunk, Inputs, chunk_of};
 pub use disk::DiskRing;
 pub use encode::{Encoder, Sealed};
 pub use format::{CaptureError, ChunkHead, FILE_VERSION, Malformed};
 pub use header::{Filters, Header};
 pub use outline::{Key, Outline};
 pub use read::{Gap, Item, Reader};
+pub use redact::Redactor;
 pub use ring::Ring;
 pub use write::{FileStore, Recorder, Store};
 

@@ -69,8 +69,8 @@ impl Reader<File> {
     pub fn open(path: &Path) -> Result<Self, CaptureError> {
         let mut file = File::open(path)?;
         Ok(match layout(&mut file)? {
-            Layout::Appended => Self::behind_preamble(file)?,
-            Layout::Ring => Self::behind_preamble(straighten(&mut file)?)?,
+            Layout::Appended => Self::behind_preamble(file, true)?,
+            Layout::Ring => Self::behind_preamble(straighten(&mut file)?, true)?,
         })
     }
 
@@ -108,18 +108,32 @@ impl<R: Read> Reader<R> {
     /// [`CaptureError`], when nothing in it can be used.
     pub fn new(mut inner: R) -> Result<Self, CaptureError> {
         match layout(&mut inner)? {
-            Layout::Appended => Self::behind_preamble(inner),
+            Layout::Appended => Self::behind_preamble(inner, true),
             // It is read here and there.
             Layout::Ring => Err(CaptureError::NoCapture),
         }
     }
 
-    fn behind_preamble(inner: R) -> Result<Self, CaptureError> {
+    /// A capture that this program brings along, whatever architecture it was made on. What is told
+    /// by system calls is told for that one.
+    ///
+    /// # Errors
+    /// As for [`Reader::new`].
+    pub fn embedded(mut inner: R) -> Result<Self, CaptureError> {
+        layout(&mut inner)?;
+        Self::behind_preamble(inner, false)
+    }
+
+    fn behind_preamble(inner: R, check: bool) -> Result<Self, CaptureError> {
         let mut frames = Frames::new(inner);
         let header = match frames.next()? {
             Next::Frame { head, body } if head.kind == frame::HEADER => Header::parse(body)?,
             // Without what it was about, nothing that follows can be told.
             Next::Frame { .. } | Next::Damage(_) | Next::End => return Err(CaptureError::Header),
+        };
+        let header = match check {
+            true => header.check_architecture()?,
+            false => header,
         };
         Ok(Self {
             frames,

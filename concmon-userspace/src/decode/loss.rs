@@ -56,6 +56,12 @@ impl LossMeter {
         loss
     }
 
+    /// Records of `cpu` have arrived up to this instant.
+    pub fn saw(&mut self, cpu: u32, last_ns: u64) {
+        let seen = self.seen(cpu);
+        seen.until_ns = seen.until_ns.max(last_ns);
+    }
+
     /// The loss behind the last batch of `cpu`, which by its own count at `at_ns` had produced
     /// `produced` records; to be asked when all its batches have arrived.
     pub fn close(&mut self, cpu: u32, produced: u64, at_ns: u64) -> Option<Event> {

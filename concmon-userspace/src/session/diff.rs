@@ -14,8 +14,8 @@ use crate::{
 };
 
 pub(super) fn run(options: &Options, files: &cli::Diff) -> Result<u8, Failure> {
-    let before = rates(&files.before)?;
-    let after = rates(&files.after)?;
+    let before = rates(options, &files.before)?;
+    let after = rates(options, &files.after)?;
     let diff = diff::Diff::of(&before, &after);
     let mut sink = output::open(options)?;
     printed(if options.json {
@@ -26,9 +26,12 @@ pub(super) fn run(options: &Options, files: &cli::Diff) -> Result<u8, Failure> {
     Ok(code::OK)
 }
 
-fn rates(path: &Path) -> Result<Rates, Failure> {
+fn rates(options: &Options, path: &Path) -> Result<Rates, Failure> {
     let unread = unread(path);
-    let replay = Replay::open(path).map_err(&unread)?;
+    let mut replay = Replay::open(path).map_err(&unread)?;
+    if options.redact {
+        replay = replay.redacted();
+    }
     let mut rates = Rates::new(&path.to_string_lossy());
     let summary = replay
         .run(&mut |step| {

@@ -27,7 +27,10 @@ use crate::{
 /// Writes what `export` says.
 pub(super) fn run(options: &Options, export: &Export) -> Result<u8, Failure> {
     let unread = unread(&export.input);
-    let replay = Replay::open(&export.input).map_err(&unread)?;
+    let mut replay = Replay::open(&export.input).map_err(&unread)?;
+    if options.redact {
+        replay = replay.redacted();
+    }
     let info = replay.header().info.clone();
     let binary = matches!(export.format, Format::Perfetto | Format::Pprof);
     if binary && options.output.is_none() && io::stdout().is_terminal() {
@@ -77,9 +80,12 @@ pub(super) fn run(options: &Options, export: &Export) -> Result<u8, Failure> {
 }
 
 /// Writes the page of `report --html`.
-pub(super) fn page(report: &Report, page: &Path) -> Result<u8, Failure> {
+pub(super) fn page(options: &Options, report: &Report, page: &Path) -> Result<u8, Failure> {
     let unread = unread(&report.input);
-    let replay = super::report::open(report).map_err(&unread)?;
+    let mut replay = super::report::open(report).map_err(&unread)?;
+    if options.redact {
+        replay = replay.redacted();
+    }
     let mut intervals = Intervals::new(&replay.header().info);
     let mut series = Series::default();
     let summary = replay

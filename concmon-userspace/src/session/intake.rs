@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::{
-    capture::{Filters, Header, Input, Recorder, Store},
+    capture::{Filters, Header, Input, Recorder, Redactor, Store},
     event::{Event, Tick},
     model::{WatchInfo, snapshot::Snapshot},
     source::pipeline::Pipeline,
@@ -14,15 +14,24 @@ use crate::{
 pub(super) struct Intake {
     pipeline: Pipeline,
     recorder: Option<Recorder>,
+    redactor: Option<Redactor>,
 }
 
 impl Intake {
     /// A watch that begins; with `store`, a recording of it.
     pub(super) fn new(info: WatchInfo, filters: Filters, store: Option<Box<dyn Store>>) -> Self {
-        let recorder = store.map(|store| Recorder::new(store, &header(&info, filters)));
+        let redactor = filters.redacted.then(Redactor::default);
+        let recorder = store.map(|store| {
+            let mut header = header(&info, filters);
+            if redactor.is_some() {
+                Redactor::header(&mut header);
+            }
+            Recorder::new(store, &header)
+        });
         Self {
             pipeline: Pipeline::new(info),
             recorder,
+            redactor,
         }
     }
 
@@ -40,7 +49,10 @@ impl Intake {
     }
 
     /// `each` sees the events that are applied now.
-    pub(super) fn feed_seen(&mut self, input: Input, each: &mut dyn FnMut(&Event)) {
+    pub(super) fn feed_seen(&mut self, mut input: Input, each: &mut dyn FnMut(&Event)) {
+        if let Some(redactor) = &mut self.redactor {
+            redactor.redact(&mut input);
+        }
         if let Some(recorder) = &mut self.recorder {
             recorder.input(&input);
         }

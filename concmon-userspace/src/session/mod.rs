@@ -1,5 +1,6 @@
 //! A run of the tool, from the parsed command line to the exit code: the one select loop.
 
+mod demo;
 mod diff;
 mod explain;
 mod export;
@@ -124,6 +125,7 @@ async fn watch_pids(options: &Options, pids: &[u32], recording: &Recording) -> R
         follow_children: options.subprocesses(),
         rate: options.rate,
         stall_threshold_ns: threshold_ns(options),
+        redact: options.redact,
     };
     let (store, flight) = open_store(options, recording, pids)?;
     let watch = Watch::start(&plan, pythons, store)?;
@@ -179,10 +181,7 @@ async fn watch_command(
 async fn watch_demo(options: &Options) -> Result<u8, Failure> {
     // SAFETY: a system call without pointers.
     if unsafe { libc::geteuid() } != 0 {
-        return Err(Failure::new(
-            code::PERMISSION,
-            "the demo loads kernel programs, which needs root: run `sudo concmon-bpf demo`",
-        ));
+        return demo::play(options, "loading kernel programs needs root").await;
     }
     let (_directory, program) = start::demo_program()?;
     let duration = options.duration.unwrap_or(DEMO);
@@ -192,7 +191,12 @@ async fn watch_demo(options: &Options) -> Result<u8, Failure> {
     let command = [start::python3().map_err(needs)?, program, seconds.into()];
     let waiting = start::fork(&command, true)?;
     let pid = waiting.pid;
-    let (watch, started) = watch_child(waiting, options, None)?;
+    let (watch, started) = match watch_child(waiting, options, None) {
+        Err(failure) if [code::PERMISSION, code::UNSUPPORTED].contains(&failure.code) => {
+            return demo::play(options, &failure.message).await;
+        }
+        watched => watched?,
+    };
     let output = Output::new(options, false)?;
     let end = drive(watch, output, options, Some(duration), Some(started), None).await?;
     if let Some(Err(error)) = end.child {
@@ -237,6 +241,7 @@ fn watch_child(
         follow_children: options.subprocesses(),
         rate: options.rate,
         stall_threshold_ns: threshold_ns(options),
+        redact: options.redact,
     };
     let watch = Watch::start(&plan, Pythons::new(options), store)?;
     Ok((watch, waiting.go()?))

@@ -13,12 +13,15 @@ use crate::{
 
 pub(super) fn run(options: &Options, report: &Report) -> Result<u8, Failure> {
     if let Some(page) = &report.html {
-        return super::export::page(report, page);
+        return super::export::page(options, report, page);
     }
     let name = escape(&report.input.to_string_lossy()).into_owned();
     let unread =
         |error: CaptureError| Failure::new(code::FAILURE, format!("cannot read {name}: {error}"));
-    let replay = open(report).map_err(unread)?;
+    let mut replay = open(report).map_err(unread)?;
+    if options.redact {
+        replay = replay.redacted();
+    }
     let mut sink = output::open(options)?;
     let mut printed = Ok(());
     let summary = replay

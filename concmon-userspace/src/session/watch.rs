@@ -55,6 +55,8 @@ pub(super) struct Plan {
     pub(super) rate: u32,
     /// The user's threshold for stalls, ns.
     pub(super) stall_threshold_ns: Option<u64>,
+    /// Leave out command lines, context values, and paths outside Python's library.
+    pub(super) redact: bool,
 }
 
 /// What is left to tell at the end of a watch.
@@ -149,7 +151,7 @@ impl Watch {
         let filters = Filters {
             follow_children: plan.follow_children,
             rate: plan.rate,
-            redacted: false,
+            redacted: plan.redact,
         };
         let mut watch = Self {
             live,

@@ -1,6 +1,7 @@
 //! Where events come from, and the order they are brought into.
 
 mod error;
+pub mod fuzz;
 mod host;
 pub mod live;
 pub mod order;

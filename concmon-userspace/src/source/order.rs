@@ -4,14 +4,24 @@
 //! of another. They are held until a horizon has passed before which nothing is outstanding.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque, binary_heap::PeekMut};
+
+/// CPUs that have a lane at most.
+const MAX_LANES: usize = 4_096;
 
 /// Holds items until their time has come.
 ///
 /// Items of the same instant come out by CPU, those of the same CPU in the order of arrival.
 #[derive(Clone, Debug)]
 pub struct Orderer<T> {
-    held: BinaryHeap<Reverse<Held<T>>>,
+    /// One for each CPU: its items mostly come in their order.
+    lanes: Vec<VecDeque<Held<T>>>,
+    places: BTreeMap<u32, usize>,
+    /// The first of each lane, by key, with the lane's place.
+    fronts: BinaryHeap<Reverse<(Key, usize)>>,
+    /// Those that came behind later ones of their CPU.
+    strays: BinaryHeap<Reverse<Held<T>>>,
+    held: usize,
     most: usize,
     arrived: u64,
     /// The latest instant that has been passed on.
@@ -19,6 +29,9 @@ pub struct Orderer<T> {
     early: u64,
     late: u64,
 }
+
+/// Instant, CPU, arrival.
+type Key = (u64, u32, u64);
 
 #[derive(Clone, Debug)]
 struct Held<T> {
@@ -29,7 +42,7 @@ struct Held<T> {
 }
 
 impl<T> Held<T> {
-    const fn key(&self) -> (u64, u32, u64) {
+    const fn key(&self) -> Key {
         (self.at_ns, self.cpu, self.arrival)
     }
 }
@@ -58,7 +71,11 @@ impl<T> Orderer<T> {
     /// One that holds at most `most` items.
     pub fn new(most: usize) -> Self {
         Orderer {
-            held: BinaryHeap::new(),
+            lanes: Vec::new(),
+            places: BTreeMap::new(),
+            fronts: BinaryHeap::new(),
+            strays: BinaryHeap::new(),
+            held: 0,
             most,
             arrived: 0,
             passed_ns: 0,
@@ -75,25 +92,49 @@ impl<T> Orderer<T> {
         }
         let arrival = self.arrived;
         self.arrived += 1;
-        self.held.push(Reverse(Held {
+        self.hold(Held {
             at_ns,
             cpu,
             arrival,
             item,
-        }));
-        if self.held.len() <= self.most {
+        });
+        if self.held <= self.most {
             return None;
         }
         self.early += 1;
         self.pop()
     }
 
+    fn hold(&mut self, held: Held<T>) {
+        self.held += 1;
+        let place = match self.places.get(&held.cpu) {
+            Some(place) => *place,
+            None if self.lanes.len() < MAX_LANES => {
+                self.places.insert(held.cpu, self.lanes.len());
+                self.lanes.push(VecDeque::new());
+                self.lanes.len() - 1
+            }
+            None => {
+                self.strays.push(Reverse(held));
+                return;
+            }
+        };
+        let items = &mut self.lanes[place];
+        match items.back() {
+            Some(last) if last.at_ns > held.at_ns => self.strays.push(Reverse(held)),
+            Some(_) => items.push_back(held),
+            None => {
+                self.fronts.push(Reverse((held.key(), place)));
+                items.push_back(held);
+            }
+        }
+    }
+
     /// The items up to and including `until_ns`, earliest first. What is not taken from the
     /// iterator stays.
     pub fn release(&mut self, until_ns: u64) -> impl Iterator<Item = T> {
         std::iter::from_fn(move || {
-            let Reverse(first) = self.held.peek()?;
-            if first.at_ns <= until_ns {
+            if self.first()?.0 <= until_ns {
                 self.pop()
             } else {
                 None
@@ -101,19 +142,45 @@ impl<T> Orderer<T> {
         })
     }
 
+    /// The key of the earliest item.
+    fn first(&self) -> Option<Key> {
+        let front = self.fronts.peek().map(|Reverse((key, _))| *key);
+        let stray = self.strays.peek().map(|Reverse(stray)| stray.key());
+        match (front, stray) {
+            (Some(front), Some(stray)) => Some(front.min(stray)),
+            (front, stray) => front.or(stray),
+        }
+    }
+
     fn pop(&mut self) -> Option<T> {
-        let Reverse(first) = self.held.pop()?;
-        self.passed_ns = self.passed_ns.max(first.at_ns);
-        Some(first.item)
+        let first = self.first()?;
+        let held = match self.fronts.peek_mut() {
+            Some(mut top) if top.0.0 == first => {
+                let place = top.0.1;
+                let items = &mut self.lanes[place];
+                let held = items.pop_front()?;
+                match items.front() {
+                    Some(next) => top.0.0 = next.key(),
+                    None => {
+                        PeekMut::pop(top);
+                    }
+                }
+                held
+            }
+            _ => self.strays.pop()?.0,
+        };
+        self.held -= 1;
+        self.passed_ns = self.passed_ns.max(held.at_ns);
+        Some(held.item)
     }
 
     /// Items held.
     pub fn len(&self) -> usize {
-        self.held.len()
+        self.held
     }
 
     pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
+        self.held == 0
     }
 
     /// Items passed on before their time, for lack of room.

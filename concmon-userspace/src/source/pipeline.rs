@@ -89,22 +89,23 @@ impl Pipeline {
     }
 
     fn batch(&mut self, batch: &RawBatch, each: &mut dyn FnMut(&Event)) {
-        let batch = batch.decode();
-        self.events += u64::from(batch.header.count);
-        self.damaged += batch.unknown + batch.invalid;
-        if let Some(loss) = self.losses.batch(&batch.header, batch.last_ns) {
+        let header = &batch.header;
+        self.events += u64::from(header.count);
+        if let Some(loss) = self.losses.batch(header, header.opened_ns) {
             each(&loss);
             self.model.apply(&loss);
         }
-        for event in batch.events {
+        let (last_ns, unknown, invalid) = batch.each(|event| {
             // Births and ends do not wait for their turn: what is read next is about them.
             if matches!(event, Event::Slice(_)) {
-                self.ordered(batch.header.cpu, event, each);
+                self.ordered(header.cpu, event, each);
             } else {
                 each(&event);
                 self.model.apply(&event);
             }
-        }
+        });
+        self.losses.saw(header.cpu, last_ns);
+        self.damaged += unknown + invalid;
     }
 
     fn ordered(&mut self, cpu: u32, event: Event, each: &mut dyn FnMut(&Event)) {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    capture::{CaptureError, Chunk, Gap, Header, Input, Item, Outline, Reader},
+    capture::{CaptureError, Chunk, Gap, Header, Input, Item, Outline, Reader, Redactor},
     event::{Event, Tick},
     findings::Judge,
     model::snapshot::{Kind, Limit, Snapshot},
@@ -55,6 +55,7 @@ pub struct Replay<R> {
     judge: Judge,
     /// The last tick of the range was seen.
     over: bool,
+    redactor: Option<Redactor>,
     gaps: Vec<Gap>,
     gaps_count: u64,
     /// The capture says itself that it is whole.
@@ -125,6 +126,7 @@ impl<R: Read> Replay<R> {
             series: None,
             judge: Judge::default(),
             over: false,
+            redactor: None,
             gaps: Vec::new(),
             gaps_count: 0,
             ended: false,
@@ -144,6 +146,13 @@ impl<R: Read> Replay<R> {
         self.pipeline = Pipeline::joining(self.reader.header().info.clone());
         // Any tick is later.
         self.range.since_ns = self.range.since_ns.or(Some(0));
+    }
+
+    /// Leaves out what is nobody else's business.
+    #[must_use]
+    pub fn redacted(mut self) -> Self {
+        self.redactor = Some(Redactor::default());
+        self
     }
 
     /// How the capture was made.
@@ -190,7 +199,7 @@ impl<R: Read> Replay<R> {
         };
         let mut count = 0;
         for input in inputs.by_ref() {
-            let Ok(input) = input else {
+            let Ok(mut input) = input else {
                 self.gap(Gap {
                     from_ns: chunk.head.from_ns,
                     to_ns: Some(chunk.head.to_ns),
@@ -200,6 +209,9 @@ impl<R: Read> Replay<R> {
                 return;
             };
             count += 1;
+            if let Some(redactor) = &mut self.redactor {
+                redactor.redact(&mut input);
+            }
             self.feed(input, sink);
             if self.over {
                 return;

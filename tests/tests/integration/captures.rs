@@ -166,18 +166,21 @@ fn a_range_is_its_windows() -> Result<()> {
     let duration = sum(&|one| Ok(one.window.duration_ns))?;
     ensure!(found.window.duration_ns == duration);
     let target = workload.pid();
+    let mut busy_ns = 0;
     for thread in &found.process(target)?.threads {
         let on_cpu = sum(&|one| {
             let thread = one.process(target)?.thread(thread.tid)?;
             Ok(thread.ledger.on_cpu_ns)
         })?;
         ensure!(
-            thread.ledger.on_cpu_ns == on_cpu && on_cpu > 0,
+            thread.ledger.on_cpu_ns == on_cpu,
             "thread {}: {} ns on a CPU in the range, {on_cpu} ns in its windows",
             thread.tid,
             thread.ledger.on_cpu_ns
         );
+        busy_ns += on_cpu;
     }
+    ensure!(busy_ns > 0 && busy_ns < 64 * duration);
     // By the end, and what is empty is an error of no kind.
     run(&["report", "-i", file, "--since", "-1s"])?;
     run(&[

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what watching costs the watched, and everybody else.
 mod attach;
 mod look;
+mod replay;
 mod switch;
 mod tracer;
 
@@ -22,6 +23,7 @@ pub(crate) struct Args {
 enum What {
     Attach(attach::Args),
     Look(look::Args),
+    Replay(replay::Args),
     Switch(switch::Args),
 }
 
@@ -30,6 +32,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match &args.what {
         What::Attach(args) => attach::run(args),
         What::Look(args) => look::run(args),
+        What::Replay(args) => replay::run(args),
         What::Switch(args) => switch::run(args),
     }
 }
