@@ -3,6 +3,7 @@
 mod budget;
 mod capture;
 pub mod duration;
+mod export;
 pub mod instant;
 mod look;
 mod trigger;
@@ -18,6 +19,7 @@ use clap::{
 
 pub use budget::Share;
 pub use capture::{Flight, Report};
+pub use export::{By, Diff, Export, Format};
 pub use instant::Instant;
 pub use look::{Arrangement, GroupBy, Look, LookView};
 pub use trigger::Trigger;
@@ -45,6 +47,9 @@ Examples:
   sudo concmon-bpf demo                      watch a program that misbehaves
   sudo concmon-bpf record -p 4242 -d 30s -o F    keep it in a file
   concmon-bpf report -i F                    and report from there
+  concmon-bpf report -i F --html PAGE        a page to look at
+  concmon-bpf export -i F -f perfetto -o T   for ui.perfetto.dev
+  concmon-bpf diff BEFORE AFTER              what changed between two files
   concmon-bpf dump -p 4242                   stacks, loops, task tree: one look
   concmon-bpf tasks -p 4242 --group-by await where tasks wait, in few lines
   sudo concmon-bpf -p 4242 -d 1m --fail-on loop-blocked    a check for scripts
@@ -66,6 +71,8 @@ Examples:
                       concmon-bpf [OPTIONS] demo\n       \
                       concmon-bpf record [OPTIONS] -o <FILE> --pid <PID>...|-- <CMD>...\n       \
                       concmon-bpf report [OPTIONS] -i <FILE>\n       \
+                      concmon-bpf export [OPTIONS] -i <FILE> -f <FORMAT>\n       \
+                      concmon-bpf diff [OPTIONS] <BEFORE> <AFTER>\n       \
                       concmon-bpf dump|tasks [OPTIONS] --pid <PID>...\n       \
                       concmon-bpf explain <RULE>|--list"
 )]
@@ -113,6 +120,13 @@ enum Command {
     /// It prints the summary that the live watch would have printed. Of a damaged file it says what
     /// is missing.
     Report(Report),
+    /// Turn a recorded file into one that other tools read
+    ///
+    /// perfetto: threads by state, loops, tasks, wakeups and counters, for ui.perfetto.dev; the others
+    /// hold time by stack.
+    Export(Export),
+    /// Tell what changed from one recorded file to another, in rates, and what is within the noise
+    Diff(Diff),
     /// Look once: threads with stacks, GIL, loops with their task trees, executors
     ///
     /// It reads the memory of the processes and /proc, and loads nothing into the kernel: who may
@@ -274,6 +288,8 @@ pub enum Target {
     /// Watch, and record it: into a file, or with a flight recorder.
     Record(Watched, Option<Flight>),
     Report(Report),
+    Export(Export),
+    Diff(Diff),
     Look(Look, LookView),
     /// Explain one rule; `None`: list them all.
     Explain(Option<String>),
@@ -364,6 +380,8 @@ impl Cli {
             }
             Some(Command::Record(record)) => Target::Record(record.watched(), record.flight()),
             Some(Command::Report(report)) => Target::Report(report.clone()),
+            Some(Command::Export(export)) => Target::Export(export.clone()),
+            Some(Command::Diff(diff)) => Target::Diff(diff.clone()),
             Some(Command::Explain { rule, list: _ }) => Target::Explain(rule.clone()),
             None if self.what.pids.is_empty() => {
                 Target::Watch(Watched::Command(self.what.cmd.clone()))
@@ -384,10 +402,11 @@ fn refuse_what_a_file_has_not(
     name: &str,
     file: &clap::ArgMatches,
 ) -> Result<(), clap::Error> {
-    if name != "report" {
+    if !["report", "export", "diff"].contains(&name) {
         return Ok(());
     }
-    for (id, option) in capture::Unused::ALL {
+    let json = (name == "export").then_some(("json", "json"));
+    for (id, option) in capture::Unused::ALL.into_iter().chain(json) {
         let by_user = |matches: &clap::ArgMatches| {
             matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine)
         };

@@ -737,7 +737,9 @@ pub struct MonitorFact {
     /// Kernel-side and user-space faults by declared name, zero ones left out.
     pub faults: BTreeMap<String, u64>,
     /// What is left out to stay inside the budget.
+    #[serde(default)]
     pub shed: Vec<String>,
+    #[serde(default)]
     pub budget: BudgetFact,
 }
 

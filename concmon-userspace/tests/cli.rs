@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use concmon::cli::{Arrangement, Cli, Color, Exact, GroupBy, LookView, Target, Watched};
+use concmon::cli::{
+    Arrangement, By, Cli, Color, Exact, Format, GroupBy, LookView, Target, Watched,
+};
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::from_args(std::iter::once("concmon-bpf").chain(line.split_whitespace()))
@@ -15,7 +17,7 @@ fn help_is_pinned() {
     let mut command = Cli::clap_command().term_width(80);
     insta::assert_snapshot!(command.render_help().to_string());
     command.build();
-    for name in ["dump", "tasks", "record", "report"] {
+    for name in ["dump", "tasks", "record", "report", "export", "diff"] {
         let look = command.find_subcommand_mut(name).expect(name);
         insta::assert_snapshot!(format!("help_of_{name}"), look.render_help().to_string());
     }
@@ -293,5 +295,41 @@ fn no_color_counts_unless_color_is_asked_for() {
             on,
             "{color:?} {terminal} {no_color:?}"
         );
+    }
+}
+
+#[test]
+fn exports_and_diffs() {
+    let export = |line: &str| match parse(line).expect(line).target() {
+        Target::Export(export) => (export.format, export.by),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        export("export -i F -f perfetto -o T"),
+        (Format::Perfetto, By::OnCpu)
+    );
+    assert_eq!(
+        export("export -i F -f svg --by gil"),
+        (Format::Svg, By::Gil)
+    );
+    match parse("diff A B --json").expect("a diff").target() {
+        Target::Diff(diff) => assert_eq!(
+            (diff.before.to_str(), diff.after.to_str()),
+            (Some("A"), Some("B"))
+        ),
+        other => panic!("{other:?}"),
+    }
+    for line in [
+        "export -i F",
+        "export -f svg",
+        "export -i F -f svg --json",
+        "export -i F -f svg -d 5s",
+        "export -i F -f gif",
+        "export -i F -f svg --by cpu",
+        "diff A",
+        "diff A B C",
+        "diff A B -d 5s",
+    ] {
+        assert!(parse(line).is_err(), "{line}");
     }
 }

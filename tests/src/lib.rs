@@ -1,6 +1,7 @@
 //! What the integration tests stand on: requirements, workloads, watches, and the laws of a report.
 
 pub mod bpf;
+pub mod browser;
 pub mod btf;
 pub mod clocks;
 pub mod harness;
@@ -10,6 +11,7 @@ pub mod load;
 pub mod needs;
 pub mod packages;
 pub mod proc;
+pub mod protobuf;
 pub mod report;
 pub mod spawn;
 pub mod told;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::interpreter::Interpreter;
-use crate::{bpf, proc};
+use crate::{bpf, browser, proc};
 
 /// Uid and gid that tests without privileges switch to (`nobody` on Linux distributions).
 pub const UNPRIVILEGED: u32 = 65534;
@@ -28,6 +28,8 @@ pub enum Need {
     OwnTrace,
     /// A kernel thread in sight (there is none in a PID namespace of one's own).
     KernelThread,
+    /// A headless Chromium, and what drives it.
+    Browser,
 }
 
 impl Need {
@@ -52,6 +54,7 @@ impl Need {
             Need::KernelThread => proc::kernel_thread()
                 .is_none()
                 .then(|| "needs a kernel thread in /proc".to_owned()),
+            Need::Browser => browser::missing(),
         }
     }
 }

@@ -132,6 +132,10 @@ pub struct Report {
     #[arg(id = "json", long = "json")]
     _json: bool,
 
+    /// Write a page to FILE, which needs no network: timeline, charts, flame graph, tables
+    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new())]
+    pub html: Option<PathBuf>,
+
     #[command(flatten)]
     _unused: Unused,
 }

@@ -12,6 +12,7 @@ mod folded;
 mod gil;
 mod histogram;
 mod interpreter;
+pub mod intervals;
 mod ledger;
 mod locks;
 mod loop_rows;

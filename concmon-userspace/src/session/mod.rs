@@ -2,8 +2,10 @@
 
 mod budget;
 mod demo;
+mod diff;
 mod exact;
 mod explain;
+mod export;
 mod flight;
 mod intake;
 mod look;
@@ -85,6 +87,8 @@ pub fn run(cli: &Cli) -> Result<u8, Failure> {
             (target, Recording::Flight(flight))
         }
         Target::Report(report) => return report::run(&cli.options, &report),
+        Target::Export(export) => return export::run(&cli.options, &export),
+        Target::Diff(files) => return diff::run(&cli.options, &files),
         Target::Explain(rule) => return explain::run(&cli.options, rule.as_deref()),
     };
     explain::check(&cli.options.fail_on)?;

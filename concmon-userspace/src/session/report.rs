@@ -12,6 +12,9 @@ use crate::{
 };
 
 pub(super) fn run(options: &Options, report: &Report) -> Result<u8, Failure> {
+    if let Some(page) = &report.html {
+        return super::export::page(options, report, page);
+    }
     let name = escape(&report.input.to_string_lossy()).into_owned();
     let unread =
         |error: CaptureError| Failure::new(code::FAILURE, format!("cannot read {name}: {error}"));

@@ -23,6 +23,8 @@ const WARM_NS: u64 = 15_000_000_000;
 /// What a replay shows on its way.
 #[derive(Debug)]
 pub enum Step<'a> {
+    /// An event from before the range, which says who is there when it begins.
+    Before(&'a Event),
     /// An event, right before the model gets it.
     Event(&'a Event),
     /// A window, as the live watch showed it.
@@ -231,9 +233,11 @@ impl<R: Read> Replay<R> {
             follower.feed(input.clone(), &mut |_| {});
         }
         self.pipeline.feed(input, &mut |event| {
-            if begun {
-                sink(Step::Event(event));
-            }
+            sink(if begun {
+                Step::Event(event)
+            } else {
+                Step::Before(event)
+            });
         });
     }
 
@@ -241,9 +245,11 @@ impl<R: Read> Replay<R> {
         self.tick_ns = tick.at_ns;
         let begun = self.range.since_ns.is_none() || self.wide.is_some();
         let mut window = self.pipeline.tick(tick, &mut |event| {
-            if begun {
-                sink(Step::Event(event));
-            }
+            sink(if begun {
+                Step::Event(event)
+            } else {
+                Step::Before(event)
+            });
         });
         // The live watch has told of them at once.
         drop(self.pipeline.take_stalls());

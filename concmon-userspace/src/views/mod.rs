@@ -6,13 +6,16 @@
 
 mod columns;
 mod counted;
+pub mod diff;
 mod digest;
 pub mod dump;
 pub mod escape;
+pub mod export;
 mod findings;
 mod forest;
 mod format;
 mod gil;
+pub mod html;
 pub mod json;
 pub mod lines;
 mod paint;

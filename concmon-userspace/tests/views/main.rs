@@ -1,5 +1,6 @@
 //! Every view on handmade snapshots.
 
+mod diff;
 mod fixture;
 mod json;
 mod look;

@@ -10,6 +10,7 @@ mod churn;
 mod demo;
 mod dump;
 mod exact;
+mod exports;
 mod findings;
 mod flight;
 mod gil;
@@ -51,6 +52,7 @@ fn main() {
         demo::trials(),
         dump::trials(),
         exact::trials(),
+        exports::trials(),
         findings::trials(),
         flight::trials(),
         gil::trials(),

@@ -1,0 +1,345 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::event::{Fork, Pid, PyFrame, SampleKind, SampledStack, Tick, Wait};
+use crate::model::testing::{
+    MS, Random, START, START_BOOT, START_UNIX, boot, ledger, random_state,
+};
+
+fn info() -> WatchInfo {
+    WatchInfo {
+        version: "0.0.0".into(),
+        start_ns: START,
+        start_unix_ns: START_UNIX,
+        start_boottime_ns: START_BOOT,
+        targets: vec![Pid(100)],
+        stall_threshold_ns: None,
+        knows_causes: true,
+    }
+}
+
+/// Keeps what it is given, and checks that it fits together.
+#[derive(Default)]
+struct Kept(Vec<Interval>);
+
+impl Sink for Kept {
+    fn interval(&mut self, interval: &Interval, threads: &Threads) {
+        assert!(interval.from_ns < interval.to_ns, "{interval:?}");
+        assert!(interval.on_cpu_ns <= interval.ns());
+        assert!(threads.get(interval.thread).is_some());
+        let before = self
+            .0
+            .iter()
+            .rev()
+            .find(|one| one.thread == interval.thread);
+        if let Some(before) = before {
+            assert_eq!(before.to_ns, interval.from_ns, "{before:?} {interval:?}");
+        }
+        self.0.push(*interval);
+    }
+}
+
+impl Kept {
+    /// From when to when, ms after the start, and what.
+    fn told(&self) -> Vec<(u64, u64, &'static str)> {
+        let ms = |ns: u64| (ns - START) / MS;
+        let told = self.0.iter();
+        told.map(|one| (ms(one.from_ns), ms(one.to_ns), one.activity.name()))
+            .collect()
+    }
+}
+
+/// In ms after the start.
+fn slice(tid: u32, wait: Option<(u64, u64, Cause)>, run: (u64, u64)) -> Slice {
+    let at = |ms: u64| START + ms * MS;
+    Slice {
+        tid: Tid(tid),
+        cpu: 0,
+        wait: wait.map(|(off, wake, cause)| Wait {
+            off_ns: at(off),
+            wake_ns: Some(at(wake)),
+            cause: Some(cause),
+            syscall: None,
+            arg0: 0,
+            waker: Some(Tid(100)),
+        }),
+        in_ns: at(run.0),
+        out_ns: at(run.1),
+        on_cpu_ns: (run.1 - run.0) * MS,
+        voluntary: true,
+    }
+}
+
+fn sample(tid: u32, at: u64, kind: SampleKind, functions: &[&str]) -> Event {
+    let frame = |function: &&str| PyFrame {
+        function: (*function).to_owned(),
+        file: "app.py".into(),
+        line: 1,
+    };
+    Event::Sample(Box::new(Sample {
+        at_ns: START + at * MS,
+        pid: Pid(100),
+        tid: Tid(tid),
+        kind,
+        context_version: None,
+        iteration: None,
+        collecting: false,
+        code: None,
+        coroutine: None,
+        stack: Arc::new(SampledStack {
+            frames: functions.iter().map(frame).collect(),
+            ..SampledStack::default()
+        }),
+    }))
+}
+
+/// A thread known from its account, which says at the end that it is in `state` since `since` ms.
+fn account(tid: u32, since: u64, state: ThreadState, read: u64) -> Event {
+    let mut fact = ledger(100, tid);
+    (fact.since_ns, fact.read_ns) = (START + since * MS, START + read * MS);
+    fact.state = state;
+    Event::Ledger(Box::new(fact))
+}
+
+fn tick(at: u64) -> Event {
+    Event::Tick(Tick {
+        at_ns: START + at * MS,
+        unix_ns: START_UNIX + at * MS,
+    })
+}
+
+fn run(events: &[Event]) -> (Intervals, Kept) {
+    let (mut intervals, mut kept) = (Intervals::new(&info()), Kept::default());
+    for event in events {
+        intervals.apply(event, &mut kept);
+    }
+    intervals.finish(&mut kept);
+    (intervals, kept)
+}
+
+#[test]
+fn slices_and_the_last_account_leave_nothing_out() {
+    let (intervals, kept) = run(&[
+        account(100, 0, ThreadState::Blocked(Cause::Poll), 0),
+        Event::Slice(slice(100, Some((0, 10, Cause::Poll)), (12, 20))),
+        Event::Slice(slice(100, Some((20, 30, Cause::Gil)), (31, 40))),
+        account(100, 40, ThreadState::Blocked(Cause::Lock), 100),
+        tick(100),
+    ]);
+    let want = [
+        (0, 10, "poll"),
+        (10, 12, "runnable"),
+        (12, 20, "on_cpu"),
+        (20, 30, "gil"),
+        (30, 31, "runnable"),
+        (31, 40, "on_cpu"),
+        (40, 100, "lock"),
+    ];
+    assert_eq!(kept.told(), want);
+    let row = intervals.bins().row(0).expect("it has bins");
+    let sum =
+        |activity: Activity| -> u64 { row.cells.iter().map(|cell| cell[activity.number()]).sum() };
+    assert_eq!(sum(Activity::OnCpu), 17 * MS);
+    assert_eq!(sum(Activity::Blocked(Cause::Lock)), 60 * MS);
+    assert_eq!(row.cells.iter().flatten().sum::<u64>(), 100 * MS);
+}
+
+#[test]
+fn what_was_lost_is_unseen() {
+    let (_, kept) = run(&[
+        account(100, 0, ThreadState::Running, 0),
+        Event::Slice(slice(100, Some((50, 60, Cause::Io)), (60, 70))),
+        account(100, 90, ThreadState::Blocked(Cause::Sleep), 100),
+        tick(100),
+    ]);
+    let want = [
+        (0, 50, "unseen"),
+        (50, 60, "io"),
+        (60, 70, "on_cpu"),
+        (70, 90, "unseen"),
+        (90, 100, "sleep"),
+    ];
+    assert_eq!(kept.told(), want);
+}
+
+#[test]
+fn an_id_has_one_holder_after_another() {
+    let fork = |at: u64| {
+        Event::Fork(Fork {
+            at_ns: START + at * MS,
+            parent: Tid(100),
+            pid: Pid(100),
+            tid: Tid(7),
+            start_boottime_ns: boot(START + at * MS),
+            comm: "worker".into(),
+        })
+    };
+    let dead = |born: u64, died: u64| {
+        let mut fact = ledger(100, 7);
+        fact.start_boottime_ns = boot(START + born * MS);
+        fact.start_ns = START + born * MS;
+        (fact.since_ns, fact.read_ns) = (START + died * MS, START + (died + 5) * MS);
+        Event::Ledger(Box::new(fact))
+    };
+    let (intervals, kept) = run(&[
+        fork(10),
+        Event::Slice(slice(7, None, (10, 30))),
+        dead(10, 30),
+        fork(50),
+        Event::Slice(slice(7, None, (50, 55))),
+        dead(50, 60),
+        tick(100),
+    ]);
+    assert_eq!(intervals.threads().len(), 2);
+    let want = [(10, 30, "on_cpu"), (50, 55, "on_cpu"), (55, 60, "unseen")];
+    assert_eq!(kept.told(), want);
+}
+
+#[test]
+fn time_goes_to_the_stack_that_was_met() {
+    let (intervals, _) = run(&[
+        account(100, 0, ThreadState::Running, 0),
+        sample(100, 5, SampleKind::OnCpu, &["inner", "outer"]),
+        sample(100, 10, SampleKind::Block(Cause::Lock), &["wait", "outer"]),
+        Event::Slice(slice(100, None, (0, 10))),
+        // The stack of the block at 40 comes before the slice that ends there.
+        sample(100, 40, SampleKind::Block(Cause::Lock), &["other", "outer"]),
+        Event::Slice(slice(100, Some((10, 30, Cause::Lock)), (32, 40))),
+        Event::Slice(slice(100, Some((40, 50, Cause::Lock)), (50, 60))),
+        // Nobody has told its stack: it goes with the last one.
+        Event::Slice(slice(100, Some((60, 65, Cause::Lock)), (65, 66))),
+        Event::Slice(slice(100, Some((66, 69, Cause::Io)), (69, 70))),
+        account(100, 70, ThreadState::Running, 70),
+        tick(70),
+    ]);
+    let flames = intervals.flames();
+    let mut told: Vec<(&str, String, u64)> = flames
+        .weights()
+        .map(|(_, activity, node, ns)| {
+            let stack: Vec<&str> = flames.stack(node).iter().map(|f| &*f.function).collect();
+            (activity.name(), stack.join(";"), ns / MS)
+        })
+        .collect();
+    told.sort();
+    let want = [
+        ("io", String::new(), 3),
+        ("lock", "outer;other".into(), 15),
+        ("lock", "outer;wait".into(), 20),
+        ("on_cpu", "outer;inner".into(), 30),
+        ("runnable", "outer;wait".into(), 2),
+    ];
+    assert_eq!(told, want);
+}
+
+#[test]
+fn bins_are_bounded_and_lose_nothing() {
+    let mut bins = Bins::new(START);
+    let mut random = Random::new(3);
+    let mut whole = 0;
+    let mut pos = [START; 200];
+    for _ in 0..40_000 {
+        let thread = random.below(200) as usize;
+        let ns = random.below(3_000) * MS;
+        let interval = Interval {
+            thread,
+            from_ns: pos[thread],
+            to_ns: pos[thread] + ns,
+            activity: if random.chance(50) {
+                Activity::OnCpu
+            } else {
+                Activity::Runnable
+            },
+            on_cpu_ns: ns / 2,
+            cpu: None,
+            wakeup: None,
+        };
+        pos[thread] += ns;
+        whole += ns;
+        bins.add(&interval);
+    }
+    let rows = (0..200).filter_map(|thread| bins.row(thread));
+    let cells: Vec<&[u64; ACTIVITIES]> = rows.flat_map(|row| &row.cells).collect();
+    assert!(cells.len() <= 240_000, "{}", cells.len());
+    assert_eq!(cells.iter().copied().flatten().sum::<u64>(), whole);
+    for cell in cells {
+        assert!(cell.iter().sum::<u64>() <= bins.width_ns());
+    }
+}
+
+/// Whatever comes in, intervals fit together: [`Kept`] checks it.
+#[test]
+fn nonsense_fits_together() {
+    for seed in 0..200 {
+        let mut random = Random::new(seed);
+        let mut events = Vec::new();
+        for _ in 0..200 {
+            let near = |random: &mut Random| match random.chance(90) {
+                true => START + random.below(1_000) * MS,
+                false => random.nasty(),
+            };
+            let tid = Tid(random.below(4) as u32);
+            events.push(match random.below(4) {
+                0 => {
+                    let mut fact = ledger(random.below(3) as u32, tid.0);
+                    (fact.since_ns, fact.read_ns) = (near(&mut random), near(&mut random));
+                    fact.start_ns = near(&mut random);
+                    fact.start_boottime_ns = random.below(3) * 20 * MS;
+                    fact.state = random_state(&mut random);
+                    Event::Ledger(Box::new(fact))
+                }
+                1 => sample(tid.0, random.below(1_000), SampleKind::OnCpu, &["f", "g"]),
+                _ => {
+                    let cause = Cause::ALL[random.below(9) as usize];
+                    let wait = Wait {
+                        off_ns: near(&mut random),
+                        wake_ns: random.chance(80).then(|| near(&mut random)),
+                        cause: random.chance(80).then_some(cause),
+                        syscall: None,
+                        arg0: 0,
+                        waker: random.chance(50).then_some(Tid(1)),
+                    };
+                    Event::Slice(Slice {
+                        tid,
+                        cpu: 0,
+                        wait: random.chance(80).then_some(wait),
+                        in_ns: near(&mut random),
+                        out_ns: near(&mut random),
+                        on_cpu_ns: random.nasty(),
+                        voluntary: false,
+                    })
+                }
+            });
+        }
+        run(&events);
+    }
+}
+
+/// Of a part of a watch, threads are known from before, and nothing is told from before.
+#[test]
+fn a_part_begins_at_a_tick() {
+    let (mut intervals, mut kept) = (Intervals::new(&info()), Kept::default());
+    for event in [
+        account(100, 5, ThreadState::Blocked(Cause::Poll), 60),
+        account(101, 5, ThreadState::Dead, 60),
+        tick(60),
+        account(100, 5, ThreadState::Blocked(Cause::Poll), 100),
+        tick(100),
+    ] {
+        intervals.before(&event);
+    }
+    for event in [
+        Event::Slice(slice(100, Some((90, 120, Cause::Poll)), (120, 130))),
+        account(100, 130, ThreadState::Blocked(Cause::Sleep), 150),
+        tick(150),
+    ] {
+        intervals.apply(&event, &mut kept);
+    }
+    intervals.finish(&mut kept);
+    let want = [
+        (100, 120, "poll"),
+        (120, 130, "on_cpu"),
+        (130, 150, "sleep"),
+    ];
+    assert_eq!(kept.told(), want);
+    assert_eq!((intervals.start_ns() - START) / MS, 100);
+}

@@ -1,0 +1,45 @@
+//! `diff`: two captures, window by window, and what changed from one to the other.
+
+use std::path::Path;
+
+use super::{
+    export::unread,
+    outcome::{Failure, code},
+    output, printed,
+};
+use crate::{
+    cli::{self, Options},
+    source::replay::{Replay, Step},
+    views::diff::{self, Rates},
+};
+
+pub(super) fn run(options: &Options, files: &cli::Diff) -> Result<u8, Failure> {
+    let before = rates(options, &files.before)?;
+    let after = rates(options, &files.after)?;
+    let diff = diff::Diff::of(&before, &after);
+    let mut sink = output::open(options)?;
+    printed(if options.json {
+        diff::write_json(&diff, &mut sink.writer)
+    } else {
+        diff::write_text(&diff, sink.paint, &mut sink.writer)
+    })?;
+    Ok(code::OK)
+}
+
+fn rates(options: &Options, path: &Path) -> Result<Rates, Failure> {
+    let unread = unread(path);
+    let mut replay = Replay::open(path).map_err(&unread)?;
+    if options.redact {
+        replay = replay.redacted();
+    }
+    let mut rates = Rates::new(&path.to_string_lossy());
+    let summary = replay
+        .run(&mut |step| {
+            if let Step::Window(window) = step {
+                rates.add(&window);
+            }
+        })
+        .map_err(|error| unread(error.into()))?;
+    rates.finish(&summary);
+    Ok(rates)
+}

@@ -1,0 +1,131 @@
+//! `export` and `report --html`: what other tools, and people with a browser, read of a capture.
+
+use std::{
+    io::{self, BufWriter, IsTerminal as _, Write},
+    path::Path,
+};
+
+use super::{
+    outcome::{Failure, code},
+    output, printed,
+};
+use crate::{
+    capture::CaptureError,
+    cli::{By, Export, Format, Options, Report},
+    model::{
+        intervals::{Intervals, NoSink},
+        snapshot::Snapshot,
+    },
+    source::replay::{Replay, Step},
+    views::{
+        escape::escape,
+        export::{self, FlameFormat, perfetto::Perfetto},
+        html::{self, Series},
+    },
+};
+
+/// Writes what `export` says.
+pub(super) fn run(options: &Options, export: &Export) -> Result<u8, Failure> {
+    let unread = unread(&export.input);
+    let mut replay = Replay::open(&export.input).map_err(&unread)?;
+    if options.redact {
+        replay = replay.redacted();
+    }
+    let info = replay.header().info.clone();
+    let binary = matches!(export.format, Format::Perfetto | Format::Pprof);
+    if binary && options.output.is_none() && io::stdout().is_terminal() {
+        let message = "this format is not for terminals: name a file with -o FILE";
+        return Err(Failure::new(code::USAGE, message));
+    }
+    let mut out = BufWriter::new(output::open(options)?.writer);
+    let mut intervals = Intervals::new(&info);
+    let format = match export.format {
+        Format::Perfetto => {
+            let mut trace = Perfetto::new(&info, &mut out);
+            let summary = replay.run(&mut |step| match step {
+                Step::Before(event) => intervals.before(event),
+                Step::Event(event) => intervals.apply(event, &mut trace),
+                Step::Window(window) => trace.window(&window),
+            });
+            warn_of_gaps(&summary.map_err(|error| unread(error.into()))?);
+            intervals.finish(&mut trace);
+            printed(trace.finish(&intervals))?;
+            return Ok(code::OK);
+        }
+        Format::Speedscope => FlameFormat::Speedscope,
+        Format::Collapsed => FlameFormat::Collapsed,
+        Format::Svg => FlameFormat::Svg,
+        Format::Pprof => FlameFormat::Pprof,
+    };
+    let by = match export.by {
+        By::OnCpu => export::By::OnCpu,
+        By::Gil => export::By::Gil,
+        By::Lock => export::By::Lock,
+        By::Io => export::By::Io,
+        By::Wall => export::By::Wall,
+    };
+    let summary = replay.run(&mut |step| match step {
+        Step::Before(event) => intervals.before(event),
+        Step::Event(event) => intervals.apply(event, &mut NoSink),
+        Step::Window(_) => {}
+    });
+    warn_of_gaps(&summary.map_err(|error| unread(error.into()))?);
+    intervals.finish(&mut NoSink);
+    if intervals.flames().samples() == 0 {
+        log::warn!("no stack was taken in this watch: its time is without stacks");
+    }
+    let written = export::write(format, by, &info, &intervals, &mut out);
+    printed(written)?;
+    Ok(code::OK)
+}
+
+/// Writes the page of `report --html`.
+pub(super) fn page(options: &Options, report: &Report, page: &Path) -> Result<u8, Failure> {
+    let unread = unread(&report.input);
+    let mut replay = super::report::open(report).map_err(&unread)?;
+    if options.redact {
+        replay = replay.redacted();
+    }
+    let mut intervals = Intervals::new(&replay.header().info);
+    let mut series = Series::default();
+    let summary = replay
+        .run(&mut |step| match step {
+            Step::Before(event) => intervals.before(event),
+            Step::Event(event) => intervals.apply(event, &mut NoSink),
+            Step::Window(window) => series.add(&window),
+        })
+        .map_err(|error| unread(error.into()))?;
+    intervals.finish(&mut NoSink);
+    let shown = html::Report {
+        summary: &summary,
+        intervals: &intervals,
+        series: &series,
+    };
+    let mut out = BufWriter::new(output::create(page)?);
+    let written = html::write(&shown, &mut out).and_then(|()| out.flush());
+    printed(written)?;
+    Ok(code::OK)
+}
+
+/// What of a capture is missing, on standard error: other formats have no place for it.
+fn warn_of_gaps(summary: &Snapshot) {
+    for limit in summary
+        .limits
+        .iter()
+        .filter(|limit| limit.field == "capture")
+    {
+        log::warn!("{}", limit.reason);
+    }
+    if summary.monitor.events_lost > 0 {
+        log::warn!(
+            "{} records were lost: detail is missing from the file that is written",
+            summary.monitor.events_lost
+        );
+    }
+}
+
+/// The failure to read a capture.
+pub(super) fn unread(path: &Path) -> impl Fn(CaptureError) -> Failure {
+    let name = escape(&path.to_string_lossy()).into_owned();
+    move |error| Failure::new(code::FAILURE, format!("cannot read {name}: {error}"))
+}

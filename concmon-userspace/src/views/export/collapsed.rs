@@ -1,0 +1,63 @@
+//! Collapsed stacks: `process;thread;outermost;...;innermost ns`.
+
+use std::io::{self, Write};
+
+use super::stacks::{Frame, Stack, Stacks};
+
+/// Writes one line per stack, sorted.
+pub(super) fn write(stacks: &Stacks, out: &mut dyn Write) -> io::Result<()> {
+    for line in lines(stacks, 1) {
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
+/// The lines, with counts in units of `unit_ns`; what is less than half of one is left out.
+pub(super) fn lines(stacks: &Stacks, unit_ns: u64) -> Vec<String> {
+    let mut lines = std::collections::BTreeMap::<String, u64>::new();
+    for stack in &stacks.stacks {
+        *lines.entry(path(stacks, stack)).or_default() += stack.ns;
+    }
+    let counted = lines
+        .into_iter()
+        .map(|(path, ns)| (path, (ns + unit_ns / 2) / unit_ns));
+    counted
+        .filter(|(_, count)| *count > 0)
+        .map(|(path, count)| format!("{path} {count}"))
+        .collect()
+}
+
+fn path(stacks: &Stacks, stack: &Stack) -> String {
+    let mut path = match stacks.threads.get(&stack.thread) {
+        Some(name) => format!(
+            "{} {};{} {}",
+            plain(&name.process),
+            name.pid,
+            plain(&name.thread),
+            name.tid
+        ),
+        None => "process;thread".to_owned(),
+    };
+    for frame in &stack.frames {
+        path.push(';');
+        path.push_str(&label(frame));
+    }
+    path
+}
+
+/// `function (file:line)`, as py-spy writes it.
+fn label(frame: &Frame) -> String {
+    let function = plain(&frame.function);
+    let file = frame.file.rsplit('/').next().unwrap_or(&frame.file);
+    match (file, frame.line) {
+        ("", _) => function,
+        (file, 0) => format!("{function} ({})", plain(file)),
+        (file, line) => format!("{function} ({}:{line})", plain(file)),
+    }
+}
+
+/// Without what has a meaning in the format: semicolons part frames, newlines stacks.
+fn plain(text: &str) -> String {
+    let visible = |c: char| if c == ';' || c.is_control() { '_' } else { c };
+    text.chars().map(visible).collect()
+}

@@ -1,0 +1,149 @@
+//! Time by stack, as all flame formats have it.
+
+use std::collections::BTreeMap;
+
+use crate::event::Cause;
+use crate::model::intervals::flames::ROOT;
+use crate::model::intervals::{Activity, Intervals};
+
+/// Which time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    OnCpu,
+    Gil,
+    Lock,
+    /// Blocked on I/O or the disk, and in selectors from code that is not a loop's own: there, no stack
+    /// is taken, and its time is left out.
+    Io,
+    /// All of it, with what was done as the innermost frame.
+    Wall,
+}
+
+impl By {
+    /// As on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            By::OnCpu => "on-cpu",
+            By::Gil => "gil",
+            By::Lock => "lock",
+            By::Io => "io",
+            By::Wall => "wall",
+        }
+    }
+
+    fn wants(self, activity: Activity, known: bool) -> bool {
+        match (self, activity) {
+            (By::Wall, activity) => activity != Activity::Unseen,
+            (By::OnCpu, Activity::OnCpu)
+            | (By::Gil, Activity::Blocked(Cause::Gil))
+            | (By::Lock, Activity::Blocked(Cause::Lock))
+            | (By::Io, Activity::Blocked(Cause::Io | Cause::Disk)) => true,
+            (By::Io, Activity::Blocked(Cause::Poll)) => known,
+            _ => false,
+        }
+    }
+}
+
+/// A function, or what stands for one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Frame {
+    pub(super) function: String,
+    /// Empty where there is none.
+    pub(super) file: String,
+    /// 0 where there is none.
+    pub(super) line: u32,
+}
+
+/// One stack, and its time.
+#[derive(Clone, Debug)]
+pub(super) struct Stack {
+    /// Index in the threads of the watch.
+    pub(super) thread: usize,
+    /// What was done with the time.
+    pub(super) activity: Activity,
+    /// The outermost first; nothing of the thread or the process.
+    pub(super) frames: Vec<Frame>,
+    pub(super) ns: u64,
+}
+
+/// A thread that has stacks.
+#[derive(Clone, Debug)]
+pub(super) struct ThreadName {
+    pub(super) process: String,
+    pub(super) pid: u32,
+    pub(super) thread: String,
+    pub(super) tid: u32,
+}
+
+/// All stacks, by thread, the outermost frames first.
+#[derive(Clone, Debug)]
+pub(super) struct Stacks {
+    pub(super) by: By,
+    pub(super) threads: BTreeMap<usize, ThreadName>,
+    pub(super) stacks: Vec<Stack>,
+}
+
+impl Stacks {
+    pub(super) fn of(intervals: &Intervals, by: By) -> Self {
+        let flames = intervals.flames();
+        let mut stacks = Vec::new();
+        for (thread, activity, node, ns) in flames.weights() {
+            if !by.wants(activity, node != ROOT) {
+                continue;
+            }
+            let frames = flames.stack(node).into_iter();
+            let mut frames: Vec<Frame> = frames
+                .map(|frame| Frame {
+                    function: frame.function.clone(),
+                    file: frame.file.clone(),
+                    line: frame.line,
+                })
+                .collect();
+            let told = matches!(by, By::Wall | By::Io);
+            if told || frames.is_empty() {
+                let function = match (told, frames.is_empty()) {
+                    (true, true) => format!("[{}, no stack]", activity.name()),
+                    (true, false) => format!("[{}]", activity.name()),
+                    (false, _) => "[no stack]".to_owned(),
+                };
+                frames.push(Frame {
+                    function,
+                    file: String::new(),
+                    line: 0,
+                });
+            }
+            stacks.push(Stack {
+                thread,
+                activity,
+                frames,
+                ns,
+            });
+        }
+        stacks.sort_by(|one, other| (one.thread, &one.frames).cmp(&(other.thread, &other.frames)));
+        let threads = intervals.threads();
+        let known = threads.iter().enumerate().map(|(at, thread)| {
+            let process = threads.process_name(thread.pid);
+            let name = ThreadName {
+                process: or(process, "process"),
+                pid: thread.pid.0,
+                thread: or(&thread.name, "thread"),
+                tid: thread.tid.0,
+            };
+            (at, name)
+        });
+        let mut threads: BTreeMap<usize, ThreadName> = known.collect();
+        threads.retain(|at, _| stacks.iter().any(|stack| stack.thread == *at));
+        Stacks {
+            by,
+            threads,
+            stacks,
+        }
+    }
+}
+
+fn or(name: &str, unknown: &str) -> String {
+    match name {
+        "" => unknown.to_owned(),
+        name => name.to_owned(),
+    }
+}
