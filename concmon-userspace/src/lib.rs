@@ -119,8 +119,9 @@
 //!   inputs, live ones or those of a capture, through one pipeline.
 //! - [`findings`]: rules on snapshots, each with evidence, advice and an explanation; what they keep of windows
 //!   before is bounded.
-//! - [`views`]: live view, report lines, summary, dump, task trees, JSON. They see snapshots and dumps,
-//!   never an event.
+//! - [`views`]: live view, report lines, summary, dump, task trees, JSON, one-file page, exports, diff.
+//!   They see snapshots, dumps and intervals (`model/intervals`: the same events cut into stretches for
+//!   what has a time axis), never an event.
 //! - [`session`]: the one select loop, the order in which things are read, exit codes. A single look
 //!   (`dump`, `tasks`) takes a way of its own, without kernel programs and without the model's state:
 //!   `/proc` and [`python`], then `model::dump`, then a view.

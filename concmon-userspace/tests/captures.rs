@@ -17,6 +17,7 @@ fn old_captures_are_read() {
         let (mut windows, mut events) = (0, 0);
         let summary = replay
             .run(&mut |step| match step {
+                Step::Before(_) => {}
                 Step::Event(_) => events += 1,
                 Step::Window(_) => windows += 1,
             })

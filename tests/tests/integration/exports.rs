@@ -159,6 +159,18 @@ fn agree_with_the_report() -> Result<()> {
     let data: Value = serde_json::from_str(data)?;
     let rows = data["timeline"]["rows"].as_array().map_or(0, Vec::len);
     ensure!(rows == recorded.threads().count(), "{rows} lanes");
+    ensure!(text.contains("gil.py"), "the page names no file");
+    let bare = recorded.folder.path().join("bare.html");
+    let report = ["report", "--redact", "-i"];
+    run(Command::new(binary()?)
+        .args(report)
+        .arg(&recorded.file)
+        .arg("--html")
+        .arg(&bare))?;
+    ensure!(
+        !std::fs::read_to_string(bare)?.contains("gil.py"),
+        "a path in a redacted page"
+    );
     Ok(())
 }
 
