@@ -346,7 +346,7 @@ pub struct ExactFact {
 pub struct TaskCounts {
     pub tid: Tid,
     pub loop_id: u64,
-    /// Of the group, as [`ByName`](crate::model::snapshot::ByName) has it.
+    /// Of the group, as `by_name` of a snapshot has it.
     pub name: String,
     /// Made while it could be seen, and have begun to run.
     pub started: u64,

@@ -1,3 +1,4 @@
+//! Streams of events that are made up, cut into intervals.
 use std::sync::Arc;
 
 use super::*;
