@@ -1,3 +1,4 @@
+//! Exports of made-up watches, decoded again.
 use std::sync::Arc;
 
 use serde_json::Value;

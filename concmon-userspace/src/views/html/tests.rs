@@ -1,3 +1,4 @@
+//! Pages of made-up watches: what they hold, how large they get, and what cannot break out.
 use std::sync::Arc;
 
 use super::*;

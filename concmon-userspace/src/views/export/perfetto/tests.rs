@@ -1,3 +1,4 @@
+//! Traces, decoded by field numbers.
 use std::collections::BTreeMap;
 
 use prost::Message;
