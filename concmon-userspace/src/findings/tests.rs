@@ -28,6 +28,7 @@ fn quiet() -> Snapshot {
         look.gc = Some(PyGc::default());
         look.executors = vec![PyExecutor {
             id: 5,
+            queue: 9,
             kind: crate::event::ExecutorKind::Thread,
             name_prefix: Some("pool".into()),
             workers: 2,

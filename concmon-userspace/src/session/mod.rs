@@ -2,6 +2,7 @@
 
 mod budget;
 mod exact;
+mod pools;
 mod explain;
 mod flight;
 mod intake;
@@ -125,6 +126,7 @@ async fn watch_pids(options: &Options, pids: &[u32], recording: &Recording) -> R
         budget_memory_bytes: options.budget_memory,
         stall_threshold_ns: threshold_ns(options),
         exact_tasks: options.exact.contains(&Exact::Tasks),
+        exact_futures: options.exact.contains(&Exact::Futures),
     };
     let (store, flight) = open_store(options, recording, pids)?;
     let watch = Watch::start(&plan, pythons, store)?;
@@ -241,6 +243,7 @@ fn watch_child(
         budget_memory_bytes: options.budget_memory,
         stall_threshold_ns: threshold_ns(options),
         exact_tasks: options.exact.contains(&Exact::Tasks),
+        exact_futures: options.exact.contains(&Exact::Futures),
     };
     let watch = Watch::start(&plan, Pythons::new(options), store)?;
     Ok((watch, waiting.go()?))
