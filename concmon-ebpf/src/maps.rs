@@ -7,9 +7,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerfEventByteArray, Stack},
 };
 use concmon_ebpf::{
-    Batch, Control, Exact, ExactCall, ExactKey, ExactRow, ExactTask, ExactTaskKey, Ledger,
-    ExactFutures, FailedKey, MAX_SYSCALLS, PoolKey, PoolRow, Process, Python, SLOTS_PER_PAGE, SampleBatch, SelfTest, SlotPage, SyscallEntry,
-    fault,
+    Batch, Control, Exact, ExactCall, ExactFutures, ExactKey, ExactRow, ExactTask, ExactTaskKey,
+    FailedKey, Ledger, MAX_SYSCALLS, PoolKey, PoolRow, Process, Python, SLOTS_PER_PAGE,
+    SampleBatch, SelfTest, SlotPage, SyscallEntry, fault,
 };
 
 use crate::{

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use super::collector::Collector;
 use super::executors::Executors;
-use super::pools::Pools;
 use super::folded::{Folded, Rows};
 use super::gil::Gil;
 use super::ledger::Totals;
 use super::locks::Futexes;
 use super::loops::{Loops, thread_at};
+use super::pools::Pools;
 use super::snapshot::Exited;
 use super::thread::{PROC_TICK_NS, Thread, ThreadKey};
 use super::timing::Timings;

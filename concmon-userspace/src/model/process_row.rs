@@ -125,7 +125,9 @@ impl Process {
                 threshold_ns: context.stall_threshold_ns,
                 timings: &self.timings,
             }),
-            executors: self.executors.rows(look, clock, |queue| self.pools.counts(queue, scope)),
+            executors: self
+                .executors
+                .rows(look, clock, |queue| self.pools.counts(queue, scope)),
             exact: self.exact(scope, clock),
             findings: Vec::new(),
             limits,

@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::event::PythonInfo;
 
 pub use super::loop_rows::{
-    BusySplit, ByName, CodeSamples, Contributor, Cost, CountedPool, CountedTasks, Culprit, Exact, Finding,
-    Saturation, Stall, StallTask, TaskCost, Timing, Waiting, Pools,
+    BusySplit, ByName, CodeSamples, Contributor, Cost, CountedPool, CountedTasks, Culprit, Exact,
+    Finding, Pools, Saturation, Stall, StallTask, TaskCost, Timing, Waiting,
 };
 pub use super::rows::{Executor, Frame, Seen, Task, TaskWait, WaitingFor, Work};
 

@@ -276,10 +276,16 @@ impl<'a> Code<'a> {
 
     /// A function, which must lie in the same file as `home`.
     pub(super) fn probe(
-        &self, kind: ProbeKind, address: u64, home: &Mapping) -> Result<Probe, NotExact> {
+        &self,
+        kind: ProbeKind,
+        address: u64,
+        home: &Mapping,
+    ) -> Result<Probe, NotExact> {
         let mapping = self.file_of(address)?;
         if !is_same_file(mapping, home) {
-            return Err(refused("a function lies in another file than others of its module"));
+            return Err(refused(
+                "a function lies in another file than others of its module",
+            ));
         }
         let Mapping { start, end, .. } = mapping;
         Ok(Probe {

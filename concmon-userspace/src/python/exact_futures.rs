@@ -64,7 +64,9 @@ impl Interpreter {
         };
         let (put, flags) = method(&mut reader, objects.queue_type, "put")?;
         if flags != VECTOR {
-            return Err(refused("SimpleQueue.put takes its arguments in another way"));
+            return Err(refused(
+                "SimpleQueue.put takes its arguments in another way",
+            ));
         }
         let mut probes = vec![
             unwound(&code, objects.type_type)?,
@@ -76,7 +78,11 @@ impl Interpreter {
             vector = match flags {
                 ONE_ARGUMENT => 0,
                 CLASS_AND_VECTOR => 1,
-                _ => return Err(refused("Future.set_exception takes arguments in another way")),
+                _ => {
+                    return Err(refused(
+                        "Future.set_exception takes arguments in another way",
+                    ));
+                }
             };
             probes.push(code.probe(ProbeKind::HandedOver, function, code.file_of(function)?)?);
         }
@@ -118,7 +124,9 @@ impl Objects {
         let modules = reader
             .pointer(at(interpreter, layout.interpreter.modules))
             .map_err(|_| unreadable())?;
-        let found = reader.dict_values(modules, &MODULES).ok_or_else(unreadable)?;
+        let found = reader
+            .dict_values(modules, &MODULES)
+            .ok_or_else(unreadable)?;
         let [Some(thread), Some(base), Some(queue), asyncio] = found[..] else {
             return Err(NotExact::NotYet);
         };
@@ -128,10 +136,16 @@ impl Objects {
         let [queue_type] = values(reader, queue, ["SimpleQueue"])?;
         let asyncio_future = match asyncio {
             // While it is being imported, it is not all there.
-            Some(module) => values(reader, module, ["Future"]).ok().map(|[future]| future),
+            Some(module) => values(reader, module, ["Future"])
+                .ok()
+                .map(|[future]| future),
             None => None,
         };
-        reader.load_types([item_type, queue_type, future].into_iter().chain(asyncio_future));
+        reader.load_types(
+            [item_type, queue_type, future]
+                .into_iter()
+                .chain(asyncio_future),
+        );
         for (class, name) in [(item_type, "_WorkItem"), (queue_type, "SimpleQueue")] {
             let fits = reader
                 .type_info(class)
@@ -234,7 +248,9 @@ fn method(reader: &mut Reader<'_>, class: u64, name: &str) -> Result<(u64, u32),
             return Ok((function, flags as u32));
         }
     }
-    Err(refused(format!("the method {name} was not found in its type")))
+    Err(refused(format!(
+        "the method {name} was not found in its type"
+    )))
 }
 
 /// The function that notes that an exception passes a frame, of the file that the type `type` is in.

@@ -2,7 +2,6 @@
 
 mod budget;
 mod exact;
-mod pools;
 mod explain;
 mod flight;
 mod intake;
@@ -10,6 +9,7 @@ mod look;
 mod outcome;
 mod output;
 mod pace;
+mod pools;
 mod pythons;
 mod record;
 mod report;

@@ -10,7 +10,9 @@ use crate::{
     decode::samples::RawSample,
     event::{Pid, PythonFact, PythonInfo, Sample, StepFact},
     procfs::clocks,
-    python::{DetectError, ExactFutures, ExactTasks, GilSampler, Interpreter, LookOptions, NotExact},
+    python::{
+        DetectError, ExactFutures, ExactTasks, GilSampler, Interpreter, LookOptions, NotExact,
+    },
     views::escape::escape,
 };
 

@@ -8,8 +8,7 @@ use std::{
 
 use super::{
     budget::Budget, exact::ExactWatch, intake::Intake, outcome::Failure, pools::PoolsWatch,
-    pythons::Pythons,
-    sampling::Sampling,
+    pythons::Pythons, sampling::Sampling,
 };
 use crate::{
     capture::{Filters, Input, Store},

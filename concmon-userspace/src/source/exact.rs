@@ -8,8 +8,8 @@ use aya::{
     programs::{UProbe, uprobe::UProbeLink, uprobe::UProbeScope},
 };
 use concmon_ebpf::{
-    Exact, ExactFutures as FuturesView, ExactKey, ExactRow, ExactTask, ExactTaskKey, FailedKey, PoolKey,
-    PoolRow,
+    Exact, ExactFutures as FuturesView, ExactKey, ExactRow, ExactTask, ExactTaskKey, FailedKey,
+    PoolKey, PoolRow,
 };
 
 use super::{
