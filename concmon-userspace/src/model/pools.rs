@@ -103,9 +103,9 @@ impl Pools {
     /// Learns names.
     pub(crate) fn look(&mut self, look: &PythonFact) {
         for executor in &look.executors {
-            if let Some(pool) = self.pools.get_mut(&executor.queue)
-                && executor.name_prefix.is_some()
-            {
+            let has_room = self.pools.len() < MAX_POOLS || self.pools.contains_key(&executor.queue);
+            if executor.queue != 0 && executor.name_prefix.is_some() && has_room {
+                let pool = self.pools.entry(executor.queue).or_default();
                 pool.name_prefix.clone_from(&executor.name_prefix);
             }
         }
@@ -171,7 +171,7 @@ impl Pools {
             limits.push(limit("rows.name_prefix", reason));
         }
         limits.extend(self.doubt().map(|reason| limit("rows", reason)));
-        let was_counted = since.is_ok() || !self.pools.is_empty();
+        let was_counted = since.is_ok();
         Some(snapshot::Pools {
             since_unix_ns: since.as_ref().ok().map(|ns| clock.unix_of(*ns)),
             rows: was_counted.then_some(rows),
