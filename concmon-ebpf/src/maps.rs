@@ -7,9 +7,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerfEventByteArray, Stack},
 };
 use concmon_ebpf::{
-    Batch, Control, Exact, ExactCall, ExactKey, ExactRow, ExactTask, ExactTaskKey, Ledger,
-    MAX_SYSCALLS, Process, Python, SLOTS_PER_PAGE, SampleBatch, SelfTest, SlotPage, SyscallEntry,
-    fault,
+    Batch, Control, Exact, ExactCall, ExactFutures, ExactKey, ExactRow, ExactTask, ExactTaskKey,
+    FailedKey, Ledger, MAX_SYSCALLS, PoolKey, PoolRow, Process, Python, SLOTS_PER_PAGE,
+    SampleBatch, SelfTest, SlotPage, SyscallEntry, fault,
 };
 
 use crate::{
@@ -81,6 +81,19 @@ pub(crate) static EXACT_CALLS: LruHashMap<ExactCall, u64> = LruHashMap::with_max
 /// Nothing: what a new row is made from.
 #[map]
 pub(crate) static EXACT_ZERO: Array<ExactRow> = Array::with_max_entries(1, 0);
+
+/// How to read thread pools whose failures are counted, by process id. Like the next two, of one
+/// entry unless that is asked for.
+#[map]
+pub(crate) static EXACT_FUTURES: HashMap<u32, ExactFutures> = HashMap::with_max_entries(1, 0);
+
+#[map]
+pub(crate) static EXACT_POOLS: HashMap<PoolKey, PoolRow> =
+    HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static EXACT_FAILED: HashMap<FailedKey, u64> =
+    HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
 #[map]
 pub(crate) static FAULTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(fault::COUNT as u32, 0);

@@ -216,9 +216,11 @@ pub struct Options {
     #[arg(short, long, value_name = "HZ", default_value_t = 99, value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub rate: u32,
 
-    /// Count by probes in the watched processes: starts, ends, outcomes and durations of
-    /// asyncio's tasks by name. Off by default, for it slows each of them: making a task passes
-    /// one probe or two, and each of its steps two; a probe takes 1 to 3 us
+    /// Count by probes in the watched processes. tasks: starts, ends, outcomes and durations of
+    /// asyncio's tasks by name; futures: what is submitted to thread pools, fails there, and is
+    /// not asked for its exception. Off by default, for a probe takes 1 to 3 us: making a task
+    /// passes one or two, and each of its steps two; each submit passes one, and each exception
+    /// one for every frame that it leaves or is caught in
     #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
     pub exact: Vec<Exact>,
 
@@ -227,8 +229,8 @@ pub struct Options {
     #[arg(long, value_name = "TIME", value_parser = duration::parse_threshold)]
     pub stall_threshold: Option<Duration>,
 
-    /// Own CPU time, of all CPUs of the host; past it, detail is left out, and that is said
-    #[arg(long, value_name = "PERCENT", default_value = "1%", value_parser = budget::parse_share)]
+    /// Own CPU time, 100% is one core; past it, detail is left out, and that is said
+    #[arg(long, value_name = "PERCENT", default_value = "10%", value_parser = budget::parse_share)]
     pub budget_cpu: Share,
 
     /// Own memory; past it, detail is left out, and that is said
@@ -270,6 +272,7 @@ pub struct Options {
 pub enum Exact {
     // No doc comment: the long help would be laid out in another way than the short one.
     Tasks,
+    Futures,
 }
 
 /// When to use colors.

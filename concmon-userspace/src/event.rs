@@ -46,6 +46,7 @@ pub enum Event {
     Process(Box<ProcessFact>),
     Python(Box<PythonFact>),
     Exact(Box<ExactFact>),
+    Pools(Box<PoolsFact>),
     Monitor(Box<MonitorFact>),
     /// No more records will come: only facts, and a last tick.
     End,
@@ -69,6 +70,7 @@ impl Event {
             Event::Process(fact) => fact.read_ns,
             Event::Python(fact) => fact.read_ns,
             Event::Exact(fact) => fact.read_ns,
+            Event::Pools(fact) => fact.read_ns,
             Event::Monitor(_) | Event::End => return None,
             Event::Tick(tick) => tick.at_ns,
         })
@@ -357,6 +359,33 @@ pub struct TaskCounts {
     pub duration: HistFact,
 }
 
+/// What was counted of thread pools by probes, cumulative, read at `read_ns`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolsFact {
+    pub read_ns: u64,
+    pub pid: Pid,
+    /// Since when, ns; else why not.
+    pub since: Result<u64, String>,
+    pub pools: Vec<PoolCounts>,
+    /// What happened in any process of the watch and found no room, or could not be read.
+    pub missed: u64,
+}
+
+/// One thread pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolCounts {
+    /// Address of its queue; 0: not known.
+    pub queue: u64,
+    pub submitted: u64,
+    pub failed: u64,
+    /// Of `failed`: it could be seen whether their exceptions are asked for.
+    pub kept: u64,
+    /// Of `kept`: it was asked for.
+    pub retrieved: u64,
+    /// Of `kept`: it is gone, and was not asked for.
+    pub dropped: u64,
+}
+
 /// What the open stretch of a thread is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ThreadState {
@@ -589,6 +618,9 @@ pub enum ExecutorKind {
 pub struct PyExecutor {
     /// Address of the executor object; of a worker's queue when the executor itself is gone.
     pub id: u64,
+    /// Address of the queue of a thread pool; 0 for others.
+    #[serde(default)]
+    pub queue: u64,
     pub kind: ExecutorKind,
     /// `None`: it has none, or it could not be read.
     pub name_prefix: Option<String>,
@@ -743,7 +775,7 @@ pub struct MonitorFact {
     pub budget: BudgetFact,
 }
 
-/// What the tool may take, and takes; shares are of the time of all CPUs, 0 to 1.
+/// What the tool may take, and takes; shares are of the time of one CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BudgetFact {
     pub cpu_share: f64,

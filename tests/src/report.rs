@@ -405,7 +405,25 @@ pub struct Exact {
     pub since_unix_ns: Option<u64>,
     #[serde(deserialize_with = "nullable")]
     pub tasks: Option<Vec<CountedTasks>>,
+    pub pools: Option<CountedPools>,
     pub limits: Vec<Limit>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct CountedPools {
+    #[serde(deserialize_with = "nullable")]
+    pub rows: Option<Vec<CountedPool>>,
+    pub limits: Vec<Limit>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct CountedPool {
+    #[serde(deserialize_with = "nullable")]
+    pub name_prefix: Option<String>,
+    pub submitted: u64,
+    pub failed: u64,
+    pub unretrieved: u64,
+    pub silent: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -1,11 +1,12 @@
-//! Functions of asyncio's C module, probed only when tasks are to be counted exactly: where a task is
-//! initialized, and the two ways into a step of it.
+//! Functions of the interpreter and its C modules, probed only when something is to be counted exactly:
+//! where a task is initialized, and the two ways into a step of it; where work is put into a queue, an
+//! exception passes a frame, and a future of asyncio is given one.
 //!
 //! Arguments and the stack pointer are read from the registers of x86-64: nothing else attaches these.
 
 use core::ffi::c_void;
 
-use crate::exact;
+use crate::{exact, futures};
 
 /// The wrapper that calls a task has it behind the head of an object (`sw_task`, `ww_task` in
 /// Modules/_asyncio.c, 3.8 to 3.15).
@@ -63,5 +64,30 @@ fn exact_wrapped_step(ctx: *mut c_void) -> i32 {
 #[unsafe(link_section = "uretprobe")]
 fn exact_task_return(ctx: *mut c_void) -> i32 {
     exact::returned(register!(ctx, "152").wrapping_sub(8));
+    0
+}
+
+/// `_queue_SimpleQueue_put(self, PyObject *const *args, ...)`.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe")]
+fn exact_put(ctx: *mut c_void) -> i32 {
+    futures::put(register!(ctx, "112"), register!(ctx, "104"));
+    0
+}
+
+/// `PyTraceBack_Here(PyFrameObject *frame)`.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe")]
+fn exact_unwound(ctx: *mut c_void) -> i32 {
+    futures::unwound(register!(ctx, "112"));
+    0
+}
+
+/// `_asyncio_Future_set_exception(self, exception)`, from 3.12 on
+/// `(self, cls, PyObject *const *args, ...)`.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe")]
+fn exact_handed_over(ctx: *mut c_void) -> i32 {
+    futures::handed_over(register!(ctx, "104"), register!(ctx, "96"));
     0
 }

@@ -6,6 +6,7 @@
 mod cpu_starved;
 mod executor_saturated;
 mod fd_exhaustion;
+mod futures_failing;
 mod gc_heavy;
 mod gil_contention;
 mod history;
@@ -78,13 +79,14 @@ pub(crate) trait Rule: Sync {
     fn check(&self, context: &Context<'_>) -> Option<Held>;
 }
 
-const RULES: [&dyn Rule; 12] = [
+const RULES: [&dyn Rule; 13] = [
     &loop_blocked::LoopBlocked,
     &loop_saturated::LoopSaturated,
     &sleep_zero_spin::SleepZeroSpin,
     &task_pileup::TaskPileup,
     &task_exception::TaskException,
     &executor_saturated::ExecutorSaturated,
+    &futures_failing::FuturesFailing,
     &gil_contention::GilContention,
     &cpu_starved::CpuStarved,
     &lock_convoy::LockConvoy,

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::event::{PyExecutor, PyGc, Tid};
 use crate::model::snapshot::{
-    ByName, CodeSamples, Cost, Culprit, Frame, GilPair, Histogram, Stall, Task, Timing,
+    ByName, CodeSamples, Cost, CountedPool, Culprit, Exact, Frame, GilPair, Histogram, Pools,
+    Stall, Task, Timing,
 };
 use crate::model::testing::{Fixture, MS, SECOND, START, py_loop, py_task, py_thread};
 
@@ -28,6 +29,7 @@ fn quiet() -> Snapshot {
         look.gc = Some(PyGc::default());
         look.executors = vec![PyExecutor {
             id: 5,
+            queue: 9,
             kind: crate::event::ExecutorKind::Thread,
             name_prefix: Some("pool".into()),
             workers: 2,
@@ -121,6 +123,28 @@ fn stalled(process: &mut Process, kind: &'static str, at_unix_ns: u64, ms: u64) 
         waiting: None,
         samples: 9,
         estimated: Vec::new(),
+        limits: Vec::new(),
+    });
+}
+
+/// Probes have counted failures that nobody has asked for, some of them for long.
+fn pools(process: &mut Process, unretrieved: u64, silent: u64) {
+    let row = CountedPool {
+        queue: Some("0x9".into()),
+        name_prefix: Some("pool".into()),
+        submitted: 100,
+        failed: 10,
+        unretrieved,
+        silent,
+    };
+    process.exact = Some(Exact {
+        since_unix_ns: None,
+        tasks: None,
+        pools: Some(Pools {
+            since_unix_ns: Some(1),
+            rows: Some(vec![row]),
+            limits: Vec::new(),
+        }),
         limits: Vec::new(),
     });
 }
@@ -248,7 +272,7 @@ fn sleeping_zero(process: &mut Process, step_ns: u64) {
 
 #[test]
 fn each_rule_is_raised_and_a_near_miss_raises_none() {
-    let table: [(&str, Change, Change); 12] = [
+    let table: [(&str, Change, Change); 13] = [
         (
             "loop-blocked",
             |p, begin, _| stalled(p, "sleep", begin, 150),
@@ -282,6 +306,12 @@ fn each_rule_is_raised_and_a_near_miss_raises_none() {
             "executor-saturated",
             |p, _, number| p.executors[0].queued = Some(1_000 - 4 * number),
             |p, _, number| p.executors[0].queued = Some(1_200 - 100 * number.min(11)),
+        ),
+        (
+            "futures-failing-silently",
+            |p, _, _| pools(p, 9, 2),
+            // Somebody may still ask.
+            |p, _, _| pools(p, 9, 0),
         ),
         (
             "gil-contention",

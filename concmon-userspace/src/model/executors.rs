@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::pools::Known;
 use super::snapshot::Executor;
 use super::window::Clock;
 use crate::event::PythonFact;
@@ -26,14 +27,24 @@ impl Executors {
         self.since = since.collect();
     }
 
-    pub(crate) fn rows(&self, look: Option<&PythonFact>, clock: &Clock) -> Vec<Executor> {
+    /// `counts` tells what was counted of the pool with a queue.
+    pub(crate) fn rows(
+        &self,
+        look: Option<&PythonFact>,
+        clock: &Clock,
+        counts: impl Fn(u64) -> Option<Known>,
+    ) -> Vec<Executor> {
         let executors = look.into_iter().flat_map(|look| &look.executors);
         executors
             .map(|executor| {
-                Executor::of(executor, |work| {
+                let row = Executor::of(executor, |work| {
                     let since = self.since.get(&(executor.id, work.item))?;
                     Some(clock.unix_of(*since))
-                })
+                });
+                match counts(executor.queue).filter(|_| executor.queue != 0) {
+                    Some(known) => row.counted(known),
+                    None => row,
+                }
             })
             .collect()
     }

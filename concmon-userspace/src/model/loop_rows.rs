@@ -153,7 +153,35 @@ pub struct Exact {
     pub since_unix_ns: Option<u64>,
     /// Tasks by name, the most started first.
     pub tasks: Option<Vec<CountedTasks>>,
+    /// `None`: not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pools: Option<Pools>,
     pub limits: Vec<Limit>,
+}
+
+/// What probes have counted in the thread pools of a process.
+#[derive(Clone, Debug, Serialize)]
+pub struct Pools {
+    /// `None`: there are no probes in the process.
+    pub since_unix_ns: Option<u64>,
+    /// Those that are gone included, the most submitted first.
+    pub rows: Option<Vec<CountedPool>>,
+    pub limits: Vec<Limit>,
+}
+
+/// The work of one thread pool.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+pub struct CountedPool {
+    /// Address of its queue; `None`: not known.
+    pub queue: Option<String>,
+    /// As [`Executor`](crate::model::snapshot::Executor) has it.
+    pub name_prefix: Option<String>,
+    pub submitted: u64,
+    pub failed: u64,
+    /// Failures since the beginning whose exception nobody has asked for, at the end of the window.
+    pub unretrieved: u64,
+    /// Of those: their exception is gone, or has waited for ten seconds; they became so in the window.
+    pub silent: u64,
 }
 
 /// Tasks of one thread with names that are alike, see [`ByName`].

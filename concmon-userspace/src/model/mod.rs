@@ -18,6 +18,7 @@ mod locks;
 mod loop_rows;
 mod loops;
 mod monitor;
+mod pools;
 mod population;
 mod process;
 mod process_row;
@@ -140,6 +141,11 @@ impl Model {
             Event::Exact(fact) => {
                 if let Some(process) = population.newest(fact.pid, epoch) {
                     process.timings.count(fact);
+                }
+            }
+            Event::Pools(fact) => {
+                if let Some(process) = population.newest(fact.pid, epoch) {
+                    process.pools.take(fact);
                 }
             }
             Event::Python(fact) => {

@@ -9,6 +9,7 @@ use super::gil::Gil;
 use super::ledger::Totals;
 use super::locks::Futexes;
 use super::loops::{Loops, thread_at};
+use super::pools::Pools;
 use super::snapshot::Exited;
 use super::thread::{PROC_TICK_NS, Thread, ThreadKey};
 use super::timing::Timings;
@@ -88,6 +89,7 @@ pub(crate) struct Process {
     pub(crate) threads: BTreeMap<ThreadKey, Thread>,
     pub(crate) loops: Loops,
     pub(crate) timings: Timings,
+    pub(crate) pools: Pools,
     pub(crate) collector: Collector,
     pub(crate) executors: Executors,
     futexes: Futexes,
@@ -139,6 +141,7 @@ impl Process {
             threads: BTreeMap::new(),
             loops: Loops::default(),
             timings: Timings::new(stall_threshold_ns),
+            pools: Pools::default(),
             collector: Collector::default(),
             executors: Executors::default(),
             futexes: Futexes::default(),
@@ -269,6 +272,7 @@ impl Process {
         self.loops.look(look, before);
         self.timings.look(look);
         self.executors.look(look);
+        self.pools.look(look);
         if let Some(gc) = &look.gc {
             self.collector.look(gc);
         }
@@ -405,6 +409,7 @@ impl Process {
         }
         self.loops.roll();
         self.timings.roll();
+        self.pools.roll();
         self.collector.roll();
         self.gil.roll();
         self.folded.roll();

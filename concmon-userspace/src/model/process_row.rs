@@ -125,10 +125,30 @@ impl Process {
                 threshold_ns: context.stall_threshold_ns,
                 timings: &self.timings,
             }),
-            executors: self.executors.rows(look, clock),
-            exact: self.timings.exact(scope, clock),
+            executors: self
+                .executors
+                .rows(look, clock, |queue| self.pools.counts(queue, scope)),
+            exact: self.exact(scope, clock),
             findings: Vec::new(),
             limits,
+        }
+    }
+
+    /// What probes have counted; `None`: nothing was asked for.
+    fn exact(&self, scope: Scope, clock: &Clock) -> Option<snapshot::Exact> {
+        let pools = self.pools.row(scope, clock);
+        let tasks = self.timings.exact(scope, clock);
+        match (tasks, &pools) {
+            (None, None) => None,
+            (Some(exact), _) => Some(snapshot::Exact { pools, ..exact }),
+            (None, Some(_)) => Some(snapshot::Exact {
+                since_unix_ns: None,
+                tasks: None,
+                pools,
+                limits: ["since_unix_ns", "tasks"]
+                    .map(|field| limit(field, "tasks were not asked for (--exact tasks)"))
+                    .into(),
+            }),
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::pools::Known;
 use super::snapshot::{Limit, TaskCost};
 use super::window::limit;
 use crate::event::{
@@ -229,6 +230,37 @@ impl Executor {
         }
     }
 }
+
+impl Executor {
+    /// With what probes have counted.
+    pub(crate) fn counted(mut self, known: Known) -> Self {
+        let Known {
+            submitted,
+            failed,
+            unretrieved,
+            doubt,
+        } = known;
+        self.submitted = Some(submitted);
+        self.failed = Some(failed);
+        self.unretrieved = Some(unretrieved);
+        let counted = ["submitted", "failed", "unretrieved"];
+        self.limits
+            .retain(|limit| !counted.contains(&limit.field.as_ref()));
+        for limit in &mut self.limits {
+            if limit.field == "finished" {
+                limit.reason = "what ends well passes no probe".into();
+            }
+        }
+        self.limits.push(limit("unretrieved", UNSEEN));
+        self.limits
+            .extend(doubt.map(|reason| limit("submitted", reason)));
+        self
+    }
+}
+
+/// Who asks for an exception without raising it.
+pub(crate) const UNSEEN: &str = "who asks by Future.exception(), or in a callback that is not \
+                                 asyncio's, is not seen; timeouts up to Python 3.12 are not counted";
 
 const UNREAD: &str = "could not be read";
 

@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::event::PythonInfo;
 
 pub use super::loop_rows::{
-    BusySplit, ByName, CodeSamples, Contributor, Cost, CountedTasks, Culprit, Exact, Finding,
-    Saturation, Stall, StallTask, TaskCost, Timing, Waiting,
+    BusySplit, ByName, CodeSamples, Contributor, Cost, CountedPool, CountedTasks, Culprit, Exact,
+    Finding, Pools, Saturation, Stall, StallTask, TaskCost, Timing, Waiting,
 };
 pub use super::rows::{Executor, Frame, Seen, Task, TaskWait, WaitingFor, Work};
 
@@ -73,7 +73,7 @@ pub struct Monitor {
 /// What the tool may take; past it, detail is left out.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Budget {
-    /// 100 = all CPUs of the host.
+    /// 100 = one core.
     pub cpu_percent: f64,
     /// What its own threads took lately, getting started not counted; `None`: too early to tell.
     pub cpu_percent_used: Option<f64>,

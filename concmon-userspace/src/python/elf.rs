@@ -37,6 +37,8 @@ pub(super) struct ElfFacts {
     pub(super) runtime: Option<u64>,
     /// `Py_Version`, 8 bytes.
     pub(super) version: Option<u64>,
+    /// `PyTraceBack_Here`.
+    pub(super) traceback: Option<u64>,
     /// Section `.AsyncioDebug`.
     pub(super) asyncio_table: Option<u64>,
     /// It says that it needs a `libpython`.
@@ -177,6 +179,7 @@ pub(super) fn inspect_anew(file: File, named: bool) -> Result<ElfFacts, ElfError
         for symbol in symbols.iter().filter(|symbol| !symbol.is_undefined(endian)) {
             match string(names, symbol.st_name(endian)) {
                 b"_PyRuntime" => facts.runtime = Some(symbol.st_value(endian)),
+                b"PyTraceBack_Here" => facts.traceback = Some(symbol.st_value(endian)),
                 b"Py_Version" => facts.version = Some(symbol.st_value(endian)),
                 _ => {}
             }

@@ -39,6 +39,12 @@ pub enum ProbeKind {
     Step,
     /// Runs a step of the task in the wrapper that is its first argument.
     WrappedStep,
+    /// Puts the first of its arguments into a queue.
+    Put,
+    /// Notes that an exception passes a frame.
+    Unwound,
+    /// Gives an exception to a future of asyncio.
+    HandedOver,
 }
 
 /// A function in a file.
@@ -59,17 +65,17 @@ pub struct ExactTasks {
     pub probes: Vec<Probe>,
 }
 
-/// Why tasks cannot be counted exactly.
+/// Why nothing can be counted exactly.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotExact {
     /// There is nothing to count yet.
-    #[error("asyncio has not been imported")]
+    #[error("what is to be probed has not been imported")]
     NotYet,
     #[error("{0}")]
     Refused(String),
 }
 
-fn refused(reason: impl Into<String>) -> NotExact {
+pub(super) fn refused(reason: impl Into<String>) -> NotExact {
     NotExact::Refused(reason.into())
 }
 
@@ -255,24 +261,31 @@ fn state_type(reader: &mut Reader<'_>, module: u64, offset: u32) -> Result<u64, 
 }
 
 /// Executable memory of a process.
-struct Code<'a> {
-    pid: Pid,
-    mappings: &'a [Mapping],
+pub(super) struct Code<'a> {
+    pub(super) pid: Pid,
+    pub(super) mappings: &'a [Mapping],
 }
 
 impl<'a> Code<'a> {
     /// The mapping of a file that an address of a function lies in.
-    fn file_of(&self, address: u64) -> Result<&'a Mapping, NotExact> {
+    pub(super) fn file_of(&self, address: u64) -> Result<&'a Mapping, NotExact> {
         maps::containing(self.mappings, address)
             .filter(|mapping| mapping.executable && !mapping.writable && mapping.is_file())
             .ok_or_else(|| refused("a function lies in no executable part of a file"))
     }
 
     /// A function, which must lie in the same file as `home`.
-    fn probe(&self, kind: ProbeKind, address: u64, home: &Mapping) -> Result<Probe, NotExact> {
+    pub(super) fn probe(
+        &self,
+        kind: ProbeKind,
+        address: u64,
+        home: &Mapping,
+    ) -> Result<Probe, NotExact> {
         let mapping = self.file_of(address)?;
         if !is_same_file(mapping, home) {
-            return Err(refused("a function of asyncio lies in another file"));
+            return Err(refused(
+                "a function lies in another file than others of its module",
+            ));
         }
         let Mapping { start, end, .. } = mapping;
         Ok(Probe {

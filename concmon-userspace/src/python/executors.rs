@@ -251,6 +251,7 @@ fn thread_pool(reader: &mut Reader<'_>, pool: &Pool, doings: Vec<Doing>) -> PyEx
     }
     PyExecutor {
         id: pool.executor.unwrap_or(pool.queue),
+        queue: pool.queue,
         kind: ExecutorKind::Thread,
         name_prefix: prefix
             .and_then(|prefix| reader.read_text(prefix))
@@ -414,6 +415,7 @@ fn process_pool(reader: &mut Reader<'_>, names: &mut Names, manager: u64) -> Opt
     let begun = running.len() as u64;
     Some(PyExecutor {
         id: executor.unwrap_or(items),
+        queue: 0,
         kind: ExecutorKind::Process,
         name_prefix: None,
         workers,

@@ -7,7 +7,7 @@ use crate::event::{PyGil, Tid};
 pub(super) const GIL_BYTES: usize = 32;
 /// The switch interval in µs.
 const INTERVAL: u32 = 0;
-const LAST_HOLDER: u32 = 8;
+pub(super) const LAST_HOLDER: u32 = 8;
 /// -1 before the GIL is made, then 0 or 1.
 const LOCKED: u32 = 16;
 const SWITCHES: u32 = 24;

@@ -11,6 +11,7 @@ mod contexts;
 mod detect;
 mod elf;
 mod exact;
+mod exact_futures;
 mod executors;
 mod facts;
 #[doc(hidden)]
@@ -57,6 +58,7 @@ mod workers;
 
 pub use detect::DetectError;
 pub use exact::{ExactTasks, NotExact, Probe, ProbeKind};
+pub use exact_futures::ExactFutures;
 pub use facts::{GilRange, Interpreter, LookOptions, MOST_TASKS};
 pub use gil_sampler::{GilCounts, GilSampler};
 pub use memory::{ReadCost, ReadError};

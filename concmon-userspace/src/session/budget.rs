@@ -79,10 +79,9 @@ impl Shed {
 /// The user's limits, and how they are kept.
 #[derive(Debug)]
 pub(super) struct Budget {
-    /// Of the time of all CPUs.
+    /// Of the time of one CPU.
     cpu: Share,
     memory_bytes: u64,
-    cpus: u32,
     shed: Shed,
     /// Instants, and the own CPU time until then, ns; since the last change.
     spent: VecDeque<(u64, u64)>,
@@ -93,11 +92,10 @@ pub(super) struct Budget {
 
 impl Budget {
     /// What was spent up to now is not counted: getting started takes what it takes.
-    pub(super) fn new(cpu: Share, memory_bytes: u64, cpus: u32, now_ns: u64, cpu_ns: u64) -> Self {
+    pub(super) fn new(cpu: Share, memory_bytes: u64, now_ns: u64, cpu_ns: u64) -> Self {
         Self {
             cpu,
             memory_bytes,
-            cpus: cpus.max(1),
             shed: Shed::default(),
             spent: VecDeque::from([(now_ns, cpu_ns)]),
             calm_since_ns: None,
@@ -118,14 +116,14 @@ impl Budget {
         self.memory_bytes
     }
 
-    /// The part of all CPUs' time that was spent lately; `None`: too little time has passed.
+    /// The part of one CPU's time that was spent lately; `None`: too little time has passed.
     pub(super) fn used(&self) -> Option<Share> {
         let (from_ns, before_ns) = *self.spent.front()?;
         let (to_ns, after_ns) = *self.spent.back()?;
         let span_ns = to_ns.saturating_sub(from_ns);
         (span_ns >= LEAST_NS).then(|| {
             let spent_ns = after_ns.saturating_sub(before_ns) as f64;
-            Share(spent_ns / span_ns as f64 / f64::from(self.cpus))
+            Share(spent_ns / span_ns as f64)
         })
     }
 
@@ -185,7 +183,7 @@ mod tests {
     const S: u64 = 1_000_000_000;
 
     fn budget() -> Budget {
-        Budget::new(Share(0.01), 100 << 20, 2, 0, 5 * S)
+        Budget::new(Share(0.02), 100 << 20, 0, 5 * S)
     }
 
     /// Spends `part` of one CPU from second to second; the levels after each.

@@ -13,9 +13,9 @@ use crate::{
 };
 
 /// Between two looks for asyncio in a process that has not imported it: while it is young, and later.
-const PAUSES_NS: [u64; 2] = [20_000_000, 1_000_000_000];
+pub(super) const PAUSES_NS: [u64; 2] = [20_000_000, 1_000_000_000];
 /// How long it is young, ns.
-const YOUNG_NS: u64 = 10_000_000_000;
+pub(super) const YOUNG_NS: u64 = 10_000_000_000;
 
 #[derive(Clone, Debug)]
 enum State {
@@ -33,14 +33,25 @@ enum State {
 /// The probes of a watch; does nothing where none were asked for.
 #[derive(Debug, Default)]
 pub(super) struct ExactWatch {
+    asked: bool,
     states: BTreeMap<Pid, State>,
     /// Processes that have ended, whose last counts are still to be read.
     ended: BTreeMap<Pid, State>,
 }
 
 impl ExactWatch {
+    pub(super) fn new(asked: bool) -> Self {
+        Self {
+            asked,
+            ..Self::default()
+        }
+    }
+
     /// Probes the interpreters that have become known.
     pub(super) fn step(&mut self, now_ns: u64, live: &mut Live, pythons: &Pythons) {
+        if !self.asked {
+            return;
+        }
         let Some((exact, ebpf)) = live.exact() else {
             return;
         };
@@ -88,6 +99,9 @@ impl ExactWatch {
 
     /// What was counted so far in each process.
     pub(super) fn read(&mut self, read_ns: u64, live: &mut Live) -> Vec<ExactFact> {
+        if !self.asked {
+            return Vec::new();
+        }
         let faults = live.faults();
         let codes = [fault::EXACT_ROOM, fault::EXACT_READ];
         let missed: u64 = codes.map(|code| faults[code as usize]).iter().sum();

@@ -12,6 +12,7 @@ mod look;
 mod outcome;
 mod output;
 mod pace;
+mod pools;
 mod pythons;
 mod record;
 mod report;
@@ -130,6 +131,7 @@ async fn watch_pids(options: &Options, pids: &[u32], recording: &Recording) -> R
         budget_memory_bytes: options.budget_memory,
         stall_threshold_ns: threshold_ns(options),
         exact_tasks: options.exact.contains(&Exact::Tasks),
+        exact_futures: options.exact.contains(&Exact::Futures),
         redact: options.redact,
     };
     let (store, flight) = open_store(options, recording, pids)?;
@@ -249,6 +251,7 @@ fn watch_child(
         budget_memory_bytes: options.budget_memory,
         stall_threshold_ns: threshold_ns(options),
         exact_tasks: options.exact.contains(&Exact::Tasks),
+        exact_futures: options.exact.contains(&Exact::Futures),
         redact: options.redact,
     };
     let watch = Watch::start(&plan, Pythons::new(options), store)?;

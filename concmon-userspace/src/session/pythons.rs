@@ -10,7 +10,9 @@ use crate::{
     decode::samples::RawSample,
     event::{Pid, PythonFact, PythonInfo, Sample, StepFact},
     procfs::clocks,
-    python::{DetectError, ExactTasks, GilSampler, Interpreter, LookOptions, NotExact},
+    python::{
+        DetectError, ExactFutures, ExactTasks, GilSampler, Interpreter, LookOptions, NotExact,
+    },
     views::escape::escape,
 };
 
@@ -261,6 +263,14 @@ impl Pythons {
     pub(super) fn exact_tasks(&self, pid: Pid) -> Result<ExactTasks, NotExact> {
         match self.by_pid.get(&pid) {
             Some(State::Found(python)) => python.interpreter.exact_tasks(),
+            _ => Err(NotExact::NotYet),
+        }
+    }
+
+    /// What it takes to count what fails in the thread pools of `pid`.
+    pub(super) fn exact_futures(&self, pid: Pid) -> Result<ExactFutures, NotExact> {
+        match self.by_pid.get(&pid) {
+            Some(State::Found(python)) => python.interpreter.exact_futures(),
             _ => Err(NotExact::NotYet),
         }
     }

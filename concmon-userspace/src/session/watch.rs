@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    budget::Budget, exact::ExactWatch, intake::Intake, outcome::Failure, pythons::Pythons,
-    sampling::Sampling,
+    budget::Budget, exact::ExactWatch, intake::Intake, outcome::Failure, pools::PoolsWatch,
+    pythons::Pythons, sampling::Sampling,
 };
 use crate::{
     capture::{Filters, Input, Store},
@@ -67,6 +67,8 @@ pub(super) struct Plan {
     pub(super) stall_threshold_ns: Option<u64>,
     /// Tasks are counted by probes.
     pub(super) exact_tasks: bool,
+    /// And failures in thread pools.
+    pub(super) exact_futures: bool,
     /// Leave out command lines, context values, and paths outside Python's library.
     pub(super) redact: bool,
 }
@@ -89,6 +91,7 @@ pub(super) struct Watch {
     pythons: Pythons,
     sampling: Sampling,
     exact: ExactWatch,
+    pools: PoolsWatch,
     /// For instants of the past on the wall clock: one mapping for the whole watch.
     clocks: Clocks,
     /// Processes of the user that still run.
@@ -135,7 +138,10 @@ impl Watch {
                 threads += count_threads(pid);
             }
         }
-        let mut live = Live::load(Sizes::for_threads(threads, plan.exact_tasks))?;
+        let mut live = Live::load(Sizes::for_threads(
+            threads,
+            plan.exact_tasks || plan.exact_futures,
+        ))?;
         for (pid, gils) in &gils {
             live.watch(*pid, gils, plan.follow_children)?;
         }
@@ -174,12 +180,12 @@ impl Watch {
             intake: Intake::new(info, filters, store),
             pythons,
             sampling,
-            exact: ExactWatch::default(),
+            exact: ExactWatch::new(plan.exact_tasks),
+            pools: PoolsWatch::new(plan.exact_futures),
             rate: plan.rate,
             budget: Budget::new(
                 plan.budget_cpu,
                 plan.budget_memory_bytes,
-                count_cpus(),
                 clocks.monotonic_ns,
                 clocks::process_cpu_ns(),
             ),
@@ -192,6 +198,9 @@ impl Watch {
         };
         watch
             .exact
+            .step(clocks.monotonic_ns, &mut watch.live, &watch.pythons);
+        watch
+            .pools
             .step(clocks.monotonic_ns, &mut watch.live, &watch.pythons);
         // The first facts stand at the beginning of the first window, so that what is read as a
         // difference has its base.
@@ -231,6 +240,7 @@ impl Watch {
             self.view(pid);
         }
         self.exact.step(now_ns, &mut self.live, &self.pythons);
+        self.pools.step(now_ns, &mut self.live, &self.pythons);
     }
 
     /// Tells the kernel side how to walk the stacks of `pid`.
@@ -287,6 +297,7 @@ impl Watch {
             pythons,
             sampling,
             exact,
+            pools,
             targets,
             ..
         } = self;
@@ -299,6 +310,7 @@ impl Watch {
                     live.forget_python(exec.pid);
                     sampling.forget(exec.pid);
                     exact.replaced(exec.pid, live);
+                    pools.replaced(exec.pid);
                     pythons.search(exec.pid, exec.at_ns);
                 }
                 Event::Exit(exit) if exit.last => {
@@ -307,6 +319,7 @@ impl Watch {
                     live.forget_python(exit.pid);
                     sampling.forget(exit.pid);
                     exact.ended(exit.pid);
+                    pools.ended(exit.pid);
                 }
                 _ => {}
             });
@@ -391,6 +404,8 @@ impl Watch {
         let now_ns = clocks::monotonic_ns();
         let kernel_run_ns = self.live.kernel_run_ns(now_ns);
         let (mut others, present) = self.read_processes(now_ns)?;
+        let counted = self.pools.read(clocks::monotonic_ns(), &mut self.live);
+        others.extend(counted.into_iter().map(|fact| Event::Pools(Box::new(fact))));
         let counted = self.exact.read(clocks::monotonic_ns(), &mut self.live);
         others.extend(counted.into_iter().map(|fact| Event::Exact(Box::new(fact))));
         let ledgers = self.read_ledgers(&present);
@@ -442,6 +457,7 @@ impl Watch {
                     self.live.unwatch(pid);
                     self.pythons.forget(pid);
                     self.exact.ended(pid);
+                    self.pools.ended(pid);
                     present.insert(pid, Some(BTreeSet::new()));
                 }
                 Err(error) => {
@@ -631,10 +647,6 @@ fn is_running(pid: Pid) -> bool {
         return false;
     };
     procfs::stat::Stat::parse(&stat).is_some_and(|stat| !stat.is_zombie())
-}
-
-fn count_cpus() -> u32 {
-    std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32)
 }
 
 fn count_threads(pid: u32) -> usize {

@@ -7,7 +7,10 @@ use aya::{
     maps::{HashMap, MapData},
     programs::{UProbe, uprobe::UProbeLink, uprobe::UProbeScope},
 };
-use concmon_ebpf::{Exact, ExactKey, ExactRow, ExactTask, ExactTaskKey};
+use concmon_ebpf::{
+    Exact, ExactFutures as FuturesView, ExactKey, ExactRow, ExactTask, ExactTaskKey, FailedKey,
+    PoolKey, PoolRow,
+};
 
 use super::{
     error::{LiveError, failing, permission_or},
@@ -16,7 +19,7 @@ use super::{
 use crate::{
     event::Pid,
     kernel,
-    python::{ExactTasks, Probe, ProbeKind},
+    python::{ExactFutures, ExactTasks, Probe, ProbeKind},
 };
 
 /// Tasks that can live at one time, groups of tasks that are told apart, and calls under way. Only
@@ -24,8 +27,14 @@ use crate::{
 pub(super) const TASKS: u32 = 1 << 18;
 pub(super) const ROWS: u32 = 1 << 13;
 pub(super) const CALLS: u32 = 1 << 13;
+/// Thread pools, and failures that nobody has asked for.
+pub(super) const POOLS: u32 = 1 << 12;
+pub(super) const FAILED: u32 = 1 << 16;
 
-const PROGRAMS: [&str; 4] = [
+const PROGRAMS: [&str; 7] = [
+    "exact_put",
+    "exact_unwound",
+    "exact_handed_over",
     "exact_task_made",
     "exact_task_step",
     "exact_wrapped_step",
@@ -52,12 +61,23 @@ unsafe impl Pod for Wire<ExactRow> {}
 unsafe impl Pod for Wire<ExactTaskKey> {}
 // SAFETY: as above.
 unsafe impl Pod for Wire<ExactTask> {}
+// SAFETY: as above.
+unsafe impl Pod for Wire<FuturesView> {}
+// SAFETY: as above.
+unsafe impl Pod for Wire<PoolKey> {}
+// SAFETY: as above.
+unsafe impl Pod for Wire<PoolRow> {}
+// SAFETY: as above.
+unsafe impl Pod for Wire<FailedKey> {}
 
 /// The probes of a watch.
 pub struct ExactLive {
     views: HashMap<MapData, u32, Wire<Exact>>,
     rows: HashMap<MapData, Wire<ExactKey>, Wire<ExactRow>>,
     tasks: HashMap<MapData, Wire<ExactTaskKey>, Wire<ExactTask>>,
+    futures: HashMap<MapData, u32, Wire<FuturesView>>,
+    pools: HashMap<MapData, Wire<PoolKey>, Wire<PoolRow>>,
+    failed: HashMap<MapData, Wire<FailedKey>, u64>,
     /// Dropping a link takes the probe away, which takes the kernel a tenth of a second or more.
     links: BTreeMap<Pid, Vec<UProbeLink>>,
     /// Rows that could not be read in one piece.
@@ -82,20 +102,20 @@ impl ExactLive {
             views: HashMap::try_from(map(ebpf, "EXACT")?).map_err(opening)?,
             rows: HashMap::try_from(map(ebpf, "EXACT_ROWS")?).map_err(opening)?,
             tasks: HashMap::try_from(map(ebpf, "EXACT_TASKS")?).map_err(opening)?,
+            futures: HashMap::try_from(map(ebpf, "EXACT_FUTURES")?).map_err(opening)?,
+            pools: HashMap::try_from(map(ebpf, "EXACT_POOLS")?).map_err(opening)?,
+            failed: HashMap::try_from(map(ebpf, "EXACT_FAILED")?).map_err(opening)?,
             links: BTreeMap::new(),
             reads_failed: 0,
         })
     }
 
-    /// Probes a process.
+    /// Probes the tasks of a process.
     ///
     /// # Errors
     /// Why that cannot be done, or must not be.
     pub fn attach(&mut self, ebpf: &mut Ebpf, pid: Pid, tasks: &ExactTasks) -> Result<(), String> {
-        if !cfg!(target_arch = "x86_64") {
-            return Err("probes read arguments on x86-64 only".to_owned());
-        }
-        let number = NonZeroU32::new(pid.0).ok_or("there is no process 0")?;
+        let number = probed(pid)?;
         may_return(pid)?;
         self.views
             .insert(pid.0, Wire(tasks.view), 0)
@@ -112,7 +132,37 @@ impl ExactLive {
                 links.push(link);
             }
         }
-        self.links.insert(pid, links);
+        self.links.entry(pid).or_default().extend(links);
+        Ok(())
+    }
+
+    /// Probes the thread pools of a process; once more when asyncio has come to it.
+    ///
+    /// # Errors
+    /// Why that cannot be done, or must not be.
+    pub fn attach_futures(
+        &mut self,
+        ebpf: &mut Ebpf,
+        pid: Pid,
+        futures: &ExactFutures,
+        again: bool,
+    ) -> Result<(), String> {
+        let number = probed(pid)?;
+        self.futures
+            .insert(pid.0, Wire(futures.view), 0)
+            .map_err(|error| format!("no room for the process: {error}"))?;
+        let mut links = Vec::new();
+        // Who asks comes first: a failure that was seen is seen to be asked for, too.
+        let probes = futures.probes.iter().rev();
+        let is_new = |probe: &&Probe| !again || probe.kind == ProbeKind::HandedOver;
+        for probe in probes.filter(is_new) {
+            let (entry, _) = programs_of(probe.kind);
+            let link = attach(ebpf, entry, probe, number).inspect_err(|_| {
+                let _ = self.futures.remove(&pid.0);
+            })?;
+            links.push(link);
+        }
+        self.links.entry(pid).or_default().extend(links);
         Ok(())
     }
 
@@ -139,6 +189,11 @@ impl ExactLive {
         for key in tasks.into_iter().filter(of_process) {
             let _ = self.tasks.remove(&key);
         }
+        let _ = self.futures.remove(&pid.0);
+        let failed: Vec<_> = self.failed.keys().filter_map(Result::ok).collect();
+        for key in failed.into_iter().filter(|key| key.0.tgid == pid.0) {
+            let _ = self.failed.remove(&key);
+        }
     }
 
     /// Takes all probes away, many at a time: the kernel waits for each, and for all together no longer.
@@ -156,13 +211,28 @@ impl ExactLive {
         });
     }
 
-    /// Gives up what was counted in a process that has ended.
+    /// Gives up what was counted of tasks in a process that has ended.
     pub fn forget(&mut self, pid: Pid) {
         self.detach(pid);
         let rows: Vec<_> = self.rows.keys().filter_map(Result::ok).collect();
         for key in rows.into_iter().filter(|key| key.0.tgid == pid.0) {
             let _ = self.rows.remove(&key);
         }
+    }
+
+    /// The same for thread pools.
+    pub fn forget_pools(&mut self, pid: Pid) {
+        self.detach(pid);
+        let pools: Vec<_> = self.pools.keys().filter_map(Result::ok).collect();
+        for key in pools.into_iter().filter(|key| key.0.tgid == pid.0) {
+            let _ = self.pools.remove(&key);
+        }
+    }
+
+    /// What was counted of thread pools so far.
+    pub fn pools(&self) -> Vec<(PoolKey, PoolRow)> {
+        let pools = self.pools.iter().filter_map(Result::ok);
+        pools.map(|(key, row)| (key.0, row.0)).collect()
     }
 
     /// Everything that was counted so far, each row in one piece.
@@ -201,7 +271,18 @@ fn programs_of(kind: ProbeKind) -> (&'static str, Option<&'static str>) {
         ProbeKind::MadeEager => ("exact_task_made", RETURN),
         ProbeKind::Step => ("exact_task_step", RETURN),
         ProbeKind::WrappedStep => ("exact_wrapped_step", RETURN),
+        ProbeKind::Put => ("exact_put", None),
+        ProbeKind::Unwound => ("exact_unwound", None),
+        ProbeKind::HandedOver => ("exact_handed_over", None),
     }
+}
+
+/// A process that can be probed.
+fn probed(pid: Pid) -> Result<NonZeroU32, String> {
+    if !cfg!(target_arch = "x86_64") {
+        return Err("probes read arguments on x86-64 only".to_owned());
+    }
+    NonZeroU32::new(pid.0).ok_or_else(|| "there is no process 0".to_owned())
 }
 
 fn attach(

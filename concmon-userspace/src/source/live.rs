@@ -30,7 +30,7 @@ use concmon_ebpf::{
 pub use super::error::LiveError;
 use super::{
     error::{failed, failing, permission_or},
-    exact::{CALLS, ExactLive, ROWS, TASKS},
+    exact::{CALLS, ExactLive, FAILED, POOLS, ROWS, TASKS},
     host::{highest_tid, kernel_config, lift_memlock},
     run_time::RunTime,
     shared::SharedArray,
@@ -229,7 +229,10 @@ impl Live {
                 .map_max_entries("EXACT", sizes.processes)
                 .map_max_entries("EXACT_TASKS", TASKS)
                 .map_max_entries("EXACT_ROWS", ROWS)
-                .map_max_entries("EXACT_CALLS", CALLS);
+                .map_max_entries("EXACT_CALLS", CALLS)
+                .map_max_entries("EXACT_FUTURES", sizes.processes)
+                .map_max_entries("EXACT_POOLS", POOLS)
+                .map_max_entries("EXACT_FAILED", FAILED);
         }
         let mut ebpf = loader
             .load(PREBUILT)

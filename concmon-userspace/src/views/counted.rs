@@ -1,17 +1,80 @@
-//! Tasks that probes have counted, by name: a line for reports, a table for the summary.
+//! What probes have counted, tasks by name and thread pools: lines for reports, tables for the summary.
 
 use std::fmt::Write as _;
 
 use super::escape::{brief, escape};
 use super::table::{Align, Table};
 use super::{Paint, format};
-use crate::model::snapshot::{CountedTasks, Exact};
+use crate::model::snapshot::{CountedPool, CountedTasks, Exact};
 
 /// Names on a line, and rows of the table; the others are counted.
 const MAX_NAMES: usize = 3;
 const MAX_ROWS: usize = 20;
 /// Cells of a name.
 const MAX_NAME: usize = 40;
+
+/// `pool upload 120 submitted 3 failed 2 unretrieved`, one line for each pool that did something.
+pub(super) fn push_pool_lines(text: &mut String, exact: Option<&Exact>) {
+    let active = |row: &&CountedPool| row.submitted + row.failed + row.unretrieved > 0;
+    for row in pools(exact).iter().filter(active).take(MAX_NAMES) {
+        let _ = write!(
+            text,
+            "  pool {} {} submitted",
+            pool_name(row),
+            row.submitted
+        );
+        for (count, outcome) in [(row.failed, "failed"), (row.unretrieved, "unretrieved")] {
+            if count > 0 {
+                let _ = write!(text, " {count} {outcome}");
+            }
+        }
+        text.push('\n');
+    }
+}
+
+/// All thread pools, or why nothing was counted.
+pub(super) fn push_pool_table(text: &mut String, exact: Option<&Exact>, paint: Paint) {
+    let Some(known) = exact.and_then(|exact| exact.pools.as_ref()) else {
+        return;
+    };
+    let _ = writeln!(
+        text,
+        "\n{}",
+        paint.bold("  work of thread pools, each piece counted")
+    );
+    if let Some(limit) = known.limits.iter().find(|limit| limit.field == "rows") {
+        let _ = writeln!(text, "    {}", escape(&limit.reason));
+    }
+    let rows = pools(exact);
+    if rows.is_empty() {
+        return;
+    }
+    let mut table = Table::default();
+    table.column("POOL", Align::Left);
+    for column in ["SUBMITTED", "FAILED", "UNRETRIEVED"] {
+        table.column(column, Align::Right);
+    }
+    for row in rows.iter().take(MAX_ROWS) {
+        let mut cells = vec![pool_name(row)];
+        cells.extend([row.submitted, row.failed, row.unretrieved].map(|count| count.to_string()));
+        table.row(cells);
+    }
+    text.push_str(&table.render("    ", paint));
+    if rows.len() > MAX_ROWS {
+        let _ = writeln!(text, "    ... and {} more", rows.len() - MAX_ROWS);
+    }
+}
+
+fn pool_name(row: &CountedPool) -> String {
+    let name = row.name_prefix.as_deref().or(row.queue.as_deref());
+    brief(name.unwrap_or("?"), MAX_NAME)
+}
+
+fn pools(exact: Option<&Exact>) -> &[CountedPool] {
+    exact
+        .and_then(|exact| exact.pools.as_ref()?.rows.as_deref())
+        .unwrap_or_default()
+}
 
 /// `counted handle 120 started 117 finished 2 failed, ...`; nothing where nothing was counted.
 pub(super) fn push_line(text: &mut String, exact: Option<&Exact>) {
@@ -46,6 +109,10 @@ pub(super) fn push_table(text: &mut String, exact: Option<&Exact>, paint: Paint)
     let Some(exact) = exact else {
         return;
     };
+    if exact.tasks.is_none() && exact.pools.is_some() {
+        // Pools alone were asked for.
+        return;
+    }
     let _ = writeln!(text, "\n{}", paint.bold("  tasks, each one counted"));
     if let Some(limit) = exact.limits.first() {
         let _ = writeln!(text, "    {}", escape(&limit.reason));

@@ -129,6 +129,7 @@ fn push_process(text: &mut String, process: &Process, duration_ns: u64, paint: P
         push_loop(text, process, l, paint);
     }
     counted::push_line(text, process.exact.as_ref());
+    counted::push_pool_lines(text, process.exact.as_ref());
     push_gaps(text, &digest::process_gaps(process));
 }
 

@@ -134,6 +134,7 @@ fn push_process(text: &mut String, process: &Process, duration_ns: u64, paint: P
         push_loop(text, process, l, paint);
     }
     counted::push_table(text, process.exact.as_ref(), paint);
+    counted::push_pool_table(text, process.exact.as_ref(), paint);
     push_gaps(text, &digest::process_gaps(process), paint);
 }
 

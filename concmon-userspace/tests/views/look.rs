@@ -168,6 +168,7 @@ fn service() -> PythonFact {
     look.executors = vec![
         PyExecutor {
             id: 5,
+            queue: 0,
             kind: ExecutorKind::Thread,
             name_prefix: Some("crunch".to_owned()),
             workers: 2,
@@ -182,6 +183,7 @@ fn service() -> PythonFact {
         },
         PyExecutor {
             id: 6,
+            queue: 0,
             kind: ExecutorKind::Process,
             name_prefix: None,
             workers: 1,
@@ -444,6 +446,7 @@ fn nothing_hostile_is_printed() {
     }];
     look.executors = vec![PyExecutor {
         id: 1,
+        queue: 0,
         kind: ExecutorKind::Thread,
         name_prefix: Some(evil.to_owned()),
         workers: 1,

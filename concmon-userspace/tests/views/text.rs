@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use concmon::model::snapshot::{CountedTasks, Exact, Limit, Snapshot};
+use concmon::model::snapshot::{CountedPool, CountedTasks, Exact, Limit, Pools, Snapshot};
 use concmon::model::timing::NewStall;
 use concmon::views::escape::{is_hostile, width};
 use concmon::views::{Paint, json, lines, stalls, summary};
@@ -52,6 +52,14 @@ fn counted_tasks() {
         cancelled: ends[2],
         duration: fixture::histogram(started, 3_000_000),
     };
+    let pool = |name: Option<&str>, submitted, failed, unretrieved| CountedPool {
+        queue: Some("0x7f00".to_owned()),
+        name_prefix: name.map(str::to_owned),
+        submitted,
+        failed,
+        unretrieved,
+        silent: unretrieved,
+    };
     let mut snapshot = fixture::snapshot(vec![fixture::process(1, "app", Vec::new())]);
     snapshot.processes[0].exact = Some(Exact {
         since_unix_ns: Some(0),
@@ -61,6 +69,14 @@ fn counted_tasks() {
             tasks("evil\u{1b}[31m", 1, [1, 0, 0]),
             tasks("main", 0, [1, 0, 0]),
         ]),
+        pools: Some(Pools {
+            since_unix_ns: Some(0),
+            rows: Some(vec![
+                pool(Some("evil\u{1b}[31m"), 120, 3, 2),
+                pool(None, 7, 0, 0),
+            ]),
+            limits: Vec::new(),
+        }),
         limits: Vec::new(),
     });
     insta::assert_snapshot!("lines_counted", lines_of(&snapshot));
@@ -72,6 +88,7 @@ fn counted_tasks() {
     snapshot.processes[0].exact = Some(Exact {
         since_unix_ns: None,
         tasks: None,
+        pools: None,
         limits: vec![Limit {
             field: "tasks".to_owned(),
             reason: reason.to_owned(),

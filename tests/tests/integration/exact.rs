@@ -58,12 +58,90 @@ pub(crate) fn trials() -> Vec<Trial> {
             move || tasks(version, "uvloop"),
         )
     }));
+    trials.extend(VERSIONS.map(|version| {
+        case(
+            format!("exact::futures_{version}"),
+            &watch_python(version),
+            move || futures(version),
+        )
+    }));
     trials.push(case(
         "exact::nothing_is_exact_unasked",
         &watch_python("3.11"),
         unasked,
     ));
     trials
+}
+
+/// Failures of thread pools are counted, and so is who asks; the finding is about those alone that
+/// nobody asks for.
+fn futures(version: &str) -> Result<()> {
+    const RULE: &str = "futures-failing-silently";
+    let mut program = Workload::start(&Interpreter::find(version)?, "pools.py", &[])?;
+    let pid = program.pid();
+    let id = pid.to_string();
+    let args = ["-p", &id, "-i", "200ms", "--json", "--exact", "futures"];
+    let mut watch = Watch::start(&args)?;
+    watch.next(LIMIT)?;
+    let asked = program.ask(&json!({"do": "ask"}), "asked")?;
+    watch.next(LIMIT)?;
+    let near_miss = watch.interrupt()?;
+    let mut watch = Watch::start(&args)?;
+    watch.next(LIMIT)?;
+    let dropped = program.ask(&json!({"do": "drop"}), "dropped")?;
+    watch.next(LIMIT)?;
+    let outcome = watch.interrupt()?;
+    program.end()?;
+
+    let own = |of: &Value, field: &str| of[field].as_u64().context("no account");
+    let summary = near_miss.summary()?.process(pid)?.clone();
+    let counted = pool(&summary, "asked")?;
+    let wanted = [own(&asked, "submitted")?, own(&asked, "failed")?, 0, 0];
+    ensure!(counted == wanted, "asked: {counted:?}, were {wanted:?}");
+    let [_, failed, unretrieved, _] = pool(&summary, "asyncio")?;
+    ensure!(
+        (failed, unretrieved) == (own(&asked, "awaited")?, 0),
+        "awaited: {failed} failed, {unretrieved} unretrieved of {asked}"
+    );
+    let has_rule = |process: &Process| process.findings.iter().any(|one| one.rule == RULE);
+    ensure!(!has_rule(&summary), "{:?}", summary.findings);
+
+    let summary = outcome.summary()?.process(pid)?.clone();
+    let [submitted, failed, unretrieved, silent] = pool(&summary, "dropped")?;
+    let wanted = own(&dropped, "failed")?;
+    ensure!(
+        wanted == 100 && [failed, unretrieved] == [wanted; 2],
+        "{failed} failed, {unretrieved} unretrieved of {wanted} that were dropped"
+    );
+    ensure!(
+        submitted == own(&dropped, "submitted")?,
+        "{submitted} submitted, were {dropped}"
+    );
+    // Of the last ones it is not known that they are gone.
+    ensure!(
+        (1..=unretrieved).contains(&silent),
+        "{silent} of {unretrieved} are silent"
+    );
+    ensure!(has_rule(&summary), "{:?}", summary.findings);
+    Ok(())
+}
+
+/// Submitted, failed, unretrieved, silent.
+fn pool(process: &Process, name: &str) -> Result<[u64; 4]> {
+    let exact = process.exact.as_ref();
+    let pools = exact.and_then(|exact| exact.pools.as_ref());
+    let pools = pools.context("no pools")?;
+    ensure!(
+        !pools.limits.iter().any(|limit| limit.field == "rows"),
+        "{:?}",
+        pools.limits
+    );
+    let rows = pools.rows.as_ref().context("no rows")?;
+    let row = rows
+        .iter()
+        .find(|row| row.name_prefix.as_deref() == Some(name))
+        .with_context(|| format!("no row for {name}: {rows:?}"))?;
+    Ok([row.submitted, row.failed, row.unretrieved, row.silent])
 }
 
 /// Watches a process until it has run its tasks; what the tool and the program say of them.

@@ -162,6 +162,7 @@ impl Intervals {
             Event::Tick(tick) => self.end_ns = self.end_ns.max(tick.at_ns),
             Event::Step(_)
             | Event::Exact(_)
+            | Event::Pools(_)
             | Event::Exec(_)
             | Event::Exit(_)
             | Event::Monitor(_)

@@ -184,6 +184,7 @@ fn stacks_waits_and_executors_are_those_of_the_latest_look() {
             }
             look.executors = vec![PyExecutor {
                 id: 7,
+                queue: 9,
                 kind: ExecutorKind::Thread,
                 name_prefix: Some("crunch".into()),
                 workers: 2,

@@ -157,6 +157,7 @@ impl Exact {
         Some(snapshot::Exact {
             since_unix_ns: since.as_ref().ok().map(|ns| clock.unix_of(*ns)),
             tasks: was_counted.then_some(tasks),
+            pools: None,
             limits,
         })
     }

@@ -35,7 +35,7 @@ pub use objects::{
     CallableLayout, ContainerLayout, InstanceShape, IntegerShape, KeysShape, SplitValues,
     TextLayout, TypeLayout,
 };
-pub use probes::{ProbeLayout, StepType, WakeupShape};
+pub use probes::{FailureLayout, ProbeLayout, RaisedShape, StepType, WakeupShape};
 pub use threads::{
     FrameRoot, GilPlace, InterpreterLayout, RunningLoop, RuntimeLayout, ThreadLayout,
 };
@@ -87,6 +87,7 @@ pub struct WalkLayout {
     pub executors: ExecutorLayout,
     pub lock: LockLayout,
     pub probes: ProbeLayout,
+    pub failures: FailureLayout,
 }
 
 /// The row for a version; `None` when there is none.
@@ -117,6 +118,7 @@ pub fn row(version: Version) -> Option<Layout> {
             executors: at(executors::EXECUTORS, minor)?,
             lock: at(locks::LOCK, minor)?,
             probes: at(probes::PROBES, minor)?,
+            failures: at(probes::FAILURES, minor)?,
         },
     })
 }

@@ -58,3 +58,79 @@ const fn probes(step_type: StepType, wakeup: WakeupShape, eager: bool) -> ProbeL
         eager,
     }
 }
+
+/// Where a thread state has the exception that is being raised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum RaisedShape {
+    /// Its type and its traceback.
+    Parts { class: u32, traceback: u32 },
+    /// The exception itself.
+    Object(u32),
+}
+
+/// Exceptions, and what they leave while they are raised.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct FailureLayout {
+    pub raised: RaisedShape,
+    /// In an exception: its traceback; in that: its frame object.
+    pub exception_traceback: u32,
+    pub traceback_frame: u32,
+    /// In a frame object: its frame; `None`: it is the frame.
+    pub object_frame: Option<u32>,
+    /// `tp_methods`.
+    pub type_methods: u32,
+    /// asyncio makes some exceptions anew, without the traceback.
+    pub converted: bool,
+}
+
+pub(super) const FAILURES: Since<FailureLayout> = &[
+    (
+        8,
+        FailureLayout {
+            raised: RaisedShape::Parts {
+                class: 88,
+                traceback: 104,
+            },
+            exception_traceback: 32,
+            object_frame: None,
+            converted: true,
+            ..FAILURES_3_13
+        },
+    ),
+    (
+        11,
+        FailureLayout {
+            raised: RaisedShape::Parts {
+                class: 96,
+                traceback: 112,
+            },
+            converted: true,
+            ..FAILURES_3_13
+        },
+    ),
+    (
+        12,
+        FailureLayout {
+            raised: RaisedShape::Object(96),
+            converted: true,
+            ..FAILURES_3_13
+        },
+    ),
+    (13, FAILURES_3_13),
+    (
+        15,
+        FailureLayout {
+            raised: RaisedShape::Object(136),
+            ..FAILURES_3_13
+        },
+    ),
+];
+
+const FAILURES_3_13: FailureLayout = FailureLayout {
+    raised: RaisedShape::Object(112),
+    exception_traceback: 40,
+    traceback_frame: 24,
+    object_frame: Some(24),
+    type_methods: 232,
+    converted: false,
+};
