@@ -104,32 +104,42 @@ impl Busy<'_> {
                 let rest_ns = step.map_or(0, |(_, end)| end.saturating_sub(due_ns));
                 rest_ns.saturating_add(turn_ns.saturating_mul(TURNS))
             }
-            // Several turns passed between two samples.
-            Some(turn_ns)
-                if turn_ns.saturating_mul(3) < end.saturating_sub(begin).saturating_mul(2) =>
-            {
+            Some(turn_ns) if several(turn_ns, begin, end) => {
                 // The phases of the instants are spread evenly.
                 let phase = turn_ns as f64 * ((point as f64 * 0.618_034).fract());
                 (phase as u64).saturating_add(turn_ns.saturating_mul(TURNS))
             }
             _ => {
-                let behind = next as u64 + TURNS;
-                let until = usize::try_from(behind)
-                    .ok()
-                    .and_then(|turn| self.turns.get(turn))
-                    .copied();
-                match until {
-                    Some(until) => until.saturating_sub(due_ns),
-                    // The turns that come are like this one.
-                    None if self.goes_on => end
-                        .saturating_sub(due_ns)
-                        .saturating_add(end.saturating_sub(begin).saturating_mul(TURNS)),
-                    None => to_end,
+                let mut until_ns = end;
+                for behind in 0..TURNS as usize {
+                    let pair = next + behind;
+                    let seen = self.turns.get(pair).zip(self.turns.get(pair + 1));
+                    until_ns = match seen {
+                        Some((begin, end)) => until_ns.saturating_add(self.one_turn(*begin, *end)),
+                        // The turns that come are like this one.
+                        None if self.goes_on => until_ns.saturating_add(end.saturating_sub(begin)),
+                        None => self.to_ns,
+                    };
                 }
+                until_ns.saturating_sub(due_ns)
             }
         };
         if self.goes_on { wait } else { wait.min(to_end) }
     }
+
+    /// How long the first turn was between two beginnings that samples have seen.
+    fn one_turn(&self, begin_ns: u64, end_ns: u64) -> u64 {
+        let has_step = (self.steps.iter()).any(|step| step.0 < end_ns && step.1 > begin_ns);
+        match self.turn_ns {
+            Some(turn_ns) if !has_step && several(turn_ns, begin_ns, end_ns) => turn_ns,
+            _ => end_ns.saturating_sub(begin_ns),
+        }
+    }
+}
+
+/// Several turns passed between two beginnings that samples have seen.
+fn several(turn_ns: u64, begin_ns: u64, end_ns: u64) -> bool {
+    turn_ns.saturating_mul(3) < end_ns.saturating_sub(begin_ns).saturating_mul(2)
 }
 
 #[cfg(test)]
@@ -170,6 +180,28 @@ mod tests {
             to_ns: 10_000 * MS,
             goes_on: true,
             turns: &[],
+            turn_ns: Some(5 * MS),
+            steps: &[],
+        };
+        Lag::default().busy(busy, &mut into);
+        let (half, most) = percentiles(&into);
+        assert!((12.0..13.0).contains(&half), "{half}");
+        assert!((14.5..15.1).contains(&most), "{most}");
+    }
+
+    /// Of turns of 5 ms samples see every second, now and then one more.
+    #[test]
+    fn turns_that_no_sample_saw_are_no_part_of_one() {
+        let mut into = Fine::default();
+        let turns: Vec<u64> = (0..1_000)
+            .filter(|turn| turn % 2 == 0 || turn % 10 == 1)
+            .map(|turn| turn * 5 * MS)
+            .collect();
+        let busy = Busy {
+            from_ns: 0,
+            to_ns: 5_000 * MS,
+            goes_on: true,
+            turns: &turns,
             turn_ns: Some(5 * MS),
             steps: &[],
         };
