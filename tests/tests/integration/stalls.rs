@@ -286,7 +286,7 @@ fn many_short_steps(version: &str) -> Result<()> {
 }
 
 fn lag_of_a_heartbeat(version: &str) -> Result<()> {
-    for (load, ratio) in [("10", 0.1), ("100", 0.25)] {
+    for (load, ratio) in [("10", 0.1), ("60", 0.1), ("100", 0.25)] {
         let (before, after, outcome, pid) = watch_load(version, &["heartbeat", load], 6)?;
         let mut late: Vec<u64> = after
             .late
