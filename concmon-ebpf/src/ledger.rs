@@ -224,40 +224,22 @@ fn number_of(syscall: Syscall) -> i32 {
 }
 
 /// The thread was woken at `now` by `waker` (0: a timer, or it cannot be told).
+///
+/// That is only noted: the next switch-in books it, on the CPU that has the account in its cache.
+/// A wakeup may come before its switch-out got to us.
 #[inline(always)]
 pub(crate) fn wake(ledger: *mut Ledger, now: u64, waker: impl Fn(u8) -> u32) {
-    // SAFETY: `ledger` is a live map value. A blocked thread's account is written by its waker
-    // only, which holds the thread's `pi_lock`.
+    // SAFETY: a live map value. The wakers of a thread hold its `pi_lock`; they alone write these
+    // two words before the switch-in, which comes after the wakeup.
     unsafe {
-        if core::ptr::read_volatile(&raw const (*ledger).state) != state::BLOCKED {
-            // Woken before its switch-out got to us, or not asleep at all. Only the first of these
-            // leads to a switch-in that finds a block without a wakeup; then this is the one.
-            note_early(ledger, now, waker(cause::OTHER));
-            return;
-        }
-        // The switch-out may still be writing on another CPU; it is about to end.
-        let mut spins = 0;
-        while core::ptr::read_volatile(&raw const (*ledger).seq) & 1 != 0 {
-            spins += 1;
-            if spins > 64 {
-                note_early(ledger, now, waker(cause::OTHER));
-                return;
-            }
-        }
-        let waker = waker((*ledger).cause);
-        let seq = begin(ledger);
-        book_wake(&mut *ledger, now, waker);
-        end(ledger, seq);
-    }
-}
-
-#[inline(always)]
-unsafe fn note_early(ledger: *mut Ledger, now: u64, waker: u32) {
-    // SAFETY: a live map value; these two words are read by the next switch-in only, which comes
-    // after the wakeup.
-    unsafe {
-        (*ledger).early_waker_tid = waker;
-        core::ptr::write_volatile(&raw mut (*ledger).early_wake_ns, now);
+        let blocked = core::ptr::read_volatile(&raw const (*ledger).state) == state::BLOCKED;
+        let cause = if blocked {
+            (*ledger).cause
+        } else {
+            cause::OTHER
+        };
+        (*ledger).waking_tid = waker(cause);
+        core::ptr::write_volatile(&raw mut (*ledger).waking_ns, now);
     }
 }
 
@@ -274,16 +256,6 @@ unsafe fn book_blocked(l: &mut Ledger, at: u64) {
         unsafe { add(&mut l.off_cpu[index], blocked) };
     }
     l.since_ns = at;
-}
-
-#[inline(always)]
-unsafe fn book_wake(l: &mut Ledger, at: u64, waker: u32) {
-    // SAFETY: as the caller's.
-    unsafe { book_blocked(l, at) };
-    l.wake_ns = l.since_ns;
-    l.waker_tid = waker;
-    l.flags &= !ledger_flags::UNTOUCHED;
-    l.state = state::WOKEN;
 }
 
 /// The thread gets a CPU at `now`.
@@ -311,22 +283,20 @@ pub(crate) fn switch_in(ledger: *mut Ledger, task: Task, now: u64, cpu: u32) {
 #[inline(always)]
 unsafe fn book_enter(l: &mut Ledger, now: u64) {
     if l.state == state::BLOCKED {
-        if l.early_wake_ns != 0 {
-            let early = if l.early_wake_ns > now {
-                now
-            } else {
-                l.early_wake_ns
-            };
-            let waker = l.early_waker_tid;
+        if l.waking_ns != 0 {
+            let woken = if l.waking_ns > now { now } else { l.waking_ns };
             // SAFETY: the account that the caller holds.
-            unsafe { book_wake(l, early, waker) };
+            unsafe { book_blocked(l, woken) };
+            l.wake_ns = l.since_ns;
+            l.waker_tid = l.waking_tid;
+            l.state = state::WOKEN;
         } else {
             count_fault(fault::WAKEUP_UNSEEN);
             // SAFETY: as above.
             unsafe { book_blocked(l, now) };
         }
     }
-    l.early_wake_ns = 0;
+    l.waking_ns = 0;
     let now = if now < l.since_ns { l.since_ns } else { now };
     let stretch = now - l.since_ns;
     if l.state == state::WOKEN {

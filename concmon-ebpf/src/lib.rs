@@ -172,14 +172,17 @@ pub struct Ledger {
     pub wait_blocked: u8,
     pub reserved: u8,
     pub last_cpu: u32,
-    /// `task_struct::start_boottime`: with the tid, the identity of the thread.
-    pub start_boottime_ns: u64,
     /// When this account begins.
     pub start_ns: u64,
     /// When the open stretch began.
     pub since_ns: u64,
     /// `se.sum_exec_runtime` up to where `on_cpu_ns` is booked.
     pub sum_exec_ns: u64,
+    /// The last wakeup (0: none), and who woke it, for the next switch-in to book. What comes before
+    /// `since_ns` is of the stretch before, or has overtaken its switch-out.
+    pub waking_ns: u64,
+    pub waking_tid: u32,
+    pub reserved2: u32,
 
     /// When the thread last left a CPU (0: not seen).
     pub off_ns: u64,
@@ -193,10 +196,8 @@ pub struct Ledger {
     pub syscall: i32,
     /// Thread that woke it last; 0 when that was a timer or cannot be told.
     pub waker_tid: u32,
-    /// A wakeup seen while the switch-out was still under way (0: none), and its waker.
-    pub early_wake_ns: u64,
-    pub early_waker_tid: u32,
-    pub reserved2: u32,
+    /// `task_struct::start_boottime`: with the tid, the identity of the thread.
+    pub start_boottime_ns: u64,
 
     pub on_cpu_ns: u64,
     pub woken_ns: u64,

@@ -145,7 +145,9 @@ unsafe fn is_long_block(batch: *mut SampleBatch, now: u64) -> bool {
             return false;
         };
         let now_is = core::ptr::read_volatile(&raw const (*ledger).state);
-        now_is == state::BLOCKED && core::ptr::read_volatile(&raw const (*ledger).off_ns) == since
+        now_is == state::BLOCKED
+            && core::ptr::read_volatile(&raw const (*ledger).off_ns) == since
+            && core::ptr::read_volatile(&raw const (*ledger).waking_ns) < since
     }
 }
 

@@ -1,6 +1,6 @@
 //! A thread's account, copied out of shared memory, to a fact: validated, or told to read again.
 
-use concmon_ebpf::{Hist, Ledger, ledger_flags, state};
+use concmon_ebpf::{Hist, Ledger, cause, hist_bucket, ledger_flags, state};
 
 use crate::event::{Cause, HistFact, LedgerFact, Pid, ThreadState, Tid};
 
@@ -26,6 +26,7 @@ pub enum LedgerError {
 /// the caller copies again. A copy of which parts are from different writes is not always told by
 /// that; compare `seq` before and after copying, too.
 pub fn fact(ledger: &Ledger, read_ns: u64) -> Result<LedgerFact, LedgerError> {
+    let ledger = &book_wakeup(ledger, read_ns);
     if !ledger.seq.is_multiple_of(2) {
         return Err(LedgerError::Torn);
     }
@@ -70,6 +71,32 @@ pub fn fact(ledger: &Ledger, read_ns: u64) -> Result<LedgerFact, LedgerError> {
     })
 }
 
+/// Books a wakeup that no switch-in has booked yet, as that will do.
+fn book_wakeup(ledger: &Ledger, read_ns: u64) -> Ledger {
+    let mut booked = *ledger;
+    let (since_ns, waking_ns) = (ledger.since_ns, ledger.waking_ns.min(read_ns));
+    let cause = usize::from(ledger.cause);
+    if ledger.state == state::BLOCKED && waking_ns > since_ns && cause < cause::COUNT {
+        let blocked_ns = waking_ns - since_ns;
+        booked.blocked_ns[cause] = booked.blocked_ns[cause].saturating_add(blocked_ns);
+        record(&mut booked.off_cpu[cause], blocked_ns);
+        booked.since_ns = waking_ns;
+        booked.state = state::WOKEN;
+    }
+    booked
+}
+
+fn record(hist: &mut Hist, ns: u64) {
+    if hist.count == 0 || ns < hist.min_ns {
+        hist.min_ns = ns;
+    }
+    hist.max_ns = hist.max_ns.max(ns);
+    hist.count = hist.count.saturating_add(1);
+    hist.sum_ns = hist.sum_ns.saturating_add(ns);
+    let bucket = &mut hist.buckets[hist_bucket(ns)];
+    *bucket = bucket.wrapping_add(1);
+}
+
 /// Whether the columns sum to the time that they cover.
 pub fn is_whole(ledger: &Ledger) -> bool {
     let covered = ledger.since_ns.checked_sub(ledger.start_ns);
@@ -111,7 +138,7 @@ pub(super) fn hist(hist: &Hist) -> HistFact {
 mod tests {
     use super::*;
     use crate::testing::Rng;
-    use concmon_ebpf::{MAX_GILS, cause};
+    use concmon_ebpf::MAX_GILS;
 
     /// 100 ns on a CPU, 20 woken, 30 preempted, 5 stolen, 1 unknown, 44 blocked: 200 from 1,000 on.
     fn sample() -> Ledger {
@@ -154,8 +181,8 @@ mod tests {
             migrations: 1,
             voluntary_base: 0,
             involuntary_base: 0,
-            early_wake_ns: 0,
-            early_waker_tid: 0,
+            waking_ns: 0,
+            waking_tid: 0,
             reserved2: 0,
             gils: [0; MAX_GILS],
             wakeup_latency: Hist {
@@ -211,6 +238,33 @@ mod tests {
         );
         assert_eq!((fact.wakeup_latency.min_ns, fact.slice.min_ns), (9, 0));
         assert_eq!(fact.off_cpu.len(), cause::COUNT);
+    }
+
+    #[test]
+    fn a_wakeup_that_no_switch_in_has_booked() {
+        let woken = |waking_ns| Ledger {
+            waking_ns,
+            ..sample()
+        };
+        let found = fact(&woken(1_250), 1_300).unwrap();
+        assert_eq!(found.state, ThreadState::Woken);
+        assert_eq!((found.since_ns, found.read_ns), (1_250, 1_300));
+        let io = usize::from(cause::IO);
+        assert_eq!(found.blocked_ns[io], sample().blocked_ns[io] + 50);
+        let off_cpu = &found.off_cpu[io];
+        assert_eq!((off_cpu.count, off_cpu.sum_ns, off_cpu.min_ns), (1, 50, 50));
+        assert_eq!(off_cpu.buckets[hist_bucket(50)], 1);
+        // One that another CPU's clock has put into the future has just been.
+        assert_eq!(fact(&woken(1_400), 1_300).unwrap().since_ns, 1_300);
+        // One of the stretch before says nothing.
+        let before = fact(&woken(1_100), 1_300).unwrap();
+        assert_eq!(before.state, ThreadState::Blocked(Cause::Io));
+        // Who is preempted has not slept.
+        let preempted = Ledger {
+            state: state::PREEMPTED,
+            ..woken(1_250)
+        };
+        assert_eq!(fact(&preempted, 1_300).unwrap().since_ns, 1_200);
     }
 
     #[test]

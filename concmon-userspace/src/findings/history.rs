@@ -8,8 +8,8 @@ use crate::model::snapshot::{Process, Task, Window};
 const SPAN_NS: u64 = 10_000_000_000;
 /// Windows that are kept at most: 100 ms is the shortest.
 const MAX_WINDOWS: usize = 128;
-/// Failed tasks that are remembered.
-const MAX_FAILED: usize = 10_000;
+/// Tasks of a kind that are remembered.
+const MAX_TASKS: usize = 10_000;
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// One window.
@@ -33,6 +33,8 @@ pub(super) struct History {
     stalled: BTreeSet<u64>,
     /// Failed tasks that nobody has asked, and for how long they are known as such, ns.
     failed: BTreeMap<TaskKey, u64>,
+    /// Tasks that stood in `asyncio.sleep(0)` once, and for how long that is known, ns.
+    yielding: BTreeMap<TaskKey, u64>,
 }
 
 impl History {
@@ -54,6 +56,7 @@ impl History {
         }
         self.add_stalls(process, window);
         self.add_failed(process, window.duration_ns);
+        self.add_yielding(process, window.duration_ns);
     }
 
     fn add_stalls(&mut self, process: &Process, window: Window) {
@@ -70,15 +73,13 @@ impl History {
     }
 
     fn add_failed(&mut self, process: &Process, ns: u64) {
-        let mut before = std::mem::take(&mut self.failed);
-        for one in &process.loops {
-            let failed = one.tasks.iter().filter(|task| is_unasked(task));
-            for task in failed.take(MAX_FAILED) {
-                let key = key(one.tid, task);
-                let known_ns = before.remove(&key).map(|known| known.saturating_add(ns));
-                self.failed.insert(key, known_ns.unwrap_or(0));
-            }
-        }
+        let before = std::mem::take(&mut self.failed);
+        self.failed = known(process, before, ns, |task, _| is_unasked(task));
+    }
+
+    fn add_yielding(&mut self, process: &Process, ns: u64) {
+        let before = std::mem::take(&mut self.yielding);
+        self.yielding = known(process, before, ns, |task, was| was || sleeps_zero(task));
     }
 
     pub(super) fn span_ns(&self) -> u64 {
@@ -99,6 +100,31 @@ impl History {
     pub(super) fn failed_ns(&self, tid: u32, task: &Task) -> u64 {
         self.failed.get(&key(tid, task)).copied().unwrap_or(0)
     }
+
+    /// For how long a task is known to go through `asyncio.sleep(0)`, ns.
+    pub(super) fn yielding_ns(&self, tid: u32, task: &Task) -> u64 {
+        self.yielding.get(&key(tid, task)).copied().unwrap_or(0)
+    }
+}
+
+/// The tasks of which `is` holds now (its second argument: it held before), and for how long it is known.
+fn known(
+    process: &Process,
+    mut before: BTreeMap<TaskKey, u64>,
+    ns: u64,
+    is: impl Fn(&Task, bool) -> bool,
+) -> BTreeMap<TaskKey, u64> {
+    let mut now = BTreeMap::new();
+    for one in &process.loops {
+        for task in &one.tasks {
+            let key = key(one.tid, task);
+            let was = before.remove(&key);
+            if is(task, was.is_some()) && now.len() < MAX_TASKS {
+                now.insert(key, was.map_or(0, |known| known.saturating_add(ns)));
+            }
+        }
+    }
+    now
 }
 
 fn key(tid: u32, task: &Task) -> TaskKey {
@@ -108,4 +134,11 @@ fn key(tid: u32, task: &Task) -> TaskKey {
 /// Whether a task has failed, and nobody has asked for the exception.
 pub(super) fn is_unasked(task: &Task) -> bool {
     task.is_done() && task.retrieved == Some(false)
+}
+
+/// Whether a task stands in `asyncio.sleep(0)`.
+pub(super) fn sleeps_zero(task: &Task) -> bool {
+    task.awaiting
+        .last()
+        .is_some_and(|frame| frame.function.ends_with("__sleep0"))
 }

@@ -32,7 +32,7 @@ impl Rule for LoopSaturated {
         let busy = loops(context.process)
             .filter(|one| one.utilization >= BUSY && one.busy_ns >= context.duration_ns / 2);
         let one = busy
-            .filter(|one| !super::sleep_zero_spin::spins(one))
+            .filter(|one| !super::sleep_zero_spin::spins(one, context.history))
             .filter(|one| {
                 let stalls_ns = one.timing.as_ref().map_or(0, |timing| timing.stalls_ns);
                 stalls_ns < one.busy_ns / 2

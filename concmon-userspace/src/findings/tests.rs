@@ -362,6 +362,16 @@ fn each_rule_is_raised_and_a_near_miss_raises_none() {
     assert_eq!(names(&after(|_, _, _| ())), [""; 0]);
 }
 
+/// Frameworks let go of the loop with `sleep(0)` for each request: other tasks stand in it each time.
+#[test]
+fn tasks_that_do_not_live_long_do_not_spin() {
+    let served = |process: &mut Process, _, number: u64| {
+        sleeping_zero(process, 50_000);
+        process.loops[0].tasks[0].id = format!("{number}");
+    };
+    assert_eq!(names(&after(served)), ["loop-saturated"]);
+}
+
 #[test]
 fn a_rule_holds_after_its_patience_and_lingers() {
     let mut story = Story::new();
