@@ -377,7 +377,8 @@ unsafe fn finish(batch: *mut SampleBatch, ledger: *mut Ledger) -> u8 {
 unsafe fn send(ctx: *mut c_void, batch: *mut SampleBatch) {
     // SAFETY: see the function's contract; the length is bounded by the batch.
     unsafe {
-        let used = u64::from((*batch).used);
+        // Read anew: a bound that the compiler merges with an earlier one is none to older verifiers.
+        let used = u64::from(core::ptr::read_volatile(&raw const (*batch).used));
         if used > SAMPLE_AREA as u64 {
             return;
         }

@@ -3,7 +3,9 @@
 //! Ids get reused, so the start time decides; where an event has none, the newest holder of the
 //! id is meant.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use foldhash::fast::FixedState;
 
 use super::process::{Process, ProcessId};
 use super::thread::{Thread, ThreadKey};
@@ -23,6 +25,8 @@ pub(crate) struct Population {
     pub(crate) processes: BTreeMap<ProcessId, Process>,
     by_pid: BTreeMap<Pid, Vec<ProcessId>>,
     pub(crate) by_thread: BTreeMap<ThreadKey, ProcessId>,
+    /// The newest thread with an id: every slice asks for it.
+    newest: HashMap<Tid, (ProcessId, ThreadKey), FixedState>,
     next: u64,
     strangers: BTreeMap<Tid, Wakers>,
     /// Threads that `/proc` has listed in this window.
@@ -158,6 +162,10 @@ impl Population {
         let process = self.processes.get_mut(&id)?;
         if is_new {
             self.by_thread.insert(key, id);
+            let newest = self.newest.entry(key.tid).or_insert((id, key));
+            if newest.1 <= key {
+                *newest = (id, key);
+            }
             let mut thread = Thread::new(key, epoch);
             if let Some(wakers) = self.strangers.remove(&key.tid) {
                 thread.adopt(wakers);
@@ -257,12 +265,7 @@ impl Population {
 
     /// The newest thread with this id, and its process.
     fn newest_of(&self, tid: Tid) -> Option<(ProcessId, ThreadKey)> {
-        let key = |start_boottime_ns| ThreadKey {
-            tid,
-            start_boottime_ns,
-        };
-        let (&key, &id) = self.by_thread.range(key(0)..=key(u64::MAX)).next_back()?;
-        Some((id, key))
+        self.newest.get(&tid).copied()
     }
 
     pub(crate) fn fact(&mut self, fact: &ProcessFact, epoch: u64) {
@@ -289,11 +292,16 @@ impl Population {
         for process in self.processes.values_mut() {
             process.roll(epoch);
         }
-        let processes = &self.processes;
+        let (processes, known) = (&self.processes, self.by_thread.len());
         self.by_thread.retain(|key, id| {
             let process = processes.get(id);
             process.is_some_and(|process| process.threads.contains_key(key))
         });
+        if self.by_thread.len() < known {
+            // The last one of an id stays.
+            let threads = self.by_thread.iter();
+            self.newest = threads.map(|(key, id)| (key.tid, (*id, *key))).collect();
+        }
     }
 
     /// Forgets a process without threads.

@@ -53,7 +53,8 @@ pub(crate) struct Thread {
     pub(crate) start_ns: u64,
     seeded: bool,
     off_balance_ns: u64,
-    pub(crate) account: Cumulative<Account>,
+    /// Elsewhere, for it is large, and slices do not need it.
+    pub(crate) account: Box<Cumulative<Account>>,
     wakers: Wakers,
     locks: LockWaits,
     cpu: CpuSplit,
@@ -90,7 +91,7 @@ impl Thread {
             start_ns: 0,
             seeded: false,
             off_balance_ns: 0,
-            account: Cumulative::default(),
+            account: Box::default(),
             wakers: Wakers::default(),
             locks: LockWaits::default(),
             cpu: CpuSplit::default(),

@@ -1,6 +1,8 @@
 //! The waits of each thread, cut out of its slices.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use foldhash::fast::FixedState;
 
 use super::Parts;
 use super::timeline::Known;
@@ -101,7 +103,7 @@ pub(super) enum Began {
 
 /// What is known of the threads of a process.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Threads(BTreeMap<Tid, Thread>);
+pub(super) struct Threads(HashMap<Tid, Thread, FixedState>);
 
 impl Threads {
     /// Takes a slice, unless it is older than what is known of the thread.
