@@ -230,10 +230,6 @@ unsafe fn walk(
     unsafe {
         let bytes: *mut u8 = (&raw mut (*batch).frame).cast();
         let frames: *mut SampleFrame = head.add(1).cast();
-        let mut wanted = (*python).frame_bytes;
-        if wanted > FRAME_BYTES as u32 {
-            wanted = FRAME_BYTES as u32;
-        }
         let mut turn_frame = 0;
         let mut index = 0usize;
         let mut flags = 0;
@@ -242,6 +238,9 @@ unsafe fn walk(
             if frame == 0 {
                 break;
             }
+            // Bounded right here: older verifiers forget the bounds of what is kept on the stack.
+            let wanted = core::ptr::read_volatile(&raw const (*python).frame_bytes).wrapping_sub(1);
+            let wanted = bounded::<{ FRAME_BYTES as i32 }>(wanted as usize) as u32 + 1;
             if generated::bpf_probe_read_user(bytes.cast(), wanted, frame as *const c_void) != 0 {
                 flags = u32::from(sample_flags::FAULT);
                 break;

@@ -170,7 +170,7 @@ impl Live {
         let btf = Btf::parse_file(btf_path(), aya::Endianness::default())
             .map_err(failing!("reading the kernel's BTF"))?;
 
-        let mut first_error = None;
+        let mut last_error = None;
         for has_task_regs in [true, false] {
             let config = KernelConfig {
                 has_task_regs: u32::from(has_task_regs),
@@ -182,7 +182,7 @@ impl Live {
             };
             match Self::load_with(&config, sizes, &btf) {
                 Ok(live) => {
-                    if let Some(error) = &first_error {
+                    if let Some(error) = &last_error {
                         log::info!(
                             "loaded without newer kernel features; the first try said: {error}"
                         );
@@ -194,12 +194,10 @@ impl Live {
                 }
                 Err(LiveError::Permission) => return Err(LiveError::Permission),
                 Err(error @ LiveError::Unsupported(_)) => return Err(error),
-                Err(error) => {
-                    first_error.get_or_insert(error);
-                }
+                Err(error) => last_error = Some(error),
             }
         }
-        Err(first_error.map_or(LiveError::Permission, |error| {
+        Err(last_error.map_or(LiveError::Permission, |error| {
             LiveError::Unsupported(format!(
                 "this kernel does not take the kernel programs: {error}"
             ))
