@@ -39,16 +39,7 @@ impl Rule for GilContention {
         let process = context.process;
         let gil = process.gil.as_ref()?;
         let (wait_ns, utilization) = (gil.wait_ns?, gil.utilization?);
-        let python = process
-            .threads
-            .iter()
-            .filter(|thread| thread.ident.is_some());
-        let on_cpu_ns = python.map(|thread| thread.ledger.on_cpu_ns);
-        let on_cpu_ns = on_cpu_ns.fold(0, u64::saturating_add);
-        let waiting = share(wait_ns, wait_ns.saturating_add(on_cpu_ns));
-        if waiting < WAITING || utilization < HELD || wait_ns < context.duration_ns / 10 {
-            return None;
-        }
+        let waiting = waiting(context, wait_ns).filter(|_| utilization >= HELD)?;
         let mut holders: Vec<(u32, u64)> = Vec::new();
         let mut victims: Vec<(u32, u64)> = Vec::new();
         for pair in &gil.pairs {
@@ -104,6 +95,24 @@ impl Rule for GilContention {
             weight: waiting,
         })
     }
+
+    /// How much it is held is read in looks, of which a window may have none.
+    fn cannot_tell(&self, context: &Context<'_>) -> bool {
+        let gil = context.process.gil.as_ref();
+        gil.filter(|gil| gil.utilization.is_none())
+            .and_then(|gil| waiting(context, gil.wait_ns?))
+            .is_some()
+    }
+}
+
+/// The share of the time that threads could run in which they waited, where that is much.
+fn waiting(context: &Context<'_>, wait_ns: u64) -> Option<f64> {
+    let threads = context.process.threads.iter();
+    let python = threads.filter(|thread| thread.ident.is_some());
+    let on_cpu_ns = python.map(|thread| thread.ledger.on_cpu_ns);
+    let on_cpu_ns = on_cpu_ns.fold(0, u64::saturating_add);
+    let waiting = share(wait_ns, wait_ns.saturating_add(on_cpu_ns));
+    (waiting >= WAITING && wait_ns >= context.duration_ns / 10).then_some(waiting)
 }
 
 fn add(sums: &mut Vec<(u32, u64)>, tid: u32, ns: u64) {

@@ -2,6 +2,7 @@
 //!
 //! A rule looks at one window of one process, and at what it kept of the windows before. It holds when
 //! its condition has been true for its patience, and is over when it has been false for [`LINGER_NS`].
+//! Windows in which it cannot tell count as neither, up to [`BLIND_NS`].
 
 mod cpu_starved;
 mod executor_saturated;
@@ -29,6 +30,8 @@ use history::History;
 
 /// A rule whose condition is false for this long is over, ns.
 const LINGER_NS: u64 = 2_000_000_000;
+/// How long a rule keeps its state while it cannot tell, ns: looks may be 10 s apart.
+const BLIND_NS: u64 = 12_000_000_000;
 /// Processes that are followed.
 const MAX_PROCESSES: usize = 4_096;
 
@@ -77,6 +80,10 @@ pub(crate) trait Rule: Sync {
     /// What it means, when it holds, and what to do: for `explain`.
     fn explanation(&self) -> &'static str;
     fn check(&self, context: &Context<'_>) -> Option<Held>;
+    /// The window lacks a reading without which its condition is neither true nor false.
+    fn cannot_tell(&self, _: &Context<'_>) -> bool {
+        false
+    }
 }
 
 const RULES: [&dyn Rule; 13] = [
@@ -108,6 +115,8 @@ struct State {
     /// For how long its condition has been true, and false, without a break.
     true_ns: u64,
     false_ns: u64,
+    /// For how long it could not be told, without a break.
+    blind_ns: u64,
     since_unix_ns: u64,
     holds: bool,
     active_ns: u64,
@@ -169,12 +178,13 @@ impl Judge {
                 };
                 let found = rule.check(&context);
                 let state = followed.states.entry(rule.name()).or_default();
-                state.update(
-                    found,
-                    rule.patience_ns(),
-                    window.start_unix_ns,
-                    window.duration_ns,
-                );
+                let ns = window.duration_ns;
+                if !rule.cannot_tell(&context) {
+                    state.blind_ns = 0;
+                    state.update(found, rule.patience_ns(), window.start_unix_ns, ns);
+                } else if !state.wait(ns) {
+                    state.update(None, rule.patience_ns(), window.start_unix_ns, ns);
+                }
                 if state.holds
                     && let Some(held) = &state.last
                 {
@@ -206,6 +216,16 @@ impl Judge {
 }
 
 impl State {
+    /// Passes over a window that tells nothing; `false`: there were too many of them.
+    fn wait(&mut self, ns: u64) -> bool {
+        self.blind_ns = self.blind_ns.saturating_add(ns);
+        let waits = self.blind_ns <= BLIND_NS;
+        if waits && self.holds {
+            self.active_ns = self.active_ns.saturating_add(ns);
+        }
+        waits
+    }
+
     fn update(&mut self, found: Option<Held>, patience_ns: u64, begin_unix_ns: u64, ns: u64) {
         match found {
             Some(held) => {

@@ -503,6 +503,44 @@ fn the_hog_is_named_with_its_code_and_its_victims() {
 
 /// A crowd that is filled once is a pool, and threads that were there before are not born.
 #[test]
+fn windows_without_a_reading_neither_confirm_nor_clear() {
+    let blind = |process: &mut Process, _| {
+        contended(process, 900, 0.97);
+        process.gil.as_mut().expect("a GIL").utilization = None;
+    };
+    let held = |process: &mut Process, _| contended(process, 900, 0.97);
+    let has = |found: &[Finding]| names(found).contains(&"gil-contention");
+    let mut feed = Story::new();
+    // One reading in ten windows, as with the most that is left out.
+    let mut raised = Vec::new();
+    for number in 0..30 {
+        let found = match number % 10 {
+            0 => feed.window(held),
+            _ => feed.window(blind),
+        };
+        raised.push(has(&found));
+    }
+    assert_eq!(raised.iter().position(|is| *is), Some(20), "{raised:?}");
+    assert!(raised[20..].iter().all(|is| *is), "{raised:?}");
+    // But not for ever; nor is anything found in windows that never had one.
+    let after: Vec<bool> = (0..20).map(|_| has(&feed.window(blind))).collect();
+    assert!(after[0] && !after[19], "{after:?}");
+    let mut feed = Story::new();
+    assert!((0..30).all(|_| !has(&feed.window(blind))));
+    // Threads that do not wait have no contention, read or not.
+    let mut feed = Story::new();
+    for _ in 0..4 {
+        feed.window(held);
+    }
+    let calm = |process: &mut Process, _| {
+        contended(process, 1, 0.97);
+        process.gil.as_mut().expect("a GIL").utilization = None;
+    };
+    let calm: Vec<bool> = (0..4).map(|_| has(&feed.window(calm))).collect();
+    assert!(!calm[3], "{calm:?}");
+}
+
+#[test]
 fn pools_are_no_churn() {
     let churns = |change: Change| names(&after(change)).contains(&"thread-churn");
     assert!(!churns(|process, begin, _| churn(process, begin, 60, true)));

@@ -83,8 +83,10 @@ pub(super) struct Budget {
     cpu: Share,
     memory_bytes: u64,
     shed: Shed,
-    /// Instants, and the own CPU time until then, ns; since the last change.
+    /// Instants, and the own CPU time until then, ns.
     spent: VecDeque<(u64, u64)>,
+    /// Since when what is left out is what it is now.
+    changed_ns: u64,
     /// Since when half of the budget does.
     calm_since_ns: Option<u64>,
     patience_ns: u64,
@@ -98,6 +100,7 @@ impl Budget {
             memory_bytes,
             shed: Shed::default(),
             spent: VecDeque::from([(now_ns, cpu_ns)]),
+            changed_ns: now_ns,
             calm_since_ns: None,
             patience_ns: PATIENCE_NS.0,
         }
@@ -118,7 +121,12 @@ impl Budget {
 
     /// The part of one CPU's time that was spent lately; `None`: too little time has passed.
     pub(super) fn used(&self) -> Option<Share> {
-        let (from_ns, before_ns) = *self.spent.front()?;
+        self.used_since(0)
+    }
+
+    fn used_since(&self, since_ns: u64) -> Option<Share> {
+        let mut spent = self.spent.iter();
+        let (from_ns, before_ns) = *spent.find(|(at_ns, _)| *at_ns >= since_ns)?;
         let (to_ns, after_ns) = *self.spent.back()?;
         let span_ns = to_ns.saturating_sub(from_ns);
         (span_ns >= LEAST_NS).then(|| {
@@ -145,12 +153,12 @@ impl Budget {
         } else if rss_bytes < self.memory_bytes / 2 {
             *memory = memory.saturating_sub(1);
         }
-        if let Some(used) = self.used() {
+        // What was spent before a change says nothing about what is spent after it.
+        if let Some(used) = self.used_since(self.changed_ns) {
             self.judge_cpu(now_ns, used);
         }
         if self.shed.level != before.level {
-            // What was spent before the change says nothing about what is spent after it.
-            self.spent = VecDeque::from([(now_ns, cpu_ns)]);
+            self.changed_ns = now_ns;
             self.calm_since_ns = None;
         }
         (self.shed != before).then_some(self.shed)
@@ -233,6 +241,20 @@ mod tests {
         assert_eq!(levels.last(), Some(&0));
         let first = levels.iter().position(|level| *level < MAX_LEVEL);
         assert!(first.is_some_and(|first| first >= 20), "{first:?}");
+    }
+
+    #[test]
+    fn what_is_used_is_known_right_after_a_change() {
+        let mut budget = budget();
+        spend(&mut budget, 0, 2, 0.1);
+        assert_eq!(budget.used(), None);
+        for second in 2..30 {
+            let level = budget.shed.level;
+            let changes = spend(&mut budget, second, 1, 0.1) != [level];
+            let used = budget.used().expect("known").0;
+            assert!((used - 0.1).abs() < 0.001, "{second}, {changes}: {used}");
+        }
+        assert_eq!(budget.shed.level, MAX_LEVEL);
     }
 
     #[test]

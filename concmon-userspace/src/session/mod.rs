@@ -22,7 +22,7 @@ mod watch;
 
 use std::{
     ffi::OsString,
-    io::{self, IsTerminal as _},
+    io::{self, IsTerminal as _, Write as _},
     os::fd::OwnedFd,
     process::ExitStatus,
     rc::Rc,
@@ -190,6 +190,11 @@ async fn watch_demo(options: &Options) -> Result<u8, Failure> {
     if unsafe { libc::geteuid() } != 0 {
         return demo::play(options, "loading kernel programs needs root").await;
     }
+    let mut options = options.clone();
+    if !options.exact.contains(&Exact::Futures) {
+        options.exact.push(Exact::Futures);
+    }
+    let options = &options;
     let (_directory, program) = start::demo_program()?;
     let duration = options.duration.unwrap_or(DEMO);
     // The program ends by itself, should nobody be left to end it.
@@ -204,6 +209,13 @@ async fn watch_demo(options: &Options) -> Result<u8, Failure> {
         }
         watched => watched?,
     };
+    if !options.quiet {
+        let _ = writeln!(
+            io::stderr(),
+            "concmon-bpf: the demo has --exact futures on, which shows failures in thread pools that \
+             nobody asks for; each probe takes 1 to 3 us: one per submit, one per frame an exception passes"
+        );
+    }
     let output = Output::new(options, false)?;
     let end = drive(watch, output, options, Some(duration), Some(started), None).await?;
     if let Some(Err(error)) = end.child {
