@@ -18,7 +18,7 @@ use super::{binary, switch};
 use crate::workspace;
 
 const SOURCE: &str = include_str!("servers.py");
-const KINDS: [&str; 2] = ["asyncio", "threads"];
+pub(super) const KINDS: [&str; 2] = ["asyncio", "threads"];
 /// One that is answered by each connection at a time.
 const MESSAGE: &[u8] =
     b"{\"id\": 1, \"name\": \"request\", \"numbers\": [1, 2, 3, 4, 5, 6, 7, 8]}\n";
@@ -265,7 +265,7 @@ struct Speed {
 }
 
 /// Keeps a message under way on each connection; how many answers came in how many seconds.
-fn load(port: u16, duration: Duration) -> Result<(u64, f64)> {
+pub(super) fn load(port: u16, duration: Duration) -> Result<(u64, f64)> {
     pin(LOAD_CPU)?;
     let mut connections = (0..CONNECTIONS)
         .map(|_| {
@@ -348,13 +348,13 @@ fn py_spy(python: &Path) -> Result<PathBuf> {
 }
 
 /// A server that is ended when dropped.
-struct Server {
-    child: Child,
-    port: u16,
+pub(super) struct Server {
+    pub(super) child: Child,
+    pub(super) port: u16,
 }
 
 impl Server {
-    fn start(python: &Path, kind: &str) -> Result<Self> {
+    pub(super) fn start(python: &Path, kind: &str) -> Result<Self> {
         let mut child = Command::new("taskset")
             .args(["-c", &SERVER_CPU.to_string()])
             .arg(python)
