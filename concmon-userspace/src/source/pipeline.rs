@@ -96,7 +96,6 @@ impl Pipeline {
 
     fn batch(&mut self, batch: &RawBatch, each: &mut dyn FnMut(&Event)) {
         let header = &batch.header;
-        self.events += u64::from(header.count);
         if let Some(loss) = self.losses.batch(header, header.opened_ns) {
             each(&loss);
             self.model.apply(&loss);
@@ -117,6 +116,8 @@ impl Pipeline {
         });
         self.losses.saw(header.cpu, last_ns);
         self.damaged += unknown + invalid;
+        // What is left out counts as lost, and only there.
+        self.events += u64::from(header.count).saturating_sub(shed);
         if shed > 0 {
             let loss = Event::Loss(Loss {
                 cpu: header.cpu,
@@ -154,7 +155,7 @@ impl Pipeline {
         self.judge.has_held(rule)
     }
 
-    /// Records that have come.
+    /// Records that have come and were not left out.
     pub const fn events(&self) -> u64 {
         self.events
     }
