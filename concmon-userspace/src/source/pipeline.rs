@@ -197,7 +197,7 @@ mod tests {
             budget,
             ..MonitorFact::default()
         };
-        pipeline.feed(Input::Now(Event::Monitor(fact)), &mut |_| {});
+        pipeline.feed(Input::Now(Event::Monitor(Box::new(fact))), &mut |_| {});
         let (mut lost, mut held) = (0, 0);
         while let Some(item) = reader.item().expect("bytes") {
             let Item::Chunk(chunk) = item else { continue };
