@@ -126,6 +126,8 @@ enum Command {
     /// hold time by stack.
     Export(Export),
     /// Tell what changed from one recorded file to another, in rates, and what is within the noise
+    ///
+    /// The noise is that of windows that are independent of each other: a slow drift exceeds it.
     Diff(Diff),
     /// Look once: threads with stacks, GIL, loops with their task trees, executors
     ///

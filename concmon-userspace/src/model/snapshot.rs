@@ -201,6 +201,23 @@ pub struct Blocked {
     pub other: u64,
 }
 
+impl Blocked {
+    /// Each cause by name, in the order of the columns.
+    pub fn causes(&self) -> [(&'static str, u64); 9] {
+        [
+            ("gil", self.gil),
+            ("lock", self.lock),
+            ("poll", self.poll),
+            ("sleep", self.sleep),
+            ("io", self.io),
+            ("child", self.child),
+            ("disk", self.disk),
+            ("stopped", self.stopped),
+            ("other", self.other),
+        ]
+    }
+}
+
 /// [`Blocked::lock`] by what was waited for; the sum is exact, its parts are estimated.
 #[derive(Clone, Copy, Debug, Default, Serialize, PartialEq, Eq)]
 pub struct LockNs {

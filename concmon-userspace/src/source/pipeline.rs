@@ -96,7 +96,6 @@ impl Pipeline {
 
     fn batch(&mut self, batch: &RawBatch, each: &mut dyn FnMut(&Event)) {
         let header = &batch.header;
-        self.events += u64::from(header.count);
         if let Some(loss) = self.losses.batch(header, header.opened_ns) {
             each(&loss);
             self.model.apply(&loss);
@@ -117,6 +116,8 @@ impl Pipeline {
         });
         self.losses.saw(header.cpu, last_ns);
         self.damaged += unknown + invalid;
+        // What is left out counts as lost, and only there.
+        self.events += u64::from(header.count).saturating_sub(shed);
         if shed > 0 {
             let loss = Event::Loss(Loss {
                 cpu: header.cpu,
@@ -154,7 +155,7 @@ impl Pipeline {
         self.judge.has_held(rule)
     }
 
-    /// Records that have come.
+    /// Records that have come and were not left out.
     pub const fn events(&self) -> u64 {
         self.events
     }
@@ -171,5 +172,56 @@ impl Pipeline {
             ("ordered-early", self.order.early()),
             ("ordered-late", self.order.late()),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+    use crate::capture::{Item, Reader};
+    use crate::event::{BudgetFact, MonitorFact};
+
+    const CAPTURE: &[u8] = include_bytes!("../../../tests/captures/1.0.concmon");
+
+    /// Records that have come, those that count as lost, and those that the batches hold.
+    fn counted(sheds_slices: bool) -> (u64, u64, u64) {
+        let mut reader = Reader::embedded(Cursor::new(CAPTURE)).expect("a capture");
+        let mut pipeline = Pipeline::new(reader.header().info.clone());
+        let budget = BudgetFact {
+            sheds_slices,
+            ..BudgetFact::default()
+        };
+        let fact = MonitorFact {
+            budget,
+            ..MonitorFact::default()
+        };
+        pipeline.feed(Input::Now(Event::Monitor(Box::new(fact))), &mut |_| {});
+        let (mut lost, mut held) = (0, 0);
+        while let Some(item) = reader.item().expect("bytes") {
+            let Item::Chunk(chunk) = item else { continue };
+            for input in chunk.inputs().expect("inputs") {
+                let Input::Batch(batch) = input.expect("an input") else {
+                    continue;
+                };
+                held += u64::from(batch.header.count);
+                pipeline.feed(Input::Batch(batch), &mut |event| {
+                    if let Event::Loss(loss) = event {
+                        lost += loss.records;
+                    }
+                });
+            }
+        }
+        (pipeline.events(), lost, held)
+    }
+
+    #[test]
+    fn what_is_left_out_is_lost_and_not_received() {
+        let (received, lost, held) = counted(false);
+        assert!(received == held && lost == 0 && held > 1_000, "{held}");
+        let (received, lost, held) = counted(true);
+        assert!(lost > held / 2, "{lost} of {held}");
+        assert_eq!(received + lost, held);
     }
 }

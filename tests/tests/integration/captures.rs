@@ -29,6 +29,11 @@ pub(crate) fn trials() -> Vec<Trial> {
             &needs,
             a_range_is_its_windows,
         ),
+        case(
+            "captures::a_suffix_is_as_in_the_whole",
+            &needs,
+            a_suffix_is_as_in_the_whole,
+        ),
         case("captures::a_killed_recorder", &needs, a_killed_recorder),
         case("captures::a_full_disk", &needs, a_full_disk),
         case(
@@ -192,6 +197,43 @@ fn a_range_is_its_windows() -> Result<()> {
         "--until",
         "2001-01-01T00:00Z",
     ])?;
+    Ok(())
+}
+
+/// A range that begins so late that what lies before it is not read has the rows of the whole.
+fn a_suffix_is_as_in_the_whole() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("capture.concmon");
+    let file = text(&file)?;
+    let workload = Workload::start(&Interpreter::find("3.11")?, "gil.py", &["3"])?;
+    let pid = workload.pid().to_string();
+    run(&["record", "-p", &pid, "-o", file, "-d", "22s", "-i", "500ms"])?;
+    let windows = |more: &[&str]| -> Result<Vec<Value>> {
+        let told = run(&[&["report", "-i", file, "--json", "--per", "500ms"], more].concat())?;
+        String::from_utf8(told)?
+            .lines()
+            .map(|line| Ok(serde_json::from_str(line)?))
+            .filter(|one: &Result<Value>| !matches!(one, Ok(one) if one["type"] != "snapshot"))
+            .collect()
+    };
+    let (whole, part) = (windows(&[])?, windows(&["--since", "-3s"])?);
+    ensure!(
+        part.len() >= 5 && whole.len() >= part.len() + 35,
+        "{} of {} windows",
+        part.len(),
+        whole.len()
+    );
+    for (mine, its) in part.iter().rev().zip(whole.iter().rev()) {
+        ensure!(mine["window"] == its["window"], "other windows");
+        let threads = mine["processes"][0]["threads"].as_array();
+        ensure!(threads.is_some_and(|threads| threads.len() > 2), "no rows");
+        ensure!(
+            mine["processes"] == its["processes"],
+            "in the part: {}\nin the whole: {}",
+            mine["processes"],
+            its["processes"]
+        );
+    }
     Ok(())
 }
 

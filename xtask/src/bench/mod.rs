@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what watching costs the watched, and everybody else.
 mod attach;
 mod look;
+mod record;
 mod replay;
 mod servers;
 mod switch;
@@ -24,6 +25,7 @@ pub(crate) struct Args {
 enum What {
     Attach(attach::Args),
     Look(look::Args),
+    Record(record::Args),
     Servers(servers::Args),
     Replay(replay::Args),
     Switch(switch::Args),
@@ -34,6 +36,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match &args.what {
         What::Attach(args) => attach::run(args),
         What::Look(args) => look::run(args),
+        What::Record(args) => record::run(args),
         What::Servers(args) => servers::run(args),
         What::Replay(args) => replay::run(args),
         What::Switch(args) => switch::run(args),

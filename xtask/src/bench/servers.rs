@@ -22,7 +22,7 @@ const KINDS: [&str; 2] = ["asyncio", "threads"];
 /// One that is answered by each connection at a time.
 const MESSAGE: &[u8] =
     b"{\"id\": 1, \"name\": \"request\", \"numbers\": [1, 2, 3, 4, 5, 6, 7, 8]}\n";
-const CONNECTIONS: usize = 16;
+pub(super) const CONNECTIONS: usize = 16;
 /// What must be left of the throughput, percent.
 const GOAL: f64 = 99.0;
 
@@ -245,10 +245,11 @@ impl Bench<'_> {
         let before = cpu_ns(server.child.id())?;
         let (port, duration) = (server.port, Duration::from_secs_f64(self.args.seconds));
         // A thread of its own, for what it starts would inherit the CPU.
-        let (answers, seconds) = match thread::spawn(move || load(port, duration)).join() {
-            Ok(loaded) => loaded?,
-            Err(_) => bail!("the load's thread panicked"),
-        };
+        let (answers, seconds) =
+            match thread::spawn(move || load(port, duration, CONNECTIONS)).join() {
+                Ok(loaded) => loaded?,
+                Err(_) => bail!("the load's thread panicked"),
+            };
         let cpu_ns = cpu_ns(server.child.id())?.saturating_sub(before);
         Ok(Speed {
             per_second: answers as f64 / seconds,
@@ -265,9 +266,9 @@ struct Speed {
 }
 
 /// Keeps a message under way on each connection; how many answers came in how many seconds.
-fn load(port: u16, duration: Duration) -> Result<(u64, f64)> {
+pub(super) fn load(port: u16, duration: Duration, connections: usize) -> Result<(u64, f64)> {
     pin(LOAD_CPU)?;
-    let mut connections = (0..CONNECTIONS)
+    let mut connections = (0..connections)
         .map(|_| {
             let stream = TcpStream::connect(("127.0.0.1", port))?;
             stream.set_nodelay(true)?;
@@ -348,13 +349,13 @@ fn py_spy(python: &Path) -> Result<PathBuf> {
 }
 
 /// A server that is ended when dropped.
-struct Server {
-    child: Child,
-    port: u16,
+pub(super) struct Server {
+    pub(super) child: Child,
+    pub(super) port: u16,
 }
 
 impl Server {
-    fn start(python: &Path, kind: &str) -> Result<Self> {
+    pub(super) fn start(python: &Path, kind: &str) -> Result<Self> {
         let mut child = Command::new("taskset")
             .args(["-c", &SERVER_CPU.to_string()])
             .arg(python)

@@ -378,7 +378,7 @@ fn print_table(rows: &mut [Row]) {
 }
 
 /// The middle of a sorted, non-empty list.
-fn median(sorted: &[f64]) -> f64 {
+pub(super) fn median(sorted: &[f64]) -> f64 {
     let middle = sorted.len() / 2;
     if sorted.len() % 2 == 1 {
         sorted[middle]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::noise::Mean;
 use super::{Side, Unit};
-use crate::model::snapshot::{Blocked, Cost, LedgerSum, Process, Snapshot};
+use crate::model::snapshot::{Cost, LedgerSum, Process, Snapshot};
 
 /// Quantities that are told apart.
 const MAX_KEYS: usize = 100_000;
@@ -227,24 +227,10 @@ fn columns(sum: &LedgerSum) -> impl Iterator<Item = (&'static str, u64)> {
         ("runnable", sum.runnable_ns),
         ("unknown", sum.unknown_ns),
     ];
-    all.into_iter().chain(causes(&sum.blocked_ns))
+    all.into_iter().chain(sum.blocked_ns.causes())
 }
 
 fn cost_columns(cost: &Cost) -> impl Iterator<Item = (&'static str, u64)> {
     let all = [("on_cpu", cost.on_cpu_ns), ("runnable", cost.runnable_ns)];
-    all.into_iter().chain(causes(&cost.blocked_ns))
-}
-
-fn causes(blocked: &Blocked) -> [(&'static str, u64); 9] {
-    [
-        ("gil", blocked.gil),
-        ("lock", blocked.lock),
-        ("poll", blocked.poll),
-        ("sleep", blocked.sleep),
-        ("io", blocked.io),
-        ("child", blocked.child),
-        ("disk", blocked.disk),
-        ("stopped", blocked.stopped),
-        ("other", blocked.other),
-    ]
+    all.into_iter().chain(cost.blocked_ns.causes())
 }

@@ -40,6 +40,7 @@ pub fn write_text(diff: &Diff, paint: Paint, out: &mut dyn Write) -> io::Result<
             .iter()
             .filter(move |change| change.verdict == verdict)
     };
+    text += "noise   at 99 %, taking windows as independent: a slow drift exceeds it\n";
     let changed: Vec<&Change> = with(Verdict::Changed).collect();
     let noise: Vec<&Change> = with(Verdict::WithinNoise).collect();
     let unknown: Vec<&Change> = with(Verdict::Unknown).collect();

@@ -319,25 +319,19 @@ impl<'a> LoopData<'a> {
 
 impl<'a> NameRow<'a> {
     fn of(row: &'a ByName) -> Self {
-        let blocked = row.cost.blocked_ns;
-        let blocked = [
-            ("gil", blocked.gil),
-            ("lock", blocked.lock),
-            ("poll", blocked.poll),
-            ("sleep", blocked.sleep),
-            ("io", blocked.io),
-            ("child", blocked.child),
-            ("disk", blocked.disk),
-            ("stopped", blocked.stopped),
-            ("other", blocked.other),
-        ];
         NameRow {
             name: &row.name,
             pending: row.pending,
             samples: row.samples,
             on_cpu_ns: row.cost.on_cpu_ns,
             runnable_ns: row.cost.runnable_ns,
-            blocked_ns: blocked.into_iter().filter(|(_, ns)| *ns > 0).collect(),
+            blocked_ns: row
+                .cost
+                .blocked_ns
+                .causes()
+                .into_iter()
+                .filter(|(_, ns)| *ns > 0)
+                .collect(),
         }
     }
 }
