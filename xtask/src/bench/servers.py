@@ -1,8 +1,8 @@
-"""A server to be loaded: tasks, or a pool of threads. Ends with its input.
+"""A server to be loaded: tasks, a pool of threads, or one to which each line is submitted.
 
-usage: servers.py asyncio|threads
+usage: servers.py asyncio|threads|submits
 
-Each line that comes is an object of JSON, which goes back with one more field.
+Ends with its input. Each line that comes is an object of JSON, which goes back with one more field.
 """
 
 import asyncio
@@ -45,6 +45,22 @@ def serve_threads():
             pool.submit(handle, listener.accept()[0])
 
 
+def serve_submits():
+    workers = concurrent.futures.ThreadPoolExecutor(2)
+
+    def handle(connection):
+        with connection, connection.makefile("rb") as lines:
+            for line in lines:
+                connection.sendall(workers.submit(answer, line).result())
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    ready(listener)
+    # Threads that stay: with one that ends, its CPU time would be gone.
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        while True:
+            pool.submit(handle, listener.accept()[0])
+
+
 def ready(listener):
     print(listener.getsockname()[1], flush=True)
 
@@ -57,5 +73,7 @@ def wait_for_end():
 threading.Thread(target=wait_for_end, daemon=True).start()
 if sys.argv[1] == "asyncio":
     asyncio.run(serve_tasks())
-else:
+elif sys.argv[1] == "threads":
     serve_threads()
+else:
+    serve_submits()
