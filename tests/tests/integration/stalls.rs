@@ -300,8 +300,14 @@ fn lag_of_a_heartbeat(version: &str) -> Result<()> {
         for (percent, found) in [(50, lag.p50_ns), (99, lag.p99_ns)] {
             let truth = late[late.len() * percent / 100];
             let found = found.context("no percentile")?;
-            // The tail of few heartbeats is a matter of chance.
-            let slack = (truth as f64 * ratio).max(if percent == 99 { 1.5e6 } else { 0.5e6 });
+            // The tail of few heartbeats is a matter of chance; and where timers are due about as often
+            // in a step as between two, other programs on the CPUs move the middle.
+            let floor = match (percent, load) {
+                (99, _) => 1.5e6,
+                (_, "60") => 1e6,
+                _ => 0.5e6,
+            };
+            let slack = (truth as f64 * ratio).max(floor);
             ensure!(
                 found.abs_diff(truth) as f64 <= slack,
                 "load {load}: p{percent} {found} ns, the heartbeat's {truth} ns"
