@@ -114,7 +114,7 @@ ends.set()
                 seen += 1;
             }
         }
-        assert!(seen > LOOKS / 10, "{}: {seen} seen", python.label());
+        assert!(seen > LOOKS / 40, "{}: {seen} seen", python.label());
         assert!(
             unread * 10 <= seen,
             "{}: {unread} of {seen}",
