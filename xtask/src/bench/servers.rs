@@ -14,7 +14,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::tracer::Tracer;
-use super::{binary, switch};
+use super::{
+    binary,
+    switch::{self, median},
+};
 use crate::workspace;
 
 const SOURCE: &str = include_str!("servers.py");
@@ -188,16 +191,6 @@ impl Row {
             median(&self.of_cpu),
             median(&self.added_ns)
         );
-    }
-}
-
-/// The middle of a sorted, non-empty list.
-fn median(sorted: &[f64]) -> f64 {
-    let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 {
-        sorted[middle]
-    } else {
-        f64::midpoint(sorted[middle - 1], sorted[middle])
     }
 }
 
