@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use concmon_ebpf::Record;
+use foldhash::fast::FixedState;
 
 use super::format::Malformed;
 
@@ -127,7 +128,7 @@ struct Thread {
 pub(super) struct Writer {
     pub(super) columns: [Vec<u8>; COUNT],
     threads: Vec<Thread>,
-    index: HashMap<u32, usize>,
+    index: HashMap<u32, usize, FixedState>,
 }
 
 impl Writer {

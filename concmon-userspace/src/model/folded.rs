@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::ledger::{Columns, Totals};
 use super::snapshot::{Ended, Switches};
 use super::thread::{Thread, ThreadKey};
+use super::threads::Threads;
 use super::window::{Cumulative, Scope};
 use crate::event::LedgerFact;
 
@@ -101,11 +102,11 @@ impl Folded {
     }
 
     /// At the end of the window `epoch`: finds the threads that were folded, and books the rest.
-    pub(crate) fn settle(&mut self, threads: &mut BTreeMap<ThreadKey, Thread>, epoch: u64) {
+    pub(crate) fn settle(&mut self, threads: &mut Threads, epoch: u64) {
         let Some(latest) = self.latest() else {
             return;
         };
-        for thread in threads.values_mut() {
+        for thread in threads.iter_mut() {
             if thread.missing(epoch) && (thread.exited() || self.grew) {
                 thread.end_folded();
                 self.shown = self.shown.plus(&thread.totals(Scope::Whole));

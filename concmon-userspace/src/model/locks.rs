@@ -4,7 +4,9 @@
 //! and by their futexes of others like them. So the column is split in the shares of the waits that
 //! were told; the four parts always add up to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+
+use foldhash::fast::FixedState;
 
 use super::snapshot::LockNs;
 use super::window::{Cumulative, Growth};
@@ -115,7 +117,7 @@ impl Open {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LockWaits {
     /// Waits that ended, by futex, since the last window did.
-    told: BTreeMap<u64, u64>,
+    told: HashMap<u64, u64, FixedState>,
     /// Those of which a look met the beginning, by purpose, and those for which there was no room.
     known: Parts,
     /// What has been counted of the wait that was open when the last window ended.
@@ -227,7 +229,7 @@ impl LockWaits {
 
     /// Gives up what only further windows need.
     pub(crate) fn shrink(&mut self) {
-        self.told = BTreeMap::new();
+        self.told = HashMap::default();
         self.split.forget_base();
     }
 }

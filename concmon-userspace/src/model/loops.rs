@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::rows::{created_limit, loop_kind, loop_limits};
 use super::snapshot::{Cost, Limit, Loop, Seen, Task};
 use super::thread::{Thread, ThreadKey};
+use super::threads::Threads;
 use super::timing::Timings;
 use super::window::{Clock, Cumulative, Growth, Scope, limit};
 use crate::event::{PyLoop, PyTask, PythonFact, Tid};
@@ -157,7 +158,7 @@ impl Loops {
     /// the latest one, if there was one in this window.
     pub(crate) fn settle(
         &mut self,
-        threads: &BTreeMap<ThreadKey, Thread>,
+        threads: &Threads,
         look: Option<&PythonFact>,
         epoch: u64,
         timings: &mut Timings,
@@ -166,7 +167,7 @@ impl Loops {
             self.observe(threads, look, epoch);
         }
         for ((key, id), state) in &mut self.loops {
-            let Some(thread) = threads.get(key) else {
+            let Some(thread) = threads.get(*key) else {
                 continue;
             };
             if !state.running {
@@ -190,7 +191,7 @@ impl Loops {
         self.drop_oldest();
     }
 
-    fn observe(&mut self, threads: &BTreeMap<ThreadKey, Thread>, look: &PythonFact, epoch: u64) {
+    fn observe(&mut self, threads: &Threads, look: &PythonFact, epoch: u64) {
         let mut found = BTreeSet::new();
         for seen in &look.loops {
             let Some(thread) = thread_at(threads, seen.tid, look.read_ns) else {
@@ -390,17 +391,11 @@ impl Loops {
 }
 
 /// The thread that had the id at an instant, as far as is known: the newest that fits.
-pub(crate) fn thread_at(
-    threads: &BTreeMap<ThreadKey, Thread>,
-    tid: Tid,
-    ns: u64,
-) -> Option<&Thread> {
+pub(crate) fn thread_at(threads: &Threads, tid: Tid, ns: u64) -> Option<&Thread> {
     let key = |start_boottime_ns| ThreadKey {
         tid,
         start_boottime_ns,
     };
-    let of_id = threads.range(key(0)..=key(u64::MAX)).rev();
-    of_id
-        .map(|(_, thread)| thread)
-        .find(|thread| thread.lived_at(ns))
+    let of_id = threads.range(key(0)..=key(u64::MAX));
+    of_id.rev().find(|thread| thread.lived_at(ns))
 }

@@ -31,6 +31,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod threads;
 pub mod timing;
 mod wakers;
 mod window;

@@ -19,6 +19,14 @@ const MAX_PROCESSES: usize = 16_384;
 /// Thread ids whose slices are kept until the thread is known, at most for a window.
 const MAX_STRANGERS: usize = 1_024;
 
+/// The newest thread with an id, and where it probably is in its process.
+#[derive(Clone, Copy, Debug)]
+struct Newest {
+    id: ProcessId,
+    key: ThreadKey,
+    place: usize,
+}
+
 /// All processes and threads of a watch.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Population {
@@ -26,7 +34,7 @@ pub(crate) struct Population {
     by_pid: BTreeMap<Pid, Vec<ProcessId>>,
     pub(crate) by_thread: BTreeMap<ThreadKey, ProcessId>,
     /// The newest thread with an id: every slice asks for it.
-    newest: HashMap<Tid, (ProcessId, ThreadKey), FixedState>,
+    newest: HashMap<Tid, Newest, FixedState>,
     next: u64,
     strangers: BTreeMap<Tid, Wakers>,
     /// Threads that `/proc` has listed in this window.
@@ -162,21 +170,22 @@ impl Population {
         let process = self.processes.get_mut(&id)?;
         if is_new {
             self.by_thread.insert(key, id);
-            let newest = self.newest.entry(key.tid).or_insert((id, key));
-            if newest.1 <= key {
-                *newest = (id, key);
-            }
             let mut thread = Thread::new(key, epoch);
             if let Some(wakers) = self.strangers.remove(&key.tid) {
                 thread.adopt(wakers);
             }
-            process.threads.insert(key, thread);
+            let place = process.threads.insert(thread);
+            let newest = Newest { id, key, place };
+            let known = self.newest.entry(key.tid).or_insert(newest);
+            if known.key <= key {
+                *known = newest;
+            }
         }
         Some((process, key))
     }
 
     pub(crate) fn fork(&mut self, fork: &Fork, epoch: u64) {
-        let parent = self.newest_of(fork.parent).map(|(id, _)| id);
+        let parent = self.newest.get(&fork.parent).map(|newest| newest.id);
         let parent = parent.and_then(|id| Some((id, self.processes.get(&id)?.pid)));
         // What was counted under this id was of an earlier holder.
         self.strangers.remove(&fork.tid);
@@ -205,7 +214,7 @@ impl Population {
         let Some((process, key)) = self.thread(exit.pid, key, epoch) else {
             return;
         };
-        if let Some(thread) = process.threads.get_mut(&key) {
+        if let Some(thread) = process.threads.get_mut(key) {
             thread.exit(exit.at_ns, epoch);
         }
         process.exit(exit, epoch);
@@ -225,7 +234,7 @@ impl Population {
         let Some((process, key)) = self.thread(fact.pid, key, epoch) else {
             return;
         };
-        if let Some(thread) = process.threads.get_mut(&key) {
+        if let Some(thread) = process.threads.get_mut(key) {
             if thread.is_folded_end() {
                 process.folded.give_back(thread);
             }
@@ -236,9 +245,9 @@ impl Population {
     }
 
     pub(crate) fn slice(&mut self, slice: &Slice) {
-        if let Some((id, key)) = self.newest_of(slice.tid)
+        if let Some(&Newest { id, key, place }) = self.newest.get(&slice.tid)
             && let Some(process) = self.processes.get_mut(&id)
-            && let Some(thread) = process.threads.get_mut(&key)
+            && let Some(thread) = process.threads.at_mut(place, key)
             && thread.slice(slice)
         {
             process.gil.slice(slice);
@@ -261,11 +270,6 @@ impl Population {
                 .or_default()
                 .count(wait, slice.in_ns);
         }
-    }
-
-    /// The newest thread with this id, and its process.
-    fn newest_of(&self, tid: Tid) -> Option<(ProcessId, ThreadKey)> {
-        self.newest.get(&tid).copied()
     }
 
     pub(crate) fn fact(&mut self, fact: &ProcessFact, epoch: u64) {
@@ -295,12 +299,15 @@ impl Population {
         let (processes, known) = (&self.processes, self.by_thread.len());
         self.by_thread.retain(|key, id| {
             let process = processes.get(id);
-            process.is_some_and(|process| process.threads.contains_key(key))
+            process.is_some_and(|process| process.threads.contains(*key))
         });
         if self.by_thread.len() < known {
             // The last one of an id stays.
-            let threads = self.by_thread.iter();
-            self.newest = threads.map(|(key, id)| (key.tid, (*id, *key))).collect();
+            let threads = self.by_thread.iter().filter_map(|(&key, &id)| {
+                let place = processes.get(&id)?.threads.place(key)?;
+                Some((key.tid, Newest { id, key, place }))
+            });
+            self.newest = threads.collect();
         }
     }
 

@@ -1,7 +1,5 @@
 //! A process: its threads, what `/proc` and the interpreter say of it, and how it ended.
 
-use std::collections::BTreeMap;
-
 use super::collector::Collector;
 use super::executors::Executors;
 use super::folded::{Folded, Rows};
@@ -12,6 +10,7 @@ use super::loops::{Loops, thread_at};
 use super::pools::Pools;
 use super::snapshot::Exited;
 use super::thread::{PROC_TICK_NS, Thread, ThreadKey};
+use super::threads::Threads;
 use super::timing::Timings;
 use super::window::{Clock, Cumulative, Scope};
 use crate::event::{Exec, Exit, LedgerFact, Pid, ProcessFact, PythonFact};
@@ -86,7 +85,7 @@ pub(crate) struct Process {
     pub(crate) look: Option<Box<PythonFact>>,
     look_is_new: bool,
     pub(crate) tasks_cut: bool,
-    pub(crate) threads: BTreeMap<ThreadKey, Thread>,
+    pub(crate) threads: Threads,
     pub(crate) loops: Loops,
     pub(crate) timings: Timings,
     pub(crate) pools: Pools,
@@ -138,7 +137,7 @@ impl Process {
             look: None,
             look_is_new: false,
             tasks_cut: false,
-            threads: BTreeMap::new(),
+            threads: Threads::default(),
             loops: Loops::default(),
             timings: Timings::new(stall_threshold_ns),
             pools: Pools::default(),
@@ -211,7 +210,7 @@ impl Process {
             self.look_is_new = false;
             self.loops.stop_all();
             self.timings.replaced();
-            for thread in self.threads.values_mut().filter(|thread| thread.alive()) {
+            for thread in self.threads.iter_mut().filter(|thread| thread.alive()) {
                 thread.forget_python();
             }
         }
@@ -301,11 +300,11 @@ impl Process {
         self.settle_python();
         self.folded.settle(&mut self.threads, epoch);
         let ended = self.ended();
-        for thread in self.threads.values_mut() {
+        for thread in self.threads.iter_mut() {
             thread.settle(epoch, ended, &self.futexes);
         }
         let folded = &mut self.folded;
-        self.threads.retain(|_, thread| {
+        self.threads.retain(|thread| {
             let hopeless = thread.hopeless(epoch);
             if hopeless && thread.exited() {
                 folded.count_thread();
@@ -321,14 +320,14 @@ impl Process {
         self.fact_is_new = false;
         self.look_is_new = false;
 
-        for thread in self.threads.values().filter(|thread| thread.accounted()) {
+        for thread in self.threads.iter().filter(|thread| thread.accounted()) {
             let start_ns = self.seen_from.unwrap_or(thread.start_ns);
             self.seen_from = Some(start_ns.min(thread.start_ns));
             self.seen_until.now = self.seen_until.now.max(thread.accounted_until());
         }
         let threads_live = self
             .threads
-            .values()
+            .iter()
             .any(|thread| thread.accounted() && !thread.ended());
         let in_proc = self.fact.is_some() && !self.zombie && self.fact_epoch + PATIENCE > epoch;
         if !threads_live && !in_proc && self.born_epoch + PATIENCE <= epoch {
@@ -356,12 +355,12 @@ impl Process {
             };
             let tick = stat.start_boottime_ns / PROC_TICK_NS * PROC_TICK_NS;
             let of_tick = key(tick)..=key(tick.saturating_add(PROC_TICK_NS - 1));
-            let thread = self
+            let key = self
                 .threads
-                .range_mut(of_tick)
-                .map(|(_, thread)| thread)
+                .range(of_tick)
+                .map(|thread| thread.key)
                 .next_back();
-            match thread {
+            match key.and_then(|key| self.threads.get_mut(key)) {
                 Some(thread) if thread.accounted() => thread.stat(stat),
                 // The ledgers were read a moment before: what is new may be missing there.
                 _ if clock.of_boottime(stat.start_boottime_ns) < start_ns => self.unaccounted += 1,
@@ -379,14 +378,14 @@ impl Process {
         let Some(look) = look else {
             return;
         };
-        for thread in self.threads.values_mut() {
+        for thread in self.threads.iter_mut() {
             if thread.lived_at(look.read_ns) {
                 thread.looked_at();
             }
         }
         for seen in &look.threads {
             let key = thread_at(&self.threads, seen.tid, look.read_ns).map(|thread| thread.key);
-            if let Some(thread) = key.and_then(|key| self.threads.get_mut(&key)) {
+            if let Some(thread) = key.and_then(|key| self.threads.get_mut(key)) {
                 thread.python(seen, look);
             }
             if let Some(wait) = &seen.waiting_for {
@@ -398,13 +397,13 @@ impl Process {
     /// Nothing more will come of it.
     pub(crate) fn finished(&self, epoch: u64) -> bool {
         self.ended_epoch.is_some_and(|ended| {
-            ended + PATIENCE <= epoch || self.threads.values().all(Thread::ended)
+            ended + PATIENCE <= epoch || self.threads.iter().all(Thread::ended)
         })
     }
 
     /// Begins the window after `epoch`.
     pub(crate) fn roll(&mut self, epoch: u64) {
-        for thread in self.threads.values_mut() {
+        for thread in self.threads.iter_mut() {
             thread.roll();
         }
         self.loops.roll();
@@ -432,7 +431,7 @@ impl Process {
         match scope {
             Scope::Window => {
                 let late = |thread: &Thread| thread.accounted() && !thread.retired;
-                !self.retired || self.threads.values().any(late)
+                !self.retired || self.threads.iter().any(late)
             }
             Scope::Whole => self.folded_into.is_none(),
         }
@@ -444,7 +443,7 @@ impl Process {
         if scope == Scope::Whole {
             totals = totals.plus(&self.rows.totals);
         }
-        let threads = self.threads.values();
+        let threads = self.threads.iter();
         threads.fold(totals, |totals, thread| totals.plus(&thread.totals(scope)))
     }
 
@@ -453,7 +452,7 @@ impl Process {
         let mut estate = self.rows;
         estate.add(&self.inherited);
         estate.add(&self.folded.over(Scope::Whole));
-        for thread in self.threads.values().filter(|thread| thread.accounted()) {
+        for thread in self.threads.iter().filter(|thread| thread.accounted()) {
             estate.add_thread(thread);
         }
         estate.processes = estate.processes.saturating_add(1);

@@ -58,7 +58,7 @@ impl Process {
             lost: context.lost,
             look,
         };
-        for thread in self.threads.values().filter(|thread| thread.accounted()) {
+        for thread in self.threads.iter().filter(|thread| thread.accounted()) {
             match scope {
                 Scope::Window if thread.retired => {}
                 Scope::Whole if thread.folded => ended.add_thread(thread),

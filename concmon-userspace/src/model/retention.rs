@@ -23,10 +23,10 @@ impl Population {
                 process.listed = true;
                 self.ended_processes.push_back(id);
             }
-            for (&key, thread) in &mut process.threads {
+            for thread in process.threads.iter_mut() {
                 if !thread.listed && thread.accounted() && thread.ended() {
                     thread.listed = true;
-                    self.ended_threads.push_back(key);
+                    self.ended_threads.push_back(thread.key);
                 }
             }
         }
@@ -38,7 +38,7 @@ impl Population {
                 .by_thread
                 .get(&key)
                 .and_then(|id| self.processes.get_mut(id));
-            if let Some(thread) = process.and_then(|process| process.threads.get_mut(&key)) {
+            if let Some(thread) = process.and_then(|process| process.threads.get_mut(key)) {
                 // One that came back to life is listed again when it ends.
                 thread.folded = thread.ended();
                 thread.listed = thread.folded;
@@ -144,7 +144,7 @@ impl Population {
                 process.parent = Some(*heir);
             }
             let rows = &mut process.rows;
-            process.threads.retain(|_, thread| {
+            process.threads.retain(|thread| {
                 if thread.folded {
                     rows.add_thread(thread);
                 }

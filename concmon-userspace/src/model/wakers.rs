@@ -1,6 +1,9 @@
 //! Who ended the blocked stretches of a thread, from the slices that arrived.
 
-use std::collections::BTreeMap;
+use std::collections::{HashMap, hash_map::Entry};
+use std::hash::{Hash, Hasher};
+
+use foldhash::fast::FixedState;
 
 use super::snapshot::Waker;
 use super::window::{Cumulative, Growth, Scope};
@@ -13,7 +16,20 @@ const MAX_PAIRS: usize = 128;
 /// Of these, how many are taken along into the next window.
 const KEPT_PAIRS: usize = 64;
 
-type Pair = (Option<Tid>, Cause);
+/// A waker, if it is known, and what it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Pair {
+    waker: Option<Tid>,
+    cause: Cause,
+}
+
+impl Hash for Pair {
+    /// In one word: every slice comes by here.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let waker = self.waker.map_or(0, |tid| tid.0);
+        state.write_u64(u64::from(waker) << 8 | self.cause as u64);
+    }
+}
 
 /// How often, and how much blocked time, ns.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,7 +40,7 @@ struct Ended {
 
 #[derive(Clone, Debug, Default)]
 struct Table {
-    pairs: BTreeMap<Pair, Ended>,
+    pairs: HashMap<Pair, Ended, FixedState>,
     /// Stretches for which there was no room.
     left_out: u64,
 }
@@ -75,12 +91,17 @@ impl Wakers {
             return;
         };
         let table = &mut self.0.now;
-        let pair = (wait.waker, cause);
-        if table.pairs.len() >= MAX_PAIRS && !table.pairs.contains_key(&pair) {
-            table.left_out = table.left_out.saturating_add(1);
-            return;
-        }
-        let ended = table.pairs.entry(pair).or_default();
+        let waker = wait.waker;
+        let pair = Pair { waker, cause };
+        let has_room = table.pairs.len() < MAX_PAIRS;
+        let ended = match table.pairs.entry(pair) {
+            Entry::Occupied(ended) => ended.into_mut(),
+            Entry::Vacant(place) if has_room => place.insert(Ended::default()),
+            Entry::Vacant(_) => {
+                table.left_out = table.left_out.saturating_add(1);
+                return;
+            }
+        };
         let blocked_ns = wait.wake_ns.unwrap_or(in_ns).saturating_sub(wait.off_ns);
         ended.count = ended.count.saturating_add(1);
         ended.blocked_ns = ended.blocked_ns.saturating_add(blocked_ns);
@@ -99,15 +120,12 @@ impl Wakers {
             .fold(table.left_out, |sum, (_, ended)| {
                 sum.saturating_add(ended.count)
             });
-        let rows = rows
-            .into_iter()
-            .take(MAX_ROWS)
-            .map(|((tid, cause), ended)| Waker {
-                tid: tid.map(|tid| tid.0),
-                cause: cause.name(),
-                count: ended.count,
-                blocked_ns: ended.blocked_ns,
-            });
+        let rows = rows.into_iter().take(MAX_ROWS).map(|(pair, ended)| Waker {
+            tid: pair.waker.map(|tid| tid.0),
+            cause: pair.cause.name(),
+            count: ended.count,
+            blocked_ns: ended.blocked_ns,
+        });
         (rows.collect(), left_out)
     }
 

@@ -3,8 +3,8 @@
 //! Each CPU's batches arrive when they are full or old enough, so events of one CPU overtake those
 //! of another. They are held until a horizon has passed before which nothing is outstanding.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, BinaryHeap, VecDeque, binary_heap::PeekMut};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 /// CPUs that have a lane at most.
 const MAX_LANES: usize = 4_096;
@@ -15,12 +15,13 @@ const MAX_LANES: usize = 4_096;
 #[derive(Clone, Debug)]
 pub struct Orderer<T> {
     /// One for each CPU: its items mostly come in their order.
-    lanes: Vec<VecDeque<Held<T>>>,
+    lanes: Vec<Lane<T>>,
     places: BTreeMap<u32, usize>,
-    /// The first of each lane, by key, with the lane's place.
-    fronts: BinaryHeap<Reverse<(Key, usize)>>,
-    /// Those that came behind later ones of their CPU.
-    strays: BinaryHeap<Reverse<Held<T>>>,
+    /// The lanes that hold something, a heap by their first: none is before its parent, which is
+    /// at `(i - 1) / 2`.
+    fronts: Vec<Front>,
+    /// Those that came behind later ones of their CPU: by key, then arrival.
+    strays: BinaryHeap<Reverse<Stray<T>>>,
     held: usize,
     most: usize,
     arrived: u64,
@@ -30,42 +31,57 @@ pub struct Orderer<T> {
     late: u64,
 }
 
-/// Instant, CPU, arrival.
-type Key = (u64, u32, u64);
+/// Instant, CPU.
+type Key = (u64, u32);
 
 #[derive(Clone, Debug)]
-struct Held<T> {
-    at_ns: u64,
+struct Lane<T> {
     cpu: u32,
+    items: VecDeque<(u64, T)>,
+    /// Of these, how many have been passed on by the release that is under way.
+    passed: usize,
+}
+
+/// Where the earliest item is.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    Stray,
+    Lane(usize),
+}
+
+/// The first item of a lane, and the lane's place.
+#[derive(Clone, Copy, Debug)]
+struct Front {
+    key: Key,
+    place: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Stray<T> {
+    key: Key,
     arrival: u64,
     item: T,
 }
 
-impl<T> Held<T> {
-    const fn key(&self) -> Key {
-        (self.at_ns, self.cpu, self.arrival)
+impl<T> Ord for Stray<T> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.key, self.arrival).cmp(&(other.key, other.arrival))
     }
 }
 
-impl<T> Ord for Held<T> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.key().cmp(&other.key())
-    }
-}
-
-impl<T> PartialOrd for Held<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+impl<T> PartialOrd for Stray<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl<T> PartialEq for Held<T> {
+impl<T> PartialEq for Stray<T> {
     fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
+        self.cmp(other).is_eq()
     }
 }
 
-impl<T> Eq for Held<T> {}
+impl<T> Eq for Stray<T> {}
 
 impl<T> Orderer<T> {
     /// One that holds at most `most` items.
@@ -73,7 +89,7 @@ impl<T> Orderer<T> {
         Orderer {
             lanes: Vec::new(),
             places: BTreeMap::new(),
-            fronts: BinaryHeap::new(),
+            fronts: Vec::new(),
             strays: BinaryHeap::new(),
             held: 0,
             most,
@@ -90,14 +106,11 @@ impl<T> Orderer<T> {
         if at_ns < self.passed_ns {
             self.late += 1;
         }
-        let arrival = self.arrived;
-        self.arrived += 1;
-        self.hold(Held {
-            at_ns,
-            cpu,
-            arrival,
-            item,
-        });
+        self.held += 1;
+        match self.place(cpu) {
+            Some(place) => self.hold(place, at_ns, item),
+            None => self.stray((at_ns, cpu), item),
+        }
         if self.held <= self.most {
             return None;
         }
@@ -105,73 +118,156 @@ impl<T> Orderer<T> {
         self.pop()
     }
 
-    fn hold(&mut self, held: Held<T>) {
-        self.held += 1;
-        let place = match self.places.get(&held.cpu) {
-            Some(place) => *place,
-            None if self.lanes.len() < MAX_LANES => {
-                self.places.insert(held.cpu, self.lanes.len());
-                self.lanes.push(VecDeque::new());
-                self.lanes.len() - 1
-            }
+    /// The lane of a CPU; `None`: there is no room for one.
+    fn place(&mut self, cpu: u32) -> Option<usize> {
+        // Mostly CPUs have their numbers as places.
+        let guess = cpu as usize;
+        if self.lanes.get(guess).is_some_and(|lane| lane.cpu == cpu) {
+            return Some(guess);
+        }
+        if let Some(place) = self.places.get(&cpu) {
+            return Some(*place);
+        }
+        let place = self.lanes.len();
+        if place >= MAX_LANES {
+            return None;
+        }
+        self.places.insert(cpu, place);
+        self.lanes.push(Lane {
+            cpu,
+            items: VecDeque::new(),
+            passed: 0,
+        });
+        Some(place)
+    }
+
+    fn hold(&mut self, place: usize, at_ns: u64, item: T) {
+        let lane = &mut self.lanes[place];
+        let key = (at_ns, lane.cpu);
+        match lane.items.back() {
+            Some((last_ns, _)) if *last_ns > at_ns => self.stray(key, item),
+            Some(_) => lane.items.push_back((at_ns, item)),
             None => {
-                self.strays.push(Reverse(held));
-                return;
-            }
-        };
-        let items = &mut self.lanes[place];
-        match items.back() {
-            Some(last) if last.at_ns > held.at_ns => self.strays.push(Reverse(held)),
-            Some(_) => items.push_back(held),
-            None => {
-                self.fronts.push(Reverse((held.key(), place)));
-                items.push_back(held);
+                lane.items.push_back((at_ns, item));
+                self.fronts.push(Front { key, place });
+                self.sift_up();
             }
         }
     }
 
-    /// The items up to and including `until_ns`, earliest first. What is not taken from the
-    /// iterator stays.
-    pub fn release(&mut self, until_ns: u64) -> impl Iterator<Item = T> {
-        std::iter::from_fn(move || {
-            if self.first()?.0 <= until_ns {
-                self.pop()
-            } else {
-                None
-            }
-        })
+    fn stray(&mut self, key: Key, item: T) {
+        let arrival = self.arrived;
+        self.arrived += 1;
+        self.strays.push(Reverse(Stray { key, arrival, item }));
     }
 
-    /// The key of the earliest item.
-    fn first(&self) -> Option<Key> {
-        let front = self.fronts.peek().map(|Reverse((key, _))| *key);
-        let stray = self.strays.peek().map(|Reverse(stray)| stray.key());
-        match (front, stray) {
-            (Some(front), Some(stray)) => Some(front.min(stray)),
-            (front, stray) => front.or(stray),
-        }
-    }
-
-    fn pop(&mut self) -> Option<T> {
-        let first = self.first()?;
-        let held = match self.fronts.peek_mut() {
-            Some(mut top) if top.0.0 == first => {
-                let place = top.0.1;
-                let items = &mut self.lanes[place];
-                let held = items.pop_front()?;
-                match items.front() {
-                    Some(next) => top.0.0 = next.key(),
-                    None => {
-                        PeekMut::pop(top);
+    /// Passes the items up to and including `until_ns` on, earliest first.
+    pub fn release(&mut self, until_ns: u64, mut sink: impl FnMut(&T)) {
+        loop {
+            match self.next(until_ns) {
+                None => break,
+                Some(Next::Stray) => {
+                    if let Some(stray) = self.take_stray() {
+                        sink(&stray);
                     }
                 }
-                held
+                // Items are large, and stay where they are until all have been passed on.
+                Some(Next::Lane(place)) => {
+                    let lane = &mut self.lanes[place];
+                    let Some((at_ns, item)) = lane.items.get(lane.passed) else {
+                        break;
+                    };
+                    sink(item);
+                    lane.passed += 1;
+                    self.passed_ns = self.passed_ns.max(*at_ns);
+                    self.advance(place);
+                }
             }
-            _ => self.strays.pop()?.0,
-        };
+        }
+        for lane in &mut self.lanes {
+            self.held -= lane.passed;
+            lane.items.drain(..lane.passed);
+            lane.passed = 0;
+        }
+    }
+
+    /// Takes the earliest item out.
+    fn pop(&mut self) -> Option<T> {
+        match self.next(u64::MAX)? {
+            Next::Stray => self.take_stray(),
+            Next::Lane(place) => {
+                let (at_ns, item) = self.lanes[place].items.pop_front()?;
+                self.held -= 1;
+                self.passed_ns = self.passed_ns.max(at_ns);
+                self.advance(place);
+                Some(item)
+            }
+        }
+    }
+
+    /// Where the earliest item is, unless it is after `until_ns`.
+    fn next(&self, until_ns: u64) -> Option<Next> {
+        let front = self.fronts.first().filter(|front| front.key.0 <= until_ns);
+        let stray = self.strays.peek().map(|Reverse(stray)| stray.key);
+        match (front, stray.filter(|key| key.0 <= until_ns)) {
+            // Of a lane's item and a stray with the same key, the stray came later.
+            (Some(front), Some(stray)) if stray < front.key => Some(Next::Stray),
+            (Some(front), _) => Some(Next::Lane(front.place)),
+            (None, Some(_)) => Some(Next::Stray),
+            (None, None) => None,
+        }
+    }
+
+    fn take_stray(&mut self) -> Option<T> {
+        let Reverse(stray) = self.strays.pop()?;
         self.held -= 1;
-        self.passed_ns = self.passed_ns.max(held.at_ns);
-        Some(held.item)
+        self.passed_ns = self.passed_ns.max(stray.key.0);
+        Some(stray.item)
+    }
+
+    /// The first of the lanes by their fronts, which is that at `place`, has another first item.
+    fn advance(&mut self, place: usize) {
+        let lane = &self.lanes[place];
+        match lane.items.get(lane.passed) {
+            Some((at_ns, _)) => self.fronts[0].key.0 = *at_ns,
+            None => drop(self.fronts.swap_remove(0)),
+        }
+        self.sift_down();
+    }
+
+    /// Puts the last of the heap in its place.
+    fn sift_up(&mut self) {
+        let mut at = self.fronts.len() - 1;
+        while at > 0 {
+            let parent = (at - 1) / 2;
+            if self.fronts[parent].key <= self.fronts[at].key {
+                break;
+            }
+            self.fronts.swap(at, parent);
+            at = parent;
+        }
+    }
+
+    /// Puts the first of the heap in its place.
+    fn sift_down(&mut self) {
+        let fronts = self.fronts.as_mut_slice();
+        let mut at = 0;
+        loop {
+            let mut least = 2 * at + 1;
+            let Some(left) = fronts.get(least) else {
+                break;
+            };
+            if let Some(right) = fronts.get(least + 1)
+                && right.key < left.key
+            {
+                least += 1;
+            }
+            if fronts[at].key <= fronts[least].key {
+                break;
+            }
+            fronts.swap(at, least);
+            at = least;
+        }
     }
 
     /// Items held.
@@ -199,6 +295,12 @@ mod tests {
     use super::*;
     use crate::testing::Rng;
 
+    fn released<T: Clone>(orderer: &mut Orderer<T>, until_ns: u64) -> Vec<T> {
+        let mut released = Vec::new();
+        orderer.release(until_ns, |item| released.push(item.clone()));
+        released
+    }
+
     #[test]
     fn order_and_ties() {
         let mut orderer = Orderer::new(100);
@@ -212,35 +314,25 @@ mod tests {
         ] {
             assert_eq!(orderer.push(at_ns, cpu, item), None);
         }
-        assert_eq!(orderer.release(9).next(), None);
-        assert_eq!(orderer.release(20).collect::<String>(), "abcde");
+        assert!(released(&mut orderer, 9).is_empty());
+        assert_eq!(released(&mut orderer, 20).concat(), "abcde");
         assert_eq!((orderer.len(), orderer.is_empty()), (1, false));
-        assert_eq!(orderer.release(u64::MAX).collect::<String>(), "f");
+        assert_eq!(released(&mut orderer, u64::MAX), ["f"]);
         assert_eq!((orderer.early(), orderer.late()), (0, 0));
-    }
-
-    #[test]
-    fn what_is_not_taken_stays() {
-        let mut orderer = Orderer::new(100);
-        for at_ns in [3, 1, 2] {
-            orderer.push(at_ns, 0, at_ns);
-        }
-        assert_eq!(orderer.release(3).next(), Some(1));
-        assert_eq!(orderer.release(3).collect::<Vec<_>>(), [2, 3]);
     }
 
     #[test]
     fn late_ones_are_counted() {
         let mut orderer = Orderer::new(100);
         orderer.push(10, 0, "a");
-        assert_eq!(orderer.release(50).count(), 1);
+        assert_eq!(released(&mut orderer, 50), ["a"]);
         // Nothing after 10 was passed on: 20 is in order, though before the horizon.
         orderer.push(20, 0, "b");
         orderer.push(10, 0, "c");
         assert_eq!(orderer.late(), 0);
         orderer.push(9, 1, "d");
         assert_eq!(orderer.late(), 1);
-        assert_eq!(orderer.release(50).collect::<String>(), "dcb");
+        assert_eq!(released(&mut orderer, 50).concat(), "dcb");
     }
 
     #[test]
@@ -256,7 +348,7 @@ mod tests {
     fn streams_are_merged() {
         let mut rng = Rng::new(6);
         for _ in 0..300 {
-            let cpus = 1 + rng.below(6);
+            let cpus = 1 + rng.below(20);
             let mut now = vec![0u64; cpus];
             let mut orderer = Orderer::new(usize::MAX);
             let (mut pushed, mut out) = (Vec::new(), Vec::new());
@@ -271,15 +363,12 @@ mod tests {
                 if rng.below(4) == 0 {
                     // An instant that a CPU may still add to is not over.
                     let horizon = *now.iter().min().unwrap();
-                    out.extend(
-                        horizon
-                            .checked_sub(1)
-                            .iter()
-                            .flat_map(|h| orderer.release(*h).collect::<Vec<_>>()),
-                    );
+                    if let Some(until_ns) = horizon.checked_sub(1) {
+                        out.extend(released(&mut orderer, until_ns));
+                    }
                 }
             }
-            out.extend(orderer.release(u64::MAX));
+            out.extend(released(&mut orderer, u64::MAX));
             pushed.sort();
             assert_eq!(out, pushed);
             assert_eq!((orderer.late(), orderer.early()), (0, 0));
@@ -304,10 +393,10 @@ mod tests {
                 count += 1;
                 assert!(orderer.len() <= most);
                 if rng.below(50) == 0 {
-                    out.extend(orderer.release(rng.below(1000) as u64));
+                    out.extend(released(&mut orderer, rng.below(1000) as u64));
                 }
             }
-            out.extend(orderer.release(u64::MAX));
+            out.extend(released(&mut orderer, u64::MAX));
             assert_eq!(orderer.early(), early);
             let back = out.windows(2).filter(|pair| pair[0].0 > pair[1].0).count() as u64;
             assert!(

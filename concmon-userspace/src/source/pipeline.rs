@@ -56,10 +56,11 @@ impl Pipeline {
             Input::Batch(batch) => self.batch(&batch, each),
             Input::Ordered { cpu, event } => self.ordered(cpu, event, each),
             Input::Release { until_ns } => {
-                for event in self.order.release(until_ns) {
-                    each(&event);
-                    self.model.apply(&event);
-                }
+                let model = &mut self.model;
+                self.order.release(until_ns, |event| {
+                    each(event);
+                    model.apply(event);
+                });
             }
             Input::Now(Event::Tick(tick)) => return Some(self.tick(tick, each)),
             Input::Now(event) => {
