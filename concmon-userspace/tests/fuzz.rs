@@ -3,6 +3,8 @@
 //! A case's meaning depends on the images; after a new recording it is another one, which must not
 //! fail either. What a walker got wrong is tested beside it, too.
 
+#[path = "../examples/fuzz/capture.rs"]
+mod capture;
 #[path = "../examples/fuzz/case.rs"]
 mod case;
 #[path = "../examples/fuzz/elf.rs"]

@@ -17,6 +17,9 @@ pub(crate) struct Args {
     /// What everything that is random follows from; default the time
     #[arg(long)]
     seed: Option<u64>,
+    /// Only these images (3.12) and parsers (capture), with commas between them
+    #[arg(long, value_delimiter = ',', value_name = "INPUT")]
+    only: Vec<String>,
     /// Run only these cases, as earlier runs printed them
     cases: Vec<String>,
 }
@@ -47,6 +50,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .args(["--jobs", &args.jobs.to_string()]);
     if let Some(seed) = args.seed {
         fuzz.args(["--seed", &seed.to_string()]);
+    }
+    for input in &args.only {
+        fuzz.args(["--only", input]);
     }
     let status = fuzz
         .args(&args.cases)

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use concmon::python::image::Image;
 use concmon::python::{LookOptions, fuzz};
-use concmon::source::fuzz as capture;
+use concmon::source::fuzz::{content, contents};
 
+use super::capture;
 use super::elf;
 use super::mutate::{Racing, Subject};
 use super::random::Random;
@@ -25,8 +26,11 @@ pub(crate) struct Case {
 
 pub(crate) const PARSERS: [&str; 6] = ["elf", "maps", "tables", "file", "capture", "chunk"];
 
-/// A small capture.
-const CAPTURE: &[u8] = include_bytes!("../../../tests/captures/1.0.concmon");
+/// The oldest capture, and one of a program with all that can be told.
+const CAPTURES: [&[u8]; 2] = [
+    include_bytes!("../../../tests/captures/1.0.concmon"),
+    include_bytes!("../../src/demo/misbehave.concmon"),
+];
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -58,7 +62,10 @@ impl Case {
             "maps" => maps_text(&mut random),
             "tables" => offset_tables(&mut random),
             "file" => image_file(subjects, &mut random),
-            "capture" => capture::capture_file(&damaged(CAPTURE, &mut random)),
+            "capture" => {
+                let file = random.pick(&CAPTURES);
+                capture::file(&damaged(file, &mut random));
+            }
             "chunk" => chunk(&mut random),
             name => {
                 if let Some(subject) = subjects.iter().find(|subject| subject.name == name) {
@@ -71,9 +78,10 @@ impl Case {
 
 /// The content of a chunk, damaged, with a checksum that is right.
 fn chunk(random: &mut Random) {
-    let contents = capture::contents(CAPTURE);
-    let content: &Vec<u8> = random.pick(&contents);
-    capture::content(CAPTURE, &damaged(content, random));
+    let file = random.pick(&CAPTURES);
+    let whole = contents(file);
+    let chunk: &Vec<u8> = random.pick(&whole);
+    content(file, &damaged(chunk, random));
 }
 
 fn look(subject: &Arc<Subject>, random: &mut Random) {

@@ -1,10 +1,11 @@
 //! Fuzzes the walkers with mutated images, and the parsers of a target's files and texts.
 //!
-//! `fuzz [--time SECONDS] [--jobs N] [--seed S] [--images DIR] [CASE ...]`: with cases, as earlier
-//! runs printed them, runs just these. An execution fails when it panics, takes more than 2 s of
+//! `fuzz [--time SECONDS] [--jobs N] [--seed S] [--images DIR] [--only INPUT]... [CASE ...]`: with
+//! cases, as earlier runs printed them, runs just these. Inputs are images and parsers. An execution fails when it panics, takes more than 2 s of
 //! CPU, or more than 64 MB of memory. Ends with 1 when one failed.
 #![allow(clippy::print_stdout, reason = "its output is its product")]
 
+mod capture;
 mod case;
 mod elf;
 mod heap;
@@ -36,6 +37,7 @@ struct Arguments {
     jobs: usize,
     seed: u64,
     images: PathBuf,
+    only: Vec<String>,
     cases: Vec<Case>,
 }
 
@@ -47,6 +49,7 @@ fn arguments() -> Result<Arguments, String> {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs()),
         images: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/images")),
+        only: Vec::new(),
         cases: Vec::new(),
     };
     let mut given = std::env::args().skip(1);
@@ -60,6 +63,9 @@ fn arguments() -> Result<Arguments, String> {
             "--jobs" => arguments.jobs = number()?.max(1) as usize,
             "--seed" => arguments.seed = number()?,
             "--images" => arguments.images = given.next().ok_or("--images needs a value")?.into(),
+            "--only" => arguments
+                .only
+                .push(given.next().ok_or("--only needs a value")?),
             case => arguments.cases.push(case.parse()?),
         }
     }
@@ -81,6 +87,13 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let is_input = |name: &String| {
+        PARSERS.contains(&name.as_str()) || judge.subjects.iter().any(|it| it.name == *name)
+    };
+    if let Some(name) = arguments.only.iter().find(|name| !is_input(name)) {
+        eprintln!("fuzz: there is no input `{name}`");
+        return ExitCode::FAILURE;
+    }
     judge::keep_panics();
     watchdog::tell_of_abort();
     let findings = if arguments.cases.is_empty() {
@@ -137,7 +150,7 @@ fn fuzz(judge: &Judge, arguments: &Arguments) -> Vec<Finding> {
                 let slot = watchdog::Slot::take();
                 while begin.elapsed() < arguments.time && !progress.over.load(Ordering::Relaxed) {
                     let number = progress.executions.fetch_add(1, Ordering::Relaxed);
-                    let case = nth(arguments.seed, number, &names);
+                    let case = nth(arguments, number, &names);
                     slot.begins(&case);
                     let verdict = judge.run(&case, 1);
                     slot.ends();
@@ -164,16 +177,19 @@ fn fuzz(judge: &Judge, arguments: &Arguments) -> Vec<Finding> {
     progress.findings.into_inner().unwrap_or_default()
 }
 
-/// The case of a number: the same for the same seed, whoever runs it.
-fn nth(seed: u64, number: u64, names: &[&str]) -> Case {
-    let input = if number.is_multiple_of(PARSER_SHARE) {
+/// The case of a number: the same for the same arguments, whoever runs it.
+fn nth(arguments: &Arguments, number: u64, names: &[&str]) -> Case {
+    let only = &arguments.only;
+    let input = if !only.is_empty() {
+        &only[number as usize % only.len()]
+    } else if number.is_multiple_of(PARSER_SHARE) {
         PARSERS[(number / PARSER_SHARE) as usize % PARSERS.len()]
     } else {
         names[number as usize % names.len()]
     };
     Case {
         input: input.to_owned(),
-        seed: mix(seed ^ mix(number)) >> 16,
+        seed: mix(arguments.seed ^ mix(number)) >> 16,
     }
 }
 

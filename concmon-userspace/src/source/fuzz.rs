@@ -1,14 +1,7 @@
-//! What reads captures, for the fuzzer.
+//! What reads the chunks of captures, for the fuzzer.
 
-use super::{pipeline::Pipeline, replay::Replay};
+use super::pipeline::Pipeline;
 use crate::capture::{Encoder, Input, Reader, chunk_of};
-
-/// Replays the bytes of a file.
-pub fn capture_file(bytes: &[u8]) {
-    if let Ok(reader) = Reader::new(bytes) {
-        let _ = Replay::new(reader).run(&mut |_| {});
-    }
-}
 
 /// The contents of the chunks of a file, whole ones.
 pub fn contents(bytes: &[u8]) -> Vec<Vec<u8>> {
