@@ -7,6 +7,7 @@ mod export;
 pub mod instant;
 mod look;
 mod trigger;
+mod watching;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ pub use export::{By, Diff, Export, Format};
 pub use instant::Instant;
 pub use look::{Arrangement, GroupBy, Look, LookView};
 pub use trigger::Trigger;
+pub use watching::Watching;
 
 const EXAMPLES: &str = "\
 Exit codes:
@@ -187,10 +189,6 @@ pub struct Options {
     #[arg(short, long, global = true, value_name = "TIME", value_parser = duration::parse_duration)]
     pub duration: Option<Duration>,
 
-    /// Time between two reports, at least 100ms
-    #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = duration::parse_interval)]
-    pub interval: Duration,
-
     /// Watch child processes, too: on by default
     #[arg(
         short,
@@ -214,34 +212,8 @@ pub struct Options {
     )]
     pub context_vars: Vec<String>,
 
-    /// Samples per second and CPU, by which it is told whose the time was; 0: none
-    #[arg(short, long, value_name = "HZ", default_value_t = 99, value_parser = clap::value_parser!(u32).range(0..=1000))]
-    pub rate: u32,
-
-    /// Count by probes in the watched processes. tasks: starts, ends, outcomes and durations of
-    /// asyncio's tasks by name; futures: what is submitted to thread pools, fails there, and is
-    /// not asked for its exception. Off by default, for a probe takes 1 to 3 us: making a task
-    /// passes one or two, and each of its steps two; each submit passes one, and each exception
-    /// one for every frame that it leaves or is caught in
-    #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
-    pub exact: Vec<Exact>,
-
-    /// A step of an event loop longer than this is a stall [default: the loop's own
-    /// slow_callback_duration, else 100ms]
-    #[arg(long, value_name = "TIME", value_parser = duration::parse_threshold)]
-    pub stall_threshold: Option<Duration>,
-
-    /// Own CPU time, 100% is one core; past it, detail is left out, and that is said
-    #[arg(long, value_name = "PERCENT", default_value = "10%", value_parser = budget::parse_share)]
-    pub budget_cpu: Share,
-
-    /// Own memory; past it, detail is left out, and that is said
-    #[arg(long, value_name = "SIZE", default_value = "128MB", value_parser = budget::parse_bytes)]
-    pub budget_memory: u64,
-
-    /// Exit with code 6 when this finding has held (any: whichever); may be repeated
-    #[arg(long, value_name = "RULE")]
-    pub fail_on: Vec<String>,
+    #[command(flatten)]
+    pub watching: Watching,
 
     /// Print one JSON object per interval, and the summary as the last one
     #[arg(long, global = true)]
@@ -338,6 +310,13 @@ impl Cli {
             };
             return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
         }
+        let mut watching = Watching::ALL.iter();
+        if matches.subcommand_name() == Some("record")
+            && let Some((_, option)) = watching.find(|(id, _)| by_user(&matches, id))
+        {
+            let message = format!("put '--{option}' behind the subcommand 'record'");
+            return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
+        }
         if let Some((name, look)) = matches.subcommand() {
             look::refuse_what_a_look_has_not(&matches, name, look)?;
             refuse_what_a_file_has_not(&matches, name, look)?;
@@ -351,12 +330,8 @@ impl Cli {
         match &self.command {
             Some(Command::Demo {
                 interval: Some(interval),
-            }) => self.options.interval = *interval,
-            Some(Command::Record(record)) => {
-                self.options.interval = record.interval;
-                self.options.rate = record.rate;
-                self.options.stall_threshold = record.stall_threshold;
-            }
+            }) => self.options.watching.interval = *interval,
+            Some(Command::Record(record)) => self.options.watching = record.watching.clone(),
             _ => {}
         }
     }
@@ -401,6 +376,10 @@ impl Cli {
     }
 }
 
+fn by_user(matches: &clap::ArgMatches, id: &str) -> bool {
+    matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine)
+}
+
 /// Refuses options that say nothing about a capture; `file` are those of the subcommand `name`.
 fn refuse_what_a_file_has_not(
     all: &clap::ArgMatches,
@@ -412,10 +391,7 @@ fn refuse_what_a_file_has_not(
     }
     let json = (name == "export").then_some(("json", "json"));
     for (id, option) in capture::Unused::ALL.into_iter().chain(json) {
-        let by_user = |matches: &clap::ArgMatches| {
-            matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine)
-        };
-        if by_user(all) || by_user(file) {
+        if by_user(all, id) || by_user(file, id) {
             let message = format!("the subcommand '{name}' reads a file: leave out '--{option}'");
             return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use concmon::cli::{
-    Arrangement, By, Cli, Color, Exact, Format, GroupBy, LookView, Target, Watched,
+    Arrangement, By, Cli, Color, Exact, Format, GroupBy, LookView, Share, Target, Watched,
 };
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
@@ -118,18 +118,26 @@ fn context_variables() {
 #[test]
 fn options_and_defaults() {
     let plain = parse("-p 1").expect("valid").options;
-    assert_eq!(plain.interval, Duration::from_secs(1));
+    assert_eq!(plain.watching.interval, Duration::from_secs(1));
     assert_eq!(plain.duration, None);
     assert_eq!(plain.color, Color::Auto);
     assert_eq!((plain.json, plain.quiet, plain.verbose), (false, false, 0));
     assert!(plain.subprocesses() && plain.output.is_none());
-    assert!(plain.exact.is_empty());
-    let exact = parse("-p 1 --exact tasks").expect("valid").options.exact;
-    assert_eq!(exact, [Exact::Tasks]);
+    assert!(plain.watching.exact.is_empty());
+    let watching = parse("-p 1 --exact tasks").expect("valid").options.watching;
+    assert_eq!(watching.exact, [Exact::Tasks]);
+
+    let recorded = parse("record -p 1 -o f --rate 7 -i 200ms --budget-cpu 50% --fail-on any");
+    let recorded = recorded.expect("valid").options.watching;
+    assert_eq!((recorded.rate, recorded.budget_cpu), (7, Share(0.5)));
+    assert_eq!(recorded.interval, Duration::from_millis(200));
+    assert_eq!(recorded.fail_on, ["any"]);
+    let before = parse("--budget-cpu 50% record -p 1 -o f").expect_err("not behind it");
+    assert!(before.to_string().contains("put '--budget-cpu' behind"));
 
     let set = parse("demo -d 2m -i 250ms --no-subprocesses --json -o out.json --color never -vv");
     let set = set.expect("valid").options;
-    assert_eq!(set.interval, Duration::from_millis(250));
+    assert_eq!(set.watching.interval, Duration::from_millis(250));
     assert_eq!(set.duration, Some(Duration::from_secs(120)));
     assert_eq!(set.color, Color::Never);
     assert_eq!((set.json, set.quiet, set.verbose), (true, false, 2));

@@ -9,7 +9,7 @@ use clap::{ArgAction, Args};
 
 use super::instant::{self, Instant};
 use super::trigger::{self, Trigger};
-use super::{MAX_PID, Watched, duration, sorted};
+use super::{MAX_PID, Watched, Watching, duration, sorted};
 
 /// What to record, and where.
 #[derive(Clone, Debug, Args)]
@@ -48,18 +48,8 @@ pub(super) struct Record {
     #[arg(id = "json", long = "json")]
     _json: bool,
 
-    /// Time between two windows of the capture, at least 100ms
-    #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = duration::parse_interval)]
-    pub(super) interval: Duration,
-
-    /// Samples per second and CPU, by which it is told whose the time was; 0: none
-    #[arg(short, long, value_name = "HZ", default_value_t = 99, value_parser = clap::value_parser!(u32).range(0..=1000))]
-    pub(super) rate: u32,
-
-    /// A step of an event loop longer than this is a stall [default: the loop's own
-    /// slow_callback_duration, else 100ms]
-    #[arg(long, value_name = "TIME", value_parser = duration::parse_threshold)]
-    pub(super) stall_threshold: Option<Duration>,
+    #[command(flatten)]
+    pub(super) watching: Watching,
 }
 
 /// Exactly one of the two.

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, ValueEnum};
 
-use super::{Cli, MAX_PID, duration, sorted};
+use super::{Cli, MAX_PID, by_user, duration, sorted};
 
 /// What tasks of one group have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -87,11 +86,7 @@ pub(super) fn refuse_what_a_look_has_not(
     if !["dump", "tasks"].contains(&name) {
         return Ok(());
     }
-    let given = |option: &str| {
-        let by_user =
-            |matches: &ArgMatches| matches.value_source(option) == Some(ValueSource::CommandLine);
-        by_user(all) || by_user(look)
-    };
+    let given = |option: &str| by_user(all, option) || by_user(look, option);
     let refuse = |message: String| Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
     for option in ["duration", "interval"] {
         if given(option) {
@@ -102,7 +97,7 @@ pub(super) fn refuse_what_a_look_has_not(
     }
     if name == "tasks" && given("json") {
         for (option, flag) in [("tree", "--tree"), ("group_by", "--group-by")] {
-            if look.value_source(option) == Some(ValueSource::CommandLine) {
+            if by_user(look, option) {
                 return refuse(format!(
                     "'--json' has every task with its awaiters: leave out '{flag}'"
                 ));

@@ -92,7 +92,7 @@ pub fn run(cli: &Cli) -> Result<u8, Failure> {
         Target::Diff(files) => return diff::run(&cli.options, &files),
         Target::Explain(rule) => return explain::run(&cli.options, rule.as_deref()),
     };
-    explain::check(&cli.options.fail_on)?;
+    explain::check(&cli.options.watching.fail_on)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -123,17 +123,7 @@ async fn watch_pids(options: &Options, pids: &[u32], recording: &Recording) -> R
             Err(error) => return Err(Failure::from_detect(pid, &target.name, &error)),
         }
     }
-    let plan = Plan {
-        targets: pids.iter().copied().map(Pid).collect(),
-        follow_children: options.subprocesses(),
-        rate: options.rate,
-        budget_cpu: options.budget_cpu,
-        budget_memory_bytes: options.budget_memory,
-        stall_threshold_ns: threshold_ns(options),
-        exact_tasks: options.exact.contains(&Exact::Tasks),
-        exact_futures: options.exact.contains(&Exact::Futures),
-        redact: options.redact,
-    };
+    let plan = plan(options, pids.iter().copied().map(Pid).collect());
     let (store, flight) = open_store(options, recording, pids)?;
     let watch = Watch::start(&plan, pythons, store)?;
     let output = open(options, recording, false)?;
@@ -191,8 +181,8 @@ async fn watch_demo(options: &Options) -> Result<u8, Failure> {
         return demo::play(options, "loading kernel programs needs root").await;
     }
     let mut options = options.clone();
-    if !options.exact.contains(&Exact::Futures) {
-        options.exact.push(Exact::Futures);
+    if !options.watching.exact.contains(&Exact::Futures) {
+        options.watching.exact.push(Exact::Futures);
     }
     let options = &options;
     let (_directory, program) = start::demo_program()?;
@@ -255,17 +245,7 @@ fn watch_child(
     options: &Options,
     store: Option<Box<dyn Store>>,
 ) -> Result<(Watch, Started), Failure> {
-    let plan = Plan {
-        targets: vec![waiting.pid],
-        follow_children: options.subprocesses(),
-        rate: options.rate,
-        budget_cpu: options.budget_cpu,
-        budget_memory_bytes: options.budget_memory,
-        stall_threshold_ns: threshold_ns(options),
-        exact_tasks: options.exact.contains(&Exact::Tasks),
-        exact_futures: options.exact.contains(&Exact::Futures),
-        redact: options.redact,
-    };
+    let plan = plan(options, vec![waiting.pid]);
     let watch = Watch::start(&plan, Pythons::new(options), store)?;
     Ok((watch, waiting.go()?))
 }
@@ -325,7 +305,7 @@ async fn drive(
     let owns_child = child.is_some();
     let mut keys = output.screen().is_some().then(read_keys).transpose()?;
     let start = Instant::now();
-    let mut period = options.interval;
+    let mut period = options.watching.interval;
     let mut ticks = every(period);
     let mut pump = every(PUMP);
     let deadline = duration.map(|duration| start + duration);
@@ -418,7 +398,7 @@ async fn drive(
     }
     output.leave_screen();
     second_signal_aborts();
-    let last = watch.finish(&options.fail_on)?;
+    let last = watch.finish(&options.watching.fail_on)?;
     end.failed = last.failed;
     if let Some(recorded) = last.recorded {
         end.unrecorded = !output.recorded(recorded, &last.summary, options.output.as_deref());
@@ -434,10 +414,22 @@ async fn drive(
     Ok(end)
 }
 
-/// The user's threshold for stalls, ns.
-fn threshold_ns(options: &Options) -> Option<u64> {
-    let threshold = options.stall_threshold?;
-    Some(u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX))
+/// A watch as the command line wants it.
+fn plan(options: &Options, targets: Vec<Pid>) -> Plan {
+    let watching = &options.watching;
+    Plan {
+        targets,
+        follow_children: options.subprocesses(),
+        rate: watching.rate,
+        budget_cpu: watching.budget_cpu,
+        budget_memory_bytes: watching.budget_memory,
+        stall_threshold_ns: watching
+            .stall_threshold
+            .map(|threshold| u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX)),
+        exact_tasks: watching.exact.contains(&Exact::Tasks),
+        exact_futures: watching.exact.contains(&Exact::Futures),
+        redact: options.redact,
+    }
 }
 
 fn every(period: Duration) -> Interval {

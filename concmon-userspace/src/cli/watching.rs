@@ -1,0 +1,57 @@
+//! The command line of how to watch, and what it may cost.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Exact, Share, budget, duration};
+
+/// How to watch: the same for a live view and a recording.
+#[derive(Clone, Debug, PartialEq, Args)]
+pub struct Watching {
+    /// Time between two reports, or two windows of a recording, at least 100ms
+    #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = duration::parse_interval)]
+    pub interval: Duration,
+
+    /// Samples per second and CPU, by which it is told whose the time was; 0: none
+    #[arg(short, long, value_name = "HZ", default_value_t = 99, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub rate: u32,
+
+    /// Count by probes in the watched processes. tasks: starts, ends, outcomes and durations of
+    /// asyncio's tasks by name; futures: what is submitted to thread pools, fails there, and is
+    /// not asked for its exception. Off by default, for a probe takes 1 to 3 us: making a task
+    /// passes one or two, and each of its steps two; each submit passes one, and each exception
+    /// one for every frame that it leaves or is caught in
+    #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
+    pub exact: Vec<Exact>,
+
+    /// A step of an event loop longer than this is a stall [default: the loop's own
+    /// slow_callback_duration, else 100ms]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse_threshold)]
+    pub stall_threshold: Option<Duration>,
+
+    /// Own CPU time, 100% is one core; past it, detail is left out, and that is said
+    #[arg(long, value_name = "PERCENT", default_value = "10%", value_parser = budget::parse_share)]
+    pub budget_cpu: Share,
+
+    /// Own memory; past it, detail is left out, and that is said
+    #[arg(long, value_name = "SIZE", default_value = "128MB", value_parser = budget::parse_bytes)]
+    pub budget_memory: u64,
+
+    /// Exit with code 6 when this finding has held (any: whichever); may be repeated
+    #[arg(long, value_name = "RULE")]
+    pub fail_on: Vec<String>,
+}
+
+impl Watching {
+    /// Its options, by the ids of their values.
+    pub(super) const ALL: [(&'static str, &'static str); 7] = [
+        ("interval", "interval"),
+        ("rate", "rate"),
+        ("exact", "exact"),
+        ("stall_threshold", "stall-threshold"),
+        ("budget_cpu", "budget-cpu"),
+        ("budget_memory", "budget-memory"),
+        ("fail_on", "fail-on"),
+    ];
+}
