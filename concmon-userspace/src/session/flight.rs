@@ -236,7 +236,7 @@ impl Flight {
         self.failed = true;
         let _ = writeln!(
             io::stderr(),
-            "concmon-bpf: {message}; what was written before is whole, and the ring goes on"
+            "concmon-bpf: {message}; what was written before is whole, and so is the ring"
         );
     }
 
@@ -322,7 +322,14 @@ fn condition(trigger: &Trigger, window: &Snapshot) -> (bool, String) {
 
 /// What a process is called in names of files.
 fn service(process: &Process) -> String {
-    let name = process.entry.as_deref().unwrap_or(&process.name);
+    service_name(process.entry.as_deref(), &process.name)
+}
+
+fn service_name(entry: Option<&str>, process: &str) -> String {
+    let module = entry.map(|entry| entry.strip_prefix("-m ").unwrap_or(entry));
+    // Code that stands in the command line has no name.
+    let name = module.filter(|name| !name.starts_with('-'));
+    let name = name.unwrap_or(process);
     let name = name.rsplit('/').next().unwrap_or(name);
     let plain = |c: char| c.is_ascii_alphanumeric() || ['.', '_'].contains(&c);
     let mut text: String = name
@@ -390,6 +397,21 @@ impl OomKills {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn services_are_named_by_what_they_run() {
+        for (entry, name) in [
+            (Some("/srv/shop/app.py"), "app.py"),
+            (Some("-m uvicorn"), "uvicorn"),
+            (Some("-c"), "python3.12"),
+            (None, "python3.12"),
+            (Some("/srv/..."), "_..."),
+            (Some("/srv/"), "_"),
+            (Some("my shop!"), "my_shop_"),
+        ] {
+            assert_eq!(service_name(entry, "python3.12"), name, "{entry:?}");
+        }
+    }
 
     #[test]
     fn only_own_files_are_old_ones() {
