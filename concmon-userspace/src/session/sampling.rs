@@ -10,7 +10,7 @@ use crate::{
         loss::LossMeter,
         samples::{self, RawSample},
     },
-    event::{Event, Pid, PythonFact, Sample, SampleKind, Tid},
+    event::{Event, Pid, PythonFact, Sample, Tid},
     procfs::clocks,
     source::live::Live,
 };
@@ -30,12 +30,40 @@ const MAX_LOOPS: usize = 4_096;
 #[derive(Debug)]
 struct LoopThread {
     pid: Pid,
-    /// The last stack it gave when it blocked.
-    blocked: Option<SampleHead>,
+    /// The last stack it gave, until its step has been looked at.
+    seen: Option<SampleHead>,
+    /// When that was, ns.
+    latest_ns: u64,
     /// The step that samples showed last, and since when.
     step: (u64, u64),
     /// The step that was looked at last.
     told: Option<u64>,
+}
+
+impl LoopThread {
+    const fn new(pid: Pid) -> Self {
+        Self {
+            pid,
+            seen: None,
+            latest_ns: 0,
+            step: (0, 0),
+            told: None,
+        }
+    }
+
+    /// Takes a stack; `false`: it says nothing about the present, for a later one has come. Batches of
+    /// different CPUs come in any order.
+    fn gave(&mut self, head: &SampleHead) -> bool {
+        if head.at_ns < self.latest_ns {
+            return false;
+        }
+        self.latest_ns = head.at_ns;
+        if self.step.0 != head.context_version {
+            self.step = (head.context_version, head.at_ns);
+        }
+        self.seen = Some(*head);
+        true
+    }
 }
 
 /// What a watch does with samples.
@@ -100,7 +128,7 @@ impl Sampling {
             for (pid, raw) in by_process(batch.samples) {
                 for (raw, sample) in raw.iter().zip(pythons.resolve(pid, &raw)) {
                     self.note_loop(live, &sample);
-                    if let Some(fact) = self.long_step(raw, live, pythons) {
+                    if let Some(fact) = self.long_step(raw, pythons) {
                         sink(batch.header.cpu, fact);
                     }
                     sink(batch.header.cpu, Event::Sample(Box::new(sample)));
@@ -110,64 +138,52 @@ impl Sampling {
     }
 
     /// A look at the step that a sample shows, when it is a long one that goes on.
-    fn long_step(&mut self, raw: &RawSample, live: &Live, pythons: &mut Pythons) -> Option<Event> {
+    fn long_step(&mut self, raw: &RawSample, pythons: &mut Pythons) -> Option<Event> {
         let head = &raw.head;
         if !raw.has(sample_flags::STATE) {
             return None;
         }
         let thread = self.loops.get_mut(&Tid(head.tid))?;
-        if thread.step.0 != head.context_version {
-            thread.step = (head.context_version, head.at_ns);
-        }
-        if matches!(raw.kind, SampleKind::Block(_)) {
-            thread.blocked = Some(*head);
-            return self.blocked_step(Tid(head.tid), live, pythons);
-        }
-        if !raw.has(sample_flags::LONG) {
+        if !thread.gave(head) {
             return None;
         }
-        self.look(head, pythons)
+        if raw.has(sample_flags::LONG) {
+            return self.look(head, pythons);
+        }
+        self.old_step(Tid(head.tid), pythons)
     }
 
-    /// Looks at the steps of threads that have been blocked for long by now.
-    pub(super) fn check_blocked(
-        &mut self,
-        live: &Live,
-        pythons: &mut Pythons,
-        mut sink: impl FnMut(Event),
-    ) {
-        let blocked = self.loops.iter().filter(|(_, of)| of.blocked.is_some());
-        let blocked: Vec<Tid> = blocked.map(|(tid, _)| *tid).collect();
-        for tid in blocked {
-            if let Some(fact) = self.blocked_step(tid, live, pythons) {
+    /// Looks at the steps that take long by now.
+    pub(super) fn check_steps(&mut self, pythons: &mut Pythons, mut sink: impl FnMut(Event)) {
+        let seen = self.loops.iter().filter(|(_, of)| of.seen.is_some());
+        let seen: Vec<Tid> = seen.map(|(tid, _)| *tid).collect();
+        for tid in seen {
+            if let Some(fact) = self.old_step(tid, pythons) {
                 sink(fact);
             }
         }
     }
 
-    fn blocked_step(&mut self, tid: Tid, live: &Live, pythons: &mut Pythons) -> Option<Event> {
-        let thread = self.loops.get_mut(&tid)?;
-        let head = thread.blocked?;
-        if !live.is_blocked_since(tid, head.at_ns) {
-            thread.blocked = None;
-            return None;
-        }
-        // A wait for the GIL is many blocks, one after the other.
+    fn old_step(&mut self, tid: Tid, pythons: &mut Pythons) -> Option<Event> {
+        let thread = self.loops.get(&tid)?;
+        let head = thread.seen?;
         let since_ns = thread.step.1;
         let long_ns = self.long_ns(Pid(head.tgid));
         if clocks::monotonic_ns().saturating_sub(since_ns) < long_ns {
             return None;
         }
+        // It may block in another place by now, of which there is no stack so soon after this one, or
+        // be over: the look tells.
         self.look(&head, pythons)
     }
 
     fn look(&mut self, head: &SampleHead, pythons: &mut Pythons) -> Option<Event> {
         let thread = self.loops.get_mut(&Tid(head.tid))?;
+        thread.seen = None;
         if thread.told == Some(head.context_version) {
             return None;
         }
         thread.told = Some(head.context_version);
-        thread.blocked = None;
         let fact = pythons.step_of(head)?;
         Some(Event::Step(Box::new(fact)))
     }
@@ -186,13 +202,7 @@ impl Sampling {
             return;
         }
         live.set_stack_interval(pid, tid, LOOP_INTERVAL);
-        let thread = LoopThread {
-            pid,
-            blocked: None,
-            step: (0, 0),
-            told: None,
-        };
-        self.loops.insert(tid, thread);
+        self.loops.insert(tid, LoopThread::new(pid));
     }
 
     /// Takes over which threads are loops'.
@@ -220,4 +230,42 @@ fn by_process(samples: Vec<RawSample>) -> BTreeMap<Pid, Vec<RawSample>> {
         of.entry(Pid(sample.head.tgid)).or_default().push(sample);
     }
     of
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use concmon_ebpf::NO_OFFSET;
+
+    fn head(at_ns: u64, context_version: u64) -> SampleHead {
+        SampleHead {
+            flags: sample_flags::STATE,
+            cause: 0,
+            frames: 0,
+            tid: 7,
+            tgid: 7,
+            turn_index: NO_OFFSET,
+            turn_count: NO_OFFSET,
+            reserved: 0,
+            at_ns,
+            context: 0,
+            context_version,
+            turn_start: 0,
+            ip: 0,
+            thread_state: 0,
+        }
+    }
+
+    /// A thread blocks on one CPU right after it has run on another, whose batch comes later.
+    #[test]
+    fn what_comes_late_does_not_hide_the_step_that_goes_on() {
+        let mut thread = LoopThread::new(Pid(7));
+        assert!(thread.gave(&head(10, 1)) && thread.gave(&head(40, 2)));
+        assert!(!thread.gave(&head(30, 1)));
+        assert_eq!(thread.step, (2, 40));
+        assert_eq!(thread.seen, Some(head(40, 2)));
+        // The step's age counts from its first stack.
+        assert!(thread.gave(&head(50, 2)));
+        assert_eq!((thread.step, thread.seen), ((2, 40), Some(head(50, 2))));
+    }
 }

@@ -264,7 +264,7 @@ impl Watch {
         self.take_sample_batches(arrived);
         let intake = &mut self.intake;
         self.sampling
-            .check_blocked(&self.live, &mut self.pythons, |fact| intake.now(fact));
+            .check_steps(&mut self.pythons, |fact| intake.now(fact));
     }
 
     fn take_sample_batches(&mut self, batches: Vec<Vec<u8>>) {

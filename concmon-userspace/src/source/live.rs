@@ -423,13 +423,6 @@ impl Live {
         }
     }
 
-    /// Whether thread `tid` is still blocked since `off_ns`.
-    pub fn is_blocked_since(&self, tid: Tid, off_ns: u64) -> bool {
-        self.slots
-            .slot_of(tid.0)
-            .is_some_and(|slot| self.ledgers.is_blocked_since(slot, tid.0, off_ns))
-    }
-
     /// The processes watched now, those that joined at fork included.
     pub fn watched(&self) -> Vec<Pid> {
         self.processes

@@ -149,19 +149,6 @@ impl SharedArray<Ledger> {
         }
     }
 
-    /// Whether thread `tid` in `slot` is blocked, and has been since `off_ns`.
-    pub(super) fn is_blocked_since(&self, slot: usize, tid: u32, off_ns: u64) -> bool {
-        if slot >= self.len || self.state(slot) != state::BLOCKED {
-            return false;
-        }
-        let ledger = self.at(slot);
-        // SAFETY: inside the mapping; words are read in one piece.
-        unsafe {
-            (&raw const (*ledger).tid).read_volatile() == tid
-                && (&raw const (*ledger).off_ns).read_volatile() == off_ns
-        }
-    }
-
     /// Empties a dead thread's account, for the next thread.
     pub(super) fn clear(&self, slot: usize) {
         // SAFETY: inside the mapping; no program writes a dead thread's account, and all-zero
