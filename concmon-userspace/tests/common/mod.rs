@@ -1,7 +1,7 @@
 //! Finds interpreters on the machine and runs programs with them.
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -37,6 +37,30 @@ impl Python {
     }
 }
 
+/// How often a program is started that seems to be written to, and how long to wait between.
+const BUSY: (u32, Duration) = (100, Duration::from_millis(20));
+
+/// Starts a program, which may have just been copied: until its exec, what another test starts
+/// meanwhile has the copy open for writing, too.
+fn spawn(command: &[String]) -> std::io::Result<Child> {
+    let start = || {
+        Command::new(&command[0])
+            .args(&command[1..])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+    };
+    for _ in 0..BUSY.0 {
+        match start() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(BUSY.1);
+            }
+            started => return started,
+        }
+    }
+    start()
+}
+
 /// A running program; killed when dropped.
 pub(crate) struct Program {
     child: Child,
@@ -45,12 +69,7 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn start(command: &[String]) -> Self {
-        let mut child = Command::new(&command[0])
-            .args(&command[1..])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut child = spawn(command).unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let stdout = child.stdout.take().expect("it is piped");
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
