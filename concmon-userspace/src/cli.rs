@@ -310,14 +310,8 @@ impl Cli {
             };
             return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
         }
-        let mut watching = Watching::ALL.iter();
-        if matches.subcommand_name() == Some("record")
-            && let Some((_, option)) = watching.find(|(id, _)| by_user(&matches, id))
-        {
-            let message = format!("put '--{option}' behind the subcommand 'record'");
-            return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
-        }
         if let Some((name, look)) = matches.subcommand() {
+            capture::refuse_what_stands_before_it(&matches, name)?;
             look::refuse_what_a_look_has_not(&matches, name, look)?;
             refuse_what_a_file_has_not(&matches, name, look)?;
         }

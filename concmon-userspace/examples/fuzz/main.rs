@@ -1,8 +1,9 @@
 //! Fuzzes the walkers with mutated images, and the parsers of a target's files and texts.
 //!
 //! `fuzz [--time SECONDS] [--jobs N] [--seed S] [--images DIR] [--only INPUT]... [CASE ...]`: with
-//! cases, as earlier runs printed them, runs just these. Inputs are images and parsers. An execution fails when it panics, takes more than 2 s of
-//! CPU, or more than 64 MB of memory. Ends with 1 when one failed.
+//! cases, as earlier runs printed them, runs just these. Inputs are images and parsers. An execution
+//! fails when it panics, takes more than 2 s of CPU, or more than 64 MB of memory. Ends with 1 when
+//! one failed.
 #![allow(clippy::print_stdout, reason = "its output is its product")]
 
 mod capture;

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::PathBufValueParser;
-use clap::{ArgAction, Args};
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory};
 
 use super::instant::{self, Instant};
 use super::trigger::{self, Trigger};
-use super::{MAX_PID, Watched, Watching, duration, sorted};
+use super::{Cli, MAX_PID, Watched, Watching, by_user, duration, sorted};
 
 /// What to record, and where.
 #[derive(Clone, Debug, Args)]
@@ -50,6 +51,24 @@ pub(super) struct Record {
 
     #[command(flatten)]
     pub(super) watching: Watching,
+}
+
+/// Refuses options that `record` has itself before it, where they would hold for nothing.
+pub(super) fn refuse_what_stands_before_it(
+    all: &ArgMatches,
+    name: &str,
+) -> Result<(), clap::Error> {
+    let watching = Watching::augment_args(Command::new(""));
+    let before = watching
+        .get_arguments()
+        .find(|option| by_user(all, option.get_id().as_str()));
+    match before.and_then(Arg::get_long) {
+        Some(option) if name == "record" => {
+            let message = format!("put '--{option}' behind the subcommand 'record'");
+            Err(Cli::command().error(ErrorKind::ArgumentConflict, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Exactly one of the two.

@@ -42,16 +42,3 @@ pub struct Watching {
     #[arg(long, value_name = "RULE")]
     pub fail_on: Vec<String>,
 }
-
-impl Watching {
-    /// Its options, by the ids of their values.
-    pub(super) const ALL: [(&'static str, &'static str); 7] = [
-        ("interval", "interval"),
-        ("rate", "rate"),
-        ("exact", "exact"),
-        ("stall_threshold", "stall-threshold"),
-        ("budget_cpu", "budget-cpu"),
-        ("budget_memory", "budget-memory"),
-        ("fail_on", "fail-on"),
-    ];
-}
