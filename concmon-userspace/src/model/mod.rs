@@ -9,6 +9,7 @@ mod cpu;
 pub mod dump;
 mod executors;
 mod folded;
+mod gauges;
 mod gil;
 mod histogram;
 mod interpreter;

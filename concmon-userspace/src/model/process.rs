@@ -3,6 +3,7 @@
 use super::collector::Collector;
 use super::executors::Executors;
 use super::folded::{Folded, Rows};
+use super::gauges::Gauges;
 use super::gil::Gil;
 use super::ledger::Totals;
 use super::locks::Futexes;
@@ -23,45 +24,6 @@ const MAX_ENDED_TASKS: usize = 256;
 /// A process of this watch, in the order in which they became known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ProcessId(pub(crate) u64);
-
-/// The last known gauges of a process.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Gauges {
-    pub(crate) rss_bytes: Option<u64>,
-    pub(crate) threads: Option<u64>,
-    pub(crate) children: Option<u64>,
-    pub(crate) descendants: Option<u64>,
-    pub(crate) zombies: Option<u64>,
-    pub(crate) fds: Option<u64>,
-    pub(crate) fds_limit: Option<u64>,
-}
-
-impl Gauges {
-    fn of(fact: &ProcessFact) -> Self {
-        Gauges {
-            rss_bytes: fact.rss_bytes,
-            threads: fact.threads,
-            children: Some(fact.children),
-            descendants: Some(fact.descendants),
-            zombies: Some(fact.zombies),
-            fds: fact.fds,
-            fds_limit: fact.fds_limit,
-        }
-    }
-
-    /// These, and where there is none, the `earlier` one.
-    fn or(&self, earlier: &Self) -> Self {
-        Gauges {
-            rss_bytes: self.rss_bytes.or(earlier.rss_bytes),
-            threads: self.threads.or(earlier.threads),
-            children: self.children.or(earlier.children),
-            descendants: self.descendants.or(earlier.descendants),
-            zombies: self.zombies.or(earlier.zombies),
-            fds: self.fds.or(earlier.fds),
-            fds_limit: self.fds_limit.or(earlier.fds_limit),
-        }
-    }
-}
 
 #[derive(Clone, Debug)]
 pub(crate) struct Process {
