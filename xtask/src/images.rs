@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::iter;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
@@ -95,5 +96,63 @@ fn record_one(record: &Path, python: &Python, file: &Path) -> Result<String> {
         });
     drop(program.stdin.take());
     program.wait().context("waiting for the program")?;
-    Ok(said?.trim().to_owned())
+    let said = said?;
+    leave_out_folders(python, file)?;
+    Ok(said.trim().to_owned())
+}
+
+/// Takes the names of folders of whoever records out of an image, where that is where the interpreter is.
+fn leave_out_folders(python: &Python, file: &Path) -> Result<()> {
+    let Some(home) = std::env::home_dir() else {
+        return Ok(());
+    };
+    let path = python.path();
+    let own = path.parent().and_then(Path::parent);
+    let own = own.filter(|folder| folder.starts_with(&home));
+    let mut image = fs::read(file)?;
+    for (folder, neutral) in own
+        .map(|folder| (folder, "/opt/python"))
+        .into_iter()
+        .chain([(home.as_path(), "/user")])
+    {
+        rename(&mut image, folder.as_os_str().as_encoded_bytes(), neutral);
+    }
+    fs::write(file, image)?;
+    Ok(())
+}
+
+/// Gives a folder another name, as long as the old one: texts keep their lengths. None that is too short.
+fn rename(image: &mut [u8], folder: &[u8], neutral: &str) {
+    if folder.len() < neutral.len() {
+        return;
+    }
+    let neutral: Vec<u8> = neutral
+        .bytes()
+        .chain(iter::repeat(b'_'))
+        .take(folder.len())
+        .collect();
+    let mut at = 0;
+    while let Some(rest) = image.get_mut(at..at + folder.len() + 1) {
+        if rest.starts_with(folder) && rest.ends_with(b"/") {
+            rest[..folder.len()].copy_from_slice(&neutral);
+        }
+        at += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_renamed_in_their_length() {
+        let mut image = *b"\x0c/home/me/py/lib\0/home/men/x /home/me/.local/home/me";
+        rename(&mut image, b"/home/me/py", "/opt/p");
+        rename(&mut image, b"/home/me", "/user");
+        rename(&mut image, b"/lib", "/too_long");
+        assert_eq!(
+            &image,
+            b"\x0c/opt/p_____/lib\0/home/men/x /user___/.local/home/me"
+        );
+    }
 }
