@@ -9,6 +9,9 @@ pub(super) struct CpuStarved;
 
 /// Waiting for a CPU, of that and running.
 const WAITING: f64 = 0.25;
+/// The least of one wait, on average: threads that wake each other all the time wait some tens of
+/// microseconds each time, on an idle host, too.
+const WAIT_NS: u64 = 100_000;
 
 impl Rule for CpuStarved {
     fn name(&self) -> &'static str {
@@ -22,7 +25,8 @@ impl Rule for CpuStarved {
     fn explanation(&self) -> &'static str {
         "Threads of the process waited for a CPU at least a quarter of the time that they could have \
          run, for three seconds: other programs, other threads of this one, or a limit of its cgroup \
-         took it. CPU use looks moderate meanwhile.\n\n\
+         took it. CPU use looks moderate meanwhile. Waits of less than 0.1 ms on average do not count: \
+         threads that wake each other all the time have them on an idle host, too.\n\n\
          What to do: look at the load of the host and at cpu.max of the cgroup (throttling), run fewer \
          workers than CPUs, move noisy neighbours away."
     }
@@ -36,7 +40,14 @@ impl Rule for CpuStarved {
         let (runnable_ns, on_cpu_ns) = (sum(|l| l.runnable_ns), sum(|l| l.on_cpu_ns));
         // What follows a wait for the GIL comes with its hand-overs.
         let waiting = share(runnable_ns, runnable_ns.saturating_add(on_cpu_ns));
-        if waiting < WAITING || runnable_ns < context.duration_ns / 5 {
+        let waits = threads.iter().fold(0, |sum: u64, thread| {
+            sum.saturating_add(thread.switches.voluntary)
+                .saturating_add(thread.switches.involuntary)
+        });
+        if waiting < WAITING
+            || runnable_ns < context.duration_ns / 5
+            || runnable_ns / waits.max(1) < WAIT_NS
+        {
             return None;
         }
         let worst = threads
@@ -46,6 +57,7 @@ impl Rule for CpuStarved {
         let mut evidence = super::Evidence::new();
         evidence.insert("waiting_share", round(waiting));
         evidence.insert("runnable_ns", Value::from(runnable_ns));
+        evidence.insert("mean_wait_ns", Value::from(runnable_ns / waits.max(1)));
         evidence.insert("stolen_ns", Value::from(sum(|l| l.stolen_ns)));
         evidence.insert("thread", Value::from(name.clone()));
         Some(Held {

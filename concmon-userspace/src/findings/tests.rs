@@ -362,6 +362,23 @@ fn each_rule_is_raised_and_a_near_miss_raises_none() {
     assert_eq!(names(&after(|_, _, _| ())), [""; 0]);
 }
 
+/// Threads that wake each other wait some microseconds each time.
+#[test]
+fn handing_over_is_not_starvation() {
+    let after_waits = |ns: u64| {
+        let mut story = Story::new();
+        let busy = |process: &mut Process, _: u64| {
+            starved(process, 60);
+            for thread in &mut process.threads {
+                thread.switches.voluntary = thread.ledger.runnable_ns / ns;
+            }
+        };
+        (0..5).fold(Vec::new(), |_, _| story.window(busy))
+    };
+    assert_eq!(names(&after_waits(20_000)), [""; 0]);
+    assert_eq!(names(&after_waits(200_000)), ["cpu-starved"]);
+}
+
 /// Frameworks let go of the loop with `sleep(0)` for each request: other tasks stand in it each time.
 #[test]
 fn tasks_that_do_not_live_long_do_not_spin() {

@@ -5,20 +5,21 @@ use std::collections::BTreeMap;
 use super::pools::Known;
 use super::snapshot::Executor;
 use super::window::Clock;
-use crate::event::PythonFact;
+use crate::event::{PythonFact, Tid};
 
 /// The executors of one process.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Executors {
-    /// When a piece of work, by executor and item, was first seen to run.
-    since: BTreeMap<(u64, u64), u64>,
+    /// When a piece of work, by executor, item and worker, was first seen to run. (A later item may
+    /// get the address of an earlier one.)
+    since: BTreeMap<(u64, u64, Option<Tid>), u64>,
 }
 
 impl Executors {
     pub(crate) fn look(&mut self, look: &PythonFact) {
         let running = look.executors.iter().flat_map(|executor| {
             let works = executor.running.iter();
-            works.map(|work| (executor.id, work.item))
+            works.map(|work| (executor.id, work.item, work.tid))
         });
         let since = running.map(|id| {
             let known = self.since.get(&id).copied();
@@ -38,7 +39,7 @@ impl Executors {
         executors
             .map(|executor| {
                 let row = Executor::of(executor, |work| {
-                    let since = self.since.get(&(executor.id, work.item))?;
+                    let since = self.since.get(&(executor.id, work.item, work.tid))?;
                     Some(clock.unix_of(*since))
                 });
                 match counts(executor.queue).filter(|_| executor.queue != 0) {

@@ -45,7 +45,7 @@ pub(super) struct Worker {
 /// child the workers are gone, and a new thread may have the ident of one.)
 pub(super) type Workers = HashMap<u64, Worker>;
 
-/// Names of functions met in one look.
+/// Names of functions met in one read.
 type Names = HashMap<u64, Option<String>>;
 
 /// A thread pool, as its workers have it.
@@ -171,9 +171,10 @@ enum Doing {
     Unknown,
 }
 
-/// What each worker does. A work item may be finished while it is read: then the worker is read again.
+/// What each worker does. A work item may be finished while it is read: then the worker is read again,
+/// for the sake of a function's name. What it was first found doing stands (short work would else be
+/// found idle: what can be read in peace is what waits).
 fn works(reader: &mut Reader<'_>, codes: &mut CodeCache, workers: &[Worker]) -> Vec<Doing> {
-    let mut names = Names::new();
     let mut found: Vec<Doing> = workers.iter().map(|_| Doing::Unknown).collect();
     let mut open: Vec<usize> = (0..workers.len()).collect();
     for _ in 0..MAX_TRIES {
@@ -182,30 +183,38 @@ fn works(reader: &mut Reader<'_>, codes: &mut CodeCache, workers: &[Worker]) -> 
         }
         let states: Vec<u64> = open.iter().map(|index| workers[*index].state).collect();
         let activities = workers::activities(reader, codes, &states);
-        let functions: Vec<Option<String>> = activities
-            .iter()
-            .map(|activity| match activity {
-                Activity::Working { item, .. } => work_name(reader, &mut names, *item),
-                _ => None,
-            })
-            .collect();
+        // A later item may get the address of an earlier one, and so may its function: a name counts
+        // when the worker still has the item afterwards, and the name is read a second time.
+        let functions = work_names(reader, &activities);
         let unchanged = workers::unchanged(reader, &activities);
+        let confirmed = work_names(reader, &activities);
         let mut again = Vec::new();
         for (slot, function) in functions.into_iter().enumerate() {
             let index = open[slot];
-            found[index] = match activities[slot] {
-                Activity::Idle => Doing::Idle,
-                Activity::Other => Doing::Other,
-                Activity::Working { item, .. } if unchanged[slot] => Doing::Running(PyWork {
+            let is_sure = unchanged[slot] && function == confirmed[slot];
+            let is_first = matches!(found[index], Doing::Unknown);
+            let running = |item, function| {
+                Doing::Running(PyWork {
                     tid: Some(workers[index].tid),
                     function,
                     item,
-                }),
-                Activity::Working { .. } | Activity::Torn => {
-                    again.push(index);
-                    Doing::Unknown
-                }
+                })
             };
+            match activities[slot] {
+                Activity::Idle if is_first => found[index] = Doing::Idle,
+                Activity::Other if is_first => found[index] = Doing::Other,
+                Activity::Idle | Activity::Other => {}
+                Activity::Working { item, .. } if is_sure => {
+                    found[index] = running(item, function);
+                }
+                Activity::Working { item, .. } => {
+                    if is_first {
+                        found[index] = running(item, None);
+                    }
+                    again.push(index);
+                }
+                Activity::Torn => again.push(index),
+            }
         }
         open = again;
     }
@@ -229,6 +238,10 @@ fn thread_pool(reader: &mut Reader<'_>, pool: &Pool, doings: Vec<Doing>) -> PyEx
         let reason = "a worker went on to other work each time it was read";
         limit(reader, "executors.running", reason);
         limit(reader, "executors.workers_idle", reason);
+    }
+    if running.iter().any(|work| work.function.is_none()) {
+        let reason = "work ended while it was read, or has a form that is not known";
+        limit(reader, "executors.running.function", reason);
     }
     let attributes = pool.executor.and_then(|executor| {
         reader.attributes_of(
@@ -266,6 +279,18 @@ fn thread_pool(reader: &mut Reader<'_>, pool: &Pool, doings: Vec<Doing>) -> PyEx
 
 fn positive(reader: &mut Reader<'_>, number: u64) -> Option<u64> {
     u64::try_from(reader.integers(&[number])[0]?).ok()
+}
+
+/// What the functions of the workers' items are called.
+fn work_names(reader: &mut Reader<'_>, activities: &[Activity]) -> Vec<Option<String>> {
+    let mut names = Names::new();
+    activities
+        .iter()
+        .map(|activity| match activity {
+            Activity::Working { item, .. } => work_name(reader, &mut names, *item),
+            _ => None,
+        })
+        .collect()
 }
 
 /// What the function of a thread pool's work item is called.

@@ -63,15 +63,11 @@ pub(super) fn activities(
             _ => 0,
         })
         .collect();
+    // What tells a worker to end is no work. (An item without a type ended meanwhile.)
     let types = reader.types_of(&items);
     for (activity, info) in found.iter_mut().zip(types) {
-        if let Activity::Working { .. } = activity {
-            match info {
-                None => *activity = Activity::Torn,
-                // What tells it to end is no work.
-                Some(info) if &*info.name == "NoneType" => *activity = Activity::Other,
-                Some(_) => {}
-            }
+        if info.is_some_and(|info| &*info.name == "NoneType") {
+            *activity = Activity::Other;
         }
     }
     found
