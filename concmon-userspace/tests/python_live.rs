@@ -220,7 +220,7 @@ fn no_task_is_torn_while_the_program_runs() {
         );
         assert!(seen > 300, "{}: only {seen} tasks", python.label());
         // How many change while they are read depends on how much of a CPU the reader gets.
-        assert!(failed < seen, "{}: {failed} of {seen}", python.label());
+        assert!(failed * 10 < seen, "{}: {failed} of {seen}", python.label());
     }
 }
 

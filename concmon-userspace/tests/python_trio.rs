@@ -387,7 +387,7 @@ trio.run(main)
     eprintln!("{label}: {seen} tasks, {failed} dropped");
     // How many change while they are read depends on how much of a CPU the reader gets.
     assert!(children > 100, "{label}: only {children} children");
-    assert!(failed < seen * 4, "{label}: {failed} of {seen}");
+    assert!(failed * 10 < seen, "{label}: {failed} of {seen}");
 }
 
 /// The tasks of anyio on asyncio are asyncio's, with the names that the program gave them.

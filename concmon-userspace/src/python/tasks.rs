@@ -15,11 +15,11 @@ use super::text::Label;
 use super::waiters::{self, Waiters};
 use crate::event::{PyFrame, PyTask, TaskState};
 
-/// How often a task that changes while it is read is read in all.
-const MAX_TASK_TRIES: usize = 5;
 /// Tasks that are read together: what is read of them stays in the CPU's cache, and little time
 /// passes before it is checked.
 const TOGETHER: usize = 2048;
+/// The sizes of groups in which what changes is read, in each try.
+const GROUPS: [usize; 5] = [TOGETHER, 256, 32, 4, 1];
 /// What the exceptions of the language itself do not say of themselves.
 const BUILTINS: &str = "builtins.";
 /// What a task that was cancelled ended with.
@@ -53,6 +53,18 @@ struct Record {
     receiver: u64,
 }
 
+/// Reads what changes: what did not hold is read again, in ever smaller groups, which are checked the
+/// sooner. `read_once` gives back what did not hold, and so does this.
+pub(super) fn in_ever_smaller_groups(
+    mut open: Vec<u64>,
+    mut read_once: impl FnMut(&[u64]) -> Vec<u64>,
+) -> Vec<u64> {
+    for size in GROUPS {
+        open = open.chunks(size).flat_map(&mut read_once).collect();
+    }
+    open
+}
+
 /// Reads tasks with their chains. `running` are the tasks that threads say they run.
 pub(super) fn read(
     reader: &mut Reader<'_>,
@@ -69,13 +81,9 @@ pub(super) fn read(
     let mut result = Vec::with_capacity(tasks.len());
     for together in tasks.chunks(TOGETHER) {
         let mut records = Vec::with_capacity(together.len());
-        let mut open: Vec<u64> = together.to_vec();
-        for _ in 0..MAX_TASK_TRIES {
-            if open.is_empty() {
-                break;
-            }
-            open = read_once(reader, codes, &open, running, stacks, options, &mut records);
-        }
+        let open = in_ever_smaller_groups(together.to_vec(), |tasks| {
+            read_once(reader, codes, tasks, running, stacks, options, &mut records)
+        });
         reader.failed += open.len() as u64;
         result.extend(complete(reader, records, &listed, options));
     }

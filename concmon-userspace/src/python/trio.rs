@@ -11,13 +11,11 @@ use super::object::{Kind, Reader};
 use super::stacks::{self, Stack};
 use super::states::ThreadRecord;
 use super::text::as_bool;
-use super::{thread_locals, trio_waits};
+use super::{tasks, thread_locals, trio_waits};
 use crate::event::{LoopKind, PyFrame, PyLoop, PyTask, PythonFact, TaskState, TaskWait, Tid};
 
 /// The module that has all of it.
 pub(super) const MODULE: &str = "trio._core._run";
-/// How often a task that changes while it is read is read in all.
-const MAX_TRIES: usize = 3;
 /// Attributes of a task.
 const TASK: &[&str] = &[
     "coro",
@@ -228,12 +226,8 @@ impl Walk<'_> {
             );
         }
         let mut result = Vec::with_capacity(open.len());
-        for _ in 0..MAX_TRIES {
-            if open.is_empty() {
-                break;
-            }
-            open = self.read_once(reader, &open, &mut result);
-        }
+        open =
+            tasks::in_ever_smaller_groups(open, |tasks| self.read_once(reader, tasks, &mut result));
         // One that has left the set meanwhile has ended; that is not a failed read.
         if !open.is_empty() {
             let left = reader.set(set).unwrap_or_default();
