@@ -311,9 +311,9 @@ impl Cli {
             return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
         }
         if let Some((name, look)) = matches.subcommand() {
-            capture::refuse_what_stands_before_it(&matches, name)?;
             look::refuse_what_a_look_has_not(&matches, name, look)?;
             refuse_what_a_file_has_not(&matches, name, look)?;
+            capture::refuse_what_stands_before_it(&matches, name)?;
         }
         cli.take_over();
         Ok(cli)

@@ -237,6 +237,16 @@ fn wrong_usage_exits_with_2_and_says_why() {
             "leave out '--interval'",
         ),
         (
+            "--rate 9 report -i f",
+            ErrorKind::ArgumentConflict,
+            "'report' does not watch: leave out '--rate'",
+        ),
+        (
+            "--fail-on any explain --list",
+            ErrorKind::ArgumentConflict,
+            "leave out '--fail-on'",
+        ),
+        (
             "tasks -p 1 --tree --group-by name",
             ErrorKind::ArgumentConflict,
             "cannot be used with",

@@ -53,22 +53,27 @@ pub(super) struct Record {
     pub(super) watching: Watching,
 }
 
-/// Refuses options that `record` has itself before it, where they would hold for nothing.
+/// Refuses options of a watch before a subcommand that has them itself or does not watch: they would
+/// hold for nothing.
 pub(super) fn refuse_what_stands_before_it(
     all: &ArgMatches,
     name: &str,
 ) -> Result<(), clap::Error> {
+    if name == "demo" {
+        return Ok(());
+    }
     let watching = Watching::augment_args(Command::new(""));
     let before = watching
         .get_arguments()
         .find(|option| by_user(all, option.get_id().as_str()));
-    match before.and_then(Arg::get_long) {
-        Some(option) if name == "record" => {
-            let message = format!("put '--{option}' behind the subcommand 'record'");
-            Err(Cli::command().error(ErrorKind::ArgumentConflict, message))
-        }
-        _ => Ok(()),
-    }
+    let Some(option) = before.and_then(Arg::get_long) else {
+        return Ok(());
+    };
+    let message = match name {
+        "record" => format!("put '--{option}' behind the subcommand 'record'"),
+        _ => format!("the subcommand '{name}' does not watch: leave out '--{option}'"),
+    };
+    Err(Cli::command().error(ErrorKind::ArgumentConflict, message))
 }
 
 /// Exactly one of the two.

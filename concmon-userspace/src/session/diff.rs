@@ -14,6 +14,7 @@ use crate::{
 };
 
 pub(super) fn run(options: &Options, files: &cli::Diff) -> Result<u8, Failure> {
+    output::refuse_input(options.output.as_deref(), &[&files.before, &files.after])?;
     let before = rates(options, &files.before)?;
     let after = rates(options, &files.after)?;
     let diff = diff::Diff::of(&before, &after);

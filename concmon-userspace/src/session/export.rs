@@ -37,6 +37,7 @@ pub(super) fn run(options: &Options, export: &Export) -> Result<u8, Failure> {
         let message = "this format is not for terminals: name a file with -o FILE";
         return Err(Failure::new(code::USAGE, message));
     }
+    output::refuse_input(options.output.as_deref(), &[&export.input])?;
     let mut out = BufWriter::new(output::open(options)?.writer);
     let mut intervals = Intervals::new(&info);
     let format = match export.format {
@@ -49,7 +50,9 @@ pub(super) fn run(options: &Options, export: &Export) -> Result<u8, Failure> {
             });
             warn_of_gaps(&summary.map_err(|error| unread(error.into()))?);
             intervals.finish(&mut trace);
-            printed(trace.finish(&intervals))?;
+            let written = trace.finish(&intervals).and_then(|()| out.flush());
+            output::discard_part(&written, options.output.as_deref());
+            printed(written)?;
             return Ok(code::OK);
         }
         Format::Speedscope => FlameFormat::Speedscope,
@@ -75,6 +78,8 @@ pub(super) fn run(options: &Options, export: &Export) -> Result<u8, Failure> {
         log::warn!("no stack was taken in this watch: its time is without stacks");
     }
     let written = export::write(format, by, &info, &intervals, &mut out);
+    let written = written.and_then(|()| out.flush());
+    output::discard_part(&written, options.output.as_deref());
     printed(written)?;
     Ok(code::OK)
 }
@@ -82,6 +87,7 @@ pub(super) fn run(options: &Options, export: &Export) -> Result<u8, Failure> {
 /// Writes the page of `report --html`.
 pub(super) fn page(options: &Options, report: &Report, page: &Path) -> Result<u8, Failure> {
     let unread = unread(&report.input);
+    output::refuse_input(Some(page), &[&report.input])?;
     let mut replay = super::report::open(report).map_err(&unread)?;
     if options.redact {
         replay = replay.redacted();
@@ -103,6 +109,7 @@ pub(super) fn page(options: &Options, report: &Report, page: &Path) -> Result<u8
     };
     let mut out = BufWriter::new(output::create(page)?);
     let written = html::write(&shown, &mut out).and_then(|()| out.flush());
+    output::discard_part(&written, Some(page));
     printed(written)?;
     Ok(code::OK)
 }

@@ -3,7 +3,10 @@
 use std::{
     fs::File,
     io::{self, IsTerminal as _, Write},
-    os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    },
     path::Path,
 };
 
@@ -188,6 +191,30 @@ pub(super) fn open(options: &Options) -> Result<Sink, Failure> {
         terminal,
         paint: if color { Paint::Ansi } else { Paint::Plain },
     })
+}
+
+/// Refuses to write over the capture that is read.
+pub(super) fn refuse_input(output: Option<&Path>, inputs: &[&Path]) -> Result<(), Failure> {
+    let identity = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
+    let Some((output, written)) = output.and_then(|path| Some((path, identity(path)?))) else {
+        return Ok(());
+    };
+    if inputs.iter().any(|input| identity(input) == Some(written)) {
+        let message = format!("{} is read: name another file to write", output.display());
+        return Err(Failure::new(code::USAGE, message));
+    }
+    Ok(())
+}
+
+/// Removes the file that could not be written to its end: nobody can read a part of it. What is no
+/// ordinary file stays.
+pub(super) fn discard_part(written: &io::Result<()>, path: Option<&Path>) {
+    if let (Err(_), Some(path)) = (written, path)
+        && path.symlink_metadata().is_ok_and(|file| file.is_file())
+        && let Err(error) = std::fs::remove_file(path)
+    {
+        log::warn!("{} is not whole, and stays: {error}", path.display());
+    }
 }
 
 /// Creates a file that only its owner can read. Under sudo, that is the user who called it.

@@ -22,6 +22,7 @@ pub(super) fn run(options: &Options, report: &Report) -> Result<u8, Failure> {
     if options.redact {
         replay = replay.redacted();
     }
+    output::refuse_input(options.output.as_deref(), &[&report.input])?;
     let mut sink = output::open(options)?;
     let mut printed = Ok(());
     let summary = replay

@@ -320,6 +320,7 @@ fn a_full_disk() -> Result<()> {
         ])
         .output();
     let report = run(&["report", "--json", "-i", text(&file)?]);
+    let exported = exports_on_a_full_disk(&file);
     let running = Path::new(&format!("/proc/{pid}")).exists();
     let unmounted = Command::new("umount").arg(&disk).status();
     let output = output?;
@@ -336,5 +337,37 @@ fn a_full_disk() -> Result<()> {
     );
     ensure!(running, "the target has ended");
     ensure!(unmounted?.success());
+    exported
+}
+
+/// Nothing is left of an export or a page that could not be written to its end, and the capture
+/// itself is never written over.
+fn exports_on_a_full_disk(capture: &Path) -> Result<()> {
+    let (capture, written) = (text(capture)?, capture.with_extension("out"));
+    let bytes = std::fs::metadata(capture)?.len();
+    let into = |arguments: &[&str], path: &str, code: i32| {
+        let all = [arguments, &["-i", capture, path]].concat();
+        let (path, arguments) = all.split_last().context("arguments")?;
+        let output = Command::new(binary()?).args(arguments).arg(path).output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(code), "{all:?}: {said}");
+        Ok(said)
+    };
+    let exports = [
+        &["report", "--html"][..],
+        &["export", "-f", "perfetto", "-o"],
+        &["export", "-f", "speedscope", "-o"],
+    ];
+    for arguments in exports {
+        let (option, command) = arguments.split_last().context("arguments")?;
+        let given = |path: &str| format!("{option}={path}");
+        let said = into(command, &given(text(&written)?), 1)?;
+        ensure!(said.contains("No space left on device"), "{said}");
+        ensure!(!written.exists(), "{arguments:?} leaves a part");
+        let option = given(capture);
+        let said = into(command, &option, 2)?;
+        ensure!(said.contains("name another file"), "{said}");
+    }
+    ensure!(std::fs::metadata(capture)?.len() == bytes);
     Ok(())
 }
