@@ -773,6 +773,10 @@ pub struct MonitorFact {
     pub shed: Vec<String>,
     #[serde(default)]
     pub budget: BudgetFact,
+    /// By how much the wall clock is ahead of what it would be had it run with `CLOCK_MONOTONIC`
+    /// since the watch began, ns: the host slept, or its clock was set.
+    #[serde(default)]
+    pub wall_clock_ahead_ns: i64,
 }
 
 /// What the tool may take, and takes; shares are of the time of one CPU.

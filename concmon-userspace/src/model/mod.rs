@@ -236,6 +236,7 @@ impl Model {
         if lost > 0 {
             limits.push(lost_wakers(lost));
         }
+        limits.extend(self.monitor.wrong_times());
         for pid in &self.population.unseen {
             limits.push(limit(
                 "processes",

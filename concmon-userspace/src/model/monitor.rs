@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use super::snapshot;
+use super::snapshot::{self, Limit};
 use super::window::{Cumulative, Growth, Scope, limit};
 use crate::event::{BudgetFact, Loss, MonitorFact};
 
@@ -52,6 +52,7 @@ pub(crate) struct Monitor {
     /// What is left out now, and what has ever been.
     shed: Vec<String>,
     ever_shed: BTreeSet<String>,
+    wall_clock_ahead_ns: i64,
     seen: bool,
     /// The latest fact had a kernel run time.
     kernel_measured: bool,
@@ -71,6 +72,7 @@ impl Monitor {
         }
         self.rss_bytes = fact.rss_bytes;
         self.budget = fact.budget;
+        self.wall_clock_ahead_ns = fact.wall_clock_ahead_ns;
         self.shed.clone_from(&fact.shed);
         for what in &fact.shed {
             if self.ever_shed.len() < MAX_SHED {
@@ -90,6 +92,24 @@ impl Monitor {
     pub(crate) fn lost(&self, scope: Scope) -> u64 {
         let counters = self.counters.over(scope);
         counters.gaps.max(counters.events_lost)
+    }
+
+    /// What is wrong with times of the day: they are told as if the wall clock had run evenly since
+    /// the watch began.
+    pub(crate) fn wrong_times(&self) -> Option<Limit> {
+        let seconds = self.wall_clock_ahead_ns.unsigned_abs() / 1_000_000_000;
+        let where_it_is = if self.wall_clock_ahead_ns > 0 {
+            "ahead of"
+        } else {
+            "behind"
+        };
+        (seconds > 0).then(|| {
+            let reason = format!(
+                "the wall clock is {seconds} s {where_it_is} the times of the day told here: since the \
+                 watch began, it was set, or the host slept"
+            );
+            limit("window.start_unix_ns", reason)
+        })
     }
 
     /// Begins a window.

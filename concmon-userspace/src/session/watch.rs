@@ -535,6 +535,8 @@ impl Watch {
                 *faults.entry(name.to_owned()).or_default() += count;
             }
         }
+        let now = Clocks::now();
+        let told_ns = self.clocks.unix_of_monotonic(now.monotonic_ns);
         MonitorFact {
             cpu_ns: clocks::process_cpu_ns(),
             rss_bytes: own_rss_bytes().unwrap_or(0),
@@ -550,6 +552,7 @@ impl Watch {
                 memory_bytes: self.budget.memory_bytes(),
                 sheds_slices: self.budget.shed().slices(),
             },
+            wall_clock_ahead_ns: now.unix_ns.wrapping_sub(told_ns).cast_signed(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Windows and the whole of one process that lives through all of them.
 
 use crate::event::*;
-use crate::model::snapshot::{Snapshot, Switches, Thread, Waker};
+use crate::model::snapshot::{Limit, Snapshot, Switches, Thread, Waker};
 use crate::model::testing::*;
 
 fn main_thread(snapshot: &Snapshot) -> &Thread {
@@ -275,6 +275,30 @@ fn a_reading_that_does_not_add_up_is_marked() {
     let snapshot = watch.tick(SECOND);
     assert_eq!(main_thread(&snapshot).ledger.unknown_ns, 300);
     assert!(has_limit(&main_thread(&snapshot).limits, "unknown_ns"));
+}
+
+/// Times of the day run evenly; that the clock did not is said, corrections of less than a second are not.
+#[test]
+fn a_wall_clock_that_jumps_is_told() {
+    let told = |ahead_ns: i64| {
+        let mut watch = Fixture::new();
+        watch.apply(Event::Monitor(Box::new(MonitorFact {
+            wall_clock_ahead_ns: ahead_ns,
+            ..MonitorFact::default()
+        })));
+        let limits = watch.tick(SECOND).limits;
+        let limit =
+            |limit: &Limit| (limit.field == "window.start_unix_ns").then(|| limit.reason.clone());
+        limits.iter().find_map(limit)
+    };
+    assert_eq!(told(0), None);
+    assert_eq!(told(999_999_999), None);
+    assert_eq!(told(-999_999_999), None);
+    assert!(
+        told(3_600 * SECOND as i64).is_some_and(|reason| reason.contains("is 3600 s ahead of"))
+    );
+    assert!(told(-2 * SECOND as i64).is_some_and(|reason| reason.contains("is 2 s behind")));
+    assert!(told(i64::MIN).is_some());
 }
 
 #[test]
