@@ -313,7 +313,7 @@ impl Cli {
         if let Some((name, look)) = matches.subcommand() {
             look::refuse_what_a_look_has_not(&matches, name, look)?;
             refuse_what_a_file_has_not(&matches, name, look)?;
-            capture::refuse_what_stands_before_it(&matches, name)?;
+            watching::refuse_what_stands_before_it(&matches, name)?;
         }
         cli.take_over();
         Ok(cli)

@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::PathBufValueParser;
-use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory};
+use clap::{ArgAction, Args};
 
 use super::instant::{self, Instant};
 use super::trigger::{self, Trigger};
-use super::{Cli, MAX_PID, Watched, Watching, by_user, duration, sorted};
+use super::{MAX_PID, Watched, Watching, duration, sorted};
 
 /// What to record, and where.
 #[derive(Clone, Debug, Args)]
@@ -51,29 +50,6 @@ pub(super) struct Record {
 
     #[command(flatten)]
     pub(super) watching: Watching,
-}
-
-/// Refuses options of a watch before a subcommand that has them itself or does not watch: they would
-/// hold for nothing.
-pub(super) fn refuse_what_stands_before_it(
-    all: &ArgMatches,
-    name: &str,
-) -> Result<(), clap::Error> {
-    if name == "demo" {
-        return Ok(());
-    }
-    let watching = Watching::augment_args(Command::new(""));
-    let before = watching
-        .get_arguments()
-        .find(|option| by_user(all, option.get_id().as_str()));
-    let Some(option) = before.and_then(Arg::get_long) else {
-        return Ok(());
-    };
-    let message = match name {
-        "record" => format!("put '--{option}' behind the subcommand 'record'"),
-        _ => format!("the subcommand '{name}' does not watch: leave out '--{option}'"),
-    };
-    Err(Cli::command().error(ErrorKind::ArgumentConflict, message))
 }
 
 /// Exactly one of the two.

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::error::ErrorKind;
+use clap::{Arg, ArgMatches, Args, Command, CommandFactory};
 
-use super::{Exact, Share, budget, duration};
+use super::{Cli, Exact, Share, budget, by_user, duration};
 
 /// How to watch: the same for a live view and a recording.
 #[derive(Clone, Debug, PartialEq, Args)]
@@ -41,4 +42,27 @@ pub struct Watching {
     /// Exit with code 6 when this finding has held (any: whichever); may be repeated
     #[arg(long, value_name = "RULE")]
     pub fail_on: Vec<String>,
+}
+
+/// Refuses options of a watch before a subcommand that has them itself or does not watch: they would
+/// hold for nothing.
+pub(super) fn refuse_what_stands_before_it(
+    all: &ArgMatches,
+    name: &str,
+) -> Result<(), clap::Error> {
+    if name == "demo" {
+        return Ok(());
+    }
+    let watching = Watching::augment_args(Command::new(""));
+    let before = watching
+        .get_arguments()
+        .find(|option| by_user(all, option.get_id().as_str()));
+    let Some(option) = before.and_then(Arg::get_long) else {
+        return Ok(());
+    };
+    let message = match name {
+        "record" => format!("put '--{option}' behind the subcommand 'record'"),
+        _ => format!("the subcommand '{name}' does not watch: leave out '--{option}'"),
+    };
+    Err(Cli::command().error(ErrorKind::ArgumentConflict, message))
 }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Context, Held, Rule, Severity, percent, round, share};
+use crate::model::snapshot::Thread;
 
 /// Threads could run, and get no CPU.
 pub(super) struct CpuStarved;
@@ -33,21 +34,18 @@ impl Rule for CpuStarved {
 
     fn check(&self, context: &Context<'_>) -> Option<Held> {
         let threads = &context.process.threads;
-        let sum = |of: fn(&crate::model::snapshot::LedgerSum) -> u64| -> u64 {
-            let parts = threads.iter().map(|thread| of(&thread.ledger));
-            parts.fold(0, u64::saturating_add)
-        };
-        let (runnable_ns, on_cpu_ns) = (sum(|l| l.runnable_ns), sum(|l| l.on_cpu_ns));
+        let sum = |of: fn(&Thread) -> u64| threads.iter().map(of).fold(0, u64::saturating_add);
+        let runnable_ns = sum(|thread| thread.ledger.runnable_ns);
+        let on_cpu_ns = sum(|thread| thread.ledger.on_cpu_ns);
+        let stolen_ns = sum(|thread| thread.ledger.stolen_ns);
+        let waits = sum(|thread| {
+            let switches = &thread.switches;
+            switches.voluntary.saturating_add(switches.involuntary)
+        });
+        let mean_wait_ns = runnable_ns / waits.max(1);
         // What follows a wait for the GIL comes with its hand-overs.
         let waiting = share(runnable_ns, runnable_ns.saturating_add(on_cpu_ns));
-        let waits = threads.iter().fold(0, |sum: u64, thread| {
-            sum.saturating_add(thread.switches.voluntary)
-                .saturating_add(thread.switches.involuntary)
-        });
-        if waiting < WAITING
-            || runnable_ns < context.duration_ns / 5
-            || runnable_ns / waits.max(1) < WAIT_NS
-        {
+        if waiting < WAITING || runnable_ns < context.duration_ns / 5 || mean_wait_ns < WAIT_NS {
             return None;
         }
         let worst = threads
@@ -57,8 +55,8 @@ impl Rule for CpuStarved {
         let mut evidence = super::Evidence::new();
         evidence.insert("waiting_share", round(waiting));
         evidence.insert("runnable_ns", Value::from(runnable_ns));
-        evidence.insert("mean_wait_ns", Value::from(runnable_ns / waits.max(1)));
-        evidence.insert("stolen_ns", Value::from(sum(|l| l.stolen_ns)));
+        evidence.insert("mean_wait_ns", Value::from(mean_wait_ns));
+        evidence.insert("stolen_ns", Value::from(stolen_ns));
         evidence.insert("thread", Value::from(name.clone()));
         Some(Held {
             severity: if waiting >= 0.5 {

@@ -5,21 +5,27 @@ use std::collections::BTreeMap;
 use super::pools::Known;
 use super::snapshot::Executor;
 use super::window::Clock;
-use crate::event::{PythonFact, Tid};
+use crate::event::{PyExecutor, PyWork, PythonFact, Tid};
+
+/// A piece of work, by executor, item and worker. (A later item may get the address of an earlier one.)
+type WorkId = (u64, u64, Option<Tid>);
+
+fn work_id(executor: &PyExecutor, work: &PyWork) -> WorkId {
+    (executor.id, work.item, work.tid)
+}
 
 /// The executors of one process.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Executors {
-    /// When a piece of work, by executor, item and worker, was first seen to run. (A later item may
-    /// get the address of an earlier one.)
-    since: BTreeMap<(u64, u64, Option<Tid>), u64>,
+    /// When work was first seen to run.
+    since: BTreeMap<WorkId, u64>,
 }
 
 impl Executors {
     pub(crate) fn look(&mut self, look: &PythonFact) {
         let running = look.executors.iter().flat_map(|executor| {
             let works = executor.running.iter();
-            works.map(|work| (executor.id, work.item, work.tid))
+            works.map(|work| work_id(executor, work))
         });
         let since = running.map(|id| {
             let known = self.since.get(&id).copied();
@@ -39,7 +45,7 @@ impl Executors {
         executors
             .map(|executor| {
                 let row = Executor::of(executor, |work| {
-                    let since = self.since.get(&(executor.id, work.item, work.tid))?;
+                    let since = self.since.get(&work_id(executor, work))?;
                     Some(clock.unix_of(*since))
                 });
                 match counts(executor.queue).filter(|_| executor.queue != 0) {

@@ -183,37 +183,35 @@ fn works(reader: &mut Reader<'_>, codes: &mut CodeCache, workers: &[Worker]) -> 
         }
         let states: Vec<u64> = open.iter().map(|index| workers[*index].state).collect();
         let activities = workers::activities(reader, codes, &states);
-        // A later item may get the address of an earlier one, and so may its function: a name counts
-        // when the worker still has the item afterwards, and the name is read a second time.
         let functions = work_names(reader, &activities);
         let unchanged = workers::unchanged(reader, &activities);
-        let confirmed = work_names(reader, &activities);
+        // A later item may get the address of an earlier one, and so may its function: a name counts
+        // when the worker still has the item afterwards, and the name is read a second time.
+        let mut names = Names::new();
         let mut again = Vec::new();
         for (slot, function) in functions.into_iter().enumerate() {
             let index = open[slot];
-            let is_sure = unchanged[slot] && function == confirmed[slot];
-            let is_first = matches!(found[index], Doing::Unknown);
-            let running = |item, function| {
-                Doing::Running(PyWork {
-                    tid: Some(workers[index].tid),
-                    function,
-                    item,
-                })
-            };
-            match activities[slot] {
-                Activity::Idle if is_first => found[index] = Doing::Idle,
-                Activity::Other if is_first => found[index] = Doing::Other,
-                Activity::Idle | Activity::Other => {}
-                Activity::Working { item, .. } if is_sure => {
-                    found[index] = running(item, function);
-                }
+            let (doing, is_sure) = match activities[slot] {
+                Activity::Idle => (Doing::Idle, true),
+                Activity::Other => (Doing::Other, true),
                 Activity::Working { item, .. } => {
-                    if is_first {
-                        found[index] = running(item, None);
-                    }
-                    again.push(index);
+                    let is_sure =
+                        unchanged[slot] && work_name(reader, &mut names, item) == function;
+                    let work = PyWork {
+                        tid: Some(workers[index].tid),
+                        function: function.filter(|_| is_sure),
+                        item,
+                    };
+                    (Doing::Running(work), is_sure)
                 }
-                Activity::Torn => again.push(index),
+                Activity::Torn => (Doing::Unknown, false),
+            };
+            let is_named = is_sure && matches!(doing, Doing::Running(_));
+            if is_named || matches!(found[index], Doing::Unknown) {
+                found[index] = doing;
+            }
+            if !is_sure {
+                again.push(index);
             }
         }
         open = again;

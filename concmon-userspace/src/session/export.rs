@@ -50,10 +50,8 @@ pub(super) fn run(options: &Options, export: &Export) -> Result<u8, Failure> {
             });
             warn_of_gaps(&summary.map_err(|error| unread(error.into()))?);
             intervals.finish(&mut trace);
-            let written = trace.finish(&intervals).and_then(|()| out.flush());
-            output::discard_part(&written, options.output.as_deref());
-            printed(written)?;
-            return Ok(code::OK);
+            let written = trace.finish(&intervals);
+            return finish(written, out, options.output.as_deref());
         }
         Format::Speedscope => FlameFormat::Speedscope,
         Format::Collapsed => FlameFormat::Collapsed,
@@ -78,8 +76,17 @@ pub(super) fn run(options: &Options, export: &Export) -> Result<u8, Failure> {
         log::warn!("no stack was taken in this watch: its time is without stacks");
     }
     let written = export::write(format, by, &info, &intervals, &mut out);
+    finish(written, out, options.output.as_deref())
+}
+
+/// Ends what was written to a file, of which no part is left where it is not whole.
+fn finish(
+    written: io::Result<()>,
+    mut out: impl Write,
+    path: Option<&Path>,
+) -> Result<u8, Failure> {
     let written = written.and_then(|()| out.flush());
-    output::discard_part(&written, options.output.as_deref());
+    output::discard_part(&written, path);
     printed(written)?;
     Ok(code::OK)
 }
@@ -108,10 +115,8 @@ pub(super) fn page(options: &Options, report: &Report, page: &Path) -> Result<u8
         series: &series,
     };
     let mut out = BufWriter::new(output::create(page)?);
-    let written = html::write(&shown, &mut out).and_then(|()| out.flush());
-    output::discard_part(&written, Some(page));
-    printed(written)?;
-    Ok(code::OK)
+    let written = html::write(&shown, &mut out);
+    finish(written, out, Some(page))
 }
 
 /// What of a capture is missing, on standard error: other formats have no place for it.
