@@ -81,6 +81,7 @@ fn write(store: FileStore, records: u64, threads: u64) -> Result<u64> {
         filters: Filters::default(),
         joins: false,
         reason: None,
+        flight: None,
     };
     let mut recorder = Recorder::new(Box::new(store), &header);
     let mut noise = 1u64;

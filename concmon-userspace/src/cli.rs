@@ -71,7 +71,7 @@ Examples:
     override_usage = "concmon-bpf [OPTIONS] --pid <PID>...\n       \
                       concmon-bpf [OPTIONS] -- <CMD> [ARGS]...\n       \
                       concmon-bpf [OPTIONS] demo\n       \
-                      concmon-bpf record [OPTIONS] -o <FILE> --pid <PID>...|-- <CMD>...\n       \
+                      concmon-bpf record [OPTIONS] [-o <FILE>] --pid <PID>...|-- <CMD>...\n       \
                       concmon-bpf report [OPTIONS] -i <FILE>\n       \
                       concmon-bpf export [OPTIONS] -i <FILE> -f <FORMAT>\n       \
                       concmon-bpf diff [OPTIONS] <BEFORE> <AFTER>\n       \
@@ -219,7 +219,8 @@ pub struct Options {
     #[arg(long, global = true)]
     pub json: bool,
 
-    /// Write reports to FILE instead of standard output
+    /// Write reports to FILE instead of standard output; it appears when it is whole, until then it
+    /// is FILE.*.part
     #[arg(short, long, global = true, value_name = "FILE", value_parser = clap::builder::PathBufValueParser::new())]
     pub output: Option<PathBuf>,
 

@@ -131,6 +131,15 @@ impl Dir {
     }
 }
 
+/// What process `pid` calls itself, and what it was started to run, where its command line tells.
+///
+/// # Errors
+/// [`ProcError`], when there is no such process or its files cannot be read.
+pub fn program(pid: u32) -> Result<(String, Option<String>), ProcError> {
+    let dir = Dir::open(pid)?;
+    Ok((dir.stat()?.comm, entry::entry_of(&dir.cmdline())))
+}
+
 /// One look at process `pid`.
 ///
 /// `read_ns` (`CLOCK_MONOTONIC`) becomes the fact's; `clocks` turns its start to wall-clock time

@@ -27,25 +27,17 @@ pub struct DiskRing {
 }
 
 impl DiskRing {
-    /// Takes an empty file, and all the room that it may ever need.
-    ///
-    /// # Errors
-    /// There is no such room.
-    pub fn new(file: File, size: u64) -> io::Result<Self> {
-        let size = size.max(2 * AREA);
-        let length = i64::try_from(size).map_err(|_| io::ErrorKind::InvalidInput)?;
-        // SAFETY: a system call on an open descriptor.
-        match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, length) } {
-            0 => Ok(Self {
-                file,
-                size,
-                at: AREA,
-                number: 0,
-            }),
-            error => Err(io::Error::from_raw_os_error(error)),
+    /// One in an empty file.
+    pub fn new(file: File, size: u64) -> Self {
+        Self {
+            file,
+            size: size.max(2 * AREA),
+            at: AREA,
+            number: 0,
         }
     }
 
+    /// Takes all the room that it may ever need, behind the header: so it can be read at any instant.
     pub(super) fn begin(&mut self, header: &Header) -> io::Result<()> {
         let body = Header {
             joins: true,
@@ -58,7 +50,13 @@ impl DiskRing {
         if bytes.len() as u64 > AREA {
             return Err(io::Error::other("the header is too long for a ring"));
         }
-        self.file.write_all_at(&bytes, 0)
+        self.file.write_all_at(&bytes, 0)?;
+        let length = i64::try_from(self.size).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // SAFETY: a system call on an open descriptor.
+        match unsafe { libc::posix_fallocate(self.file.as_raw_fd(), 0, length) } {
+            0 => Ok(()),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
     }
 
     pub(super) fn chunk(&mut self, chunk: &Sealed) -> io::Result<()> {

@@ -5,7 +5,8 @@ use std::io;
 /// Format version of files: major, minor. A reader refuses a newer major version.
 pub const FILE_VERSION: (u16, u16) = (1, 0);
 
-pub(super) const MAGIC: [u8; 8] = *b"\x89CONCMON";
+/// What every capture begins with.
+pub const MAGIC: [u8; 8] = *b"\x89CONCMON";
 /// Magic, major, minor, layout, reserved.
 pub(super) const PREAMBLE_BYTES: usize = 16;
 /// What a frame begins with; random bytes, so that nothing else looks like it by chance.

@@ -35,6 +35,9 @@ pub struct Header {
     /// Why it was written: what triggered it; `None`: it was asked for from the start.
     #[serde(default)]
     pub reason: Option<String>,
+    /// The service whose flight recorder has written it out; `None`: it is no such file.
+    #[serde(default)]
+    pub flight: Option<String>,
 }
 
 impl Header {

@@ -18,6 +18,7 @@
 
 mod chunk;
 mod columns;
+mod complete;
 mod disk;
 mod encode;
 mod format;
@@ -30,9 +31,10 @@ mod ring;
 mod write;
 
 pub use chunk::{Chunk, Inputs, chunk_of};
+pub use complete::{Complete, complete};
 pub use disk::DiskRing;
 pub use encode::{Encoder, Sealed};
-pub use format::{CaptureError, ChunkHead, FILE_VERSION, Malformed};
+pub use format::{CaptureError, ChunkHead, FILE_VERSION, MAGIC, Malformed};
 pub use header::{Filters, Header};
 pub use outline::{Key, Outline};
 pub use read::{Gap, Item, Reader};

@@ -31,7 +31,7 @@ struct Inner {
 
 impl Ring {
     /// One that keeps what arrived in the last `span_ns`, and in all at most so many bytes.
-    pub fn new(span_ns: u64, most_bytes: usize, mirror: Option<DiskRing>) -> Self {
+    pub fn new(span_ns: u64, most_bytes: usize) -> Self {
         Self(Rc::new(RefCell::new(Inner {
             header: None,
             span_ns,
@@ -39,25 +39,32 @@ impl Ring {
             chunks: VecDeque::new(),
             bytes: 0,
             whole: true,
-            mirror,
+            mirror: None,
             dump: None,
             dump_failure: None,
         })))
     }
 
-    /// Writes out what there is, and from now on what comes, until [`Ring::close`].
+    /// Keeps it in a file, too, from its beginning on.
+    pub fn mirror(&self, mirror: DiskRing) {
+        self.0.borrow_mut().mirror = Some(mirror);
+    }
+
+    /// Writes out what there is, and from now on what comes, until [`Ring::close`]. `service` is
+    /// whose flight recorder this is.
     ///
     /// # Errors
-    /// What the file says. The ring stays as it is.
-    pub fn dump(&self, file: File, reason: &str) -> io::Result<()> {
+    /// What the file says, or nothing was kept yet. The ring stays as it is.
+    pub fn dump(&self, file: File, service: &str, reason: &str) -> io::Result<()> {
         let mut ring = self.0.borrow_mut();
         let Some(header) = ring.header.clone() else {
-            return Ok(());
+            return Err(io::Error::other("nothing was kept yet"));
         };
         let mut store = FileStore::new(file);
         store.begin(&Header {
             joins: !ring.whole,
             reason: Some(reason.to_owned()),
+            flight: Some(service.to_owned()),
             ..header
         })?;
         let from = match ring.whole {

@@ -36,6 +36,7 @@ pub(super) fn header() -> Header {
         filters: Filters::default(),
         joins: false,
         reason: None,
+        flight: None,
     }
 }
 

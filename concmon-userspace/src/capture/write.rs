@@ -38,14 +38,17 @@ pub trait Store: std::fmt::Debug {
 #[derive(Debug)]
 pub struct FileStore {
     file: File,
+    /// What is before it in the file: somebody may have handed over one to append to.
+    before: u64,
     bytes: u64,
     number: u32,
 }
 
 impl FileStore {
-    /// An empty file, to be written from its beginning.
+    /// A new file; or one that was handed over, to be written from where it stands.
     pub fn new(file: File) -> Self {
         Self {
+            before: file.metadata().map_or(0, |file| file.len()),
             file,
             bytes: 0,
             number: 0,
@@ -64,7 +67,7 @@ impl FileStore {
         let written = self.file.write_all(bytes);
         if written.is_err() {
             // Half a frame is of no use. Where the end cannot be cut, a reader will find it.
-            let _ = self.file.set_len(self.bytes);
+            let _ = self.file.set_len(self.before + self.bytes);
             return written;
         }
         self.bytes += bytes.len() as u64;

@@ -18,8 +18,9 @@ pub(super) struct Record {
     #[command(flatten)]
     what: What,
 
-    /// Write the capture to FILE; with --ring, the folder where files go [default: .]
-    #[arg(id = "output", short = 'o', long = "output", required_unless_present = "ring", value_name = "FILE", value_parser = PathBufValueParser::new())]
+    /// Write the capture to FILE, and make a capture that is there FILE.old [default:
+    /// PROGRAM-PID-TIME.concmon]; with --ring, the folder where files go [default: .]
+    #[arg(id = "output", short = 'o', long = "output", value_name = "FILE", value_parser = PathBufValueParser::new())]
     _output: Option<PathBuf>,
 
     /// Flight recorder: keep only the last TIME, in memory, and write it with 3 seconds more when a
@@ -40,7 +41,8 @@ pub(super) struct Record {
     #[arg(long, requires = "ring")]
     on_disk: bool,
 
-    /// Delete older files of the same service above this number
+    /// Delete older files that a flight recorder of the same program has written whole, above this
+    /// number
     #[arg(long, value_name = "N", default_value_t = 10, requires = "ring", value_parser = clap::value_parser!(u32).range(1..))]
     keep: u32,
 

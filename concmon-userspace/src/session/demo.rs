@@ -56,6 +56,6 @@ pub(super) async fn play(options: &Options, why: &str) -> Result<u8, Failure> {
         true => json::write(&whole, &mut sink.writer),
         false => summary::write(&whole, sink.paint, &mut sink.writer),
     };
-    super::printed(written)?;
+    super::printed(written.and_then(|()| sink.writer.finish()))?;
     Ok(code::OK)
 }

@@ -14,16 +14,16 @@ use crate::{
 };
 
 pub(super) fn run(options: &Options, files: &cli::Diff) -> Result<u8, Failure> {
-    output::refuse_input(options.output.as_deref(), &[&files.before, &files.after])?;
+    let mut sink = output::open_beside(options, &[&files.before, &files.after])?;
     let before = rates(options, &files.before)?;
     let after = rates(options, &files.after)?;
     let diff = diff::Diff::of(&before, &after);
-    let mut sink = output::open(options)?;
-    printed(if options.json {
+    let written = if options.json {
         diff::write_json(&diff, &mut sink.writer)
     } else {
         diff::write_text(&diff, sink.paint, &mut sink.writer)
-    })?;
+    };
+    printed(written.and_then(|()| sink.writer.finish()))?;
     Ok(code::OK)
 }
 

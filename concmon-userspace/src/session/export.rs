@@ -1,11 +1,12 @@
 //! `export` and `report --html`: what other tools, and people with a browser, read of a capture.
 
 use std::{
-    io::{self, BufWriter, IsTerminal as _, Write},
+    io::{self, BufWriter, Write as _},
     path::Path,
 };
 
 use super::{
+    files::{Out, Target},
     outcome::{Failure, code},
     output, printed,
 };
@@ -32,13 +33,13 @@ pub(super) fn run(options: &Options, export: &Export) -> Result<u8, Failure> {
         replay = replay.redacted();
     }
     let info = replay.header().info.clone();
+    let sink = output::open_beside(options, &[&export.input])?;
     let binary = matches!(export.format, Format::Perfetto | Format::Pprof);
-    if binary && options.output.is_none() && io::stdout().is_terminal() {
+    if binary && sink.is_terminal() {
         let message = "this format is not for terminals: name a file with -o FILE";
         return Err(Failure::new(code::USAGE, message));
     }
-    output::refuse_input(options.output.as_deref(), &[&export.input])?;
-    let mut out = BufWriter::new(output::open(options)?.writer);
+    let mut out = BufWriter::new(sink.writer);
     let mut intervals = Intervals::new(&info);
     let format = match export.format {
         Format::Perfetto => {
@@ -51,7 +52,7 @@ pub(super) fn run(options: &Options, export: &Export) -> Result<u8, Failure> {
             warn_of_gaps(&summary.map_err(|error| unread(error.into()))?);
             intervals.finish(&mut trace);
             let written = trace.finish(&intervals);
-            return finish(written, out, options.output.as_deref());
+            return finish(written, out);
         }
         Format::Speedscope => FlameFormat::Speedscope,
         Format::Collapsed => FlameFormat::Collapsed,
@@ -76,17 +77,18 @@ pub(super) fn run(options: &Options, export: &Export) -> Result<u8, Failure> {
         log::warn!("no stack was taken in this watch: its time is without stacks");
     }
     let written = export::write(format, by, &info, &intervals, &mut out);
-    finish(written, out, options.output.as_deref())
+    finish(written, out)
 }
 
 /// Ends what was written to a file, of which no part is left where it is not whole.
-fn finish(
-    written: io::Result<()>,
-    mut out: impl Write,
-    path: Option<&Path>,
-) -> Result<u8, Failure> {
-    let written = written.and_then(|()| out.flush());
-    output::discard_part(&written, path);
+fn finish(written: io::Result<()>, out: BufWriter<Out>) -> Result<u8, Failure> {
+    // What is buffered behind an error is not tried again.
+    let (out, buffered) = out.into_parts();
+    let written = written.and_then(|()| {
+        let mut out = out;
+        out.write_all(&buffered.unwrap_or_default())?;
+        out.finish()
+    });
     printed(written)?;
     Ok(code::OK)
 }
@@ -94,7 +96,7 @@ fn finish(
 /// Writes the page of `report --html`.
 pub(super) fn page(options: &Options, report: &Report, page: &Path) -> Result<u8, Failure> {
     let unread = unread(&report.input);
-    output::refuse_input(Some(page), &[&report.input])?;
+    let target = Target::beside(page, &[&report.input])?;
     let mut replay = super::report::open(report).map_err(&unread)?;
     if options.redact {
         replay = replay.redacted();
@@ -114,9 +116,9 @@ pub(super) fn page(options: &Options, report: &Report, page: &Path) -> Result<u8
         intervals: &intervals,
         series: &series,
     };
-    let mut out = BufWriter::new(output::create(page)?);
+    let mut out = BufWriter::new(target.create()?);
     let written = html::write(&shown, &mut out);
-    finish(written, out, Some(page))
+    finish(written, out)
 }
 
 /// What of a capture is missing, on standard error: other formats have no place for it.

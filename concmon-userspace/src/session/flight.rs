@@ -1,24 +1,29 @@
 //! The flight recorder: keeps the last stretch, and writes it out when something happens.
 
 use std::{
+    cell::RefCell,
     collections::BTreeSet,
+    ffi::OsStr,
     io::{self, Write as _},
-    path::{Path, PathBuf},
+    path::Path,
+    rc::Rc,
     time::Duration,
 };
 
 use super::{
+    files::{FileError, Folder, NewFile},
+    keep::forget_old,
+    names,
+    oom::OomKills,
     outcome::{Failure, code},
-    output,
 };
 use crate::{
-    capture::{DiskRing, Ring, Store},
+    capture::{DiskRing, Header, Ring, Sealed, Store},
     cli::{Flight as Wanted, Trigger},
     model::{
         snapshot::{Process, Snapshot},
         timing::NewStall,
     },
-    procfs::clocks::Clocks,
     views::{escape::escape, recording},
 };
 
@@ -36,20 +41,28 @@ struct Watched {
     for_ns: u64,
 }
 
-/// A file that is being written.
+/// A file that is being written, under a random name until it is whole.
 #[derive(Debug)]
 struct Writing {
-    path: PathBuf,
+    new: NewFile,
+    /// Of what its name will be.
+    stem: String,
+    reason: String,
     until_ns: u64,
 }
+
+/// The ring's own file, which is there as long as the recorder runs. It is for the case that there is
+/// nobody left to write anything.
+type Mirror = Rc<RefCell<Option<NewFile>>>;
 
 /// A flight recorder.
 #[derive(Debug)]
 pub(super) struct Flight {
     ring: Ring,
-    folder: PathBuf,
-    /// The ring's own file, for the time that the recorder runs.
-    mirror: Option<PathBuf>,
+    folder: Rc<Folder>,
+    mirror: Mirror,
+    /// Bytes of the ring's own file; `None`: it has none.
+    mirrored: Option<u64>,
     keep: usize,
     triggers: Vec<Watched>,
     targets: BTreeSet<u32>,
@@ -65,40 +78,27 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    /// One as it is wanted, for these targets.
+    /// One as it is wanted, for these targets, the first of which runs `service`.
     pub(super) fn new(
         wanted: &Wanted,
         folder: Option<&Path>,
         pids: &[u32],
+        service: String,
         quiet: bool,
     ) -> Result<Self, Failure> {
-        let folder = folder.unwrap_or(Path::new(".")).to_owned();
-        if !folder.is_dir() {
-            return Err(Failure::new(
-                code::USAGE,
-                format!(
-                    "{} is no folder: with --ring, -o names the one where files go",
-                    escape(&folder.to_string_lossy())
+        let path = folder.unwrap_or(Path::new("."));
+        let folder = Folder::open(path).map_err(|error| {
+            let shown = escape(&path.to_string_lossy()).into_owned();
+            match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Failure::new(
+                    code::USAGE,
+                    format!("{shown} is no folder: with --ring, -o names the one where files go"),
                 ),
-            ));
-        }
+                _ => FileError::Io(shown, error).into(),
+            }
+        })?;
         let pid = pids.first().copied().unwrap_or(0);
         let size = usize::try_from(wanted.ring_size).unwrap_or(usize::MAX);
-        let mut mirror = None;
-        let mut disk = None;
-        if wanted.on_disk {
-            // What a recorder before this one left behind stays.
-            let path = folder.join(format!("ring-{pid}-{}.concmon", std::process::id()));
-            let ring = DiskRing::new(output::create(&path)?, wanted.ring_size);
-            disk = Some(ring.map_err(|error| {
-                let name = escape(&path.to_string_lossy()).into_owned();
-                Failure::new(
-                    code::FAILURE,
-                    format!("no room for the ring {name}: {error}"),
-                )
-            })?);
-            mirror = Some(path);
-        }
         let span_ns = u64::try_from(wanted.span.as_nanos()).unwrap_or(u64::MAX);
         let watched = |trigger: &Trigger| Watched {
             trigger: trigger.clone(),
@@ -106,15 +106,16 @@ impl Flight {
             for_ns: 0,
         };
         Ok(Self {
-            ring: Ring::new(span_ns, size, disk),
+            ring: Ring::new(span_ns, size),
             folder,
-            mirror,
+            mirror: Mirror::default(),
+            mirrored: wanted.on_disk.then_some(wanted.ring_size),
             keep: wanted.keep,
             triggers: wanted.triggers.iter().map(watched).collect(),
             targets: pids.iter().copied().collect(),
             oom: OomKills::of(pid),
             ended: BTreeSet::new(),
-            service: "unknown".to_owned(),
+            service,
             pid,
             writing: None,
             failed: false,
@@ -124,7 +125,13 @@ impl Flight {
 
     /// Where the recording goes.
     pub(super) fn store(&self) -> Box<dyn Store> {
-        Box::new(self.ring.clone())
+        Box::new(RingStore {
+            ring: self.ring.clone(),
+            mirrored: self.mirrored,
+            mirror: Rc::clone(&self.mirror),
+            folder: Rc::clone(&self.folder),
+            stem: format!("ring-{}", self.pid),
+        })
     }
 
     /// A stall has become known.
@@ -146,7 +153,7 @@ impl Flight {
     pub(super) fn window(&mut self, window: &Snapshot, now_ns: u64) {
         let target = window.processes.iter().find(|one| one.pid == self.pid);
         if let Some(target) = target {
-            self.service = service(target);
+            self.service = names::of_process(target);
         }
         let mut reasons = Vec::new();
         for process in &window.processes {
@@ -204,56 +211,70 @@ impl Flight {
         if self.writing.is_some() {
             return;
         }
-        let name = format!(
-            "{}-{}-{}-{reason}.concmon",
-            self.service,
-            self.pid,
-            recording::stamp(Clocks::now().unix_ns)
-        );
-        let path = self.folder.join(name);
-        let shown = escape(&path.to_string_lossy()).into_owned();
-        let written = output::create(&path)
-            .map_err(|failure| failure.message)
-            .and_then(|file| {
-                let dumped = self.ring.dump(file, reason);
-                dumped.map_err(|error| format!("cannot write {shown}: {error}"))
-            });
-        if let Err(message) = written {
-            self.fail(&message);
-            return;
-        }
+        let stem = names::stem(&self.service, self.pid);
+        let shown = self.folder.shown(OsStr::new(&name(&stem, reason, 1)));
+        let new = match self.begin(&stem, reason) {
+            Ok(new) => new,
+            Err(error) => {
+                self.fail(&format!("cannot write {shown}: {error}"));
+                return;
+            }
+        };
         if !self.quiet {
             let _ = writeln!(io::stderr(), "concmon-bpf: {reason}: writing {shown}");
         }
         let after_ns = u64::try_from(AFTERMATH.as_nanos()).unwrap_or(u64::MAX);
         self.writing = Some(Writing {
-            path,
+            new,
+            stem,
+            reason: reason.to_owned(),
             until_ns: now_ns.saturating_add(after_ns),
         });
+    }
+
+    fn begin(&self, stem: &str, reason: &str) -> io::Result<NewFile> {
+        let new = self
+            .folder
+            .create(OsStr::new(&format!("{stem}-{reason}")), "part.concmon")?;
+        let file = new.file().try_clone()?;
+        self.ring.dump(file, &self.service, reason)?;
+        Ok(new)
     }
 
     fn fail(&mut self, message: &str) {
         self.failed = true;
         let _ = writeln!(
             io::stderr(),
-            "concmon-bpf: {message}; what was written before is whole, and so is the ring"
+            "concmon-bpf: {message}; no part of it is left"
         );
     }
 
     fn close(&mut self, now_ns: u64) {
-        let Some(writing) = self.writing.take() else {
+        let Some(mut writing) = self.writing.take() else {
             return;
         };
-        let shown = escape(&writing.path.to_string_lossy()).into_owned();
-        match self.ring.close(now_ns) {
-            Ok(bytes) => {
+        let closed = self.ring.close(now_ns);
+        let written = closed.and_then(|bytes| {
+            let (stem, reason) = (writing.stem.clone(), writing.reason.clone());
+            let name = writing
+                .new
+                .rename_to_free(|number| name(&stem, &reason, number))?;
+            Ok((bytes, name))
+        });
+        match written {
+            Ok((bytes, name)) => {
                 if !self.quiet {
+                    let shown = self.folder.shown(OsStr::new(&name));
                     let size = recording::size(bytes);
                     let _ = writeln!(io::stderr(), "concmon-bpf: wrote {shown}: {size}");
                 }
-                self.forget_old();
+                forget_old(&self.folder, &self.service, self.keep, &name);
             }
-            Err(error) => self.fail(&format!("cannot write {shown}: {error}")),
+            Err(error) => {
+                let name = name(&writing.stem, &writing.reason, 1);
+                let shown = self.folder.shown(OsStr::new(&name));
+                self.fail(&format!("cannot write {shown}: {error}"));
+            }
         }
     }
 
@@ -264,30 +285,70 @@ impl Flight {
             self.write("interrupt", now_ns);
         }
         self.close(now_ns);
-        if let Some(mirror) = &self.mirror {
-            // It is for the case that there is nobody left to write anything.
-            let _ = std::fs::remove_file(mirror);
-        }
         !self.failed
     }
+}
 
-    /// Deletes the oldest files of this service above the number that is kept.
-    fn forget_old(&self) {
-        let Ok(entries) = std::fs::read_dir(&self.folder) else {
-            return;
-        };
-        let mut files: Vec<(String, PathBuf)> = entries
-            .filter_map(Result::ok)
-            .filter_map(|entry| {
-                let name = entry.file_name().into_string().ok()?;
-                Some((stamp(&name, &self.service)?.to_owned(), entry.path()))
-            })
-            .collect();
-        files.sort();
-        let many = files.len().saturating_sub(self.keep);
-        for (_, path) in &files[..many] {
-            let _ = std::fs::remove_file(path);
+/// The ring, where a recording goes. Its own file is made when the header is known, so that it can be
+/// read whenever this program is killed.
+#[derive(Debug)]
+struct RingStore {
+    ring: Ring,
+    mirrored: Option<u64>,
+    mirror: Mirror,
+    folder: Rc<Folder>,
+    stem: String,
+}
+
+impl RingStore {
+    fn begun(&mut self, header: &Header) -> io::Result<()> {
+        if let Some(size) = self.mirrored {
+            let new = self.folder.create(OsStr::new(&self.stem), "concmon")?;
+            new.lock()?;
+            self.ring
+                .mirror(DiskRing::new(new.file().try_clone()?, size));
+            *self.mirror.borrow_mut() = Some(new);
         }
+        self.ring.begin(header)
+    }
+
+    fn shown(&self) -> String {
+        match &*self.mirror.borrow() {
+            Some(new) => new.shown(),
+            None => self.folder.shown(OsStr::new(&self.stem)),
+        }
+    }
+}
+
+impl Store for RingStore {
+    fn begin(&mut self, header: &Header) -> io::Result<()> {
+        self.begun(header).map_err(|error| {
+            let text = format!("no room for the ring {}: {error}", self.shown());
+            io::Error::new(error.kind(), text)
+        })
+    }
+
+    fn chunk(&mut self, chunk: Sealed) -> io::Result<()> {
+        self.ring.chunk(chunk).map_err(|error| {
+            let text = format!("cannot write the ring {}: {error}", self.shown());
+            io::Error::new(error.kind(), text)
+        })
+    }
+
+    fn end(&mut self, at_ns: u64) -> io::Result<()> {
+        self.ring.end(at_ns)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.ring.bytes()
+    }
+}
+
+/// The name of a dump; a number tells those apart that are of the same second.
+fn name(stem: &str, reason: &str, number: u32) -> String {
+    match number {
+        1 => format!("{stem}-{reason}.concmon"),
+        number => format!("{stem}-{number}-{reason}.concmon"),
     }
 }
 
@@ -318,114 +379,4 @@ fn condition(trigger: &Trigger, window: &Snapshot) -> (bool, String) {
         Trigger::Finding(rule) => rule,
     };
     (holds, name.to_owned())
-}
-
-/// What a process is called in names of files.
-fn service(process: &Process) -> String {
-    service_name(process.entry.as_deref(), &process.name)
-}
-
-fn service_name(entry: Option<&str>, process: &str) -> String {
-    let module = entry.map(|entry| entry.strip_prefix("-m ").unwrap_or(entry));
-    // Code that stands in the command line has no name.
-    let name = module.filter(|name| !name.starts_with('-'));
-    let name = name.unwrap_or(process);
-    let name = name.rsplit('/').next().unwrap_or(name);
-    let plain = |c: char| c.is_ascii_alphanumeric() || ['.', '_'].contains(&c);
-    let mut text: String = name
-        .chars()
-        .take(40)
-        .map(|c| if plain(c) { c } else { '_' })
-        .collect();
-    if text.is_empty() || text.starts_with('.') {
-        text.insert(0, '_');
-    }
-    text
-}
-
-/// The time in the name of a file that this service's recorder wrote; `None`: it is another's.
-fn stamp<'a>(name: &'a str, service: &str) -> Option<&'a str> {
-    let rest = name.strip_prefix(service)?.strip_prefix('-')?;
-    let (pid, rest) = rest.split_once('-')?;
-    let (stamp, reason) = rest.split_once('-')?;
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let (day, time) = stamp.strip_suffix('Z')?.split_once('T')?;
-    let ours = digits(pid) && digits(day) && digits(time) && reason.ends_with(".concmon");
-    ours.then_some(stamp)
-}
-
-/// The counter of a cgroup's kills for want of memory: `memory.events` of version 2, or
-/// `memory.oom_control` of version 1 (Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst).
-#[derive(Debug)]
-struct OomKills {
-    path: PathBuf,
-    before: u64,
-}
-
-impl OomKills {
-    fn of(pid: u32) -> Option<Self> {
-        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-        let paths = groups.lines().filter_map(|line| {
-            let mut fields = line.splitn(3, ':').skip(1);
-            let (controllers, group) = (fields.next()?, fields.next()?.trim_start_matches('/'));
-            let root = Path::new("/sys/fs/cgroup");
-            match controllers {
-                "" => Some(root.join(group).join("memory.events")),
-                "memory" => Some(root.join("memory").join(group).join("memory.oom_control")),
-                _ => None,
-            }
-        });
-        paths.into_iter().find_map(|path| {
-            let before = Self::count(&path)?;
-            Some(Self { path, before })
-        })
-    }
-
-    fn count(path: &Path) -> Option<u64> {
-        let events = std::fs::read_to_string(path).ok()?;
-        let line = events
-            .lines()
-            .find_map(|line| line.strip_prefix("oom_kill "))?;
-        line.trim().parse().ok()
-    }
-
-    fn has_killed(&self) -> bool {
-        Self::count(&self.path).is_some_and(|count| count > self.before)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn services_are_named_by_what_they_run() {
-        for (entry, name) in [
-            (Some("/srv/shop/app.py"), "app.py"),
-            (Some("-m uvicorn"), "uvicorn"),
-            (Some("-c"), "python3.12"),
-            (None, "python3.12"),
-            (Some("/srv/..."), "_..."),
-            (Some("/srv/"), "_"),
-            (Some("my shop!"), "my_shop_"),
-        ] {
-            assert_eq!(service_name(entry, "python3.12"), name, "{entry:?}");
-        }
-    }
-
-    #[test]
-    fn only_own_files_are_old_ones() {
-        let name = "app.py-12-20261125T201434.123Z-stall.concmon";
-        assert_eq!(stamp(name, "app.py"), None);
-        let name = "app.py-12-20261125T201434Z-stall.concmon";
-        assert_eq!(stamp(name, "app.py"), Some("20261125T201434Z"));
-        for other in [
-            "app.py-notes.concmon",
-            "app.py-12-20261125T201434Z-stall.txt",
-            "web-12-20261125T201434Z-stall.concmon",
-            "app.py-x-20261125T201434Z-stall.concmon",
-        ] {
-            assert_eq!(stamp(other, "app.py"), None, "{other}");
-        }
-    }
 }

@@ -114,5 +114,6 @@ fn header(info: &WatchInfo, filters: Filters) -> Header {
         filters,
         joins: false,
         reason: None,
+        flight: None,
     }
 }

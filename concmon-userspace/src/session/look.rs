@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    io::Write as _,
     thread,
     time::{Duration, Instant},
 };
@@ -47,6 +46,9 @@ struct Read {
 
 /// Looks at the processes and prints what is there. Returns the exit code.
 pub(super) fn run(options: &Options, look: &Look, view: LookView) -> Result<u8, Failure> {
+    let Sink {
+        mut writer, paint, ..
+    } = output::open(options)?;
     let tree = Tree::scan()?;
     let clocks = Clocks::now();
     let kind = match view {
@@ -92,15 +94,12 @@ pub(super) fn run(options: &Options, look: &Look, view: LookView) -> Result<u8, 
         })
         .collect();
     let dump = Dump::new(kind, clocks.unix_ns, &findings);
-    let Sink {
-        mut writer, paint, ..
-    } = output::open(options)?;
     let written = match view {
         _ if options.json => json::write(&dump, &mut writer),
         LookView::Dump { .. } => dump::write(&dump, paint, &mut writer),
         LookView::Tasks(arrangement) => tasks::write(&dump, arrangement, paint, &mut writer),
     };
-    printed(written.and_then(|()| writer.flush()))?;
+    printed(written.and_then(|()| writer.finish()))?;
     Ok(code::OK)
 }
 

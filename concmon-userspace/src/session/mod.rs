@@ -6,9 +6,13 @@ mod diff;
 mod exact;
 mod explain;
 mod export;
+mod files;
 mod flight;
 mod intake;
+mod keep;
 mod look;
+mod names;
+mod oom;
 mod outcome;
 mod output;
 mod pace;
@@ -38,9 +42,10 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
 };
 
+use files::{Recording as RecordingFile, Written};
 use flight::Flight;
 pub use outcome::{Failure, code};
-use output::Output;
+use output::{Output, Sink};
 use pythons::Pythons;
 use start::{Started, Waiting};
 use watch::{Plan, Watch};
@@ -124,10 +129,11 @@ async fn watch_pids(options: &Options, pids: &[u32], recording: &Recording) -> R
         }
     }
     let plan = plan(options, pids.iter().copied().map(Pid).collect());
-    let (store, flight) = open_store(options, recording, pids)?;
-    let watch = Watch::start(&plan, pythons, store)?;
-    let output = open(options, recording, false)?;
-    let end = drive(watch, output, options, options.duration, None, flight).await?;
+    let program = names::of_pid(pids.first().copied().unwrap_or(0), options.redact);
+    let kept = open_store(options, recording, pids, program)?;
+    let watch = Watch::start(&plan, pythons, kept.store)?;
+    let output = open(options, recording, kept.sink, kept.written, false)?;
+    let end = drive(watch, output, options, options.duration, None, kept.flight).await?;
     if end.targets_gone {
         log::warn!("the target has ended");
     }
@@ -141,11 +147,20 @@ async fn watch_command(
 ) -> Result<u8, Failure> {
     let waiting = start::fork(command, false)?;
     let pid = waiting.pid;
-    let (store, flight) = open_store(options, recording, &[pid.0])?;
-    let (watch, started) = watch_child(waiting, options, store)?;
-    let output = open(options, recording, true)?;
+    let program = names::of_command(command, options.redact);
+    let kept = open_store(options, recording, &[pid.0], program)?;
+    let (watch, started) = watch_child(waiting, options, kept.store)?;
+    let output = open(options, recording, kept.sink, kept.written, true)?;
     let started = Some(started);
-    let mut end = drive(watch, output, options, options.duration, started, flight).await?;
+    let mut end = drive(
+        watch,
+        output,
+        options,
+        options.duration,
+        started,
+        kept.flight,
+    )
+    .await?;
     if let Some(signal) = end.signal {
         // A terminal has sent it to the program, too; anybody else only to us.
         if signal != SignalKind::interrupt() || !io::stdin().is_terminal() {
@@ -191,6 +206,7 @@ async fn watch_demo(options: &Options) -> Result<u8, Failure> {
     let seconds = (duration.as_secs() + 30).to_string();
     let needs = |error| Failure::new(code::FAILURE, format!("the demo needs python3: {error}"));
     let command = [start::python3().map_err(needs)?, program, seconds.into()];
+    let sink = output::open(options)?;
     let waiting = start::fork(&command, true)?;
     let pid = waiting.pid;
     let (watch, started) = match watch_child(waiting, options, None) {
@@ -206,7 +222,7 @@ async fn watch_demo(options: &Options) -> Result<u8, Failure> {
              nobody asks for; each probe takes 1 to 3 us: one per submit, one per frame an exception passes"
         );
     }
-    let output = Output::new(options, false)?;
+    let output = Output::new(options, sink, false)?;
     let end = drive(watch, output, options, Some(duration), Some(started), None).await?;
     if let Some(Err(error)) = end.child {
         return Err(needs(error));
@@ -218,25 +234,68 @@ async fn watch_demo(options: &Options) -> Result<u8, Failure> {
     Ok(end.code())
 }
 
-fn open(options: &Options, recording: &Recording, shared: bool) -> Result<Output, Failure> {
-    match recording {
-        Recording::None => Output::new(options, shared),
-        Recording::File => Output::of_recording(options, options.quiet),
-        Recording::Flight(_) => Output::of_recording(options, true),
-    }
+fn open(
+    options: &Options,
+    recording: &Recording,
+    sink: Sink,
+    written: Rc<Written>,
+    shared: bool,
+) -> Result<Output, Failure> {
+    let quiet = match recording {
+        Recording::None => return Output::new(options, sink, shared),
+        Recording::File => options.quiet,
+        Recording::Flight(_) => true,
+    };
+    Ok(Output::of_recording(options, sink, written, quiet))
 }
 
-/// Where a recording goes, and what looks after it.
-type Kept = (Option<Box<dyn Store>>, Option<Flight>);
+/// Where everything goes: what cannot be written is refused before a watch begins.
+struct Kept {
+    /// Of reports.
+    sink: Sink,
+    /// Of a recording, and what looks after it.
+    store: Option<Box<dyn Store>>,
+    flight: Option<Flight>,
+    written: Rc<Written>,
+}
 
-fn open_store(options: &Options, recording: &Recording, pids: &[u32]) -> Result<Kept, Failure> {
-    Ok(match recording {
-        Recording::None => (None, None),
-        Recording::File => (Some(record::store(options)?), None),
-        Recording::Flight(wanted) => {
-            let flight = Flight::new(wanted, options.output.as_deref(), pids, options.quiet)?;
-            (Some(flight.store()), Some(flight))
+/// `program` is the one that the first of the processes runs.
+fn open_store(
+    options: &Options,
+    recording: &Recording,
+    pids: &[u32],
+    program: String,
+) -> Result<Kept, Failure> {
+    let mut store: Option<Box<dyn Store>> = None;
+    let mut flight = None;
+    let mut written = Rc::default();
+    match recording {
+        Recording::None => {
+            return Ok(Kept {
+                sink: output::open(options)?,
+                store,
+                flight,
+                written,
+            });
         }
+        Recording::File => {
+            let stem = names::stem(&program, pids.first().copied().unwrap_or(0));
+            let file = RecordingFile::new(options.output.as_deref(), &stem)?;
+            written = file.written();
+            store = Some(Box::new(file));
+        }
+        Recording::Flight(wanted) => {
+            let folder = options.output.as_deref();
+            let recorder = Flight::new(wanted, folder, pids, program, options.quiet)?;
+            store = Some(recorder.store());
+            flight = Some(recorder);
+        }
+    }
+    Ok(Kept {
+        sink: output::open_for_recording(options, &written)?,
+        store,
+        flight,
+        written,
     })
 }
 
@@ -401,7 +460,7 @@ async fn drive(
     let last = watch.finish(&options.watching.fail_on)?;
     end.failed = last.failed;
     if let Some(recorded) = last.recorded {
-        end.unrecorded = !output.recorded(recorded, &last.summary, options.output.as_deref());
+        end.unrecorded = !output.recorded(recorded, &last.summary);
     }
     if let Some(flight) = flight {
         let now_ns = clocks::monotonic_ns();

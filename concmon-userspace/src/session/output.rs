@@ -1,16 +1,13 @@
 //! Where snapshots go: the live screen, report lines, or NDJSON.
 
 use std::{
-    fs::File,
-    io::{self, IsTerminal as _, Write},
-    os::{
-        fd::AsRawFd as _,
-        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    },
+    io::{self, IsTerminal as _, Write as _},
     path::Path,
+    rc::Rc,
 };
 
 use super::{
+    files::{Out, Target, Written},
     outcome::{Failure, code},
     record::Progress,
 };
@@ -41,18 +38,18 @@ pub(super) struct Output {
     paint: Paint,
     /// The user's, while no live view silences it.
     log_level: log::LevelFilter,
-    sink: Box<dyn Write>,
+    sink: Out,
 }
 
 impl Output {
     /// `shared`: the watched program writes to the same terminal.
-    pub(super) fn new(options: &Options, shared: bool) -> Result<Self, Failure> {
+    pub(super) fn new(options: &Options, sink: Sink, shared: bool) -> Result<Self, Failure> {
         let log_level = log::max_level();
         let Sink {
             writer,
             terminal,
             paint,
-        } = open(options)?;
+        } = sink;
         let windows = if options.json {
             Windows::Json
         } else if shared && options.output.is_none() {
@@ -80,18 +77,20 @@ impl Output {
         })
     }
 
-    /// The output of a recording: the file of `-o` is the capture's.
-    pub(super) fn of_recording(options: &Options, quiet: bool) -> Result<Self, Failure> {
-        let mut report = options.clone();
-        report.output = None;
-        let Sink { writer, paint, .. } = open(&report)?;
-        Ok(Self {
-            windows: Windows::Recording(Progress::new(quiet)),
+    /// The output of a recording.
+    pub(super) fn of_recording(
+        options: &Options,
+        sink: Sink,
+        written: Rc<Written>,
+        quiet: bool,
+    ) -> Self {
+        Self {
+            windows: Windows::Recording(Progress::new(written, quiet)),
             json: options.json,
-            paint,
+            paint: sink.paint,
             log_level: log::max_level(),
-            sink: writer,
-        })
+            sink: sink.writer,
+        }
     }
 
     /// Shows how far a recording is.
@@ -102,14 +101,9 @@ impl Output {
     }
 
     /// Says how a recording ended; `false`: it is not whole.
-    pub(super) fn recorded(
-        &mut self,
-        recorded: io::Result<u64>,
-        summary: &Snapshot,
-        path: Option<&Path>,
-    ) -> bool {
+    pub(super) fn recorded(&mut self, recorded: io::Result<u64>, summary: &Snapshot) -> bool {
         match &mut self.windows {
-            Windows::Recording(progress) => progress.end(recorded, summary, path),
+            Windows::Recording(progress) => progress.end(recorded, summary),
             _ => recorded.is_ok(),
         }
     }
@@ -161,101 +155,65 @@ impl Output {
         }
     }
 
+    /// Ends the output.
     pub(super) fn summary(mut self, snapshot: &Snapshot) -> io::Result<()> {
         self.leave_screen();
         if self.json {
             json::write(snapshot, &mut self.sink)
         } else {
             summary::write(snapshot, self.paint, &mut self.sink)
-        }
+        }?;
+        self.sink.finish()
     }
 }
 
 /// Where reports are written, and how.
 pub(super) struct Sink {
-    pub(super) writer: Box<dyn Write>,
+    pub(super) writer: Out,
+    /// Standard output, which was not named, is one.
     terminal: bool,
     pub(super) paint: Paint,
 }
 
+impl Sink {
+    fn new(writer: Out, options: &Options) -> Self {
+        let no_color = std::env::var_os("NO_COLOR");
+        let color = options
+            .color
+            .enabled(writer.is_terminal(), no_color.as_deref());
+        Self {
+            terminal: options.output.is_none() && writer.is_terminal(),
+            writer,
+            paint: if color { Paint::Ansi } else { Paint::Plain },
+        }
+    }
+
+    /// Whether bytes that are no text would meet a terminal.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.writer.is_terminal()
+    }
+}
+
 /// Opens what `-o` and `--color` say.
 pub(super) fn open(options: &Options) -> Result<Sink, Failure> {
-    let (writer, terminal): (Box<dyn Write>, bool) = match &options.output {
-        Some(path) => (Box::new(create(path)?), false),
-        None => (Box::new(io::stdout()), io::stdout().is_terminal()),
-    };
-    let no_color = std::env::var_os("NO_COLOR");
-    let color = options.color.enabled(terminal, no_color.as_deref());
-    Ok(Sink {
-        writer,
-        terminal,
-        paint: if color { Paint::Ansi } else { Paint::Plain },
-    })
+    open_beside(options, &[])
 }
 
-/// Refuses to write over the capture that is read.
-pub(super) fn refuse_input(output: Option<&Path>, inputs: &[&Path]) -> Result<(), Failure> {
-    let identity = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
-    let Some((output, written)) = output.and_then(|path| Some((path, identity(path)?))) else {
-        return Ok(());
+/// The same for a command that reads these captures.
+pub(super) fn open_beside(options: &Options, inputs: &[&Path]) -> Result<Sink, Failure> {
+    let writer = match &options.output {
+        Some(path) => Target::beside(path, inputs)?.create()?,
+        None => Out::stdout(),
     };
-    if inputs.iter().any(|input| identity(input) == Some(written)) {
-        let message = format!("{} is read: name another file to write", output.display());
-        return Err(Failure::new(code::USAGE, message));
-    }
-    Ok(())
+    Ok(Sink::new(writer, options))
 }
 
-/// Removes the file that could not be written to its end: nobody can read a part of it. What is no
-/// ordinary file stays.
-pub(super) fn discard_part(written: &io::Result<()>, path: Option<&Path>) {
-    if let (Err(_), Some(path)) = (written, path)
-        && path.symlink_metadata().is_ok_and(|file| file.is_file())
-        && let Err(error) = std::fs::remove_file(path)
-    {
-        log::warn!("{} is not whole, and stays: {error}", path.display());
-    }
-}
-
-/// Creates a file that only its owner can read. Under sudo, that is the user who called it.
-pub(super) fn create(path: &Path) -> Result<File, Failure> {
-    let failed = |error: io::Error| {
-        Failure::new(
-            code::FAILURE,
-            format!("cannot write {}: {error}", path.display()),
-        )
+/// Where a recording's summary goes: `-o` is the capture's. Where that is standard output, nothing
+/// else goes there.
+pub(super) fn open_for_recording(options: &Options, written: &Written) -> Result<Sink, Failure> {
+    let writer = match written.is_stdout {
+        true => Out::stderr()?,
+        false => Out::stdout(),
     };
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).mode(0o600);
-    match options.clone().create_new(true).open(path) {
-        Ok(file) => {
-            give_to_caller(&file).map_err(failed)?;
-            Ok(file)
-        }
-        // What is there already keeps its owner: it may be a device.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            options.truncate(true).open(path).map_err(failed)
-        }
-        Err(error) => Err(failed(error)),
-    }
-}
-
-fn give_to_caller(file: &File) -> io::Result<()> {
-    let id = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .and_then(|text| text.parse::<u32>().ok())
-    };
-    // SAFETY: a system call without pointers.
-    if unsafe { libc::geteuid() } != 0 {
-        return Ok(());
-    }
-    let (Some(user), Some(group)) = (id("SUDO_UID"), id("SUDO_GID")) else {
-        return Ok(());
-    };
-    // SAFETY: an open descriptor.
-    if unsafe { libc::fchown(file.as_raw_fd(), user, group) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+    Ok(Sink::new(writer, options))
 }

@@ -2,42 +2,28 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    path::Path,
+    rc::Rc,
 };
 
-use super::{
-    outcome::{Failure, code},
-    output,
-};
+use super::files::Written;
 use crate::{
-    capture::{FileStore, Store},
-    cli::Options,
     model::snapshot::Snapshot,
-    views::{
-        escape::escape,
-        recording::{Recorded, line},
-    },
+    views::recording::{Recorded, line},
 };
-
-/// The capture file of `-o`.
-pub(super) fn store(options: &Options) -> Result<Box<dyn Store>, Failure> {
-    let Some(path) = &options.output else {
-        return Err(Failure::new(code::USAGE, "record needs a file: -o FILE"));
-    };
-    Ok(Box::new(FileStore::new(output::create(path)?)))
-}
 
 /// What is said of a recording while it goes on, and at its end.
 #[derive(Debug)]
 pub(super) struct Progress {
+    written: Rc<Written>,
     quiet: bool,
     terminal: bool,
     recorded: Recorded,
 }
 
 impl Progress {
-    pub(super) fn new(quiet: bool) -> Self {
+    pub(super) fn new(written: Rc<Written>, quiet: bool) -> Self {
         Self {
+            written,
             quiet,
             terminal: !quiet && io::stderr().is_terminal(),
             recorded: Recorded::default(),
@@ -58,18 +44,10 @@ impl Progress {
     }
 
     /// `false`: the recording is not whole.
-    pub(super) fn end(
-        &mut self,
-        recorded: io::Result<u64>,
-        summary: &Snapshot,
-        path: Option<&Path>,
-    ) -> bool {
+    pub(super) fn end(&mut self, recorded: io::Result<u64>, summary: &Snapshot) -> bool {
         if self.terminal {
             let _ = write!(io::stderr(), "\r\x1b[K");
         }
-        let path = path.map_or_else(String::new, |path| {
-            escape(&path.to_string_lossy()).into_owned()
-        });
         match recorded {
             Ok(_) if self.quiet => true,
             Ok(bytes) => {
@@ -81,16 +59,15 @@ impl Progress {
                 };
                 let _ = writeln!(
                     io::stderr(),
-                    "concmon-bpf: recorded in {path}: {}",
+                    "concmon-bpf: recorded in {}: {}",
+                    self.written.name.borrow(),
                     line(recorded)
                 );
                 true
             }
             Err(error) => {
-                let _ = writeln!(
-                    io::stderr(),
-                    "concmon-bpf: cannot write {path}: {error}; what was written before is whole"
-                );
+                // It names the file, and says what is left.
+                let _ = writeln!(io::stderr(), "concmon-bpf: {error}");
                 false
             }
         }

@@ -22,8 +22,7 @@ pub(super) fn run(options: &Options, report: &Report) -> Result<u8, Failure> {
     if options.redact {
         replay = replay.redacted();
     }
-    output::refuse_input(options.output.as_deref(), &[&report.input])?;
-    let mut sink = output::open(options)?;
+    let mut sink = output::open_beside(options, &[&report.input])?;
     let mut printed = Ok(());
     let summary = replay
         .run(&mut |step| {
@@ -47,7 +46,7 @@ pub(super) fn run(options: &Options, report: &Report) -> Result<u8, Failure> {
             summary::write(&summary, sink.paint, &mut sink.writer)
         }
     });
-    super::printed(written)?;
+    super::printed(written.and_then(|()| sink.writer.finish()))?;
     Ok(code::OK)
 }
 

@@ -5,10 +5,14 @@
 
 use std::{
     ffi::OsString,
+    fs::Permissions,
     io::{self, PipeReader, PipeWriter, Read as _, Write as _},
     os::{
         fd::AsRawFd as _,
-        unix::process::{CommandExt as _, ExitStatusExt as _},
+        unix::{
+            fs::PermissionsExt as _,
+            process::{CommandExt as _, ExitStatusExt as _},
+        },
     },
     process::{Command, ExitStatus, Stdio},
     thread,
@@ -108,9 +112,17 @@ pub(super) fn exit_code(status: ExitStatus) -> u8 {
 /// The embedded misbehaving program, in a directory of its own that goes away with the result.
 pub(super) fn demo_program() -> io::Result<(TempDir, OsString)> {
     const SOURCE: &str = include_str!("../demo/misbehave.py");
-    let directory = tempfile::Builder::new().prefix("concmon-demo-").tempdir()?;
-    let path = directory.path().join("misbehave.py");
-    std::fs::write(&path, SOURCE)?;
+    let directory = tempfile::Builder::new()
+        .prefix("concmon-demo-")
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir()?;
+    let mut program = tempfile::Builder::new()
+        .prefix("misbehave")
+        .suffix(".py")
+        .rand_bytes(0)
+        .tempfile_in(&directory)?;
+    program.write_all(SOURCE.as_bytes())?;
+    let (_, path) = program.keep()?;
     Ok((directory, path.into_os_string()))
 }
 

@@ -7,8 +7,13 @@ use std::{
 };
 
 use super::{
-    budget::Budget, exact::ExactWatch, intake::Intake, outcome::Failure, pools::PoolsWatch,
-    pythons::Pythons, sampling::Sampling,
+    budget::Budget,
+    exact::ExactWatch,
+    intake::Intake,
+    outcome::{Failure, code},
+    pools::PoolsWatch,
+    pythons::Pythons,
+    sampling::Sampling,
 };
 use crate::{
     capture::{Filters, Input, Store},
@@ -196,6 +201,10 @@ impl Watch {
             damaged: 0,
             reads_failed: 0,
         };
+        if let Some(Err(error)) = watch.recorded() {
+            // It names the file, and says what is left.
+            return Err(Failure::new(code::FAILURE, error.to_string()));
+        }
         watch
             .exact
             .step(clocks.monotonic_ns, &mut watch.live, &watch.pythons);

@@ -1,0 +1,103 @@
+//! A file that is being made under a random name.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    io,
+    rc::Rc,
+};
+
+use rustix::fs::{FlockOperation, flock, fstat};
+
+use super::{Folder, found::Found};
+
+/// A new file. It goes away with this value, unless it was given its name.
+#[derive(Debug)]
+pub(in crate::session) struct NewFile {
+    file: File,
+    folder: Rc<Folder>,
+    name: OsString,
+    stays: bool,
+}
+
+impl NewFile {
+    pub(super) fn new(file: File, folder: Rc<Folder>, name: OsString) -> Self {
+        Self {
+            file,
+            folder,
+            name,
+            stays: false,
+        }
+    }
+
+    pub(in crate::session) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Where it is now, as it is told to the user.
+    pub(in crate::session) fn shown(&self) -> String {
+        self.folder.shown(&self.name)
+    }
+
+    /// Says to other recorders that it is being written, as long as it is open.
+    ///
+    /// # Errors
+    /// Those of the file system; one without locks is none.
+    pub(in crate::session) fn lock(&self) -> io::Result<()> {
+        match flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                log::debug!("{} cannot be locked", self.shown());
+                Ok(())
+            }
+            locked => Ok(locked?),
+        }
+    }
+
+    /// Gives it its name; `over` is what may be replaced there. From then on it stays.
+    ///
+    /// # Errors
+    /// As [`Folder::rename`]; it can be tried again.
+    pub(super) fn rename(&mut self, name: &OsStr, over: Option<&Found>) -> io::Result<()> {
+        self.folder.rename(&self.name, name, over)?;
+        self.name = name.to_owned();
+        self.stays = true;
+        Ok(())
+    }
+
+    /// Gives it the first of these names that is free, and tells which.
+    ///
+    /// # Errors
+    /// As [`Folder::rename`].
+    pub(in crate::session) fn rename_to_free(
+        &mut self,
+        name: impl Fn(u32) -> String,
+    ) -> io::Result<String> {
+        /// Recorders of one program that write at the same second.
+        const MOST: u32 = 1_000;
+        for number in 1..=MOST {
+            let name = name(number);
+            match self.rename(OsStr::new(&name), None) {
+                Ok(()) => return Ok(name),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if self.stays {
+            return;
+        }
+        let own = fstat(&self.file).map(|stat| Found::of(&stat));
+        let there = self.folder.find(&self.name);
+        if let (Ok(own), Ok(Some(there))) = (own, there)
+            && own.is(&there)
+            && let Err(error) = self.folder.remove(&self.name)
+        {
+            log::warn!("{} is not whole, and stays: {error}", self.shown());
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Where reports, pages and exports go: a file that appears when it is whole, or what is already open.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{self, IsTerminal, LineWriter, Write},
+    os::{
+        fd::{FromRawFd as _, OwnedFd, RawFd},
+        unix::fs::{FileTypeExt as _, MetadataExt as _},
+    },
+    path::Path,
+    rc::Rc,
+};
+
+use rustix::{
+    fs::{Mode, OFlags, fstat, makedev, open},
+    io::Errno,
+};
+
+use super::{
+    FileError, Folder, NewFile,
+    found::{Found, replaceable},
+};
+use crate::{
+    session::outcome::{Failure, code},
+    views::escape::escape,
+};
+
+/// How often a file is renamed while others change what stands there.
+pub(super) const MOST_TRIES: usize = 8;
+
+/// A place for a file, in a folder that is open.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) folder: Rc<Folder>,
+    pub(super) name: OsString,
+}
+
+impl Place {
+    pub(super) fn of(path: &Path) -> Result<Self, FileError> {
+        let shown = || escape(&path.to_string_lossy()).into_owned();
+        let ends_with_slash = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+        let (Some(name), false) = (path.file_name(), ends_with_slash) else {
+            return Err(FileError::NoName(shown()));
+        };
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Ok(Self {
+            folder: Folder::open(folder).map_err(|error| FileError::Io(shown(), error))?,
+            name: name.to_owned(),
+        })
+    }
+
+    pub(super) fn shown(&self) -> String {
+        self.folder.shown(&self.name)
+    }
+}
+
+/// Where an output is to go; what stands there was looked at.
+#[derive(Debug)]
+pub(in crate::session) enum Target {
+    Open(Open),
+    New(Existing),
+}
+
+/// A place, and what stands there.
+#[derive(Debug)]
+pub(in crate::session) struct Existing {
+    place: Place,
+    found: Option<Found>,
+}
+
+impl Target {
+    /// What `-o` says.
+    ///
+    /// # Errors
+    /// What stands there cannot be replaced, or nothing can be made there.
+    pub(in crate::session) fn of(path: &Path) -> Result<Self, FileError> {
+        if let Some(open) = Open::of(path)? {
+            return Ok(Self::Open(open));
+        }
+        let place = Place::of(path)?;
+        let found = replaceable(&place.folder, &place.name)?;
+        Ok(Self::New(Existing { place, found }))
+    }
+
+    /// The same for a command that reads captures, which must not be written over.
+    ///
+    /// # Errors
+    /// As [`Target::of`].
+    pub(in crate::session) fn beside(path: &Path, inputs: &[&Path]) -> Result<Self, Failure> {
+        let identity = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
+        let written = identity(path);
+        if written.is_some() && inputs.iter().any(|input| identity(input) == written) {
+            let shown = escape(&path.to_string_lossy()).into_owned();
+            let message = format!("{shown} is read: name another file to write");
+            return Err(Failure::new(code::USAGE, message));
+        }
+        Ok(Self::of(path)?)
+    }
+
+    /// Begins the output.
+    ///
+    /// # Errors
+    /// No file can be made there.
+    pub(in crate::session) fn create(self) -> Result<Out, FileError> {
+        let Existing { place, found } = match self {
+            Self::Open(open) => return Ok(Out(Kind::Open(LineWriter::new(open.file)))),
+            Self::New(existing) => existing,
+        };
+        let failed = |error| FileError::Io(place.shown(), error);
+        let new = place.folder.create(&place.name, "part").map_err(failed)?;
+        let writer = LineWriter::new(new.file().try_clone().map_err(failed)?);
+        Ok(Out(Kind::New {
+            writer,
+            new,
+            place,
+            replaces: found.is_some(),
+        }))
+    }
+}
+
+/// An output that is being written.
+#[derive(Debug)]
+pub(in crate::session) struct Out(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Stdout(io::Stdout),
+    Open(LineWriter<File>),
+    New {
+        writer: LineWriter<File>,
+        new: NewFile,
+        place: Place,
+        replaces: bool,
+    },
+}
+
+impl Out {
+    pub(in crate::session) fn stdout() -> Self {
+        Self(Kind::Stdout(io::stdout()))
+    }
+
+    /// Where standard output is something else's.
+    pub(in crate::session) fn stderr() -> Result<Self, FileError> {
+        let file = handed_over(libc::STDERR_FILENO).ok_or(FileError::NotOpen("stderr".into()))?;
+        Ok(Self(Kind::Open(LineWriter::new(file))))
+    }
+
+    pub(in crate::session) fn is_terminal(&self) -> bool {
+        match &self.0 {
+            Kind::Stdout(stdout) => stdout.is_terminal(),
+            Kind::Open(file) => file.get_ref().is_terminal(),
+            Kind::New { .. } => false,
+        }
+    }
+
+    /// It is whole: a file gets its name. Without this, no part of a file is left.
+    ///
+    /// # Errors
+    /// What is there stays, when it cannot be replaced.
+    pub(in crate::session) fn finish(mut self) -> io::Result<()> {
+        self.flush()?;
+        let Kind::New { mut new, place, .. } = self.0 else {
+            return Ok(());
+        };
+        for _ in 0..MOST_TRIES {
+            let found = replaceable(&place.folder, &place.name)?;
+            match new.rename(&place.name, found.as_ref()) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                renamed => return Ok(renamed.map_err(|error| FileError::Io(place.shown(), error))?),
+            }
+        }
+        let error = io::ErrorKind::AlreadyExists.into();
+        Err(FileError::Io(place.shown(), error).into())
+    }
+
+    fn named<T>(&self, written: io::Result<T>) -> io::Result<T> {
+        written.map_err(|error| match &self.0 {
+            Kind::New {
+                place, replaces, ..
+            } => {
+                let left = match replaces {
+                    true => "the file that was there stays as it was",
+                    false => "no part of it is left",
+                };
+                io::Error::new(error.kind(), format!("{}: {error}; {left}", place.shown()))
+            }
+            _ => error,
+        })
+    }
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = match &mut self.0 {
+            Kind::Stdout(out) => out.write(bytes),
+            Kind::Open(out) => out.write(bytes),
+            Kind::New { writer, .. } => writer.write(bytes),
+        };
+        self.named(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = match &mut self.0 {
+            Kind::Stdout(out) => out.flush(),
+            Kind::Open(out) => out.flush(),
+            Kind::New { writer, .. } => writer.flush(),
+        };
+        self.named(flushed)
+    }
+}
+
+/// What is written as it is: what was handed over open, and `/dev/null`.
+#[derive(Debug)]
+pub(in crate::session) struct Open {
+    pub(super) file: File,
+    pub(super) shown: String,
+    pub(super) is_stdout: bool,
+}
+
+impl Open {
+    /// `-`, `/dev/stdout`, `/dev/stderr`, `/dev/fd/N`, `/dev/null`; `None`: something else.
+    pub(super) fn of(path: &Path) -> Result<Option<Self>, FileError> {
+        let Some(text) = path.to_str() else {
+            return Ok(None);
+        };
+        let number = match text {
+            "-" | "/dev/stdout" => Some(libc::STDOUT_FILENO),
+            "/dev/stderr" => Some(libc::STDERR_FILENO),
+            "/dev/null" => None,
+            _ => {
+                let folders = ["/dev/fd/", "/proc/self/fd/"];
+                let number = folders.iter().find_map(|folder| text.strip_prefix(folder));
+                let Some(number) = number else {
+                    return Ok(None);
+                };
+                let number = number.parse::<u16>().ok().map(RawFd::from);
+                Some(number.ok_or_else(|| FileError::NotOpen(escape(text).into_owned()))?)
+            }
+        };
+        let shown = escape(text).into_owned();
+        let file = match number {
+            Some(number) => handed_over(number).ok_or_else(|| FileError::NotOpen(shown.clone()))?,
+            None => null().map_err(|error| FileError::Io(shown.clone(), error))?,
+        };
+        Ok(Some(Self {
+            file,
+            shown,
+            is_stdout: number == Some(libc::STDOUT_FILENO),
+        }))
+    }
+}
+
+/// A descriptor that whoever started this program left open. Those of this program itself are
+/// marked to be closed at exec, so none that was handed over is.
+fn handed_over(number: RawFd) -> Option<File> {
+    // SAFETY: a system call without pointers; the number need not be open.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    if flags < 0 || flags & libc::FD_CLOEXEC != 0 {
+        return None;
+    }
+    // SAFETY: as above.
+    let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    // SAFETY: a new descriptor, which nobody else has.
+    (copy >= 0).then(|| unsafe { OwnedFd::from_raw_fd(copy) }.into())
+}
+
+fn null() -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(open("/dev/null", flags, Mode::empty())?);
+    // Documentation/admin-guide/devices.txt
+    let is_null = fstat(&file)?.st_rdev == makedev(1, 3);
+    if is_null && file.metadata()?.file_type().is_char_device() {
+        return Ok(file);
+    }
+    Err(Errno::NODEV.into())
+}

@@ -1,0 +1,208 @@
+//! The file of `record`, which has its own name from its first frame on.
+
+use std::{
+    cell::RefCell,
+    ffi::{OsStr, OsString},
+    io::{self, IsTerminal as _},
+    path::Path,
+    rc::Rc,
+};
+
+use super::{
+    FileError, Folder, NewFile,
+    found::capture_to_move,
+    out::{MOST_TRIES, Open, Place},
+};
+use crate::{
+    capture::{FileStore, Header, Sealed, Store},
+    session::outcome::{Failure, code},
+};
+
+/// What became of a recording, for who tells of it.
+#[derive(Debug, Default)]
+pub(in crate::session) struct Written {
+    /// The file, escaped.
+    pub(in crate::session) name: RefCell<String>,
+    /// It is standard output, which is nobody else's then.
+    pub(in crate::session) is_stdout: bool,
+}
+
+/// A capture file, made when its header is known: so it can be read from the instant on that it is
+/// there, and who kills this program leaves no empty one. It is locked while it is written.
+#[derive(Debug)]
+pub(in crate::session) struct Recording {
+    to: To,
+    written: Rc<Written>,
+    store: Option<FileStore>,
+}
+
+#[derive(Debug)]
+enum To {
+    Open(Open),
+    /// A capture that is there becomes `FILE.old`.
+    Named(Place),
+    /// The first name that is free: stem and end.
+    Free(Rc<Folder>, String),
+}
+
+impl Recording {
+    /// What `-o` says; without it a file in the current folder, whose name begins with `stem`.
+    ///
+    /// # Errors
+    /// What stands there is no capture that can be put aside, or nothing can be made there.
+    pub(in crate::session) fn new(path: Option<&Path>, stem: &str) -> Result<Self, Failure> {
+        let to = match path {
+            None => {
+                let failed = |error| FileError::Io("a file in the current folder".into(), error);
+                let folder = Folder::open(Path::new("")).map_err(failed)?;
+                To::Free(folder, stem.to_owned())
+            }
+            Some(path) => match Open::of(path)? {
+                Some(open) if open.file.is_terminal() => {
+                    let message = "a capture is not for terminals: name a file with -o FILE";
+                    return Err(Failure::new(code::USAGE, message));
+                }
+                Some(open) => To::Open(open),
+                None => {
+                    let place = Place::of(path)?;
+                    capture_to_move(&place.folder, &place.name)?;
+                    capture_to_move(&place.folder, &old(&place.name))?;
+                    To::Named(place)
+                }
+            },
+        };
+        let (name, is_stdout) = match &to {
+            To::Open(open) => (open.shown.clone(), open.is_stdout),
+            To::Named(place) => (place.shown(), false),
+            To::Free(folder, stem) => (folder.shown(OsStr::new(&free(stem, 1))), false),
+        };
+        Ok(Self {
+            to,
+            written: Rc::new(Written {
+                name: RefCell::new(name),
+                is_stdout,
+            }),
+            store: None,
+        })
+    }
+
+    pub(in crate::session) fn written(&self) -> Rc<Written> {
+        Rc::clone(&self.written)
+    }
+
+    fn begun(&self, header: &Header) -> Result<FileStore, FileError> {
+        let failed = |error| FileError::Io(self.written.name.borrow().clone(), error);
+        let begin = |file| {
+            let mut store = FileStore::new(file);
+            store.begin(header).map(|()| store)
+        };
+        let new = |folder: &Rc<Folder>, name: &OsStr| {
+            let new = folder.create(name, "part.concmon")?;
+            new.lock()?;
+            let store = begin(new.file().try_clone()?)?;
+            Ok((new, store))
+        };
+        match &self.to {
+            To::Open(open) => open.file.try_clone().and_then(begin).map_err(failed),
+            To::Named(place) => {
+                let (mut new, store) = new(&place.folder, &place.name).map_err(failed)?;
+                put_in_place(&mut new, place)?;
+                Ok(store)
+            }
+            To::Free(folder, stem) => {
+                let (mut new, store) = new(folder, OsStr::new(stem)).map_err(failed)?;
+                let name = new
+                    .rename_to_free(|number| free(stem, number))
+                    .map_err(failed)?;
+                *self.written.name.borrow_mut() = folder.shown(OsStr::new(&name));
+                Ok(store)
+            }
+        }
+    }
+
+    fn store(&mut self) -> io::Result<&mut FileStore> {
+        let none = || io::Error::other("the recording was not begun");
+        self.store.as_mut().ok_or_else(none)
+    }
+
+    /// An error that happened behind the header.
+    fn broken(&self, error: io::Error) -> io::Error {
+        let name = self.written.name.borrow();
+        let text = format!("cannot write {name}: {error}; what was written before is whole");
+        io::Error::new(error.kind(), text)
+    }
+}
+
+impl Store for Recording {
+    fn begin(&mut self, header: &Header) -> io::Result<()> {
+        let store = self.begun(header).map_err(|error| {
+            let text = format!("{error}; nothing was recorded");
+            io::Error::new(io::Error::from(error).kind(), text)
+        })?;
+        self.store = Some(store);
+        Ok(())
+    }
+
+    fn chunk(&mut self, chunk: Sealed) -> io::Result<()> {
+        let kept = self.store()?.chunk(chunk);
+        kept.map_err(|error| self.broken(error))
+    }
+
+    fn end(&mut self, at_ns: u64) -> io::Result<()> {
+        let ended = self.store()?.end(at_ns);
+        ended.map_err(|error| self.broken(error))
+    }
+
+    fn bytes(&self) -> u64 {
+        self.store.as_ref().map_or(0, Store::bytes)
+    }
+}
+
+/// Gives a recording that has begun its name. A capture there is moved aside first, unless somebody
+/// records to it: as it is locked meanwhile, only one of several recorders does that.
+fn put_in_place(new: &mut NewFile, place: &Place) -> Result<(), FileError> {
+    let Place { folder, name } = place;
+    let failed = |error| FileError::Io(place.shown(), error);
+    let old = old(name);
+    for _ in 0..MOST_TRIES {
+        if let Some((moved, _lock)) = capture_to_move(folder, name)? {
+            let is_moved = |name: &OsStr| {
+                let there = folder.find(name).map_err(failed)?;
+                Ok(there.is_some_and(|there| there.is(&moved)))
+            };
+            if !is_moved(name)? {
+                continue;
+            }
+            let over = capture_to_move(folder, &old)?;
+            let over = over.as_ref().map(|(found, _lock)| found);
+            match folder.rename(name, &old, over) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                renamed => renamed.map_err(|error| FileError::Io(folder.shown(&old), error))?,
+            }
+            if !is_moved(&old)? {
+                // Somebody has put another file there since.
+                folder.rename(&old, name, None).map_err(failed)?;
+                continue;
+            }
+        }
+        match new.rename(name, None) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            renamed => return renamed.map_err(failed),
+        }
+    }
+    Err(FileError::Busy(place.shown()))
+}
+
+fn old(name: &OsStr) -> OsString {
+    let mut old = name.to_owned();
+    old.push(".old");
+    old
+}
+
+/// The names that are tried for a file without a name of the user's.
+fn free(stem: &str, number: u32) -> String {
+    match number {
+        1 => format!("{stem}.concmon"),
+        number => format!("{stem}-{number}.concmon"),
+    }
+}
