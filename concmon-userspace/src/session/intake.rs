@@ -96,7 +96,8 @@ impl Intake {
     }
 }
 
-fn header(info: &WatchInfo, filters: Filters) -> Header {
+/// How a capture of this watch is made.
+pub(super) fn header(info: &WatchInfo, filters: Filters) -> Header {
     let of_kernel = |name: &str| {
         std::fs::read_to_string(format!("/proc/sys/kernel/{name}"))
             .map(|text| text.trim().to_owned())

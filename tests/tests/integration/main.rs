@@ -11,6 +11,7 @@ mod demo;
 mod dump;
 mod exact;
 mod exports;
+mod files;
 mod findings;
 mod flight;
 mod gil;
@@ -53,6 +54,7 @@ fn main() {
         dump::trials(),
         exact::trials(),
         exports::trials(),
+        files::trials(),
         findings::trials(),
         flight::trials(),
         gil::trials(),

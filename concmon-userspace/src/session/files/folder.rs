@@ -153,7 +153,8 @@ impl Folder {
             }
             Err(error) => return Err(error.into()),
         }
-        if self.find(from)?.is_some_and(|out| out.is(over)) {
+        // The owner, too: numbers of inodes are given out again.
+        if self.find(from)?.is_some_and(|out| out == *over) {
             return self.remove(from);
         }
         renameat_with(&self.handle, from, &self.handle, to, RenameFlags::EXCHANGE)?;
@@ -162,16 +163,19 @@ impl Folder {
 
     fn rename_to_nothing(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
         match renameat_with(&self.handle, from, &self.handle, to, RenameFlags::NOREPLACE) {
-            Err(error) if is_unknown(error) => {
-                linkat(&self.handle, from, &self.handle, to, AtFlags::empty())?;
-                self.remove(from)
-            }
+            Err(error) if is_unknown(error) => self.link_to_nothing(from, to),
             renamed => Ok(renamed?),
         }
     }
 
+    /// For file systems that have no other way to leave alone what is there.
+    pub(super) fn link_to_nothing(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+        linkat(&self.handle, from, &self.handle, to, AtFlags::empty())?;
+        self.remove(from)
+    }
+
     /// Nobody else can rename in it.
-    fn is_private(&self) -> io::Result<bool> {
+    pub(super) fn is_private(&self) -> io::Result<bool> {
         let folder = fstat(&self.handle)?;
         let ours = [0, self.owner].contains(&folder.st_uid);
         Ok(ours && folder.st_mode & 0o022 == 0)

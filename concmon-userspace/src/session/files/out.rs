@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    fs::File,
+    fs::{File, Metadata},
     io::{self, IsTerminal, LineWriter, Write},
     os::{
         fd::{FromRawFd as _, OwnedFd, RawFd},
@@ -88,14 +88,19 @@ impl Target {
     /// # Errors
     /// As [`Target::of`].
     pub(in crate::session) fn beside(path: &Path, inputs: &[&Path]) -> Result<Self, Failure> {
-        let identity = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
-        let written = identity(path);
-        if written.is_some() && inputs.iter().any(|input| identity(input) == written) {
+        let target = Self::of(path)?;
+        let identity = |file: Metadata| (file.dev(), file.ino());
+        let written = match &target {
+            Self::Open(open) => open.file.metadata().ok().map(identity),
+            Self::New(existing) => existing.found.as_ref().map(Found::identity),
+        };
+        let read = |input: &&Path| input.metadata().ok().map(identity) == written;
+        if written.is_some() && inputs.iter().any(read) {
             let shown = escape(&path.to_string_lossy()).into_owned();
             let message = format!("{shown} is read: name another file to write");
             return Err(Failure::new(code::USAGE, message));
         }
-        Ok(Self::of(path)?)
+        Ok(target)
     }
 
     /// Begins the output.
