@@ -171,6 +171,10 @@
 //!     last single slices), totals never, and reports say what (`shed`).
 //! 14. A capture holds inputs, in the order of their arrival, before any conclusion. Fed through the
 //!     pipeline again they give the live watch's reports to the byte; what is missing is said.
+//! 15. All files are written through `session/files`: made exclusively and relative to a folder that is
+//!     open, 0600, the caller's before their first byte, renamed when whole (a recording: when it has its
+//!     header). Nothing that is there is opened for writing, and only an ordinary file of the same owner
+//!     is ever replaced, deleted or moved.
 pub mod capture;
 pub mod cli;
 pub mod decode;

@@ -32,7 +32,7 @@ pub(super) fn of_process(process: &Process) -> String {
     program(process.entry.as_deref(), &process.name)
 }
 
-/// `PROGRAM-PID-TIME`, with the time now.
+/// What names of files begin with: `PROGRAM-PID-TIME`, with the time now.
 pub(super) fn stem(program: &str, pid: u32) -> String {
     format!(
         "{program}-{pid}-{}",
