@@ -19,11 +19,12 @@ pub(super) fn run(options: &Options, files: &cli::Diff) -> Result<u8, Failure> {
     let after = rates(options, &files.after)?;
     let diff = diff::Diff::of(&before, &after);
     let mut sink = output::open(options)?;
-    printed(if options.json {
+    let written = if options.json {
         diff::write_json(&diff, &mut sink.writer)
     } else {
         diff::write_text(&diff, sink.paint, &mut sink.writer)
-    })?;
+    };
+    printed(written, options.output.as_deref())?;
     Ok(code::OK)
 }
 

@@ -87,7 +87,7 @@ fn finish(
 ) -> Result<u8, Failure> {
     let written = written.and_then(|()| out.flush());
     output::discard_part(&written, path);
-    printed(written)?;
+    printed(written, path)?;
     Ok(code::OK)
 }
 

@@ -2,14 +2,13 @@
 
 use std::{
     collections::BTreeSet,
-    io::{self, Write as _},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use super::{
-    outcome::{Failure, code},
-    output,
+    outcome::{Failure, code, why},
+    output, say,
 };
 use crate::{
     capture::{DiskRing, Ring, Store},
@@ -216,14 +215,14 @@ impl Flight {
             .map_err(|failure| failure.message)
             .and_then(|file| {
                 let dumped = self.ring.dump(file, reason);
-                dumped.map_err(|error| format!("cannot write {shown}: {error}"))
+                dumped.map_err(|error| format!("cannot write {shown}: {}", why(&error)))
             });
         if let Err(message) = written {
             self.fail(&message);
             return;
         }
         if !self.quiet {
-            let _ = writeln!(io::stderr(), "concmon-bpf: {reason}: writing {shown}");
+            say(&format!("concmon-bpf: {reason}: writing {shown}\n"));
         }
         let after_ns = u64::try_from(AFTERMATH.as_nanos()).unwrap_or(u64::MAX);
         self.writing = Some(Writing {
@@ -234,10 +233,9 @@ impl Flight {
 
     fn fail(&mut self, message: &str) {
         self.failed = true;
-        let _ = writeln!(
-            io::stderr(),
-            "concmon-bpf: {message}; what was written before is whole, and so is the ring"
-        );
+        say(&format!(
+            "concmon-bpf: {message}; what was written before is whole, and so is the ring\n"
+        ));
     }
 
     fn close(&mut self, now_ns: u64) {
@@ -249,11 +247,11 @@ impl Flight {
             Ok(bytes) => {
                 if !self.quiet {
                     let size = recording::size(bytes);
-                    let _ = writeln!(io::stderr(), "concmon-bpf: wrote {shown}: {size}");
+                    say(&format!("concmon-bpf: wrote {shown}: {size}\n"));
                 }
                 self.forget_old();
             }
-            Err(error) => self.fail(&format!("cannot write {shown}: {error}")),
+            Err(error) => self.fail(&format!("cannot write {shown}: {}", why(&error))),
         }
     }
 

@@ -100,7 +100,10 @@ pub(super) fn run(options: &Options, look: &Look, view: LookView) -> Result<u8, 
         LookView::Dump { .. } => dump::write(&dump, paint, &mut writer),
         LookView::Tasks(arrangement) => tasks::write(&dump, arrangement, paint, &mut writer),
     };
-    printed(written.and_then(|()| writer.flush()))?;
+    printed(
+        written.and_then(|()| writer.flush()),
+        options.output.as_deref(),
+    )?;
     Ok(code::OK)
 }
 

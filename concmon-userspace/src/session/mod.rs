@@ -17,13 +17,16 @@ mod pythons;
 mod record;
 mod report;
 mod sampling;
+mod signals;
 mod start;
+mod stream;
 mod watch;
 
 use std::{
     ffi::OsString,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     os::fd::OwnedFd,
+    path::Path,
     process::ExitStatus,
     rc::Rc,
     time::Duration,
@@ -32,7 +35,7 @@ use std::{
 use crossterm::event::Event as TerminalEvent;
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::SignalKind,
     sync::{Notify, mpsc, oneshot},
     task::LocalSet,
     time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
@@ -42,7 +45,9 @@ use flight::Flight;
 pub use outcome::{Failure, code};
 use output::Output;
 use pythons::Pythons;
+use signals::{Request, Signals};
 use start::{Started, Waiting};
+pub use stream::{LogLines, end_of_messages, say};
 use watch::{Plan, Watch};
 
 use crate::{
@@ -75,6 +80,7 @@ const INTERVALS: [Duration; 8] = [
 /// # Errors
 /// [`Failure`]: one line for people, and a code.
 pub fn run(cli: &Cli) -> Result<u8, Failure> {
+    signals::survive_file_size_limit();
     let (target, recording) = match cli.target() {
         Target::Look(look, view) => return look::run(&cli.options, &look, view),
         Target::Watch(target) => (target, Recording::None),
@@ -200,10 +206,10 @@ async fn watch_demo(options: &Options) -> Result<u8, Failure> {
         watched => watched?,
     };
     if !options.quiet {
-        let _ = writeln!(
-            io::stderr(),
+        say(
             "concmon-bpf: the demo has --exact futures on, which shows failures in thread pools that \
-             nobody asks for; each probe takes 1 to 3 us: one per submit, one per frame an exception passes"
+             nobody asks for; each probe takes 1 to 3 us: one per submit, one per frame an exception \
+             passes\n",
         );
     }
     let output = Output::new(options, false)?;
@@ -264,12 +270,14 @@ struct End {
     signal: Option<SignalKind>,
     /// The recording is not whole.
     unrecorded: bool,
+    /// Nobody has read the summary.
+    unread: bool,
 }
 
 impl End {
     /// The exit code of a watch that went well.
     fn code(&self) -> u8 {
-        if self.unrecorded {
+        if self.unrecorded || self.unread {
             code::FAILURE
         } else if self.failed {
             code::FINDING
@@ -284,9 +292,7 @@ enum Wake {
     Tick,
     Pump,
     Over,
-    Signal,
-    /// SIGUSR2.
-    Write,
+    Signal(Request),
     Child(io::Result<ExitStatus>),
     Key(TerminalEvent),
 }
@@ -309,8 +315,11 @@ async fn drive(
     let mut ticks = every(period);
     let mut pump = every(PUMP);
     let deadline = duration.map(|duration| start + duration);
+    let file = options.output.as_deref();
     let mut end = End::default();
     let mut last = None;
+    // Whoever read the output is gone, which ends the run quietly.
+    let mut unread = false;
 
     loop {
         if let Some(Err(_)) = watch.recorded() {
@@ -318,18 +327,18 @@ async fn drive(
         }
         let wake = tokio::select! {
             biased;
-            wake = signals.next() => wake,
+            request = signals.next() => Wake::Signal(request),
             () = until(deadline) => Wake::Over,
             status = ended(&mut child) => Wake::Child(status),
             key = next_key(&mut keys) => Wake::Key(key),
-            _ = ticks.tick() => Wake::Tick,
+            _ = ticks.tick(), if output.has_room() => Wake::Tick,
             () = arrived.notified() => Wake::Pump,
             _ = pump.tick() => Wake::Pump,
         };
         match wake {
             Wake::Over => break,
-            Wake::Signal => {
-                end.signal = Some(signals.last);
+            Wake::Signal(Request::End(signal)) => {
+                end.signal = Some(signal);
                 break;
             }
             Wake::Child(status) => {
@@ -337,7 +346,7 @@ async fn drive(
                 child = None;
                 break;
             }
-            Wake::Write => {
+            Wake::Signal(Request::Write) => {
                 if let Some(flight) = &mut flight {
                     flight.write("sigusr2", clocks::monotonic_ns());
                 }
@@ -348,8 +357,9 @@ async fn drive(
                 if let Some(flight) = &mut flight {
                     flight.stalls(&stalls, clocks::monotonic_ns());
                 }
-                if !printed(output.stalls(&stalls))? {
-                    return Ok(end);
+                if !printed(output.stalls(stalls), file)? {
+                    unread = true;
+                    break;
                 }
                 if !owns_child && watch.targets_gone() {
                     end.targets_gone = true;
@@ -358,8 +368,9 @@ async fn drive(
             }
             Wake::Tick => {
                 let snapshot = watch.tick()?;
-                if !printed(output.window(&snapshot))? {
-                    return Ok(end);
+                if !printed(output.window(&snapshot), file)? {
+                    unread = true;
+                    break;
                 }
                 if let Some(flight) = &mut flight {
                     flight.window(&snapshot, clocks::monotonic_ns());
@@ -376,8 +387,11 @@ async fn drive(
                     Action::Quit => break,
                     Action::None => {}
                     Action::Redraw => {
-                        if let Some(snapshot) = &last {
-                            screen.draw(snapshot)?;
+                        if let Some(snapshot) = &last
+                            && !printed(output.window(snapshot), file)?
+                        {
+                            unread = true;
+                            break;
                         }
                     }
                     Action::Slower => {
@@ -392,12 +406,18 @@ async fn drive(
             }
         }
     }
+    if end.signal.is_some() || unread {
+        signals.next_aborts(end.signal);
+    }
     if let Some(Err(_)) = end.child {
         // It never ran: there is nothing to report.
         return Ok(end);
     }
-    output.leave_screen();
-    second_signal_aborts();
+    end.running = child;
+    output.end();
+    if unread {
+        return Ok(end);
+    }
     let last = watch.finish(&options.watching.fail_on)?;
     end.failed = last.failed;
     if let Some(recorded) = last.recorded {
@@ -407,10 +427,20 @@ async fn drive(
         let now_ns = clocks::monotonic_ns();
         end.unrecorded |= !flight.finish(&last.window, end.signal.is_some(), now_ns);
     }
-    if printed(output.stalls(&last.stalls))? && printed(output.window(&last.window))? {
-        printed(output.summary(&last.summary))?;
+    if printed(output.stalls(last.stalls), file)?
+        && printed(output.window(&last.window), file)?
+        && printed(output.summary(&last.summary), file)?
+    {
+        match output.drain(&mut signals, end.signal.is_some()).await {
+            Ok(whole) => end.unread = !whole,
+            Err(error) => {
+                printed(Err(error), file)?;
+            }
+        }
     }
-    end.running = child;
+    if end.signal.is_none() {
+        signals.next_aborts(None);
+    }
     Ok(end)
 }
 
@@ -445,15 +475,17 @@ fn step(period: Duration, direction: i8) -> Duration {
     *if direction > 0 { longer } else { shorter }.unwrap_or(&period)
 }
 
-/// `false` when nobody reads any more, which ends the run quietly.
-fn printed(result: io::Result<()>) -> Result<bool, Failure> {
+/// `false` when nobody reads any more, which ends the run quietly. `file`: what was written, if not
+/// standard output.
+fn printed(result: io::Result<()>, file: Option<&Path>) -> Result<bool, Failure> {
     match result {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Failure::new(
-            code::FAILURE,
-            format!("cannot write the report: {error}"),
-        )),
+        Err(error) => {
+            let what = file.map_or_else(|| "standard output".to_owned(), output::shown);
+            let message = format!("cannot write {what}: {}", outcome::why(&error));
+            Err(Failure::new(code::FAILURE, message))
+        }
     }
 }
 
@@ -472,43 +504,6 @@ async fn ended(child: &mut Option<Ended>) -> io::Result<ExitStatus> {
             .await
             .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::Other))),
         None => std::future::pending().await,
-    }
-}
-
-/// The signals that end a watch, and the one that has a ring written.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    write: Signal,
-    last: SignalKind,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            write: signal(SignalKind::user_defined2())?,
-            last: SignalKind::interrupt(),
-        })
-    }
-
-    async fn next(&mut self) -> Wake {
-        tokio::select! {
-            _ = self.interrupt.recv() => self.last = SignalKind::interrupt(),
-            _ = self.terminate.recv() => self.last = SignalKind::terminate(),
-            _ = self.write.recv() => return Wake::Write,
-        }
-        Wake::Signal
-    }
-}
-
-/// From now on SIGINT and SIGTERM do what they do by default. What was loaded into the kernel goes
-/// away with this process.
-fn second_signal_aborts() {
-    for signal in [libc::SIGINT, libc::SIGTERM] {
-        // SAFETY: the default disposition runs no code of ours.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }
 

@@ -11,17 +11,21 @@ use std::{
 };
 
 use super::{
-    outcome::{Failure, code},
+    outcome::{Failure, code, why},
     record::Progress,
+    signals::{Request, Signals},
+    stream::{self, GLANCE, Kind, Pieces, Reader, Stream},
 };
 use crate::{
     cli::Options,
     model::{snapshot::Snapshot, timing::NewStall},
-    views::{Paint, json, lines, screen::Screen, stalls, summary},
+    views::{Paint, escape::escape, json, lines, screen::Screen, stalls, summary},
 };
 
 /// Stalls that are printed at one time; the others are counted.
 const MAX_STALL_LINES: usize = 5;
+/// Stalls that wait for a reader; the others are counted.
+const MAX_HELD_STALLS: usize = 1_024;
 
 /// What a run prints while it goes on.
 enum Windows {
@@ -41,7 +45,45 @@ pub(super) struct Output {
     paint: Paint,
     /// The user's, while no live view silences it.
     log_level: log::LevelFilter,
-    sink: Box<dyn Write>,
+    out: Out,
+    /// Stalls that have no line yet, because nobody reads.
+    held: Vec<NewStall>,
+    /// Stalls above that, which get none.
+    untold: usize,
+    /// What comes now is the rest, which is taken whether there is room or not.
+    ending: bool,
+}
+
+/// Where text goes.
+enum Out {
+    File(Box<dyn Write>),
+    /// What somebody must read.
+    Stream(Stream),
+}
+
+impl Out {
+    fn new(writer: Box<dyn Write>, stream: Option<File>) -> io::Result<Self> {
+        Ok(match stream {
+            Some(file) => Out::Stream(Stream::new(file, "stdout")?),
+            None => Out::File(writer),
+        })
+    }
+
+    /// Writes a piece of output.
+    fn put(
+        &mut self,
+        kind: Kind,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
+        match self {
+            Out::File(file) => write(file),
+            Out::Stream(stream) => {
+                let mut text = Vec::new();
+                write(&mut text)?;
+                stream.send(kind, text)
+            }
+        }
+    }
 }
 
 impl Output {
@@ -50,24 +92,29 @@ impl Output {
         let log_level = log::max_level();
         let Sink {
             writer,
+            stream,
             terminal,
             paint,
         } = open(options)?;
+        let out = Out::new(writer, stream)?;
         let windows = if options.json {
             Windows::Json
         } else if shared && options.output.is_none() {
             Windows::None
         } else if terminal && io::stdin().is_terminal() {
-            let failed = |error| {
-                Failure::new(
-                    code::FAILURE,
-                    format!("the terminal cannot show a live view: {error}"),
-                )
-            };
-            let screen = Screen::start(paint == Paint::Ansi).map_err(failed)?;
-            // Both would write to the same terminal.
-            log::set_max_level(log::LevelFilter::Off);
-            Windows::Screen(Box::new(screen))
+            match screen(&out, paint) {
+                Ok(screen) => {
+                    // Both would write to the same terminal.
+                    log::set_max_level(log::LevelFilter::Off);
+                    Windows::Screen(Box::new(screen))
+                }
+                Err(error) => {
+                    stream::say(&format!(
+                        "concmon-bpf: the terminal cannot show a live view ({error}): report lines instead\n"
+                    ));
+                    Windows::Lines
+                }
+            }
         } else {
             Windows::Lines
         };
@@ -76,7 +123,10 @@ impl Output {
             json: options.json,
             paint,
             log_level,
-            sink: writer,
+            out,
+            held: Vec::new(),
+            untold: 0,
+            ending: false,
         })
     }
 
@@ -84,13 +134,21 @@ impl Output {
     pub(super) fn of_recording(options: &Options, quiet: bool) -> Result<Self, Failure> {
         let mut report = options.clone();
         report.output = None;
-        let Sink { writer, paint, .. } = open(&report)?;
+        let Sink {
+            writer,
+            stream,
+            paint,
+            ..
+        } = open(&report)?;
         Ok(Self {
             windows: Windows::Recording(Progress::new(quiet)),
             json: options.json,
             paint,
             log_level: log::max_level(),
-            sink: writer,
+            out: Out::new(writer, stream)?,
+            held: Vec::new(),
+            untold: 0,
+            ending: false,
         })
     }
 
@@ -122,8 +180,17 @@ impl Output {
         }
     }
 
-    /// Gives the terminal back, should there be a live view.
-    pub(super) fn leave_screen(&mut self) {
+    /// Whether another report may be made. Where nobody reads, windows get longer instead.
+    pub(super) fn has_room(&self) -> bool {
+        match &self.out {
+            Out::File(_) => true,
+            Out::Stream(stream) => self.ending || stream.has_room(),
+        }
+    }
+
+    /// Gives the terminal back, should there be a live view. What comes now is the rest.
+    pub(super) fn end(&mut self) {
+        self.ending = true;
         if matches!(self.windows, Windows::Screen(_)) {
             self.windows = Windows::None;
             log::set_max_level(self.log_level);
@@ -131,66 +198,175 @@ impl Output {
     }
 
     pub(super) fn window(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+        let paint = self.paint;
         match &mut self.windows {
-            Windows::Json => json::write(snapshot, &mut self.sink),
-            Windows::Lines => lines::write(snapshot, self.paint, &mut self.sink),
-            Windows::Screen(screen) => screen.draw(snapshot),
+            Windows::Json => self
+                .out
+                .put(Kind::Report, |mut out| json::write(snapshot, &mut out)),
+            Windows::Lines => self.out.put(Kind::Report, |mut out| {
+                lines::write(snapshot, paint, &mut out)
+            }),
+            Windows::Screen(screen) => match &self.out {
+                // The next window is shown instead.
+                Out::Stream(stream) if !stream.has_room() => Ok(()),
+                _ => screen.draw(snapshot),
+            },
             Windows::None | Windows::Recording(_) => Ok(()),
         }
     }
 
     /// Stalls that have just become known. The live view shows them with its next window.
-    pub(super) fn stalls(&mut self, stalls: &[NewStall]) -> io::Result<()> {
-        match &mut self.windows {
-            Windows::Json => stalls
-                .iter()
-                .try_for_each(|stall| stalls::write_json(stall, &mut self.sink)),
-            Windows::Lines => {
-                let mut worst: Vec<&NewStall> = stalls.iter().collect();
-                worst.sort_by_key(|stall| std::cmp::Reverse(stall.stall.duration_ns));
-                let (shown, hidden) = worst.split_at(worst.len().min(MAX_STALL_LINES));
-                for stall in shown {
-                    stalls::write_line(stall, self.paint, &mut self.sink)?;
-                }
-                if hidden.is_empty() {
-                    return Ok(());
-                }
-                writeln!(self.sink, "... and {} more stalls", hidden.len())
-            }
-            Windows::Screen(_) | Windows::None | Windows::Recording(_) => Ok(()),
+    ///
+    /// It also says when nobody reads any more.
+    pub(super) fn stalls(&mut self, stalls: Vec<NewStall>) -> io::Result<()> {
+        if let Out::Stream(stream) = &self.out {
+            stream.check()?;
         }
+        if !matches!(self.windows, Windows::Json | Windows::Lines) {
+            return Ok(());
+        }
+        for stall in stalls {
+            match self.held.len() < MAX_HELD_STALLS {
+                true => self.held.push(stall),
+                false => self.untold += 1,
+            }
+        }
+        if self.held.is_empty() || !self.has_room() {
+            return Ok(());
+        }
+        let mut stalls = std::mem::take(&mut self.held);
+        if self.json {
+            return self.out.put(Kind::Stalls(stalls.len()), |out| {
+                stalls
+                    .iter()
+                    .try_for_each(|stall| stalls::write_json(stall, out))
+            });
+        }
+        let (paint, untold) = (self.paint, std::mem::take(&mut self.untold));
+        stalls.sort_by_key(|stall| std::cmp::Reverse(stall.stall.duration_ns));
+        self.out.put(Kind::Stalls(stalls.len() + untold), |out| {
+            let (shown, hidden) = stalls.split_at(stalls.len().min(MAX_STALL_LINES));
+            for stall in shown {
+                stalls::write_line(stall, paint, out)?;
+            }
+            match hidden.len() + untold {
+                0 => Ok(()),
+                more => writeln!(out, "... and {more} more stalls"),
+            }
+        })
     }
 
-    pub(super) fn summary(mut self, snapshot: &Snapshot) -> io::Result<()> {
-        self.leave_screen();
-        if self.json {
-            json::write(snapshot, &mut self.sink)
-        } else {
-            summary::write(snapshot, self.paint, &mut self.sink)
+    pub(super) fn summary(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+        let paint = self.paint;
+        let json = self.json;
+        self.out.put(Kind::Summary, |out| match json {
+            true => json::write(snapshot, out),
+            false => summary::write(snapshot, paint, out),
+        })
+    }
+
+    /// Waits until everything is read, or, once a signal has come, until nobody has read for a while.
+    /// `false`: something was dropped, which is said.
+    ///
+    /// # Errors
+    /// With which writing has failed.
+    pub(super) async fn drain(
+        &mut self,
+        signals: &mut Signals,
+        mut signalled: bool,
+    ) -> io::Result<bool> {
+        if self.untold > 0 {
+            stream::say(&format!(
+                "concmon-bpf: {} stalls have no line of their own, as nobody read: reports count them\n",
+                self.untold
+            ));
+        }
+        let Out::Stream(stream) = &self.out else {
+            return Ok(true);
+        };
+        let mut reader = Reader::new(stream);
+        while !stream.is_idle() {
+            if !signalled {
+                reader = Reader::new(stream);
+            } else if reader.is_gone(stream) {
+                let dropped = stream.give_up();
+                stream::say(&format!(
+                    "concmon-bpf: {dropped} were dropped: nobody reads standard output\n"
+                ));
+                return Ok(false);
+            }
+            tokio::select! {
+                biased;
+                request = signals.next(), if !signalled => if let Request::End(kind) = request {
+                    signalled = true;
+                    signals.next_aborts(Some(kind));
+                },
+                () = tokio::time::sleep(GLANCE) => {}
+            }
+        }
+        stream.check()?;
+        Ok(true)
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.end();
+        if let Out::Stream(stream) = &self.out {
+            stream.drain();
         }
     }
+}
+
+/// The live view, on a terminal that can show it.
+fn screen(out: &Out, paint: Paint) -> io::Result<Screen> {
+    let Out::Stream(stream) = out else {
+        return Err(io::Error::other("standard output is no terminal"));
+    };
+    if std::env::var_os("TERM").is_some_and(|kind| kind == "dumb") {
+        return Err(io::Error::other("TERM=dumb"));
+    }
+    let pieces = || Box::new(Pieces::new(stream.clone()));
+    Screen::start(paint == Paint::Ansi, pieces(), pieces())
 }
 
 /// Where reports are written, and how.
 pub(super) struct Sink {
     pub(super) writer: Box<dyn Write>,
+    /// The same, unless it is an ordinary file.
+    stream: Option<File>,
     terminal: bool,
     pub(super) paint: Paint,
 }
 
 /// Opens what `-o` and `--color` say.
 pub(super) fn open(options: &Options) -> Result<Sink, Failure> {
-    let (writer, terminal): (Box<dyn Write>, bool) = match &options.output {
-        Some(path) => (Box::new(create(path)?), false),
-        None => (Box::new(io::stdout()), io::stdout().is_terminal()),
+    let (writer, stream, terminal): (Box<dyn Write>, _, bool) = match &options.output {
+        Some(path) => {
+            let file = create(path)?;
+            let stream = stream::of(&file)?;
+            (Box::new(file), stream, false)
+        }
+        None => {
+            let stdout = io::stdout();
+            let stream = stream::of(&stdout)?;
+            let terminal = stdout.is_terminal();
+            (Box::new(stdout), stream, terminal)
+        }
     };
     let no_color = std::env::var_os("NO_COLOR");
     let color = options.color.enabled(terminal, no_color.as_deref());
     Ok(Sink {
         writer,
+        stream,
         terminal,
         paint: if color { Paint::Ansi } else { Paint::Plain },
     })
+}
+
+/// The name of a file, for a message.
+pub(super) fn shown(path: &Path) -> String {
+    escape(&path.to_string_lossy()).into_owned()
 }
 
 /// Refuses to write over the capture that is read.
@@ -200,7 +376,7 @@ pub(super) fn refuse_input(output: Option<&Path>, inputs: &[&Path]) -> Result<()
         return Ok(());
     };
     if inputs.iter().any(|input| identity(input) == Some(written)) {
-        let message = format!("{} is read: name another file to write", output.display());
+        let message = format!("{} is read: name another file to write", shown(output));
         return Err(Failure::new(code::USAGE, message));
     }
     Ok(())
@@ -213,7 +389,7 @@ pub(super) fn discard_part(written: &io::Result<()>, path: Option<&Path>) {
         && path.symlink_metadata().is_ok_and(|file| file.is_file())
         && let Err(error) = std::fs::remove_file(path)
     {
-        log::warn!("{} is not whole, and stays: {error}", path.display());
+        log::warn!("{} is not whole, and stays: {error}", shown(path));
     }
 }
 
@@ -222,7 +398,7 @@ pub(super) fn create(path: &Path) -> Result<File, Failure> {
     let failed = |error: io::Error| {
         Failure::new(
             code::FAILURE,
-            format!("cannot write {}: {error}", path.display()),
+            format!("cannot write {}: {}", shown(path), why(&error)),
         )
     };
     let mut options = std::fs::OpenOptions::new();

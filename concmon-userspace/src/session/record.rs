@@ -1,13 +1,13 @@
 //! Recording a watch: the file, and on a terminal how far it is.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     path::Path,
 };
 
 use super::{
-    outcome::{Failure, code},
-    output,
+    outcome::{Failure, code, why},
+    output, say,
 };
 use crate::{
     capture::{FileStore, Store},
@@ -52,8 +52,7 @@ impl Progress {
         recorded.lost += window.monitor.events_lost;
         recorded.bytes = bytes;
         if self.terminal {
-            // Where nobody reads it, nothing is lost.
-            let _ = write!(io::stderr(), "\r\x1b[Krecording: {}", line(self.recorded));
+            say(&format!("\r\x1b[Krecording: {}", line(self.recorded)));
         }
     }
 
@@ -65,7 +64,7 @@ impl Progress {
         path: Option<&Path>,
     ) -> bool {
         if self.terminal {
-            let _ = write!(io::stderr(), "\r\x1b[K");
+            say("\r\x1b[K");
         }
         let path = path.map_or_else(String::new, |path| {
             escape(&path.to_string_lossy()).into_owned()
@@ -79,18 +78,17 @@ impl Progress {
                     lost: summary.monitor.events_lost,
                     bytes,
                 };
-                let _ = writeln!(
-                    io::stderr(),
-                    "concmon-bpf: recorded in {path}: {}",
+                say(&format!(
+                    "concmon-bpf: recorded in {path}: {}\n",
                     line(recorded)
-                );
+                ));
                 true
             }
             Err(error) => {
-                let _ = writeln!(
-                    io::stderr(),
-                    "concmon-bpf: cannot write {path}: {error}; what was written before is whole"
-                );
+                say(&format!(
+                    "concmon-bpf: cannot write {path}: {}; what was written before is whole\n",
+                    why(&error)
+                ));
                 false
             }
         }

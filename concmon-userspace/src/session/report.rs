@@ -47,7 +47,7 @@ pub(super) fn run(options: &Options, report: &Report) -> Result<u8, Failure> {
             summary::write(&summary, sink.paint, &mut sink.writer)
         }
     });
-    super::printed(written)?;
+    super::printed(written, options.output.as_deref())?;
     Ok(code::OK)
 }
 
