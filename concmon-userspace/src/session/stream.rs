@@ -368,7 +368,8 @@ pub fn say(text: &str) {
     let was_idle = stream.is_idle();
     let mut whole = String::new();
     if *dropped > 0 {
-        whole = format!("concmon-bpf: {dropped} messages were dropped: nobody read standard error\n");
+        whole =
+            format!("concmon-bpf: {dropped} messages were dropped: nobody read standard error\n");
         *dropped = 0;
     }
     whole.push_str(text);
