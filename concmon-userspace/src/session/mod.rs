@@ -431,7 +431,7 @@ async fn drive(
         && printed(output.window(&last.window), file)?
         && printed(output.summary(&last.summary), file)?
     {
-        match output.drain(&mut signals, end.signal.is_some()).await {
+        match output.drain(&mut signals, &mut end.signal).await {
             Ok(whole) => end.unread = !whole,
             Err(error) => {
                 printed(Err(error), file)?;

@@ -10,6 +10,8 @@ use std::{
     path::Path,
 };
 
+use tokio::signal::unix::SignalKind;
+
 use super::{
     outcome::{Failure, code, why},
     record::Progress,
@@ -266,14 +268,14 @@ impl Output {
     }
 
     /// Waits until everything is read, or, once a signal has come, until nobody has read for a while.
-    /// `false`: something was dropped, which is said.
+    /// `signal` is the one that has come. `false`: something was dropped, which is said.
     ///
     /// # Errors
     /// With which writing has failed.
     pub(super) async fn drain(
         &mut self,
         signals: &mut Signals,
-        mut signalled: bool,
+        signal: &mut Option<SignalKind>,
     ) -> io::Result<bool> {
         if self.untold > 0 {
             stream::say(&format!(
@@ -286,7 +288,7 @@ impl Output {
         };
         let mut reader = Reader::new(stream);
         while !stream.is_idle() {
-            if !signalled {
+            if signal.is_none() {
                 reader = Reader::new(stream);
             } else if reader.is_gone(stream) {
                 let dropped = stream.give_up();
@@ -297,9 +299,9 @@ impl Output {
             }
             tokio::select! {
                 biased;
-                request = signals.next(), if !signalled => if let Request::End(kind) = request {
-                    signalled = true;
-                    signals.next_aborts(Some(kind));
+                request = signals.next(), if signal.is_none() => if let Request::End(kind) = request {
+                    *signal = Some(kind);
+                    signals.next_aborts(*signal);
                 },
                 () = tokio::time::sleep(GLANCE) => {}
             }

@@ -8,6 +8,7 @@ use std::{
 use super::{
     outcome::{Failure, code, why},
     output, say,
+    stream::put,
 };
 use crate::{
     capture::{FileStore, Store},
@@ -52,7 +53,7 @@ impl Progress {
         recorded.lost += window.monitor.events_lost;
         recorded.bytes = bytes;
         if self.terminal {
-            say(&format!("\r\x1b[Krecording: {}", line(self.recorded)));
+            put(&format!("\r\x1b[Krecording: {}", line(self.recorded)));
         }
     }
 
@@ -64,7 +65,7 @@ impl Progress {
         path: Option<&Path>,
     ) -> bool {
         if self.terminal {
-            say("\r\x1b[K");
+            put("\r\x1b[K");
         }
         let path = path.map_or_else(String::new, |path| {
             escape(&path.to_string_lossy()).into_owned()

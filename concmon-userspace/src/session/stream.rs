@@ -14,6 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::views::escape::{escape, is_hostile};
+
 /// How long a reader may take nothing once the tool is to end.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// How often progress is looked for.
@@ -350,8 +352,21 @@ fn messages() -> &'static Messages {
     })
 }
 
-/// Says something on standard error, and waits for a reader for a moment only.
+/// Says something on standard error, in lines, and waits for a reader for a moment only. What is hostile
+/// in it, wherever that comes from, is escaped.
 pub fn say(text: &str) {
+    let safe = |c: char| match c {
+        c if c != '\n' && is_hostile(c) => escape(c.encode_utf8(&mut [0; 4])).into_owned(),
+        c => c.to_string(),
+    };
+    match text.chars().any(|c| c != '\n' && is_hostile(c)) {
+        true => put(&text.chars().map(safe).collect::<String>()),
+        false => put(text),
+    }
+}
+
+/// The same, as it is.
+pub(super) fn put(text: &str) {
     let messages = messages();
     let Some(stream) = &messages.stream else {
         let _ = io::stderr().write_all(text.as_bytes());
