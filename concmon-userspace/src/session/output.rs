@@ -293,7 +293,7 @@ impl Output {
             } else if reader.is_gone(stream) {
                 let dropped = stream.give_up();
                 stream::say(&format!(
-                    "concmon-bpf: {dropped} were dropped: nobody reads standard output\n"
+                    "concmon-bpf: {dropped}: nobody reads standard output\n"
                 ));
                 return Ok(false);
             }

@@ -63,11 +63,17 @@ impl fmt::Display for Dropped {
         .into_iter()
         .flatten()
         .collect();
+        let many = self.reports + self.stalls + usize::from(self.summary) > 1;
         match parts.split_last() {
-            None => f.write_str("output"),
-            Some((last, [])) => f.write_str(last),
-            Some((last, before)) => write!(f, "{} and {last}", before.join(", ")),
+            None => f.write_str("output")?,
+            Some((last, [])) => f.write_str(last)?,
+            Some((last, before)) => write!(f, "{} and {last}", before.join(", "))?,
         }
+        f.write_str(if many {
+            " were dropped"
+        } else {
+            " was dropped"
+        })
     }
 }
 
@@ -498,10 +504,16 @@ mod tests {
     #[test]
     fn what_was_dropped_has_a_name() {
         for (reports, stalls, summary, text) in [
-            (0, 0, false, "output"),
-            (1, 0, false, "1 report"),
-            (9, 0, true, "9 reports and the summary"),
-            (2, 1, true, "2 reports, 1 stall and the summary"),
+            (0, 0, false, "output was dropped"),
+            (1, 0, false, "1 report was dropped"),
+            (0, 2, false, "2 stalls were dropped"),
+            (9, 0, true, "9 reports and the summary were dropped"),
+            (
+                2,
+                1,
+                true,
+                "2 reports, 1 stall and the summary were dropped",
+            ),
         ] {
             let dropped = Dropped {
                 reports,
