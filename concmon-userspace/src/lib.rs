@@ -165,11 +165,13 @@
 //!     `--exact` traps in it.
 //! 11. The tool measures its own cost (CPU, memory, run time of its kernel programs) in every report.
 //! 12. Processes and threads are identified by id and start time. What comes from a target is bounded,
-//!     checked, and escaped before it meets a terminal. What is kept is bounded, and what is left out
-//!     is said.
+//!     checked, and escaped before it meets a terminal, a page or an export. What is kept is bounded,
+//!     and what is left out is said.
 //! 13. The tool's own CPU time and memory have a budget. Past it detail is left out (samples, looks, at
 //!     last single slices), totals never, and reports say what (`shed`).
-//! 14. A capture holds inputs, in the order of their arrival, before any conclusion. Fed through the
+//! 14. The select loop never writes to what somebody must read: a thread does (`session/stream.rs`), what
+//!     waits for it is bounded, and while there is no room, windows get longer.
+//! 15. A capture holds inputs, in the order of their arrival, before any conclusion. Fed through the
 //!     pipeline again they give the live watch's reports to the byte; what is missing is said.
 //! 15. All files are written through `session/files`: made exclusively and relative to a folder that is
 //!     open, 0600, the caller's before their first byte, renamed when whole (a recording: when it has its

@@ -10,13 +10,12 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     init_log(cli.options.verbose, cli.options.quiet);
-    match session::run(&cli) {
-        Ok(code) => ExitCode::from(code),
-        Err(failure) => {
-            eprintln!("concmon-bpf: {failure}");
-            ExitCode::from(failure.code)
-        }
-    }
+    let code = session::run(&cli).unwrap_or_else(|failure| {
+        session::say(&format!("concmon-bpf: {failure}\n"));
+        failure.code
+    });
+    session::end_of_messages();
+    ExitCode::from(code)
 }
 
 /// Diagnostics go to standard error: warnings by default, more with `-v`, none with `-q`.
@@ -33,5 +32,6 @@ fn init_log(verbose: u8, quiet: bool) {
         .filter_module("concmon", level)
         .format_timestamp(None)
         .format_target(false)
+        .target(env_logger::Target::Pipe(Box::new(session::LogLines)))
         .init();
 }

@@ -156,7 +156,16 @@ def start(name, target, *args):
     threading.Thread(target=target, name=name, args=args, daemon=True).start()
 
 
+def remove_own_copy():
+    """Removes the copy that concmon wrote for this run, which nobody else would if concmon is killed."""
+    folder = os.path.dirname(os.path.abspath(sys.argv[0]))
+    if os.path.basename(folder).startswith("concmon-demo-"):
+        os.remove(sys.argv[0])
+        os.rmdir(folder)
+
+
 def main():
+    remove_own_copy()
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
     # Blocked here and taken up below, so that a signal never lands inside other code.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})

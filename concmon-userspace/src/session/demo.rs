@@ -1,6 +1,6 @@
 //! The demo where kernel programs cannot be loaded: a recording of it.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use super::{
@@ -22,12 +22,11 @@ const CAPTURE: &[u8] = include_bytes!("../demo/misbehave.concmon");
 pub(super) async fn play(options: &Options, why: &str) -> Result<u8, Failure> {
     let damaged = |error: CaptureError| Failure::new(code::FAILURE, error.to_string());
     if !options.quiet {
-        let _ = writeln!(
-            io::stderr(),
+        super::say(&format!(
             "concmon-bpf: {}. This is a recording of the demo, made elsewhere; for the real thing \
-             run: sudo concmon-bpf demo",
+             run: sudo concmon-bpf demo\n",
             escape(why)
-        );
+        ));
     }
     let mut windows: Vec<Snapshot> = Vec::new();
     let replay = Replay::new(Reader::embedded(CAPTURE).map_err(damaged)?);

@@ -1,13 +1,7 @@
 //! The flight recorder: keeps the last stretch, and writes it out when something happens.
 
 use std::{
-    cell::RefCell,
-    collections::BTreeSet,
-    ffi::OsStr,
-    io::{self, Write as _},
-    path::Path,
-    rc::Rc,
-    time::Duration,
+    cell::RefCell, collections::BTreeSet, ffi::OsStr, io, path::Path, rc::Rc, time::Duration,
 };
 
 use super::{
@@ -15,7 +9,8 @@ use super::{
     keep::forget_old,
     names,
     oom::OomKills,
-    outcome::{Failure, code},
+    outcome::{Failure, code, why},
+    say,
 };
 use crate::{
     capture::{DiskRing, Header, Ring, Sealed, Store},
@@ -94,7 +89,7 @@ impl Flight {
                     code::USAGE,
                     format!("{shown} is no folder: with --ring, -o names the one where files go"),
                 ),
-                _ => FileError::Io(shown, error).into(),
+                _ => FileError::io(shown, error).into(),
             }
         })?;
         let pid = pids.first().copied().unwrap_or(0);
@@ -216,12 +211,12 @@ impl Flight {
         let new = match self.begin(&stem, reason) {
             Ok(new) => new,
             Err(error) => {
-                self.fail(&format!("cannot write {shown}: {error}"));
+                self.fail(&format!("cannot write {shown}: {}", why(&error)));
                 return;
             }
         };
         if !self.quiet {
-            let _ = writeln!(io::stderr(), "concmon-bpf: {reason}: writing {shown}");
+            say(&format!("concmon-bpf: {reason}: writing {shown}\n"));
         }
         let after_ns = u64::try_from(AFTERMATH.as_nanos()).unwrap_or(u64::MAX);
         self.writing = Some(Writing {
@@ -243,10 +238,7 @@ impl Flight {
 
     fn fail(&mut self, message: &str) {
         self.failed = true;
-        let _ = writeln!(
-            io::stderr(),
-            "concmon-bpf: {message}; no part of it is left"
-        );
+        say(&format!("concmon-bpf: {message}; no part of it is left\n"));
     }
 
     fn close(&mut self, now_ns: u64) {
@@ -266,14 +258,14 @@ impl Flight {
                 if !self.quiet {
                     let shown = self.folder.shown(OsStr::new(&name));
                     let size = recording::size(bytes);
-                    let _ = writeln!(io::stderr(), "concmon-bpf: wrote {shown}: {size}");
+                    say(&format!("concmon-bpf: wrote {shown}: {size}\n"));
                 }
                 forget_old(&self.folder, &self.service, self.keep, &name);
             }
             Err(error) => {
                 let name = name(&writing.stem, &writing.reason, 1);
                 let shown = self.folder.shown(OsStr::new(&name));
-                self.fail(&format!("cannot write {shown}: {error}"));
+                self.fail(&format!("cannot write {shown}: {}", why(&error)));
             }
         }
     }
@@ -330,7 +322,7 @@ impl Store for RingStore {
 
     fn chunk(&mut self, chunk: Sealed) -> io::Result<()> {
         self.ring.chunk(chunk).map_err(|error| {
-            let text = format!("cannot write the ring {}: {error}", self.shown());
+            let text = format!("cannot write the ring {}: {}", self.shown(), why(&error));
             io::Error::new(error.kind(), text)
         })
     }

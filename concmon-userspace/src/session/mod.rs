@@ -21,12 +21,14 @@ mod pythons;
 mod record;
 mod report;
 mod sampling;
+mod signals;
 mod start;
+mod stream;
 mod watch;
 
 use std::{
     ffi::OsString,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     os::fd::OwnedFd,
     process::ExitStatus,
     rc::Rc,
@@ -36,7 +38,7 @@ use std::{
 use crossterm::event::Event as TerminalEvent;
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::SignalKind,
     sync::{Notify, mpsc, oneshot},
     task::LocalSet,
     time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
@@ -47,7 +49,9 @@ use flight::Flight;
 pub use outcome::{Failure, code};
 use output::{Output, Sink};
 use pythons::Pythons;
+use signals::{Request, Signals};
 use start::{Started, Waiting};
+pub use stream::{LogLines, end_of_messages, say};
 use watch::{Plan, Watch};
 
 use crate::{
@@ -80,6 +84,7 @@ const INTERVALS: [Duration; 8] = [
 /// # Errors
 /// [`Failure`]: one line for people, and a code.
 pub fn run(cli: &Cli) -> Result<u8, Failure> {
+    signals::survive_file_size_limit();
     let (target, recording) = match cli.target() {
         Target::Look(look, view) => return look::run(&cli.options, &look, view),
         Target::Watch(target) => (target, Recording::None),
@@ -216,10 +221,10 @@ async fn watch_demo(options: &Options) -> Result<u8, Failure> {
         watched => watched?,
     };
     if !options.quiet {
-        let _ = writeln!(
-            io::stderr(),
+        say(
             "concmon-bpf: the demo has --exact futures on, which shows failures in thread pools that \
-             nobody asks for; each probe takes 1 to 3 us: one per submit, one per frame an exception passes"
+             nobody asks for; each probe takes 1 to 3 us: one per submit, one per frame an exception \
+             passes\n",
         );
     }
     let output = Output::new(options, sink, false)?;
@@ -246,7 +251,7 @@ fn open(
         Recording::File => options.quiet,
         Recording::Flight(_) => true,
     };
-    Ok(Output::of_recording(options, sink, written, quiet))
+    Output::of_recording(options, sink, written, quiet)
 }
 
 /// Where everything goes: what cannot be written is refused before a watch begins.
@@ -323,12 +328,14 @@ struct End {
     signal: Option<SignalKind>,
     /// The recording is not whole.
     unrecorded: bool,
+    /// Nobody has read the summary.
+    unread: bool,
 }
 
 impl End {
     /// The exit code of a watch that went well.
     fn code(&self) -> u8 {
-        if self.unrecorded {
+        if self.unrecorded || self.unread {
             code::FAILURE
         } else if self.failed {
             code::FINDING
@@ -343,9 +350,7 @@ enum Wake {
     Tick,
     Pump,
     Over,
-    Signal,
-    /// SIGUSR2.
-    Write,
+    Signal(Request),
     Child(io::Result<ExitStatus>),
     Key(TerminalEvent),
 }
@@ -370,6 +375,8 @@ async fn drive(
     let deadline = duration.map(|duration| start + duration);
     let mut end = End::default();
     let mut last = None;
+    // Whoever read the output is gone, which ends the run quietly.
+    let mut unread = false;
 
     loop {
         if let Some(Err(_)) = watch.recorded() {
@@ -377,18 +384,18 @@ async fn drive(
         }
         let wake = tokio::select! {
             biased;
-            wake = signals.next() => wake,
+            request = signals.next() => Wake::Signal(request),
             () = until(deadline) => Wake::Over,
             status = ended(&mut child) => Wake::Child(status),
             key = next_key(&mut keys) => Wake::Key(key),
-            _ = ticks.tick() => Wake::Tick,
+            _ = ticks.tick(), if output.has_room() => Wake::Tick,
             () = arrived.notified() => Wake::Pump,
             _ = pump.tick() => Wake::Pump,
         };
         match wake {
             Wake::Over => break,
-            Wake::Signal => {
-                end.signal = Some(signals.last);
+            Wake::Signal(Request::End(signal)) => {
+                end.signal = Some(signal);
                 break;
             }
             Wake::Child(status) => {
@@ -396,7 +403,7 @@ async fn drive(
                 child = None;
                 break;
             }
-            Wake::Write => {
+            Wake::Signal(Request::Write) => {
                 if let Some(flight) = &mut flight {
                     flight.write("sigusr2", clocks::monotonic_ns());
                 }
@@ -407,8 +414,9 @@ async fn drive(
                 if let Some(flight) = &mut flight {
                     flight.stalls(&stalls, clocks::monotonic_ns());
                 }
-                if !printed(output.stalls(&stalls))? {
-                    return Ok(end);
+                if !printed(output.stalls(stalls))? {
+                    unread = true;
+                    break;
                 }
                 if !owns_child && watch.targets_gone() {
                     end.targets_gone = true;
@@ -418,7 +426,8 @@ async fn drive(
             Wake::Tick => {
                 let snapshot = watch.tick()?;
                 if !printed(output.window(&snapshot))? {
-                    return Ok(end);
+                    unread = true;
+                    break;
                 }
                 if let Some(flight) = &mut flight {
                     flight.window(&snapshot, clocks::monotonic_ns());
@@ -435,8 +444,11 @@ async fn drive(
                     Action::Quit => break,
                     Action::None => {}
                     Action::Redraw => {
-                        if let Some(snapshot) = &last {
-                            screen.draw(snapshot)?;
+                        if let Some(snapshot) = &last
+                            && !printed(output.window(snapshot))?
+                        {
+                            unread = true;
+                            break;
                         }
                     }
                     Action::Slower => {
@@ -451,12 +463,18 @@ async fn drive(
             }
         }
     }
+    if end.signal.is_some() || unread {
+        signals.next_aborts(end.signal);
+    }
     if let Some(Err(_)) = end.child {
         // It never ran: there is nothing to report.
         return Ok(end);
     }
-    output.leave_screen();
-    second_signal_aborts();
+    end.running = child;
+    output.end();
+    if unread {
+        return Ok(end);
+    }
     let last = watch.finish(&options.watching.fail_on)?;
     end.failed = last.failed;
     if let Some(recorded) = last.recorded {
@@ -466,10 +484,20 @@ async fn drive(
         let now_ns = clocks::monotonic_ns();
         end.unrecorded |= !flight.finish(&last.window, end.signal.is_some(), now_ns);
     }
-    if printed(output.stalls(&last.stalls))? && printed(output.window(&last.window))? {
-        printed(output.summary(&last.summary))?;
+    if printed(output.stalls(last.stalls))?
+        && printed(output.window(&last.window))?
+        && printed(output.summary(&last.summary))?
+    {
+        match output.drain(&mut signals, &mut end.signal).await {
+            Ok(whole) => end.unread = !whole,
+            Err(error) => {
+                printed(Err(error))?;
+            }
+        }
     }
-    end.running = child;
+    if end.signal.is_none() {
+        signals.next_aborts(None);
+    }
     Ok(end)
 }
 
@@ -509,10 +537,8 @@ fn printed(result: io::Result<()>) -> Result<bool, Failure> {
     match result {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Failure::new(
-            code::FAILURE,
-            format!("cannot write the report: {error}"),
-        )),
+        // It says to what.
+        Err(error) => Err(Failure::new(code::FAILURE, format!("cannot write {error}"))),
     }
 }
 
@@ -531,43 +557,6 @@ async fn ended(child: &mut Option<Ended>) -> io::Result<ExitStatus> {
             .await
             .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::Other))),
         None => std::future::pending().await,
-    }
-}
-
-/// The signals that end a watch, and the one that has a ring written.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    write: Signal,
-    last: SignalKind,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            write: signal(SignalKind::user_defined2())?,
-            last: SignalKind::interrupt(),
-        })
-    }
-
-    async fn next(&mut self) -> Wake {
-        tokio::select! {
-            _ = self.interrupt.recv() => self.last = SignalKind::interrupt(),
-            _ = self.terminate.recv() => self.last = SignalKind::terminate(),
-            _ = self.write.recv() => return Wake::Write,
-        }
-        Wake::Signal
-    }
-}
-
-/// From now on SIGINT and SIGTERM do what they do by default. What was loaded into the kernel goes
-/// away with this process.
-fn second_signal_aborts() {
-    for signal in [libc::SIGINT, libc::SIGTERM] {
-        // SAFETY: the default disposition runs no code of ours.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }
 

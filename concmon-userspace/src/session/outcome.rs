@@ -1,5 +1,7 @@
 //! How a run ends: messages for people and exit codes for scripts.
 
+use std::io;
+
 use crate::{
     procfs::target::TargetError, python::DetectError, source::live::LiveError,
     views::escape::escape,
@@ -65,6 +67,16 @@ impl Failure {
     }
 }
 
+/// Why a file could not be written.
+pub(super) fn why(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::FileTooLarge => {
+            "the file size limit is reached (ulimit -f, LimitFSIZE=)".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
 impl From<LiveError> for Failure {
     fn from(error: LiveError) -> Self {
         let code = match error {
@@ -76,8 +88,8 @@ impl From<LiveError> for Failure {
     }
 }
 
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Self {
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
         Self::new(code::FAILURE, error.to_string())
     }
 }

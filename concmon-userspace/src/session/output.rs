@@ -1,15 +1,19 @@
 //! Where snapshots go: the live screen, report lines, or NDJSON.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _, Write},
     path::Path,
     rc::Rc,
 };
 
+use tokio::signal::unix::SignalKind;
+
 use super::{
-    files::{Out, Target, Written},
-    outcome::{Failure, code},
+    files::{Out, Target, Written, named},
+    outcome::Failure,
     record::Progress,
+    signals::{Request, Signals},
+    stream::{self, GLANCE, Kind, Pieces, Reader, Stream},
 };
 use crate::{
     cli::Options,
@@ -19,6 +23,8 @@ use crate::{
 
 /// Stalls that are printed at one time; the others are counted.
 const MAX_STALL_LINES: usize = 5;
+/// Stalls that wait for a reader; the others are counted.
+const MAX_HELD_STALLS: usize = 1_024;
 
 /// What a run prints while it goes on.
 enum Windows {
@@ -38,7 +44,49 @@ pub(super) struct Output {
     paint: Paint,
     /// The user's, while no live view silences it.
     log_level: log::LevelFilter,
-    sink: Out,
+    out: To,
+    /// Stalls that have no line yet, because nobody reads.
+    held: Vec<NewStall>,
+    /// Stalls above that, which get none.
+    untold: usize,
+    /// What comes now is the rest, which is taken whether there is room or not.
+    ending: bool,
+}
+
+/// Where text goes.
+enum To {
+    File(Out),
+    /// What somebody must read, and its name.
+    Stream(Stream, String),
+    /// It is ended.
+    Ended,
+}
+
+impl To {
+    fn new(writer: Out) -> io::Result<Self> {
+        Ok(match writer.stream()? {
+            Some(file) => To::Stream(Stream::new(file, "stdout")?, writer.shown()),
+            None => To::File(writer),
+        })
+    }
+
+    /// Writes a piece of output.
+    fn put(
+        &mut self,
+        kind: Kind,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
+        match self {
+            To::File(file) => write(file),
+            To::Stream(stream, name) => {
+                let mut text = Vec::new();
+                write(&mut text)?;
+                let sent = stream.send(kind, text);
+                sent.map_err(|error| named(name, &error, ""))
+            }
+            To::Ended => Ok(()),
+        }
+    }
 }
 
 impl Output {
@@ -50,21 +98,25 @@ impl Output {
             terminal,
             paint,
         } = sink;
+        let out = To::new(writer)?;
         let windows = if options.json {
             Windows::Json
         } else if shared && options.output.is_none() {
             Windows::None
         } else if terminal && io::stdin().is_terminal() {
-            let failed = |error| {
-                Failure::new(
-                    code::FAILURE,
-                    format!("the terminal cannot show a live view: {error}"),
-                )
-            };
-            let screen = Screen::start(paint == Paint::Ansi).map_err(failed)?;
-            // Both would write to the same terminal.
-            log::set_max_level(log::LevelFilter::Off);
-            Windows::Screen(Box::new(screen))
+            match screen(&out, paint) {
+                Ok(screen) => {
+                    // Both would write to the same terminal.
+                    log::set_max_level(log::LevelFilter::Off);
+                    Windows::Screen(Box::new(screen))
+                }
+                Err(error) => {
+                    stream::say(&format!(
+                        "concmon-bpf: the terminal cannot show a live view ({error}): report lines instead\n"
+                    ));
+                    Windows::Lines
+                }
+            }
         } else {
             Windows::Lines
         };
@@ -73,7 +125,10 @@ impl Output {
             json: options.json,
             paint,
             log_level,
-            sink: writer,
+            out,
+            held: Vec::new(),
+            untold: 0,
+            ending: false,
         })
     }
 
@@ -83,14 +138,17 @@ impl Output {
         sink: Sink,
         written: Rc<Written>,
         quiet: bool,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, Failure> {
+        Ok(Self {
             windows: Windows::Recording(Progress::new(written, quiet)),
             json: options.json,
             paint: sink.paint,
             log_level: log::max_level(),
-            sink: sink.writer,
-        }
+            out: To::new(sink.writer)?,
+            held: Vec::new(),
+            untold: 0,
+            ending: false,
+        })
     }
 
     /// Shows how far a recording is.
@@ -116,8 +174,17 @@ impl Output {
         }
     }
 
-    /// Gives the terminal back, should there be a live view.
-    pub(super) fn leave_screen(&mut self) {
+    /// Whether another report may be made. Where nobody reads, windows get longer instead.
+    pub(super) fn has_room(&self) -> bool {
+        match &self.out {
+            To::File(_) | To::Ended => true,
+            To::Stream(stream, _) => self.ending || stream.has_room(),
+        }
+    }
+
+    /// Gives the terminal back, should there be a live view. What comes now is the rest.
+    pub(super) fn end(&mut self) {
+        self.ending = true;
         if matches!(self.windows, Windows::Screen(_)) {
             self.windows = Windows::None;
             log::set_max_level(self.log_level);
@@ -125,46 +192,139 @@ impl Output {
     }
 
     pub(super) fn window(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+        let paint = self.paint;
         match &mut self.windows {
-            Windows::Json => json::write(snapshot, &mut self.sink),
-            Windows::Lines => lines::write(snapshot, self.paint, &mut self.sink),
-            Windows::Screen(screen) => screen.draw(snapshot),
+            Windows::Json => self
+                .out
+                .put(Kind::Report, |mut out| json::write(snapshot, &mut out)),
+            Windows::Lines => self.out.put(Kind::Report, |mut out| {
+                lines::write(snapshot, paint, &mut out)
+            }),
+            Windows::Screen(screen) => match &self.out {
+                // The next window is shown instead.
+                To::Stream(stream, _) if !stream.has_room() => Ok(()),
+                _ => screen.draw(snapshot),
+            },
             Windows::None | Windows::Recording(_) => Ok(()),
         }
     }
 
     /// Stalls that have just become known. The live view shows them with its next window.
-    pub(super) fn stalls(&mut self, stalls: &[NewStall]) -> io::Result<()> {
-        match &mut self.windows {
-            Windows::Json => stalls
-                .iter()
-                .try_for_each(|stall| stalls::write_json(stall, &mut self.sink)),
-            Windows::Lines => {
-                let mut worst: Vec<&NewStall> = stalls.iter().collect();
-                worst.sort_by_key(|stall| std::cmp::Reverse(stall.stall.duration_ns));
-                let (shown, hidden) = worst.split_at(worst.len().min(MAX_STALL_LINES));
-                for stall in shown {
-                    stalls::write_line(stall, self.paint, &mut self.sink)?;
-                }
-                if hidden.is_empty() {
-                    return Ok(());
-                }
-                writeln!(self.sink, "... and {} more stalls", hidden.len())
-            }
-            Windows::Screen(_) | Windows::None | Windows::Recording(_) => Ok(()),
+    ///
+    /// It also says when nobody reads any more.
+    pub(super) fn stalls(&mut self, stalls: Vec<NewStall>) -> io::Result<()> {
+        if let To::Stream(stream, name) = &self.out {
+            let written = stream.check();
+            written.map_err(|error| named(name, &error, ""))?;
         }
+        if !matches!(self.windows, Windows::Json | Windows::Lines) {
+            return Ok(());
+        }
+        for stall in stalls {
+            match self.held.len() < MAX_HELD_STALLS {
+                true => self.held.push(stall),
+                false => self.untold += 1,
+            }
+        }
+        if self.held.is_empty() || !self.has_room() {
+            return Ok(());
+        }
+        let mut stalls = std::mem::take(&mut self.held);
+        if self.json {
+            return self.out.put(Kind::Stalls(stalls.len()), |out| {
+                stalls
+                    .iter()
+                    .try_for_each(|stall| stalls::write_json(stall, out))
+            });
+        }
+        let (paint, untold) = (self.paint, std::mem::take(&mut self.untold));
+        stalls.sort_by_key(|stall| std::cmp::Reverse(stall.stall.duration_ns));
+        self.out.put(Kind::Stalls(stalls.len() + untold), |out| {
+            let (shown, hidden) = stalls.split_at(stalls.len().min(MAX_STALL_LINES));
+            for stall in shown {
+                stalls::write_line(stall, paint, out)?;
+            }
+            match hidden.len() + untold {
+                0 => Ok(()),
+                more => writeln!(out, "... and {more} more stalls"),
+            }
+        })
     }
 
-    /// Ends the output.
-    pub(super) fn summary(mut self, snapshot: &Snapshot) -> io::Result<()> {
-        self.leave_screen();
-        if self.json {
-            json::write(snapshot, &mut self.sink)
-        } else {
-            summary::write(snapshot, self.paint, &mut self.sink)
-        }?;
-        self.sink.finish()
+    pub(super) fn summary(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+        let paint = self.paint;
+        let json = self.json;
+        self.out.put(Kind::Summary, |out| match json {
+            true => json::write(snapshot, out),
+            false => summary::write(snapshot, paint, out),
+        })
     }
+
+    /// Ends the output: a file gets its name. Waits until everything is read, or, once a signal has come, until nobody has read for a while.
+    /// `signal` is the one that has come. `false`: something was dropped, which is said.
+    ///
+    /// # Errors
+    /// With which writing has failed.
+    pub(super) async fn drain(
+        &mut self,
+        signals: &mut Signals,
+        signal: &mut Option<SignalKind>,
+    ) -> io::Result<bool> {
+        if self.untold > 0 {
+            stream::say(&format!(
+                "concmon-bpf: {} stalls have no line of their own, as nobody read: reports count them\n",
+                self.untold
+            ));
+        }
+        let (stream, name) = match std::mem::replace(&mut self.out, To::Ended) {
+            To::File(file) => return file.finish().map(|()| true),
+            To::Ended => return Ok(true),
+            To::Stream(stream, name) => (stream, name),
+        };
+        self.out = To::Stream(stream.clone(), name.clone());
+        let mut reader = Reader::new(&stream);
+        while !stream.is_idle() {
+            if signal.is_none() {
+                reader = Reader::new(&stream);
+            } else if reader.is_gone(&stream) {
+                let dropped = stream.give_up();
+                stream::say(&format!("concmon-bpf: {dropped}: nobody reads {name}\n"));
+                return Ok(false);
+            }
+            tokio::select! {
+                biased;
+                request = signals.next(), if signal.is_none() => if let Request::End(kind) = request {
+                    *signal = Some(kind);
+                    signals.next_aborts(*signal);
+                },
+                () = tokio::time::sleep(GLANCE) => {}
+            }
+        }
+        let written = stream.check();
+        written.map_err(|error| named(&name, &error, ""))?;
+        Ok(true)
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.end();
+        if let To::Stream(stream, _) = &self.out {
+            stream.drain();
+        }
+    }
+}
+
+/// The live view, on a terminal that can show it.
+fn screen(out: &To, paint: Paint) -> io::Result<Screen> {
+    let To::Stream(stream, _) = out else {
+        return Err(io::Error::other("standard output is no terminal"));
+    };
+    if std::env::var_os("TERM").is_some_and(|kind| kind == "dumb") {
+        return Err(io::Error::other("TERM=dumb"));
+    }
+    let pieces = || Box::new(Pieces::new(stream.clone()));
+    Screen::start(paint == Paint::Ansi, pieces(), pieces())
 }
 
 /// Where reports are written, and how.

@@ -1,11 +1,11 @@
 //! Recording a watch: the file, and on a terminal how far it is.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     rc::Rc,
 };
 
-use super::files::Written;
+use super::{files::Written, say, stream::put};
 use crate::{
     model::snapshot::Snapshot,
     views::recording::{Recorded, line},
@@ -38,15 +38,14 @@ impl Progress {
         recorded.lost += window.monitor.events_lost;
         recorded.bytes = bytes;
         if self.terminal {
-            // Where nobody reads it, nothing is lost.
-            let _ = write!(io::stderr(), "\r\x1b[Krecording: {}", line(self.recorded));
+            put(&format!("\r\x1b[Krecording: {}", line(self.recorded)));
         }
     }
 
     /// `false`: the recording is not whole.
     pub(super) fn end(&mut self, recorded: io::Result<u64>, summary: &Snapshot) -> bool {
         if self.terminal {
-            let _ = write!(io::stderr(), "\r\x1b[K");
+            put("\r\x1b[K");
         }
         match recorded {
             Ok(_) if self.quiet => true,
@@ -57,17 +56,16 @@ impl Progress {
                     lost: summary.monitor.events_lost,
                     bytes,
                 };
-                let _ = writeln!(
-                    io::stderr(),
-                    "concmon-bpf: recorded in {}: {}",
+                say(&format!(
+                    "concmon-bpf: recorded in {}: {}\n",
                     self.written.name.borrow(),
                     line(recorded)
-                );
+                ));
                 true
             }
             Err(error) => {
                 // It names the file, and says what is left.
-                let _ = writeln!(io::stderr(), "concmon-bpf: {error}");
+                say(&format!("concmon-bpf: {error}\n"));
                 false
             }
         }

@@ -21,7 +21,8 @@ use std::{
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use crate::event::Pid;
+use super::outcome::{Failure, code};
+use crate::{event::Pid, views::escape::escape};
 
 /// A child that waits for permission to run its program.
 #[derive(Debug)]
@@ -40,8 +41,9 @@ pub(super) struct Started {
 
 /// Forks a child that will run `command`, and returns while it waits before `exec`.
 ///
-/// `quiet` takes away its standard input and output (errors stay visible).
-pub(super) fn fork(command: &[OsString], quiet: bool) -> io::Result<Waiting> {
+/// `ours`: it is a program of the tool's own. It has no standard input and output (errors stay visible),
+/// and it is told to end (SIGTERM) when the tool ends, however that does.
+pub(super) fn fork(command: &[OsString], ours: bool) -> io::Result<Waiting> {
     let (program, arguments) = command
         .split_first()
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -49,17 +51,24 @@ pub(super) fn fork(command: &[OsString], quiet: bool) -> io::Result<Waiting> {
     let (gate_reader, gate) = io::pipe()?;
     let mut child = Command::new(program);
     child.args(arguments);
-    if quiet {
+    if ours {
         child.stdin(Stdio::null()).stdout(Stdio::null());
     }
-    // SAFETY: between fork and exec the closure makes only async-signal-safe calls (getpid,
-    // write, close, read) and does not allocate.
+    let parent = ours.then(std::process::id);
+    // SAFETY: between fork and exec the closure makes only async-signal-safe calls (prctl, getppid,
+    // getpid, write, close, read) and does not allocate.
     unsafe {
         let gate_writer = gate.as_raw_fd();
-        child.pre_exec(move || wait_before_exec(&pid_writer, &gate_reader, gate_writer));
+        child.pre_exec(move || {
+            if let Some(parent) = parent {
+                end_with(parent)?;
+            }
+            wait_before_exec(&pid_writer, &gate_reader, gate_writer)
+        });
     }
     let (sender, ended) = oneshot::channel();
-    // `spawn` returns only after `exec`, so it waits in a thread of its own.
+    // `spawn` returns only after `exec`, so it waits in a thread of its own. The death of this thread
+    // is what `end_with` takes for that of the parent: it lives as long as the child, or the tool.
     thread::Builder::new()
         .name("child".to_owned())
         .spawn(move || {
@@ -76,6 +85,23 @@ pub(super) fn fork(command: &[OsString], quiet: bool) -> io::Result<Waiting> {
         gate,
         ended,
     })
+}
+
+/// Has the kernel send SIGTERM to this process when its parent dies.
+fn end_with(parent: u32) -> io::Result<()> {
+    // SAFETY: system calls without pointers.
+    let (set, now) = unsafe {
+        let set = libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM as libc::c_ulong);
+        (set, libc::getppid())
+    };
+    if set != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    match u32::try_from(now) == Ok(parent) {
+        true => Ok(()),
+        // It died in between.
+        false => Err(io::Error::from(io::ErrorKind::Interrupted)),
+    }
 }
 
 fn wait_before_exec(
@@ -109,21 +135,32 @@ pub(super) fn exit_code(status: ExitStatus) -> u8 {
     }
 }
 
-/// The embedded misbehaving program, in a directory of its own that goes away with the result.
-pub(super) fn demo_program() -> io::Result<(TempDir, OsString)> {
+/// The embedded misbehaving program, in a directory of its own that goes away with the result. The
+/// program removes it as soon as it runs, so that nothing is left even if the tool is killed.
+pub(super) fn demo_program() -> Result<(TempDir, OsString), Failure> {
     const SOURCE: &str = include_str!("../demo/misbehave.py");
-    let directory = tempfile::Builder::new()
-        .prefix("concmon-demo-")
-        .permissions(Permissions::from_mode(0o700))
-        .tempdir()?;
-    let mut program = tempfile::Builder::new()
-        .prefix("misbehave")
-        .suffix(".py")
-        .rand_bytes(0)
-        .tempfile_in(&directory)?;
-    program.write_all(SOURCE.as_bytes())?;
-    let (_, path) = program.keep()?;
-    Ok((directory, path.into_os_string()))
+    let written = || {
+        let directory = tempfile::Builder::new()
+            .prefix("concmon-demo-")
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir()?;
+        let mut program = tempfile::Builder::new()
+            .prefix("misbehave")
+            .suffix(".py")
+            .rand_bytes(0)
+            .tempfile_in(&directory)?;
+        program.write_all(SOURCE.as_bytes())?;
+        let (_, path) = program.keep()?;
+        Ok((directory, path.into_os_string()))
+    };
+    written().map_err(|error: io::Error| {
+        let message = format!(
+            "cannot write the demo's program into the temporary folder {}: {}; TMPDIR names another",
+            escape(&std::env::temp_dir().to_string_lossy()),
+            error.kind()
+        );
+        Failure::new(code::FAILURE, message)
+    })
 }
 
 /// The interpreter behind `python3`, which may be a script of a version manager.

@@ -9,14 +9,16 @@ use unicode_width::UnicodeWidthChar;
 
 /// Whether a character must not reach a terminal as it is.
 ///
-/// Control characters, line separators, and what is invisible or changes the order or look of
-/// its neighbours: general category Cf and the variation selectors of Unicode 16.
+/// Control characters, line separators, and what is invisible or changes the order or look of its
+/// neighbours: general category Cf, the default ignorable code points (variation selectors, fillers) and
+/// two noncharacters, which XML forbids. Of Unicode 16.
 pub fn is_hostile(c: char) -> bool {
     c.is_control()
         || matches!(u32::from(c),
-            0xad | 0x600..=0x605 | 0x61c | 0x6dd | 0x70f | 0x890..=0x891 | 0x8e2 | 0x180b..=0x180f
-            | 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f | 0xfe00..=0xfe0f | 0xfeff
-            | 0xfff0..=0xfffb | 0x110bd | 0x110cd | 0x13430..=0x1345f | 0x1bca0..=0x1bca3
+            0xad | 0x34f | 0x600..=0x605 | 0x61c | 0x6dd | 0x70f | 0x890..=0x891 | 0x8e2
+            | 0x115f..=0x1160 | 0x17b4..=0x17b5 | 0x180b..=0x180f | 0x200b..=0x200f
+            | 0x2028..=0x202e | 0x2060..=0x206f | 0x3164 | 0xfe00..=0xfe0f | 0xfeff | 0xffa0
+            | 0xfff0..=0xfffb | 0xfffe..=0xffff | 0x110bd | 0x110cd | 0x13430..=0x1345f | 0x1bca0..=0x1bca3
             | 0x1d173..=0x1d17a | 0xe0000..=0xe0fff)
 }
 

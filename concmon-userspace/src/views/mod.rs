@@ -15,6 +15,8 @@ mod findings;
 mod forest;
 mod format;
 mod gil;
+#[cfg(test)]
+mod hostile;
 pub mod html;
 pub mod json;
 pub mod lines;

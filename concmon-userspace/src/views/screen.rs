@@ -12,11 +12,11 @@ mod tasks;
 mod terminal;
 mod threads;
 
-use std::io::{self, Stdout};
+use std::io::{self, Write};
 
 use crossterm::event::{Event, KeyEvent};
 use ratatui::Terminal;
-use ratatui::backend::CrosstermBackend;
+use ratatui::backend::{Backend as _, CrosstermBackend};
 
 pub use render::render;
 pub use state::{Action, ScreenState, Section, Sort};
@@ -30,21 +30,23 @@ pub struct Screen {
     /// What a paused screen shows.
     frozen: Option<Snapshot>,
     // Before the guard: its own drop shows the cursor, which belongs to the screen being left.
-    terminal: Terminal<CrosstermBackend<Stdout>>,
+    terminal: Terminal<CrosstermBackend<Box<dyn Write>>>,
     _guard: TerminalGuard,
 }
 
 impl Screen {
-    /// Takes the terminal that standard output is.
+    /// Takes the terminal that standard output is; `screen` and `end` write to it, the latter what
+    /// gives it back. The terminal is asked nothing: some never answer.
     ///
     /// # Errors
     /// When the terminal cannot be set up, for one because standard output is none.
-    pub fn start(color: bool) -> io::Result<Self> {
+    pub fn start(color: bool, screen: Box<dyn Write>, end: Box<dyn Write>) -> io::Result<Self> {
         // crossterm looks at NO_COLOR by itself; here that has been decided with `--color`.
         crossterm::style::force_color_output(color);
-        let guard = TerminalGuard::enter()?;
-        let mut terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
-        terminal.clear()?;
+        let guard = TerminalGuard::enter(end)?;
+        let mut terminal = Terminal::new(CrosstermBackend::new(screen))?;
+        // `Terminal::clear` asks where the cursor is.
+        terminal.backend_mut().clear()?;
         Ok(Self {
             state: ScreenState::new(color),
             frozen: None,

@@ -25,6 +25,7 @@ mod on_cpu;
 mod overload;
 mod process;
 mod servers;
+mod signals;
 mod stalls;
 mod untouched;
 mod wakeup;
@@ -68,6 +69,7 @@ fn main() {
         overload::trials(),
         process::trials(),
         servers::trials(),
+        signals::trials(),
         stalls::trials(),
         untouched::trials(),
         wakeup::trials(),

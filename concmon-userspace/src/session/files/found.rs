@@ -94,7 +94,7 @@ pub(super) fn capture_to_move(
         return Ok(None);
     };
     found.check(folder.owner(), &shown)?;
-    let failed = |error| FileError::Io(shown.clone(), error);
+    let failed = |error| FileError::io(shown.clone(), error);
     let mut file = folder.open_to_read(name).map_err(failed)?;
     let opened = Found::of(&fstat(&file).map_err(|error| failed(error.into()))?);
     opened.check(folder.owner(), &shown)?;
@@ -107,7 +107,7 @@ pub(super) fn capture_to_move(
 }
 
 fn find(folder: &Folder, name: &std::ffi::OsStr) -> Result<Option<Found>, FileError> {
-    let failed = |error| FileError::Io(folder.shown(name), error);
+    let failed = |error| FileError::io(folder.shown(name), error);
     folder.find(name).map_err(failed)
 }
 

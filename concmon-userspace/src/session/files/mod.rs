@@ -19,10 +19,10 @@ use std::io;
 
 pub(super) use folder::Folder;
 pub(super) use new::NewFile;
-pub(super) use out::{Out, Target};
+pub(super) use out::{Out, Target, named};
 pub(super) use recording::{Recording, Written};
 
-use super::outcome::{Failure, code};
+use super::outcome::{Failure, code, why};
 
 /// Why a file is not written. Names of files are escaped.
 #[derive(Debug, thiserror::Error)]
@@ -43,8 +43,15 @@ pub(super) enum FileError {
     NoCapture(String),
     #[error("{0} is being recorded to by another concmon-bpf: name another file")]
     Busy(String),
-    #[error("cannot write {0}: {1}")]
-    Io(String, #[source] io::Error),
+    #[error("cannot write {name}: {}", why(error))]
+    Io { name: String, error: io::Error },
+}
+
+impl FileError {
+    pub(super) fn io(name: impl Into<String>, error: io::Error) -> Self {
+        let name = name.into();
+        Self::Io { name, error }
+    }
 }
 
 impl From<FileError> for Failure {
@@ -60,12 +67,14 @@ impl From<FileError> for Failure {
 impl From<FileError> for io::Error {
     fn from(error: FileError) -> Self {
         let kind = match &error {
-            FileError::Io(_, error) => error.kind(),
+            FileError::Io { error, .. } => error.kind(),
             _ => io::ErrorKind::Other,
         };
         // Where it is passed on, it is said that something could not be written.
         match error {
-            FileError::Io(name, error) => io::Error::new(kind, format!("{name}: {error}")),
+            FileError::Io { name, error } => {
+                io::Error::new(kind, format!("{name}: {}", why(&error)))
+            }
             other => io::Error::new(kind, other.to_string()),
         }
     }

@@ -22,7 +22,10 @@ use super::{
     found::{Found, replaceable},
 };
 use crate::{
-    session::outcome::{Failure, code},
+    session::{
+        outcome::{Failure, code, why},
+        stream,
+    },
     views::escape::escape,
 };
 
@@ -45,7 +48,7 @@ impl Place {
         };
         let folder = path.parent().unwrap_or(Path::new(""));
         Ok(Self {
-            folder: Folder::open(folder).map_err(|error| FileError::Io(shown(), error))?,
+            folder: Folder::open(folder).map_err(|error| FileError::io(shown(), error))?,
             name: name.to_owned(),
         })
     }
@@ -109,10 +112,10 @@ impl Target {
     /// No file can be made there.
     pub(in crate::session) fn create(self) -> Result<Out, FileError> {
         let Existing { place, found } = match self {
-            Self::Open(open) => return Ok(Out(Kind::Open(LineWriter::new(open.file)))),
+            Self::Open(open) => return Ok(Out(Kind::Open(LineWriter::new(open.file), open.shown))),
             Self::New(existing) => existing,
         };
-        let failed = |error| FileError::Io(place.shown(), error);
+        let failed = |error| FileError::io(place.shown(), error);
         let new = place.folder.create(&place.name, "part").map_err(failed)?;
         let writer = LineWriter::new(new.file().try_clone().map_err(failed)?);
         Ok(Out(Kind::New {
@@ -131,7 +134,7 @@ pub(in crate::session) struct Out(Kind);
 #[derive(Debug)]
 enum Kind {
     Stdout(io::Stdout),
-    Open(LineWriter<File>),
+    Open(LineWriter<File>, String),
     New {
         writer: LineWriter<File>,
         new: NewFile,
@@ -148,14 +151,29 @@ impl Out {
     /// Where standard output is something else's.
     pub(in crate::session) fn stderr() -> Result<Self, FileError> {
         let file = handed_over(libc::STDERR_FILENO).ok_or(FileError::NotOpen("stderr".into()))?;
-        Ok(Self(Kind::Open(LineWriter::new(file))))
+        Ok(Self(Kind::Open(
+            LineWriter::new(file),
+            "standard error".into(),
+        )))
     }
 
     pub(in crate::session) fn is_terminal(&self) -> bool {
         match &self.0 {
             Kind::Stdout(stdout) => stdout.is_terminal(),
-            Kind::Open(file) => file.get_ref().is_terminal(),
+            Kind::Open(file, _) => file.get_ref().is_terminal(),
             Kind::New { .. } => false,
+        }
+    }
+
+    /// The same file once more, where somebody must read what is written.
+    ///
+    /// # Errors
+    /// There is no further descriptor.
+    pub(in crate::session) fn stream(&self) -> io::Result<Option<File>> {
+        match &self.0 {
+            Kind::Stdout(stdout) => stream::of(stdout),
+            Kind::Open(file, _) => stream::of(file.get_ref()),
+            Kind::New { .. } => Ok(None),
         }
     }
 
@@ -172,34 +190,44 @@ impl Out {
             let found = replaceable(&place.folder, &place.name)?;
             match new.rename(&place.name, found.as_ref()) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                renamed => return Ok(renamed.map_err(|error| FileError::Io(place.shown(), error))?),
+                renamed => return Ok(renamed.map_err(|error| FileError::io(place.shown(), error))?),
             }
         }
         let error = io::ErrorKind::AlreadyExists.into();
-        Err(FileError::Io(place.shown(), error).into())
+        Err(FileError::io(place.shown(), error).into())
+    }
+
+    /// What it is called, for a message.
+    pub(in crate::session) fn shown(&self) -> String {
+        match &self.0 {
+            Kind::Stdout(_) => "standard output".to_owned(),
+            Kind::Open(_, shown) => shown.clone(),
+            Kind::New { place, .. } => place.shown(),
+        }
     }
 
     fn named<T>(&self, written: io::Result<T>) -> io::Result<T> {
-        written.map_err(|error| match &self.0 {
-            Kind::New {
-                place, replaces, ..
-            } => {
-                let left = match replaces {
-                    true => "the file that was there stays as it was",
-                    false => "no part of it is left",
-                };
-                io::Error::new(error.kind(), format!("{}: {error}; {left}", place.shown()))
-            }
-            _ => error,
+        written.map_err(|error| {
+            let left = match &self.0 {
+                Kind::New { replaces: true, .. } => "; the file that was there stays as it was",
+                Kind::New { .. } => "; no part of it is left",
+                Kind::Stdout(_) | Kind::Open(..) => "",
+            };
+            named(&self.shown(), &error, left)
         })
     }
+}
+
+/// An error of writing that says to what, and what is there now.
+pub(in crate::session) fn named(shown: &str, error: &io::Error, left: &str) -> io::Error {
+    io::Error::new(error.kind(), format!("{shown}: {}{left}", why(error)))
 }
 
 impl Write for Out {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = match &mut self.0 {
             Kind::Stdout(out) => out.write(bytes),
-            Kind::Open(out) => out.write(bytes),
+            Kind::Open(out, _) => out.write(bytes),
             Kind::New { writer, .. } => writer.write(bytes),
         };
         self.named(written)
@@ -208,7 +236,7 @@ impl Write for Out {
     fn flush(&mut self) -> io::Result<()> {
         let flushed = match &mut self.0 {
             Kind::Stdout(out) => out.flush(),
-            Kind::Open(out) => out.flush(),
+            Kind::Open(out, _) => out.flush(),
             Kind::New { writer, .. } => writer.flush(),
         };
         self.named(flushed)
@@ -246,7 +274,7 @@ impl Open {
         let shown = escape(text).into_owned();
         let file = match number {
             Some(number) => handed_over(number).ok_or_else(|| FileError::NotOpen(shown.clone()))?,
-            None => null().map_err(|error| FileError::Io(shown.clone(), error))?,
+            None => null().map_err(|error| FileError::io(shown.clone(), error))?,
         };
         Ok(Some(Self {
             file,

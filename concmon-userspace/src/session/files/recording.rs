@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     capture::{FileStore, Header, Sealed, Store},
-    session::outcome::{Failure, code},
+    session::outcome::{Failure, code, why},
 };
 
 /// What became of a recording, for who tells of it.
@@ -53,7 +53,7 @@ impl Recording {
     pub(in crate::session) fn new(path: Option<&Path>, stem: &str) -> Result<Self, Failure> {
         let to = match path {
             None => {
-                let failed = |error| FileError::Io("a file in the current folder".into(), error);
+                let failed = |error| FileError::io("a file in the current folder", error);
                 let folder = Folder::open(Path::new("")).map_err(failed)?;
                 To::Free(folder, stem.to_owned())
             }
@@ -91,7 +91,7 @@ impl Recording {
     }
 
     fn begun(&self, header: &Header) -> Result<FileStore, FileError> {
-        let failed = |error| FileError::Io(self.written.name.borrow().clone(), error);
+        let failed = |error| FileError::io(self.written.name.borrow().clone(), error);
         let begin = |file| {
             let mut store = FileStore::new(file);
             store.begin(header).map(|()| store)
@@ -128,7 +128,10 @@ impl Recording {
     /// An error that happened behind the header.
     fn broken(&self, error: io::Error) -> io::Error {
         let name = self.written.name.borrow();
-        let text = format!("cannot write {name}: {error}; what was written before is whole");
+        let text = format!(
+            "cannot write {name}: {}; what was written before is whole",
+            why(&error)
+        );
         io::Error::new(error.kind(), text)
     }
 }
@@ -162,7 +165,7 @@ impl Store for Recording {
 /// records to it: as it is locked meanwhile, only one of several recorders does that.
 fn put_in_place(new: &mut NewFile, place: &Place) -> Result<(), FileError> {
     let Place { folder, name } = place;
-    let failed = |error| FileError::Io(place.shown(), error);
+    let failed = |error| FileError::io(place.shown(), error);
     let old = old(name);
     for _ in 0..MOST_TRIES {
         if let Some((moved, _lock)) = capture_to_move(folder, name)? {
@@ -177,7 +180,7 @@ fn put_in_place(new: &mut NewFile, place: &Place) -> Result<(), FileError> {
             let over = over.as_ref().map(|(found, _lock)| found);
             match folder.rename(name, &old, over) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                renamed => renamed.map_err(|error| FileError::Io(folder.shown(&old), error))?,
+                renamed => renamed.map_err(|error| FileError::io(folder.shown(&old), error))?,
             }
             if !is_moved(&old)? {
                 // Somebody has put another file there since.

@@ -50,14 +50,22 @@ fn label(frame: &Frame) -> String {
     let function = plain(&frame.function);
     let file = frame.file.rsplit('/').next().unwrap_or(&frame.file);
     match (file, frame.line) {
+        // Readers take a number behind a space for a count.
+        ("", _) if function.ends_with(|c: char| c.is_ascii_digit() || c == '.') => {
+            function.replace(' ', "_")
+        }
         ("", _) => function,
         (file, 0) => format!("{function} ({})", plain(file)),
         (file, line) => format!("{function} ({}:{line})", plain(file)),
     }
 }
 
-/// Without what has a meaning in the format: semicolons part frames, newlines stacks.
+/// Without what has a meaning in the format: semicolons part frames, and a line that begins with `#` is
+/// a comment.
 fn plain(text: &str) -> String {
-    let visible = |c: char| if c == ';' || c.is_control() { '_' } else { c };
-    text.chars().map(visible).collect()
+    let plain = text.replace(';', "_");
+    match plain.strip_prefix('#') {
+        Some(rest) => format!("_{rest}"),
+        None => plain,
+    }
 }

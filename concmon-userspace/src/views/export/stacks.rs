@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::event::Cause;
 use crate::model::intervals::flames::ROOT;
 use crate::model::intervals::{Activity, Intervals};
+use crate::views::escape::escape;
 
 /// Which time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +76,7 @@ pub(super) struct ThreadName {
     pub(super) tid: u32,
 }
 
-/// All stacks, by thread, the outermost frames first.
+/// All stacks, by thread, the outermost frames first. Their texts are escaped.
 #[derive(Clone, Debug)]
 pub(super) struct Stacks {
     pub(super) by: By,
@@ -94,8 +95,8 @@ impl Stacks {
             let frames = flames.stack(node).into_iter();
             let mut frames: Vec<Frame> = frames
                 .map(|frame| Frame {
-                    function: frame.function.clone(),
-                    file: frame.file.clone(),
+                    function: escape(&frame.function).into_owned(),
+                    file: escape(&frame.file).into_owned(),
                     line: frame.line,
                 })
                 .collect();
@@ -144,6 +145,6 @@ impl Stacks {
 fn or(name: &str, unknown: &str) -> String {
     match name {
         "" => unknown.to_owned(),
-        name => name.to_owned(),
+        name => escape(name).into_owned(),
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The page asks the network for nothing: style, program and data are in it, and its own policy
 //! (`Content-Security-Policy`) forbids the rest. The data is JSON without any `<`, so that no name of a
-//! target can end the element it stands in; the program puts text into the page as text only.
+//! target can end the element it stands in; the program puts text into the page as text only. What is
+//! invisible in a name, or changes the order of its neighbours, is escaped as on a terminal.
 
 mod cells;
 mod data;
@@ -61,7 +62,7 @@ pub fn write(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
             }
             "data" => {
                 let mut safe = Inert(&mut *out);
-                super::json::write(&data::Data::of(report), &mut safe)?;
+                super::json::write_shown(&data::Data::of(report), &mut safe)?;
             }
             _ => {}
         }

@@ -7,6 +7,7 @@ use crate::model::intervals::NoSink;
 use crate::model::testing::{MS, START, START_BOOT, START_UNIX, ledger, look, py_thread};
 use crate::model::{Model, WatchInfo};
 use crate::testing::Rng;
+use crate::views::escape::escape;
 
 /// A watch of process 100 that is taken in, and its page.
 struct Fixture {
@@ -133,6 +134,7 @@ fn names_of_a_target_stay_text() {
     assert_eq!(page.matches("<script").count(), 2);
     assert!(!page.contains("<!--") && !page.contains('\u{2028}'));
     let data = data(&page);
+    let hostile = &*escape(hostile);
     assert_eq!(data["timeline"]["rows"][0]["name"], hostile);
     assert_eq!(data["flames"]["frames"][0][0], hostile);
     assert_eq!(data["processes"][0]["threads"][0]["name"], hostile);

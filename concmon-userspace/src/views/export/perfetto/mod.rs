@@ -9,6 +9,7 @@ mod proto;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
@@ -19,6 +20,7 @@ use crate::model::intervals::steps::{Step, TaskStretch};
 use crate::model::intervals::threads::Threads;
 use crate::model::intervals::{Activity, Interval, Intervals, Sink};
 use crate::model::snapshot::{Loop, Snapshot, Stall};
+use crate::views::escape::escape;
 use proto::{
     BOOTTIME, Clock, ClockSnapshot, DebugAnnotation, INCREMENTAL_STATE_CLEARED, INSTANT,
     InternedData, MONOTONIC, NEEDS_INCREMENTAL_STATE, Name, ProcessDescriptor, REALTIME,
@@ -232,7 +234,7 @@ impl<'a> Perfetto<'a> {
     fn packet(&mut self, packet: TracePacket) {
         let packet = TracePacket {
             trusted_packet_sequence_id: SEQUENCE,
-            ..packet
+            ..shown(packet)
         };
         let trace = Trace {
             packet: vec![packet],
@@ -299,6 +301,32 @@ impl<'a> Perfetto<'a> {
             },
         );
     }
+}
+
+/// The packet with its texts escaped: names are those of targets.
+fn shown(mut packet: TracePacket) -> TracePacket {
+    let show = |text: &mut String| {
+        if let Cow::Owned(safe) = escape(text) {
+            *text = safe;
+        }
+    };
+    if let Some(track) = &mut packet.track_descriptor {
+        track.name.iter_mut().for_each(show);
+        if let Some(process) = &mut track.process {
+            show(&mut process.process_name);
+        }
+        if let Some(thread) = &mut track.thread {
+            show(&mut thread.thread_name);
+        }
+    }
+    if let Some(event) = &mut packet.track_event {
+        event.name.iter_mut().for_each(show);
+        for argument in &mut event.debug_annotations {
+            argument.name.iter_mut().for_each(show);
+            argument.string_value.iter_mut().for_each(show);
+        }
+    }
+    packet
 }
 
 /// The name of a loop's thread, and of the loop's process.

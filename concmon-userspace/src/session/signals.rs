@@ -1,0 +1,107 @@
+//! The signals that end a watch, and the one that has a ring written.
+
+use std::{io, mem::MaybeUninit, thread, time::Duration};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// How long one hangup may go on: a terminal that is closed sends SIGHUP, and then its shell does.
+const HANGUP: Duration = Duration::from_secs(1);
+
+/// What a signal wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    /// The watch is to end.
+    End(SignalKind),
+    /// The ring is to be written.
+    Write,
+}
+
+/// The signals of a watch, from its begin on.
+#[derive(Debug)]
+pub(super) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// `None`: it was ignored from the start, as `nohup` has it, and stays so.
+    hangup: Option<Signal>,
+    write: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> io::Result<Self> {
+        let hangup = SignalKind::hangup();
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: match is_ignored(hangup) {
+                true => None,
+                false => Some(signal(hangup)?),
+            },
+            write: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    pub(super) async fn next(&mut self) -> Request {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => Request::End(SignalKind::interrupt()),
+            _ = self.terminate.recv() => Request::End(SignalKind::terminate()),
+            _ = hangup => Request::End(SignalKind::hangup()),
+            _ = self.write.recv() => Request::Write,
+        }
+    }
+
+    /// From now on the signals that end a watch do what they do by default. What was loaded into the
+    /// kernel goes away with this process. `first`: the one that has come.
+    pub(super) fn next_aborts(&self, first: Option<SignalKind>) {
+        set_default(libc::SIGINT);
+        set_default(libc::SIGTERM);
+        if self.hangup.is_none() {
+            return;
+        }
+        if first != Some(SignalKind::hangup()) {
+            set_default(libc::SIGHUP);
+            return;
+        }
+        // SAFETY: to ignore a signal runs no code of ours.
+        unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+        let later = thread::Builder::new().name("hangup".to_owned());
+        // Without the thread, only the other two abort.
+        let _ = later.spawn(|| {
+            thread::sleep(HANGUP);
+            set_default(libc::SIGHUP);
+        });
+    }
+}
+
+fn set_default(signal: libc::c_int) {
+    // SAFETY: the default disposition runs no code of ours.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
+fn is_ignored(kind: SignalKind) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: nothing is set; there is room for what the kernel writes, and all zeros are valid, too.
+    let action = unsafe {
+        libc::sigaction(kind.as_raw_value(), std::ptr::null(), action.as_mut_ptr());
+        action.assume_init()
+    };
+    action.sa_sigaction == libc::SIG_IGN
+}
+
+/// Lets a write beyond the limit on the size of files fail, instead of ending the tool.
+///
+/// A handler is not passed on to programs that are started, while ignoring is.
+pub(super) fn survive_file_size_limit() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let signal = SignalKind::from_raw(libc::SIGXFSZ);
+    if !is_ignored(signal) {
+        let handler = nothing as extern "C" fn(libc::c_int);
+        // SAFETY: the handler does nothing at all.
+        unsafe { libc::signal(libc::SIGXFSZ, handler as libc::sighandler_t) };
+    }
+}

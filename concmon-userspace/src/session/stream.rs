@@ -1,0 +1,526 @@
+//! Standard output and standard error where nobody may read: a thread writes, and what waits is bounded.
+//!
+//! A write to a pipe or terminal that nobody reads never returns, so none is done where signals, records
+//! and children are waited for.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    fs::File,
+    io::{self, IsTerminal as _, Write},
+    os::fd::AsRawFd as _,
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::views::escape::{escape, is_hostile};
+
+/// How long a reader may take nothing once the tool is to end.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+/// How often progress is looked for.
+pub(super) const GLANCE: Duration = Duration::from_millis(20);
+/// What may wait. One report more may come on top, so that a large one has its turn, too.
+const MAX_PIECES: usize = 8;
+const MAX_BYTES: usize = 1 << 20;
+/// Written at a time: progress shows in such steps.
+const CHUNK: usize = 4_096;
+/// How long a message waits to be written, so that messages and reports keep their order on a terminal.
+const MOMENT: Duration = Duration::from_millis(50);
+
+/// What a piece of output is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A window.
+    Report,
+    /// As many lines about stalls.
+    Stalls(usize),
+    Summary,
+    /// A part of the live view, or a message: nothing that would be missed by name.
+    Other,
+}
+
+/// What was not written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Dropped {
+    reports: usize,
+    stalls: usize,
+    summary: bool,
+}
+
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = |count: usize, one: &str, many: &str| match count {
+            0 => None,
+            1 => Some(format!("1 {one}")),
+            count => Some(format!("{count} {many}")),
+        };
+        let parts: Vec<String> = [
+            plural(self.reports, "report", "reports"),
+            plural(self.stalls, "stall", "stalls"),
+            self.summary.then(|| "the summary".to_owned()),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let many = self.reports + self.stalls + usize::from(self.summary) > 1;
+        match parts.split_last() {
+            None => f.write_str("output")?,
+            Some((last, [])) => f.write_str(last)?,
+            Some((last, before)) => write!(f, "{} and {last}", before.join(", "))?,
+        }
+        f.write_str(if many {
+            " were dropped"
+        } else {
+            " was dropped"
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Piece {
+    kind: Kind,
+    /// Taken away while it is being written.
+    text: Vec<u8>,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The first is being written.
+    waiting: VecDeque<Piece>,
+    bytes: usize,
+    written: u64,
+    /// The error number with which writing ended.
+    failed: Option<i32>,
+    /// Nothing is written any more.
+    given_up: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    file: File,
+    terminal: bool,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// An output that a thread of its own writes. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Stream(Arc<Shared>);
+
+impl Stream {
+    /// Starts the thread that writes to `file`.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub(super) fn new(file: File, name: &str) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            terminal: file.is_terminal(),
+            file,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let own = Arc::clone(&shared);
+        thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || own.write())?;
+        Ok(Self(shared))
+    }
+
+    /// Hands over a piece, which is written as a whole behind what waits.
+    ///
+    /// # Errors
+    /// With which writing has failed before. That nobody reads any more is
+    /// [`io::ErrorKind::BrokenPipe`], of a terminal that is gone, too.
+    pub(super) fn send(&self, kind: Kind, text: Vec<u8>) -> io::Result<()> {
+        self.check()?;
+        let mut state = self.0.state();
+        if !text.is_empty() && !state.given_up {
+            let bytes = text.len();
+            state.bytes += bytes;
+            state.waiting.push_back(Piece { kind, text, bytes });
+            self.0.changed.notify_all();
+        }
+        Ok(())
+    }
+
+    /// The error with which writing has failed, if it has.
+    pub(super) fn check(&self) -> io::Result<()> {
+        match self.0.state().failed {
+            Some(number) => Err(io::Error::from_raw_os_error(number)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether more may be handed over: less waits than the bound, or nothing will ever be written.
+    pub(super) fn has_room(&self) -> bool {
+        let state = self.0.state();
+        state.over() || (state.waiting.len() < MAX_PIECES && state.bytes < MAX_BYTES)
+    }
+
+    /// Whether everything is written that ever will be.
+    pub(super) fn is_idle(&self) -> bool {
+        let state = self.0.state();
+        state.over() || state.waiting.is_empty()
+    }
+
+    /// How much was written and read: it changes as long as somebody reads.
+    pub(super) fn progress(&self) -> u64 {
+        let mut unread: libc::c_int = 0;
+        // Of a terminal, this is what was typed.
+        if !self.0.terminal {
+            // SAFETY: an open descriptor, and room for the number that the kernel writes.
+            unsafe { libc::ioctl(self.0.file.as_raw_fd(), libc::FIONREAD, &raw mut unread) };
+        }
+        let unread = u64::try_from(unread).unwrap_or(0);
+        self.0.state().written.wrapping_sub(unread)
+    }
+
+    /// Waits until all is written, or nobody has read for as long as [`PATIENCE`].
+    pub(super) fn drain(&self) {
+        let mut reader = Reader::new(self);
+        while !self.is_idle() && !reader.is_gone(self) {
+            thread::sleep(GLANCE);
+        }
+    }
+
+    /// Drops what was not written, and says what that was.
+    pub(super) fn give_up(&self) -> Dropped {
+        let mut state = self.0.state();
+        state.given_up = true;
+        state.bytes = 0;
+        let mut dropped = Dropped::default();
+        for piece in state.waiting.drain(..) {
+            match piece.kind {
+                Kind::Report => dropped.reports += 1,
+                Kind::Stalls(count) => dropped.stalls += count,
+                Kind::Summary => dropped.summary = true,
+                Kind::Other => {}
+            }
+        }
+        dropped
+    }
+}
+
+impl State {
+    const fn over(&self) -> bool {
+        self.given_up || self.failed.is_some()
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The thread: writes what comes until that fails.
+    fn write(&self) {
+        loop {
+            let mut state = self.state();
+            let text = loop {
+                if state.over() {
+                    return;
+                }
+                if let Some(piece) = state.waiting.front_mut() {
+                    break std::mem::take(&mut piece.text);
+                }
+                state = self
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+            };
+            drop(state);
+            for chunk in text.chunks(CHUNK) {
+                let written = self.write_chunk(chunk);
+                let mut state = self.state();
+                match written {
+                    Ok(()) => state.written += chunk.len() as u64,
+                    Err(error) => {
+                        state.failed = Some(self.reason(&error));
+                        self.changed.notify_all();
+                        return;
+                    }
+                }
+                if state.over() {
+                    return;
+                }
+            }
+            let mut state = self.state();
+            if let Some(piece) = state.waiting.pop_front() {
+                state.bytes = state.bytes.saturating_sub(piece.bytes);
+            }
+            self.changed.notify_all();
+        }
+    }
+
+    fn write_chunk(&self, mut chunk: &[u8]) -> io::Result<()> {
+        let mut file = &self.file;
+        while !chunk.is_empty() {
+            match file.write(chunk) {
+                Ok(0) => return Err(io::Error::from_raw_os_error(libc::EIO)),
+                Ok(bytes) => chunk = &chunk[bytes..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Somebody who shares the stream does not wait for it; here, somebody does.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let mut ready = libc::pollfd {
+                        fd: file.as_raw_fd(),
+                        events: libc::POLLOUT,
+                        revents: 0,
+                    };
+                    // SAFETY: one descriptor, in a structure that lives through the call.
+                    unsafe { libc::poll(&raw mut ready, 1, -1) };
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn reason(&self, error: &io::Error) -> i32 {
+        match error.raw_os_error() {
+            // What a terminal says that has hung up.
+            Some(libc::EIO) if self.terminal => libc::EPIPE,
+            Some(number) => number,
+            None => libc::EIO,
+        }
+    }
+}
+
+/// Whoever reads a stream, while its end is waited for.
+#[derive(Debug)]
+pub(super) struct Reader {
+    progress: u64,
+    since: Instant,
+}
+
+impl Reader {
+    pub(super) fn new(stream: &Stream) -> Self {
+        Self {
+            progress: stream.progress(),
+            since: Instant::now(),
+        }
+    }
+
+    /// Whether nothing was read for as long as [`PATIENCE`].
+    pub(super) fn is_gone(&mut self, stream: &Stream) -> bool {
+        let progress = stream.progress();
+        if progress != self.progress {
+            (self.progress, self.since) = (progress, Instant::now());
+        }
+        self.since.elapsed() > PATIENCE
+    }
+}
+
+/// Collects what is written until it is flushed, and hands that over in one piece.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    stream: Stream,
+    text: Vec<u8>,
+}
+
+impl Pieces {
+    pub(super) const fn new(stream: Stream) -> Self {
+        let text = Vec::new();
+        Self { stream, text }
+    }
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream
+            .send(Kind::Other, std::mem::take(&mut self.text))
+    }
+}
+
+/// Standard error. Where nobody reads it, messages are dropped, and counted.
+#[derive(Debug)]
+struct Messages {
+    /// `None`: an ordinary file, which takes everything.
+    stream: Option<Stream>,
+    dropped: Mutex<usize>,
+}
+
+static MESSAGES: OnceLock<Messages> = OnceLock::new();
+
+fn messages() -> &'static Messages {
+    MESSAGES.get_or_init(|| Messages {
+        stream: of(&io::stderr())
+            .ok()
+            .flatten()
+            .and_then(|file| Stream::new(file, "stderr").ok()),
+        dropped: Mutex::new(0),
+    })
+}
+
+/// Says something on standard error, in lines, and waits for a reader for a moment only. What is hostile
+/// in it, wherever that comes from, is escaped.
+pub fn say(text: &str) {
+    let safe = |c: char| match c {
+        c if c != '\n' && is_hostile(c) => escape(c.encode_utf8(&mut [0; 4])).into_owned(),
+        c => c.to_string(),
+    };
+    match text.chars().any(|c| c != '\n' && is_hostile(c)) {
+        true => put(&text.chars().map(safe).collect::<String>()),
+        false => put(text),
+    }
+}
+
+/// The same, as it is.
+pub(super) fn put(text: &str) {
+    let messages = messages();
+    let Some(stream) = &messages.stream else {
+        let _ = io::stderr().write_all(text.as_bytes());
+        return;
+    };
+    let mut dropped = messages
+        .dropped
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    if !stream.has_room() {
+        *dropped += 1;
+        return;
+    }
+    let was_idle = stream.is_idle();
+    let mut whole = String::new();
+    if *dropped > 0 {
+        whole =
+            format!("concmon-bpf: {dropped} messages were dropped: nobody read standard error\n");
+        *dropped = 0;
+    }
+    whole.push_str(text);
+    // Who does not read any more misses nothing.
+    let _ = stream.send(Kind::Other, whole.into_bytes());
+    let began = Instant::now();
+    while was_idle && !stream.is_idle() && began.elapsed() < MOMENT {
+        let state = stream.0.state();
+        let over = state.over() || state.waiting.is_empty();
+        if !over {
+            let _ = stream.0.changed.wait_timeout(state, MOMENT);
+        }
+    }
+}
+
+/// Waits until standard error has taken what was said, or nobody reads it.
+pub fn end_of_messages() {
+    if let Some(Messages {
+        stream: Some(stream),
+        ..
+    }) = MESSAGES.get()
+    {
+        stream.drain();
+    }
+}
+
+/// Log lines, for whatever writes them.
+#[derive(Debug, Default)]
+pub struct LogLines;
+
+impl Write for LogLines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        say(&String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A descriptor of one's own, should the file be none that takes everything at once.
+pub(super) fn of(file: &impl std::os::fd::AsFd) -> io::Result<Option<File>> {
+    let file = File::from(file.as_fd().try_clone_to_owned()?);
+    Ok((!file.metadata()?.is_file()).then_some(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    fn pipe() -> (io::PipeReader, Stream) {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let file = File::from(std::os::fd::OwnedFd::from(writer));
+        (reader, Stream::new(file, "test").expect("a thread"))
+    }
+
+    #[test]
+    fn what_nobody_reads_is_bounded_and_told() {
+        let (_reader, stream) = pipe();
+        let mut sent = 0;
+        while stream.has_room() && sent < 1_000 {
+            stream
+                .send(Kind::Report, vec![b'x'; 100_000])
+                .expect("it has room");
+            sent += 1;
+        }
+        assert!((2..=MAX_PIECES + 2).contains(&sent), "{sent}");
+        stream.send(Kind::Stalls(3), b"s".to_vec()).expect("sent");
+        stream.send(Kind::Summary, b"s".to_vec()).expect("sent");
+        let began = Instant::now();
+        stream.drain();
+        assert!(began.elapsed() >= PATIENCE && !stream.is_idle());
+        let dropped = stream.give_up();
+        assert!(dropped.reports >= sent - 1 && dropped.stalls == 3 && dropped.summary);
+        assert!(stream.is_idle() && stream.has_room());
+    }
+
+    #[test]
+    fn a_slow_reader_gets_everything() {
+        let (mut reader, stream) = pipe();
+        let text: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
+        stream.send(Kind::Report, text.clone()).expect("sent");
+        let slow = thread::spawn(move || {
+            let mut all = Vec::new();
+            let mut some = [0; 50_000];
+            while all.len() < 300_000 {
+                thread::sleep(Duration::from_millis(400));
+                let bytes = reader.read(&mut some).expect("it is open");
+                all.extend_from_slice(&some[..bytes]);
+            }
+            all
+        });
+        stream.drain();
+        assert!(stream.is_idle());
+        assert!(slow.join().expect("no panic") == text);
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_is_a_broken_pipe() {
+        let (reader, stream) = pipe();
+        drop(reader);
+        stream.send(Kind::Report, b"x".to_vec()).expect("untried");
+        stream.drain();
+        let error = stream.send(Kind::Report, b"x".to_vec()).expect_err("gone");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn what_was_dropped_has_a_name() {
+        for (reports, stalls, summary, text) in [
+            (0, 0, false, "output was dropped"),
+            (1, 0, false, "1 report was dropped"),
+            (0, 2, false, "2 stalls were dropped"),
+            (9, 0, true, "9 reports and the summary were dropped"),
+            (
+                2,
+                1,
+                true,
+                "2 reports, 1 stall and the summary were dropped",
+            ),
+        ] {
+            let dropped = Dropped {
+                reports,
+                stalls,
+                summary,
+            };
+            assert_eq!(dropped.to_string(), text);
+        }
+    }
+}
