@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{
     export::unread,
     outcome::{Failure, code},
-    output, printed,
+    output, printed, privileges,
 };
 use crate::{
     cli::{self, Options},
@@ -15,10 +15,11 @@ use crate::{
 
 pub(super) fn run(options: &Options, files: &cli::Diff) -> Result<u8, Failure> {
     output::refuse_input(options.output.as_deref(), &[&files.before, &files.after])?;
+    let mut sink = output::open(options)?;
+    super::settle_reader(privileges::CAPTURES, options.output.as_deref());
     let before = rates(options, &files.before)?;
     let after = rates(options, &files.after)?;
     let diff = diff::Diff::of(&before, &after);
-    let mut sink = output::open(options)?;
     printed(if options.json {
         diff::write_json(&diff, &mut sink.writer)
     } else {

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     outcome::{Failure, code},
-    output, printed,
+    output, printed, privileges,
 };
 use crate::{
     capture::CaptureError,
@@ -39,6 +39,7 @@ pub(super) fn run(options: &Options, export: &Export) -> Result<u8, Failure> {
     }
     output::refuse_input(options.output.as_deref(), &[&export.input])?;
     let mut out = BufWriter::new(output::open(options)?.writer);
+    super::settle_reader(privileges::CAPTURES, options.output.as_deref());
     let mut intervals = Intervals::new(&info);
     let format = match export.format {
         Format::Perfetto => {
@@ -96,6 +97,8 @@ pub(super) fn page(options: &Options, report: &Report, page: &Path) -> Result<u8
     let unread = unread(&report.input);
     output::refuse_input(Some(page), &[&report.input])?;
     let mut replay = super::report::open(report).map_err(&unread)?;
+    let mut out = BufWriter::new(output::create(page)?);
+    super::settle_reader(privileges::CAPTURES, Some(page));
     if options.redact {
         replay = replay.redacted();
     }
@@ -114,7 +117,6 @@ pub(super) fn page(options: &Options, report: &Report, page: &Path) -> Result<u8
         intervals: &intervals,
         series: &series,
     };
-    let mut out = BufWriter::new(output::create(page)?);
     let written = html::write(&shown, &mut out);
     finish(written, out, Some(page))
 }

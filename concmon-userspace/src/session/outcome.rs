@@ -1,7 +1,9 @@
 //! How a run ends: messages for people and exit codes for scripts.
 
 use crate::{
-    procfs::target::TargetError, python::DetectError, source::live::LiveError,
+    procfs::{rights::Denied, target::TargetError},
+    python::DetectError,
+    source::live::LiveError,
     views::escape::escape,
 };
 
@@ -55,11 +57,11 @@ impl Failure {
                 code::NO_TARGET,
                 format!("process {pid} ({name}) is not Python"),
             ),
-            DetectError::NoPermission => Self::new(
-                code::PERMISSION,
-                format!("no permission to read the memory of process {pid}; run as root"),
-            ),
-            DetectError::Gone => Self::new(code::NO_TARGET, format!("there is no process {pid}")),
+            DetectError::NoPermission => {
+                let denied = Denied::reading(pid, "denied reading its memory");
+                Self::new(code::PERMISSION, denied.to_string())
+            }
+            DetectError::Gone => Self::from_target(&TargetError::NoSuchProcess(pid)),
             other => Self::new(code::FAILURE, format!("process {pid} ({name}): {other}")),
         }
     }
@@ -68,7 +70,7 @@ impl Failure {
 impl From<LiveError> for Failure {
     fn from(error: LiveError) -> Self {
         let code = match error {
-            LiveError::Permission => code::PERMISSION,
+            LiveError::Permission(_) => code::PERMISSION,
             LiveError::Unsupported(_) => code::UNSUPPORTED,
             LiveError::Failed { .. } => code::FAILURE,
         };

@@ -2,7 +2,7 @@
 
 use super::{
     outcome::{Failure, code},
-    output,
+    output, privileges,
 };
 use crate::{
     capture::{CaptureError, Header, Outline},
@@ -24,6 +24,7 @@ pub(super) fn run(options: &Options, report: &Report) -> Result<u8, Failure> {
     }
     output::refuse_input(options.output.as_deref(), &[&report.input])?;
     let mut sink = output::open(options)?;
+    super::settle_reader(privileges::CAPTURES, options.output.as_deref());
     let mut printed = Ok(());
     let summary = replay
         .run(&mut |step| {

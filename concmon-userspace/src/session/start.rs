@@ -17,6 +17,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
+use super::privileges;
 use crate::event::Pid;
 
 /// A child that waits for permission to run its program.
@@ -49,7 +50,7 @@ pub(super) fn fork(command: &[OsString], quiet: bool) -> io::Result<Waiting> {
         child.stdin(Stdio::null()).stdout(Stdio::null());
     }
     // SAFETY: between fork and exec the closure makes only async-signal-safe calls (getpid,
-    // write, close, read) and does not allocate.
+    // write, close, read, prctl) and does not allocate.
     unsafe {
         let gate_writer = gate.as_raw_fd();
         child.pre_exec(move || wait_before_exec(&pid_writer, &gate_reader, gate_writer));
@@ -61,6 +62,7 @@ pub(super) fn fork(command: &[OsString], quiet: bool) -> io::Result<Waiting> {
         .spawn(move || {
             let status = child.spawn().and_then(|mut running| {
                 drop(child);
+                privileges::give_up_all();
                 running.wait()
             });
             let _ = sender.send(status);
@@ -81,6 +83,7 @@ fn wait_before_exec(
 ) -> io::Result<()> {
     // SAFETY: the child's copy of the writing end, which would keep the gate from ever closing.
     unsafe { libc::close(gate_writer) };
+    privileges::keep_from_program();
     pid_writer.write_all(&std::process::id().to_ne_bytes())?;
     match gate_reader.read(&mut [0])? {
         0 => Err(io::Error::from(io::ErrorKind::Interrupted)),

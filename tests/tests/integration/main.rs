@@ -22,6 +22,7 @@ mod loops;
 mod names;
 mod on_cpu;
 mod overload;
+mod permissions;
 mod process;
 mod servers;
 mod stalls;
@@ -64,6 +65,7 @@ fn main() {
         names::trials(),
         on_cpu::trials(),
         overload::trials(),
+        permissions::trials(),
         process::trials(),
         servers::trials(),
         stalls::trials(),
