@@ -162,7 +162,9 @@
 //! 9. Every drop, fault, failed read and unknown record is counted by a declared reason, and shown. A
 //!    `null` has its reason in the limits of its object.
 //! 10. The target is never stopped, never written to, and gets no code. Only what was asked for by
-//!     `--exact` traps in it.
+//!     `--exact` traps in it. A filter of system calls enforces that from the moment a watch is attached
+//!     (`session/confine.rs`), and capabilities that are not needed any more are given up
+//!     (`session/privileges.rs`).
 //! 11. The tool measures its own cost (CPU, memory, run time of its kernel programs) in every report.
 //! 12. Processes and threads are identified by id and start time. What comes from a target is bounded,
 //!     checked, and escaped before it meets a terminal, a page or an export. What is kept is bounded,

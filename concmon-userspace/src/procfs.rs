@@ -6,6 +6,7 @@
 pub mod clocks;
 pub mod entry;
 pub mod now;
+pub mod rights;
 pub mod stat;
 pub mod target;
 pub mod tree;

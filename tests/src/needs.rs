@@ -26,6 +26,8 @@ pub enum Need {
     User,
     /// Users may read the memory of their own processes.
     OwnTrace,
+    /// setpriv and prlimit of util-linux, by which a command gets exactly these capabilities and limits.
+    Setpriv,
     /// A kernel thread in sight (there is none in a PID namespace of one's own).
     KernelThread,
     /// A headless Chromium, and what drives it.
@@ -51,6 +53,10 @@ impl Need {
                 .err(),
             Need::User => no_user(),
             Need::OwnTrace => no_own_trace(),
+            Need::Setpriv => ["setpriv", "prlimit"]
+                .into_iter()
+                .find(|tool| !runs(Command::new(tool).arg("--version")))
+                .map(|tool| format!("needs {tool} of util-linux")),
             Need::KernelThread => proc::kernel_thread()
                 .is_none()
                 .then(|| "needs a kernel thread in /proc".to_owned()),

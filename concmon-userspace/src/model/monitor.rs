@@ -135,7 +135,7 @@ impl Monitor {
             limits.push(limit("budget.cpu_percent_used", "it is too early to tell"));
         }
         if !self.kernel_measured {
-            let reason = "the kernel does not measure the run time of its programs";
+            let reason = "not measured: the kernel does not, or only for who has CAP_SYS_ADMIN";
             limits.push(limit("kernel_run_ns", reason));
         }
         snapshot::Monitor {

@@ -2,7 +2,10 @@
 
 use std::io::ErrorKind;
 
-use super::{Dir, ProcError, clocks};
+use super::{
+    Dir, ProcError, clocks,
+    rights::{self, Denied},
+};
 
 /// Who a target is: with its start, a process id is no one else's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +20,7 @@ pub struct TargetIdentity {
 /// Why a process cannot be watched.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
-    #[error("there is no process {0}")]
+    #[error("there is no process {pid}{}", unseen(), pid = .0)]
     NoSuchProcess(u32),
     #[error("{tid} is a thread of process {pid}; name the process")]
     Thread { tid: u32, pid: u32 },
@@ -25,11 +28,8 @@ pub enum TargetError {
     KernelThread { pid: u32, name: String },
     #[error("process {pid} ({name}) has already ended, and its parent has not collected it")]
     Zombie { pid: u32, name: String },
-    #[error(
-        "no permission to read the memory of process {0}; run as root, or with CAP_SYS_PTRACE, \
-         CAP_BPF and CAP_PERFMON"
-    )]
-    NoPermission(u32),
+    #[error(transparent)]
+    NoPermission(Denied),
     #[error(transparent)]
     Proc(ProcError),
 }
@@ -43,17 +43,31 @@ impl From<ProcError> for TargetError {
     }
 }
 
+/// Why a process id that somebody has seen elsewhere may be none here.
+fn unseen() -> String {
+    rights::unseen().map_or(String::new(), |reason| format!(" here: {reason}"))
+}
+
 /// Looks whether `pid` can be watched; nothing about it is changed by that.
 ///
 /// # Errors
 /// [`TargetError`]. A missing permission is reported before everything but a missing process.
 pub fn check_target(pid: u32) -> Result<TargetIdentity, TargetError> {
-    let dir = Dir::open(pid)?;
+    let dir = match Dir::open(pid) {
+        Err(ProcError::Unreadable { path, source })
+            if source.kind() == ErrorKind::PermissionDenied =>
+        {
+            let call = format!("{} opening {}", rights::error_name(&source), path.display());
+            return Err(TargetError::NoPermission(Denied::reading(pid, &call)));
+        }
+        opened => opened?,
+    };
     // Opening is the check: the kernel asks here whether one might trace the process. What has no
     // memory (a kernel thread, a zombie) opens or fails with ESRCH, depending on the kernel.
     match std::fs::File::open(dir.path("mem")) {
         Err(e) if e.kind() == ErrorKind::PermissionDenied => {
-            return Err(TargetError::NoPermission(pid));
+            let call = format!("{} opening /proc/{pid}/mem", rights::error_name(&e));
+            return Err(TargetError::NoPermission(Denied::reading(pid, &call)));
         }
         _ => {}
     }
@@ -165,7 +179,7 @@ mod tests {
                 matches!(error, TargetError::KernelThread { pid: 2, .. }),
                 "{error}"
             ),
-            false => assert!(matches!(error, TargetError::NoPermission(2)), "{error}"),
+            false => assert!(matches!(error, TargetError::NoPermission(_)), "{error}"),
         }
     }
 
@@ -175,7 +189,7 @@ mod tests {
         // SAFETY: takes no argument.
         if unsafe { libc::geteuid() } != 0 {
             let error = check_target(1).unwrap_err();
-            assert!(matches!(error, TargetError::NoPermission(1)), "{error}");
+            assert!(matches!(error, TargetError::NoPermission(_)), "{error}");
             return;
         }
         let error = std::thread::spawn(|| {
@@ -186,6 +200,14 @@ mod tests {
             check_target(1).unwrap_err()
         });
         let error = error.join().unwrap();
-        assert!(matches!(error, TargetError::NoPermission(1)), "{error}");
+        assert!(matches!(error, TargetError::NoPermission(_)), "{error}");
+        let text = error.to_string();
+        for part in [
+            "process 1, of user 0,",
+            "needs CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE",
+            "(EACCES opening /proc/1/mem)",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
     }
 }

@@ -21,7 +21,7 @@ const MAX_SEARCH_BYTES: u64 = 16 << 20;
 pub enum DetectError {
     #[error("not a Python process")]
     NotPython,
-    #[error("no permission to read the process (CAP_SYS_PTRACE or root is needed)")]
+    #[error("reading the process is denied")]
     NoPermission,
     #[error("the process is gone")]
     Gone,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::gil::{GIL_BYTES, GilState, monotonic_ns};
 use super::memory::ProcessMemory;
 use crate::event::Pid;
+use crate::procfs::rights;
 
 /// Between two rounds at least, and how much it varies above that.
 const PAUSE: Duration = Duration::from_micros(7_000);
@@ -75,7 +76,13 @@ impl GilSampler {
         }
         if self.thread.is_none() && !addresses.is_empty() {
             let shared = Arc::clone(&self.shared);
-            let run = move || run(&shared);
+            let run = move || {
+                // It was there before the watch gave up what it does not need.
+                if let Err(error) = rights::reduce_to(rights::LOOKS) {
+                    log::debug!("the sampler of GILs keeps capabilities: {error}");
+                }
+                run(&shared);
+            };
             let builder = std::thread::Builder::new().name("gil-sampler".to_owned());
             self.thread = Some(builder.spawn(run)?);
         }

@@ -23,7 +23,7 @@ const MAX_GAP_BYTES: u64 = 2048;
 pub enum ReadError {
     #[error("the process is gone")]
     Gone,
-    #[error("no permission to read the process's memory")]
+    #[error("reading the process's memory is denied")]
     NoPermission,
     #[error("{len} bytes at {address:#x} cannot be read")]
     Unmapped { address: u64, len: usize },

@@ -3,6 +3,8 @@
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
+use rustix::thread::CapabilitySet;
+
 use super::{
     outcome::{Failure, code},
     output,
@@ -38,6 +40,7 @@ pub(super) async fn play(options: &Options, why: &str) -> Result<u8, Failure> {
         })
         .map_err(|error| damaged(error.into()))?;
     let mut sink = output::open(options)?;
+    super::settle_reader(CapabilitySet::empty(), options.output.as_deref());
     let paced = !options.json && options.output.is_none() && io::stdout().is_terminal();
     for window in &windows {
         if paced {

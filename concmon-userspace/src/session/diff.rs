@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{
     export::unread,
     outcome::{Failure, code},
-    output, printed,
+    output, printed, privileges,
 };
 use crate::{
     cli::{self, Options},
@@ -15,6 +15,7 @@ use crate::{
 
 pub(super) fn run(options: &Options, files: &cli::Diff) -> Result<u8, Failure> {
     let mut sink = output::open_beside(options, &[&files.before, &files.after])?;
+    super::settle_reader(privileges::CAPTURES, options.output.as_deref());
     let before = rates(options, &files.before)?;
     let after = rates(options, &files.after)?;
     let diff = diff::Diff::of(&before, &after);

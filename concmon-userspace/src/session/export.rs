@@ -8,7 +8,7 @@ use std::{
 use super::{
     files::{Out, Target},
     outcome::{Failure, code},
-    output, printed,
+    output, printed, privileges,
 };
 use crate::{
     capture::CaptureError,
@@ -40,6 +40,7 @@ pub(super) fn run(options: &Options, export: &Export) -> Result<u8, Failure> {
         return Err(Failure::new(code::USAGE, message));
     }
     let mut out = BufWriter::new(sink.writer);
+    super::settle_reader(privileges::CAPTURES, options.output.as_deref());
     let mut intervals = Intervals::new(&info);
     let format = match export.format {
         Format::Perfetto => {
@@ -98,6 +99,8 @@ pub(super) fn page(options: &Options, report: &Report, page: &Path) -> Result<u8
     let unread = unread(&report.input);
     let target = Target::beside(page, &[&report.input])?;
     let mut replay = super::report::open(report).map_err(&unread)?;
+    let mut out = BufWriter::new(target.create()?);
+    super::settle_reader(privileges::CAPTURES, Some(page));
     if options.redact {
         replay = replay.redacted();
     }
@@ -116,7 +119,6 @@ pub(super) fn page(options: &Options, report: &Report, page: &Path) -> Result<u8
         intervals: &intervals,
         series: &series,
     };
-    let mut out = BufWriter::new(target.create()?);
     let written = html::write(&shown, &mut out);
     finish(written, out)
 }

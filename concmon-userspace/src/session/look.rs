@@ -19,7 +19,7 @@ use crate::{
     procfs::{
         self,
         clocks::{self, Clocks},
-        now,
+        now, rights,
         target::{TargetError, check_target},
         tree::Tree,
     },
@@ -46,9 +46,13 @@ struct Read {
 
 /// Looks at the processes and prints what is there. Returns the exit code.
 pub(super) fn run(options: &Options, look: &Look, view: LookView) -> Result<u8, Failure> {
+    for pid in look.pids() {
+        check_target(pid).map_err(|error| Failure::from_target(&error))?;
+    }
     let Sink {
         mut writer, paint, ..
     } = output::open(options)?;
+    super::settle_reader(rights::LOOKS, options.output.as_deref());
     let tree = Tree::scan()?;
     let clocks = Clocks::now();
     let kind = match view {
@@ -115,10 +119,7 @@ fn look_options(options: &Options, kind: Kind) -> LookOptions {
 
 /// Finds the interpreter of a process; one that is just starting is waited for.
 fn attach(pid: u32) -> Result<Interpreter, Failure> {
-    let target = check_target(pid).map_err(|error| match error {
-        TargetError::NoPermission(pid) => no_permission(pid),
-        other => Failure::from_target(&other),
-    })?;
+    let target = check_target(pid).map_err(|error| Failure::from_target(&error))?;
     let deadline = Instant::now() + STARTING;
     loop {
         match Interpreter::attach(Pid(pid)) {
@@ -131,20 +132,9 @@ fn attach(pid: u32) -> Result<Interpreter, Failure> {
             Err(DetectError::Starting) if Instant::now() < deadline => {
                 thread::sleep(Duration::from_millis(20));
             }
-            Err(DetectError::NoPermission) => return Err(no_permission(pid)),
             Err(error) => return Err(Failure::from_detect(pid, &target.name, &error)),
         }
     }
-}
-
-fn no_permission(pid: u32) -> Failure {
-    Failure::new(
-        code::PERMISSION,
-        format!(
-            "no permission to read the memory of process {pid}; run as root, with CAP_SYS_PTRACE, \
-             or as its user where ptrace policy (kernel.yama.ptrace_scope) allows that"
-        ),
-    )
 }
 
 fn read(
@@ -154,7 +144,7 @@ fn read(
     clocks: &Clocks,
     tree: &Tree,
 ) -> Result<Read, Failure> {
-    let gone = |_| Failure::new(code::NO_TARGET, format!("there is no process {pid}"));
+    let gone = |_| Failure::from_target(&TargetError::NoSuchProcess(pid));
     let states = now::thread_states(Pid(pid));
     let look = interpreter.map(|mut interpreter| interpreter.look(clocks::monotonic_ns(), options));
     let process = procfs::read_process(pid, clocks::monotonic_ns(), clocks, tree).map_err(gone)?;

@@ -1,6 +1,7 @@
 //! A run of the tool, from the parsed command line to the exit code: the one select loop.
 
 mod budget;
+pub mod confine;
 mod demo;
 mod diff;
 mod exact;
@@ -17,6 +18,7 @@ mod outcome;
 mod output;
 mod pace;
 mod pools;
+mod privileges;
 mod pythons;
 mod record;
 mod report;
@@ -30,12 +32,14 @@ use std::{
     ffi::OsString,
     io::{self, IsTerminal as _},
     os::fd::OwnedFd,
+    path::Path,
     process::ExitStatus,
     rc::Rc,
     time::Duration,
 };
 
 use crossterm::event::Event as TerminalEvent;
+use rustix::thread::CapabilitySet;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::SignalKind,
@@ -58,7 +62,7 @@ use crate::{
     capture::Store,
     cli::{Cli, Exact, Flight as Wanted, Options, Target, Trigger, Watched},
     event::Pid,
-    procfs::{clocks, target::check_target},
+    procfs::{clocks, rights, target::check_target},
     python::DetectError,
     views::screen::Action,
 };
@@ -138,6 +142,7 @@ async fn watch_pids(options: &Options, pids: &[u32], recording: &Recording) -> R
     let kept = open_store(options, recording, pids, program)?;
     let watch = Watch::start(&plan, pythons, kept.store)?;
     let output = open(options, recording, kept.sink, kept.written, false)?;
+    settle(options, recording, None);
     let end = drive(watch, output, options, options.duration, None, kept.flight).await?;
     if end.targets_gone {
         log::warn!("the target has ended");
@@ -156,6 +161,7 @@ async fn watch_command(
     let kept = open_store(options, recording, &[pid.0], program)?;
     let (watch, started) = watch_child(waiting, options, kept.store)?;
     let output = open(options, recording, kept.sink, kept.written, true)?;
+    settle(options, recording, Some(pid));
     let started = Some(started);
     let mut end = drive(
         watch,
@@ -196,9 +202,10 @@ async fn watch_command(
 }
 
 async fn watch_demo(options: &Options) -> Result<u8, Failure> {
-    // SAFETY: a system call without pointers.
-    if unsafe { libc::geteuid() } != 0 {
-        return demo::play(options, "loading kernel programs needs root").await;
+    let missing = rights::lacking(rights::LOADING);
+    if !missing.is_empty() {
+        let missing = rights::names(missing);
+        return demo::play(options, &format!("loading kernel programs needs {missing}")).await;
     }
     let mut options = options.clone();
     if !options.watching.exact.contains(&Exact::Futures) {
@@ -228,6 +235,7 @@ async fn watch_demo(options: &Options) -> Result<u8, Failure> {
         );
     }
     let output = Output::new(options, sink, false)?;
+    settle(options, &Recording::None, Some(pid));
     let end = drive(watch, output, options, Some(duration), Some(started), None).await?;
     if let Some(Err(error)) = end.child {
         return Err(needs(error));
@@ -312,6 +320,20 @@ fn watch_child(
     let plan = plan(options, vec![waiting.pid]);
     let watch = Watch::start(&plan, Pythons::new(options), store)?;
     Ok((watch, waiting.go()?))
+}
+
+/// From here on, the watch can do what it still has to, and no more. The program that it started, if any,
+/// runs already, so nothing of this reaches it.
+fn settle(options: &Options, recording: &Recording, child: Option<Pid>) {
+    privileges::give_up_but(privileges::of_watch(options, recording, child.is_some()));
+    confine::confine_or_warn(child);
+}
+
+/// The same for a run that only reads: captures, or processes.
+fn settle_reader(keep: CapabilitySet, output: Option<&Path>) {
+    let files = output.map_or(CapabilitySet::empty(), privileges::of_file);
+    privileges::give_up_but(keep | files);
+    confine::confine_or_warn(None);
 }
 
 /// How a watch came to its end.

@@ -3,7 +3,9 @@
 use std::io;
 
 use crate::{
-    procfs::target::TargetError, python::DetectError, source::live::LiveError,
+    procfs::{rights::Denied, target::TargetError},
+    python::DetectError,
+    source::live::LiveError,
     views::escape::escape,
 };
 
@@ -57,11 +59,11 @@ impl Failure {
                 code::NO_TARGET,
                 format!("process {pid} ({name}) is not Python"),
             ),
-            DetectError::NoPermission => Self::new(
-                code::PERMISSION,
-                format!("no permission to read the memory of process {pid}; run as root"),
-            ),
-            DetectError::Gone => Self::new(code::NO_TARGET, format!("there is no process {pid}")),
+            DetectError::NoPermission => {
+                let denied = Denied::reading(pid, "denied reading its memory");
+                Self::new(code::PERMISSION, denied.to_string())
+            }
+            DetectError::Gone => Self::from_target(&TargetError::NoSuchProcess(pid)),
             other => Self::new(code::FAILURE, format!("process {pid} ({name}): {other}")),
         }
     }
@@ -80,7 +82,7 @@ pub(super) fn why(error: &io::Error) -> String {
 impl From<LiveError> for Failure {
     fn from(error: LiveError) -> Self {
         let code = match error {
-            LiveError::Permission => code::PERMISSION,
+            LiveError::Permission(_) => code::PERMISSION,
             LiveError::Unsupported(_) => code::UNSUPPORTED,
             LiveError::Failed { .. } => code::FAILURE,
         };

@@ -2,7 +2,7 @@
 
 use super::{
     outcome::{Failure, code},
-    output,
+    output, privileges,
 };
 use crate::{
     capture::{CaptureError, Header, Outline},
@@ -23,6 +23,7 @@ pub(super) fn run(options: &Options, report: &Report) -> Result<u8, Failure> {
         replay = replay.redacted();
     }
     let mut sink = output::open_beside(options, &[&report.input])?;
+    super::settle_reader(privileges::CAPTURES, options.output.as_deref());
     let mut printed = Ok(());
     let summary = replay
         .run(&mut |step| {

@@ -21,7 +21,10 @@ use std::{
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use super::outcome::{Failure, code};
+use super::{
+    outcome::{Failure, code},
+    privileges,
+};
 use crate::{event::Pid, views::escape::escape};
 
 /// A child that waits for permission to run its program.
@@ -74,6 +77,7 @@ pub(super) fn fork(command: &[OsString], ours: bool) -> io::Result<Waiting> {
         .spawn(move || {
             let status = child.spawn().and_then(|mut running| {
                 drop(child);
+                privileges::give_up_all();
                 running.wait()
             });
             let _ = sender.send(status);
@@ -111,6 +115,7 @@ fn wait_before_exec(
 ) -> io::Result<()> {
     // SAFETY: the child's copy of the writing end, which would keep the gate from ever closing.
     unsafe { libc::close(gate_writer) };
+    privileges::keep_from_program();
     pid_writer.write_all(&std::process::id().to_ne_bytes())?;
     match gate_reader.read(&mut [0])? {
         0 => Err(io::Error::from(io::ErrorKind::Interrupted)),

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::privileges;
 use crate::views::escape::{escape, is_hostile};
 
 /// How long a reader may take nothing once the tool is to end.
@@ -124,7 +125,10 @@ impl Stream {
         let own = Arc::clone(&shared);
         thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || own.write())?;
+            .spawn(move || {
+                privileges::give_up_all();
+                own.write();
+            })?;
         Ok(Self(shared))
     }
 

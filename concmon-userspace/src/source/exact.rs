@@ -11,9 +11,10 @@ use concmon_ebpf::{
     Exact, ExactFutures as FuturesView, ExactKey, ExactRow, ExactTask, ExactTaskKey, FailedKey,
     PoolKey, PoolRow,
 };
+use rustix::thread::CapabilitySet;
 
 use super::{
-    error::{LiveError, failing, permission_or},
+    error::{LiveError, denied, failing, permission_or},
     live::{map, program},
 };
 use crate::{
@@ -291,8 +292,10 @@ fn attach(
     probe: &Probe,
     pid: NonZeroU32,
 ) -> Result<UProbeLink, String> {
-    let failed =
-        |error: &dyn std::error::Error| format!("the kernel does not take a probe of it: {error}");
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        denied(error, "probing a process", CapabilitySet::SYS_ADMIN)
+            .unwrap_or_else(|| format!("the kernel does not take a probe of it: {error}"))
+    };
     let program: &mut UProbe = program(ebpf, name).map_err(|error| failed(&error))?;
     let link = program
         .attach(probe.offset, &probe.file, UProbeScope::OneProcess(pid))

@@ -1,4 +1,4 @@
-//! What this kernel and this process bring along: offsets, limits, capabilities.
+//! What this kernel and this process bring along: offsets, limits.
 
 use concmon_ebpf::KernelConfig;
 
@@ -57,21 +57,4 @@ pub(super) fn lift_memlock() {
     };
     // SAFETY: a valid pointer to limits.
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
-}
-
-/// Whether this process has the capabilities that loading takes: CAP_SYS_ADMIN, or CAP_BPF and
-/// CAP_PERFMON (include/uapi/linux/capability.h).
-pub(super) fn may_load() -> bool {
-    const SYS_ADMIN: u64 = 1 << 21;
-    const PERFMON_AND_BPF: u64 = 1 << 38 | 1 << 39;
-    let effective = std::fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|status| {
-            let line = status
-                .lines()
-                .find_map(|line| line.strip_prefix("CapEff:"))?;
-            u64::from_str_radix(line.trim(), 16).ok()
-        })
-        .unwrap_or(0);
-    effective & SYS_ADMIN != 0 || effective & PERFMON_AND_BPF == PERFMON_AND_BPF
 }

@@ -29,10 +29,11 @@ use concmon_ebpf::{
 
 pub use super::error::LiveError;
 use super::{
-    error::{failed, failing, permission_or},
+    error::{buffers_failed, failed, failing, permission_or},
     exact::{CALLS, ExactLive, FAILED, POOLS, ROWS, TASKS},
     host::{highest_tid, kernel_config, lift_memlock},
     run_time::RunTime,
+    run_time_switch::Switch,
     shared::SharedArray,
     unsent::Unsent,
 };
@@ -170,6 +171,8 @@ impl Live {
         let btf = Btf::parse_file(btf_path(), aya::Endianness::default())
             .map_err(failing!("reading the kernel's BTF"))?;
 
+        // It is forked, so it comes before what a child would hold, too.
+        let run_time = RunTime::new(Switch::new(sizes.exact));
         let mut last_error = None;
         for has_task_regs in [true, false] {
             let config = KernelConfig {
@@ -181,7 +184,8 @@ impl Live {
                 ..kernel_config(&offsets, switch_arguments)
             };
             match Self::load_with(&config, sizes, &btf) {
-                Ok(live) => {
+                Ok(mut live) => {
+                    live.run_time = run_time;
                     if let Some(error) = &last_error {
                         log::info!(
                             "loaded without newer kernel features; the first try said: {error}"
@@ -192,16 +196,14 @@ impl Live {
                     unsafe { libc::malloc_trim(0) };
                     return Ok(live);
                 }
-                Err(LiveError::Permission) => return Err(LiveError::Permission),
-                Err(error @ LiveError::Unsupported(_)) => return Err(error),
-                Err(error) => last_error = Some(error),
+                Err(error @ LiveError::Failed { .. }) => last_error = Some(error),
+                Err(error) => return Err(error),
             }
         }
-        Err(last_error.map_or(LiveError::Permission, |error| {
-            LiveError::Unsupported(format!(
-                "this kernel does not take the kernel programs: {error}"
-            ))
-        }))
+        let error = last_error.map_or(String::new(), |error| format!(": {error}"));
+        Err(LiveError::Unsupported(format!(
+            "this kernel does not take the kernel programs{error}"
+        )))
     }
 
     fn load_with(config: &KernelConfig, sizes: Sizes, btf: &Btf) -> Result<Self, LiveError> {
@@ -289,7 +291,7 @@ impl Live {
             cpus.iter()
                 .map(|&cpu| records.open(cpu, Some(pages)))
                 .collect::<Result<Vec<_>, _>>()
-                .map_err(failing!("opening the perf buffers"))
+                .map_err(|error| buffers_failed(&error))
         };
         let buffers = open(&mut records, pages)?;
         let mut samples = PerfEventArray::try_from(map(&mut ebpf, "SAMPLES")?)
@@ -325,7 +327,7 @@ impl Live {
                 .then(|| ExactLive::load(&mut ebpf))
                 .transpose()?,
             highest_slot: 0,
-            run_time: RunTime::default(),
+            run_time: RunTime::new(Switch::Own(None)),
             reads_failed: 0,
             knows_causes: config.0.has_task_regs != 0,
             healed: BTreeSet::new(),

@@ -9,5 +9,6 @@ pub mod order;
 pub mod pipeline;
 pub mod replay;
 mod run_time;
+mod run_time_switch;
 mod shared;
 mod unsent;

@@ -23,6 +23,7 @@ mod loops;
 mod names;
 mod on_cpu;
 mod overload;
+mod permissions;
 mod process;
 mod servers;
 mod signals;
@@ -67,6 +68,7 @@ fn main() {
         names::trials(),
         on_cpu::trials(),
         overload::trials(),
+        permissions::trials(),
         process::trials(),
         servers::trials(),
         signals::trials(),

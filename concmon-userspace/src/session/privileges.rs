@@ -1,0 +1,120 @@
+//! Capabilities that a run gives up, once it has what they were for.
+//!
+//! What stays, and why (found by experiment on Linux 6.18, and in the kernel's sources):
+//!
+//! - SYS_PTRACE and DAC_READ_SEARCH: every look reads memory and `/proc/PID` anew, also of children that
+//!   come later. Root's own processes need the former, too: the kernel lets nobody read a process that
+//!   has capabilities which the reader lacks.
+//! - CHECKPOINT_RESTORE: opens files of programs that were replaced or deleted (`/proc/PID/map_files`).
+//! - PERFMON, while there is a sampling rate: where the budget is exceeded, the clock of each CPU is opened
+//!   once more (`perf_event_open`).
+//! - SYS_ADMIN, with `--exact`: probes come late, when a process imports asyncio, and to children.
+//! - BPF, before Linux 5.19 where `kernel.unprivileged_bpf_disabled` is set: every call on a map that is
+//!   already open asks for it there. Later kernels ask when a map is made or a program loaded only.
+//! - KILL, with `-- CMD`: a signal is passed on to it, and it may run as another user.
+//! - CHOWN, and DAC_OVERRIDE with FOWNER, as root, where files come later: under sudo they are given to
+//!   the caller, and their folder may be somebody else's.
+//!
+//! Threads that read processes or wait for the program keep less (`python/gil_sampler.rs`, `start.rs`).
+//! Perf buffers, mapped ledgers, map calls, and taking hooks away need none.
+
+use std::{os::unix::fs::MetadataExt as _, path::Path};
+
+use rustix::thread::CapabilitySet;
+
+use super::Recording;
+use crate::{cli::Options, kernel, procfs::rights};
+
+/// What reading a capture takes that is somebody else's.
+pub(super) const CAPTURES: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
+/// From this version on, `kernel.unprivileged_bpf_disabled` concerns making maps and loading only.
+const MAP_CALLS_FREE: (u32, u32) = (5, 19);
+
+/// What a watch takes that runs.
+pub(super) fn of_watch(options: &Options, recording: &Recording, has_child: bool) -> CapabilitySet {
+    let mut keep = rights::LOOKS;
+    if options.watching.rate > 0 {
+        keep |= CapabilitySet::PERFMON;
+    }
+    if !options.watching.exact.is_empty() {
+        keep |= CapabilitySet::SYS_ADMIN | CapabilitySet::PERFMON;
+    }
+    if map_calls_need_bpf() {
+        keep |= CapabilitySet::BPF;
+    }
+    if has_child {
+        keep |= CapabilitySet::KILL;
+    }
+    match (&options.output, recording) {
+        (Some(path), Recording::Flight(_)) => keep | of_folder(path),
+        (None, Recording::Flight(_)) => keep | of_folder(Path::new(".")),
+        // It is there already, under its name.
+        (_, Recording::File) | (None, Recording::None) => keep,
+        (Some(path), Recording::None) => keep | of_file(path),
+    }
+}
+
+/// What ending a file takes that is written.
+pub(super) fn of_file(path: &Path) -> CapabilitySet {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => of_folder(folder),
+        _ => of_folder(Path::new(".")),
+    }
+}
+
+/// What making, renaming and removing files in a folder takes.
+fn of_folder(folder: &Path) -> CapabilitySet {
+    let mut keep = CapabilitySet::empty();
+    // SAFETY: a system call without pointers.
+    if unsafe { libc::geteuid() } != 0 {
+        return keep;
+    }
+    if std::env::var_os("SUDO_UID").is_some() {
+        keep |= CapabilitySet::CHOWN;
+    }
+    let is_roots = |file: std::fs::Metadata| file.uid() == 0 && file.mode() & 0o300 == 0o300;
+    if !folder.metadata().is_ok_and(is_roots) {
+        keep |= CapabilitySet::DAC_OVERRIDE | CapabilitySet::FOWNER;
+    }
+    keep
+}
+
+fn map_calls_need_bpf() -> bool {
+    let release = kernel::release().unwrap_or_default();
+    if kernel::version_of(&release).is_some_and(|version| version >= MAP_CALLS_FREE) {
+        return false;
+    }
+    let disabled = std::fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled");
+    disabled.map_or(true, |text| text.trim() != "0")
+}
+
+/// Gives up all capabilities of this thread, and of those it starts from now on, but these.
+pub(super) fn give_up_but(keep: CapabilitySet) {
+    match rights::reduce_to(keep) {
+        Ok((had, has)) => log::info!(
+            "gave up {} of {} capabilities; what stays: {}",
+            (had - has).bits().count_ones(),
+            had.bits().count_ones(),
+            rights::names(has)
+        ),
+        Err(error) => log::warn!("capabilities that are not needed any more stay: {error}"),
+    }
+}
+
+/// Gives up all of them, on a thread that needs none.
+pub(super) fn give_up_all() {
+    if let Err(error) = rights::reduce_to(CapabilitySet::empty()) {
+        log::debug!("a thread keeps capabilities that it does not need: {error}");
+    }
+}
+
+/// Keeps capabilities that this process was given for itself from a program that it starts. Makes
+/// system calls only, so it may be called between fork and exec.
+pub(super) fn keep_from_program() {
+    // Of an unprivileged user: root's programs have all that is in the bounding set.
+    let tools =
+        rights::LOOKS | rights::LOADING | CapabilitySet::SYS_ADMIN | CapabilitySet::IPC_LOCK;
+    for one in tools.iter() {
+        let _ = rustix::thread::configure_capability_in_ambient_set(one, false);
+    }
+}
