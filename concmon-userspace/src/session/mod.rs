@@ -1,8 +1,10 @@
 //! A run of the tool, from the parsed command line to the exit code: the one select loop.
 
+mod allowance;
 mod budget;
 mod demo;
 mod diff;
+mod ending;
 mod exact;
 mod explain;
 mod export;
@@ -58,6 +60,8 @@ use crate::{
 const PUMP: Duration = Duration::from_millis(50);
 /// How long the demo is watched when no duration is given.
 const DEMO: Duration = Duration::from_secs(15);
+/// The signals that end a watch.
+const ENDING: [SignalKind; 2] = [SignalKind::interrupt(), SignalKind::terminate()];
 /// The bounds of the interval that `+` and `-` change.
 const INTERVALS: [Duration; 8] = [
     Duration::from_millis(100),
@@ -125,6 +129,8 @@ async fn watch_pids(options: &Options, pids: &[u32], recording: &Recording) -> R
     }
     let plan = plan(options, pids.iter().copied().map(Pid).collect());
     let (store, flight) = open_store(options, recording, pids)?;
+    // The first look may take a while.
+    ending::note(&ENDING)?;
     let watch = Watch::start(&plan, pythons, store)?;
     let output = open(options, recording, false)?;
     let end = drive(watch, output, options, options.duration, None, flight).await?;
@@ -247,6 +253,8 @@ fn watch_child(
 ) -> Result<(Watch, Started), Failure> {
     let plan = plan(options, vec![waiting.pid]);
     let watch = Watch::start(&plan, Pythons::new(options), store)?;
+    // The child has been forked: what is noted here does not keep it from being interrupted.
+    ending::note(&ENDING)?;
     Ok((watch, waiting.go()?))
 }
 
@@ -314,6 +322,10 @@ async fn drive(
 
     loop {
         if let Some(Err(_)) = watch.recorded() {
+            break;
+        }
+        if let Some(signal) = ending::asked() {
+            end.signal = Some(signal);
             break;
         }
         let wake = tokio::select! {

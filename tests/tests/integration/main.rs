@@ -18,6 +18,7 @@ mod ledger;
 mod leftovers;
 mod life;
 mod locks;
+mod looks;
 mod loops;
 mod names;
 mod on_cpu;
@@ -60,6 +61,7 @@ fn main() {
         ledger::trials(),
         life::trials(),
         locks::trials(),
+        looks::trials(),
         loops::trials(),
         names::trials(),
         on_cpu::trials(),
