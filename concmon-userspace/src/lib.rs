@@ -110,7 +110,8 @@
 //! - [`python`]: finds interpreters and walks them through one memory trait. `layout` is data, `object`
 //!   and `containers` stand on it, the walkers on those, `facts` on top. It writes nothing and attaches
 //!   to nothing: reads are `process_vm_readv`, torn ones are seen and repeated or counted. What one look
-//!   reads and keeps is bounded, and so is the share of time that looks take. Walkers are tested and
+//!   reads and keeps is bounded, and so is its time: it asks before each read whether it is over, and
+//!   keeps what it has, marked as cut. Walkers are tested and
 //!   fuzzed on recorded images of memory (`cargo xtask images`, `cargo xtask fuzz`).
 //! - [`model`]: identity, windows, sums, retention. No clock, no file, no process, no view, no failure.
 //! - [`capture`]: the inputs of a watch in a file, in the order of their arrival: written, read, and
@@ -169,13 +170,14 @@
 //! 12. Processes and threads are identified by id and start time. What comes from a target is bounded,
 //!     checked, and escaped before it meets a terminal, a page or an export. What is kept is bounded,
 //!     and what is left out is said.
-//! 13. The tool's own CPU time and memory have a budget. Past it detail is left out (samples, looks, at
-//!     last single slices), totals never, and reports say what (`shed`).
+//! 13. The tool's own CPU time and memory have a budget. Past it detail is left out (samples, looks, tasks,
+//!     at last single slices), totals never, and reports say what (`shed`). Looks take no more than their
+//!     share from the first one on, and no signal waits for one.
 //! 14. The select loop never writes to what somebody must read: a thread does (`session/stream.rs`), what
 //!     waits for it is bounded, and while there is no room, windows get longer.
 //! 15. A capture holds inputs, in the order of their arrival, before any conclusion. Fed through the
 //!     pipeline again they give the live watch's reports to the byte; what is missing is said.
-//! 15. All files are written through `session/files`: made exclusively and relative to a folder that is
+//! 16. All files are written through `session/files`: made exclusively and relative to a folder that is
 //!     open, 0600, the caller's before their first byte, renamed when whole (a recording: when it has its
 //!     header). Nothing that is there is opened for writing, and only an ordinary file of the same owner
 //!     is ever replaced, deleted or moved.

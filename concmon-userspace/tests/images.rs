@@ -6,10 +6,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use concmon::event::{PyFrame, PythonFact, Tid};
+use concmon::event::{PyFrame, PyTask, PythonFact, Tid};
 use concmon::python::LookOptions;
 use concmon::python::image::{Image, timeless};
+
+/// How often a look may still ask whether it is over when it is.
+const MOST_AFTER: usize = 200;
 
 fn images() -> BTreeMap<String, PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images");
@@ -67,6 +71,65 @@ fn a_small_budget_is_kept_and_said() {
                 "{name} with {bytes}: {:?}",
                 fact.limits
             );
+        }
+    }
+}
+
+/// A look that has to end at any of its reads ends soon, says so, and has nothing that is not so.
+#[test]
+fn a_look_that_has_to_end_keeps_what_it_has() {
+    const REASON: &str = "time is up";
+    for (name, path) in images() {
+        let options = LookOptions::default();
+        let look = |most: usize| {
+            let asked = AtomicUsize::new(0);
+            let is_over = || {
+                let before = asked.fetch_add(1, Ordering::Relaxed);
+                (before >= most).then(|| REASON.to_owned())
+            };
+            let mut interpreter = load(&path).replay(None).expect("an interpreter");
+            let fact = interpreter.look_until(7, &options, &is_over);
+            (fact, asked.into_inner())
+        };
+        let (whole, questions) = look(usize::MAX);
+        assert_eq!(whole.reads_failed, 0, "{name}: {:?}", whole.limits);
+        let tasks: HashMap<u64, &PyTask> = whole.tasks.iter().map(|task| (task.id, task)).collect();
+        let step = (questions / 150).max(1);
+        for most in (0..questions).step_by(step) {
+            let (fact, asked) = look(most);
+            let label = format!("{name} after {most} of {questions}");
+            assert!(asked < most + MOST_AFTER, "{label}: asked {asked} times");
+            assert_eq!(
+                fact.limits.get("python").map(String::as_str),
+                Some(REASON),
+                "{label}"
+            );
+            for (part, count, all) in [
+                ("threads", fact.threads.len(), whole.threads.len()),
+                ("loops", fact.loops.len(), whole.loops.len()),
+                ("executors", fact.executors.len(), whole.executors.len()),
+                ("tasks", fact.tasks.len(), whole.tasks.len()),
+            ] {
+                let said = fact.limits.contains_key(part);
+                assert!(said || count == all, "{label}: {count} of {all} {part}");
+            }
+            for task in &fact.tasks {
+                let known = tasks[&task.id];
+                assert_eq!(
+                    (&task.name, &task.coroutine, task.state),
+                    (&known.name, &known.coroutine, known.state),
+                    "{label}"
+                );
+                let is_told = task.awaiting == known.awaiting
+                    && task.awaited_by == known.awaited_by
+                    && task.waits_for == known.waits_for
+                    && task.context == known.context
+                    && task.exception == known.exception;
+                assert!(
+                    is_told || fact.limits.contains_key("tasks"),
+                    "{label}: {task:?}"
+                );
+            }
         }
     }
 }

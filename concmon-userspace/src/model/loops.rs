@@ -229,6 +229,10 @@ impl Loops {
             state.seen = seen.clone();
             state.seen_ns = look.read_ns;
         }
+        // A look that could not go on says nothing about loops that it does not have.
+        if look.limits.contains_key("loops") {
+            return;
+        }
         for (key, state) in &mut self.loops {
             if state.running && !found.contains(key) {
                 state.running = false;

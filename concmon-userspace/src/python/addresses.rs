@@ -6,8 +6,6 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 pub(super) type AddressMap<V> = HashMap<u64, V, BuildHasherDefault<AddressHasher>>;
 pub(super) type AddressSet = HashSet<u64, BuildHasherDefault<AddressHasher>>;
-/// Addresses, each seen from one of several places.
-pub(super) type PlacedSet = HashSet<(usize, u64), BuildHasherDefault<AddressHasher>>;
 /// What is known by an offset.
 pub(super) type OffsetMap<V> = HashMap<i64, V, BuildHasherDefault<AddressHasher>>;
 

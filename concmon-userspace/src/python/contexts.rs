@@ -47,7 +47,10 @@ pub(super) fn values(
     let variables = variables(reader, &nodes, names);
     let found: Vec<Vec<(usize, u64)>> = roots
         .iter()
-        .map(|root| root.map_or(Vec::new(), |root| pairs(&nodes, root, &variables)))
+        .map(|root| match root {
+            Some(root) if !reader.is_over() => pairs(&nodes, *root, &variables),
+            _ => Vec::new(),
+        })
         .collect();
     let rendered = render(reader, found.iter().flatten().map(|(_, value)| *value));
     wanted

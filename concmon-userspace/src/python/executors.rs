@@ -178,7 +178,7 @@ fn works(reader: &mut Reader<'_>, codes: &mut CodeCache, workers: &[Worker]) -> 
     let mut found: Vec<Doing> = workers.iter().map(|_| Doing::Unknown).collect();
     let mut open: Vec<usize> = (0..workers.len()).collect();
     for _ in 0..MAX_TRIES {
-        if open.is_empty() {
+        if open.is_empty() || reader.is_over() {
             break;
         }
         let states: Vec<u64> = open.iter().map(|index| workers[*index].state).collect();

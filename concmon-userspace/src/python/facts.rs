@@ -9,8 +9,8 @@ use super::detect::{self, DetectError, Found};
 use super::heap;
 use super::layout::described::ASYNCIO_TABLE_BYTES;
 use super::layout::{Layout, described};
-use super::look::{Known, Look};
-use super::memory::{Memory, ProcessMemory, ReadCost, ReadError, at};
+use super::look::{self, Known, Look};
+use super::memory::{IsOver, Memory, ProcessMemory, ReadCost, ReadError, UntilOver, at};
 use super::object::{KEPT_ALL, Reader, kept_of};
 use super::process::ProcessView;
 use super::sampling::Sampling;
@@ -158,6 +158,17 @@ impl Interpreter {
     /// One look. It never fails as a whole: what could not be read is counted in `reads_failed`,
     /// and what is not covered is in `limits`. `read_ns` is the instant it is made at.
     pub fn look(&mut self, read_ns: u64, options: &LookOptions) -> PythonFact {
+        self.look_until(read_ns, options, &|| None)
+    }
+
+    /// As [`look`](Self::look), but it ends when `is_over` gives a reason, and has what was read by
+    /// then. It is asked before each read, from the thread that calls this.
+    pub fn look_until(
+        &mut self,
+        read_ns: u64,
+        options: &LookOptions,
+        is_over: &IsOver<'_>,
+    ) -> PythonFact {
         let mut fact = PythonFact {
             read_ns,
             pid: self.pid,
@@ -182,20 +193,31 @@ impl Interpreter {
         self.codes.begin(kept_of(options.bytes));
         self.process.begin();
         let memory = Arc::clone(&self.memory);
-        let mut reader = Reader::new(&*memory, walk, options.bytes);
-        let looked = self.look_at_all(runtime, &mut reader, options, &mut fact);
+        let until = UntilOver {
+            memory: &*memory,
+            is_over,
+        };
+        let mut reader = Reader::new(&until, walk, options.bytes);
+        let looked = self.look_at_all(&until, runtime, &mut reader, options, &mut fact);
+        if let Err(error) = looked {
+            look::note_over(&mut reader, error);
+        }
         if options.heap_scan {
             fact.heap = self.scan_heap(runtime, &mut reader);
         }
         // What a walker could not read may be absent or gone: this says which.
         let is_there = memory.read_u64(runtime);
-        if let Err(error) = looked.and(is_there.map(drop)) {
+        if let Err(error) = looked.and(is_there.map(drop))
+            && error != ReadError::Over
+        {
             reader.failed += 1;
             reader.limits.insert("python".to_owned(), error.to_string());
         }
         if self.codes.is_exhausted() {
-            let reason = reader.limits.entry("python".to_owned());
-            reason.or_insert_with(|| KEPT_ALL.to_owned());
+            for field in ["python", "tasks"] {
+                let reason = reader.limits.entry(field.to_owned());
+                reason.or_insert_with(|| KEPT_ALL.to_owned());
+            }
         }
         fact.reads_failed = reader.failed;
         fact.limits = reader.limits;
@@ -212,6 +234,7 @@ impl Interpreter {
 
     fn look_at_all(
         &mut self,
+        memory: &dyn Memory,
         runtime: u64,
         reader: &mut Reader<'_>,
         options: &LookOptions,
@@ -220,7 +243,7 @@ impl Interpreter {
         let Some((_, mut layout)) = self.runtime else {
             return Ok(());
         };
-        let interpreters = states::interpreters(&*self.memory, runtime, &layout)?;
+        let interpreters = states::interpreters(memory, runtime, &layout)?;
         self.known
             .retain(|address, _| interpreters.contains(address));
         for interpreter in &interpreters {
@@ -246,7 +269,7 @@ impl Interpreter {
         for interpreter in interpreters {
             let known = self.known.entry(interpreter).or_default();
             Look {
-                memory: &*self.memory,
+                memory,
                 runtime,
                 layout: &layout,
                 interpreter,

@@ -10,13 +10,13 @@ use super::facts::LookOptions;
 use super::gil;
 use super::layout::Layout;
 use super::loops;
-use super::memory::{Memory, at};
+use super::memory::{Memory, ReadError, at};
 use super::object::Reader;
 use super::process::ProcessView;
 use super::stacks::{self, Stack};
 use super::states::{self, ThreadRecord};
 use super::task_lists::{self, ListHead};
-use super::tasks;
+use super::tasks::{self, Listed};
 use super::threads::{self, ThreadAccount};
 use super::trio;
 use super::waits::{self, Blocked};
@@ -99,6 +99,15 @@ impl Known {
     }
 }
 
+/// Says what a look lacks whose time was up before it had read anything.
+pub(super) fn note_over(reader: &mut Reader<'_>, error: ReadError) {
+    if error == ReadError::Over && reader.is_over() {
+        for part in ["threads", "loops", "executors", "tasks"] {
+            reader.note_cut(part);
+        }
+    }
+}
+
 /// What a look works with.
 pub(super) struct Look<'a> {
     pub(super) memory: &'a dyn Memory,
@@ -124,24 +133,35 @@ impl Look<'_> {
             Ok(records) => records,
             Err(error) => {
                 reader.failed += 1;
-                reader
-                    .limits
-                    .insert("threads".to_owned(), error.to_string());
+                note_over(reader, error);
+                let limit = reader.limits.entry("threads".to_owned());
+                limit.or_insert_with(|| error.to_string());
                 return;
             }
         };
         self.known.threads = records.iter().map(|record| record.address).collect();
+        // What there is little of comes first: a look that has to end early has it.
         let tids = self.add_threads(reader, &records, fact);
+        // Before 3.11, what could not be read of a thread may be who it is.
+        reader.note_cut("threads");
+        reader.note_cut("threads.name");
         self.add_gil(reader, &records, &tids, fact);
         let stacks = self.add_stacks(reader, &records, &tids, fact);
+        reader.note_cut("threads.stack");
         self.add_waits(reader, &records, &tids, &stacks, fact);
+        reader.note_cut("threads.waiting_for");
         if self.known.has_asyncio() {
             self.add_loops(reader, &records, &tids, fact);
-            self.add_tasks(reader, &records, &stacks, fact);
             self.add_counter(reader, fact);
         }
-        self.add_trio(reader, &records, &tids, &stacks, fact);
+        reader.note_cut("loops");
         self.add_executors(reader, &records, &tids, fact);
+        reader.note_cut("executors");
+        if self.known.has_asyncio() {
+            self.add_tasks(reader, &records, &stacks, fact);
+        }
+        self.add_trio(reader, &records, &tids, &stacks, fact);
+        reader.note_cut("tasks");
         self.limit_greenlets(reader);
     }
 
@@ -198,6 +218,9 @@ impl Look<'_> {
             .map(|(slot, thread)| (thread.tid, slot))
             .collect();
         for (stack, tid) in stacks.iter().zip(tids) {
+            if reader.is_over() {
+                break;
+            }
             let slot = tid.and_then(|tid| slots.get(&tid));
             let Some(thread) = slot.and_then(|slot| fact.threads.get_mut(*slot)) else {
                 continue;
@@ -252,6 +275,9 @@ impl Look<'_> {
             // A thread that has entered several interpreters is shown with the stack of one.
             if stack.torn || stack.frames.len() != thread.stack.len() {
                 continue;
+            }
+            if reader.is_over() {
+                break;
             }
             match self.process.blocking_futex(thread.tid) {
                 Ok(Some(futex)) => {
@@ -557,6 +583,10 @@ impl Look<'_> {
         let mut seen = AddressSet::default();
         addresses.retain(|address| seen.insert(*address));
         let limit = self.options.tasks.saturating_sub(fact.tasks.len());
+        let listed = match addresses.len() {
+            count if count > limit || reader.cut().is_some() => Listed::AtLeast(count),
+            count => Listed::All(count),
+        };
         if addresses.len() > limit {
             addresses.truncate(limit);
             reader.limits.insert(
@@ -575,6 +605,7 @@ impl Look<'_> {
             stacks,
             self.options,
         );
+        tasks::note_cut(reader, found.len(), &listed);
         fact.tasks.extend(found);
     }
 
@@ -601,6 +632,12 @@ impl Look<'_> {
             .filter(|task| !listed.contains(task))
             .collect();
         self.known.failed = tasks::failed(reader, &gone);
+        if reader.is_over() {
+            // The next look finds out which of them have failed.
+            self.known.failed = gone;
+            self.known.failed.truncate(self.options.tasks);
+            return self.known.tasks.clone();
+        }
         let failed = self.known.failed.iter();
         self.known.tasks.iter().chain(failed).copied().collect()
     }
@@ -611,6 +648,9 @@ mod tests {
     use super::super::chain::Link;
     use super::super::layout::{Version, row};
     use super::super::stacks::StackFrame;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::super::memory::{IsOver, UntilOver};
     use super::super::synthetic::Noise;
     use super::*;
     use crate::event::{Pid, PyFrame, PythonInfo};
@@ -648,83 +688,128 @@ mod tests {
         assert_eq!(found.len(), blocked.len());
     }
 
+    /// Looks at noise at everything there is, until it is over. Gives how many reads failed.
+    fn look_at_noise(
+        minor: u8,
+        noise: &Noise,
+        options: &LookOptions,
+        is_over: &IsOver<'_>,
+    ) -> (u64, PythonFact) {
+        let layout = row(Version { major: 3, minor }).unwrap();
+        let memory = UntilOver {
+            memory: noise,
+            is_over,
+        };
+        let pid = Pid(std::process::id());
+        let mut reader = Reader::new(&memory, layout.walk, options.bytes);
+        let mut fact = PythonFact {
+            read_ns: 0,
+            pid,
+            info: PythonInfo {
+                implementation: String::new(),
+                version: None,
+                free_threaded: false,
+                supported: true,
+                reason: None,
+            },
+            threads: Vec::new(),
+            loops: Vec::new(),
+            tasks: Vec::new(),
+            gils: Vec::new(),
+            gc: None,
+            executors: Vec::new(),
+            heap: None,
+            reads_failed: 0,
+            limits: std::collections::BTreeMap::new(),
+        };
+        let address = |index: u64| noise.address(index);
+        let mut known = Known::default();
+        known.find_modules(&mut reader, address(0), &layout);
+        known.dicts = vec![Some(address(1)), Some(address(2))];
+        known.tasks = (0..50).map(address).collect();
+        let mut look = Look {
+            memory: &memory,
+            runtime: address(3),
+            layout: &layout,
+            interpreter: address(3),
+            process: &mut ProcessView::new(pid),
+            codes: &mut CodeCache::default(),
+            known: &mut known,
+            options,
+        };
+        let records: Vec<ThreadRecord> = (0..20)
+            .map(|index| ThreadRecord::read(noise, address(index), &reader.walk.thread))
+            .collect::<Result<_, _>>()
+            .unwrap();
+        let tids = look.add_threads(&mut reader, &records, &mut fact);
+        look.add_loops(&mut reader, &records, &tids, &mut fact);
+        let stacks = look.add_stacks(&mut reader, &records, &tids, &mut fact);
+        look.add_tasks(&mut reader, &records, &stacks, &mut fact);
+        let objects: Vec<u64> = (0..200).map(address).collect();
+        tasks::read(
+            &mut reader,
+            look.codes,
+            &objects,
+            &HashSet::new(),
+            &stacks,
+            look.options,
+        );
+        look_at_waits(&mut reader, &address);
+        for object in objects {
+            if reader.is_over() {
+                break;
+            }
+            reader.callable_name(object);
+            threads::accounts(&mut reader, object);
+            let _ = reader.set(object);
+        }
+        look.run(&mut reader, &mut fact);
+        fact.limits = reader.limits;
+        (reader.failed, fact)
+    }
+
     /// Whatever memory holds, a look comes to an end, and says what it could not read.
     #[test]
     fn a_look_at_noise_ends() {
+        let options = LookOptions {
+            tasks: 100,
+            chain: 16,
+            bytes: 1 << 20,
+            ..LookOptions::default()
+        };
         let mut failed = 0;
         for seed in 0..200 {
             let minor = 8 + (seed % 8) as u8;
-            let layout = row(Version { major: 3, minor }).unwrap();
-            let memory = Noise::new(minor, seed);
-            let pid = Pid(std::process::id());
-            let options = LookOptions {
-                tasks: 100,
-                chain: 16,
-                bytes: 1 << 20,
-                ..LookOptions::default()
-            };
-            let mut reader = Reader::new(&memory, layout.walk, options.bytes);
-            let mut fact = PythonFact {
-                read_ns: 0,
-                pid,
-                info: PythonInfo {
-                    implementation: String::new(),
-                    version: None,
-                    free_threaded: false,
-                    supported: true,
-                    reason: None,
-                },
-                threads: Vec::new(),
-                loops: Vec::new(),
-                tasks: Vec::new(),
-                gils: Vec::new(),
-                gc: None,
-                executors: Vec::new(),
-                heap: None,
-                reads_failed: 0,
-                limits: std::collections::BTreeMap::new(),
-            };
-            let address = |index: u64| memory.address(index);
-            let mut known = Known::default();
-            known.find_modules(&mut reader, address(0), &layout);
-            known.dicts = vec![Some(address(1)), Some(address(2))];
-            known.tasks = (0..50).map(address).collect();
-            let mut look = Look {
-                memory: &memory,
-                runtime: address(3),
-                layout: &layout,
-                interpreter: address(3),
-                process: &mut ProcessView::new(pid),
-                codes: &mut CodeCache::default(),
-                known: &mut known,
-                options: &options,
-            };
-            let records: Vec<ThreadRecord> = (0..20)
-                .map(|index| ThreadRecord::read(&memory, address(index), &reader.walk.thread))
-                .collect::<Result<_, _>>()
-                .unwrap();
-            let tids = look.add_threads(&mut reader, &records, &mut fact);
-            look.add_loops(&mut reader, &records, &tids, &mut fact);
-            let stacks = look.add_stacks(&mut reader, &records, &tids, &mut fact);
-            look.add_tasks(&mut reader, &records, &stacks, &mut fact);
-            let objects: Vec<u64> = (0..200).map(address).collect();
-            tasks::read(
-                &mut reader,
-                look.codes,
-                &objects,
-                &HashSet::new(),
-                &stacks,
-                look.options,
-            );
-            look_at_waits(&mut reader, &address);
-            for object in objects {
-                reader.callable_name(object);
-                threads::accounts(&mut reader, object);
-                let _ = reader.set(object);
-            }
-            look.run(&mut reader, &mut fact);
-            failed += reader.failed;
+            let noise = Noise::new(minor, seed);
+            failed += look_at_noise(minor, &noise, &options, &|| None).0;
         }
         assert!(failed > 200, "{failed}");
+    }
+
+    /// However large everything is that a target has made up, a look ends soon when it has to.
+    #[test]
+    fn a_look_at_huge_noise_ends_when_it_has_to() {
+        /// Each part of the look, and what the test adds to them, may find out for itself.
+        const MOST_AFTER: usize = 3000;
+        let options = LookOptions {
+            bytes: 1 << 24,
+            ..LookOptions::default()
+        };
+        for seed in 0..8 {
+            let minor = 8 + seed as u8;
+            let noise = Noise::huge(minor, seed);
+            for most in [0, 1, 3, 10, 30, 100, 300, 1000] {
+                let asked = AtomicUsize::new(0);
+                let is_over = || {
+                    let before = asked.fetch_add(1, Ordering::Relaxed);
+                    (before >= most).then(|| "time is up".to_owned())
+                };
+                let (_, fact) = look_at_noise(minor, &noise, &options, &is_over);
+                let asked = asked.load(Ordering::Relaxed);
+                assert!(asked <= most + MOST_AFTER, "{seed}: {asked} after {most}");
+                let is_said = fact.limits.contains_key("tasks");
+                assert!(asked <= most || is_said, "{seed}: {:?}", fact.limits);
+            }
+        }
     }
 }

@@ -33,6 +33,8 @@ pub enum ReadError {
     Torn { what: &'static str, address: u64 },
     #[error("reading memory failed with error number {0}")]
     Os(i32),
+    #[error("the time for reading was up")]
+    Over,
 }
 
 #[derive(Clone, Copy)]
@@ -129,6 +131,23 @@ pub(super) trait Memory: fmt::Debug + Send + Sync {
     /// that nothing of the process can be read any more.
     fn read_batch(&self, batch: &mut Batch) -> Result<(), ReadError>;
 
+    /// As [`read_batch`](Self::read_batch), until time is up: what was not read by then stays short.
+    fn read_batch_until(
+        &self,
+        batch: &mut Batch,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<(), ReadError> {
+        if is_over() {
+            return Err(ReadError::Over);
+        }
+        self.read_batch(batch)
+    }
+
+    /// Why nothing is read any more; `None`: it is. Walkers ask in loops that do not read.
+    fn over(&self) -> Option<String> {
+        None
+    }
+
     /// Reads all areas of the batch, one after the other as they were added: what is read first and
     /// last tells whether it changed in between.
     fn read_in_order(&self, batch: &mut Batch) -> Result<(), ReadError> {
@@ -157,6 +176,43 @@ pub(super) trait Memory: fmt::Debug + Send + Sync {
         let mut bytes = [0; 8];
         self.read(address, &mut bytes)?;
         Ok(u64::from_le_bytes(bytes))
+    }
+}
+
+/// Whether a look has to end, asked before each of its reads: `None` while it may go on, else why.
+pub type IsOver<'a> = dyn Fn() -> Option<String> + Send + Sync + 'a;
+
+/// Memory that can be read until time is up.
+pub(super) struct UntilOver<'a> {
+    pub(super) memory: &'a dyn Memory,
+    pub(super) is_over: &'a IsOver<'a>,
+}
+
+impl fmt::Debug for UntilOver<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.memory.fmt(f)
+    }
+}
+
+impl Memory for UntilOver<'_> {
+    fn read_batch(&self, batch: &mut Batch) -> Result<(), ReadError> {
+        self.memory
+            .read_batch_until(batch, &|| (self.is_over)().is_some())
+    }
+
+    fn read_in_order(&self, batch: &mut Batch) -> Result<(), ReadError> {
+        match (self.is_over)() {
+            Some(_) => Err(ReadError::Over),
+            None => self.memory.read_in_order(batch),
+        }
+    }
+
+    fn over(&self) -> Option<String> {
+        (self.is_over)()
+    }
+
+    fn cost(&self) -> ReadCost {
+        self.memory.cost()
     }
 }
 
@@ -294,6 +350,14 @@ impl Memory for ProcessMemory {
     }
 
     fn read_batch(&self, batch: &mut Batch) -> Result<(), ReadError> {
+        self.read_batch_until(batch, &|| false)
+    }
+
+    fn read_batch_until(
+        &self,
+        batch: &mut Batch,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<(), ReadError> {
         batch.bytes = vec![0; batch.size];
         let mut order: Vec<usize> = (0..batch.areas.len())
             .filter(|index| batch.areas[*index].len > 0)
@@ -304,6 +368,9 @@ impl Memory for ProcessMemory {
         let mut next = 0;
         let mut buffer = Vec::new();
         while next < runs.len() {
+            if is_over() {
+                return Err(ReadError::Over);
+            }
             // Gaps count here: together they may be much longer than what was asked for.
             let (mut end, mut len) = (next + 1, runs[next].len);
             while end < runs.len()

@@ -61,6 +61,6 @@ pub use exact::{ExactTasks, NotExact, Probe, ProbeKind};
 pub use exact_futures::ExactFutures;
 pub use facts::{GilRange, Interpreter, LookOptions, MOST_TASKS};
 pub use gil_sampler::{GilCounts, GilSampler};
-pub use memory::{ReadCost, ReadError};
+pub use memory::{IsOver, ReadCost, ReadError};
 pub use text::MAX_TEXT_CHARS;
 pub use verify::{Verified, verify};

@@ -158,6 +158,8 @@ pub(super) struct Reader<'a> {
     /// What this look does not cover.
     pub(super) limits: BTreeMap<String, String>,
     memory: &'a dyn Memory,
+    /// Why the look could not go on, from some point of it on.
+    cut: Option<String>,
     /// How much more may be read.
     bytes_left: usize,
     /// How much more may be kept.
@@ -176,6 +178,7 @@ impl<'a> Reader<'a> {
             failed: 0,
             limits: BTreeMap::new(),
             memory,
+            cut: None,
             types: AddressMap::default(),
             slots: AddressMap::default(),
             texts: AddressMap::default(),
@@ -195,7 +198,7 @@ impl<'a> Reader<'a> {
         if self.may_read(batch.size())
             && let Err(error) = self.memory.read_batch(batch)
         {
-            self.limits.insert("python".to_owned(), error.to_string());
+            self.unread(error);
         }
     }
 
@@ -204,16 +207,50 @@ impl<'a> Reader<'a> {
         if self.may_read(batch.size())
             && let Err(error) = self.memory.read_in_order(batch)
         {
+            self.unread(error);
+        }
+    }
+
+    fn unread(&mut self, error: ReadError) {
+        if error != ReadError::Over || !self.is_over() {
             self.limits.insert("python".to_owned(), error.to_string());
         }
+    }
+
+    /// Whether the look has to end: loops that do not read ask, and whoever would read again.
+    pub(super) fn is_over(&mut self) -> bool {
+        match self.memory.over() {
+            Some(reason) => {
+                self.end_early(reason);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Says of a part of the look that it may not be whole, if the look could not go on.
+    pub(super) fn note_cut(&mut self, field: &str) {
+        if let Some(reason) = &self.cut {
+            let limit = self.limits.entry(field.to_owned());
+            limit.or_insert_with(|| reason.clone());
+        }
+    }
+
+    /// Why the look could not go on.
+    pub(super) fn cut(&self) -> Option<&str> {
+        self.cut.as_deref()
+    }
+
+    fn end_early(&mut self, reason: String) {
+        self.limits.insert("python".to_owned(), reason.clone());
+        self.cut.get_or_insert(reason);
     }
 
     fn may_read(&mut self, bytes: usize) -> bool {
         match self.bytes_left.checked_sub(bytes) {
             Some(left) => self.bytes_left = left,
             None => {
-                let reason = "the look has read as much as it may".to_owned();
-                self.limits.insert("python".to_owned(), reason);
+                self.end_early("the look has read as much as it may".to_owned());
                 self.failed += 1;
                 return false;
             }
@@ -229,7 +266,7 @@ impl<'a> Reader<'a> {
                 true
             }
             None => {
-                self.limits.insert("python".to_owned(), KEPT_ALL.to_owned());
+                self.end_early(KEPT_ALL.to_owned());
                 false
             }
         }

@@ -102,7 +102,7 @@ fn together(
     let mut known = vec![Vec::new(); threads.len()];
     let mut open: Vec<usize> = (0..threads.len()).collect();
     for _ in 0..MAX_TRIES {
-        if open.is_empty() {
+        if open.is_empty() || reader.is_over() {
             break;
         }
         let wanted: Vec<Wanted> = open

@@ -100,7 +100,9 @@ pub(super) fn threads(
         let known = if attempt == 0 { known } else { &[] };
         match walk(memory, interpreter, threads_head, fields, known) {
             Ok(found) => return Ok(found),
-            Err(failed @ (ReadError::Gone | ReadError::NoPermission)) => return Err(failed),
+            Err(failed @ (ReadError::Gone | ReadError::NoPermission | ReadError::Over)) => {
+                return Err(failed);
+            }
             Err(failed) => error = failed,
         }
     }

@@ -243,6 +243,8 @@ const NOISE: u64 = 0x7f00_0000_0000;
 #[derive(Debug)]
 pub(super) struct Noise {
     seed: u64,
+    /// The largest number is one less than this power of two.
+    bits: u32,
     types: Segments,
     type_addresses: Vec<u64>,
 }
@@ -265,8 +267,17 @@ impl Noise {
         }
         Self {
             seed,
+            bits: 0,
             types: world.memory,
             type_addresses,
+        }
+    }
+
+    /// As [`new`](Self::new), but numbers are as large as any that are believed.
+    pub(super) fn huge(minor: u8, seed: u64) -> Self {
+        Self {
+            bits: 24,
+            ..Self::new(minor, seed)
         }
     }
 
@@ -285,6 +296,7 @@ impl Noise {
         let hash = self.hash(address);
         match hash % 16 {
             0 | 1 => 0,
+            2..5 if self.bits > 0 => (1 << ((hash >> 8) % u64::from(self.bits))) - 1,
             2..5 => (hash >> 8) % 9,
             5 => hash >> 8,
             6 => u64::MAX - (hash >> 8) % 3,

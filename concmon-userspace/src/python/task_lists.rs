@@ -45,6 +45,8 @@ pub(super) fn linked(
         match walked {
             Ok(()) => return found,
             Err(ReadError::Gone) => break,
+            // What was found is there.
+            Err(ReadError::Over) if reader.is_over() => return found,
             Err(_) => {}
         }
     }

@@ -20,6 +20,14 @@ use crate::event::{PyFrame, PyTask, TaskState};
 const TOGETHER: usize = 2048;
 /// The sizes of groups in which what changes is read, in each try.
 const GROUPS: [usize; 5] = [TOGETHER, 256, 32, 4, 1];
+/// What is read of tasks last.
+const DETAILS: [&str; 5] = [
+    "tasks.awaiting",
+    "tasks.context",
+    "tasks.exception",
+    "tasks.waiting_for",
+    "tasks.awaited_by",
+];
 /// What the exceptions of the language itself do not say of themselves.
 const BUILTINS: &str = "builtins.";
 /// What a task that was cancelled ended with.
@@ -29,6 +37,9 @@ const CANCELLED: &str = "asyncio.exceptions.CancelledError";
 pub(super) fn failed(reader: &mut Reader<'_>, tasks: &[u64]) -> Vec<u64> {
     let mut failed = Vec::new();
     for together in tasks.chunks(TOGETHER) {
+        if reader.is_over() {
+            break;
+        }
         let heads = read_heads(reader, together).into_iter().zip(together);
         failed.extend(
             heads
@@ -54,13 +65,22 @@ struct Record {
 }
 
 /// Reads what changes: what did not hold is read again, in ever smaller groups, which are checked the
-/// sooner. `read_once` gives back what did not hold, and so does this.
+/// sooner. `read_once` gives back what did not hold, and so does this. Where the look has to end, what
+/// is left is given up.
 pub(super) fn in_ever_smaller_groups(
+    reader: &mut Reader<'_>,
     mut open: Vec<u64>,
-    mut read_once: impl FnMut(&[u64]) -> Vec<u64>,
+    mut read_once: impl FnMut(&mut Reader<'_>, &[u64]) -> Vec<u64>,
 ) -> Vec<u64> {
     for size in GROUPS {
-        open = open.chunks(size).flat_map(&mut read_once).collect();
+        let mut again = Vec::new();
+        for group in open.chunks(size) {
+            if reader.is_over() {
+                return Vec::new();
+            }
+            again.extend(read_once(reader, group));
+        }
+        open = again;
     }
     open
 }
@@ -80,14 +100,41 @@ pub(super) fn read(
     tasks.sort_unstable();
     let mut result = Vec::with_capacity(tasks.len());
     for together in tasks.chunks(TOGETHER) {
+        if reader.is_over() {
+            break;
+        }
         let mut records = Vec::with_capacity(together.len());
-        let open = in_ever_smaller_groups(together.to_vec(), |tasks| {
+        let open = in_ever_smaller_groups(reader, together.to_vec(), |reader, tasks| {
             read_once(reader, codes, tasks, running, stacks, options, &mut records)
         });
         reader.failed += open.len() as u64;
         result.extend(complete(reader, records, &listed, options));
     }
     result
+}
+
+/// How many tasks there are to be read.
+pub(super) enum Listed {
+    All(usize),
+    /// There are more, as the look could not go on, or would be more than are asked for.
+    AtLeast(usize),
+}
+
+/// Says that only so many of the tasks are told, where the look could not go on.
+pub(super) fn note_cut(reader: &mut Reader<'_>, read: usize, listed: &Listed) {
+    if let Some(reason) = reader.cut().map(str::to_owned) {
+        let reason = match listed {
+            Listed::AtLeast(0) => reason,
+            Listed::AtLeast(count) => {
+                format!("{reason}: {read} of at least {count} tasks were read")
+            }
+            Listed::All(count) => format!("{reason}: {read} of {count} tasks were read"),
+        };
+        reader.limits.insert("tasks".to_owned(), reason);
+        for field in DETAILS {
+            reader.note_cut(field);
+        }
+    }
 }
 
 /// Adds what does not take part in the check that a record holds.
@@ -210,6 +257,9 @@ fn read_once(
     let names_after = read_names(reader, &heads);
     let mut again = Vec::new();
     for (slot, task) in tasks.iter().enumerate() {
+        if reader.is_over() {
+            break;
+        }
         let head = heads[slot];
         let unchanged = after[slot] == Some(head) && names_after[slot] == names[slot];
         let read = (unchanged && (head.done || hold[slot]))

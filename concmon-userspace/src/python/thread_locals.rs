@@ -35,7 +35,12 @@ pub(super) fn values(
     let owners: Vec<Option<usize>> = match fields.key {
         LocalKey::InState => keys
             .iter()
-            .map(|key| threads.iter().position(|thread| thread.points_to(*key)))
+            .map(|key| {
+                if reader.is_over() {
+                    return None;
+                }
+                threads.iter().position(|thread| thread.points_to(*key))
+            })
             .collect(),
         LocalKey::ReferentInDict(dict) => {
             let dummies = reader.referents(&keys);
@@ -50,7 +55,10 @@ pub(super) fn values(
                     values.any(|value| value == dummy)
                 })
             };
-            dummies.into_iter().map(|dummy| has(dummy?)).collect()
+            dummies
+                .into_iter()
+                .map(|dummy| has(dummy.filter(|_| !reader.is_over())?))
+                .collect()
         }
     };
     let found = entries.iter().zip(owners);

@@ -70,6 +70,9 @@ pub(super) fn accounts(
     let mut names = Names::default();
     let mut accounts = HashMap::new();
     for (index, object) in objects.iter().enumerate() {
+        if reader.is_over() {
+            break;
+        }
         let (Some(ident), Some(found)) = (idents[index], &attributes[index]) else {
             reader.failed += 1;
             continue;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::addresses::AddressSet;
 use super::chain::{self, Chain, End};
 use super::code::CodeCache;
 use super::facts::LookOptions;
@@ -10,8 +11,9 @@ use super::memory::plausible;
 use super::object::{Kind, Reader};
 use super::stacks::{self, Stack};
 use super::states::ThreadRecord;
+use super::tasks::{self, Listed};
 use super::text::as_bool;
-use super::{tasks, thread_locals, trio_waits};
+use super::{thread_locals, trio_waits};
 use crate::event::{LoopKind, PyFrame, PyLoop, PyTask, PythonFact, TaskState, TaskWait, Tid};
 
 /// The module that has all of it.
@@ -101,6 +103,9 @@ impl TrioLook<'_> {
             return;
         };
         for run in runs {
+            if reader.is_over() {
+                break;
+            }
             let attributes = reader.members_of(run.runner, &["runq", "deadlines", "tasks"]);
             let [ready, deadlines, tasks] = match attributes.as_deref() {
                 Some([ready, deadlines, tasks]) => [*ready, *deadlines, *tasks],
@@ -217,6 +222,10 @@ impl Walk<'_> {
             unread(reader, "trio's set of tasks could not be read");
             return Vec::new();
         };
+        let listed = match open.len() {
+            count if count > limit => Listed::AtLeast(count),
+            count => Listed::All(count),
+        };
         if open.len() > limit {
             open.truncate(limit);
             let most = self.options.tasks;
@@ -226,14 +235,16 @@ impl Walk<'_> {
             );
         }
         let mut result = Vec::with_capacity(open.len());
-        open =
-            tasks::in_ever_smaller_groups(open, |tasks| self.read_once(reader, tasks, &mut result));
+        open = tasks::in_ever_smaller_groups(reader, open, |reader, tasks| {
+            self.read_once(reader, tasks, &mut result)
+        });
         // One that has left the set meanwhile has ended; that is not a failed read.
         if !open.is_empty() {
-            let left = reader.set(set).unwrap_or_default();
+            let left: AddressSet = reader.set(set).unwrap_or_default().into_iter().collect();
             open.retain(|task| left.contains(task));
             reader.failed += open.len() as u64;
         }
+        tasks::note_cut(reader, result.len(), &listed);
         result
     }
 
@@ -269,6 +280,9 @@ impl Walk<'_> {
         let names_after = read_names(reader, &heads);
         let mut again = Vec::new();
         for (slot, task) in tasks.iter().enumerate() {
+            if reader.is_over() {
+                break;
+            }
             let (head, chain) = (heads[slot], &chains[slot]);
             let unchanged = after[slot] == Some(head) && names_after[slot] == names[slot];
             let read = (unchanged && hold[slot]).then(|| {

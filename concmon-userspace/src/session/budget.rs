@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::cli::Share;
 
 /// The time over which the own CPU time is averaged, and how much of it there must be, ns.
-const SPAN_NS: u64 = 10_000_000_000;
+pub(super) const SPAN_NS: u64 = 10_000_000_000;
 const LEAST_NS: u64 = 3_000_000_000;
 /// How long it must do with half of its budget before it leaves out less, at first and at most, ns.
 const PATIENCE_NS: (u64, u64) = (20_000_000_000, 600_000_000_000);
@@ -46,9 +46,13 @@ impl Shed {
         }
     }
 
-    /// Tasks of one look, of `tasks`.
+    /// Tasks of one look, of `tasks`. They take memory, and time in each window, with or without a look.
     pub(super) fn tasks(self, tasks: usize) -> usize {
-        (tasks >> (2 * self.memory_level)).max(1)
+        (tasks >> (2 * self.tasks_level())).max(1)
+    }
+
+    fn tasks_level(self) -> u32 {
+        self.memory_level.max(self.level.saturating_sub(2))
     }
 
     /// Whether single slices are not looked at.
@@ -69,7 +73,7 @@ impl Shed {
         if self.slices() {
             words.push("slices: who held the GIL, stalls and lag are not told".to_owned());
         }
-        if self.memory_level > 0 {
+        if self.tasks_level() > 0 {
             words.push(format!("tasks: {} in a look", self.tasks(tasks)));
         }
         words
@@ -236,7 +240,8 @@ mod tests {
         assert!(budget.shed.slices());
         assert_eq!(budget.shed.rate(99), 12);
         assert_eq!(budget.shed.rate(1), 1);
-        assert_eq!(budget.shed.words(99, 10_000).len(), 3);
+        assert_eq!(budget.shed.words(99, 10_000).len(), 4);
+        assert_eq!(budget.shed.tasks(10_000), 625);
         let levels = spend(&mut budget, 40, 3_000, 0.001);
         assert_eq!(levels.last(), Some(&0));
         let first = levels.iter().position(|level| *level < MAX_LEVEL);

@@ -1,9 +1,11 @@
 //! A run of the tool, from the parsed command line to the exit code: the one select loop.
 
+mod allowance;
 mod budget;
 pub mod confine;
 mod demo;
 mod diff;
+mod ending;
 mod exact;
 mod explain;
 mod export;
@@ -140,6 +142,8 @@ async fn watch_pids(options: &Options, pids: &[u32], recording: &Recording) -> R
     let plan = plan(options, pids.iter().copied().map(Pid).collect());
     let program = names::of_pid(pids.first().copied().unwrap_or(0), options.redact);
     let kept = open_store(options, recording, pids, program)?;
+    // The first look may take a while.
+    ending::note()?;
     let watch = Watch::start(&plan, pythons, kept.store)?;
     let output = open(options, recording, kept.sink, kept.written, false)?;
     settle(options, recording, None);
@@ -319,6 +323,8 @@ fn watch_child(
 ) -> Result<(Watch, Started), Failure> {
     let plan = plan(options, vec![waiting.pid]);
     let watch = Watch::start(&plan, Pythons::new(options), store)?;
+    // The child has been forked: what is noted here does not keep it from being interrupted.
+    ending::note()?;
     Ok((watch, waiting.go()?))
 }
 
@@ -402,6 +408,10 @@ async fn drive(
 
     loop {
         if let Some(Err(_)) = watch.recorded() {
+            break;
+        }
+        if let Some(signal) = ending::asked() {
+            end.signal = Some(signal);
             break;
         }
         let wake = tokio::select! {

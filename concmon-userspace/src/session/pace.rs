@@ -18,6 +18,11 @@ pub(super) struct Pace {
 }
 
 impl Pace {
+    /// When the last window with a look began, ns; the first is the longest ago.
+    pub(super) fn last_ns(&self) -> u64 {
+        self.last_ns.unwrap_or(0)
+    }
+
     /// Whether it is time for a look. To be asked once in each window.
     /// `pause_ns`: no sooner after the last look.
     pub(super) fn is_due(&mut self, now_ns: u64, pause_ns: u64) -> bool {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use concmon_ebpf::{Python as KernelPython, SampleHead};
 
-use super::pace::Pace;
+use super::{allowance::Allowance, pace::Pace};
 use crate::{
     cli::Options,
     decode::samples::RawSample,
@@ -57,6 +57,7 @@ pub(super) struct Pythons {
     sampler: GilSampler,
     /// Between two looks at one interpreter at least, ns.
     look_pause_ns: u64,
+    allowance: Allowance,
 }
 
 impl Pythons {
@@ -70,6 +71,7 @@ impl Pythons {
             },
             sampler: GilSampler::default(),
             look_pause_ns: 0,
+            allowance: Allowance::new(options.watching.budget_cpu),
         }
     }
 
@@ -161,8 +163,29 @@ impl Pythons {
         }
     }
 
+    /// The looks of a window begin. Gives the order in which they are to be made: who was not looked
+    /// at for longest comes first, for there may not be time for all.
+    pub(super) fn begin_window(&mut self, now_ns: u64, mut pids: Vec<Pid>) -> Vec<Pid> {
+        self.allowance.begin_window(now_ns);
+        pids.sort_by_key(|pid| match self.by_pid.get(pid) {
+            Some(State::Found(python)) => python.pace.last_ns(),
+            _ => 0,
+        });
+        pids
+    }
+
+    /// The watch ends: the next window is the last.
+    pub(super) fn begin_last(&mut self) {
+        self.allowance.begin_last();
+    }
+
+    /// What was left out in the last window for want of time, in words.
+    pub(super) fn left_out(&self) -> Option<String> {
+        self.allowance.words()
+    }
+
     /// Looks into the interpreter of `pid`, where there is one, and unless looks take so long that
-    /// this one is left out.
+    /// this one is left out. It ends where its time does.
     pub(super) fn look(&mut self, pid: Pid, now_ns: u64) -> Option<PythonFact> {
         let State::Found(python) = self.by_pid.get_mut(&pid)? else {
             return None;
@@ -170,9 +193,14 @@ impl Pythons {
         if !python.pace.is_due(now_ns, self.look_pause_ns) {
             return None;
         }
-        let begin_ns = clocks::monotonic_ns();
-        let mut fact = python.interpreter.look(now_ns, &self.options);
-        let took_ns = clocks::monotonic_ns().saturating_sub(begin_ns);
+        let deadline = self.allowance.deadline()?;
+        let looked = &mut python.interpreter;
+        let mut fact = looked.look_until(now_ns, &self.options, &|| deadline.over());
+        let took_ns = deadline.took_ns();
+        self.allowance.took(took_ns);
+        if python.pace.last_ns() != 0 && deadline.was_hurried() {
+            return None;
+        }
         if let Some(reason) = python.pace.took(now_ns, took_ns) {
             fact.limits.entry("python".to_owned()).or_insert(reason);
         }

@@ -26,6 +26,18 @@ pub(super) struct Signals {
     write: Signal,
 }
 
+/// The signals that end a watch; SIGHUP is none where it was ignored from the start.
+pub(super) fn that_end() -> impl Iterator<Item = SignalKind> {
+    let all = [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ];
+    let is_hangup = |kind: &SignalKind| *kind == SignalKind::hangup();
+    all.into_iter()
+        .filter(move |kind| !is_hangup(kind) || !is_ignored(*kind))
+}
+
 impl Signals {
     pub(super) fn new() -> io::Result<Self> {
         let hangup = SignalKind::hangup();

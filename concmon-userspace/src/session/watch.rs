@@ -380,6 +380,7 @@ impl Watch {
     /// Ends the watch: reads everything once more while the hooks still account for it, takes them
     /// away, brings in the records that were left, and sums up. The last window comes first.
     pub(super) fn finish(mut self, fail_on: &[String]) -> Result<Finished, Failure> {
+        self.pythons.begin_last();
         self.pump();
         let window = self.read_window()?;
         self.live.detach();
@@ -475,6 +476,8 @@ impl Watch {
                     self.reads_failed += 1;
                 }
             }
+        }
+        for pid in self.pythons.begin_window(now_ns, self.live.watched()) {
             if let Some(fact) = self.pythons.look(pid, now_ns) {
                 self.reads_failed += fact.reads_failed;
                 self.sampling.looked(&mut self.live, &fact);
@@ -554,7 +557,11 @@ impl Watch {
             events_lost: pipeline.lost(),
             reads_failed: self.reads_failed + self.live.reads_failed,
             faults,
-            shed: self.budget.shed().words(self.rate, MOST_TASKS),
+            shed: {
+                let mut words = self.budget.shed().words(self.rate, MOST_TASKS);
+                words.extend(self.pythons.left_out());
+                words
+            },
             budget: BudgetFact {
                 cpu_share: self.budget.cpu().0,
                 cpu_share_used: self.budget.used().map(|share| share.0),

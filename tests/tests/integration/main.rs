@@ -19,6 +19,7 @@ mod ledger;
 mod leftovers;
 mod life;
 mod locks;
+mod looks;
 mod loops;
 mod names;
 mod on_cpu;
@@ -64,6 +65,7 @@ fn main() {
         ledger::trials(),
         life::trials(),
         locks::trials(),
+        looks::trials(),
         loops::trials(),
         names::trials(),
         on_cpu::trials(),

@@ -205,6 +205,27 @@ fn what_cannot_be_read_of_a_loop_is_null_with_a_reason() {
     }
 }
 
+/// A look that was cut short before it came to the loops does not say that they have stopped.
+#[test]
+fn a_loop_that_a_cut_look_lacks_goes_on() {
+    for is_cut in [true, false] {
+        let mut watch = Fixture::new();
+        for window in 1..=2 {
+            second(&mut watch, window, 500);
+            watch.look(100, window * SECOND, |look| {
+                if window == 1 {
+                    look.loops = vec![py_loop(100, 7)];
+                } else if is_cut {
+                    look.limits = [("loops".to_owned(), "the look ended".to_owned())].into();
+                }
+            });
+            let snapshot = watch.tick(window * SECOND);
+            let row = only_loop(&snapshot);
+            assert_eq!(row.running, window == 1 || is_cut, "{window}");
+        }
+    }
+}
+
 /// Where looks take long, not every window has one.
 #[test]
 fn a_window_without_a_look_shows_what_was_known() {
