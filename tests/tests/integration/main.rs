@@ -23,6 +23,7 @@ mod names;
 mod on_cpu;
 mod overload;
 mod process;
+mod programs;
 mod servers;
 mod stalls;
 mod untouched;
@@ -65,6 +66,7 @@ fn main() {
         on_cpu::trials(),
         overload::trials(),
         process::trials(),
+        programs::trials(),
         servers::trials(),
         stalls::trials(),
         untouched::trials(),
