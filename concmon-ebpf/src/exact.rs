@@ -1,7 +1,7 @@
 //! Tasks counted one by one, in the context of the thread that makes them and runs their steps.
 //!
-//! A task has begun when its first step does, and has ended when a step returns and it is not pending
-//! any more. Its name is read at its first step: by then whoever made it has named it.
+//! A task has begun when its first step does, and has ended when a step does and it is not pending any
+//! more. Its name is read at its first step: by then whoever made it has named it.
 //!
 //! Probed functions can be preempted, so nothing here is per CPU: a thread writes its own rows, and
 //! the entries of its own tasks.
@@ -10,12 +10,13 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated};
 use concmon_ebpf::{
-    Exact, ExactCall, ExactKey, ExactRow, ExactTask, ExactTaskKey, FOLDED_BYTES, NAME_BYTES, fault,
+    Exact, ExactCall, ExactKey, ExactPlace, ExactRow, ExactTask, ExactTaskKey, FOLDED_BYTES,
+    NAME_BYTES, PLACE_DEPTHS, fault,
 };
 
 use crate::{
     ledger::{add, bounded},
-    maps::{EXACT, EXACT_CALLS, EXACT_ROWS, EXACT_TASKS, EXACT_ZERO, count_fault},
+    maps::{EXACT, EXACT_CALLS, EXACT_PLACES, EXACT_ROWS, EXACT_TASKS, EXACT_ZERO, count_fault},
 };
 
 /// `fut_state` (Modules/_asyncio.c).
@@ -55,19 +56,27 @@ impl Thread {
         }
     }
 
+    /// The call that is at `address` with this stack pointer, by one of its depths.
     #[inline(always)]
-    fn call(self, stack: u64) -> ExactCall {
-        ExactCall {
-            stack,
+    fn call(self, address: u64, stack: u64, index: u32) -> Option<ExactCall> {
+        let place = ExactPlace {
+            address,
+            tgid: self.tgid,
+            index,
+        };
+        let depth = EXACT_PLACES.get_ptr(&place)?;
+        Some(ExactCall {
+            // SAFETY: a live map value.
+            stack: stack.wrapping_add(unsafe { *depth }),
             tid: self.tid,
             reserved: 0,
-        }
+        })
     }
 }
 
 /// A task is about to be initialized with these positional arguments.
 #[inline(always)]
-pub(crate) fn made(task: u64, arguments: u64, stack: u64) {
+pub(crate) fn made(task: u64, arguments: u64, address: u64, stack: u64) {
     let thread = Thread::current();
     let Some(exact) = EXACT.get_ptr(&thread.tgid) else {
         return;
@@ -77,14 +86,16 @@ pub(crate) fn made(task: u64, arguments: u64, stack: u64) {
     // Another one may have been there, and have been freed without an end.
     let coroutine = read(arguments + u64::from(exact.tuple_items));
     insert(thread.task(task), now, coroutine);
-    if exact.eager != 0 {
-        let _ = EXACT_CALLS.insert(&thread.call(stack), &task, 0);
+    if exact.eager != 0
+        && let Some(call) = thread.call(address, stack, 0)
+    {
+        let _ = EXACT_CALLS.insert(&call, &task, 0);
     }
 }
 
 /// A step of a task begins.
 #[inline(always)]
-pub(crate) fn step(task: u64, stack: u64) {
+pub(crate) fn step(task: u64, address: u64, stack: u64) {
     let thread = Thread::current();
     let Some(exact) = EXACT.get_ptr(&thread.tgid) else {
         return;
@@ -106,41 +117,55 @@ pub(crate) fn step(task: u64, stack: u64) {
             begin(thread.tid, task, exact, entry);
         }
     }
-    let _ = EXACT_CALLS.insert(&thread.call(stack), &task, 0);
+    if let Some(call) = thread.call(address, stack, 0) {
+        let _ = EXACT_CALLS.insert(&call, &task, 0);
+    }
 }
 
-/// A probed function that was entered with `stack` returns.
+/// The thread is at `address`, which calls of probed functions pass at their end. Others may pass it as
+/// well, and calls before their end: a call is known by its place on the stack, and its task's end by
+/// the task's state.
 #[inline(always)]
-pub(crate) fn returned(stack: u64) {
+pub(crate) fn ended(address: u64, stack: u64) {
     let thread = Thread::current();
-    let call = thread.call(stack);
-    let Some(task) = EXACT_CALLS.get_ptr(&call) else {
-        return;
-    };
-    // SAFETY: a live map value.
-    let task = unsafe { *task };
-    let _ = EXACT_CALLS.remove(&call);
     let Some(exact) = EXACT.get_ptr(&thread.tgid) else {
         return;
     };
-    // SAFETY: a live map value.
-    let exact_ref = unsafe { &*exact };
-    let mut state = 0u32;
-    // SAFETY: the helper checks the address.
-    let failed = unsafe {
-        generated::bpf_probe_read_user(
-            (&raw mut state).cast(),
-            4,
-            (task + u64::from(exact_ref.state)) as *const c_void,
-        )
-    };
-    if failed != 0 {
-        count_fault(fault::EXACT_READ);
-        return;
+    let mut index = 0;
+    while index < PLACE_DEPTHS {
+        let Some(call) = thread.call(address, stack, index) else {
+            return;
+        };
+        index += 1;
+        let Some(task) = EXACT_CALLS.get_ptr(&call) else {
+            continue;
+        };
+        // SAFETY: a live map value.
+        let task = unsafe { *task };
+        let mut state = 0u32;
+        // SAFETY: a live map value; the helper checks the address.
+        let failed = unsafe {
+            generated::bpf_probe_read_user(
+                (&raw mut state).cast(),
+                4,
+                (task + u64::from((*exact).state)) as *const c_void,
+            )
+        };
+        if failed != 0 {
+            count_fault(fault::EXACT_READ);
+            return;
+        }
+        if state != PENDING {
+            let _ = EXACT_CALLS.remove(&call);
+            settle(thread, exact, task, state);
+            return;
+        }
     }
-    if state == PENDING {
-        return;
-    }
+}
+
+/// Counts the end of a task.
+#[inline(always)]
+fn settle(thread: Thread, exact: *const Exact, task: u64, state: u32) {
     let key = thread.task(task);
     let Some(entry) = EXACT_TASKS.get_ptr_mut(&key) else {
         return;
@@ -154,7 +179,7 @@ pub(crate) fn returned(stack: u64) {
         let row_key = (*entry).row;
         let made = (*entry).made_ns;
         if let Some(row) = EXACT_ROWS.get_ptr_mut(&row_key) {
-            let exception = read(task + u64::from(exact_ref.exception));
+            let exception = read(task + u64::from((*exact).exception));
             open(row);
             if state == CANCELLED {
                 (*row).cancelled += 1;

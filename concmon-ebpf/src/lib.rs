@@ -641,7 +641,22 @@ pub struct ExactTask {
     pub name: ExactName,
 }
 
+/// How many values [`ExactPlace`] can have for one instruction.
+pub const PLACE_DEPTHS: u32 = 4;
+
+/// An instruction that calls pass at their beginning or end: a key of the hash map `EXACT_PLACES`. The
+/// value is what a call has on the stack there, bytes. Where functions share code, that differs: indices
+/// count up from 0, and are below [`PLACE_DEPTHS`]. The beginning of a function is at 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExactPlace {
+    pub address: u64,
+    pub tgid: u32,
+    pub index: u32,
+}
+
 /// A probed function that has been entered: a key of the map `EXACT_CALLS`, whose value is the task.
+/// `stack` is its stack pointer at the entry.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExactCall {
@@ -844,6 +859,7 @@ const _: () = {
     assert!(core::mem::size_of::<ExactTaskKey>() == 16);
     assert!(core::mem::size_of::<ExactTask>() == 48 + NAME_BYTES);
     assert!(core::mem::size_of::<ExactCall>() == 16);
+    assert!(core::mem::size_of::<ExactPlace>() == 16);
     assert!(core::mem::size_of::<ExactRow>() == 40 + 544 + 8 + NAME_BYTES);
     assert!(core::mem::size_of::<ExactFutures>() == 56 + 10 * 4);
     assert!(core::mem::size_of::<PoolKey>() == 16);

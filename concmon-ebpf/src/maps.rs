@@ -7,9 +7,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerfEventByteArray, Stack},
 };
 use concmon_ebpf::{
-    Batch, Control, Exact, ExactCall, ExactFutures, ExactKey, ExactRow, ExactTask, ExactTaskKey,
-    FailedKey, Ledger, MAX_SYSCALLS, PoolKey, PoolRow, Process, Python, SLOTS_PER_PAGE,
-    SampleBatch, SelfTest, SlotPage, SyscallEntry, fault,
+    Batch, Control, Exact, ExactCall, ExactFutures, ExactKey, ExactPlace, ExactRow, ExactTask,
+    ExactTaskKey, FailedKey, Ledger, MAX_SYSCALLS, PoolKey, PoolRow, Process, Python,
+    SLOTS_PER_PAGE, SampleBatch, SelfTest, SlotPage, SyscallEntry, fault,
 };
 
 use crate::{
@@ -61,7 +61,7 @@ pub(crate) static SAMPLE_BATCHES: Array<SampleBatch> = Array::with_max_entries(1
 #[map]
 pub(crate) static SAMPLES: PerfEventByteArray = PerfEventByteArray::new(0);
 
-/// How to read tasks that are counted exactly, by process id. Like the next three, of one entry
+/// How to read tasks that are counted exactly, by process id. Like the next four, of one entry
 /// unless that is asked for.
 #[map]
 pub(crate) static EXACT: HashMap<u32, Exact> = HashMap::with_max_entries(1, 0);
@@ -74,9 +74,14 @@ pub(crate) static EXACT_TASKS: HashMap<ExactTaskKey, ExactTask> =
 pub(crate) static EXACT_ROWS: HashMap<ExactKey, ExactRow> =
     HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
-/// Calls of probed functions that have not returned. One that never will is dropped some day.
+/// Calls of probed functions. One of a task that goes on stays until there is another at its place on
+/// the stack, or until it is dropped as the oldest.
 #[map]
 pub(crate) static EXACT_CALLS: LruHashMap<ExactCall, u64> = LruHashMap::with_max_entries(1, 0);
+
+#[map]
+pub(crate) static EXACT_PLACES: HashMap<ExactPlace, u64> =
+    HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
 /// Nothing: what a new row is made from.
 #[map]

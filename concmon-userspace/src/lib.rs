@@ -138,10 +138,14 @@
 //!
 //! # Exact counts
 //!
-//! On request (`--exact`), probes in the watched processes count each task, and each failure in thread pools. Where they go is read out of
-//! living objects (`python/exact.rs`) and verified; without certainty there are none. Probed functions can
-//! be preempted, so their programs write neither batches nor anything else per CPU: they count in maps,
-//! where a thread has rows of its own, and which user space reads whole at each tick (`source/exact.rs`).
+//! On request (`--exact`), probes in the watched processes count each task, and each failure in thread
+//! pools. Where they go is read out of living objects (`python/exact.rs`) and verified; without certainty
+//! there are none. No return address on the target's stack is replaced: where a function ends is decoded
+//! from its code, as a whole or not at all (`python/returns.rs`). A probe there belongs to the call that was
+//! entered with the same stack pointer, and that call's task has ended when it is not pending any more.
+//! Probed functions can be preempted, so their programs write neither batches nor anything else per CPU:
+//! they count in maps, where a thread has rows of its own, and which user space reads whole at each tick
+//! (`source/exact.rs`).
 //! A failure in a thread pool is known by the frame object its exception has passed through, which is
 //! where the exception's traceback begins until somebody raises it again.
 //! Nothing of it can be lost; what found no room is counted, and puts the counts in doubt.

@@ -1,8 +1,9 @@
 //! Functions of the interpreter and its C modules, probed only when something is to be counted exactly:
-//! where a task is initialized, and the two ways into a step of it; where work is put into a queue, an
+//! where a task is initialized, the two ways into a step of it, and the ends of these; where work is put into a queue, an
 //! exception passes a frame, and a future of asyncio is given one.
 //!
-//! Arguments and the stack pointer are read from the registers of x86-64: nothing else attaches these.
+//! Arguments, the stack pointer and the place in the code are read from the registers of x86-64: nothing
+//! else attaches these. A place may lie a little behind a function's first instruction.
 
 use core::ffi::c_void;
 
@@ -37,6 +38,7 @@ fn exact_task_made(ctx: *mut c_void) -> i32 {
     exact::made(
         register!(ctx, "112"),
         register!(ctx, "104"),
+        register!(ctx, "128"),
         register!(ctx, "152"),
     );
     0
@@ -46,7 +48,11 @@ fn exact_task_made(ctx: *mut c_void) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "uprobe")]
 fn exact_task_step(ctx: *mut c_void) -> i32 {
-    exact::step(register!(ctx, "112"), register!(ctx, "152"));
+    exact::step(
+        register!(ctx, "112"),
+        register!(ctx, "128"),
+        register!(ctx, "152"),
+    );
     0
 }
 
@@ -55,15 +61,19 @@ fn exact_task_step(ctx: *mut c_void) -> i32 {
 #[unsafe(link_section = "uprobe")]
 fn exact_wrapped_step(ctx: *mut c_void) -> i32 {
     let wrapper = register!(ctx, "112");
-    exact::step(exact::read(wrapper + WRAPPED), register!(ctx, "152"));
+    exact::step(
+        exact::read(wrapper + WRAPPED),
+        register!(ctx, "128"),
+        register!(ctx, "152"),
+    );
     0
 }
 
-/// Any of these returns: its return address has been taken off the stack.
+/// What calls of any of these pass at their end.
 #[unsafe(no_mangle)]
-#[unsafe(link_section = "uretprobe")]
-fn exact_task_return(ctx: *mut c_void) -> i32 {
-    exact::returned(register!(ctx, "152").wrapping_sub(8));
+#[unsafe(link_section = "uprobe")]
+fn exact_task_end(ctx: *mut c_void) -> i32 {
+    exact::ended(register!(ctx, "128"), register!(ctx, "152"));
     0
 }
 

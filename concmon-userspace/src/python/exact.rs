@@ -4,15 +4,19 @@
 //! executable memory that is mapped from the same file, and what names it must be what it should be;
 //! else nothing is probed.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use concmon_ebpf::Exact;
+use iced_x86::Register;
 
 use super::facts::Interpreter;
 use super::layout::{Layout, StepType, WakeupShape};
 use super::maps::{self, Mapping};
 use super::memory::{at, plausible};
 use super::object::{Kind, Reader};
+use super::returns::{LONGEST, Place, Walker};
 use super::states;
 use crate::event::Pid;
 
@@ -47,14 +51,48 @@ pub enum ProbeKind {
     HandedOver,
 }
 
+impl ProbeKind {
+    /// What a function is called whose calls are seen to end, too.
+    fn with_ends(self) -> Option<&'static str> {
+        match self {
+            Self::MadeEager => Some("the function that makes tasks"),
+            Self::Step => Some("the function that wakes tasks up"),
+            Self::WrappedStep => Some("a function that runs steps"),
+            Self::Made | Self::Put | Self::Unwound | Self::HandedOver => None,
+        }
+    }
+
+    /// The registers of the arguments that are read (System V ABI, x86-64).
+    fn arguments(self) -> &'static [Register] {
+        match self {
+            Self::Step | Self::WrappedStep | Self::Unwound => &[Register::RDI],
+            Self::Made | Self::MadeEager | Self::Put => &[Register::RDI, Register::RSI],
+            Self::HandedOver => &[Register::RSI, Register::RDX],
+        }
+    }
+}
+
 /// A function in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
     pub kind: ProbeKind,
     /// The very file that is mapped, whatever has happened to its name since.
     pub file: PathBuf,
-    /// Its first instruction, bytes from the file's beginning.
+    /// What each call passes once, before it has done anything.
+    pub begin: ProbePlace,
+    /// What calls pass at their end, when nothing is left to be done; they may pass it before, too.
+    pub ends: Vec<ProbePlace>,
+}
+
+/// An instruction of a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProbePlace {
+    /// Bytes from the file's beginning.
     pub offset: u64,
+    /// In the process's memory.
+    pub address: u64,
+    /// What must be added to the stack pointer there to get the one at the call's entry.
+    pub depth: u64,
 }
 
 /// What it takes to count the tasks of a process exactly.
@@ -288,10 +326,28 @@ impl<'a> Code<'a> {
             ));
         }
         let Mapping { start, end, .. } = mapping;
+        let file = mapping
+            .open(self.pid)
+            .map_err(|error| refused(format!("the file of its code cannot be read: {error}")));
+        let mut walker = Walker::new(|at| code_at(file.as_ref().ok()?, mapping, at));
+        let place = |place: Place| ProbePlace {
+            offset: place.address - start + mapping.offset,
+            address: place.address,
+            depth: place.depth,
+        };
+        let begin = place(walker.begin(address, kind.arguments()));
+        let ends = match (kind.with_ends(), &file) {
+            (None, _) => Vec::new(),
+            (Some(_), Err(why)) => return Err(why.clone()),
+            (Some(name), Ok(_)) => walker
+                .ends(address)
+                .map_err(|why| refused(format!("it cannot be told where {name} returns: {why}")))?,
+        };
         Ok(Probe {
             kind,
             file: format!("/proc/{}/map_files/{start:x}-{end:x}", self.pid).into(),
-            offset: address - start + mapping.offset,
+            begin,
+            ends: ends.into_iter().map(place).collect(),
         })
     }
 
@@ -304,6 +360,18 @@ impl<'a> Code<'a> {
         };
         self.mappings.iter().filter(is_part).collect()
     }
+}
+
+/// What a file has at an address that it is mapped at, and zeros behind the mapping's end.
+fn code_at(file: &File, mapping: &Mapping, address: u64) -> Option<[u8; LONGEST]> {
+    let left = (mapping.start..mapping.end)
+        .contains(&address)
+        .then(|| mapping.end - address)?;
+    let mut bytes = [0; LONGEST];
+    let wanted = usize::try_from(left).map_or(LONGEST, |left| left.min(LONGEST));
+    let offset = address - mapping.start + mapping.offset;
+    file.read_exact_at(&mut bytes[..wanted], offset).ok()?;
+    Some(bytes)
 }
 
 fn is_same_file(one: &Mapping, other: &Mapping) -> bool {
@@ -458,11 +526,13 @@ mod tests {
             mappings: &mappings,
         };
         let home = code.file_of(0x2010).expect("code");
-        let probe = code.probe(ProbeKind::Step, 0x2010, home).expect("a probe");
-        assert_eq!(probe.offset, 0x1010);
+        let probe = code.probe(ProbeKind::Made, 0x2010, home).expect("a probe");
+        assert_eq!(probe.begin.offset, 0x1010);
+        // Without the file, the ends of its calls cannot be known.
+        assert!(code.probe(ProbeKind::Step, 0x2010, home).is_err());
         assert_eq!(probe.file, PathBuf::from("/proc/9/map_files/2000-3000"));
         for bad in [0x1010, 0x3010, 0x4010, 0x5010, 0x7000] {
-            assert!(code.probe(ProbeKind::Step, bad, home).is_err(), "{bad:#x}");
+            assert!(code.probe(ProbeKind::Made, bad, home).is_err(), "{bad:#x}");
         }
         assert_eq!(code.parts_of(home).len(), 3);
     }

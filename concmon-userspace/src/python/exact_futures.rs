@@ -493,7 +493,10 @@ mod tests {
             assert_eq!((objects.work_queue, vector), (1, 0), "3.{minor}");
             let codes = [objects.run, objects.result, objects.worker];
             assert!(codes.iter().all(|code| plausible(*code)), "{objects:?}");
-            let found: Vec<_> = probes.iter().map(|one| (one.kind, one.offset)).collect();
+            let found: Vec<_> = probes
+                .iter()
+                .map(|one| (one.kind, one.begin.offset))
+                .collect();
             let expected = [(ProbeKind::Put, 0x1010), (ProbeKind::HandedOver, 0x20)];
             assert_eq!(found, expected, "3.{minor}");
         }

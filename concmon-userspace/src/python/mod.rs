@@ -32,6 +32,7 @@ mod names;
 mod object;
 mod process;
 mod queues;
+mod returns;
 mod sampling;
 mod slots;
 mod stacks;
@@ -57,7 +58,7 @@ mod waits;
 mod workers;
 
 pub use detect::DetectError;
-pub use exact::{ExactTasks, NotExact, Probe, ProbeKind};
+pub use exact::{ExactTasks, NotExact, Probe, ProbeKind, ProbePlace};
 pub use exact_futures::ExactFutures;
 pub use facts::{GilRange, Interpreter, LookOptions, MOST_TASKS};
 pub use gil_sampler::{GilCounts, GilSampler};

@@ -27,7 +27,10 @@ use crate::{
         tree::Tree,
     },
     python::{DetectError, MOST_TASKS},
-    source::live::{Collected, Live, Sizes, named_faults},
+    source::{
+        exact::ExactLive,
+        live::{Collected, Live, Sizes, named_faults},
+    },
 };
 
 /// Events are passed on this much after they happened, so that those of slower CPUs arrive first:
@@ -87,6 +90,8 @@ pub(super) struct Finished {
     pub(super) failed: bool,
     /// Bytes of the capture, or why it is not whole; `None`: nothing was recorded.
     pub(super) recorded: Option<io::Result<u64>>,
+    /// Probes that still are to be taken away, which nobody needs to wait for before the summary.
+    _probes: Option<ExactLive>,
 }
 
 /// A running watch.
@@ -406,6 +411,7 @@ impl Watch {
             summary: pipeline.summary(),
             failed: fail_on.iter().any(|rule| pipeline.has_held(rule)),
             recorded: self.intake.finish(),
+            _probes: self.live.take_exact(),
         })
     }
 

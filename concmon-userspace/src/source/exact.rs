@@ -1,6 +1,6 @@
 //! Probes in watched processes, attached on request only, and what the kernel programs count there.
 
-use std::{collections::BTreeMap, num::NonZeroU32};
+use std::{collections::BTreeMap, num::NonZeroU32, path::Path};
 
 use aya::{
     Ebpf, Pod,
@@ -8,8 +8,8 @@ use aya::{
     programs::{UProbe, uprobe::UProbeLink, uprobe::UProbeScope},
 };
 use concmon_ebpf::{
-    Exact, ExactFutures as FuturesView, ExactKey, ExactRow, ExactTask, ExactTaskKey, FailedKey,
-    PoolKey, PoolRow,
+    Exact, ExactFutures as FuturesView, ExactKey, ExactPlace, ExactRow, ExactTask, ExactTaskKey,
+    FailedKey, PLACE_DEPTHS, PoolKey, PoolRow,
 };
 use rustix::thread::CapabilitySet;
 
@@ -19,15 +19,15 @@ use super::{
 };
 use crate::{
     event::Pid,
-    kernel,
-    python::{ExactFutures, ExactTasks, Probe, ProbeKind},
+    python::{ExactFutures, ExactTasks, Probe, ProbeKind, ProbePlace},
 };
 
-/// Tasks that can live at one time, groups of tasks that are told apart, and calls under way. Only
-/// what is used of the first two takes memory.
+/// Tasks that can live at one time, groups of tasks that are told apart, calls under way, and
+/// instructions that are probed. Only what is used of these takes memory, calls excepted.
 pub(super) const TASKS: u32 = 1 << 18;
 pub(super) const ROWS: u32 = 1 << 13;
 pub(super) const CALLS: u32 = 1 << 13;
+pub(super) const PLACES: u32 = 1 << 16;
 /// Thread pools, and failures that nobody has asked for.
 pub(super) const POOLS: u32 = 1 << 12;
 pub(super) const FAILED: u32 = 1 << 16;
@@ -39,21 +39,21 @@ const PROGRAMS: [&str; 7] = [
     "exact_task_made",
     "exact_task_step",
     "exact_wrapped_step",
-    "exact_task_return",
+    END,
 ];
+/// The program for what calls pass at their end.
+const END: &str = "exact_task_end";
 /// Threads that take probes away at the end.
 const DETACHERS: usize = 32;
 /// How often a row is read again that changes meanwhile.
 const TRIES: usize = 100;
-/// Kernels on which returning from a probed function is a system call that filters of system calls may
-/// not let pass, which ends the process (x86-64, from 6.11 until 6.14 let it pass always).
-const FILTERED_RETURNS: std::ops::Range<(u32, u32)> = (6, 11)..(6, 14);
-
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 struct Wire<T>(T);
 // SAFETY: only made of the wire types below: plain `repr(C)` integers without padding.
 unsafe impl Pod for Wire<Exact> {}
+// SAFETY: as above.
+unsafe impl Pod for Wire<ExactPlace> {}
 // SAFETY: as above.
 unsafe impl Pod for Wire<ExactKey> {}
 // SAFETY: as above.
@@ -75,6 +75,7 @@ unsafe impl Pod for Wire<FailedKey> {}
 pub struct ExactLive {
     views: HashMap<MapData, u32, Wire<Exact>>,
     rows: HashMap<MapData, Wire<ExactKey>, Wire<ExactRow>>,
+    places: HashMap<MapData, Wire<ExactPlace>, u64>,
     tasks: HashMap<MapData, Wire<ExactTaskKey>, Wire<ExactTask>>,
     futures: HashMap<MapData, u32, Wire<FuturesView>>,
     pools: HashMap<MapData, Wire<PoolKey>, Wire<PoolRow>>,
@@ -102,6 +103,7 @@ impl ExactLive {
         Ok(Self {
             views: HashMap::try_from(map(ebpf, "EXACT")?).map_err(opening)?,
             rows: HashMap::try_from(map(ebpf, "EXACT_ROWS")?).map_err(opening)?,
+            places: HashMap::try_from(map(ebpf, "EXACT_PLACES")?).map_err(opening)?,
             tasks: HashMap::try_from(map(ebpf, "EXACT_TASKS")?).map_err(opening)?,
             futures: HashMap::try_from(map(ebpf, "EXACT_FUTURES")?).map_err(opening)?,
             pools: HashMap::try_from(map(ebpf, "EXACT_POOLS")?).map_err(opening)?,
@@ -117,24 +119,89 @@ impl ExactLive {
     /// Why that cannot be done, or must not be.
     pub fn attach(&mut self, ebpf: &mut Ebpf, pid: Pid, tasks: &ExactTasks) -> Result<(), String> {
         let number = probed(pid)?;
-        may_return(pid)?;
+        let links = self
+            .attach_tasks(ebpf, pid, number, tasks)
+            .inspect_err(|_| self.forget_view(pid))?;
+        self.links.entry(pid).or_default().extend(links);
+        Ok(())
+    }
+
+    fn attach_tasks(
+        &mut self,
+        ebpf: &mut Ebpf,
+        pid: Pid,
+        number: NonZeroU32,
+        tasks: &ExactTasks,
+    ) -> Result<Vec<UProbeLink>, String> {
         self.views
             .insert(pid.0, Wire(tasks.view), 0)
             .map_err(|error| format!("no room for the process: {error}"))?;
         let mut links = Vec::new();
-        // Steps first: a task that was seen being made is seen to run, too.
-        for probe in tasks.probes.iter().rev() {
-            let (entry, returns) = programs_of(probe.kind);
-            // The return first: a call that was noted is taken off the notes again.
-            for name in returns.into_iter().chain([entry]) {
-                let link = attach(ebpf, name, probe, number).inspect_err(|_| {
-                    let _ = self.views.remove(&pid.0);
-                })?;
-                links.push(link);
+        for probe in &tasks.probes {
+            self.note(pid, &probe.begin)?;
+        }
+        // Functions may end in the same code.
+        let mut ends = BTreeMap::new();
+        for probe in &tasks.probes {
+            for place in &probe.ends {
+                self.note(pid, place)?;
+                ends.insert(place.offset, probe);
             }
         }
-        self.links.entry(pid).or_default().extend(links);
-        Ok(())
+        // Ends come first: a call that was noted is seen to end.
+        for (offset, probe) in ends {
+            log::debug!("process {pid}: {:?} ends at {offset:#x}", probe.kind);
+            links.push(attach(ebpf, END, &probe.file, offset, number)?);
+        }
+        // Steps before what makes tasks: one that was seen being made is seen to run, too.
+        for probe in tasks.probes.iter().rev() {
+            let begin = program_of(probe.kind);
+            log::debug!(
+                "process {pid}: {:?} begins at {:#x}",
+                probe.kind,
+                probe.begin.offset
+            );
+            links.push(attach(
+                ebpf,
+                begin,
+                &probe.file,
+                probe.begin.offset,
+                number,
+            )?);
+        }
+        Ok(links)
+    }
+
+    /// Tells programs what calls have on the stack at an instruction.
+    fn note(&mut self, pid: Pid, place: &ProbePlace) -> Result<(), String> {
+        for index in 0..PLACE_DEPTHS {
+            let key = Wire(ExactPlace {
+                address: place.address,
+                tgid: pid.0,
+                index,
+            });
+            match self.places.get(&key, 0) {
+                Ok(depth) if depth == place.depth => return Ok(()),
+                Ok(_) => {}
+                Err(_) => {
+                    return self
+                        .places
+                        .insert(key, place.depth, 0)
+                        .map_err(|error| format!("no room for the process: {error}"));
+                }
+            }
+        }
+        Err("too many of its functions share code".to_owned())
+    }
+
+    /// Without these, programs count nothing.
+    fn forget_view(&mut self, pid: Pid) {
+        // Missing is what is wanted.
+        let _ = self.views.remove(&pid.0);
+        let places: Vec<_> = self.places.keys().filter_map(Result::ok).collect();
+        for key in places.into_iter().filter(|key| key.0.tgid == pid.0) {
+            let _ = self.places.remove(&key);
+        }
     }
 
     /// Probes the thread pools of a process; once more when asyncio has come to it.
@@ -157,8 +224,8 @@ impl ExactLive {
         let probes = futures.probes.iter().rev();
         let is_new = |probe: &&Probe| !again || probe.kind == ProbeKind::HandedOver;
         for probe in probes.filter(is_new) {
-            let (entry, _) = programs_of(probe.kind);
-            let link = attach(ebpf, entry, probe, number).inspect_err(|_| {
+            let (name, offset) = (program_of(probe.kind), probe.begin.offset);
+            let link = attach(ebpf, name, &probe.file, offset, number).inspect_err(|_| {
                 let _ = self.futures.remove(&pid.0);
             })?;
             links.push(link);
@@ -182,9 +249,8 @@ impl ExactLive {
             // The links were dropped with what was to drop them.
             log::debug!("process {pid}: its probes were taken away by the main thread: {error}");
         }
-        // Missing is what is wanted, here and below.
-        let _ = self.views.remove(&pid.0);
-        // Another program may have other tasks at the same addresses.
+        self.forget_view(pid);
+        // Missing is what is wanted. Another program may have other tasks at the same addresses.
         let of_process = |key: &Wire<ExactTaskKey>| key.0.tgid == pid.0;
         let tasks: Vec<_> = self.tasks.keys().filter_map(Result::ok).collect();
         for key in tasks.into_iter().filter(of_process) {
@@ -198,7 +264,7 @@ impl ExactLive {
     }
 
     /// Takes all probes away, many at a time: the kernel waits for each, and for all together no longer.
-    pub(super) fn detach_all(&mut self) {
+    fn detach_all(&mut self) {
         let mut shares: Vec<Vec<UProbeLink>> = (0..DETACHERS).map(|_| Vec::new()).collect();
         let links = std::mem::take(&mut self.links).into_values().flatten();
         for (share, link) in (0..DETACHERS).cycle().zip(links) {
@@ -264,17 +330,15 @@ fn read_whole(mut read: impl FnMut() -> Option<ExactRow>) -> Option<ExactRow> {
     None
 }
 
-/// The program for a function's beginning, and the one for its end.
-fn programs_of(kind: ProbeKind) -> (&'static str, Option<&'static str>) {
-    const RETURN: Option<&str> = Some("exact_task_return");
+/// The program for a function's beginning.
+fn program_of(kind: ProbeKind) -> &'static str {
     match kind {
-        ProbeKind::Made => ("exact_task_made", None),
-        ProbeKind::MadeEager => ("exact_task_made", RETURN),
-        ProbeKind::Step => ("exact_task_step", RETURN),
-        ProbeKind::WrappedStep => ("exact_wrapped_step", RETURN),
-        ProbeKind::Put => ("exact_put", None),
-        ProbeKind::Unwound => ("exact_unwound", None),
-        ProbeKind::HandedOver => ("exact_handed_over", None),
+        ProbeKind::Made | ProbeKind::MadeEager => "exact_task_made",
+        ProbeKind::Step => "exact_task_step",
+        ProbeKind::WrappedStep => "exact_wrapped_step",
+        ProbeKind::Put => "exact_put",
+        ProbeKind::Unwound => "exact_unwound",
+        ProbeKind::HandedOver => "exact_handed_over",
     }
 }
 
@@ -289,7 +353,8 @@ fn probed(pid: Pid) -> Result<NonZeroU32, String> {
 fn attach(
     ebpf: &mut Ebpf,
     name: &'static str,
-    probe: &Probe,
+    file: &Path,
+    offset: u64,
     pid: NonZeroU32,
 ) -> Result<UProbeLink, String> {
     let failed = |error: &(dyn std::error::Error + 'static)| {
@@ -298,30 +363,9 @@ fn attach(
     };
     let program: &mut UProbe = program(ebpf, name).map_err(|error| failed(&error))?;
     let link = program
-        .attach(probe.offset, &probe.file, UProbeScope::OneProcess(pid))
+        .attach(offset, file, UProbeScope::OneProcess(pid))
         .map_err(|error| failed(&error))?;
     program.take_link(link).map_err(|error| failed(&error))
-}
-
-/// Whether probed functions of a process may return on this kernel.
-fn may_return(pid: Pid) -> Result<(), String> {
-    let release = kernel::release().unwrap_or_default();
-    let concerned =
-        kernel::version_of(&release).is_none_or(|version| FILTERED_RETURNS.contains(&version));
-    if !concerned {
-        return Ok(());
-    }
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))
-        .map_err(|error| format!("its status cannot be read: {error}"))?;
-    match status
-        .lines()
-        .find_map(|line| line.strip_prefix("Seccomp:"))
-    {
-        Some(mode) if mode.trim() != "0" => Err(format!(
-            "it filters system calls, and Linux {release} would end it at a probe"
-        )),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

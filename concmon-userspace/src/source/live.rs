@@ -30,7 +30,7 @@ use concmon_ebpf::{
 pub use super::error::LiveError;
 use super::{
     error::{buffers_failed, failed, failing, permission_or},
-    exact::{CALLS, ExactLive, FAILED, POOLS, ROWS, TASKS},
+    exact::{CALLS, ExactLive, FAILED, PLACES, POOLS, ROWS, TASKS},
     host::{highest_tid, kernel_config, lift_memlock},
     run_time::RunTime,
     run_time_switch::Switch,
@@ -230,6 +230,7 @@ impl Live {
                 .map_max_entries("EXACT_TASKS", TASKS)
                 .map_max_entries("EXACT_ROWS", ROWS)
                 .map_max_entries("EXACT_CALLS", CALLS)
+                .map_max_entries("EXACT_PLACES", PLACES)
                 .map_max_entries("EXACT_FUTURES", sizes.processes)
                 .map_max_entries("EXACT_POOLS", POOLS)
                 .map_max_entries("EXACT_FAILED", FAILED);
@@ -508,11 +509,15 @@ impl Live {
         Ok(())
     }
 
-    /// Takes the hooks away. What is in maps and buffers stays readable.
+    /// The probes in watched processes. They are taken away when this is dropped, which takes the kernel
+    /// a tenth of a second for each.
+    pub fn take_exact(&mut self) -> Option<ExactLive> {
+        self.exact.take()
+    }
+
+    /// Takes the hooks away, other than probes in watched processes. What is in maps and buffers stays
+    /// readable.
     pub fn detach(&mut self) {
-        if let Some(exact) = &mut self.exact {
-            exact.detach_all();
-        }
         for name in HOOKS {
             if let Ok(program) = program::<BtfTracePoint>(&mut self.ebpf, name) {
                 let _ = program.unload();

@@ -26,6 +26,7 @@ mod on_cpu;
 mod overload;
 mod permissions;
 mod process;
+mod programs;
 mod servers;
 mod signals;
 mod stalls;
@@ -72,6 +73,7 @@ fn main() {
         overload::trials(),
         permissions::trials(),
         process::trials(),
+        programs::trials(),
         servers::trials(),
         signals::trials(),
         stalls::trials(),

@@ -98,11 +98,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         rows.push(row);
     }
     print_table(&rows);
-    Ok(if rows.iter().all(|row| row.loaded && row.closed) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(
+        if rows.iter().all(|row| row.loaded && row.closed && row.exact) {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        },
+    )
 }
 
 /// The folder `name` of the cache, filled at first use.
@@ -181,6 +183,8 @@ struct Row {
     kernel: String,
     loaded: bool,
     closed: bool,
+    /// Tasks were counted by probes.
+    exact: bool,
     causes: String,
     notes: Vec<String>,
 }
@@ -192,6 +196,7 @@ impl Row {
             kernel: "-".to_owned(),
             loaded: false,
             closed: false,
+            exact: false,
             causes: "-".to_owned(),
             notes: vec![note],
         }
@@ -249,6 +254,7 @@ fn judge(series: &str, outcome: &Outcome, mut notes: Vec<String>) -> Row {
         kernel: outcome.kernel.clone(),
         loaded: outcome.exit_code == 0,
         closed: false,
+        exact: false,
         causes: "-".to_owned(),
         notes,
     };
@@ -260,6 +266,7 @@ fn judge(series: &str, outcome: &Outcome, mut notes: Vec<String>) -> Row {
     match verdict::judge(&outcome.stdout) {
         Ok(verdict) => {
             row.closed = verdict.open.is_empty();
+            row.exact = verdict.tasks > 0;
             row.causes = verdict
                 .causes
                 .iter()
@@ -267,6 +274,8 @@ fn judge(series: &str, outcome: &Outcome, mut notes: Vec<String>) -> Row {
                 .collect::<Vec<_>>()
                 .join(" ");
             row.notes.push(format!("{} threads", verdict.threads));
+            row.notes.push(format!("{} tasks", verdict.tasks));
+            row.notes.extend(verdict.limits);
             if verdict.unknown_ns != 0 {
                 row.notes.push(format!("unknown {} ns", verdict.unknown_ns));
             }
@@ -283,16 +292,17 @@ fn judge(series: &str, outcome: &Outcome, mut notes: Vec<String>) -> Row {
 fn print_table(rows: &[Row]) {
     let word = |value: bool| if value { "yes" } else { "NO" };
     println!(
-        "\n{:7} {:34} {:6} {:6} {:42} notes",
-        "series", "kernel", "loaded", "closed", "causes"
+        "\n{:7} {:34} {:6} {:6} {:6} {:42} notes",
+        "series", "kernel", "loaded", "closed", "exact", "causes"
     );
     for row in rows {
         println!(
-            "{:7} {:34} {:6} {:6} {:42} {}",
+            "{:7} {:34} {:6} {:6} {:6} {:42} {}",
             row.series,
             row.kernel,
             word(row.loaded),
             word(row.closed),
+            word(row.exact),
             row.causes,
             row.notes.join("; ")
         );

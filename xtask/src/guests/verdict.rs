@@ -14,6 +14,10 @@ pub(crate) struct Verdict {
     pub(crate) causes: BTreeSet<String>,
     /// Time in the column `unknown` over all threads, ns.
     pub(crate) unknown_ns: i128,
+    /// Tasks whose end was counted by probes.
+    pub(crate) tasks: i128,
+    /// Why some of that is not known.
+    pub(crate) limits: Vec<String>,
 }
 
 /// Reads NDJSON as `--json` writes it.
@@ -31,8 +35,17 @@ pub(crate) fn judge(stdout: &[u8]) -> Result<Verdict> {
         open: Vec::new(),
         causes: BTreeSet::new(),
         unknown_ns: 0,
+        tasks: 0,
+        limits: Vec::new(),
     };
     for process in list(&summary, "processes")? {
+        let exact = &process["exact"];
+        for row in exact["tasks"].as_array().into_iter().flatten() {
+            verdict.tasks += ns(row, "finished")?;
+        }
+        let limits = exact["limits"].as_array().into_iter().flatten();
+        let reasons = limits.filter_map(|limit| limit["reason"].as_str());
+        verdict.limits.extend(reasons.map(str::to_owned));
         for thread in list(process, "threads")? {
             let unknown = ns(thread, "unknown_ns")?;
             let mut columns = ns(thread, "on_cpu_ns")? + ns(thread, "runnable_ns")? + unknown;
@@ -78,7 +91,7 @@ mod tests {
     fn summary(wall_ns: u64) -> String {
         format!(
             r#"{{"type":"snapshot"}}
-{{"type":"summary","processes":[{{"threads":[{{"name":"a","wall_ns":{wall_ns},"on_cpu_ns":5,"runnable_ns":3,"blocked_ns":{{"gil":2,"io":0}},"unknown_ns":1}}]}}]}}
+{{"type":"summary","processes":[{{"exact":{{"tasks":[{{"finished":7}},{{"finished":2}}],"limits":[]}},"threads":[{{"name":"a","wall_ns":{wall_ns},"on_cpu_ns":5,"runnable_ns":3,"blocked_ns":{{"gil":2,"io":0}},"unknown_ns":1}}]}}]}}
 "#
         )
     }
@@ -89,6 +102,7 @@ mod tests {
         assert!(verdict.open.is_empty());
         assert_eq!(verdict.causes, BTreeSet::from(["gil".to_owned()]));
         assert_eq!((verdict.threads, verdict.unknown_ns), (1, 1));
+        assert_eq!((verdict.tasks, verdict.limits.len()), (9, 0));
 
         let verdict = judge(summary(12).as_bytes()).expect("a summary");
         assert_eq!(verdict.open, [("\"a\"".to_owned(), 1)]);
