@@ -7,10 +7,13 @@
 //! Events are kept in captures by the names of their fields. A field that is added must be an
 //! `Option` or have `#[serde(default)]`, so that older captures can be read; none is renamed.
 
+mod shared;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use concmon_ebpf::{HIST_BUCKETS, cause};
 use serde::{Deserialize, Serialize};
+use shared::at_most;
 
 /// A process id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -44,7 +47,7 @@ pub enum Event {
     Loss(Loss),
     Ledger(Box<LedgerFact>),
     Process(Box<ProcessFact>),
-    Python(Box<PythonFact>),
+    Python(Arc<PythonFact>),
     Exact(Box<ExactFact>),
     Pools(Box<PoolsFact>),
     Monitor(Box<MonitorFact>),
@@ -55,9 +58,22 @@ pub enum Event {
 }
 
 impl Event {
+    /// It is something that happened, no fact that was read.
+    pub const fn happens(&self) -> bool {
+        matches!(
+            self,
+            Event::Slice(_)
+                | Event::Sample(_)
+                | Event::Fork(_)
+                | Event::Exec(_)
+                | Event::Exit(_)
+                | Event::Loss(_)
+        )
+    }
+
     /// The instant (`CLOCK_MONOTONIC`, ns) at which the event takes its place among others: the
     /// end of a slice or of a loss, the read of a fact. `None` for what has no place of its own.
-    pub const fn at_ns(&self) -> Option<u64> {
+    pub fn at_ns(&self) -> Option<u64> {
         Some(match self {
             Event::Slice(slice) => slice.out_ns,
             Event::Sample(sample) => sample.at_ns,
@@ -338,6 +354,7 @@ pub struct ExactFact {
     pub pid: Pid,
     /// Since when, ns; else why not.
     pub since: Result<u64, String>,
+    #[serde(deserialize_with = "at_most::<16_384, _, _>")]
     pub tasks: Vec<TaskCounts>,
     /// Steps of any process of the watch that found no room, or could not be read.
     pub missed: u64,
@@ -426,6 +443,7 @@ pub struct LedgerFact {
     pub migrations: u64,
     pub wakeup_latency: HistFact,
     pub slice: HistFact,
+    #[serde(deserialize_with = "at_most::<64, _, _>")]
     pub off_cpu: Vec<HistFact>,
 }
 
@@ -453,6 +471,7 @@ pub struct ProcessFact {
     pub children: u64,
     pub descendants: u64,
     pub zombies: u64,
+    #[serde(deserialize_with = "at_most::<65_536, _, _>")]
     pub thread_stats: Vec<ThreadStat>,
 }
 
@@ -487,13 +506,18 @@ pub struct PythonFact {
     pub read_ns: u64,
     pub pid: Pid,
     pub info: PythonInfo,
+    #[serde(deserialize_with = "at_most::<16_384, _, _>")]
     pub threads: Vec<PyThread>,
+    #[serde(deserialize_with = "at_most::<16_384, _, _>")]
     pub loops: Vec<PyLoop>,
+    #[serde(deserialize_with = "at_most::<16_384, _, _>")]
     pub tasks: Vec<PyTask>,
     /// The main interpreter's first; empty where there is none or none is known.
+    #[serde(deserialize_with = "at_most::<64, _, _>")]
     pub gils: Vec<PyGil>,
     /// The main interpreter's garbage collector.
     pub gc: Option<PyGc>,
+    #[serde(deserialize_with = "at_most::<16_384, _, _>")]
     pub executors: Vec<PyExecutor>,
     /// `None`: it was not asked for, or the program has no futures.
     pub heap: Option<PyHeapScan>,
@@ -750,8 +774,10 @@ pub struct TaskWait {
 /// One frame of a stack or of an await chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PyFrame {
-    pub function: String,
-    pub file: String,
+    #[serde(deserialize_with = "shared::text")]
+    pub function: Arc<str>,
+    #[serde(deserialize_with = "shared::text")]
+    pub file: Arc<str>,
     /// 0 when the code object has no line there.
     pub line: u32,
 }

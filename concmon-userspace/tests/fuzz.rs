@@ -7,6 +7,8 @@
 mod capture;
 #[path = "../examples/fuzz/case.rs"]
 mod case;
+#[path = "common/crafted.rs"]
+mod crafted;
 #[path = "../examples/fuzz/elf.rs"]
 mod elf;
 #[path = "../examples/fuzz/heap.rs"]

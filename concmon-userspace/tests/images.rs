@@ -237,7 +237,7 @@ fn describe(fact: &PythonFact) -> String {
 fn frames(frames: &[PyFrame]) -> String {
     frames
         .iter()
-        .map(|frame| match frame.file.as_str() {
+        .map(|frame| match frame.file.as_ref() {
             "<string>" => format!("\n    {}:{}", frame.function, frame.line),
             file => format!(
                 "\n    {} in {}",

@@ -229,7 +229,7 @@ fn check_churned(task: &PyTask, python: &Python) {
     let functions: Vec<&str> = task
         .awaiting
         .iter()
-        .map(|frame| frame.function.as_str())
+        .map(|frame| frame.function.as_ref())
         .collect();
     if task.coroutine == "keep_going" {
         assert!(task.name.starts_with("Task-"), "{label}: {task:?}");

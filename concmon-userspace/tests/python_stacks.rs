@@ -57,7 +57,7 @@ fn parked_threads_are_where_the_program_says() {
 
 /// Why a stack of the busy program cannot have been, if so.
 fn wrong(thread: &PyThread) -> Option<String> {
-    let names: Vec<&str> = thread.stack.iter().map(|f| f.function.as_str()).collect();
+    let names: Vec<&str> = thread.stack.iter().map(|f| f.function.as_ref()).collect();
     let Some(outermost) = names.iter().position(|name| *name == "climb") else {
         // A thread that was not in its loop yet has no more than what starts it.
         return (names.iter().any(|name| name.starts_with('f'))).then(|| names.join(" "));

@@ -58,7 +58,7 @@ os._exit(0)
         assert_eq!(found.len(), 3, "{}", python.label());
         assert_eq!(BTreeSet::from_iter(found), tids(program.pid()));
         for thread in fact.threads.iter().filter(|thread| !thread.main) {
-            let names: Vec<&str> = thread.stack.iter().map(|f| f.function.as_str()).collect();
+            let names: Vec<&str> = thread.stack.iter().map(|f| f.function.as_ref()).collect();
             assert_eq!(names[..3], ["inside", "<module>", "go"], "{names:?}");
             assert_eq!(names.last(), Some(&"Thread._bootstrap"), "{names:?}");
         }

@@ -206,7 +206,7 @@ fn any_number_of_tasks_is_read_to_the_last() {
                 }
                 let innermost = (chain > 0).then_some("sleep");
                 for task in &fact.tasks {
-                    let found = task.awaiting.last().map(|frame| frame.function.as_str());
+                    let found = task.awaiting.last().map(|frame| frame.function.as_ref());
                     assert_eq!(found, innermost, "{label}: {}", task.name);
                 }
             }

@@ -369,7 +369,7 @@ trio.run(main)
             let functions: Vec<&str> = task
                 .awaiting
                 .iter()
-                .map(|frame| frame.function.as_str())
+                .map(|frame| frame.function.as_ref())
                 .collect();
             let whole = ["step_1", "step_0", "sleep"];
             let whole = if depth == "1" {
@@ -429,7 +429,7 @@ anyio.run(main, backend='asyncio')
     assert_eq!(found, account, "{label}");
     let waiting = alive.iter().filter(|task| task.name.starts_with("waits-"));
     for task in waiting {
-        let has = |name: &str| task.awaiting.iter().any(|frame| frame.function == name);
+        let has = |name: &str| task.awaiting.iter().any(|frame| *frame.function == *name);
         assert!(has("waits"), "{label}: {:?}", task.awaiting);
     }
 }
@@ -476,7 +476,7 @@ asyncio.run(main())
         .map(|task| {
             task.awaiting
                 .iter()
-                .map(|frame| frame.function.as_str())
+                .map(|frame| frame.function.as_ref())
                 .collect()
         })
         .collect();

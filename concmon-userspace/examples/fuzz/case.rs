@@ -12,6 +12,7 @@ use concmon::python::{LookOptions, fuzz};
 use concmon::source::fuzz::{content, contents};
 
 use super::capture;
+use super::crafted::Shape;
 use super::elf;
 use super::mutate::{Racing, Subject};
 use super::random::Random;
@@ -24,7 +25,9 @@ pub(crate) struct Case {
     pub(crate) seed: u64,
 }
 
-pub(crate) const PARSERS: [&str; 6] = ["elf", "maps", "tables", "file", "capture", "chunk"];
+pub(crate) const PARSERS: [&str; 7] = [
+    "elf", "maps", "tables", "file", "capture", "chunk", "crafted",
+];
 
 /// The oldest capture, and one of a program with all that can be told.
 const CAPTURES: [&[u8]; 2] = [
@@ -67,12 +70,23 @@ impl Case {
                 capture::file(&damaged(file, &mut random));
             }
             "chunk" => chunk(&mut random),
+            "crafted" => crafted(&mut random),
             name => {
                 if let Some(subject) = subjects.iter().find(|subject| subject.name == name) {
                     look(subject, &mut random);
                 }
             }
         }
+    }
+}
+
+/// A file that asks for much, as it is or damaged.
+fn crafted(random: &mut Random) {
+    let file = random.pick(&Shape::ALL).file(1 << (8 + random.below(10)));
+    if random.one_in(2) {
+        capture::file(&file);
+    } else {
+        capture::file(&damaged(&file, random));
     }
 }
 

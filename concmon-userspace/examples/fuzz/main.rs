@@ -8,6 +8,8 @@
 
 mod capture;
 mod case;
+#[path = "../../tests/common/crafted.rs"]
+mod crafted;
 mod elf;
 mod heap;
 mod judge;

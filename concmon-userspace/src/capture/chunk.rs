@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     Input,
+    bounds::{self, MAX_FRAMES, MAX_IDS, MAX_STRING, Room},
     columns::{self, restore, take, take_bytes, take_u32},
     format::{ChunkHead, MAX_RAW_BYTES, Malformed},
 };
@@ -98,18 +99,32 @@ impl StoredSample {
 pub struct Chunk {
     pub head: ChunkHead,
     raw: Vec<u8>,
+    /// In the file.
+    stored_bytes: usize,
 }
 
 impl Chunk {
     /// Decompresses the body of a chunk's frame, within the bounds of its head.
     pub(super) fn parse(body: &[u8]) -> Result<Self, Malformed> {
         let (head, compressed) = ChunkHead::parse(body).ok_or(Malformed)?;
-        let capacity = (head.raw_bytes as usize).min(MAX_RAW_BYTES);
-        let raw = zstd::bulk::decompress(compressed, capacity).map_err(|_| Malformed)?;
-        if raw.len() != head.raw_bytes as usize {
+        let length = head.raw_bytes as usize;
+        if length > MAX_RAW_BYTES || compressed.len() < bounds::least_compressed(length) {
             return Err(Malformed);
         }
-        Ok(Self { head, raw })
+        let raw = zstd::bulk::decompress(compressed, length).map_err(|_| Malformed)?;
+        if raw.len() != length {
+            return Err(Malformed);
+        }
+        Ok(Self {
+            head,
+            raw,
+            stored_bytes: body.len(),
+        })
+    }
+
+    /// How long it is in the file.
+    pub const fn stored_bytes(&self) -> usize {
+        self.stored_bytes
     }
 
     /// Its content, decompressed.
@@ -142,6 +157,7 @@ impl Chunk {
             cpus: HashMap::new(),
             strings: Vec::new(),
             stacks: Vec::new(),
+            room: Room::default(),
             released_ns: 0,
             skipped: 0,
         })
@@ -168,8 +184,9 @@ pub struct Inputs<'a> {
     operations: &'a [u8],
     records: columns::Reader<'a>,
     cpus: HashMap<u32, Cpu>,
-    strings: Vec<&'a str>,
+    strings: Vec<Arc<str>>,
     stacks: Vec<Arc<SampledStack>>,
+    room: Room,
     released_ns: u64,
     skipped: u64,
 }
@@ -194,8 +211,13 @@ impl Inputs<'_> {
                 }
                 op::ORDERED => {
                     let cpu = take_u32(&mut body)?;
-                    if let Some(event) = self.known(body) {
-                        return Ok(Some(Input::Ordered { cpu, event }));
+                    match self.known::<Event>(body) {
+                        Some(event) if event.happens() => {
+                            return Ok(Some(Input::Ordered { cpu, event }));
+                        }
+                        // Facts do not wait, and what waits is kept until its turn.
+                        Some(_) => self.skipped += 1,
+                        None => {}
                     }
                 }
                 op::RELEASE => {
@@ -214,10 +236,15 @@ impl Inputs<'_> {
                 }
                 op::STRING => {
                     let text = std::str::from_utf8(body).map_err(|_| Malformed)?;
-                    self.strings.push(text);
+                    if text.len() > MAX_STRING {
+                        return Err(Malformed);
+                    }
+                    self.room.take(text.len())?;
+                    self.strings.push(text.into());
                 }
                 op::STACK => {
                     let stack = self.stack(body)?;
+                    self.room.take(size_of_val(&*stack.frames))?;
                     self.stacks.push(Arc::new(stack));
                 }
                 _ => self.skipped += 1,
@@ -228,7 +255,8 @@ impl Inputs<'_> {
 
     /// A value; `None`, and counted, when this version does not know its kind.
     fn known<T: DeserializeOwned>(&mut self, body: &[u8]) -> Option<T> {
-        let value = rmp_serde::from_slice(body).ok();
+        let modest = bounds::is_modest(body);
+        let value = modest.then(|| rmp_serde::from_slice(body).ok()).flatten();
         self.skipped += u64::from(value.is_none());
         value
     }
@@ -239,6 +267,9 @@ impl Inputs<'_> {
         let version = half(take(&mut body)?)?;
         let count = half(take(&mut body)?)?;
         if usize::from(count) > BATCH_RECORDS {
+            return Err(Malformed);
+        }
+        if self.cpus.len() >= MAX_IDS && !self.cpus.contains_key(&cpu) {
             return Err(Malformed);
         }
         let known = self.cpus.entry(cpu).or_default();
@@ -265,13 +296,16 @@ impl Inputs<'_> {
         let flags = take(&mut body)?;
         let mut frames = Vec::new();
         while !body.is_empty() {
+            if frames.len() >= MAX_FRAMES {
+                return Err(Malformed);
+            }
             let mut text = || {
                 let number = usize::try_from(take(&mut body)?).map_err(|_| Malformed)?;
-                self.strings.get(number).copied().ok_or(Malformed)
+                self.strings.get(number).cloned().ok_or(Malformed)
             };
             frames.push(PyFrame {
-                function: text()?.to_owned(),
-                file: text()?.to_owned(),
+                function: text()?,
+                file: text()?,
                 line: take_u32(&mut body)?,
             });
         }

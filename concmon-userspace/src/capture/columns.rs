@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use concmon_ebpf::Record;
 use foldhash::fast::FixedState;
 
-use super::format::Malformed;
+use super::{bounds::MAX_IDS, format::Malformed};
 
 /// Appends a number in 7-bit groups, the lowest first (LEB128).
 pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
@@ -206,7 +206,7 @@ impl Reader<'_> {
     pub(super) fn take(&mut self, at_ns: &mut u64) -> Result<Record, Malformed> {
         let index = usize::try_from(self.number(THREAD)?).map_err(|_| Malformed)?;
         let begin_ns = restore(self.number(IN)?, *at_ns);
-        if index == self.threads.len() {
+        if index == self.threads.len() && index < MAX_IDS {
             let tid = u32::try_from(self.number(NEW)?).map_err(|_| Malformed)?;
             self.threads.push(Thread {
                 tid,

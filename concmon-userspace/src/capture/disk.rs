@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read as _, Seek as _, SeekFrom},
+    io::{self, Read, Seek, SeekFrom},
     os::{fd::AsRawFd as _, unix::fs::FileExt as _},
 };
 
@@ -11,7 +11,6 @@ use super::{
     format::{CaptureError, ChunkHead, HEAD_BYTES, Head, Layout, PREAMBLE_BYTES, frame, preamble},
     frames::{Frames, Next},
     header::Header,
-    write::{FileStore, Store as _},
 };
 
 /// Where the area begins that is written round and round; before it is the header.
@@ -78,62 +77,136 @@ impl DiskRing {
     }
 }
 
-/// A frame in the area.
-struct Found {
-    number: u32,
+/// A frame of the area, as it is in the file and in the order of numbers.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    head: Head,
+    /// Of its body in the file.
     offset: u64,
-    length: usize,
     key: bool,
+    /// Where it begins in what is read.
+    at: u64,
 }
 
-/// Puts the frames of a ring file in order: gives a file of the usual layout, which has no name.
-pub(super) fn straighten(file: &mut File) -> Result<File, CaptureError> {
-    file.seek(SeekFrom::Start(PREAMBLE_BYTES as u64))?;
-    let header = match Frames::new(&mut *file).next()? {
-        Next::Frame { head, body } if head.kind == frame::HEADER => Header::parse(body)?,
-        _ => return Err(CaptureError::Header),
-    };
-    let mut found = Vec::new();
-    file.seek(SeekFrom::Start(AREA))?;
-    let mut frames = Frames::new(&mut *file);
-    loop {
-        let before = frames.passed();
-        match frames.next()? {
-            Next::Frame { head, body } if head.kind == frame::CHUNK => found.push(Found {
-                number: head.number,
-                offset: AREA + before + HEAD_BYTES as u64,
-                length: body.len(),
-                key: ChunkHead::parse(body).is_some_and(|(chunk, _)| chunk.key),
-            }),
-            Next::Frame { .. } | Next::Damage(_) => {}
-            Next::End => break,
-        }
+impl Piece {
+    fn bytes(&self) -> u64 {
+        HEAD_BYTES as u64 + u64::from(self.head.length)
     }
-    found.sort_by_key(|frame| frame.number);
-    // The newest ones without a gap, from the first tick on.
-    let breaks = |pair: &[Found]| pair[1].number != pair[0].number.wrapping_add(1);
-    let from = found.windows(2).rposition(breaks).map_or(0, |at| at + 1);
-    let newest = &found[from..];
-    let whole = newest.first().is_some_and(|first| first.number == 1);
-    let key = newest.iter().position(|frame| frame.key);
-    let from = if whole { Some(0) } else { key };
+}
 
-    let straight = tempfile::tempfile()?;
-    let mut store = FileStore::new(straight.try_clone()?);
-    store.begin(&Header {
-        joins: !whole,
-        ..header
-    })?;
-    for frame in &newest[from.unwrap_or(newest.len())..] {
-        let mut body = vec![0; frame.length];
-        file.read_exact_at(&mut body, frame.offset)?;
-        let Some((head, _)) = ChunkHead::parse(&body) else {
-            continue;
+/// A ring file, read as if its frames lay one behind the other.
+#[derive(Debug)]
+pub(super) struct Straight {
+    file: File,
+    /// The preamble and the frame of the header.
+    beginning: Vec<u8>,
+    pieces: Vec<Piece>,
+    position: u64,
+}
+
+impl Straight {
+    pub(super) fn new(mut file: File) -> Result<Self, CaptureError> {
+        file.seek(SeekFrom::Start(PREAMBLE_BYTES as u64))?;
+        let header = match Frames::new(&mut file).next()? {
+            Next::Frame { head, body } if head.kind == frame::HEADER => Header::parse(body)?,
+            _ => return Err(CaptureError::Header),
         };
-        store.chunk(Sealed { head, body })?;
+        let mut found = Vec::new();
+        file.seek(SeekFrom::Start(AREA))?;
+        let mut frames = Frames::new(&mut file);
+        loop {
+            let before = frames.passed();
+            match frames.next()? {
+                Next::Frame { head, body } if head.kind == frame::CHUNK => {
+                    let Some((chunk, _)) = ChunkHead::parse(body) else {
+                        continue;
+                    };
+                    found.push(Piece {
+                        head,
+                        offset: AREA + before + HEAD_BYTES as u64,
+                        key: chunk.key,
+                        at: 0,
+                    });
+                }
+                Next::Frame { .. } | Next::Damage(_) => {}
+                Next::End => break,
+            }
+        }
+        found.sort_by_key(|piece| piece.head.number);
+        // The newest ones without a gap, from the first tick on.
+        let breaks = |pair: &[Piece]| pair[1].head.number != pair[0].head.number.wrapping_add(1);
+        let from = found.windows(2).rposition(breaks).map_or(0, |at| at + 1);
+        found.drain(..from);
+        let whole = found.first().is_some_and(|first| first.head.number == 1);
+        if !whole {
+            let key = found.iter().position(|piece| piece.key);
+            found.drain(..key.unwrap_or(found.len()));
+        }
+        let header = Header {
+            joins: !whole,
+            ..header
+        }
+        .bytes();
+        let mut beginning = preamble(Layout::Appended).to_vec();
+        beginning.extend(Head::of(frame::HEADER, 0, &header).bytes());
+        beginning.extend(header);
+        let mut at = beginning.len() as u64;
+        for (piece, number) in found.iter_mut().zip(1..) {
+            piece.head.number = number;
+            piece.at = at;
+            at += piece.bytes();
+        }
+        Ok(Self {
+            file,
+            beginning,
+            pieces: found,
+            position: PREAMBLE_BYTES as u64,
+        })
     }
-    let mut straight = straight;
-    straight.seek(SeekFrom::Start(0))?;
-    straight.by_ref().read_exact(&mut [0; PREAMBLE_BYTES])?;
-    Ok(straight)
+
+    fn piece(&self) -> Option<&Piece> {
+        let behind = self.pieces.partition_point(|it| it.at <= self.position);
+        let piece = self.pieces.get(behind.checked_sub(1)?)?;
+        (self.position < piece.at + piece.bytes()).then_some(piece)
+    }
+}
+
+impl Read for Straight {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let ahead = usize::try_from(self.position).unwrap_or(usize::MAX);
+        let count = if let Some(mut rest) = self.beginning.get(ahead..).filter(|it| !it.is_empty())
+        {
+            rest.read(into)?
+        } else if let Some(piece) = self.piece() {
+            let head = piece.head.bytes();
+            let inside = (self.position - piece.at) as usize;
+            match head.get(inside..).filter(|it| !it.is_empty()) {
+                Some(mut rest) => rest.read(into)?,
+                None => {
+                    let passed = inside - HEAD_BYTES;
+                    let most = into.len().min(piece.head.length as usize - passed);
+                    let offset = piece.offset + passed as u64;
+                    self.file.read_at(&mut into[..most], offset)?
+                }
+            }
+        } else {
+            0
+        };
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+impl Seek for Straight {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.position = match to {
+            SeekFrom::Start(offset) => offset,
+            SeekFrom::Current(by) => self
+                .position
+                .checked_add_signed(by)
+                .ok_or(io::ErrorKind::InvalidInput)?,
+            SeekFrom::End(_) => return Err(io::ErrorKind::Unsupported.into()),
+        };
+        Ok(self.position)
+    }
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{
     Input,
+    bounds::{MAX_FRAMES, MAX_STRING, least_compressed},
     chunk::{Cpu, StoredSample, op},
     columns::{self, differ, put},
     format::{CHUNK_BYTES, ChunkHead, MAX_RAW_BYTES},
@@ -107,7 +108,13 @@ impl Encoder {
         };
         let mut body = head.bytes().to_vec();
         // It fails for want of memory only; an empty content then reads as damage.
-        body.extend(zstd::bulk::compress(&raw, LEVEL).unwrap_or_default());
+        let compressed = zstd::bulk::compress(&raw, LEVEL).unwrap_or_default();
+        let missing = least_compressed(raw.len()).saturating_sub(compressed.len());
+        body.extend(compressed);
+        if missing > 0 {
+            // A reader does not believe that so little stands for so much.
+            body.extend(skippable(missing));
+        }
         self.operations.clear();
         self.records.clear();
         self.cpus.clear();
@@ -163,7 +170,7 @@ impl Encoder {
         put(&mut body, stack.step_frames as u64);
         let flags = u64::from(stack.in_loop) | u64::from(stack.truncated) << 1;
         put(&mut body, flags);
-        for frame in &stack.frames {
+        for frame in stack.frames.iter().take(MAX_FRAMES) {
             for text in [&frame.function, &frame.file] {
                 let number = self.string(text);
                 put(&mut body, number);
@@ -188,7 +195,8 @@ impl Encoder {
         let number = self.strings.len() as u64;
         self.strings.insert(text.to_owned(), number);
         self.scratch.clear();
-        self.scratch.extend_from_slice(text.as_bytes());
+        let cut = text.floor_char_boundary(MAX_STRING);
+        self.scratch.extend_from_slice(&text.as_bytes()[..cut]);
         self.operation(op::STRING);
         number
     }
@@ -211,4 +219,12 @@ impl Encoder {
         put(&mut self.operations, self.scratch.len() as u64);
         self.operations.extend_from_slice(&self.scratch);
     }
+}
+
+/// A frame of zstd without content, of at least so many bytes (RFC 8878, 3.1.2).
+fn skippable(bytes: usize) -> Vec<u8> {
+    let mut frame = 0x184d_2a50u32.to_le_bytes().to_vec();
+    frame.extend(u32::try_from(bytes).unwrap_or(0).to_le_bytes());
+    frame.resize(frame.len() + bytes, 0);
+    frame
 }

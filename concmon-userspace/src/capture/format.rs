@@ -14,9 +14,9 @@ pub(super) const SYNC: [u8; 8] = [0xc7, 0x1e, 0x9d, 0x53, 0xb8, 0x06, 0xf2, 0x6b
 /// Sync, type, reserved, number, length, checksum of the body, checksum of the head.
 pub(super) const HEAD_BYTES: usize = 28;
 /// The longest body.
-pub(super) const MAX_BODY_BYTES: usize = 64 << 20;
+pub(super) const MAX_BODY_BYTES: usize = 36 << 20;
 /// The most that a chunk's content is before compression.
-pub(super) const MAX_RAW_BYTES: usize = 64 << 20;
+pub(super) const MAX_RAW_BYTES: usize = 34 << 20;
 /// A chunk is closed when its content is longer than this,
 pub(super) const CHUNK_BYTES: usize = 1 << 20;
 /// or when it is older than this, ns.
@@ -52,6 +52,16 @@ impl Layout {
 pub enum CaptureError {
     #[error(transparent)]
     Io(#[from] io::Error),
+    #[error("it is no file: name a capture, or `-` for the standard input")]
+    NoFile,
+    #[error("a ring is read here and there: save it to a file, and name that")]
+    PipedRing,
+    #[error(
+        "what comes through a pipe does not fit in a temporary file ({0}): save it to a file, and name that, or set TMPDIR"
+    )]
+    Temporary(io::Error),
+    #[error("more than {0} GiB come through a pipe: save it to a file, and name that")]
+    Long(u64),
     #[error("the file is empty")]
     Empty,
     #[error("it is no capture: it does not begin as one")]

@@ -14,8 +14,10 @@
 //! Each chunk stands for itself: its own dictionaries of threads, strings and stacks, its own
 //! predictions. So what is damaged costs what is in it, and no more. Before the facts of a tick a
 //! chunk begins that is marked as a *key*: these facts are about everything, so a replay can begin
-//! there. What bytes say is never trusted: lengths are bounded before anything is allocated.
+//! there. What bytes say is never trusted: lengths are bounded before anything is allocated, and what
+//! a few bytes may stand for is (`bounds`). Heads within damaged bodies cost no more than their length.
 
+mod bounds;
 mod chunk;
 mod columns;
 mod complete;
@@ -24,6 +26,7 @@ mod encode;
 mod format;
 mod frames;
 mod header;
+mod input;
 mod outline;
 mod read;
 mod redact;
@@ -36,6 +39,7 @@ pub use disk::DiskRing;
 pub use encode::{Encoder, Sealed};
 pub use format::{CaptureError, ChunkHead, FILE_VERSION, MAGIC, Malformed};
 pub use header::{Filters, Header};
+pub use input::Input as CaptureInput;
 pub use outline::{Key, Outline};
 pub use read::{Gap, Item, Reader};
 pub use redact::Redactor;

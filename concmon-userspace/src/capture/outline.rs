@@ -1,9 +1,6 @@
 //! Where the ticks of a capture are: the heads of its chunks, without their contents.
 
-use std::{
-    fs::File,
-    io::{self, Seek as _, SeekFrom},
-};
+use std::io::{self, Read, Seek, SeekFrom};
 
 use super::{
     format::{ChunkHead, PREAMBLE_BYTES, frame},
@@ -33,7 +30,7 @@ impl Outline {
     ///
     /// # Errors
     /// Those of reading.
-    pub fn read(file: &mut File) -> io::Result<Self> {
+    pub fn read(file: &mut (impl Read + Seek)) -> io::Result<Self> {
         let begin = PREAMBLE_BYTES as u64;
         file.seek(SeekFrom::Start(begin))?;
         let mut outline = Self::default();

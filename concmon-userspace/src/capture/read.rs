@@ -1,8 +1,7 @@
 //! Captures as they lie in files: what is whole is read, what is not is told.
 
 use std::{
-    fs::File,
-    io::{self, Read, Seek as _, SeekFrom},
+    io::{self, Read, Seek, SeekFrom},
     path::Path,
 };
 
@@ -10,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     chunk::Chunk,
-    disk::straighten,
     format::{CaptureError, HEAD_BYTES, Layout, PREAMBLE_BYTES, frame, parse_preamble},
     frames::{Frames, Next},
     header::Header,
+    input::Input,
     outline::{Key, Outline},
 };
 
@@ -61,19 +60,25 @@ pub struct Reader<R> {
     done: bool,
 }
 
-impl Reader<File> {
-    /// Opens a capture file.
+impl Reader<Input> {
+    /// Opens a capture file, to be read from the front.
     ///
     /// # Errors
     /// [`CaptureError`], when nothing in it can be used.
     pub fn open(path: &Path) -> Result<Self, CaptureError> {
-        let mut file = File::open(path)?;
-        Ok(match layout(&mut file)? {
-            Layout::Appended => Self::behind_preamble(file, true)?,
-            Layout::Ring => Self::behind_preamble(straighten(&mut file)?, true)?,
-        })
+        Self::behind_preamble(Input::open(path, false)?, true)
     }
 
+    /// Opens a capture file, to be read here and there.
+    ///
+    /// # Errors
+    /// As for [`Reader::open`].
+    pub fn open_anywhere(path: &Path) -> Result<Self, CaptureError> {
+        Self::behind_preamble(Input::open(path, true)?, true)
+    }
+}
+
+impl<R: Read + Seek> Reader<R> {
     /// Where the ticks are. Only to be asked before anything was read.
     ///
     /// # Errors
@@ -91,9 +96,7 @@ impl Reader<File> {
     /// # Errors
     /// Those of reading.
     pub fn skip_to(&mut self, key: Key) -> io::Result<()> {
-        let mut file = self.frames.inner().try_clone()?;
-        file.seek(SeekFrom::Start(key.offset))?;
-        self.frames = Frames::new(file);
+        self.frames.seek(key.offset)?;
         self.number = key.number;
         self.until_ns = key.at_ns;
         (self.gap, self.held) = (None, None);
@@ -232,7 +235,7 @@ impl<R: Read> Reader<R> {
 }
 
 /// Reads the preamble.
-fn layout(inner: &mut impl Read) -> Result<Layout, CaptureError> {
+pub(super) fn layout(inner: &mut impl Read) -> Result<Layout, CaptureError> {
     let mut preamble = Vec::new();
     inner
         .take(PREAMBLE_BYTES as u64)

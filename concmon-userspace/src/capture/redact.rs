@@ -34,6 +34,7 @@ impl Redactor {
             Event::Sample(sample) => sample.stack = self.stack(&sample.stack),
             Event::Step(fact) => fact.context.clear(),
             Event::Python(fact) => {
+                let fact = Arc::make_mut(fact);
                 for task in &mut fact.tasks {
                     task.context.clear();
                     task.awaiting.iter_mut().for_each(redact_frame);
@@ -73,7 +74,7 @@ impl Redactor {
 
 fn redact_frame(frame: &mut PyFrame) {
     if !is_library(&frame.file) {
-        frame.file = REDACTED.to_owned();
+        frame.file = REDACTED.into();
     }
 }
 

@@ -47,8 +47,8 @@ fn inputs(rng: &mut Rng, count: usize) -> Vec<Input> {
             Arc::new(SampledStack {
                 frames: (0..rng.below(6))
                     .map(|frame| PyFrame {
-                        function: format!("f{}", frame * stack),
-                        file: "app.py".to_owned(),
+                        function: format!("f{}", frame * stack).into(),
+                        file: "app.py".into(),
                         line: rng.below(100) as u32,
                     })
                     .collect(),
@@ -367,4 +367,49 @@ fn noise_gives_no_panic() {
             let _ = inputs.count();
         }
     }
+}
+
+/// What compresses better than a reader believes is written so that it does.
+#[test]
+fn equal_inputs_are_believed() {
+    let mut encoder = Encoder::default();
+    let release = Input::Release { until_ns: START_NS };
+    for _ in 0..300_000 {
+        encoder.put(&release);
+    }
+    let sealed = encoder.seal(0, 1, false);
+    let chunk = Chunk::parse(&sealed.body).expect("a chunk");
+    assert_eq!(chunk.inputs().expect("sections").count(), 300_000);
+    // The same without what fills it up.
+    let raw = chunk.content();
+    let compressed = zstd::bulk::compress(raw, 3).expect("room");
+    let short = [&sealed.head.bytes()[..], &compressed].concat();
+    assert!(short.len() < sealed.body.len() && Chunk::parse(&short).is_err());
+}
+
+/// Heads within bodies, each of which claims what is behind it, hide nothing.
+#[test]
+fn nested_heads_hide_nothing() {
+    let inputs = inputs(&mut Rng::new(8), 200);
+    let whole = written(&inputs, true);
+    let mut marks = memchr::memmem::find_iter(&whole, &format::SYNC);
+    let at = marks.nth(1).expect("a chunk");
+    let mut bytes = whole[..at].to_vec();
+    let nested = 20_000;
+    for _ in 0..nested {
+        let head = format::Head {
+            kind: format::frame::CHUNK,
+            number: 1,
+            length: 1_000,
+            body_crc: 1,
+        };
+        bytes.extend(head.bytes());
+    }
+    bytes.extend_from_slice(&whole[at..]);
+    let found = read(&bytes).expect("a capture");
+    assert_eq!(found.inputs, shown(&inputs));
+    let [gap] = found.gaps[..] else {
+        panic!("{:?}", found.gaps);
+    };
+    assert_eq!(gap.bytes, nested * format::HEAD_BYTES as u64);
 }

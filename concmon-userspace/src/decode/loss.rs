@@ -6,6 +6,9 @@ use concmon_ebpf::BatchHeader;
 
 use crate::event::{Event, Loss};
 
+/// CPUs that are told apart.
+const MAX_CPUS: usize = 65_536;
+
 /// Follows the batches of every CPU; each tells how many records its CPU had produced before it.
 #[derive(Clone, Debug)]
 pub struct LossMeter {
@@ -83,6 +86,11 @@ impl LossMeter {
         let nothing = Seen {
             produced: 0,
             until_ns: self.start_ns,
+        };
+        // Only a capture that nobody recorded has so many: the others share a place.
+        let cpu = match self.cpus.len() < MAX_CPUS || self.cpus.contains_key(&cpu) {
+            true => cpu,
+            false => u32::MAX,
         };
         self.cpus.entry(cpu).or_insert(nothing)
     }

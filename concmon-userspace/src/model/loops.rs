@@ -15,6 +15,8 @@ use crate::event::{PyLoop, PyTask, PythonFact, Tid};
 
 /// Loops kept for one process after they stopped.
 const MAX_STOPPED: usize = 64;
+/// Threads of the same id that are asked when they lived, the newest first.
+const MAX_HOLDERS: usize = 64;
 
 /// Time on a loop's account, ns: `wall = idle + busy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -295,6 +297,10 @@ impl Loops {
             let seen_ns = latest.entry(*id).or_insert(state.seen_ns);
             *seen_ns = (*seen_ns).max(state.seen_ns);
         }
+        let mut tasks: BTreeMap<u64, Vec<&PyTask>> = BTreeMap::new();
+        for task in context.look.iter().flat_map(|look| &look.tasks) {
+            tasks.entry(task.loop_id).or_default().push(task);
+        }
         let shown = self
             .loops
             .iter()
@@ -303,12 +309,14 @@ impl Loops {
             .map(|((key, id), state)| {
                 let owner = latest.get(id) == Some(&state.seen_ns);
                 let look = context.look.filter(|look| owner && look.info.supported);
-                self.row(key.tid, state, &LoopContext { look, ..*context })
+                let tasks = look.and_then(|_| tasks.remove(id)).unwrap_or_default();
+                let context = LoopContext { look, ..*context };
+                self.row(key.tid, state, &tasks, &context)
             })
             .collect()
     }
 
-    fn row(&self, tid: Tid, state: &State, context: &LoopContext<'_>) -> Loop {
+    fn row(&self, tid: Tid, state: &State, tasks: &[&PyTask], context: &LoopContext<'_>) -> Loop {
         let &LoopContext {
             scope,
             look,
@@ -318,11 +326,10 @@ impl Loops {
         } = context;
         let time = state.time.over(scope);
         let busy_ns = time.wall_ns.saturating_sub(time.idle_ns);
-        let tasks: Vec<Task> = look
+        let read_ns = look.map_or(0, |look| look.read_ns);
+        let tasks: Vec<Task> = tasks
             .iter()
-            .flat_map(|look| look.tasks.iter().map(|task| (look.read_ns, task)))
-            .filter(|(_, task)| task.loop_id == state.seen.id)
-            .map(|(read_ns, task)| Task {
+            .map(|task| Task {
                 cost: timings.task_cost(tid, task.loop_id, task.id, scope),
                 ..Task::of(task, Some(self.seen(task, read_ns, clock)))
             })
@@ -401,5 +408,8 @@ pub(crate) fn thread_at(threads: &Threads, tid: Tid, ns: u64) -> Option<&Thread>
         start_boottime_ns,
     };
     let of_id = threads.range(key(0)..=key(u64::MAX));
-    of_id.rev().find(|thread| thread.lived_at(ns))
+    of_id
+        .rev()
+        .take(MAX_HOLDERS)
+        .find(|thread| thread.lived_at(ns))
 }

@@ -14,6 +14,7 @@ mod gil;
 mod histogram;
 mod interpreter;
 pub mod intervals;
+mod kept;
 mod ledger;
 mod locks;
 mod loop_rows;
@@ -151,14 +152,27 @@ impl Model {
                 }
             }
             Event::Python(fact) => {
+                let mut kept = population.kept;
                 if let Some(process) = population.newest(fact.pid, epoch) {
-                    process.python(fact);
+                    process.python(fact, &mut kept);
                 }
+                population.kept = kept;
             }
             Event::Monitor(fact) => self.monitor.fact(fact),
             Event::End => self.ending = true,
             Event::Tick(tick) => self.close(*tick),
         }
+    }
+
+    /// About what the rows of threads and processes take, bytes.
+    pub fn row_bytes(&self) -> u64 {
+        let (threads, processes) = (&self.population.by_thread, &self.population.processes);
+        2_000 * threads.len() as u64 + 24_000 * processes.len() as u64
+    }
+
+    /// How many threads, processes and tasks a window has to go through.
+    pub fn rows(&self) -> usize {
+        self.population.rows()
     }
 
     /// The window between the last two ticks, right after the second was applied.

@@ -16,6 +16,8 @@ use crate::event::{Exit, Fork, LedgerFact, Pid, ProcessFact, Slice, Tid};
 const MAX_THREADS: usize = 65_536;
 /// Processes that are kept, living and ended.
 const MAX_PROCESSES: usize = 16_384;
+/// Processes with the same id that are kept.
+const MAX_HOLDERS: usize = 64;
 /// Thread ids whose slices are kept until the thread is known, at most for a window.
 const MAX_STRANGERS: usize = 1_024;
 
@@ -42,6 +44,8 @@ pub(crate) struct Population {
     /// Ended threads and processes with a row, oldest first.
     pub(crate) ended_threads: VecDeque<ThreadKey>,
     pub(crate) ended_processes: VecDeque<ProcessId>,
+    /// What is kept of looks and of `/proc`, bytes.
+    pub(crate) kept: usize,
     /// Readings, forks and exits of what found no room.
     pub(crate) refused: u64,
     /// Targets of which nothing has been seen.
@@ -113,7 +117,8 @@ impl Population {
     }
 
     fn create(&mut self, pid: Pid, epoch: u64) -> Option<ProcessId> {
-        if self.processes.len() >= MAX_PROCESSES {
+        let holders = self.by_pid.get(&pid).map_or(0, Vec::len);
+        if self.processes.len() >= MAX_PROCESSES || holders >= MAX_HOLDERS {
             self.refused = self.refused.saturating_add(1);
             return None;
         }
@@ -283,10 +288,16 @@ impl Population {
         let stats = fact.thread_stats.iter();
         self.listed.extend(stats.map(|stat| (stat.tid, id)));
         if let Some(process) = self.processes.get_mut(&id) {
-            process.fact(fact, epoch);
+            process.fact(fact, epoch, &mut self.kept);
             // After the death of its parent, the one that forked it stays what it came from.
             process.parent = process.parent.or(parent);
         }
+    }
+
+    /// Threads, processes and their tasks.
+    pub(crate) fn rows(&self) -> usize {
+        let tasks = self.processes.values().map(Process::tasks);
+        self.by_thread.len() + self.processes.len() + tasks.sum::<usize>()
     }
 
     /// Forgets threads and slices that turned out to be nobody's.
@@ -296,6 +307,7 @@ impl Population {
         for process in self.processes.values_mut() {
             process.roll(epoch);
         }
+        self.kept = self.processes.values().map(Process::kept).sum();
         let (processes, known) = (&self.processes, self.by_thread.len());
         self.by_thread.retain(|key, id| {
             let process = processes.get(id);

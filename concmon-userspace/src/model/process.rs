@@ -1,10 +1,13 @@
 //! A process: its threads, what `/proc` and the interpreter say of it, and how it ended.
 
+use std::sync::Arc;
+
 use super::collector::Collector;
 use super::executors::Executors;
 use super::folded::{Folded, Rows};
 use super::gauges::Gauges;
 use super::gil::Gil;
+use super::kept;
 use super::ledger::Totals;
 use super::locks::Futexes;
 use super::loops::{Loops, thread_at};
@@ -44,8 +47,11 @@ pub(crate) struct Process {
     last_gauges: Gauges,
     /// The command line read before is another program's.
     pub(crate) exec_ns: u64,
-    pub(crate) look: Option<Box<PythonFact>>,
+    pub(crate) look: Option<Arc<PythonFact>>,
     look_is_new: bool,
+    /// What the look and the reading of `/proc` take, bytes.
+    look_bytes: usize,
+    fact_bytes: usize,
     pub(crate) tasks_cut: bool,
     pub(crate) threads: Threads,
     pub(crate) loops: Loops,
@@ -98,6 +104,8 @@ impl Process {
             exec_ns: 0,
             look: None,
             look_is_new: false,
+            look_bytes: 0,
+            fact_bytes: 0,
             tasks_cut: false,
             threads: Threads::default(),
             loops: Loops::default(),
@@ -199,7 +207,8 @@ impl Process {
         self.exited = Some(exited(self.group_status.or(self.leader_status)));
     }
 
-    pub(crate) fn fact(&mut self, fact: &ProcessFact, epoch: u64) {
+    /// Takes a reading of `/proc` over; `kept` is what all processes keep.
+    pub(crate) fn fact(&mut self, fact: &ProcessFact, epoch: u64, kept: &mut usize) {
         if self
             .fact
             .as_ref()
@@ -220,16 +229,28 @@ impl Process {
         } else if self.fact.is_some() {
             return;
         }
-        self.fact = Some(Box::new(fact.clone()));
+        *kept = kept.saturating_sub(self.fact_bytes);
+        let mut fact = Box::new(fact.clone());
+        if !kept::fits(&fact, *kept) {
+            (fact.thread_stats, fact.cmdline) = (Vec::new(), Vec::new());
+        }
+        self.fact_bytes = kept::fact_bytes(&fact);
+        *kept += self.fact_bytes;
+        self.fact = Some(fact);
         self.fact_is_new = true;
     }
 
-    pub(crate) fn python(&mut self, look: &PythonFact) {
+    /// Takes a look over; `kept` is what all processes keep.
+    pub(crate) fn python(&mut self, look: &Arc<PythonFact>, kept: &mut usize) {
         let before = self.look.as_deref();
         if before.is_some_and(|before| before.read_ns > look.read_ns) || look.read_ns < self.exec_ns
         {
             return;
         }
+        *kept = kept.saturating_sub(self.look_bytes);
+        let look = &kept::fitted(look, *kept);
+        self.look_bytes = kept::look_bytes(look);
+        *kept += self.look_bytes;
         self.loops.look(look, before);
         self.timings.look(look);
         self.executors.look(look);
@@ -238,13 +259,23 @@ impl Process {
             self.collector.look(gc);
         }
         self.gil.look(look);
-        self.look = Some(Box::new(look.clone()));
+        self.look = Some(Arc::clone(look));
         self.look_is_new = true;
         self.tasks_cut = false;
     }
 
     pub(crate) fn folded_ledger(&mut self, fact: &LedgerFact) {
         self.folded.ledger(fact);
+    }
+
+    /// Tasks of the last look.
+    pub(crate) fn tasks(&self) -> usize {
+        self.look.as_ref().map_or(0, |look| look.tasks.len())
+    }
+
+    /// What is kept of the last look and reading of `/proc`, bytes.
+    pub(crate) const fn kept(&self) -> usize {
+        self.look_bytes + self.fact_bytes
     }
 
     /// The gauges: the latest, and after its end the last known.
@@ -379,11 +410,14 @@ impl Process {
             self.retired = true;
             if let Some(fact) = &mut self.fact {
                 fact.thread_stats = Vec::new();
+                self.fact_bytes = kept::fact_bytes(fact);
             }
             if let Some(look) = &mut self.look {
+                let look = Arc::make_mut(look);
                 look.threads = Vec::new();
                 self.tasks_cut = look.tasks.len() > MAX_ENDED_TASKS;
                 look.tasks.truncate(MAX_ENDED_TASKS);
+                self.look_bytes = kept::look_bytes(look);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Rows that one look into an interpreter gives, alike in the reports of a watch and in a dump.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -59,8 +60,8 @@ pub struct TaskWait {
 
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
 pub struct Frame {
-    pub function: String,
-    pub file: String,
+    pub function: Arc<str>,
+    pub file: Arc<str>,
     /// 0 when there is none.
     pub line: u32,
 }

@@ -1,6 +1,7 @@
 //! Test support: events with sensible defaults, random ones, and the laws of a snapshot.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use concmon_ebpf::{HIST_BUCKETS, cause, hist_bucket};
 
@@ -407,7 +408,7 @@ impl Fixture {
     ) -> &mut Self {
         let mut fact = look(pid, START + at);
         change(&mut fact);
-        self.apply(Event::Python(Box::new(fact)))
+        self.apply(Event::Python(Arc::new(fact)))
     }
 
     pub(crate) fn tick(&mut self, at: u64) -> Snapshot {

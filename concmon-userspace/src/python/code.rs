@@ -179,8 +179,8 @@ impl CodeCache {
             lines::line_at(lines, table, first_line, offset)
         });
         Some(PyFrame {
-            function: info.function.to_string(),
-            file: info.file.to_string(),
+            function: Arc::clone(&info.function),
+            file: Arc::clone(&info.file),
             line,
         })
     }

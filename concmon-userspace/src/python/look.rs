@@ -661,8 +661,8 @@ mod tests {
             .iter()
             .zip(["threading.py", "queue.py", "threading.py", "x.py"])
             .map(|(function, file)| PyFrame {
-                function: (*function).to_owned(),
-                file: format!("/lib/{file}"),
+                function: (*function).into(),
+                file: format!("/lib/{file}").into(),
                 line: 1,
             })
             .collect();

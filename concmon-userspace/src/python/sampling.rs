@@ -166,8 +166,8 @@ impl Interpreter {
     fn name_frames(&mut self, walk: &WalkLayout, sample: &RawSample) -> Resolved {
         let lines = walk.code.lines;
         let unknown = || PyFrame {
-            function: "?".to_owned(),
-            file: "?".to_owned(),
+            function: "?".into(),
+            file: "?".into(),
             line: 0,
         };
         let frames: Vec<PyFrame> = sample
@@ -627,8 +627,8 @@ mod tests {
 
     fn stack(frames: &[(&str, &str)]) -> Vec<PyFrame> {
         let frame = |(function, file): &(&str, &str)| PyFrame {
-            function: (*function).to_owned(),
-            file: format!("/usr/lib/python3.11/{file}"),
+            function: (*function).into(),
+            file: format!("/usr/lib/python3.11/{file}").into(),
             line: 1,
         };
         frames.iter().map(frame).collect()

@@ -120,7 +120,7 @@ fn said(frames: &[PyFrame]) -> Option<Says> {
     let of_users = asyncios.clone().find_map(|(frame, file)| {
         USERS_OF_LOCKS
             .iter()
-            .find(|(of, function, _)| *of == file && *function == frame.function)
+            .find(|(of, function, _)| *of == file && **function == *frame.function)
             .map(|(_, _, kind)| Says::Kind(kind))
     });
     of_users.or_else(|| {

@@ -2,6 +2,7 @@
 //! release: what is not there is `None`, with a reason in the limits.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::addresses::AddressSet;
 use super::chain::{self, Chain, End};
@@ -385,7 +386,7 @@ impl Walk<'_> {
                     prefix.is_some_and(|prefix| prefix.ends_with('.'))
                 });
                 if let Some(qualname) = longer {
-                    frame.function = qualname.to_string();
+                    frame.function = Arc::clone(qualname);
                 }
                 Some(frame)
             })

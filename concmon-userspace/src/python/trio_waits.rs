@@ -50,7 +50,7 @@ pub(super) fn kind(chain: &[PyFrame], sleeps_on: Option<&str>) -> String {
         .take_while(|frame| is_of_trio(&frame.file));
     let find = |table: &[(&str, &'static str)]| {
         own.clone()
-            .find_map(|frame| table.iter().find(|(name, _)| *name == frame.function))
+            .find_map(|frame| table.iter().find(|(name, _)| **name == *frame.function))
             .map(|(_, kind)| *kind)
     };
     find(WAITS)
@@ -75,8 +75,8 @@ mod tests {
         let frames: Vec<PyFrame> = chain
             .iter()
             .map(|(file, function)| PyFrame {
-                function: (*function).to_owned(),
-                file: (*file).to_owned(),
+                function: (*function).into(),
+                file: (*file).into(),
                 line: 1,
             })
             .collect();

@@ -215,7 +215,7 @@ fn load_codes(
             offset: -1,
         };
         let is_worker = codes.frame(link, fields.lines).is_some_and(|frame| {
-            frame.function == WORKER_FUNCTION && frame.file.ends_with(WORKER_FILE)
+            *frame.function == *WORKER_FUNCTION && frame.file.ends_with(WORKER_FILE)
         });
         let names = is_worker
             .then(|| reader.pointer(at(*code, fields.local_names)).ok())

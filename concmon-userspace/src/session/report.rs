@@ -5,7 +5,7 @@ use super::{
     output, privileges,
 };
 use crate::{
-    capture::{CaptureError, Header, Outline},
+    capture::{CaptureError, CaptureInput, Header, Outline},
     cli::{Instant, Options, Report},
     source::replay::{Range, Replay, Step},
     views::{escape::escape, json, lines, summary},
@@ -52,7 +52,7 @@ pub(super) fn run(options: &Options, report: &Report) -> Result<u8, Failure> {
 }
 
 /// The part of the capture that was asked for.
-pub(super) fn open(report: &Report) -> Result<Replay<std::fs::File>, CaptureError> {
+pub(super) fn open(report: &Report) -> Result<Replay<CaptureInput>, CaptureError> {
     if report.since.is_none() && report.until.is_none() && report.per.is_none() {
         return Replay::open(&report.input);
     }

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::Path,
+    sync::Arc,
 };
 
 use super::{
@@ -488,7 +489,7 @@ impl Watch {
                 self.reads_failed += fact.reads_failed;
                 self.sampling.looked(&mut self.live, &fact);
                 self.view(pid);
-                facts.push(Event::Python(Box::new(fact)));
+                facts.push(Event::Python(Arc::new(fact)));
             }
         }
         Ok((facts, present))

@@ -8,6 +8,7 @@ pub mod live;
 pub mod order;
 pub mod pipeline;
 pub mod replay;
+mod room;
 mod run_time;
 mod run_time_switch;
 mod shared;

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 /// CPUs that have a lane at most.
 const MAX_LANES: usize = 4_096;
+/// Room for strays that is kept.
+const STRAYS: usize = 16_384;
 
 /// Holds items until their time has come.
 ///
@@ -22,8 +24,10 @@ pub struct Orderer<T> {
     fronts: Vec<Front>,
     /// Those that came behind later ones of their CPU: by key, then arrival.
     strays: BinaryHeap<Reverse<Stray<T>>>,
+    /// What the items that are held weigh, at most, and each of them.
     held: usize,
     most: usize,
+    weigh: fn(&T) -> usize,
     arrived: u64,
     /// The latest instant that has been passed on.
     passed_ns: u64,
@@ -86,6 +90,11 @@ impl<T> Eq for Stray<T> {}
 impl<T> Orderer<T> {
     /// One that holds at most `most` items.
     pub fn new(most: usize) -> Self {
+        Self::weighing(most, |_| 1)
+    }
+
+    /// One that holds items that weigh at most `most` together.
+    pub fn weighing(most: usize, weigh: fn(&T) -> usize) -> Self {
         Orderer {
             lanes: Vec::new(),
             places: BTreeMap::new(),
@@ -93,6 +102,7 @@ impl<T> Orderer<T> {
             strays: BinaryHeap::new(),
             held: 0,
             most,
+            weigh,
             arrived: 0,
             passed_ns: 0,
             early: 0,
@@ -100,22 +110,23 @@ impl<T> Orderer<T> {
         }
     }
 
-    /// Takes in an item of `cpu` at `at_ns`. Where that is one too many, the earliest item is
-    /// given back, to be passed on at once, and counted as early.
-    pub fn push(&mut self, at_ns: u64, cpu: u32, item: T) -> Option<T> {
+    /// Takes in an item of `cpu` at `at_ns`. Where that is too much, the earliest items are
+    /// passed on at once, and counted as early.
+    pub fn push(&mut self, at_ns: u64, cpu: u32, item: T, mut early: impl FnMut(&T)) {
         if at_ns < self.passed_ns {
             self.late += 1;
         }
-        self.held += 1;
+        self.held += (self.weigh)(&item);
         match self.place(cpu) {
             Some(place) => self.hold(place, at_ns, item),
             None => self.stray((at_ns, cpu), item),
         }
-        if self.held <= self.most {
-            return None;
+        while self.held > self.most
+            && let Some(item) = self.pop()
+        {
+            self.early += 1;
+            early(&item);
         }
-        self.early += 1;
-        self.pop()
     }
 
     /// The lane of a CPU; `None`: there is no room for one.
@@ -178,6 +189,7 @@ impl<T> Orderer<T> {
                         break;
                     };
                     sink(item);
+                    self.held -= (self.weigh)(item);
                     lane.passed += 1;
                     self.passed_ns = self.passed_ns.max(*at_ns);
                     self.advance(place);
@@ -185,9 +197,18 @@ impl<T> Orderer<T> {
             }
         }
         for lane in &mut self.lanes {
-            self.held -= lane.passed;
             lane.items.drain(..lane.passed);
             lane.passed = 0;
+        }
+        // What was held once by each lane in turn is more than may be held at a time.
+        let room: usize = self.lanes.iter().map(|lane| lane.items.capacity()).sum();
+        if room > self.most.saturating_mul(2).max(MAX_LANES) {
+            self.lanes
+                .iter_mut()
+                .for_each(|lane| lane.items.shrink_to_fit());
+        }
+        if self.strays.capacity() > 2 * STRAYS && self.strays.len() < STRAYS {
+            self.strays.shrink_to(STRAYS);
         }
     }
 
@@ -197,7 +218,7 @@ impl<T> Orderer<T> {
             Next::Stray => self.take_stray(),
             Next::Lane(place) => {
                 let (at_ns, item) = self.lanes[place].items.pop_front()?;
-                self.held -= 1;
+                self.held -= (self.weigh)(&item);
                 self.passed_ns = self.passed_ns.max(at_ns);
                 self.advance(place);
                 Some(item)
@@ -220,7 +241,7 @@ impl<T> Orderer<T> {
 
     fn take_stray(&mut self) -> Option<T> {
         let Reverse(stray) = self.strays.pop()?;
-        self.held -= 1;
+        self.held -= (self.weigh)(&stray.item);
         self.passed_ns = self.passed_ns.max(stray.key.0);
         Some(stray.item)
     }
@@ -270,7 +291,7 @@ impl<T> Orderer<T> {
         }
     }
 
-    /// Items held.
+    /// What is held weighs so much.
     pub fn len(&self) -> usize {
         self.held
     }
@@ -312,7 +333,7 @@ mod tests {
             (10, 1, "c"),
             (20, 3, "e"),
         ] {
-            assert_eq!(orderer.push(at_ns, cpu, item), None);
+            orderer.push(at_ns, cpu, item, |_| unreachable!());
         }
         assert!(released(&mut orderer, 9).is_empty());
         assert_eq!(released(&mut orderer, 20).concat(), "abcde");
@@ -324,13 +345,13 @@ mod tests {
     #[test]
     fn late_ones_are_counted() {
         let mut orderer = Orderer::new(100);
-        orderer.push(10, 0, "a");
+        orderer.push(10, 0, "a", |_| {});
         assert_eq!(released(&mut orderer, 50), ["a"]);
         // Nothing after 10 was passed on: 20 is in order, though before the horizon.
-        orderer.push(20, 0, "b");
-        orderer.push(10, 0, "c");
+        orderer.push(20, 0, "b", |_| {});
+        orderer.push(10, 0, "c", |_| {});
         assert_eq!(orderer.late(), 0);
-        orderer.push(9, 1, "d");
+        orderer.push(9, 1, "d", |_| {});
         assert_eq!(orderer.late(), 1);
         assert_eq!(released(&mut orderer, 50).concat(), "dcb");
     }
@@ -338,7 +359,9 @@ mod tests {
     #[test]
     fn no_room_at_all() {
         let mut orderer = Orderer::new(0);
-        assert_eq!(orderer.push(5, 0, "x"), Some("x"));
+        let mut early = Vec::new();
+        orderer.push(5, 0, "x", |item| early.push(*item));
+        assert_eq!(early, ["x"]);
         assert_eq!((orderer.len(), orderer.early()), (0, 1));
     }
 
@@ -358,7 +381,7 @@ mod tests {
                     now[cpu] += rng.below(3) as u64;
                     let item = (now[cpu], cpu as u32, pushed.len());
                     pushed.push(item);
-                    assert_eq!(orderer.push(item.0, item.1, item), None);
+                    orderer.push(item.0, item.1, item, |_| unreachable!());
                 }
                 if rng.below(4) == 0 {
                     // An instant that a CPU may still add to is not over.
@@ -386,10 +409,10 @@ mod tests {
             let (mut count, mut out, mut early) = (0u64, Vec::new(), 0);
             for _ in 0..rng.below(300) {
                 let at_ns = rng.below(1000) as u64;
-                if let Some(item) = orderer.push(at_ns, rng.below(4) as u32, (at_ns, count)) {
-                    out.push(item);
+                orderer.push(at_ns, rng.below(4) as u32, (at_ns, count), |item| {
+                    out.push(*item);
                     early += 1;
-                }
+                });
                 count += 1;
                 assert!(orderer.len() <= most);
                 if rng.below(50) == 0 {

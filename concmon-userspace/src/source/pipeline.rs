@@ -3,7 +3,7 @@
 use crate::{
     capture::Input,
     decode::{RawBatch, loss::LossMeter},
-    event::{Event, Loss, Tick},
+    event::{Event, Loss, PyFrame, Tick},
     findings::Judge,
     model::{Model, WatchInfo, snapshot::Snapshot, timing::NewStall},
     source::order::Orderer,
@@ -11,6 +11,21 @@ use crate::{
 
 /// Records held for ordering at most (64 bytes each in the kernel, about 150 here).
 const MOST_HELD: usize = 200_000;
+/// A stack weighs as much as a slice for each so many bytes.
+const HELD_BYTES: usize = 640;
+
+/// How many slices an event is worth that is held.
+fn weight(event: &Event) -> usize {
+    // Texts are shared, but need not be.
+    let frame = |frame: &PyFrame| size_of::<PyFrame>() + frame.function.len() + frame.file.len();
+    let bytes = match event {
+        Event::Sample(sample) => sample.stack.frames.iter().map(frame).sum(),
+        Event::Fork(fork) => fork.comm.len(),
+        Event::Exec(exec) => exec.comm.len(),
+        _ => 0,
+    };
+    1 + bytes / HELD_BYTES
+}
 
 /// What conclusions a watch has come to. Equal inputs give equal reports.
 #[derive(Clone, Debug)]
@@ -32,7 +47,7 @@ impl Pipeline {
         Self {
             losses: LossMeter::new(info.start_ns),
             model: Model::new(info),
-            order: Orderer::new(MOST_HELD),
+            order: Orderer::weighing(MOST_HELD, weight),
             judge: Judge::default(),
             events: 0,
             damaged: 0,
@@ -133,10 +148,11 @@ impl Pipeline {
 
     fn ordered(&mut self, cpu: u32, event: Event, each: &mut dyn FnMut(&Event)) {
         let at_ns = event.at_ns().unwrap_or(0);
-        if let Some(early) = self.order.push(at_ns, cpu, event) {
-            each(&early);
-            self.model.apply(&early);
-        }
+        let model = &mut self.model;
+        self.order.push(at_ns, cpu, event, |early| {
+            each(early);
+            model.apply(early);
+        });
     }
 
     /// The whole watch up to the last tick, right after it was fed.
@@ -154,6 +170,16 @@ impl Pipeline {
     /// Whether a rule, or with `any` some rule, has held.
     pub fn has_held(&self, rule: &str) -> bool {
         self.judge.has_held(rule)
+    }
+
+    /// About what the rows of a report take, bytes.
+    pub fn row_bytes(&self) -> u64 {
+        self.model.row_bytes()
+    }
+
+    /// What a window has to go through.
+    pub fn rows(&self) -> usize {
+        self.model.rows()
     }
 
     /// Records that have come and were not left out.

@@ -1,17 +1,18 @@
 //! A capture through the pipeline once more.
 
 use std::{
-    fs::File,
     io::{self, Read},
     path::Path,
 };
 
 use crate::{
-    capture::{CaptureError, Chunk, Gap, Header, Input, Item, Outline, Reader, Redactor},
+    capture::{
+        CaptureError, CaptureInput, Chunk, Gap, Header, Input, Item, Outline, Reader, Redactor,
+    },
     event::{Event, Tick},
     findings::Judge,
     model::snapshot::{Kind, Limit, Snapshot},
-    source::pipeline::Pipeline,
+    source::{pipeline::Pipeline, room::Room},
 };
 
 /// Gaps that are told one by one; the others are counted.
@@ -19,6 +20,11 @@ const MAX_GAPS: usize = 8;
 /// A range is told from the facts of a tick that is this much before it, ns: by then names, holders
 /// and what findings are patient for are known.
 const WARM_NS: u64 = 15_000_000_000;
+/// Rows that windows may go through for each byte of the file: a recorder reads the account of each
+/// thread anew in each window, which takes 10 bytes at the least, and tells tasks less often at times.
+const ROWS_PER_BYTE: usize = 64;
+/// Rows for nothing.
+const FREE_ROWS: usize = 4_000_000;
 
 /// What a replay shows on its way.
 #[derive(Debug)]
@@ -61,6 +67,13 @@ pub struct Replay<R> {
     /// The capture says itself that it is whole.
     ended: bool,
     skipped: u64,
+    /// How many rows windows may still go through, and how many windows would have been too much.
+    rows_left: usize,
+    ticks_left_out: u64,
+    /// `None`: whoever replays sees to memory.
+    room: Option<Room>,
+    /// Where there was no room for more, ns.
+    full_ns: Option<u64>,
     /// Inputs that a chunk's head counts and its content has not.
     left_out: u64,
     until_ns: u64,
@@ -68,13 +81,15 @@ pub struct Replay<R> {
     tick_ns: u64,
 }
 
-impl Replay<File> {
+impl Replay<CaptureInput> {
     /// Opens a capture file.
     ///
     /// # Errors
     /// [`CaptureError`], when nothing in it can be used.
     pub fn open(path: &Path) -> Result<Self, CaptureError> {
-        Ok(Self::new(Reader::open(path)?))
+        let mut replay = Self::new(Reader::open(path)?);
+        replay.room = Some(Room::new());
+        Ok(replay)
     }
 
     /// Opens a capture file for a part of it, which `choose` gives by what there is; instants are
@@ -86,7 +101,7 @@ impl Replay<File> {
         path: &Path,
         choose: impl FnOnce(&Header, &Outline) -> Range,
     ) -> Result<Self, CaptureError> {
-        let mut reader = Reader::open(path)?;
+        let mut reader = Reader::open_anywhere(path)?;
         let outline = reader.outline()?;
         let mut range = choose(reader.header(), &outline);
         let begin = range.since_ns.and_then(|since_ns| outline.before(since_ns));
@@ -98,6 +113,7 @@ impl Replay<File> {
             reader.skip_to(key)?;
         }
         let mut replay = Self::new(reader);
+        replay.room = Some(Room::new());
         if warm.is_some() {
             replay.join();
         }
@@ -131,6 +147,10 @@ impl<R: Read> Replay<R> {
             gaps_count: 0,
             ended: false,
             skipped: 0,
+            rows_left: FREE_ROWS,
+            ticks_left_out: 0,
+            room: None,
+            full_ns: None,
             left_out: 0,
             until_ns: start_ns,
             tick_ns: start_ns,
@@ -167,6 +187,7 @@ impl<R: Read> Replay<R> {
     /// Those of reading; damage is none.
     pub fn run(mut self, sink: &mut dyn FnMut(Step<'_>)) -> io::Result<Snapshot> {
         while !self.over
+            && self.full_ns.is_none()
             && let Some(item) = self.reader.item()?
         {
             match item {
@@ -193,6 +214,11 @@ impl<R: Read> Replay<R> {
 
     fn chunk(&mut self, chunk: &Chunk, sink: &mut dyn FnMut(Step<'_>)) {
         self.until_ns = self.until_ns.max(chunk.head.to_ns);
+        let rows = chunk.stored_bytes().saturating_mul(ROWS_PER_BYTE);
+        self.rows_left = self.rows_left.saturating_add(rows);
+        if let Some(room) = &mut self.room {
+            room.read(chunk.stored_bytes() as u64);
+        }
         // It was asked when it was read.
         let Ok(mut inputs) = chunk.inputs() else {
             return;
@@ -216,15 +242,35 @@ impl<R: Read> Replay<R> {
             if self.over {
                 return;
             }
+            let (copies, rows) = (self.copies(), self.pipeline.row_bytes());
+            let room = self.room.as_mut();
+            if room.is_some_and(|room| room.is_full(copies, rows)) {
+                self.full_ns = Some(self.tick_ns);
+                return;
+            }
         }
         self.skipped += inputs.skipped();
         let known = count + inputs.skipped();
         self.left_out += u64::from(chunk.head.inputs).saturating_sub(known);
     }
 
+    /// How many copies of the pipeline the range will take yet.
+    fn copies(&self) -> u64 {
+        match self.range.since_ns.is_some() && self.wide.is_none() {
+            true => 1 + u64::from(self.range.per_ns > 0),
+            false => 0,
+        }
+    }
+
     fn feed(&mut self, input: Input, sink: &mut dyn FnMut(Step<'_>)) {
         if let Input::Now(Event::Tick(tick)) = &input {
-            self.tick(*tick, sink);
+            match self.rows_left.checked_sub(self.pipeline.rows()) {
+                Some(left) => {
+                    self.rows_left = left;
+                    self.tick(*tick, sink);
+                }
+                None => self.ticks_left_out += 1,
+            }
             return;
         }
         let begun = self.range.since_ns.is_none() || self.wide.is_some();
@@ -354,6 +400,20 @@ impl<R: Read> Replay<R> {
             reasons.push(format!(
                 "{} inputs were too long to be recorded",
                 self.left_out
+            ));
+        }
+        if let Some(full_ns) = self.full_ns {
+            reasons.push(format!(
+                "not read further than {:.3} s into the watch: what comes then takes more memory than \
+                 a file of this length is worth",
+                seconds(full_ns)
+            ));
+        }
+        if self.ticks_left_out > 0 {
+            reasons.push(format!(
+                "{} windows are not told, each is part of the next one: they have more in them than \
+                 the file has room for",
+                self.ticks_left_out
             ));
         }
         let unknown = self.skipped + self.reader.unknown_frames();

@@ -90,8 +90,8 @@ fn events() -> Vec<Event> {
         Event::Ledger(Box::new(fact))
     };
     let frame = |mark: &str| PyFrame {
-        function: evil(mark),
-        file: format!("/srv/{}", evil("file")),
+        function: evil(mark).into(),
+        file: format!("/srv/{}", evil("file")).into(),
         line: 3,
     };
     let looked = |at: u64| {
@@ -108,10 +108,10 @@ fn events() -> Vec<Event> {
         done.exception = Some(evil("exception"));
         fact.tasks = vec![task, done];
         fact.limits = BTreeMap::from([(evil("field"), evil("reason"))]);
-        Event::Python(Box::new(fact))
+        Event::Python(fact.into())
     };
     let bare = PyFrame {
-        file: String::new(),
+        file: "".into(),
         ..frame("inner")
     };
     let sample = |at: u64, kind| {
@@ -187,8 +187,8 @@ fn events() -> Vec<Event> {
 
 fn stall() -> Stall {
     let frame = || Frame {
-        function: evil("stalled"),
-        file: evil("file"),
+        function: evil("stalled").into(),
+        file: evil("file").into(),
         line: 7,
     };
     Stall {

@@ -221,8 +221,8 @@ pub(crate) fn task(
     chain: &[(&str, &str, u32)],
 ) -> Task {
     let frame = |(function, file, line): &(&str, &str, u32)| Frame {
-        function: (*function).to_owned(),
-        file: (*file).to_owned(),
+        function: (*function).into(),
+        file: (*file).into(),
         line: *line,
     };
     Task {
@@ -513,8 +513,8 @@ pub(crate) fn hostile() -> Snapshot {
 
 fn frame(function: &str, file: &str, line: u32) -> Frame {
     Frame {
-        function: function.to_owned(),
-        file: file.to_owned(),
+        function: function.into(),
+        file: file.into(),
         line,
     }
 }

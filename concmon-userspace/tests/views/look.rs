@@ -13,8 +13,8 @@ const GROUPS: [GroupBy; 3] = [GroupBy::Await, GroupBy::Coroutine, GroupBy::Name]
 
 fn frame(function: &str, file: &str, line: u32) -> PyFrame {
     PyFrame {
-        function: function.to_owned(),
-        file: file.to_owned(),
+        function: function.into(),
+        file: file.into(),
         line,
     }
 }
@@ -306,7 +306,7 @@ fn tasks_in_each_arrangement() {
             _ => (format!("Task-{}", number + 1), ("handle", 20)),
         };
         let mut one = task(number, &name, &[chain, ("sleep", 718)], &[]);
-        one.awaiting[1].file = "/usr/lib/python3.13/asyncio/tasks.py".to_owned();
+        one.awaiting[1].file = "/usr/lib/python3.13/asyncio/tasks.py".into();
         one.waits_for = waits_for(if number % 5 == 0 { "Lock" } else { "sleep" }, None);
         if number == 17 {
             (one.state, one.awaiting, one.waits_for) = (TaskState::Running, Vec::new(), None);
@@ -320,7 +320,7 @@ fn tasks_in_each_arrangement() {
         &[("serve", 5), ("NurseryManager", 9)],
         &[],
     );
-    nursery.awaiting[1].file = "/usr/lib/python3/trio/_core/_run.py".to_owned();
+    nursery.awaiting[1].file = "/usr/lib/python3/trio/_core/_run.py".into();
     nursery.waits_for = waits_for("Nursery", None);
     crowd.tasks.push(nursery);
     let crowd = found(Kind::Tasks, Some(&crowd));
@@ -433,7 +433,7 @@ fn nothing_hostile_is_printed() {
     let evil = "\x1b[2J\x1b]0;owned\x07\r\n\u{202e}txt.exe\u{9b}31m\u{200b}";
     let mut look = look();
     let mut one = task(1, evil, &[(evil, 1)], &[2, 3]);
-    one.awaiting[0].file = evil.to_owned();
+    one.awaiting[0].file = evil.into();
     one.coroutine = evil.to_owned();
     one.waits_for = waits_for(evil, Some(7));
     one.context = BTreeMap::from([(evil.to_owned(), evil.to_owned())]);

@@ -6,6 +6,7 @@
 //! without any is under no frame.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use super::{ACTIVITIES, Activity, Interval};
 use crate::event::{Cause, PyFrame, Sample, SampleKind, SampledStack};
@@ -35,7 +36,7 @@ struct Node {
 #[derive(Clone, Debug)]
 pub struct Flames {
     frames: Vec<PyFrame>,
-    by_frame: HashMap<(String, String, u32), u32>,
+    by_frame: HashMap<(Arc<str>, Arc<str>, u32), u32>,
     nodes: Vec<Node>,
     by_node: HashMap<(NodeId, u32), NodeId>,
     threads: Vec<ThreadFlames>,

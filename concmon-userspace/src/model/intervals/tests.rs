@@ -73,7 +73,7 @@ fn slice(tid: u32, wait: Option<(u64, u64, Cause)>, run: (u64, u64)) -> Slice {
 
 fn sample(tid: u32, at: u64, kind: SampleKind, functions: &[&str]) -> Event {
     let frame = |function: &&str| PyFrame {
-        function: (*function).to_owned(),
+        function: (*function).into(),
         file: "app.py".into(),
         line: 1,
     };

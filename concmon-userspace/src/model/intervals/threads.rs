@@ -8,6 +8,8 @@ use crate::model::thread::PROC_TICK_NS;
 
 /// Threads that are told apart; of later ones nothing is told.
 const MAX_THREADS: usize = 16_384;
+/// Holders of the same id that are told apart when the account of an earlier one comes late.
+const MAX_HOLDERS: usize = 64;
 /// Processes whose names are kept.
 const MAX_PROCESSES: usize = 16_384;
 
@@ -26,6 +28,8 @@ pub struct Thread {
 pub(super) struct Tracked {
     thread: Thread,
     start_boottime_ns: u64,
+    /// Who had its id before.
+    before: Option<usize>,
     /// Python has told the name.
     named: bool,
     /// Up to where intervals were handed out; `None`: nothing is known of its beginning.
@@ -126,6 +130,7 @@ impl Threads {
                 loop_kind: None,
             },
             start_boottime_ns,
+            before: self.newest(tid),
             named: false,
             pos_ns,
             open: None,
@@ -163,10 +168,10 @@ impl Threads {
             Some(at) if self.all[at].is(fact.start_boottime_ns) => (Some(at), None),
             // The account of an earlier holder, which was collected late.
             Some(at) if self.all[at].start_boottime_ns > fact.start_boottime_ns => {
-                let mut earlier = self
-                    .all
-                    .iter()
-                    .rposition(|one| one.thread.tid == fact.tid && one.is(fact.start_boottime_ns));
+                let holders = std::iter::successors(Some(at), |at| self.all[*at].before);
+                let mut earlier = holders
+                    .take(MAX_HOLDERS)
+                    .find(|at| self.all[*at].is(fact.start_boottime_ns));
                 if let Some(at) = earlier
                     && self.all[at].ended_ns.is_some()
                 {

@@ -1,6 +1,7 @@
 //! Hostile events: no sequence of them panics, or breaks a law.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::event::*;
 use crate::model::snapshot::Snapshot;
@@ -92,7 +93,7 @@ fn nasty_event(random: &mut Random) -> Event {
                 samples: random.nasty(),
                 locked_samples: random.nasty(),
             }];
-            Event::Python(Box::new(seen))
+            Event::Python(Arc::new(seen))
         }
         7 => Event::Monitor(Box::new(MonitorFact {
             cpu_ns: random.nasty(),

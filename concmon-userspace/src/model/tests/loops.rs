@@ -161,7 +161,7 @@ fn tasks_are_known_by_address_and_name() {
             Some(START_UNIX + if window == 3 { 3 } else { 1 } * SECOND)
         );
         assert_eq!(
-            (task.awaiting[0].function.as_str(), task.awaiting[0].line),
+            (task.awaiting[0].function.as_ref(), task.awaiting[0].line),
             ("serve", 7)
         );
     }

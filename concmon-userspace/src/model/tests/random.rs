@@ -1,6 +1,7 @@
 //! Plausible watches, at random: snapshots add up to the summary, and to what the kernel said.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -238,7 +239,7 @@ fn watch_events(seed: u64) -> Vec<Event> {
         seen.loops = vec![py_loop(100, 7)];
         seen.threads = vec![py_thread(100, "MainThread")];
         seen.threads[0].waiting_for = random.chance(50).then(|| random_wait(&mut random));
-        events.push(Event::Python(Box::new(seen)));
+        events.push(Event::Python(Arc::new(seen)));
         if random.chance(10) {
             events.push(Event::Loss(Loss {
                 cpu: 0,

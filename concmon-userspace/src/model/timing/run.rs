@@ -24,7 +24,7 @@ impl Owner {
         let Some(frame) = outermost.and_then(|frame| sample.stack.frames.get(frame)) else {
             return Owner::Loop;
         };
-        let name: Arc<str> = frame.function.as_str().into();
+        let name: Arc<str> = Arc::clone(&frame.function);
         match sample.coroutine {
             Some(coroutine) => Owner::Task(coroutine, name),
             None => Owner::Callback(name),

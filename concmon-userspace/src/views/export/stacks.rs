@@ -1,9 +1,11 @@
 //! Time by stack, as all flame formats have it.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::event::Cause;
-use crate::model::intervals::flames::ROOT;
+use crate::model::intervals::flames::{Flames, NodeId, ROOT};
 use crate::model::intervals::{Activity, Intervals};
 use crate::views::escape::escape;
 
@@ -48,12 +50,18 @@ impl By {
 /// A function, or what stands for one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Frame {
-    pub(super) function: String,
+    pub(super) function: Arc<str>,
     /// Empty where there is none.
-    pub(super) file: String,
+    pub(super) file: Arc<str>,
     /// 0 where there is none.
     pub(super) line: u32,
 }
+
+/// What all stacks take at most, bytes: those of the least time go without, should it be more.
+const MAX_BYTES: usize = 48 << 20;
+
+/// Thread, activity, stack, ns.
+type Weight = (usize, Activity, NodeId, u64);
 
 /// One stack, and its time.
 #[derive(Clone, Debug)]
@@ -84,19 +92,29 @@ pub(super) struct Stacks {
     pub(super) stacks: Vec<Stack>,
 }
 
+/// A text that may be shown anywhere; shared, where it is that already.
+fn escaped(text: &Arc<str>) -> Arc<str> {
+    match escape(text) {
+        Cow::Borrowed(_) => Arc::clone(text),
+        Cow::Owned(escaped) => escaped.into(),
+    }
+}
+
 impl Stacks {
     pub(super) fn of(intervals: &Intervals, by: By) -> Self {
         let flames = intervals.flames();
         let mut stacks = Vec::new();
-        for (thread, activity, node, ns) in flames.weights() {
-            if !by.wants(activity, node != ROOT) {
-                continue;
-            }
+        let weights = flames.weights();
+        let mut weights: Vec<Weight> = weights
+            .filter(|(_, activity, node, _)| by.wants(*activity, *node != ROOT))
+            .collect();
+        fit(&mut weights, flames);
+        for (thread, activity, node, ns) in weights {
             let frames = flames.stack(node).into_iter();
             let mut frames: Vec<Frame> = frames
                 .map(|frame| Frame {
-                    function: escape(&frame.function).into_owned(),
-                    file: escape(&frame.file).into_owned(),
+                    function: escaped(&frame.function),
+                    file: escaped(&frame.file),
                     line: frame.line,
                 })
                 .collect();
@@ -108,8 +126,8 @@ impl Stacks {
                     (false, _) => "[no stack]".to_owned(),
                 };
                 frames.push(Frame {
-                    function,
-                    file: String::new(),
+                    function: function.into(),
+                    file: "".into(),
                     line: 0,
                 });
             }
@@ -133,13 +151,44 @@ impl Stacks {
             (at, name)
         });
         let mut threads: BTreeMap<usize, ThreadName> = known.collect();
-        threads.retain(|at, _| stacks.iter().any(|stack| stack.thread == *at));
+        let with_stacks: BTreeSet<usize> = stacks.iter().map(|stack| stack.thread).collect();
+        threads.retain(|at, _| with_stacks.contains(at));
         Stacks {
             by,
             threads,
             stacks,
         }
     }
+}
+
+/// Takes the stacks of the least time away where there are more than fit.
+fn fit(weights: &mut Vec<Weight>, flames: &Flames) {
+    let bytes = |node| {
+        let frames = flames.stack(node).into_iter();
+        let frames = frames.map(|one| size_of::<Frame>() + one.function.len() + one.file.len());
+        size_of::<Stack>() + frames.sum::<usize>()
+    };
+    let sizes: Vec<usize> = weights.iter().map(|(_, _, node, _)| bytes(*node)).collect();
+    let mut all: usize = sizes.iter().sum();
+    if all <= MAX_BYTES {
+        return;
+    }
+    let mut by_time: Vec<usize> = (0..weights.len()).collect();
+    by_time.sort_by_key(|at| weights[*at].3);
+    for at in by_time {
+        if all <= MAX_BYTES {
+            break;
+        }
+        all -= sizes[at];
+        weights[at].2 = ROOT;
+    }
+    let mut merged: BTreeMap<(usize, Activity, NodeId), u64> = BTreeMap::new();
+    for (thread, activity, node, ns) in weights.drain(..) {
+        let sum = merged.entry((thread, activity, node)).or_default();
+        *sum = sum.saturating_add(ns);
+    }
+    let merged = merged.into_iter();
+    weights.extend(merged.map(|((thread, activity, node), ns)| (thread, activity, node, ns)));
 }
 
 fn or(name: &str, unknown: &str) -> String {

@@ -22,7 +22,7 @@ pub(super) fn info() -> WatchInfo {
 
 fn sample(at: u64, kind: SampleKind, functions: &[&str]) -> Event {
     let frames = functions.iter().zip(1..).map(|(function, line)| PyFrame {
-        function: (*function).to_owned(),
+        function: (*function).into(),
         file: "/srv/app.py".into(),
         line,
     });
@@ -73,7 +73,7 @@ pub(super) fn watch() -> Vec<Event> {
     vec![
         account(100),
         account(101),
-        Event::Python(Box::new(names)),
+        Event::Python(Arc::new(names)),
         sample(12, SampleKind::OnCpu, &["inner", "outer"]),
         slice(0, 10, Cause::Poll, (11, 20)),
         sample(20, SampleKind::Block(Cause::Lock), &["acquire", "outer"]),

@@ -64,8 +64,8 @@ impl Fixture {
 
 fn sample(tid: u32, at_ns: u64, functions: &[String]) -> Event {
     let frames = functions.iter().map(|function| PyFrame {
-        function: function.clone(),
-        file: format!("/srv/{function}.py"),
+        function: function.as_str().into(),
+        file: format!("/srv/{function}.py").into(),
         line: 3,
     });
     Event::Sample(Box::new(Sample {
@@ -125,7 +125,7 @@ fn names_of_a_target_stay_text() {
     fixture.apply(&account(100, START));
     let mut fact = look(100, START + MS);
     fact.threads = vec![py_thread(100, hostile)];
-    fixture.apply(&Event::Python(Box::new(fact)));
+    fixture.apply(&Event::Python(Arc::new(fact)));
     fixture.apply(&sample(100, START + 2 * MS, &[hostile.to_owned()]));
     fixture.apply(&slice(100, START, START + MS, START + 5 * MS, Cause::Io));
     fixture.tick(10 * MS);

@@ -103,7 +103,7 @@ fn no_numbers_panic_or_break_a_law() {
                     seen.loops[0].stall_threshold_ns = random.chance(50).then(|| random.nasty());
                     seen.tasks = vec![py_task(random.nasty(), id, "Task-1"); 2];
                     seen.tasks[1].coroutine_id = random.nasty();
-                    watch.apply(Event::Python(Box::new(seen)));
+                    watch.apply(Event::Python(Arc::new(seen)));
                 }
             }
             if step % 10 == 9 {

@@ -30,8 +30,8 @@ fn a_long_step_on_a_cpu_is_one_stall_to_the_nanosecond() {
     assert_eq!(stall.at_unix_ns, START_UNIX + 301 * MS);
     assert_eq!(stall.culprit.kind, "cpu");
     let place = stall.culprit.frame.as_ref().expect("a frame");
-    assert_eq!((place.function.as_str(), place.line), ("inner", 20));
-    let stack: Vec<&str> = stall.stack.iter().map(|f| f.function.as_str()).collect();
+    assert_eq!((place.function.as_ref(), place.line), ("inner", 20));
+    let stack: Vec<&str> = stall.stack.iter().map(|f| f.function.as_ref()).collect();
     assert_eq!(
         stack,
         ["inner", "slow"],
@@ -71,7 +71,7 @@ fn what_a_step_is_blocked_in_is_the_culprit() {
         let stall = only_stall(&summary);
         assert_eq!(stall.culprit.kind, kind);
         let place = stall.culprit.frame.as_ref().expect("a frame");
-        assert_eq!(place.function, "waits");
+        assert_eq!(*place.function, *"waits");
         assert_eq!(stall.duration_ns, 405 * MS);
         assert_eq!(stall.cost.blocked(cause), 400 * MS);
         assert_eq!(stall.cost.on_cpu_ns, 5 * MS);
@@ -164,10 +164,8 @@ fn a_wait_for_the_gil_names_who_held_it() {
         let stall = only_stall(&summary);
         assert_eq!(stall.culprit.kind, "gil");
         assert_eq!(stall.culprit.holder_tid, Some(HOG));
-        assert_eq!(
-            stall.culprit.frame.as_ref().expect("a frame").function,
-            "hog"
-        );
+        let frame = stall.culprit.frame.as_ref().expect("a frame");
+        assert_eq!(*frame.function, *"hog");
         assert_eq!(stall.cost.blocked(Cause::Gil), 150 * MS);
     }
     // Nobody is blamed where nobody was seen.
