@@ -76,7 +76,8 @@ Examples:
                       concmon-bpf export [OPTIONS] -i <FILE> -f <FORMAT>\n       \
                       concmon-bpf diff [OPTIONS] <BEFORE> <AFTER>\n       \
                       concmon-bpf dump|tasks [OPTIONS] --pid <PID>...\n       \
-                      concmon-bpf explain <RULE>|--list"
+                      concmon-bpf explain <RULE>|--list\n       \
+                      concmon-bpf schema"
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -170,6 +171,8 @@ enum Command {
         #[arg(long, conflicts_with = "rule")]
         list: bool,
     },
+    /// Print the JSON Schema of every line that --json prints
+    Schema,
 }
 
 fn sorted(pids: &[u32]) -> Vec<u32> {
@@ -271,6 +274,8 @@ pub enum Target {
     Look(Look, LookView),
     /// Explain one rule; `None`: list them all.
     Explain(Option<String>),
+    /// Print the JSON Schema.
+    Schema,
 }
 
 /// What to watch.
@@ -358,6 +363,7 @@ impl Cli {
             Some(Command::Export(export)) => Target::Export(export.clone()),
             Some(Command::Diff(diff)) => Target::Diff(diff.clone()),
             Some(Command::Explain { rule, list: _ }) => Target::Explain(rule.clone()),
+            Some(Command::Schema) => Target::Schema,
             None if self.what.pids.is_empty() => {
                 Target::Watch(Watched::Command(self.what.cmd.clone()))
             }

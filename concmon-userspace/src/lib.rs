@@ -194,6 +194,7 @@ pub mod kernel;
 pub mod model;
 pub mod procfs;
 pub mod python;
+pub mod schema;
 pub mod session;
 pub mod source;
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod packages;
 pub mod proc;
 pub mod protobuf;
 pub mod report;
+pub mod schema;
 pub mod spawn;
 pub mod told;
 pub mod watch;

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::laws;
 use crate::report::{Report, Stall};
+use crate::schema;
 use crate::spawn::{Group, code};
 
 /// How long the tool may take beyond what it was asked to watch.
@@ -189,6 +190,7 @@ impl Watch {
             self.other.push(line);
             return Ok(false);
         }
+        schema::validate(&value).with_context(|| format!("{line:.300}"))?;
         if value["type"] == "stall" {
             let stall = serde_json::from_value(value)
                 .with_context(|| format!("a stall that breaks the contract: {line:.300}"))?;

@@ -78,7 +78,7 @@ impl Rule for ExecutorSaturated {
         let name = one
             .name_prefix
             .clone()
-            .unwrap_or_else(|| one.kind.to_owned());
+            .unwrap_or_else(|| one.kind.to_string());
         let mut evidence = super::Evidence::new();
         evidence.insert("executor", Value::from(name.clone()));
         evidence.insert("workers", Value::from(one.workers));

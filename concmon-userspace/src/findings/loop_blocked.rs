@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::schema::CulpritKind;
+
 use super::{Context, Held, Rule, Severity, ms, place, whole_place};
 
 /// A single step kept an event loop longer than its threshold.
@@ -53,7 +55,7 @@ impl Rule for LoopBlocked {
         evidence.insert("stalls", Value::from(timing.stalls_count));
         evidence.insert("stalls_ns", Value::from(timing.stalls_ns));
         evidence.insert("longest_ns", Value::from(worst.duration_ns));
-        evidence.insert("kind", Value::from(kind));
+        evidence.insert("kind", Value::from(kind.name()));
         evidence.insert("where", Value::from(frame.map(whole_place)));
         evidence.insert("coroutine", Value::from(worst.coroutine.clone()));
         evidence.insert("context", serde_json::json!(worst.context));
@@ -76,21 +78,23 @@ impl Rule for LoopBlocked {
     }
 }
 
-fn advice(kind: &str) -> &'static str {
+fn advice(kind: CulpritKind) -> &'static str {
     match kind {
-        "sleep" => "await asyncio.sleep() instead of time.sleep()",
-        "io" | "poll" => "use an asynchronous client, or hand the call to asyncio.to_thread()",
-        "lock" => "use asyncio's own locks in coroutines, or take the lock in a thread",
-        "gil" => {
+        CulpritKind::Sleep => "await asyncio.sleep() instead of time.sleep()",
+        CulpritKind::Io | CulpritKind::Poll => {
+            "use an asynchronous client, or hand the call to asyncio.to_thread()"
+        }
+        CulpritKind::Lock => "use asyncio's own locks in coroutines, or take the lock in a thread",
+        CulpritKind::Gil => {
             "the thread named here held the GIL: move its work to a process, or let native code release the GIL"
         }
-        "gc" => {
+        CulpritKind::Gc => {
             "make fewer long-lived containers, freeze them (gc.freeze), or collect at quiet times"
         }
-        "runnable" => {
+        CulpritKind::Runnable => {
             "the loop's thread waited for a CPU: give it more CPU, or run fewer threads beside it"
         }
-        "disk" => "hand file access to a thread, or give the process more memory",
+        CulpritKind::Disk => "hand file access to a thread, or give the process more memory",
         _ => "split the computation with await asyncio.sleep(0), or hand it to a process pool",
     }
 }

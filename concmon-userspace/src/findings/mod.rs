@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::model::snapshot::{Finding, Frame, Kind, Loop, Process, Snapshot};
+use crate::model::snapshot::{Finding, Frame, Kind, Loop, Process, Severity, Snapshot};
 use history::History;
 
 /// A rule whose condition is false for this long is over, ns.
@@ -34,22 +34,6 @@ const LINGER_NS: u64 = 2_000_000_000;
 const BLIND_NS: u64 = 12_000_000_000;
 /// Processes that are followed.
 const MAX_PROCESSES: usize = 4_096;
-
-/// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    Warning,
-    Critical,
-}
-
-impl Severity {
-    pub const fn name(self) -> &'static str {
-        match self {
-            Severity::Warning => "warning",
-            Severity::Critical => "critical",
-        }
-    }
-}
 
 type Evidence = BTreeMap<&'static str, Value>;
 
@@ -272,7 +256,7 @@ fn key(process: &Process) -> (u32, u64) {
 fn finding(rule: &'static str, held: &Held, since_unix_ns: u64, active_ns: u64) -> Finding {
     Finding {
         rule,
-        severity: held.severity.name(),
+        severity: held.severity,
         summary: held.summary.clone(),
         evidence: held.evidence.clone(),
         advice: held.advice.clone(),
@@ -283,7 +267,7 @@ fn finding(rule: &'static str, held: &Held, since_unix_ns: u64, active_ns: u64) 
 
 /// The critical ones first.
 fn sort(findings: &mut [Finding]) {
-    findings.sort_by_key(|finding| (finding.severity != Severity::Critical.name(), finding.rule));
+    findings.sort_by_key(|finding| (finding.severity != Severity::Critical, finding.rule));
 }
 
 /// `part` of `whole`, 0 to 1.

@@ -9,6 +9,7 @@ use crate::model::snapshot::{
     Stall, Task, Timing,
 };
 use crate::model::testing::{Fixture, MS, SECOND, START, py_loop, py_task, py_thread};
+use crate::schema::{CulpritKind, TaskState};
 
 const HOG: u32 = 101;
 
@@ -102,7 +103,7 @@ fn frame(function: &str) -> Frame {
 }
 
 /// A loop that stood still at an instant of the window.
-fn stalled(process: &mut Process, kind: &'static str, at_unix_ns: u64, ms: u64) {
+fn stalled(process: &mut Process, kind: CulpritKind, at_unix_ns: u64, ms: u64) {
     let timing = process.loops[0].timing.as_mut().expect("a timing");
     timing.stalls_count += 1;
     timing.stalls_ns = timing.stalls_ns.saturating_add(ms * MS);
@@ -160,7 +161,7 @@ fn failed_task(number: u64) -> Task {
     let mut snapshot = quiet();
     let mut task = snapshot.processes[0].loops[0].tasks.remove(0);
     task.id = format!("{number:#x}");
-    (task.state, task.retrieved) = ("done", Some(false));
+    (task.state, task.retrieved) = (TaskState::Done, Some(false));
     (task.exception, task.coroutine) = (Some("ValueError".into()), "app.job".into());
     task
 }
@@ -275,7 +276,7 @@ fn each_rule_is_raised_and_a_near_miss_raises_none() {
     let table: [(&str, Change, Change); 13] = [
         (
             "loop-blocked",
-            |p, begin, _| stalled(p, "sleep", begin, 150),
+            |p, begin, _| stalled(p, CulpritKind::Sleep, begin, 150),
             |p, _, _| busy(p, 900),
         ),
         (
@@ -421,7 +422,7 @@ fn a_rule_holds_after_its_patience_and_lingers() {
 fn a_summary_has_the_worst_of_each_rule() {
     let mut story = Story::new();
     for ms in [150, 400, 200] {
-        story.window(|process, begin| stalled(process, "sleep", begin, ms));
+        story.window(|process, begin| stalled(process, CulpritKind::Sleep, begin, ms));
         story.window(|_, _| ());
     }
     let found = story.summary();
@@ -435,13 +436,13 @@ fn a_summary_has_the_worst_of_each_rule() {
 fn the_critical_ones_come_first() {
     let mut story = Story::new();
     let found = story.window(|process, begin| {
-        stalled(process, "sleep", begin, 150);
+        stalled(process, CulpritKind::Sleep, begin, 150);
         (process.fds_count, process.fds_limit) = (Some(1_020), Some(1_024));
     });
     assert_eq!(names(&found), ["fd-exhaustion", "loop-blocked"]);
     assert_eq!(
         (found[0].severity, found[1].severity),
-        ("critical", "warning")
+        (Severity::Critical, Severity::Warning)
     );
 }
 
@@ -449,19 +450,19 @@ fn the_critical_ones_come_first() {
 #[test]
 fn stalls_are_sustained_by_seconds() {
     for (interval, windows, every, wanted) in [
-        (SECOND, 12, 1, "critical"),
-        (SECOND, 12, 2, "critical"),
-        (SECOND, 12, 4, "warning"),
-        (100 * MS, 4, 1, "warning"),
-        (30 * SECOND, 2, 1, "warning"),
+        (SECOND, 12, 1, Severity::Critical),
+        (SECOND, 12, 2, Severity::Critical),
+        (SECOND, 12, 4, Severity::Warning),
+        (100 * MS, 4, 1, Severity::Warning),
+        (30 * SECOND, 2, 1, Severity::Warning),
     ] {
         let mut story = Story::new();
         story.interval = interval;
-        let mut last = "";
+        let mut last = Severity::Info;
         for number in 0..windows {
             let found = story.window(|process, begin| {
                 if number % every == 0 {
-                    stalled(process, "io", begin + interval / 2, 40);
+                    stalled(process, CulpritKind::Io, begin + interval / 2, 40);
                 }
             });
             last = found.first().map_or(last, |finding| finding.severity);
@@ -469,15 +470,16 @@ fn stalls_are_sustained_by_seconds() {
         assert_eq!(last, wanted, "{windows} of {interval}, every {every}");
     }
     let mut story = Story::new();
-    let found = story.window(|process, begin| stalled(process, "io", begin - 7 * SECOND, 7_500));
-    assert_eq!(found[0].severity, "critical");
+    let found =
+        story.window(|process, begin| stalled(process, CulpritKind::Io, begin - 7 * SECOND, 7_500));
+    assert_eq!(found[0].severity, Severity::Critical);
     assert!(found[0].summary.ends_with("; sustained"));
 }
 
 #[test]
 fn a_stall_is_told_with_its_culprit_and_its_request() {
     let mut story = Story::new();
-    let found = story.window(|process, begin| stalled(process, "sleep", begin, 150));
+    let found = story.window(|process, begin| stalled(process, CulpritKind::Sleep, begin, 150));
     let finding = &found[0];
     assert_eq!(
         finding.summary,
@@ -582,7 +584,7 @@ fn short_loops_are_not_saturated() {
     // And one that one step blocks is blocked, not saturated.
     let found = after(|process, begin, _| {
         busy(process, 1_000);
-        stalled(process, "cpu", begin, 900);
+        stalled(process, CulpritKind::Cpu, begin, 900);
     });
     assert_eq!(names(&found), ["loop-blocked"]);
 }
@@ -627,8 +629,8 @@ fn extreme_numbers_do_not_panic() {
             }
             contended(process, 900, f64::NAN);
             contended(process, 900, 1.0);
-            stalled(process, "cpu", u64::MAX, 1);
-            stalled(process, "cpu", 0, u64::MAX / MS);
+            stalled(process, CulpritKind::Cpu, u64::MAX, 1);
+            stalled(process, CulpritKind::Cpu, 0, u64::MAX / MS);
             let row = &mut process.loops[0];
             (row.wall_ns, row.busy_ns) = (u64::MAX, u64::MAX);
             row.pending_tasks = Some(u64::MAX);

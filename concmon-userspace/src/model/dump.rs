@@ -1,171 +1,18 @@
 //! One look at processes, without a watch: what is there now, and nothing about time.
 //!
-//! The shape is a snapshot's, as far as a single look can fill it; what needs two looks or the
-//! kernel's account is left out. `None` is `null` in JSON and has a reason in the limits.
+//! The shape is a snapshot's, as far as a single look can fill it.
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-
 use super::interpreter::{PythonColumns, thread_limits, unsupported};
 use super::rows::{created_limit, loop_kind, loop_limits};
-use super::snapshot::{Executor, Frame, Limit, Python, Role, SCHEMA, Task, WaitingFor};
 use super::window::limit;
-use crate::event::{FutureKind, ProcessFact, PyHeapScan, PyLoop, PyThread, PythonFact, Tid};
+use crate::event::{self, ProcessFact, PyHeapScan, PyLoop, PyThread, PythonFact, Tid};
+use crate::schema::{Executor, Limit, Python, SCHEMA, Task};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    Dump,
-    /// Only loops and their tasks.
-    Tasks,
-}
-
-/// What one look found.
-#[derive(Clone, Debug, Serialize)]
-pub struct Dump {
-    pub schema: &'static str,
-    #[serde(rename = "type")]
-    pub kind: Kind,
-    pub at_unix_ns: u64,
-    pub processes: Vec<Process>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct Process {
-    pub pid: u32,
-    pub ppid: u32,
-    pub start_unix_ns: u64,
-    pub name: String,
-    pub cmdline: Vec<String>,
-    pub entry: Option<String>,
-    /// Path of the executable; `None` when it could not be read.
-    pub executable: Option<String>,
-    pub python: Option<Python>,
-    pub rss_bytes: Option<u64>,
-    pub threads_count: Option<u64>,
-    #[serde(flatten)]
-    pub inside: Option<Inside>,
-    pub loops: Vec<Loop>,
-    /// Reads that failed or were torn beyond retry.
-    pub reads_failed: u64,
-    pub limits: Vec<Limit>,
-}
-
-/// What only a whole dump has.
-#[derive(Clone, Debug, Serialize)]
-pub struct Inside {
-    pub gil: Option<Gil>,
-    pub gc: Option<Gc>,
-    pub threads: Vec<Thread>,
-    pub executors: Vec<Executor>,
-    /// Only where it was asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub heap_scan: Option<HeapScan>,
-}
-
-/// What a search of the heap found: futures that failed, and that somebody still keeps.
-#[derive(Clone, Debug, Serialize)]
-pub struct HeapScan {
-    pub bytes: u64,
-    /// Why not everything was searched.
-    pub skipped: Option<String>,
-    pub failures: Vec<Failures>,
-}
-
-/// Futures of one kind that failed in the same way.
-#[derive(Clone, Debug, Serialize)]
-pub struct Failures {
-    /// `asyncio.Future`, `asyncio.Task`, `concurrent.futures.Future`.
-    pub kind: &'static str,
-    pub exception: String,
-    /// `None`: nothing tells.
-    pub retrieved: Option<bool>,
-    pub count: u64,
-}
-
-impl HeapScan {
-    fn of(scan: &PyHeapScan) -> Self {
-        let failures = scan.failures.iter().map(|failures| Failures {
-            kind: match failures.kind {
-                FutureKind::Future => "asyncio.Future",
-                FutureKind::Task => "asyncio.Task",
-                FutureKind::Concurrent => "concurrent.futures.Future",
-            },
-            exception: failures.exception.clone(),
-            retrieved: failures.retrieved,
-            count: failures.count,
-        });
-        HeapScan {
-            bytes: scan.bytes,
-            skipped: scan.skipped.clone(),
-            failures: failures.collect(),
-        }
-    }
-}
-
-/// The main interpreter's GIL.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Gil {
-    pub locked: bool,
-    /// `None` while it is free.
-    pub holder_tid: Option<u32>,
-    /// How often it went from one thread to another since the process began.
-    pub switches: u64,
-}
-
-/// The garbage collector since the process began, the youngest generation first.
-#[derive(Clone, Debug, Serialize)]
-pub struct Gc {
-    pub collections: Vec<u64>,
-    pub collected: Vec<u64>,
-    /// A collection runs right now.
-    pub collecting: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Activity {
-    /// On a CPU or waiting for one.
-    Active,
-    Idle,
-}
-
-/// A thread that runs Python.
-#[derive(Clone, Debug, Serialize)]
-pub struct Thread {
-    pub tid: u32,
-    pub ident: u64,
-    pub name: Option<String>,
-    pub role: Role,
-    pub daemon: Option<bool>,
-    pub entry: Option<String>,
-    pub stack_size_bytes: Option<u64>,
-    pub state: Option<Activity>,
-    pub waiting_for: Option<WaitingFor>,
-    /// The innermost frame first.
-    pub stack: Vec<Frame>,
-    pub limits: Vec<Limit>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct Loop {
-    /// `None`: it does not run in any thread right now.
-    pub tid: Option<u32>,
-    /// `None`: it does not run, and only its tasks are known.
-    pub kind: Option<&'static str>,
-    pub running: bool,
-    pub debug: Option<bool>,
-    pub ready: Option<u64>,
-    pub scheduled: Option<u64>,
-    /// Of `tasks`, those that are not done.
-    pub pending_tasks: Option<u64>,
-    /// Since the process began.
-    pub tasks_created: Option<u64>,
-    pub stall_threshold_ns: Option<u64>,
-    pub tasks: Vec<Task>,
-    pub limits: Vec<Limit>,
-}
+pub use crate::schema::dump::{
+    Activity, Dump, Failures, FutureKind, Gc, Gil, HeapScan, Inside, Kind, Loop, Process, Thread,
+};
 
 /// What was read of one process.
 #[derive(Debug)]
@@ -185,6 +32,26 @@ impl Dump {
             kind,
             at_unix_ns,
             processes: findings.iter().map(|one| Process::of(one, kind)).collect(),
+        }
+    }
+}
+
+impl HeapScan {
+    fn of(scan: &PyHeapScan) -> Self {
+        let failures = scan.failures.iter().map(|failures| Failures {
+            kind: match failures.kind {
+                event::FutureKind::Future => FutureKind::Future,
+                event::FutureKind::Task => FutureKind::Task,
+                event::FutureKind::Concurrent => FutureKind::Concurrent,
+            },
+            exception: failures.exception.clone(),
+            retrieved: failures.retrieved,
+            count: failures.count,
+        });
+        HeapScan {
+            bytes: scan.bytes,
+            skipped: scan.skipped.clone(),
+            failures: failures.collect(),
         }
     }
 }

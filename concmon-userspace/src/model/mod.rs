@@ -17,7 +17,6 @@ pub mod intervals;
 mod kept;
 mod ledger;
 mod locks;
-mod loop_rows;
 mod loops;
 mod monitor;
 mod pools;

@@ -1,116 +1,12 @@
 //! Rows that one look into an interpreter gives, alike in the reports of a watch and in a dump.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use serde::Serialize;
-
 use super::pools::Known;
-use super::snapshot::{Limit, TaskCost};
 use super::window::limit;
-use crate::event::{
-    ExecutorKind, LoopKind, PyExecutor, PyFrame, PyTask, PyWait, PyWork, PythonFact, TaskState,
-    WaitKind, WaitPurpose,
+use crate::event::{self, PyExecutor, PyFrame, PyTask, PyWait, PyWork, PythonFact, WaitPurpose};
+use crate::schema::{
+    Cause, Executor, ExecutorKind, Frame, Limit, LoopKind, Purpose, Seen, Task, TaskState,
+    TaskWait, WaitKind, WaitingFor, Work,
 };
-
-#[derive(Clone, Debug, Serialize)]
-pub struct Task {
-    /// Address of the task object, `0x...`.
-    pub id: String,
-    pub name: String,
-    pub coroutine: String,
-    /// `pending`, `running`, `done`.
-    pub state: &'static str,
-    /// From the task's own coroutine down to the innermost one that waits.
-    pub awaiting: Vec<Frame>,
-    /// What it is suspended on; `None` while it is ready, runs or is done, or it cannot be told.
-    pub waits_for: Option<TaskWait>,
-    /// Ids of the tasks that wait for this one.
-    pub awaited_by: Vec<String>,
-    pub cancel_requested: bool,
-    /// Type name of the exception that a done task ended with.
-    pub exception: Option<String>,
-    /// Whether somebody has asked for the outcome; `None` while there is none.
-    pub retrieved: Option<bool>,
-    /// Values of the context variables that were asked for, by name.
-    pub context: BTreeMap<String, String>,
-    /// A single look does not know it.
-    #[serde(flatten)]
-    pub seen: Option<Seen>,
-    /// `None`: nothing is sampled.
-    #[serde(flatten)]
-    pub cost: Option<TaskCost>,
-}
-
-/// For how long a watch has known a task.
-#[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
-pub struct Seen {
-    pub first_seen_unix_ns: u64,
-    pub age_ns: u64,
-}
-
-/// What a task is suspended on.
-#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
-pub struct TaskWait {
-    /// `sleep`, `Event`, `Lock`, `Queue`, `socket`, `Task`, ..., else the class of the future.
-    pub kind: String,
-    /// Address, `0x...`.
-    pub object: Option<String>,
-}
-
-#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
-pub struct Frame {
-    pub function: Arc<str>,
-    pub file: Arc<str>,
-    /// 0 when there is none.
-    pub line: u32,
-}
-
-/// What a blocked thread waits for.
-#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
-pub struct WaitingFor {
-    /// `Lock`, `RLock`, `Condition`, `Event`, `Semaphore`, `Barrier`, `Queue`, `SimpleQueue`,
-    /// `join`, `Future`.
-    pub kind: &'static str,
-    /// `contended`, `waiting_for_work`, `join`, `other`.
-    pub purpose: &'static str,
-    /// Address, `0x...`; `None` when only the kind could be told.
-    pub object: Option<String>,
-    /// The thread that has it, or whose end is waited for.
-    pub owner_tid: Option<u32>,
-}
-
-/// A `concurrent.futures` executor.
-#[derive(Clone, Debug, Serialize)]
-pub struct Executor {
-    /// `thread`, `process`.
-    pub kind: &'static str,
-    pub name_prefix: Option<String>,
-    pub workers: u64,
-    pub workers_idle: Option<u64>,
-    pub max_workers: Option<u64>,
-    /// Work that no worker has begun.
-    pub queued: Option<u64>,
-    pub running: Vec<Work>,
-    /// Queued and running.
-    pub unfinished: Option<u64>,
-    pub submitted: Option<u64>,
-    pub finished: Option<u64>,
-    pub failed: Option<u64>,
-    pub unretrieved: Option<u64>,
-    pub limits: Vec<Limit>,
-}
-
-/// What a worker of an executor runs.
-#[derive(Clone, Debug, Serialize)]
-pub struct Work {
-    /// `None` in another process.
-    pub tid: Option<u32>,
-    pub function: Option<String>,
-    /// When a watch first saw it run; a single look does not know.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub since_unix_ns: Option<u64>,
-}
 
 impl Task {
     pub(crate) fn of(task: &PyTask, seen: Option<Seen>) -> Self {
@@ -119,9 +15,9 @@ impl Task {
             name: task.name.clone(),
             coroutine: task.coroutine.clone(),
             state: match task.state {
-                TaskState::Pending => "pending",
-                TaskState::Running => "running",
-                TaskState::Done => "done",
+                event::TaskState::Pending => TaskState::Pending,
+                event::TaskState::Running => TaskState::Running,
+                event::TaskState::Done => TaskState::Done,
             },
             awaiting: frames(&task.awaiting),
             waits_for: task.waits_for.as_ref().map(|wait| TaskWait {
@@ -137,37 +33,28 @@ impl Task {
             cost: None,
         }
     }
-
-    pub fn is_done(&self) -> bool {
-        self.state == "done"
-    }
-
-    /// For how long a watch has known it, ns.
-    pub fn age_ns(&self) -> Option<u64> {
-        self.seen.map(|seen| seen.age_ns)
-    }
 }
 
 impl WaitingFor {
     pub(crate) fn of(wait: &PyWait) -> Self {
         WaitingFor {
             kind: match wait.kind {
-                WaitKind::Lock => "Lock",
-                WaitKind::RLock => "RLock",
-                WaitKind::Condition => "Condition",
-                WaitKind::Event => "Event",
-                WaitKind::Semaphore => "Semaphore",
-                WaitKind::Barrier => "Barrier",
-                WaitKind::Queue => "Queue",
-                WaitKind::SimpleQueue => "SimpleQueue",
-                WaitKind::Join => "join",
-                WaitKind::Future => "Future",
+                event::WaitKind::Lock => WaitKind::Lock,
+                event::WaitKind::RLock => WaitKind::RLock,
+                event::WaitKind::Condition => WaitKind::Condition,
+                event::WaitKind::Event => WaitKind::Event,
+                event::WaitKind::Semaphore => WaitKind::Semaphore,
+                event::WaitKind::Barrier => WaitKind::Barrier,
+                event::WaitKind::Queue => WaitKind::Queue,
+                event::WaitKind::SimpleQueue => WaitKind::SimpleQueue,
+                event::WaitKind::Join => WaitKind::Join,
+                event::WaitKind::Future => WaitKind::Future,
             },
             purpose: match wait.purpose {
-                WaitPurpose::Contended => "contended",
-                WaitPurpose::Work => "waiting_for_work",
-                WaitPurpose::Join => "join",
-                WaitPurpose::Other => "other",
+                WaitPurpose::Contended => Purpose::Contended,
+                WaitPurpose::Work => Purpose::WaitingForWork,
+                WaitPurpose::Join => Purpose::Join,
+                WaitPurpose::Other => Purpose::Other,
             },
             object: wait.object.map(address),
             owner_tid: wait.owner.map(|tid| tid.0),
@@ -211,8 +98,8 @@ impl Executor {
         }
         Executor {
             kind: match executor.kind {
-                ExecutorKind::Thread => "thread",
-                ExecutorKind::Process => "process",
+                event::ExecutorKind::Thread => ExecutorKind::Thread,
+                event::ExecutorKind::Process => ExecutorKind::Process,
             },
             name_prefix: executor.name_prefix.clone(),
             workers: executor.workers,
@@ -278,11 +165,25 @@ pub(crate) fn address(address: u64) -> String {
     format!("{address:#x}")
 }
 
-pub(crate) const fn loop_kind(kind: LoopKind) -> &'static str {
+pub(crate) const fn cause(cause: event::Cause) -> Cause {
+    match cause {
+        event::Cause::Gil => Cause::Gil,
+        event::Cause::Lock => Cause::Lock,
+        event::Cause::Poll => Cause::Poll,
+        event::Cause::Sleep => Cause::Sleep,
+        event::Cause::Io => Cause::Io,
+        event::Cause::Child => Cause::Child,
+        event::Cause::Disk => Cause::Disk,
+        event::Cause::Stopped => Cause::Stopped,
+        event::Cause::Other => Cause::Other,
+    }
+}
+
+pub(crate) const fn loop_kind(kind: event::LoopKind) -> LoopKind {
     match kind {
-        LoopKind::Asyncio => "asyncio",
-        LoopKind::Uvloop => "uvloop",
-        LoopKind::Trio => "trio",
+        event::LoopKind::Asyncio => LoopKind::Asyncio,
+        event::LoopKind::Uvloop => LoopKind::Uvloop,
+        event::LoopKind::Trio => LoopKind::Trio,
     }
 }
 

@@ -5,6 +5,7 @@ use std::hash::{Hash, Hasher};
 
 use foldhash::fast::FixedState;
 
+use super::rows;
 use super::snapshot::Waker;
 use super::window::{Cumulative, Growth, Scope};
 use crate::event::{Cause, Tid, Wait};
@@ -122,7 +123,7 @@ impl Wakers {
             });
         let rows = rows.into_iter().take(MAX_ROWS).map(|(pair, ended)| Waker {
             tid: pair.waker.map(|tid| tid.0),
-            cause: pair.cause.name(),
+            cause: rows::cause(pair.cause),
             count: ended.count,
             blocked_ns: ended.blocked_ns,
         });
@@ -163,21 +164,27 @@ mod tests {
         wakers.count(&wait(Some(7), Cause::Gil, 10, Some(30)), 35);
         wakers.count(&wait(Some(7), Cause::Gil, 50, Some(55)), 56);
         wakers.count(&wait(None, Cause::Sleep, 0, None), 100);
-        let row = |tid, cause, count, blocked_ns| Waker {
+        let row = |tid, ended, count, blocked_ns| Waker {
             tid,
-            cause,
+            cause: rows::cause(ended),
             count,
             blocked_ns,
         };
-        let first = vec![row(None, "sleep", 1, 100), row(Some(7), "gil", 2, 25)];
+        let first = vec![
+            row(None, Cause::Sleep, 1, 100),
+            row(Some(7), Cause::Gil, 2, 25),
+        ];
         assert_eq!(wakers.report(Scope::Window), (first.clone(), 0));
         wakers.roll();
         wakers.count(&wait(Some(7), Cause::Gil, 60, Some(61)), 61);
         assert_eq!(
             wakers.report(Scope::Window),
-            (vec![row(Some(7), "gil", 1, 1)], 0)
+            (vec![row(Some(7), Cause::Gil, 1, 1)], 0)
         );
-        let whole = vec![row(None, "sleep", 1, 100), row(Some(7), "gil", 3, 26)];
+        let whole = vec![
+            row(None, Cause::Sleep, 1, 100),
+            row(Some(7), Cause::Gil, 3, 26),
+        ];
         assert_eq!(wakers.report(Scope::Whole), (whole, 0));
     }
 

@@ -1,24 +1,20 @@
-//! `concmon-bpf explain`: what findings mean.
+//! `concmon-bpf explain` and `schema`: what findings and lines mean.
 
 use std::io::{self, Write as _};
 
-use serde::Serialize;
-
 use super::outcome::{Failure, code};
-use crate::{cli::Options, findings, views::json};
-
-/// A rule as `--json` prints it.
-#[derive(Serialize)]
-struct Rule {
-    rule: &'static str,
-    explanation: &'static str,
-}
+use crate::{
+    cli::Options,
+    findings,
+    schema::{self, RuleLine},
+    views::json,
+};
 
 /// Explains a rule, or lists all of them.
 pub(super) fn run(options: &Options, rule: Option<&str>) -> Result<u8, Failure> {
-    let wanted: Vec<Rule> = findings::rules()
+    let wanted: Vec<RuleLine> = findings::rules()
         .filter(|(name, _)| rule.is_none_or(|rule| rule == *name))
-        .map(|(rule, explanation)| Rule { rule, explanation })
+        .map(|(rule, explanation)| RuleLine::new(rule, explanation))
         .collect();
     if let Some(rule) = rule.filter(|_| wanted.is_empty()) {
         return Err(unknown(rule));
@@ -36,10 +32,15 @@ pub(super) fn run(options: &Options, rule: Option<&str>) -> Result<u8, Failure> 
             writeln!(out, "{:<31} {}", one.rule, sentence.trim_end_matches('.'))
         })
     };
-    match printed {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(code::OK),
-    }
+    super::printed(printed)?;
+    Ok(code::OK)
+}
+
+/// Prints the JSON Schema of all lines.
+pub(super) fn schema() -> Result<u8, Failure> {
+    let document = schema::document();
+    super::printed(writeln!(io::stdout(), "{document:#}"))?;
+    Ok(code::OK)
 }
 
 /// Refuses names that are no rules.

@@ -107,6 +107,7 @@ pub fn run(cli: &Cli) -> Result<u8, Failure> {
         Target::Export(export) => return export::run(&cli.options, &export),
         Target::Diff(files) => return diff::run(&cli.options, &files),
         Target::Explain(rule) => return explain::run(&cli.options, rule.as_deref()),
+        Target::Schema => return explain::schema(),
     };
     explain::check(&cli.options.watching.fail_on)?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -7,7 +7,7 @@ use super::digest::{self, Gap};
 use super::escape::escape;
 use super::{Paint, forest, format};
 use crate::model::dump::{Activity, Dump, Inside, Loop, Process, Thread};
-use crate::model::snapshot::{Executor, Limit, WaitingFor};
+use crate::model::snapshot::{Executor, Limit, Purpose, WaitKind, WaitingFor};
 
 /// Writes all processes and flushes.
 ///
@@ -157,14 +157,14 @@ fn push_thread(text: &mut String, thread: &Thread, inside: &Inside, paint: Paint
 /// `waiting for Lock 0x7f00 held by 4250 "writer"`.
 fn waits(waiting: &WaitingFor, inside: &Inside) -> String {
     let owner = waiting.owner_tid.map(|tid| thread_of(inside, tid));
-    if waiting.kind == "join" {
+    if waiting.kind == WaitKind::Join {
         return match owner {
             Some(thread) => format!("waiting for the end of {thread}"),
             None => "waiting for the end of a thread".to_owned(),
         };
     }
     let mut text = match waiting.purpose {
-        "waiting_for_work" => format!("waiting for work: {}", waiting.kind),
+        Purpose::WaitingForWork => format!("waiting for work: {}", waiting.kind),
         _ => format!("waiting for {}", waiting.kind),
     };
     if let Some(object) = &waiting.object {

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 
 use super::Paint;
 use super::escape::escape;
-use crate::model::snapshot::{Frame, Task};
+use crate::model::snapshot::{Frame, Task, TaskState};
 
 /// Levels of one tree; what lies deeper is shown as a tree of its own.
 const MAX_LEVELS: usize = 64;
@@ -68,7 +68,7 @@ pub(super) fn state(task: &Task) -> Cow<'static, str> {
             };
             format!("done: {}{never}", escape(exception)).into()
         }
-        _ => task.state.into(),
+        _ => task.state.name().into(),
     }
 }
 
@@ -190,7 +190,7 @@ impl<'a> Forest<'a> {
         self.shown[at] = true;
         let task = &self.tasks[at];
         let mut label = self.paint.bold(&format!("(T) {}", self.name(at)));
-        if task.state != "pending" || task.cancel_requested {
+        if task.state != TaskState::Pending || task.cancel_requested {
             let _ = write!(label, "  {}", state(task));
         }
         let context = context(task);

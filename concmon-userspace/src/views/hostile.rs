@@ -197,7 +197,7 @@ fn stall() -> Stall {
         cost: Default::default(),
         collecting_ns: 0,
         culprit: Culprit {
-            kind: "cpu",
+            kind: crate::schema::CulpritKind::Cpu,
             frame: Some(frame()),
             holder_tid: None,
         },
@@ -227,7 +227,7 @@ fn judged(mut snapshot: Snapshot) -> Snapshot {
     process.limits.push(limit());
     process.findings.push(Finding {
         rule: "loop-blocked",
-        severity: "critical",
+        severity: crate::schema::Severity::Critical,
         summary: evil("summary"),
         evidence: BTreeMap::from([("task", serde_json::Value::from(evil("evidence")))]),
         advice: evil("advice"),

@@ -7,7 +7,7 @@ use super::columns::Column;
 use super::digest::{self, Bottleneck};
 use super::escape::{brief, cut_front, cut_middle, left, width};
 use super::{Paint, counted, findings, format, gil, stalls};
-use crate::model::snapshot::{Loop, Process, Snapshot, Thread};
+use crate::model::snapshot::{Loop, Process, Snapshot, TaskState, Thread};
 
 /// Threads per process and window; the others are counted.
 const MAX_THREADS: usize = 8;
@@ -205,7 +205,11 @@ fn push_loop(text: &mut String, process: &Process, l: &Loop, paint: Paint) {
     if !l.running {
         text.push_str("  not running");
     }
-    for task in l.tasks.iter().filter(|task| task.state == "running") {
+    for task in l
+        .tasks
+        .iter()
+        .filter(|task| task.state == TaskState::Running)
+    {
         let (name, place) = (brief(&task.name, 32), digest::task_place(task));
         let _ = write!(text, "  running {name}: {}", cut_front(&place, 100));
     }

@@ -3,11 +3,9 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use serde::Serialize;
-
 use super::escape::{brief, cut_front};
 use super::{Paint, digest, format, json};
-use crate::model::snapshot::{ByName, Cost, Frame, SCHEMA, Stall, Timing};
+use crate::model::snapshot::{ByName, Cost, CulpritKind, Frame, Stall, StallLine, Timing};
 use crate::model::timing::NewStall;
 
 /// Cells of a place, a name, a value of a context variable.
@@ -17,32 +15,12 @@ const MAX_VALUE: usize = 48;
 /// Names and contributors in one line.
 const MAX_NAMES: usize = 4;
 
-/// One NDJSON line per stall.
-#[derive(Serialize)]
-struct Line<'a> {
-    schema: &'static str,
-    #[serde(rename = "type")]
-    kind_of_line: &'static str,
-    pid: u32,
-    tid: u32,
-    kind: &'static str,
-    #[serde(flatten)]
-    stall: &'a Stall,
-}
-
 /// Writes a stall as one line of JSON.
 ///
 /// # Errors
 /// What the writer says.
 pub fn write_json(new: &NewStall, out: &mut dyn Write) -> io::Result<()> {
-    let line = Line {
-        schema: SCHEMA,
-        kind_of_line: "stall",
-        pid: new.pid,
-        tid: new.tid,
-        kind: new.kind,
-        stall: &new.stall,
-    };
+    let line = StallLine::new(new.pid, new.tid, new.kind, &new.stall);
     json::write(&line, out)
 }
 
@@ -105,11 +83,11 @@ pub(super) fn line(stall: &Stall) -> String {
 pub(super) fn culprit(stall: &Stall) -> String {
     let culprit = &stall.culprit;
     let what = match culprit.kind {
-        "cpu" => "on CPU",
-        "gc" => "garbage collection",
-        "gil" => "waiting for the GIL",
-        "runnable" => "waiting for a CPU",
-        other => other,
+        CulpritKind::Cpu => "on CPU",
+        CulpritKind::Gc => "garbage collection",
+        CulpritKind::Gil => "waiting for the GIL",
+        CulpritKind::Runnable => "waiting for a CPU",
+        other => other.name(),
     };
     let place = culprit.frame.as_ref().map(place);
     match (place, culprit.holder_tid) {

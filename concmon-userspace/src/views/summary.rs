@@ -186,7 +186,7 @@ fn push_tasks(text: &mut String, tasks: &[Task], paint: Paint) {
     for task in tasks {
         table.row(vec![
             brief(&task.name, 24),
-            task.state.to_owned(),
+            task.state.to_string(),
             format::maybe_duration(task.age_ns()),
             cut_front(&digest::task_place(task), MAX_TEXT).into_owned(),
         ]);
@@ -200,7 +200,7 @@ fn push_coroutines(text: &mut String, tasks: &[Task], paint: Paint) {
     for task in tasks {
         let key = (
             task.coroutine.as_str(),
-            task.state,
+            task.state.name(),
             digest::task_place(task),
         );
         let (count, oldest) = groups.entry(key).or_default();

@@ -13,7 +13,7 @@ use super::table::{Align, Table};
 use super::{Paint, format};
 use crate::cli::{Arrangement, GroupBy};
 use crate::model::dump::{Dump, Loop, Process};
-use crate::model::snapshot::{Frame, Task};
+use crate::model::snapshot::{Frame, LoopKind, Task, TaskState};
 
 /// Cells of one text in a table; JSON has all of it.
 const MAX_CELLS: usize = 48;
@@ -65,9 +65,9 @@ struct States {
 impl States {
     fn count(&mut self, task: &Task) {
         match task.state {
-            "running" => self.running += 1,
-            "done" => self.done += 1,
-            _ => self.pending += 1,
+            TaskState::Running => self.running += 1,
+            TaskState::Done => self.done += 1,
+            TaskState::Pending => self.pending += 1,
         }
     }
 
@@ -134,7 +134,7 @@ fn place(task: &Task) -> String {
     match &task.waits_for {
         Some(wait) if text.is_empty() => text = format!("({})", brief(&wait.kind, MAX_CELLS)),
         Some(wait) => text += &format!(" ({})", brief(&wait.kind, MAX_CELLS)),
-        None if text.is_empty() && task.state == "pending" => text.push('-'),
+        None if text.is_empty() && task.state == TaskState::Pending => text.push('-'),
         None if text.is_empty() => text = format!("({})", task.state),
         None => {}
     }
@@ -145,9 +145,9 @@ fn place(task: &Task) -> String {
 fn ordered(one: &Loop) -> Vec<&Task> {
     let mut tasks: Vec<&Task> = one.tasks.iter().collect();
     let rank = |task: &Task| match task.state {
-        "running" => 0,
-        "done" => 2,
-        _ => 1,
+        TaskState::Running => 0,
+        TaskState::Done => 2,
+        TaskState::Pending => 1,
     };
     tasks.sort_by_key(|task| (rank(task), by_number(&task.name), &task.id));
     tasks
@@ -191,7 +191,7 @@ fn push_table(text: &mut String, process: &Process, paint: Paint) {
             table.row(vec![
                 one.tid
                     .map_or_else(|| "-".to_owned(), |tid| tid.to_string()),
-                one.kind.unwrap_or("-").to_owned(),
+                one.kind.map_or("-", LoopKind::name).to_owned(),
                 brief(&task.id, MAX_CELLS),
                 brief(&task.name, MAX_CELLS),
                 forest::state(task).into_owned(),
@@ -304,7 +304,7 @@ fn key(task: &Task, by: GroupBy) -> String {
             }
             key += task.waits_for.as_ref().map_or("", |wait| &wait.kind);
             if key.is_empty() {
-                key += task.state;
+                key += task.state.name();
             }
             key
         }

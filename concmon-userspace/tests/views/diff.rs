@@ -1,6 +1,6 @@
 //! What changed between two watches.
 
-use concmon::model::snapshot::{Finding, Snapshot};
+use concmon::model::snapshot::{Finding, Severity, Snapshot};
 use concmon::views::Paint;
 use concmon::views::diff::{Diff, Rates, Verdict, write_json, write_text};
 
@@ -49,7 +49,7 @@ fn what_changed_is_told_apart_from_noise() {
         window.processes[0].rss_bytes = Some(92_480_000);
         window.processes[0].findings.push(Finding {
             rule: "gil-contention",
-            severity: "warning",
+            severity: Severity::Warning,
             summary: "threads wait\u{1b}[2J for the GIL".to_owned(),
             evidence: Default::default(),
             advice: String::new(),

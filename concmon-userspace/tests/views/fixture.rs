@@ -196,7 +196,7 @@ pub(crate) fn histogram(count: u64, typical_ns: u64) -> Histogram {
 pub(crate) fn event_loop(tid: u32, busy_ms: u64, tasks: Vec<Task>) -> Loop {
     Loop {
         tid,
-        kind: "asyncio",
+        kind: LoopKind::Asyncio,
         running: true,
         wall_ns: 1000 * MS,
         idle_ns: (1000 - busy_ms) * MS,
@@ -216,7 +216,7 @@ pub(crate) fn event_loop(tid: u32, busy_ms: u64, tasks: Vec<Task>) -> Loop {
 /// A task that waits in a chain of `function` at `file:line`.
 pub(crate) fn task(
     number: u64,
-    state: &'static str,
+    state: TaskState,
     age_ms: u64,
     chain: &[(&str, &str, u32)],
 ) -> Task {
@@ -254,13 +254,13 @@ pub(crate) fn blocked_loop() -> Snapshot {
     pool.wakers = vec![
         Waker {
             tid: None,
-            cause: "lock",
+            cause: Cause::Lock,
             count: 3,
             blocked_ns: 20 * MS,
         },
         Waker {
             tid: Some(4242),
-            cause: "lock",
+            cause: Cause::Lock,
             count: 12,
             blocked_ns: 900 * MS,
         },
@@ -274,7 +274,7 @@ pub(crate) fn blocked_loop() -> Snapshot {
         vec![
             task(
                 1,
-                "pending",
+                TaskState::Pending,
                 3_600_000,
                 &[
                     serve,
@@ -287,7 +287,7 @@ pub(crate) fn blocked_loop() -> Snapshot {
             ),
             task(
                 101,
-                "pending",
+                TaskState::Pending,
                 480,
                 &[
                     handle,
@@ -302,11 +302,11 @@ pub(crate) fn blocked_loop() -> Snapshot {
             ),
             task(
                 102,
-                "running",
+                TaskState::Running,
                 310,
                 &[handle, ("legacy_rate_limit", "/srv/app/limits.py", 19)],
             ),
-            task(103, "pending", 12, &[handle]),
+            task(103, TaskState::Pending, 12, &[handle]),
         ],
     )];
     snapshot(vec![server])
@@ -324,7 +324,7 @@ pub(crate) fn gil_fight() -> Snapshot {
         );
         worker.wakers = vec![Waker {
             tid: Some(5001 + (n + 1) % 4),
-            cause: "gil",
+            cause: Cause::Gil,
             count: 149,
             blocked_ns: 700 * MS,
         }];
@@ -479,7 +479,12 @@ pub(crate) fn hostile() -> Snapshot {
     (python.implementation, python.version) = (evil.to_owned(), Some(evil.to_owned()));
     python.reason = Some(evil.to_owned());
     process.limits = vec![limit(evil, evil)];
-    let mut bad = task(1, "running", 5, &[(evil, evil, 1), ("plain", evil, 2)]);
+    let mut bad = task(
+        1,
+        TaskState::Running,
+        5,
+        &[(evil, evil, 1), ("plain", evil, 2)],
+    );
     (bad.name, bad.coroutine, bad.id) = (evil.to_owned(), evil.to_owned(), evil.to_owned());
     let mut bare = bad.clone();
     bare.awaiting.clear();
@@ -503,7 +508,7 @@ pub(crate) fn hostile() -> Snapshot {
             row.name = evil.to_owned();
         }
     }
-    process.findings = vec![finding("loop-blocked", "critical", evil, evil)];
+    process.findings = vec![finding("loop-blocked", Severity::Critical, evil, evil)];
     let mut snapshot = snapshot(vec![process]);
     snapshot.limits = vec![limit(evil, evil)];
     snapshot.monitor.faults = BTreeMap::from([(evil.to_owned(), 1)]);
@@ -520,11 +525,11 @@ fn frame(function: &str, file: &str, line: u32) -> Frame {
 }
 
 /// A step that kept a loop for `ms`, blocked or on a CPU, `late_ms` into the window.
-pub(crate) fn stall(kind: &'static str, late_ms: u64, ms: u64, function: &str) -> Stall {
+pub(crate) fn stall(kind: CulpritKind, late_ms: u64, ms: u64, function: &str) -> Stall {
     let mut cost = Cost::default();
     match kind {
-        "sleep" => cost.blocked_ns.sleep = ms * MS,
-        "gil" => cost.blocked_ns.gil = ms * MS,
+        CulpritKind::Sleep => cost.blocked_ns.sleep = ms * MS,
+        CulpritKind::Gil => cost.blocked_ns.gil = ms * MS,
         _ => cost.on_cpu_ns = ms * MS,
     }
     Stall {
@@ -581,7 +586,7 @@ fn by_name(name: &str, pending: u64, on_cpu_ms: u64, sleep_ms: u64) -> ByName {
     }
 }
 
-fn finding(rule: &'static str, severity: &'static str, summary: &str, advice: &str) -> Finding {
+fn finding(rule: &'static str, severity: Severity, summary: &str, advice: &str) -> Finding {
     Finding {
         rule,
         severity,
@@ -597,9 +602,9 @@ fn finding(rule: &'static str, severity: &'static str, summary: &str, advice: &s
 pub(crate) fn stalls() -> Snapshot {
     let mut snapshot = blocked_loop();
     let process = &mut snapshot.processes[0];
-    let mut of_gil = stall("gil", 700, 110, "crunch");
+    let mut of_gil = stall(CulpritKind::Gil, 700, 110, "crunch");
     of_gil.culprit.holder_tid = Some(4250);
-    let mut of_callback = stall("cpu", 420, 130, "parse");
+    let mut of_callback = stall(CulpritKind::Cpu, 420, 130, "parse");
     (of_callback.task, of_callback.waiting) = (None, None);
     of_callback.coroutine = Some("Protocol.data_received".to_owned());
     of_callback.context.clear();
@@ -607,7 +612,7 @@ pub(crate) fn stalls() -> Snapshot {
         limit("context", "the step was over before it could be looked at"),
         limit("waiting", "the step was over before it could be looked at"),
     ];
-    let blocked = stall("sleep", 80, 310, "legacy_rate_limit");
+    let blocked = stall(CulpritKind::Sleep, 80, 310, "legacy_rate_limit");
     let (mut tasks, mut callbacks) = (Cost::default(), Cost::default());
     (tasks.on_cpu_ns, tasks.blocked_ns.sleep) = (300 * MS, 310 * MS);
     callbacks.on_cpu_ns = 180 * MS;
@@ -667,14 +672,14 @@ pub(crate) fn stalls() -> Snapshot {
     process.findings = vec![
         finding(
             "loop-blocked",
-            "critical",
+            Severity::Critical,
             "the event loop stood still for 310 ms in task Task-102 (handle_request): sleep, \
              legacy_rate_limit (limits.py:19); sustained",
             "await asyncio.sleep() instead of time.sleep()",
         ),
         finding(
             "task-exception-never-retrieved",
-            "warning",
+            Severity::Warning,
             "3 tasks have failed and nobody looked: ValueError in refresh_cache",
             "await the task, or look at task.exception() in a done callback",
         ),
@@ -704,7 +709,7 @@ pub(crate) fn crowd() -> Snapshot {
     let tasks = (0..200).map(|n| {
         task(
             n,
-            "pending",
+            TaskState::Pending,
             10 * n,
             if n % 3 == 0 { &chain } else { &chain[..1] },
         )

@@ -1,5 +1,6 @@
 //! The JSON contract: key names, line shape, escapes.
 
+use concmon::model::snapshot::{CulpritKind, LoopKind};
 use concmon::model::timing::NewStall;
 use concmon::views::escape::is_hostile;
 use concmon::views::{Paint, json, stalls};
@@ -229,11 +230,11 @@ fn a_stall_is_a_line_with_its_request() {
     let new = |stall| NewStall {
         pid: 4242,
         tid: 4243,
-        kind: "asyncio",
+        kind: LoopKind::Asyncio,
         stall,
     };
     let mut out = Vec::new();
-    let blocked = fixture::stall("sleep", 80, 310, "legacy_rate_limit");
+    let blocked = fixture::stall(CulpritKind::Sleep, 80, 310, "legacy_rate_limit");
     stalls::write_json(&new(blocked.clone()), &mut out).expect("a Vec takes everything");
     let line = String::from_utf8(out).expect("JSON is UTF-8");
     assert_eq!(line.lines().count(), 1);

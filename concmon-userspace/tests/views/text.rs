@@ -2,7 +2,9 @@
 
 use std::io::{self, Write};
 
-use concmon::model::snapshot::{CountedPool, CountedTasks, Exact, Limit, Pools, Snapshot};
+use concmon::model::snapshot::{
+    CountedPool, CountedTasks, Exact, Limit, LoopKind, Pools, Snapshot,
+};
 use concmon::model::timing::NewStall;
 use concmon::views::escape::{is_hostile, width};
 use concmon::views::{Paint, json, lines, stalls, summary};
@@ -118,7 +120,7 @@ fn a_stall_is_one_line() {
             let new = NewStall {
                 pid: 4242,
                 tid: 4242,
-                kind: "asyncio",
+                kind: LoopKind::Asyncio,
                 stall: stall.clone(),
             };
             let mut out = Vec::new();

@@ -11,6 +11,7 @@ use concmon_tests::interpreter::Interpreter;
 use concmon_tests::laws;
 use concmon_tests::needs::Need;
 use concmon_tests::report::Report;
+use concmon_tests::schema;
 use concmon_tests::spawn::{Group, code};
 use concmon_tests::watch::{PATIENCE, binary};
 use concmon_tests::workload::Workload;
@@ -134,7 +135,9 @@ pub(crate) fn reports(printed: &[u8]) -> Result<Vec<Report>> {
     let lines = std::str::from_utf8(printed)?.lines();
     lines
         .map(|line| {
-            let report: Report = serde_json::from_str(line)?;
+            let line: Value = serde_json::from_str(line)?;
+            schema::validate(&line)?;
+            let report: Report = serde_json::from_value(line)?;
             laws::hold(&report)?;
             Ok(report)
         })

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use concmon_tests::harness::case;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::needs::{Need, UNPRIVILEGED};
+use concmon_tests::schema;
 use concmon_tests::spawn::Group;
 use concmon_tests::watch::{PATIENCE, binary};
 use concmon_tests::workload::{Programs, Workload};
@@ -86,7 +87,9 @@ impl Done {
     fn json(self) -> Result<Value> {
         let text = self.ok()?;
         ensure!(text.lines().count() == 1, "not one line of JSON");
-        Ok(serde_json::from_str(&text)?)
+        let line = serde_json::from_str(&text)?;
+        schema::validate(&line)?;
+        Ok(line)
     }
 
     /// One line on stderr with one of these words, nothing on stdout, and this exit code.

@@ -485,7 +485,7 @@ fn killed_at_any_moment() -> Result<()> {
         // order that repeats late; with a dump on the way in half of the flight recorders.
         let deadline = Instant::now() + PATIENCE;
         let begun = || -> Result<bool> { Ok(fs::read_dir(folder.path())?.next().is_some()) };
-        while kill % 5 != 0 && !begun()? {
+        while !kill.is_multiple_of(5) && !begun()? {
             ensure!(Instant::now() < deadline, "the recorder does not begin");
             std::thread::sleep(Duration::from_micros(500));
         }

@@ -27,6 +27,7 @@ mod overload;
 mod permissions;
 mod process;
 mod programs;
+mod schema;
 mod servers;
 mod signals;
 mod stalls;
@@ -74,6 +75,7 @@ fn main() {
         permissions::trials(),
         process::trials(),
         programs::trials(),
+        schema::trials(),
         servers::trials(),
         signals::trials(),
         stalls::trials(),

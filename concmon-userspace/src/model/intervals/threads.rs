@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::event::{Fork, LedgerFact, LoopKind, Pid, ProcessFact, PythonFact, ThreadState, Tid};
 use crate::model::rows::loop_kind;
 use crate::model::thread::PROC_TICK_NS;
+use crate::schema;
 
 /// Threads that are told apart; of later ones nothing is told.
 const MAX_THREADS: usize = 16_384;
@@ -21,7 +22,7 @@ pub struct Thread {
     /// What Python calls it, else the kernel; empty where neither is known.
     pub name: String,
     /// What kind of event loop it was seen to run.
-    pub loop_kind: Option<&'static str>,
+    pub loop_kind: Option<schema::LoopKind>,
 }
 
 #[derive(Clone, Debug)]

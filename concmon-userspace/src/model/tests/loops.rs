@@ -32,7 +32,10 @@ fn idle_and_busy_from_the_first_tick_on() {
         let row = only_loop(&snapshot);
         assert_eq!((row.wall_ns, row.idle_ns), (SECOND, poll * MS));
         assert_eq!(row.utilization, (1_000 - poll) as f64 / 1_000.0);
-        assert_eq!((row.kind, row.running, row.tid), ("asyncio", true, 100));
+        assert_eq!(
+            (row.kind.name(), row.running, row.tid),
+            ("asyncio", true, 100)
+        );
         assert_eq!(
             (row.ready, row.scheduled, row.pending_tasks),
             (Some(1), Some(2), Some(0))
@@ -148,13 +151,16 @@ fn tasks_are_known_by_address_and_name() {
         let row = only_loop(&snapshot);
         if window == 4 {
             assert_eq!((row.pending_tasks, row.tasks.len()), (Some(0), 1));
-            assert_eq!(row.tasks[0].state, "done");
+            assert_eq!(row.tasks[0].state.name(), "done");
             break;
         }
         assert_eq!((row.pending_tasks, row.tasks.len()), (Some(1), 1));
         let task = &row.tasks[0];
         assert_eq!((task.id.as_str(), task.name.as_str()), ("0xbeef", name));
-        assert_eq!(task.state, if window == 2 { "running" } else { "pending" });
+        assert_eq!(
+            task.state.name(),
+            if window == 2 { "running" } else { "pending" }
+        );
         assert_eq!(task.age_ns(), Some(if window == 2 { SECOND } else { 0 }));
         assert_eq!(
             task.seen.map(|seen| seen.first_seen_unix_ns),

@@ -209,7 +209,10 @@ fn stacks_waits_and_executors_are_those_of_the_latest_look() {
         } else {
             assert_eq!(lines, [window as u32, 40]);
             let waiting = thread.waiting_for.as_ref().expect("it waits");
-            assert_eq!((waiting.kind, waiting.owner_tid), ("RLock", Some(100)));
+            assert_eq!(
+                (waiting.kind.name(), waiting.owner_tid),
+                ("RLock", Some(100))
+            );
             assert_eq!(waiting.object.as_deref(), Some("0xbeef"));
         }
         assert_eq!(once.stack.len(), if window == 1 { 1 } else { 0 });

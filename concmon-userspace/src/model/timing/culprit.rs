@@ -6,7 +6,7 @@ use super::track::Draft;
 use super::{Recent, Timings, same_function};
 use crate::event::{Cause, PyFrame, SampleKind, Tid};
 use crate::model::rows::{address, frames};
-use crate::model::snapshot::{Cost, Culprit, Frame, Limit, Stall, StallTask, Waiting};
+use crate::model::snapshot::{Cost, Culprit, CulpritKind, Frame, Limit, Stall, StallTask, Waiting};
 use crate::model::window::{Clock, limit};
 
 impl Timings {
@@ -23,14 +23,16 @@ impl Timings {
         };
         let (kind, sampled) = largest(&draft.cost);
         let kind = match kind {
-            "cpu" if collecting_ns > draft.cost.on_cpu_ns / 2 => "gc",
+            CulpritKind::Cpu if collecting_ns > draft.cost.on_cpu_ns / 2 => CulpritKind::Gc,
             kind => kind,
         };
         let stack = run.map_or(Vec::new(), |run| run.stack(sampled));
-        let holder = (kind == "gil").then(|| self.holder(tid, draft)).flatten();
+        let holder = (kind == CulpritKind::Gil)
+            .then(|| self.holder(tid, draft))
+            .flatten();
         let frame = match (kind, &holder) {
-            ("gil", Some((_, frame))) => frame.clone(),
-            ("gil", None) => None,
+            (CulpritKind::Gil, Some((_, frame))) => frame.clone(),
+            (CulpritKind::Gil, None) => None,
             _ => stack.first().cloned(),
         };
         let fact = draft.fact.as_ref();
@@ -67,12 +69,12 @@ impl Timings {
         }
         if frame.is_none() {
             let reason = match kind {
-                "gil" => "no sample has met who held the GIL",
+                CulpritKind::Gil => "no sample has met who held the GIL",
                 _ => "no sample has a stack of it",
             };
             limits.push(limit("culprit.frame", reason));
         }
-        if kind == "gil" && holder.is_none() {
+        if kind == CulpritKind::Gil && holder.is_none() {
             let reason = "nobody was seen to hold the GIL meanwhile";
             limits.push(limit("culprit.holder_tid", reason));
         }
@@ -149,19 +151,33 @@ impl Timings {
 }
 
 /// What took the most, and the samples that show it.
-fn largest(cost: &Cost) -> (&'static str, SampleKind) {
+fn largest(cost: &Cost) -> (CulpritKind, SampleKind) {
     let mut blocked = cost.blocked_ns;
-    let (mut kind, mut sampled, mut most) = ("cpu", SampleKind::OnCpu, cost.on_cpu_ns);
+    let (mut kind, mut sampled, mut most) = (CulpritKind::Cpu, SampleKind::OnCpu, cost.on_cpu_ns);
     if cost.runnable_ns > most {
-        (kind, most) = ("runnable", cost.runnable_ns);
+        (kind, most) = (CulpritKind::Runnable, cost.runnable_ns);
     }
     for cause in Cause::ALL {
         let ns = *column(&mut blocked, cause);
         if ns > most {
-            (kind, sampled, most) = (cause.name(), SampleKind::Block(cause), ns);
+            (kind, sampled, most) = (culprit_kind(cause), SampleKind::Block(cause), ns);
         }
     }
     (kind, sampled)
+}
+
+const fn culprit_kind(cause: Cause) -> CulpritKind {
+    match cause {
+        Cause::Gil => CulpritKind::Gil,
+        Cause::Lock => CulpritKind::Lock,
+        Cause::Poll => CulpritKind::Poll,
+        Cause::Sleep => CulpritKind::Sleep,
+        Cause::Io => CulpritKind::Io,
+        Cause::Child => CulpritKind::Child,
+        Cause::Disk => CulpritKind::Disk,
+        Cause::Stopped => CulpritKind::Stopped,
+        Cause::Other => CulpritKind::Other,
+    }
 }
 
 fn row(frame: &PyFrame) -> Frame {

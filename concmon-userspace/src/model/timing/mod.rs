@@ -28,6 +28,7 @@ use crate::event::{
     CodeKind, ExactFact, LedgerFact, LoopKind, PythonFact, Sample, SampleKind, SampledStack, Slice,
     StepFact, ThreadState, Tid,
 };
+use crate::schema;
 use exact::{Counts, Exact};
 use names::folded;
 use run::Owner;
@@ -53,8 +54,7 @@ const MAX_NEW: usize = 4_096;
 pub struct NewStall {
     pub pid: u32,
     pub tid: u32,
-    /// `asyncio`, `uvloop`, `trio`.
-    pub kind: &'static str,
+    pub kind: schema::LoopKind,
     pub stall: Stall,
 }
 

@@ -12,102 +12,16 @@ mod text;
 use std::cmp::Reverse;
 use std::io::{self, Write};
 
-use serde::Serialize;
-
 pub use rates::Rates;
 pub use text::write_text;
 
-use crate::model::snapshot::SCHEMA;
+use crate::schema::SCHEMA;
+pub use crate::schema::diff::{Change, Diff, FindingChange, Kind, Side, Unit, Verdict};
 use noise::Mean;
 use rates::Key;
 
 /// Rows that are kept, those with the most effect.
 const MAX_CHANGES: usize = 1_000;
-
-/// In what a quantity is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub enum Unit {
-    /// Time per second of wall.
-    #[serde(rename = "ms/s")]
-    MsPerS,
-    /// Events per second of wall.
-    #[serde(rename = "1/s")]
-    PerS,
-    /// A duration as such.
-    #[serde(rename = "ms")]
-    Ms,
-    #[serde(rename = "bytes")]
-    Bytes,
-    /// How many there are at a time.
-    #[serde(rename = "count")]
-    Count,
-}
-
-/// What can be said of a difference.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    Changed,
-    WithinNoise,
-    /// There are too few windows to tell.
-    Unknown,
-}
-
-/// One quantity, before and after.
-#[derive(Clone, Debug, Serialize)]
-pub struct Change {
-    /// `process`, `thread`, `threads by name`, `gil`, `loop`, `tasks by name`.
-    pub tier: &'static str,
-    /// Of a process: its script or module. Of threads and tasks: the name, with digits as `#`.
-    pub name: String,
-    /// A column of the ledger, or what it is called in reports.
-    pub what: &'static str,
-    pub unit: Unit,
-    /// Means; `None`: there was no such thing.
-    pub before: Option<f64>,
-    pub after: Option<f64>,
-    pub change: f64,
-    /// `None`: it cannot be told from so few windows.
-    pub noise: Option<f64>,
-    pub verdict: Verdict,
-}
-
-/// A finding that only one of the two has.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct FindingChange {
-    pub name: String,
-    pub rule: &'static str,
-    /// It appeared, else it is gone.
-    pub new: bool,
-    pub summary: String,
-}
-
-/// One of the two watches.
-#[derive(Clone, Debug, Serialize)]
-pub struct Side {
-    pub file: String,
-    pub start_unix_ns: u64,
-    pub duration_ns: u64,
-    pub windows: u64,
-    pub events_lost: u64,
-    /// What is missing of the capture.
-    pub gaps: Vec<String>,
-}
-
-/// What changed.
-#[derive(Clone, Debug, Serialize)]
-pub struct Diff {
-    pub schema: &'static str,
-    #[serde(rename = "type")]
-    pub kind: &'static str,
-    pub before: Side,
-    pub after: Side,
-    /// Changed ones first; among equals, times first, and by effect.
-    pub changes: Vec<Change>,
-    /// Rows that were left out, those with the least effect.
-    pub left_out: usize,
-    pub findings: Vec<FindingChange>,
-}
 
 impl Diff {
     pub fn of(before: &Rates, after: &Rates) -> Self {
@@ -143,7 +57,7 @@ impl Diff {
         findings.sort_by_key(|finding| (Reverse(finding.new), finding.rule, finding.name.clone()));
         Diff {
             schema: SCHEMA,
-            kind: "diff",
+            kind: Kind::Diff,
             before: before.side.clone(),
             after: after.side.clone(),
             changes,

@@ -9,7 +9,8 @@ use super::flame::FlameData;
 use super::{Report, Series, cells};
 use crate::model::intervals::Activity;
 use crate::model::snapshot::{
-    ByName, Finding, GilPair, LedgerSum, Limit, Loop, Monitor, Process, Snapshot, Stall, Switches,
+    ByName, Finding, GilPair, LedgerSum, Limit, Loop, LoopKind, Monitor, Process, Snapshot, Stall,
+    Switches, WaitKind,
 };
 
 /// Rows of a page, each kind.
@@ -84,13 +85,13 @@ struct ThreadRow<'a> {
     ledger: LedgerSum,
     switches: Switches,
     latency_p99_ns: Option<u64>,
-    waiting_for: Option<&'static str>,
+    waiting_for: Option<WaitKind>,
 }
 
 #[derive(Debug, Serialize)]
 struct LoopData<'a> {
     tid: u32,
-    kind: &'static str,
+    kind: LoopKind,
     utilization: f64,
     wall_ns: u64,
     busy_ns: u64,
@@ -138,7 +139,7 @@ struct TimelineRow<'a> {
     pid: u32,
     tid: u32,
     name: &'a str,
-    loop_kind: Option<&'static str>,
+    loop_kind: Option<LoopKind>,
     first: u64,
     cells: String,
 }

@@ -7,7 +7,7 @@ use super::super::{format, stalls};
 use super::render::Rows;
 use super::state::ScreenState;
 use super::style;
-use crate::model::snapshot::{Process, Snapshot};
+use crate::model::snapshot::{Process, Severity, Snapshot};
 
 fn stalls_of(process: &Process) -> impl Iterator<Item = &crate::model::snapshot::Stall> {
     let timings = process.loops.iter().filter_map(|one| one.timing.as_ref());
@@ -96,7 +96,7 @@ pub(super) fn worst(snapshot: &Snapshot) -> Option<String> {
                 .iter()
                 .map(move |finding| (process, finding))
         })
-        .min_by_key(|(_, finding)| finding.severity != "critical")?;
+        .min_by_key(|(_, finding)| finding.severity != Severity::Critical)?;
     Some(format!(
         "{} {} {}: {}",
         process.pid,

@@ -8,7 +8,7 @@ use super::super::{digest, format};
 use super::render::Rows;
 use super::state::ScreenState;
 use super::style;
-use crate::model::snapshot::{Loop, Process, Snapshot, Task};
+use crate::model::snapshot::{Loop, Process, Snapshot, Task, TaskState};
 
 const STATE_CELLS: usize = 7;
 const SEEN_CELLS: usize = 6;
@@ -68,9 +68,9 @@ fn ordered(tasks: &[Task]) -> Vec<&Task> {
     tasks.sort_by_key(|task| {
         let first_seen_unix_ns = task.seen.map(|seen| seen.first_seen_unix_ns);
         let order = match task.state {
-            "running" => 0,
-            "done" => 2,
-            _ => 1,
+            TaskState::Running => 0,
+            TaskState::Done => 2,
+            TaskState::Pending => 1,
         };
         (order, first_seen_unix_ns, &task.id)
     });
@@ -125,7 +125,7 @@ fn task_line(task: &Task, cells: usize, name_cells: usize) -> Line<'static> {
     let start = format!(
         "  {} {} {} ",
         left(&brief(&task.name, name_cells), name_cells),
-        left(task.state, STATE_CELLS),
+        left(task.state.name(), STATE_CELLS),
         right(&format::maybe_duration(task.age_ns()), SEEN_CELLS),
     );
     let room = cells.saturating_sub(width(&start));
@@ -140,8 +140,8 @@ fn task_line(task: &Task, cells: usize, name_cells: usize) -> Line<'static> {
         _ => place,
     };
     let style = match task.state {
-        "running" => style::strong(),
-        _ => Style::new(),
+        TaskState::Running => style::strong(),
+        TaskState::Pending | TaskState::Done => Style::new(),
     };
     Line::styled(start + &text, style)
 }

@@ -202,7 +202,7 @@ impl<'a> Perfetto<'a> {
             place.map(|frame| format!("{} ({}:{})", frame.function, frame.file, frame.line));
         let title = match &place {
             Some(place) => format!("{}: {place}", stall.culprit.kind),
-            None => stall.culprit.kind.to_owned(),
+            None => stall.culprit.kind.to_string(),
         };
         let mut arguments = Vec::new();
         if let Some(task) = &stall.task {

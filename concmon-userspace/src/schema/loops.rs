@@ -1,0 +1,234 @@
+//! The row of an event loop: idle, busy, lag, steps, stalls, and whose its time was.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::words::words;
+use super::{Blocked, Frame, Histogram, Limit, Task};
+
+/// An event loop bound to a thread: `wall = idle + busy`, exactly.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Loop {
+    /// Its thread.
+    pub tid: u32,
+    pub kind: LoopKind,
+    /// It has not been closed or stopped.
+    pub running: bool,
+    /// Since it is known, ns.
+    pub wall_ns: u64,
+    /// Blocked in the selector, ns.
+    pub idle_ns: u64,
+    /// All else, ns.
+    pub busy_ns: u64,
+    /// busy / wall, 0 to 1.
+    pub utilization: f64,
+    /// A step longer than this is a stall, ns.
+    pub stall_threshold_ns: Option<u64>,
+    /// Callbacks in its queue at the latest look.
+    pub ready: Option<u64>,
+    /// Timers at the latest look.
+    pub scheduled: Option<u64>,
+    /// Of `tasks`, those that are not done.
+    pub pending_tasks: Option<u64>,
+    /// Of the whole process, which other loops of it show, too.
+    pub tasks_created: Option<u64>,
+    /// What existed at the latest look.
+    pub tasks: Vec<Task>,
+    /// Absent: nothing is sampled.
+    #[serde(flatten)]
+    pub timing: Option<Timing>,
+    pub limits: Vec<Limit>,
+}
+
+words! {
+    /// Whose event loop it is.
+    pub enum LoopKind {
+        Asyncio = "asyncio",
+        Uvloop = "uvloop",
+        Trio = "trio",
+    }
+}
+
+/// What samples and slices say of a loop's time.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Timing {
+    /// Turns of the loop; `null`: too little was sampled.
+    pub iterations: Option<u64>,
+    /// How late a timer runs that is due at a random instant: one such instant per millisecond.
+    pub lag: Option<Histogram>,
+    /// Lengths of steps: task steps and callbacks.
+    pub step: Option<Histogram>,
+    /// Busy with task steps, ns; with the next two it sums to the loop's `busy_ns`.
+    pub tasks_ns: u64,
+    /// Busy with callbacks that are no task's, ns.
+    pub callbacks_ns: u64,
+    /// Busy with what no sample tells, ns: the loop's own work, and stretches without a sample.
+    pub unknown_ns: u64,
+    /// The same three, each by where the time went.
+    pub busy: BusySplit,
+    /// Steps longer than the threshold; whole, also where `stalls` is not.
+    pub stalls_count: u64,
+    /// Their time, ns; as whole.
+    pub stalls_ns: u64,
+    /// The worst ones, the longest first.
+    pub stalls: Vec<Stall>,
+    pub saturation: Saturation,
+    /// Tasks by name, the most expensive first.
+    pub by_name: Vec<ByName>,
+    /// Fields of this object that are sampled or derived, not counted.
+    pub estimated: Vec<&'static str>,
+}
+
+/// Where a part of a loop's busy time went: `wall = on_cpu + runnable + Σ blocked`.
+#[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct Cost {
+    /// On a CPU, ns.
+    pub on_cpu_ns: u64,
+    /// Waiting for a CPU, ns.
+    pub runnable_ns: u64,
+    /// Waiting for anything else, by cause.
+    pub blocked_ns: Blocked,
+}
+
+/// A loop's busy time by who spent it.
+#[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct BusySplit {
+    /// Steps of tasks.
+    pub tasks: Cost,
+    /// Callbacks that are no task's.
+    pub callbacks: Cost,
+    /// What no sample tells.
+    pub unknown: Cost,
+}
+
+/// Busy stretches above the threshold in which no single step was: many steps in a row.
+#[derive(Clone, Debug, Default, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct Saturation {
+    /// How many stretches.
+    pub count: u64,
+    /// Their time, ns.
+    pub busy_ns: u64,
+    /// The longest, ns.
+    pub longest_ns: u64,
+    /// Who spent it, the most first; estimated.
+    pub top: Vec<Contributor>,
+}
+
+/// A coroutine or callback, and its estimated part of a saturated loop's time.
+#[derive(Clone, Debug, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct Contributor {
+    /// Qualified name.
+    pub name: String,
+    /// Its part, ns.
+    pub busy_ns: u64,
+    /// Samples that met it.
+    pub samples: u64,
+}
+
+/// One step that kept a loop longer than the threshold.
+#[derive(Clone, Debug, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct Stall {
+    /// When it began.
+    pub at_unix_ns: u64,
+    /// How long it was, ns.
+    pub duration_ns: u64,
+    #[serde(flatten)]
+    pub cost: Cost,
+    /// Time in the garbage collector, ns, estimated from samples.
+    pub collecting_ns: u64,
+    pub culprit: Culprit,
+    /// `null`: no task's step, or the task was gone before it could be read.
+    pub task: Option<StallTask>,
+    /// Qualified name of the task's coroutine; of the callback where it is no task's step.
+    /// `null`: in neither, e.g. waiting for the GIL on the way out of the selector.
+    pub coroutine: Option<String>,
+    /// Most of the samples had it; the innermost frame first, down to the step's own.
+    pub stack: Vec<Frame>,
+    /// Values of the context variables that were asked for, by name.
+    pub context: BTreeMap<String, String>,
+    /// What else was waiting meanwhile; `null`: not read in time.
+    pub waiting: Option<Waiting>,
+    /// Stacks that show this step.
+    pub samples: u64,
+    /// Fields of this object that are sampled or derived, not counted.
+    pub estimated: Vec<&'static str>,
+    pub limits: Vec<Limit>,
+}
+
+/// The task whose step a stall was.
+#[derive(Clone, Debug, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct StallTask {
+    /// Address, `0x...`.
+    pub id: String,
+    /// As the program named it.
+    pub name: String,
+}
+
+/// What waited for a stalled loop, at one instant within the stall.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct Waiting {
+    /// Callbacks in the loop's queue.
+    pub ready: Option<u64>,
+    /// Timers that were due already.
+    pub overdue: Option<u64>,
+}
+
+/// What a stall was, in one line's worth of words.
+#[derive(Clone, Debug, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct Culprit {
+    /// What took the most of the time.
+    pub kind: CulpritKind,
+    /// Where: the innermost frame, or what the thread that has the GIL runs.
+    pub frame: Option<Frame>,
+    /// The thread that had the GIL; `null` for other kinds, or where it cannot be told.
+    pub holder_tid: Option<u32>,
+}
+
+words! {
+    /// What a step spent its time on.
+    pub enum CulpritKind {
+        /// On a CPU.
+        Cpu = "cpu",
+        /// In the garbage collector.
+        Gc = "gc",
+        Gil = "gil",
+        Lock = "lock",
+        Sleep = "sleep",
+        Io = "io",
+        Poll = "poll",
+        Child = "child",
+        Disk = "disk",
+        /// Waiting for a CPU.
+        Runnable = "runnable",
+        Stopped = "stopped",
+        Other = "other",
+    }
+}
+
+/// Tasks whose names are alike: `Task-123` counts as its coroutine's qualified name, digits of
+/// other names are folded to `#`.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ByName {
+    pub name: String,
+    /// Existing at the last look.
+    pub pending: u64,
+    /// Counts and `duration` are `null` where they cannot be exact.
+    pub started: Option<u64>,
+    /// Ended with a result.
+    pub finished: Option<u64>,
+    /// Ended with an exception.
+    pub failed: Option<u64>,
+    /// Were cancelled.
+    pub cancelled: Option<u64>,
+    /// From the making to the end.
+    pub duration: Option<Histogram>,
+    #[serde(flatten)]
+    pub cost: Cost,
+    /// Samples that met one of them.
+    pub samples: u64,
+    /// Fields of this object that are sampled or derived, not counted.
+    pub estimated: Vec<&'static str>,
+    pub limits: Vec<Limit>,
+}

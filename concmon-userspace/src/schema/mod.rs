@@ -1,0 +1,132 @@
+//! The lines of `concmon/1`: what `--json` prints, field by field, and what every view sees.
+//!
+//! Each type here is a shape of the JSON contract, and nothing else: the model fills them in, findings
+//! and views read them. `None` is printed as `null` and has a reason in the [`Limit`]s of its object.
+//! Within `concmon/1` fields, kinds of lines and words may be added; nothing is removed, and nothing
+//! changes its meaning. Names end in their unit: `_ns` nanoseconds, `_bytes` bytes, `_percent`
+//! where 100 is one core; `_unix_ns` are instants, nanoseconds since 1970-01-01 UTC, evenly paced from
+//! the start of a watch. [`document`] gives the JSON Schema of all lines.
+
+pub mod diff;
+pub mod dump;
+mod exact;
+mod executors;
+mod findings;
+mod lines;
+mod loops;
+mod process;
+mod tasks;
+mod thread;
+mod words;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+pub use exact::{CountedPool, CountedTasks, Exact, Pools};
+pub use executors::{Executor, ExecutorKind, Work};
+pub use findings::{Finding, RuleKind, RuleLine, Severity};
+pub use lines::{StallKind, StallLine, document};
+pub use loops::{
+    BusySplit, ByName, Contributor, Cost, Culprit, CulpritKind, Loop, LoopKind, Saturation, Stall,
+    StallTask, Timing, Waiting,
+};
+pub use process::{Ended, Exited, Gc, Gil, GilPair, Process, Python, Switches};
+pub use tasks::{Seen, Task, TaskCost, TaskState, TaskWait};
+pub use thread::{
+    Blocked, Cause, CodeSamples, Frame, Histogram, LedgerSum, LockNs, Purpose, Role, Thread,
+    WaitKind, WaitingFor, Waker,
+};
+
+use words::words;
+
+/// The name and version of the JSON shape.
+pub const SCHEMA: &str = "concmon/1";
+
+words! {
+    /// Which stretch of time a report covers.
+    pub enum Kind {
+        /// One interval.
+        Snapshot = "snapshot",
+        /// The whole watch; the last line.
+        Summary = "summary",
+    }
+}
+
+/// Everything concmon says about one window.
+///
+/// In a snapshot counters and histograms cover the window; in a summary the whole watch, and snapshots
+/// sum to it. Other gauges are the last known value, of what has ended the last one before its end.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Snapshot {
+    /// `concmon/1`.
+    pub schema: &'static str,
+    #[serde(rename = "type")]
+    pub kind: Kind,
+    pub window: Window,
+    pub monitor: Monitor,
+    /// Watched processes, in the order of their ids.
+    pub processes: Vec<Process>,
+    pub limits: Vec<Limit>,
+}
+
+/// The stretch of time that a line covers.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+pub struct Window {
+    /// When it began.
+    pub start_unix_ns: u64,
+    /// How long it lasted, ns.
+    pub duration_ns: u64,
+}
+
+/// Why a field of the same object is `null`, partial or missing.
+#[derive(Clone, Debug, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct Limit {
+    /// Name of the field, `outer.inner` for one of an object within.
+    pub field: String,
+    /// In words, for people.
+    pub reason: String,
+}
+
+/// What the tool itself costs, and what it failed to see.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Monitor {
+    /// Version of concmon-bpf.
+    pub version: Cow<'static, str>,
+    /// CPU time of its own threads, ns.
+    pub cpu_ns: u64,
+    /// Its resident memory, bytes.
+    pub rss_bytes: u64,
+    /// Run time of its kernel programs, ns, scaled up from one second in ten (see `estimated`);
+    /// `null` where the kernel gives no run time.
+    pub kernel_run_ns: Option<u64>,
+    /// Records that have arrived from the kernel programs.
+    pub events: u64,
+    /// Records that have not: detail is missing then, totals are not.
+    pub events_lost: u64,
+    /// Reads of memory, accounts or `/proc` that failed.
+    pub reads_failed: u64,
+    /// Detail that is left out to stay inside the budget; in a summary, that ever was.
+    pub shed: Vec<String>,
+    /// `null`: not measured yet.
+    pub budget: Option<Budget>,
+    /// Fields of this object that are sampled or derived, not counted.
+    pub estimated: Vec<&'static str>,
+    /// Counts by declared fault name; only faults that happened.
+    pub faults: BTreeMap<String, u64>,
+    pub limits: Vec<Limit>,
+}
+
+/// What the tool may take; past it, detail is left out.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+pub struct Budget {
+    /// CPU time it may take, percent of one core.
+    pub cpu_percent: f64,
+    /// What its own threads took lately, percent of one core, getting started not counted; `null`: too
+    /// early to tell.
+    pub cpu_percent_used: Option<f64>,
+    /// Memory it may take, bytes.
+    pub memory_bytes: u64,
+}
