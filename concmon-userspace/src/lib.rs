@@ -91,6 +91,7 @@
 //! python
 //! procfs · decode
 //! model
+//! schema
 //! kernel · event
 //! concmon-ebpf's library (wire) · cli
 //! ```
@@ -114,6 +115,8 @@
 //!   keeps what it has, marked as cut. Walkers are tested and
 //!   fuzzed on recorded images of memory (`cargo xtask images`, `cargo xtask fuzz`).
 //! - [`model`]: identity, windows, sums, retention. No clock, no file, no process, no view, no failure.
+//! - [`schema`]: the lines of `concmon/1`, field by field, and their JSON Schema. The model fills them in, and
+//!   views print them: what is not in them, no view can say.
 //! - [`capture`]: the inputs of a watch in a file, in the order of their arrival: written, read, and
 //!   after damage recovered.
 //! - [`source`]: loads and attaches the kernel programs, maps the ledgers, drains the buffers; feeds

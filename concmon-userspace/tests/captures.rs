@@ -25,7 +25,7 @@ fn old_captures_are_read() {
             })
             .expect("a file that can be read");
         assert!(windows > 3 && events > 1_000, "{windows} {events}");
-        let about_file = |limit: &&concmon::model::snapshot::Limit| limit.field == "capture";
+        let about_file = |limit: &&concmon::schema::Limit| limit.field == "capture";
         let missing = summary.limits.iter().find(about_file);
         assert_eq!(missing, None, "{}", path.display());
         let process = &summary.processes[0];

@@ -138,3 +138,25 @@ shapes! {
     names: Names,
     cpus: Cpus,
 }
+
+/// Who trusts a file can have all of it read.
+#[test]
+fn more_memory_can_be_granted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("capture.concmon");
+    std::fs::write(&file, Shape::Processes.file(CONTENT[1])).expect("a file");
+    let report = |granted: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_concmon-bpf"));
+        command
+            .args(["report", "--json", "-i"])
+            .arg(&file)
+            .args(granted);
+        let out = command.output().expect("the tool");
+        assert!(out.status.success(), "{out:?}");
+        String::from_utf8(out.stdout)
+            .expect("JSON")
+            .contains("--budget-memory allows for more")
+    };
+    assert!(report(&[]));
+    assert!(!report(&["--budget-memory", "4GB"]));
+}

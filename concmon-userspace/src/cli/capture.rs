@@ -129,7 +129,18 @@ pub struct Report {
     pub html: Option<PathBuf>,
 
     #[command(flatten)]
+    pub memory: Memory,
+
+    #[command(flatten)]
     _unused: Unused,
+}
+
+/// What reading a capture may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+pub struct Memory {
+    /// Memory that reading may take [default: 4 times the file and 256MB]
+    #[arg(long = "budget-memory", value_name = "SIZE", value_parser = size)]
+    pub budget_bytes: Option<u64>,
 }
 
 /// Options that say nothing about a file. They are global: hidden, and refused with a reason.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PathBufValueParser;
 use clap::{Args, ValueEnum};
 
-use super::capture::Unused;
+use super::capture::{Memory, Unused};
 
 /// What to make of a capture.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
@@ -24,6 +24,9 @@ pub struct Export {
 
     #[arg(id = "json", long = "json", hide = true)]
     _json: bool,
+
+    #[command(flatten)]
+    pub memory: Memory,
 
     #[command(flatten)]
     _unused: Unused,
@@ -70,6 +73,9 @@ pub struct Diff {
     /// Print the changes as one JSON object
     #[arg(id = "json", long = "json")]
     _json: bool,
+
+    #[command(flatten)]
+    pub memory: Memory,
 
     #[command(flatten)]
     _unused: Unused,

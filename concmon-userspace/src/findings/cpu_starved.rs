@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Context, Held, Rule, Severity, percent, round, share};
-use crate::model::snapshot::Thread;
+use crate::schema::Thread;
 
 /// Threads could run, and get no CPU.
 pub(super) struct CpuStarved;

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::history::History;
 use super::{Context, Held, Rule, Severity};
-use crate::model::snapshot::Executor;
+use crate::schema::Executor;
 
 /// All workers of an executor are busy, and work waits.
 pub(super) struct ExecutorSaturated;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Context, Held, Rule, Severity, percent, round, share, thread_name};
-use crate::model::snapshot::CodeSamples;
+use crate::schema::CodeSamples;
 
 /// Threads wait for the GIL more than a little, and it is nearly always held.
 pub(super) struct GilContention;

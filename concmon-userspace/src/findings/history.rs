@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::model::snapshot::{Process, Task, Window};
+use crate::schema::{Process, Task, Window};
 
 /// How far it goes back, ns.
 const SPAN_NS: u64 = 10_000_000_000;

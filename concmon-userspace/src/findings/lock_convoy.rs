@@ -29,7 +29,7 @@ impl Rule for LockConvoy {
     }
 
     fn check(&self, context: &Context<'_>) -> Option<Held> {
-        let waits = |thread: &&crate::model::snapshot::Thread| {
+        let waits = |thread: &&crate::schema::Thread| {
             let lives = thread.ledger.wall_ns >= context.duration_ns / 4;
             lives && share(thread.lock_ns.contended, thread.ledger.wall_ns) >= WAITING
         };

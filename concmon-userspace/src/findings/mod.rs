@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::model::snapshot::{Finding, Frame, Kind, Loop, Process, Severity, Snapshot};
+use crate::schema::{Finding, Frame, Kind, Loop, Process, Severity, Snapshot};
 use history::History;
 
 /// A rule whose condition is false for this long is over, ns.

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::history::{History, sleeps_zero};
 use super::{Context, Held, Rule, Severity, loops, round};
-use crate::model::snapshot::{Loop, Task};
+use crate::schema::{Loop, Task};
 
 /// A loop that never waits, because tasks ask again and again with `asyncio.sleep(0)`.
 pub(super) struct SleepZeroSpin;

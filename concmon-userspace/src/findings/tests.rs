@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::event::{PyExecutor, PyGc, Tid};
-use crate::model::snapshot::{
+use crate::model::testing::{Fixture, MS, SECOND, START, py_loop, py_task, py_thread};
+use crate::schema::{
     ByName, CodeSamples, Cost, CountedPool, Culprit, Exact, Frame, GilPair, Histogram, Pools,
     Stall, Task, Timing,
 };
-use crate::model::testing::{Fixture, MS, SECOND, START, py_loop, py_task, py_thread};
 use crate::schema::{CulpritKind, TaskState};
 
 const HOG: u32 = 101;
@@ -185,7 +185,7 @@ impl Story {
     /// The rules that hold in a window after `change`.
     fn window(&mut self, change: impl FnOnce(&mut Process, u64)) -> Vec<Finding> {
         let mut snapshot = quiet();
-        snapshot.window = crate::model::snapshot::Window {
+        snapshot.window = crate::schema::Window {
             start_unix_ns: self.begin,
             duration_ns: self.interval,
         };
@@ -610,7 +610,7 @@ fn extreme_numbers_do_not_panic() {
         for _ in 0..3 {
             story.begin = 0;
             let mut snapshot = quiet();
-            snapshot.window = crate::model::snapshot::Window {
+            snapshot.window = crate::schema::Window {
                 start_unix_ns: u64::MAX,
                 duration_ns: interval,
             };

@@ -1,8 +1,8 @@
 //! What the garbage collector did while it was watched: the growth of its own counts.
 
-use super::snapshot::Gc;
 use super::window::{Cumulative, Growth, Scope};
 use crate::event::PyGc;
+use crate::schema::Gc;
 
 /// Counts of each generation, the youngest first.
 #[derive(Clone, Debug, Default)]

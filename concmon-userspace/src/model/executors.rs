@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::pools::Known;
-use super::snapshot::Executor;
 use super::window::Clock;
 use crate::event::{PyExecutor, PyWork, PythonFact, Tid};
+use crate::schema::Executor;
 
 /// A piece of work, by executor, item and worker. (A later item may get the address of an earlier one.)
 type WorkId = (u64, u64, Option<Tid>);

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::ledger::{Columns, Totals};
-use super::snapshot::{Ended, Switches};
 use super::thread::{Thread, ThreadKey};
 use super::threads::Threads;
 use super::window::{Cumulative, Scope};
 use crate::event::LedgerFact;
+use crate::schema::{Ended, Switches};
 
 /// Threads and processes whose rows were given up, summed.
 #[derive(Clone, Copy, Debug, Default)]

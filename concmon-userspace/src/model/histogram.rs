@@ -5,9 +5,9 @@
 
 use concmon_ebpf::{HIST_BUCKETS, hist_bucket, hist_lower_bound};
 
-use super::snapshot;
 use super::window::Growth;
 use crate::event::HistFact;
+use crate::schema;
 
 /// A histogram, with the buckets that are not empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -100,9 +100,9 @@ impl Tally {
     }
 
     /// The histogram as views see it.
-    pub(crate) fn report(&self) -> snapshot::Histogram {
+    pub(crate) fn report(&self) -> schema::Histogram {
         let exact = |value| (self.count > 0).then_some(value);
-        snapshot::Histogram {
+        schema::Histogram {
             count: self.count,
             sum_ns: self.sum_ns,
             min_ns: exact(self.min_ns),
@@ -257,7 +257,7 @@ mod tests {
                         .chain([report.p99_ns, report.max_ns]);
                     assert!(percentiles.is_sorted(), "{report:?}");
                 } else {
-                    assert_eq!(window.report(), snapshot::Histogram::default());
+                    assert_eq!(window.report(), schema::Histogram::default());
                 }
             }
             assert_eq!((count, sum), (tally.count, tally.sum_ns));

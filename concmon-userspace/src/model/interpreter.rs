@@ -1,9 +1,21 @@
 //! What the interpreter says of a process and of its threads.
 
 use super::rows::{TORN, frames, stack_limits};
-use super::snapshot::{Frame, Limit, Role, WaitingFor};
 use super::window::limit;
-use crate::event::{PyThread, PythonFact};
+use crate::event::{PyThread, PythonFact, PythonInfo};
+use crate::schema::{Frame, Limit, Python, Role, WaitingFor};
+
+impl Python {
+    pub(crate) fn of(info: &PythonInfo) -> Self {
+        Python {
+            implementation: info.implementation.clone(),
+            version: info.version.clone(),
+            free_threaded: info.free_threaded,
+            supported: info.supported,
+            reason: info.reason.clone(),
+        }
+    }
+}
 
 /// The columns of a thread that only the interpreter knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

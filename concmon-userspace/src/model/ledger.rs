@@ -4,9 +4,9 @@ use concmon_ebpf::cause;
 
 use super::histogram::Tally;
 use super::projection::project;
-use super::snapshot::{Blocked, Cost, LedgerSum, Switches};
 use super::window::Growth;
 use crate::event::{Cause, LedgerFact, ThreadState};
+use crate::schema::{Blocked, Cost, LedgerSum, Switches};
 
 const ON_CPU: usize = 0;
 const WOKEN: usize = 1;

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use foldhash::fast::FixedState;
 
-use super::snapshot::LockNs;
 use super::window::{Cumulative, Growth};
 use crate::event::{Cause, LedgerFact, ThreadState, Wait, WaitPurpose};
+use crate::schema::LockNs;
 
 /// Purposes, in the order of [`LockNs`].
 const PURPOSES: usize = 4;

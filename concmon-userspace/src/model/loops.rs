@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::rows::{created_limit, loop_kind, loop_limits};
-use super::snapshot::{Cost, Limit, Loop, Seen, Task};
 use super::thread::{Thread, ThreadKey};
 use super::threads::Threads;
 use super::timing::Timings;
 use super::window::{Clock, Cumulative, Growth, Scope, limit};
 use crate::event::{PyLoop, PyTask, PythonFact, Tid};
+use crate::schema::{Cost, Limit, Loop, Seen, Task};
 
 /// Loops kept for one process after they stopped.
 const MAX_STOPPED: usize = 64;

@@ -26,7 +26,6 @@ mod process_row;
 mod projection;
 mod retention;
 mod rows;
-pub mod snapshot;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -42,10 +41,10 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Pid, Tick};
+use crate::schema::{Kind, Limit, SCHEMA, Snapshot, Window};
 use monitor::Monitor;
 use population::Population;
 use process_row::ProcessContext;
-use snapshot::{Kind, Limit, SCHEMA, Snapshot, Window};
 use timing::NewStall;
 use window::{Clock, Scope, limit};
 

@@ -5,9 +5,9 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use super::snapshot::{self, Limit};
 use super::window::{Cumulative, Growth, Scope, limit};
 use crate::event::{BudgetFact, Loss, MonitorFact};
+use crate::schema::{self, Limit};
 
 /// What only grows.
 #[derive(Clone, Debug, Default)]
@@ -117,7 +117,7 @@ impl Monitor {
         self.counters.roll();
     }
 
-    pub(crate) fn report(&self, scope: Scope, version: Cow<'static, str>) -> snapshot::Monitor {
+    pub(crate) fn report(&self, scope: Scope, version: Cow<'static, str>) -> schema::Monitor {
         let counters = self.counters.over(scope);
         let mut limits = Vec::new();
         if !self.seen {
@@ -138,7 +138,7 @@ impl Monitor {
             let reason = "not measured: the kernel does not, or only for who has CAP_SYS_ADMIN";
             limits.push(limit("kernel_run_ns", reason));
         }
-        snapshot::Monitor {
+        schema::Monitor {
             version,
             cpu_ns: counters.cpu_ns,
             rss_bytes: self.rss_bytes,
@@ -150,7 +150,7 @@ impl Monitor {
                 Scope::Window => self.shed.clone(),
                 Scope::Whole => self.ever_shed.iter().cloned().collect(),
             },
-            budget: self.seen.then(|| snapshot::Budget {
+            budget: self.seen.then(|| schema::Budget {
                 cpu_percent: percent(self.budget.cpu_share),
                 cpu_percent_used: self.budget.cpu_share_used.map(percent),
                 memory_bytes: self.budget.memory_bytes,

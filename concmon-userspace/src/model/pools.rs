@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::rows::{UNSEEN, address};
-use super::snapshot::{self, CountedPool};
 use super::window::{Clock, Cumulative, Growth, Scope, limit};
 use crate::event::{PoolCounts, PoolsFact, PythonFact};
+use crate::schema::{self, CountedPool};
 
 /// Pools that are kept; the kernel programs keep as many for all processes together.
 const MAX_POOLS: usize = 4_096;
@@ -140,7 +140,7 @@ impl Pools {
     }
 
     /// All that was counted, pools that are gone included.
-    pub(crate) fn row(&self, scope: Scope, clock: &Clock) -> Option<snapshot::Pools> {
+    pub(crate) fn row(&self, scope: Scope, clock: &Clock) -> Option<schema::Pools> {
         let since = self.since.as_ref()?;
         let mut rows: Vec<CountedPool> = self
             .pools
@@ -172,7 +172,7 @@ impl Pools {
         }
         limits.extend(self.doubt().map(|reason| limit("rows", reason)));
         let was_counted = since.is_ok();
-        Some(snapshot::Pools {
+        Some(schema::Pools {
             since_unix_ns: since.as_ref().ok().map(|ns| clock.unix_of(*ns)),
             rows: was_counted.then_some(rows),
             limits,

@@ -12,12 +12,12 @@ use super::ledger::Totals;
 use super::locks::Futexes;
 use super::loops::{Loops, thread_at};
 use super::pools::Pools;
-use super::snapshot::Exited;
 use super::thread::{PROC_TICK_NS, Thread, ThreadKey};
 use super::threads::Threads;
 use super::timing::Timings;
 use super::window::{Clock, Cumulative, Scope};
 use crate::event::{Exec, Exit, LedgerFact, Pid, ProcessFact, PythonFact};
+use crate::schema::Exited;
 
 /// Windows without any sign of life after which a process is taken for ended.
 const PATIENCE: u64 = 2;

@@ -5,9 +5,9 @@ use super::gil::GilContext;
 use super::interpreter::unsupported;
 use super::loops::LoopContext;
 use super::process::Process;
-use super::snapshot::{self, Exited, Limit};
 use super::thread::RowContext;
 use super::window::{Clock, Scope, limit};
+use crate::schema::{self, Exited, Limit};
 
 /// What a process's row needs to know beside the process itself.
 pub(crate) struct ProcessContext<'a> {
@@ -35,7 +35,7 @@ impl Process {
     }
 
     /// The row of the process.
-    pub(crate) fn row(&self, context: &ProcessContext<'_>) -> snapshot::Process {
+    pub(crate) fn row(&self, context: &ProcessContext<'_>) -> schema::Process {
         let ProcessContext { scope, clock, .. } = *context;
         let totals = self.totals(scope);
         let cpu_ns = totals.columns.on_cpu_ns();
@@ -62,14 +62,14 @@ impl Process {
             match scope {
                 Scope::Window if thread.retired => {}
                 Scope::Whole if thread.folded => ended.add_thread(thread),
-                _ => threads.push(snapshot::Thread {
+                _ => threads.push(schema::Thread {
                     code: self.timings.code(thread.key.tid, scope),
                     ..thread.row(&thread_context)
                 }),
             }
         }
 
-        let gc = self.collector.row(scope).map(|gc| snapshot::Gc {
+        let gc = self.collector.row(scope).map(|gc| schema::Gc {
             collecting_ns: self.timings.collecting_ns(cpu_ns, scope),
             ..gc
         });
@@ -92,7 +92,7 @@ impl Process {
                 None
             }
         };
-        snapshot::Process {
+        schema::Process {
             pid: self.pid.0,
             ppid: fact.map(|fact| fact.ppid).or(self.fork_ppid).unwrap_or(0),
             start_unix_ns: self.start_unix_ns(clock).unwrap_or(0),
@@ -100,7 +100,7 @@ impl Process {
             cmdline: program.map_or_else(Vec::new, |fact| fact.cmdline.clone()),
             entry: program.and_then(|fact| fact.entry.clone()),
             exited: self.exited,
-            python: look.map(|look| snapshot::Python::of(&look.info)),
+            python: look.map(|look| schema::Python::of(&look.info)),
             cpu_ns,
             cpu_percent: match watched_ns {
                 0 => 0.0,
@@ -135,13 +135,13 @@ impl Process {
     }
 
     /// What probes have counted; `None`: nothing was asked for.
-    fn exact(&self, scope: Scope, clock: &Clock) -> Option<snapshot::Exact> {
+    fn exact(&self, scope: Scope, clock: &Clock) -> Option<schema::Exact> {
         let pools = self.pools.row(scope, clock);
         let tasks = self.timings.exact(scope, clock);
         match (tasks, &pools) {
             (None, None) => None,
-            (Some(exact), _) => Some(snapshot::Exact { pools, ..exact }),
-            (None, Some(_)) => Some(snapshot::Exact {
+            (Some(exact), _) => Some(schema::Exact { pools, ..exact }),
+            (None, Some(_)) => Some(schema::Exact {
                 since_unix_ns: None,
                 tasks: None,
                 pools,

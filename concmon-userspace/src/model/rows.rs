@@ -152,13 +152,16 @@ pub(crate) const UNSEEN: &str = "who asks by Future.exception(), or in a callbac
 
 const UNREAD: &str = "could not be read";
 
-pub(crate) fn frames(frames: &[PyFrame]) -> Vec<Frame> {
-    let frames = frames.iter().map(|frame| Frame {
+pub(crate) fn frame(frame: &PyFrame) -> Frame {
+    Frame {
         function: frame.function.clone(),
         file: frame.file.clone(),
         line: frame.line,
-    });
-    frames.collect()
+    }
+}
+
+pub(crate) fn frames(frames: &[PyFrame]) -> Vec<Frame> {
+    frames.iter().map(frame).collect()
 }
 
 pub(crate) fn address(address: u64) -> String {

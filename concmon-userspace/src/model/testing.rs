@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use concmon_ebpf::{HIST_BUCKETS, cause, hist_bucket};
 
-use super::snapshot::{LedgerSum, Loop, Snapshot, Timing};
 use super::{Model, WatchInfo};
 use crate::event::*;
+use crate::schema::{LedgerSum, Loop, Snapshot, Timing};
 
 pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const SECOND: u64 = 1_000 * MS;
@@ -269,7 +269,7 @@ fn assert_timing(timing: &Timing, row: &Loop) {
     }
 }
 
-pub(crate) fn has_limit(limits: &[super::snapshot::Limit], field: &str) -> bool {
+pub(crate) fn has_limit(limits: &[crate::schema::Limit], field: &str) -> bool {
     limits.iter().any(|limit| limit.field == field)
 }
 

@@ -6,10 +6,10 @@ use super::cpu::{CpuSplit, Modes};
 use super::interpreter::{PythonColumns, thread_limits};
 use super::ledger::{Account, Totals};
 use super::locks::{Futexes, LockWaits};
-use super::snapshot;
 use super::wakers::Wakers;
 use super::window::{Clock, Cumulative, Growth, Scope, limit};
 use crate::event::{Cause, LedgerFact, PyThread, PythonFact, Slice, ThreadStat, ThreadState, Tid};
+use crate::schema;
 
 /// The resolution of start times in `/proc`, ns: `USER_HZ` is 100 on every architecture that
 /// matters here (include/asm-generic/param.h).
@@ -311,7 +311,7 @@ impl Thread {
     }
 
     /// The row of the thread.
-    pub(crate) fn row(&self, context: &RowContext<'_>) -> snapshot::Thread {
+    pub(crate) fn row(&self, context: &RowContext<'_>) -> schema::Thread {
         let scope = context.scope;
         let account = self.account.over(scope);
         let cpu = self.cpu.over(scope);
@@ -366,7 +366,7 @@ impl Thread {
             limits.push(super::lost_wakers(context.lost));
         }
 
-        snapshot::Thread {
+        schema::Thread {
             tid: self.key.tid.0,
             ident: python.map(|python| python.ident),
             name: python.and_then(|python| python.name.clone()),

@@ -6,9 +6,9 @@ use std::hash::{Hash, Hasher};
 use foldhash::fast::FixedState;
 
 use super::rows;
-use super::snapshot::Waker;
 use super::window::{Cumulative, Growth, Scope};
 use crate::event::{Cause, Tid, Wait};
+use crate::schema::Waker;
 
 /// Rows in a report of one thread.
 const MAX_ROWS: usize = 32;

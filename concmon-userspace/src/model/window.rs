@@ -1,6 +1,6 @@
 //! Windows and clocks: cumulative values with their value at the window's beginning.
 
-use super::snapshot::Limit;
+use crate::schema::Limit;
 
 /// What a report covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

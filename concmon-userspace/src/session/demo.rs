@@ -12,7 +12,7 @@ use super::{
 use crate::{
     capture::{CaptureError, Reader},
     cli::Options,
-    model::snapshot::Snapshot,
+    schema::Snapshot,
     source::replay::{Replay, Step},
     views::{escape::escape, json, lines, summary},
 };

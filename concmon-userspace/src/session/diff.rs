@@ -16,8 +16,8 @@ use crate::{
 pub(super) fn run(options: &Options, files: &cli::Diff) -> Result<u8, Failure> {
     let mut sink = output::open_beside(options, &[&files.before, &files.after])?;
     super::settle_reader(privileges::CAPTURES, options.output.as_deref());
-    let before = rates(options, &files.before)?;
-    let after = rates(options, &files.after)?;
+    let before = rates(options, &files.before, files)?;
+    let after = rates(options, &files.after, files)?;
     let diff = diff::Diff::of(&before, &after);
     let written = if options.json {
         diff::write_json(&diff, &mut sink.writer)
@@ -28,9 +28,11 @@ pub(super) fn run(options: &Options, files: &cli::Diff) -> Result<u8, Failure> {
     Ok(code::OK)
 }
 
-fn rates(options: &Options, path: &Path) -> Result<Rates, Failure> {
+fn rates(options: &Options, path: &Path, files: &cli::Diff) -> Result<Rates, Failure> {
     let unread = unread(path);
-    let mut replay = Replay::open(path).map_err(&unread)?;
+    let mut replay = Replay::open(path)
+        .map_err(&unread)?
+        .granted(files.memory.budget_bytes);
     if options.redact {
         replay = replay.redacted();
     }

@@ -13,10 +13,8 @@ use super::{
 use crate::{
     capture::CaptureError,
     cli::{By, Export, Format, Options, Report},
-    model::{
-        intervals::{Intervals, NoSink},
-        snapshot::Snapshot,
-    },
+    model::intervals::{Intervals, NoSink},
+    schema::Snapshot,
     source::replay::{Replay, Step},
     views::{
         escape::escape,
@@ -28,7 +26,9 @@ use crate::{
 /// Writes what `export` says.
 pub(super) fn run(options: &Options, export: &Export) -> Result<u8, Failure> {
     let unread = unread(&export.input);
-    let mut replay = Replay::open(&export.input).map_err(&unread)?;
+    let mut replay = Replay::open(&export.input)
+        .map_err(&unread)?
+        .granted(export.memory.budget_bytes);
     if options.redact {
         replay = replay.redacted();
     }

@@ -15,10 +15,8 @@ use super::{
 use crate::{
     capture::{DiskRing, Header, Ring, Sealed, Store},
     cli::{Flight as Wanted, Trigger},
-    model::{
-        snapshot::{Process, Snapshot},
-        timing::NewStall,
-    },
+    model::timing::NewStall,
+    schema::{Process, Snapshot},
     views::{escape::escape, recording},
 };
 

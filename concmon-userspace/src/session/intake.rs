@@ -5,7 +5,8 @@ use std::io;
 use crate::{
     capture::{Filters, Header, Input, Recorder, Redactor, Store},
     event::{Event, Tick},
-    model::{WatchInfo, snapshot::Snapshot},
+    model::WatchInfo,
+    schema::Snapshot,
     source::pipeline::Pipeline,
 };
 

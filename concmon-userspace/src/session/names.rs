@@ -3,8 +3,8 @@
 use std::{ffi::OsString, path::Path};
 
 use crate::{
-    model::snapshot::Process,
     procfs::{self, clocks::Clocks, entry::entry_of},
+    schema::Process,
     views::recording,
 };
 

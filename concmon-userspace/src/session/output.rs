@@ -17,7 +17,8 @@ use super::{
 };
 use crate::{
     cli::Options,
-    model::{snapshot::Snapshot, timing::NewStall},
+    model::timing::NewStall,
+    schema::Snapshot,
     views::{Paint, json, lines, screen::Screen, stalls, summary},
 };
 

@@ -7,7 +7,7 @@ use std::{
 
 use super::{files::Written, say, stream::put};
 use crate::{
-    model::snapshot::Snapshot,
+    schema::Snapshot,
     views::recording::{Recorded, line},
 };
 

@@ -53,16 +53,18 @@ pub(super) fn run(options: &Options, report: &Report) -> Result<u8, Failure> {
 
 /// The part of the capture that was asked for.
 pub(super) fn open(report: &Report) -> Result<Replay<CaptureInput>, CaptureError> {
+    let memory = report.memory.budget_bytes;
     if report.since.is_none() && report.until.is_none() && report.per.is_none() {
-        return Replay::open(&report.input);
+        return Ok(Replay::open(&report.input)?.granted(memory));
     }
-    Replay::open_range(&report.input, |header, outline| Range {
+    let replay = Replay::open_range(&report.input, |header, outline| Range {
         since_ns: report.since.map(|at| monotonic_ns(at, header, outline)),
         until_ns: report.until.map(|at| monotonic_ns(at, header, outline)),
         per_ns: report
             .per
             .map_or(0, |per| u64::try_from(per.as_nanos()).unwrap_or(u64::MAX)),
-    })
+    });
+    Ok(replay?.granted(memory))
 }
 
 fn monotonic_ns(at: Instant, header: &Header, outline: &Outline) -> u64 {

@@ -21,13 +21,14 @@ use crate::{
     cli::Share,
     decode::{self, DecodeError, RawBatch, ledger::LedgerError},
     event::{BudgetFact, Event, LedgerFact, MonitorFact, Pid, ThreadState, Tick, Tid},
-    model::{WatchInfo, snapshot::Snapshot, timing::NewStall},
+    model::{WatchInfo, timing::NewStall},
     procfs::{
         self, ProcError,
         clocks::{self, Clocks},
         tree::Tree,
     },
     python::{DetectError, MOST_TASKS},
+    schema::Snapshot,
     source::{
         exact::ExactLive,
         live::{Collected, Live, Sizes, named_faults},

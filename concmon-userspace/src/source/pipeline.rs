@@ -5,7 +5,8 @@ use crate::{
     decode::{RawBatch, loss::LossMeter},
     event::{Event, Loss, PyFrame, Tick},
     findings::Judge,
-    model::{Model, WatchInfo, snapshot::Snapshot, timing::NewStall},
+    model::{Model, WatchInfo, timing::NewStall},
+    schema::Snapshot,
     source::order::Orderer,
 };
 

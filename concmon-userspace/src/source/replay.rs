@@ -11,7 +11,7 @@ use crate::{
     },
     event::{Event, Tick},
     findings::Judge,
-    model::snapshot::{Kind, Limit, Snapshot},
+    schema::{Kind, Limit, Snapshot},
     source::{pipeline::Pipeline, room::Room},
 };
 
@@ -88,7 +88,7 @@ impl Replay<CaptureInput> {
     /// [`CaptureError`], when nothing in it can be used.
     pub fn open(path: &Path) -> Result<Self, CaptureError> {
         let mut replay = Self::new(Reader::open(path)?);
-        replay.room = Some(Room::new());
+        replay.room = Some(Room::new(0));
         Ok(replay)
     }
 
@@ -113,7 +113,7 @@ impl Replay<CaptureInput> {
             reader.skip_to(key)?;
         }
         let mut replay = Self::new(reader);
-        replay.room = Some(Room::new());
+        replay.room = Some(Room::new(0));
         if warm.is_some() {
             replay.join();
         }
@@ -166,6 +166,15 @@ impl<R: Read> Replay<R> {
         self.pipeline = Pipeline::joining(self.reader.header().info.clone());
         // Any tick is later.
         self.range.since_ns = self.range.since_ns.or(Some(0));
+    }
+
+    /// Lets it take so much memory, bytes, even where the file is not worth it.
+    #[must_use]
+    pub fn granted(mut self, bytes: Option<u64>) -> Self {
+        if let Some(bytes) = bytes {
+            self.room = Some(Room::new(bytes));
+        }
+        self
     }
 
     /// Leaves out what is nobody else's business.
@@ -306,6 +315,8 @@ impl<R: Read> Replay<R> {
                 // Windows end a little before or after their time.
                 if tick.at_ns.saturating_sub(*last_ns) + per_ns / 8 >= per_ns {
                     *last_ns = tick.at_ns;
+                    // Judged, it makes room for the one that is shown.
+                    drop(window);
                     let long = series.tick(tick, &mut |_| {});
                     sink(Step::Window(Box::new(long)));
                 }
@@ -405,7 +416,7 @@ impl<R: Read> Replay<R> {
         if let Some(full_ns) = self.full_ns {
             reasons.push(format!(
                 "not read further than {:.3} s into the watch: what comes then takes more memory than \
-                 a file of this length is worth",
+                 a file of this length is worth; --budget-memory allows for more",
                 seconds(full_ns)
             ));
         }

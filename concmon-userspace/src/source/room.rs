@@ -1,7 +1,7 @@
 //! How much memory a replay may take: what its file is worth, and something beside.
 
 /// Beside what the file is worth, bytes.
-const FREE_BYTES: u64 = 170 << 20;
+const FREE_BYTES: u64 = 160 << 20;
 /// For each byte of the file.
 const PER_BYTE: u64 = 3;
 /// Inputs between two looks.
@@ -13,14 +13,17 @@ const INPUTS: u32 = 128;
 pub(super) struct Room {
     inputs: u32,
     stored_bytes: u64,
+    /// What the user has for it, whatever the file is worth.
+    granted_bytes: u64,
     full: bool,
 }
 
 impl Room {
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(granted_bytes: u64) -> Self {
         Self {
             inputs: 0,
             stored_bytes: 0,
+            granted_bytes,
             full: false,
         }
     }
@@ -36,7 +39,8 @@ impl Room {
         self.inputs += 1;
         if self.inputs >= INPUTS {
             self.inputs = 0;
-            let most = FREE_BYTES + PER_BYTE * self.stored_bytes;
+            let worth = FREE_BYTES + PER_BYTE * self.stored_bytes;
+            let most = worth.max(self.granted_bytes);
             self.full |= resident_bytes() * (1 + copies) + rows_bytes > most;
         }
         self.full

@@ -1,6 +1,6 @@
 //! The columns of a ledger as data: their names, their letters, and arithmetic on them.
 
-use crate::model::snapshot::LedgerSum;
+use crate::schema::LedgerSum;
 
 /// One column of the closed ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -164,7 +164,7 @@ pub(super) fn bar(ledger: &LedgerSum, cells: usize) -> Vec<(Column, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::snapshot::Blocked;
+    use crate::schema::Blocked;
 
     #[test]
     fn sums_keep_every_column() {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::escape::{brief, escape};
 use super::table::{Align, Table};
 use super::{Paint, format};
-use crate::model::snapshot::{CountedPool, CountedTasks, Exact};
+use crate::schema::{CountedPool, CountedTasks, Exact};
 
 /// Names on a line, and rows of the table; the others are counted.
 const MAX_NAMES: usize = 3;

@@ -5,9 +5,7 @@
 use super::columns::Column;
 use super::escape::brief;
 use super::format;
-use crate::model::snapshot::{
-    Exited, Frame, Limit, Loop, Monitor, Process, Python, Snapshot, Task, Thread,
-};
+use crate::schema::{Exited, Frame, Limit, Loop, Monitor, Process, Python, Snapshot, Task, Thread};
 
 /// A share of wall, in percent, from which a contention column deserves attention.
 pub(super) const ALARM_PERCENT: f64 = 10.0;

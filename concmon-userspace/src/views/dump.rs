@@ -7,7 +7,7 @@ use super::digest::{self, Gap};
 use super::escape::escape;
 use super::{Paint, forest, format};
 use crate::model::dump::{Activity, Dump, Inside, Loop, Process, Thread};
-use crate::model::snapshot::{Executor, Limit, Purpose, WaitKind, WaitingFor};
+use crate::schema::{Executor, Limit, Purpose, WaitKind, WaitingFor};
 
 /// Writes all processes and flushes.
 ///

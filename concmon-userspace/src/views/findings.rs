@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::escape::escape;
 use super::{Paint, format};
-use crate::model::snapshot::{Finding, Process};
+use crate::schema::{Finding, Process};
 
 /// One line per finding: `warning gil-contention (12s): ...`.
 pub(super) fn push(text: &mut String, process: &Process, indent: &str, paint: Paint) {

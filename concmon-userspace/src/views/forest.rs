@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 
 use super::Paint;
 use super::escape::escape;
-use crate::model::snapshot::{Frame, Task, TaskState};
+use crate::schema::{Frame, Task, TaskState};
 
 /// Levels of one tree; what lies deeper is shown as a tree of its own.
 const MAX_LEVELS: usize = 64;

@@ -3,7 +3,7 @@
 use super::digest;
 use super::escape::cut_middle;
 use super::format;
-use crate::model::snapshot::{Gil, Process};
+use crate::schema::{Gil, Process};
 
 /// Cells of a thread's name in a pair.
 const MAX_NAME: usize = 24;

@@ -10,11 +10,11 @@ use super::html::{self, Series};
 use super::{Paint, escape::escape};
 use crate::event::*;
 use crate::model::intervals::Intervals;
-use crate::model::snapshot::{Culprit, Finding, Frame, Limit, Snapshot, Stall, StallTask};
 use crate::model::testing::{
     MS, START, START_BOOT, START_UNIX, ledger, look, py_loop, py_task, py_thread,
 };
 use crate::model::{Model, WatchInfo};
+use crate::schema::{Culprit, Finding, Frame, Limit, Snapshot, Stall, StallTask};
 
 /// What must come out of nothing: controls, bidirectional marks, overrides and isolates, what has no
 /// width, separators of lines, tags, a noncharacter.

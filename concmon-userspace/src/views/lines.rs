@@ -7,7 +7,7 @@ use super::columns::Column;
 use super::digest::{self, Bottleneck};
 use super::escape::{brief, cut_front, cut_middle, left, width};
 use super::{Paint, counted, findings, format, gil, stalls};
-use crate::model::snapshot::{Loop, Process, Snapshot, TaskState, Thread};
+use crate::schema::{Loop, Process, Snapshot, TaskState, Thread};
 
 /// Threads per process and window; the others are counted.
 const MAX_THREADS: usize = 8;

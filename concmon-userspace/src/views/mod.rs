@@ -1,4 +1,4 @@
-//! Everything that shows a [`Snapshot`](crate::model::snapshot::Snapshot) or a
+//! Everything that shows a [`Snapshot`](crate::schema::Snapshot) or a
 //! [`Dump`](crate::model::dump::Dump): JSON, report lines, the final summary, the live screen,
 //! stacks and task trees.
 //!

@@ -22,7 +22,7 @@ pub use render::render;
 pub use state::{Action, ScreenState, Section, Sort};
 pub use terminal::TerminalGuard;
 
-use crate::model::snapshot::Snapshot;
+use crate::schema::Snapshot;
 
 /// The terminal while the live view has it. Dropping it, and a panic, give the terminal back.
 pub struct Screen {

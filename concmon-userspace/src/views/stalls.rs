@@ -5,8 +5,8 @@ use std::io::{self, Write};
 
 use super::escape::{brief, cut_front};
 use super::{Paint, digest, format, json};
-use crate::model::snapshot::{ByName, Cost, CulpritKind, Frame, Stall, StallLine, Timing};
 use crate::model::timing::NewStall;
+use crate::schema::{ByName, Cost, CulpritKind, Frame, Stall, StallLine, Timing};
 
 /// Cells of a place, a name, a value of a context variable.
 const MAX_PLACE: usize = 72;

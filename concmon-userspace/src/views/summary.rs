@@ -13,7 +13,7 @@ use super::digest::{self, Bottleneck};
 use super::escape::{brief, cut, cut_front};
 use super::table::{Align, Table};
 use super::{Paint, counted, findings, format};
-use crate::model::snapshot::{Kind, Loop, Process, Snapshot, Task};
+use crate::schema::{Kind, Loop, Process, Snapshot, Task};
 
 /// Rows per table; the others are summed up in one row or counted.
 const MAX_ROWS: usize = 40;

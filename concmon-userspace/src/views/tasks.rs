@@ -13,7 +13,7 @@ use super::table::{Align, Table};
 use super::{Paint, format};
 use crate::cli::{Arrangement, GroupBy};
 use crate::model::dump::{Dump, Loop, Process};
-use crate::model::snapshot::{Frame, LoopKind, Task, TaskState};
+use crate::schema::{Frame, LoopKind, Task, TaskState};
 
 /// Cells of one text in a table; JSON has all of it.
 const MAX_CELLS: usize = 48;

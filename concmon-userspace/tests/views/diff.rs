@@ -1,6 +1,6 @@
 //! What changed between two watches.
 
-use concmon::model::snapshot::{Finding, Severity, Snapshot};
+use concmon::schema::{Finding, Severity, Snapshot};
 use concmon::views::Paint;
 use concmon::views::diff::{Diff, Rates, Verdict, write_json, write_text};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use concmon::model::snapshot::*;
+use concmon::schema::*;
 
 pub(crate) const MS: u64 = 1_000_000;
 /// 2026-01-02T03:04:05Z.
@@ -26,7 +26,7 @@ pub(crate) fn snapshot(processes: Vec<Process>) -> Snapshot {
             events_lost: 0,
             reads_failed: 0,
             shed: Vec::new(),
-            budget: Some(concmon::model::snapshot::Budget {
+            budget: Some(concmon::schema::Budget {
                 cpu_percent: 1.0,
                 cpu_percent_used: Some(0.4),
                 memory_bytes: 128_000_000,

@@ -1,20 +1,20 @@
 //! The JSON contract: key names, line shape, escapes.
 
-use concmon::model::snapshot::{CulpritKind, LoopKind};
 use concmon::model::timing::NewStall;
+use concmon::schema::{CulpritKind, LoopKind};
 use concmon::views::escape::is_hostile;
 use concmon::views::{Paint, json, stalls};
 use serde_json::Value;
 
 use crate::fixture;
 
-fn line(snapshot: &concmon::model::snapshot::Snapshot) -> String {
+fn line(snapshot: &concmon::schema::Snapshot) -> String {
     let mut out = Vec::new();
     json::write(snapshot, &mut out).expect("a Vec takes everything");
     String::from_utf8(out).expect("JSON is UTF-8")
 }
 
-fn parse(snapshot: &concmon::model::snapshot::Snapshot) -> Value {
+fn parse(snapshot: &concmon::schema::Snapshot) -> Value {
     serde_json::from_str(&line(snapshot)).expect("JSON")
 }
 

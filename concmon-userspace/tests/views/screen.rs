@@ -1,6 +1,6 @@
 //! The live view, drawn on a terminal made of memory.
 
-use concmon::model::snapshot::Snapshot;
+use concmon::schema::Snapshot;
 use concmon::views::escape::is_hostile;
 use concmon::views::screen::{Action, ScreenState, render};
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};

@@ -2,10 +2,8 @@
 
 use std::io::{self, Write};
 
-use concmon::model::snapshot::{
-    CountedPool, CountedTasks, Exact, Limit, LoopKind, Pools, Snapshot,
-};
 use concmon::model::timing::NewStall;
+use concmon::schema::{CountedPool, CountedTasks, Exact, Limit, LoopKind, Pools, Snapshot};
 use concmon::views::escape::{is_hostile, width};
 use concmon::views::{Paint, json, lines, stalls, summary};
 

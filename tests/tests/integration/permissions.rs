@@ -422,12 +422,13 @@ fn confined_watches() -> Result<()> {
     let target = program(OTHER)?;
     let pid = target.id().to_string();
     let folder = tempfile::tempdir()?;
-    let file = folder.path().join("file");
-    let file = file.to_str().context("a path that is no text")?;
+    let [lines, capture] = ["lines", "capture"].map(|name| folder.path().join(name));
+    let lines = lines.to_str().context("a path that is no text")?;
+    let capture = capture.to_str().context("a path that is no text")?;
     for args in [
         vec!["-p", &pid, "-i", "200ms"],
-        vec!["-p", &pid, "-i", "200ms", "--json", "-o", file],
-        vec!["record", "-p", &pid, "-o", file],
+        vec!["-p", &pid, "-i", "200ms", "--json", "-o", lines],
+        vec!["record", "-p", &pid, "-o", capture],
     ] {
         let mut tool = start(&args)?;
         waits_to_be_confined(tool.id())?;

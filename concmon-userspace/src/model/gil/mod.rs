@@ -16,9 +16,9 @@ mod usage;
 mod waits;
 
 use super::histogram::Tally;
-use super::snapshot::{self, Limit};
 use super::window::{Cumulative, Scope, limit};
 use crate::event::{Cause, LedgerFact, PyGil, PythonFact, Slice, ThreadState, Tid};
+use crate::schema::{self, Limit};
 use crowd::Crowd;
 use pairs::Pairs;
 use timeline::{Timeline, Waited, Wakeup};
@@ -242,7 +242,7 @@ impl Gil {
     }
 
     /// The object of the process's row, or why there is none.
-    pub(crate) fn row(&self, context: &GilContext<'_>) -> Result<snapshot::Gil, String> {
+    pub(crate) fn row(&self, context: &GilContext<'_>) -> Result<schema::Gil, String> {
         let scope = context.scope;
         if !self.told(scope) {
             self.known(context.look)?;
@@ -258,7 +258,7 @@ impl Gil {
                           5.15 on)";
             limits.extend(["wait_ns", "waits", "waiters_max", "pairs"].map(|f| limit(f, reason)));
         }
-        Ok(snapshot::Gil {
+        Ok(schema::Gil {
             wait_ns: waits_known.then(|| self.wait_ns.over(scope)),
             waits: waits_known.then(|| self.tally.over(scope).report()),
             waiters_max: waits_known.then(|| self.crowd.max(scope)),

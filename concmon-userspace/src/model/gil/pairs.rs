@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::super::snapshot::GilPair;
 use super::super::window::{Cumulative, Growth, Scope};
 use crate::event::Tid;
+use crate::schema::GilPair;
 
 /// Rows in a report.
 const MAX_ROWS: usize = 256;

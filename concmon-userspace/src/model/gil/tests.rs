@@ -1,8 +1,8 @@
 //! Waits for the GIL, on slices that are told one by one.
 
-use super::super::snapshot::{GilPair, Snapshot};
 use super::super::testing::*;
 use crate::event::*;
+use crate::schema::{GilPair, Snapshot};
 
 const US: u64 = 1_000;
 const HOG: u32 = 100;
@@ -116,7 +116,7 @@ impl Story {
     }
 }
 
-fn of(snapshot: &Snapshot) -> &super::super::snapshot::Gil {
+fn of(snapshot: &Snapshot) -> &crate::schema::Gil {
     snapshot.processes[0].gil.as_ref().expect("a GIL")
 }
 

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use super::super::snapshot::Limit;
 use super::super::window::{Cumulative, Scope, limit};
 use super::timeline::Hold;
 use crate::event::{PyGil, PythonFact};
+use crate::schema::Limit;
 
 /// Samples below which there is no estimate.
 const MIN_SAMPLES: u64 = 8;

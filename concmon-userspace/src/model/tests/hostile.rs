@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::event::*;
-use crate::model::snapshot::Snapshot;
 use crate::model::testing::*;
+use crate::schema::Snapshot;
 
 /// Any event at all, about few ids, so that they collide.
 fn nasty_event(random: &mut Random) -> Event {

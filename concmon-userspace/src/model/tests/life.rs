@@ -1,10 +1,10 @@
 //! Birth, death and identity of threads and processes.
 
 use crate::event::*;
-use crate::model::snapshot::Snapshot;
 use crate::model::testing::*;
+use crate::schema::Snapshot;
 
-fn process(snapshot: &Snapshot, pid: u32) -> &crate::model::snapshot::Process {
+fn process(snapshot: &Snapshot, pid: u32) -> &crate::schema::Process {
     let found = snapshot.processes.iter().find(|process| process.pid == pid);
     found.expect("the process has a row")
 }

@@ -1,8 +1,8 @@
 //! Event loops and their tasks.
 
 use crate::event::*;
-use crate::model::snapshot::{Loop, Snapshot};
 use crate::model::testing::*;
+use crate::schema::{Loop, Snapshot};
 
 fn only_loop(snapshot: &Snapshot) -> &Loop {
     let loops = &snapshot.processes[0].loops;

@@ -1,8 +1,8 @@
 //! Columns that come from the interpreter.
 
 use crate::event::*;
-use crate::model::snapshot::{Role, Thread};
 use crate::model::testing::*;
+use crate::schema::{Role, Thread};
 
 fn reason<'a>(thread: &'a Thread, field: &str) -> Option<&'a str> {
     let limit = thread.limits.iter().find(|limit| limit.field == field);

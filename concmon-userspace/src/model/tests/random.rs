@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::event::*;
-use crate::model::snapshot::Snapshot;
 use crate::model::testing::*;
+use crate::schema::Snapshot;
 
 /// Sums of everything that counts, by a path such as `100.tid101@17.blocked_ns.gil`.
 #[derive(Default)]

@@ -1,12 +1,12 @@
 //! How many ended rows the summary keeps, and that the others are in `ended`.
 
 use crate::event::*;
-use crate::model::snapshot::Snapshot;
 use crate::model::testing::*;
+use crate::schema::Snapshot;
 
 /// Time on the CPU of everything in a snapshot: rows and what was folded away.
 fn on_cpu_ns(snapshot: &Snapshot) -> u64 {
-    let of_process = |process: &crate::model::snapshot::Process| {
+    let of_process = |process: &crate::schema::Process| {
         let rows: u64 = process
             .threads
             .iter()

@@ -1,8 +1,8 @@
 //! Windows and the whole of one process that lives through all of them.
 
 use crate::event::*;
-use crate::model::snapshot::{Limit, Snapshot, Switches, Thread, Waker};
 use crate::model::testing::*;
+use crate::schema::{Limit, Snapshot, Switches, Thread, Waker};
 
 fn main_thread(snapshot: &Snapshot) -> &Thread {
     &snapshot.processes[0].threads[0]

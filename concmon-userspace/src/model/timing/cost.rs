@@ -1,8 +1,8 @@
 //! Sums of time by where it went.
 
 use crate::event::Cause;
-use crate::model::snapshot::{Blocked, Cost};
 use crate::model::window::Growth;
+use crate::schema::{Blocked, Cost};
 
 /// The column of a cause.
 pub(crate) fn column(blocked: &mut Blocked, cause: Cause) -> &mut u64 {

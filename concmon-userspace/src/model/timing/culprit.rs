@@ -5,9 +5,9 @@ use super::run::Owner;
 use super::track::Draft;
 use super::{Recent, Timings, same_function};
 use crate::event::{Cause, PyFrame, SampleKind, Tid};
-use crate::model::rows::{address, frames};
-use crate::model::snapshot::{Cost, Culprit, CulpritKind, Frame, Limit, Stall, StallTask, Waiting};
+use crate::model::rows::{self, address, frames};
 use crate::model::window::{Clock, limit};
+use crate::schema::{Cost, Culprit, CulpritKind, Limit, Stall, StallTask, Waiting};
 
 impl Timings {
     /// What is known of a step that was longer than the threshold.
@@ -93,7 +93,7 @@ impl Timings {
             collecting_ns,
             culprit: Culprit {
                 kind,
-                frame: frame.map(|frame| row(&frame)),
+                frame: frame.as_ref().map(rows::frame),
                 holder_tid: holder.map(|(tid, _)| tid.0),
             },
             task,
@@ -177,13 +177,5 @@ const fn culprit_kind(cause: Cause) -> CulpritKind {
         Cause::Disk => CulpritKind::Disk,
         Cause::Stopped => CulpritKind::Stopped,
         Cause::Other => CulpritKind::Other,
-    }
-}
-
-fn row(frame: &PyFrame) -> Frame {
-    Frame {
-        function: frame.function.clone(),
-        file: frame.file.clone(),
-        line: frame.line,
     }
 }

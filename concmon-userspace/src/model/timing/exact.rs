@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::event::{ExactFact, TaskCounts, Tid};
 use crate::model::histogram::Tally;
-use crate::model::snapshot::{self, CountedTasks};
 use crate::model::window::{Clock, Cumulative, Growth, Scope, limit};
+use crate::schema::{self, CountedTasks};
 
 /// Rows that are kept; the kernel programs keep as many for all processes together.
 const MAX_ROWS: usize = 8_192;
@@ -41,7 +41,7 @@ impl Counts {
         self.started + self.finished + self.failed + self.cancelled == 0
     }
 
-    pub(super) fn duration(&self) -> snapshot::Histogram {
+    pub(super) fn duration(&self) -> schema::Histogram {
         self.duration.report()
     }
 }
@@ -127,7 +127,7 @@ impl Exact {
     }
 
     /// Everything that was counted in the process, whether or not a look has met the loop.
-    pub(super) fn row(&self, scope: Scope, clock: &Clock) -> Option<snapshot::Exact> {
+    pub(super) fn row(&self, scope: Scope, clock: &Clock) -> Option<schema::Exact> {
         let since = self.since.as_ref()?;
         let mut tasks: Vec<CountedTasks> = self
             .rows
@@ -154,7 +154,7 @@ impl Exact {
         };
         limits.extend(self.doubt().map(|reason| limit("tasks", reason)));
         let was_counted = since.is_ok() || self.known > 0;
-        Some(snapshot::Exact {
+        Some(schema::Exact {
             since_unix_ns: since.as_ref().ok().map(|ns| clock.unix_of(*ns)),
             tasks: was_counted.then_some(tasks),
             pools: None,

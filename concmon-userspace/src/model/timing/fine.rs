@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::snapshot;
 use crate::model::window::Growth;
+use crate::schema;
 
 /// log2 of the sub-buckets of each power of two.
 const SUB: u32 = 4;
@@ -75,12 +75,12 @@ impl Fine {
     }
 
     /// The histogram as views see it; `None` while there is nothing in it.
-    pub(crate) fn report(&self) -> Option<snapshot::Histogram> {
+    pub(crate) fn report(&self) -> Option<schema::Histogram> {
         if self.count == 0 {
             return None;
         }
         let buckets = self.buckets.iter();
-        Some(snapshot::Histogram {
+        Some(schema::Histogram {
             count: self.count,
             sum_ns: self.sum_ns,
             min_ns: Some(self.min_ns),

@@ -22,13 +22,13 @@ mod track;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::snapshot::{ByName, CodeSamples, Cost, Limit, Stall, TaskCost, Timing};
 use super::window::{Clock, Cumulative, Growth, Scope, limit};
 use crate::event::{
     CodeKind, ExactFact, LedgerFact, LoopKind, PythonFact, Sample, SampleKind, SampledStack, Slice,
     StepFact, ThreadState, Tid,
 };
 use crate::schema;
+use crate::schema::{ByName, CodeSamples, Cost, Limit, Stall, TaskCost, Timing};
 use exact::{Counts, Exact};
 use names::folded;
 use run::Owner;
@@ -198,7 +198,7 @@ impl Timings {
     }
 
     /// What probes have counted; `None`: not asked for.
-    pub(crate) fn exact(&self, scope: Scope, clock: &Clock) -> Option<super::snapshot::Exact> {
+    pub(crate) fn exact(&self, scope: Scope, clock: &Clock) -> Option<crate::schema::Exact> {
         self.exact.row(scope, clock)
     }
 

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use crate::event::{Cause, Slice, Tid};
 use crate::kernel::syscalls;
-use crate::model::snapshot::Cost;
 use crate::model::timing::cost::column;
+use crate::schema::Cost;
 
 /// Segments that are kept; beyond, the oldest are forgotten.
 const MAX_SEGMENTS: usize = 8_192;

@@ -2,8 +2,8 @@
 
 use super::cost::column;
 use crate::event::Cause;
-use crate::model::snapshot::Cost;
 use crate::model::window::Growth;
+use crate::schema::Cost;
 
 /// Samples of one owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

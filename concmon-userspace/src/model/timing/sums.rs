@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::fine::Fine;
 use super::share::Share;
-use crate::model::snapshot::{BusySplit, Contributor, Cost, Saturation, Stall};
 use crate::model::window::{Cumulative, Growth, Scope};
+use crate::schema::{BusySplit, Contributor, Cost, Saturation, Stall};
 
 /// Stalls that are kept: in the whole watch the worst, in a window the worst of it.
 const MAX_STALLS: usize = 256;

@@ -9,7 +9,7 @@ use super::segments::{Activity, Segment, Segments, of_slice};
 use super::share::Share;
 use super::sums::Sums;
 use crate::event::{Cause, LedgerFact, Sample, SampleKind, Slice, StepFact, ThreadState, Tid};
-use crate::model::snapshot::Cost;
+use crate::schema::Cost;
 
 /// Samples that wait for the slice that they lie in.
 const MAX_WAITING: usize = 4_096;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::noise::Mean;
 use super::{Side, Unit};
-use crate::model::snapshot::{Cost, LedgerSum, Process, Snapshot};
+use crate::schema::{Cost, LedgerSum, Process, Snapshot};
 
 /// Quantities that are told apart.
 const MAX_KEYS: usize = 100_000;

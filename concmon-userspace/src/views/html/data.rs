@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::flame::FlameData;
 use super::{Report, Series, cells};
 use crate::model::intervals::Activity;
-use crate::model::snapshot::{
+use crate::schema::{
     ByName, Finding, GilPair, LedgerSum, Limit, Loop, LoopKind, Monitor, Process, Snapshot, Stall,
     Switches, WaitKind,
 };
@@ -260,10 +260,10 @@ impl<'a> ProcessData<'a> {
                     tid: thread.tid,
                     name: thread.name.as_deref(),
                     role: thread.role.map(|role| match role {
-                        crate::model::snapshot::Role::Main => "main",
-                        crate::model::snapshot::Role::Loop => "loop",
-                        crate::model::snapshot::Role::Pool => "pool",
-                        crate::model::snapshot::Role::Other => "other",
+                        crate::schema::Role::Main => "main",
+                        crate::schema::Role::Loop => "loop",
+                        crate::schema::Role::Pool => "pool",
+                        crate::schema::Role::Other => "other",
                     }),
                     alive: thread.alive,
                     ledger: thread.ledger,

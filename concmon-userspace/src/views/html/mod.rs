@@ -15,7 +15,7 @@ mod tests;
 use std::io::{self, Write};
 
 use crate::model::intervals::Intervals;
-use crate::model::snapshot::Snapshot;
+use crate::schema::Snapshot;
 
 pub use series::Series;
 

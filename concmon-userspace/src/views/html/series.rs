@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::model::snapshot::{Loop, Process, Snapshot};
+use crate::schema::{Loop, Process, Snapshot};
 
 /// Windows kept; beyond, two become one.
 const MAX_POINTS: usize = 1_200;

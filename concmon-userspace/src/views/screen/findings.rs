@@ -7,9 +7,9 @@ use super::super::{format, stalls};
 use super::render::Rows;
 use super::state::ScreenState;
 use super::style;
-use crate::model::snapshot::{Process, Severity, Snapshot};
+use crate::schema::{Process, Severity, Snapshot};
 
-fn stalls_of(process: &Process) -> impl Iterator<Item = &crate::model::snapshot::Stall> {
+fn stalls_of(process: &Process) -> impl Iterator<Item = &crate::schema::Stall> {
     let timings = process.loops.iter().filter_map(|one| one.timing.as_ref());
     timings.flat_map(|timing| &timing.stalls)
 }

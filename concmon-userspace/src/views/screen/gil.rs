@@ -8,7 +8,7 @@ use super::super::{format, gil};
 use super::render::Rows;
 use super::state::ScreenState;
 use super::style;
-use crate::model::snapshot::{Gil, Process, Snapshot};
+use crate::schema::{Gil, Process, Snapshot};
 
 /// The processes that have a GIL, or a reason why not that is worth a line.
 fn processes(snapshot: &Snapshot) -> impl Iterator<Item = &Process> {

@@ -7,7 +7,7 @@ use ratatui::layout::Rect;
 use super::super::digest;
 use super::state::{ScreenState, Section};
 use super::{findings, gil};
-use crate::model::snapshot::Snapshot;
+use crate::schema::Snapshot;
 
 /// The fixed parts of the screen; each may be empty.
 #[derive(Clone, Copy, Debug)]

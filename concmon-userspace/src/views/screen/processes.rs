@@ -8,7 +8,7 @@ use super::super::format;
 use super::render::Rows;
 use super::state::ScreenState;
 use super::style;
-use crate::model::snapshot::{Process, Snapshot};
+use crate::schema::{Process, Snapshot};
 
 /// A number column: its head, its cells, the screen width it needs to be shown.
 type Number = (&'static str, usize, usize, fn(&Process, u64) -> String);

@@ -9,7 +9,7 @@ use super::super::{digest, format};
 use super::layout::{self, Plan};
 use super::state::{ScreenState, Section};
 use super::{findings, gil, help, processes, style, tasks, threads};
-use crate::model::snapshot::Snapshot;
+use crate::schema::Snapshot;
 
 /// Below this width texts are shortened.
 const NARROW: usize = 60;

@@ -8,7 +8,7 @@ use super::super::{digest, format};
 use super::render::Rows;
 use super::state::ScreenState;
 use super::style;
-use crate::model::snapshot::{Loop, Process, Snapshot, Task, TaskState};
+use crate::schema::{Loop, Process, Snapshot, Task, TaskState};
 
 const STATE_CELLS: usize = 7;
 const SEEN_CELLS: usize = 6;

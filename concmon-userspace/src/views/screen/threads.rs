@@ -9,7 +9,7 @@ use super::super::{digest, format};
 use super::render::Rows;
 use super::state::{ScreenState, Sort};
 use super::style;
-use crate::model::snapshot::{Process, Snapshot, Thread};
+use crate::schema::{Process, Snapshot, Thread};
 
 /// Below this width a row has no room for columns: it says the largest shares in words.
 const MIN_TABLE: usize = 66;

@@ -3,7 +3,7 @@
 use super::super::table::{Align, Table};
 use super::super::{Paint, digest, format, gil};
 use super::MAX_ROWS;
-use crate::model::snapshot::Process;
+use crate::schema::Process;
 
 pub(super) fn push(text: &mut String, process: &Process, duration_ns: u64, paint: Paint) {
     let Some(gil) = process.gil.as_ref().filter(|gil| gil::is_used(gil)) else {

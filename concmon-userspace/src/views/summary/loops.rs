@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::super::escape::brief;
 use super::super::table::{Align, Table};
 use super::super::{Paint, format, stalls};
-use crate::model::snapshot::Timing;
+use crate::schema::Timing;
 
 /// Stalls and names that are shown; the others are counted.
 const MAX_STALLS: usize = 10;

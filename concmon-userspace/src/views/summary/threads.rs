@@ -6,7 +6,7 @@ use super::super::escape::cut_middle;
 use super::super::table::{Align, Table};
 use super::super::{Paint, format};
 use super::MAX_ROWS;
-use crate::model::snapshot::{LedgerSum, Process, Thread};
+use crate::schema::{LedgerSum, Process, Thread};
 
 /// A column gets a place of its own when it is this share of some thread's wall, in percent.
 const SHOWN_PERCENT: f64 = 1.0;

@@ -4,7 +4,7 @@ use super::super::escape::cut_middle;
 use super::super::table::{Align, Table};
 use super::super::{Paint, digest, format};
 use super::threads::{MAX_NAME, split};
-use crate::model::snapshot::{Process, Thread};
+use crate::schema::{Process, Thread};
 
 pub(super) fn push(text: &mut String, process: &Process, paint: Paint) {
     let (threads, others) = split(process);

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::event::*;
-use crate::model::snapshot::{Snapshot, Stall, Timing};
 use crate::model::testing::*;
 use crate::model::timing::NewStall;
+use crate::schema::{Snapshot, Stall, Timing};
 
 pub(super) const US: u64 = 1_000;
 pub(super) const TID: u32 = 100;

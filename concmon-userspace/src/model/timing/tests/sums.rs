@@ -2,8 +2,8 @@
 
 use super::simulator::*;
 use crate::event::*;
-use crate::model::snapshot::Snapshot;
 use crate::model::testing::*;
+use crate::schema::Snapshot;
 
 #[test]
 fn tasks_get_the_time_that_is_theirs() {

@@ -2,7 +2,7 @@
 
 use super::proto::{COUNTER, CounterDescriptor, TrackDescriptor, TrackEvent};
 use super::{Perfetto, Track};
-use crate::model::snapshot::Snapshot;
+use crate::schema::Snapshot;
 
 /// Counters that are told apart.
 const MAX_COUNTERS: usize = 8_192;

@@ -19,7 +19,7 @@ use crate::model::WatchInfo;
 use crate::model::intervals::steps::{Step, TaskStretch};
 use crate::model::intervals::threads::Threads;
 use crate::model::intervals::{Activity, Interval, Intervals, Sink};
-use crate::model::snapshot::{Loop, Snapshot, Stall};
+use crate::schema::{Loop, Snapshot, Stall};
 use crate::views::escape::escape;
 use proto::{
     BOOTTIME, Clock, ClockSnapshot, DebugAnnotation, INCREMENTAL_STATE_CLEARED, INSTANT,
