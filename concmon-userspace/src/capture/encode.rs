@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     Input,
-    bounds::{MAX_FRAMES, MAX_STRING, least_compressed},
+    bounds::{self, MAX_FRAMES, MAX_STRING, least_compressed},
     chunk::{Cpu, StoredSample, op},
     columns::{self, differ, put},
     format::{CHUNK_BYTES, ChunkHead, MAX_RAW_BYTES},
@@ -206,6 +206,10 @@ impl Encoder {
         let begin = self.scratch.len();
         if rmp_serde::encode::write_named(&mut self.scratch, value).is_err() {
             self.scratch.truncate(begin);
+        }
+        if !bounds::is_modest(&self.scratch[begin..]) {
+            self.oversized += 1;
+            return;
         }
         self.operation(code);
     }

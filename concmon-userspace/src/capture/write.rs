@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, Write as _},
+    os::fd::AsRawFd as _,
 };
 
 use super::{
@@ -34,10 +35,17 @@ pub trait Store: std::fmt::Debug {
     fn bytes(&self) -> u64;
 }
 
+/// What a pipe takes without waiting, once it takes anything (pipe(7), `PIPE_BUF`), bytes.
+const STREAM_BYTES: usize = 4_096;
+/// How long a reader may take nothing, ms.
+const PATIENCE_MS: libc::c_int = 2_000;
+
 /// A file that grows.
 #[derive(Debug)]
 pub struct FileStore {
     file: File,
+    /// Somebody must read what is written.
+    is_stream: bool,
     /// What is before it in the file: somebody may have handed over one to append to.
     before: u64,
     bytes: u64,
@@ -48,6 +56,7 @@ impl FileStore {
     /// A new file; or one that was handed over, to be written from where it stands.
     pub fn new(file: File) -> Self {
         Self {
+            is_stream: file.metadata().is_ok_and(|file| !file.is_file()),
             before: file.metadata().map_or(0, |file| file.len()),
             file,
             bytes: 0,
@@ -64,7 +73,12 @@ impl FileStore {
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let written = self.file.write_all(bytes);
+        let written = match self.is_stream {
+            true => bytes
+                .chunks(STREAM_BYTES)
+                .try_for_each(|piece| write_to_reader(&self.file, piece)),
+            false => self.file.write_all(bytes),
+        };
         if written.is_err() {
             // Half a frame is of no use. Where the end cannot be cut, a reader will find it.
             let _ = self.file.set_len(self.before + self.bytes);
@@ -73,6 +87,40 @@ impl FileStore {
         self.bytes += bytes.len() as u64;
         Ok(())
     }
+}
+
+/// Writes as much as a stream takes at once, when it takes any.
+///
+/// # Errors
+/// [`io::ErrorKind::TimedOut`]: nobody has read for as long as [`PATIENCE_MS`].
+fn write_to_reader(mut file: &File, mut piece: &[u8]) -> io::Result<()> {
+    while !piece.is_empty() {
+        let mut ready = libc::pollfd {
+            fd: file.as_raw_fd(),
+            events: libc::POLLOUT,
+            revents: 0,
+        };
+        // SAFETY: one descriptor, in a structure that lives through the call.
+        match unsafe { libc::poll(&raw mut ready, 1, PATIENCE_MS) } {
+            0 => return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody reads it")),
+            count if count < 0 => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+                continue;
+            }
+            _ => {}
+        }
+        match file.write(piece) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(bytes) => piece = &piece[bytes..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 impl Store for FileStore {

@@ -146,8 +146,8 @@ async fn watch_pids(options: &Options, pids: &[u32], recording: &Recording) -> R
     // The first look may take a while.
     ending::note()?;
     let watch = Watch::start(&plan, pythons, kept.store)?;
-    let output = open(options, recording, kept.sink, kept.written, false)?;
     settle(options, recording, None);
+    let output = open(options, recording, kept.sink, kept.written, false)?;
     let end = drive(watch, output, options, options.duration, None, kept.flight).await?;
     if end.targets_gone {
         log::warn!("the target has ended");
@@ -165,8 +165,8 @@ async fn watch_command(
     let program = names::of_command(command, options.redact);
     let kept = open_store(options, recording, &[pid.0], program)?;
     let (watch, started) = watch_child(waiting, options, kept.store)?;
-    let output = open(options, recording, kept.sink, kept.written, true)?;
     settle(options, recording, Some(pid));
+    let output = open(options, recording, kept.sink, kept.written, true)?;
     let started = Some(started);
     let mut end = drive(
         watch,
@@ -239,8 +239,8 @@ async fn watch_demo(options: &Options) -> Result<u8, Failure> {
              passes\n",
         );
     }
-    let output = Output::new(options, sink, false)?;
     settle(options, &Recording::None, Some(pid));
+    let output = Output::new(options, sink, false)?;
     let end = drive(watch, output, options, Some(duration), Some(started), None).await?;
     if let Some(Err(error)) = end.child {
         return Err(needs(error));
@@ -357,7 +357,7 @@ struct End {
     signal: Option<SignalKind>,
     /// The recording is not whole.
     unrecorded: bool,
-    /// Nobody has read the summary.
+    /// Nobody has read the summary, or it could not be written.
     unread: bool,
 }
 
@@ -447,8 +447,8 @@ async fn drive(
                 if let Some(flight) = &mut flight {
                     flight.stalls(&stalls, clocks::monotonic_ns());
                 }
-                if !printed(output.stalls(stalls))? {
-                    unread = true;
+                if let Err(error) = output.stalls(stalls) {
+                    (unread, end.unread) = (true, is_failure(error));
                     break;
                 }
                 if !owns_child && watch.targets_gone() {
@@ -457,9 +457,9 @@ async fn drive(
                 }
             }
             Wake::Tick => {
-                let snapshot = watch.tick()?;
-                if !printed(output.window(&snapshot))? {
-                    unread = true;
+                let snapshot = watch.tick();
+                if let Err(error) = output.window(&snapshot) {
+                    (unread, end.unread) = (true, is_failure(error));
                     break;
                 }
                 if let Some(flight) = &mut flight {
@@ -478,9 +478,9 @@ async fn drive(
                     Action::None => {}
                     Action::Redraw => {
                         if let Some(snapshot) = &last
-                            && !printed(output.window(snapshot))?
+                            && let Err(error) = output.window(snapshot)
                         {
-                            unread = true;
+                            (unread, end.unread) = (true, is_failure(error));
                             break;
                         }
                     }
@@ -496,8 +496,8 @@ async fn drive(
             }
         }
     }
-    if end.signal.is_some() || unread {
-        signals.next_aborts(end.signal);
+    if unread && end.signal.is_none() {
+        signals.abort_from_now_on();
     }
     if let Some(Err(_)) = end.child {
         // It never ran: there is nothing to report.
@@ -508,7 +508,7 @@ async fn drive(
     if unread {
         return Ok(end);
     }
-    let last = watch.finish(&options.watching.fail_on)?;
+    let last = watch.finish(&options.watching.fail_on);
     end.failed = last.failed;
     if let Some(recorded) = last.recorded {
         end.unrecorded = !output.recorded(recorded, &last.summary);
@@ -517,19 +517,22 @@ async fn drive(
         let now_ns = clocks::monotonic_ns();
         end.unrecorded |= !flight.finish(&last.window, end.signal.is_some(), now_ns);
     }
-    if printed(output.stalls(last.stalls))?
-        && printed(output.window(&last.window))?
-        && printed(output.summary(&last.summary))?
-    {
-        match output.drain(&mut signals, &mut end.signal).await {
-            Ok(whole) => end.unread = !whole,
-            Err(error) => {
-                printed(Err(error))?;
-            }
-        }
+    let told = output
+        .stalls(last.stalls)
+        .and_then(|()| output.window(&last.window))
+        .and_then(|()| output.summary(&last.summary));
+    let drained = match told {
+        Ok(()) => output.drain(&mut signals, &mut end.signal).await,
+        Err(error) => Err(error),
+    };
+    match drained {
+        Ok(whole) => end.unread = !whole,
+        Err(error) => end.unread = is_failure(error),
     }
+    // What came while something was read or written.
+    end.signal = end.signal.or_else(ending::asked);
     if end.signal.is_none() {
-        signals.next_aborts(None);
+        signals.abort_from_now_on();
     }
     Ok(end)
 }
@@ -573,6 +576,15 @@ fn printed(result: io::Result<()>) -> Result<bool, Failure> {
         // It says to what.
         Err(error) => Err(Failure::new(code::FAILURE, format!("cannot write {error}"))),
     }
+}
+
+/// The same within a watch, which has more to see to than its output: says what failed.
+fn is_failure(error: io::Error) -> bool {
+    let failed = printed(Err(error)).err();
+    if let Some(failure) = &failed {
+        say(&format!("concmon-bpf: {failure}\n"));
+    }
+    failed.is_some()
 }
 
 async fn until(deadline: Option<Instant>) {

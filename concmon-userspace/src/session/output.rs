@@ -296,7 +296,6 @@ impl Output {
                 biased;
                 request = signals.next(), if signal.is_none() => if let Request::End(kind) = request {
                     *signal = Some(kind);
-                    signals.next_aborts(*signal);
                 },
                 () = tokio::time::sleep(GLANCE) => {}
             }

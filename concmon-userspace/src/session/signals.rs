@@ -1,11 +1,8 @@
 //! The signals that end a watch, and the one that has a ring written.
 
-use std::{io, mem::MaybeUninit, thread, time::Duration};
+use std::{io, mem::MaybeUninit};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-
-/// How long one hangup may go on: a terminal that is closed sends SIGHUP, and then its shell does.
-const HANGUP: Duration = Duration::from_secs(1);
 
 /// What a signal wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,25 +65,13 @@ impl Signals {
     }
 
     /// From now on the signals that end a watch do what they do by default. What was loaded into the
-    /// kernel goes away with this process. `first`: the one that has come.
-    pub(super) fn next_aborts(&self, first: Option<SignalKind>) {
+    /// kernel goes away with this process.
+    pub(super) fn abort_from_now_on(&self) {
         set_default(libc::SIGINT);
         set_default(libc::SIGTERM);
-        if self.hangup.is_none() {
-            return;
-        }
-        if first != Some(SignalKind::hangup()) {
+        if self.hangup.is_some() {
             set_default(libc::SIGHUP);
-            return;
         }
-        // SAFETY: to ignore a signal runs no code of ours.
-        unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
-        let later = thread::Builder::new().name("hangup".to_owned());
-        // Without the thread, only the other two abort.
-        let _ = later.spawn(|| {
-            thread::sleep(HANGUP);
-            set_default(libc::SIGHUP);
-        });
     }
 }
 

@@ -220,7 +220,7 @@ impl Watch {
             .step(clocks.monotonic_ns, &mut watch.live, &watch.pythons);
         // The first facts stand at the beginning of the first window, so that what is read as a
         // difference has its base.
-        first_facts.extend(watch.read_processes(clocks.monotonic_ns)?.0);
+        first_facts.extend(watch.read_processes(clocks.monotonic_ns).0);
         for fact in first_facts {
             watch.intake.now(fact);
         }
@@ -378,18 +378,18 @@ impl Watch {
     }
 
     /// Ends a window now: reads everything there is to read, in one place.
-    pub(super) fn tick(&mut self) -> Result<Snapshot, Failure> {
+    pub(super) fn tick(&mut self) -> Snapshot {
         self.pump();
-        let window = self.read_window()?;
-        Ok(self.close(window))
+        let window = self.read_window();
+        self.close(window)
     }
 
     /// Ends the watch: reads everything once more while the hooks still account for it, takes them
     /// away, brings in the records that were left, and sums up. The last window comes first.
-    pub(super) fn finish(mut self, fail_on: &[String]) -> Result<Finished, Failure> {
+    pub(super) fn finish(mut self, fail_on: &[String]) -> Finished {
         self.pythons.begin_last();
         self.pump();
-        let window = self.read_window()?;
+        let window = self.read_window();
         self.live.detach();
         let mut rest = Vec::new();
         self.live.drain(|bytes| rest.push(RawBatch::parse(bytes)));
@@ -407,21 +407,21 @@ impl Watch {
         self.intake.now(Event::End);
         let window = self.close(window);
         let pipeline = self.intake.pipeline();
-        Ok(Finished {
+        Finished {
             stalls: pipeline.take_stalls(),
             window,
             summary: pipeline.summary(),
             failed: fail_on.iter().any(|rule| pipeline.has_held(rule)),
             recorded: self.intake.finish(),
             _probes: self.live.take_exact(),
-        })
+        }
     }
 
     /// Everything that is read at the end of a window.
-    fn read_window(&mut self) -> Result<WindowFacts, Failure> {
+    fn read_window(&mut self) -> WindowFacts {
         let now_ns = clocks::monotonic_ns();
         let kernel_run_ns = self.live.kernel_run_ns(now_ns);
-        let (mut others, present) = self.read_processes(now_ns)?;
+        let (mut others, present) = self.read_processes(now_ns);
         let counted = self.pools.read(clocks::monotonic_ns(), &mut self.live);
         others.extend(counted.into_iter().map(|fact| Event::Pools(Box::new(fact))));
         let counted = self.exact.read(clocks::monotonic_ns(), &mut self.live);
@@ -432,12 +432,12 @@ impl Watch {
             at_ns,
             unix_ns: self.clocks.unix_of_monotonic(at_ns),
         };
-        Ok(WindowFacts {
+        WindowFacts {
             ledgers,
             others,
             kernel_run_ns,
             end,
-        })
+        }
     }
 
     /// Ends a window in the model.
@@ -454,10 +454,18 @@ impl Watch {
 
     /// Reads `/proc` and the interpreters of all watched processes. Returns the facts, and the
     /// threads that each process has there.
-    fn read_processes(&mut self, now_ns: u64) -> Result<(Vec<Event>, Present), Failure> {
-        let tree = Tree::scan()?;
+    fn read_processes(&mut self, now_ns: u64) -> (Vec<Event>, Present) {
         let mut facts = Vec::new();
         let mut present = BTreeMap::new();
+        let tree = match Tree::scan() {
+            Ok(tree) => tree,
+            Err(error) => {
+                // Of no process anything is said, in this window.
+                log::warn!("/proc cannot be listed: {error}");
+                self.reads_failed += 1;
+                return (facts, present);
+            }
+        };
         for pid in self.live.watched() {
             match procfs::read_process(pid.0, now_ns, &self.clocks, &tree) {
                 Ok(fact) => {
@@ -493,7 +501,7 @@ impl Watch {
                 facts.push(Event::Python(Arc::new(fact)));
             }
         }
-        Ok((facts, present))
+        (facts, present)
     }
 
     /// Reads every account, and gives back the slots of threads that have ended.

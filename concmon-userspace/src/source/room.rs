@@ -13,16 +13,19 @@ const INPUTS: u32 = 128;
 pub(super) struct Room {
     inputs: u32,
     stored_bytes: u64,
+    /// What this process had in memory before it read anything.
+    base_bytes: u64,
     /// What the user has for it, whatever the file is worth.
     granted_bytes: u64,
     full: bool,
 }
 
 impl Room {
-    pub(super) const fn new(granted_bytes: u64) -> Self {
+    pub(super) fn new(granted_bytes: u64) -> Self {
         Self {
             inputs: 0,
             stored_bytes: 0,
+            base_bytes: resident_bytes(),
             granted_bytes,
             full: false,
         }
@@ -41,7 +44,8 @@ impl Room {
             self.inputs = 0;
             let worth = FREE_BYTES + PER_BYTE * self.stored_bytes;
             let most = worth.max(self.granted_bytes);
-            self.full |= resident_bytes() * (1 + copies) + rows_bytes > most;
+            let grown = resident_bytes().saturating_sub(self.base_bytes);
+            self.full |= self.base_bytes + grown * (1 + copies) + rows_bytes > most;
         }
         self.full
     }

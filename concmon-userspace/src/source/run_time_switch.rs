@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, Read as _, Write as _},
+    mem::MaybeUninit,
     os::{
         fd::{AsRawFd as _, OwnedFd},
         unix::net::UnixStream,
@@ -86,12 +87,19 @@ impl Helper {
         let filter = filter().map_err(io::Error::other)?;
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_read_timeout(Some(PATIENCE))?;
+        // Signals to the whole group are the watch's business: no handler of ours may run in the child.
+        let before = block_signals();
         // SAFETY: the child makes system calls only, on memory that is there already.
-        match unsafe { libc::fork() } {
+        let forked = match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
             0 => serve(theirs.as_raw_fd(), &filter),
             pid => Ok(Self { socket: ours, pid }),
-        }
+        };
+        // SAFETY: a set that the kernel has written.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut())
+        };
+        forked
     }
 
     fn set(&mut self, on: bool) -> io::Result<()> {
@@ -116,6 +124,18 @@ impl Drop for Helper {
             }
             std::thread::sleep(GOODBYE);
         }
+    }
+}
+
+/// Blocks all signals of this thread, and gives what was blocked before.
+fn block_signals() -> libc::sigset_t {
+    let mut all = MaybeUninit::<libc::sigset_t>::zeroed();
+    let mut before = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: both are written to before they are read, and all zeros are valid.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), before.as_mut_ptr());
+        before.assume_init()
     }
 }
 

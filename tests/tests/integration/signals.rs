@@ -48,6 +48,13 @@ pub(crate) fn trials() -> Vec<Trial> {
             &needs,
             a_reader_that_leaves,
         ),
+        case(
+            "signals::nobody_reads_a_recording",
+            &needs,
+            nobody_reads_a_recording,
+        ),
+        case("signals::two_at_once_are_one_request", &needs, two_at_once),
+        case("signals::a_later_one_aborts", &needs, a_later_one_aborts),
         case("signals::a_hangup_ends_a_watch", &needs, a_hangup),
         case("signals::nohup", &needs, nohup),
         case(
@@ -242,6 +249,68 @@ fn a_reader_that_leaves() -> Result<()> {
     let said = said(&mut tool)?;
     ensure!(code(status) == 7, "code {}, stderr: {said}", code(status));
     ensure!(said.is_empty(), "{said}");
+    Ok(())
+}
+
+/// A capture that goes to a pipe which nobody reads: the recording ends, and so does the tool.
+fn nobody_reads_a_recording() -> Result<()> {
+    let workload = workload()?;
+    let pid = workload.pid().to_string();
+    let (reader, mut tool) = small_pipe(&["record", "-p", &pid, "-i", "100ms", "-o", "-"])?;
+    // It may have given up by itself.
+    std::thread::sleep(Duration::from_secs(4));
+    tool.signal(libc::SIGTERM);
+    let status = tool.wait_for(SOON)?;
+    drop(reader);
+    let said = said(&mut tool)?;
+    ensure!(
+        code(status) == 1 && said.contains("nobody reads"),
+        "{status}: {said}"
+    );
+    Ok(())
+}
+
+/// What `timeout` and service managers do: one request, and a summary.
+fn two_at_once() -> Result<()> {
+    let workload = workload()?;
+    let pid = workload.pid().to_string();
+    for [first, second] in [
+        [libc::SIGTERM, libc::SIGTERM],
+        [libc::SIGTERM, libc::SIGHUP],
+        [libc::SIGHUP, libc::SIGHUP],
+        [libc::SIGINT, libc::SIGTERM],
+    ] {
+        let mut watch = Watch::start(&["-p", &pid, "-i", "200ms", "--json"])?;
+        watch.next(PATIENCE)?;
+        watch.signal(first);
+        // Not merged into one by the kernel.
+        std::thread::sleep(Duration::from_millis(20));
+        watch.signal(second);
+        watch.finish(PATIENCE)?.ok()?;
+    }
+    Ok(())
+}
+
+/// Somebody who asks again does not want to wait: here, for a program that does not end.
+fn a_later_one_aborts() -> Result<()> {
+    let mut command = Command::new(binary()?);
+    let script = "trap '' INT; while true; do sleep 0.1; done";
+    command
+        .args(["--", "sh", "-c", script])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut tool = Group::start(&mut command)?;
+    std::thread::sleep(Duration::from_secs(3));
+    tool.signal(libc::SIGINT);
+    std::thread::sleep(Duration::from_secs(3));
+    ensure!(
+        tool.try_wait()?.is_none(),
+        "it did not wait for the program"
+    );
+    tool.signal(libc::SIGINT);
+    let status = tool.wait_for(SOON)?;
+    ensure!(code(status) == 128 + libc::SIGINT, "{status}");
     Ok(())
 }
 
