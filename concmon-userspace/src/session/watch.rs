@@ -567,7 +567,7 @@ impl Watch {
         let told_ns = self.clocks.unix_of_monotonic(now.monotonic_ns);
         MonitorFact {
             cpu_ns: clocks::process_cpu_ns(),
-            rss_bytes: own_rss_bytes().unwrap_or(0),
+            rss_bytes: clocks::process_rss_bytes().unwrap_or(0),
             kernel_run_ns,
             events: pipeline.events(),
             events_lost: pipeline.lost(),
@@ -686,16 +686,4 @@ fn is_running(pid: Pid) -> bool {
 
 fn count_threads(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
-}
-
-fn own_rss_bytes() -> io::Result<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm")?;
-    let pages: u64 = statm
-        .split_whitespace()
-        .nth(1)
-        .and_then(|field| field.parse().ok())
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-    // SAFETY: a system call without pointers.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    Ok(pages * u64::try_from(page).unwrap_or(4096))
 }

@@ -1,5 +1,7 @@
 //! How much memory a replay may take: what its file is worth, and something beside.
 
+use crate::procfs::clocks;
+
 /// Beside what the file is worth, bytes.
 const FREE_BYTES: u64 = 160 << 20;
 /// For each byte of the file.
@@ -53,12 +55,5 @@ impl Room {
 
 /// What this process has in memory; 0 where that cannot be told.
 fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm
-        .split(' ')
-        .nth(1)
-        .and_then(|it| it.parse::<u64>().ok());
-    // SAFETY: it has no preconditions.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    pages.unwrap_or(0) * u64::try_from(page).unwrap_or(0)
+    clocks::process_rss_bytes().unwrap_or(0)
 }
