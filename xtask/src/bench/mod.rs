@@ -5,6 +5,7 @@ mod record;
 mod replay;
 mod servers;
 mod switch;
+mod targets;
 mod tracer;
 
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ enum What {
     Servers(servers::Args),
     Replay(replay::Args),
     Switch(switch::Args),
+    Targets(targets::Args),
 }
 
 /// Runs the command.
@@ -40,6 +42,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         What::Servers(args) => servers::run(args),
         What::Replay(args) => replay::run(args),
         What::Switch(args) => switch::run(args),
+        What::Targets(args) => targets::run(args),
     }
 }
 
