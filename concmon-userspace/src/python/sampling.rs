@@ -34,6 +34,8 @@ const TLS_ABOVE: u64 = 1536;
 const KEYS: std::ops::Range<i64> = 784..1312;
 /// Threads whose TLS is searched in one go.
 const MAX_THREADS: usize = 16;
+/// In how many looks the TLS of one thread is searched: what lies there by chance changes.
+const SEARCHES: u8 = 3;
 /// Local variables of `_run_once` that tell about its turn (Lib/asyncio/base_events.py).
 const TURN_LOCALS: [&str; 3] = ["end_time", "i", "ntodo"];
 /// Local variables of a function, at most.
@@ -50,11 +52,12 @@ const STEP_BYTES: usize = 1 << 20;
 pub(super) struct Sampling {
     /// Distances from a thread's TLS base at which every thread so far had its thread state.
     tls: Option<BTreeSet<i64>>,
+    /// Threads whose TLS was searched, by its base and their state, and in how many looks.
+    searched: HashMap<(u64, u64), u8>,
     turn: Option<Turn>,
     /// The program has imported uvloop, whose loop has no Python frames.
     has_uvloop: bool,
-    /// Executable memory: begin, end, and whether it is the interpreter's own or the C library's.
-    code: Vec<(u64, u64, bool)>,
+    code: ExecutableMemory,
     stacks: HashMap<Vec<(u64, u64)>, Resolved>,
 }
 
@@ -91,7 +94,7 @@ impl Interpreter {
         };
         // What is cached by address is good until the next look.
         self.sampling.stacks.clear();
-        self.sampling.code = executable(self.pid);
+        self.sampling.code.begin_look(self.pid);
         let states = states::threads(
             &*memory,
             main,
@@ -204,7 +207,7 @@ impl Interpreter {
         }
     }
 
-    fn sample(&self, raw: &RawSample, resolved: Resolved) -> Sample {
+    fn sample(&mut self, raw: &RawSample, resolved: Resolved) -> Sample {
         let head = &raw.head;
         let on_cpu = !raw.has(sample_flags::BLOCK);
         Sample {
@@ -218,7 +221,7 @@ impl Interpreter {
             code: match (on_cpu, raw.has(sample_flags::USER)) {
                 (false, _) => None,
                 (true, false) => Some(CodeKind::Kernel),
-                (true, true) => self.sampling.code_kind(head.ip),
+                (true, true) => self.sampling.code.kind(self.pid, head.ip),
             },
             coroutine: resolved
                 .outermost
@@ -337,18 +340,34 @@ impl Sampling {
     /// Keeps the offsets at which each of these threads has its state, too.
     fn narrow(&mut self, reader: &mut Reader<'_>, states: &[ThreadRecord]) {
         let ident = reader.walk.thread.ident;
+        let place = |record: &ThreadRecord| (record.field(ident), record.address);
+        let before = std::mem::take(&mut self.searched);
+        let known = states.iter().map(place);
+        self.searched = known
+            .filter_map(|place| Some((place, *before.get(&place)?)))
+            .collect();
         let mut batch = Batch::new();
         let mut searched = Vec::new();
-        for record in states.iter().take(MAX_THREADS) {
-            let base = record.field(ident);
-            if plausible(base) && base > TLS_BELOW {
-                // Apart, for static TLS of a small program may be shorter than this.
-                for page in 0..TLS_BELOW / 512 {
-                    batch.push(base - TLS_BELOW + page * 512, 512);
-                }
-                batch.push(base, TLS_ABOVE as usize);
-                searched.push((base, record.address));
+        for record in states {
+            let (base, state) = place(record);
+            let is_stack = plausible(base) && base > TLS_BELOW;
+            let times = self.searched.get(&(base, state)).copied().unwrap_or(0);
+            if !is_stack || times >= SEARCHES {
+                continue;
             }
+            if searched.len() == MAX_THREADS {
+                break;
+            }
+            self.searched.insert((base, state), times + 1);
+            // Apart, for static TLS of a small program may be shorter than this.
+            for page in 0..TLS_BELOW / 512 {
+                batch.push(base - TLS_BELOW + page * 512, 512);
+            }
+            batch.push(base, TLS_ABOVE as usize);
+            searched.push((base, state));
+        }
+        if searched.is_empty() {
+            return;
         }
         reader.fetch(&mut batch);
         let pieces = (TLS_BELOW / 512) as usize + 1;
@@ -386,10 +405,42 @@ impl Sampling {
             .or_else(|| found.first())
             .copied()
     }
+}
 
-    fn code_kind(&self, ip: u64) -> Option<CodeKind> {
-        let after = self.code.partition_point(|(start, _, _)| *start <= ip);
-        let (_, end, own) = self.code.get(after.checked_sub(1)?)?;
+/// The executable memory of a process, read when a sample needs it: its list of mappings is long, and
+/// most processes are idle.
+#[derive(Debug, Default)]
+struct ExecutableMemory {
+    /// Begin, end, and whether it is the interpreter's own or the C library's; by begin.
+    ranges: Vec<(u64, u64, bool)>,
+    /// It was read since the last look.
+    is_fresh: bool,
+}
+
+impl ExecutableMemory {
+    /// What has been mapped or unmapped since the last look is to be seen by the next sample.
+    fn begin_look(&mut self, pid: Pid) {
+        self.is_fresh = false;
+        if self.ranges.is_empty() {
+            self.read(pid);
+        }
+    }
+
+    fn read(&mut self, pid: Pid) {
+        self.is_fresh = true;
+        let ranges = executable(pid);
+        // The last samples of a process may come after its end.
+        if !ranges.is_empty() {
+            self.ranges = ranges;
+        }
+    }
+
+    fn kind(&mut self, pid: Pid, ip: u64) -> Option<CodeKind> {
+        if !self.is_fresh {
+            self.read(pid);
+        }
+        let after = self.ranges.partition_point(|(start, _, _)| *start <= ip);
+        let (_, end, own) = self.ranges.get(after.checked_sub(1)?)?;
         (ip < *end).then_some(if *own {
             CodeKind::Interpreter
         } else {

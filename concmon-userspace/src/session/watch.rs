@@ -481,7 +481,9 @@ impl Watch {
                 Err(ProcError::Gone(_)) => {
                     // It ended before its exit could be seen; its id may get another holder.
                     self.live.unwatch(pid);
+                    self.targets.remove(&pid);
                     self.pythons.forget(pid);
+                    self.sampling.forget(pid);
                     self.exact.ended(pid);
                     self.pools.ended(pid);
                     present.insert(pid, Some(BTreeSet::new()));
