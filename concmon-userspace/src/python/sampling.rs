@@ -34,7 +34,7 @@ const TLS_ABOVE: u64 = 1536;
 const KEYS: std::ops::Range<i64> = 784..1312;
 /// Threads whose TLS is searched in one go.
 const MAX_THREADS: usize = 16;
-/// In how many looks the TLS of one thread is searched: what lies there by chance changes.
+/// In how many looks the state of one thread is found in its TLS: what lies there by chance changes.
 const SEARCHES: u8 = 3;
 /// Local variables of `_run_once` that tell about its turn (Lib/asyncio/base_events.py).
 const TURN_LOCALS: [&str; 3] = ["end_time", "i", "ntodo"];
@@ -52,7 +52,7 @@ const STEP_BYTES: usize = 1 << 20;
 pub(super) struct Sampling {
     /// Distances from a thread's TLS base at which every thread so far had its thread state.
     tls: Option<BTreeSet<i64>>,
-    /// Threads whose TLS was searched, by its base and their state, and in how many looks.
+    /// Threads whose state was found in their TLS, by its base and their state, and in how many looks.
     searched: HashMap<(u64, u64), u8>,
     turn: Option<Turn>,
     /// The program has imported uvloop, whose loop has no Python frames.
@@ -342,8 +342,9 @@ impl Sampling {
         let ident = reader.walk.thread.ident;
         let place = |record: &ThreadRecord| (record.field(ident), record.address);
         let before = std::mem::take(&mut self.searched);
-        let known = states.iter().map(place);
-        self.searched = known
+        self.searched = states
+            .iter()
+            .map(place)
             .filter_map(|place| Some((place, *before.get(&place)?)))
             .collect();
         let mut batch = Batch::new();
@@ -358,7 +359,6 @@ impl Sampling {
             if searched.len() == MAX_THREADS {
                 break;
             }
-            self.searched.insert((base, state), times + 1);
             // Apart, for static TLS of a small program may be shorter than this.
             for page in 0..TLS_BELOW / 512 {
                 batch.push(base - TLS_BELOW + page * 512, 512);
@@ -371,7 +371,7 @@ impl Sampling {
         }
         reader.fetch(&mut batch);
         let pieces = (TLS_BELOW / 512) as usize + 1;
-        for (thread, (_, state)) in searched.iter().enumerate() {
+        for (thread, (base, state)) in searched.iter().enumerate() {
             let mut found = BTreeSet::new();
             for piece in 0..pieces {
                 let start = match piece + 1 == pieces {
@@ -391,6 +391,7 @@ impl Sampling {
             };
             // A state without any is that of a thread that is ending, or was made elsewhere.
             if !narrowed.is_empty() {
+                *self.searched.entry((*base, *state)).or_default() += 1;
                 self.tls = Some(narrowed);
             }
         }

@@ -2,12 +2,12 @@
 //! processes, and how much memory that needs.
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{binary, switch};
+use super::{binary, child::Owned, switch};
 use crate::workspace;
 
 /// Says that it is up once it has so many threads more, which all wait, and ends with its input.
@@ -99,7 +99,10 @@ impl Row {
 
 fn measure(args: &Args, binary: &Path, threads: usize) -> Result<Row> {
     let targets = (0..args.processes)
-        .map(|_| Target::start(&args.python, threads))
+        .map(|_| {
+            let arguments = ["-c", TARGET, &threads.to_string()];
+            Owned::start_ready(Command::new(&args.python).args(arguments))
+        })
         .collect::<Result<Vec<_>>>()?;
     let mut row = Row {
         times: Vec::new(),
@@ -114,7 +117,7 @@ fn measure(args: &Args, binary: &Path, threads: usize) -> Result<Row> {
 }
 
 /// One measurement.
-fn attach(binary: &Path, targets: &[Target], row: &mut Row) -> Result<()> {
+fn attach(binary: &Path, targets: &[Owned], row: &mut Row) -> Result<()> {
     let mut concmon = Command::new(binary);
     concmon.args(["--json", "--interval", "100ms"]);
     for target in targets {
@@ -127,13 +130,13 @@ fn attach(binary: &Path, targets: &[Target], row: &mut Row) -> Result<()> {
         .spawn()
         .with_context(|| format!("starting {}", binary.display()))?;
     // Ended when dropped.
-    let mut child = Target(child);
+    let mut child = Owned(child);
     let stdout = child.0.stdout.take().context("concmon has no output")?;
     let mut line = String::new();
     BufReader::new(stdout)
         .read_line(&mut line)
         .context("reading from concmon")?;
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.0.id()))?;
+    let [peak, now] = child.memory_bytes(["VmHWM:", "VmRSS:"])?;
     let first: serde_json::Value = serde_json::from_str(&line).with_context(|| {
         format!(
             "concmon said `{}`",
@@ -151,42 +154,7 @@ fn attach(binary: &Path, targets: &[Target], row: &mut Row) -> Result<()> {
         .context("the snapshot has no start")?;
     row.times
         .push(Duration::from_nanos(since).saturating_sub(begin));
-    let memory = |field: &str| -> Option<u64> {
-        let line = status.lines().find_map(|line| line.strip_prefix(field))?;
-        let kb: u64 = line.split_whitespace().next()?.parse().ok()?;
-        Some(kb * 1024)
-    };
-    let peak = memory("VmHWM:").context("concmon's status has no peak of memory")?;
-    let now = memory("VmRSS:").context("concmon's status has no memory")?;
     row.peak_bytes = row.peak_bytes.max(peak);
     row.first_bytes = row.first_bytes.max(now);
     Ok(())
-}
-
-/// A process that is ended when dropped.
-struct Target(Child);
-
-impl Target {
-    fn start(python: &Path, threads: usize) -> Result<Self> {
-        let mut child = Command::new(python)
-            .args(["-c", TARGET, &threads.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("starting {}", python.display()))?;
-        let stdout = child.stdout.take();
-        let target = Self(child);
-        let mut line = String::new();
-        BufReader::new(stdout.context("Python has no output")?).read_line(&mut line)?;
-        ensure!(line.trim() == "ready", "Python said `{}`", line.trim());
-        Ok(target)
-    }
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        // Both fail only where the process has been waited for already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what watching costs the watched, and everybody else.
 mod attach;
+mod child;
 mod look;
 mod record;
 mod replay;

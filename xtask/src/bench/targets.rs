@@ -1,14 +1,13 @@
 //! `cargo xtask bench targets`: what watching many Python processes takes of the tool itself.
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{binary, switch};
+use super::{binary, child::Owned, switch};
 use crate::workspace;
 
 /// A loop and threads that wait. With `busy`, the loop works for a millisecond fifty times a second, and
@@ -74,7 +73,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             .map(|index| {
                 let kind = if index % 10 == 0 { "busy" } else { "idle" };
                 let arguments = ["-c", TARGET, &args.threads.to_string(), kind];
-                Target::start(Command::new(&args.python).args(arguments))
+                Owned::start_ready(Command::new(&args.python).args(arguments))
             })
             .collect::<Result<Vec<_>>>()?;
         for binary in &binaries {
@@ -99,7 +98,7 @@ struct Used {
     resident_bytes: u64,
 }
 
-fn measure(binary: &Path, targets: &[Target], seconds: u64) -> Result<Used> {
+fn measure(binary: &Path, targets: &[Owned], seconds: u64) -> Result<Used> {
     let mut concmon = Command::new(binary);
     // With a budget that nothing is left out for: what is measured is the whole work.
     concmon.args(["--json", "--budget-cpu", "100%", "--budget-memory", "1GB"]);
@@ -107,21 +106,18 @@ fn measure(binary: &Path, targets: &[Target], seconds: u64) -> Result<Used> {
         concmon.args(["--pid", &target.0.id().to_string()]);
     }
     let concmon = concmon.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-    let concmon = Target(concmon.with_context(|| format!("starting {}", binary.display()))?);
+    let concmon = Owned(concmon.with_context(|| format!("starting {}", binary.display()))?);
     sleep(Duration::from_secs(seconds));
     let before = times(concmon.0.id())?;
     sleep(Duration::from_secs(seconds));
     let after = times(concmon.0.id())?;
-    let status = fs::read_to_string(format!("/proc/{}/status", concmon.0.id()))?;
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let resident = resident.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
-    let resident_kb: u64 = resident.context("concmon's status has no resident memory")?;
+    let [resident_bytes] = concmon.memory_bytes(["VmRSS:"])?;
     let share = |ticks: u64| ticks as f64 / ticks_per_second() / seconds as f64;
     let (user, system) = (after.0 - before.0, after.1 - before.1);
     Ok(Used {
         share: share(user + system),
         system_share: share(system),
-        resident_bytes: resident_kb * 1024,
+        resident_bytes,
     })
 }
 
@@ -137,28 +133,4 @@ fn times(pid: u32) -> Result<(u64, u64)> {
 fn ticks_per_second() -> f64 {
     // SAFETY: sysconf has no preconditions.
     unsafe { libc::sysconf(libc::_SC_CLK_TCK) as f64 }
-}
-
-/// A process that is ended when dropped.
-struct Target(Child);
-
-impl Target {
-    fn start(command: &mut Command) -> Result<Self> {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-        let mut child = child.context("starting Python")?;
-        let stdout = child.stdout.take();
-        let target = Self(child);
-        let mut line = String::new();
-        BufReader::new(stdout.context("Python has no output")?).read_line(&mut line)?;
-        ensure!(line.trim() == "ready", "Python said `{}`", line.trim());
-        Ok(target)
-    }
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        // Both fail only where the process has been waited for already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
