@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use concmon::event::Pid;
-use concmon::python::{Interpreter, LookOptions};
+use concmon::python::{Interpreter, ScanOptions};
 use serde_json::json;
 
 fn main() -> Result<()> {
@@ -16,11 +16,11 @@ fn main() -> Result<()> {
     let [pid, tasks, chain, looks, pause] = args.as_slice() else {
         bail!("usage: bench_look PID TASKS CHAIN LOOKS PAUSE_MS");
     };
-    let options = LookOptions {
+    let options = ScanOptions {
         tasks: tasks.parse().context("TASKS")?,
         chain: chain.parse().context("CHAIN")?,
         bytes: 1 << 30,
-        ..LookOptions::default()
+        ..ScanOptions::default()
     };
     let pause = Duration::from_millis(pause.parse().context("PAUSE_MS")?);
     let mut interpreter = Interpreter::attach(Pid(pid.parse().context("PID")?))?;
@@ -31,7 +31,7 @@ fn main() -> Result<()> {
         let before = interpreter.cost();
         let cpu_before = cpu_time()?;
         let start = Instant::now();
-        let fact = interpreter.look(0, &options);
+        let fact = interpreter.scan(0, &options);
         let wall = start.elapsed();
         let cpu = cpu_time()?.saturating_sub(cpu_before);
         let cost = interpreter.cost();

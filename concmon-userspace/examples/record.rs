@@ -7,7 +7,7 @@
 use std::process::ExitCode;
 
 use concmon::event::Pid;
-use concmon::python::LookOptions;
+use concmon::python::ScanOptions;
 use concmon::python::image::{Image, timeless};
 
 fn main() -> ExitCode {
@@ -26,13 +26,13 @@ fn main() -> ExitCode {
 }
 
 fn record(pid: &str, file: &str) -> Result<(), Box<dyn std::error::Error>> {
-    let options = LookOptions::default();
+    let options = ScanOptions::default();
     let (image, fact) = Image::record(Pid(pid.parse()?), &options)?;
     if fact.reads_failed > 0 {
         return Err(format!("{} reads failed: {:?}", fact.reads_failed, fact.limits).into());
     }
     let bytes = image.to_bytes()?;
-    let again = Image::parse(&bytes)?.replay(None)?.look(0, &options);
+    let again = Image::parse(&bytes)?.replay(None)?.scan(0, &options);
     let (again, first) = (timeless(&again), timeless(&fact));
     if format!("{again:?}") != format!("{first:?}") {
         return Err("the image gives another look than the process".into());

@@ -54,7 +54,7 @@
 //!   it), lag, the lengths of steps, the ends of a step in the middle of a busy stretch.
 //! - A *stall* is a step longer than the threshold. It takes samples that show the same step, or a block,
 //!   which is one step's by itself; else a long stretch is saturation, which has no culprit.
-//! - A step that lasts is read while it does (`python/sampling.rs`): its task, its context variables, and what
+//! - A step that lasts is read while it does (`python/unwind.rs`): its task, its context variables, and what
 //!   waits meanwhile, so that a stall names the request.
 //!
 //! `model/timing` goes through a thread's slices and samples in order of time (`track.rs`), and settles at
@@ -108,12 +108,13 @@
 //! - [`event`]: every input of a watch as one typed enum.
 //! - [`decode`]: bytes to events, total. Damage is an error or a count, never a panic.
 //! - [`procfs`]: bounded looks at `/proc` through a handle that is bound to the process; also the clocks.
-//! - [`python`]: finds interpreters and walks them through one memory trait. `layout` is data, `object`
-//!   and `containers` stand on it, the walkers on those, `facts` on top. It writes nothing and attaches
-//!   to nothing: reads are `process_vm_readv`, torn ones are seen and repeated or counted. What one look
-//!   reads and keeps is bounded, and so is its time: it asks before each read whether it is over, and
-//!   keeps what it has, marked as cut. Walkers are tested and
-//!   fuzzed on recorded images of memory (`cargo xtask images`, `cargo xtask fuzz`).
+//! - [`python`]: finds interpreters and scans them through one memory trait. `layout` is data; on `memory`
+//!   stand `objects` (what is where in one), on those `walk` (threads, loops, tasks, pools), then `detect` and
+//!   `interpreter`, and on top what is made of one: `scan`, `unwind` (what kernel programs walk stacks by) and
+//!   `probes`. It writes nothing and attaches to nothing: reads are `process_vm_readv`, torn ones are seen and
+//!   repeated or counted. What one scan reads and keeps is bounded, and so is its time: it asks before each
+//!   read whether it is over, and keeps what it has, marked as cut. Walkers are tested and fuzzed on recorded
+//!   images of memory (`cargo xtask images`, `cargo xtask fuzz`).
 //! - [`model`]: identity, windows, sums, retention. No clock, no file, no process, no view, no failure.
 //! - [`schema`]: the lines of `concmon/1`, field by field, and their JSON Schema. The model fills them in, and
 //!   views print them: what is not in them, no view can say.
@@ -142,9 +143,9 @@
 //! # Exact counts
 //!
 //! On request (`--exact`), probes in the watched processes count each task, and each failure in thread
-//! pools. Where they go is read out of living objects (`python/exact.rs`) and verified; without certainty
+//! pools. Where they go is read out of living objects (`python/probes`) and verified; without certainty
 //! there are none. No return address on the target's stack is replaced: where a function ends is decoded
-//! from its code, as a whole or not at all (`python/returns.rs`). A probe there belongs to the call that was
+//! from its code, as a whole or not at all (`python/probes/returns.rs`). A probe there belongs to the call that was
 //! entered with the same stack pointer, and that call's task has ended when it is not pending any more.
 //! Probed functions can be preempted, so their programs write neither batches nor anything else per CPU:
 //! they count in maps, where a thread has rows of its own, and which user space reads whole at each tick

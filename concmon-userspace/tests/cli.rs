@@ -111,7 +111,7 @@ fn context_variables() {
         );
     }
     // What reading begins with, where nobody says anything.
-    let defaults = concmon::python::LookOptions::default().context_vars;
+    let defaults = concmon::python::ScanOptions::default().context_vars;
     assert_eq!(parse("-p 1").expect("valid").options.context_vars, defaults);
 }
 

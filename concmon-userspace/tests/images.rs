@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use concmon::event::{PyFrame, PyTask, PythonFact, Tid};
-use concmon::python::LookOptions;
+use concmon::python::ScanOptions;
 use concmon::python::image::{Image, timeless};
 
 /// How often a look may still ask whether it is over when it is.
@@ -40,10 +40,10 @@ fn looks_at_images_are_pinned() {
         let image = load(&path);
         assert!(image.header.version.starts_with(&name), "{name}");
         let mut interpreter = image.replay(None).expect("an interpreter");
-        let options = LookOptions::default();
-        let first = interpreter.look(7, &options);
+        let options = ScanOptions::default();
+        let first = interpreter.scan(7, &options);
         assert_eq!(first.reads_failed, 0, "{name}: {:?}", first.limits);
-        let second = interpreter.look(7, &options);
+        let second = interpreter.scan(7, &options);
         assert!(
             format!("{:?}", timeless(&first)) == format!("{:?}", timeless(&second)),
             "{name}: a second look gives the same"
@@ -59,12 +59,12 @@ fn looks_at_images_are_pinned() {
 fn a_small_budget_is_kept_and_said() {
     for (name, path) in images() {
         for bytes in [0, 1000, 30_000, 100_000] {
-            let options = LookOptions {
+            let options = ScanOptions {
                 bytes,
-                ..LookOptions::default()
+                ..ScanOptions::default()
             };
             let mut interpreter = load(&path).replay(None).expect("an interpreter");
-            let fact = interpreter.look(7, &options);
+            let fact = interpreter.scan(7, &options);
             assert!(fact.reads_failed > 0, "{name} with {bytes}");
             assert!(
                 fact.limits.contains_key("python") || fact.limits.contains_key("threads"),
@@ -80,7 +80,7 @@ fn a_small_budget_is_kept_and_said() {
 fn a_look_that_has_to_end_keeps_what_it_has() {
     const REASON: &str = "time is up";
     for (name, path) in images() {
-        let options = LookOptions::default();
+        let options = ScanOptions::default();
         let look = |most: usize| {
             let asked = AtomicUsize::new(0);
             let is_over = || {
@@ -88,7 +88,7 @@ fn a_look_that_has_to_end_keeps_what_it_has() {
                 (before >= most).then(|| REASON.to_owned())
             };
             let mut interpreter = load(&path).replay(None).expect("an interpreter");
-            let fact = interpreter.look_until(7, &options, &is_over);
+            let fact = interpreter.scan_until(7, &options, &is_over);
             (fact, asked.into_inner())
         };
         let (whole, questions) = look(usize::MAX);

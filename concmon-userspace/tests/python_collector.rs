@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use common::pythons;
 use concmon::event::PyGc;
-use concmon::python::{Interpreter, LookOptions};
+use concmon::python::{Interpreter, ScanOptions};
 use serde_json::{Value, json};
 
 const PARKED: &str = "
@@ -34,7 +34,7 @@ while True:
 ";
 
 fn collector(interpreter: &mut Interpreter, label: &str) -> PyGc {
-    let fact = interpreter.look(7, &LookOptions::default());
+    let fact = interpreter.scan(7, &ScanOptions::default());
     assert!(
         !fact.limits.contains_key("gc"),
         "{label}: {:?}",

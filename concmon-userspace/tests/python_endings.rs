@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use common::{Program, Python, pythons};
 use concmon::event::{Pid, PythonFact};
 use concmon::python::image::timeless;
-use concmon::python::{DetectError, Interpreter, LookOptions};
+use concmon::python::{DetectError, Interpreter, ScanOptions};
 
 /// Tasks enough that a look takes a while; ends or goes on as its input says.
 const TASKS: &str = "
@@ -36,7 +36,7 @@ asyncio.run(main())
 ";
 
 fn look(interpreter: &mut Interpreter) -> PythonFact {
-    interpreter.look(7, &LookOptions::default())
+    interpreter.scan(7, &ScanOptions::default())
 }
 
 /// A look at a program that stands still by now: it is the same as the one before.

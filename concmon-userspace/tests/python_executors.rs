@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use common::pythons;
 use concmon::event::PyExecutor;
-use concmon::python::{Interpreter, LookOptions};
+use concmon::python::{Interpreter, ScanOptions};
 use serde_json::{Value, json};
 
 const EXECUTORS: &str = include_str!("../../tests/workloads/executors.py");
@@ -48,7 +48,7 @@ fn executors_are_what_the_program_says() {
         let deadline = Instant::now() + SETTLE;
         let mut equal = 0;
         while equal < 2 {
-            let fact = interpreter.look(7, &LookOptions::default());
+            let fact = interpreter.scan(7, &ScanOptions::default());
             assert_eq!(fact.reads_failed, 0, "{:?}", fact.limits);
             let found = sorted(fact.executors.iter().map(as_json).collect());
             if found == account {
@@ -105,13 +105,13 @@ ends.set()
         let mut program = python.run(SOURCE);
         program.line();
         let mut interpreter = Interpreter::attach(program.pid()).expect("a Python");
-        let options = LookOptions {
+        let options = ScanOptions {
             stack: 0,
-            ..LookOptions::default()
+            ..ScanOptions::default()
         };
         let (mut looks, mut seen, mut named) = (0, 0, 0);
         for _ in 0..LOOKS {
-            let fact = interpreter.look(7, &options);
+            let fact = interpreter.scan(7, &options);
             let [pool] = &fact.executors[..] else {
                 continue;
             };

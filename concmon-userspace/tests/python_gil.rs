@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::pythons;
 use concmon::event::Tid;
-use concmon::python::{GilSampler, Interpreter, LookOptions};
+use concmon::python::{GilSampler, Interpreter, ScanOptions};
 
 /// `PyDLL` calls without giving the GIL up.
 const HOLDER: &str = "
@@ -38,7 +38,7 @@ fn the_holder_is_named_and_samples_tell_held_from_free() {
         sampler.watch(pid, &[address]).expect("a thread");
 
         std::thread::sleep(Duration::from_millis(300));
-        let held = interpreter.look(1, &LookOptions::default()).gils[0];
+        let held = interpreter.scan(1, &ScanOptions::default()).gils[0];
         let counts = sampler.counts(pid, address);
         assert_eq!(held.address, address, "{label}");
         assert_eq!(held.last_holder, Some(holder), "{label}: {held:?}");
@@ -54,7 +54,7 @@ fn the_holder_is_named_and_samples_tell_held_from_free() {
         let before = sampler.counts(pid, address);
         std::thread::sleep(Duration::from_millis(300));
         let after = sampler.counts(pid, address);
-        let free = interpreter.look(2, &LookOptions::default()).gils[0];
+        let free = interpreter.scan(2, &ScanOptions::default()).gils[0];
         assert!(!free.locked, "{label}: {free:?}");
         assert!(free.switches > held.switches, "{label}: {held:?} {free:?}");
         assert!(free.read_ns > held.read_ns, "{label}");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::{Program, Python, pythons};
 use concmon::event::{LoopKind, Pid, PyTask, PythonFact, TaskState};
-use concmon::python::{DetectError, Interpreter, LookOptions, MAX_TEXT_CHARS};
+use concmon::python::{DetectError, Interpreter, MAX_TEXT_CHARS, ScanOptions};
 use serde_json::{Value, json};
 
 const ACCOUNT: &str = include_str!("../../tests/workloads/interpreter.py");
@@ -18,7 +18,7 @@ fn attach(program: &Program) -> Interpreter {
 }
 
 fn look(interpreter: &mut Interpreter) -> PythonFact {
-    interpreter.look(7, &LookOptions::default())
+    interpreter.scan(7, &ScanOptions::default())
 }
 
 /// Every supported interpreter with the account that the program gave, and two looks at it: what

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use common::pythons;
 use concmon::event::{PyFrame, PyThread};
-use concmon::python::{Interpreter, LookOptions};
+use concmon::python::{Interpreter, ScanOptions};
 use serde_json::{Value, json};
 
 const PARKED: &str = include_str!("../../tests/workloads/stacks.py");
@@ -29,12 +29,12 @@ fn parked_threads_are_where_the_program_says() {
         let program = python.run(PARKED);
         let account: BTreeMap<String, Value> = serde_json::from_str(&program.line()).expect("JSON");
         let mut interpreter = Interpreter::attach(program.pid()).expect("a Python");
-        let options = LookOptions {
+        let options = ScanOptions {
             stack: 1000,
-            ..LookOptions::default()
+            ..ScanOptions::default()
         };
         for _ in 0..2 {
-            let fact = interpreter.look(7, &options);
+            let fact = interpreter.scan(7, &options);
             assert_eq!(
                 fact.reads_failed,
                 0,
@@ -85,7 +85,7 @@ fn stacks_of_busy_threads_are_right_or_marked() {
         let mut interpreter = Interpreter::attach(program.pid()).expect("a Python");
         let (mut read, mut torn, mut depths) = (0, 0, BTreeMap::new());
         for _ in 0..looks {
-            let fact = interpreter.look(7, &LookOptions::default());
+            let fact = interpreter.scan(7, &ScanOptions::default());
             for thread in fact.threads.iter().filter(|thread| !thread.main) {
                 read += 1;
                 if thread.stack_torn {

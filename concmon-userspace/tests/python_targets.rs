@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 
 use common::{Program, pythons};
 use concmon::event::{Pid, PythonFact};
-use concmon::python::{Interpreter, LookOptions};
+use concmon::python::{Interpreter, ScanOptions};
 
 fn look(pid: Pid) -> PythonFact {
     let mut interpreter =
         Interpreter::attach(pid).unwrap_or_else(|error| panic!("process {pid}: {error}"));
-    interpreter.look(7, &LookOptions::default())
+    interpreter.scan(7, &ScanOptions::default())
 }
 
 fn tids(pid: Pid) -> BTreeSet<u32> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::{Program, Python, pythons};
 use concmon::event::{PyTask, PythonFact, TaskState};
-use concmon::python::{Interpreter, LookOptions};
+use concmon::python::{Interpreter, ScanOptions};
 use serde_json::{Value, json};
 
 const TASKS: &str = include_str!("../../tests/workloads/interpreter_tasks.py");
@@ -56,8 +56,8 @@ impl Watched {
         (watched, account)
     }
 
-    fn look(&mut self, options: &LookOptions) -> PythonFact {
-        let fact = self.interpreter.look(0, options);
+    fn look(&mut self, options: &ScanOptions) -> PythonFact {
+        let fact = self.interpreter.scan(0, options);
         let limits = &fact.limits;
         assert_eq!(fact.reads_failed, 0, "{}: {limits:?}", self.label);
         fact
@@ -83,7 +83,7 @@ fn what_tasks_wait_for_and_who_for_them() {
     for python in pythons(8..=15) {
         let (mut watched, account) = Watched::start(&python, TASKS);
         let label = watched.label.clone();
-        let fact = watched.look(&LookOptions::default());
+        let fact = watched.look(&ScanOptions::default());
         let tasks = by_id(&fact);
         for (id, expected) in account["tasks"].as_object().expect("tasks") {
             let name = expected["name"].as_str().expect("a name");
@@ -114,7 +114,7 @@ fn what_tasks_wait_for_and_who_for_them() {
         let sent = unsafe { libc::kill(pid, libc::SIGUSR1) };
         assert_eq!(sent, 0, "{label}");
         let ended = watched.next_line();
-        let fact = watched.look(&LookOptions::default());
+        let fact = watched.look(&ScanOptions::default());
         check_ended(&fact, &ended, python.minor, &label);
     }
 }
@@ -154,16 +154,16 @@ fn contexts_hold_what_the_program_put_into_them() {
     for python in pythons(8..=15) {
         let (mut watched, account) = Watched::start(&python, CONTEXTS);
         let label = watched.label.clone();
-        let fact = watched.look(&LookOptions::default());
+        let fact = watched.look(&ScanOptions::default());
         let tasks = by_id(&fact);
         let account = account.as_object().expect("tasks");
         assert_eq!((account.len(), tasks.len()), (1001, 1001), "{label}");
         for (id, expected) in account {
             assert_eq!(&json!(tasks[id].context), expected, "{label}");
         }
-        let none = LookOptions {
+        let none = ScanOptions {
             context_vars: Vec::new(),
-            ..LookOptions::default()
+            ..ScanOptions::default()
         };
         let fact = watched.look(&none);
         assert!(fact.tasks.iter().all(|task| task.context.is_empty()));
@@ -180,11 +180,11 @@ fn any_number_of_tasks_is_read_to_the_last() {
             let account = account.as_object().expect("tasks");
             assert_eq!(account.len(), count, "{label}");
             for chain in [64, 0] {
-                let options = LookOptions {
+                let options = ScanOptions {
                     tasks: 200_000,
                     chain,
                     bytes: 1 << 30,
-                    ..LookOptions::default()
+                    ..ScanOptions::default()
                 };
                 // The program has said its line a little before it goes to sleep.
                 let deadline = Instant::now() + Duration::from_secs(10);

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use common::{Program, Python, pythons};
 use concmon::event::{LoopKind, PyTask, PythonFact, TaskState};
-use concmon::python::{Interpreter, LookOptions, MAX_TEXT_CHARS};
+use concmon::python::{Interpreter, MAX_TEXT_CHARS, ScanOptions};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::{Value, json};
 
@@ -208,7 +208,7 @@ fn attach(program: &Program) -> Interpreter {
 }
 
 fn look(interpreter: &mut Interpreter) -> PythonFact {
-    interpreter.look(7, &LookOptions::default())
+    interpreter.scan(7, &ScanOptions::default())
 }
 
 fn trio(python: &Python, folder: &str) {

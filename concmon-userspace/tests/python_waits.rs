@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::pythons;
 use concmon::event::PythonFact;
-use concmon::python::{Interpreter, LookOptions};
+use concmon::python::{Interpreter, ScanOptions};
 use serde_json::{Value, json};
 
 const WAITS: &str = include_str!("../../tests/workloads/waits.py");
@@ -50,7 +50,7 @@ fn threads_wait_for_what_the_program_says() {
         let mut interpreter = Interpreter::attach(program.pid()).expect("a Python");
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let fact = interpreter.look(7, &LookOptions::default());
+            let fact = interpreter.scan(7, &ScanOptions::default());
             let found = waits_of(&fact);
             let wrong: Vec<String> = expected
                 .iter()
@@ -84,7 +84,7 @@ fn no_wait_is_made_up_while_threads_go_on() {
         let mut told = BTreeMap::new();
         let mut torn = Vec::new();
         for _ in 0..LOOKS {
-            let fact = interpreter.look(7, &LookOptions::default());
+            let fact = interpreter.scan(7, &ScanOptions::default());
             for thread in &fact.threads {
                 let Some(wait) = &thread.waiting_for else {
                     continue;

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use concmon::python::image::Image;
-use concmon::python::{LookOptions, fuzz};
+use concmon::python::{ScanOptions, fuzz};
 use concmon::source::fuzz::{content, contents};
 
 use super::capture;
@@ -107,7 +107,7 @@ fn look(subject: &Arc<Subject>, random: &mut Random) {
     let _ = interpreter.gils();
     // What the first look remembers is another input of the second.
     for at in 0..2 {
-        interpreter.look(at, &LookOptions::default());
+        interpreter.scan(at, &ScanOptions::default());
     }
 }
 

@@ -36,7 +36,7 @@ impl Subject {
         let trace = Trace::default();
         if let Ok(mut interpreter) = image.clone().replay(Some(Box::new(trace.clone()))) {
             let _ = interpreter.gils();
-            interpreter.look(0, &concmon::python::LookOptions::default());
+            interpreter.scan(0, &concmon::python::ScanOptions::default());
         }
         let reads = std::mem::take(&mut *trace.0.lock().unwrap_or_else(PoisonError::into_inner));
         let is_inside = |value: u64| segment_of(&image, value).is_some();

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 
+use super::detect::elf;
+use super::detect::version::version_in_name;
 use super::layout::described::{self, MAX_TABLE_BYTES};
 use super::layout::row;
-use super::version::version_in_name;
-use super::{elf, maps};
+use super::memory::maps;
 
 /// Looks into an ELF file as a detection does.
 pub fn elf_file(file: &File) {

@@ -8,8 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::gil::{GIL_BYTES, GilState, monotonic_ns};
 use super::memory::ProcessMemory;
+use super::walk::gil::{GIL_BYTES, GilState, monotonic_ns};
 use crate::event::Pid;
 use crate::procfs::rights;
 

@@ -1,4 +1,4 @@
-//! Recorded memory images: every byte that a look at a living interpreter read, so that the look
+//! Recorded memory images: every byte that a scan of a living interpreter read, so that the scan
 //! can be made again without the process.
 //!
 //! A file begins with [`MAGIC`]; all numbers in it are LEB128. The length of a header and the
@@ -13,13 +13,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::detect::{self, DetectError};
+use super::memory::process::ProcessView;
+use super::memory::process_source::ProcessSource;
 use super::memory::{Batch, Memory, ProcessMemory, ReadError};
-use super::process::ProcessView;
-use super::surroundings::Surroundings;
-use super::{Interpreter, LookOptions};
+use super::{Interpreter, ScanOptions};
 use crate::event::{Pid, PythonFact};
 
-pub use super::surroundings::RecordedProcess;
+pub use super::memory::process_source::RecordedProcess;
 
 /// What a file begins with; the last byte is the version of the format.
 pub const MAGIC: &[u8; 8] = b"concmem\x01";
@@ -78,7 +78,7 @@ pub trait Tamper: fmt::Debug + Send + Sync {
     fn tamper(&self, address: u64, bytes: &mut [u8], got: usize) -> usize;
 }
 
-/// A look without the instants that it was made at: the same for the same memory.
+/// A scan without the instants that it was made at: the same for the same memory.
 pub fn timeless(fact: &PythonFact) -> PythonFact {
     let mut fact = fact.clone();
     fact.read_ns = 0;
@@ -90,11 +90,11 @@ pub fn timeless(fact: &PythonFact) -> PythonFact {
 
 impl Image {
     /// Looks at a living interpreter, and keeps what was read. The image holds together only when
-    /// the process stands still meanwhile. Gives the look, too.
+    /// the process stands still meanwhile. Gives the scan, too.
     ///
     /// # Errors
     /// As [`Interpreter::attach`]; an interpreter that cannot be read is an error here.
-    pub fn record(pid: Pid, options: &LookOptions) -> Result<(Self, PythonFact), DetectError> {
+    pub fn record(pid: Pid, options: &ScanOptions) -> Result<(Self, PythonFact), DetectError> {
         let memory = ProcessMemory::new(pid);
         let found = detect::detect(pid, &memory)?;
         let (Some((runtime, _)), Some(version)) = (found.runtime, found.info.version) else {
@@ -112,7 +112,7 @@ impl Image {
         });
         let mut interpreter = attach(&header, Arc::clone(&recorder) as Arc<dyn Memory>)?;
         let gils = interpreter.gils();
-        let fact = interpreter.look(0, options);
+        let fact = interpreter.scan(0, options);
         gils.map_err(|error| DetectError::Io(std::io::Error::other(error)))?;
         let segments = recorder.segments();
         Ok((Self { header, segments }, fact))
@@ -196,7 +196,7 @@ impl Image {
 
 fn attach(header: &Header, memory: Arc<dyn Memory>) -> Result<Interpreter, DetectError> {
     let found = detect::detect_again(&*memory, header.runtime, &header.version)?;
-    let process = ProcessView::of(Surroundings::Recorded(header.process.clone()));
+    let process = ProcessView::of(ProcessSource::Recorded(header.process.clone()));
     Ok(Interpreter::of(
         Pid(header.process.pid),
         found,
@@ -286,7 +286,7 @@ impl Memory for Recorder {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
         for (address, bytes) in batch.areas().filter(|(_, bytes)| !bytes.is_empty()) {
             let known = runs.entry(address).or_default();
-            // What is read last holds: a look reads again what did not fit together.
+            // What is read last holds: a scan reads again what did not fit together.
             let kept = bytes.len().min(known.len());
             known[..kept].copy_from_slice(&bytes[..kept]);
             known.extend(&bytes[kept..]);
@@ -438,7 +438,7 @@ mod tests {
     #[test]
     fn a_process_may_die_at_any_read() {
         let file = include_bytes!("../../tests/images/3.12.image");
-        let look = |reads: usize| {
+        let scan = |reads: usize| {
             let image = Image::parse(file).unwrap();
             let memory = Arc::new(Dying {
                 memory: ImageMemory {
@@ -449,14 +449,14 @@ mod tests {
             });
             let mut interpreter = attach(&image.header, memory.clone()).unwrap();
             memory.left.store(reads, Ordering::Relaxed);
-            let fact = interpreter.look(7, &LookOptions::default());
+            let fact = interpreter.scan(7, &ScanOptions::default());
             (fact, reads - memory.left.load(Ordering::Relaxed))
         };
-        let (whole, reads) = look(1 << 20);
+        let (whole, reads) = scan(1 << 20);
         assert_eq!(whole.reads_failed, 0);
         assert!(reads > 100, "{reads}");
         for reads in (0..reads).step_by(3) {
-            let (fact, _) = look(reads);
+            let (fact, _) = scan(reads);
             assert!(fact.reads_failed > 0, "after {reads}");
             let gone = ReadError::Gone.to_string();
             let mut reasons = fact.limits.values();

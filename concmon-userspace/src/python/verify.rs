@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::detect;
 use super::layout::{self, Version};
 use super::memory::{Memory, ProcessMemory, at};
-use super::object::{Kind, Reader, expected_size};
-use super::states;
+use super::objects::object::{Kind, Reader, expected_size};
+use super::walk::thread_states;
 use crate::event::Pid;
 use crate::python::DetectError;
 
@@ -40,7 +40,7 @@ pub fn verify(pid: Pid) -> Result<Verified, DetectError> {
     let (Some((runtime, own)), Some(text)) = (found.runtime, found.info.version) else {
         return Err(DetectError::Io(std::io::Error::other(reason)));
     };
-    let version = super::version::version_in_name(&format!("python{text}"))
+    let version = super::detect::version::version_in_name(&format!("python{text}"))
         .unwrap_or(Version { major: 0, minor: 0 });
     let row = layout::row(version).map_or_else(BTreeMap::new, |row| layout::fields(&row));
     let drift = layout::fields(&own)
@@ -51,7 +51,7 @@ pub fn verify(pid: Pid) -> Result<Verified, DetectError> {
         })
         .collect();
     let mut reader = Reader::new(&memory, own.walk, 64 << 20);
-    let modules = states::interpreters(&memory, runtime, &own)
+    let modules = thread_states::interpreters(&memory, runtime, &own)
         .ok()
         .and_then(|found| Some(at(*found.first()?, own.interpreter.modules)))
         .and_then(|place| memory.read_u64(place).ok())

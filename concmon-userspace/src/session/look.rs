@@ -23,7 +23,7 @@ use crate::{
         target::{TargetError, check_target},
         tree::Tree,
     },
-    python::{DetectError, Interpreter, LookOptions},
+    python::{DetectError, Interpreter, ScanOptions},
     views::{dump, json, tasks},
 };
 
@@ -107,13 +107,13 @@ pub(super) fn run(options: &Options, look: &Look, view: LookView) -> Result<u8, 
     Ok(code::OK)
 }
 
-fn look_options(options: &Options, kind: Kind) -> LookOptions {
-    LookOptions {
+fn look_options(options: &Options, kind: Kind) -> ScanOptions {
+    ScanOptions {
         tasks: MAX_TASKS,
         bytes: MAX_BYTES,
         stack: if kind == Kind::Dump { MAX_STACK } else { 0 },
         context_vars: options.context_vars.clone(),
-        ..LookOptions::default()
+        ..ScanOptions::default()
     }
 }
 
@@ -140,13 +140,13 @@ fn attach(pid: u32) -> Result<Interpreter, Failure> {
 fn read(
     pid: u32,
     interpreter: Option<Interpreter>,
-    options: &LookOptions,
+    options: &ScanOptions,
     clocks: &Clocks,
     tree: &Tree,
 ) -> Result<Read, Failure> {
     let gone = |_| Failure::from_target(&TargetError::NoSuchProcess(pid));
     let states = now::thread_states(Pid(pid));
-    let look = interpreter.map(|mut interpreter| interpreter.look(clocks::monotonic_ns(), options));
+    let look = interpreter.map(|mut interpreter| interpreter.scan(clocks::monotonic_ns(), options));
     let process = procfs::read_process(pid, clocks::monotonic_ns(), clocks, tree).map_err(gone)?;
     let activities = states
         .into_iter()

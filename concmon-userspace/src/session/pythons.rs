@@ -11,7 +11,7 @@ use crate::{
     event::{Pid, PythonFact, PythonInfo, Sample, StepFact},
     procfs::clocks,
     python::{
-        DetectError, ExactFutures, ExactTasks, GilSampler, Interpreter, LookOptions, NotExact,
+        DetectError, ExactFutures, ExactTasks, GilSampler, Interpreter, NotExact, ScanOptions,
     },
     views::escape::escape,
 };
@@ -53,7 +53,7 @@ struct Found {
 #[derive(Debug)]
 pub(super) struct Pythons {
     by_pid: BTreeMap<Pid, State>,
-    options: LookOptions,
+    options: ScanOptions,
     sampler: GilSampler,
     /// Between two looks at one interpreter at least, ns.
     look_pause_ns: u64,
@@ -65,9 +65,9 @@ impl Pythons {
     pub(super) fn new(options: &Options) -> Self {
         Self {
             by_pid: BTreeMap::new(),
-            options: LookOptions {
+            options: ScanOptions {
                 context_vars: options.context_vars.clone(),
-                ..LookOptions::default()
+                ..ScanOptions::default()
             },
             sampler: GilSampler::default(),
             look_pause_ns: 0,
@@ -195,7 +195,7 @@ impl Pythons {
         }
         let deadline = self.allowance.deadline()?;
         let looked = &mut python.interpreter;
-        let mut fact = looked.look_until(now_ns, &self.options, &|| deadline.over());
+        let mut fact = looked.scan_until(now_ns, &self.options, &|| deadline.over());
         let took_ns = deadline.took_ns();
         self.allowance.took(took_ns);
         if python.pace.last_ns() != 0 && deadline.was_hurried() {
@@ -249,7 +249,7 @@ impl Pythons {
         let State::Found(python) = self.by_pid.get_mut(&pid)? else {
             return None;
         };
-        match python.interpreter.kernel_view(long_ns) {
+        match python.interpreter.unwind_config(long_ns) {
             Ok(view) => {
                 python.no_samples = None;
                 python.has_view = true;

@@ -1,0 +1,686 @@
+//! Await chains: from a coroutine down to the innermost one that waits.
+
+use crate::python::layout::{
+    AwaitShape, GeneratorFrame, InstructionShape, Instructions, StackShape, StateShape, WalkLayout,
+};
+use crate::python::memory::{Batch, at, byte, int, word};
+use crate::python::objects::object::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader, signed_byte};
+
+/// How many bytes of locals and values are read along with a frame.
+const FIRST_VALUES_BYTES: u32 = 96;
+/// The largest frame with its locals and values, bytes.
+const MAX_FRAME_BYTES: u64 = 1 << 16;
+/// Tags of references, and of what is no reference, in 3.14 and later (`pycore_stackref.h`).
+const TAG_BITS: u64 = 3;
+/// How far the argument of a resume says that something is awaited.
+const RESUME_AFTER_AWAIT: u8 = 2;
+/// Bytes of one instruction.
+const UNIT: u64 = 2;
+
+/// One suspended frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) code: u64,
+    /// Of the instruction, bytes; negative before the first.
+    pub(crate) offset: i64,
+}
+
+/// How the walk of a chain ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// At something that is no generator, or at one that has not begun.
+    Whole,
+    /// The outermost coroutine runs right now: it has no chain.
+    Executing,
+    /// There are more links than were asked for.
+    TooDeep,
+    /// What was read does not fit together.
+    Torn,
+}
+
+/// A coroutine's chain at one instant.
+#[derive(Clone, Debug)]
+pub(crate) struct Chain {
+    pub(crate) links: Vec<Link>,
+    /// Addresses of the qualified names of the links' coroutines.
+    pub(crate) qualnames: Vec<u64>,
+    pub(crate) end: End,
+    /// Address of the outermost coroutine's qualified name; 0 for what is no generator.
+    pub(crate) qualname: u64,
+    /// The first local variable of the innermost frame; 0 when it has none.
+    pub(crate) receiver: u64,
+    /// What must be the same when the coroutine is read again for the chain to hold.
+    head: Vec<u8>,
+}
+
+/// What one generator says.
+enum Step {
+    /// The awaited object.
+    Next(Link, u64),
+    /// The awaited object, if the next instruction says that one is awaited.
+    NextIf(Link, u64),
+    /// Nothing is awaited, or it has not begun.
+    Last(Link),
+    /// Stands for another generator.
+    Through(u64),
+    /// Not a generator: the chain ends above it.
+    Leaf,
+    Executing,
+    /// This many bytes of the frame must be read in one piece.
+    Longer(u32),
+    Torn,
+}
+
+/// The chain of each coroutine, of at most `depth` links.
+pub(crate) fn chains(reader: &mut Reader<'_>, coroutines: &[u64], depth: usize) -> Vec<Chain> {
+    let mut chains: Vec<Chain> = coroutines
+        .iter()
+        .map(|_| Chain {
+            links: Vec::new(),
+            qualnames: Vec::new(),
+            end: End::TooDeep,
+            qualname: 0,
+            receiver: 0,
+            head: Vec::new(),
+        })
+        .collect();
+    if depth == 0 {
+        note_names(reader, coroutines, &mut chains);
+        return chains;
+    }
+    let mut front: Vec<(usize, u64)> = coroutines.iter().copied().enumerate().collect();
+    for level in 0..depth {
+        if front.is_empty() {
+            break;
+        }
+        front = advance(reader, &mut chains, &front, level == 0);
+    }
+    chains
+}
+
+/// The names of coroutines whose chains are not asked for.
+fn note_names(reader: &mut Reader<'_>, coroutines: &[u64], chains: &mut [Chain]) {
+    let place = reader.walk.generator.qualname;
+    let mut batch = Batch::new();
+    for coroutine in coroutines {
+        batch.push(*coroutine, place as usize + 8);
+    }
+    reader.fetch(&mut batch);
+    reader.load_types((0..batch.len()).filter_map(|slot| word(batch.prefix(slot), OBJECT_TYPE)));
+    for (slot, chain) in chains.iter_mut().enumerate() {
+        let bytes = batch.prefix(slot);
+        chain.end = End::Whole;
+        if reader.kind(bytes) == Some(Kind::Generator) {
+            chain.qualname = word(bytes, place).unwrap_or(0);
+        }
+    }
+}
+
+/// Reads one level of all chains; gives those that go on.
+fn advance(
+    reader: &mut Reader<'_>,
+    chains: &mut [Chain],
+    front: &[(usize, u64)],
+    outermost: bool,
+) -> Vec<(usize, u64)> {
+    let addresses: Vec<u64> = front.iter().map(|(_, address)| *address).collect();
+    let first_len = reader.walk.frame.locals + FIRST_VALUES_BYTES;
+    let pieces = Pieces::read(reader, &addresses, &vec![first_len; front.len()]);
+    let mut steps = pieces.steps(reader);
+    let longer: Vec<(usize, u32)> = steps
+        .iter()
+        .enumerate()
+        .filter_map(|(slot, step)| match step {
+            Step::Longer(len) => Some((slot, *len)),
+            _ => None,
+        })
+        .collect();
+    if !longer.is_empty() {
+        let (slots, lens): (Vec<usize>, Vec<u32>) = longer.into_iter().unzip();
+        let again: Vec<u64> = slots.iter().map(|slot| addresses[*slot]).collect();
+        let again = Pieces::read(reader, &again, &lens).steps(reader);
+        for (slot, step) in slots.into_iter().zip(again) {
+            steps[slot] = step;
+        }
+    }
+    if outermost {
+        for (slot, (index, _)) in front.iter().enumerate() {
+            let bytes = pieces.generator(slot);
+            if reader.kind(bytes) == Some(Kind::Generator) {
+                let chain = &mut chains[*index];
+                chain.qualname = word(bytes, reader.walk.generator.qualname).unwrap_or(0);
+                chain.head = pieces.head(&reader.walk, slot);
+            }
+        }
+    }
+    let awaits = await_says(reader, &steps);
+    let mut next = Vec::new();
+    for (slot, step) in steps.into_iter().enumerate() {
+        let (index, _) = front[slot];
+        let chain = &mut chains[index];
+        let step = match step {
+            Step::NextIf(link, awaited) => match awaits[slot] {
+                Some(true) => Step::Next(link, awaited),
+                Some(false) => Step::Last(link),
+                None => Step::Torn,
+            },
+            other => other,
+        };
+        if let Step::Next(..) | Step::Last(_) = step {
+            let qualname = word(pieces.generator(slot), reader.walk.generator.qualname);
+            chain.qualnames.push(qualname.unwrap_or(0));
+        }
+        if let Step::Next(..) | Step::Last(_) = step {
+            chain.receiver = pieces.first_local(&reader.walk, slot);
+        }
+        match step {
+            Step::Next(link, awaited) => {
+                chain.links.push(link);
+                next.push((index, awaited));
+            }
+            Step::Last(link) => {
+                chain.links.push(link);
+                chain.end = End::Whole;
+            }
+            Step::Through(inner) => next.push((index, inner)),
+            Step::Leaf => chain.end = End::Whole,
+            // A generator inside a suspended one cannot run.
+            Step::Executing if outermost => chain.end = End::Executing,
+            _ => chain.end = End::Torn,
+        }
+    }
+    next
+}
+
+/// Generators, each with its frame, as they were read.
+struct Pieces {
+    addresses: Vec<u64>,
+    generators: Batch,
+    /// Where frames are objects of their own: their addresses, and what was read.
+    frames: Option<(Vec<u64>, Batch)>,
+}
+
+impl Pieces {
+    /// Reads the generators with so many bytes of their frames; where the frame is inside, in one
+    /// piece: what the frame says of its stack belongs to what is on the stack.
+    fn read(reader: &mut Reader<'_>, addresses: &[u64], frame_lens: &[u32]) -> Self {
+        let generator = reader.walk.generator;
+        let mut generators = Batch::new();
+        for (address, len) in addresses.iter().zip(frame_lens) {
+            let len = match generator.frame {
+                GeneratorFrame::Inside(frame) => frame + len,
+                GeneratorFrame::Object { size, .. } => size,
+            };
+            generators.push(*address, len as usize);
+        }
+        reader.fetch(&mut generators);
+        let types = (0..addresses.len()).filter_map(|i| word(generators.prefix(i), OBJECT_TYPE));
+        reader.load_types(types);
+        let frames = match generator.frame {
+            GeneratorFrame::Inside(_) => None,
+            GeneratorFrame::Object { pointer, .. } => {
+                let mut places = Vec::with_capacity(addresses.len());
+                let mut frames = Batch::new();
+                for (slot, len) in frame_lens.iter().enumerate() {
+                    let bytes = generators.prefix(slot);
+                    let frame = (reader.kind(bytes) == Some(Kind::Generator))
+                        .then(|| word(bytes, pointer))
+                        .flatten()
+                        .unwrap_or(0);
+                    places.push(frame);
+                    frames.push(frame, *len as usize);
+                }
+                reader.fetch(&mut frames);
+                Some((places, frames))
+            }
+        };
+        Self {
+            addresses: addresses.to_vec(),
+            generators,
+            frames,
+        }
+    }
+
+    fn generator(&self, slot: usize) -> &[u8] {
+        self.generators.prefix(slot)
+    }
+
+    /// The address and the bytes of a generator's frame; no bytes when it has none.
+    fn frame(&self, walk: &WalkLayout, slot: usize) -> (u64, &[u8]) {
+        match (&self.frames, walk.generator.frame) {
+            (Some((places, frames)), _) => (places[slot], frames.prefix(slot)),
+            (None, GeneratorFrame::Inside(frame)) => (
+                at(self.addresses[slot], frame),
+                self.generator(slot)
+                    .get(frame as usize..)
+                    .unwrap_or_default(),
+            ),
+            (None, GeneratorFrame::Object { .. }) => (0, &[]),
+        }
+    }
+
+    fn first_local(&self, walk: &WalkLayout, slot: usize) -> u64 {
+        let (_, frame) = self.frame(walk, slot);
+        word(frame, walk.frame.locals).map_or(0, |value| walk.frame.untag(value))
+    }
+
+    /// What moves when the generator runs, up to its frame's locals.
+    fn head(&self, walk: &WalkLayout, slot: usize) -> Vec<u8> {
+        let bytes = self.generator(slot);
+        let own = match walk.generator.frame {
+            GeneratorFrame::Inside(frame) => frame as usize,
+            GeneratorFrame::Object { .. } => bytes.len(),
+        };
+        let (_, frame) = self.frame(walk, slot);
+        let frame = frame.get(..walk.frame.locals as usize).unwrap_or(frame);
+        // In front of the name are the reference counts.
+        let from = walk.generator.qualname as usize;
+        [
+            bytes.get(from..own).unwrap_or_default(),
+            moving(walk, frame),
+        ]
+        .concat()
+    }
+
+    fn steps(&self, reader: &Reader<'_>) -> Vec<Step> {
+        (0..self.addresses.len())
+            .map(|slot| {
+                let bytes = self.generator(slot);
+                match reader.kind(bytes) {
+                    None | Some(Kind::Mistrusted) => Step::Torn,
+                    Some(Kind::Generator) => {
+                        let (address, frame) = self.frame(&reader.walk, slot);
+                        parse(&reader.walk, bytes, address, frame).unwrap_or(Step::Torn)
+                    }
+                    Some(Kind::GeneratorProxy) => {
+                        word(bytes, OBJECT_SIZE).map_or(Step::Torn, Step::Through)
+                    }
+                    Some(_) => Step::Leaf,
+                }
+            })
+            .collect()
+    }
+}
+
+/// The part of a frame's head that moves when it runs: no reference counts.
+fn moving<'b>(walk: &WalkLayout, frame: &'b [u8]) -> &'b [u8] {
+    let from = walk.frame.executable.min(walk.frame.previous);
+    frame.get(from as usize..).unwrap_or_default()
+}
+
+/// What a generator's bytes say; `None` when they are too few.
+fn parse(walk: &WalkLayout, bytes: &[u8], address: u64, frame: &[u8]) -> Option<Step> {
+    let executable = word(frame, walk.frame.executable);
+    let (state, numbers) = match walk.generator.state {
+        StateShape::Running(running) if byte(bytes, running)? != 0 => return Some(Step::Executing),
+        StateShape::Running(_) => (None, None),
+        StateShape::OfFrame(state, numbers) => (Some(signed_byte(frame, state)?), Some(numbers)),
+        StateShape::OfGenerator(state, numbers) => {
+            (Some(signed_byte(bytes, state)?), Some(numbers))
+        }
+    };
+    let is = |number: fn(&crate::python::layout::StateNumbers) -> i8| {
+        numbers
+            .as_ref()
+            .map(number)
+            .is_some_and(|number| state == Some(number))
+    };
+    if is(|numbers| numbers.executing) {
+        return Some(Step::Executing);
+    }
+    let code = walk.frame.untag(executable?);
+    let link = Link {
+        code,
+        offset: instruction_offset(walk, code, frame)?,
+    };
+    let is_awaiting =
+        numbers.is_some_and(|numbers| state.is_some_and(|s| numbers.awaiting.contains(&s)));
+    let tells_awaiting = numbers.is_some_and(|numbers| !numbers.awaiting.is_empty());
+    if is(|numbers| numbers.created) || link.offset < 0 && numbers.is_none() {
+        return Some(Step::Last(link));
+    }
+    if numbers.is_some() && !is(|numbers| numbers.suspended) && !is_awaiting {
+        return Some(Step::Torn);
+    }
+    if tells_awaiting && !is_awaiting {
+        return Some(Step::Last(link));
+    }
+    let top = stack_top(walk, address, frame)?;
+    let values = u64::from(walk.frame.locals);
+    if top > MAX_FRAME_BYTES || top < values + 8 {
+        // A suspended frame that has nothing on its stack awaits nothing.
+        let may_be_empty = !tells_awaiting && top >= values && top <= MAX_FRAME_BYTES;
+        return Some(if may_be_empty {
+            Step::Last(link)
+        } else {
+            Step::Torn
+        });
+    }
+    let top = top as u32;
+    if top as usize > frame.len() {
+        return Some(Step::Longer(top));
+    }
+    let topmost = word(frame, top - 8)?;
+    Some(match walk.frame.awaited {
+        AwaitShape::YieldFrom { .. } | AwaitShape::Resume { .. } => Step::NextIf(link, topmost),
+        AwaitShape::StateWithMarker if topmost == 1 || topmost & TAG_BITS == TAG_BITS => {
+            Step::Next(link, walk.frame.untag(word(frame, top.checked_sub(16)?)?))
+        }
+        AwaitShape::State | AwaitShape::StateWithMarker => {
+            Step::Next(link, walk.frame.untag(topmost))
+        }
+    })
+}
+
+impl crate::python::layout::FrameLayout {
+    /// A reference without its tag.
+    pub(crate) fn untag(&self, reference: u64) -> u64 {
+        if self.tagged {
+            reference & !TAG_BITS
+        } else {
+            reference
+        }
+    }
+}
+
+/// Which instruction a frame is at, bytes from the code object's first; negative before it.
+pub(crate) fn instruction_offset(walk: &WalkLayout, code: u64, frame: &[u8]) -> Option<i64> {
+    match (walk.frame.instruction, walk.code.instructions) {
+        (InstructionShape::Last { index, unit }, _) => {
+            Some(i64::from(int(frame, index)?) * i64::from(unit))
+        }
+        (InstructionShape::Pointer(pointer), Instructions::Inside(first)) => {
+            Some(word(frame, pointer)?.wrapping_sub(at(code, first)) as i64)
+        }
+        (InstructionShape::Pointer(_), Instructions::Bytes { .. }) => None,
+    }
+}
+
+/// Where the stack of a frame ends, bytes from the frame's beginning.
+fn stack_top(walk: &WalkLayout, address: u64, frame: &[u8]) -> Option<u64> {
+    Some(match walk.frame.stack {
+        StackShape::Pointer { top } => word(frame, top)?.wrapping_sub(address),
+        StackShape::Depth { values, depth } => {
+            let depth = u64::try_from(int(frame, depth)?).ok()?;
+            word(frame, values)?
+                .wrapping_sub(address)
+                .wrapping_add(depth * 8)
+        }
+        StackShape::Index { top } => {
+            let depth = u64::try_from(int(frame, top)?).ok()?;
+            u64::from(walk.frame.locals) + depth * 8
+        }
+    })
+}
+
+/// Whether the next instruction of each step that asks says that something is awaited.
+fn await_says(reader: &mut Reader<'_>, steps: &[Step]) -> Vec<Option<bool>> {
+    let asking = |step: &Step| match step {
+        Step::NextIf(link, _) => Some(*link),
+        _ => None,
+    };
+    if !steps.iter().any(|step| asking(step).is_some()) {
+        return vec![None; steps.len()];
+    }
+    let firsts = first_instructions(reader, steps.iter().map(asking));
+    let mut batch = Batch::new();
+    for (step, first) in steps.iter().zip(firsts) {
+        let next = asking(step)
+            .zip(first)
+            .map(|(link, first)| first.wrapping_add(link.offset as u64).wrapping_add(UNIT));
+        batch.push(next.unwrap_or(0), 2);
+    }
+    reader.fetch(&mut batch);
+    (0..steps.len())
+        .map(|slot| says_await(&reader.walk, batch.whole(slot)?))
+        .collect()
+}
+
+/// Where the instructions of each link's code object begin.
+fn first_instructions(
+    reader: &mut Reader<'_>,
+    links: impl Iterator<Item = Option<Link>>,
+) -> Vec<Option<u64>> {
+    match reader.walk.code.instructions {
+        Instructions::Inside(first) => links.map(|link| Some(at(link?.code, first))).collect(),
+        Instructions::Bytes { pointer, .. } => {
+            let mut batch = Batch::new();
+            for link in links {
+                batch.push(link.map_or(0, |link| at(link.code, pointer)), 8);
+            }
+            reader.fetch(&mut batch);
+            (0..batch.len())
+                .map(|slot| Some(at(word(batch.whole(slot)?, 0)?, reader.walk.text.bytes)))
+                .collect()
+        }
+    }
+}
+
+fn says_await(walk: &WalkLayout, instruction: &[u8]) -> Option<bool> {
+    let (opcode, argument) = (byte(instruction, 0)?, byte(instruction, 1)?);
+    Some(match walk.frame.awaited {
+        AwaitShape::YieldFrom { opcode: awaits } => opcode == awaits,
+        AwaitShape::Resume { opcodes } => {
+            opcodes.contains(&opcode) && argument >= RESUME_AFTER_AWAIT
+        }
+        AwaitShape::State | AwaitShape::StateWithMarker => false,
+    })
+}
+
+/// Which chains still hold: their coroutines are in the state they were read in.
+pub(crate) fn still_hold(
+    reader: &mut Reader<'_>,
+    coroutines: &[u64],
+    chains: &[Chain],
+) -> Vec<bool> {
+    let len = reader.walk.frame.locals;
+    let pieces = Pieces::read(reader, coroutines, &vec![len; coroutines.len()]);
+    chains
+        .iter()
+        .enumerate()
+        .map(|(slot, chain)| match chain.end {
+            End::Torn => false,
+            // It runs: of course it changes.
+            End::Executing => true,
+            End::Whole | End::TooDeep => {
+                chain.head.is_empty() || chain.head == pieces.head(&reader.walk, slot)
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::python::layout::StateNumbers;
+    use crate::python::objects::synthetic::{World, set_word};
+
+    struct Case {
+        /// 7: finished.
+        state: i8,
+        /// Values on the stack, the top last.
+        stack: Vec<u64>,
+        resume: [u8; 2],
+    }
+
+    /// A coroutine with two locals.
+    fn coroutine(world: &mut World, case: &Case) -> u64 {
+        let (generator, frame) = (world.walk.generator, world.walk.frame);
+        let size = match generator.frame {
+            GeneratorFrame::Inside(inside) => inside + frame.locals,
+            GeneratorFrame::Object { size, .. } => size,
+        };
+        let class = world.class("coroutine", 0, size.into());
+        let depth = 2 + case.stack.len() as u32;
+        let frame_len = frame.locals + depth * 8;
+        // The instruction where it waits is the first one; the one after it says what for.
+        let instructions = [0, 0, case.resume[0], case.resume[1]];
+        let (code, instruction) = match world.walk.code.instructions {
+            Instructions::Inside(first) => {
+                let mut code = vec![0; first as usize];
+                code.extend(instructions);
+                let code = world.put(&code);
+                (code, at(code, first))
+            }
+            Instructions::Bytes { pointer, size } => {
+                let mut bytes = vec![0; world.walk.text.bytes as usize];
+                bytes.extend(instructions);
+                let bytes = world.put(&bytes);
+                let mut code = vec![0; size as usize];
+                set_word(&mut code, pointer, bytes);
+                (world.put(&code), 0)
+            }
+        };
+        let mut bytes = World::object(class, size as usize);
+        let mut body = vec![0; frame_len as usize];
+        let (address, place) = match generator.frame {
+            GeneratorFrame::Inside(inside) => {
+                bytes.truncate(inside as usize);
+                let whole = [&bytes[..], &body].concat();
+                let address = world.put(&whole);
+                (address, at(address, inside))
+            }
+            GeneratorFrame::Object { pointer, .. } => {
+                let place = world.put(&body);
+                if case.state != 7 {
+                    set_word(&mut bytes, pointer, place);
+                }
+                (world.put(&bytes), place)
+            }
+        };
+        match generator.state {
+            StateShape::Running(running) => bytes[running as usize] = u8::from(case.state == 0),
+            StateShape::OfFrame(state, _) => body[state as usize] = case.state as u8,
+            StateShape::OfGenerator(state, _) => bytes[state as usize] = case.state as u8,
+        }
+        set_word(&mut body, frame.executable, code);
+        match frame.instruction {
+            InstructionShape::Pointer(pointer) => set_word(&mut body, pointer, instruction),
+            InstructionShape::Last { index, .. } => {
+                let first = if case.state == -2 { -1i32 } else { 0 };
+                let index = index as usize;
+                body[index..index + 4].copy_from_slice(&first.to_le_bytes());
+            }
+        }
+        let end = place + u64::from(frame_len);
+        match frame.stack {
+            StackShape::Pointer { top } => set_word(&mut body, top, end),
+            StackShape::Depth {
+                values,
+                depth: count,
+            } => {
+                set_word(&mut body, values, at(place, frame.locals));
+                let count = count as usize;
+                body[count..count + 4].copy_from_slice(&depth.to_le_bytes());
+            }
+            StackShape::Index { top } => set_word(&mut body, top, depth.into()),
+        }
+        for (index, value) in case.stack.iter().enumerate() {
+            set_word(&mut body, frame.locals + 16 + index as u32 * 8, *value);
+        }
+        // The later segment at the same address is the longest match, too.
+        if let GeneratorFrame::Inside(_) = generator.frame {
+            world.memory.put(address, [bytes, body].concat());
+        } else {
+            world.memory.put(address, bytes);
+            world.memory.put(place, body);
+        }
+        address
+    }
+
+    /// The numbers of the state byte; those of 3.10 where there is none.
+    fn states(world: &World) -> StateNumbers {
+        match world.walk.generator.state {
+            StateShape::OfFrame(_, numbers) | StateShape::OfGenerator(_, numbers) => numbers,
+            StateShape::Running(_) => StateNumbers {
+                created: -2,
+                suspended: -1,
+                awaiting: &[],
+                executing: 0,
+            },
+        }
+    }
+
+    fn walked(world: &World, coroutine: u64) -> (usize, End) {
+        let chain = chains(&mut world.reader(), &[coroutine], 8).remove(0);
+        (chain.links.len(), chain.end)
+    }
+
+    #[test]
+    fn each_release_says_in_its_own_way_what_is_awaited() {
+        for minor in 8..=15 {
+            let mut world = World::new(minor);
+            let states = states(&world);
+            let awaiting = states.awaiting.first().copied().unwrap_or(states.suspended);
+            let class = world.class("_asyncio.FutureIter", 0, 24);
+            let future = world.put(&World::object(class, 256));
+            let (after_await, after_yield) = match world.walk.frame.awaited {
+                AwaitShape::YieldFrom { opcode } => ([opcode, 0], [1, 0]),
+                _ => ([151, 3], [151, 1]),
+            };
+            let mut make = |state: i8, stack: Vec<u64>, resume: [u8; 2]| {
+                coroutine(
+                    &mut world,
+                    &Case {
+                        state,
+                        stack,
+                        resume,
+                    },
+                )
+            };
+            let inner = make(awaiting, vec![77, future], after_await);
+            let outer = make(awaiting, vec![inner], after_await);
+            let many = make(awaiting, vec![1; 100], after_await);
+            let deep = make(awaiting, [vec![1; 100], vec![outer]].concat(), after_await);
+            let yields = make(states.suspended, vec![future], after_yield);
+            let created = make(states.created, vec![], [0, 0]);
+            let executing = make(states.executing, vec![], [0, 0]);
+            let runs_below = make(awaiting, vec![executing], after_await);
+            let finished = make(7, vec![], [0, 0]);
+            let waits_for_none = make(awaiting, vec![0], after_await);
+            let marker = make(awaiting, vec![inner, 3], after_await);
+            for (name, coroutine, expected) in [
+                ("one", inner, (1, End::Whole)),
+                ("two", outer, (2, End::Whole)),
+                ("more values than are read at first", deep, (3, End::Whole)),
+                ("no object at all", many, (1, End::Torn)),
+                ("a plain yield", yields, (1, End::Whole)),
+                ("not begun", created, (1, End::Whole)),
+                ("running", executing, (0, End::Executing)),
+                ("running below a suspended one", runs_below, (1, End::Torn)),
+                ("finished", finished, (0, End::Torn)),
+                ("nothing", waits_for_none, (1, End::Torn)),
+                ("unmapped", 0x7777_0000, (0, End::Torn)),
+            ] {
+                assert_eq!(walked(&world, coroutine), expected, "3.{minor}: {name}");
+            }
+            if world.walk.frame.awaited == AwaitShape::StateWithMarker {
+                assert_eq!(walked(&world, marker), (2, End::Whole), "3.{minor}");
+            }
+        }
+    }
+
+    #[test]
+    fn objects_of_an_unexpected_size_are_not_read() {
+        let mut world = World::new(13);
+        let class = world.class("coroutine", 0, 1000);
+        let object = world.put(&World::object(class, 256));
+        let mut reader = world.reader();
+        assert_eq!(chains(&mut reader, &[object], 8)[0].end, End::Torn);
+        assert!(reader.limits["layout.coroutine"].contains("1000 bytes"));
+    }
+
+    #[test]
+    fn a_chain_that_bites_its_tail_ends() {
+        let mut world = World::new(13);
+        let case = |stack| Case {
+            state: -1,
+            stack,
+            resume: [0, 0],
+        };
+        let own_address = coroutine(&mut world, &case(vec![0]));
+        let mut other = World::new(13);
+        assert_eq!(coroutine(&mut other, &case(vec![own_address])), own_address);
+        assert_eq!(walked(&other, own_address), (8, End::TooDeep));
+    }
+}

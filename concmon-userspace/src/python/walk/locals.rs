@@ -1,0 +1,75 @@
+//! Local variables and temporary values of frames that are on a stack.
+
+use super::stacks::StackFrame;
+use crate::python::memory::addresses::AddressMap;
+use crate::python::memory::{Batch, at, word};
+use crate::python::objects::object::Reader;
+
+/// The most variables of a frame that are read.
+const MAX_VARIABLES: u64 = 128;
+/// How many words behind the variables are taken for temporary values: most frames have fewer, so
+/// what is there may also be left over, or not be theirs.
+const TEMPORARIES: usize = 24;
+
+/// What a frame holds, as addresses of objects; 0 where there is nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Variables {
+    /// Addresses of the names of the first values.
+    names: Vec<u64>,
+    pub(crate) values: Vec<u64>,
+}
+
+impl Variables {
+    /// The value of a variable; 0 when it has none at the moment, `None` when there is no such
+    /// variable.
+    pub(crate) fn named(&self, reader: &Reader<'_>, name: &str) -> Option<u64> {
+        let has_name = |text: &u64| reader.text(*text).is_some_and(|text| **text == *name);
+        let index = self.names.iter().position(has_name)?;
+        Some(self.values.get(index).copied().unwrap_or(0))
+    }
+}
+
+/// The variables and temporary values of each frame; empty where they cannot be read.
+pub(crate) fn variables(reader: &mut Reader<'_>, frames: &[StackFrame]) -> Vec<Variables> {
+    let names = names(reader, frames);
+    let locals = reader.walk.frame.locals;
+    let mut batch = Batch::new();
+    for frame in frames {
+        let known = names.get(&frame.link.code).map_or(0, Vec::len);
+        batch.push(at(frame.address, locals), (known + TEMPORARIES) * 8);
+    }
+    reader.fetch(&mut batch);
+    frames
+        .iter()
+        .enumerate()
+        .map(|(index, frame)| {
+            let words = batch.prefix(index).chunks_exact(8);
+            Variables {
+                names: names.get(&frame.link.code).cloned().unwrap_or_default(),
+                values: words
+                    .filter_map(|bytes| Some(reader.walk.frame.untag(word(bytes, 0)?)))
+                    .collect(),
+            }
+        })
+        .collect()
+}
+
+/// The names of the variables of each code object.
+fn names(reader: &mut Reader<'_>, frames: &[StackFrame]) -> AddressMap<Vec<u64>> {
+    let mut codes: Vec<u64> = frames.iter().map(|frame| frame.link.code).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    let mut batch = Batch::new();
+    for code in &codes {
+        batch.push(at(*code, reader.walk.code.local_names), 8);
+    }
+    reader.fetch(&mut batch);
+    let mut names = AddressMap::default();
+    for (index, code) in codes.into_iter().enumerate() {
+        let tuple = batch.whole(index).and_then(|bytes| word(bytes, 0));
+        let found = tuple.and_then(|tuple| reader.tuple(tuple, MAX_VARIABLES));
+        names.insert(code, found.unwrap_or_default());
+    }
+    reader.load_texts(names.values().flatten().copied().collect::<Vec<_>>());
+    names
+}

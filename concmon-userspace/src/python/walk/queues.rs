@@ -1,0 +1,143 @@
+//! How much is in the queues of `_queue`.
+
+use crate::python::layout::QueueShape;
+use crate::python::memory::{Batch, at, word};
+use crate::python::objects::object::Reader;
+
+/// The end of a queue that is searched for signals to the workers.
+const MAX_SIGNALS: u64 = 64;
+
+/// How much work is in a `_queue.SimpleQueue`. When its pool `ends`, signals to the workers may be
+/// behind the work, which are none.
+pub(crate) fn queue_length(reader: &mut Reader<'_>, queue: u64, ends: bool) -> Option<u64> {
+    let fields = reader.walk.executors;
+    let info = reader.types_of(&[queue]).pop()??;
+    let is_known =
+        &*info.name == "_queue.SimpleQueue" && info.basic_size == u64::from(fields.queue_size);
+    is_known.then_some(())?;
+    let bytes = reader.bytes(queue, fields.queue_size as usize).ok()?;
+    let (count, items, first, capacity) = match fields.queue {
+        QueueShape::List { list, taken } => {
+            let list = word(&bytes, list)?;
+            let length = reader.length(list)?;
+            let taken = word(&bytes, taken)?;
+            let items = at(list, reader.walk.containers.list_items);
+            let items = reader.pointer(items).ok()?;
+            (length.checked_sub(taken)?, items, taken, u64::MAX)
+        }
+        QueueShape::Ring {
+            items,
+            put,
+            capacity,
+            count,
+        } => {
+            let capacity = word(&bytes, capacity)?;
+            let count = word(&bytes, count)?;
+            let put = word(&bytes, put)?;
+            (count <= capacity && put <= capacity).then_some(())?;
+            let first = put.wrapping_sub(count).wrapping_add(capacity);
+            (count, word(&bytes, items)?, first, capacity.max(1))
+        }
+    };
+    if !ends || count == 0 {
+        return Some(count);
+    }
+    let mut batch = Batch::new();
+    for index in count.saturating_sub(MAX_SIGNALS)..count {
+        let place = first.wrapping_add(index) % capacity;
+        batch.push(items.wrapping_add(place.wrapping_mul(8)), 8);
+    }
+    reader.fetch(&mut batch);
+    let last: Vec<u64> = (0..batch.len())
+        .map(|index| word(batch.prefix(index), 0).unwrap_or(0))
+        .collect();
+    let signals = reader
+        .types_of(&last)
+        .into_iter()
+        .rev()
+        .take_while(|info| info.as_ref().is_some_and(|info| &*info.name == "NoneType"))
+        .count();
+    Some(count - signals as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::python::objects::object::{OBJECT_SIZE, flags};
+    use crate::python::objects::synthetic::{World, set_word};
+
+    /// A queue of these items; of a list, one more was taken from it.
+    fn queue(world: &mut World, items: &[u64]) -> u64 {
+        let fields = world.walk.executors;
+        let class = world.class("_queue.SimpleQueue", 0, fields.queue_size.into());
+        let mut bytes = World::object(class, fields.queue_size as usize);
+        let count = items.len() as u64;
+        match fields.queue {
+            QueueShape::List { list, taken } => {
+                let all: Vec<u64> = [&[0], items].concat();
+                let all = world.put_words(&all);
+                let class = world.class("list", flags::LIST_SUBCLASS, 40);
+                let mut object = World::object(class, 40);
+                set_word(&mut object, OBJECT_SIZE, count + 1);
+                set_word(&mut object, world.walk.containers.list_items, all);
+                let object = world.put(&object);
+                set_word(&mut bytes, list, object);
+                set_word(&mut bytes, taken, 1);
+            }
+            QueueShape::Ring {
+                items: place,
+                put,
+                capacity,
+                count: length,
+            } => {
+                // The first one lies at the end of the ring, the others at its beginning.
+                let mut ring = items.to_vec();
+                ring.rotate_left(1);
+                let last = ring.pop().unwrap_or(0);
+                ring.resize(9, 0);
+                ring.push(last);
+                let ring = world.put_words(&ring);
+                set_word(&mut bytes, place, ring);
+                set_word(&mut bytes, put, count - 1);
+                set_word(&mut bytes, capacity, 10);
+                set_word(&mut bytes, length, count);
+            }
+        }
+        world.put(&bytes)
+    }
+
+    #[test]
+    fn signals_in_a_queue_are_no_work() {
+        for minor in 8..=15 {
+            let mut world = World::new(minor);
+            let none = world.class("NoneType", 0, 16);
+            let none = world.put(&World::object(none, 16));
+            let item = world.text("an item");
+            for (items, expected) in [
+                (vec![item], 1),
+                (vec![none], 0),
+                (vec![item, item, none], 2),
+                (vec![item, item, item, none, none], 3),
+            ] {
+                let queue = queue(&mut world, &items);
+                let mut reader = world.reader();
+                assert_eq!(queue_length(&mut reader, queue, true), Some(expected));
+                let all = Some(items.len() as u64);
+                assert_eq!(queue_length(&mut reader, queue, false), all, "3.{minor}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_queue_of_another_form_has_no_length() {
+        let mut world = World::new(13);
+        let item = world.text("an item");
+        let class = world.class("_queue.SimpleQueue", 0, 80);
+        let larger = world.put(&World::object(class, 80));
+        let whole = queue(&mut world, &[item]);
+        world.walk.executors.queue_size = 64;
+        for queue in [larger, item, whole, 0] {
+            assert_eq!(queue_length(&mut world.reader(), queue, true), None);
+        }
+    }
+}

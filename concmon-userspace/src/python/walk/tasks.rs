@@ -1,0 +1,380 @@
+//! asyncio's tasks: what each of them says, its await chain, and what it waits for.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::chain::{self, Chain, End};
+use super::contexts;
+use super::stacks::{self, Stack};
+use super::task_heads::{TaskHead, read_heads};
+use super::task_waits::{self, Waiting};
+use super::waiters::{self, Waiters};
+use crate::event::{PyFrame, PyTask, TaskState};
+use crate::python::interpreter::ScanOptions;
+use crate::python::memory::addresses::{AddressMap, AddressSet};
+use crate::python::objects::code::CodeCache;
+use crate::python::objects::object::Reader;
+use crate::python::objects::text::Label;
+
+/// Tasks that are read together: what is read of them stays in the CPU's cache, and little time
+/// passes before it is checked.
+const TOGETHER: usize = 2048;
+/// The sizes of groups in which what changes is read, in each try.
+const GROUPS: [usize; 5] = [TOGETHER, 256, 32, 4, 1];
+/// What is read of tasks last.
+const DETAILS: [&str; 5] = [
+    "tasks.awaiting",
+    "tasks.context",
+    "tasks.exception",
+    "tasks.waiting_for",
+    "tasks.awaited_by",
+];
+/// What the exceptions of the language itself do not say of themselves.
+const BUILTINS: &str = "builtins.";
+/// What a task that was cancelled ended with.
+const CANCELLED: &str = "asyncio.exceptions.CancelledError";
+
+/// Which of these addresses hold tasks that failed and whose exception nobody has asked for.
+pub(crate) fn failed(reader: &mut Reader<'_>, tasks: &[u64]) -> Vec<u64> {
+    let mut failed = Vec::new();
+    for together in tasks.chunks(TOGETHER) {
+        if reader.is_over() {
+            break;
+        }
+        let heads = read_heads(reader, together).into_iter().zip(together);
+        failed.extend(
+            heads
+                .filter(|(head, _)| {
+                    head.is_some_and(|h| h.done && h.exception != 0 && h.unretrieved)
+                })
+                .map(|(_, task)| *task),
+        );
+    }
+    failed
+}
+
+/// What was read of one task, and held.
+struct Record {
+    task: u64,
+    head: TaskHead,
+    name: String,
+    coroutine: String,
+    state: TaskState,
+    awaiting: Vec<PyFrame>,
+    /// The first local variable of the innermost frame.
+    receiver: u64,
+}
+
+/// Reads what changes: what did not hold is read again, in ever smaller groups, which are checked the
+/// sooner. `read_once` gives back what did not hold, and so does this. Where the scan has to end, what
+/// is left is given up.
+pub(crate) fn in_ever_smaller_groups(
+    reader: &mut Reader<'_>,
+    mut open: Vec<u64>,
+    mut read_once: impl FnMut(&mut Reader<'_>, &[u64]) -> Vec<u64>,
+) -> Vec<u64> {
+    for size in GROUPS {
+        let mut again = Vec::new();
+        for group in open.chunks(size) {
+            if reader.is_over() {
+                return Vec::new();
+            }
+            again.extend(read_once(reader, group));
+        }
+        open = again;
+    }
+    open
+}
+
+/// Reads tasks with their chains. `running` are the tasks that threads say they run.
+pub(crate) fn read(
+    reader: &mut Reader<'_>,
+    codes: &mut CodeCache,
+    tasks: &[u64],
+    running: &HashSet<u64>,
+    stacks: &[Stack],
+    options: &ScanOptions,
+) -> Vec<PyTask> {
+    let listed: AddressSet = tasks.iter().copied().collect();
+    // Neighbours are read in one piece.
+    let mut tasks = tasks.to_vec();
+    tasks.sort_unstable();
+    let mut result = Vec::with_capacity(tasks.len());
+    for together in tasks.chunks(TOGETHER) {
+        if reader.is_over() {
+            break;
+        }
+        let mut records = Vec::with_capacity(together.len());
+        let open = in_ever_smaller_groups(reader, together.to_vec(), |reader, tasks| {
+            read_once(reader, codes, tasks, running, stacks, options, &mut records)
+        });
+        reader.failed += open.len() as u64;
+        result.extend(complete(reader, records, &listed, options));
+    }
+    result
+}
+
+/// How many tasks there are to be read.
+pub(crate) enum Listed {
+    All(usize),
+    /// There are more, as the scan could not go on, or would be more than are asked for.
+    AtLeast(usize),
+}
+
+/// Says that only so many of the tasks are told, where the scan could not go on.
+pub(crate) fn note_cut(reader: &mut Reader<'_>, read: usize, listed: &Listed) {
+    if let Some(reason) = reader.cut().map(str::to_owned) {
+        let reason = match listed {
+            Listed::AtLeast(0) => reason,
+            Listed::AtLeast(count) => {
+                format!("{reason}: {read} of at least {count} tasks were read")
+            }
+            Listed::All(count) => format!("{reason}: {read} of {count} tasks were read"),
+        };
+        reader.limits.insert("tasks".to_owned(), reason);
+        for field in DETAILS {
+            reader.note_cut(field);
+        }
+    }
+}
+
+/// Adds what does not take part in the check that a record holds.
+fn complete(
+    reader: &mut Reader<'_>,
+    records: Vec<Record>,
+    listed: &AddressSet,
+    options: &ScanOptions,
+) -> Vec<PyTask> {
+    let contexts: Vec<u64> = records.iter().map(|record| record.head.context).collect();
+    let contexts = contexts::values(reader, &contexts, &options.context_vars);
+    let exceptions = exceptions(reader, &records);
+    let waiting: Vec<Waiting<'_>> = records
+        .iter()
+        .map(|record| Waiting {
+            future: match record.state {
+                TaskState::Pending => record.head.waiter,
+                TaskState::Running | TaskState::Done => 0,
+            },
+            frames: &record.awaiting,
+            receiver: record.receiver,
+        })
+        .collect();
+    let waits = task_waits::waits(reader, &waiting);
+    let waiters: Vec<(u64, Waiters)> = records
+        .iter()
+        .map(|record| (record.task, record.head.waiters))
+        .collect();
+    let awaited_by = waiters::awaited_by(reader, &waiters, listed);
+    records
+        .into_iter()
+        .zip(exceptions)
+        .zip(waits.into_iter().zip(awaited_by))
+        .map(|((record, exception), (waits_for, awaited_by))| PyTask {
+            id: record.task,
+            loop_id: record.head.loop_object,
+            name: record.name,
+            coroutine: record.coroutine,
+            coroutine_id: record.head.coroutine,
+            state: record.state,
+            awaiting: record.awaiting,
+            waits_for,
+            awaited_by,
+            cancel_requested: record.head.cancel_requested && !record.head.done,
+            retrieved: (record.head.exception != 0 && record.head.done)
+                .then_some(!record.head.unretrieved),
+            exception,
+            context: contexts
+                .get(&record.head.context)
+                .map_or_else(BTreeMap::new, |values| (**values).clone()),
+        })
+        .collect()
+}
+
+/// The type of the exception that each task ended with.
+fn exceptions(reader: &mut Reader<'_>, records: &[Record]) -> Vec<Option<String>> {
+    let objects: Vec<u64> = records
+        .iter()
+        .map(|record| {
+            if record.head.done {
+                record.head.exception
+            } else {
+                0
+            }
+        })
+        .collect();
+    let mut names: AddressMap<Option<String>> = AddressMap::default();
+    let classes = if objects.iter().any(|object| *object != 0) {
+        reader.classes_of(&objects)
+    } else {
+        vec![None; objects.len()]
+    };
+    records
+        .iter()
+        .zip(classes)
+        .map(|(record, class)| match class {
+            _ if record.head.cancelled => Some(CANCELLED.to_owned()),
+            None => None,
+            Some(class) => names
+                .entry(class)
+                .or_insert_with(|| {
+                    let name = reader.type_name(class)?;
+                    Some(name.strip_prefix(BUILTINS).unwrap_or(&name).to_owned())
+                })
+                .clone(),
+        })
+        .collect()
+}
+
+/// One attempt: what held goes to `records`, what changed meanwhile is given back.
+fn read_once(
+    reader: &mut Reader<'_>,
+    codes: &mut CodeCache,
+    tasks: &[u64],
+    running: &HashSet<u64>,
+    stacks: &[Stack],
+    options: &ScanOptions,
+    records: &mut Vec<Record>,
+) -> Vec<u64> {
+    let (tasks, heads): (Vec<u64>, Vec<TaskHead>) = read_heads(reader, tasks)
+        .into_iter()
+        .zip(tasks)
+        .filter_map(|(head, task)| Some((*task, head?)))
+        .unzip();
+    let coroutines: Vec<u64> = heads.iter().map(|head| head.coroutine).collect();
+    let chains = chain::chains(reader, &coroutines, options.chain);
+    codes.load(
+        reader,
+        chains
+            .iter()
+            .flat_map(|chain| chain.links.iter().map(|link| link.code)),
+    );
+    reader.load_texts(chains.iter().map(|chain| chain.qualname));
+    let names = read_names(reader, &heads);
+    let fallbacks = coroutine_types(reader, &coroutines, &chains);
+    // The memory of a task, its coroutine and its name may all have gone to another one, at the
+    // same addresses: contents are compared, too.
+    let hold = chain::still_hold(reader, &coroutines, &chains);
+    let after = read_heads(reader, &tasks);
+    let names_after = read_names(reader, &heads);
+    let mut again = Vec::new();
+    for (slot, task) in tasks.iter().enumerate() {
+        if reader.is_over() {
+            break;
+        }
+        let head = heads[slot];
+        let unchanged = after[slot] == Some(head) && names_after[slot] == names[slot];
+        let read = (unchanged && (head.done || hold[slot]))
+            .then(|| {
+                Some(Record {
+                    task: *task,
+                    head,
+                    name: name(names[slot].as_ref()?),
+                    coroutine: match reader.text(chains[slot].qualname) {
+                        Some(text) => text.to_string(),
+                        None => fallbacks[slot].clone(),
+                    },
+                    state: state(*task, head, &chains[slot], running),
+                    awaiting: frames(reader, codes, head, &chains[slot], stacks)?,
+                    receiver: chains[slot].receiver,
+                })
+            })
+            .flatten();
+        match read {
+            Some(read) => records.push(read),
+            // One that vanished meanwhile has ended; that is not a failed read.
+            None if after[slot].is_none() => {}
+            None => again.push(*task),
+        }
+    }
+    if chains
+        .iter()
+        .any(|chain| chain.end == End::TooDeep && !chain.links.is_empty())
+    {
+        reader.limits.insert(
+            "tasks.awaiting".to_owned(),
+            format!(
+                "only the outer {} frames of a chain are read",
+                options.chain
+            ),
+        );
+    }
+    again
+}
+
+/// The name of each task, read now: strings come and go with their tasks.
+fn read_names(reader: &mut Reader<'_>, heads: &[TaskHead]) -> Vec<Option<Label>> {
+    let names: Vec<u64> = heads.iter().map(|head| head.name).collect();
+    reader.labels(&names)
+}
+
+pub(crate) fn name(label: &Label) -> String {
+    match label {
+        Label::Text(text) => text.to_string(),
+        // A task without a name of its own has a number until somebody asks.
+        Label::Number(number) => format!("Task-{number}"),
+    }
+}
+
+fn state(task: u64, head: TaskHead, chain: &Chain, running: &HashSet<u64>) -> TaskState {
+    if head.done {
+        return TaskState::Done;
+    }
+    match chain.end {
+        End::Executing => TaskState::Running,
+        // Of a coroutine that is no generator, or was not asked, its thread knows whether it runs.
+        End::Whole if chain.links.is_empty() && running.contains(&task) => TaskState::Running,
+        _ => TaskState::Pending,
+    }
+}
+
+fn frames(
+    reader: &mut Reader<'_>,
+    codes: &mut CodeCache,
+    head: TaskHead,
+    chain: &Chain,
+    stacks: &[Stack],
+) -> Option<Vec<PyFrame>> {
+    if head.done {
+        return Some(Vec::new());
+    }
+    let lines = reader.walk.code.lines;
+    if chain.end == End::Executing {
+        // It has no chain, but a place on the stack of the thread that runs it.
+        let frames = stacks
+            .iter()
+            .find_map(|stack| stacks::below(reader, stack, head.coroutine))
+            .unwrap_or_default();
+        let frames: Option<Vec<PyFrame>> = frames
+            .iter()
+            .map(|frame| codes.frame(frame.link, lines))
+            .collect();
+        // The stack is a little older: by now another coroutine may be where that one was.
+        let name = reader.text(chain.qualname)?;
+        let plain = name.rsplit('.').next();
+        return frames.map(|frames| match frames.first() {
+            Some(own) if own.function.rsplit('.').next() == plain => frames,
+            _ => Vec::new(),
+        });
+    }
+    chain
+        .links
+        .iter()
+        .map(|link| codes.frame(*link, lines))
+        .collect()
+}
+
+/// The type names of coroutines that are no generators (compiled ones, say), empty for all else.
+fn coroutine_types(reader: &mut Reader<'_>, coroutines: &[u64], chains: &[Chain]) -> Vec<String> {
+    let unnamed: Vec<u64> = coroutines
+        .iter()
+        .zip(chains)
+        .map(|(coroutine, chain)| if chain.qualname == 0 { *coroutine } else { 0 })
+        .collect();
+    if unnamed.iter().all(|coroutine| *coroutine == 0) {
+        return vec![String::new(); coroutines.len()];
+    }
+    reader
+        .types_of(&unnamed)
+        .into_iter()
+        .map(|info| info.map_or_else(String::new, |info| info.name.to_string()))
+        .collect()
+}

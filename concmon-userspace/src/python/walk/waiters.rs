@@ -1,0 +1,483 @@
+//! Which tasks wait for a task: as the task says itself, or as the callbacks tell that it will call
+//! when it is done.
+
+use crate::python::memory::addresses::{AddressMap, AddressSet};
+use crate::python::memory::{Batch, byte, plausible, word};
+use crate::python::objects::object::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader, TypeInfo};
+
+/// How many futures may lie between a task and one that waits for it (`gather`, `shield`, ...).
+const MAX_DEPTH: usize = 6;
+/// Tasks that are told for one.
+const MAX_WAITERS: usize = 64;
+/// Callbacks of one future that are looked at, and things that one of them refers to.
+const MAX_CALLBACKS: u64 = 64;
+const MAX_REFERENCES: u64 = 16;
+/// Callbacks that are read at once, or objects.
+const AT_ONCE: usize = 1 << 12;
+/// Pairs that are read at once: what is read of them stays in the CPU's cache.
+const PAIRS_AT_ONCE: usize = 1 << 14;
+/// What a node costs to keep besides the addresses in it, bytes.
+const NODE_BYTES: usize = 96;
+/// Objects behind one callback that are followed.
+const MAX_BEHIND: usize = 1 << 12;
+/// What a future calls to wake the task that waits for it.
+const WAKEUP: &str = "task_wakeup";
+/// An attribute of `asyncio.TaskGroup`.
+const PARENT_TASK: &str = "_parent_task";
+
+/// What a future or task says of those that wait for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Waiters {
+    /// One that waits, or a set of them.
+    pub(crate) awaited_by: u64,
+    pub(crate) is_set: bool,
+    pub(crate) callback: u64,
+    pub(crate) callbacks: u64,
+}
+
+impl Waiters {
+    /// Of the bytes of a `FutureObj` or `TaskObj`.
+    pub(crate) fn of(reader: &Reader<'_>, bytes: &[u8]) -> Option<Self> {
+        let fields = reader.walk.task;
+        let (awaited_by, is_set) = match fields.awaited_by {
+            Some(place) => (
+                word(bytes, place.object)?,
+                byte(bytes, place.is_set)? & 1 == 1,
+            ),
+            None => (0, false),
+        };
+        Some(Self {
+            awaited_by,
+            is_set,
+            callback: word(bytes, fields.callback)?,
+            callbacks: word(bytes, fields.callbacks)?,
+        })
+    }
+}
+
+/// What is to be looked at of a future or task: its callbacks, and what it names itself.
+#[derive(Default, PartialEq)]
+struct Sources {
+    callbacks: Vec<u64>,
+    objects: Vec<u64>,
+}
+
+/// What an object is on the way to tasks.
+enum Node {
+    /// It is one, or stands for one.
+    Task(u64),
+    Future(Sources),
+    Other,
+}
+
+/// What lies between tasks and those that wait for them. Each object is read once, however many
+/// tasks lead to it.
+#[derive(Default)]
+struct Graph {
+    /// What each callback refers to.
+    callbacks: AddressMap<Vec<u64>>,
+    objects: AddressMap<Node>,
+    /// Bytes, as the scan counts them.
+    kept: usize,
+    /// Not all that is there was followed.
+    is_cut: bool,
+}
+
+/// The tasks that wait for each of `tasks`, by their own words. `known` are tasks: those written in
+/// Python cannot be told by their type.
+pub(crate) fn awaited_by(
+    reader: &mut Reader<'_>,
+    tasks: &[(u64, Waiters)],
+    known: &AddressSet,
+) -> Vec<Vec<u64>> {
+    let waiters: Vec<Waiters> = tasks.iter().map(|(_, waiters)| *waiters).collect();
+    let sources = sources(reader, &waiters);
+    let mut graph = Graph::read(reader, &sources, known);
+    let mut behind: AddressMap<Vec<(usize, u64)>> = AddressMap::default();
+    let mut result = Vec::with_capacity(tasks.len());
+    let mut found: Vec<u64> = Vec::new();
+    for (slot, (task, _)) in tasks.iter().enumerate() {
+        if reader.is_over() {
+            break;
+        }
+        // Tasks that are waited for together have the same callbacks.
+        if slot == 0 || sources[slot] != sources[slot - 1] {
+            found = graph.behind(&sources[slot], &mut behind);
+        }
+        // Some callbacks refer to the future that calls them, too.
+        let others = found.iter().copied().filter(|other| other != task);
+        let mut told: Vec<u64> = others.take(MAX_WAITERS + 1).collect();
+        graph.is_cut |= told.len() > MAX_WAITERS;
+        told.truncate(MAX_WAITERS);
+        result.push(told);
+    }
+    result.resize(tasks.len(), Vec::new());
+    if graph.is_cut {
+        note_more(reader);
+    }
+    reader.give_back(graph.kept);
+    result
+}
+
+/// Says that not all who wait for a task are told.
+fn note_more(reader: &mut Reader<'_>) {
+    let reason = format!("at most {MAX_WAITERS} of those that wait for a task are told");
+    let limit = reader.limits.entry("tasks.awaited_by".to_owned());
+    limit.or_insert(reason);
+}
+
+impl Graph {
+    /// Reads what `sources` lead to, as much of it as the scan may keep.
+    fn read(reader: &mut Reader<'_>, sources: &[Sources], known: &AddressSet) -> Self {
+        let mut graph = Self::default();
+        let mut definitions = AddressMap::default();
+        let both = |of: &[Sources]| {
+            let callbacks = of.iter().flat_map(|of| &of.callbacks).copied();
+            let objects = of.iter().flat_map(|of| &of.objects).copied();
+            (callbacks.collect(), objects.collect())
+        };
+        let (mut callbacks, mut objects): (Vec<u64>, Vec<u64>) = both(sources);
+        for _ in 0..MAX_DEPTH {
+            retain_new(&mut callbacks, &graph.callbacks);
+            for some in callbacks.chunks(AT_ONCE) {
+                let behind = behind(reader, some, &mut definitions);
+                if !graph.keep(reader, some.len(), behind.iter().map(Vec::len).sum()) {
+                    return graph;
+                }
+                objects.extend(behind.iter().flatten());
+                graph.callbacks.extend(some.iter().copied().zip(behind));
+            }
+            retain_new(&mut objects, &graph.objects);
+            callbacks.clear();
+            let mut next = Vec::new();
+            for some in objects.chunks(AT_ONCE) {
+                let nodes = nodes(reader, some, known);
+                let of_futures = || {
+                    nodes.iter().filter_map(|node| match node {
+                        Node::Future(sources) => Some(sources),
+                        Node::Task(_) | Node::Other => None,
+                    })
+                };
+                let count = of_futures().map(|of| of.callbacks.len() + of.objects.len());
+                if !graph.keep(reader, some.len(), count.sum()) {
+                    return graph;
+                }
+                callbacks.extend(of_futures().flat_map(|of| &of.callbacks));
+                next.extend(of_futures().flat_map(|of| &of.objects));
+                graph.objects.extend(some.iter().copied().zip(nodes));
+            }
+            objects = next;
+            if callbacks.is_empty() && objects.is_empty() {
+                break;
+            }
+        }
+        graph
+    }
+
+    /// Whether so many more nodes, with so many addresses in all, may be kept, and time is left.
+    fn keep(&mut self, reader: &mut Reader<'_>, nodes: usize, addresses: usize) -> bool {
+        let bytes = nodes * NODE_BYTES + addresses * 8;
+        let may = !reader.is_over() && reader.may_keep(bytes);
+        self.kept += if may { bytes } else { 0 };
+        may
+    }
+
+    /// The tasks that wait by their own words in `sources`, the nearest first. `known` is what is known
+    /// of callbacks and objects.
+    fn behind(&mut self, sources: &Sources, known: &mut AddressMap<Vec<(usize, u64)>>) -> Vec<u64> {
+        let mut found: Vec<(usize, u64)> = Vec::new();
+        for callback in &sources.callbacks {
+            found.extend_from_slice(known.entry(*callback).or_insert_with(|| {
+                let objects = self.callbacks.get(callback).cloned();
+                self.tasks_behind(&objects.unwrap_or_default())
+            }));
+        }
+        for object in &sources.objects {
+            let known = known.entry(*object);
+            found.extend_from_slice(known.or_insert_with(|| self.tasks_behind(&[*object])));
+        }
+        found.sort_by_key(|(depth, _)| *depth);
+        let mut seen = AddressSet::default();
+        found.retain(|(_, task)| seen.insert(*task));
+        found.into_iter().map(|(_, task)| task).collect()
+    }
+
+    /// The tasks that `objects` are or lead to, each with how many futures lie in between.
+    fn tasks_behind(&mut self, objects: &[u64]) -> Vec<(usize, u64)> {
+        let mut found = Vec::new();
+        let mut seen = AddressSet::default();
+        let mut front = objects.to_vec();
+        for depth in 0..MAX_DEPTH {
+            let mut next = Vec::new();
+            for object in front {
+                if found.len() >= MAX_WAITERS || seen.len() >= MAX_BEHIND {
+                    self.is_cut = true;
+                    return found;
+                }
+                if !seen.insert(object) {
+                    continue;
+                }
+                match self.objects.get(&object) {
+                    Some(Node::Task(task)) => found.push((depth, *task)),
+                    Some(Node::Future(sources)) => {
+                        let called = sources.callbacks.iter();
+                        let called = called.filter_map(|callback| self.callbacks.get(callback));
+                        next.extend(called.flatten().chain(&sources.objects));
+                    }
+                    Some(Node::Other) | None => {}
+                }
+            }
+            front = next;
+        }
+        found
+    }
+}
+
+/// Leaves what is not in `known`, each once, in the order of addresses.
+fn retain_new<V>(addresses: &mut Vec<u64>, known: &AddressMap<V>) {
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.retain(|address| !known.contains_key(address));
+}
+
+/// What each of `objects` is.
+fn nodes(reader: &mut Reader<'_>, objects: &[u64], known: &AddressSet) -> Vec<Node> {
+    let types = reader.types_of(objects);
+    let of = |wanted: fn(&TypeInfo) -> bool| -> Vec<u64> {
+        let typed = objects.iter().zip(&types);
+        typed
+            .filter(|(_, info)| info.as_ref().is_some_and(|info| wanted(info)))
+            .map(|(object, _)| *object)
+            .collect()
+    };
+    let groups = of(is_group);
+    let parents: AddressMap<u64> = match groups.is_empty() {
+        true => AddressMap::default(),
+        false => {
+            let parents = reader.attributes(&groups, &[PARENT_TASK]).into_iter();
+            let parents = groups.iter().zip(parents);
+            parents
+                .filter_map(|(group, found)| Some((*group, found?[0]?)))
+                .collect()
+        }
+    };
+    let futures = of(|info| info.kind == Kind::Future);
+    let mut futures = read_futures(reader, &futures);
+    objects
+        .iter()
+        .zip(types)
+        .map(|(object, info)| match info {
+            None => Node::Other,
+            Some(info) if info.kind == Kind::Task || known.contains(object) => Node::Task(*object),
+            Some(_) => match (futures.remove(object), parents.get(object)) {
+                (Some(sources), _) => Node::Future(sources),
+                (None, Some(parent)) => Node::Task(*parent),
+                (None, None) => Node::Other,
+            },
+        })
+        .collect()
+}
+
+fn is_group(info: &TypeInfo) -> bool {
+    info.kind == Kind::Other && &*info.name == "TaskGroup"
+}
+
+fn read_futures(reader: &mut Reader<'_>, futures: &[u64]) -> AddressMap<Sources> {
+    let mut batch = Batch::new();
+    for future in futures {
+        batch.push(*future, reader.walk.task.future_size as usize);
+    }
+    reader.fetch(&mut batch);
+    let (futures, waiters): (Vec<u64>, Vec<Waiters>) = futures
+        .iter()
+        .enumerate()
+        .filter_map(|(index, future)| {
+            let bytes = batch.whole(index)?;
+            (reader.kind(bytes)? == Kind::Future).then_some(())?;
+            Some((*future, Waiters::of(reader, bytes)?))
+        })
+        .unzip();
+    let sources = sources(reader, &waiters);
+    futures.into_iter().zip(sources).collect()
+}
+
+/// What is to be looked at of each of `waiters`.
+fn sources(reader: &mut Reader<'_>, waiters: &[Waiters]) -> Vec<Sources> {
+    let mut sources: Vec<Sources> = Vec::with_capacity(waiters.len());
+    if reader.walk.task.awaited_by.is_some() {
+        for waiters in waiters {
+            let mut objects = match waiters.awaited_by {
+                none if !plausible(none) => Vec::new(),
+                _ if reader.is_over() => Vec::new(),
+                set if waiters.is_set => reader.set(set).unwrap_or_default(),
+                one => vec![one],
+            };
+            if objects.len() > MAX_WAITERS {
+                objects.truncate(MAX_WAITERS);
+                note_more(reader);
+            }
+            let callbacks = Vec::new();
+            sources.push(Sources { callbacks, objects });
+        }
+        return sources;
+    }
+    // A list of pairs: a callback, and the context to call it in.
+    let lists: Vec<u64> = waiters.iter().map(|waiters| waiters.callbacks).collect();
+    let lists = reader.lists(&lists, MAX_CALLBACKS);
+    if lists
+        .iter()
+        .flatten()
+        .any(|(count, _)| *count > MAX_CALLBACKS)
+    {
+        note_more(reader);
+    }
+    let pairs: Vec<u64> = lists
+        .iter()
+        .flatten()
+        .flat_map(|(_, p)| p)
+        .copied()
+        .collect();
+    let mut listed = Vec::with_capacity(pairs.len());
+    for some in pairs.chunks(PAIRS_AT_ONCE) {
+        first_items(reader, some, &mut listed);
+    }
+    let mut listed = listed.into_iter();
+    for (waiters, list) in waiters.iter().zip(lists) {
+        let first = Some(waiters.callback).filter(|callback| plausible(*callback));
+        let count = list.map_or(0, |(_, pairs)| pairs.len());
+        let listed = listed.by_ref().take(count).flatten();
+        sources.push(Sources {
+            callbacks: first.into_iter().chain(listed).collect(),
+            objects: Vec::new(),
+        });
+    }
+    sources
+}
+
+/// Adds the first element of each tuple.
+fn first_items(reader: &mut Reader<'_>, tuples: &[u64], items: &mut Vec<Option<u64>>) {
+    let place = reader.walk.containers.tuple_items;
+    let mut batch = Batch::new();
+    for tuple in tuples {
+        batch.push(*tuple, place as usize + 8);
+    }
+    reader.fetch(&mut batch);
+    reader.load_types((0..batch.len()).filter_map(|slot| word(batch.prefix(slot), OBJECT_TYPE)));
+    items.extend((0..batch.len()).map(|slot| {
+        let bytes = batch.whole(slot)?;
+        let is_tuple = reader.kind(bytes)? == Kind::Tuple;
+        let is_empty = word(bytes, OBJECT_SIZE)? == 0;
+        (is_tuple && !is_empty).then(|| word(bytes, place))?
+    }));
+}
+
+/// What each of `callbacks` refers to: tasks, futures and groups that wait.
+fn behind(
+    reader: &mut Reader<'_>,
+    callbacks: &[u64],
+    definitions: &mut AddressMap<bool>,
+) -> Vec<Vec<u64>> {
+    /// The first fields of every kind of callback are in there.
+    const HEAD_BYTES: usize = 80;
+    let mut batch = Batch::new();
+    for callback in callbacks {
+        batch.push(*callback, HEAD_BYTES);
+    }
+    reader.fetch(&mut batch);
+    reader.load_types((0..batch.len()).filter_map(|slot| word(batch.prefix(slot), OBJECT_TYPE)));
+    let fields = reader.walk.callable;
+    let mut result: Vec<Vec<u64>> = vec![Vec::new(); callbacks.len()];
+    let (mut closures, mut arguments) = (Vec::new(), Vec::new());
+    for (slot, result) in result.iter_mut().enumerate() {
+        let bytes = batch.prefix(slot);
+        match reader.kind(bytes) {
+            Some(Kind::Builtin) => {
+                let Some(definition) = word(bytes, fields.builtin_definition) else {
+                    continue;
+                };
+                let wakes = *definitions.entry(definition).or_insert_with(|| {
+                    reader.definition_name(definition).as_deref() == Some(WAKEUP)
+                });
+                result.extend(word(bytes, fields.builtin_self).filter(|_| wakes));
+            }
+            // `TaskWakeupMethWrapper.ww_task` is its first field.
+            Some(Kind::TaskWakeup) => result.extend(word(bytes, OBJECT_SIZE)),
+            Some(Kind::Method) => result.extend(word(bytes, fields.method_self)),
+            Some(Kind::Function) => {
+                closures.extend(word(bytes, fields.function_closure).map(|of| (slot, of)));
+            }
+            Some(Kind::Partial) => {
+                arguments.extend(word(bytes, fields.partial_arguments).map(|of| (slot, of)));
+            }
+            _ => {}
+        }
+    }
+    for (slot, found) in reader.items_of(&arguments) {
+        result[slot].push(found);
+    }
+    let cells = reader.items_of(&closures);
+    for (slot, found) in reader.cell_contents(&cells) {
+        result[slot].push(found);
+    }
+    result
+}
+
+impl Reader<'_> {
+    /// What is in the tuples, each beside the number that its tuple has.
+    fn items_of(&mut self, tuples: &[(usize, u64)]) -> Vec<(usize, u64)> {
+        let addresses: Vec<u64> = tuples.iter().map(|(_, tuple)| *tuple).collect();
+        let items = self.tuples(&addresses, MAX_REFERENCES);
+        tuples
+            .iter()
+            .zip(items)
+            .flat_map(|((slot, _), items)| {
+                let items = items.unwrap_or_default().into_iter();
+                items.map(|item| (*slot, item))
+            })
+            .collect()
+    }
+
+    /// What the cells hold, those that hold anything.
+    fn cell_contents(&mut self, cells: &[(usize, u64)]) -> Vec<(usize, u64)> {
+        /// `PyCellObject.ob_ref` is its first field.
+        const CONTENT: u32 = OBJECT_SIZE;
+        let mut batch = Batch::new();
+        for (_, cell) in cells {
+            batch.push(*cell, CONTENT as usize + 8);
+        }
+        self.fetch(&mut batch);
+        self.load_types((0..batch.len()).filter_map(|i| word(batch.prefix(i), OBJECT_TYPE)));
+        cells
+            .iter()
+            .enumerate()
+            .filter_map(|(index, (slot, _))| {
+                let bytes = batch.whole(index)?;
+                let content = (self.kind(bytes)? == Kind::Cell).then(|| word(bytes, CONTENT))??;
+                plausible(content).then_some((*slot, content))
+            })
+            .collect()
+    }
+}
+
+/// Tasks that are written in Python keep those that wait for them in attributes.
+pub(crate) fn of_python_task(
+    reader: &mut Reader<'_>,
+    callbacks: Option<u64>,
+    awaited_by: Option<u64>,
+) -> Waiters {
+    let is_none = |reader: &mut Reader<'_>, object: u64| {
+        let info = reader.types_of(&[object]).pop().flatten();
+        info.is_none_or(|info| &*info.name == "NoneType")
+    };
+    let present = |reader: &mut Reader<'_>, object: Option<u64>| {
+        object
+            .filter(|object| !is_none(reader, *object))
+            .unwrap_or(0)
+    };
+    Waiters {
+        awaited_by: present(reader, awaited_by),
+        is_set: true,
+        callback: 0,
+        callbacks: present(reader, callbacks),
+    }
+}
