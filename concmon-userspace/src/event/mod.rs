@@ -1,0 +1,103 @@
+//! What the model is fed: every input of a watch as one owned, typed enum.
+//!
+//! Sources produce events; nothing else enters the model. All instants are nanoseconds of
+//! `CLOCK_MONOTONIC`. All process and thread ids are those of the host's PID namespace, which the tool
+//! runs in: the kernel's own ids are taken as they come.
+//!
+//! Events are kept in captures by the names of their fields. A field that is added must be an
+//! `Option` or have `#[serde(default)]`, so that older captures can be read; none is renamed.
+
+mod account;
+mod exact;
+mod ids;
+mod monitor;
+mod process;
+mod python;
+mod sample;
+mod sched;
+mod shared;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    account::{HistFact, LedgerFact, ThreadState},
+    exact::{ExactFact, PoolCounts, PoolsFact, TaskCounts},
+    ids::{Pid, Tid},
+    monitor::{BudgetFact, MonitorFact},
+    process::{ProcessFact, ThreadStat},
+    python::{
+        ExecutorKind, FutureKind, LoopKind, PyExecutor, PyFailures, PyFrame, PyGc, PyGeneration,
+        PyGil, PyHeapScan, PyLoop, PyTask, PyThread, PyWait, PyWork, PythonFact, PythonInfo,
+        TaskState, TaskWait, WaitKind, WaitPurpose,
+    },
+    sample::{CodeKind, Iteration, Sample, SampleKind, SampledStack, StepFact, StepTask},
+    sched::{Cause, Exec, Exit, Fork, Loss, Slice, Wait},
+};
+
+/// One input of the model.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Event {
+    Slice(Slice),
+    Sample(Box<Sample>),
+    Step(Box<StepFact>),
+    Fork(Fork),
+    Exec(Exec),
+    Exit(Exit),
+    Loss(Loss),
+    Ledger(Box<LedgerFact>),
+    Process(Box<ProcessFact>),
+    Python(Arc<PythonFact>),
+    Exact(Box<ExactFact>),
+    Pools(Box<PoolsFact>),
+    Monitor(Box<MonitorFact>),
+    /// No more records will come: only facts, and a last tick.
+    End,
+    /// Everything up to `at_ns` has been delivered: the window ends here.
+    Tick(Tick),
+}
+
+impl Event {
+    /// It is something that happened, no fact that was read.
+    pub const fn happens(&self) -> bool {
+        matches!(
+            self,
+            Event::Slice(_)
+                | Event::Sample(_)
+                | Event::Fork(_)
+                | Event::Exec(_)
+                | Event::Exit(_)
+                | Event::Loss(_)
+        )
+    }
+
+    /// The instant (`CLOCK_MONOTONIC`, ns) at which the event takes its place among others: the
+    /// end of a slice or of a loss, the read of a fact. `None` for what has no place of its own.
+    pub fn at_ns(&self) -> Option<u64> {
+        Some(match self {
+            Event::Slice(slice) => slice.out_ns,
+            Event::Sample(sample) => sample.at_ns,
+            Event::Step(fact) => fact.read_ns,
+            Event::Fork(fork) => fork.at_ns,
+            Event::Exec(exec) => exec.at_ns,
+            Event::Exit(exit) => exit.at_ns,
+            Event::Loss(loss) => loss.to_ns,
+            Event::Ledger(fact) => fact.read_ns,
+            Event::Process(fact) => fact.read_ns,
+            Event::Python(fact) => fact.read_ns,
+            Event::Exact(fact) => fact.read_ns,
+            Event::Pools(fact) => fact.read_ns,
+            Event::Monitor(_) | Event::End => return None,
+            Event::Tick(tick) => tick.at_ns,
+        })
+    }
+}
+
+/// The end of a window.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Tick {
+    pub at_ns: u64,
+    /// The same instant on the wall clock, ns after 1970.
+    pub unix_ns: u64,
+}

@@ -1,0 +1,45 @@
+//! What `/proc` says of a process and its threads.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Tid, shared::at_most};
+
+/// What `/proc` says of a process. A field is `None` when it could not be read.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ProcessFact {
+    pub read_ns: u64,
+    pub pid: u32,
+    pub ppid: u32,
+    /// Clock ticks after boot, as `/proc/PID/stat` has it, turned to ns.
+    pub start_boottime_ns: u64,
+    pub start_unix_ns: u64,
+    pub name: String,
+    pub cmdline: Vec<String>,
+    /// Script or `-m module` of a Python command line; `None` when it is none.
+    pub entry: Option<String>,
+    pub zombie: bool,
+    /// User and system CPU time over the process's life, ended threads included.
+    pub cpu_user_ns: Option<u64>,
+    pub cpu_system_ns: Option<u64>,
+    pub rss_bytes: Option<u64>,
+    pub threads: Option<u64>,
+    pub fds: Option<u64>,
+    pub fds_limit: Option<u64>,
+    pub children: u64,
+    pub descendants: u64,
+    pub zombies: u64,
+    #[serde(deserialize_with = "at_most::<65_536, _, _>")]
+    pub thread_stats: Vec<ThreadStat>,
+}
+
+/// What `/proc/PID/task/TID` says of a thread.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ThreadStat {
+    pub tid: Tid,
+    pub comm: String,
+    pub start_boottime_ns: u64,
+    pub cpu_user_ns: u64,
+    pub cpu_system_ns: u64,
+    pub voluntary: u64,
+    pub involuntary: u64,
+}

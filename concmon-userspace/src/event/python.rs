@@ -1,0 +1,305 @@
+//! What one look into an interpreter's memory found.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Pid, Tid,
+    shared::{at_most, text},
+};
+
+/// Which interpreter a process runs, and whether it can be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PythonInfo {
+    /// `cpython`, `pypy`, ...
+    pub implementation: String,
+    /// `3.13.0`; `None` when it could not be told.
+    pub version: Option<String>,
+    pub free_threaded: bool,
+    pub supported: bool,
+    /// Why not, in one sentence; `None` when supported.
+    pub reason: Option<String>,
+}
+
+/// One look into an interpreter's memory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PythonFact {
+    pub read_ns: u64,
+    pub pid: Pid,
+    pub info: PythonInfo,
+    #[serde(deserialize_with = "at_most::<16_384, _, _>")]
+    pub threads: Vec<PyThread>,
+    #[serde(deserialize_with = "at_most::<16_384, _, _>")]
+    pub loops: Vec<PyLoop>,
+    #[serde(deserialize_with = "at_most::<16_384, _, _>")]
+    pub tasks: Vec<PyTask>,
+    /// The main interpreter's first; empty where there is none or none is known.
+    #[serde(deserialize_with = "at_most::<64, _, _>")]
+    pub gils: Vec<PyGil>,
+    /// The main interpreter's garbage collector.
+    pub gc: Option<PyGc>,
+    #[serde(deserialize_with = "at_most::<16_384, _, _>")]
+    pub executors: Vec<PyExecutor>,
+    /// `None`: it was not asked for, or the program has no futures.
+    pub heap: Option<PyHeapScan>,
+    /// Reads that failed or were torn beyond retry during this look.
+    pub reads_failed: u64,
+    /// What this look does not cover: field (`tasks`, `threads.name`, ...) to reason.
+    pub limits: BTreeMap<String, String>,
+}
+
+/// A thread as the interpreter knows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PyThread {
+    pub tid: Tid,
+    /// `threading.get_ident()`.
+    pub ident: u64,
+    /// `threading.Thread.name`; `None` for a thread that `threading` does not know.
+    pub name: Option<String>,
+    pub daemon: Option<bool>,
+    /// `module.qualname` of what the thread was started to run.
+    pub entry: Option<String>,
+    pub stack_size_bytes: Option<u64>,
+    pub main: bool,
+    /// A worker of a `concurrent.futures` thread pool.
+    pub pool: bool,
+    /// The innermost frame first. Empty: it runs no Python code, or see `limits`.
+    pub stack: Vec<PyFrame>,
+    /// The stack changed each time it was read, so none is given.
+    pub stack_torn: bool,
+    /// `None`: it waits for nothing, or for nothing that Python knows.
+    pub waiting_for: Option<PyWait>,
+}
+
+/// What kind of object a thread waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum WaitKind {
+    Lock,
+    RLock,
+    Condition,
+    Event,
+    Semaphore,
+    Barrier,
+    Queue,
+    SimpleQueue,
+    /// The end of a thread.
+    Join,
+    /// The result of a `concurrent.futures.Future`.
+    Future,
+}
+
+/// What a wait for a lock is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum WaitPurpose {
+    /// Somebody else has what this thread wants.
+    Contended,
+    /// An idle consumer or worker: there is nothing to do.
+    Work,
+    Join,
+    Other,
+}
+
+/// What a blocked thread waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PyWait {
+    pub kind: WaitKind,
+    pub purpose: WaitPurpose,
+    /// Address of the object; `None` when only its kind could be told.
+    pub object: Option<u64>,
+    /// The thread that has it, or that is waited for.
+    pub owner: Option<Tid>,
+    /// The futex that the thread is blocked on.
+    pub futex: u64,
+}
+
+/// A GIL at the moment of the look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PyGil {
+    /// When it was read, later than the look began.
+    pub read_ns: u64,
+    pub address: u64,
+    /// Address of the condition variable that whoever drops it signals; those who wait for it
+    /// wait on a futex therein.
+    pub cond: u64,
+    pub locked: bool,
+    /// The thread that has it, or had it last.
+    pub last_holder: Option<Tid>,
+    /// How often it went from one thread to another since the process began.
+    pub switches: u64,
+    /// How often it was sampled since sampling began, and how often it was locked then.
+    pub samples: u64,
+    pub locked_samples: u64,
+}
+
+/// A garbage collector's account of itself since the process began.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PyGc {
+    /// The youngest generation first.
+    pub generations: Vec<PyGeneration>,
+    /// A collection runs right now.
+    pub collecting: bool,
+    /// The generation that is collected, with all younger ones; `None` while none is, or when
+    /// callbacks of the collector (`gc.callbacks`) hide which.
+    pub generation: Option<u8>,
+}
+
+/// What one generation's collections did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PyGeneration {
+    pub collections: u64,
+    pub collected: u64,
+    pub uncollectable: u64,
+}
+
+/// Which kind of workers an executor has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExecutorKind {
+    Thread,
+    Process,
+}
+
+/// A `concurrent.futures` executor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PyExecutor {
+    /// Address of the executor object; of a worker's queue when the executor itself is gone.
+    pub id: u64,
+    /// Address of the queue of a thread pool; 0 for others.
+    #[serde(default)]
+    pub queue: u64,
+    pub kind: ExecutorKind,
+    /// `None`: it has none, or it could not be read.
+    pub name_prefix: Option<String>,
+    pub workers: u64,
+    pub workers_idle: Option<u64>,
+    pub max_workers: Option<u64>,
+    /// Work that no worker has begun.
+    pub queued: Option<u64>,
+    pub running: Vec<PyWork>,
+}
+
+/// A function that an executor's worker runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PyWork {
+    /// The worker; `None` in another process.
+    pub tid: Option<Tid>,
+    /// `module.qualname`; `None` when it could not be read.
+    pub function: Option<String>,
+    /// Address of the work item: another one is other work.
+    pub item: u64,
+}
+
+/// Which kind of future.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum FutureKind {
+    /// Of asyncio.
+    Future,
+    /// Of asyncio.
+    Task,
+    /// Of `concurrent.futures`.
+    Concurrent,
+}
+
+/// What a search of the heap found: futures that failed, and that somebody still keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PyHeapScan {
+    /// How much was searched.
+    pub bytes: u64,
+    /// Why not all was; `None`: all that is in memory was.
+    pub skipped: Option<String>,
+    pub failures: Vec<PyFailures>,
+}
+
+/// Futures of one kind that failed in the same way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PyFailures {
+    pub kind: FutureKind,
+    /// The class of the exception.
+    pub exception: String,
+    /// Whether somebody asked for the exception; `None` where nothing tells.
+    pub retrieved: Option<bool>,
+    pub count: u64,
+}
+
+/// Which event loop implementation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LoopKind {
+    Asyncio,
+    Uvloop,
+    Trio,
+}
+
+/// An event loop that runs in a thread at the moment of the look.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PyLoop {
+    pub tid: Tid,
+    /// Address of the loop object.
+    pub id: u64,
+    pub kind: LoopKind,
+    /// Length of `_ready`.
+    pub ready: Option<u64>,
+    /// Length of `_scheduled`.
+    pub scheduled: Option<u64>,
+    /// `slow_callback_duration`, ns.
+    pub stall_threshold_ns: Option<u64>,
+    pub debug: Option<bool>,
+    /// How many tasks got a name of asyncio's own making since the process began.
+    pub tasks_created: Option<u64>,
+}
+
+/// `pending`: suspended or ready; `running`: on its thread right now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TaskState {
+    Pending,
+    Running,
+    Done,
+}
+
+/// A task at the moment of the look.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PyTask {
+    /// Address of the task object.
+    pub id: u64,
+    /// [`PyLoop::id`] of its loop.
+    pub loop_id: u64,
+    pub name: String,
+    /// Qualified name of its coroutine.
+    pub coroutine: String,
+    /// Address of the coroutine object; 0 when it has none any more.
+    pub coroutine_id: u64,
+    pub state: TaskState,
+    /// From the task's own coroutine down to the innermost one that waits.
+    pub awaiting: Vec<PyFrame>,
+    /// What it is suspended on, below the innermost frame; `None` while it is ready or runs.
+    pub waits_for: Option<TaskWait>,
+    /// [`PyTask::id`] of the tasks that wait for this one; of trio's, the nursery's task.
+    pub awaited_by: Vec<u64>,
+    /// It was asked to end, and has not yet.
+    pub cancel_requested: bool,
+    /// Type name of the exception that a done task ended with.
+    pub exception: Option<String>,
+    /// Whether somebody has asked for the outcome; `None` while there is none.
+    pub retrieved: Option<bool>,
+    /// Values of the context variables that were asked for, by name.
+    pub context: BTreeMap<String, String>,
+}
+
+/// What a task is suspended on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskWait {
+    /// `sleep`, `Event`, `Lock`, `Queue`, `socket`, `Task`, ..., else the class of the future.
+    pub kind: String,
+    /// Address of the object, of the future where nothing else is known.
+    pub object: Option<u64>,
+}
+
+/// One frame of a stack or of an await chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PyFrame {
+    #[serde(deserialize_with = "text")]
+    pub function: Arc<str>,
+    #[serde(deserialize_with = "text")]
+    pub file: Arc<str>,
+    /// 0 when the code object has no line there.
+    pub line: u32,
+}

@@ -1,0 +1,103 @@
+//! Stacks that were sampled, and what was read in the middle of a long step.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Cause, Pid, PyFrame, Tid};
+
+/// When a kernel program took a stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SampleKind {
+    /// By the clock, while the thread was on a CPU.
+    OnCpu,
+    /// When it blocked: the wait that begins here has the same instant as its `off_ns`.
+    Block(Cause),
+}
+
+/// What code a thread was in when it was sampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CodeKind {
+    /// The interpreter's own: bytecode, builtins.
+    Interpreter,
+    /// Another library's, called from Python.
+    Native,
+    /// The kernel's, on the thread's behalf.
+    Kernel,
+}
+
+/// A Python stack that a kernel program took while the thread stood still.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sample {
+    pub at_ns: u64,
+    pub pid: Pid,
+    pub tid: Tid,
+    pub kind: SampleKind,
+    /// `PyThreadState.context_ver`: grows by one whenever a context is entered or left. Loops enter
+    /// one for each step, so equal numbers mean the same step, and half the growth is the number of
+    /// steps. `None`: the thread has no thread state, or it could not be read.
+    pub context_version: Option<u64>,
+    /// The turn of an asyncio loop; `None` elsewhere, and before its selector has returned.
+    pub iteration: Option<Iteration>,
+    /// The process's garbage collector was at work.
+    pub collecting: bool,
+    /// `None`: not known, or blocked.
+    pub code: Option<CodeKind>,
+    /// Address of the generator object of the outermost coroutine of the step: the task's own.
+    /// `None`: no task's step.
+    pub coroutine: Option<u64>,
+    pub stack: Arc<SampledStack>,
+}
+
+/// A turn of an asyncio loop, as its own variables tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Iteration {
+    /// When its selector had returned, by the loop's clock (`CLOCK_MONOTONIC`, ns).
+    pub start_ns: u64,
+    /// Which of its ready callbacks runs, from 0; `None`: none has begun.
+    pub index: Option<u32>,
+    /// How many callbacks were ready when it began; `None`: not counted yet.
+    pub count: Option<u32>,
+}
+
+/// The frames of a sample; equal ones are shared.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SampledStack {
+    /// The innermost frame first.
+    pub frames: Vec<PyFrame>,
+    /// How many frames, from the innermost, are a loop's step; the last of these is the step's own:
+    /// the task's coroutine or the callback. 0: in the loop's own code, or in no loop.
+    pub step_frames: usize,
+    /// A loop runs on this stack, whether it is in a step or not.
+    pub in_loop: bool,
+    /// There were more frames than the kernel program walks.
+    pub truncated: bool,
+}
+
+/// What a loop's thread was read to be doing in the middle of a long step.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StepFact {
+    pub read_ns: u64,
+    pub pid: Pid,
+    pub tid: Tid,
+    /// As [`Sample::context_version`]: which step this is about.
+    pub context_version: u64,
+    /// `None`: no task's step.
+    pub task: Option<StepTask>,
+    /// Values of the context variables that were asked for, by name.
+    pub context: BTreeMap<String, String>,
+    /// Callbacks that were ready meanwhile.
+    pub ready: Option<u64>,
+    /// Timers that were due already.
+    pub overdue: Option<u64>,
+}
+
+/// The task that a step belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepTask {
+    /// As [`super::PyTask::id`].
+    pub id: u64,
+    pub name: String,
+    /// Address of its coroutine object, as [`Sample::coroutine`].
+    pub coroutine: Option<u64>,
+}
