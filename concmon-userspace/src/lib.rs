@@ -192,6 +192,7 @@
 pub mod capture;
 pub mod cli;
 pub mod decode;
+pub mod escape;
 pub mod event;
 pub mod findings;
 pub mod kernel;
@@ -201,6 +202,7 @@ pub mod python;
 pub mod schema;
 pub mod session;
 pub mod source;
+mod targets;
 #[cfg(test)]
 mod testing;
 pub mod views;

@@ -183,6 +183,33 @@ pub fn read_process(
     })
 }
 
+/// When process `pid` started (`CLOCK_BOOTTIME`, ns, to a clock tick); `None`: there is none.
+pub fn start_boottime_ns(pid: Pid) -> Option<u64> {
+    let stat = Dir::open(pid.0).ok()?.stat().ok()?;
+    Some(clocks::ticks_to_ns(stat.start_ticks))
+}
+
+/// Whether two readings of a start, each exact or to a clock tick, may be of the same process.
+pub fn is_same_start(one_ns: u64, other_ns: u64) -> bool {
+    one_ns / clocks::tick_ns() == other_ns / clocks::tick_ns()
+}
+
+/// Whether process `pid` exists and has not ended; a zombie has.
+pub fn is_running(pid: Pid) -> bool {
+    let stat = Dir::open(pid.0).and_then(|dir| dir.stat());
+    stat.is_ok_and(|stat| !stat.is_zombie())
+}
+
+/// Whether process `pid` has a thread `tid`.
+pub fn has_thread(pid: Pid, tid: Tid) -> bool {
+    Path::new(&format!("/proc/{pid}/task/{tid}")).exists()
+}
+
+/// How many threads process `pid` has; 0: there is none.
+pub fn count_threads(pid: Pid) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
+}
+
 /// A thread's CPU clock in ns, as the kernel last brought it up to date (at most a clock tick ago
 /// while it runs); `None` where the kernel does not tell.
 pub fn cpu_clock_ns(pid: Pid, tid: Tid) -> Option<u64> {

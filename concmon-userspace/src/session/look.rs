@@ -10,7 +10,6 @@ use super::{
     outcome::{Failure, code},
     output::{self, Sink},
     printed,
-    pythons::unsupported,
 };
 use crate::{
     cli::{Look, LookView, Options},
@@ -24,6 +23,7 @@ use crate::{
         tree::Tree,
     },
     python::{DetectError, Interpreter, ScanOptions},
+    targets::unsupported,
     views::{dump, json, tasks},
 };
 

@@ -6,7 +6,6 @@ pub mod confine;
 mod demo;
 mod diff;
 mod ending;
-mod exact;
 mod explain;
 mod export;
 mod files;
@@ -18,13 +17,10 @@ mod names;
 mod oom;
 mod outcome;
 mod output;
-mod pace;
-mod pools;
 mod privileges;
-mod pythons;
 mod record;
 mod report;
-mod sampling;
+mod schedule;
 mod signals;
 mod start;
 mod stream;
@@ -54,7 +50,6 @@ use files::{Recording as RecordingFile, Written};
 use flight::Flight;
 pub use outcome::{Failure, code};
 use output::{Output, Sink};
-use pythons::Pythons;
 use signals::{Request, Signals};
 use start::{Started, Waiting};
 pub use stream::{LogLines, end_of_messages, say};
@@ -65,7 +60,8 @@ use crate::{
     cli::{Cli, Exact, Flight as Wanted, Options, Target, Trigger, Watched},
     event::Pid,
     procfs::{clocks, rights, target::check_target},
-    python::DetectError,
+    python::{DetectError, ScanOptions},
+    targets::{Targets, Wants},
     views::screen::Action,
 };
 
@@ -132,11 +128,11 @@ enum Recording {
 }
 
 async fn watch_pids(options: &Options, pids: &[u32], recording: &Recording) -> Result<u8, Failure> {
-    let mut pythons = Pythons::new(options);
+    let mut targets = targets(options);
     for &pid in pids {
         let target = check_target(pid).map_err(|error| Failure::from_target(&error))?;
-        match pythons.adopt(Pid(pid)) {
-            Ok(_) | Err(DetectError::Starting) => {}
+        match targets.adopt(Pid(pid), true) {
+            Ok(()) | Err(DetectError::Starting) => {}
             Err(error) => return Err(Failure::from_detect(pid, &target.name, &error)),
         }
     }
@@ -145,7 +141,7 @@ async fn watch_pids(options: &Options, pids: &[u32], recording: &Recording) -> R
     let kept = open_store(options, recording, pids, program)?;
     // The first look may take a while.
     ending::note()?;
-    let watch = Watch::start(&plan, pythons, kept.store)?;
+    let watch = Watch::start(&plan, targets, kept.store)?;
     settle(options, recording, None);
     let output = open(options, recording, kept.sink, kept.written, false)?;
     let end = drive(watch, output, options, options.duration, None, kept.flight).await?;
@@ -323,7 +319,7 @@ fn watch_child(
     store: Option<Box<dyn Store>>,
 ) -> Result<(Watch, Started), Failure> {
     let plan = plan(options, vec![waiting.pid]);
-    let watch = Watch::start(&plan, Pythons::new(options), store)?;
+    let watch = Watch::start(&plan, targets(options), store)?;
     // The child has been forked: what is noted here does not keep it from being interrupted.
     ending::note()?;
     Ok((watch, waiting.go()?))
@@ -378,6 +374,8 @@ impl End {
 enum Wake {
     Tick,
     Pump,
+    BeginReadings,
+    Read,
     Over,
     Signal(Request),
     Child(io::Result<ExitStatus>),
@@ -399,7 +397,7 @@ async fn drive(
     let mut keys = output.screen().is_some().then(read_keys).transpose()?;
     let start = Instant::now();
     let mut period = options.watching.interval;
-    let mut ticks = every(period);
+    let mut tick_at = start + period;
     let mut pump = every(PUMP);
     let deadline = duration.map(|duration| start + duration);
     let mut end = End::default();
@@ -415,15 +413,21 @@ async fn drive(
             end.signal = Some(signal);
             break;
         }
+        let readings_at = match watch.has_begun_readings() {
+            true => None,
+            false => Some(tick_at - watch.lead(period)),
+        };
         let wake = tokio::select! {
             biased;
             request = signals.next() => Wake::Signal(request),
             () = until(deadline) => Wake::Over,
             status = ended(&mut child) => Wake::Child(status),
             key = next_key(&mut keys) => Wake::Key(key),
-            _ = ticks.tick(), if output.has_room() => Wake::Tick,
+            () = sleep_until(tick_at), if output.has_room() => Wake::Tick,
             () = arrived.notified() => Wake::Pump,
             _ = pump.tick() => Wake::Pump,
+            () = until(readings_at) => Wake::BeginReadings,
+            () = std::future::ready(()), if watch.is_reading() => Wake::Read,
         };
         match wake {
             Wake::Over => break,
@@ -456,7 +460,10 @@ async fn drive(
                     break;
                 }
             }
+            Wake::BeginReadings => watch.begin_readings(),
+            Wake::Read => watch.read_some(),
             Wake::Tick => {
+                tick_at = Instant::now() + period;
                 let snapshot = watch.tick();
                 if let Err(error) = output.window(&snapshot) {
                     (unread, end.unread) = (true, is_failure(error));
@@ -486,11 +493,11 @@ async fn drive(
                     }
                     Action::Slower => {
                         period = step(period, 1);
-                        ticks = every(period);
+                        tick_at = Instant::now() + period;
                     }
                     Action::Faster => {
                         period = step(period, -1);
-                        ticks = every(period);
+                        tick_at = Instant::now() + period;
                     }
                 }
             }
@@ -546,13 +553,31 @@ fn plan(options: &Options, targets: Vec<Pid>) -> Plan {
         rate: watching.rate,
         budget_cpu: watching.budget_cpu,
         budget_memory_bytes: watching.budget_memory,
-        stall_threshold_ns: watching
-            .stall_threshold
-            .map(|threshold| u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX)),
-        exact_tasks: watching.exact.contains(&Exact::Tasks),
-        exact_futures: watching.exact.contains(&Exact::Futures),
+        stall_threshold_ns: stall_threshold_ns(options),
+        exact: !watching.exact.is_empty(),
         redact: options.redact,
     }
+}
+
+/// Room for the processes of such a watch.
+fn targets(options: &Options) -> Targets {
+    let watching = &options.watching;
+    let wants = Wants {
+        samples: watching.rate > 0,
+        stall_threshold_ns: stall_threshold_ns(options),
+        exact_tasks: watching.exact.contains(&Exact::Tasks),
+        exact_futures: watching.exact.contains(&Exact::Futures),
+    };
+    let looks = ScanOptions {
+        context_vars: options.context_vars.clone(),
+        ..ScanOptions::default()
+    };
+    Targets::new(wants, looks)
+}
+
+fn stall_threshold_ns(options: &Options) -> Option<u64> {
+    let threshold = options.watching.stall_threshold?;
+    Some(u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX))
 }
 
 fn every(period: Duration) -> Interval {

@@ -3,18 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    path::Path,
-    sync::Arc,
+    time::Duration,
 };
 
 use super::{
     budget::Budget,
-    exact::ExactWatch,
     intake::Intake,
     outcome::{Failure, code},
-    pools::PoolsWatch,
-    pythons::Pythons,
-    sampling::Sampling,
+    schedule::Schedule,
 };
 use crate::{
     capture::{Filters, Input, Store},
@@ -23,16 +19,17 @@ use crate::{
     event::{BudgetFact, Event, LedgerFact, MonitorFact, Pid, ThreadState, Tick, Tid},
     model::{WatchInfo, timing::NewStall},
     procfs::{
-        self, ProcError,
+        self,
         clocks::{self, Clocks},
         tree::Tree,
     },
-    python::{DetectError, MOST_TASKS},
+    python::MOST_TASKS,
     schema::Snapshot,
     source::{
         exact::ExactLive,
         live::{Collected, Live, Sizes, named_faults},
     },
+    targets::{LookKind, TargetId, Targets},
 };
 
 /// Events are passed on this much after they happened, so that those of slower CPUs arrive first:
@@ -50,9 +47,6 @@ const MISSING_NS: u64 = 2_000_000_000;
 
 /// Between two looks whether the targets still run, ns.
 const TARGETS_PAUSE_NS: u64 = 500_000_000;
-
-/// The threads that `/proc` lists of each watched process; `None` where that is not known.
-type Present = BTreeMap<Pid, Option<BTreeSet<Tid>>>;
 
 /// What was read at the end of a window.
 struct WindowFacts {
@@ -75,10 +69,8 @@ pub(super) struct Plan {
     pub(super) budget_memory_bytes: u64,
     /// The user's threshold for stalls, ns.
     pub(super) stall_threshold_ns: Option<u64>,
-    /// Tasks are counted by probes.
-    pub(super) exact_tasks: bool,
-    /// And failures in thread pools.
-    pub(super) exact_futures: bool,
+    /// Something is counted by probes.
+    pub(super) exact: bool,
     /// Leave out command lines, context values, and paths outside Python's library.
     pub(super) redact: bool,
 }
@@ -100,14 +92,10 @@ pub(super) struct Finished {
 pub(super) struct Watch {
     live: Live,
     intake: Intake,
-    pythons: Pythons,
-    sampling: Sampling,
-    exact: ExactWatch,
-    pools: PoolsWatch,
+    targets: Targets,
+    schedule: Schedule,
     /// For instants of the past on the wall clock: one mapping for the whole watch.
     clocks: Clocks,
-    /// Processes of the user that still run.
-    targets: BTreeSet<Pid>,
     /// Threads with a living account that `/proc` does not have, and since when.
     missing: BTreeMap<(Tid, u64), u64>,
     rate: u32,
@@ -124,53 +112,37 @@ impl Watch {
     /// What it is fed is also kept in `store`, where there is one.
     pub(super) fn start(
         plan: &Plan,
-        mut pythons: Pythons,
+        mut targets: Targets,
         store: Option<Box<dyn Store>>,
     ) -> Result<Self, Failure> {
         let tree = Tree::scan()?;
         let clocks = Clocks::now();
         let mut first_facts = Vec::new();
-        let mut gils = BTreeMap::new();
         let mut threads = 0;
         for target in &plan.targets {
-            let descendants = if plan.follow_children {
-                tree.descendants(target.0)
-            } else {
-                BTreeSet::new()
-            };
+            let descendants = plan
+                .follow_children
+                .then(|| tree.descendants(target.0))
+                .unwrap_or_default();
             for pid in std::iter::once(target.0).chain(descendants) {
                 // What it is now, should it be gone when the watch begins.
                 if let Ok(fact) = procfs::read_process(pid, clocks::monotonic_ns(), &clocks, &tree)
                 {
                     first_facts.push(Event::Process(Box::new(fact)));
                 }
-                // A child that is not Python, or cannot be read, is watched by the kernel alone.
-                let known: Result<_, DetectError> = pythons.adopt(Pid(pid));
-                gils.insert(Pid(pid), known.unwrap_or_default());
-                threads += count_threads(pid);
+                adopt(&mut targets, Pid(pid), pid == target.0);
+                threads += procfs::count_threads(Pid(pid));
             }
         }
-        let mut live = Live::load(Sizes::for_threads(
-            threads,
-            plan.exact_tasks || plan.exact_futures,
-        ))?;
-        for (pid, gils) in &gils {
-            live.watch(*pid, gils, plan.follow_children)?;
-        }
-        let clocks = Clocks::now();
-        let sampling = Sampling::new(clocks.monotonic_ns, plan.stall_threshold_ns);
-        if plan.rate > 0 && live.no_samples().is_none() {
-            for pid in gils.keys() {
-                if let Some(view) = pythons.kernel_view(*pid, sampling.long_ns(*pid)) {
-                    live.set_python(*pid, &view);
-                }
-            }
-        }
+        let mut live = Live::load(Sizes::for_threads(threads, plan.exact))?;
+        targets.watch(&mut live, plan.follow_children)?;
+        targets.set_unwinds(&mut live);
         live.attach(plan.rate)?;
         if plan.follow_children {
-            watch_late_children(&mut live, &mut pythons, &plan.targets)?;
+            watch_late_children(&mut live, &mut targets, &plan.targets)?;
         }
         live.seed()?;
+        let clocks = Clocks::now();
         // Measuring begins here; there is nothing to tell yet.
         live.measure_run_time(clocks.monotonic_ns);
         let info = WatchInfo {
@@ -190,10 +162,13 @@ impl Watch {
         let mut watch = Self {
             live,
             intake: Intake::new(info, filters, store),
-            pythons,
-            sampling,
-            exact: ExactWatch::new(plan.exact_tasks),
-            pools: PoolsWatch::new(plan.exact_futures),
+            targets,
+            schedule: Schedule::new(
+                plan.budget_cpu,
+                plan.follow_children,
+                tree,
+                clocks.monotonic_ns,
+            ),
             rate: plan.rate,
             budget: Budget::new(
                 plan.budget_cpu,
@@ -203,7 +178,6 @@ impl Watch {
             ),
             targets_seen_ns: 0,
             clocks,
-            targets: plan.targets.iter().copied().collect(),
             missing: BTreeMap::new(),
             damaged: 0,
             reads_failed: 0,
@@ -212,15 +186,12 @@ impl Watch {
             // It names the file, and says what is left.
             return Err(Failure::new(code::FAILURE, error.to_string()));
         }
-        watch
-            .exact
-            .step(clocks.monotonic_ns, &mut watch.live, &watch.pythons);
-        watch
-            .pools
-            .step(clocks.monotonic_ns, &mut watch.live, &watch.pythons);
+        watch.targets.step(clocks.monotonic_ns, &mut watch.live);
         // The first facts stand at the beginning of the first window, so that what is read as a
         // difference has its base.
-        first_facts.extend(watch.read_processes(clocks.monotonic_ns).0);
+        watch.read_all();
+        first_facts.extend(watch.targets.facts(watch.schedule.tree()));
+        watch.schedule.end();
         for fact in first_facts {
             watch.intake.now(fact);
         }
@@ -249,24 +220,7 @@ impl Watch {
         self.take_samples();
         self.pass_on(now_ns.saturating_sub(HORIZON_NS));
         self.collect_ended();
-        let live = &mut self.live;
-        self.pythons
-            .step(now_ns, |pid, gils| live.set_gils(pid, gils));
-        for pid in self.pythons.without_view(now_ns) {
-            self.view(pid);
-        }
-        self.exact.step(now_ns, &mut self.live, &self.pythons);
-        self.pools.step(now_ns, &mut self.live, &self.pythons);
-    }
-
-    /// Tells the kernel side how to walk the stacks of `pid`.
-    fn view(&mut self, pid: Pid) {
-        if self.rate == 0 || self.live.no_samples().is_some() {
-            return;
-        }
-        if let Some(view) = self.pythons.kernel_view(pid, self.sampling.long_ns(pid)) {
-            self.live.set_python(pid, &view);
-        }
+        self.targets.step(now_ns, &mut self.live);
     }
 
     fn take_samples(&mut self) {
@@ -279,24 +233,19 @@ impl Watch {
             .drain_unsent_samples(old_ns, |bytes| arrived.push(bytes.to_vec()));
         self.take_sample_batches(arrived);
         let intake = &mut self.intake;
-        self.sampling
-            .check_steps(&mut self.pythons, |fact| intake.now(fact));
+        self.targets.check_steps(|fact| intake.now(fact));
     }
 
     fn take_sample_batches(&mut self, batches: Vec<Vec<u8>>) {
         let intake = &mut self.intake;
-        self.sampling.take(
-            batches,
-            &mut self.live,
-            &mut self.pythons,
-            |cpu, event| match &event {
+        self.targets
+            .take_samples(batches, &mut self.live, |cpu, event| match &event {
                 Event::Sample(_) => {
                     intake.feed(Input::Ordered { cpu, event });
                 }
                 // What a look at a step says is about now, and does not wait for its turn.
                 _ => intake.now(event),
-            },
-        );
+            });
     }
 
     fn take_batch(&mut self, batch: Result<RawBatch, DecodeError>) {
@@ -310,35 +259,19 @@ impl Watch {
         };
         let Self {
             live,
-            pythons,
-            sampling,
-            exact,
-            pools,
             targets,
+            schedule,
             ..
         } = self;
-        self.intake
-            .feed_seen(Input::Batch(batch), &mut |event| match event {
-                Event::Fork(fork) if fork.tid.0 == fork.pid.0 => {
-                    pythons.search(fork.pid, 0);
-                }
-                Event::Exec(exec) => {
-                    live.forget_python(exec.pid);
-                    sampling.forget(exec.pid);
-                    exact.replaced(exec.pid, live);
-                    pools.replaced(exec.pid);
-                    pythons.search(exec.pid, exec.at_ns);
-                }
-                Event::Exit(exit) if exit.last => {
-                    targets.remove(&exit.pid);
-                    pythons.forget(exit.pid);
-                    live.forget_python(exit.pid);
-                    sampling.forget(exit.pid);
-                    exact.ended(exit.pid);
-                    pools.ended(exit.pid);
-                }
+        self.intake.feed_seen(Input::Batch(batch), &mut |event| {
+            schedule.saw(event);
+            match event {
+                Event::Fork(fork) => targets.forked(fork, live),
+                Event::Exec(exec) => targets.replaced(exec, live),
+                Event::Exit(exit) => targets.exited(exit, live),
                 _ => {}
-            });
+            }
+        });
     }
 
     fn pass_on(&mut self, until_ns: u64) {
@@ -387,8 +320,10 @@ impl Watch {
     /// Ends the watch: reads everything once more while the hooks still account for it, takes them
     /// away, brings in the records that were left, and sums up. The last window comes first.
     pub(super) fn finish(mut self, fail_on: &[String]) -> Finished {
-        self.pythons.begin_last();
+        self.schedule.allowance.begin_last();
         self.pump();
+        self.begin_readings();
+        self.read_all();
         let window = self.read_window();
         self.live.detach();
         let mut rest = Vec::new();
@@ -417,16 +352,94 @@ impl Watch {
         }
     }
 
+    /// How long before the end of a window of `period` its readings are to begin.
+    pub(super) fn lead(&self, period: Duration) -> Duration {
+        self.schedule.lead(period)
+    }
+
+    /// The readings of the window that goes on have begun.
+    pub(super) fn has_begun_readings(&self) -> bool {
+        self.schedule.has_begun()
+    }
+
+    /// Somebody is still to be read.
+    pub(super) fn is_reading(&self) -> bool {
+        self.schedule.is_reading()
+    }
+
+    /// Finds out which processes are to be read for the window that goes on.
+    pub(super) fn begin_readings(&mut self) {
+        let now_ns = clocks::monotonic_ns();
+        let due = self.targets.begin_window(now_ns, &mut self.live);
+        if let Err(error) = self.schedule.sweep(now_ns, &due) {
+            log::warn!("/proc cannot be listed: {error}");
+            self.reads_failed += 1;
+        }
+        self.schedule.begin(now_ns, due);
+        self.schedule
+            .took(clocks::monotonic_ns().saturating_sub(now_ns));
+    }
+
+    /// Reads some of them.
+    pub(super) fn read_some(&mut self) {
+        let ends_ns = Schedule::turn_ends_ns();
+        while let Some(id) = self.schedule.next() {
+            let begin_ns = clocks::monotonic_ns();
+            self.read(id, begin_ns);
+            let end_ns = clocks::monotonic_ns();
+            self.schedule.took(end_ns.saturating_sub(begin_ns));
+            if end_ns >= ends_ns {
+                break;
+            }
+        }
+    }
+
+    fn read_all(&mut self) {
+        if !self.has_begun_readings() {
+            self.begin_readings();
+        }
+        while self.is_reading() {
+            self.read_some();
+        }
+    }
+
+    /// Reads `/proc` and the interpreter of one process.
+    fn read(&mut self, id: TargetId, now_ns: u64) {
+        let tree = self.schedule.tree();
+        match self
+            .targets
+            .read_process(id, &self.clocks, tree, &mut self.live)
+        {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                log::debug!("{error}");
+                self.reads_failed += 1;
+            }
+        }
+        let pause_ns = self.schedule.look_pause_ns;
+        let Some(kind) = self.targets.is_look_due(id, now_ns, pause_ns) else {
+            return;
+        };
+        let Some(deadline) = self.schedule.allowance.deadline() else {
+            return;
+        };
+        self.reads_failed +=
+            self.targets
+                .look(id, now_ns, &mut self.live, &|| deadline.over(), || {
+                    kind == LookKind::First || !deadline.was_hurried()
+                });
+        self.schedule.allowance.took(deadline.took_ns());
+    }
+
     /// Everything that is read at the end of a window.
     fn read_window(&mut self) -> WindowFacts {
         let now_ns = clocks::monotonic_ns();
         let kernel_run_ns = self.live.kernel_run_ns(now_ns);
-        let (mut others, present) = self.read_processes(now_ns);
-        let counted = self.pools.read(clocks::monotonic_ns(), &mut self.live);
-        others.extend(counted.into_iter().map(|fact| Event::Pools(Box::new(fact))));
-        let counted = self.exact.read(clocks::monotonic_ns(), &mut self.live);
-        others.extend(counted.into_iter().map(|fact| Event::Exact(Box::new(fact))));
-        let ledgers = self.read_ledgers(&present);
+        let ledgers = self.read_ledgers();
+        let mut others = self.targets.facts(self.schedule.tree());
+        self.schedule.end();
+        others.extend(self.targets.counts(&mut self.live));
         let at_ns = clocks::monotonic_ns();
         let end = Tick {
             at_ns,
@@ -452,65 +465,12 @@ impl Watch {
         self.intake.tick(window.end)
     }
 
-    /// Reads `/proc` and the interpreters of all watched processes. Returns the facts, and the
-    /// threads that each process has there.
-    fn read_processes(&mut self, now_ns: u64) -> (Vec<Event>, Present) {
-        let mut facts = Vec::new();
-        let mut present = BTreeMap::new();
-        let tree = match Tree::scan() {
-            Ok(tree) => tree,
-            Err(error) => {
-                // Of no process anything is said, in this window.
-                log::warn!("/proc cannot be listed: {error}");
-                self.reads_failed += 1;
-                return (facts, present);
-            }
-        };
-        for pid in self.live.watched() {
-            match procfs::read_process(pid.0, now_ns, &self.clocks, &tree) {
-                Ok(fact) => {
-                    // Where the list was cut, nobody counts as missing.
-                    let whole = fact
-                        .threads
-                        .is_none_or(|all| all <= fact.thread_stats.len() as u64);
-                    let tids =
-                        whole.then(|| fact.thread_stats.iter().map(|thread| thread.tid).collect());
-                    present.insert(pid, tids);
-                    facts.push(Event::Process(Box::new(fact)));
-                }
-                Err(ProcError::Gone(_)) => {
-                    // It ended before its exit could be seen; its id may get another holder.
-                    self.live.unwatch(pid);
-                    self.targets.remove(&pid);
-                    self.pythons.forget(pid);
-                    self.sampling.forget(pid);
-                    self.exact.ended(pid);
-                    self.pools.ended(pid);
-                    present.insert(pid, Some(BTreeSet::new()));
-                }
-                Err(error) => {
-                    present.insert(pid, None);
-                    log::debug!("{error}");
-                    self.reads_failed += 1;
-                }
-            }
-        }
-        for pid in self.pythons.begin_window(now_ns, self.live.watched()) {
-            if let Some(fact) = self.pythons.look(pid, now_ns) {
-                self.reads_failed += fact.reads_failed;
-                self.sampling.looked(&mut self.live, &fact);
-                self.view(pid);
-                facts.push(Event::Python(Arc::new(fact)));
-            }
-        }
-        (facts, present)
-    }
-
     /// Reads every account, and gives back the slots of threads that have ended.
-    fn read_ledgers(&mut self, present: &Present) -> Vec<Event> {
+    fn read_ledgers(&mut self) -> Vec<Event> {
         let mut facts = Vec::new();
         let mut missing = BTreeMap::new();
         let (reads_failed, missing_before) = (&mut self.reads_failed, &self.missing);
+        let targets = &self.targets;
         self.live.read_ledgers(false, |ledger| {
             let mut fact = match decode::ledger::fact(ledger, clocks::monotonic_ns()) {
                 Ok(fact) => fact,
@@ -524,14 +484,14 @@ impl Watch {
             let mut verdict = Collected::Keep;
             if fact.state == ThreadState::Dead {
                 // A sum goes on until its process is gone.
-                if !fact.folded || is_gone(fact.pid, present) {
+                if !fact.folded || targets.is_gone(fact.pid) {
                     verdict = Collected::Free;
                 }
             } else if matches!(fact.state, ThreadState::Woken | ThreadState::Preempted)
                 && let Some(exec_ns) = procfs::cpu_clock_ns(fact.pid, fact.tid)
             {
                 correct_unseen_run(&mut fact, exec_ns);
-            } else if is_missing(&fact, present) {
+            } else if targets.has_thread(fact.pid, fact.tid) == Some(false) {
                 // It ended, and the kernel did not tell. What it did after its last switch that
                 // was seen is not known.
                 let key = (fact.tid, fact.start_boottime_ns);
@@ -559,7 +519,7 @@ impl Watch {
         ]
         .into_iter()
         .chain(pipeline.faults())
-        .chain(self.sampling.faults())
+        .chain(self.targets.faults())
         {
             if count != 0 {
                 *faults.entry(name.to_owned()).or_default() += count;
@@ -577,7 +537,7 @@ impl Watch {
             faults,
             shed: {
                 let mut words = self.budget.shed().words(self.rate, MOST_TASKS);
-                words.extend(self.pythons.left_out());
+                words.extend(self.schedule.allowance.words());
                 words
             },
             budget: BudgetFact {
@@ -599,8 +559,8 @@ impl Watch {
         if let Err(error) = self.live.set_sample_rate(shed.rate(self.rate)) {
             log::debug!("the sampling rate stays as it is: {error}");
         }
-        self.pythons
-            .shed(shed.look_pause_ns(), shed.tasks(MOST_TASKS));
+        self.schedule.look_pause_ns = shed.look_pause_ns();
+        self.targets.set_tasks(shed.tasks(MOST_TASKS));
     }
 
     /// Whether every process that the user asked for has ended.
@@ -609,9 +569,17 @@ impl Watch {
         let now_ns = clocks::monotonic_ns();
         if now_ns.saturating_sub(self.targets_seen_ns) >= TARGETS_PAUSE_NS {
             self.targets_seen_ns = now_ns;
-            self.targets.retain(|pid| is_running(*pid));
+            self.targets.check_named();
         }
-        self.targets.is_empty()
+        !self.targets.has_named()
+    }
+}
+
+/// Takes in a process that is there when the watch begins. One that is not Python, or cannot be read, is
+/// watched by the kernel alone.
+fn adopt(targets: &mut Targets, pid: Pid, named: bool) {
+    if let Err(error) = targets.adopt(pid, named) {
+        log::debug!("process {pid}: {error}");
     }
 }
 
@@ -619,14 +587,14 @@ impl Watch {
 /// is watched it may have children of its own, so this looks again.
 fn watch_late_children(
     live: &mut Live,
-    pythons: &mut Pythons,
-    targets: &[Pid],
+    targets: &mut Targets,
+    named: &[Pid],
 ) -> Result<(), Failure> {
     for _ in 0..MOST_SCANS {
         let tree = Tree::scan()?;
         // After the scan: who joined at fork meanwhile is not late.
         let watched: BTreeSet<Pid> = live.watched().into_iter().collect();
-        let late: BTreeSet<Pid> = targets
+        let late: BTreeSet<Pid> = named
             .iter()
             .flat_map(|target| tree.descendants(target.0))
             .map(Pid)
@@ -636,8 +604,8 @@ fn watch_late_children(
             break;
         }
         for pid in late {
-            let gils = pythons.adopt(pid).unwrap_or_default();
-            live.watch(pid, &gils, true)?;
+            adopt(targets, pid, false);
+            targets.watch_one(pid, live)?;
         }
     }
     Ok(())
@@ -660,32 +628,4 @@ fn correct_unseen_run(fact: &mut LedgerFact, exec_ns: u64) {
     fact.since_ns = fact.read_ns;
     fact.sum_exec_ns = exec_ns;
     fact.state = ThreadState::Running;
-}
-
-/// Whether a process is neither watched any more nor there.
-fn is_gone(pid: Pid, present: &Present) -> bool {
-    !present.contains_key(&pid) && !Path::new(&format!("/proc/{pid}")).exists()
-}
-
-/// Whether `/proc` does not have the thread of an account.
-fn is_missing(fact: &LedgerFact, present: &Present) -> bool {
-    let (pid, tid) = (fact.pid, fact.tid);
-    match present.get(&pid) {
-        Some(Some(threads)) => !threads.contains(&tid),
-        Some(None) => false,
-        // The kernel side took the process off the list at its last exit.
-        None => !Path::new(&format!("/proc/{pid}/task/{tid}")).exists(),
-    }
-}
-
-/// A process that has not ended; a zombie has.
-fn is_running(pid: Pid) -> bool {
-    let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else {
-        return false;
-    };
-    procfs::stat::Stat::parse(&stat).is_some_and(|stat| !stat.is_zombie())
-}
-
-fn count_threads(pid: u32) -> usize {
-    std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
 }

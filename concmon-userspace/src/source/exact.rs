@@ -278,18 +278,13 @@ impl ExactLive {
         });
     }
 
-    /// Gives up what was counted of tasks in a process that has ended.
+    /// Gives up what was counted in a process that has ended.
     pub fn forget(&mut self, pid: Pid) {
         self.detach(pid);
         let rows: Vec<_> = self.rows.keys().filter_map(Result::ok).collect();
         for key in rows.into_iter().filter(|key| key.0.tgid == pid.0) {
             let _ = self.rows.remove(&key);
         }
-    }
-
-    /// The same for thread pools.
-    pub fn forget_pools(&mut self, pid: Pid) {
-        self.detach(pid);
         let pools: Vec<_> = self.pools.keys().filter_map(Result::ok).collect();
         for key in pools.into_iter().filter(|key| key.0.tgid == pid.0) {
             let _ = self.pools.remove(&key);

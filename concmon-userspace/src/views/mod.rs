@@ -9,7 +9,7 @@ mod counted;
 pub mod diff;
 mod digest;
 pub mod dump;
-pub mod escape;
+pub use crate::escape;
 pub mod export;
 mod findings;
 mod forest;

@@ -12,8 +12,8 @@ pub(super) struct Pace {
     last_took_ns: u64,
     /// No look before, ns.
     next_ns: u64,
-    /// When it was last asked, and how long before that.
-    asked_ns: u64,
+    /// When the last window began to be read, and how long after the one before.
+    began_ns: u64,
     interval_ns: u64,
 }
 
@@ -23,13 +23,16 @@ impl Pace {
         self.last_ns.unwrap_or(0)
     }
 
-    /// Whether it is time for a look. To be asked once in each window.
-    /// `pause_ns`: no sooner after the last look.
-    pub(super) fn is_due(&mut self, now_ns: u64, pause_ns: u64) -> bool {
-        if self.asked_ns != 0 {
-            self.interval_ns = now_ns.saturating_sub(self.asked_ns);
+    /// The readings of a window begin.
+    pub(super) fn begin_window(&mut self, now_ns: u64) {
+        if self.began_ns != 0 {
+            self.interval_ns = now_ns.saturating_sub(self.began_ns);
         }
-        self.asked_ns = now_ns;
+        self.began_ns = now_ns;
+    }
+
+    /// Whether it is time for a look. `pause_ns`: no sooner after the last look.
+    pub(super) fn is_due(&self, now_ns: u64, pause_ns: u64) -> bool {
         let least_ns = self.last_ns.map_or(0, |last_ns| {
             // Windows do not begin to the nanosecond.
             last_ns.saturating_add(pause_ns - pause_ns.min(self.interval_ns / 16))
@@ -77,6 +80,7 @@ mod tests {
         let (mut looked, mut reasons) = (Vec::new(), Vec::new());
         for window in 1..=windows {
             let now_ns = window * interval_ns;
+            pace.begin_window(now_ns);
             if pace.is_due(now_ns, 0) {
                 looked.push(window);
                 reasons.extend(pace.took(now_ns, took(window)));

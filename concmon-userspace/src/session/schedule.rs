@@ -1,0 +1,133 @@
+//! When processes are read: the readings of a window begin so early that they are through when it ends, a few
+//! at a time, so that nothing that arrives meanwhile has to wait.
+
+use std::{collections::VecDeque, io, time::Duration};
+
+use super::allowance::Allowance;
+use crate::{
+    cli::Share,
+    event::Event,
+    procfs::{clocks, tree::Tree},
+    targets::TargetId,
+};
+
+/// How long readings go on before what has arrived has its turn, ns.
+const TURN_NS: u64 = 5_000_000;
+/// The least time before the end of a window at which its readings begin, ns.
+const LEAST_LEAD_NS: u64 = 5_000_000;
+/// `/proc` is scanned when somebody has come or gone, and after so long at the latest, ns.
+const SWEEP_NS: u64 = 10_000_000_000;
+
+/// The readings of the windows.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    pub(super) allowance: Allowance,
+    /// Between two looks at one interpreter at least, ns.
+    pub(super) look_pause_ns: u64,
+    /// Who is still to be read.
+    jobs: VecDeque<TargetId>,
+    /// The readings of the window that goes on have begun.
+    begun: bool,
+    /// What they have taken so far, and what those of the last window took, ns.
+    taken_ns: u64,
+    cost_ns: u64,
+    /// Who is whose child, when that was scanned, and whether that has changed.
+    tree: Tree,
+    swept_ns: u64,
+    stale: bool,
+    /// Children join at their forks, so that none comes unseen.
+    follow_children: bool,
+}
+
+impl Schedule {
+    pub(super) fn new(share: Share, follow_children: bool, tree: Tree, now_ns: u64) -> Self {
+        Self {
+            allowance: Allowance::new(share),
+            look_pause_ns: 0,
+            jobs: VecDeque::new(),
+            begun: false,
+            taken_ns: 0,
+            cost_ns: 0,
+            tree,
+            swept_ns: now_ns,
+            stale: false,
+            follow_children,
+        }
+    }
+
+    /// How long before the end of a window of `period` its readings begin.
+    pub(super) fn lead(&self, period: Duration) -> Duration {
+        // The next ones may take longer, and share a CPU.
+        let ns = self.cost_ns.saturating_mul(2).saturating_add(LEAST_LEAD_NS);
+        Duration::from_nanos(ns).min(period / 10 * 9)
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// The readings of a window begin, of these.
+    pub(super) fn begin(&mut self, now_ns: u64, due: Vec<TargetId>) {
+        self.begun = true;
+        self.cost_ns = self.taken_ns;
+        self.taken_ns = 0;
+        self.allowance.begin_window(now_ns);
+        self.jobs = due.into();
+    }
+
+    /// The window has ended.
+    pub(super) fn end(&mut self) {
+        self.begun = false;
+    }
+
+    /// Who is to be read next.
+    pub(super) fn next(&mut self) -> Option<TargetId> {
+        self.jobs.pop_front()
+    }
+
+    /// Somebody is still to be read.
+    pub(super) fn is_reading(&self) -> bool {
+        !self.jobs.is_empty()
+    }
+
+    /// Readings took so long.
+    pub(super) fn took(&mut self, ns: u64) {
+        self.taken_ns += ns;
+    }
+
+    /// When readings that begin now have had their turn, ns.
+    pub(super) fn turn_ends_ns() -> u64 {
+        clocks::monotonic_ns().saturating_add(TURN_NS)
+    }
+
+    /// Takes notice of who comes and goes.
+    pub(super) fn saw(&mut self, event: &Event) {
+        self.stale |= match event {
+            Event::Fork(fork) => fork.tid.0 == fork.pid.0,
+            Event::Exec(_) => true,
+            Event::Exit(exit) => exit.last,
+            _ => false,
+        };
+    }
+
+    /// Brings the tree up to date, where it may not be: `active`: of those that run, one may have made or
+    /// waited for children.
+    ///
+    /// # Errors
+    /// `/proc` cannot be listed.
+    pub(super) fn sweep(&mut self, now_ns: u64, active: &[TargetId]) -> io::Result<()> {
+        let has_changed =
+            |id: &TargetId| !self.follow_children || self.tree.family(id.pid.0).zombies > 0;
+        let is_due = now_ns.saturating_sub(self.swept_ns) >= SWEEP_NS;
+        if self.stale || is_due || active.iter().any(has_changed) {
+            self.tree = Tree::scan()?;
+            self.swept_ns = now_ns;
+            self.stale = false;
+        }
+        Ok(())
+    }
+
+    pub(super) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+}

@@ -1,0 +1,199 @@
+//! The threads of one process that run loops: when they give stacks, and which of their steps take so long
+//! that they are looked at while they do.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use concmon_ebpf::{SampleHead, sample_flags};
+
+use crate::{decode::samples::RawSample, event::Tid, procfs::clocks};
+
+/// Between two stacks that a loop's thread gives when it blocks outside its selector.
+pub(super) const LOOP_INTERVAL: Duration = Duration::from_millis(10);
+/// The threshold for stalls of loops that do not tell theirs (`slow_callback_duration` of asyncio).
+const THRESHOLD_NS: u64 = 100_000_000;
+/// Steps are looked at when they have lasted this part of the threshold, in percent.
+const LONG_PERCENT: u64 = 40;
+/// The shortest and the longest of such times, ns.
+const LONG_NS: (u64, u64) = (2_000_000, 1_000_000_000);
+/// Loop threads of one process that are remembered.
+const MAX_LOOPS: usize = 4_096;
+
+/// A loop's thread, as far as samples go.
+#[derive(Debug, Default)]
+struct LoopThread {
+    /// The last stack it gave, until its step has been looked at.
+    seen: Option<SampleHead>,
+    /// When that was, ns.
+    latest_ns: u64,
+    /// The step that samples showed last, and since when.
+    step: (u64, u64),
+    /// The step that was looked at last.
+    told: Option<u64>,
+}
+
+impl LoopThread {
+    /// Takes a stack; `false`: it says nothing about the present, for a later one has come. Batches of
+    /// different CPUs come in any order.
+    fn gave(&mut self, head: &SampleHead) -> bool {
+        if head.at_ns < self.latest_ns {
+            return false;
+        }
+        self.latest_ns = head.at_ns;
+        if self.step.0 != head.context_version {
+            self.step = (head.context_version, head.at_ns);
+        }
+        self.seen = Some(*head);
+        true
+    }
+
+    /// The step that it showed last is to be looked at: gives its stack, once for each step.
+    fn tell(&mut self) -> Option<SampleHead> {
+        let head = self.seen.take()?;
+        (self.told.replace(head.context_version) != Some(head.context_version)).then_some(head)
+    }
+}
+
+/// Whether a loop's thread is new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Added {
+    New,
+    Known,
+    /// There are too many.
+    Refused,
+}
+
+/// The loops' threads of one process.
+#[derive(Debug, Default)]
+pub(super) struct Steps {
+    threads: BTreeMap<Tid, LoopThread>,
+    /// The lowest threshold of its loops.
+    threshold_ns: Option<u64>,
+}
+
+impl Steps {
+    /// How old a step is when it is told at once, ns; `user_ns` is the user's threshold for stalls.
+    pub(super) fn long_ns(&self, user_ns: Option<u64>) -> u64 {
+        let threshold = user_ns.or(self.threshold_ns).unwrap_or(THRESHOLD_NS);
+        (threshold / 100 * LONG_PERCENT).clamp(LONG_NS.0, LONG_NS.1)
+    }
+
+    /// A thread runs a loop.
+    pub(super) fn add(&mut self, tid: Tid) -> Added {
+        if self.threads.contains_key(&tid) {
+            return Added::Known;
+        }
+        if self.threads.len() >= MAX_LOOPS {
+            return Added::Refused;
+        }
+        self.threads.insert(tid, LoopThread::default());
+        Added::New
+    }
+
+    pub(super) fn thread_ended(&mut self, tid: Tid) {
+        self.threads.remove(&tid);
+    }
+
+    /// A thread has shown a step that was not looked at, which may go on.
+    pub(super) fn has_open(&self) -> bool {
+        self.threads.values().any(|thread| thread.seen.is_some())
+    }
+
+    /// A look has told the thresholds of the loops.
+    pub(super) fn set_threshold(&mut self, lowest_ns: u64) {
+        self.threshold_ns = Some(lowest_ns);
+    }
+
+    /// Takes a sample. Gives the stack of a long step that goes on, which is to be looked at.
+    pub(super) fn take(&mut self, raw: &RawSample, user_ns: Option<u64>) -> Option<SampleHead> {
+        let long_ns = self.long_ns(user_ns);
+        let head = &raw.head;
+        if !raw.has(sample_flags::STATE) {
+            return None;
+        }
+        let thread = self.threads.get_mut(&Tid(head.tid))?;
+        if !thread.gave(head) {
+            return None;
+        }
+        if raw.has(sample_flags::LONG) || is_old(thread, long_ns) {
+            return thread.tell();
+        }
+        None
+    }
+
+    /// The stacks of steps that take long by now. Such a thread may block in another place, of which
+    /// there is no stack so soon after this one, or be through: the look tells.
+    pub(super) fn old(&mut self, user_ns: Option<u64>) -> Vec<SampleHead> {
+        let long_ns = self.long_ns(user_ns);
+        let threads = self.threads.values_mut();
+        threads
+            .filter(|thread| thread.seen.is_some() && is_old(thread, long_ns))
+            .filter_map(LoopThread::tell)
+            .collect()
+    }
+}
+
+fn is_old(thread: &LoopThread, long_ns: u64) -> bool {
+    clocks::monotonic_ns().saturating_sub(thread.step.1) >= long_ns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use concmon_ebpf::NO_OFFSET;
+
+    fn head(at_ns: u64, context_version: u64) -> SampleHead {
+        SampleHead {
+            flags: sample_flags::STATE,
+            cause: 0,
+            frames: 0,
+            tid: 7,
+            tgid: 7,
+            turn_index: NO_OFFSET,
+            turn_count: NO_OFFSET,
+            reserved: 0,
+            at_ns,
+            context: 0,
+            context_version,
+            turn_start: 0,
+            ip: 0,
+            thread_state: 0,
+        }
+    }
+
+    /// A thread blocks on one CPU right after it has run on another, whose batch comes later.
+    #[test]
+    fn what_comes_late_does_not_hide_the_step_that_goes_on() {
+        let mut thread = LoopThread::default();
+        assert!(thread.gave(&head(10, 1)) && thread.gave(&head(40, 2)));
+        assert!(!thread.gave(&head(30, 1)));
+        assert_eq!(thread.step, (2, 40));
+        assert_eq!(thread.seen, Some(head(40, 2)));
+        // The step's age counts from its first stack.
+        assert!(thread.gave(&head(50, 2)));
+        assert_eq!((thread.step, thread.seen), ((2, 40), Some(head(50, 2))));
+    }
+
+    #[test]
+    fn a_step_is_told_once() {
+        let mut steps = Steps::default();
+        assert_eq!(steps.add(Tid(7)), Added::New);
+        assert_eq!(steps.add(Tid(7)), Added::Known);
+        let thread = steps.threads.get_mut(&Tid(7)).unwrap();
+        assert!(thread.gave(&head(10, 1)));
+        assert_eq!(steps.old(None), [head(10, 1)]);
+        let thread = steps.threads.get_mut(&Tid(7)).unwrap();
+        assert!(thread.gave(&head(20, 1)));
+        assert_eq!(steps.old(None), []);
+    }
+
+    #[test]
+    fn threads_that_end_make_room() {
+        let mut steps = Steps::default();
+        for tid in 0..MAX_LOOPS as u32 {
+            assert_eq!(steps.add(Tid(tid)), Added::New);
+        }
+        assert_eq!(steps.add(Tid(u32::MAX)), Added::Refused);
+        steps.thread_ended(Tid(0));
+        assert_eq!(steps.add(Tid(u32::MAX)), Added::New);
+    }
+}

@@ -1,0 +1,512 @@
+//! One watched process, from the moment that it is found until it is gone.
+
+use std::sync::Arc;
+
+use concmon_ebpf::{Ledger, Python as KernelPython, state};
+
+use super::{TargetId, Wants, pace::Pace, steps::Steps, uprobes::Uprobes};
+use crate::{
+    escape::escape,
+    event::{Event, Pid, ProcessFact, PythonFact, PythonInfo, Tid},
+    procfs::{clocks, tree::Tree},
+    python::{DetectError, GilSampler, Interpreter, IsOver, NotExact, ScanOptions},
+    source::live::Live,
+};
+
+/// The first pause between two tries to find an interpreter, ns; each is twice the one before.
+const SEARCH_PAUSE_NS: u64 = 10_000_000;
+/// How long a process that has just begun to run a program may take to show an interpreter before it
+/// counts as something else, ns.
+const SETTLE_NS: u64 = 5_000_000_000;
+/// How long what was read of a process holds that does not run, ns: from outside, its memory may be
+/// reclaimed, or its limits changed.
+const HOLDS_NS: u64 = 10_000_000_000;
+/// Between two tries to find out how the stacks of an interpreter can be walked, ns.
+const UNWIND_PAUSE_NS: u64 = 300_000_000;
+
+/// How far it has come. What it can tell beyond that is up to its probes.
+#[derive(Debug)]
+enum Stage {
+    /// It is there; what it runs is to be found out.
+    Found(Search),
+    /// Its interpreter can be read.
+    Attached(Box<Attached>),
+    /// It is not Python, or cannot be read: the kernel side alone watches it.
+    Refused,
+}
+
+/// The search for an interpreter.
+#[derive(Clone, Copy, Debug)]
+struct Search {
+    /// When its program began to run, ns; `None`: not under watch.
+    began_ns: Option<u64>,
+    /// Until when whatever it shows may be on its way to an interpreter, ns.
+    until_ns: u64,
+    next_ns: u64,
+    pause_ns: u64,
+}
+
+#[derive(Debug)]
+struct Attached {
+    interpreter: Interpreter,
+    gils: Vec<u64>,
+    /// When the program began to run under watch, ns.
+    began_ns: Option<u64>,
+    /// When its GIL became known, ns; `None`: from the start on.
+    gil_known_ns: Option<u64>,
+    pace: Pace,
+    /// Why its stacks cannot be sampled.
+    no_samples: Option<String>,
+    /// Kernel programs know how to walk its stacks; else when to try again, ns.
+    walkable: bool,
+    next_unwind_ns: u64,
+}
+
+/// A watched process.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) id: TargetId,
+    /// The user asked for it, not for its parent.
+    pub(super) named: bool,
+    stage: Stage,
+    pub(super) steps: Steps,
+    pub(super) tasks: Uprobes,
+    pub(super) futures: Uprobes,
+    pub(super) activity: Activity,
+    process: Reading<ProcessFact>,
+    look: Reading<PythonFact>,
+    /// The threads that `/proc` listed, ascending; `None`: not all of them.
+    listed: Option<Vec<Tid>>,
+}
+
+/// Whether anything in a process has run, by the ledgers of its threads.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Activity {
+    /// When a thread ran last, ns.
+    ran_ns: u64,
+    /// Living threads with a ledger of their own.
+    threads: u64,
+    /// When the ledgers were read, ns.
+    read_ns: u64,
+}
+
+impl Activity {
+    /// The ledgers are read anew.
+    pub(super) fn begin(&mut self, now_ns: u64) {
+        *self = Self {
+            read_ns: now_ns,
+            ran_ns: self.ran_ns,
+            ..Self::default()
+        };
+    }
+
+    /// What the ledger of one thread says.
+    pub(super) fn thread(&mut self, ledger: &Ledger) {
+        match ledger.state {
+            state::BLOCKED => self.ran_ns = self.ran_ns.max(ledger.since_ns),
+            state::DEAD => {}
+            _ => self.ran_ns = self.ran_ns.max(self.read_ns),
+        }
+        self.threads += u64::from(ledger.state != state::DEAD);
+    }
+}
+
+/// What was read last of one kind.
+#[derive(Debug)]
+struct Reading<F> {
+    fact: Option<Arc<F>>,
+    /// When that was, ns.
+    read_ns: u64,
+    /// It has not been given to anybody.
+    is_new: bool,
+}
+
+impl<F> Default for Reading<F> {
+    fn default() -> Self {
+        Self {
+            fact: None,
+            read_ns: 0,
+            is_new: false,
+        }
+    }
+}
+
+impl<F: Clone> Reading<F> {
+    fn set(&mut self, fact: F, read_ns: u64) {
+        *self = Self {
+            fact: Some(Arc::new(fact)),
+            read_ns,
+            is_new: true,
+        };
+    }
+
+    /// The process as it was read has not run since; another reading would be the same.
+    fn holds(&self, activity: &Activity) -> bool {
+        self.fact.is_some()
+            && activity.ran_ns < self.read_ns
+            && activity.read_ns.saturating_sub(self.read_ns) < HOLDS_NS
+    }
+}
+
+impl Target {
+    /// A process that has been found; `began_ns`: its program began to run under watch.
+    pub(super) fn new(id: TargetId, began_ns: Option<u64>) -> Self {
+        Self {
+            id,
+            named: false,
+            stage: Stage::Found(Search::new(began_ns)),
+            steps: Steps::default(),
+            tasks: Uprobes::default(),
+            futures: Uprobes::default(),
+            activity: Activity::default(),
+            process: Reading::default(),
+            look: Reading::default(),
+            listed: None,
+        }
+    }
+
+    /// It runs another program since `at_ns`.
+    pub(super) fn replaced(&mut self, at_ns: u64) {
+        let named = self.named;
+        *self = Self::new(self.id, Some(at_ns));
+        self.named = named;
+    }
+
+    /// Looks for its interpreter at once, where none is known. Says where the GILs are.
+    ///
+    /// # Errors
+    /// It is not Python, or cannot be read; it is watched without that.
+    pub(super) fn adopt(&mut self, gils: &mut GilSampler) -> Result<Vec<u64>, DetectError> {
+        if matches!(self.stage, Stage::Found(_)) {
+            match Interpreter::attach(self.id.pid) {
+                Ok(interpreter) => {
+                    let mut attached = Attached::new(self.id.pid, interpreter, None);
+                    attached.learn_gils(self.id.pid, None, gils);
+                    self.stage = Stage::Attached(Box::new(attached));
+                }
+                // It goes on being looked for.
+                Err(DetectError::Starting) => {}
+                Err(error) => {
+                    self.stage = Stage::Refused;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(self.gils().to_vec())
+    }
+
+    /// The addresses of its GILs, as far as they are known.
+    pub(super) fn gils(&self) -> &[u64] {
+        match &self.stage {
+            Stage::Attached(attached) => &attached.gils,
+            _ => &[],
+        }
+    }
+
+    /// Looks for the interpreter, or its GILs, when it is time to; `true`: GILs have become known.
+    pub(super) fn search(&mut self, now_ns: u64, gils: &mut GilSampler) -> bool {
+        let pid = self.id.pid;
+        if let Stage::Found(search) = &mut self.stage
+            && now_ns >= search.next_ns
+        {
+            match Interpreter::attach(pid) {
+                Ok(interpreter) => {
+                    let attached = Attached::new(pid, interpreter, search.began_ns);
+                    self.stage = Stage::Attached(Box::new(attached));
+                }
+                Err(DetectError::Gone) => self.stage = Stage::Refused,
+                // Between exec and the first instruction of the interpreter, a process may look like
+                // anything.
+                Err(_) if now_ns > search.until_ns => self.stage = Stage::Refused,
+                Err(_) => search.missed(now_ns),
+            }
+        }
+        match &mut self.stage {
+            Stage::Attached(attached) if attached.gils.is_empty() => {
+                attached.learn_gils(pid, Some(now_ns), gils);
+                !attached.gils.is_empty()
+            }
+            _ => false,
+        }
+    }
+
+    fn attached(&self) -> Option<&Attached> {
+        match &self.stage {
+            Stage::Attached(attached) => Some(attached),
+            _ => None,
+        }
+    }
+
+    fn attached_mut(&mut self) -> Option<&mut Attached> {
+        match &mut self.stage {
+            Stage::Attached(attached) => Some(attached),
+            _ => None,
+        }
+    }
+
+    pub(super) fn interpreter(&mut self) -> Option<&mut Interpreter> {
+        Some(&mut self.attached_mut()?.interpreter)
+    }
+
+    /// Kernel programs cannot walk its stacks yet, and it is time to try again.
+    pub(super) fn is_unwind_due(&mut self, now_ns: u64) -> bool {
+        let Some(attached) = self.attached_mut() else {
+            return false;
+        };
+        let is_due = !attached.walkable && now_ns >= attached.next_unwind_ns;
+        if is_due {
+            attached.next_unwind_ns = now_ns + UNWIND_PAUSE_NS;
+        }
+        is_due
+    }
+
+    /// What kernel programs need to walk its stacks, and to tell steps that take longer than `long_ns`.
+    /// `None`: it has no interpreter, or, as a limit of the next look says, they cannot.
+    pub(super) fn unwind_config(&mut self, long_ns: u64) -> Option<KernelPython> {
+        let attached = self.attached_mut()?;
+        match attached.interpreter.unwind_config(long_ns) {
+            Ok(config) => {
+                attached.no_samples = None;
+                attached.walkable = true;
+                Some(config)
+            }
+            Err(reason) => {
+                attached.no_samples = Some(reason);
+                None
+            }
+        }
+    }
+
+    /// Whether what was read of it may be outdated.
+    pub(super) fn is_outdated(&self) -> bool {
+        // A thread without a ledger may run unseen.
+        let is_whole = |fact: &Arc<ProcessFact>| fact.threads == Some(self.activity.threads);
+        let accounted = self.process.fact.as_ref().is_some_and(is_whole);
+        let looked = self.attached().is_none() || self.look.holds(&self.activity);
+        !(accounted && looked && self.process.holds(&self.activity))
+    }
+
+    /// Takes over what was read of it in `/proc`.
+    pub(super) fn set_process(&mut self, fact: ProcessFact) {
+        let mut tids: Vec<Tid> = fact.thread_stats.iter().map(|thread| thread.tid).collect();
+        tids.sort_unstable();
+        // Where the list was cut, nobody counts as missing.
+        let whole = fact.threads.is_none_or(|all| all <= tids.len() as u64);
+        self.listed = whole.then_some(tids);
+        let read_ns = fact.read_ns;
+        self.process.set(fact, read_ns);
+    }
+
+    /// Whether `/proc` has a thread, by what was read in this window; `None`: nothing was.
+    pub(super) fn has_thread(&self, tid: Tid) -> Option<bool> {
+        let listed = self.listed.as_ref().filter(|_| self.process.is_new)?;
+        Some(listed.binary_search(&tid).is_ok())
+    }
+
+    /// What is known of it now, for the end of a window: what was read in it, or has not changed since.
+    pub(super) fn facts(&mut self, tree: &Tree, gils: &GilSampler, mut sink: impl FnMut(Event)) {
+        let now_ns = self.activity.read_ns;
+        if (self.process.is_new || self.process.holds(&self.activity))
+            && let Some(fact) = &self.process.fact
+        {
+            let mut fact = Box::new(ProcessFact::clone(fact));
+            if !self.process.is_new {
+                fact.read_ns = now_ns;
+            }
+            let family = tree.family(fact.pid);
+            fact.children = family.children;
+            fact.descendants = family.descendants;
+            fact.zombies = family.zombies;
+            sink(Event::Process(fact));
+        }
+        let holds = !self.is_outdated();
+        if (self.look.is_new || holds)
+            && let Some(fact) = &mut self.look.fact
+        {
+            if !self.look.is_new {
+                let fact = Arc::make_mut(fact);
+                fact.read_ns = now_ns;
+                for gil in &mut fact.gils {
+                    gil.read_ns = now_ns;
+                }
+                count_samples(self.id.pid, fact, gils);
+            }
+            sink(Event::Python(Arc::clone(fact)));
+        }
+        (self.process.is_new, self.look.is_new) = (false, false);
+    }
+
+    /// When it was looked at last, ns; 0: not yet.
+    pub(super) fn looked_ns(&self) -> u64 {
+        self.attached()
+            .map_or(0, |attached| attached.pace.last_ns())
+    }
+
+    /// The readings of a window begin.
+    pub(super) fn begin_window(&mut self, now_ns: u64) {
+        self.activity.begin(now_ns);
+        if let Some(attached) = self.attached_mut() {
+            attached.pace.begin_window(now_ns);
+        }
+    }
+
+    /// Whether there is an interpreter, and it is time to look at it.
+    pub(super) fn is_look_due(&self, now_ns: u64, pause_ns: u64) -> bool {
+        let attached = self.attached();
+        attached.is_some_and(|attached| attached.pace.is_due(now_ns, pause_ns))
+    }
+
+    /// Looks at its interpreter until the deadline.
+    pub(super) fn look(
+        &mut self,
+        now_ns: u64,
+        options: &ScanOptions,
+        gils: &GilSampler,
+        is_over: &IsOver<'_>,
+    ) -> Option<PythonFact> {
+        let pid = self.id.pid;
+        let attached = self.attached_mut()?;
+        let begin_ns = clocks::monotonic_ns();
+        let mut fact = attached.interpreter.scan_until(now_ns, options, is_over);
+        let took_ns = clocks::monotonic_ns().saturating_sub(begin_ns);
+        if let Some(reason) = attached.pace.took(now_ns, took_ns) {
+            fact.limits.entry("python".to_owned()).or_insert(reason);
+        }
+        count_samples(pid, &mut fact, gils);
+        attached.add_limits(&mut fact);
+        Some(fact)
+    }
+
+    /// Takes over what a look has found.
+    pub(super) fn set_look(&mut self, fact: PythonFact) {
+        let thresholds = fact.loops.iter().filter_map(|of| of.stall_threshold_ns);
+        if let Some(lowest) = thresholds.min() {
+            self.steps.set_threshold(lowest);
+        }
+        let read_ns = fact.read_ns;
+        self.look.set(fact, read_ns);
+    }
+
+    /// Probes what has been imported by now of what is to be counted exactly.
+    pub(super) fn probe(&mut self, now_ns: u64, wants: Wants, live: &mut Live) {
+        let Stage::Attached(attached) = &self.stage else {
+            return;
+        };
+        let Some((exact, ebpf)) = live.exact() else {
+            return;
+        };
+        let (pid, interpreter) = (self.id.pid, &attached.interpreter);
+        if wants.exact_tasks {
+            self.tasks.step(now_ns, pid, "tasks", |_| {
+                let tasks = interpreter.exact_tasks()?;
+                let attached = exact.attach(ebpf, pid, &tasks);
+                attached.map_err(NotExact::Refused)?;
+                Ok(true)
+            });
+        }
+        if wants.exact_futures {
+            self.futures.step(now_ns, pid, "futures", |again| {
+                let futures = interpreter.exact_futures()?;
+                if again && !futures.asyncio {
+                    return Ok(false);
+                }
+                let attached = exact.attach_futures(ebpf, pid, &futures, again);
+                attached.map_err(NotExact::Refused)?;
+                Ok(futures.asyncio)
+            });
+        }
+    }
+}
+
+/// Takes over how often the GILs of a look were seen held.
+fn count_samples(pid: Pid, fact: &mut PythonFact, sampler: &GilSampler) {
+    for gil in &mut fact.gils {
+        let counts = sampler.counts(pid, gil.address);
+        (gil.samples, gil.locked_samples) = (counts.samples, counts.locked);
+    }
+}
+
+impl Search {
+    fn new(began_ns: Option<u64>) -> Self {
+        let begin_ns = began_ns.unwrap_or_else(clocks::monotonic_ns);
+        Self {
+            began_ns,
+            until_ns: begin_ns.saturating_add(SETTLE_NS),
+            next_ns: 0,
+            pause_ns: SEARCH_PAUSE_NS,
+        }
+    }
+
+    /// There is none yet.
+    fn missed(&mut self, now_ns: u64) {
+        self.next_ns = now_ns.saturating_add(self.pause_ns);
+        self.pause_ns = self.pause_ns.saturating_mul(2);
+    }
+}
+
+impl Attached {
+    fn new(pid: Pid, interpreter: Interpreter, began_ns: Option<u64>) -> Self {
+        if let Some(message) = unsupported(pid, interpreter.info()) {
+            log::warn!("{message}; what the kernel knows is complete");
+        }
+        Self {
+            interpreter,
+            gils: Vec::new(),
+            began_ns,
+            gil_known_ns: None,
+            pace: Pace::default(),
+            no_samples: None,
+            walkable: false,
+            next_unwind_ns: 0,
+        }
+    }
+
+    /// Finds out where its GILs are; `now_ns`: the watch has begun.
+    fn learn_gils(&mut self, pid: Pid, now_ns: Option<u64>, sampler: &mut GilSampler) {
+        let gils = self.interpreter.gils().unwrap_or_default();
+        self.gils = gils.iter().map(|gil| gil.address).collect();
+        if self.gils.is_empty() {
+            return;
+        }
+        self.gil_known_ns = now_ns;
+        // Without samples there is no estimate of how much a GIL is held, and the report says so.
+        if let Err(error) = sampler.watch(pid, &self.gils) {
+            log::debug!("process {pid}: its GIL is not sampled: {error}");
+        }
+    }
+
+    /// Says what a look cannot tell.
+    fn add_limits(&self, fact: &mut PythonFact) {
+        if let Some(reason) = &self.no_samples {
+            fact.limits.insert("samples".to_owned(), reason.clone());
+        }
+        if fact.info.free_threaded {
+            return;
+        }
+        if self.gils.is_empty() {
+            let reason = "the address of its GIL is not known; waits for it count as lock";
+            fact.limits
+                .insert("blocked_ns.gil".to_owned(), reason.to_owned());
+        } else if let (Some(began_ns), Some(known_ns)) = (self.began_ns, self.gil_known_ns) {
+            let reason = format!(
+                "GIL waits are told from lock waits since {} ms after the program began",
+                known_ns.saturating_sub(began_ns) / 1_000_000
+            );
+            fact.limits.insert("blocked_ns".to_owned(), reason);
+        }
+    }
+}
+
+/// That a process cannot be read, and why; `None` when it can.
+pub(crate) fn unsupported(pid: Pid, info: &PythonInfo) -> Option<String> {
+    let version = info.version.as_deref().unwrap_or("of unknown version");
+    let reason = info.reason.as_deref().unwrap_or("no reason known");
+    (!info.supported).then(|| {
+        format!(
+            "process {pid}: {} {} cannot be read ({})",
+            info.implementation,
+            escape(version),
+            escape(reason)
+        )
+    })
+}
