@@ -4,6 +4,7 @@
 //! itself: when the process ends, and its id is given to another one, reads fail and do not mix.
 
 pub mod clocks;
+pub mod delay;
 pub mod entry;
 pub mod now;
 pub mod rights;

@@ -25,7 +25,7 @@ pub use self::{
     account::{HistFact, LedgerFact, ThreadState},
     exact::{ExactFact, PoolCounts, PoolsFact, TaskCounts},
     ids::{Pid, Tid},
-    monitor::{BudgetFact, MonitorFact},
+    monitor::{BudgetFact, MonitorFact, PassFact},
     process::{ProcessFact, ThreadStat},
     python::{
         ExecutorKind, FutureKind, LoopKind, PyExecutor, PyFailures, PyFrame, PyGc, PyGeneration,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::account::HistFact;
 use serde::{Deserialize, Serialize};
 
 /// The tool's account of itself since the watch began.
@@ -25,6 +26,18 @@ pub struct MonitorFact {
     /// since the watch began, ns: the host slept, or its clock was set.
     #[serde(default)]
     pub wall_clock_ahead_ns: i64,
+    /// `None`: not measured.
+    #[serde(default)]
+    pub passes: Option<Box<PassFact>>,
+}
+
+/// How long the turns of the tool's select loop took, which do one thing each.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PassFact {
+    /// Since the watch began, with waits of the loop's thread for a CPU.
+    pub wall: HistFact,
+    /// The longest since the fact before, without such waits, ns.
+    pub longest_ns: u64,
 }
 
 /// What the tool may take, and takes; shares are of the time of one CPU.

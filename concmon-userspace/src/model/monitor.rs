@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
+use super::histogram::Tally;
 use super::window::{Cumulative, Growth, Scope, limit};
 use crate::event::{BudgetFact, Loss, MonitorFact};
 use crate::schema::{self, Limit};
@@ -53,6 +54,9 @@ pub(crate) struct Monitor {
     shed: Vec<String>,
     ever_shed: BTreeSet<String>,
     wall_clock_ahead_ns: i64,
+    /// Turns of the select loop, and the longest one: of the window, and ever.
+    passes: Cumulative<Tally>,
+    longest_pass_ns: (u64, u64),
     seen: bool,
     /// The latest fact had a kernel run time.
     kernel_measured: bool,
@@ -78,6 +82,12 @@ impl Monitor {
             if self.ever_shed.len() < MAX_SHED {
                 self.ever_shed.insert(what.clone());
             }
+        }
+        if let Some(passes) = &fact.passes {
+            self.passes.now.update(&passes.wall);
+            let (window, ever) = self.longest_pass_ns;
+            let longest_ns = passes.longest_ns;
+            self.longest_pass_ns = (window.max(longest_ns), ever.max(longest_ns));
         }
         self.kernel_measured = fact.kernel_run_ns.is_some();
         self.seen = true;
@@ -115,6 +125,20 @@ impl Monitor {
     /// Begins a window.
     pub(crate) fn roll(&mut self) {
         self.counters.roll();
+        self.passes.roll();
+        self.longest_pass_ns.0 = 0;
+    }
+
+    fn passes(&self, scope: Scope) -> schema::Passes {
+        let wall = self.passes.over(scope).report();
+        schema::Passes {
+            count: wall.count,
+            wall_p99_ns: wall.p99_ns,
+            longest_ns: match scope {
+                Scope::Window => self.longest_pass_ns.0,
+                Scope::Whole => self.longest_pass_ns.1,
+            },
+        }
     }
 
     pub(crate) fn report(&self, scope: Scope, version: Cow<'static, str>) -> schema::Monitor {
@@ -155,6 +179,7 @@ impl Monitor {
                 cpu_percent_used: self.budget.cpu_share_used.map(percent),
                 memory_bytes: self.budget.memory_bytes,
             }),
+            passes: (!self.passes.now.is_empty()).then(|| self.passes(scope)),
             estimated: vec!["kernel_run_ns"],
             faults: counters.faults,
             limits,

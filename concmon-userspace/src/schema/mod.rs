@@ -112,11 +112,26 @@ pub struct Monitor {
     pub shed: Vec<String>,
     /// `null`: not measured yet.
     pub budget: Option<Budget>,
+    /// How long the turns of its select loop took; absent where nobody measured it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passes: Option<Passes>,
     /// Fields of this object that are sampled or derived, not counted.
     pub estimated: Vec<&'static str>,
     /// Counts by declared fault name; only faults that happened.
     pub faults: BTreeMap<String, u64>,
     pub limits: Vec<Limit>,
+}
+
+/// Turns of the tool's select loop: what arrives meanwhile waits for the end of one.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+pub struct Passes {
+    /// How many.
+    pub count: u64,
+    /// 99 % of them took at most this long, waits of its thread for a CPU included, ns; `null` where `count`
+    /// is 0.
+    pub wall_p99_ns: Option<u64>,
+    /// The longest, without waits of its thread for a CPU, ns.
+    pub longest_ns: u64,
 }
 
 /// What the tool may take; past it, detail is left out.

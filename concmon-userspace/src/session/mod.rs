@@ -17,6 +17,7 @@ mod names;
 mod oom;
 mod outcome;
 mod output;
+mod passes;
 mod privileges;
 mod record;
 mod report;
@@ -406,6 +407,7 @@ async fn drive(
     let mut unread = false;
 
     loop {
+        watch.passes.end();
         if let Some(Err(_)) = watch.recorded() {
             break;
         }
@@ -429,6 +431,7 @@ async fn drive(
             () = until(readings_at) => Wake::BeginReadings,
             () = std::future::ready(()), if watch.is_reading() => Wake::Read,
         };
+        watch.passes.begin();
         match wake {
             Wake::Over => break,
             Wake::Signal(Request::End(signal)) => {

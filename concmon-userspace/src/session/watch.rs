@@ -10,6 +10,7 @@ use super::{
     budget::Budget,
     intake::Intake,
     outcome::{Failure, code},
+    passes::Passes,
     schedule::Schedule,
 };
 use crate::{
@@ -94,6 +95,7 @@ pub(super) struct Watch {
     intake: Intake,
     targets: Targets,
     schedule: Schedule,
+    pub(super) passes: Passes,
     /// For instants of the past on the wall clock: one mapping for the whole watch.
     clocks: Clocks,
     /// Threads with a living account that `/proc` does not have, and since when.
@@ -120,10 +122,11 @@ impl Watch {
         let mut first_facts = Vec::new();
         let mut threads = 0;
         for target in &plan.targets {
-            let descendants = plan
-                .follow_children
-                .then(|| tree.descendants(target.0))
-                .unwrap_or_default();
+            let descendants = if plan.follow_children {
+                tree.descendants(target.0)
+            } else {
+                BTreeSet::new()
+            };
             for pid in std::iter::once(target.0).chain(descendants) {
                 // What it is now, should it be gone when the watch begins.
                 if let Ok(fact) = procfs::read_process(pid, clocks::monotonic_ns(), &clocks, &tree)
@@ -169,6 +172,7 @@ impl Watch {
                 tree,
                 clocks.monotonic_ns,
             ),
+            passes: Passes::new(),
             rate: plan.rate,
             budget: Budget::new(
                 plan.budget_cpu,
@@ -547,6 +551,7 @@ impl Watch {
                 sheds_slices: self.budget.shed().slices(),
             },
             wall_clock_ahead_ns: now.unix_ns.wrapping_sub(told_ns).cast_signed(),
+            passes: self.passes.fact(),
         }
     }
 

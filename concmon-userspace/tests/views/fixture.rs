@@ -31,6 +31,7 @@ pub(crate) fn snapshot(processes: Vec<Process>) -> Snapshot {
                 cpu_percent_used: Some(0.4),
                 memory_bytes: 128_000_000,
             }),
+            passes: None,
             estimated: vec!["kernel_run_ns"],
             faults: BTreeMap::new(),
             limits: Vec::new(),

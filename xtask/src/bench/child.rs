@@ -21,6 +21,15 @@ impl Owned {
         Ok(owned)
     }
 
+    /// Asks it to end, and waits until it has.
+    pub(super) fn interrupt(&mut self) -> Result<()> {
+        // SAFETY: it is our own child, which nobody has waited for yet.
+        let result = unsafe { libc::kill(self.0.id() as libc::pid_t, libc::SIGINT) };
+        ensure!(result == 0, "it cannot be interrupted");
+        self.0.wait()?;
+        Ok(())
+    }
+
     /// Lines of its `/proc/PID/status`, such as `VmRSS:`, bytes.
     pub(super) fn memory_bytes<const N: usize>(&self, fields: [&str; N]) -> Result<[u64; N]> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;

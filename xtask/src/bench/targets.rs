@@ -1,5 +1,6 @@
 //! `cargo xtask bench targets`: what watching many Python processes takes of the tool itself.
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Seek as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::thread::sleep;
@@ -65,8 +66,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     switch::warn_if_busy()?;
     println!(
-        "{:>9} {:>8} {:>10} {:>10} {:>9}  of",
-        "processes", "threads", "CPU used", "in system", "resident"
+        "{:>9} {:>8} {:>10} {:>10} {:>9} {:>12} {:>9}  of",
+        "processes", "threads", "CPU used", "in system", "resident", "longest pass", "wall p99"
     );
     for &count in &args.processes {
         let targets = (0..count)
@@ -79,11 +80,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         for binary in &binaries {
             let used = measure(binary, &targets, args.seconds)?;
             println!(
-                "{count:>9} {:>8} {:>8.1} % {:>8.1} % {:>6.1} MB  {}",
+                "{count:>9} {:>8} {:>8.1} % {:>8.1} % {:>6.1} MB {:>12} {:>9}  {}",
                 count * args.threads,
                 used.share * 100.0,
                 used.system_share * 100.0,
                 used.resident_bytes as f64 / 1e6,
+                milliseconds(used.longest_pass_ns),
+                milliseconds(used.wall_p99_ns),
                 binary.display()
             );
         }
@@ -96,6 +99,14 @@ struct Used {
     share: f64,
     system_share: f64,
     resident_bytes: u64,
+    /// The longest turn of its select loop from the start on, waits for a CPU left out, and what 99 % of them
+    /// did not exceed, such waits included; `None`: it does not tell.
+    longest_pass_ns: Option<u64>,
+    wall_p99_ns: Option<u64>,
+}
+
+fn milliseconds(ns: Option<u64>) -> String {
+    ns.map_or_else(|| "-".to_owned(), |ns| format!("{:.1} ms", ns as f64 / 1e6))
 }
 
 fn measure(binary: &Path, targets: &[Owned], seconds: u64) -> Result<Used> {
@@ -105,8 +116,12 @@ fn measure(binary: &Path, targets: &[Owned], seconds: u64) -> Result<Used> {
     for target in targets {
         concmon.args(["--pid", &target.0.id().to_string()]);
     }
-    let concmon = concmon.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-    let concmon = Owned(concmon.with_context(|| format!("starting {}", binary.display()))?);
+    let mut output = tempfile::tempfile()?;
+    let concmon = concmon
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .spawn();
+    let mut concmon = Owned(concmon.with_context(|| format!("starting {}", binary.display()))?);
     sleep(Duration::from_secs(seconds));
     let before = times(concmon.0.id())?;
     sleep(Duration::from_secs(seconds));
@@ -114,11 +129,23 @@ fn measure(binary: &Path, targets: &[Owned], seconds: u64) -> Result<Used> {
     let [resident_bytes] = concmon.memory_bytes(["VmRSS:"])?;
     let share = |ticks: u64| ticks as f64 / ticks_per_second() / seconds as f64;
     let (user, system) = (after.0 - before.0, after.1 - before.1);
+    concmon.interrupt()?;
+    output.rewind()?;
+    let passes = passes(output)?;
     Ok(Used {
         share: share(user + system),
         system_share: share(system),
         resident_bytes,
+        longest_pass_ns: passes["longest_ns"].as_u64(),
+        wall_p99_ns: passes["wall_p99_ns"].as_u64(),
     })
+}
+
+/// What the summary, the last line, says of the turns of the select loop.
+fn passes(output: File) -> Result<serde_json::Value> {
+    let last = BufReader::new(output).lines().last();
+    let mut summary: serde_json::Value = serde_json::from_str(&last.context("no output")??)?;
+    Ok(summary["monitor"]["passes"].take())
 }
 
 /// CPU time in user and in system mode, ticks (fields 14 and 15 of `/proc/PID/stat`, proc(5)).

@@ -98,6 +98,7 @@ fn nasty_event(random: &mut Random) -> Event {
         7 => Event::Monitor(Box::new(MonitorFact {
             cpu_ns: random.nasty(),
             wall_clock_ahead_ns: random.nasty().cast_signed(),
+            passes: None,
             events_lost: random.nasty(),
             faults: [("f".to_owned(), random.nasty())].into(),
             ..MonitorFact::default()

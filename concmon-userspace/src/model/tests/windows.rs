@@ -284,6 +284,7 @@ fn a_wall_clock_that_jumps_is_told() {
         let mut watch = Fixture::new();
         watch.apply(Event::Monitor(Box::new(MonitorFact {
             wall_clock_ahead_ns: ahead_ns,
+            passes: None,
             ..MonitorFact::default()
         })));
         let limits = watch.tick(SECOND).limits;
