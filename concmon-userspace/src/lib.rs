@@ -77,6 +77,8 @@
 //!
 //! Slices of several CPUs are put in order within a horizon of 400 ms. Births and ends do not wait, for
 //! what is read next is about them. A tick ends a window: everything is read, in one place, then applied.
+//! What the pipeline comes to on the way is one typed output (`source::pipeline::Output`): what has become of
+//! processes, stalls, windows.
 //!
 //! # Floors
 //!

@@ -4,10 +4,9 @@ use std::io;
 
 use crate::{
     capture::{Filters, Header, Input, Recorder, Redactor, Store},
-    event::{Event, Tick},
+    event::Event,
     model::WatchInfo,
-    schema::Snapshot,
-    source::pipeline::Pipeline,
+    source::pipeline::{Output, Pipeline},
 };
 
 /// Feeds the pipeline, and a recorder with the same.
@@ -40,32 +39,20 @@ impl Intake {
         &mut self.pipeline
     }
 
-    /// An event that is applied at once.
-    pub(super) fn now(&mut self, event: Event) {
-        self.feed(Input::Now(event));
+    /// A fact, which is applied at once; nothing follows from it before the tick.
+    pub(super) fn now(&mut self, fact: Event) {
+        self.feed(Input::Now(fact));
     }
 
-    pub(super) fn feed(&mut self, input: Input) {
-        self.feed_seen(input, &mut |_| {});
-    }
-
-    /// `each` sees the events that are applied now.
-    pub(super) fn feed_seen(&mut self, mut input: Input, each: &mut dyn FnMut(&Event)) {
+    /// Takes the next input in, and gives what follows from it.
+    pub(super) fn feed(&mut self, mut input: Input) -> Vec<Output> {
         if let Some(redactor) = &mut self.redactor {
             redactor.redact(&mut input);
         }
         if let Some(recorder) = &mut self.recorder {
             recorder.input(&input);
         }
-        self.pipeline.feed(input, each);
-    }
-
-    /// Ends a window.
-    pub(super) fn tick(&mut self, tick: Tick) -> Snapshot {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.input(&Input::Now(Event::Tick(tick)));
-        }
-        self.pipeline.tick(tick, &mut |_| {})
+        self.pipeline.feed(input)
     }
 
     /// What is fed from now on arrives at this instant.

@@ -6,8 +6,8 @@ use std::{collections::VecDeque, io, time::Duration};
 use super::allowance::Allowance;
 use crate::{
     cli::Share,
-    event::Event,
     procfs::{clocks, tree::Tree},
+    source::pipeline::Lifecycle,
     targets::TargetId,
 };
 
@@ -101,12 +101,10 @@ impl Schedule {
     }
 
     /// Takes notice of who comes and goes.
-    pub(super) fn saw(&mut self, event: &Event) {
-        self.stale |= match event {
-            Event::Fork(fork) => fork.tid.0 == fork.pid.0,
-            Event::Exec(_) => true,
-            Event::Exit(exit) => exit.last,
-            _ => false,
+    pub(super) fn saw(&mut self, lifecycle: &Lifecycle) {
+        self.stale |= match lifecycle {
+            Lifecycle::Born(_) | Lifecycle::Replaced(_) => true,
+            Lifecycle::Ended(exit) => exit.last,
         };
     }
 

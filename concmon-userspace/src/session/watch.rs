@@ -29,6 +29,7 @@ use crate::{
     source::{
         exact::ExactLive,
         live::{Collected, Live, Sizes, named_faults},
+        pipeline::{Lifecycle, Output},
     },
     targets::{LookKind, TargetId, Targets},
 };
@@ -100,6 +101,8 @@ pub(super) struct Watch {
     clocks: Clocks,
     /// Threads with a living account that `/proc` does not have, and since when.
     missing: BTreeMap<(Tid, u64), u64>,
+    /// Stalls that nobody was told of yet.
+    stalls: Vec<NewStall>,
     rate: u32,
     budget: Budget,
     /// When it was last looked whether targets run, ns.
@@ -183,6 +186,7 @@ impl Watch {
             targets_seen_ns: 0,
             clocks,
             missing: BTreeMap::new(),
+            stalls: Vec::new(),
             damaged: 0,
             reads_failed: 0,
         };
@@ -261,25 +265,35 @@ impl Watch {
                 return;
             }
         };
-        let Self {
-            live,
-            targets,
-            schedule,
-            ..
-        } = self;
-        self.intake.feed_seen(Input::Batch(batch), &mut |event| {
-            schedule.saw(event);
-            match event {
-                Event::Fork(fork) => targets.forked(fork, live),
-                Event::Exec(exec) => targets.replaced(exec, live),
-                Event::Exit(exit) => targets.exited(exit, live),
-                _ => {}
-            }
-        });
+        let outputs = self.intake.feed(Input::Batch(batch));
+        self.sort(outputs);
     }
 
     fn pass_on(&mut self, until_ns: u64) {
-        self.intake.feed(Input::Release { until_ns });
+        let outputs = self.intake.feed(Input::Release { until_ns });
+        self.sort(outputs);
+    }
+
+    /// Sees to what follows from an input; gives the window that it has ended.
+    fn sort(&mut self, outputs: Vec<Output>) -> Option<Snapshot> {
+        let mut ended = None;
+        for output in outputs {
+            match output {
+                Output::Lifecycle(lifecycle) => self.follow(&lifecycle),
+                Output::Stall(stall) => self.stalls.push(*stall),
+                Output::Window(window) => ended = Some(*window),
+            }
+        }
+        ended
+    }
+
+    fn follow(&mut self, lifecycle: &Lifecycle) {
+        self.schedule.saw(lifecycle);
+        match lifecycle {
+            Lifecycle::Born(fork) => self.targets.forked(fork, &mut self.live),
+            Lifecycle::Replaced(exec) => self.targets.replaced(exec, &mut self.live),
+            Lifecycle::Ended(exit) => self.targets.exited(exit, &mut self.live),
+        }
     }
 
     fn collect_ended(&mut self) {
@@ -311,7 +325,7 @@ impl Watch {
 
     /// Stalls that have become known since this was asked last.
     pub(super) fn take_stalls(&mut self) -> Vec<NewStall> {
-        self.intake.pipeline().take_stalls()
+        std::mem::take(&mut self.stalls)
     }
 
     /// Ends a window now: reads everything there is to read, in one place.
@@ -347,7 +361,7 @@ impl Watch {
         let window = self.close(window);
         let pipeline = self.intake.pipeline();
         Finished {
-            stalls: pipeline.take_stalls(),
+            stalls: self.stalls,
             window,
             summary: pipeline.summary(),
             failed: fail_on.iter().any(|rule| pipeline.has_held(rule)),
@@ -466,7 +480,8 @@ impl Watch {
         let monitor = self.read_self(window.kernel_run_ns);
         self.stay_inside(&monitor, window.end.at_ns);
         self.intake.now(Event::Monitor(Box::new(monitor)));
-        self.intake.tick(window.end)
+        let outputs = self.intake.feed(Input::Now(Event::Tick(window.end)));
+        self.sort(outputs).expect("a tick ends a window")
     }
 
     /// Reads every account, and gives back the slots of threads that have ended.

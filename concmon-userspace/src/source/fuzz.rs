@@ -29,9 +29,9 @@ pub fn content(file: &[u8], content: &[u8]) {
     };
     for input in inputs.map_while(Result::ok) {
         encoder.put(&input);
-        pipeline.feed(input, &mut |_| {});
+        pipeline.feed(input);
     }
-    pipeline.feed(Input::Release { until_ns: u64::MAX }, &mut |_| {});
+    pipeline.feed(Input::Release { until_ns: u64::MAX });
     pipeline.summary();
     encoder.seal(0, 0, false);
 }

@@ -1,5 +1,6 @@
 //! Where events come from, and the order they are brought into.
 
+mod arrivals;
 mod error;
 pub mod exact;
 pub mod fuzz;

@@ -12,7 +12,7 @@ use crate::{
     event::{Event, Tick},
     findings::Judge,
     schema::{Kind, Limit, Snapshot},
-    source::{pipeline::Pipeline, room::Room},
+    source::{arrivals::Arrivals, pipeline::Conclusions, room::Room},
 };
 
 /// Gaps that are told one by one; the others are counted.
@@ -51,12 +51,14 @@ pub struct Range {
 #[derive(Debug)]
 pub struct Replay<R> {
     reader: Reader<R>,
-    pipeline: Pipeline,
+    arrivals: Arrivals,
+    /// Sees all of it,
+    all: Conclusions,
     range: Range,
-    /// Sees the range as one window, from the tick on that it begins with,
-    wide: Option<Pipeline>,
+    /// the range as one window, from the tick on that it begins with,
+    wide: Option<Conclusions>,
     /// and in windows of the length that was asked for.
-    series: Option<(Pipeline, u64)>,
+    series: Option<(Conclusions, u64)>,
     /// Judges the windows of the range alone.
     judge: Judge,
     /// The last tick of the range was seen.
@@ -123,9 +125,17 @@ impl Replay<CaptureInput> {
         };
         if range.per_ns > 0 && replay.range.since_ns.is_none() {
             let begin_ns = replay.tick_ns;
-            replay.series = Some((replay.pipeline.clone(), begin_ns));
+            replay.series = Some((replay.all.clone(), begin_ns));
         }
         Ok(replay)
+    }
+}
+
+/// An event, of the range or before it.
+const fn step(begun: bool, event: &Event) -> Step<'_> {
+    match begun {
+        true => Step::Event(event),
+        false => Step::Before(event),
     }
 }
 
@@ -136,7 +146,8 @@ impl<R: Read> Replay<R> {
         let joins = reader.header().joins;
         let mut replay = Self {
             reader,
-            pipeline: Pipeline::new(info),
+            arrivals: Arrivals::new(start_ns, false),
+            all: Conclusions::new(info),
             range: Range::default(),
             wide: None,
             series: None,
@@ -163,7 +174,8 @@ impl<R: Read> Replay<R> {
 
     /// It does not begin at the beginning: the first tick is the earliest that it can tell from.
     fn join(&mut self) {
-        self.pipeline = Pipeline::joining(self.reader.header().info.clone());
+        let start_ns = self.reader.header().info.start_ns;
+        self.arrivals = Arrivals::new(start_ns, true);
         // Any tick is later.
         self.range.since_ns = self.range.since_ns.or(Some(0));
     }
@@ -215,7 +227,7 @@ impl<R: Read> Replay<R> {
                 self.judge.judge(&mut summary);
                 summary
             }
-            None => self.pipeline.summary(),
+            None => self.all.summary(),
         };
         summary.limits.extend(self.limits());
         Ok(summary)
@@ -251,7 +263,7 @@ impl<R: Read> Replay<R> {
             if self.over {
                 return;
             }
-            let (copies, rows) = (self.copies(), self.pipeline.row_bytes());
+            let (copies, rows) = (self.copies(), self.all.row_bytes());
             let room = self.room.as_mut();
             if room.is_some_and(|room| room.is_full(copies, rows)) {
                 self.full_ns = Some(self.tick_ns);
@@ -263,7 +275,7 @@ impl<R: Read> Replay<R> {
         self.left_out += u64::from(chunk.head.inputs).saturating_sub(known);
     }
 
-    /// How many copies of the pipeline the range will take yet.
+    /// How many copies of the conclusions the range will take yet.
     fn copies(&self) -> u64 {
         match self.range.since_ns.is_some() && self.wide.is_none() {
             true => 1 + u64::from(self.range.per_ns > 0),
@@ -273,7 +285,7 @@ impl<R: Read> Replay<R> {
 
     fn feed(&mut self, input: Input, sink: &mut dyn FnMut(Step<'_>)) {
         if let Input::Now(Event::Tick(tick)) = &input {
-            match self.rows_left.checked_sub(self.pipeline.rows()) {
+            match self.rows_left.checked_sub(self.all.rows()) {
                 Some(left) => {
                     self.rows_left = left;
                     self.tick(*tick, sink);
@@ -282,32 +294,32 @@ impl<R: Read> Replay<R> {
             }
             return;
         }
-        let begun = self.range.since_ns.is_none() || self.wide.is_some();
+        let begun = self.has_begun();
         let series = self.series.as_mut().map(|(series, _)| series);
-        for follower in self.wide.iter_mut().chain(series) {
-            follower.feed(input.clone(), &mut |_| {});
-        }
-        self.pipeline.feed(input, &mut |event| {
-            sink(if begun {
-                Step::Event(event)
-            } else {
-                Step::Before(event)
-            });
+        let mut followers: Vec<&mut Conclusions> = std::iter::once(&mut self.all)
+            .chain(&mut self.wide)
+            .chain(series)
+            .collect();
+        self.arrivals.take(input, |event| {
+            sink(step(begun, event));
+            for follower in &mut followers {
+                follower.apply(event);
+            }
         });
+    }
+
+    /// What comes is of the range.
+    fn has_begun(&self) -> bool {
+        self.range.since_ns.is_none() || self.wide.is_some()
     }
 
     fn tick(&mut self, tick: Tick, sink: &mut dyn FnMut(Step<'_>)) {
         self.tick_ns = tick.at_ns;
-        let begun = self.range.since_ns.is_none() || self.wide.is_some();
-        let mut window = self.pipeline.tick(tick, &mut |event| {
-            sink(if begun {
-                Step::Event(event)
-            } else {
-                Step::Before(event)
-            });
-        });
+        let begun = self.has_begun();
+        sink(step(begun, &Event::Tick(tick)));
+        let mut window = self.all.tick(tick);
         // The live watch has told of them at once.
-        drop(self.pipeline.take_stalls());
+        drop(self.all.stalls());
         if begun {
             self.judge.judge(&mut window);
             if let Some((series, last_ns)) = &mut self.series {
@@ -317,16 +329,16 @@ impl<R: Read> Replay<R> {
                     *last_ns = tick.at_ns;
                     // Judged, it makes room for the one that is shown.
                     drop(window);
-                    let long = series.tick(tick, &mut |_| {});
+                    let long = series.tick(tick);
                     sink(Step::Window(Box::new(long)));
                 }
             } else {
                 sink(Step::Window(Box::new(window)));
             }
         } else if self.range.since_ns.is_some_and(|ns| tick.at_ns >= ns) {
-            self.wide = Some(self.pipeline.clone());
+            self.wide = Some(self.all.clone());
             if self.range.per_ns > 0 {
-                self.series = Some((self.pipeline.clone(), tick.at_ns));
+                self.series = Some((self.all.clone(), tick.at_ns));
             }
         }
         let over = self.range.until_ns.is_some_and(|ns| tick.at_ns >= ns);
@@ -341,7 +353,7 @@ impl<R: Read> Replay<R> {
         if let Some(wide) = &mut self.wide
             && wide.ticked_ns() < tick.at_ns
         {
-            wide.tick(tick, &mut |_| {});
+            wide.tick(tick);
         }
     }
 

@@ -1,0 +1,175 @@
+//! What has arrived, as events in the order in which the model gets them: losses, decoding, order.
+
+use crate::{
+    capture::Input,
+    decode::{RawBatch, loss::LossMeter},
+    event::{Event, Loss, PyFrame},
+    source::order::Orderer,
+};
+
+/// Records held for ordering at most (64 bytes each in the kernel, about 150 here).
+const MOST_HELD: usize = 200_000;
+/// A stack weighs as much as a slice for each so many bytes.
+const HELD_BYTES: usize = 640;
+
+/// How many slices an event is worth that is held.
+fn weight(event: &Event) -> usize {
+    // Texts are shared, but need not be.
+    let frame = |frame: &PyFrame| size_of::<PyFrame>() + frame.function.len() + frame.file.len();
+    let bytes = match event {
+        Event::Sample(sample) => sample.stack.frames.iter().map(frame).sum(),
+        Event::Fork(fork) => fork.comm.len(),
+        Event::Exec(exec) => exec.comm.len(),
+        _ => 0,
+    };
+    1 + bytes / HELD_BYTES
+}
+
+/// The first half of the way: what it gives is the same for all that conclude from it.
+#[derive(Clone, Debug)]
+pub(super) struct Arrivals {
+    order: Orderer<Event>,
+    losses: LossMeter,
+    events: u64,
+    damaged: u64,
+    /// The watch is over its budget: slices are not looked at.
+    sheds_slices: bool,
+}
+
+impl Arrivals {
+    /// `joining`: they begin in the midst of a watch.
+    pub(super) fn new(start_ns: u64, joining: bool) -> Self {
+        Self {
+            losses: match joining {
+                true => LossMeter::joining(start_ns),
+                false => LossMeter::new(start_ns),
+            },
+            order: Orderer::weighing(MOST_HELD, weight),
+            events: 0,
+            damaged: 0,
+            sheds_slices: false,
+        }
+    }
+
+    /// Takes the next input in, and gives the events whose turn it is.
+    pub(super) fn take(&mut self, input: Input, mut sink: impl FnMut(&Event)) {
+        match input {
+            Input::Batch(batch) => self.batch(&batch, &mut sink),
+            Input::Ordered { cpu, event } => self.ordered(cpu, event, &mut sink),
+            Input::Release { until_ns } => self.order.release(until_ns, sink),
+            Input::Now(event) => {
+                if let Event::Monitor(fact) = &event {
+                    self.sheds_slices = fact.budget.sheds_slices;
+                }
+                sink(&event);
+            }
+        }
+    }
+
+    fn batch(&mut self, batch: &RawBatch, sink: &mut impl FnMut(&Event)) {
+        let header = &batch.header;
+        if let Some(loss) = self.losses.batch(header, header.opened_ns) {
+            sink(&loss);
+        }
+        let mut shed = 0;
+        let (last_ns, unknown, invalid) = batch.each(|event| {
+            // Births and ends do not wait for their turn: what is read next is about them.
+            if matches!(event, Event::Slice(_)) {
+                if self.sheds_slices {
+                    shed += 1;
+                    return;
+                }
+                self.ordered(header.cpu, event, sink);
+            } else {
+                sink(&event);
+            }
+        });
+        self.losses.saw(header.cpu, last_ns);
+        self.damaged += unknown + invalid;
+        // What is left out counts as lost, and only there.
+        self.events += u64::from(header.count).saturating_sub(shed);
+        if shed > 0 {
+            sink(&Event::Loss(Loss {
+                cpu: header.cpu,
+                records: shed,
+                from_ns: header.opened_ns,
+                to_ns: last_ns,
+            }));
+        }
+    }
+
+    fn ordered(&mut self, cpu: u32, event: Event, early: &mut impl FnMut(&Event)) {
+        let at_ns = event.at_ns().unwrap_or(0);
+        self.order.push(at_ns, cpu, event, early);
+    }
+
+    /// Records that have come and were not left out.
+    pub(super) const fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Records that never arrived.
+    pub(super) const fn lost(&self) -> u64 {
+        self.losses.lost()
+    }
+
+    /// What went wrong on the way, by declared name.
+    pub(super) const fn faults(&self) -> [(&'static str, u64); 3] {
+        [
+            ("damaged-records", self.damaged),
+            ("ordered-early", self.order.early()),
+            ("ordered-late", self.order.late()),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+    use crate::capture::{Item, Reader};
+    use crate::event::{BudgetFact, MonitorFact};
+
+    const CAPTURE: &[u8] = include_bytes!("../../../tests/captures/1.0.concmon");
+
+    /// Records that have come, those that count as lost, and those that the batches hold.
+    fn counted(sheds_slices: bool) -> (u64, u64, u64) {
+        let mut reader = Reader::embedded(Cursor::new(CAPTURE)).expect("a capture");
+        let mut arrivals = Arrivals::new(reader.header().info.start_ns, false);
+        let budget = BudgetFact {
+            sheds_slices,
+            ..BudgetFact::default()
+        };
+        let fact = MonitorFact {
+            budget,
+            ..MonitorFact::default()
+        };
+        arrivals.take(Input::Now(Event::Monitor(Box::new(fact))), |_| {});
+        let (mut lost, mut held) = (0, 0);
+        while let Some(item) = reader.item().expect("bytes") {
+            let Item::Chunk(chunk) = item else { continue };
+            for input in chunk.inputs().expect("inputs") {
+                let Input::Batch(batch) = input.expect("an input") else {
+                    continue;
+                };
+                held += u64::from(batch.header.count);
+                arrivals.take(Input::Batch(batch), |event| {
+                    if let Event::Loss(loss) = event {
+                        lost += loss.records;
+                    }
+                });
+            }
+        }
+        (arrivals.events(), lost, held)
+    }
+
+    #[test]
+    fn what_is_left_out_is_lost_and_not_received() {
+        let (received, lost, held) = counted(false);
+        assert!(received == held && lost == 0 && held > 1_000, "{held}");
+        let (received, lost, held) = counted(true);
+        assert!(lost > held / 2, "{lost} of {held}");
+        assert_eq!(received + lost, held);
+    }
+}
