@@ -105,8 +105,8 @@
 //!   send records. They know no system call by number and no struct offset. Of Python they know what user
 //!   space hands over: addresses of GILs, and where frames are, by which they walk stacks.
 //! - **Wire** (`concmon_ebpf`): the records and map values of both sides. No dependency, no I/O.
-//! - [`kernel`]: struct offsets from BTF, the table of what system calls mean, the comparison of the
-//!   self-test. It loads nothing.
+//! - [`kernel`]: struct offsets from BTF, the table of what system calls mean, the table of what not every
+//!   kernel has and what is said without it, the comparison of the self-test. It loads nothing.
 //! - [`event`]: every input of a watch as one typed enum.
 //! - [`decode`]: bytes to events, total. Damage is an error or a count, never a panic.
 //! - [`procfs`]: bounded looks at `/proc` through a handle that is bound to the process; also the clocks.

@@ -1,5 +1,6 @@
-//! What the running kernel is like: its struct offsets (from BTF), its release, its syscalls.
+//! What the running kernel is like: its struct offsets (from BTF), its features, its release, its syscalls.
 pub mod btf;
+pub mod features;
 pub mod offsets;
 pub mod self_test;
 pub mod syscalls;

@@ -8,6 +8,7 @@ use std::{
 use super::histogram::Tally;
 use super::window::{Cumulative, Growth, Scope, limit};
 use crate::event::{BudgetFact, Loss, MonitorFact};
+use crate::kernel::features::Feature;
 use crate::schema::{self, Limit};
 
 /// What only grows.
@@ -159,8 +160,7 @@ impl Monitor {
             limits.push(limit("budget.cpu_percent_used", "it is too early to tell"));
         }
         if !self.kernel_measured {
-            let reason = "not measured: the kernel does not, or only for who has CAP_SYS_ADMIN";
-            limits.push(limit("kernel_run_ns", reason));
+            limits.push(limit("kernel_run_ns", Feature::RunTime.without()));
         }
         schema::Monitor {
             version,

@@ -7,6 +7,7 @@ use super::loops::LoopContext;
 use super::process::Process;
 use super::thread::RowContext;
 use super::window::{Clock, Scope, limit};
+use crate::kernel::features::Feature;
 use crate::schema::{self, Exited, Limit};
 
 /// What a process's row needs to know beside the process itself.
@@ -155,13 +156,15 @@ impl Process {
     fn limits(&self, scope: Scope, knows_causes: bool) -> Vec<Limit> {
         let mut limits = Vec::new();
         if !knows_causes {
-            let reason = "this kernel does not tell what a blocked thread waits for (it would from \
-                          5.15 on): all but disk and stopped is in other";
+            let reason = format!(
+                "{}: all but disk and stopped is in other",
+                Feature::Causes.without()
+            );
             for cause in ["gil", "lock", "poll", "sleep", "io", "child"] {
-                limits.push(limit(format!("blocked_ns.{cause}"), reason));
+                limits.push(limit(format!("blocked_ns.{cause}"), reason.as_str()));
             }
             for field in ["idle_ns", "busy_ns", "utilization"] {
-                limits.push(limit(format!("loops.{field}"), reason));
+                limits.push(limit(format!("loops.{field}"), reason.as_str()));
             }
         }
         self.proc_limits(&mut limits);

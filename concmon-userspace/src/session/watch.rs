@@ -552,7 +552,7 @@ impl Watch {
             kernel_run_ns,
             events: pipeline.events(),
             events_lost: pipeline.lost(),
-            reads_failed: self.reads_failed + self.live.reads_failed,
+            reads_failed: self.reads_failed + self.live.reads_failed(),
             faults,
             shed: {
                 let mut words = self.budget.shed().words(self.rate, MOST_TASKS);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, num::NonZeroU32, path::Path};
 
 use aya::{
-    Ebpf, Pod,
+    Ebpf,
     maps::{HashMap, MapData},
     programs::{UProbe, uprobe::UProbeLink, uprobe::UProbeScope},
 };
@@ -14,23 +14,32 @@ use concmon_ebpf::{
 use rustix::thread::CapabilitySet;
 
 use super::{
-    error::{LiveError, denied, failing, permission_or},
-    live::{map, program},
+    error::{LiveError, denied, permission_or},
+    object::{Wire, opened, program},
 };
 use crate::{
     event::Pid,
+    kernel::features::{Feature, Features},
     python::{ExactFutures, ExactTasks, Probe, ProbeKind, ProbePlace},
 };
 
-/// Tasks that can live at one time, groups of tasks that are told apart, calls under way, and
-/// instructions that are probed. Only what is used of these takes memory, calls excepted.
-pub(super) const TASKS: u32 = 1 << 18;
-pub(super) const ROWS: u32 = 1 << 13;
-pub(super) const CALLS: u32 = 1 << 13;
-pub(super) const PLACES: u32 = 1 << 16;
-/// Thread pools, and failures that nobody has asked for.
-pub(super) const POOLS: u32 = 1 << 12;
-pub(super) const FAILED: u32 = 1 << 16;
+/// How many entries its maps have, where `processes` can be watched at one time. Only what is used of
+/// these takes memory, calls excepted.
+pub(super) const fn entries(processes: u32) -> [(&'static str, u32); 8] {
+    [
+        ("EXACT", processes),
+        // Tasks that can live at one time, and groups of tasks that are told apart.
+        ("EXACT_TASKS", 1 << 18),
+        ("EXACT_ROWS", 1 << 13),
+        // Calls under way, and instructions that are probed.
+        ("EXACT_CALLS", 1 << 13),
+        ("EXACT_PLACES", 1 << 16),
+        ("EXACT_FUTURES", processes),
+        // Thread pools, and failures that nobody has asked for.
+        ("EXACT_POOLS", 1 << 12),
+        ("EXACT_FAILED", 1 << 16),
+    ]
+}
 
 const PROGRAMS: [&str; 7] = [
     "exact_put",
@@ -47,30 +56,6 @@ const END: &str = "exact_task_end";
 const DETACHERS: usize = 32;
 /// How often a row is read again that changes meanwhile.
 const TRIES: usize = 100;
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct Wire<T>(T);
-// SAFETY: only made of the wire types below: plain `repr(C)` integers without padding.
-unsafe impl Pod for Wire<Exact> {}
-// SAFETY: as above.
-unsafe impl Pod for Wire<ExactPlace> {}
-// SAFETY: as above.
-unsafe impl Pod for Wire<ExactKey> {}
-// SAFETY: as above.
-unsafe impl Pod for Wire<ExactRow> {}
-// SAFETY: as above.
-unsafe impl Pod for Wire<ExactTaskKey> {}
-// SAFETY: as above.
-unsafe impl Pod for Wire<ExactTask> {}
-// SAFETY: as above.
-unsafe impl Pod for Wire<FuturesView> {}
-// SAFETY: as above.
-unsafe impl Pod for Wire<PoolKey> {}
-// SAFETY: as above.
-unsafe impl Pod for Wire<PoolRow> {}
-// SAFETY: as above.
-unsafe impl Pod for Wire<FailedKey> {}
-
 /// The probes of a watch.
 pub struct ExactLive {
     views: HashMap<MapData, u32, Wire<Exact>>,
@@ -82,6 +67,8 @@ pub struct ExactLive {
     failed: HashMap<MapData, Wire<FailedKey>, u64>,
     /// Dropping a link takes the probe away, which takes the kernel a tenth of a second or more.
     links: BTreeMap<Pid, Vec<UProbeLink>>,
+    /// Why nothing can be probed; `None`: it can.
+    refused: Option<&'static str>,
     /// Rows that could not be read in one piece.
     pub reads_failed: u64,
 }
@@ -94,23 +81,31 @@ impl Drop for ExactLive {
 
 impl ExactLive {
     /// Loads the programs; nothing is attached yet.
-    pub(super) fn load(ebpf: &mut Ebpf) -> Result<Self, LiveError> {
+    pub(super) fn load(ebpf: &mut Ebpf, features: &Features) -> Result<Self, LiveError> {
         for name in PROGRAMS {
             let probe: &mut UProbe = program(ebpf, name)?;
             probe.load().map_err(|error| permission_or(&error))?;
         }
-        let opening = failing!("opening a map");
         Ok(Self {
-            views: HashMap::try_from(map(ebpf, "EXACT")?).map_err(opening)?,
-            rows: HashMap::try_from(map(ebpf, "EXACT_ROWS")?).map_err(opening)?,
-            places: HashMap::try_from(map(ebpf, "EXACT_PLACES")?).map_err(opening)?,
-            tasks: HashMap::try_from(map(ebpf, "EXACT_TASKS")?).map_err(opening)?,
-            futures: HashMap::try_from(map(ebpf, "EXACT_FUTURES")?).map_err(opening)?,
-            pools: HashMap::try_from(map(ebpf, "EXACT_POOLS")?).map_err(opening)?,
-            failed: HashMap::try_from(map(ebpf, "EXACT_FAILED")?).map_err(opening)?,
+            views: opened(ebpf, "EXACT")?,
+            rows: opened(ebpf, "EXACT_ROWS")?,
+            places: opened(ebpf, "EXACT_PLACES")?,
+            tasks: opened(ebpf, "EXACT_TASKS")?,
+            futures: opened(ebpf, "EXACT_FUTURES")?,
+            pools: opened(ebpf, "EXACT_POOLS")?,
+            failed: opened(ebpf, "EXACT_FAILED")?,
             links: BTreeMap::new(),
+            refused: features.lacks(Feature::Probes),
             reads_failed: 0,
         })
+    }
+
+    /// A process that can be probed.
+    fn probed(&self, pid: Pid) -> Result<NonZeroU32, String> {
+        if let Some(reason) = self.refused {
+            return Err(reason.to_owned());
+        }
+        NonZeroU32::new(pid.0).ok_or_else(|| "there is no process 0".to_owned())
     }
 
     /// Probes the tasks of a process.
@@ -118,7 +113,7 @@ impl ExactLive {
     /// # Errors
     /// Why that cannot be done, or must not be.
     pub fn attach(&mut self, ebpf: &mut Ebpf, pid: Pid, tasks: &ExactTasks) -> Result<(), String> {
-        let number = probed(pid)?;
+        let number = self.probed(pid)?;
         let links = self
             .attach_tasks(ebpf, pid, number, tasks)
             .inspect_err(|_| self.forget_view(pid))?;
@@ -215,7 +210,7 @@ impl ExactLive {
         futures: &ExactFutures,
         again: bool,
     ) -> Result<(), String> {
-        let number = probed(pid)?;
+        let number = self.probed(pid)?;
         self.futures
             .insert(pid.0, Wire(futures.view), 0)
             .map_err(|error| format!("no room for the process: {error}"))?;
@@ -335,14 +330,6 @@ fn program_of(kind: ProbeKind) -> &'static str {
         ProbeKind::Unwound => "exact_unwound",
         ProbeKind::HandedOver => "exact_handed_over",
     }
-}
-
-/// A process that can be probed.
-fn probed(pid: Pid) -> Result<NonZeroU32, String> {
-    if !cfg!(target_arch = "x86_64") {
-        return Err("probes read arguments on x86-64 only".to_owned());
-    }
-    NonZeroU32::new(pid.0).ok_or_else(|| "there is no process 0".to_owned())
 }
 
 fn attach(

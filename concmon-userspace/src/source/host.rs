@@ -2,12 +2,14 @@
 
 use concmon_ebpf::KernelConfig;
 
-use crate::kernel::offsets::Offsets;
+use crate::kernel::{
+    features::{Feature, Features},
+    offsets::Offsets,
+};
 
-/// `sched_switch` passes the previous task's state as its last argument since 5.18.
-const ARGUMENTS_WITH_STATE: u32 = 5;
-
-pub(super) fn kernel_config(offsets: &Offsets, switch_arguments: Option<u32>) -> KernelConfig {
+/// What kernel programs are told of the kernel.
+pub(super) fn kernel_config(offsets: &Offsets, features: &Features) -> KernelConfig {
+    let has = |feature| u32::from(features.has(feature));
     KernelConfig {
         task_pid: offsets.task_pid,
         task_tgid: offsets.task_tgid,
@@ -34,8 +36,10 @@ pub(super) fn kernel_config(offsets: &Offsets, switch_arguments: Option<u32>) ->
         regs_ip: offsets.regs_ip,
         task_tls: offsets.task_tls.unwrap_or(0),
         has_task_tls: u32::from(offsets.task_tls.is_some()),
-        has_prev_state: u32::from(switch_arguments.is_some_and(|n| n >= ARGUMENTS_WITH_STATE)),
-        has_sched_delayed: u32::from(offsets.task_sched_delayed.is_some()),
+        has_task_regs: has(Feature::Causes),
+        has_current_task_btf: has(Feature::Causes),
+        has_prev_state: has(Feature::SwitchState),
+        has_sched_delayed: has(Feature::DelayedDequeue),
         ..KernelConfig::default()
     }
 }

@@ -6,6 +6,7 @@ pub mod exact;
 pub mod fuzz;
 mod host;
 pub mod live;
+mod object;
 pub mod order;
 pub mod pipeline;
 pub mod replay;

@@ -18,6 +18,7 @@ mod waits;
 use super::histogram::Tally;
 use super::window::{Cumulative, Scope, limit};
 use crate::event::{Cause, LedgerFact, PyGil, PythonFact, Slice, ThreadState, Tid};
+use crate::kernel::features::Feature;
 use crate::schema::{self, Limit};
 use crowd::Crowd;
 use pairs::Pairs;
@@ -254,8 +255,7 @@ impl Gil {
         if waits_known {
             self.wait_limits(context, left_out, &mut limits);
         } else {
-            let reason = "this kernel does not tell what a blocked thread waits for (it would from \
-                          5.15 on)";
+            let reason = Feature::Causes.without();
             limits.extend(["wait_ns", "waits", "waiters_max", "pairs"].map(|f| limit(f, reason)));
         }
         Ok(schema::Gil {

@@ -1,0 +1,213 @@
+//! Loading: the kernel programs for the kernel that runs, with as much of it as it has.
+
+use std::time::Duration;
+
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    maps::{Array, Stack},
+    util::{nr_cpus, online_cpus},
+};
+use aya_log::EbpfLogger;
+use concmon_ebpf::{KernelConfig, MAX_SLOTS, SLOTS_PER_PAGE, SelfTest, SyscallEntry};
+
+use super::{Live, accounts::Accounts, buffers::Buffers, hooks};
+use crate::{
+    kernel::{
+        features::{Feature, Features, TABLE},
+        offsets::{Offsets, btf_path},
+        self_test, syscalls,
+    },
+    source::{
+        error::{LiveError, failed, failing, permission_or},
+        exact::{self, ExactLive},
+        host::{highest_tid, kernel_config, lift_memlock},
+        object::{PREBUILT, Wire, mapped, opened},
+        run_time::RunTime,
+        run_time_switch::Switch,
+    },
+};
+
+/// What the kernel side is sized for.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Threads that can be accounted for at one time.
+    pub threads: u32,
+    /// Processes that can be watched at one time.
+    pub processes: u32,
+    /// Tasks can be counted exactly.
+    pub exact: bool,
+}
+
+impl Sizes {
+    /// Room for four times what is there, within bounds; `exact`: tasks can be counted exactly.
+    pub fn for_threads(threads: usize, exact: bool) -> Self {
+        let threads = u32::try_from(threads).unwrap_or(u32::MAX);
+        Self {
+            threads: threads
+                .saturating_mul(4)
+                .clamp(2_048, MAX_SLOTS)
+                .next_power_of_two(),
+            processes: 4_096,
+            exact,
+        }
+    }
+}
+
+/// Batches older than this are sent with the next event or tick.
+const BATCH_AGE: Duration = Duration::from_millis(150);
+/// Pages of each CPU's buffer of samples.
+const SAMPLE_PAGES: usize = 64;
+
+/// Loads the kernel programs for this kernel and checks them on this process itself.
+pub(super) fn load(sizes: Sizes) -> Result<Live, LiveError> {
+    let (offsets, switch_arguments) =
+        Offsets::of_running_kernel().map_err(|error| LiveError::Unsupported(error.to_string()))?;
+    let btf = Btf::parse_file(btf_path(), aya::Endianness::default())
+        .map_err(failing!("reading the kernel's BTF"))?;
+
+    // It is forked, so it comes before what a child would hold, too.
+    let mut run_time = Some(RunTime::new(Switch::new(sizes.exact)));
+    let mut last_error = None;
+    let found = Features::new(offsets, switch_arguments);
+    for features in [found, found.without_helpers()] {
+        let config = KernelConfig {
+            slots: sizes.threads,
+            fold_above: sizes.threads - sizes.threads / 8,
+            batch_age_ns: BATCH_AGE.as_nanos() as u32,
+            ..kernel_config(&offsets, &features)
+        };
+        match load_with(&config, features, sizes, &btf) {
+            Ok(mut live) => {
+                if let Some(run_time) = run_time.take() {
+                    live.run_time = run_time;
+                }
+                if let Some(error) = &last_error {
+                    log::info!("loaded without newer kernel features; the first try said: {error}");
+                }
+                for row in &TABLE {
+                    if let Some(said) = features.lacks(row.feature) {
+                        log::debug!("without {}: {said}", row.gives);
+                    }
+                }
+                drop(btf);
+                // SAFETY: gives free heap pages back; has no other effect.
+                unsafe { libc::malloc_trim(0) };
+                return Ok(live);
+            }
+            Err(error @ LiveError::Failed { .. }) => last_error = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    let error = last_error.map_or(String::new(), |error| format!(": {error}"));
+    Err(LiveError::Unsupported(format!(
+        "this kernel does not take the kernel programs{error}"
+    )))
+}
+
+fn load_with(
+    config: &KernelConfig,
+    features: Features,
+    sizes: Sizes,
+    btf: &Btf,
+) -> Result<Live, LiveError> {
+    let config = Wire(*config);
+    let slot_pages = highest_tid().map_err(failing!("reading the range of thread ids"))?
+        / SLOTS_PER_PAGE as u32
+        + 1;
+    let cpu_count = nr_cpus().map_err(|(_, error)| failed("counting CPUs")(&error))?;
+    lift_memlock();
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(Some(btf))
+        .override_global("CONFIG", &config, true);
+    let of_exact = sizes.exact.then_some(exact::entries(sizes.processes));
+    for (name, entries) in [
+        ("LEDGERS", sizes.threads),
+        ("FREE_SLOTS", sizes.threads),
+        ("PROCESSES", sizes.processes),
+        ("PYTHONS", sizes.processes),
+        ("BATCHES", cpu_count as u32),
+        ("SAMPLE_BATCHES", cpu_count as u32),
+        ("SLOTS", slot_pages),
+    ]
+    .into_iter()
+    .chain(of_exact.into_iter().flatten())
+    {
+        loader.map_max_entries(name, entries);
+    }
+    let mut ebpf = loader
+        .load(PREBUILT)
+        .map_err(|error| permission_or(&error))?;
+    hooks::load(&mut ebpf, btf)?;
+
+    let mut syscalls: Array<_, Wire<SyscallEntry>> = opened(&mut ebpf, "SYSCALLS")?;
+    for (number, entry) in (0..).zip(syscalls::table()) {
+        syscalls
+            .set(number, Wire(entry), 0)
+            .map_err(failing!("filling a map"))?;
+    }
+    let mut free: Stack<_, u32> = opened(&mut ebpf, "FREE_SLOTS")?;
+    for slot in (1..sizes.threads).rev() {
+        free.push(slot, 0).map_err(failing!("filling a map"))?;
+    }
+    let len = sizes.threads as usize;
+    let accounts = Accounts::new(
+        mapped(&mut ebpf, "LEDGERS", len, "mapping the ledgers")?,
+        mapped(&mut ebpf, "CONTROL", 1, "mapping the counters")?,
+        mapped(&mut ebpf, "SLOTS", slot_pages as usize, "mapping the slots")?,
+        free,
+    );
+    let batches = mapped(&mut ebpf, "BATCHES", cpu_count, "mapping the batches")?;
+    let sample_batches = mapped(
+        &mut ebpf,
+        "SAMPLE_BATCHES",
+        cpu_count,
+        "mapping the batches of samples",
+    )?;
+    let cpus = online_cpus().map_err(|(_, error)| failed("listing CPUs")(&error))?;
+    let pages = if cpus.len() <= 32 { 256 } else { 128 };
+    let records = Buffers::open(opened(&mut ebpf, "RECORDS")?, &cpus, pages, batches)?;
+    let samples = Buffers::open(
+        opened(&mut ebpf, "SAMPLES")?,
+        &cpus,
+        SAMPLE_PAGES,
+        sample_batches,
+    )?;
+
+    let mut live = Live {
+        records,
+        samples,
+        accounts,
+        processes: opened(&mut ebpf, "PROCESSES")?,
+        pythons: opened(&mut ebpf, "PYTHONS")?,
+        sample_links: Vec::new(),
+        features,
+        faults: opened(&mut ebpf, "FAULTS")?,
+        warnings: EbpfLogger::init(&mut ebpf)
+            .inspect_err(|error| log::debug!("no warnings from kernel programs: {error}"))
+            .ok(),
+        exact: sizes
+            .exact
+            .then(|| ExactLive::load(&mut ebpf, &features))
+            .transpose()?,
+        run_time: RunTime::new(Switch::Own(None)),
+        ebpf,
+    };
+    self_test(&mut live.ebpf, features.has(Feature::Causes))?;
+    Ok(live)
+}
+
+/// Runs the self-test program over this process, and compares what it read by offsets with
+/// what the kernel says of us elsewhere.
+fn self_test(ebpf: &mut Ebpf, has_registers: bool) -> Result<(), LiveError> {
+    let expected =
+        self_test::Expected::before().map_err(failing!("reading this process's own state"))?;
+    let fd = hooks::walk_tasks(ebpf, hooks::SELF_TEST)?;
+    let results: Array<_, Wire<SelfTest>> = opened(ebpf, "SELF_TEST")?;
+    let Wire(seen) = results
+        .get(&0, 0)
+        .map_err(failing!("reading the self-test"))?;
+    expected
+        .check(&seen, fd, has_registers)
+        .map_err(|error| LiveError::Unsupported(error.to_string()))
+}

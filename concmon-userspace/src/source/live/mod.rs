@@ -1,0 +1,267 @@
+//! The live source: loads the kernel programs, and brings what they record and account for.
+
+mod accounts;
+mod buffers;
+mod hooks;
+mod load;
+
+use std::{collections::BTreeMap, os::fd::BorrowedFd, time::Duration};
+
+use aya::{
+    Ebpf,
+    maps::{HashMap, MapData, PerCpuArray},
+    programs::perf_event::PerfEventLinkId,
+};
+use aya_log::EbpfLogger;
+use concmon_ebpf::{Batch, Ledger, MAX_GILS, Process, Python, SampleBatch};
+
+use self::{accounts::Accounts, buffers::Buffers};
+pub use self::{accounts::Collected, load::Sizes};
+pub use super::error::LiveError;
+use super::{error::failing, exact::ExactLive, object::Wire, run_time::RunTime};
+use crate::{
+    event::{Pid, Tid},
+    kernel::features::{Feature, Features},
+};
+
+/// Between the two walks that seed: longer than any switch takes.
+const SEED_PAUSE: Duration = Duration::from_millis(2);
+/// Change an entry that is there, make none (include/uapi/linux/bpf.h).
+const BPF_EXIST: u64 = 2;
+
+/// The kernel side of a watch. Dropping it removes everything from the kernel.
+pub struct Live {
+    ebpf: Ebpf,
+    records: Buffers<Batch>,
+    samples: Buffers<SampleBatch>,
+    accounts: Accounts,
+    processes: HashMap<MapData, u32, Wire<Process>>,
+    pythons: HashMap<MapData, u32, Wire<Python>>,
+    /// The clocks that sample.
+    sample_links: Vec<PerfEventLinkId>,
+    features: Features,
+    faults: PerCpuArray<MapData, u64>,
+    /// The rare warnings of kernel programs, passed on to this program's log.
+    warnings: Option<EbpfLogger<&'static dyn log::Log>>,
+    /// Tasks that are counted exactly, where that was asked for.
+    exact: Option<ExactLive>,
+    run_time: RunTime,
+}
+
+impl Live {
+    /// Loads the kernel programs for this kernel and checks them on this process itself.
+    /// Nothing is attached yet.
+    pub fn load(sizes: Sizes) -> Result<Self, LiveError> {
+        load::load(sizes)
+    }
+
+    /// From now on, threads of `pid` are accounted for when they are born (and, with `follow`,
+    /// those of its children); existing ones are when [`Live::seed`] runs.
+    pub fn watch(&mut self, pid: Pid, gils: &[u64], follow: bool) -> Result<(), LiveError> {
+        let process = Process {
+            gils: first_gils(gils),
+            follow: u32::from(follow),
+            fold_slot: 0,
+        };
+        self.processes
+            .insert(pid.0, Wire(process), 0)
+            .map_err(failing!("adding a process"))
+    }
+
+    /// A watched process is gone, or no longer wanted.
+    pub fn unwatch(&mut self, pid: Pid) {
+        // Missing is what is wanted.
+        let _ = self.processes.remove(&pid.0);
+        self.forget_python(pid);
+    }
+
+    /// Why stacks cannot be sampled on this kernel; `None`: they can.
+    pub fn no_samples(&self) -> Option<&'static str> {
+        self.features.lacks(Feature::Samples)
+    }
+
+    /// From now on, stacks of `pid` can be walked.
+    pub fn set_python(&mut self, pid: Pid, python: &Python) {
+        if self.processes.get(&pid.0, 0).is_err() {
+            return;
+        }
+        if let Err(error) = self.pythons.insert(pid.0, Wire(*python), 0) {
+            log::debug!("process {pid}: its stacks are not sampled: {error}");
+        }
+    }
+
+    /// Another program runs in `pid`, or none any more.
+    pub fn forget_python(&mut self, pid: Pid) {
+        // Missing is what is wanted.
+        let _ = self.pythons.remove(&pid.0);
+    }
+
+    /// The part that counts tasks exactly, with the programs that it attaches; `None`: not asked for.
+    pub fn exact(&mut self) -> Option<(&mut ExactLive, &mut Ebpf)> {
+        Some((self.exact.as_mut()?, &mut self.ebpf))
+    }
+
+    /// How often thread `tid` gives a stack when it blocks, in the long run.
+    pub fn set_stack_interval(&mut self, pid: Pid, tid: Tid, interval: Duration) {
+        self.accounts.set_stack_interval(pid, tid, interval);
+    }
+
+    /// The processes watched now, those that joined at fork included.
+    pub fn watched(&self) -> Vec<Pid> {
+        self.processes
+            .keys()
+            .filter_map(Result::ok)
+            .map(Pid)
+            .collect()
+    }
+
+    /// The addresses of `pid`'s GILs have become known, or have changed.
+    pub fn set_gils(&mut self, pid: Pid, gils: &[u64]) {
+        let gils = first_gils(gils);
+        if let Ok(Wire(mut process)) = self.processes.get(&pid.0, 0) {
+            process.gils = gils;
+            // It may have ended meanwhile: its id must not come back, for another one may get it.
+            let _ = self.processes.insert(pid.0, Wire(process), BPF_EXIST);
+        }
+        self.accounts.set_gils(pid, &gils);
+    }
+
+    /// Attaches the hooks, and the sampling clock with `rate` samples per second and CPU; 0: none.
+    pub fn attach(&mut self, rate: u32) -> Result<(), LiveError> {
+        hooks::attach(&mut self.ebpf)?;
+        self.set_sample_rate(rate)
+    }
+
+    /// From now on, so many samples per second and CPU; 0: none.
+    pub fn set_sample_rate(&mut self, rate: u32) -> Result<(), LiveError> {
+        if self.no_samples().is_some() {
+            return Ok(());
+        }
+        hooks::set_sample_rate(&mut self.ebpf, &mut self.sample_links, rate)
+    }
+
+    /// Opens accounts for the threads that watched processes already have. The second walk corrects
+    /// those that switched while they were being seeded; by then their switch is long over.
+    pub fn seed(&mut self) -> Result<(), LiveError> {
+        hooks::walk_tasks(&mut self.ebpf, hooks::SEED)?;
+        std::thread::sleep(SEED_PAUSE);
+        hooks::walk_tasks(&mut self.ebpf, hooks::SEED)?;
+        Ok(())
+    }
+
+    /// The probes in watched processes. They are taken away when this is dropped, which takes the kernel
+    /// a tenth of a second for each.
+    pub fn take_exact(&mut self) -> Option<ExactLive> {
+        self.exact.take()
+    }
+
+    /// Takes the hooks away, other than probes in watched processes. What is in maps and buffers stays
+    /// readable.
+    pub fn detach(&mut self) {
+        hooks::detach(&mut self.ebpf);
+    }
+
+    /// Descriptors that become readable when a batch has arrived.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let records = self.records.descriptors();
+        records.chain(self.samples.descriptors())
+    }
+
+    /// Hands every batch that has arrived to `sink`, as it came.
+    pub fn drain(&mut self, sink: impl FnMut(&[u8])) {
+        if let Some(warnings) = &mut self.warnings {
+            warnings.flush();
+        }
+        self.records.drain(sink);
+    }
+
+    /// Hands every batch of samples that has arrived to `sink`, as it came.
+    pub fn drain_samples(&mut self, sink: impl FnMut(&[u8])) {
+        self.samples.drain(sink);
+    }
+
+    /// Hands over what lies in batches since before `opened_ns`: a CPU that sleeps sends nothing. With
+    /// the latest of all instants, everything.
+    pub fn drain_unsent(&mut self, opened_ns: u64, sink: impl FnMut(&[u8])) {
+        self.records.drain_unsent(opened_ns, sink);
+    }
+
+    /// The same for samples.
+    pub fn drain_unsent_samples(&mut self, opened_ns: u64, sink: impl FnMut(&[u8])) {
+        self.samples.drain_unsent(opened_ns, sink);
+    }
+
+    /// Reads every account in use, or only those of ended threads. `visit` gets a consistent copy and
+    /// says whether a dead one's slot can be given back.
+    pub fn read_ledgers(&mut self, ended_only: bool, visit: impl FnMut(&Ledger) -> Collected) {
+        self.accounts.read(ended_only, visit);
+    }
+
+    /// Accounts that could not be read in one piece.
+    pub fn reads_failed(&self) -> u64 {
+        self.accounts.reads_failed
+    }
+
+    /// Whether this kernel tells which system call a blocked thread is in.
+    pub fn knows_causes(&self) -> bool {
+        self.features.has(Feature::Causes)
+    }
+
+    /// Slots whose account was found broken and was healed.
+    pub fn healed(&self) -> u64 {
+        self.accounts.healed.len() as u64
+    }
+
+    /// Kernel-side faults by declared code, summed over CPUs.
+    pub fn faults(&self) -> [u64; concmon_ebpf::fault::COUNT] {
+        let mut sums = [0; concmon_ebpf::fault::COUNT];
+        for (code, sum) in (0..).zip(&mut sums) {
+            if let Ok(counts) = self.faults.get(&code, 0) {
+                *sum = counts.iter().sum();
+            }
+        }
+        sums
+    }
+
+    /// Estimated run time of all kernel programs since they were attached, ns; `None` where the
+    /// kernel does not tell, or has not been asked for long enough. `now_ns` is a monotonic instant.
+    pub fn kernel_run_ns(&mut self, now_ns: u64) -> Option<u64> {
+        let measured_ns = self.measured_run_ns();
+        self.run_time.estimate(now_ns, measured_ns)
+    }
+
+    /// Goes on with measuring that run time, where it is time to.
+    pub fn measure_run_time(&mut self, now_ns: u64) {
+        if self.run_time.is_due(now_ns) {
+            let measured_ns = self.measured_run_ns();
+            self.run_time.step(now_ns, measured_ns);
+        }
+    }
+
+    /// What the kernel has measured of all programs of this watch.
+    fn measured_run_ns(&self) -> u64 {
+        self.ebpf
+            .programs()
+            .filter_map(|(_, program)| program.info().ok())
+            .map(|info| info.run_time().as_nanos() as u64)
+            .sum()
+    }
+}
+
+/// Fault counts by name, zero ones left out.
+pub fn named_faults(counts: &[u64; concmon_ebpf::fault::COUNT]) -> BTreeMap<String, u64> {
+    concmon_ebpf::fault::NAMES
+        .iter()
+        .zip(counts)
+        .filter(|(_, count)| **count != 0)
+        .map(|(name, count)| ((*name).to_owned(), *count))
+        .collect()
+}
+
+fn first_gils(gils: &[u64]) -> [u64; MAX_GILS] {
+    let mut first = [0; MAX_GILS];
+    for (slot, gil) in first.iter_mut().zip(gils) {
+        *slot = *gil;
+    }
+    first
+}
