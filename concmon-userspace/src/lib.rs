@@ -91,10 +91,12 @@
 //! source
 //! findings · capture
 //! python
-//! procfs · decode
+//! decode
 //! model
 //! schema
-//! kernel · event
+//! kernel
+//! procfs
+//! event
 //! concmon-ebpf's library (wire) · cli
 //! ```
 //!
@@ -109,7 +111,8 @@
 //!   kernel has and what is said without it, the comparison of the self-test. It loads nothing.
 //! - [`event`]: every input of a watch as one typed enum.
 //! - [`decode`]: bytes to events, total. Damage is an error or a count, never a panic.
-//! - [`procfs`]: bounded looks at `/proc` through a handle that is bound to the process; also the clocks.
+//! - [`procfs`]: all reading of `/proc`: bounded looks through a handle that is bound to the process, which
+//!   keep what seldom changes; mappings, ids, capabilities; also the clocks.
 //! - [`python`]: finds interpreters and scans them through one memory trait. `layout` is data; on `memory`
 //!   stand `objects` (what is where in one), on those `walk` (threads, loops, tasks, pools), then `detect` and
 //!   `interpreter`, and on top what is made of one: `scan`, `unwind` (what kernel programs walk stacks by) and

@@ -122,6 +122,22 @@ fn imports_run_downwards() {
     assert!(checked > 50, "{checked} imports were found");
 }
 
+/// Paths below `/proc` stand in `procfs` alone; tests may name what they like.
+#[test]
+fn proc_is_read_in_one_place() {
+    let mut inside = 0;
+    for (path, text) in files("concmon-userspace/src") {
+        let named = text.split("#[cfg(test)]").next().expect("a part");
+        let named = named.matches("\"/proc/").count();
+        if path.contains("/procfs/") {
+            inside += named;
+        } else if !path.ends_with("tests.rs") {
+            assert_eq!(named, 0, "{path} names a path below /proc");
+        }
+    }
+    assert!(inside > 10, "{inside} paths were found");
+}
+
 #[test]
 fn names_in_braces_are_found() {
     let text = "use crate::{\n    event::{Pid, Tid},\n    model::Model,\n};\nfn f(of: crate::kernel::Of) {}";

@@ -40,6 +40,4 @@ pub struct ThreadStat {
     pub start_boottime_ns: u64,
     pub cpu_user_ns: u64,
     pub cpu_system_ns: u64,
-    pub voluntary: u64,
-    pub involuntary: u64,
 }

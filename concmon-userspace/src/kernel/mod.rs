@@ -30,8 +30,7 @@ impl Arch {
 /// # Errors
 /// Whatever `/proc/sys/kernel/osrelease` fails with.
 pub fn release() -> std::io::Result<String> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    Ok(text.trim_end().to_owned())
+    crate::procfs::host::kernel_setting("osrelease")
 }
 
 /// Major and minor number of a kernel release; `None` when it does not begin with two numbers.

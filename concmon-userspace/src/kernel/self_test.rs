@@ -9,6 +9,8 @@ use std::io;
 use concmon_ebpf::SelfTest;
 use thiserror::Error;
 
+use crate::procfs::{clocks, host::own_stat, stat::Stat};
+
 /// Why kernel programs cannot be trusted here.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum SelfTestError {
@@ -49,27 +51,19 @@ pub struct Expected {
 impl Expected {
     /// Reads `/proc/thread-self` and the thread's CPU clock.
     pub fn before() -> Result<Self, io::Error> {
-        let stat = std::fs::read_to_string("/proc/thread-self/stat")?;
+        let stat = own_stat()?;
         let invalid = || io::Error::new(io::ErrorKind::InvalidData, "unexpected /proc/self/stat");
-        let open = stat.find('(').ok_or_else(invalid)?;
-        let close = stat.rfind(')').ok_or_else(invalid)?;
-        let rest: Vec<&str> = stat[close + 1..].split_whitespace().collect();
-        // Fields 20 and 22 of proc_pid_stat(5); the state, first here, is field 3.
-        let number = |field: usize| {
-            rest.get(field - 3)
-                .and_then(|text| text.parse::<u64>().ok())
-                .ok_or_else(invalid)
-        };
-        // SAFETY: system calls without pointers.
-        let (tid, ticks) = unsafe { (libc::gettid(), libc::sysconf(libc::_SC_CLK_TCK)) };
-        let tick_ns = 1_000_000_000 / u64::try_from(ticks).unwrap_or(100).max(1);
+        let stat = Stat::parse(&stat).ok_or_else(invalid)?;
         Ok(Self {
             pid: std::process::id(),
-            tid: u32::try_from(tid).map_err(|_| invalid())?,
-            comm: stat.as_bytes()[open + 1..close].to_vec(),
-            start_boottime_ns: number(22)?.saturating_mul(tick_ns),
+            tid: rustix::thread::gettid()
+                .as_raw_nonzero()
+                .get()
+                .cast_unsigned(),
+            comm: stat.comm.to_vec(),
+            start_boottime_ns: clocks::ticks_to_ns(stat.start_ticks),
             cpu_ns: thread_cpu_ns(),
-            threads: u32::try_from(number(20)?).map_err(|_| invalid())?,
+            threads: u32::try_from(stat.threads).map_err(|_| invalid())?,
         })
     }
 

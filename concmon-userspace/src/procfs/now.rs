@@ -1,33 +1,114 @@
 //! What a process and its threads do at this moment.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 
+use super::clocks;
+use super::file::{self, CWD, SMALL};
+use super::process::{MAX_THREADS, soft_limit};
 use super::stat::Stat;
-use super::{MAX_FILE, MAX_THREADS, read_bounded};
 use crate::event::{Pid, Tid};
+
+/// The threads of a process; none where they cannot be listed.
+pub fn tids(pid: Pid) -> Vec<Tid> {
+    let mut tids = Vec::new();
+    if let Ok(folder) = file::open(CWD, format!("/proc/{pid}/task")) {
+        let _ = file::ids(folder, |tid| {
+            tids.push(Tid(tid));
+            true
+        });
+    }
+    tids
+}
+
+/// How many threads a process has; 0: there is none.
+pub fn count_threads(pid: Pid) -> usize {
+    tids(pid).len()
+}
 
 /// The state letters of a process's threads, `R`, `S`, `D`, ..., of [`MAX_THREADS`] at most; what
 /// cannot be read is left out.
 pub fn thread_states(pid: Pid) -> BTreeMap<Tid, u8> {
-    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
-        return BTreeMap::new();
-    };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
-        .take(MAX_THREADS)
-        .filter_map(|tid| {
-            let path = format!("/proc/{pid}/task/{tid}/stat");
-            let stat = Stat::parse(&read_bounded(Path::new(&path), MAX_FILE).ok()?)?;
-            Some((Tid(tid), stat.state))
-        })
-        .collect()
+    let tids = tids(pid).into_iter().take(MAX_THREADS);
+    tids.filter_map(|tid| {
+        let mut room = [0; SMALL];
+        let line = file::small(CWD, format!("/proc/{pid}/task/{tid}/stat"), &mut room);
+        Some((tid, Stat::parse(line.ok()?)?.state))
+    })
+    .collect()
 }
 
 /// The path of the executable as the process sees it; `None` when it cannot be read.
 pub fn executable(pid: Pid) -> Option<String> {
     let path = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     Some(path.to_string_lossy().into_owned())
+}
+
+/// Whether a process has this thread.
+pub fn has_thread(pid: Pid, tid: Tid) -> bool {
+    Path::new(&format!("/proc/{pid}/task/{tid}")).exists()
+}
+
+/// When a process started (`CLOCK_BOOTTIME`, ns, to a clock tick); `None`: there is none.
+pub fn start_boottime_ns(pid: Pid) -> Option<u64> {
+    let mut room = [0; SMALL];
+    let line = file::small(CWD, format!("/proc/{pid}/stat"), &mut room).ok()?;
+    Some(clocks::ticks_to_ns(Stat::parse(line)?.start_ticks))
+}
+
+/// Whether the process is there and has not ended; a zombie has.
+pub fn is_running(pid: Pid) -> bool {
+    let mut room = [0; SMALL];
+    let line = file::small(CWD, format!("/proc/{pid}/stat"), &mut room);
+    line.is_ok_and(|line| Stat::parse(line).is_some_and(|stat| !stat.is_zombie()))
+}
+
+/// Whether the first thread of a process has ended, or the process is not there at all.
+pub fn has_ended(pid: Pid) -> bool {
+    let mut room = [0; SMALL];
+    let Ok(line) = file::small(CWD, format!("/proc/{pid}/stat"), &mut room) else {
+        return true;
+    };
+    Stat::parse(line).is_some_and(|stat| stat.has_ended())
+}
+
+/// A thread's CPU clock in ns, as the kernel last brought it up to date (at most a clock tick ago
+/// while it runs); `None` where the kernel does not tell.
+pub fn cpu_clock_ns(pid: Pid, tid: Tid) -> Option<u64> {
+    let mut room = [0; SMALL];
+    let text = file::small(CWD, format!("/proc/{pid}/task/{tid}/schedstat"), &mut room).ok()?;
+    let text = std::str::from_utf8(text).ok()?;
+    text.split_whitespace().next()?.parse().ok()
+}
+
+/// The futex that a thread is blocked on; `None` when it is not blocked, or on something else.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn blocking_futex(pid: Pid, tid: Tid) -> io::Result<Option<u64>> {
+    let mut room = [0; SMALL];
+    let call = file::small(CWD, format!("/proc/{pid}/task/{tid}/syscall"), &mut room)?;
+    Ok(std::str::from_utf8(call).ok().and_then(futex_of))
+}
+
+/// The first argument of a futex call: a number and its arguments, or `running`.
+fn futex_of(call: &str) -> Option<u64> {
+    let mut words = call.split_whitespace();
+    let number: libc::c_long = words.next()?.parse().ok()?;
+    let address = words.next()?.strip_prefix("0x")?;
+    (number == libc::SYS_futex).then(|| u64::from_str_radix(address, 16).ok())?
+}
+
+/// The soft limit of the main thread's stack in bytes; `None` when unlimited or not known.
+pub fn stack_limit(pid: Pid) -> Option<u64> {
+    let limits = file::text(CWD, format!("/proc/{pid}/limits")).ok()?;
+    soft_limit(&limits, "Max stack size")
+}
+
+/// The cgroups of a process, a line each.
+pub fn cgroups(pid: Pid) -> Option<String> {
+    file::text(CWD, format!("/proc/{pid}/cgroup")).ok()
 }
 
 #[cfg(test)]
@@ -41,8 +122,10 @@ mod tests {
         let waiting = std::thread::spawn(move || {
             let _ = stopped.recv();
         });
-        // SAFETY: takes no argument.
-        let own = Tid(unsafe { libc::gettid() } as u32);
+        let own = Tid(rustix::thread::gettid()
+            .as_raw_nonzero()
+            .get()
+            .cast_unsigned());
         // Whoever reads runs; another thread comes to wait sooner or later.
         let states = loop {
             let states = thread_states(pid);
@@ -52,10 +135,35 @@ mod tests {
             std::thread::yield_now();
         };
         assert_eq!(states.get(&own), Some(&b'R'));
+        assert!(has_thread(pid, own) && is_running(pid) && !has_ended(pid));
+        assert!(cpu_clock_ns(pid, own).is_some());
         drop(stop);
         waiting.join().unwrap();
         let path = executable(pid).unwrap();
         assert_eq!(Path::new(&path), std::env::current_exe().unwrap());
+    }
+
+    #[test]
+    fn a_process_that_is_not_there() {
+        let none = Pid(u32::MAX);
         assert_eq!(executable(Pid(0)), None);
+        assert!(!is_running(none) && has_ended(none));
+        assert!(count_threads(none) == 0 && !has_thread(none, Tid(1)));
+        assert!(cpu_clock_ns(none, Tid(1)).is_none());
+    }
+
+    #[test]
+    fn futexes_of_blocked_threads() {
+        let number = libc::SYS_futex;
+        let call = format!("{number} 0x7f00a010 0x189 0x0 0x0 0x0 0xffffffff 0x7ffe10 0x7f0010\n");
+        assert_eq!(futex_of(&call), Some(0x7f00_a010));
+        for other in [
+            "running\n",
+            "-1 0x7ffe10 0x7f0010\n",
+            "0 0x3 0x7f00a010",
+            "",
+        ] {
+            assert_eq!(futex_of(other), None, "{other}");
+        }
     }
 }

@@ -7,6 +7,8 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities,
 };
 
+use super::{file, host};
+
 /// Loading kernel programs, and having them run.
 pub const LOADING: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::PERFMON);
 /// Reading processes, those of others too, and files of programs that were replaced.
@@ -83,10 +85,10 @@ struct Owner {
 
 impl Owner {
     fn of(pid: u32) -> Option<Self> {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let status = file::text(file::CWD, format!("/proc/{pid}/status")).ok()?;
         let ids = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            let mut ids = line.split_whitespace().map_while(|id| id.parse().ok());
+            let ids = file::field(&status, name)?;
+            let mut ids = ids.split_whitespace().map_while(|id| id.parse().ok());
             Some([ids.next()?, ids.next()?, ids.next()?])
         };
         Some(Self {
@@ -203,9 +205,9 @@ fn is_first(kind: &str, inode: u64) -> bool {
 }
 
 fn yama_scope() -> u32 {
-    std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope")
+    host::kernel_setting("yama/ptrace_scope")
         .ok()
-        .and_then(|text| text.trim().parse().ok())
+        .and_then(|text| text.parse().ok())
         .unwrap_or(0)
 }
 

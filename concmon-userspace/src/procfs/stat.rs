@@ -2,9 +2,8 @@
 
 /// What is used of it; field numbers are those of `proc_pid_stat(5)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stat {
-    pub pid: u32,
-    pub comm: String,
+pub struct Stat<'a> {
+    pub comm: &'a [u8],
     /// `R`, `S`, `D`, `Z`, ... (3)
     pub state: u8,
     pub ppid: u32,
@@ -16,44 +15,58 @@ pub struct Stat {
     pub threads: u64,
     /// Clock ticks after boot (22).
     pub start_ticks: u64,
+    /// Addresses of the stack (28) and of the arguments (48): with most kernels others after each exec;
+    /// 0 for who may not know.
+    pub image: [u64; 2],
 }
 
 /// `PF_KTHREAD` of `include/linux/sched.h`.
 const PF_KTHREAD: u32 = 0x0020_0000;
 
-impl Stat {
+impl<'a> Stat<'a> {
     /// Reads one line; `None` when it has not the documented form.
     ///
     /// The name in parentheses may itself hold spaces and parentheses.
-    pub fn parse(line: &[u8]) -> Option<Self> {
+    pub fn parse(line: &'a [u8]) -> Option<Self> {
         let open = line.iter().position(|b| *b == b'(')?;
         let close = line.iter().rposition(|b| *b == b')')?;
         let comm = line.get(open + 1..close)?;
-        let pid = std::str::from_utf8(&line[..open])
-            .ok()?
-            .trim_end()
-            .parse()
-            .ok()?;
         let rest = std::str::from_utf8(&line[close + 1..]).ok()?;
-        let fields: Vec<&str> = rest.split_ascii_whitespace().take(20).collect();
+        let mut fields = rest.split_ascii_whitespace();
+        let state = *fields.next()?.as_bytes().first()?;
         // The first field behind the name is number 3.
-        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+        let mut before = 3;
+        let mut number = |field: usize| {
+            let skipped = field - before - 1;
+            before = field;
+            fields.nth(skipped)?.parse::<u64>().ok()
+        };
         Some(Stat {
-            pid,
-            comm: String::from_utf8_lossy(comm).into_owned(),
-            state: *fields.first()?.as_bytes().first()?,
+            comm,
+            state,
             ppid: number(4)?.try_into().ok()?,
             flags: number(9)?.try_into().ok()?,
             user_ticks: number(14)?,
             system_ticks: number(15)?,
             threads: number(20)?,
             start_ticks: number(22)?,
+            image: [28, 48].map(|field| number(field).unwrap_or(0)),
         })
     }
 
-    /// Ended and not collected. A process whose first thread alone has ended shows `Z` too.
+    /// What the process or thread calls itself.
+    pub fn name(&self) -> String {
+        String::from_utf8_lossy(self.comm).into_owned()
+    }
+
+    /// Whether it has ended. A process whose first thread alone has ended shows that, too.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x')
+    }
+
+    /// Ended and not collected.
     pub fn is_zombie(&self) -> bool {
-        matches!(self.state, b'Z' | b'X' | b'x') && self.threads <= 1
+        self.has_ended() && self.threads <= 1
     }
 
     pub fn is_kernel_thread(&self) -> bool {
@@ -68,14 +81,14 @@ mod tests {
 
     const LINE: &[u8] =
         b"4242 (a) S (b) S 17 4242 4242 0 -1 4194560 103 0 0 0 250 31 0 0 20 0 7 0 \
-        1234567 8192000 550 18446744073709551615 1 1 0 0 0 0 0 16781312 2 0 0 0 17 1 0 0 0 0 0\n";
+        1234567 8192000 550 18446744073709551615 1 1 81 0 0 0 0 16781312 2 0 0 0 17 1 0 0 0 0 0 2 3 4 \
+        91 92 93 94 0\n";
 
     #[test]
     fn a_name_with_parentheses() {
         let stat = Stat::parse(LINE).unwrap();
         let expected = Stat {
-            pid: 4242,
-            comm: "a) S (b".to_owned(),
+            comm: b"a) S (b",
             state: b'S',
             ppid: 17,
             flags: 4_194_560,
@@ -83,6 +96,7 @@ mod tests {
             system_ticks: 31,
             threads: 7,
             start_ticks: 1_234_567,
+            image: [81, 91],
         };
         assert_eq!(stat, expected);
         assert!(!stat.is_zombie() && !stat.is_kernel_thread());
@@ -107,7 +121,7 @@ mod tests {
             return;
         };
         let stat = Stat::parse(&line).unwrap();
-        assert_eq!(stat.is_kernel_thread(), stat.comm == "kthreadd");
+        assert_eq!(stat.is_kernel_thread(), stat.comm == b"kthreadd");
     }
 
     #[test]

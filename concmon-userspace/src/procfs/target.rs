@@ -3,7 +3,8 @@
 use std::io::ErrorKind;
 
 use super::{
-    Dir, ProcError, clocks,
+    clocks, file,
+    process::{Dir, ProcError},
     rights::{self, Denied},
 };
 
@@ -64,15 +65,16 @@ pub fn check_target(pid: u32) -> Result<TargetIdentity, TargetError> {
     };
     // Opening is the check: the kernel asks here whether one might trace the process. What has no
     // memory (a kernel thread, a zombie) opens or fails with ESRCH, depending on the kernel.
-    match std::fs::File::open(dir.path("mem")) {
+    match file::open(&dir.handle, "mem") {
         Err(e) if e.kind() == ErrorKind::PermissionDenied => {
             let call = format!("{} opening /proc/{pid}/mem", rights::error_name(&e));
             return Err(TargetError::NoPermission(Denied::reading(pid, &call)));
         }
         _ => {}
     }
-    let stat = dir.stat()?;
-    if let Some(owner) = dir.text("status").and_then(|status| process_of(&status))
+    let mut room = [0; file::SMALL];
+    let stat = dir.stat(&mut room)?;
+    if let Some(owner) = process_of(&dir)
         && owner != pid
     {
         return Err(TargetError::Thread {
@@ -83,27 +85,27 @@ pub fn check_target(pid: u32) -> Result<TargetIdentity, TargetError> {
     if stat.is_kernel_thread() {
         return Err(TargetError::KernelThread {
             pid,
-            name: stat.comm,
+            name: stat.name(),
         });
     }
     if stat.is_zombie() {
         return Err(TargetError::Zombie {
             pid,
-            name: stat.comm,
+            name: stat.name(),
         });
     }
     Ok(TargetIdentity {
         pid,
         start_boottime_ns: clocks::ticks_to_ns(stat.start_ticks),
         cmdline: dir.cmdline(),
-        name: stat.comm,
+        name: stat.name(),
     })
 }
 
-/// The process id, from a `status` file.
-fn process_of(status: &str) -> Option<u32> {
-    let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?;
-    line.trim().parse().ok()
+/// The process that a thread belongs to.
+fn process_of(dir: &Dir) -> Option<u32> {
+    let status = file::text(&dir.handle, "status").ok()?;
+    file::field(&status, "Tgid:")?.parse().ok()
 }
 
 #[cfg(test)]

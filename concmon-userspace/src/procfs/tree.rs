@@ -1,10 +1,9 @@
 //! Which process is whose child: one scan of `/proc` per tick, then asked per process.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
+use super::file::{self, CWD, SMALL};
 use super::stat::Stat;
-use super::{MAX_FILE, read_bounded};
 
 /// The processes of this PID namespace at one time, by parent.
 #[derive(Clone, Debug, Default)]
@@ -36,15 +35,13 @@ impl Tree {
     /// When `/proc` itself cannot be listed.
     pub fn scan() -> std::io::Result<Self> {
         let mut stats = Vec::new();
-        for entry in std::fs::read_dir("/proc")? {
-            let name = entry?.file_name();
-            let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
-                continue;
-            };
-            let path = format!("/proc/{pid}/stat");
-            let line = read_bounded(Path::new(&path), MAX_FILE).unwrap_or_default();
-            stats.extend(Stat::parse(&line).map(|stat| (pid, stat.ppid, stat.is_zombie())));
-        }
+        let folder = file::open(CWD, "/proc")?;
+        file::ids(&folder, |pid| {
+            let mut room = [0; SMALL];
+            let line = file::small(&folder, format!("{pid}/stat"), &mut room).unwrap_or_default();
+            stats.extend(Stat::parse(line).map(|stat| (pid, stat.ppid, stat.is_zombie())));
+            true
+        })?;
         Ok(Self::from_rows(stats))
     }
 

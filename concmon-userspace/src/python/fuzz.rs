@@ -6,7 +6,7 @@ use super::detect::elf;
 use super::detect::version::version_in_name;
 use super::layout::described::{self, MAX_TABLE_BYTES};
 use super::layout::row;
-use super::memory::maps;
+use crate::procfs::maps;
 
 /// Looks into an ELF file as a detection does.
 pub fn elf_file(file: &File) {

@@ -10,7 +10,6 @@ use super::layout::{
     CollectorPlace, FrameRoot, GeneratorFrame, InstructionShape, Instructions, IntegerShape,
     Layout, WalkLayout,
 };
-use super::memory::maps::{self, Mapping};
 use super::memory::{Batch, at, plausible, word};
 use super::objects::object::Reader;
 use super::walk::chain::Link;
@@ -24,6 +23,7 @@ use crate::decode::samples::RawSample;
 use crate::event::{
     CodeKind, Iteration, Pid, PyFrame, Sample, SampledStack, StepFact, StepTask, Tid,
 };
+use crate::procfs::maps::{self, Mapping};
 
 /// How far below and above a thread's TLS base its thread state may be noted: static TLS lies
 /// below, the C library's own thread structure with the values of thread-specific keys above it.

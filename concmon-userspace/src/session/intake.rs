@@ -6,6 +6,7 @@ use crate::{
     capture::{Filters, Header, Input, Recorder, Redactor, Store},
     event::Event,
     model::WatchInfo,
+    procfs::host::kernel_setting,
     source::pipeline::{Output, Pipeline},
 };
 
@@ -86,11 +87,7 @@ impl Intake {
 
 /// How a capture of this watch is made.
 pub(super) fn header(info: &WatchInfo, filters: Filters) -> Header {
-    let of_kernel = |name: &str| {
-        std::fs::read_to_string(format!("/proc/sys/kernel/{name}"))
-            .map(|text| text.trim().to_owned())
-            .unwrap_or_default()
-    };
+    let of_kernel = |name: &str| kernel_setting(name).unwrap_or_default();
     Header {
         info: info.clone(),
         wire: concmon_ebpf::WIRE_VERSION,

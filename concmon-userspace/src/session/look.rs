@@ -147,7 +147,9 @@ fn read(
     let gone = |_| Failure::from_target(&TargetError::NoSuchProcess(pid));
     let states = now::thread_states(Pid(pid));
     let look = interpreter.map(|mut interpreter| interpreter.scan(clocks::monotonic_ns(), options));
-    let process = procfs::read_process(pid, clocks::monotonic_ns(), clocks, tree).map_err(gone)?;
+    let process = procfs::ProcessReader::new(pid)
+        .read(clocks::monotonic_ns(), clocks, tree)
+        .map_err(gone)?;
     let activities = states
         .into_iter()
         .map(|(tid, state)| match state {

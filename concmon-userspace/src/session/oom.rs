@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::{event::Pid, procfs::now};
+
 /// The counter of a cgroup's kills for want of memory: `memory.events` of version 2, or
 /// `memory.oom_control` of version 1 (Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst).
 #[derive(Debug)]
@@ -12,7 +14,7 @@ pub(super) struct OomKills {
 
 impl OomKills {
     pub(super) fn of(pid: u32) -> Option<Self> {
-        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        let groups = now::cgroups(Pid(pid))?;
         let paths = groups.lines().filter_map(|line| {
             let mut fields = line.splitn(3, ':').skip(1);
             let (controllers, group) = (fields.next()?, fields.next()?.trim_start_matches('/'));

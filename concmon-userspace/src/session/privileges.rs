@@ -23,7 +23,11 @@ use std::{os::unix::fs::MetadataExt as _, path::Path};
 use rustix::thread::CapabilitySet;
 
 use super::Recording;
-use crate::{cli::Options, kernel, procfs::rights};
+use crate::{
+    cli::Options,
+    kernel,
+    procfs::{host::kernel_setting, rights},
+};
 
 /// What reading a capture takes that is somebody else's.
 pub(super) const CAPTURES: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
@@ -84,8 +88,7 @@ fn map_calls_need_bpf() -> bool {
     if kernel::version_of(&release).is_some_and(|version| version >= MAP_CALLS_FREE) {
         return false;
     }
-    let disabled = std::fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled");
-    disabled.map_or(true, |text| text.trim() != "0")
+    kernel_setting("unprivileged_bpf_disabled").map_or(true, |text| text != "0")
 }
 
 /// Gives up all capabilities of this thread, and of those it starts from now on, but these.

@@ -20,8 +20,9 @@ use crate::{
     event::{BudgetFact, Event, LedgerFact, MonitorFact, Pid, ThreadState, Tick, Tid},
     model::{WatchInfo, timing::NewStall},
     procfs::{
-        self,
+        ProcessReader,
         clocks::{self, Clocks},
+        now,
         tree::Tree,
     },
     python::MOST_TASKS,
@@ -132,12 +133,12 @@ impl Watch {
             };
             for pid in std::iter::once(target.0).chain(descendants) {
                 // What it is now, should it be gone when the watch begins.
-                if let Ok(fact) = procfs::read_process(pid, clocks::monotonic_ns(), &clocks, &tree)
-                {
+                let read = ProcessReader::new(pid).read(clocks::monotonic_ns(), &clocks, &tree);
+                if let Ok(fact) = read {
                     first_facts.push(Event::Process(Box::new(fact)));
                 }
                 adopt(&mut targets, Pid(pid), pid == target.0);
-                threads += procfs::count_threads(Pid(pid));
+                threads += now::count_threads(Pid(pid));
             }
         }
         let mut live = Live::load(Sizes::for_threads(threads, plan.exact))?;
@@ -507,7 +508,7 @@ impl Watch {
                     verdict = Collected::Free;
                 }
             } else if matches!(fact.state, ThreadState::Woken | ThreadState::Preempted)
-                && let Some(exec_ns) = procfs::cpu_clock_ns(fact.pid, fact.tid)
+                && let Some(exec_ns) = now::cpu_clock_ns(fact.pid, fact.tid)
             {
                 correct_unseen_run(&mut fact, exec_ns);
             } else if targets.has_thread(fact.pid, fact.tid) == Some(false) {

@@ -2,9 +2,12 @@
 
 use concmon_ebpf::KernelConfig;
 
-use crate::kernel::{
-    features::{Feature, Features},
-    offsets::Offsets,
+use crate::{
+    kernel::{
+        features::{Feature, Features},
+        offsets::Offsets,
+    },
+    procfs::host::kernel_setting,
 };
 
 /// What kernel programs are told of the kernel.
@@ -46,10 +49,10 @@ pub(super) fn kernel_config(offsets: &Offsets, features: &Features) -> KernelCon
 
 /// The highest thread id that this kernel gives out.
 pub(super) fn highest_tid() -> std::io::Result<u32> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/pid_max")?;
+    let text = kernel_setting("pid_max")?;
     // PID_MAX_LIMIT of 64-bit kernels (include/linux/threads.h).
     const LIMIT: u32 = 4 * 1024 * 1024;
-    Ok(text.trim().parse().unwrap_or(LIMIT).min(LIMIT))
+    Ok(text.parse().unwrap_or(LIMIT).min(LIMIT))
 }
 
 /// Before 5.11, maps count against the limit on locked memory, whose default is far below what the

@@ -25,8 +25,9 @@ use crate::{
     },
     event::{Event, ExactFact, Exec, Exit, Fork, Pid, PoolCounts, PoolsFact, Tid},
     procfs::{
-        self, ProcError,
+        ProcError,
         clocks::{self, Clocks},
+        now,
         tree::Tree,
     },
     python::{DetectError, GilSampler, IsOver, ScanOptions},
@@ -50,7 +51,7 @@ impl TargetId {
     fn of(pid: Pid) -> Self {
         Self {
             pid,
-            start_boottime_ns: procfs::start_boottime_ns(pid).unwrap_or(0),
+            start_boottime_ns: now::start_boottime_ns(pid).unwrap_or(0),
         }
     }
 }
@@ -159,9 +160,8 @@ impl Targets {
             pid: fork.pid,
             start_boottime_ns: fork.start_boottime_ns,
         };
-        let same = |known: &Target| {
-            procfs::is_same_start(known.id.start_boottime_ns, id.start_boottime_ns)
-        };
+        let same =
+            |known: &Target| clocks::same_start(known.id.start_boottime_ns, id.start_boottime_ns);
         if self.holder(fork.pid).is_some_and(same) {
             // A sweep has found it before.
             return;
@@ -234,7 +234,7 @@ impl Targets {
     /// Looks whether those that the user asked for still run; their ends are told by records as well.
     pub(crate) fn check_named(&mut self) {
         for target in self.living.values_mut().filter(|target| target.named) {
-            target.named = procfs::is_running(target.id.pid);
+            target.named = now::is_running(target.id.pid);
         }
     }
 
@@ -357,11 +357,8 @@ impl Targets {
         let Some(target) = self.living.get_mut(&id) else {
             return Ok(false);
         };
-        match procfs::read_process(id.pid.0, clocks::monotonic_ns(), clocks, tree) {
-            Ok(fact) => {
-                target.set_process(fact);
-                Ok(true)
-            }
+        match target.read_process(clocks, tree) {
+            Ok(()) => Ok(true),
             Err(ProcError::Gone(_)) => {
                 // It ended before its exit could be seen; its id may get another holder.
                 live.unwatch(id.pid);
@@ -424,13 +421,13 @@ impl Targets {
         match self.holder(pid) {
             Some(target) => target.has_thread(tid),
             // The kernel side took the process off the list at its last exit.
-            None => Some(procfs::has_thread(pid, tid)),
+            None => Some(now::has_thread(pid, tid)),
         }
     }
 
     /// Whether a process is neither watched any more nor there.
     pub(crate) fn is_gone(&self, pid: Pid) -> bool {
-        self.holder(pid).is_none() && !procfs::has_thread(pid, Tid(pid.0))
+        self.holder(pid).is_none() && !now::has_thread(pid, Tid(pid.0))
     }
 
     /// From now on, looks read so many tasks at most.

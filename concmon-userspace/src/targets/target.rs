@@ -8,7 +8,11 @@ use super::{TargetId, Wants, pace::Pace, steps::Steps, uprobes::Uprobes};
 use crate::{
     escape::escape,
     event::{Event, Pid, ProcessFact, PythonFact, PythonInfo, Tid},
-    procfs::{clocks, tree::Tree},
+    procfs::{
+        ProcError, ProcessReader,
+        clocks::{self, Clocks},
+        tree::Tree,
+    },
     python::{DetectError, GilSampler, Interpreter, IsOver, NotExact, ScanOptions},
     source::live::Live,
 };
@@ -73,6 +77,7 @@ pub(super) struct Target {
     pub(super) tasks: Uprobes,
     pub(super) futures: Uprobes,
     pub(super) activity: Activity,
+    reader: ProcessReader,
     process: Reading<ProcessFact>,
     look: Reading<PythonFact>,
     /// The threads that `/proc` listed, ascending; `None`: not all of them.
@@ -159,6 +164,7 @@ impl Target {
             tasks: Uprobes::default(),
             futures: Uprobes::default(),
             activity: Activity::default(),
+            reader: ProcessReader::new(id.pid.0),
             process: Reading::default(),
             look: Reading::default(),
             listed: None,
@@ -286,8 +292,12 @@ impl Target {
         !(accounted && looked && self.process.holds(&self.activity))
     }
 
-    /// Takes over what was read of it in `/proc`.
-    pub(super) fn set_process(&mut self, fact: ProcessFact) {
+    /// Reads what `/proc` says of it.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn read_process(&mut self, clocks: &Clocks, tree: &Tree) -> Result<(), ProcError> {
+        let fact = self.reader.read(clocks::monotonic_ns(), clocks, tree)?;
         let mut tids: Vec<Tid> = fact.thread_stats.iter().map(|thread| thread.tid).collect();
         tids.sort_unstable();
         // Where the list was cut, nobody counts as missing.
@@ -295,6 +305,7 @@ impl Target {
         self.listed = whole.then_some(tids);
         let read_ns = fact.read_ns;
         self.process.set(fact, read_ns);
+        Ok(())
     }
 
     /// Whether `/proc` has a thread, by what was read in this window; `None`: nothing was.

@@ -71,8 +71,6 @@ fn nasty_event(random: &mut Random) -> Event {
                     start_boottime_ns: random.nasty(),
                     cpu_user_ns: random.nasty(),
                     cpu_system_ns: random.nasty(),
-                    voluntary: random.nasty(),
-                    involuntary: random.nasty(),
                 })
                 .collect(),
             ..ProcessFact::default()

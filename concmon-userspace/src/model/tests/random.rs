@@ -290,8 +290,6 @@ fn proc_event(leader: &Simulated, threads: &[Simulated], window: u64) -> Event {
                 start_boottime_ns: tick(thread.fact.start_boottime_ns),
                 cpu_user_ns: window * 30 * MS,
                 cpu_system_ns: window * 10 * MS,
-                voluntary: 0,
-                involuntary: 0,
             })
             .collect(),
         ..ProcessFact::default()

@@ -99,8 +99,6 @@ fn cpu_time_is_split_as_proc_says() {
         start_boottime_ns,
         cpu_user_ns: user_ms * MS,
         cpu_system_ns: system_ms * MS,
-        voluntary: 0,
-        involuntary: 0,
     };
     let mut watch = Fixture::new();
     // The kernel's start time ends within a tick of /proc's.

@@ -10,9 +10,12 @@ use elf::ElfFacts;
 use version::{version_in_name, version_text};
 
 use crate::event::{Pid, PythonInfo};
+use crate::procfs::{
+    maps::{self, Mapping},
+    now,
+};
 use crate::python::layout::described::{self, MAX_TABLE_BYTES};
 use crate::python::layout::{GilPlace, Layout, Version, row};
-use crate::python::memory::maps::{self, Mapping};
 use crate::python::memory::{Memory, ProcessMemory, ReadError, at};
 use crate::python::walk::thread_states;
 
@@ -65,7 +68,7 @@ pub(crate) struct Found {
 pub(crate) fn detect(pid: Pid, memory: &ProcessMemory) -> Result<Found, DetectError> {
     let mappings = maps::mappings(pid).map_err(DetectError::from_io)?;
     let Some(readable) = mappings.iter().find(|mapping| mapping.readable) else {
-        return Err(if maps::ended(pid) {
+        return Err(if now::has_ended(pid) {
             DetectError::Gone
         } else {
             DetectError::NotPython

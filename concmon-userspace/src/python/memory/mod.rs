@@ -1,7 +1,6 @@
 //! Reading another process's memory: one trait, batched, every read bounded.
 
 pub(super) mod addresses;
-pub(super) mod maps;
 pub(super) mod process;
 pub(super) mod process_source;
 

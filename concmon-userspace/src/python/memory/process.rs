@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 
-use super::maps::{self, Mapping};
 use super::process_source::ProcessSource;
 use crate::event::{Pid, Tid};
+use crate::procfs::maps::{self, Mapping};
 use crate::python::memory::{Batch, Memory, int, word};
 
 const PAGE: u64 = 4096;

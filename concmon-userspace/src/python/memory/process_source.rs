@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use super::maps::{self, Mapping};
 use crate::event::{Pid, Tid};
+use crate::procfs::{
+    maps::{self, Mapping},
+    namespaces, now,
+};
 use crate::python::detect;
 
 /// A process, without its memory.
@@ -34,17 +37,17 @@ pub struct RecordedProcess {
 
 impl RecordedProcess {
     pub(crate) fn of(pid: Pid) -> Self {
-        let tids = maps::namespace_tids(pid);
-        let futex = |tid: &Tid| Some((tid.0, maps::blocking_futex(pid, *tid).ok()??));
+        let tids = namespaces::native_tids(pid);
+        let futex = |tid: &Tid| Some((tid.0, now::blocking_futex(pid, *tid).ok()??));
         Self {
             futexes: tids.values().filter_map(futex).collect(),
             pid: pid.0,
-            stack_limit: maps::stack_limit(pid),
+            stack_limit: now::stack_limit(pid),
             tids: tids
                 .into_iter()
                 .map(|(native, tid)| (native, tid.0))
                 .collect(),
-            foreign_ids: maps::in_other_pid_namespace(pid),
+            foreign_ids: namespaces::has_foreign_ids(pid),
             asyncio_table: detect::asyncio_table(pid),
         }
     }
@@ -61,14 +64,14 @@ impl ProcessSource {
     /// Whether the process has other thread ids for itself than we have.
     pub(crate) fn has_foreign_ids(&self) -> bool {
         match self {
-            Self::Live(pid) => maps::in_other_pid_namespace(*pid),
+            Self::Live(pid) => namespaces::has_foreign_ids(*pid),
             Self::Recorded(process) => process.foreign_ids,
         }
     }
 
     pub(crate) fn stack_limit(&self) -> Option<u64> {
         match self {
-            Self::Live(pid) => maps::stack_limit(*pid),
+            Self::Live(pid) => now::stack_limit(*pid),
             Self::Recorded(process) => process.stack_limit,
         }
     }
@@ -76,7 +79,7 @@ impl ProcessSource {
     /// From the thread ids that the process itself uses to ours.
     pub(crate) fn namespace_tids(&self) -> HashMap<u32, Tid> {
         match self {
-            Self::Live(pid) => maps::namespace_tids(*pid),
+            Self::Live(pid) => namespaces::native_tids(*pid),
             Self::Recorded(process) => process
                 .tids
                 .iter()
@@ -87,7 +90,7 @@ impl ProcessSource {
 
     pub(crate) fn is_thread(&self, tid: Tid) -> bool {
         match self {
-            Self::Live(pid) => maps::is_thread(*pid, tid),
+            Self::Live(pid) => now::has_thread(*pid, tid),
             Self::Recorded(process) => process.tids.values().any(|known| *known == tid.0),
         }
     }
@@ -95,7 +98,7 @@ impl ProcessSource {
     /// The futex that a thread is blocked on.
     pub(crate) fn blocking_futex(&self, tid: Tid) -> std::io::Result<Option<u64>> {
         match self {
-            Self::Live(pid) => maps::blocking_futex(*pid, tid),
+            Self::Live(pid) => now::blocking_futex(*pid, tid),
             Self::Recorded(process) => Ok(process.futexes.get(&tid.0).copied()),
         }
     }

@@ -6,11 +6,11 @@
 use concmon_ebpf::ExactFutures as View;
 
 use super::tasks::{Code, NotExact, Probe, ProbeKind, refused};
+use crate::procfs::maps;
 use crate::python::detect;
 use crate::python::detect::elf;
 use crate::python::interpreter::Interpreter;
 use crate::python::layout::{Layout, RaisedShape};
-use crate::python::memory::maps;
 use crate::python::memory::{at, plausible};
 use crate::python::objects::object::{Kind, OBJECT_TYPE, Reader};
 use crate::python::walk::gil;

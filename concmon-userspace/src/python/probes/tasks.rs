@@ -13,9 +13,9 @@ use iced_x86::Register;
 
 use super::returns::{LONGEST, Place, Walker};
 use crate::event::Pid;
+use crate::procfs::maps::{self, Mapping};
 use crate::python::interpreter::Interpreter;
 use crate::python::layout::{Layout, StepType, WakeupShape};
-use crate::python::memory::maps::{self, Mapping};
 use crate::python::memory::{at, plausible};
 use crate::python::objects::object::{Kind, Reader};
 use crate::python::walk::thread_states;
@@ -325,13 +325,12 @@ impl<'a> Code<'a> {
                 "a function lies in another file than others of its module",
             ));
         }
-        let Mapping { start, end, .. } = mapping;
         let file = mapping
             .open(self.pid)
             .map_err(|error| refused(format!("the file of its code cannot be read: {error}")));
         let mut walker = Walker::new(|at| code_at(file.as_ref().ok()?, mapping, at));
         let place = |place: Place| ProbePlace {
-            offset: place.address - start + mapping.offset,
+            offset: place.address - mapping.start + mapping.offset,
             address: place.address,
             depth: place.depth,
         };
@@ -345,7 +344,7 @@ impl<'a> Code<'a> {
         };
         Ok(Probe {
             kind,
-            file: format!("/proc/{}/map_files/{start:x}-{end:x}", self.pid).into(),
+            file: mapping.file_path(self.pid).into(),
             begin,
             ends: ends.into_iter().map(place).collect(),
         })

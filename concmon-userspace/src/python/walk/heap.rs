@@ -6,9 +6,9 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use crate::event::{FutureKind, Pid, PyFailures, PyHeapScan};
+use crate::procfs::maps::{self, Mapping};
 use crate::python::layout::FutureFlags;
 use crate::python::memory::addresses::AddressMap;
-use crate::python::memory::maps::Mapping;
 use crate::python::memory::{Batch, byte, int, word};
 use crate::python::objects::object::{OBJECT_TYPE, Reader, flags};
 
@@ -52,7 +52,10 @@ pub(crate) fn scan(
     let runs = match resident(pid, mappings) {
         Ok(runs) => runs,
         Err(error) => {
-            scan.skipped = Some(format!("/proc/{pid}/pagemap could not be read: {error}"));
+            scan.skipped = Some(format!(
+                "{} could not be read: {error}",
+                maps::pagemap_path(pid)
+            ));
             return Some(scan);
         }
     };
@@ -94,7 +97,7 @@ fn class(reader: &mut Reader<'_>, modules: u64, module: &str, name: &str) -> Opt
 /// What of the writable private memory is in memory right now: addresses and lengths. Pages that
 /// are not would be brought in by reading them.
 fn resident(pid: Pid, mappings: &[Mapping]) -> std::io::Result<Vec<(u64, u64)>> {
-    let pagemap = File::open(format!("/proc/{pid}/pagemap"))?;
+    let pagemap = File::open(maps::pagemap_path(pid))?;
     let mut runs: Vec<(u64, u64)> = Vec::new();
     let is_heap = |mapping: &&Mapping| {
         mapping.readable

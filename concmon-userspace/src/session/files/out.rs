@@ -22,6 +22,7 @@ use super::{
     found::{Found, replaceable},
 };
 use crate::{
+    procfs,
     session::{
         outcome::{Failure, code, why},
         stream,
@@ -262,7 +263,7 @@ impl Open {
             "/dev/stderr" => Some(libc::STDERR_FILENO),
             "/dev/null" => None,
             _ => {
-                let folders = ["/dev/fd/", "/proc/self/fd/"];
+                let folders = ["/dev/fd/", procfs::host::OWN_FILES];
                 let number = folders.iter().find_map(|folder| text.strip_prefix(folder));
                 let Some(number) = number else {
                     return Ok(None);

@@ -1,0 +1,20 @@
+//! All reading of `/proc`: bounded, and cheap where it is done for each process at each tick.
+//!
+//! A look at a process goes through an open handle of `/proc/PID`, which the kernel binds to the process
+//! itself: when the process ends, and its id is given to another one, reads fail and do not mix.
+
+pub mod clocks;
+pub mod delay;
+pub mod entry;
+mod file;
+pub mod host;
+pub mod maps;
+pub mod namespaces;
+pub mod now;
+mod process;
+pub mod rights;
+pub mod stat;
+pub mod target;
+pub mod tree;
+
+pub use process::{MAX_THREADS, ProcError, ProcessReader, program};

@@ -1,0 +1,385 @@
+//! What `/proc` says of a process, look by look: what changes is read anew, the rest is kept for a while.
+
+use std::fmt::Write;
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use rustix::fs::{AtFlags, CWD, statat};
+
+use super::clocks::{self, Clocks};
+use super::entry;
+use super::file::{self, SMALL};
+use super::stat::Stat;
+use super::tree::Tree;
+use crate::event::{ProcessFact, ThreadStat, Tid};
+
+/// Threads described one by one, at most; [`ProcessFact::threads`] is not limited by it.
+pub const MAX_THREADS: usize = 4096;
+/// Bytes of a command line that are read; the rest is left out.
+const MAX_CMDLINE: u64 = 64 << 10;
+/// How old what is kept gets: programs change their titles, and people the limits of programs.
+const KEPT_NS: u64 = 10_000_000_000;
+
+/// Why a process could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcError {
+    #[error("process {0} does not exist any more")]
+    Gone(u32),
+    #[error("cannot read {path}: {source}")]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("{0} is not of the form that the kernel documents")]
+    Malformed(PathBuf),
+}
+
+/// An open `/proc/PID`.
+pub(super) struct Dir {
+    pid: u32,
+    pub(super) handle: OwnedFd,
+}
+
+impl Dir {
+    pub(super) fn open(pid: u32) -> Result<Self, ProcError> {
+        let path = format!("/proc/{pid}");
+        match file::open(CWD, &path) {
+            Ok(handle) => Ok(Dir { pid, handle }),
+            Err(e) if is_gone(&e) => Err(ProcError::Gone(pid)),
+            Err(source) => Err(ProcError::Unreadable {
+                path: path.into(),
+                source,
+            }),
+        }
+    }
+
+    pub(super) fn stat<'a>(&self, room: &'a mut [u8; SMALL]) -> Result<Stat<'a>, ProcError> {
+        let path = || PathBuf::from(format!("/proc/{}/stat", self.pid));
+        match file::small(&self.handle, "stat", room) {
+            Ok(line) => Stat::parse(line).ok_or_else(|| ProcError::Malformed(path())),
+            Err(e) if is_gone(&e) => Err(ProcError::Gone(self.pid)),
+            Err(source) => Err(ProcError::Unreadable {
+                path: path(),
+                source,
+            }),
+        }
+    }
+
+    pub(super) fn cmdline(&self) -> Vec<String> {
+        split_cmdline(&file::bytes(&self.handle, "cmdline", MAX_CMDLINE).unwrap_or_default())
+    }
+
+    fn fds_limit(&self) -> Option<u64> {
+        soft_limit(&file::text(&self.handle, "limits").ok()?, "Max open files")
+    }
+
+    /// Resident pages, second field of `statm`, in bytes.
+    fn rss_bytes(&self) -> Option<u64> {
+        let mut room = [0; SMALL];
+        let text = file::small(&self.handle, "statm", &mut room).ok()?;
+        let pages = std::str::from_utf8(text).ok()?.split(' ').nth(1)?;
+        pages.parse::<u64>().ok()?.checked_mul(clocks::page_bytes())
+    }
+
+    /// How many files are open, which is the size of their folder since Linux 6.2.
+    fn fds(&self) -> Option<u64> {
+        let size = statat(&self.handle, "fd", AtFlags::empty()).ok()?.st_size;
+        if size > 0 {
+            return u64::try_from(size).ok();
+        }
+        let mut count = 0;
+        let folder = file::open(&self.handle, "fd").ok()?;
+        let listed = file::ids(folder, |_| {
+            count += 1;
+            true
+        });
+        listed.ok().map(|()| count)
+    }
+
+    /// The threads, all from their `stat`: CPU times, start and name. (What is in `status` besides,
+    /// counts of switches, the kernel's own accounts have.)
+    fn threads(&self) -> Vec<ThreadStat> {
+        let mut threads = Vec::new();
+        let Ok(folder) = file::open(&self.handle, "task") else {
+            return threads;
+        };
+        let mut room = [0; SMALL];
+        let mut path = String::new();
+        let listed = file::ids(&folder, |tid| {
+            path.clear();
+            let _ = write!(path, "{tid}/stat");
+            let line = file::small(&folder, path.as_str(), &mut room).unwrap_or_default();
+            threads.extend(Stat::parse(line).map(|stat| ThreadStat {
+                tid: Tid(tid),
+                comm: stat.name(),
+                start_boottime_ns: clocks::ticks_to_ns(stat.start_ticks),
+                cpu_user_ns: clocks::ticks_to_ns(stat.user_ticks),
+                cpu_system_ns: clocks::ticks_to_ns(stat.system_ticks),
+            }));
+            threads.len() < MAX_THREADS
+        });
+        if let Err(error) = listed {
+            log::debug!("the threads of {} cannot all be listed: {error}", self.pid);
+        }
+        threads
+    }
+}
+
+/// What process `pid` calls itself, and what it was started to run, where its command line tells.
+///
+/// # Errors
+/// [`ProcError`], when there is no such process or its files cannot be read.
+pub fn program(pid: u32) -> Result<(String, Option<String>), ProcError> {
+    let dir = Dir::open(pid)?;
+    let mut room = [0; SMALL];
+    Ok((dir.stat(&mut room)?.name(), entry::entry_of(&dir.cmdline())))
+}
+
+/// Reads one process time and again.
+#[derive(Debug)]
+pub struct ProcessReader {
+    pid: u32,
+    kept: Option<Kept>,
+}
+
+/// What is not read at each look.
+#[derive(Clone, Debug)]
+struct Kept {
+    /// Of which program: start, name, addresses, and whether it has ended.
+    of: (u64, Vec<u8>, [u64; 2], bool),
+    read_ns: u64,
+    cmdline: Vec<String>,
+    entry: Option<String>,
+    fds_limit: Option<u64>,
+}
+
+impl ProcessReader {
+    pub fn new(pid: u32) -> Self {
+        Self { pid, kept: None }
+    }
+
+    /// One look.
+    ///
+    /// `read_ns` (`CLOCK_MONOTONIC`) becomes the fact's; `clocks` turns its start to wall-clock time
+    /// and should be the same reading in each look, or the start wanders with the wall clock; `tree`
+    /// is this tick's scan. CPU times have the kernel's tick resolution (10 ms).
+    ///
+    /// # Errors
+    /// [`ProcError`] when not even `/proc/PID/stat` can be read; what else cannot is `None`.
+    pub fn read(
+        &mut self,
+        read_ns: u64,
+        clocks: &Clocks,
+        tree: &Tree,
+    ) -> Result<ProcessFact, ProcError> {
+        let dir = Dir::open(self.pid)?;
+        let mut room = [0; SMALL];
+        let stat = dir.stat(&mut room)?;
+        let family = tree.family(self.pid);
+        let start_boottime_ns = clocks::ticks_to_ns(stat.start_ticks);
+        let kept = self.kept(&dir, &stat, read_ns);
+        Ok(ProcessFact {
+            read_ns,
+            pid: dir.pid,
+            ppid: stat.ppid,
+            start_boottime_ns,
+            start_unix_ns: clocks.unix_of_boottime(start_boottime_ns),
+            name: stat.name(),
+            zombie: stat.is_zombie(),
+            cpu_user_ns: Some(clocks::ticks_to_ns(stat.user_ticks)),
+            cpu_system_ns: Some(clocks::ticks_to_ns(stat.system_ticks)),
+            threads: Some(stat.threads),
+            cmdline: kept.cmdline.clone(),
+            entry: kept.entry.clone(),
+            fds_limit: kept.fds_limit,
+            rss_bytes: dir.rss_bytes(),
+            fds: dir.fds(),
+            children: family.children,
+            descendants: family.descendants,
+            zombies: family.zombies,
+            thread_stats: dir.threads(),
+        })
+    }
+
+    /// What is kept, read again after an exec and when it is old.
+    fn kept(&mut self, dir: &Dir, stat: &Stat<'_>, read_ns: u64) -> &Kept {
+        let is_fresh = |kept: &Kept| {
+            let (start, name, image, ended) = &kept.of;
+            (*start, name.as_slice(), *image, *ended)
+                == (stat.start_ticks, stat.comm, stat.image, stat.has_ended())
+                && read_ns.saturating_sub(kept.read_ns) < KEPT_NS
+                // It may just be starting, its arguments not in place yet.
+                && !kept.cmdline.is_empty()
+        };
+        let kept = self.kept.take().filter(is_fresh).unwrap_or_else(|| {
+            let cmdline = dir.cmdline();
+            Kept {
+                of: (
+                    stat.start_ticks,
+                    stat.comm.to_vec(),
+                    stat.image,
+                    stat.has_ended(),
+                ),
+                read_ns,
+                entry: entry::entry_of(&cmdline),
+                cmdline,
+                fds_limit: dir.fds_limit(),
+            }
+        });
+        self.kept.insert(kept)
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+/// Arguments end in a NUL each. Programs that change their title leave a row of NULs behind:
+/// empty arguments at the end are dropped.
+fn split_cmdline(bytes: &[u8]) -> Vec<String> {
+    let end = bytes
+        .iter()
+        .rposition(|b| *b != 0)
+        .map_or(0, |last| last + 1);
+    if end == 0 {
+        return Vec::new();
+    }
+    bytes[..end]
+        .split(|b| *b == 0)
+        .map(|argument| String::from_utf8_lossy(argument).into_owned())
+        .collect()
+}
+
+/// A soft limit, from a `limits` file; `None` when there is none.
+pub(super) fn soft_limit(limits: &str, name: &str) -> Option<u64> {
+    let values = file::field(limits, name)?;
+    values.split_ascii_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::process::Command;
+
+    fn look(pid: u32) -> Result<ProcessFact, ProcError> {
+        ProcessReader::new(pid).read(7, &Clocks::now(), &Tree::scan().unwrap())
+    }
+
+    #[test]
+    fn this_process() {
+        let held: Vec<File> = (0..20).map(|_| File::open("/dev/null").unwrap()).collect();
+        let fact = look(std::process::id()).unwrap();
+        assert_eq!((fact.read_ns, fact.pid), (7, std::process::id()));
+        assert_eq!(fact.ppid, std::os::unix::process::parent_id());
+        assert_eq!(fact.cmdline, std::env::args().collect::<Vec<_>>());
+        assert!(!fact.zombie);
+        assert!(fact.fds.unwrap() > held.len() as u64);
+        assert!(fact.rss_bytes.unwrap() > 1 << 20);
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        assert_eq!(fact.fds_limit, limit.current);
+        let leader = fact
+            .thread_stats
+            .iter()
+            .find(|t| t.tid.0 == fact.pid)
+            .unwrap();
+        assert_eq!(leader.start_boottime_ns, fact.start_boottime_ns);
+        assert_eq!(leader.comm, fact.name);
+    }
+
+    #[test]
+    fn a_thread_by_its_name() {
+        let thread = std::thread::Builder::new().name("odd) R 1 name".to_owned());
+        let thread = thread.spawn(|| {
+            let tid = rustix::thread::gettid()
+                .as_raw_nonzero()
+                .get()
+                .cast_unsigned();
+            let fact = look(std::process::id()).unwrap();
+            fact.thread_stats.into_iter().find(|t| t.tid.0 == tid)
+        });
+        let stat = thread.unwrap().join().unwrap().unwrap();
+        assert_eq!(stat.comm, "odd) R 1 name");
+    }
+
+    /// The command line is what it was, until the process is another program or what is kept is old.
+    #[test]
+    fn what_seldom_changes_is_read_seldom() {
+        let mut child = Command::new("sh")
+            .args(["-c", "read line; exec sleep 10"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (clocks, tree) = (Clocks::now(), Tree::scan().unwrap());
+        let mut reader = ProcessReader::new(child.id());
+        let mut look = |read_ns| reader.read(read_ns, &clocks, &tree).unwrap();
+        while look(1).cmdline.first().is_none_or(|name| name != "sh") {
+            std::thread::yield_now();
+        }
+        let limit = look(1).fds_limit.unwrap();
+        // Somebody else changes its limit.
+        let pid = rustix::process::Pid::from_child(&child);
+        let changed = rustix::process::Rlimit {
+            current: Some(limit - 1),
+            maximum: Some(limit),
+        };
+        let resource = rustix::process::Resource::Nofile;
+        rustix::process::prlimit(Some(pid), resource, changed).unwrap();
+        assert_eq!(look(KEPT_NS).fds_limit, Some(limit));
+        assert_eq!(look(KEPT_NS + 1).fds_limit, Some(limit - 1));
+        let listed = std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
+        assert_eq!(look(KEPT_NS + 1).fds, Some(listed.count() as u64));
+        drop(child.stdin.take());
+        let is_sleep = |fact: ProcessFact| fact.cmdline == ["sleep", "10"];
+        let seen = (0..2_000).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            is_sleep(look(KEPT_NS + 2))
+        });
+        assert!(seen, "an exec is seen at once");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_zombie_and_its_parent() {
+        let mut child = Command::new("true").spawn().unwrap();
+        while !look(child.id()).unwrap().zombie {
+            std::thread::yield_now();
+        }
+        let fact = look(child.id()).unwrap();
+        assert_eq!((fact.name.as_str(), fact.cmdline.len()), ("true", 0));
+        assert!(look(std::process::id()).unwrap().zombies >= 1);
+        child.wait().unwrap();
+        assert!(matches!(look(child.id()), Err(ProcError::Gone(_))));
+    }
+
+    #[test]
+    fn start_on_the_wall_clock() {
+        let before = Clocks::now();
+        let mut child = Command::new("sleep").arg("10").spawn().unwrap();
+        let fact = look(child.id()).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // The start is cut down to a tick of 10 ms.
+        let earliest = before.unix_ns - clocks::tick_ns();
+        let after = Clocks::now().unix_ns;
+        assert!((earliest..=after).contains(&fact.start_unix_ns));
+    }
+
+    #[test]
+    fn pieces() {
+        for (bytes, expected) in [
+            (&b""[..], &[][..]),
+            (b"\0\0", &[]),
+            (b"python3\0-c\0print(1)\0", &["python3", "-c", "print(1)"]),
+            (b"a\0\0b\0", &["a", "", "b"]),
+            (b"worker: idle\0\0\0\0", &["worker: idle"]),
+            (b"no end", &["no end"]),
+            (b"\xff\0", &["\u{fffd}"]),
+        ] {
+            assert_eq!(split_cmdline(bytes), expected);
+        }
+        let limits = "Limit   Soft Limit  Hard Limit  Units\nMax open files  1024  4096  files\n";
+        assert_eq!(soft_limit(limits, "Max open files"), Some(1024));
+        let unlimited = "Max open files  unlimited  unlimited  files";
+        assert_eq!(soft_limit(unlimited, "Max open files"), None);
+    }
+}

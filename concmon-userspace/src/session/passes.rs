@@ -1,0 +1,75 @@
+//! How long the turns of the select loop take.
+
+use concmon_ebpf::{HIST_BUCKETS, hist_bucket};
+
+use crate::{
+    event::{HistFact, PassFact},
+    procfs::{clocks, delay::RunDelay},
+};
+
+/// The turns of the loop of the thread that made this.
+#[derive(Debug)]
+pub(super) struct Passes {
+    /// `None`: the kernel does not tell how long the thread waits for a CPU.
+    delay: Option<RunDelay>,
+    /// When the turn that goes on began, and what the thread had waited by then, ns.
+    begun: Option<(u64, u64)>,
+    wall: HistFact,
+    /// The longest since it was told last, ns.
+    longest_ns: u64,
+}
+
+impl Passes {
+    pub(super) fn new() -> Self {
+        Self {
+            delay: RunDelay::of_this_thread().ok(),
+            begun: None,
+            wall: HistFact {
+                count: 0,
+                sum_ns: 0,
+                min_ns: u64::MAX,
+                max_ns: 0,
+                buckets: [0; HIST_BUCKETS],
+            },
+            longest_ns: 0,
+        }
+    }
+
+    fn now(&self) -> (u64, u64) {
+        let delay_ns = self.delay.as_ref().and_then(RunDelay::ns);
+        (clocks::monotonic_ns(), delay_ns.unwrap_or(0))
+    }
+
+    /// The loop has something to do.
+    pub(super) fn begin(&mut self) {
+        self.begun = Some(self.now());
+    }
+
+    /// It has done it.
+    pub(super) fn end(&mut self) {
+        let Some((begin_ns, waited_ns)) = self.begun.take() else {
+            return;
+        };
+        let (end_ns, all_waited_ns) = self.now();
+        let wall_ns = end_ns.saturating_sub(begin_ns);
+        let wall = &mut self.wall;
+        wall.count += 1;
+        wall.sum_ns = wall.sum_ns.saturating_add(wall_ns);
+        wall.min_ns = wall.min_ns.min(wall_ns);
+        wall.max_ns = wall.max_ns.max(wall_ns);
+        let bucket = &mut wall.buckets[hist_bucket(wall_ns)];
+        *bucket = bucket.wrapping_add(1);
+        let own_ns = wall_ns.saturating_sub(all_waited_ns.saturating_sub(waited_ns));
+        self.longest_ns = self.longest_ns.max(own_ns);
+    }
+
+    /// What there is to tell; the turn that goes on is not in it. `None`: there was none.
+    pub(super) fn fact(&mut self) -> Option<Box<PassFact>> {
+        (self.wall.count > 0).then(|| {
+            Box::new(PassFact {
+                wall: self.wall,
+                longest_ns: std::mem::take(&mut self.longest_ns),
+            })
+        })
+    }
+}
