@@ -63,8 +63,7 @@ fn main() {
 }
 
 fn why_no_watch() -> Option<String> {
-    // SAFETY: it takes nothing and changes nothing.
-    if unsafe { libc::geteuid() } != 0 {
+    if !rustix::process::geteuid().is_root() {
         return Some("needs root".to_owned());
     }
     let btf = Path::new("/sys/kernel/btf/vmlinux");

@@ -1,9 +1,11 @@
 //! Inputs to chunks, and chunks to where they are kept.
 
-use std::{
-    fs::File,
-    io::{self, Write as _},
-    os::fd::AsRawFd as _,
+use std::fs::File;
+use std::io::{self, Write as _};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
 };
 
 use super::{
@@ -37,8 +39,11 @@ pub trait Store: std::fmt::Debug {
 
 /// What a pipe takes without waiting, once it takes anything (pipe(7), `PIPE_BUF`), bytes.
 const STREAM_BYTES: usize = 4_096;
-/// How long a reader may take nothing, ms.
-const PATIENCE_MS: libc::c_int = 2_000;
+/// How long a reader may take nothing.
+const PATIENCE: Timespec = Timespec {
+    tv_sec: 2,
+    tv_nsec: 0,
+};
 
 /// A file that grows.
 #[derive(Debug)]
@@ -92,25 +97,14 @@ impl FileStore {
 /// Writes as much as a stream takes at once, when it takes any.
 ///
 /// # Errors
-/// [`io::ErrorKind::TimedOut`]: nobody has read for as long as [`PATIENCE_MS`].
+/// [`io::ErrorKind::TimedOut`]: nobody has read for as long as [`PATIENCE`].
 fn write_to_reader(mut file: &File, mut piece: &[u8]) -> io::Result<()> {
     while !piece.is_empty() {
-        let mut ready = libc::pollfd {
-            fd: file.as_raw_fd(),
-            events: libc::POLLOUT,
-            revents: 0,
-        };
-        // SAFETY: one descriptor, in a structure that lives through the call.
-        match unsafe { libc::poll(&raw mut ready, 1, PATIENCE_MS) } {
-            0 => return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody reads it")),
-            count if count < 0 => {
-                let error = io::Error::last_os_error();
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error);
-                }
-                continue;
-            }
-            _ => {}
+        match poll(&mut [PollFd::new(file, PollFlags::OUT)], Some(&PATIENCE)) {
+            Ok(0) => return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody reads it")),
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
         }
         match file.write(piece) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

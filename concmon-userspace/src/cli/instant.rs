@@ -1,5 +1,7 @@
 //! Instants as people type them: `2026-01-02T03:04:05Z`, seconds after 1970, or `-10s` from the end.
 
+use jiff::{civil::Date, tz::TimeZone};
+
 use super::duration;
 
 /// An instant of a capture.
@@ -26,11 +28,10 @@ pub fn parse(text: &str) -> Result<Instant, InstantError> {
     }
     let ns = match text.split_once(['T', ' ']) {
         Some((day, time)) => {
-            let days = days(day).ok_or(InstantError)?;
+            let midnight = midnight(day).ok_or(InstantError)?;
             let time = time.strip_suffix('Z').unwrap_or(time);
             let of_day = of_day(time).ok_or(InstantError)?;
-            days.checked_mul(86_400_000_000_000)
-                .and_then(|ns| ns.checked_add(of_day))
+            midnight.checked_add(of_day)
         }
         None => nanoseconds(text),
     };
@@ -63,31 +64,13 @@ fn of_day(text: &str) -> Option<u64> {
         .then(|| (hour * 60 + minute) * 60_000_000_000 + second)
 }
 
-/// Days from 1970-01-01 to `2026-01-02`, Gregorian calendar.
-///
-/// Years are counted from March, so that a leap day is the last day of its year.
-fn days(text: &str) -> Option<u64> {
-    const FROM_YEAR_0_TO_1970: u64 = 719_468;
-    let mut parts = text.split('-').map(str::parse::<u64>);
-    let (year, month, day) = (
-        parts.next()?.ok()?,
-        parts.next()?.ok()?,
-        parts.next()?.ok()?,
-    );
-    if parts.next().is_some() || !(1970..3000).contains(&year) {
-        return None;
-    }
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
-    let of_year = (153 * month + 2) / 5 + day - 1;
-    let whole = 365 * year + year / 4 - year / 100 + year / 400;
-    Some(whole + of_year - FROM_YEAR_0_TO_1970)
+/// The begin of the day `2026-01-02`, ns after 1970.
+fn midnight(text: &str) -> Option<u64> {
+    let mut parts = text.splitn(3, '-');
+    let (year, month, day) = (parts.next()?, parts.next()?, parts.next()?);
+    let date = Date::new(year.parse().ok()?, month.parse().ok()?, day.parse().ok()?).ok()?;
+    let begin = TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0)).ok()?;
+    u64::try_from(begin.as_nanosecond()).ok()
 }
 
 #[cfg(test)]
@@ -115,6 +98,10 @@ mod tests {
             "10s",
             "2024-13-01T00:00Z",
             "2024-01-01T25:00Z",
+            "2023-02-29T00:00Z",
+            "2024-1-1-1T00:00Z",
+            "1969-12-31T23:59Z",
+            "9999-01-01T00:00Z",
             "x",
         ] {
             assert_eq!(parse(text), Err(InstantError), "{text}");

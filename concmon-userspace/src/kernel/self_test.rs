@@ -56,13 +56,10 @@ impl Expected {
         let stat = Stat::parse(&stat).ok_or_else(invalid)?;
         Ok(Self {
             pid: std::process::id(),
-            tid: rustix::thread::gettid()
-                .as_raw_nonzero()
-                .get()
-                .cast_unsigned(),
+            tid: rustix::thread::gettid().as_raw_pid().cast_unsigned(),
             comm: stat.comm.to_vec(),
             start_boottime_ns: clocks::ticks_to_ns(stat.start_ticks),
-            cpu_ns: thread_cpu_ns(),
+            cpu_ns: clocks::thread_cpu_ns(),
             threads: u32::try_from(stat.threads).map_err(|_| invalid())?,
         })
     }
@@ -127,7 +124,7 @@ impl Expected {
                 truth: format!("about {}", self.start_boottime_ns),
             });
         }
-        let latest = thread_cpu_ns();
+        let latest = clocks::thread_cpu_ns();
         if seen.sum_exec_ns > latest || seen.sum_exec_ns + CPU_CLOCK_LAG_NS < self.cpu_ns {
             return Err(SelfTestError::Field {
                 field: "task_struct::se.sum_exec_runtime",
@@ -158,14 +155,4 @@ impl Expected {
         }
         Ok(())
     }
-}
-
-fn thread_cpu_ns() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: a valid pointer to a timespec.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

@@ -1,5 +1,10 @@
 //! The kernel's clocks: three read together, pure conversions between them, and ticks.
 
+use rustix::{
+    param::{clock_ticks_per_second, page_size},
+    time::{ClockId, clock_gettime},
+};
+
 /// Nanoseconds in a second.
 const SECOND: u64 = 1_000_000_000;
 
@@ -16,7 +21,7 @@ pub struct Clocks {
 
 /// `CLOCK_MONOTONIC` alone, ns.
 pub fn monotonic_ns() -> u64 {
-    read(libc::CLOCK_MONOTONIC)
+    read(ClockId::Monotonic)
 }
 
 /// Resident memory of this process, bytes.
@@ -30,23 +35,21 @@ pub fn process_rss_bytes() -> std::io::Result<u64> {
         .nth(1)
         .and_then(|field| field.parse().ok())
         .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidData))?;
-    // SAFETY: a system call without pointers.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    Ok(pages * u64::try_from(page).unwrap_or(4096))
+    Ok(pages * page_bytes())
 }
 
 /// CPU time of this process, ns.
 pub fn process_cpu_ns() -> u64 {
-    read(libc::CLOCK_PROCESS_CPUTIME_ID)
+    read(ClockId::ProcessCPUTime)
 }
 
-fn read(clock: libc::clockid_t) -> u64 {
-    let mut at = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `at` is a valid place for the answer; all these clocks exist since Linux 2.6.39.
-    unsafe { libc::clock_gettime(clock, &raw mut at) };
+/// CPU time of this thread, ns.
+pub fn thread_cpu_ns() -> u64 {
+    read(ClockId::ThreadCPUTime)
+}
+
+fn read(clock: ClockId) -> u64 {
+    let at = clock_gettime(clock);
     u64::try_from(at.tv_sec).unwrap_or(0) * SECOND + u64::try_from(at.tv_nsec).unwrap_or(0)
 }
 
@@ -54,10 +57,10 @@ impl Clocks {
     /// Reads all three: of a few attempts the one in which least time passed.
     pub fn now() -> Self {
         let attempt = || {
-            let before = read(libc::CLOCK_MONOTONIC);
-            let boottime_ns = read(libc::CLOCK_BOOTTIME);
-            let unix_ns = read(libc::CLOCK_REALTIME);
-            let took = read(libc::CLOCK_MONOTONIC).saturating_sub(before);
+            let before = read(ClockId::Monotonic);
+            let boottime_ns = read(ClockId::Boottime);
+            let unix_ns = read(ClockId::Realtime);
+            let took = read(ClockId::Monotonic).saturating_sub(before);
             (
                 took,
                 Clocks {
@@ -103,18 +106,9 @@ const fn shift(ns: u64, from: u64, to: u64) -> u64 {
     }
 }
 
-fn sysconf(name: libc::c_int, usual: u64) -> u64 {
-    // SAFETY: takes a number, returns a number.
-    let value = unsafe { libc::sysconf(name) };
-    u64::try_from(value)
-        .ok()
-        .filter(|v| *v > 0)
-        .unwrap_or(usual)
-}
-
 /// Length of a clock tick of `/proc`, in ns (10 ms on every architecture that concmon knows).
 pub fn tick_ns() -> u64 {
-    SECOND / sysconf(libc::_SC_CLK_TCK, 100)
+    SECOND / clock_ticks_per_second().max(1)
 }
 
 /// Clock ticks of `/proc`, in ns.
@@ -124,7 +118,7 @@ pub fn ticks_to_ns(ticks: u64) -> u64 {
 
 /// Size of a page of memory, in bytes.
 pub(super) fn page_bytes() -> u64 {
-    sysconf(libc::_SC_PAGESIZE, 4096)
+    page_size() as u64
 }
 
 /// Whether a start time of the kernel (exact) and one of `/proc` (cut down to a tick) are of the

@@ -122,10 +122,7 @@ mod tests {
         let waiting = std::thread::spawn(move || {
             let _ = stopped.recv();
         });
-        let own = Tid(rustix::thread::gettid()
-            .as_raw_nonzero()
-            .get()
-            .cast_unsigned());
+        let own = Tid(rustix::thread::gettid().as_raw_pid().cast_unsigned());
         // Whoever reads runs; another thread comes to wait sooner or later.
         let states = loop {
             let states = thread_states(pid);

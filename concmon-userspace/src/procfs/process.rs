@@ -289,10 +289,7 @@ mod tests {
     fn a_thread_by_its_name() {
         let thread = std::thread::Builder::new().name("odd) R 1 name".to_owned());
         let thread = thread.spawn(|| {
-            let tid = rustix::thread::gettid()
-                .as_raw_nonzero()
-                .get()
-                .cast_unsigned();
+            let tid = rustix::thread::gettid().as_raw_pid().cast_unsigned();
             let fact = look(std::process::id()).unwrap();
             fact.thread_stats.into_iter().find(|t| t.tid.0 == tid)
         });

@@ -2,9 +2,12 @@
 
 use std::{io, os::unix::fs::MetadataExt as _};
 
-use rustix::thread::{
-    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
-    remove_capability_from_bounding_set, set_capabilities,
+use rustix::{
+    process::{getegid, geteuid},
+    thread::{
+        CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+        remove_capability_from_bounding_set, set_capabilities,
+    },
 };
 
 use super::{file, host};
@@ -35,8 +38,7 @@ impl Denied {
                 false => format!("reading process {pid} {}", needs(missing, call)),
             });
         };
-        // SAFETY: system calls without pointers.
-        let (user, group) = unsafe { (libc::geteuid(), libc::getegid()) };
+        let (user, group) = (geteuid().as_raw(), getegid().as_raw());
         let own = owner.users.iter().all(|one| *one == user)
             && owner.groups.iter().all(|one| *one == group);
         let mut needed = CapabilitySet::SYS_PTRACE;
@@ -113,8 +115,7 @@ pub fn lacking(wanted: CapabilitySet) -> CapabilitySet {
 
 /// "needs CAP_X, which this process does not have (CALL)", and who has it.
 pub fn needs(missing: CapabilitySet, call: &str) -> String {
-    // SAFETY: a system call without pointers.
-    let root = unsafe { libc::geteuid() } == 0;
+    let root = geteuid().is_root();
     let advice = match (elsewhere(), root) {
         (Some(reason), _) => format!("; {reason}"),
         (None, false) => "; run as root, or give it that".to_owned(),
@@ -258,8 +259,7 @@ mod tests {
             assert_eq!(set(name) & !CapabilitySet::SYS_PTRACE.bits(), 0, "{after}");
         }
         assert_eq!((set("CapInh:"), set("CapAmb:")), (0, 0), "{after}");
-        // SAFETY: a system call without pointers.
-        if unsafe { libc::geteuid() } == 0 {
+        if geteuid().is_root() {
             assert_eq!(set("CapBnd:"), 0, "{after}");
         }
     }

@@ -143,8 +143,7 @@ mod tests {
     fn a_thread_is_no_process() {
         let own = std::process::id();
         let tid = std::thread::spawn(|| {
-            // SAFETY: takes no argument.
-            let tid = unsafe { libc::gettid() } as u32;
+            let tid = rustix::thread::gettid().as_raw_pid().cast_unsigned();
             (tid, check_target(tid))
         });
         let (tid, found) = tid.join().unwrap();
@@ -173,8 +172,7 @@ mod tests {
             eprintln!("SKIPPED a_kernel_thread: none in this PID namespace");
             return;
         }
-        // SAFETY: takes no argument.
-        let root = unsafe { libc::geteuid() } == 0;
+        let root = rustix::process::geteuid().is_root();
         let error = check_target(2).unwrap_err();
         match root {
             true => assert!(
@@ -188,8 +186,7 @@ mod tests {
     /// Permission comes first: an unprivileged thread of this process looks at another's process.
     #[test]
     fn no_permission() {
-        // SAFETY: takes no argument.
-        if unsafe { libc::geteuid() } != 0 {
+        if !rustix::process::geteuid().is_root() {
             let error = check_target(1).unwrap_err();
             assert!(matches!(error, TargetError::NoPermission(_)), "{error}");
             return;

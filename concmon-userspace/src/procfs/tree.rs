@@ -156,8 +156,8 @@ mod tests {
         let tree = Tree::scan().unwrap();
         assert!(tree.descendants(std::process::id()).contains(&child.id()));
         for pid in tree.descendants(child.id()) {
-            // SAFETY: sends a signal to a process that this test made.
-            unsafe { libc::kill(pid as i32, libc::SIGKILL) };
+            let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
         child.wait().unwrap();
     }

@@ -9,9 +9,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::memory::ProcessMemory;
-use super::walk::gil::{GIL_BYTES, GilState, monotonic_ns};
+use super::walk::gil::{GIL_BYTES, GilState};
 use crate::event::Pid;
-use crate::procfs::rights;
+use crate::procfs::{clocks::monotonic_ns, rights};
 
 /// Between two rounds at least, and how much it varies above that.
 const PAUSE: Duration = Duration::from_micros(7_000);

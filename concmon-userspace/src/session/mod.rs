@@ -177,8 +177,7 @@ async fn watch_command(
     if let Some(signal) = end.signal {
         // A terminal has sent it to the program, too; anybody else only to us.
         if signal != SignalKind::interrupt() || !io::stdin().is_terminal() {
-            // SAFETY: our own child, which nobody has waited for yet.
-            unsafe { libc::kill(pid.0 as libc::pid_t, signal.as_raw_value()) };
+            signals::send(pid, signal);
         }
     }
     // The watch may end before the program does; its code is passed on all the same.
@@ -243,8 +242,7 @@ async fn watch_demo(options: &Options) -> Result<u8, Failure> {
         return Err(needs(error));
     }
     if end.running.is_some() {
-        // SAFETY: our own child, which nobody has waited for yet.
-        unsafe { libc::kill(pid.0 as libc::pid_t, libc::SIGTERM) };
+        signals::send(pid, SignalKind::terminate());
     }
     Ok(end.code())
 }

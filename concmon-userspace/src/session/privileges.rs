@@ -69,8 +69,7 @@ pub(super) fn of_file(path: &Path) -> CapabilitySet {
 /// What making, renaming and removing files in a folder takes.
 fn of_folder(folder: &Path) -> CapabilitySet {
     let mut keep = CapabilitySet::empty();
-    // SAFETY: a system call without pointers.
-    if unsafe { libc::geteuid() } != 0 {
+    if !rustix::process::geteuid().is_root() {
         return keep;
     }
     if std::env::var_os("SUDO_UID").is_some() {

@@ -2,7 +2,10 @@
 
 use std::{io, mem::MaybeUninit};
 
+use rustix::process;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::event::Pid;
 
 /// What a signal wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +75,15 @@ impl Signals {
         if self.hangup.is_some() {
             set_default(libc::SIGHUP);
         }
+    }
+}
+
+/// Sends a signal to a child of ours that nobody has waited for yet.
+pub(super) fn send(pid: Pid, signal: SignalKind) {
+    let pid = process::Pid::from_raw(pid.0.cast_signed());
+    if let (Some(pid), Some(signal)) = (pid, process::Signal::from_named_raw(signal.as_raw_value()))
+    {
+        let _ = process::kill_process(pid, signal);
     }
 }
 

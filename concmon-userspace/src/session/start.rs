@@ -18,6 +18,7 @@ use std::{
     thread,
 };
 
+use rustix::process::{Signal, set_parent_process_death_signal};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -93,15 +94,8 @@ pub(super) fn fork(command: &[OsString], ours: bool) -> io::Result<Waiting> {
 
 /// Has the kernel send SIGTERM to this process when its parent dies.
 fn end_with(parent: u32) -> io::Result<()> {
-    // SAFETY: system calls without pointers.
-    let (set, now) = unsafe {
-        let set = libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM as libc::c_ulong);
-        (set, libc::getppid())
-    };
-    if set != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    match u32::try_from(now) == Ok(parent) {
+    set_parent_process_death_signal(Some(Signal::TERM))?;
+    match std::os::unix::process::parent_id() == parent {
         true => Ok(()),
         // It died in between.
         false => Err(io::Error::from(io::ErrorKind::Interrupted)),

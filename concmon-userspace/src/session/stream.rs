@@ -8,10 +8,14 @@ use std::{
     fmt,
     fs::File,
     io::{self, IsTerminal as _, Write},
-    os::fd::AsRawFd as _,
     sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
     thread,
     time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::ioctl_fionread,
 };
 
 use super::privileges;
@@ -171,13 +175,11 @@ impl Stream {
 
     /// How much was written and read: it changes as long as somebody reads.
     pub(super) fn progress(&self) -> u64 {
-        let mut unread: libc::c_int = 0;
         // Of a terminal, this is what was typed.
-        if !self.0.terminal {
-            // SAFETY: an open descriptor, and room for the number that the kernel writes.
-            unsafe { libc::ioctl(self.0.file.as_raw_fd(), libc::FIONREAD, &raw mut unread) };
-        }
-        let unread = u64::try_from(unread).unwrap_or(0);
+        let unread = match self.0.terminal {
+            true => 0,
+            false => ioctl_fionread(&self.0.file).unwrap_or(0),
+        };
         self.0.state().written.wrapping_sub(unread)
     }
 
@@ -267,13 +269,7 @@ impl Shared {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // Somebody who shares the stream does not wait for it; here, somebody does.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let mut ready = libc::pollfd {
-                        fd: file.as_raw_fd(),
-                        events: libc::POLLOUT,
-                        revents: 0,
-                    };
-                    // SAFETY: one descriptor, in a structure that lives through the call.
-                    unsafe { libc::poll(&raw mut ready, 1, -1) };
+                    let _ = poll(&mut [PollFd::new(&self.file, PollFlags::OUT)], None);
                 }
                 Err(error) => return Err(error),
             }

@@ -1,6 +1,7 @@
 //! What this kernel and this process bring along: offsets, limits.
 
 use concmon_ebpf::KernelConfig;
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::{
     kernel::{
@@ -58,10 +59,9 @@ pub(super) fn highest_tid() -> std::io::Result<u32> {
 /// Before 5.11, maps count against the limit on locked memory, whose default is far below what the
 /// accounts take. Where it cannot be lifted, loading says so.
 pub(super) fn lift_memlock() {
-    let unlimited = libc::rlimit {
-        rlim_cur: libc::RLIM_INFINITY,
-        rlim_max: libc::RLIM_INFINITY,
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
     };
-    // SAFETY: a valid pointer to limits.
-    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
+    let _ = setrlimit(Resource::Memlock, unlimited);
 }

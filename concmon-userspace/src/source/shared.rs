@@ -3,10 +3,12 @@
 use std::{
     io,
     marker::PhantomData,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::BorrowedFd,
     ptr::NonNull,
     sync::atomic::{AtomicU64, Ordering, fence},
 };
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use concmon_ebpf::{Control, Ledger, SLOTS_PER_PAGE, SlotPage, state};
 
@@ -32,18 +34,15 @@ impl<T> SharedArray<T> {
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         // SAFETY: a fresh shared mapping; the kernel checks length and permission.
         let base = unsafe {
-            libc::mmap(
+            mmap(
                 std::ptr::null_mut(),
                 bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                map.as_raw_fd(),
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                map,
                 0,
-            )
+            )?
         };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
         let base =
             NonNull::new(base.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::Other))?;
         Ok(Self {
@@ -74,7 +73,7 @@ impl<T> SharedArray<T> {
 impl<T> Drop for SharedArray<T> {
     fn drop(&mut self) {
         // SAFETY: the mapping made in `new`, unmapped once.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
+        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) };
     }
 }
 

@@ -1,5 +1,9 @@
 //! Numbers in few characters: durations, counts, bytes, percents, instants.
 
+use jiff::{Timestamp, tz::TimeZone};
+
+const UTC: TimeZone = TimeZone::UTC;
+
 /// A duration in at most six characters up to 100 days: `0`, `12ns`, `1.23ms`, `2m03s`, `3d04h`.
 pub(super) fn duration(ns: u64) -> String {
     const SECOND: u64 = 1_000_000_000;
@@ -103,44 +107,22 @@ pub(super) fn percent_digits(value: f64) -> String {
 
 /// An instant in ns after 1970 as `2026-01-02T03:04:05.678Z`.
 pub(super) fn utc(unix_ns: u64) -> String {
-    let ms = unix_ns / 1_000_000 % 1000;
-    let s = unix_ns / 1_000_000_000;
-    let (year, month, day) = civil(s / 86_400);
-    let (hour, minute, second) = (s / 3600 % 24, s / 60 % 60, s % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+    format!("{:.3}", timestamp(unix_ns))
 }
 
 /// The time of day of an instant in ns after 1970, `03:04:05Z`.
 pub(super) fn time_of_day(unix_ns: u64) -> String {
-    let s = unix_ns / 1_000_000_000;
-    format!("{:02}:{:02}:{:02}Z", s / 3600 % 24, s / 60 % 60, s % 60)
+    format!("{:.0}Z", UTC.to_datetime(timestamp(unix_ns)).time())
 }
 
 /// As [`time_of_day`], to the millisecond: `03:04:05.678Z`.
 pub(super) fn precise_time_of_day(unix_ns: u64) -> String {
-    let time = time_of_day(unix_ns);
-    let ms = unix_ns / 1_000_000 % 1_000;
-    format!("{}.{ms:03}Z", time.trim_end_matches('Z'))
+    format!("{:.3}Z", UTC.to_datetime(timestamp(unix_ns)).time())
 }
 
-/// Year, month and day of a day after 1970-01-01, Gregorian calendar.
-///
-/// Years are counted from March here, so that a leap day is the last day of its year.
-fn civil(days: u64) -> (u64, u64, u64) {
-    const DAYS_OF_400_YEARS: u64 = 146_097;
-    const FROM_YEAR_0_TO_1970: u64 = 719_468;
-    let days = days + FROM_YEAR_0_TO_1970;
-    let (era, day) = (days / DAYS_OF_400_YEARS, days % DAYS_OF_400_YEARS);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 {
-        (month + 3, 0)
-    } else {
-        (month - 9, 1)
-    };
-    (400 * era + year + next, month, day)
+fn timestamp(unix_ns: u64) -> Timestamp {
+    // It fits: the latest is in 2554.
+    Timestamp::from_nanosecond(i128::from(unix_ns)).unwrap_or(Timestamp::MAX)
 }
 
 fn three_digits(n: u64, unit: f64, name: &str) -> String {

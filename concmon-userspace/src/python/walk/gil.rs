@@ -1,6 +1,7 @@
 //! The GIL struct: `struct _gil_runtime_state`, which has begun in the same way since 3.8.
 
 use crate::event::{PyGil, Tid};
+use crate::procfs::clocks::monotonic_ns;
 use crate::python::memory::{Memory, ReadError, int, word};
 
 /// Bytes from the beginning of the struct that are read.
@@ -62,18 +63,6 @@ pub(crate) fn read(memory: &dyn Memory, address: u64) -> Result<GilState, ReadEr
         what: "GIL",
         address,
     })
-}
-
-/// `CLOCK_MONOTONIC` in ns.
-pub(crate) fn monotonic_ns() -> u64 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the call writes one `timespec`.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
 #[cfg(test)]
