@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::schema::{Process, Task, Window};
+use crate::schema::{Address, Process, Task, Window};
 
 /// How far it goes back, ns.
 const SPAN_NS: u64 = 10_000_000_000;
@@ -23,7 +23,7 @@ pub(super) struct Past {
 }
 
 /// A task by its loop's thread, its address and its name.
-type TaskKey = (u32, String, String);
+type TaskKey = (u32, Address, String);
 
 /// The last windows of a process, the oldest first.
 #[derive(Clone, Debug, Default)]
@@ -128,7 +128,7 @@ fn known(
 }
 
 fn key(tid: u32, task: &Task) -> TaskKey {
-    (tid, task.id.clone(), task.name.clone())
+    (tid, task.id, task.name.clone())
 }
 
 /// Whether a task has failed, and nobody has asked for the exception.

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::event::{PyExecutor, PyGc, Tid};
 use crate::model::testing::{Fixture, MS, SECOND, START, py_loop, py_task, py_thread};
+use crate::schema::{Address, CulpritKind, TaskState};
 use crate::schema::{
     ByName, CodeSamples, Cost, CountedPool, Culprit, Exact, Frame, GilPair, Histogram, Pools,
     Stall, Task, Timing,
 };
-use crate::schema::{CulpritKind, TaskState};
 
 const HOG: u32 = 101;
 
@@ -131,7 +131,7 @@ fn stalled(process: &mut Process, kind: CulpritKind, at_unix_ns: u64, ms: u64) {
 /// Probes have counted failures that nobody has asked for, some of them for long.
 fn pools(process: &mut Process, unretrieved: u64, silent: u64) {
     let row = CountedPool {
-        queue: Some("0x9".into()),
+        queue: Some(Address(9)),
         name_prefix: Some("pool".into()),
         submitted: 100,
         failed: 10,
@@ -160,7 +160,7 @@ fn busy(process: &mut Process, ms: u64) {
 fn failed_task(number: u64) -> Task {
     let mut snapshot = quiet();
     let mut task = snapshot.processes[0].loops[0].tasks.remove(0);
-    task.id = format!("{number:#x}");
+    task.id = Address(number);
     (task.state, task.retrieved) = (TaskState::Done, Some(false));
     (task.exception, task.coroutine) = (Some("ValueError".into()), "app.job".into());
     task
@@ -385,7 +385,7 @@ fn handing_over_is_not_starvation() {
 fn tasks_that_do_not_live_long_do_not_spin() {
     let served = |process: &mut Process, _, number: u64| {
         sleeping_zero(process, 50_000);
-        process.loops[0].tasks[0].id = format!("{number}");
+        process.loops[0].tasks[0].id = Address(number);
     };
     assert_eq!(names(&after(served)), ["loop-saturated"]);
 }

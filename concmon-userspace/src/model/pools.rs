@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::rows::{UNSEEN, address};
+use super::rows::UNSEEN;
 use super::window::{Clock, Cumulative, Growth, Scope, limit};
 use crate::event::{PoolCounts, PoolsFact, PythonFact};
-use crate::schema::{self, CountedPool};
+use crate::schema::{self, Address, CountedPool};
 
 /// Pools that are kept; the kernel programs keep as many for all processes together.
 const MAX_POOLS: usize = 4_096;
@@ -148,7 +148,7 @@ impl Pools {
             .map(|(&queue, pool)| {
                 let sums = pool.sums.over(scope);
                 CountedPool {
-                    queue: (queue != 0).then(|| address(queue)),
+                    queue: (queue != 0).then_some(Address(queue)),
                     name_prefix: pool.name_prefix.clone(),
                     submitted: sums.submitted,
                     failed: sums.failed,
@@ -157,9 +157,7 @@ impl Pools {
                 }
             })
             .collect();
-        rows.sort_by(|one, other| {
-            (other.submitted, &one.queue).cmp(&(one.submitted, &other.queue))
-        });
+        rows.sort_by(|one, other| (other.submitted, one.queue).cmp(&(one.submitted, other.queue)));
         let mut limits = match since {
             Ok(_) => vec![limit("rows.unretrieved", UNSEEN)],
             Err(reason) => vec![limit("since_unix_ns", reason), limit("rows", reason)],

@@ -4,14 +4,14 @@ use super::pools::Known;
 use super::window::limit;
 use crate::event::{self, PyExecutor, PyFrame, PyTask, PyWait, PyWork, PythonFact, WaitPurpose};
 use crate::schema::{
-    Cause, Executor, ExecutorKind, Frame, Limit, LoopKind, Purpose, Seen, Task, TaskState,
+    Address, Cause, Executor, ExecutorKind, Frame, Limit, LoopKind, Purpose, Seen, Task, TaskState,
     TaskWait, WaitKind, WaitingFor, Work,
 };
 
 impl Task {
     pub(crate) fn of(task: &PyTask, seen: Option<Seen>) -> Self {
         Task {
-            id: address(task.id),
+            id: Address(task.id),
             name: task.name.clone(),
             coroutine: task.coroutine.clone(),
             state: match task.state {
@@ -22,9 +22,9 @@ impl Task {
             awaiting: frames(&task.awaiting),
             waits_for: task.waits_for.as_ref().map(|wait| TaskWait {
                 kind: wait.kind.clone(),
-                object: wait.object.map(address),
+                object: wait.object.map(Address),
             }),
-            awaited_by: task.awaited_by.iter().copied().map(address).collect(),
+            awaited_by: task.awaited_by.iter().copied().map(Address).collect(),
             cancel_requested: task.cancel_requested,
             exception: task.exception.clone(),
             retrieved: task.retrieved,
@@ -56,7 +56,7 @@ impl WaitingFor {
                 WaitPurpose::Join => Purpose::Join,
                 WaitPurpose::Other => Purpose::Other,
             },
-            object: wait.object.map(address),
+            object: wait.object.map(Address),
             owner_tid: wait.owner.map(|tid| tid.0),
         }
     }
@@ -162,10 +162,6 @@ pub(crate) fn frame(frame: &PyFrame) -> Frame {
 
 pub(crate) fn frames(frames: &[PyFrame]) -> Vec<Frame> {
     frames.iter().map(frame).collect()
-}
-
-pub(crate) fn address(address: u64) -> String {
-    format!("{address:#x}")
 }
 
 pub(crate) const fn cause(cause: event::Cause) -> Cause {

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Histogram, Limit};
+use super::{Address, Histogram, Limit};
 
 /// What probes have counted in a process, each one of it.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -32,7 +32,7 @@ pub struct Pools {
 #[derive(Clone, Debug, Serialize, JsonSchema, PartialEq, Eq)]
 pub struct CountedPool {
     /// Address of its queue, `0x...`; `null`: not known.
-    pub queue: Option<String>,
+    pub queue: Option<Address>,
     /// As `executors[]` has it.
     pub name_prefix: Option<String>,
     /// Pieces of work that it was given.

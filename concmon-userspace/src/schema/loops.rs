@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::words::words;
-use super::{Blocked, Frame, Histogram, Limit, Task};
+use super::{Address, Blocked, Frame, Histogram, Limit, Task};
 
 /// An event loop bound to a thread: `wall = idle + busy`, exactly.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -161,7 +161,7 @@ pub struct Stall {
 #[derive(Clone, Debug, Serialize, JsonSchema, PartialEq, Eq)]
 pub struct StallTask {
     /// Address, `0x...`.
-    pub id: String,
+    pub id: Address,
     /// As the program named it.
     pub name: String,
 }

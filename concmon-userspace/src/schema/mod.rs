@@ -7,6 +7,7 @@
 //! where 100 is one core; `_unix_ns` are instants, nanoseconds since 1970-01-01 UTC, evenly paced from
 //! the start of a watch. [`document`] gives the JSON Schema of all lines.
 
+mod address;
 pub mod diff;
 pub mod dump;
 mod exact;
@@ -25,6 +26,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+pub use address::Address;
 pub use exact::{CountedPool, CountedTasks, Exact, Pools};
 pub use executors::{Executor, ExecutorKind, Work};
 pub use findings::{Finding, RuleKind, RuleLine, Severity};

@@ -6,13 +6,13 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::words::words;
-use super::{Cost, Frame};
+use super::{Address, Cost, Frame};
 
 /// A task of asyncio or trio, as of the latest look.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Task {
     /// Address of the task object, `0x...`.
-    pub id: String,
+    pub id: Address,
     /// As the program named it.
     pub name: String,
     /// Qualified name of its coroutine.
@@ -23,7 +23,7 @@ pub struct Task {
     /// What it is suspended on; `null` while it is ready, runs or is done, or it cannot be told.
     pub waits_for: Option<TaskWait>,
     /// Ids of the tasks that wait for this one.
-    pub awaited_by: Vec<String>,
+    pub awaited_by: Vec<Address>,
     /// `cancel()` was called, and has not arrived yet.
     pub cancel_requested: bool,
     /// Type name of the exception that a done task ended with.
@@ -76,7 +76,7 @@ pub struct TaskWait {
     /// `sleep`, `Event`, `Lock`, `Queue`, `socket`, `Task`, ..., else the class of the future.
     pub kind: String,
     /// Address, `0x...`.
-    pub object: Option<String>,
+    pub object: Option<Address>,
 }
 
 /// What a task cost its loop's thread, estimated from samples.

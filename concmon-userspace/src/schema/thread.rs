@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::words::words;
-use super::{Limit, Switches};
+use super::{Address, Limit, Switches};
 
 /// A thread of a watched process.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -228,7 +228,7 @@ pub struct WaitingFor {
     /// What for.
     pub purpose: Purpose,
     /// Address, `0x...`; `null` when only the kind could be told.
-    pub object: Option<String>,
+    pub object: Option<Address>,
     /// The thread that has it, or whose end is waited for.
     pub owner_tid: Option<u32>,
 }

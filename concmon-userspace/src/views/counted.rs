@@ -66,8 +66,11 @@ pub(super) fn push_pool_table(text: &mut String, exact: Option<&Exact>, paint: P
 }
 
 fn pool_name(row: &CountedPool) -> String {
-    let name = row.name_prefix.as_deref().or(row.queue.as_deref());
-    brief(name.unwrap_or("?"), MAX_NAME)
+    match (&row.name_prefix, row.queue) {
+        (Some(name), _) => brief(name, MAX_NAME),
+        (None, Some(queue)) => queue.to_string(),
+        (None, None) => "?".to_owned(),
+    }
 }
 
 fn pools(exact: Option<&Exact>) -> &[CountedPool] {

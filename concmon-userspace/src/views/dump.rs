@@ -167,8 +167,8 @@ fn waits(waiting: &WaitingFor, inside: &Inside) -> String {
         Purpose::WaitingForWork => format!("waiting for work: {}", waiting.kind),
         _ => format!("waiting for {}", waiting.kind),
     };
-    if let Some(object) = &waiting.object {
-        let _ = write!(text, " {}", escape(object));
+    if let Some(object) = waiting.object {
+        let _ = write!(text, " {object}");
     }
     if let Some(owner) = owner {
         let _ = write!(text, " held by {owner}");

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 
 use super::Paint;
 use super::escape::escape;
-use crate::schema::{Frame, Task, TaskState};
+use crate::schema::{Address, Frame, Task, TaskState};
 
 /// Levels of one tree; what lies deeper is shown as a tree of its own.
 const MAX_LEVELS: usize = 64;
@@ -49,8 +49,8 @@ pub(super) fn waits_for(task: &Task) -> String {
         return String::new();
     };
     let mut text = escape(&wait.kind).into_owned();
-    if let Some(object) = &wait.object {
-        text = format!("{text} {}", escape(object));
+    if let Some(object) = wait.object {
+        text = format!("{text} {object}");
     }
     text
 }
@@ -104,20 +104,20 @@ struct Forest<'a> {
 
 impl<'a> Forest<'a> {
     fn new(tasks: &'a [Task], paint: Paint) -> Self {
-        let index: HashMap<&str, usize> = tasks
+        let index: HashMap<Address, usize> = tasks
             .iter()
             .enumerate()
-            .map(|(at, task)| (task.id.as_str(), at))
+            .map(|(at, task)| (task.id, at))
             .collect();
         let mut order: Vec<usize> = (0..tasks.len()).collect();
-        order.sort_by_key(|at| (by_number(&tasks[*at].name), &tasks[*at].id));
+        order.sort_by_key(|at| (by_number(&tasks[*at].name), tasks[*at].id));
         let mut awaits = vec![Vec::new(); tasks.len()];
         let mut awaited_by = vec![Vec::new(); tasks.len()];
         for at in &order {
             let mut parents: Vec<usize> = tasks[*at]
                 .awaited_by
                 .iter()
-                .filter_map(|id| index.get(id.as_str()).copied())
+                .filter_map(|id| index.get(id).copied())
                 .collect();
             parents.sort_unstable();
             parents.dedup();
@@ -174,7 +174,7 @@ impl<'a> Forest<'a> {
 
     fn name(&self, task: usize) -> Cow<'a, str> {
         match self.tasks[task].name.as_str() {
-            "" => escape(&self.tasks[task].id),
+            "" => self.tasks[task].id.to_string().into(),
             name => escape(name),
         }
     }

@@ -14,7 +14,7 @@ use crate::model::testing::{
     MS, START, START_BOOT, START_UNIX, ledger, look, py_loop, py_task, py_thread,
 };
 use crate::model::{Model, WatchInfo};
-use crate::schema::{Culprit, Finding, Frame, Limit, Snapshot, Stall, StallTask};
+use crate::schema::{Address, Culprit, Finding, Frame, Limit, Snapshot, Stall, StallTask};
 
 /// What must come out of nothing: controls, bidirectional marks, overrides and isolates, what has no
 /// width, separators of lines, tags, a noncharacter.
@@ -202,7 +202,7 @@ fn stall() -> Stall {
             holder_tid: None,
         },
         task: Some(StallTask {
-            id: evil("id"),
+            id: Address(7),
             name: evil("delayed"),
         }),
         coroutine: Some(evil("coroutine")),

@@ -13,7 +13,7 @@ use super::table::{Align, Table};
 use super::{Paint, format};
 use crate::cli::{Arrangement, GroupBy};
 use crate::model::dump::{Dump, Loop, Process};
-use crate::schema::{Frame, LoopKind, Task, TaskState};
+use crate::schema::{Address, Frame, LoopKind, Task, TaskState};
 
 /// Cells of one text in a table; JSON has all of it.
 const MAX_CELLS: usize = 48;
@@ -149,15 +149,13 @@ fn ordered(one: &Loop) -> Vec<&Task> {
         TaskState::Done => 2,
         TaskState::Pending => 1,
     };
-    tasks.sort_by_key(|task| (rank(task), by_number(&task.name), &task.id));
+    tasks.sort_by_key(|task| (rank(task), by_number(&task.name), task.id));
     tasks
 }
 
 fn push_table(text: &mut String, process: &Process, paint: Paint) {
     let tasks = || process.loops.iter().flat_map(|one| &one.tasks);
-    let names: HashMap<&str, &str> = tasks()
-        .map(|task| (task.id.as_str(), task.name.as_str()))
-        .collect();
+    let names: HashMap<Address, &str> = tasks().map(|task| (task.id, task.name.as_str())).collect();
     let with_context = tasks().any(|task| !task.context.is_empty());
     let mut table = Table::default();
     table.column("TID", Align::Right);
@@ -181,7 +179,10 @@ fn push_table(text: &mut String, process: &Process, paint: Paint) {
                 .awaited_by
                 .iter()
                 .take(MAX_AWAITERS)
-                .map(|id| brief(names.get(id.as_str()).unwrap_or(&id.as_str()), MAX_CELLS))
+                .map(|id| match names.get(id) {
+                    Some(name) => brief(name, MAX_CELLS),
+                    None => id.to_string(),
+                })
                 .collect();
             let mut awaiters = awaiters.join(", ");
             if task.awaited_by.len() > MAX_AWAITERS {
@@ -192,7 +193,7 @@ fn push_table(text: &mut String, process: &Process, paint: Paint) {
                 one.tid
                     .map_or_else(|| "-".to_owned(), |tid| tid.to_string()),
                 one.kind.map_or("-", LoopKind::name).to_owned(),
-                brief(&task.id, MAX_CELLS),
+                task.id.to_string(),
                 brief(&task.name, MAX_CELLS),
                 forest::state(task).into_owned(),
                 brief(&task.coroutine, MAX_CELLS),

@@ -227,7 +227,7 @@ pub(crate) fn task(
         line: *line,
     };
     Task {
-        id: format!("{:#x}", 0x7f3a_0000_0000 + number * 0x100),
+        id: Address(0x7f3a_0000_0000 + number * 0x100),
         name: format!("Task-{number}"),
         coroutine: chain[0].0.to_owned(),
         state,
@@ -486,7 +486,7 @@ pub(crate) fn hostile() -> Snapshot {
         5,
         &[(evil, evil, 1), ("plain", evil, 2)],
     );
-    (bad.name, bad.coroutine, bad.id) = (evil.to_owned(), evil.to_owned(), evil.to_owned());
+    (bad.name, bad.coroutine) = (evil.to_owned(), evil.to_owned());
     let mut bare = bad.clone();
     bare.awaiting.clear();
     process.loops = vec![event_loop(8000, 600, vec![bad, bare])];
@@ -544,7 +544,7 @@ pub(crate) fn stall(kind: CulpritKind, late_ms: u64, ms: u64, function: &str) ->
             holder_tid: None,
         },
         task: Some(StallTask {
-            id: "0x7f3a00006600".to_owned(),
+            id: Address(0x7f3a_0000_6600),
             name: "Task-102".to_owned(),
         }),
         coroutine: Some("handle_request".to_owned()),

@@ -3,7 +3,9 @@
 use std::io::{self, Write};
 
 use concmon::model::timing::NewStall;
-use concmon::schema::{CountedPool, CountedTasks, Exact, Limit, LoopKind, Pools, Snapshot};
+use concmon::schema::{
+    Address, CountedPool, CountedTasks, Exact, Limit, LoopKind, Pools, Snapshot,
+};
 use concmon::views::escape::{is_hostile, width};
 use concmon::views::{Paint, json, lines, stalls, summary};
 
@@ -53,7 +55,7 @@ fn counted_tasks() {
         duration: fixture::histogram(started, 3_000_000),
     };
     let pool = |name: Option<&str>, submitted, failed, unretrieved| CountedPool {
-        queue: Some("0x7f00".to_owned()),
+        queue: Some(Address(0x7f00)),
         name_prefix: name.map(str::to_owned),
         submitted,
         failed,

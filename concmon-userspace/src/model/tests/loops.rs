@@ -2,7 +2,7 @@
 
 use crate::event::*;
 use crate::model::testing::*;
-use crate::schema::{Loop, Snapshot};
+use crate::schema::{Address, Loop, Snapshot};
 
 fn only_loop(snapshot: &Snapshot) -> &Loop {
     let loops = &snapshot.processes[0].loops;
@@ -156,7 +156,7 @@ fn tasks_are_known_by_address_and_name() {
         }
         assert_eq!((row.pending_tasks, row.tasks.len()), (Some(1), 1));
         let task = &row.tasks[0];
-        assert_eq!((task.id.as_str(), task.name.as_str()), ("0xbeef", name));
+        assert_eq!((task.id, task.name.as_str()), (Address(0xbeef), name));
         assert_eq!(
             task.state.name(),
             if window == 2 { "running" } else { "pending" }

@@ -2,7 +2,7 @@
 
 use crate::event::*;
 use crate::model::testing::*;
-use crate::schema::{Role, Thread};
+use crate::schema::{Address, Role, Thread};
 
 fn reason<'a>(thread: &'a Thread, field: &str) -> Option<&'a str> {
     let limit = thread.limits.iter().find(|limit| limit.field == field);
@@ -213,7 +213,7 @@ fn stacks_waits_and_executors_are_those_of_the_latest_look() {
                 (waiting.kind.name(), waiting.owner_tid),
                 ("RLock", Some(100))
             );
-            assert_eq!(waiting.object.as_deref(), Some("0xbeef"));
+            assert_eq!(waiting.object, Some(Address(0xbeef)));
         }
         assert_eq!(once.stack.len(), if window == 1 { 1 } else { 0 });
         assert_eq!(reason(once, "stack").is_some(), window > 1);

@@ -5,9 +5,9 @@ use super::run::Owner;
 use super::track::Draft;
 use super::{Recent, Timings, same_function};
 use crate::event::{Cause, PyFrame, SampleKind, Tid};
-use crate::model::rows::{self, address, frames};
+use crate::model::rows::{self, frames};
 use crate::model::window::{Clock, limit};
-use crate::schema::{Cost, Culprit, CulpritKind, Limit, Stall, StallTask, Waiting};
+use crate::schema::{Address, Cost, Culprit, CulpritKind, Limit, Stall, StallTask, Waiting};
 
 impl Timings {
     /// What is known of a step that was longer than the threshold.
@@ -40,7 +40,7 @@ impl Timings {
         let task = fact
             .and_then(|fact| fact.task.as_ref())
             .map(|task| StallTask {
-                id: address(task.id),
+                id: Address(task.id),
                 name: task.name.clone(),
             });
         let is_task = matches!(run.map(|run| &run.owner), Some(Owner::Task(..)));
@@ -54,7 +54,7 @@ impl Timings {
         });
         let task = task.or_else(|| {
             known.map(|known| StallTask {
-                id: address(known.id),
+                id: Address(known.id),
                 name: known.name.clone(),
             })
         });

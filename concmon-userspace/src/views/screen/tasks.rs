@@ -72,7 +72,7 @@ fn ordered(tasks: &[Task]) -> Vec<&Task> {
             TaskState::Done => 2,
             TaskState::Pending => 1,
         };
-        (order, first_seen_unix_ns, &task.id)
+        (order, first_seen_unix_ns, task.id)
     });
     tasks
 }
