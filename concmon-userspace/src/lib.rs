@@ -196,6 +196,7 @@
 //!     is ever replaced, deleted or moved.
 pub mod capture;
 pub mod cli;
+pub mod commands;
 pub mod decode;
 pub mod escape;
 pub mod event;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use concmon::{cli::Cli, session};
+use concmon::{cli::Cli, commands, session};
 
 fn main() -> ExitCode {
     let cli = match Cli::from_args(std::env::args_os()) {
@@ -10,7 +10,7 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     init_log(cli.options.verbose, cli.options.quiet);
-    let code = session::run(&cli).unwrap_or_else(|failure| {
+    let code = commands::run(&cli).unwrap_or_else(|failure| {
         session::say(&format!("concmon-bpf: {failure}\n"));
         failure.code
     });

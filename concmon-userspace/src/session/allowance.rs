@@ -11,7 +11,7 @@ const LAST_NS: u64 = 250_000_000;
 
 /// The time that is left for looks.
 #[derive(Debug)]
-pub(super) struct Allowance {
+pub(crate) struct Allowance {
     share: f64,
     /// The most that is saved up, and that the looks of one window take together, ns.
     most_ns: u64,
@@ -28,14 +28,14 @@ pub(super) struct Allowance {
 }
 
 /// When one look has to end.
-pub(super) struct Deadline {
+pub(crate) struct Deadline {
     begin_ns: u64,
     allowed_ns: u64,
     is_last: bool,
 }
 
 impl Allowance {
-    pub(super) fn new(share: Share) -> Self {
+    pub(crate) fn new(share: Share) -> Self {
         let most_ns = ((share.0 * SPAN_NS as f64) as u64).clamp(LEAST_NS, SPAN_NS);
         Self {
             share: share.0,
@@ -49,7 +49,7 @@ impl Allowance {
     }
 
     /// The looks of a window begin.
-    pub(super) fn begin_window(&mut self, now_ns: u64) {
+    pub(crate) fn begin_window(&mut self, now_ns: u64) {
         let passed_ns = now_ns.saturating_sub(self.at_ns).min(2 * SPAN_NS);
         let saved_ns = self.saved_ns + (passed_ns as f64 * self.share) as i64;
         self.saved_ns = saved_ns.min(self.most_ns.cast_signed());
@@ -59,13 +59,13 @@ impl Allowance {
     }
 
     /// The watch ends: there is one more window, and somebody waits for it.
-    pub(super) fn begin_last(&mut self) {
+    pub(crate) fn begin_last(&mut self) {
         self.is_last = true;
         self.most_ns = self.most_ns.min(LAST_NS);
     }
 
     /// When a look has to end that begins now; `None`: it has to wait.
-    pub(super) fn deadline(&mut self) -> Option<Deadline> {
+    pub(crate) fn deadline(&mut self) -> Option<Deadline> {
         let has_to_wait = self.saved_ns <= 0 || ending::asked().is_some();
         if self.window_ns == 0 || has_to_wait && !self.is_last {
             self.left_out += 1;
@@ -79,13 +79,13 @@ impl Allowance {
     }
 
     /// A look took so long.
-    pub(super) fn took(&mut self, took_ns: u64) {
+    pub(crate) fn took(&mut self, took_ns: u64) {
         self.window_ns = self.window_ns.saturating_sub(took_ns);
         self.saved_ns = self.saved_ns.saturating_sub_unsigned(took_ns);
     }
 
     /// What was left out in the last window, in words.
-    pub(super) fn words(&self) -> Option<String> {
+    pub(crate) fn words(&self) -> Option<String> {
         (self.left_out > 0).then(|| match self.left_out {
             1 => "looks: 1 process was not looked at".to_owned(),
             count => format!("looks: {count} processes were not looked at"),
@@ -95,7 +95,7 @@ impl Allowance {
 
 impl Deadline {
     /// Why the look has to end; `None`: it may go on.
-    pub(super) fn over(&self) -> Option<String> {
+    pub(crate) fn over(&self) -> Option<String> {
         if !self.is_last && ending::asked().is_some() {
             return Some("the look ended, for the watch was asked to end".to_owned());
         }
@@ -113,12 +113,12 @@ impl Deadline {
 
     /// Whether what the look has is not worth having beside what an earlier one had: the watch ends, and
     /// there was no time to look as usual.
-    pub(super) fn was_hurried(&self) -> bool {
+    pub(crate) fn was_hurried(&self) -> bool {
         (self.is_last || ending::asked().is_some()) && self.over().is_some()
     }
 
     /// How long the look has taken, ns.
-    pub(super) fn took_ns(&self) -> u64 {
+    pub(crate) fn took_ns(&self) -> u64 {
         clocks::monotonic_ns().saturating_sub(self.begin_ns)
     }
 }

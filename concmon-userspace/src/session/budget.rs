@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::cli::Share;
 
 /// The time over which the own CPU time is averaged, and how much of it there must be, ns.
-pub(super) const SPAN_NS: u64 = 10_000_000_000;
+pub(crate) const SPAN_NS: u64 = 10_000_000_000;
 const LEAST_NS: u64 = 3_000_000_000;
 /// How long it must do with half of its budget before it leaves out less, at first and at most, ns.
 const PATIENCE_NS: (u64, u64) = (20_000_000_000, 600_000_000_000);
@@ -17,14 +17,14 @@ const MAX_MEMORY_LEVEL: u32 = 3;
 
 /// What is left out at a level.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Shed {
+pub(crate) struct Shed {
     level: u32,
     memory_level: u32,
 }
 
 impl Shed {
     /// Samples per second and CPU, of `rate`.
-    pub(super) fn rate(self, rate: u32) -> u32 {
+    pub(crate) fn rate(self, rate: u32) -> u32 {
         if rate == 0 {
             0
         } else {
@@ -37,7 +37,7 @@ impl Shed {
     }
 
     /// Between two looks at an interpreter, ns.
-    pub(super) fn look_pause_ns(self) -> u64 {
+    pub(crate) fn look_pause_ns(self) -> u64 {
         match self.level {
             0 => 0,
             1 => 2_000_000_000,
@@ -47,7 +47,7 @@ impl Shed {
     }
 
     /// Tasks of one look, of `tasks`. They take memory, and time in each window, with or without a look.
-    pub(super) fn tasks(self, tasks: usize) -> usize {
+    pub(crate) fn tasks(self, tasks: usize) -> usize {
         (tasks >> (2 * self.tasks_level())).max(1)
     }
 
@@ -56,12 +56,12 @@ impl Shed {
     }
 
     /// Whether single slices are not looked at.
-    pub(super) fn slices(self) -> bool {
+    pub(crate) fn slices(self) -> bool {
         self.level >= SLICES_LEVEL
     }
 
     /// What is left out, in words.
-    pub(super) fn words(self, rate: u32, tasks: usize) -> Vec<String> {
+    pub(crate) fn words(self, rate: u32, tasks: usize) -> Vec<String> {
         let mut words = Vec::new();
         if self.level > 0 {
             if rate > 0 {
@@ -82,7 +82,7 @@ impl Shed {
 
 /// The user's limits, and how they are kept.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     /// Of the time of one CPU.
     cpu: Share,
     memory_bytes: u64,
@@ -98,7 +98,7 @@ pub(super) struct Budget {
 
 impl Budget {
     /// What was spent up to now is not counted: getting started takes what it takes.
-    pub(super) fn new(cpu: Share, memory_bytes: u64, now_ns: u64, cpu_ns: u64) -> Self {
+    pub(crate) fn new(cpu: Share, memory_bytes: u64, now_ns: u64, cpu_ns: u64) -> Self {
         Self {
             cpu,
             memory_bytes,
@@ -111,20 +111,20 @@ impl Budget {
     }
 
     /// What is left out now.
-    pub(super) fn shed(&self) -> Shed {
+    pub(crate) fn shed(&self) -> Shed {
         self.shed
     }
 
-    pub(super) fn cpu(&self) -> Share {
+    pub(crate) fn cpu(&self) -> Share {
         self.cpu
     }
 
-    pub(super) fn memory_bytes(&self) -> u64 {
+    pub(crate) fn memory_bytes(&self) -> u64 {
         self.memory_bytes
     }
 
     /// The part of one CPU's time that was spent lately; `None`: too little time has passed.
-    pub(super) fn used(&self) -> Option<Share> {
+    pub(crate) fn used(&self) -> Option<Share> {
         self.used_since(0)
     }
 
@@ -141,7 +141,7 @@ impl Budget {
 
     /// Takes in what was spent up to an instant. Returns what is left out from now on, where that
     /// has changed.
-    pub(super) fn judge(&mut self, now_ns: u64, cpu_ns: u64, rss_bytes: u64) -> Option<Shed> {
+    pub(crate) fn judge(&mut self, now_ns: u64, cpu_ns: u64, rss_bytes: u64) -> Option<Shed> {
         let before = self.shed;
         self.spent.push_back((now_ns, cpu_ns));
         while self

@@ -77,7 +77,7 @@ pub fn confine(child: Option<Pid>) -> Result<(), Error> {
 }
 
 /// The same for a run: it goes on where that cannot be done, and says so.
-pub(super) fn confine_or_warn(child: Option<Pid>) {
+pub(crate) fn confine_or_warn(child: Option<Pid>) {
     match confine(child) {
         Ok(()) => log::info!("a filter of system calls keeps this process from writing to others"),
         Err(error) => log::warn!(

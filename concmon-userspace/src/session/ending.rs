@@ -25,7 +25,7 @@ const SAME_HANGUP_MS: u64 = 1_000;
 ///
 /// # Errors
 /// A signal that cannot be handled.
-pub(super) fn note() -> io::Result<()> {
+pub(crate) fn note() -> io::Result<()> {
     for signal in signals::that_end() {
         let number = signal.as_raw_value();
         let same_ms = match number {
@@ -64,7 +64,7 @@ fn now_ms() -> u64 {
 }
 
 /// The signal that has asked.
-pub(super) fn asked() -> Option<SignalKind> {
+pub(crate) fn asked() -> Option<SignalKind> {
     match ASKED.load(Ordering::Relaxed) {
         0 => None,
         number => Some(SignalKind::from_raw(number)),

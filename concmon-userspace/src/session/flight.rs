@@ -50,7 +50,7 @@ type Mirror = Rc<RefCell<Option<NewFile>>>;
 
 /// A flight recorder.
 #[derive(Debug)]
-pub(super) struct Flight {
+pub(crate) struct Flight {
     ring: Ring,
     folder: Rc<Folder>,
     mirror: Mirror,
@@ -72,7 +72,7 @@ pub(super) struct Flight {
 
 impl Flight {
     /// One as it is wanted, for these targets, the first of which runs `service`.
-    pub(super) fn new(
+    pub(crate) fn new(
         wanted: &Wanted,
         folder: Option<&Path>,
         pids: &[u32],
@@ -117,7 +117,7 @@ impl Flight {
     }
 
     /// Where the recording goes.
-    pub(super) fn store(&self) -> Box<dyn Store> {
+    pub(crate) fn store(&self) -> Box<dyn Store> {
         Box::new(RingStore {
             ring: self.ring.clone(),
             mirrored: self.mirrored,
@@ -128,7 +128,7 @@ impl Flight {
     }
 
     /// A stall has become known.
-    pub(super) fn stalls(&mut self, stalls: &[NewStall], now_ns: u64) {
+    pub(crate) fn stalls(&mut self, stalls: &[NewStall], now_ns: u64) {
         let long = |of: &Trigger, stall: &NewStall| match of {
             Trigger::Stall(None) => true,
             Trigger::Stall(Some(than)) => u128::from(stall.stall.duration_ns) > than.as_nanos(),
@@ -143,7 +143,7 @@ impl Flight {
     }
 
     /// A window has ended.
-    pub(super) fn window(&mut self, window: &Snapshot, now_ns: u64) {
+    pub(crate) fn window(&mut self, window: &Snapshot, now_ns: u64) {
         let target = window.processes.iter().find(|one| one.pid == self.pid);
         if let Some(target) = target {
             self.service = names::of_process(target);
@@ -200,7 +200,7 @@ impl Flight {
     }
 
     /// Writes out what there is, and goes on for a while.
-    pub(super) fn write(&mut self, reason: &str, now_ns: u64) {
+    pub(crate) fn write(&mut self, reason: &str, now_ns: u64) {
         if self.writing.is_some() {
             return;
         }
@@ -269,7 +269,7 @@ impl Flight {
     }
 
     /// The watch is over. `false`: not everything could be written.
-    pub(super) fn finish(mut self, last: &Snapshot, interrupted: bool, now_ns: u64) -> bool {
+    pub(crate) fn finish(mut self, last: &Snapshot, interrupted: bool, now_ns: u64) -> bool {
         self.window(last, now_ns);
         if interrupted {
             self.write("interrupt", now_ns);

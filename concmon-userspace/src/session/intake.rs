@@ -12,7 +12,7 @@ use crate::{
 
 /// Feeds the pipeline, and a recorder with the same.
 #[derive(Debug)]
-pub(super) struct Intake {
+pub(crate) struct Intake {
     pipeline: Pipeline,
     recorder: Option<Recorder>,
     redactor: Option<Redactor>,
@@ -20,7 +20,7 @@ pub(super) struct Intake {
 
 impl Intake {
     /// A watch that begins; with `store`, a recording of it.
-    pub(super) fn new(info: WatchInfo, filters: Filters, store: Option<Box<dyn Store>>) -> Self {
+    pub(crate) fn new(info: WatchInfo, filters: Filters, store: Option<Box<dyn Store>>) -> Self {
         let redactor = filters.redacted.then(Redactor::default);
         let recorder = store.map(|store| {
             let mut header = header(&info, filters);
@@ -36,17 +36,17 @@ impl Intake {
         }
     }
 
-    pub(super) fn pipeline(&mut self) -> &mut Pipeline {
+    pub(crate) fn pipeline(&mut self) -> &mut Pipeline {
         &mut self.pipeline
     }
 
     /// A fact, which is applied at once; nothing follows from it before the tick.
-    pub(super) fn now(&mut self, fact: Event) {
+    pub(crate) fn now(&mut self, fact: Event) {
         self.feed(Input::Now(fact));
     }
 
     /// Takes the next input in, and gives what follows from it.
-    pub(super) fn feed(&mut self, mut input: Input) -> Vec<Output> {
+    pub(crate) fn feed(&mut self, mut input: Input) -> Vec<Output> {
         if let Some(redactor) = &mut self.redactor {
             redactor.redact(&mut input);
         }
@@ -57,21 +57,21 @@ impl Intake {
     }
 
     /// What is fed from now on arrives at this instant.
-    pub(super) fn at(&mut self, now_ns: u64) {
+    pub(crate) fn at(&mut self, now_ns: u64) {
         if let Some(recorder) = &mut self.recorder {
             recorder.now(now_ns);
         }
     }
 
     /// The facts of a tick come next.
-    pub(super) fn key(&mut self, now_ns: u64) {
+    pub(crate) fn key(&mut self, now_ns: u64) {
         if let Some(recorder) = &mut self.recorder {
             recorder.key(now_ns);
         }
     }
 
     /// Bytes recorded so far, or why it goes on no more; `None`: nothing is recorded.
-    pub(super) fn recorded(&self) -> Option<Result<u64, &io::Error>> {
+    pub(crate) fn recorded(&self) -> Option<Result<u64, &io::Error>> {
         let recorder = self.recorder.as_ref()?;
         Some(match recorder.failure() {
             Some(error) => Err(error),
@@ -80,13 +80,13 @@ impl Intake {
     }
 
     /// Ends the recording.
-    pub(super) fn finish(self) -> Option<io::Result<u64>> {
+    pub(crate) fn finish(self) -> Option<io::Result<u64>> {
         self.recorder.map(Recorder::finish)
     }
 }
 
 /// How a capture of this watch is made.
-pub(super) fn header(info: &WatchInfo, filters: Filters) -> Header {
+pub(crate) fn header(info: &WatchInfo, filters: Filters) -> Header {
     let of_kernel = |name: &str| kernel_setting(name).unwrap_or_default();
     Header {
         info: info.clone(),

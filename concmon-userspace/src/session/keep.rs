@@ -19,7 +19,7 @@ const MAX_OPENED: usize = 4_096;
 /// what says so itself: an ordinary file of the same owner, a whole capture with content, which a
 /// flight recorder of this service has written. Names and dates of files are anybody's, and only say
 /// where to look.
-pub(super) fn forget_old(folder: &Folder, service: &str, keep: usize, newest: &str) {
+pub(crate) fn forget_old(folder: &Folder, service: &str, keep: usize, newest: &str) {
     let Ok(names) = folder.names(MAX_NAMES) else {
         return;
     };

@@ -1,75 +1,56 @@
-//! A run of the tool, from the parsed command line to the exit code: the one select loop.
+//! A watch as it runs: the one select loop, what it is fed from, and where everything goes.
 
 mod allowance;
 mod budget;
 pub mod confine;
-mod demo;
-mod diff;
-mod ending;
-mod explain;
-mod export;
-mod files;
-mod flight;
+pub(crate) mod ending;
+pub(crate) mod files;
+pub(crate) mod flight;
 mod intake;
 mod keep;
-mod look;
-mod names;
+pub(crate) mod names;
 mod oom;
-mod outcome;
-mod output;
+pub(crate) mod outcome;
+pub(crate) mod output;
 mod passes;
-mod privileges;
+pub(crate) mod privileges;
 mod record;
-mod report;
 mod schedule;
-mod signals;
-mod start;
+pub(crate) mod signals;
 mod stream;
-mod watch;
+pub(crate) mod watch;
 
 use std::{
-    ffi::OsString,
     io::{self, IsTerminal as _},
     os::fd::OwnedFd,
-    path::Path,
     process::ExitStatus,
     rc::Rc,
     time::Duration,
 };
 
 use crossterm::event::Event as TerminalEvent;
-use rustix::thread::CapabilitySet;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::SignalKind,
     sync::{Notify, mpsc, oneshot},
-    task::LocalSet,
     time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
 };
 
-use files::{Recording as RecordingFile, Written};
 use flight::Flight;
 pub use outcome::{Failure, code};
-use output::{Output, Sink};
+use output::Output;
 use signals::{Request, Signals};
-use start::{Started, Waiting};
 pub use stream::{LogLines, end_of_messages, say};
-use watch::{Plan, Watch};
+use watch::Watch;
 
 use crate::{
-    capture::Store,
-    cli::{Cli, Exact, Flight as Wanted, Options, Target, Trigger, Watched},
-    event::Pid,
-    procfs::{clocks, rights, target::check_target},
-    python::{DetectError, ScanOptions},
-    targets::{Targets, Wants},
+    cli::{Flight as Wanted, Options},
+    procfs::clocks,
     views::screen::Action,
 };
 
 /// How often what has arrived is taken in when no batch says so, and ended threads are collected.
 const PUMP: Duration = Duration::from_millis(50);
-/// How long the demo is watched when no duration is given.
-const DEMO: Duration = Duration::from_secs(15);
 /// The bounds of the interval that `+` and `-` change.
 const INTERVALS: [Duration; 8] = [
     Duration::from_millis(100),
@@ -82,283 +63,35 @@ const INTERVALS: [Duration; 8] = [
     Duration::from_secs(30),
 ];
 
-/// Does what the command line says. Returns the exit code.
-///
-/// # Errors
-/// [`Failure`]: one line for people, and a code.
-pub fn run(cli: &Cli) -> Result<u8, Failure> {
-    signals::survive_file_size_limit();
-    let (target, recording) = match cli.target() {
-        Target::Look(look, view) => return look::run(&cli.options, &look, view),
-        Target::Watch(target) => (target, Recording::None),
-        Target::Record(target, None) => (target, Recording::File),
-        Target::Record(target, Some(flight)) => {
-            for trigger in &flight.triggers {
-                if let Trigger::Finding(rule) = trigger {
-                    explain::check(std::slice::from_ref(rule))?;
-                }
-            }
-            (target, Recording::Flight(flight))
-        }
-        Target::Report(report) => return report::run(&cli.options, &report),
-        Target::Export(export) => return export::run(&cli.options, &export),
-        Target::Diff(files) => return diff::run(&cli.options, &files),
-        Target::Explain(rule) => return explain::run(&cli.options, rule.as_deref()),
-        Target::Schema => return explain::schema(),
-    };
-    explain::check(&cli.options.watching.fail_on)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let local = LocalSet::new();
-    local.block_on(&runtime, async {
-        match target {
-            Watched::Pids(pids) => watch_pids(&cli.options, &pids, &recording).await,
-            Watched::Command(command) => watch_command(&cli.options, &command, &recording).await,
-            Watched::Demo => watch_demo(&cli.options).await,
-        }
-    })
-}
-
 /// What becomes of what a watch is fed.
 #[derive(Clone, Debug)]
-enum Recording {
+pub(crate) enum Recording {
     None,
     File,
     Flight(Wanted),
 }
 
-async fn watch_pids(options: &Options, pids: &[u32], recording: &Recording) -> Result<u8, Failure> {
-    let mut targets = targets(options);
-    for &pid in pids {
-        let target = check_target(pid).map_err(|error| Failure::from_target(&error))?;
-        match targets.adopt(Pid(pid), true) {
-            Ok(()) | Err(DetectError::Starting) => {}
-            Err(error) => return Err(Failure::from_detect(pid, &target.name, &error)),
-        }
-    }
-    let plan = plan(options, pids.iter().copied().map(Pid).collect());
-    let program = names::of_pid(pids.first().copied().unwrap_or(0), options.redact);
-    let kept = open_store(options, recording, pids, program)?;
-    // The first look may take a while.
-    ending::note()?;
-    let watch = Watch::start(&plan, targets, kept.store)?;
-    settle(options, recording, None);
-    let output = open(options, recording, kept.sink, kept.written, false)?;
-    let end = drive(watch, output, options, options.duration, None, kept.flight).await?;
-    if end.targets_gone {
-        log::warn!("the target has ended");
-    }
-    Ok(end.code())
-}
-
-async fn watch_command(
-    options: &Options,
-    command: &[OsString],
-    recording: &Recording,
-) -> Result<u8, Failure> {
-    let waiting = start::fork(command, false)?;
-    let pid = waiting.pid;
-    let program = names::of_command(command, options.redact);
-    let kept = open_store(options, recording, &[pid.0], program)?;
-    let (watch, started) = watch_child(waiting, options, kept.store)?;
-    settle(options, recording, Some(pid));
-    let output = open(options, recording, kept.sink, kept.written, true)?;
-    let started = Some(started);
-    let mut end = drive(
-        watch,
-        output,
-        options,
-        options.duration,
-        started,
-        kept.flight,
-    )
-    .await?;
-    if let Some(signal) = end.signal {
-        // A terminal has sent it to the program, too; anybody else only to us.
-        if signal != SignalKind::interrupt() || !io::stdin().is_terminal() {
-            signals::send(pid, signal);
-        }
-    }
-    // The watch may end before the program does; its code is passed on all the same.
-    if end.running.is_some() {
-        end.child = Some(ended(&mut end.running).await);
-    }
-    match end.child {
-        // The program's own failure goes before a finding.
-        Some(Ok(status)) if status.success() => Ok(end.code()),
-        Some(Ok(status)) => Ok(start::exit_code(status)),
-        Some(Err(error)) => {
-            let name = command
-                .first()
-                .map(|name| name.to_string_lossy())
-                .unwrap_or_default();
-            Err(Failure::new(
-                code::NOT_STARTED,
-                format!("cannot start {name}: {error}"),
-            ))
-        }
-        None => Ok(end.code()),
-    }
-}
-
-async fn watch_demo(options: &Options) -> Result<u8, Failure> {
-    let missing = rights::lacking(rights::LOADING);
-    if !missing.is_empty() {
-        let missing = rights::names(missing);
-        return demo::play(options, &format!("loading kernel programs needs {missing}")).await;
-    }
-    let mut options = options.clone();
-    if !options.watching.exact.contains(&Exact::Futures) {
-        options.watching.exact.push(Exact::Futures);
-    }
-    let options = &options;
-    let (_directory, program) = start::demo_program()?;
-    let duration = options.duration.unwrap_or(DEMO);
-    // The program ends by itself, should nobody be left to end it.
-    let seconds = (duration.as_secs() + 30).to_string();
-    let needs = |error| Failure::new(code::FAILURE, format!("the demo needs python3: {error}"));
-    let command = [start::python3().map_err(needs)?, program, seconds.into()];
-    let sink = output::open(options)?;
-    let waiting = start::fork(&command, true)?;
-    let pid = waiting.pid;
-    let (watch, started) = match watch_child(waiting, options, None) {
-        Err(failure) if [code::PERMISSION, code::UNSUPPORTED].contains(&failure.code) => {
-            return demo::play(options, &failure.message).await;
-        }
-        watched => watched?,
-    };
-    if !options.quiet {
-        say(
-            "concmon-bpf: the demo has --exact futures on, which shows failures in thread pools that \
-             nobody asks for; each probe takes 1 to 3 us: one per submit, one per frame an exception \
-             passes\n",
-        );
-    }
-    settle(options, &Recording::None, Some(pid));
-    let output = Output::new(options, sink, false)?;
-    let end = drive(watch, output, options, Some(duration), Some(started), None).await?;
-    if let Some(Err(error)) = end.child {
-        return Err(needs(error));
-    }
-    if end.running.is_some() {
-        signals::send(pid, SignalKind::terminate());
-    }
-    Ok(end.code())
-}
-
-fn open(
-    options: &Options,
-    recording: &Recording,
-    sink: Sink,
-    written: Rc<Written>,
-    shared: bool,
-) -> Result<Output, Failure> {
-    let quiet = match recording {
-        Recording::None => return Output::new(options, sink, shared),
-        Recording::File => options.quiet,
-        Recording::Flight(_) => true,
-    };
-    Output::of_recording(options, sink, written, quiet)
-}
-
-/// Where everything goes: what cannot be written is refused before a watch begins.
-struct Kept {
-    /// Of reports.
-    sink: Sink,
-    /// Of a recording, and what looks after it.
-    store: Option<Box<dyn Store>>,
-    flight: Option<Flight>,
-    written: Rc<Written>,
-}
-
-/// `program` is the one that the first of the processes runs.
-fn open_store(
-    options: &Options,
-    recording: &Recording,
-    pids: &[u32],
-    program: String,
-) -> Result<Kept, Failure> {
-    let mut store: Option<Box<dyn Store>> = None;
-    let mut flight = None;
-    let mut written = Rc::default();
-    match recording {
-        Recording::None => {
-            return Ok(Kept {
-                sink: output::open(options)?,
-                store,
-                flight,
-                written,
-            });
-        }
-        Recording::File => {
-            let stem = names::stem(&program, pids.first().copied().unwrap_or(0));
-            let file = RecordingFile::new(options.output.as_deref(), &stem)?;
-            written = file.written();
-            store = Some(Box::new(file));
-        }
-        Recording::Flight(wanted) => {
-            let folder = options.output.as_deref();
-            let recorder = Flight::new(wanted, folder, pids, program, options.quiet)?;
-            store = Some(recorder.store());
-            flight = Some(recorder);
-        }
-    }
-    Ok(Kept {
-        sink: output::open_for_recording(options, &written)?,
-        store,
-        flight,
-        written,
-    })
-}
-
-fn watch_child(
-    waiting: Waiting,
-    options: &Options,
-    store: Option<Box<dyn Store>>,
-) -> Result<(Watch, Started), Failure> {
-    let plan = plan(options, vec![waiting.pid]);
-    let watch = Watch::start(&plan, targets(options), store)?;
-    // The child has been forked: what is noted here does not keep it from being interrupted.
-    ending::note()?;
-    Ok((watch, waiting.go()?))
-}
-
-/// From here on, the watch can do what it still has to, and no more. The program that it started, if any,
-/// runs already, so nothing of this reaches it.
-fn settle(options: &Options, recording: &Recording, child: Option<Pid>) {
-    privileges::give_up_but(privileges::of_watch(options, recording, child.is_some()));
-    confine::confine_or_warn(child);
-}
-
-/// The same for a run that only reads: captures, or processes.
-fn settle_reader(keep: CapabilitySet, output: Option<&Path>) {
-    let files = output.map_or(CapabilitySet::empty(), privileges::of_file);
-    privileges::give_up_but(keep | files);
-    confine::confine_or_warn(None);
-}
-
 /// How a watch came to its end.
 #[derive(Debug, Default)]
-struct End {
-    targets_gone: bool,
+pub(crate) struct End {
+    pub(crate) targets_gone: bool,
     /// How the started program ended; `None`: there is none, or it still runs.
-    child: Option<io::Result<ExitStatus>>,
+    pub(crate) child: Option<io::Result<ExitStatus>>,
     /// The started program, if it still runs.
-    running: Option<Ended>,
+    pub(crate) running: Option<Ended>,
     /// A rule of `--fail-on` has held.
-    failed: bool,
+    pub(crate) failed: bool,
     /// A signal ended the watch.
-    signal: Option<SignalKind>,
+    pub(crate) signal: Option<SignalKind>,
     /// The recording is not whole.
-    unrecorded: bool,
+    pub(crate) unrecorded: bool,
     /// Nobody has read the summary, or it could not be written.
-    unread: bool,
+    pub(crate) unread: bool,
 }
 
 impl End {
     /// The exit code of a watch that went well.
-    fn code(&self) -> u8 {
+    pub(crate) fn code(&self) -> u8 {
         if self.unrecorded || self.unread {
             code::FAILURE
         } else if self.failed {
@@ -381,17 +114,20 @@ enum Wake {
     Key(TerminalEvent),
 }
 
-async fn drive(
+/// Runs a watch to its end; `child` tells when the program ends that was started for it.
+///
+/// # Errors
+/// The loop cannot be set up.
+pub(crate) async fn drive(
     mut watch: Watch,
     mut output: Output,
     options: &Options,
     duration: Option<Duration>,
-    started: Option<Started>,
+    mut child: Option<Ended>,
     mut flight: Option<Flight>,
 ) -> Result<End, Failure> {
     let arrived = notify_of_records(&watch)?;
     let mut signals = Signals::new()?;
-    let mut child = started.map(|started| started.ended);
     let owns_child = child.is_some();
     let mut keys = output.screen().is_some().then(read_keys).transpose()?;
     let start = Instant::now();
@@ -545,42 +281,6 @@ async fn drive(
     Ok(end)
 }
 
-/// A watch as the command line wants it.
-fn plan(options: &Options, targets: Vec<Pid>) -> Plan {
-    let watching = &options.watching;
-    Plan {
-        targets,
-        follow_children: options.subprocesses(),
-        rate: watching.rate,
-        budget_cpu: watching.budget_cpu,
-        budget_memory_bytes: watching.budget_memory,
-        stall_threshold_ns: stall_threshold_ns(options),
-        exact: !watching.exact.is_empty(),
-        redact: options.redact,
-    }
-}
-
-/// Room for the processes of such a watch.
-fn targets(options: &Options) -> Targets {
-    let watching = &options.watching;
-    let wants = Wants {
-        samples: watching.rate > 0,
-        stall_threshold_ns: stall_threshold_ns(options),
-        exact_tasks: watching.exact.contains(&Exact::Tasks),
-        exact_futures: watching.exact.contains(&Exact::Futures),
-    };
-    let looks = ScanOptions {
-        context_vars: options.context_vars.clone(),
-        ..ScanOptions::default()
-    };
-    Targets::new(wants, looks)
-}
-
-fn stall_threshold_ns(options: &Options) -> Option<u64> {
-    let threshold = options.watching.stall_threshold?;
-    Some(u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX))
-}
-
 fn every(period: Duration) -> Interval {
     let mut interval = interval_at(Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -595,7 +295,7 @@ fn step(period: Duration, direction: i8) -> Duration {
 }
 
 /// `false` when nobody reads any more, which ends the run quietly.
-fn printed(result: io::Result<()>) -> Result<bool, Failure> {
+pub(crate) fn printed(result: io::Result<()>) -> Result<bool, Failure> {
     match result {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
@@ -620,9 +320,10 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-type Ended = oneshot::Receiver<io::Result<ExitStatus>>;
+/// Tells how a program has ended that was started.
+pub(crate) type Ended = oneshot::Receiver<io::Result<ExitStatus>>;
 
-async fn ended(child: &mut Option<Ended>) -> io::Result<ExitStatus> {
+pub(crate) async fn ended(child: &mut Option<Ended>) -> io::Result<ExitStatus> {
     match child {
         Some(receiver) => receiver
             .await

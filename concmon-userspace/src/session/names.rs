@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The program that a process runs; with `redacted` nothing of its command line is told.
-pub(super) fn of_pid(pid: u32, redacted: bool) -> String {
+pub(crate) fn of_pid(pid: u32, redacted: bool) -> String {
     match procfs::program(pid) {
         Ok((name, entry)) => program(entry.as_deref().filter(|_| !redacted), &name),
         Err(_) => "unknown".to_owned(),
@@ -17,7 +17,7 @@ pub(super) fn of_pid(pid: u32, redacted: bool) -> String {
 }
 
 /// The program that a command line starts.
-pub(super) fn of_command(command: &[OsString], redacted: bool) -> String {
+pub(crate) fn of_command(command: &[OsString], redacted: bool) -> String {
     let words: Vec<String> = command
         .iter()
         .map(|word| word.to_string_lossy().into_owned())
@@ -28,12 +28,12 @@ pub(super) fn of_command(command: &[OsString], redacted: bool) -> String {
 }
 
 /// The program of a process in a report.
-pub(super) fn of_process(process: &Process) -> String {
+pub(crate) fn of_process(process: &Process) -> String {
     program(process.entry.as_deref(), &process.name)
 }
 
 /// What names of files begin with: `PROGRAM-PID-TIME`, with the time now.
-pub(super) fn stem(program: &str, pid: u32) -> String {
+pub(crate) fn stem(program: &str, pid: u32) -> String {
     format!(
         "{program}-{pid}-{}",
         recording::stamp(Clocks::now().unix_ns)

@@ -7,13 +7,13 @@ use crate::{event::Pid, procfs::now};
 /// The counter of a cgroup's kills for want of memory: `memory.events` of version 2, or
 /// `memory.oom_control` of version 1 (Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst).
 #[derive(Debug)]
-pub(super) struct OomKills {
+pub(crate) struct OomKills {
     path: PathBuf,
     before: u64,
 }
 
 impl OomKills {
-    pub(super) fn of(pid: u32) -> Option<Self> {
+    pub(crate) fn of(pid: u32) -> Option<Self> {
         let groups = now::cgroups(Pid(pid))?;
         let paths = groups.lines().filter_map(|line| {
             let mut fields = line.splitn(3, ':').skip(1);
@@ -39,7 +39,7 @@ impl OomKills {
         line.trim().parse().ok()
     }
 
-    pub(super) fn has_killed(&self) -> bool {
+    pub(crate) fn has_killed(&self) -> bool {
         Self::count(&self.path).is_some_and(|count| count > self.before)
     }
 }

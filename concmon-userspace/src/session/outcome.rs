@@ -32,14 +32,14 @@ pub struct Failure {
 }
 
 impl Failure {
-    pub(super) fn new(code: u8, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
         Self {
             code,
             message: message.into(),
         }
     }
 
-    pub(super) fn from_target(error: &TargetError) -> Self {
+    pub(crate) fn from_target(error: &TargetError) -> Self {
         let code = match error {
             TargetError::NoPermission(_) => code::PERMISSION,
             TargetError::NoSuchProcess(_)
@@ -52,7 +52,7 @@ impl Failure {
         Self::new(code, escape(&error.to_string()))
     }
 
-    pub(super) fn from_detect(pid: u32, name: &str, error: &DetectError) -> Self {
+    pub(crate) fn from_detect(pid: u32, name: &str, error: &DetectError) -> Self {
         let name = escape(name);
         match error {
             DetectError::NotPython => Self::new(
@@ -70,7 +70,7 @@ impl Failure {
 }
 
 /// Why a file could not be written.
-pub(super) fn why(error: &io::Error) -> String {
+pub(crate) fn why(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::FileTooLarge => {
             "the file size limit is reached (ulimit -f, LimitFSIZE=)".to_owned()

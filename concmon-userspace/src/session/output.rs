@@ -39,7 +39,7 @@ enum Windows {
 }
 
 /// The output of one run.
-pub(super) struct Output {
+pub(crate) struct Output {
     windows: Windows,
     json: bool,
     paint: Paint,
@@ -92,7 +92,7 @@ impl To {
 
 impl Output {
     /// `shared`: the watched program writes to the same terminal.
-    pub(super) fn new(options: &Options, sink: Sink, shared: bool) -> Result<Self, Failure> {
+    pub(crate) fn new(options: &Options, sink: Sink, shared: bool) -> Result<Self, Failure> {
         let log_level = log::max_level();
         let Sink {
             writer,
@@ -134,7 +134,7 @@ impl Output {
     }
 
     /// The output of a recording.
-    pub(super) fn of_recording(
+    pub(crate) fn of_recording(
         options: &Options,
         sink: Sink,
         written: Rc<Written>,
@@ -153,14 +153,14 @@ impl Output {
     }
 
     /// Shows how far a recording is.
-    pub(super) fn progress(&mut self, window: &Snapshot, bytes: u64) {
+    pub(crate) fn progress(&mut self, window: &Snapshot, bytes: u64) {
         if let Windows::Recording(progress) = &mut self.windows {
             progress.show(window, bytes);
         }
     }
 
     /// Says how a recording ended; `false`: it is not whole.
-    pub(super) fn recorded(&mut self, recorded: io::Result<u64>, summary: &Snapshot) -> bool {
+    pub(crate) fn recorded(&mut self, recorded: io::Result<u64>, summary: &Snapshot) -> bool {
         match &mut self.windows {
             Windows::Recording(progress) => progress.end(recorded, summary),
             _ => recorded.is_ok(),
@@ -168,7 +168,7 @@ impl Output {
     }
 
     /// The live view, where there is one.
-    pub(super) fn screen(&mut self) -> Option<&mut Screen> {
+    pub(crate) fn screen(&mut self) -> Option<&mut Screen> {
         match &mut self.windows {
             Windows::Screen(screen) => Some(screen),
             _ => None,
@@ -176,7 +176,7 @@ impl Output {
     }
 
     /// Whether another report may be made. Where nobody reads, windows get longer instead.
-    pub(super) fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         match &self.out {
             To::File(_) | To::Ended => true,
             To::Stream(stream, _) => self.ending || stream.has_room(),
@@ -184,7 +184,7 @@ impl Output {
     }
 
     /// Gives the terminal back, should there be a live view. What comes now is the rest.
-    pub(super) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.ending = true;
         if matches!(self.windows, Windows::Screen(_)) {
             self.windows = Windows::None;
@@ -192,7 +192,7 @@ impl Output {
         }
     }
 
-    pub(super) fn window(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+    pub(crate) fn window(&mut self, snapshot: &Snapshot) -> io::Result<()> {
         let paint = self.paint;
         match &mut self.windows {
             Windows::Json => self
@@ -213,7 +213,7 @@ impl Output {
     /// Stalls that have just become known. The live view shows them with its next window.
     ///
     /// It also says when nobody reads any more.
-    pub(super) fn stalls(&mut self, stalls: Vec<NewStall>) -> io::Result<()> {
+    pub(crate) fn stalls(&mut self, stalls: Vec<NewStall>) -> io::Result<()> {
         if let To::Stream(stream, name) = &self.out {
             let written = stream.check();
             written.map_err(|error| named(name, &error, ""))?;
@@ -252,7 +252,7 @@ impl Output {
         })
     }
 
-    pub(super) fn summary(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+    pub(crate) fn summary(&mut self, snapshot: &Snapshot) -> io::Result<()> {
         let paint = self.paint;
         let json = self.json;
         self.out.put(Kind::Summary, |out| match json {
@@ -266,7 +266,7 @@ impl Output {
     ///
     /// # Errors
     /// With which writing has failed.
-    pub(super) async fn drain(
+    pub(crate) async fn drain(
         &mut self,
         signals: &mut Signals,
         signal: &mut Option<SignalKind>,
@@ -328,11 +328,11 @@ fn screen(out: &To, paint: Paint) -> io::Result<Screen> {
 }
 
 /// Where reports are written, and how.
-pub(super) struct Sink {
-    pub(super) writer: Out,
+pub(crate) struct Sink {
+    pub(crate) writer: Out,
     /// Standard output, which was not named, is one.
     terminal: bool,
-    pub(super) paint: Paint,
+    pub(crate) paint: Paint,
 }
 
 impl Sink {
@@ -349,18 +349,18 @@ impl Sink {
     }
 
     /// Whether bytes that are no text would meet a terminal.
-    pub(super) fn is_terminal(&self) -> bool {
+    pub(crate) fn is_terminal(&self) -> bool {
         self.writer.is_terminal()
     }
 }
 
 /// Opens what `-o` and `--color` say.
-pub(super) fn open(options: &Options) -> Result<Sink, Failure> {
+pub(crate) fn open(options: &Options) -> Result<Sink, Failure> {
     open_beside(options, &[])
 }
 
 /// The same for a command that reads these captures.
-pub(super) fn open_beside(options: &Options, inputs: &[&Path]) -> Result<Sink, Failure> {
+pub(crate) fn open_beside(options: &Options, inputs: &[&Path]) -> Result<Sink, Failure> {
     let writer = match &options.output {
         Some(path) => Target::beside(path, inputs)?.create()?,
         None => Out::stdout(),
@@ -370,7 +370,7 @@ pub(super) fn open_beside(options: &Options, inputs: &[&Path]) -> Result<Sink, F
 
 /// Where a recording's summary goes: `-o` is the capture's. Where that is standard output, nothing
 /// else goes there.
-pub(super) fn open_for_recording(options: &Options, written: &Written) -> Result<Sink, Failure> {
+pub(crate) fn open_for_recording(options: &Options, written: &Written) -> Result<Sink, Failure> {
     let writer = match written.is_stdout {
         true => Out::stderr()?,
         false => Out::stdout(),

@@ -9,7 +9,7 @@ use crate::{
 
 /// The turns of the loop of the thread that made this.
 #[derive(Debug)]
-pub(super) struct Passes {
+pub(crate) struct Passes {
     /// `None`: the kernel does not tell how long the thread waits for a CPU.
     delay: Option<RunDelay>,
     /// When the turn that goes on began, and what the thread had waited by then, ns.
@@ -20,7 +20,7 @@ pub(super) struct Passes {
 }
 
 impl Passes {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             delay: RunDelay::of_this_thread().ok(),
             begun: None,
@@ -41,12 +41,12 @@ impl Passes {
     }
 
     /// The loop has something to do.
-    pub(super) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         self.begun = Some(self.now());
     }
 
     /// It has done it.
-    pub(super) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         let Some((begin_ns, waited_ns)) = self.begun.take() else {
             return;
         };
@@ -64,7 +64,7 @@ impl Passes {
     }
 
     /// What there is to tell; the turn that goes on is not in it. `None`: there was none.
-    pub(super) fn fact(&mut self) -> Option<Box<PassFact>> {
+    pub(crate) fn fact(&mut self) -> Option<Box<PassFact>> {
         (self.wall.count > 0).then(|| {
             Box::new(PassFact {
                 wall: self.wall,

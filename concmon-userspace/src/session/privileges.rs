@@ -30,12 +30,12 @@ use crate::{
 };
 
 /// What reading a capture takes that is somebody else's.
-pub(super) const CAPTURES: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
+pub(crate) const CAPTURES: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
 /// From this version on, `kernel.unprivileged_bpf_disabled` concerns making maps and loading only.
 const MAP_CALLS_FREE: (u32, u32) = (5, 19);
 
 /// What a watch takes that runs.
-pub(super) fn of_watch(options: &Options, recording: &Recording, has_child: bool) -> CapabilitySet {
+pub(crate) fn of_watch(options: &Options, recording: &Recording, has_child: bool) -> CapabilitySet {
     let mut keep = rights::LOOKS;
     if options.watching.rate > 0 {
         keep |= CapabilitySet::PERFMON;
@@ -59,7 +59,7 @@ pub(super) fn of_watch(options: &Options, recording: &Recording, has_child: bool
 }
 
 /// What ending a file takes that is written.
-pub(super) fn of_file(path: &Path) -> CapabilitySet {
+pub(crate) fn of_file(path: &Path) -> CapabilitySet {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => of_folder(folder),
         _ => of_folder(Path::new(".")),
@@ -91,7 +91,7 @@ fn map_calls_need_bpf() -> bool {
 }
 
 /// Gives up all capabilities of this thread, and of those it starts from now on, but these.
-pub(super) fn give_up_but(keep: CapabilitySet) {
+pub(crate) fn give_up_but(keep: CapabilitySet) {
     match rights::reduce_to(keep) {
         Ok((had, has)) => log::info!(
             "gave up {} of {} capabilities; what stays: {}",
@@ -104,7 +104,7 @@ pub(super) fn give_up_but(keep: CapabilitySet) {
 }
 
 /// Gives up all of them, on a thread that needs none.
-pub(super) fn give_up_all() {
+pub(crate) fn give_up_all() {
     if let Err(error) = rights::reduce_to(CapabilitySet::empty()) {
         log::debug!("a thread keeps capabilities that it does not need: {error}");
     }
@@ -112,7 +112,7 @@ pub(super) fn give_up_all() {
 
 /// Keeps capabilities that this process was given for itself from a program that it starts. Makes
 /// system calls only, so it may be called between fork and exec.
-pub(super) fn keep_from_program() {
+pub(crate) fn keep_from_program() {
     // Of an unprivileged user: root's programs have all that is in the bounding set.
     let tools =
         rights::LOOKS | rights::LOADING | CapabilitySet::SYS_ADMIN | CapabilitySet::IPC_LOCK;

@@ -13,7 +13,7 @@ use crate::{
 
 /// What is said of a recording while it goes on, and at its end.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     written: Rc<Written>,
     quiet: bool,
     terminal: bool,
@@ -21,7 +21,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(written: Rc<Written>, quiet: bool) -> Self {
+    pub(crate) fn new(written: Rc<Written>, quiet: bool) -> Self {
         Self {
             written,
             quiet,
@@ -31,7 +31,7 @@ impl Progress {
     }
 
     /// After each window.
-    pub(super) fn show(&mut self, window: &Snapshot, bytes: u64) {
+    pub(crate) fn show(&mut self, window: &Snapshot, bytes: u64) {
         let recorded = &mut self.recorded;
         recorded.elapsed_ns += window.window.duration_ns;
         recorded.events += window.monitor.events;
@@ -43,7 +43,7 @@ impl Progress {
     }
 
     /// `false`: the recording is not whole.
-    pub(super) fn end(&mut self, recorded: io::Result<u64>, summary: &Snapshot) -> bool {
+    pub(crate) fn end(&mut self, recorded: io::Result<u64>, summary: &Snapshot) -> bool {
         if self.terminal {
             put("\r\x1b[K");
         }

@@ -20,10 +20,10 @@ const SWEEP_NS: u64 = 10_000_000_000;
 
 /// The readings of the windows.
 #[derive(Debug)]
-pub(super) struct Schedule {
-    pub(super) allowance: Allowance,
+pub(crate) struct Schedule {
+    pub(crate) allowance: Allowance,
     /// Between two looks at one interpreter at least, ns.
-    pub(super) look_pause_ns: u64,
+    pub(crate) look_pause_ns: u64,
     /// Who is still to be read.
     jobs: VecDeque<TargetId>,
     /// The readings of the window that goes on have begun.
@@ -40,7 +40,7 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    pub(super) fn new(share: Share, follow_children: bool, tree: Tree, now_ns: u64) -> Self {
+    pub(crate) fn new(share: Share, follow_children: bool, tree: Tree, now_ns: u64) -> Self {
         Self {
             allowance: Allowance::new(share),
             look_pause_ns: 0,
@@ -56,18 +56,18 @@ impl Schedule {
     }
 
     /// How long before the end of a window of `period` its readings begin.
-    pub(super) fn lead(&self, period: Duration) -> Duration {
+    pub(crate) fn lead(&self, period: Duration) -> Duration {
         // The next ones may take longer, and share a CPU.
         let ns = self.cost_ns.saturating_mul(2).saturating_add(LEAST_LEAD_NS);
         Duration::from_nanos(ns).min(period / 10 * 9)
     }
 
-    pub(super) fn has_begun(&self) -> bool {
+    pub(crate) fn has_begun(&self) -> bool {
         self.begun
     }
 
     /// The readings of a window begin, of these.
-    pub(super) fn begin(&mut self, now_ns: u64, due: Vec<TargetId>) {
+    pub(crate) fn begin(&mut self, now_ns: u64, due: Vec<TargetId>) {
         self.begun = true;
         self.cost_ns = self.taken_ns;
         self.taken_ns = 0;
@@ -76,32 +76,32 @@ impl Schedule {
     }
 
     /// The window has ended.
-    pub(super) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.begun = false;
     }
 
     /// Who is to be read next.
-    pub(super) fn next(&mut self) -> Option<TargetId> {
+    pub(crate) fn next(&mut self) -> Option<TargetId> {
         self.jobs.pop_front()
     }
 
     /// Somebody is still to be read.
-    pub(super) fn is_reading(&self) -> bool {
+    pub(crate) fn is_reading(&self) -> bool {
         !self.jobs.is_empty()
     }
 
     /// Readings took so long.
-    pub(super) fn took(&mut self, ns: u64) {
+    pub(crate) fn took(&mut self, ns: u64) {
         self.taken_ns += ns;
     }
 
     /// When readings that begin now have had their turn, ns.
-    pub(super) fn turn_ends_ns() -> u64 {
+    pub(crate) fn turn_ends_ns() -> u64 {
         clocks::monotonic_ns().saturating_add(TURN_NS)
     }
 
     /// Takes notice of who comes and goes.
-    pub(super) fn saw(&mut self, lifecycle: &Lifecycle) {
+    pub(crate) fn saw(&mut self, lifecycle: &Lifecycle) {
         self.stale |= match lifecycle {
             Lifecycle::Born(_) | Lifecycle::Replaced(_) => true,
             Lifecycle::Ended(exit) => exit.last,
@@ -113,7 +113,7 @@ impl Schedule {
     ///
     /// # Errors
     /// `/proc` cannot be listed.
-    pub(super) fn sweep(&mut self, now_ns: u64, active: &[TargetId]) -> io::Result<()> {
+    pub(crate) fn sweep(&mut self, now_ns: u64, active: &[TargetId]) -> io::Result<()> {
         let has_changed =
             |id: &TargetId| !self.follow_children || self.tree.family(id.pid.0).zombies > 0;
         let is_due = now_ns.saturating_sub(self.swept_ns) >= SWEEP_NS;
@@ -125,7 +125,7 @@ impl Schedule {
         Ok(())
     }
 
-    pub(super) fn tree(&self) -> &Tree {
+    pub(crate) fn tree(&self) -> &Tree {
         &self.tree
     }
 }

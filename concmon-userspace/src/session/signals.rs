@@ -9,7 +9,7 @@ use crate::event::Pid;
 
 /// What a signal wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Request {
+pub(crate) enum Request {
     /// The watch is to end.
     End(SignalKind),
     /// The ring is to be written.
@@ -18,7 +18,7 @@ pub(super) enum Request {
 
 /// The signals of a watch, from its begin on.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     /// `None`: it was ignored from the start, as `nohup` has it, and stays so.
@@ -27,7 +27,7 @@ pub(super) struct Signals {
 }
 
 /// The signals that end a watch; SIGHUP is none where it was ignored from the start.
-pub(super) fn that_end() -> impl Iterator<Item = SignalKind> {
+pub(crate) fn that_end() -> impl Iterator<Item = SignalKind> {
     let all = [
         SignalKind::interrupt(),
         SignalKind::terminate(),
@@ -39,7 +39,7 @@ pub(super) fn that_end() -> impl Iterator<Item = SignalKind> {
 }
 
 impl Signals {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let hangup = SignalKind::hangup();
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -52,7 +52,7 @@ impl Signals {
         })
     }
 
-    pub(super) async fn next(&mut self) -> Request {
+    pub(crate) async fn next(&mut self) -> Request {
         let hangup = async {
             match &mut self.hangup {
                 Some(hangup) => hangup.recv().await,
@@ -69,7 +69,7 @@ impl Signals {
 
     /// From now on the signals that end a watch do what they do by default. What was loaded into the
     /// kernel goes away with this process.
-    pub(super) fn abort_from_now_on(&self) {
+    pub(crate) fn abort_from_now_on(&self) {
         set_default(libc::SIGINT);
         set_default(libc::SIGTERM);
         if self.hangup.is_some() {
@@ -79,7 +79,7 @@ impl Signals {
 }
 
 /// Sends a signal to a child of ours that nobody has waited for yet.
-pub(super) fn send(pid: Pid, signal: SignalKind) {
+pub(crate) fn send(pid: Pid, signal: SignalKind) {
     let pid = process::Pid::from_raw(pid.0.cast_signed());
     if let (Some(pid), Some(signal)) = (pid, process::Signal::from_named_raw(signal.as_raw_value()))
     {
@@ -105,7 +105,7 @@ fn is_ignored(kind: SignalKind) -> bool {
 /// Lets a write beyond the limit on the size of files fail, instead of ending the tool.
 ///
 /// A handler is not passed on to programs that are started, while ignoring is.
-pub(super) fn survive_file_size_limit() {
+pub(crate) fn survive_file_size_limit() {
     extern "C" fn nothing(_: libc::c_int) {}
     let signal = SignalKind::from_raw(libc::SIGXFSZ);
     if !is_ignored(signal) {

@@ -22,9 +22,9 @@ use super::privileges;
 use crate::views::escape::{escape, is_hostile};
 
 /// How long a reader may take nothing once the tool is to end.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// How often progress is looked for.
-pub(super) const GLANCE: Duration = Duration::from_millis(20);
+pub(crate) const GLANCE: Duration = Duration::from_millis(20);
 /// What may wait. One report more may come on top, so that a large one has its turn, too.
 const MAX_PIECES: usize = 8;
 const MAX_BYTES: usize = 1 << 20;
@@ -35,7 +35,7 @@ const MOMENT: Duration = Duration::from_millis(50);
 
 /// What a piece of output is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// A window.
     Report,
     /// As many lines about stalls.
@@ -47,7 +47,7 @@ pub(super) enum Kind {
 
 /// What was not written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Dropped {
+pub(crate) struct Dropped {
     reports: usize,
     stalls: usize,
     summary: bool,
@@ -112,14 +112,14 @@ struct Shared {
 
 /// An output that a thread of its own writes. Clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct Stream(Arc<Shared>);
+pub(crate) struct Stream(Arc<Shared>);
 
 impl Stream {
     /// Starts the thread that writes to `file`.
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub(super) fn new(file: File, name: &str) -> io::Result<Self> {
+    pub(crate) fn new(file: File, name: &str) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             terminal: file.is_terminal(),
             file,
@@ -141,7 +141,7 @@ impl Stream {
     /// # Errors
     /// With which writing has failed before. That nobody reads any more is
     /// [`io::ErrorKind::BrokenPipe`], of a terminal that is gone, too.
-    pub(super) fn send(&self, kind: Kind, text: Vec<u8>) -> io::Result<()> {
+    pub(crate) fn send(&self, kind: Kind, text: Vec<u8>) -> io::Result<()> {
         self.check()?;
         let mut state = self.0.state();
         if !text.is_empty() && !state.given_up {
@@ -154,7 +154,7 @@ impl Stream {
     }
 
     /// The error with which writing has failed, if it has.
-    pub(super) fn check(&self) -> io::Result<()> {
+    pub(crate) fn check(&self) -> io::Result<()> {
         match self.0.state().failed {
             Some(number) => Err(io::Error::from_raw_os_error(number)),
             None => Ok(()),
@@ -162,19 +162,19 @@ impl Stream {
     }
 
     /// Whether more may be handed over: less waits than the bound, or nothing will ever be written.
-    pub(super) fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         let state = self.0.state();
         state.over() || (state.waiting.len() < MAX_PIECES && state.bytes < MAX_BYTES)
     }
 
     /// Whether everything is written that ever will be.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         let state = self.0.state();
         state.over() || state.waiting.is_empty()
     }
 
     /// How much was written and read: it changes as long as somebody reads.
-    pub(super) fn progress(&self) -> u64 {
+    pub(crate) fn progress(&self) -> u64 {
         // Of a terminal, this is what was typed.
         let unread = match self.0.terminal {
             true => 0,
@@ -184,7 +184,7 @@ impl Stream {
     }
 
     /// Waits until all is written, or nobody has read for as long as [`PATIENCE`].
-    pub(super) fn drain(&self) {
+    pub(crate) fn drain(&self) {
         let mut reader = Reader::new(self);
         while !self.is_idle() && !reader.is_gone(self) {
             thread::sleep(GLANCE);
@@ -192,7 +192,7 @@ impl Stream {
     }
 
     /// Drops what was not written, and says what that was.
-    pub(super) fn give_up(&self) -> Dropped {
+    pub(crate) fn give_up(&self) -> Dropped {
         let mut state = self.0.state();
         state.given_up = true;
         state.bytes = 0;
@@ -289,13 +289,13 @@ impl Shared {
 
 /// Whoever reads a stream, while its end is waited for.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     progress: u64,
     since: Instant,
 }
 
 impl Reader {
-    pub(super) fn new(stream: &Stream) -> Self {
+    pub(crate) fn new(stream: &Stream) -> Self {
         Self {
             progress: stream.progress(),
             since: Instant::now(),
@@ -303,7 +303,7 @@ impl Reader {
     }
 
     /// Whether nothing was read for as long as [`PATIENCE`].
-    pub(super) fn is_gone(&mut self, stream: &Stream) -> bool {
+    pub(crate) fn is_gone(&mut self, stream: &Stream) -> bool {
         let progress = stream.progress();
         if progress != self.progress {
             (self.progress, self.since) = (progress, Instant::now());
@@ -314,13 +314,13 @@ impl Reader {
 
 /// Collects what is written until it is flushed, and hands that over in one piece.
 #[derive(Debug)]
-pub(super) struct Pieces {
+pub(crate) struct Pieces {
     stream: Stream,
     text: Vec<u8>,
 }
 
 impl Pieces {
-    pub(super) const fn new(stream: Stream) -> Self {
+    pub(crate) const fn new(stream: Stream) -> Self {
         let text = Vec::new();
         Self { stream, text }
     }
@@ -372,7 +372,7 @@ pub fn say(text: &str) {
 }
 
 /// The same, as it is.
-pub(super) fn put(text: &str) {
+pub(crate) fn put(text: &str) {
     let messages = messages();
     let Some(stream) = &messages.stream else {
         let _ = io::stderr().write_all(text.as_bytes());
@@ -433,7 +433,7 @@ impl Write for LogLines {
 }
 
 /// A descriptor of one's own, should the file be none that takes everything at once.
-pub(super) fn of(file: &impl std::os::fd::AsFd) -> io::Result<Option<File>> {
+pub(crate) fn of(file: &impl std::os::fd::AsFd) -> io::Result<Option<File>> {
     let file = File::from(file.as_fd().try_clone_to_owned()?);
     Ok((!file.metadata()?.is_file()).then_some(file))
 }

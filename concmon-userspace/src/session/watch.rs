@@ -61,43 +61,43 @@ struct WindowFacts {
 
 /// What to watch.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// Processes the user asked for; each was checked.
-    pub(super) targets: Vec<Pid>,
-    pub(super) follow_children: bool,
+    pub(crate) targets: Vec<Pid>,
+    pub(crate) follow_children: bool,
     /// Samples per second and CPU; 0: none.
-    pub(super) rate: u32,
+    pub(crate) rate: u32,
     /// What the watch itself may take.
-    pub(super) budget_cpu: Share,
-    pub(super) budget_memory_bytes: u64,
+    pub(crate) budget_cpu: Share,
+    pub(crate) budget_memory_bytes: u64,
     /// The user's threshold for stalls, ns.
-    pub(super) stall_threshold_ns: Option<u64>,
+    pub(crate) stall_threshold_ns: Option<u64>,
     /// Something is counted by probes.
-    pub(super) exact: bool,
+    pub(crate) exact: bool,
     /// Leave out command lines, context values, and paths outside Python's library.
-    pub(super) redact: bool,
+    pub(crate) redact: bool,
 }
 
 /// What is left to tell at the end of a watch.
-pub(super) struct Finished {
-    pub(super) stalls: Vec<NewStall>,
-    pub(super) window: Snapshot,
-    pub(super) summary: Snapshot,
+pub(crate) struct Finished {
+    pub(crate) stalls: Vec<NewStall>,
+    pub(crate) window: Snapshot,
+    pub(crate) summary: Snapshot,
     /// One of the rules has held.
-    pub(super) failed: bool,
+    pub(crate) failed: bool,
     /// Bytes of the capture, or why it is not whole; `None`: nothing was recorded.
-    pub(super) recorded: Option<io::Result<u64>>,
+    pub(crate) recorded: Option<io::Result<u64>>,
     /// Probes that still are to be taken away, which nobody needs to wait for before the summary.
     _probes: Option<ExactLive>,
 }
 
 /// A running watch.
-pub(super) struct Watch {
+pub(crate) struct Watch {
     live: Live,
     intake: Intake,
     targets: Targets,
     schedule: Schedule,
-    pub(super) passes: Passes,
+    pub(crate) passes: Passes,
     /// For instants of the past on the wall clock: one mapping for the whole watch.
     clocks: Clocks,
     /// Threads with a living account that `/proc` does not have, and since when.
@@ -116,7 +116,7 @@ impl Watch {
     /// Sets everything up: when this returns, the watch runs. Interpreters are found before the
     /// hooks are in place, so that GIL waits are told apart from the first one on.
     /// What it is fed is also kept in `store`, where there is one.
-    pub(super) fn start(
+    pub(crate) fn start(
         plan: &Plan,
         mut targets: Targets,
         store: Option<Box<dyn Store>>,
@@ -208,12 +208,12 @@ impl Watch {
     }
 
     /// Descriptors that become readable when records have arrived.
-    pub(super) fn descriptors(&self) -> impl Iterator<Item = std::os::fd::BorrowedFd<'_>> {
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = std::os::fd::BorrowedFd<'_>> {
         self.live.descriptors()
     }
 
     /// Takes in what has arrived, passes on what is old enough, and collects ended threads.
-    pub(super) fn pump(&mut self) {
+    pub(crate) fn pump(&mut self) {
         let now_ns = clocks::monotonic_ns();
         self.live.measure_run_time(now_ns);
         self.intake.at(now_ns);
@@ -320,17 +320,17 @@ impl Watch {
     }
 
     /// Bytes recorded so far, or why it goes on no more; `None`: nothing is recorded.
-    pub(super) fn recorded(&self) -> Option<Result<u64, &io::Error>> {
+    pub(crate) fn recorded(&self) -> Option<Result<u64, &io::Error>> {
         self.intake.recorded()
     }
 
     /// Stalls that have become known since this was asked last.
-    pub(super) fn take_stalls(&mut self) -> Vec<NewStall> {
+    pub(crate) fn take_stalls(&mut self) -> Vec<NewStall> {
         std::mem::take(&mut self.stalls)
     }
 
     /// Ends a window now: reads everything there is to read, in one place.
-    pub(super) fn tick(&mut self) -> Snapshot {
+    pub(crate) fn tick(&mut self) -> Snapshot {
         self.pump();
         let window = self.read_window();
         self.close(window)
@@ -338,7 +338,7 @@ impl Watch {
 
     /// Ends the watch: reads everything once more while the hooks still account for it, takes them
     /// away, brings in the records that were left, and sums up. The last window comes first.
-    pub(super) fn finish(mut self, fail_on: &[String]) -> Finished {
+    pub(crate) fn finish(mut self, fail_on: &[String]) -> Finished {
         self.schedule.allowance.begin_last();
         self.pump();
         self.begin_readings();
@@ -372,22 +372,22 @@ impl Watch {
     }
 
     /// How long before the end of a window of `period` its readings are to begin.
-    pub(super) fn lead(&self, period: Duration) -> Duration {
+    pub(crate) fn lead(&self, period: Duration) -> Duration {
         self.schedule.lead(period)
     }
 
     /// The readings of the window that goes on have begun.
-    pub(super) fn has_begun_readings(&self) -> bool {
+    pub(crate) fn has_begun_readings(&self) -> bool {
         self.schedule.has_begun()
     }
 
     /// Somebody is still to be read.
-    pub(super) fn is_reading(&self) -> bool {
+    pub(crate) fn is_reading(&self) -> bool {
         self.schedule.is_reading()
     }
 
     /// Finds out which processes are to be read for the window that goes on.
-    pub(super) fn begin_readings(&mut self) {
+    pub(crate) fn begin_readings(&mut self) {
         let now_ns = clocks::monotonic_ns();
         let due = self.targets.begin_window(now_ns, &mut self.live);
         if let Err(error) = self.schedule.sweep(now_ns, &due) {
@@ -400,7 +400,7 @@ impl Watch {
     }
 
     /// Reads some of them.
-    pub(super) fn read_some(&mut self) {
+    pub(crate) fn read_some(&mut self) {
         let ends_ns = Schedule::turn_ends_ns();
         while let Some(id) = self.schedule.next() {
             let begin_ns = clocks::monotonic_ns();
@@ -585,7 +585,7 @@ impl Watch {
     }
 
     /// Whether every process that the user asked for has ended.
-    pub(super) fn targets_gone(&mut self) -> bool {
+    pub(crate) fn targets_gone(&mut self) -> bool {
         // Ends are told by records as well.
         let now_ns = clocks::monotonic_ns();
         if now_ns.saturating_sub(self.targets_seen_ns) >= TARGETS_PAUSE_NS {

@@ -28,7 +28,7 @@ const STEM_BYTES: usize = 180;
 
 /// A folder where files are written.
 #[derive(Debug)]
-pub(in crate::session) struct Folder {
+pub(crate) struct Folder {
     handle: OwnedFd,
     path: PathBuf,
     owner: u32,
@@ -41,7 +41,7 @@ impl Folder {
     ///
     /// # Errors
     /// There is none, or nothing may be made in it.
-    pub(in crate::session) fn open(path: &Path) -> io::Result<Rc<Self>> {
+    pub(crate) fn open(path: &Path) -> io::Result<Rc<Self>> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let handle = match path.as_os_str().is_empty() {
             true => fs::open(".", flags, Mode::empty()),
@@ -64,17 +64,17 @@ impl Folder {
     }
 
     /// Whose files it gets.
-    pub(in crate::session) fn owner(&self) -> u32 {
+    pub(crate) fn owner(&self) -> u32 {
         self.owner
     }
 
     /// A file in it, as it is told to the user.
-    pub(in crate::session) fn shown(&self, name: &OsStr) -> String {
+    pub(crate) fn shown(&self, name: &OsStr) -> String {
         escape(&self.path.join(name).to_string_lossy()).into_owned()
     }
 
     /// What stands under a name; a link is what it is.
-    pub(in crate::session) fn find(&self, name: &OsStr) -> io::Result<Option<Found>> {
+    pub(crate) fn find(&self, name: &OsStr) -> io::Result<Option<Found>> {
         match statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(Found::of(&stat))),
             Err(Errno::NOENT) => Ok(None),
@@ -83,18 +83,18 @@ impl Folder {
     }
 
     /// Opens what may be anything; it never waits.
-    pub(in crate::session) fn open_to_read(&self, name: &OsStr) -> io::Result<File> {
+    pub(crate) fn open_to_read(&self, name: &OsStr) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         Ok(openat(&self.handle, name, flags, Mode::empty())?.into())
     }
 
     /// Whether an open file is an ordinary one of the same owner.
-    pub(in crate::session) fn is_own(&self, file: &File) -> bool {
+    pub(crate) fn is_own(&self, file: &File) -> bool {
         fstat(file).is_ok_and(|stat| Found::of(&stat).is_ordinary_of(self.owner))
     }
 
     /// Names in it, at most so many.
-    pub(in crate::session) fn names(&self, most: usize) -> io::Result<Vec<OsString>> {
+    pub(crate) fn names(&self, most: usize) -> io::Result<Vec<OsString>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let entries = Dir::new(openat(&self.handle, ".", flags, Mode::empty())?)?;
         let names = entries.take(most).map(|entry| {
@@ -104,16 +104,12 @@ impl Folder {
         names.collect()
     }
 
-    pub(in crate::session) fn remove(&self, name: &OsStr) -> io::Result<()> {
+    pub(crate) fn remove(&self, name: &OsStr) -> io::Result<()> {
         Ok(unlinkat(&self.handle, name, AtFlags::empty())?)
     }
 
     /// Makes a new file, which others can neither read nor foretell the name of: `stem.RANDOM.end`.
-    pub(in crate::session) fn create(
-        self: &Rc<Self>,
-        stem: &OsStr,
-        end: &str,
-    ) -> io::Result<NewFile> {
+    pub(crate) fn create(self: &Rc<Self>, stem: &OsStr, end: &str) -> io::Result<NewFile> {
         let mut random = [0; 8];
         getrandom(&mut random, GetRandomFlags::empty())?;
         let stem = stem.as_bytes();
@@ -134,7 +130,7 @@ impl Folder {
     ///
     /// # Errors
     /// [`io::ErrorKind::AlreadyExists`]: something else stands there.
-    pub(super) fn rename(&self, from: &OsStr, to: &OsStr, over: Option<&Found>) -> io::Result<()> {
+    pub(crate) fn rename(&self, from: &OsStr, to: &OsStr, over: Option<&Found>) -> io::Result<()> {
         let Some(over) = over else {
             return self.rename_to_nothing(from, to);
         };
@@ -169,13 +165,13 @@ impl Folder {
     }
 
     /// For file systems that have no other way to leave alone what is there.
-    pub(super) fn link_to_nothing(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+    pub(crate) fn link_to_nothing(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
         linkat(&self.handle, from, &self.handle, to, AtFlags::empty())?;
         self.remove(from)
     }
 
     /// Nobody else can rename in it.
-    pub(super) fn is_private(&self) -> io::Result<bool> {
+    pub(crate) fn is_private(&self) -> io::Result<bool> {
         let folder = fstat(&self.handle)?;
         let ours = [0, self.owner].contains(&folder.st_uid);
         Ok(ours && folder.st_mode & 0o022 == 0)

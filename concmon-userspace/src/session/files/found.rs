@@ -12,7 +12,7 @@ use crate::capture;
 
 /// What stands under a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::session) struct Found {
+pub(crate) struct Found {
     dev: u64,
     ino: u64,
     kind: FileType,
@@ -25,7 +25,7 @@ impl Found {
         clippy::useless_conversion,
         reason = "the types of these fields differ between architectures"
     )]
-    pub(super) fn of(stat: &Stat) -> Self {
+    pub(crate) fn of(stat: &Stat) -> Self {
         Self {
             dev: stat.st_dev,
             ino: stat.st_ino,
@@ -36,20 +36,20 @@ impl Found {
     }
 
     /// Device and number of the inode.
-    pub(super) fn identity(&self) -> (u64, u64) {
+    pub(crate) fn identity(&self) -> (u64, u64) {
         (self.dev, self.ino)
     }
 
-    pub(super) fn is(&self, other: &Found) -> bool {
+    pub(crate) fn is(&self, other: &Found) -> bool {
         self.identity() == other.identity()
     }
 
-    pub(in crate::session) fn is_ordinary_of(&self, owner: u32) -> bool {
+    pub(crate) fn is_ordinary_of(&self, owner: u32) -> bool {
         self.kind == FileType::RegularFile && self.uid == owner && self.links == 1
     }
 
     /// Refuses what is not an ordinary file of this owner.
-    pub(super) fn check(&self, owner: u32, shown: &str) -> Result<(), FileError> {
+    pub(crate) fn check(&self, owner: u32, shown: &str) -> Result<(), FileError> {
         let shown = shown.to_owned();
         let kind = match self.kind {
             FileType::RegularFile if self.uid != owner => {
@@ -68,7 +68,7 @@ impl Found {
 }
 
 /// What may be replaced by a report: an ordinary file of the same owner that nobody records to.
-pub(super) fn replaceable(
+pub(crate) fn replaceable(
     folder: &Folder,
     name: &std::ffi::OsStr,
 ) -> Result<Option<Found>, FileError> {
@@ -85,7 +85,7 @@ pub(super) fn replaceable(
 }
 
 /// A capture that may give way to a new one. It is locked as long as the file is open.
-pub(super) fn capture_to_move(
+pub(crate) fn capture_to_move(
     folder: &Folder,
     name: &std::ffi::OsStr,
 ) -> Result<Option<(Found, File)>, FileError> {

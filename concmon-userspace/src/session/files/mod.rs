@@ -17,16 +17,16 @@ mod tests;
 
 use std::io;
 
-pub(super) use folder::Folder;
-pub(super) use new::NewFile;
-pub(super) use out::{Out, Target, named};
-pub(super) use recording::{Recording, Written};
+pub(crate) use folder::Folder;
+pub(crate) use new::NewFile;
+pub(crate) use out::{Out, Target, named};
+pub(crate) use recording::{Recording, Written};
 
 use super::outcome::{Failure, code, why};
 
 /// Why a file is not written. Names of files are escaped.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FileError {
+pub(crate) enum FileError {
     #[error("{0} names no file")]
     NoName(String),
     #[error("{0} is not open: nothing was handed over under this number")]
@@ -48,7 +48,7 @@ pub(super) enum FileError {
 }
 
 impl FileError {
-    pub(super) fn io(name: impl Into<String>, error: io::Error) -> Self {
+    pub(crate) fn io(name: impl Into<String>, error: io::Error) -> Self {
         let name = name.into();
         Self::Io { name, error }
     }

@@ -13,7 +13,7 @@ use super::{Folder, found::Found};
 
 /// A new file. It goes away with this value, unless it was given its name.
 #[derive(Debug)]
-pub(in crate::session) struct NewFile {
+pub(crate) struct NewFile {
     file: File,
     folder: Rc<Folder>,
     name: OsString,
@@ -21,7 +21,7 @@ pub(in crate::session) struct NewFile {
 }
 
 impl NewFile {
-    pub(super) fn new(file: File, folder: Rc<Folder>, name: OsString) -> Self {
+    pub(crate) fn new(file: File, folder: Rc<Folder>, name: OsString) -> Self {
         Self {
             file,
             folder,
@@ -30,12 +30,12 @@ impl NewFile {
         }
     }
 
-    pub(in crate::session) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.file
     }
 
     /// Where it is now, as it is told to the user.
-    pub(in crate::session) fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         self.folder.shown(&self.name)
     }
 
@@ -43,7 +43,7 @@ impl NewFile {
     ///
     /// # Errors
     /// Those of the file system; one without locks is none.
-    pub(in crate::session) fn lock(&self) -> io::Result<()> {
+    pub(crate) fn lock(&self) -> io::Result<()> {
         match flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
                 log::debug!("{} cannot be locked", self.shown());
@@ -57,7 +57,7 @@ impl NewFile {
     ///
     /// # Errors
     /// As [`Folder::rename`]; it can be tried again.
-    pub(super) fn rename(&mut self, name: &OsStr, over: Option<&Found>) -> io::Result<()> {
+    pub(crate) fn rename(&mut self, name: &OsStr, over: Option<&Found>) -> io::Result<()> {
         self.folder.rename(&self.name, name, over)?;
         self.name = name.to_owned();
         self.stays = true;
@@ -68,10 +68,7 @@ impl NewFile {
     ///
     /// # Errors
     /// As [`Folder::rename`].
-    pub(in crate::session) fn rename_to_free(
-        &mut self,
-        name: impl Fn(u32) -> String,
-    ) -> io::Result<String> {
+    pub(crate) fn rename_to_free(&mut self, name: impl Fn(u32) -> String) -> io::Result<String> {
         /// Recorders of one program that write at the same second.
         const MOST: u32 = 1_000;
         for number in 1..=MOST {

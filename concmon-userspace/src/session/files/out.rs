@@ -31,17 +31,17 @@ use crate::{
 };
 
 /// How often a file is renamed while others change what stands there.
-pub(super) const MOST_TRIES: usize = 8;
+pub(crate) const MOST_TRIES: usize = 8;
 
 /// A place for a file, in a folder that is open.
 #[derive(Debug)]
-pub(super) struct Place {
-    pub(super) folder: Rc<Folder>,
-    pub(super) name: OsString,
+pub(crate) struct Place {
+    pub(crate) folder: Rc<Folder>,
+    pub(crate) name: OsString,
 }
 
 impl Place {
-    pub(super) fn of(path: &Path) -> Result<Self, FileError> {
+    pub(crate) fn of(path: &Path) -> Result<Self, FileError> {
         let shown = || escape(&path.to_string_lossy()).into_owned();
         let ends_with_slash = path.as_os_str().as_encoded_bytes().ends_with(b"/");
         let (Some(name), false) = (path.file_name(), ends_with_slash) else {
@@ -54,21 +54,21 @@ impl Place {
         })
     }
 
-    pub(super) fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         self.folder.shown(&self.name)
     }
 }
 
 /// Where an output is to go; what stands there was looked at.
 #[derive(Debug)]
-pub(in crate::session) enum Target {
+pub(crate) enum Target {
     Open(Open),
     New(Existing),
 }
 
 /// A place, and what stands there.
 #[derive(Debug)]
-pub(in crate::session) struct Existing {
+pub(crate) struct Existing {
     place: Place,
     found: Option<Found>,
 }
@@ -78,7 +78,7 @@ impl Target {
     ///
     /// # Errors
     /// What stands there cannot be replaced, or nothing can be made there.
-    pub(in crate::session) fn of(path: &Path) -> Result<Self, FileError> {
+    pub(crate) fn of(path: &Path) -> Result<Self, FileError> {
         if let Some(open) = Open::of(path)? {
             return Ok(Self::Open(open));
         }
@@ -91,7 +91,7 @@ impl Target {
     ///
     /// # Errors
     /// As [`Target::of`].
-    pub(in crate::session) fn beside(path: &Path, inputs: &[&Path]) -> Result<Self, Failure> {
+    pub(crate) fn beside(path: &Path, inputs: &[&Path]) -> Result<Self, Failure> {
         let target = Self::of(path)?;
         let identity = |file: Metadata| (file.dev(), file.ino());
         let written = match &target {
@@ -111,7 +111,7 @@ impl Target {
     ///
     /// # Errors
     /// No file can be made there.
-    pub(in crate::session) fn create(self) -> Result<Out, FileError> {
+    pub(crate) fn create(self) -> Result<Out, FileError> {
         let Existing { place, found } = match self {
             Self::Open(open) => return Ok(Out(Kind::Open(LineWriter::new(open.file), open.shown))),
             Self::New(existing) => existing,
@@ -130,7 +130,7 @@ impl Target {
 
 /// An output that is being written.
 #[derive(Debug)]
-pub(in crate::session) struct Out(Kind);
+pub(crate) struct Out(Kind);
 
 #[derive(Debug)]
 enum Kind {
@@ -145,12 +145,12 @@ enum Kind {
 }
 
 impl Out {
-    pub(in crate::session) fn stdout() -> Self {
+    pub(crate) fn stdout() -> Self {
         Self(Kind::Stdout(io::stdout()))
     }
 
     /// Where standard output is something else's.
-    pub(in crate::session) fn stderr() -> Result<Self, FileError> {
+    pub(crate) fn stderr() -> Result<Self, FileError> {
         let file = handed_over(libc::STDERR_FILENO).ok_or(FileError::NotOpen("stderr".into()))?;
         Ok(Self(Kind::Open(
             LineWriter::new(file),
@@ -158,7 +158,7 @@ impl Out {
         )))
     }
 
-    pub(in crate::session) fn is_terminal(&self) -> bool {
+    pub(crate) fn is_terminal(&self) -> bool {
         match &self.0 {
             Kind::Stdout(stdout) => stdout.is_terminal(),
             Kind::Open(file, _) => file.get_ref().is_terminal(),
@@ -170,7 +170,7 @@ impl Out {
     ///
     /// # Errors
     /// There is no further descriptor.
-    pub(in crate::session) fn stream(&self) -> io::Result<Option<File>> {
+    pub(crate) fn stream(&self) -> io::Result<Option<File>> {
         match &self.0 {
             Kind::Stdout(stdout) => stream::of(stdout),
             Kind::Open(file, _) => stream::of(file.get_ref()),
@@ -182,7 +182,7 @@ impl Out {
     ///
     /// # Errors
     /// What is there stays, when it cannot be replaced.
-    pub(in crate::session) fn finish(mut self) -> io::Result<()> {
+    pub(crate) fn finish(mut self) -> io::Result<()> {
         self.flush()?;
         let Kind::New { mut new, place, .. } = self.0 else {
             return Ok(());
@@ -199,7 +199,7 @@ impl Out {
     }
 
     /// What it is called, for a message.
-    pub(in crate::session) fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         match &self.0 {
             Kind::Stdout(_) => "standard output".to_owned(),
             Kind::Open(_, shown) => shown.clone(),
@@ -220,7 +220,7 @@ impl Out {
 }
 
 /// An error of writing that says to what, and what is there now.
-pub(in crate::session) fn named(shown: &str, error: &io::Error, left: &str) -> io::Error {
+pub(crate) fn named(shown: &str, error: &io::Error, left: &str) -> io::Error {
     io::Error::new(error.kind(), format!("{shown}: {}{left}", why(error)))
 }
 
@@ -246,15 +246,15 @@ impl Write for Out {
 
 /// What is written as it is: what was handed over open, and `/dev/null`.
 #[derive(Debug)]
-pub(in crate::session) struct Open {
-    pub(super) file: File,
-    pub(super) shown: String,
-    pub(super) is_stdout: bool,
+pub(crate) struct Open {
+    pub(crate) file: File,
+    pub(crate) shown: String,
+    pub(crate) is_stdout: bool,
 }
 
 impl Open {
     /// `-`, `/dev/stdout`, `/dev/stderr`, `/dev/fd/N`, `/dev/null`; `None`: something else.
-    pub(super) fn of(path: &Path) -> Result<Option<Self>, FileError> {
+    pub(crate) fn of(path: &Path) -> Result<Option<Self>, FileError> {
         let Some(text) = path.to_str() else {
             return Ok(None);
         };

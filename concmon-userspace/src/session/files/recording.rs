@@ -20,17 +20,17 @@ use crate::{
 
 /// What became of a recording, for who tells of it.
 #[derive(Debug, Default)]
-pub(in crate::session) struct Written {
+pub(crate) struct Written {
     /// The file, escaped.
-    pub(in crate::session) name: RefCell<String>,
+    pub(crate) name: RefCell<String>,
     /// It is standard output, which is nobody else's then.
-    pub(in crate::session) is_stdout: bool,
+    pub(crate) is_stdout: bool,
 }
 
 /// A capture file, made when its header is known: so it can be read from the instant on that it is
 /// there, and who kills this program leaves no empty one. It is locked while it is written.
 #[derive(Debug)]
-pub(in crate::session) struct Recording {
+pub(crate) struct Recording {
     to: To,
     written: Rc<Written>,
     store: Option<FileStore>,
@@ -50,7 +50,7 @@ impl Recording {
     ///
     /// # Errors
     /// What stands there is no capture that can be put aside, or nothing can be made there.
-    pub(in crate::session) fn new(path: Option<&Path>, stem: &str) -> Result<Self, Failure> {
+    pub(crate) fn new(path: Option<&Path>, stem: &str) -> Result<Self, Failure> {
         let to = match path {
             None => {
                 let failed = |error| FileError::io("a file in the current folder", error);
@@ -86,7 +86,7 @@ impl Recording {
         })
     }
 
-    pub(in crate::session) fn written(&self) -> Rc<Written> {
+    pub(crate) fn written(&self) -> Rc<Written> {
         Rc::clone(&self.written)
     }
 

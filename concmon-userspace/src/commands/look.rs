@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
+use crate::session::{
     outcome::{Failure, code},
     output::{self, Sink},
     printed,
@@ -52,7 +52,7 @@ pub(super) fn run(options: &Options, look: &Look, view: LookView) -> Result<u8, 
     let Sink {
         mut writer, paint, ..
     } = output::open(options)?;
-    super::settle_reader(rights::LOOKS, options.output.as_deref());
+    crate::commands::settle_reader(rights::LOOKS, options.output.as_deref());
     let tree = Tree::scan()?;
     let clocks = Clocks::now();
     let kind = match view {

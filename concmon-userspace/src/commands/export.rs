@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use super::{
+use crate::session::{
     files::{Out, Target},
     outcome::{Failure, code},
     output, printed, privileges,
@@ -40,7 +40,7 @@ pub(super) fn run(options: &Options, export: &Export) -> Result<u8, Failure> {
         return Err(Failure::new(code::USAGE, message));
     }
     let mut out = BufWriter::new(sink.writer);
-    super::settle_reader(privileges::CAPTURES, options.output.as_deref());
+    crate::commands::settle_reader(privileges::CAPTURES, options.output.as_deref());
     let mut intervals = Intervals::new(&info);
     let format = match export.format {
         Format::Perfetto => {
@@ -100,7 +100,7 @@ pub(super) fn page(options: &Options, report: &Report, page: &Path) -> Result<u8
     let target = Target::beside(page, &[&report.input])?;
     let mut replay = super::report::open(report).map_err(&unread)?;
     let mut out = BufWriter::new(target.create()?);
-    super::settle_reader(privileges::CAPTURES, Some(page));
+    crate::commands::settle_reader(privileges::CAPTURES, Some(page));
     if options.redact {
         replay = replay.redacted();
     }

@@ -1,6 +1,6 @@
 //! `report`: what a live watch would have said, from a capture.
 
-use super::{
+use crate::session::{
     outcome::{Failure, code},
     output, privileges,
 };
@@ -23,7 +23,7 @@ pub(super) fn run(options: &Options, report: &Report) -> Result<u8, Failure> {
         replay = replay.redacted();
     }
     let mut sink = output::open_beside(options, &[&report.input])?;
-    super::settle_reader(privileges::CAPTURES, options.output.as_deref());
+    crate::commands::settle_reader(privileges::CAPTURES, options.output.as_deref());
     let mut printed = Ok(());
     let summary = replay
         .run(&mut |step| {
@@ -47,7 +47,7 @@ pub(super) fn run(options: &Options, report: &Report) -> Result<u8, Failure> {
             summary::write(&summary, sink.paint, &mut sink.writer)
         }
     });
-    super::printed(written.and_then(|()| sink.writer.finish()))?;
+    crate::session::printed(written.and_then(|()| sink.writer.finish()))?;
     Ok(code::OK)
 }
 

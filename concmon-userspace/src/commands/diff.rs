@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::{
-    export::unread,
+use super::export::unread;
+use crate::session::{
     outcome::{Failure, code},
     output, printed, privileges,
 };
@@ -15,7 +15,7 @@ use crate::{
 
 pub(super) fn run(options: &Options, files: &cli::Diff) -> Result<u8, Failure> {
     let mut sink = output::open_beside(options, &[&files.before, &files.after])?;
-    super::settle_reader(privileges::CAPTURES, options.output.as_deref());
+    crate::commands::settle_reader(privileges::CAPTURES, options.output.as_deref());
     let before = rates(options, &files.before, files)?;
     let after = rates(options, &files.after, files)?;
     let diff = diff::Diff::of(&before, &after);

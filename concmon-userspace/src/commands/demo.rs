@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::thread::CapabilitySet;
 
-use super::{
+use crate::session::{
     outcome::{Failure, code},
     output,
 };
@@ -24,7 +24,7 @@ const CAPTURE: &[u8] = include_bytes!("../demo/misbehave.concmon");
 pub(super) async fn play(options: &Options, why: &str) -> Result<u8, Failure> {
     let damaged = |error: CaptureError| Failure::new(code::FAILURE, error.to_string());
     if !options.quiet {
-        super::say(&format!(
+        crate::session::say(&format!(
             "concmon-bpf: {}. This is a recording of the demo, made elsewhere; for the real thing \
              run: sudo concmon-bpf demo\n",
             escape(why)
@@ -40,7 +40,7 @@ pub(super) async fn play(options: &Options, why: &str) -> Result<u8, Failure> {
         })
         .map_err(|error| damaged(error.into()))?;
     let mut sink = output::open(options)?;
-    super::settle_reader(CapabilitySet::empty(), options.output.as_deref());
+    crate::commands::settle_reader(CapabilitySet::empty(), options.output.as_deref());
     let paced = !options.json && options.output.is_none() && io::stdout().is_terminal();
     for window in &windows {
         if paced {
@@ -50,7 +50,7 @@ pub(super) async fn play(options: &Options, why: &str) -> Result<u8, Failure> {
             true => json::write(window, &mut sink.writer),
             false => lines::write(window, sink.paint, &mut sink.writer),
         };
-        if !super::printed(written)? {
+        if !crate::session::printed(written)? {
             return Ok(code::OK);
         }
     }
@@ -58,6 +58,6 @@ pub(super) async fn play(options: &Options, why: &str) -> Result<u8, Failure> {
         true => json::write(&whole, &mut sink.writer),
         false => summary::write(&whole, sink.paint, &mut sink.writer),
     };
-    super::printed(written.and_then(|()| sink.writer.finish()))?;
+    crate::session::printed(written.and_then(|()| sink.writer.finish()))?;
     Ok(code::OK)
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use super::outcome::{Failure, code};
+use crate::session::outcome::{Failure, code};
 use crate::{
     cli::Options,
     findings,
@@ -32,14 +32,14 @@ pub(super) fn run(options: &Options, rule: Option<&str>) -> Result<u8, Failure> 
             writeln!(out, "{:<31} {}", one.rule, sentence.trim_end_matches('.'))
         })
     };
-    super::printed(printed)?;
+    crate::session::printed(printed)?;
     Ok(code::OK)
 }
 
 /// Prints the JSON Schema of all lines.
 pub(super) fn schema() -> Result<u8, Failure> {
     let document = schema::document();
-    super::printed(writeln!(io::stdout(), "{document:#}"))?;
+    crate::session::printed(writeln!(io::stdout(), "{document:#}"))?;
     Ok(code::OK)
 }
 

@@ -22,7 +22,8 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use super::{
+use crate::session::{
+    Ended,
     outcome::{Failure, code},
     privileges,
 };
@@ -34,13 +35,6 @@ pub(super) struct Waiting {
     pub(super) pid: Pid,
     gate: PipeWriter,
     ended: oneshot::Receiver<io::Result<ExitStatus>>,
-}
-
-/// A child whose program runs, or could not be started.
-#[derive(Debug)]
-pub(super) struct Started {
-    /// Resolves when the program has ended; to an error when it could not be started.
-    pub(super) ended: oneshot::Receiver<io::Result<ExitStatus>>,
 }
 
 /// Forks a child that will run `command`, and returns while it waits before `exec`.
@@ -119,9 +113,9 @@ fn wait_before_exec(
 
 impl Waiting {
     /// Lets the child run its program. Dropping it instead lets the child end without having run it.
-    pub(super) fn go(mut self) -> io::Result<Started> {
+    pub(super) fn go(mut self) -> io::Result<Ended> {
         self.gate.write_all(&[1])?;
-        Ok(Started { ended: self.ended })
+        Ok(self.ended)
     }
 }
 

@@ -1,0 +1,68 @@
+//! What the command line can ask for, one file each.
+
+mod demo;
+mod demo_watch;
+mod diff;
+mod explain;
+mod export;
+mod look;
+mod report;
+mod start;
+mod watch;
+
+use std::path::Path;
+
+use rustix::thread::CapabilitySet;
+use tokio::task::LocalSet;
+
+use crate::{
+    cli::{Cli, Target, Trigger, Watched},
+    session::{Failure, Recording, confine, privileges, signals},
+};
+use demo_watch::watch_demo;
+use watch::{watch_command, watch_pids};
+
+/// Does what the command line says. Returns the exit code.
+///
+/// # Errors
+/// [`Failure`]: one line for people, and a code.
+pub fn run(cli: &Cli) -> Result<u8, Failure> {
+    signals::survive_file_size_limit();
+    let (target, recording) = match cli.target() {
+        Target::Look(look, view) => return look::run(&cli.options, &look, view),
+        Target::Watch(target) => (target, Recording::None),
+        Target::Record(target, None) => (target, Recording::File),
+        Target::Record(target, Some(flight)) => {
+            for trigger in &flight.triggers {
+                if let Trigger::Finding(rule) = trigger {
+                    explain::check(std::slice::from_ref(rule))?;
+                }
+            }
+            (target, Recording::Flight(flight))
+        }
+        Target::Report(report) => return report::run(&cli.options, &report),
+        Target::Export(export) => return export::run(&cli.options, &export),
+        Target::Diff(files) => return diff::run(&cli.options, &files),
+        Target::Explain(rule) => return explain::run(&cli.options, rule.as_deref()),
+        Target::Schema => return explain::schema(),
+    };
+    explain::check(&cli.options.watching.fail_on)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let local = LocalSet::new();
+    local.block_on(&runtime, async {
+        match target {
+            Watched::Pids(pids) => watch_pids(&cli.options, &pids, &recording).await,
+            Watched::Command(command) => watch_command(&cli.options, &command, &recording).await,
+            Watched::Demo => watch_demo(&cli.options).await,
+        }
+    })
+}
+
+/// The same for a run that only reads: captures, or processes.
+pub(super) fn settle_reader(keep: CapabilitySet, output: Option<&Path>) {
+    let files = output.map_or(CapabilitySet::empty(), privileges::of_file);
+    privileges::give_up_but(keep | files);
+    confine::confine_or_warn(None);
+}

@@ -1,0 +1,226 @@
+//! Watching: processes that run already, or a program that is started for it.
+
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal as _},
+    rc::Rc,
+};
+
+use tokio::signal::unix::SignalKind;
+
+use super::start::{self, Waiting};
+use crate::{
+    capture::Store,
+    cli::{Exact, Options},
+    event::Pid,
+    procfs::target::check_target,
+    python::{DetectError, ScanOptions},
+    session::{
+        Ended, Failure, Recording, code, confine, drive, ended, ending,
+        files::{Recording as RecordingFile, Written},
+        flight::Flight,
+        names,
+        output::{self, Output, Sink},
+        privileges, signals,
+        watch::{Plan, Watch},
+    },
+    targets::{Targets, Wants},
+};
+
+pub(super) async fn watch_pids(
+    options: &Options,
+    pids: &[u32],
+    recording: &Recording,
+) -> Result<u8, Failure> {
+    let mut targets = targets(options);
+    for &pid in pids {
+        let target = check_target(pid).map_err(|error| Failure::from_target(&error))?;
+        match targets.adopt(Pid(pid), true) {
+            Ok(()) | Err(DetectError::Starting) => {}
+            Err(error) => return Err(Failure::from_detect(pid, &target.name, &error)),
+        }
+    }
+    let plan = plan(options, pids.iter().copied().map(Pid).collect());
+    let program = names::of_pid(pids.first().copied().unwrap_or(0), options.redact);
+    let kept = open_store(options, recording, pids, program)?;
+    // The first look may take a while.
+    ending::note()?;
+    let watch = Watch::start(&plan, targets, kept.store)?;
+    settle(options, recording, None);
+    let output = open(options, recording, kept.sink, kept.written, false)?;
+    let end = drive(watch, output, options, options.duration, None, kept.flight).await?;
+    if end.targets_gone {
+        log::warn!("the target has ended");
+    }
+    Ok(end.code())
+}
+
+pub(super) async fn watch_command(
+    options: &Options,
+    command: &[OsString],
+    recording: &Recording,
+) -> Result<u8, Failure> {
+    let waiting = start::fork(command, false)?;
+    let pid = waiting.pid;
+    let program = names::of_command(command, options.redact);
+    let kept = open_store(options, recording, &[pid.0], program)?;
+    let (watch, started) = watch_child(waiting, options, kept.store)?;
+    settle(options, recording, Some(pid));
+    let output = open(options, recording, kept.sink, kept.written, true)?;
+    let started = Some(started);
+    let mut end = drive(
+        watch,
+        output,
+        options,
+        options.duration,
+        started,
+        kept.flight,
+    )
+    .await?;
+    if let Some(signal) = end.signal {
+        // A terminal has sent it to the program, too; anybody else only to us.
+        if signal != SignalKind::interrupt() || !io::stdin().is_terminal() {
+            signals::send(pid, signal);
+        }
+    }
+    // The watch may end before the program does; its code is passed on all the same.
+    if end.running.is_some() {
+        end.child = Some(ended(&mut end.running).await);
+    }
+    match end.child {
+        // The program's own failure goes before a finding.
+        Some(Ok(status)) if status.success() => Ok(end.code()),
+        Some(Ok(status)) => Ok(start::exit_code(status)),
+        Some(Err(error)) => {
+            let name = command
+                .first()
+                .map(|name| name.to_string_lossy())
+                .unwrap_or_default();
+            Err(Failure::new(
+                code::NOT_STARTED,
+                format!("cannot start {name}: {error}"),
+            ))
+        }
+        None => Ok(end.code()),
+    }
+}
+
+fn open(
+    options: &Options,
+    recording: &Recording,
+    sink: Sink,
+    written: Rc<Written>,
+    shared: bool,
+) -> Result<Output, Failure> {
+    let quiet = match recording {
+        Recording::None => return Output::new(options, sink, shared),
+        Recording::File => options.quiet,
+        Recording::Flight(_) => true,
+    };
+    Output::of_recording(options, sink, written, quiet)
+}
+
+/// Where everything goes: what cannot be written is refused before a watch begins.
+struct Kept {
+    /// Of reports.
+    sink: Sink,
+    /// Of a recording, and what looks after it.
+    store: Option<Box<dyn Store>>,
+    flight: Option<Flight>,
+    written: Rc<Written>,
+}
+
+/// `program` is the one that the first of the processes runs.
+fn open_store(
+    options: &Options,
+    recording: &Recording,
+    pids: &[u32],
+    program: String,
+) -> Result<Kept, Failure> {
+    let mut store: Option<Box<dyn Store>> = None;
+    let mut flight = None;
+    let mut written = Rc::default();
+    match recording {
+        Recording::None => {
+            return Ok(Kept {
+                sink: output::open(options)?,
+                store,
+                flight,
+                written,
+            });
+        }
+        Recording::File => {
+            let stem = names::stem(&program, pids.first().copied().unwrap_or(0));
+            let file = RecordingFile::new(options.output.as_deref(), &stem)?;
+            written = file.written();
+            store = Some(Box::new(file));
+        }
+        Recording::Flight(wanted) => {
+            let folder = options.output.as_deref();
+            let recorder = Flight::new(wanted, folder, pids, program, options.quiet)?;
+            store = Some(recorder.store());
+            flight = Some(recorder);
+        }
+    }
+    Ok(Kept {
+        sink: output::open_for_recording(options, &written)?,
+        store,
+        flight,
+        written,
+    })
+}
+
+pub(super) fn watch_child(
+    waiting: Waiting,
+    options: &Options,
+    store: Option<Box<dyn Store>>,
+) -> Result<(Watch, Ended), Failure> {
+    let plan = plan(options, vec![waiting.pid]);
+    let watch = Watch::start(&plan, targets(options), store)?;
+    // The child has been forked: what is noted here does not keep it from being interrupted.
+    ending::note()?;
+    Ok((watch, waiting.go()?))
+}
+
+/// From here on, the watch can do what it still has to, and no more. The program that it started, if any,
+/// runs already, so nothing of this reaches it.
+pub(super) fn settle(options: &Options, recording: &Recording, child: Option<Pid>) {
+    privileges::give_up_but(privileges::of_watch(options, recording, child.is_some()));
+    confine::confine_or_warn(child);
+}
+
+/// A watch as the command line wants it.
+fn plan(options: &Options, targets: Vec<Pid>) -> Plan {
+    let watching = &options.watching;
+    Plan {
+        targets,
+        follow_children: options.subprocesses(),
+        rate: watching.rate,
+        budget_cpu: watching.budget_cpu,
+        budget_memory_bytes: watching.budget_memory,
+        stall_threshold_ns: stall_threshold_ns(options),
+        exact: !watching.exact.is_empty(),
+        redact: options.redact,
+    }
+}
+
+/// Room for the processes of such a watch.
+fn targets(options: &Options) -> Targets {
+    let watching = &options.watching;
+    let wants = Wants {
+        samples: watching.rate > 0,
+        stall_threshold_ns: stall_threshold_ns(options),
+        exact_tasks: watching.exact.contains(&Exact::Tasks),
+        exact_futures: watching.exact.contains(&Exact::Futures),
+    };
+    let looks = ScanOptions {
+        context_vars: options.context_vars.clone(),
+        ..ScanOptions::default()
+    };
+    Targets::new(wants, looks)
+}
+
+fn stall_threshold_ns(options: &Options) -> Option<u64> {
+    let threshold = options.watching.stall_threshold?;
+    Some(u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX))
+}
