@@ -97,6 +97,11 @@ impl GilSampler {
             .retain(|(other, _), _| *other != pid);
     }
 
+    /// How many GILs are watched.
+    pub fn watched(&self) -> usize {
+        self.shared.lock().gils.len()
+    }
+
     /// What has been counted; zeros for a GIL that is not watched.
     pub fn counts(&self, pid: Pid, address: u64) -> GilCounts {
         let state = self.shared.lock();

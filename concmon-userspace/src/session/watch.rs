@@ -360,6 +360,11 @@ impl Watch {
         self.pass_on(window.end.at_ns);
         self.intake.now(Event::End);
         let window = self.close(window);
+        let kept = self.targets.kept().into_iter().chain(self.live.kept());
+        let kept: Vec<String> = kept
+            .map(|(what, count)| format!("{what} {count}"))
+            .collect();
+        log::info!("kept at the end: {}", kept.join(", "));
         let pipeline = self.intake.pipeline();
         Finished {
             stalls: self.stalls,

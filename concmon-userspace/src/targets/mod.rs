@@ -494,6 +494,22 @@ impl Targets {
         facts
     }
 
+    /// How much is kept, by kind: all of it belongs to processes that live, or whose last counts are to be read.
+    pub(crate) fn kept(&self) -> [(&'static str, usize); 5] {
+        let living = || self.living.values();
+        let count = |is: fn(&Target) -> bool| living().filter(|target| is(target)).count();
+        [
+            ("targets", self.living.len()),
+            ("interpreters", count(Target::is_attached)),
+            (
+                "loop threads",
+                living().map(|target| target.steps.threads()).sum(),
+            ),
+            ("sampled GILs", self.gils.watched()),
+            ("ended with counts", self.ended.len()),
+        ]
+    }
+
     /// Samples that never arrived, batches that were none, and what found no room.
     pub(crate) fn faults(&self) -> [(&'static str, u64); 3] {
         [

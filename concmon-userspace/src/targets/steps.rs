@@ -93,6 +93,11 @@ impl Steps {
         self.threads.remove(&tid);
     }
 
+    /// How many there are.
+    pub(super) fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
     /// A thread has shown a step that was not looked at, which may go on.
     pub(super) fn has_open(&self) -> bool {
         self.threads.values().any(|thread| thread.seen.is_some())

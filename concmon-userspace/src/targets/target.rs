@@ -250,6 +250,10 @@ impl Target {
         }
     }
 
+    pub(super) fn is_attached(&self) -> bool {
+        self.attached().is_some()
+    }
+
     pub(super) fn interpreter(&mut self) -> Option<&mut Interpreter> {
         Some(&mut self.attached_mut()?.interpreter)
     }

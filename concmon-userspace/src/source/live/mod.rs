@@ -96,6 +96,15 @@ impl Live {
         let _ = self.pythons.remove(&pid.0);
     }
 
+    /// How much the kernel side keeps of processes, by kind.
+    pub fn kept(&self) -> [(&'static str, usize); 2] {
+        let configurations = self.pythons.keys().filter(Result::is_ok).count();
+        [
+            ("kernel side's processes", self.watched().len()),
+            ("its unwind configurations", configurations),
+        ]
+    }
+
     /// The part that counts tasks exactly, with the programs that it attaches; `None`: not asked for.
     pub fn exact(&mut self) -> Option<(&mut ExactLive, &mut Ebpf)> {
         Some((self.exact.as_mut()?, &mut self.ebpf))
