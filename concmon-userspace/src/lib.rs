@@ -115,11 +115,11 @@
 //!   keep what seldom changes; mappings, ids, capabilities; also the clocks.
 //! - [`python`]: finds interpreters and scans them through one memory trait. `layout` is data; on `memory`
 //!   stand `objects` (what is where in one), on those `walk` (threads, loops, tasks, pools), then `detect` and
-//!   `interpreter`, and on top what is made of one: `scan`, `unwind` (what kernel programs walk stacks by) and
-//!   `probes`. It writes nothing and attaches to nothing: reads are `process_vm_readv`, torn ones are seen and
-//!   repeated or counted. What one scan reads and keeps is bounded, and so is its time: it asks before each
-//!   read whether it is over, and keeps what it has, marked as cut. Walkers are tested and fuzzed on recorded
-//!   images of memory (`cargo xtask images`, `cargo xtask fuzz`).
+//!   `attached`, on that what is made of an interpreter: `scan`, `unwind` (what kernel programs walk stacks by)
+//!   and `probes`; `interpreter` is the door. It writes nothing and attaches to nothing: reads are
+//!   `process_vm_readv`, torn ones are seen and repeated or counted. What one scan reads and keeps is bounded,
+//!   and so is its time: it asks before each read whether it is over, and keeps what it has, marked as cut.
+//!   Walkers are tested and fuzzed on recorded images of memory (`cargo xtask images`, `cargo xtask fuzz`).
 //! - [`model`]: identity, windows, sums, retention. No clock, no file, no process, no view, no failure.
 //! - [`schema`]: the lines of `concmon/1`, field by field, and their JSON Schema. The model fills them in, and
 //!   views print them: what is not in them, no view can say.

@@ -104,7 +104,7 @@ impl Image {
         let header = Header {
             version,
             runtime,
-            process: RecordedProcess::of(pid),
+            process: RecordedProcess::of(pid, detect::asyncio_table(pid)),
         };
         let recorder = Arc::new(Recorder {
             inner: memory,

@@ -1,6 +1,7 @@
 //! Reading CPython from outside: which interpreter a process runs, its GILs, threads, event
 //! loops and tasks. Nothing is stopped, nothing is written, and every read is bounded.
 
+mod attached;
 mod detect;
 #[doc(hidden)]
 pub mod fuzz;
@@ -11,6 +12,7 @@ mod interpreter;
 pub mod layout;
 mod memory;
 mod objects;
+mod options;
 mod probes;
 mod scan;
 mod unwind;
@@ -19,9 +21,9 @@ mod walk;
 
 pub use detect::DetectError;
 pub use gil_sampler::{GilCounts, GilSampler};
-pub use interpreter::{GilRange, Interpreter, MOST_TASKS, ScanOptions};
+pub use interpreter::{GilRange, Interpreter};
 pub use memory::{IsOver, ReadCost, ReadError};
 pub use objects::text::MAX_TEXT_CHARS;
-pub use probes::futures::ExactFutures;
-pub use probes::tasks::{ExactTasks, NotExact, Probe, ProbeKind, ProbePlace};
+pub use options::{MOST_TASKS, ScanOptions};
+pub use probes::{ExactFutures, ExactTasks, NotExact, Probe, ProbeKind, ProbePlace};
 pub use verify::{Verified, verify};

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::detect;
+use super::detect::{self, DetectError};
 use super::layout::{self, Version};
 use super::memory::{Memory, ProcessMemory, at};
-use super::objects::object::{Kind, Reader, expected_size};
+use super::objects::{Kind, Reader, expected_size};
 use super::walk::thread_states;
 use crate::event::Pid;
-use crate::python::DetectError;
 
 /// Where types are found whose sizes the layouts rely on.
 const SIZED: &[(&str, &str, Kind)] = &[

@@ -93,14 +93,14 @@ const MAX_FILES: usize = 65_536;
 
 /// What was found in files: the same ones are in most processes.
 #[derive(Debug)]
-struct Known {
+struct SeenFiles {
     /// By the file, and whether its name was an interpreter's.
     facts: BTreeMap<(Identity, bool), Option<Arc<ElfFacts>>>,
     /// By the file, and the version that its name says.
     versions: BTreeMap<(Identity, Option<Version>), Option<String>>,
 }
 
-static KNOWN: Mutex<Known> = Mutex::new(Known {
+static SEEN: Mutex<SeenFiles> = Mutex::new(SeenFiles {
     facts: BTreeMap::new(),
     versions: BTreeMap::new(),
 });
@@ -120,7 +120,7 @@ fn identity(file: &File) -> Option<Identity> {
 /// Looks into a file. `named` says that its name is an interpreter's.
 pub(crate) fn inspect(file: File, named: bool) -> Result<Arc<ElfFacts>, ElfError> {
     let key = identity(&file).map(|identity| (identity, named));
-    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = || SEEN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(facts) = key.and_then(|key| known().facts.get(&key).cloned()) {
         return Ok(facts.unwrap_or_default());
     }
@@ -234,7 +234,7 @@ pub(crate) fn version_string(
     accept: impl Fn(&str) -> bool,
 ) -> Option<String> {
     let key = identity(&file).map(|identity| (identity, named));
-    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = || SEEN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(version) = key.and_then(|key| known().versions.get(&key).cloned()) {
         return version;
     }

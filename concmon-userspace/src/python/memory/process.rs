@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::process_source::ProcessSource;
+use super::process_source::{ProcessSource, RecordedProcess};
 use crate::event::{Pid, Tid};
 use crate::procfs::maps::{self, Mapping};
 use crate::python::memory::{Batch, Memory, int, word};
@@ -75,9 +75,12 @@ impl ProcessView {
         self.tids.get(&native).copied()
     }
 
-    /// Address of asyncio's own offset table.
-    pub(crate) fn asyncio_table(&self) -> Option<u64> {
-        self.source.asyncio_table()
+    /// What was recorded of the process, if it is none that lives.
+    pub(crate) fn recorded(&self) -> Option<&RecordedProcess> {
+        match &self.source {
+            ProcessSource::Live(_) => None,
+            ProcessSource::Recorded(process) => Some(process),
+        }
     }
 
     pub(crate) fn is_main(&self, tid: Tid) -> bool {

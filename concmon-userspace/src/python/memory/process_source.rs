@@ -9,7 +9,6 @@ use crate::procfs::{
     maps::{self, Mapping},
     namespaces, now,
 };
-use crate::python::detect;
 
 /// A process, without its memory.
 #[derive(Debug)]
@@ -36,7 +35,8 @@ pub struct RecordedProcess {
 }
 
 impl RecordedProcess {
-    pub(crate) fn of(pid: Pid) -> Self {
+    /// `asyncio_table`: address of asyncio's own offset table.
+    pub(crate) fn of(pid: Pid, asyncio_table: Option<u64>) -> Self {
         let tids = namespaces::native_tids(pid);
         let futex = |tid: &Tid| Some((tid.0, now::blocking_futex(pid, *tid).ok()??));
         Self {
@@ -48,7 +48,7 @@ impl RecordedProcess {
                 .map(|(native, tid)| (native, tid.0))
                 .collect(),
             foreign_ids: namespaces::has_foreign_ids(pid),
-            asyncio_table: detect::asyncio_table(pid),
+            asyncio_table,
         }
     }
 }
@@ -107,13 +107,6 @@ impl ProcessSource {
         match self {
             Self::Live(pid) => maps::mappings(*pid).unwrap_or_default(),
             Self::Recorded(_) => Vec::new(),
-        }
-    }
-
-    pub(crate) fn asyncio_table(&self) -> Option<u64> {
-        match self {
-            Self::Live(pid) => detect::asyncio_table(*pid),
-            Self::Recorded(process) => process.asyncio_table,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The attributes of instances, in whichever of the forms that releases have found for them.
 
 use super::containers::DictPlace;
-use super::object::{Reader, TypeInfo, flags};
+use super::{Reader, TypeInfo, flags};
 use crate::python::layout::InstanceShape;
 use crate::python::memory::{Batch, at, plausible, word};
 

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use super::lines;
-use super::object::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader};
+use super::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader};
 use crate::event::PyFrame;
 use crate::python::layout::{Instructions, LineTable};
 use crate::python::memory::addresses::{AddressMap, AddressSet, OffsetMap};
 use crate::python::memory::{Batch, at, int, word};
-use crate::python::walk::chain::Link;
 
 /// Code objects that are remembered between scans.
 const MAX_CODES: usize = 16_384;
@@ -19,6 +18,14 @@ const CODE_BYTES: usize = 256;
 const LINE_BYTES: usize = 32;
 /// The longest line table, bytes.
 const MAX_TABLE_BYTES: u64 = 1 << 20;
+
+/// An instruction: where a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CodePosition {
+    pub(crate) code: u64,
+    /// Of the instruction, bytes; negative before the first.
+    pub(crate) offset: i64,
+}
 
 /// What identifies a code object at its address: freed ones leave their address to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,9 +170,9 @@ impl CodeCache {
     }
 
     /// The place of an instruction; `None` for a code object that could not be read.
-    pub(crate) fn frame(&mut self, link: Link, lines: LineTable) -> Option<PyFrame> {
-        let info = self.codes.get_mut(&link.code)?;
-        let offset = link.offset;
+    pub(crate) fn frame(&mut self, position: CodePosition, lines: LineTable) -> Option<PyFrame> {
+        let info = self.codes.get_mut(&position.code)?;
+        let offset = position.offset;
         let first_line = info.head.first_line;
         let table = &info.table;
         let cost = size_of::<PyFrame>() + info.function.len() + info.file.len();

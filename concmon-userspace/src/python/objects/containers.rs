@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::object::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader};
+use super::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader};
 use crate::python::layout::KeysShape;
 use crate::python::memory::{Batch, ReadError, at, byte, word};
 
@@ -525,7 +525,7 @@ mod tests {
         let absurd = world.put(&bytes);
         assert!(world.reader().set(absurd).is_err());
 
-        let class = world.class("tuple", super::super::object::flags::TUPLE_SUBCLASS, 32);
+        let class = world.class("tuple", super::super::flags::TUPLE_SUBCLASS, 32);
         let mut bytes = World::object(class, fields.tuple_items as usize);
         set_word(&mut bytes, OBJECT_SIZE, 3);
         bytes.extend([1u64, 2, 3].iter().flat_map(|item| item.to_le_bytes()));

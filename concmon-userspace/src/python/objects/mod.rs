@@ -3,10 +3,17 @@
 pub(super) mod attributes;
 pub(super) mod code;
 pub(super) mod containers;
+mod kinds;
 pub(super) mod lines;
 pub(super) mod names;
-pub(super) mod object;
-pub(super) mod slots;
+mod reader;
+mod slots;
 #[cfg(test)]
 pub(super) mod synthetic;
 pub(super) mod text;
+mod types;
+
+pub(super) use kinds::{
+    Kind, OBJECT_SIZE, OBJECT_TYPE, Slots, TypeInfo, expected_size, flags, signed_byte,
+};
+pub(super) use reader::{KEPT_ALL, Reader, kept_of};

@@ -1,6 +1,6 @@
 //! What a callable is called: `module.qualname` of functions, methods, classes and partials.
 
-use super::object::{Kind, OBJECT_TYPE, Reader};
+use super::{Kind, OBJECT_TYPE, Reader};
 use crate::python::memory::at;
 
 /// How many wrappers (partials, bound methods) are taken off.

@@ -1,10 +1,9 @@
 //! Attributes that a class declares in `__slots__`: fields of its instances.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::containers::DictPlace;
-use super::object::{OBJECT_TYPE, Reader, flags};
+use super::{OBJECT_TYPE, Reader, Slots, flags};
 use crate::python::memory::{Batch, int, word};
 
 /// The longest method resolution order that is searched.
@@ -13,9 +12,6 @@ const MAX_MRO: u64 = 64;
 const MAX_INSTANCE_BYTES: u64 = 1 << 16;
 /// `T_OBJECT_EX` of `structmember.h`: what a slot is.
 const OBJECT_SLOT: i32 = 16;
-
-/// Where instances of a class keep what is in slots, bytes from the object, by name.
-pub(crate) type Slots = HashMap<Arc<str>, u32>;
 
 impl Reader<'_> {
     /// The slots of a class and its bases; read once in a scan.
@@ -167,26 +163,6 @@ impl Reader<'_> {
     /// The attributes `names` of one object, as [`members`](Self::members).
     pub(crate) fn members_of(&mut self, object: u64, names: &[&str]) -> Option<Vec<Option<u64>>> {
         self.members(&[object], names).pop()?
-    }
-
-    /// The class of each object, `None` where there is no living one.
-    pub(crate) fn classes_of(&mut self, objects: &[u64]) -> Vec<Option<u64>> {
-        let mut batch = Batch::new();
-        for object in objects {
-            batch.push(*object, 16);
-        }
-        self.fetch(&mut batch);
-        let classes: Vec<Option<u64>> = (0..objects.len())
-            .map(|slot| {
-                let bytes = batch.whole(slot)?;
-                (word(bytes, 0)? as u32 != 0).then(|| word(bytes, OBJECT_TYPE))?
-            })
-            .collect();
-        self.load_types(classes.iter().flatten().copied());
-        classes
-            .into_iter()
-            .map(|class| class.filter(|class| self.type_info(*class).is_some()))
-            .collect()
     }
 }
 

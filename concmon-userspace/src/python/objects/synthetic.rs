@@ -1,8 +1,7 @@
 //! Memory made up for tests: segments in a vector, objects in them, and noise.
 
-use super::object::{
-    FLAGGED_KINDS, NAMED_KINDS, OBJECT_SIZE, OBJECT_TYPE, Reader, expected_size, flags,
-};
+use super::kinds::{FLAGGED_KINDS, NAMED_KINDS};
+use super::{OBJECT_SIZE, OBJECT_TYPE, Reader, expected_size, flags};
 use crate::python::layout::{KeysShape, Version, WalkLayout, row};
 use crate::python::memory::{Batch, Memory, ReadError};
 

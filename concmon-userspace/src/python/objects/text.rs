@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::object::{Kind, OBJECT_TYPE, Reader};
+use super::{Kind, OBJECT_TYPE, Reader};
 use crate::python::layout::{IntegerShape, WalkLayout};
 use crate::python::memory::{Batch, at, int, plausible, word};
 
@@ -304,7 +304,7 @@ pub(crate) fn as_bool(number: Option<i64>) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::object::flags;
+    use super::super::flags;
     use super::super::synthetic::{World, set_word};
     use super::*;
 

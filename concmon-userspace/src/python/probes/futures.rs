@@ -5,16 +5,15 @@
 
 use concmon_ebpf::ExactFutures as View;
 
-use super::tasks::{Code, NotExact, Probe, ProbeKind, refused};
+use super::code::{Code, NotExact, Probe, ProbeKind, main_of, mappings_of, refused};
 use crate::procfs::maps;
+use crate::python::attached::Attached;
 use crate::python::detect;
 use crate::python::detect::elf;
-use crate::python::interpreter::Interpreter;
 use crate::python::layout::{Layout, RaisedShape};
 use crate::python::memory::{at, plausible};
-use crate::python::objects::object::{Kind, OBJECT_TYPE, Reader};
+use crate::python::objects::{Kind, OBJECT_TYPE, Reader};
 use crate::python::walk::gil;
-use crate::python::walk::thread_states;
 
 /// What the search may read, bytes.
 const SEARCH_BYTES: usize = 16 << 20;
@@ -39,40 +38,31 @@ pub struct ExactFutures {
     pub asyncio: bool,
 }
 
-impl Interpreter {
-    /// Where work is submitted to thread pools, fails, and is asked for its exception.
-    ///
-    /// # Errors
-    /// Why that cannot be told, or not yet.
-    pub fn exact_futures(&self) -> Result<ExactFutures, NotExact> {
-        let Some((runtime, layout)) = self.runtime else {
-            return Err(refused("this interpreter is not supported"));
-        };
-        let mut reader = Reader::new(&*self.memory, layout.walk, SEARCH_BYTES);
-        let main = thread_states::interpreters(&*self.memory, runtime, &layout)
-            .ok()
-            .and_then(|interpreters| interpreters.first().copied())
-            .ok_or_else(|| refused("its interpreters cannot be read"))?;
-        let objects = Objects::find(&mut reader, main, &layout)?;
-        let gil = detect::gil_of(&*self.memory, runtime, main, &layout)
-            .map_err(|error| refused(format!("its GIL cannot be read: {error}")))?;
-        let mappings = maps::mappings(self.pid)
-            .map_err(|error| refused(format!("its mappings cannot be read: {error}")))?;
-        let code = Code {
-            pid: self.pid,
-            mappings: &mappings,
-        };
-        let mut probes = vec![unwound(&code, objects.type_type)?];
-        let vector = add_methods(&mut reader, &code, &objects, &mut probes)?;
-        Ok(ExactFutures {
-            view: View {
-                vector,
-                ..view(&layout, &objects, gil)
-            },
-            probes,
-            asyncio: objects.asyncio_future.is_some(),
-        })
-    }
+/// Where work is submitted to thread pools, fails, and is asked for its exception.
+///
+/// # Errors
+/// Why that cannot be told, or not yet.
+pub(crate) fn futures(attached: &Attached) -> Result<ExactFutures, NotExact> {
+    let (runtime, layout, main) = main_of(attached)?;
+    let mut reader = Reader::new(&*attached.memory, layout.walk, SEARCH_BYTES);
+    let objects = Objects::find(&mut reader, main, &layout)?;
+    let gil = detect::gil_of(&*attached.memory, runtime, main, &layout)
+        .map_err(|error| refused(format!("its GIL cannot be read: {error}")))?;
+    let mappings = mappings_of(attached)?;
+    let code = Code {
+        pid: attached.pid,
+        mappings: &mappings,
+    };
+    let mut probes = vec![unwound(&code, objects.type_type)?];
+    let vector = add_methods(&mut reader, &code, &objects, &mut probes)?;
+    Ok(ExactFutures {
+        view: View {
+            vector,
+            ..view(&layout, &objects, gil)
+        },
+        probes,
+        asyncio: objects.asyncio_future.is_some(),
+    })
 }
 
 /// Probes of methods, and where the one of asyncio has its arguments.
@@ -311,8 +301,8 @@ mod tests {
     use super::*;
     use crate::event::Pid;
     use crate::python::layout::{Version, row};
-    use crate::python::objects::object::{Kind, expected_size};
     use crate::python::objects::synthetic::{Noise, World, set_word};
+    use crate::python::objects::{Kind, expected_size};
 
     const MINORS: [u8; 4] = [8, 11, 13, 14];
     /// Functions of `mappings`.

@@ -1,5 +1,12 @@
 //! Where probes can be attached that count tasks, and what fails in thread pools, exactly.
 
-pub(super) mod futures;
-pub(super) mod returns;
-pub(super) mod tasks;
+mod code;
+mod futures;
+mod returns;
+mod tasks;
+
+pub use code::{NotExact, Probe, ProbeKind, ProbePlace};
+pub use futures::ExactFutures;
+pub(super) use futures::futures;
+pub use tasks::ExactTasks;
+pub(super) use tasks::tasks;

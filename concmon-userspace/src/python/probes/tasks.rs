@@ -4,26 +4,17 @@
 //! executable memory that is mapped from the same file, and what names it must be what it should be;
 //! else nothing is probed.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
-
 use concmon_ebpf::Exact;
-use iced_x86::Register;
 
-use super::returns::{LONGEST, Place, Walker};
-use crate::event::Pid;
-use crate::procfs::maps::{self, Mapping};
-use crate::python::interpreter::Interpreter;
+use super::code::{Code, NotExact, Probe, ProbeKind, main_of, mappings_of, refused};
+use crate::procfs::maps::Mapping;
+use crate::python::attached::Attached;
 use crate::python::layout::{Layout, StepType, WakeupShape};
 use crate::python::memory::{at, plausible};
-use crate::python::objects::object::{Kind, Reader};
-use crate::python::walk::thread_states;
+use crate::python::objects::{Kind, Reader};
 
 /// What the search may read, bytes.
 const SEARCH_BYTES: usize = 64 << 20;
-/// The longest mapping of a module that is searched for its own data.
-const MAX_MAPPING_BYTES: u64 = 24 << 20;
 /// `METH_O` (Include/methodobject.h).
 const ONE_ARGUMENT: u32 = 8;
 /// Names of the types of the objects that call steps and wakeups, and of the method
@@ -31,69 +22,6 @@ const ONE_ARGUMENT: u32 = 8;
 const STEP_TYPE: &str = "TaskStepMethWrapper";
 const WAKEUP_TYPE: &str = "TaskWakeupMethWrapper";
 const WAKEUP_METHOD: &str = "task_wakeup";
-
-/// What a probed function does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ProbeKind {
-    /// Initializes a task, its first argument.
-    Made,
-    /// As [`ProbeKind::Made`], and may run it.
-    MadeEager,
-    /// Runs a step of the task that is its first argument.
-    Step,
-    /// Runs a step of the task in the wrapper that is its first argument.
-    WrappedStep,
-    /// Puts the first of its arguments into a queue.
-    Put,
-    /// Notes that an exception passes a frame.
-    Unwound,
-    /// Gives an exception to a future of asyncio.
-    HandedOver,
-}
-
-impl ProbeKind {
-    /// What a function is called whose calls are seen to end, too.
-    fn with_ends(self) -> Option<&'static str> {
-        match self {
-            Self::MadeEager => Some("the function that makes tasks"),
-            Self::Step => Some("the function that wakes tasks up"),
-            Self::WrappedStep => Some("a function that runs steps"),
-            Self::Made | Self::Put | Self::Unwound | Self::HandedOver => None,
-        }
-    }
-
-    /// The registers of the arguments that are read (System V ABI, x86-64).
-    fn arguments(self) -> &'static [Register] {
-        match self {
-            Self::Step | Self::WrappedStep | Self::Unwound => &[Register::RDI],
-            Self::Made | Self::MadeEager | Self::Put => &[Register::RDI, Register::RSI],
-            Self::HandedOver => &[Register::RSI, Register::RDX],
-        }
-    }
-}
-
-/// A function in a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Probe {
-    pub kind: ProbeKind,
-    /// The very file that is mapped, whatever has happened to its name since.
-    pub file: PathBuf,
-    /// What each call passes once, before it has done anything.
-    pub begin: ProbePlace,
-    /// What calls pass at their end, when nothing is left to be done; they may pass it before, too.
-    pub ends: Vec<ProbePlace>,
-}
-
-/// An instruction of a function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProbePlace {
-    /// Bytes from the file's beginning.
-    pub offset: u64,
-    /// In the process's memory.
-    pub address: u64,
-    /// What must be added to the stack pointer there to get the one at the call's entry.
-    pub depth: u64,
-}
 
 /// What it takes to count the tasks of a process exactly.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,47 +31,24 @@ pub struct ExactTasks {
     pub probes: Vec<Probe>,
 }
 
-/// Why nothing can be counted exactly.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotExact {
-    /// There is nothing to count yet.
-    #[error("what is to be probed has not been imported")]
-    NotYet,
-    #[error("{0}")]
-    Refused(String),
-}
-
-pub(crate) fn refused(reason: impl Into<String>) -> NotExact {
-    NotExact::Refused(reason.into())
-}
-
-impl Interpreter {
-    /// Where tasks begin, run and end in this process.
-    ///
-    /// # Errors
-    /// Why that cannot be told, or not yet.
-    pub fn exact_tasks(&self) -> Result<ExactTasks, NotExact> {
-        let Some((runtime, layout)) = self.runtime else {
-            return Err(refused("this interpreter is not supported"));
-        };
-        let mut reader = Reader::new(&*self.memory, layout.walk, SEARCH_BYTES);
-        let main = thread_states::interpreters(&*self.memory, runtime, &layout)
-            .ok()
-            .and_then(|interpreters| interpreters.first().copied())
-            .ok_or_else(|| refused("its interpreters cannot be read"))?;
-        let objects = Objects::find(&mut reader, main, &layout)?;
-        let mappings = maps::mappings(self.pid)
-            .map_err(|error| refused(format!("its mappings cannot be read: {error}")))?;
-        let code = Code {
-            pid: self.pid,
-            mappings: &mappings,
-        };
-        let probes = find_probes(&mut reader, &code, &objects)?;
-        Ok(ExactTasks {
-            view: view(&layout, &objects),
-            probes,
-        })
-    }
+/// Where tasks begin, run and end in a process.
+///
+/// # Errors
+/// Why that cannot be told, or not yet.
+pub(crate) fn tasks(attached: &Attached) -> Result<ExactTasks, NotExact> {
+    let (_, layout, main) = main_of(attached)?;
+    let mut reader = Reader::new(&*attached.memory, layout.walk, SEARCH_BYTES);
+    let objects = Objects::find(&mut reader, main, &layout)?;
+    let mappings = mappings_of(attached)?;
+    let code = Code {
+        pid: attached.pid,
+        mappings: &mappings,
+    };
+    let probes = find_probes(&mut reader, &code, &objects)?;
+    Ok(ExactTasks {
+        view: view(&layout, &objects),
+        probes,
+    })
 }
 
 /// Objects that lead to functions.
@@ -298,85 +203,6 @@ fn state_type(reader: &mut Reader<'_>, module: u64, offset: u32) -> Result<u64, 
     }
 }
 
-/// Executable memory of a process.
-pub(crate) struct Code<'a> {
-    pub(crate) pid: Pid,
-    pub(crate) mappings: &'a [Mapping],
-}
-
-impl<'a> Code<'a> {
-    /// The mapping of a file that an address of a function lies in.
-    pub(crate) fn file_of(&self, address: u64) -> Result<&'a Mapping, NotExact> {
-        maps::containing(self.mappings, address)
-            .filter(|mapping| mapping.executable && !mapping.writable && mapping.is_file())
-            .ok_or_else(|| refused("a function lies in no executable part of a file"))
-    }
-
-    /// A function, which must lie in the same file as `home`.
-    pub(crate) fn probe(
-        &self,
-        kind: ProbeKind,
-        address: u64,
-        home: &Mapping,
-    ) -> Result<Probe, NotExact> {
-        let mapping = self.file_of(address)?;
-        if !is_same_file(mapping, home) {
-            return Err(refused(
-                "a function lies in another file than others of its module",
-            ));
-        }
-        let file = mapping
-            .open(self.pid)
-            .map_err(|error| refused(format!("the file of its code cannot be read: {error}")));
-        let mut walker = Walker::new(|at| code_at(file.as_ref().ok()?, mapping, at));
-        let place = |place: Place| ProbePlace {
-            offset: place.address - mapping.start + mapping.offset,
-            address: place.address,
-            depth: place.depth,
-        };
-        let begin = place(walker.begin(address, kind.arguments()));
-        let ends = match (kind.with_ends(), &file) {
-            (None, _) => Vec::new(),
-            (Some(_), Err(why)) => return Err(why.clone()),
-            (Some(name), Ok(_)) => walker
-                .ends(address)
-                .map_err(|why| refused(format!("it cannot be told where {name} returns: {why}")))?,
-        };
-        Ok(Probe {
-            kind,
-            file: mapping.file_path(self.pid).into(),
-            begin,
-            ends: ends.into_iter().map(place).collect(),
-        })
-    }
-
-    /// What is mapped of a file beside its code.
-    fn parts_of(&self, home: &Mapping) -> Vec<&'a Mapping> {
-        let is_part = |mapping: &&Mapping| {
-            is_same_file(mapping, home)
-                && mapping.readable
-                && mapping.end - mapping.start <= MAX_MAPPING_BYTES
-        };
-        self.mappings.iter().filter(is_part).collect()
-    }
-}
-
-/// What a file has at an address that it is mapped at, and zeros behind the mapping's end.
-fn code_at(file: &File, mapping: &Mapping, address: u64) -> Option<[u8; LONGEST]> {
-    let left = (mapping.start..mapping.end)
-        .contains(&address)
-        .then(|| mapping.end - address)?;
-    let mut bytes = [0; LONGEST];
-    let wanted = usize::try_from(left).map_or(LONGEST, |left| left.min(LONGEST));
-    let offset = address - mapping.start + mapping.offset;
-    file.read_exact_at(&mut bytes[..wanted], offset).ok()?;
-    Some(bytes)
-}
-
-fn is_same_file(one: &Mapping, other: &Mapping) -> bool {
-    one.inode == other.inode && one.path == other.path
-}
-
 /// The data of a module, searched for what points to a name.
 struct Search {
     /// Addresses and contents of the parts that are mapped.
@@ -510,29 +336,5 @@ mod tests {
         assert_eq!(only([5, 5].into_iter(), "x"), Ok(5));
         assert!(only([5, 6].into_iter(), "x").is_err());
         assert!(only(std::iter::empty(), "x").is_err());
-    }
-
-    #[test]
-    fn functions_must_lie_in_code_of_one_file() {
-        let text = "1000-2000 r--p 00000000 fe:01 7 /lib/a.so\n\
-                    2000-3000 r-xp 00001000 fe:01 7 /lib/a.so\n\
-                    3000-4000 rwxp 00002000 fe:01 7 /lib/a.so\n\
-                    4000-5000 r-xp 00000000 00:00 0 \n\
-                    5000-6000 r-xp 00000000 fe:01 8 /lib/b.so\n";
-        let mappings = maps::parse(text);
-        let code = Code {
-            pid: Pid(9),
-            mappings: &mappings,
-        };
-        let home = code.file_of(0x2010).expect("code");
-        let probe = code.probe(ProbeKind::Made, 0x2010, home).expect("a probe");
-        assert_eq!(probe.begin.offset, 0x1010);
-        // Without the file, the ends of its calls cannot be known.
-        assert!(code.probe(ProbeKind::Step, 0x2010, home).is_err());
-        assert_eq!(probe.file, PathBuf::from("/proc/9/map_files/2000-3000"));
-        for bad in [0x1010, 0x3010, 0x4010, 0x5010, 0x7000] {
-            assert!(code.probe(ProbeKind::Made, bad, home).is_err(), "{bad:#x}");
-        }
-        assert_eq!(code.parts_of(home).len(), 3);
     }
 }

@@ -4,7 +4,8 @@ use crate::python::layout::{
     AwaitShape, GeneratorFrame, InstructionShape, Instructions, StackShape, StateShape, WalkLayout,
 };
 use crate::python::memory::{Batch, at, byte, int, word};
-use crate::python::objects::object::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader, signed_byte};
+use crate::python::objects::code::CodePosition;
+use crate::python::objects::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader, signed_byte};
 
 /// How many bytes of locals and values are read along with a frame.
 const FIRST_VALUES_BYTES: u32 = 96;
@@ -17,14 +18,6 @@ const RESUME_AFTER_AWAIT: u8 = 2;
 /// Bytes of one instruction.
 const UNIT: u64 = 2;
 
-/// One suspended frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Link {
-    pub(crate) code: u64,
-    /// Of the instruction, bytes; negative before the first.
-    pub(crate) offset: i64,
-}
-
 /// How the walk of a chain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -32,7 +25,7 @@ pub(crate) enum End {
     Whole,
     /// The outermost coroutine runs right now: it has no chain.
     Executing,
-    /// There are more links than were asked for.
+    /// There are more frames than were asked for.
     TooDeep,
     /// What was read does not fit together.
     Torn,
@@ -41,8 +34,8 @@ pub(crate) enum End {
 /// A coroutine's chain at one instant.
 #[derive(Clone, Debug)]
 pub(crate) struct Chain {
-    pub(crate) links: Vec<Link>,
-    /// Addresses of the qualified names of the links' coroutines.
+    pub(crate) positions: Vec<CodePosition>,
+    /// Addresses of the qualified names of the frames' coroutines.
     pub(crate) qualnames: Vec<u64>,
     pub(crate) end: End,
     /// Address of the outermost coroutine's qualified name; 0 for what is no generator.
@@ -56,11 +49,11 @@ pub(crate) struct Chain {
 /// What one generator says.
 enum Step {
     /// The awaited object.
-    Next(Link, u64),
+    Next(CodePosition, u64),
     /// The awaited object, if the next instruction says that one is awaited.
-    NextIf(Link, u64),
+    NextIf(CodePosition, u64),
     /// Nothing is awaited, or it has not begun.
-    Last(Link),
+    Last(CodePosition),
     /// Stands for another generator.
     Through(u64),
     /// Not a generator: the chain ends above it.
@@ -71,12 +64,12 @@ enum Step {
     Torn,
 }
 
-/// The chain of each coroutine, of at most `depth` links.
+/// The chain of each coroutine, of at most `depth` frames.
 pub(crate) fn chains(reader: &mut Reader<'_>, coroutines: &[u64], depth: usize) -> Vec<Chain> {
     let mut chains: Vec<Chain> = coroutines
         .iter()
         .map(|_| Chain {
-            links: Vec::new(),
+            positions: Vec::new(),
             qualnames: Vec::new(),
             end: End::TooDeep,
             qualname: 0,
@@ -159,9 +152,9 @@ fn advance(
         let (index, _) = front[slot];
         let chain = &mut chains[index];
         let step = match step {
-            Step::NextIf(link, awaited) => match awaits[slot] {
-                Some(true) => Step::Next(link, awaited),
-                Some(false) => Step::Last(link),
+            Step::NextIf(position, awaited) => match awaits[slot] {
+                Some(true) => Step::Next(position, awaited),
+                Some(false) => Step::Last(position),
                 None => Step::Torn,
             },
             other => other,
@@ -174,12 +167,12 @@ fn advance(
             chain.receiver = pieces.first_local(&reader.walk, slot);
         }
         match step {
-            Step::Next(link, awaited) => {
-                chain.links.push(link);
+            Step::Next(position, awaited) => {
+                chain.positions.push(position);
                 next.push((index, awaited));
             }
-            Step::Last(link) => {
-                chain.links.push(link);
+            Step::Last(position) => {
+                chain.positions.push(position);
                 chain.end = End::Whole;
             }
             Step::Through(inner) => next.push((index, inner)),
@@ -329,21 +322,21 @@ fn parse(walk: &WalkLayout, bytes: &[u8], address: u64, frame: &[u8]) -> Option<
         return Some(Step::Executing);
     }
     let code = walk.frame.untag(executable?);
-    let link = Link {
+    let position = CodePosition {
         code,
         offset: instruction_offset(walk, code, frame)?,
     };
     let is_awaiting =
         numbers.is_some_and(|numbers| state.is_some_and(|s| numbers.awaiting.contains(&s)));
     let tells_awaiting = numbers.is_some_and(|numbers| !numbers.awaiting.is_empty());
-    if is(|numbers| numbers.created) || link.offset < 0 && numbers.is_none() {
-        return Some(Step::Last(link));
+    if is(|numbers| numbers.created) || position.offset < 0 && numbers.is_none() {
+        return Some(Step::Last(position));
     }
     if numbers.is_some() && !is(|numbers| numbers.suspended) && !is_awaiting {
         return Some(Step::Torn);
     }
     if tells_awaiting && !is_awaiting {
-        return Some(Step::Last(link));
+        return Some(Step::Last(position));
     }
     let top = stack_top(walk, address, frame)?;
     let values = u64::from(walk.frame.locals);
@@ -351,7 +344,7 @@ fn parse(walk: &WalkLayout, bytes: &[u8], address: u64, frame: &[u8]) -> Option<
         // A suspended frame that has nothing on its stack awaits nothing.
         let may_be_empty = !tells_awaiting && top >= values && top <= MAX_FRAME_BYTES;
         return Some(if may_be_empty {
-            Step::Last(link)
+            Step::Last(position)
         } else {
             Step::Torn
         });
@@ -362,12 +355,15 @@ fn parse(walk: &WalkLayout, bytes: &[u8], address: u64, frame: &[u8]) -> Option<
     }
     let topmost = word(frame, top - 8)?;
     Some(match walk.frame.awaited {
-        AwaitShape::YieldFrom { .. } | AwaitShape::Resume { .. } => Step::NextIf(link, topmost),
+        AwaitShape::YieldFrom { .. } | AwaitShape::Resume { .. } => Step::NextIf(position, topmost),
         AwaitShape::StateWithMarker if topmost == 1 || topmost & TAG_BITS == TAG_BITS => {
-            Step::Next(link, walk.frame.untag(word(frame, top.checked_sub(16)?)?))
+            Step::Next(
+                position,
+                walk.frame.untag(word(frame, top.checked_sub(16)?)?),
+            )
         }
         AwaitShape::State | AwaitShape::StateWithMarker => {
-            Step::Next(link, walk.frame.untag(topmost))
+            Step::Next(position, walk.frame.untag(topmost))
         }
     })
 }
@@ -416,7 +412,7 @@ fn stack_top(walk: &WalkLayout, address: u64, frame: &[u8]) -> Option<u64> {
 /// Whether the next instruction of each step that asks says that something is awaited.
 fn await_says(reader: &mut Reader<'_>, steps: &[Step]) -> Vec<Option<bool>> {
     let asking = |step: &Step| match step {
-        Step::NextIf(link, _) => Some(*link),
+        Step::NextIf(position, _) => Some(*position),
         _ => None,
     };
     if !steps.iter().any(|step| asking(step).is_some()) {
@@ -425,9 +421,11 @@ fn await_says(reader: &mut Reader<'_>, steps: &[Step]) -> Vec<Option<bool>> {
     let firsts = first_instructions(reader, steps.iter().map(asking));
     let mut batch = Batch::new();
     for (step, first) in steps.iter().zip(firsts) {
-        let next = asking(step)
-            .zip(first)
-            .map(|(link, first)| first.wrapping_add(link.offset as u64).wrapping_add(UNIT));
+        let next = asking(step).zip(first).map(|(position, first)| {
+            first
+                .wrapping_add(position.offset as u64)
+                .wrapping_add(UNIT)
+        });
         batch.push(next.unwrap_or(0), 2);
     }
     reader.fetch(&mut batch);
@@ -436,17 +434,19 @@ fn await_says(reader: &mut Reader<'_>, steps: &[Step]) -> Vec<Option<bool>> {
         .collect()
 }
 
-/// Where the instructions of each link's code object begin.
+/// Where the instructions of each position's code object begin.
 fn first_instructions(
     reader: &mut Reader<'_>,
-    links: impl Iterator<Item = Option<Link>>,
+    positions: impl Iterator<Item = Option<CodePosition>>,
 ) -> Vec<Option<u64>> {
     match reader.walk.code.instructions {
-        Instructions::Inside(first) => links.map(|link| Some(at(link?.code, first))).collect(),
+        Instructions::Inside(first) => positions
+            .map(|position| Some(at(position?.code, first)))
+            .collect(),
         Instructions::Bytes { pointer, .. } => {
             let mut batch = Batch::new();
-            for link in links {
-                batch.push(link.map_or(0, |link| at(link.code, pointer)), 8);
+            for position in positions {
+                batch.push(position.map_or(0, |position| at(position.code, pointer)), 8);
             }
             reader.fetch(&mut batch);
             (0..batch.len())
@@ -603,7 +603,7 @@ mod tests {
 
     fn walked(world: &World, coroutine: u64) -> (usize, End) {
         let chain = chains(&mut world.reader(), &[coroutine], 8).remove(0);
-        (chain.links.len(), chain.end)
+        (chain.positions.len(), chain.end)
     }
 
     #[test]

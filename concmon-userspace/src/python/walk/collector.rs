@@ -6,7 +6,7 @@ use crate::python::layout::{
     RingsLayout,
 };
 use crate::python::memory::{ReadError, at, byte, int, plausible, word};
-use crate::python::objects::object::{Kind, Reader};
+use crate::python::objects::{Kind, Reader};
 
 const GENERATIONS: u32 = 3;
 /// `struct gc_generation_stats` up to 3.14: collections, collected, uncollectable.
@@ -173,7 +173,7 @@ fn newest(bytes: &[u8], layout: &RingsLayout) -> Option<Vec<PyGeneration>> {
 mod tests {
     use super::*;
     use crate::python::layout::{Layout, Version, row};
-    use crate::python::objects::object::flags;
+    use crate::python::objects::flags;
     use crate::python::objects::synthetic::{World, set_word};
 
     const SUMS: [[u64; 3]; 3] = [[100, 7, 0], [9, 5, 1], [2, 40, 3]];

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::python::memory::addresses::{AddressMap, AddressSet};
 use crate::python::memory::{Batch, at, plausible, word};
-use crate::python::objects::object::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader};
+use crate::python::objects::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader};
 
 /// The deepest tree: seven levels of five bits of a hash, and one for collisions.
 const MAX_DEPTH: usize = 8;

@@ -12,8 +12,8 @@ use crate::event::{ExecutorKind, PyExecutor, PyWork, Tid};
 use crate::python::layout::WorkShape;
 use crate::python::memory::at;
 use crate::python::objects::code::CodeCache;
-use crate::python::objects::object::{Kind, Reader};
 use crate::python::objects::text::as_bool;
+use crate::python::objects::{Kind, Reader};
 
 /// The most executors that are read.
 const MAX_EXECUTORS: usize = 256;

@@ -10,7 +10,7 @@ use crate::procfs::maps::{self, Mapping};
 use crate::python::layout::FutureFlags;
 use crate::python::memory::addresses::AddressMap;
 use crate::python::memory::{Batch, byte, int, word};
-use crate::python::objects::object::{OBJECT_TYPE, Reader, flags};
+use crate::python::objects::{OBJECT_TYPE, Reader, flags};
 
 const PAGE: u64 = 4096;
 /// Processes with more in memory than this are not searched, bytes.

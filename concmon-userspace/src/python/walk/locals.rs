@@ -3,7 +3,7 @@
 use super::stacks::StackFrame;
 use crate::python::memory::addresses::AddressMap;
 use crate::python::memory::{Batch, at, word};
-use crate::python::objects::object::Reader;
+use crate::python::objects::Reader;
 
 /// The most variables of a frame that are read.
 const MAX_VARIABLES: u64 = 128;
@@ -35,7 +35,7 @@ pub(crate) fn variables(reader: &mut Reader<'_>, frames: &[StackFrame]) -> Vec<V
     let locals = reader.walk.frame.locals;
     let mut batch = Batch::new();
     for frame in frames {
-        let known = names.get(&frame.link.code).map_or(0, Vec::len);
+        let known = names.get(&frame.position.code).map_or(0, Vec::len);
         batch.push(at(frame.address, locals), (known + TEMPORARIES) * 8);
     }
     reader.fetch(&mut batch);
@@ -45,7 +45,7 @@ pub(crate) fn variables(reader: &mut Reader<'_>, frames: &[StackFrame]) -> Vec<V
         .map(|(index, frame)| {
             let words = batch.prefix(index).chunks_exact(8);
             Variables {
-                names: names.get(&frame.link.code).cloned().unwrap_or_default(),
+                names: names.get(&frame.position.code).cloned().unwrap_or_default(),
                 values: words
                     .filter_map(|bytes| Some(reader.walk.frame.untag(word(bytes, 0)?)))
                     .collect(),
@@ -56,7 +56,7 @@ pub(crate) fn variables(reader: &mut Reader<'_>, frames: &[StackFrame]) -> Vec<V
 
 /// The names of the variables of each code object.
 fn names(reader: &mut Reader<'_>, frames: &[StackFrame]) -> AddressMap<Vec<u64>> {
-    let mut codes: Vec<u64> = frames.iter().map(|frame| frame.link.code).collect();
+    let mut codes: Vec<u64> = frames.iter().map(|frame| frame.position.code).collect();
     codes.sort_unstable();
     codes.dedup();
     let mut batch = Batch::new();

@@ -5,8 +5,8 @@ use crate::event::{LoopKind, PyLoop, Tid};
 use crate::python::layout::RunningLoop;
 use crate::python::memory::{at, word};
 use crate::python::objects::containers::DictPlace;
-use crate::python::objects::object::{Kind, Reader};
 use crate::python::objects::text::as_bool;
+use crate::python::objects::{Kind, Reader};
 
 /// The key in a thread's dict (`Modules/_asynciomodule.c` of 3.11 and 3.12).
 const DICT_KEY: &str = "__asyncio_running_event_loop__";

@@ -2,7 +2,7 @@
 
 use crate::python::layout::QueueShape;
 use crate::python::memory::{Batch, at, word};
-use crate::python::objects::object::Reader;
+use crate::python::objects::Reader;
 
 /// The end of a queue that is searched for signals to the workers.
 const MAX_SIGNALS: u64 = 64;
@@ -63,8 +63,8 @@ pub(crate) fn queue_length(reader: &mut Reader<'_>, queue: u64, ends: bool) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::python::objects::object::{OBJECT_SIZE, flags};
     use crate::python::objects::synthetic::{World, set_word};
+    use crate::python::objects::{OBJECT_SIZE, flags};
 
     /// A queue of these items; of a list, one more was taken from it.
     fn queue(world: &mut World, items: &[u64]) -> u64 {

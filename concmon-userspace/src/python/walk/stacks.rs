@@ -1,13 +1,14 @@
 //! Stacks of threads: which Python functions each one is in.
 
-use super::chain::{Link, instruction_offset};
+use super::chain::instruction_offset;
 use super::thread_states::ThreadRecord;
 use crate::event::PyFrame;
 use crate::python::layout::{FrameRoot, GeneratorFrame, InstructionShape, WalkLayout};
 use crate::python::memory::addresses::AddressMap;
 use crate::python::memory::{Batch, at, byte, int, plausible, word};
+use crate::python::objects::Reader;
 use crate::python::objects::code::CodeCache;
-use crate::python::objects::object::Reader;
+use crate::python::objects::code::CodePosition;
 
 /// How many stacks are read together, and how many frames of all threads are kept.
 const THREADS_AT_ONCE: usize = 256;
@@ -33,7 +34,7 @@ const MAX_OTHER_FRAMES: usize = 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StackFrame {
     pub(crate) address: u64,
-    pub(crate) link: Link,
+    pub(crate) position: CodePosition,
 }
 
 /// A thread's stack at one instant.
@@ -60,7 +61,7 @@ impl Stack {
 
     fn is_known(&self, codes: &CodeCache) -> bool {
         let mut frames = self.frames.iter();
-        frames.all(|frame| codes.knows(frame.link.code))
+        frames.all(|frame| codes.knows(frame.position.code))
     }
 
     /// The places of its frames; `None` when one cannot be told.
@@ -72,7 +73,7 @@ impl Stack {
         let lines = reader.walk.code.lines;
         self.frames
             .iter()
-            .map(|frame| codes.frame(frame.link, lines))
+            .map(|frame| codes.frame(frame.position, lines))
             .collect()
     }
 }
@@ -120,7 +121,7 @@ fn together(
         let read = |stack: &Option<Stack>| stack.clone().unwrap_or_default().frames;
         codes.load(
             reader,
-            found.iter().flat_map(read).map(|frame| frame.link.code),
+            found.iter().flat_map(read).map(|frame| frame.position.code),
         );
         let mut again = Vec::new();
         for (slot, stack) in open.into_iter().zip(found) {
@@ -270,7 +271,7 @@ struct Step {
     address: u64,
     head: Head,
     /// `None`: the interpreter's own.
-    link: Option<Link>,
+    position: Option<CodePosition>,
 }
 
 /// What a frame says; all but the instruction stays the same as long as it lives.
@@ -571,7 +572,7 @@ impl Walk {
         match Step::at(walk, self.next, frame) {
             Some(step) => {
                 self.next = step.head.previous;
-                self.frames += usize::from(step.link.is_some());
+                self.frames += usize::from(step.position.is_some());
                 self.steps.push(step);
             }
             None => self.state = WalkState::Torn,
@@ -614,7 +615,7 @@ impl Walk {
                     .filter_map(|step| {
                         Some(StackFrame {
                             address: step.address,
-                            link: step.link?,
+                            position: step.position?,
                         })
                     })
                     .collect(),
@@ -634,11 +635,11 @@ impl Step {
             Some(owner) => byte(frame, owner)?,
             None => 0,
         };
-        let link = if owner > LAST_PYTHON_OWNER {
+        let position = if owner > LAST_PYTHON_OWNER {
             None
         } else {
             let code = walk.frame.untag(head.executable);
-            Some(Link {
+            Some(CodePosition {
                 code,
                 offset: instruction_offset(walk, code, frame)?,
             })
@@ -646,7 +647,7 @@ impl Step {
         Some(Self {
             address,
             head,
-            link,
+            position,
         })
     }
 }

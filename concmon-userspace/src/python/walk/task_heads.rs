@@ -3,8 +3,8 @@
 use super::waiters::{self, Waiters};
 use crate::python::layout::FutureFlags;
 use crate::python::memory::{Batch, byte, int, plausible, word};
-use crate::python::objects::object::{Kind, OBJECT_TYPE, Reader};
 use crate::python::objects::text::as_bool;
+use crate::python::objects::{Kind, OBJECT_TYPE, Reader};
 
 /// The attributes of a task written in Python.
 const ATTRIBUTES: &[&str] = &[

@@ -2,7 +2,7 @@
 
 use crate::python::memory::addresses::AddressMap;
 use crate::python::memory::{Memory, ReadError, word};
-use crate::python::objects::object::Reader;
+use crate::python::objects::Reader;
 
 /// How often a list that changes while it is walked is walked again.
 const MAX_LIST_TRIES: usize = 5;

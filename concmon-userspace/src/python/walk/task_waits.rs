@@ -2,7 +2,7 @@
 
 use crate::event::{PyFrame, TaskWait};
 use crate::python::memory::{Batch, at, plausible, word};
-use crate::python::objects::object::{Kind, OBJECT_TYPE, Reader, TypeInfo};
+use crate::python::objects::{Kind, OBJECT_TYPE, Reader, TypeInfo};
 
 /// How a function tells what is waited for.
 #[derive(Clone, Copy)]

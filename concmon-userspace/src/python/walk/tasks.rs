@@ -9,11 +9,11 @@ use super::task_heads::{TaskHead, read_heads};
 use super::task_waits::{self, Waiting};
 use super::waiters::{self, Waiters};
 use crate::event::{PyFrame, PyTask, TaskState};
-use crate::python::interpreter::ScanOptions;
 use crate::python::memory::addresses::{AddressMap, AddressSet};
+use crate::python::objects::Reader;
 use crate::python::objects::code::CodeCache;
-use crate::python::objects::object::Reader;
 use crate::python::objects::text::Label;
+use crate::python::options::ScanOptions;
 
 /// Tasks that are read together: what is read of them stays in the CPU's cache, and little time
 /// passes before it is checked.
@@ -245,7 +245,7 @@ fn read_once(
         reader,
         chains
             .iter()
-            .flat_map(|chain| chain.links.iter().map(|link| link.code)),
+            .flat_map(|chain| chain.positions.iter().map(|position| position.code)),
     );
     reader.load_texts(chains.iter().map(|chain| chain.qualname));
     let names = read_names(reader, &heads);
@@ -287,7 +287,7 @@ fn read_once(
     }
     if chains
         .iter()
-        .any(|chain| chain.end == End::TooDeep && !chain.links.is_empty())
+        .any(|chain| chain.end == End::TooDeep && !chain.positions.is_empty())
     {
         reader.limits.insert(
             "tasks.awaiting".to_owned(),
@@ -321,7 +321,7 @@ fn state(task: u64, head: TaskHead, chain: &Chain, running: &HashSet<u64>) -> Ta
     match chain.end {
         End::Executing => TaskState::Running,
         // Of a coroutine that is no generator, or was not asked, its thread knows whether it runs.
-        End::Whole if chain.links.is_empty() && running.contains(&task) => TaskState::Running,
+        End::Whole if chain.positions.is_empty() && running.contains(&task) => TaskState::Running,
         _ => TaskState::Pending,
     }
 }
@@ -345,7 +345,7 @@ fn frames(
             .unwrap_or_default();
         let frames: Option<Vec<PyFrame>> = frames
             .iter()
-            .map(|frame| codes.frame(frame.link, lines))
+            .map(|frame| codes.frame(frame.position, lines))
             .collect();
         // The stack is a little older: by now another coroutine may be where that one was.
         let name = reader.text(chain.qualname)?;
@@ -356,9 +356,9 @@ fn frames(
         });
     }
     chain
-        .links
+        .positions
         .iter()
-        .map(|link| codes.frame(*link, lines))
+        .map(|position| codes.frame(*position, lines))
         .collect()
 }
 

@@ -3,8 +3,8 @@
 use super::thread_states::ThreadRecord;
 use crate::python::layout::LocalKey;
 use crate::python::memory::at;
+use crate::python::objects::Reader;
 use crate::python::objects::containers::DictPlace;
-use crate::python::objects::object::Reader;
 
 /// How far up the bases the built-in type is.
 const MAX_BASES: usize = 16;
@@ -162,7 +162,7 @@ mod tests {
             let minor = 8 + (seed % 8) as u8;
             let memory = Noise::new(minor, seed);
             let walk = World::new(minor).walk;
-            let mut reader = crate::python::objects::object::Reader::new(&memory, walk, 1 << 20);
+            let mut reader = crate::python::objects::Reader::new(&memory, walk, 1 << 20);
             let read = |index| ThreadRecord::read(&memory, memory.address(index), &walk.thread);
             let threads: Vec<ThreadRecord> = (0..10).map(|index| read(index).unwrap()).collect();
             for index in 0..100 {

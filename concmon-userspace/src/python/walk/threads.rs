@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use crate::python::memory::at;
 use crate::python::objects::containers::DictPlace;
-use crate::python::objects::object::{OBJECT_TYPE, Reader};
 use crate::python::objects::text::as_bool;
+use crate::python::objects::{OBJECT_TYPE, Reader};
 
 /// What pool workers run.
 const POOL_WORKER: &str = "concurrent.futures.thread._worker";

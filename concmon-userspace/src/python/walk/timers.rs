@@ -1,6 +1,6 @@
 //! Timers of an event loop that are due.
 
-use crate::python::objects::object::Reader;
+use crate::python::objects::Reader;
 
 /// Timers that are looked at.
 const MAX_TIMERS: u64 = 1_024;

@@ -10,12 +10,12 @@ use super::tasks::{self, Listed};
 use super::thread_states::ThreadRecord;
 use super::{thread_locals, trio_waits};
 use crate::event::{LoopKind, PyFrame, PyLoop, PyTask, PythonFact, TaskState, TaskWait, Tid};
-use crate::python::interpreter::ScanOptions;
 use crate::python::memory::addresses::AddressSet;
 use crate::python::memory::plausible;
 use crate::python::objects::code::CodeCache;
-use crate::python::objects::object::{Kind, Reader};
 use crate::python::objects::text::as_bool;
+use crate::python::objects::{Kind, Reader};
+use crate::python::options::ScanOptions;
 
 /// The module that has all of it.
 pub(crate) const MODULE: &str = "trio._core._run";
@@ -264,8 +264,9 @@ impl Walk<'_> {
             .unzip();
         let coroutines: Vec<u64> = heads.iter().map(|head| head.coroutine).collect();
         let chains = chain::chains(reader, &coroutines, self.options.chain);
-        let links = chains.iter().flat_map(|chain| &chain.links);
-        self.codes.load(reader, links.map(|link| link.code));
+        let positions = chains.iter().flat_map(|chain| &chain.positions);
+        self.codes
+            .load(reader, positions.map(|position| position.code));
         let inner = chains.iter().flat_map(|chain| &chain.qualnames).copied();
         reader.load_texts(inner.chain(chains.iter().map(|chain| chain.qualname)));
         let names = read_names(reader, &heads);
@@ -327,7 +328,7 @@ impl Walk<'_> {
         }
         if chains
             .iter()
-            .any(|chain| chain.end == End::TooDeep && !chain.links.is_empty())
+            .any(|chain| chain.end == End::TooDeep && !chain.positions.is_empty())
         {
             let depth = self.options.chain;
             let reason = format!("only the outer {depth} frames of a chain are read");
@@ -373,13 +374,13 @@ impl Walk<'_> {
                 .unwrap_or_default();
             return frames
                 .iter()
-                .map(|frame| self.codes.frame(frame.link, lines))
+                .map(|frame| self.codes.frame(frame.position, lines))
                 .collect();
         }
-        let links = chain.links.iter().zip(&chain.qualnames);
-        links
-            .map(|(link, qualname)| {
-                let mut frame = self.codes.frame(*link, lines)?;
+        let positions = chain.positions.iter().zip(&chain.qualnames);
+        positions
+            .map(|(position, qualname)| {
+                let mut frame = self.codes.frame(*position, lines)?;
                 // Code objects before 3.11 know their plain names only.
                 let longer = reader.text(*qualname).filter(|qualname| {
                     let prefix = qualname.strip_suffix(&*frame.function);
@@ -475,7 +476,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::python::objects::slots::Slots;
+    use crate::python::objects::Slots;
     use crate::python::objects::synthetic::{Noise, World};
 
     /// Whatever memory holds where tasks should be, reading them ends, with no more than asked for.

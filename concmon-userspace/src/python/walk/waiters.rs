@@ -3,7 +3,7 @@
 
 use crate::python::memory::addresses::{AddressMap, AddressSet};
 use crate::python::memory::{Batch, byte, plausible, word};
-use crate::python::objects::object::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader, TypeInfo};
+use crate::python::objects::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader, TypeInfo};
 
 /// How many futures may lie between a task and one that waits for it (`gather`, `shield`, ...).
 const MAX_DEPTH: usize = 6;

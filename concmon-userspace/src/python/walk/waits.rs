@@ -14,7 +14,7 @@ use super::wait_rules::{CALLERS, FunctionRule, HOLDERS, LOCKS, WAIT, WAITER};
 use crate::event::{PyFrame, PyWait, Tid, WaitKind, WaitPurpose};
 use crate::python::memory::addresses::{AddressMap, AddressSet};
 use crate::python::memory::{Batch, at, plausible, word};
-use crate::python::objects::object::{Reader, TypeInfo};
+use crate::python::objects::{Reader, TypeInfo};
 
 /// How many frames are looked at: a wait that is made of more functions than this is not known.
 const MAX_FRAMES: usize = 6;
@@ -36,7 +36,7 @@ pub(crate) struct Blocked<'a> {
 }
 
 /// A function on a stack that rules know by name.
-struct Known {
+struct KnownFunction {
     /// Those that fit, should the class of `self` do so, too.
     rules: Vec<&'static FunctionRule>,
     variables: Variables,
@@ -46,7 +46,7 @@ struct Known {
     gone: bool,
 }
 
-impl Known {
+impl KnownFunction {
     fn rule(&self, reader: &Reader<'_>) -> Option<&'static FunctionRule> {
         self.rules
             .iter()
@@ -106,7 +106,7 @@ fn parked(reader: &mut Reader<'_>, blocked: &[Blocked<'_>]) -> Vec<u64> {
 }
 
 /// The innermost functions of each stack, as long as rules know them by name.
-fn known_functions(reader: &mut Reader<'_>, blocked: &[Blocked<'_>]) -> Vec<Vec<Known>> {
+fn known_functions(reader: &mut Reader<'_>, blocked: &[Blocked<'_>]) -> Vec<Vec<KnownFunction>> {
     let mut rules: Vec<Vec<Vec<&'static FunctionRule>>> = Vec::with_capacity(blocked.len());
     let mut frames = Vec::new();
     for thread in blocked {
@@ -127,13 +127,13 @@ fn known_functions(reader: &mut Reader<'_>, blocked: &[Blocked<'_>]) -> Vec<Vec<
         rules.push(named);
     }
     let mut variables = locals::variables(reader, &frames).into_iter();
-    let mut known: Vec<Vec<Known>> = rules
+    let mut known: Vec<Vec<KnownFunction>> = rules
         .into_iter()
         .map(|named| {
             named
                 .into_iter()
                 .zip(&mut variables)
-                .map(|(rules, variables)| Known {
+                .map(|(rules, variables)| KnownFunction {
                     rules,
                     variables,
                     this: None,
@@ -163,7 +163,7 @@ fn known_functions(reader: &mut Reader<'_>, blocked: &[Blocked<'_>]) -> Vec<Vec<
 fn innermost(
     reader: &mut Reader<'_>,
     blocked: &[Blocked<'_>],
-    known: &[Vec<Known>],
+    known: &[Vec<KnownFunction>],
 ) -> Vec<Variables> {
     let missing: Vec<StackFrame> = blocked
         .iter()
@@ -308,7 +308,7 @@ fn ended_thread(reader: &mut Reader<'_>, parked: u64, tids: &HashMap<u64, Tid>) 
 /// What the functions that lead to a wait make of it.
 fn by_functions(
     reader: &mut Reader<'_>,
-    known: &[Known],
+    known: &[KnownFunction],
     wait: &mut PyWait,
     tids: &HashMap<u64, Tid>,
 ) {
@@ -318,7 +318,7 @@ fn by_functions(
     let Some(rule) = first.rule(reader) else {
         return;
     };
-    let take = |wait: &mut PyWait, rule: &FunctionRule, known: &Known| {
+    let take = |wait: &mut PyWait, rule: &FunctionRule, known: &KnownFunction| {
         (wait.kind, wait.purpose) = (rule.kind, rule.purpose);
         wait.object = known.this.as_ref().map(|(this, _)| *this);
     };

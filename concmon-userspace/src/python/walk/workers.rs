@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::chain::Link;
 use super::stacks::LAST_PYTHON_OWNER;
 use crate::python::layout::FrameRoot;
 use crate::python::memory::{Batch, at, byte, word};
+use crate::python::objects::Reader;
 use crate::python::objects::code::CodeCache;
-use crate::python::objects::object::Reader;
+use crate::python::objects::code::CodePosition;
 
 /// The function that every worker runs, the file it is in, and the variable that has its work.
 const WORKER_FUNCTION: &str = "_worker";
@@ -210,11 +210,11 @@ fn load_codes(
         if *code == 0 || variables.contains_key(code) {
             continue;
         }
-        let link = Link {
+        let position = CodePosition {
             code: *code,
             offset: -1,
         };
-        let is_worker = codes.frame(link, fields.lines).is_some_and(|frame| {
+        let is_worker = codes.frame(position, fields.lines).is_some_and(|frame| {
             *frame.function == *WORKER_FUNCTION && frame.file.ends_with(WORKER_FILE)
         });
         let names = is_worker

@@ -1,0 +1,200 @@
+//! One pass over one interpreter of a process: its threads, their loops, all tasks.
+
+use super::remembered::{GEVENT, GREENLET, PROCESS_POOLS, Remembered, THREAD_POOLS, TRIO};
+use crate::event::{LoopKind, PythonFact, Tid};
+use crate::python::detect;
+use crate::python::layout::Layout;
+use crate::python::memory::process::ProcessView;
+use crate::python::memory::{Memory, ReadError, at};
+use crate::python::objects::Reader;
+use crate::python::objects::code::CodeCache;
+use crate::python::options::ScanOptions;
+use crate::python::walk::stacks::Stack;
+use crate::python::walk::thread_states::{self, ThreadRecord};
+use crate::python::walk::{executors, gil, loops, trio};
+/// Says what a scan lacks whose time was up before it had read anything.
+pub(super) fn note_over(reader: &mut Reader<'_>, error: ReadError) {
+    if error == ReadError::Over && reader.is_over() {
+        for part in ["threads", "loops", "executors", "tasks"] {
+            reader.note_cut(part);
+        }
+    }
+}
+
+/// What a scan works with.
+pub(super) struct Scan<'a> {
+    pub(super) memory: &'a dyn Memory,
+    pub(super) runtime: u64,
+    pub(super) layout: &'a Layout,
+    pub(super) interpreter: u64,
+    pub(super) process: &'a mut ProcessView,
+    pub(super) codes: &'a mut CodeCache,
+    pub(super) remembered: &'a mut Remembered,
+    pub(super) options: &'a ScanOptions,
+}
+
+impl Scan<'_> {
+    /// Adds what is found to `fact`.
+    pub(super) fn run(mut self, reader: &mut Reader<'_>, fact: &mut PythonFact) {
+        let records = match thread_states::threads(
+            self.memory,
+            self.interpreter,
+            self.layout.interpreter.threads_head,
+            &reader.walk.thread,
+            &self.remembered.threads,
+        ) {
+            Ok(records) => records,
+            Err(error) => {
+                reader.failed += 1;
+                note_over(reader, error);
+                let limit = reader.limits.entry("threads".to_owned());
+                limit.or_insert_with(|| error.to_string());
+                return;
+            }
+        };
+        self.remembered.threads = records.iter().map(|record| record.address).collect();
+        // What there is little of comes first: a scan that has to end early has it.
+        let tids = self.add_threads(reader, &records, fact);
+        // Before 3.11, what could not be read of a thread may be who it is.
+        reader.note_cut("threads");
+        reader.note_cut("threads.name");
+        self.add_gil(reader, &records, &tids, fact);
+        let stacks = self.add_stacks(reader, &records, &tids, fact);
+        reader.note_cut("threads.stack");
+        self.add_waits(reader, &records, &tids, &stacks, fact);
+        reader.note_cut("threads.waiting_for");
+        if self.remembered.has_asyncio() {
+            self.add_loops(reader, &records, &tids, fact);
+            self.add_counter(reader, fact);
+        }
+        reader.note_cut("loops");
+        self.add_executors(reader, &records, &tids, fact);
+        reader.note_cut("executors");
+        if self.remembered.has_asyncio() {
+            self.add_tasks(reader, &records, &stacks, fact);
+        }
+        self.add_trio(reader, &records, &tids, &stacks, fact);
+        reader.note_cut("tasks");
+        self.limit_greenlets(reader);
+    }
+
+    pub(super) fn add_trio(
+        &mut self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+        tids: &[Option<Tid>],
+        stacks: &[Stack],
+        fact: &mut PythonFact,
+    ) {
+        if let Some(module) = self.remembered.module(TRIO) {
+            let scan = trio::TrioScan {
+                module,
+                threads: records,
+                tids,
+                stacks,
+                options: self.options,
+            };
+            scan.add(reader, self.codes, fact);
+        }
+    }
+
+    /// Greenlets are kept in private structures, and their stacks are moved about: only the one
+    /// that runs can be seen, as its thread.
+    fn limit_greenlets(&self, reader: &mut Reader<'_>) {
+        if self.remembered.module(GEVENT).is_some() {
+            let reason = "greenlets of gevent cannot be read: kernel and thread tiers work";
+            reader.limits.insert("tasks".to_owned(), reason.to_owned());
+        } else if self.remembered.module(GREENLET).is_some() {
+            let reason = "greenlets that do not run right now cannot be read";
+            reader
+                .limits
+                .insert("greenlets".to_owned(), reason.to_owned());
+        }
+    }
+
+    pub(super) fn add_gil(
+        &self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+        tids: &[Option<Tid>],
+        fact: &mut PythonFact,
+    ) {
+        let found = detect::gil_of(self.memory, self.runtime, self.interpreter, self.layout)
+            .and_then(|address| Ok((address, gil::read(self.memory, address)?)));
+        let (address, state) = match found {
+            Ok((0, _)) => return,
+            Ok(found) => found,
+            Err(error) => {
+                reader.failed += 1;
+                reader.limits.insert("gil".to_owned(), error.to_string());
+                return;
+            }
+        };
+        let record = records.iter().position(|r| r.address == state.last_holder);
+        let last_holder = record.and_then(|index| *tids.get(index)?);
+        // Several interpreters may share one; its last holder is in one of them.
+        match fact.gils.iter_mut().find(|gil| gil.address == address) {
+            Some(known) => known.last_holder = known.last_holder.or(last_holder),
+            None => fact.gils.push(state.fact(address, last_holder)),
+        }
+    }
+
+    /// How many tasks asyncio has named, where its module's state tells.
+    pub(super) fn add_counter(&self, reader: &mut Reader<'_>, fact: &mut PythonFact) {
+        let limit = match (reader.walk.task.counter, self.remembered.asyncio_module) {
+            (Some(counter), Some(module)) => {
+                let count = reader
+                    .pointer(at(module, counter.module_state))
+                    .and_then(|state| reader.pointer(at(state, counter.count)));
+                for found in &mut fact.loops {
+                    if found.kind != LoopKind::Trio {
+                        found.tasks_created = count.ok();
+                    }
+                }
+                match (counter.counts_named, fact.loops.len()) {
+                    (false, _) => "tasks that were given a name are not counted",
+                    (true, 0 | 1) => return,
+                    (true, _) => "tasks of all loops together",
+                }
+            }
+            _ => "this interpreter keeps no count that can be found",
+        };
+        reader
+            .limits
+            .insert("loops.tasks_created".to_owned(), limit.to_owned());
+    }
+
+    pub(super) fn add_loops(
+        &mut self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+        tids: &[Option<Tid>],
+        fact: &mut PythonFact,
+    ) {
+        let running = loops::running(reader, records);
+        for (tid, id) in tids.iter().zip(running) {
+            if let (Some(id), Some(tid)) = (id, tid) {
+                fact.loops.push(loops::read(reader, id, *tid));
+            }
+        }
+    }
+
+    pub(super) fn add_executors(
+        &mut self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+        tids: &[Option<Tid>],
+        fact: &mut PythonFact,
+    ) {
+        let (threads, processes) = (
+            self.remembered.module(THREAD_POOLS),
+            self.remembered.module(PROCESS_POOLS),
+        );
+        if threads.is_none() && processes.is_none() {
+            return;
+        }
+        let workers = self.living_threads(reader, records, tids);
+        let found = executors::read(reader, self.codes, threads, processes, &workers);
+        fact.executors.extend(found);
+    }
+}

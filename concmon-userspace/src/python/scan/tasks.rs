@@ -1,0 +1,149 @@
+//! The tasks of an interpreter, wherever asyncio lists them.
+
+use std::collections::HashSet;
+
+use super::pass::Scan;
+use super::remembered::ASYNCIO_TASKS;
+use crate::event::PythonFact;
+use crate::python::memory::addresses::AddressSet;
+use crate::python::memory::at;
+use crate::python::objects::Reader;
+use crate::python::walk::stacks::Stack;
+use crate::python::walk::task_lists::{self, ListHead};
+use crate::python::walk::tasks::{self, Listed};
+use crate::python::walk::thread_states::ThreadRecord;
+impl Scan<'_> {
+    pub(super) fn add_tasks(
+        &mut self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+        stacks: &[Stack],
+        fact: &mut PythonFact,
+    ) {
+        let fields = reader.walk.task;
+        let names: Vec<&str> = ["_current_tasks"]
+            .iter()
+            .chain(fields.weak_sets)
+            .chain(fields.sets)
+            .copied()
+            .collect();
+        let found = self
+            .remembered
+            .module(ASYNCIO_TASKS)
+            .and_then(|module| reader.dict_values(module, &names));
+        let Some(found) = found else {
+            // While asyncio is being imported, its names are not there yet.
+            reader.limits.insert(
+                "tasks".to_owned(),
+                "asyncio.tasks could not be read".to_owned(),
+            );
+            return;
+        };
+        let mut addresses = self.listed_tasks(reader, records);
+        for (index, set) in found.iter().enumerate().skip(1) {
+            let weak = index <= fields.weak_sets.len();
+            let members =
+                set.and_then(|set| task_lists::in_set(reader, set, weak, self.options.tasks));
+            match members {
+                Some(members) => addresses.extend(members),
+                None => {
+                    reader.failed += 1;
+                    let reason = format!("asyncio.tasks.{} could not be read", names[index]);
+                    reader.limits.insert("tasks".to_owned(), reason);
+                }
+            }
+        }
+        let running = self.running_tasks(reader, records, found[0]);
+        // A task that runs its first step eagerly may be in no list yet.
+        addresses.extend(&running);
+        let mut seen = AddressSet::default();
+        addresses.retain(|address| seen.insert(*address));
+        let limit = self.options.tasks.saturating_sub(fact.tasks.len());
+        let listed = match addresses.len() {
+            count if count > limit || reader.cut().is_some() => Listed::AtLeast(count),
+            count => Listed::All(count),
+        };
+        if addresses.len() > limit {
+            addresses.truncate(limit);
+            reader.limits.insert(
+                "tasks".to_owned(),
+                format!(
+                    "there are more than the {} that are read",
+                    self.options.tasks
+                ),
+            );
+        }
+        let found = tasks::read(
+            reader,
+            self.codes,
+            &addresses,
+            &running,
+            stacks,
+            self.options,
+        );
+        tasks::note_cut(reader, found.len(), &listed);
+        fact.tasks.extend(found);
+    }
+
+    /// The tasks that threads say they run right now.
+    pub(super) fn running_tasks(
+        &self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+        current_tasks: Option<u64>,
+    ) -> HashSet<u64> {
+        match reader.walk.thread.running_task {
+            Some(offset) => records
+                .iter()
+                .map(|record| record.field(offset))
+                .filter(|task| *task != 0)
+                .collect(),
+            None => current_tasks
+                .and_then(|tasks| reader.dict(tasks))
+                .map(|entries| entries.into_iter().map(|(_, task)| task).collect())
+                .unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn listed_tasks(
+        &mut self,
+        reader: &mut Reader<'_>,
+        records: &[ThreadRecord],
+    ) -> Vec<u64> {
+        let of_threads = reader.walk.thread.tasks_head;
+        let of_ended = self.layout.interpreter.tasks_head;
+        let heads: Vec<ListHead> = records
+            .iter()
+            .filter_map(|record| Some(ListHead(at(record.address, of_threads?))))
+            .chain(of_ended.map(|head| ListHead(at(self.interpreter, head))))
+            .collect();
+        let before = std::mem::take(&mut self.remembered.tasks);
+        self.remembered.tasks = task_lists::linked(reader, self.memory, &heads, self.options.tasks);
+        if heads.is_empty() {
+            return Vec::new();
+        }
+        // Tasks leave the lists when they are done; those that failed are of interest as long as
+        // somebody keeps them.
+        let listed: AddressSet = self.remembered.tasks.iter().copied().collect();
+        let failed = std::mem::take(&mut self.remembered.failed);
+        let gone: Vec<u64> = before
+            .into_iter()
+            .chain(failed)
+            .filter(|task| !listed.contains(task))
+            .collect();
+        self.remembered.failed = tasks::failed(reader, &gone);
+        if reader.is_over() {
+            // The next scan finds out which of them have failed.
+            self.remembered.failed = gone;
+            self.remembered.failed.truncate(self.options.tasks);
+            return self.remembered.tasks.clone();
+        }
+        let failed = self.remembered.failed.iter();
+        self.remembered
+            .tasks
+            .iter()
+            .chain(failed)
+            .copied()
+            .collect()
+    }
+}

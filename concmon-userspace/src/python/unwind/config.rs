@@ -1,0 +1,69 @@
+//! What kernel programs have to know of an interpreter to walk its stacks.
+
+use concmon_ebpf::{FRAME_BYTES, NO_OFFSET, Python};
+
+use super::turn::Turn;
+use crate::python::layout::{
+    CollectorPlace, FrameRoot, GeneratorFrame, InstructionShape, IntegerShape, Layout,
+};
+use crate::python::memory::at;
+
+pub(super) fn config(
+    runtime: u64,
+    interpreter: u64,
+    layout: &Layout,
+    tls_offset: i64,
+    turn: Option<Turn>,
+    long_ns: u64,
+) -> Python {
+    let walk = &layout.walk;
+    let (thread_frame, root_frame) = match walk.thread.frame {
+        FrameRoot::Field(field) => (field, NO_OFFSET),
+        FrameRoot::Indirect { pointer, frame } => (pointer, frame),
+    };
+    let instruction = match walk.frame.instruction {
+        InstructionShape::Last { index, .. } => index,
+        InstructionShape::Pointer(pointer) => pointer,
+    };
+    let collector = match layout.collector.place {
+        CollectorPlace::Runtime(offset) => at(runtime, offset),
+        CollectorPlace::Interpreter(offset) => at(interpreter, offset),
+    };
+    let fields = [
+        walk.frame.executable,
+        walk.frame.previous,
+        instruction,
+        walk.frame.generator.unwrap_or(0),
+        walk.frame.owner.unwrap_or(0) & !7,
+    ];
+    let [turn_start, turn_index, turn_count] = turn.map_or([0; 3], |turn| turn.locals);
+    Python {
+        tls_offset,
+        collecting: at(collector, layout.collector.collecting),
+        turn_code: turn.map_or(0, |turn| turn.code),
+        long_ns,
+        executable_mask: if walk.frame.tagged { !3 } else { !0 },
+        thread_context: walk.thread.context,
+        thread_frame,
+        root_frame,
+        frame_bytes: (fields.into_iter().max().unwrap_or(0) + 8).min(FRAME_BYTES as u32),
+        executable: walk.frame.executable,
+        previous: walk.frame.previous,
+        instruction,
+        owner: walk.frame.owner.unwrap_or(NO_OFFSET),
+        generator_frame: match walk.generator.frame {
+            GeneratorFrame::Inside(frame) => frame,
+            GeneratorFrame::Object { .. } => 0,
+        },
+        frame_generator: walk.frame.generator.unwrap_or(0),
+        locals: walk.frame.locals,
+        turn_start,
+        turn_index,
+        turn_count,
+        float_value: walk.containers.float_value,
+        int_value: match walk.integer {
+            IntegerShape::SignedSize { digits, .. } | IntegerShape::Tag { digits, .. } => digits,
+        },
+        reserved: [0; 4],
+    }
+}
