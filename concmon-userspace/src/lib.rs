@@ -87,7 +87,7 @@
 //! ```text
 //! main
 //! session
-//! views
+//! targets · views
 //! source
 //! findings · capture
 //! python
@@ -97,7 +97,7 @@
 //! kernel
 //! procfs
 //! event
-//! concmon-ebpf's library (wire) · cli
+//! concmon-ebpf's library (wire) · cli · escape
 //! ```
 //!
 //! `source`, `python`, `procfs` and `kernel` bring things in, `decode` and `model` say what they mean,

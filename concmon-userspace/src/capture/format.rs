@@ -1,6 +1,6 @@
 //! What the bytes of a capture file are: magic, version, frames.
 
-use std::io;
+use std::io::{self, Read};
 
 /// Format version of files: major, minor. A reader refuses a newer major version.
 pub const FILE_VERSION: (u16, u16) = (1, 0);
@@ -107,6 +107,15 @@ pub(super) fn parse_preamble(bytes: &[u8]) -> Result<Layout, CaptureError> {
         return Err(CaptureError::Newer(major, minor));
     }
     Layout::from_wire(half(12)).ok_or(CaptureError::NoCapture)
+}
+
+/// Reads the preamble.
+pub(super) fn layout(inner: &mut impl Read) -> Result<Layout, CaptureError> {
+    let mut preamble = Vec::new();
+    inner
+        .take(PREAMBLE_BYTES as u64)
+        .read_to_end(&mut preamble)?;
+    parse_preamble(&preamble)
 }
 
 /// The head of a frame.

@@ -9,8 +9,7 @@ use std::{
 
 use super::{
     disk::Straight,
-    format::{CaptureError, Layout},
-    read::layout,
+    format::{CaptureError, Layout, layout},
 };
 
 /// The most that is kept of a pipe, to be read here and there.

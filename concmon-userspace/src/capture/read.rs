@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     chunk::Chunk,
-    format::{CaptureError, HEAD_BYTES, Layout, PREAMBLE_BYTES, frame, parse_preamble},
+    format::{CaptureError, HEAD_BYTES, Layout, frame, layout},
     frames::{Frames, Next},
     header::Header,
     input::Input,
@@ -232,13 +232,4 @@ impl<R: Read> Reader<R> {
             ..gap
         })
     }
-}
-
-/// Reads the preamble.
-pub(super) fn layout(inner: &mut impl Read) -> Result<Layout, CaptureError> {
-    let mut preamble = Vec::new();
-    inner
-        .take(PREAMBLE_BYTES as u64)
-        .read_to_end(&mut preamble)?;
-    parse_preamble(&preamble)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::pools::Known;
+use super::pools::WorkCounts;
 use super::window::Clock;
 use crate::event::{PyExecutor, PyWork, PythonFact, Tid};
 use crate::schema::Executor;
@@ -39,7 +39,7 @@ impl Executors {
         &self,
         look: Option<&PythonFact>,
         clock: &Clock,
-        counts: impl Fn(u64) -> Option<Known>,
+        counts: impl Fn(u64) -> Option<WorkCounts>,
     ) -> Vec<Executor> {
         let executors = look.into_iter().flat_map(|look| &look.executors);
         executors

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::rows::UNSEEN;
 use super::window::{Clock, Cumulative, Growth, Scope, limit};
 use crate::event::{PoolCounts, PoolsFact, PythonFact};
-use crate::schema::{self, Address, CountedPool};
+use crate::schema::{self, Address, CountedPool, Executor};
 
 /// Pools that are kept; the kernel programs keep as many for all processes together.
 const MAX_POOLS: usize = 4_096;
@@ -14,14 +14,41 @@ const PATIENCE_NS: u64 = 10_000_000_000;
 /// Readings that are kept for that.
 const MAX_READINGS: usize = 128;
 
-/// What is known of a pool.
+/// What was counted of a pool.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct WorkCounts {
     pub(crate) submitted: u64,
     pub(crate) failed: u64,
     pub(crate) unretrieved: u64,
     /// Why the counts may be too low; `None`: they are not.
     pub(crate) doubt: Option<String>,
+}
+
+impl Executor {
+    /// With what probes have counted.
+    pub(crate) fn counted(mut self, counts: WorkCounts) -> Self {
+        let WorkCounts {
+            submitted,
+            failed,
+            unretrieved,
+            doubt,
+        } = counts;
+        self.submitted = Some(submitted);
+        self.failed = Some(failed);
+        self.unretrieved = Some(unretrieved);
+        let counted = ["submitted", "failed", "unretrieved"];
+        self.limits
+            .retain(|limit| !counted.contains(&limit.field.as_ref()));
+        for limit in &mut self.limits {
+            if limit.field == "finished" {
+                limit.reason = "what ends well passes no probe".into();
+            }
+        }
+        self.limits.push(limit("unretrieved", UNSEEN));
+        self.limits
+            .extend(doubt.map(|reason| limit("submitted", reason)));
+        self
+    }
 }
 
 /// What only grows.
@@ -125,13 +152,13 @@ impl Pools {
     }
 
     /// What was counted of the pool with this queue; `None`: nothing is counted.
-    pub(crate) fn counts(&self, queue: u64, scope: Scope) -> Option<Known> {
+    pub(crate) fn counts(&self, queue: u64, scope: Scope) -> Option<WorkCounts> {
         let Some(Ok(_)) = self.since else {
             return None;
         };
         let pool = self.pools.get(&queue);
         let sums = pool.map(|pool| pool.sums.over(scope)).unwrap_or_default();
-        Some(Known {
+        Some(WorkCounts {
             submitted: sums.submitted,
             failed: sums.failed,
             unretrieved: pool.map_or(0, |pool| pool.unretrieved),

@@ -1,6 +1,5 @@
 //! Rows that one look into an interpreter gives, alike in the reports of a watch and in a dump.
 
-use super::pools::Known;
 use super::window::limit;
 use crate::event::{self, PyExecutor, PyFrame, PyTask, PyWait, PyWork, PythonFact, WaitPurpose};
 use crate::schema::{
@@ -116,33 +115,6 @@ impl Executor {
             unretrieved: None,
             limits,
         }
-    }
-}
-
-impl Executor {
-    /// With what probes have counted.
-    pub(crate) fn counted(mut self, known: Known) -> Self {
-        let Known {
-            submitted,
-            failed,
-            unretrieved,
-            doubt,
-        } = known;
-        self.submitted = Some(submitted);
-        self.failed = Some(failed);
-        self.unretrieved = Some(unretrieved);
-        let counted = ["submitted", "failed", "unretrieved"];
-        self.limits
-            .retain(|limit| !counted.contains(&limit.field.as_ref()));
-        for limit in &mut self.limits {
-            if limit.field == "finished" {
-                limit.reason = "what ends well passes no probe".into();
-            }
-        }
-        self.limits.push(limit("unretrieved", UNSEEN));
-        self.limits
-            .extend(doubt.map(|reason| limit("submitted", reason)));
-        self
     }
 }
 

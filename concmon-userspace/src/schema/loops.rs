@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::words::words;
-use super::{Address, Blocked, Frame, Histogram, Limit, Task};
+use super::{Address, Cost, Frame, Histogram, Limit, Task};
 
 /// An event loop bound to a thread: `wall = idle + busy`, exactly.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -79,17 +79,6 @@ pub struct Timing {
     pub by_name: Vec<ByName>,
     /// Fields of this object that are sampled or derived, not counted.
     pub estimated: Vec<&'static str>,
-}
-
-/// Where a part of a loop's busy time went: `wall = on_cpu + runnable + Σ blocked`.
-#[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema, PartialEq, Eq)]
-pub struct Cost {
-    /// On a CPU, ns.
-    pub on_cpu_ns: u64,
-    /// Waiting for a CPU, ns.
-    pub runnable_ns: u64,
-    /// Waiting for anything else, by cause.
-    pub blocked_ns: Blocked,
 }
 
 /// A loop's busy time by who spent it.

@@ -32,14 +32,14 @@ pub use executors::{Executor, ExecutorKind, Work};
 pub use findings::{Finding, RuleKind, RuleLine, Severity};
 pub use lines::{StallKind, StallLine, document};
 pub use loops::{
-    BusySplit, ByName, Contributor, Cost, Culprit, CulpritKind, Loop, LoopKind, Saturation, Stall,
+    BusySplit, ByName, Contributor, Culprit, CulpritKind, Loop, LoopKind, Saturation, Stall,
     StallTask, Timing, Waiting,
 };
-pub use process::{Ended, Exited, Gc, Gil, GilPair, Process, Python, Switches};
-pub use tasks::{Seen, Task, TaskCost, TaskState, TaskWait};
+pub use process::{Ended, Exited, Gc, Gil, GilPair, Process, Python};
+pub use tasks::{Cost, Seen, Task, TaskCost, TaskState, TaskWait};
 pub use thread::{
-    Blocked, Cause, CodeSamples, Frame, Histogram, LedgerSum, LockNs, Purpose, Role, Thread,
-    WaitKind, WaitingFor, Waker,
+    Blocked, Cause, CodeSamples, Frame, Histogram, LedgerSum, LockNs, Purpose, Role, Switches,
+    Thread, WaitKind, WaitingFor, Waker,
 };
 
 use words::words;

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Exact, Executor, Finding, Histogram, LedgerSum, Limit, Loop, Thread};
+use super::{Exact, Executor, Finding, Histogram, LedgerSum, Limit, Loop, Switches, Thread};
 
 /// A watched process.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -83,15 +83,6 @@ pub struct Python {
     pub supported: bool,
     /// Why not.
     pub reason: Option<String>,
-}
-
-/// Context switches, the kernel's own counts.
-#[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema, PartialEq, Eq)]
-pub struct Switches {
-    /// It blocked.
-    pub voluntary: u64,
-    /// It was preempted.
-    pub involuntary: u64,
 }
 
 /// Ended threads and processes that have no row any more. In a snapshot, what never had one

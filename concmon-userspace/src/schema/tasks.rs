@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::words::words;
-use super::{Address, Cost, Frame};
+use super::{Address, Blocked, Frame};
 
 /// A task of asyncio or trio, as of the latest look.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -86,4 +86,15 @@ pub struct TaskCost {
     pub cost: Cost,
     /// Samples that met it.
     pub samples: u64,
+}
+
+/// Where a part of a loop's busy time went: `wall = on_cpu + runnable + Σ blocked`.
+#[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct Cost {
+    /// On a CPU, ns.
+    pub on_cpu_ns: u64,
+    /// Waiting for a CPU, ns.
+    pub runnable_ns: u64,
+    /// Waiting for anything else, by cause.
+    pub blocked_ns: Blocked,
 }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::words::words;
-use super::{Address, Limit, Switches};
+use super::{Address, Limit};
 
 /// A thread of a watched process.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -262,4 +262,13 @@ words! {
         Join = "join",
         Other = "other",
     }
+}
+
+/// Context switches, the kernel's own counts.
+#[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct Switches {
+    /// It blocked.
+    pub voluntary: u64,
+    /// It was preempted.
+    pub involuntary: u64,
 }

@@ -17,12 +17,19 @@ use std::io::{self, Write};
 use crossterm::event::{Event, KeyEvent};
 use ratatui::Terminal;
 use ratatui::backend::{Backend as _, CrosstermBackend};
+use ratatui::text::Line;
 
 pub use render::render;
 pub use state::{Action, ScreenState, Section, Sort};
 pub use terminal::TerminalGuard;
 
 use crate::schema::Snapshot;
+
+/// The rows of a section that are on the screen, and the line above them.
+struct Rows<'a> {
+    head: String,
+    lines: Vec<Line<'a>>,
+}
 
 /// The terminal while the live view has it. Dropping it, and a panic, give the terminal back.
 pub struct Screen {

@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 
-use super::waits::{Began, Piece, Threads, Waits};
+use super::waits::{Began, Piece, Reach, Threads, Waits};
 use crate::event::Tid;
 
 /// Wakeups kept until the slice of the waker comes.
@@ -42,15 +42,6 @@ pub(super) struct Waited {
     pub(super) piece: Piece,
     /// Nobody will tell any more who held the GIL.
     pub(super) expired: bool,
-}
-
-/// How far the timeline goes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Known {
-    /// Up to here, all hand-overs that were seen are in it.
-    pub(super) complete_ns: u64,
-    /// The last of them.
-    pub(super) explained_ns: u64,
 }
 
 /// A stretch in which a thread held the GIL.
@@ -166,7 +157,7 @@ impl Timeline {
     }
 
     /// Puts everything in order, and gives up wakeups before `expired_ns`.
-    pub(super) fn settle(&mut self, expired_ns: u64) -> Known {
+    pub(super) fn settle(&mut self, expired_ns: u64) -> Reach {
         let mut known_ns = u64::MAX;
         let mut waiting = 0;
         self.wakeups.retain(|_, wakeups| {
@@ -180,7 +171,7 @@ impl Timeline {
         if !self.sorted {
             self.lay_out();
         }
-        Known {
+        Reach {
             complete_ns: known_ns,
             explained_ns: self.hard.last().map_or(0, |hold| hold.to_ns),
         }

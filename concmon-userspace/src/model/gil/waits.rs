@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use foldhash::fast::FixedState;
 
 use super::Parts;
-use super::timeline::Known;
 use crate::event::{Cause, Slice, Tid, Wait};
 
 /// Less than this on a CPU between two blocks on the GIL does not end a wait, ns.
@@ -28,6 +27,15 @@ impl Piece {
     pub(super) fn ns(self) -> u64 {
         self.to_ns.saturating_sub(self.from_ns)
     }
+}
+
+/// How far it is known who held the GIL.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reach {
+    /// Up to here, all hand-overs that were seen are in it.
+    pub(super) complete_ns: u64,
+    /// The last of them.
+    pub(super) explained_ns: u64,
 }
 
 /// What a slice told.
@@ -389,7 +397,7 @@ impl Waits {
     }
 
     /// Books the pieces of which it is known who held the GIL, and those up to `expired_ns`.
-    pub(super) fn book(&mut self, known: Known, expired_ns: u64, mut step: impl FnMut(Step<'_>)) {
+    pub(super) fn book(&mut self, known: Reach, expired_ns: u64, mut step: impl FnMut(Step<'_>)) {
         let count = &mut self.pieces;
         self.pending.retain(|_, wait| {
             let explained_ns = wait.handed_over_ns.max(known.explained_ns);

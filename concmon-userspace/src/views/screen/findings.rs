@@ -4,7 +4,7 @@ use ratatui::text::Line;
 
 use super::super::escape::{cut, escape, width};
 use super::super::{format, stalls};
-use super::render::Rows;
+use super::Rows;
 use super::state::ScreenState;
 use super::style;
 use crate::schema::{Process, Severity, Snapshot};

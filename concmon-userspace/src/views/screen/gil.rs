@@ -5,7 +5,7 @@ use ratatui::text::{Line, Span};
 use super::super::digest::ALARM_PERCENT;
 use super::super::escape::{left, right};
 use super::super::{format, gil};
-use super::render::Rows;
+use super::Rows;
 use super::state::ScreenState;
 use super::style;
 use crate::schema::{Gil, Process, Snapshot};

@@ -6,7 +6,7 @@ use ratatui::layout::Rect;
 
 use super::super::digest;
 use super::state::{ScreenState, Section};
-use super::{findings, gil};
+use super::{findings, gil, help};
 use crate::schema::Snapshot;
 
 /// The fixed parts of the screen; each may be empty.
@@ -121,6 +121,30 @@ impl Plan {
     /// Rows that fit on the screen below the head.
     pub(super) fn visible(&self, section: Section) -> usize {
         usize::from(self.area(section).height.saturating_sub(1))
+    }
+}
+
+impl ScreenState {
+    /// Bounds the scroll positions to what there is to see on a screen of this size.
+    pub fn settle(&mut self, snapshot: &Snapshot, area: Rect) {
+        if self.help {
+            let body = split(area, false).body;
+            let troubles = troubles(snapshot);
+            let lines = help::lines(usize::from(body.width), &troubles).len();
+            self.page = usize::from(body.height).max(1);
+            self.help_scroll = self.help_scroll.min(lines.saturating_sub(self.page));
+            return;
+        }
+        let plan = Plan::new(snapshot, self, area);
+        for section in Section::ALL {
+            let visible = plan.visible(section);
+            let last = plan.rows(section).saturating_sub(visible);
+            let scroll = &mut self.scroll[section.index()];
+            *scroll = (*scroll).min(last);
+            if section == self.focus {
+                self.page = visible.max(1);
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use ratatui::text::{Line, Span};
 use super::super::digest::{self, Bottleneck};
 use super::super::escape::{cut, cut_middle, left, right, width};
 use super::super::format;
-use super::render::Rows;
+use super::Rows;
 use super::state::ScreenState;
 use super::style;
 use crate::schema::{Process, Snapshot};

@@ -14,12 +14,6 @@ use crate::schema::Snapshot;
 /// Below this width texts are shortened.
 const NARROW: usize = 60;
 
-/// The rows of a section that are on the screen, and the line above them.
-pub(super) struct Rows<'a> {
-    pub(super) head: String,
-    pub(super) lines: Vec<Line<'a>>,
-}
-
 /// Draws the screen. Any size will do; what has no room is left out.
 pub fn render(frame: &mut Frame<'_>, snapshot: &Snapshot, state: &ScreenState) {
     let area = frame.area();

@@ -1,10 +1,6 @@
 //! What the live view remembers between two draws, and what keys do to it.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-use ratatui::layout::Rect;
-
-use super::{help, layout};
-use crate::schema::Snapshot;
 
 /// What the caller has to do after a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +98,7 @@ pub struct ScreenState {
     pub(super) scroll: [usize; 5],
     pub(super) help_scroll: usize,
     /// Rows that a page moves.
-    page: usize,
+    pub(super) page: usize,
 }
 
 impl ScreenState {
@@ -175,28 +171,6 @@ impl ScreenState {
             _ => return Action::None,
         }
         Action::Redraw
-    }
-
-    /// Bounds the scroll positions to what there is to see on a screen of this size.
-    pub fn settle(&mut self, snapshot: &Snapshot, area: Rect) {
-        if self.help {
-            let body = layout::split(area, false).body;
-            let troubles = layout::troubles(snapshot);
-            let lines = help::lines(usize::from(body.width), &troubles).len();
-            self.page = usize::from(body.height).max(1);
-            self.help_scroll = self.help_scroll.min(lines.saturating_sub(self.page));
-            return;
-        }
-        let plan = layout::Plan::new(snapshot, self, area);
-        for section in Section::ALL {
-            let visible = plan.visible(section);
-            let last = plan.rows(section).saturating_sub(visible);
-            let scroll = &mut self.scroll[section.index()];
-            *scroll = (*scroll).min(last);
-            if section == self.focus {
-                self.page = visible.max(1);
-            }
-        }
     }
 
     fn toggle(&mut self, section: Section) {

@@ -5,7 +5,7 @@ use ratatui::text::{Line, Span};
 
 use super::super::escape::{brief, cut, cut_front, left, right, width};
 use super::super::{digest, format};
-use super::render::Rows;
+use super::Rows;
 use super::state::ScreenState;
 use super::style;
 use crate::schema::{Loop, Process, Snapshot, Task, TaskState};

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use super::super::columns::{self, Column};
 use super::super::escape::{cut_middle, left, right};
 use super::super::{digest, format};
-use super::render::Rows;
+use super::Rows;
 use super::state::{ScreenState, Sort};
 use super::style;
 use crate::schema::{Process, Snapshot, Thread};
