@@ -22,18 +22,15 @@ pub(crate) enum Send {
     Now,
 }
 
-/// Has `fill` write one record into this CPU's batch, and sends the batch when it is full or old.
+/// Has `fill` write one record, of the kind `R`, into this CPU's batch, and sends the batch when it is full or old.
 ///
 /// A program that interrupts another one while that writes finds the batch busy; its record is
 /// then lost, and counted.
 #[inline(always)]
-pub(crate) fn emit(
-    ctx: *mut c_void,
-    cpu: u32,
-    now: u64,
-    when: Send,
-    fill: impl FnOnce(&mut Record),
-) {
+pub(crate) fn emit<R>(ctx: *mut c_void, cpu: u32, now: u64, when: Send, fill: impl FnOnce(&mut R))
+where
+    Record: From<R>,
+{
     let Some(batch) = BATCHES.get_ptr_mut(cpu) else {
         return;
     };
@@ -51,7 +48,9 @@ pub(crate) fn emit(
             (*batch).header.opened_ns = now;
         }
         if index < BATCH_RECORDS {
-            fill(&mut (*batch).records[index]);
+            let record = (&raw mut (*batch).records).cast::<Record>().add(index);
+            // What becomes a record has a record's size, and is plain integers as that is.
+            fill(&mut *record.cast::<R>());
             (*batch).header.count = index as u16 + 1;
         }
         let age = now.wrapping_sub((*batch).header.opened_ns);

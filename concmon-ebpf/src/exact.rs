@@ -15,8 +15,9 @@ use concmon_ebpf::{
 };
 
 use crate::{
-    ledger::{add, bounded},
+    ledger::add,
     maps::{EXACT, EXACT_CALLS, EXACT_PLACES, EXACT_ROWS, EXACT_TASKS, EXACT_ZERO, count_fault},
+    verifier::bounded,
 };
 
 /// `fut_state` (Modules/_asyncio.c).

@@ -8,6 +8,7 @@ use concmon_ebpf::{
 use crate::{
     maps::{SYSCALLS, atomic_add, count_fault},
     task::{Syscall, Task, task_state},
+    verifier::bounded,
 };
 
 /// Keeps the compiler from moving writes over the sequence number. (`compiler_fence` is not known to
@@ -38,22 +39,6 @@ unsafe fn end(ledger: *mut Ledger, seq: u32) {
     let seq = compiler_fence(seq);
     // SAFETY: `ledger` is a live map value.
     unsafe { core::ptr::write_volatile(&raw mut (*ledger).seq, seq.wrapping_add(1)) };
-}
-
-/// `index & (N - 1)`, for `N` a power of two. In assembly, for the compiler would leave it out where
-/// it knows that the index is small enough: the verifier does not know as much.
-#[inline(always)]
-pub(crate) fn bounded<const N: i32>(mut index: usize) -> usize {
-    // SAFETY: one instruction on one register.
-    unsafe {
-        core::arch::asm!(
-            "{0} &= {1}",
-            inout(reg) index,
-            const N - 1,
-            options(pure, nomem, nostack, preserves_flags)
-        );
-    }
-    index
 }
 
 #[inline(always)]

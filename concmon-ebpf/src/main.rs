@@ -25,6 +25,8 @@ mod probes;
 mod pywalk;
 #[cfg(target_arch = "bpf")]
 mod task;
+#[cfg(target_arch = "bpf")]
+mod verifier;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

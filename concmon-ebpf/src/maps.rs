@@ -13,8 +13,8 @@ use concmon_ebpf::{
 };
 
 use crate::{
-    ledger::bounded,
     task::{Task, config},
+    verifier::bounded,
 };
 
 const BPF_F_MMAPABLE: u32 = 1 << 10;

@@ -16,9 +16,10 @@ use concmon_ebpf::{
 };
 
 use crate::{
-    ledger::{bounded, waits_on_queue},
+    ledger::waits_on_queue,
     maps::{PYTHONS, SAMPLE_BATCHES, SAMPLES, count_fault, ledger_at},
     task::{Task, config},
+    verifier::bounded,
 };
 
 /// How long a thread whose process has no known interpreter is left alone, ns.

@@ -31,7 +31,6 @@ pub(crate) static CONFIG: KernelConfig = KernelConfig {
     regs_syscall: 0,
     regs_arg0: 0,
     has_task_regs: 0,
-    has_current_task_btf: 0,
     has_prev_state: 0,
     has_sched_delayed: 0,
     slots: 0,
@@ -266,7 +265,7 @@ impl Task {
 /// The running task, where the helper that gives a trusted pointer exists.
 #[inline(always)]
 pub(crate) fn current() -> Option<Task> {
-    if config!(has_current_task_btf) == 0 {
+    if config!(has_task_regs) == 0 {
         return None;
     }
     // SAFETY: the helper returns the current task, trusted by the verifier.

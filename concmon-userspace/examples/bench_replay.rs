@@ -17,7 +17,8 @@ use concmon::{
     source::replay::Replay,
 };
 use concmon_ebpf::{
-    BatchHeader, HIST_BUCKETS, Record, WIRE_VERSION, cause, record_flags, record_kind,
+    BatchHeader, HIST_BUCKETS, Record, RecordHead, SliceRecord, WIRE_VERSION, cause, record_kind,
+    slice_flags,
 };
 use serde_json::json;
 
@@ -108,21 +109,24 @@ fn write(store: FileStore, records: u64, threads: u64) -> Result<u64> {
                     let last = &mut last_ns[thread as usize];
                     let off_ns = *last;
                     *last = out_ns;
-                    Record {
-                        kind: record_kind::SLICE,
-                        cause: cause::LOCK,
-                        flags: record_flags::BLOCKED | record_flags::VOLUNTARY,
-                        reserved: 0,
-                        tid: 1000 + thread as u32,
-                        at_ns: out_ns,
-                        a: off_ns.min(in_ns),
-                        b: (in_ns - random(900)).max(off_ns.min(in_ns)),
-                        c: in_ns,
-                        d: out_ns - in_ns - random(90),
-                        e: 0x7f00_0000_0000,
-                        other: 1000 + ((thread + 1) % threads) as u32,
-                        syscall_or_tgid: 202,
-                    }
+                    let slice = SliceRecord {
+                        head: RecordHead {
+                            kind: record_kind::SLICE,
+                            cause: cause::LOCK,
+                            flags: slice_flags::BLOCKED | slice_flags::VOLUNTARY,
+                            reserved: 0,
+                            tid: 1000 + thread as u32,
+                            at_ns: out_ns,
+                        },
+                        off_ns: off_ns.min(in_ns),
+                        wake_ns: (in_ns - random(900)).max(off_ns.min(in_ns)),
+                        in_ns,
+                        on_cpu_ns: out_ns - in_ns - random(90),
+                        arg0: 0x7f00_0000_0000,
+                        waker_tid: 1000 + ((thread + 1) % threads) as u32,
+                        syscall: 202,
+                    };
+                    slice.into()
                 })
                 .collect();
             let header = BatchHeader {

@@ -6,11 +6,13 @@
 pub mod exact;
 pub mod ledger;
 pub mod loss;
+mod records;
 pub mod samples;
 
-use concmon_ebpf::{BATCH_RECORDS, BatchHeader, Record, WIRE_VERSION, record_flags, record_kind};
+use concmon_ebpf::{BATCH_RECORDS, BatchHeader, Record, RecordHead, WIRE_VERSION};
 
-use crate::event::{Cause, Event, Exec, Exit, Fork, Pid, Slice, Tid, Wait};
+use crate::event::Event;
+use records::{Skip, event};
 
 const HEADER_BYTES: usize = size_of::<BatchHeader>();
 const RECORD_BYTES: usize = size_of::<Record>();
@@ -130,7 +132,7 @@ impl RawBatch {
         for record in &self.records {
             match event(record, self.header.cpu) {
                 Ok(event) => {
-                    last_ns = last_ns.max(record.at_ns);
+                    last_ns = last_ns.max(record.head.at_ns);
                     sink(event);
                 }
                 Err(Skip::Unknown) => unknown += 1,
@@ -163,121 +165,16 @@ fn header(bytes: &[u8]) -> BatchHeader {
 fn record(bytes: &[u8]) -> Record {
     let mut fields = Fields(bytes);
     Record {
-        kind: fields.u8(),
-        cause: fields.u8(),
-        flags: fields.u8(),
-        reserved: fields.u8(),
-        tid: fields.u32(),
-        at_ns: fields.u64(),
-        a: fields.u64(),
-        b: fields.u64(),
-        c: fields.u64(),
-        d: fields.u64(),
-        e: fields.u64(),
-        other: fields.u32(),
-        syscall_or_tgid: fields.u32().cast_signed(),
+        head: RecordHead {
+            kind: fields.u8(),
+            cause: fields.u8(),
+            flags: fields.u8(),
+            reserved: fields.u8(),
+            tid: fields.u32(),
+            at_ns: fields.u64(),
+        },
+        body: std::array::from_fn(|_| fields.u64()),
     }
-}
-
-/// Why a record gives no event.
-#[derive(Debug, PartialEq, Eq)]
-enum Skip {
-    Unknown,
-    Invalid,
-}
-
-fn event(record: &Record, cpu: u32) -> Result<Event, Skip> {
-    let known = [
-        record_kind::SLICE,
-        record_kind::FORK,
-        record_kind::EXEC,
-        record_kind::EXIT,
-    ];
-    if !known.contains(&record.kind) {
-        return Err(Skip::Unknown);
-    }
-    // Thread 0 is the idle one of each CPU, which nobody watches.
-    if record.tid == 0 {
-        return Err(Skip::Invalid);
-    }
-    let (tid, at_ns) = (Tid(record.tid), record.at_ns);
-    if record.kind == record_kind::SLICE {
-        return slice(record, cpu).map(Event::Slice).ok_or(Skip::Invalid);
-    }
-    let pid = u32::try_from(record.syscall_or_tgid)
-        .ok()
-        .filter(|pid| *pid != 0);
-    let pid = pid.map(Pid).ok_or(Skip::Invalid)?;
-    let comm = || comm([record.c, record.d]);
-    let has = |flag| record.flags & flag != 0;
-    Ok(match record.kind {
-        record_kind::FORK => Event::Fork(Fork {
-            at_ns,
-            parent: Tid(record.other),
-            pid,
-            tid,
-            start_boottime_ns: record.a,
-            comm: comm(),
-        }),
-        record_kind::EXEC => Event::Exec(Exec {
-            at_ns,
-            pid,
-            comm: comm(),
-        }),
-        _ => Event::Exit(Exit {
-            at_ns,
-            pid,
-            tid,
-            start_boottime_ns: record.a,
-            status: u32::try_from(record.c).map_err(|_| Skip::Invalid)?,
-            last: has(record_flags::LAST),
-            group: has(record_flags::GROUP),
-        }),
-    })
-}
-
-/// `None` for a slice whose instants do not follow one another, or of an unknown cause.
-fn slice(record: &Record, cpu: u32) -> Option<Slice> {
-    let (off_ns, in_ns, out_ns) = (record.a, record.c, record.at_ns);
-    if off_ns > in_ns || in_ns > out_ns {
-        return None;
-    }
-    let has = |flag| record.flags & flag != 0;
-    let blocked = has(record_flags::BLOCKED);
-    let cause = match blocked {
-        true => Some(Cause::from_wire(record.cause)?),
-        false => None,
-    };
-    let waker = Some(record.other).filter(|tid| blocked && *tid != 0);
-    let wait = Wait {
-        off_ns,
-        // A waker on another CPU takes its time before the sleeper has taken its own, at times.
-        wake_ns: Some(record.b)
-            .filter(|wake| blocked && *wake != 0)
-            .map(|wake| wake.clamp(off_ns, in_ns)),
-        cause,
-        syscall: u32::try_from(record.syscall_or_tgid)
-            .ok()
-            .filter(|_| blocked),
-        arg0: if blocked { record.e } else { 0 },
-        waker: waker.map(Tid),
-    };
-    Some(Slice {
-        tid: Tid(record.tid),
-        cpu,
-        wait: Some(wait).filter(|_| off_ns != 0),
-        in_ns,
-        out_ns,
-        on_cpu_ns: record.d,
-        voluntary: has(record_flags::VOLUNTARY),
-    })
-}
-
-/// A thread's name as the kernel has it: 16 bytes, up to the first NUL, in no known encoding.
-fn comm(words: [u64; 2]) -> String {
-    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
 #[cfg(test)]

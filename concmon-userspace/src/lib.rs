@@ -106,7 +106,8 @@
 //! - **Kernel programs** (`concmon-ebpf`, built apart and embedded as an object): keep the ledgers and
 //!   send records. They know no system call by number and no struct offset. Of Python they know what user
 //!   space hands over: addresses of GILs, and where frames are, by which they walk stacks.
-//! - **Wire** (`concmon_ebpf`): the records and map values of both sides. No dependency, no I/O.
+//! - **Wire** (`concmon_ebpf`): the records and map values of both sides, one file each. A record's head says
+//!   what the rest of it is. No dependency, no I/O.
 //! - [`kernel`]: struct offsets from BTF, the table of what system calls mean, the table of what not every
 //!   kernel has and what is said without it, the comparison of the self-test. It loads nothing.
 //! - [`event`]: every input of a watch as one typed enum.

@@ -10,7 +10,8 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use concmon_ebpf::{
-    MAX_GILS, Process, Record, cause, fault, ledger_flags, record_flags, record_kind, state,
+    ExecRecord, ExitRecord, ForkRecord, MAX_GILS, Process, RecordHead, cause, exit_flags, fault,
+    record_kind, state,
 };
 
 use super::sched::argument;
@@ -61,7 +62,7 @@ fn sched_process_fork(ctx: *mut c_void) -> i32 {
         state: state::WOKEN,
         cause: cause::OTHER,
         syscall: Syscall::NONE,
-        flags: if new_process { ledger_flags::LEADER } else { 0 },
+        flags: 0,
         gils,
         cpu,
     };
@@ -73,25 +74,18 @@ fn sched_process_fork(ctx: *mut c_void) -> i32 {
             tgid
         );
     }
-    let comm = child.comm();
-    let record = Record {
-        kind: record_kind::FORK,
-        cause: 0,
-        flags: if new_process {
-            record_flags::PROCESS
-        } else {
-            0
+    let record = ForkRecord {
+        head: RecordHead {
+            kind: record_kind::FORK,
+            tid: child.tid(),
+            at_ns: now,
+            ..RecordHead::default()
         },
-        reserved: 0,
-        tid: child.tid(),
-        at_ns: now,
-        a: child.start_boottime(),
-        b: 0,
-        c: comm[0],
-        d: comm[1],
-        e: 0,
-        other: parent.tid(),
-        syscall_or_tgid: tgid as i32,
+        start_boottime_ns: child.start_boottime(),
+        comm: child.comm(),
+        parent_tid: parent.tid(),
+        tgid: tgid as i32,
+        ..ForkRecord::default()
     };
     let when = if new_process {
         Send::Now
@@ -149,21 +143,16 @@ fn sched_process_exec(ctx: *mut c_void) -> i32 {
     }
     // SAFETY: helpers without preconditions.
     let (now, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
-    let comm = task.comm();
-    let record = Record {
-        kind: record_kind::EXEC,
-        cause: 0,
-        flags: 0,
-        reserved: 0,
-        tid,
-        at_ns: now,
-        a: u64::from(old_tid),
-        b: 0,
-        c: comm[0],
-        d: comm[1],
-        e: 0,
-        other: 0,
-        syscall_or_tgid: tgid as i32,
+    let record = ExecRecord {
+        head: RecordHead {
+            kind: record_kind::EXEC,
+            tid,
+            at_ns: now,
+            ..RecordHead::default()
+        },
+        comm: task.comm(),
+        tgid: tgid as i32,
+        ..ExecRecord::default()
     };
     emit(ctx, cpu, now, Send::Now, |slot| *slot = record);
     0
@@ -184,32 +173,27 @@ fn sched_process_exit(ctx: *mut c_void) -> i32 {
     let last = task.live_threads() == 0;
     let mut flags = 0;
     if group {
-        flags |= record_flags::GROUP;
+        flags |= exit_flags::GROUP;
     }
     if last {
-        flags |= record_flags::LAST;
+        flags |= exit_flags::LAST;
         // Its id may be used again by a process that nobody asked to watch.
         let _ = PROCESSES.remove(&tgid);
     }
-    if tid == tgid {
-        flags |= record_flags::LEADER;
-    }
     // SAFETY: helpers without preconditions.
     let (now, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
-    let record = Record {
-        kind: record_kind::EXIT,
-        cause: 0,
-        flags,
-        reserved: 0,
-        tid,
-        at_ns: now,
-        a: task.start_boottime(),
-        b: 0,
-        c: u64::from(status),
-        d: 0,
-        e: 0,
-        other: 0,
-        syscall_or_tgid: tgid as i32,
+    let record = ExitRecord {
+        head: RecordHead {
+            kind: record_kind::EXIT,
+            flags,
+            tid,
+            at_ns: now,
+            ..RecordHead::default()
+        },
+        start_boottime_ns: task.start_boottime(),
+        status: u64::from(status),
+        tgid: tgid as i32,
+        ..ExitRecord::default()
     };
     let when = if last { Send::Now } else { Send::Batched };
     emit(ctx, cpu, now, when, |slot| *slot = record);

@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
-use concmon_ebpf::{Ledger, cause, fault, ledger_flags, record_flags, record_kind};
+use concmon_ebpf::{Ledger, SliceRecord, cause, fault, ledger_flags, record_kind, slice_flags};
 
 use crate::{
     emit::{Send, emit},
@@ -61,22 +61,22 @@ fn leave(ctx: *mut c_void, prev: Task, slot: u32, now: u64, cpu: u32) {
     // SAFETY: a live map value.
     unsafe { (*ledger).last_cpu = cpu };
     ledger::switch_out(ledger, prev, now, voluntary, prev_state, |l, on_cpu| {
-        emit(ctx, cpu, now, Send::Batched, |record| {
-            record.kind = record_kind::SLICE;
-            record.cause = l.cause;
-            record.flags = u8::from(l.wait_blocked != 0) * record_flags::BLOCKED
-                + u8::from(voluntary) * record_flags::VOLUNTARY;
-            record.reserved = 0;
-            record.tid = l.tid;
+        emit(ctx, cpu, now, Send::Batched, |record: &mut SliceRecord| {
+            record.head.kind = record_kind::SLICE;
+            record.head.cause = l.cause;
+            record.head.flags = u8::from(l.wait_blocked != 0) * slice_flags::BLOCKED
+                + u8::from(voluntary) * slice_flags::VOLUNTARY;
+            record.head.reserved = 0;
+            record.head.tid = l.tid;
             // A slice that began late by our clock (see `book_run`) does not end before.
-            record.at_ns = if now < l.in_ns { l.in_ns } else { now };
-            record.a = l.off_ns;
-            record.b = l.wake_ns;
-            record.c = l.in_ns;
-            record.d = on_cpu;
-            record.e = l.arg0;
-            record.other = l.waker_tid;
-            record.syscall_or_tgid = l.syscall;
+            record.head.at_ns = if now < l.in_ns { l.in_ns } else { now };
+            record.off_ns = l.off_ns;
+            record.wake_ns = l.wake_ns;
+            record.in_ns = l.in_ns;
+            record.on_cpu_ns = on_cpu;
+            record.arg0 = l.arg0;
+            record.waker_tid = l.waker_tid;
+            record.syscall = l.syscall;
         });
     });
     if dead {

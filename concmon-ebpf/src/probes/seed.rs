@@ -54,10 +54,6 @@ fn seed(ctx: *mut c_void) -> i32 {
     };
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    let mut flags = ledger_flags::SEEDED | ledger_flags::UNTOUCHED;
-    if task.tid() == task.tgid() {
-        flags |= ledger_flags::LEADER;
-    }
     let cause = if state == state::BLOCKED {
         ledger::classify(&gils, state_bits, syscall)
     } else {
@@ -68,7 +64,7 @@ fn seed(ctx: *mut c_void) -> i32 {
         state,
         cause,
         syscall,
-        flags,
+        flags: ledger_flags::SEEDED | ledger_flags::UNTOUCHED,
         gils,
         cpu: u32::MAX,
     };

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use concmon_ebpf::Record;
+use concmon_ebpf::{Record, RecordHead, SliceRecord};
 use foldhash::fast::FixedState;
 
 use super::{bounds::MAX_IDS, format::Malformed};
@@ -144,43 +144,49 @@ impl Writer {
 
     /// Appends a record; `at_ns` is of the record before it on this CPU.
     pub(super) fn put(&mut self, record: &Record, at_ns: &mut u64) {
+        // Other kinds are written by the fields of a slice, too: the same bits.
+        let slice = SliceRecord::from(*record);
+        let head = record.head;
         let next = self.threads.len();
-        let index = *self.index.entry(record.tid).or_insert(next);
+        let index = *self.index.entry(head.tid).or_insert(next);
         let columns = &mut self.columns;
         if index == next {
-            put(&mut columns[NEW], u64::from(record.tid));
+            put(&mut columns[NEW], u64::from(head.tid));
             self.threads.push(Thread {
-                tid: record.tid,
-                at_ns: record.c,
+                tid: head.tid,
+                at_ns: slice.in_ns,
                 ..Thread::default()
             });
         }
         let thread = &mut self.threads[index];
-        columns[KIND].push(record.kind);
-        columns[CAUSE].push(record.cause);
-        columns[FLAGS].push(record.flags);
-        columns[RESERVED].push(record.reserved);
+        columns[KIND].push(head.kind);
+        columns[CAUSE].push(head.cause);
+        columns[FLAGS].push(head.flags);
+        columns[RESERVED].push(head.reserved);
         put(&mut columns[THREAD], index as u64);
-        put(&mut columns[IN], differ(record.c, *at_ns));
-        let length = record.at_ns.wrapping_sub(record.c);
+        put(&mut columns[IN], differ(slice.in_ns, *at_ns));
+        let length = head.at_ns.wrapping_sub(slice.in_ns);
         put(&mut columns[LENGTH], differ(length, 0));
-        put(&mut columns[ON_CPU], differ(record.d, length));
-        put(&mut columns[WAKE], differ_or_none(record.b, record.c));
-        put(&mut columns[OFF], differ(record.a, thread.at_ns));
-        put(&mut columns[ARGUMENT], differ(record.e, thread.argument));
-        let other = differ(u64::from(record.other), u64::from(thread.other));
+        put(&mut columns[ON_CPU], differ(slice.on_cpu_ns, length));
+        put(
+            &mut columns[WAKE],
+            differ_or_none(slice.wake_ns, slice.in_ns),
+        );
+        put(&mut columns[OFF], differ(slice.off_ns, thread.at_ns));
+        put(&mut columns[ARGUMENT], differ(slice.arg0, thread.argument));
+        let other = differ(u64::from(slice.waker_tid), u64::from(thread.other));
         put(&mut columns[OTHER], other);
-        let (syscall, before) = (record.syscall_or_tgid, thread.syscall);
+        let (syscall, before) = (slice.syscall, thread.syscall);
         let by = i64::from(syscall) - i64::from(before);
         put(&mut columns[OTHER], differ(by.cast_unsigned(), 0));
         *thread = Thread {
-            tid: record.tid,
-            at_ns: record.at_ns,
-            argument: record.e,
-            other: record.other,
+            tid: head.tid,
+            at_ns: head.at_ns,
+            argument: slice.arg0,
+            other: slice.waker_tid,
             syscall,
         };
-        *at_ns = record.at_ns;
+        *at_ns = head.at_ns;
     }
 }
 
@@ -219,30 +225,32 @@ impl Reader<'_> {
         let other = restore(self.number(OTHER)?, u64::from(thread.other));
         let by = restore(self.number(OTHER)?, 0).cast_signed();
         let syscall = i64::from(thread.syscall).wrapping_add(by);
-        let record = Record {
-            kind: self.byte(KIND)?,
-            cause: self.byte(CAUSE)?,
-            flags: self.byte(FLAGS)?,
-            reserved: self.byte(RESERVED)?,
-            tid: thread.tid,
-            at_ns: begin_ns.wrapping_add(length),
-            a: restore(self.number(OFF)?, thread.at_ns),
-            b: restore_or_none(self.number(WAKE)?, begin_ns),
-            c: begin_ns,
-            d: restore(self.number(ON_CPU)?, length),
-            e: restore(self.number(ARGUMENT)?, thread.argument),
-            other: u32::try_from(other).map_err(|_| Malformed)?,
-            syscall_or_tgid: i32::try_from(syscall).map_err(|_| Malformed)?,
+        let slice = SliceRecord {
+            head: RecordHead {
+                kind: self.byte(KIND)?,
+                cause: self.byte(CAUSE)?,
+                flags: self.byte(FLAGS)?,
+                reserved: self.byte(RESERVED)?,
+                tid: thread.tid,
+                at_ns: begin_ns.wrapping_add(length),
+            },
+            off_ns: restore(self.number(OFF)?, thread.at_ns),
+            wake_ns: restore_or_none(self.number(WAKE)?, begin_ns),
+            in_ns: begin_ns,
+            on_cpu_ns: restore(self.number(ON_CPU)?, length),
+            arg0: restore(self.number(ARGUMENT)?, thread.argument),
+            waker_tid: u32::try_from(other).map_err(|_| Malformed)?,
+            syscall: i32::try_from(syscall).map_err(|_| Malformed)?,
         };
         self.threads[index] = Thread {
-            tid: record.tid,
-            at_ns: record.at_ns,
-            argument: record.e,
-            other: record.other,
-            syscall: record.syscall_or_tgid,
+            tid: slice.head.tid,
+            at_ns: slice.head.at_ns,
+            argument: slice.arg0,
+            other: slice.waker_tid,
+            syscall: slice.syscall,
         };
-        *at_ns = record.at_ns;
-        Ok(record)
+        *at_ns = slice.head.at_ns;
+        Ok(slice.into())
     }
 }
 
@@ -283,19 +291,15 @@ mod tests {
         for _ in 0..300 {
             let records: Vec<Record> = (0..rng.below(200))
                 .map(|_| Record {
-                    kind: any(&mut rng) as u8,
-                    cause: any(&mut rng) as u8,
-                    flags: any(&mut rng) as u8,
-                    reserved: any(&mut rng) as u8,
-                    tid: rng.below(9) as u32 | (any(&mut rng) as u32 & 0x8000_0000),
-                    at_ns: any(&mut rng),
-                    a: any(&mut rng),
-                    b: any(&mut rng),
-                    c: any(&mut rng),
-                    d: any(&mut rng),
-                    e: any(&mut rng),
-                    other: any(&mut rng) as u32,
-                    syscall_or_tgid: any(&mut rng) as i32,
+                    head: RecordHead {
+                        kind: any(&mut rng) as u8,
+                        cause: any(&mut rng) as u8,
+                        flags: any(&mut rng) as u8,
+                        reserved: any(&mut rng) as u8,
+                        tid: rng.below(9) as u32 | (any(&mut rng) as u32 & 0x8000_0000),
+                        at_ns: any(&mut rng),
+                    },
+                    body: std::array::from_fn(|_| any(&mut rng)),
                 })
                 .collect();
             let mut writer = Writer::default();

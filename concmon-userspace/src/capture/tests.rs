@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use concmon_ebpf::{BatchHeader, Record, WIRE_VERSION, record_kind};
+use concmon_ebpf::{BatchHeader, Record, RecordHead, SliceRecord, WIRE_VERSION, record_kind};
 
 use super::*;
 use crate::{
@@ -69,21 +69,24 @@ fn inputs(rng: &mut Rng, count: usize) -> Vec<Input> {
                 let records: Vec<Record> = (0..rng.below(30) as u64)
                     .map(|at| {
                         let in_ns = now_ns + at * 1_000_000;
-                        Record {
-                            kind: record_kind::SLICE,
-                            cause: rng.below(9) as u8,
-                            flags: rng.below(4) as u8,
-                            reserved: 0,
-                            tid: 7 + rng.below(4) as u32,
-                            at_ns: in_ns + rng.below(900_000) as u64,
-                            a: in_ns - rng.below(900_000) as u64,
-                            b: in_ns.saturating_sub(rng.below(1_000) as u64),
-                            c: in_ns,
-                            d: rng.below(900_000) as u64,
-                            e: rng.below(2) as u64,
-                            other: 7,
-                            syscall_or_tgid: 202,
-                        }
+                        let slice = SliceRecord {
+                            head: RecordHead {
+                                kind: record_kind::SLICE,
+                                cause: rng.below(9) as u8,
+                                flags: rng.below(4) as u8,
+                                reserved: 0,
+                                tid: 7 + rng.below(4) as u32,
+                                at_ns: in_ns + rng.below(900_000) as u64,
+                            },
+                            off_ns: in_ns - rng.below(900_000) as u64,
+                            wake_ns: in_ns.saturating_sub(rng.below(1_000) as u64),
+                            in_ns,
+                            on_cpu_ns: rng.below(900_000) as u64,
+                            arg0: rng.below(2) as u64,
+                            waker_tid: 7,
+                            syscall: 202,
+                        };
+                        slice.into()
                     })
                     .collect();
                 let produced_before = produced[cpu as usize];

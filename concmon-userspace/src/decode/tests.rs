@@ -1,23 +1,47 @@
 //! Tests of the batch decoder: each record kind, damage, random bytes.
 
+use concmon_ebpf::{
+    ExecRecord, ExitRecord, ForkRecord, SliceRecord, exit_flags, record_kind, slice_flags,
+};
+
 use super::*;
+use crate::event::{Cause, Pid, Slice, Tid, Wait};
 use crate::testing::Rng;
 
-const PLAIN: Record = Record {
-    kind: record_kind::SLICE,
-    cause: concmon_ebpf::cause::LOCK,
-    flags: 0,
-    reserved: 0,
-    tid: 11,
-    at_ns: 500,
-    a: 100,
-    b: 200,
-    c: 300,
-    d: 190,
-    e: 0xfeed,
-    other: 12,
-    syscall_or_tgid: 202,
+const PLAIN: SliceRecord = SliceRecord {
+    head: RecordHead {
+        kind: record_kind::SLICE,
+        cause: concmon_ebpf::cause::LOCK,
+        flags: 0,
+        reserved: 0,
+        tid: 11,
+        at_ns: 500,
+    },
+    off_ns: 100,
+    wake_ns: 200,
+    in_ns: 300,
+    on_cpu_ns: 190,
+    arg0: 0xfeed,
+    waker_tid: 12,
+    syscall: 202,
 };
+
+/// A head of another kind, at the same instant of the same thread.
+const fn head(kind: u8, flags: u8) -> RecordHead {
+    RecordHead {
+        kind,
+        flags,
+        ..PLAIN.head
+    }
+}
+
+/// A slice with these flags.
+const fn flagged(flags: u8) -> SliceRecord {
+    SliceRecord {
+        head: head(record_kind::SLICE, flags),
+        ..PLAIN
+    }
+}
 
 fn header(count: u16) -> BatchHeader {
     BatchHeader {
@@ -41,25 +65,22 @@ fn wire(header: BatchHeader, records: &[Record]) -> Vec<u8> {
     bytes
 }
 
-fn one(record: Record) -> Batch {
-    batch(&wire(header(1), &[record])).unwrap()
+fn one(record: impl Into<Record>) -> Batch {
+    batch(&wire(header(1), &[record.into()])).unwrap()
 }
 
-fn slice_of(record: Record) -> Slice {
+fn slice_of(record: SliceRecord) -> Slice {
     match one(record).events[..] {
         [Event::Slice(slice)] => slice,
         ref other => panic!("{other:?}"),
     }
 }
 
-const BLOCKED: u8 = record_flags::BLOCKED;
+const BLOCKED: u8 = slice_flags::BLOCKED;
 
 #[test]
 fn a_slice_after_a_block() {
-    let slice = slice_of(Record {
-        flags: BLOCKED | record_flags::VOLUNTARY,
-        ..PLAIN
-    });
+    let slice = slice_of(flagged(BLOCKED | slice_flags::VOLUNTARY));
     let wait = Wait {
         off_ns: 100,
         wake_ns: Some(200),
@@ -97,13 +118,12 @@ fn a_slice_after_a_preemption_has_no_cause() {
 
 #[test]
 fn what_a_slice_does_not_know() {
-    assert_eq!(slice_of(Record { a: 0, ..PLAIN }).wait, None);
-    let unseen = Record {
-        flags: BLOCKED,
-        b: 0,
-        other: 0,
-        syscall_or_tgid: -1,
-        ..PLAIN
+    assert_eq!(slice_of(SliceRecord { off_ns: 0, ..PLAIN }).wait, None);
+    let unseen = SliceRecord {
+        wake_ns: 0,
+        waker_tid: 0,
+        syscall: -1,
+        ..flagged(BLOCKED)
     };
     let wait = slice_of(unseen).wait.unwrap();
     assert_eq!((wait.wake_ns, wait.waker, wait.syscall), (None, None, None));
@@ -113,10 +133,9 @@ fn what_a_slice_does_not_know() {
 #[test]
 fn a_wakeup_outside_of_its_wait_is_moved_to_its_edge() {
     for (wake, expected) in [(99, 100), (301, 300), (100, 100), (300, 300)] {
-        let slice = slice_of(Record {
-            flags: BLOCKED,
-            b: wake,
-            ..PLAIN
+        let slice = slice_of(SliceRecord {
+            wake_ns: wake,
+            ..flagged(BLOCKED)
         });
         assert_eq!(slice.wait.unwrap().wake_ns, Some(expected));
     }
@@ -126,35 +145,31 @@ fn a_wakeup_outside_of_its_wait_is_moved_to_its_edge() {
 fn forks_execs_exits() {
     let name = |text: &[u8; 16]| {
         let half = |i: usize| u64::from_le_bytes(text[i..i + 8].try_into().unwrap());
-        (half(0), half(8))
+        [half(0), half(8)]
     };
-    let (c, d) = name(b"exactly sixteen!");
-    let fork = Record {
-        kind: record_kind::FORK,
-        a: 77,
-        c,
-        d,
-        syscall_or_tgid: 10,
-        ..PLAIN
+    let fork = ForkRecord {
+        head: head(record_kind::FORK, 0),
+        start_boottime_ns: 77,
+        comm: name(b"exactly sixteen!"),
+        parent_tid: 12,
+        tgid: 10,
+        ..ForkRecord::default()
     };
-    let (c, d) = name(b"nam\xff\0rubbish\0\0\0\0");
-    let exec = Record {
-        kind: record_kind::EXEC,
-        c,
-        d,
-        syscall_or_tgid: 10,
-        ..PLAIN
+    let exec = ExecRecord {
+        head: head(record_kind::EXEC, 0),
+        comm: name(b"nam\xff\0rubbish\0\0\0\0"),
+        tgid: 10,
+        ..ExecRecord::default()
     };
-    let flags = record_flags::LAST | record_flags::GROUP;
-    let exit = Record {
-        kind: record_kind::EXIT,
-        flags,
-        a: 77,
-        c: 0x8b,
-        syscall_or_tgid: 10,
-        ..PLAIN
+    let exit = ExitRecord {
+        head: head(record_kind::EXIT, exit_flags::LAST | exit_flags::GROUP),
+        start_boottime_ns: 77,
+        status: 0x8b,
+        tgid: 10,
+        ..ExitRecord::default()
     };
-    let batch = batch(&wire(header(3), &[fork, exec, exit])).unwrap();
+    let records = [fork.into(), exec.into(), exit.into()];
+    let batch = batch(&wire(header(3), &records)).unwrap();
     let [Event::Fork(fork), Event::Exec(exec), Event::Exit(exit)] = &batch.events[..] else {
         panic!("{:?}", batch.events);
     };
@@ -177,55 +192,73 @@ fn forks_execs_exits() {
 
 #[test]
 fn bad_records_are_counted_and_their_neighbours_kept() {
-    let exit = Record {
-        kind: record_kind::EXIT,
-        syscall_or_tgid: 10,
-        c: 0,
-        ..PLAIN
+    let exit = ExitRecord {
+        head: head(record_kind::EXIT, 0),
+        tgid: 10,
+        ..ExitRecord::default()
     };
+    let fork = ForkRecord {
+        head: head(record_kind::FORK, 0),
+        ..ForkRecord::default()
+    };
+    let with = |head: RecordHead| -> Record { SliceRecord { head, ..PLAIN }.into() };
     for (record, unknown, invalid) in [
-        (Record { kind: 0, ..PLAIN }, 1, 0),
+        (with(head(0, 0)), 1, 0),
         (
-            Record {
-                kind: 5,
+            with(RecordHead {
                 tid: 0,
-                ..PLAIN
-            },
+                ..head(5, 0)
+            }),
             1,
             0,
         ),
-        (Record { tid: 0, ..PLAIN }, 0, 1),
         (
-            Record {
-                flags: BLOCKED,
+            with(RecordHead {
+                tid: 0,
+                ..PLAIN.head
+            }),
+            0,
+            1,
+        ),
+        (
+            with(RecordHead {
                 cause: concmon_ebpf::cause::COUNT as u8,
+                ..flagged(BLOCKED).head
+            }),
+            0,
+            1,
+        ),
+        (
+            SliceRecord {
+                off_ns: 301,
                 ..PLAIN
-            },
-            0,
-            1,
-        ),
-        (Record { a: 301, ..PLAIN }, 0, 1),
-        (Record { c: 501, ..PLAIN }, 0, 1),
-        (Record { c: 1 << 32, ..exit }, 0, 1),
-        (
-            Record {
-                syscall_or_tgid: -1,
-                ..exit
-            },
+            }
+            .into(),
             0,
             1,
         ),
         (
-            Record {
-                kind: record_kind::FORK,
-                syscall_or_tgid: 0,
-                ..exit
-            },
+            SliceRecord {
+                in_ns: 501,
+                ..PLAIN
+            }
+            .into(),
             0,
             1,
         ),
+        (
+            ExitRecord {
+                status: 1 << 32,
+                ..exit
+            }
+            .into(),
+            0,
+            1,
+        ),
+        (ExitRecord { tgid: -1, ..exit }.into(), 0, 1),
+        (fork.into(), 0, 1),
     ] {
-        let batch = batch(&wire(header(3), &[PLAIN, record, exit])).unwrap();
+        let batch = batch(&wire(header(3), &[PLAIN.into(), record, exit.into()])).unwrap();
         assert_eq!(
             (batch.unknown, batch.invalid),
             (unknown, invalid),
@@ -240,11 +273,15 @@ fn bad_records_are_counted_and_their_neighbours_kept() {
 
 #[test]
 fn headers() {
+    let plain = Record::from(PLAIN);
     let late = Record {
-        at_ns: 900,
-        ..PLAIN
+        head: RecordHead {
+            at_ns: 900,
+            ..plain.head
+        },
+        ..plain
     };
-    let mut bytes = wire(header(3), &[PLAIN, late, PLAIN]);
+    let mut bytes = wire(header(3), &[plain, late, plain]);
     bytes.extend([0xee; 4]);
     let whole = batch(&bytes).unwrap();
     assert_eq!((whole.header, whole.last_ns), (header(3), 900));
@@ -252,7 +289,7 @@ fn headers() {
     let empty = batch(&wire(header(0), &[])).unwrap();
     assert_eq!((empty.events.len(), empty.last_ns), (0, 90));
 
-    let full = vec![PLAIN; BATCH_RECORDS];
+    let full = vec![plain; BATCH_RECORDS];
     assert_eq!(
         batch(&wire(header(BATCH_RECORDS as u16), &full))
             .unwrap()
@@ -272,7 +309,7 @@ fn headers() {
             bytes: cut
         }
     );
-    let many = vec![PLAIN; BATCH_RECORDS + 1];
+    let many = vec![plain; BATCH_RECORDS + 1];
     assert_eq!(
         error(&wire(header(BATCH_RECORDS as u16 + 1), &many)),
         DecodeError::Count(BATCH_RECORDS as u16 + 1)
@@ -295,7 +332,7 @@ fn random_bytes() {
     let mut slices = 0;
     for round in 0..20_000 {
         let count = rng.below(6) as u16;
-        let mut bytes = wire(header(count), &vec![PLAIN; count.into()]);
+        let mut bytes = wire(header(count), &vec![PLAIN.into(); count.into()]);
         // From a flipped byte here and there to nothing but noise.
         let hits = match round % 3 {
             0 => bytes.len(),

@@ -41,7 +41,6 @@ pub(super) fn kernel_config(offsets: &Offsets, features: &Features) -> KernelCon
         task_tls: offsets.task_tls.unwrap_or(0),
         has_task_tls: u32::from(offsets.task_tls.is_some()),
         has_task_regs: has(Feature::Causes),
-        has_current_task_btf: has(Feature::Causes),
         has_prev_state: has(Feature::SwitchState),
         has_sched_delayed: has(Feature::DelayedDequeue),
         ..KernelConfig::default()

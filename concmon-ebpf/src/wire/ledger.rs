@@ -1,0 +1,122 @@
+//! The account of one thread.
+
+use super::{Hist, MAX_GILS, cause};
+
+/// The states of [`Ledger::state`]: what the open stretch since [`Ledger::since_ns`] is.
+pub mod state {
+    /// The slot belongs to no thread.
+    pub const FREE: u8 = 0;
+    /// On a CPU.
+    pub const RUNNING: u8 = 1;
+    /// Woken, waiting for a CPU: wakeup latency.
+    pub const WOKEN: u8 = 2;
+    /// Preempted or yielded, waiting for a CPU.
+    pub const PREEMPTED: u8 = 3;
+    /// Off-CPU for [`super::Ledger::cause`].
+    pub const BLOCKED: u8 = 4;
+    /// Ended; the slot waits for user space to collect it.
+    pub const DEAD: u8 = 5;
+}
+
+/// Bits of [`Ledger::flags`].
+pub mod ledger_flags {
+    /// The thread existed before the watch began; its first slice has no known beginning.
+    pub const SEEDED: u32 = 1;
+    /// No switch has been seen since the seed.
+    pub const UNTOUCHED: u32 = 1 << 1;
+    /// This slot holds the sum of ended threads of `tgid`, folded for lack of room.
+    pub const FOLDED: u32 = 1 << 2;
+}
+
+/// The account of one thread: a value of the memory-mapped array `LEDGERS`.
+///
+/// Kernel programs write it, user space reads it in place. `seq` is odd during a write. At every
+/// even `seq`, the sum of all columns equals `since_ns - start_ns`; the open stretch from
+/// `since_ns` to now belongs to `state`. A reader that finds either rule broken reads again.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Ledger {
+    pub seq: u32,
+    /// Kernel's thread id (host PID namespace).
+    pub tid: u32,
+    /// Kernel's process id (host PID namespace).
+    pub tgid: u32,
+    /// [`ledger_flags`].
+    pub flags: u32,
+    /// [`state`].
+    pub state: u8,
+    /// [`cause`] of the last or current blocked stretch.
+    pub cause: u8,
+    /// 1 when the last wait began by a block, 0 when by a preemption.
+    pub wait_blocked: u8,
+    pub reserved: u8,
+    pub last_cpu: u32,
+    /// When this account begins.
+    pub start_ns: u64,
+    /// When the open stretch began.
+    pub since_ns: u64,
+    /// `se.sum_exec_runtime` up to where `on_cpu_ns` is booked.
+    pub sum_exec_ns: u64,
+    /// The last wakeup (0: none), and who woke it, for the next switch-in to book. What comes before
+    /// `since_ns` is of the stretch before, or has overtaken its switch-out.
+    pub waking_ns: u64,
+    pub waking_tid: u32,
+    pub reserved2: u32,
+
+    /// When the thread last left a CPU (0: not seen).
+    pub off_ns: u64,
+    /// When it was last woken (0: the last wait was a preemption).
+    pub wake_ns: u64,
+    /// When it was last given a CPU (0: not seen).
+    pub in_ns: u64,
+    /// First argument of the syscall it blocked in.
+    pub arg0: u64,
+    /// Syscall it blocked in; -1 when in none, or unknown.
+    pub syscall: i32,
+    /// Thread that woke it last; 0 when that was a timer or cannot be told.
+    pub waker_tid: u32,
+    /// `task_struct::start_boottime`: with the tid, the identity of the thread.
+    pub start_boottime_ns: u64,
+
+    pub on_cpu_ns: u64,
+    pub woken_ns: u64,
+    pub preempted_ns: u64,
+    /// Contained in no other column; shown as part of `runnable`.
+    pub stolen_ns: u64,
+    pub unknown_ns: u64,
+    pub blocked_ns: [u64; cause::COUNT],
+
+    /// Growth of the kernel's own counters since the account began.
+    pub voluntary: u64,
+    pub involuntary: u64,
+    pub migrations: u64,
+    /// The kernel's counters when the account began.
+    pub voluntary_base: u64,
+    pub involuntary_base: u64,
+
+    /// Addresses of the GIL structs of the thread's process, 0 where there is none.
+    pub gils: [u64; MAX_GILS],
+
+    /// Token bucket for stacks taken when the thread blocks: the theoretical arrival time of the
+    /// next one. A thread may be ahead of it by [`STACK_WINDOW_NS`].
+    pub stack_tat_ns: u64,
+    /// Time between two of them; 0: [`STACK_INTERVAL_NS`]. Set by user space.
+    pub stack_interval_ns: u64,
+    /// The context version that the last sample showed, and since when.
+    pub step_version: u64,
+    pub step_since_ns: u64,
+    /// The context version that user space was last told of at once.
+    pub step_told: u64,
+
+    pub wakeup_latency: Hist,
+    pub slice: Hist,
+    pub off_cpu: [Hist; cause::COUNT],
+}
+
+/// Time between two stacks that a thread gives when it blocks, in the long run.
+pub const STACK_INTERVAL_NS: u64 = 50_000_000;
+
+/// How far a thread's token bucket for stacks may be ahead: its burst.
+pub const STACK_WINDOW_NS: u64 = 1_000_000_000;
+
+const _: () = assert!(size_of::<Ledger>() == 336 + 11 * 544);
