@@ -2,7 +2,7 @@
 
 use concmon_ebpf::{
     GIL_SIZE, HIST_BUCKETS, Hist, Ledger, MAX_GILS, SyscallEntry, cause, fault, hist_bucket,
-    ledger_flags, state, syscall_flags,
+    ledger_flags, slice_flags, state, syscall_flags,
 };
 
 use crate::{
@@ -59,13 +59,19 @@ pub(crate) unsafe fn add(hist: *mut Hist, ns: u64) {
     }
 }
 
-/// What a thread waits for, from its state and the syscall it is in.
+/// What a thread waits for, from its state and the syscall it is in; and the flags of that wait.
 #[inline(always)]
-pub(crate) fn classify(gils: &[u64; MAX_GILS], task_state: u32, syscall: Syscall) -> u8 {
+pub(crate) fn classify(gils: &[u64; MAX_GILS], task_state: u32, syscall: Syscall) -> (u8, u8) {
+    let entry = syscall_entry(syscall.number);
+    let flags = slice_flags::BLOCKED | slice_flags::TOLD | (entry.flags & slice_flags::QUEUE);
+    (cause_of(gils, task_state, syscall, entry), flags)
+}
+
+#[inline(always)]
+fn cause_of(gils: &[u64; MAX_GILS], task_state: u32, syscall: Syscall, entry: SyscallEntry) -> u8 {
     if task_state & (task_state::STOPPED | task_state::TRACED) != 0 {
         return cause::STOPPED;
     }
-    let entry = syscall_entry(syscall.number);
     if task_state & task_state::UNINTERRUPTIBLE != 0
         && entry.flags & syscall_flags::KEEPS_CAUSE == 0
     {
@@ -100,12 +106,6 @@ fn syscall_entry(number: i64) -> SyscallEntry {
 fn in_gil(gils: &[u64; MAX_GILS], address: u64) -> bool {
     let inside = |gil: u64| gil != 0 && address.wrapping_sub(gil) < GIL_SIZE;
     inside(gils[0]) || inside(gils[1]) || inside(gils[2]) || inside(gils[3])
-}
-
-/// Whether a thread that is blocked in this syscall waits on a queue of events.
-#[inline(always)]
-pub(crate) fn waits_on_queue(number: i32) -> bool {
-    syscall_entry(i64::from(number)).flags & syscall_flags::QUEUE != 0
 }
 
 /// Whether a thread inside this syscall can wake another one on purpose.
@@ -188,11 +188,10 @@ fn book_leave(l: &mut Ledger, task: Task, now: u64, voluntary: bool, prev_state:
         let syscall = task.syscall();
         l.syscall = number_of(syscall);
         l.arg0 = syscall.arg0;
-        l.cause = classify(&l.gils, prev_state, syscall);
-        l.wait_blocked = 1;
+        (l.cause, l.wait_flags) = classify(&l.gils, prev_state, syscall);
         l.state = state::BLOCKED;
     } else {
-        l.wait_blocked = 0;
+        l.wait_flags = 0;
         l.syscall = -1;
         l.arg0 = 0;
         l.state = state::PREEMPTED;
@@ -286,7 +285,7 @@ unsafe fn book_enter(l: &mut Ledger, now: u64) {
     let stretch = now - l.since_ns;
     if l.state == state::WOKEN {
         l.woken_ns += stretch;
-        if l.wait_blocked != 0 {
+        if l.wait_flags != 0 {
             // SAFETY: a histogram of a live map value.
             unsafe { add(&mut l.wakeup_latency, stretch) };
         }
@@ -357,6 +356,8 @@ pub(crate) struct Birth {
     pub(crate) now: u64,
     pub(crate) state: u8,
     pub(crate) cause: u8,
+    /// As [`Ledger::wait_flags`].
+    pub(crate) wait_flags: u8,
     pub(crate) syscall: Syscall,
     pub(crate) flags: u32,
     pub(crate) gils: [u64; MAX_GILS],
@@ -432,7 +433,7 @@ fn set_open_stretch(l: &mut Ledger, task: Task, birth: &Birth) {
     } else {
         0
     };
-    l.wait_blocked = (birth.state == state::BLOCKED) as u8;
+    l.wait_flags = birth.wait_flags;
     l.sum_exec_ns = task.sum_exec();
     (l.voluntary_base, l.involuntary_base) = task.switches();
     l.syscall = number_of(birth.syscall);

@@ -12,11 +12,10 @@ use aya_ebpf::{
 use concmon_ebpf::{
     FRAME_BYTES, Ledger, NO_OFFSET, OWNER_GENERATOR, OWNER_NO_CODE, Python, SAMPLE_AREA,
     SAMPLE_FRAMES, SAMPLE_STARTS, STACK_INTERVAL_NS, STACK_WINDOW_NS, SampleBatch, SampleFrame,
-    SampleHead, WIRE_VERSION, cause, fault, sample_flags, state,
+    SampleHead, WIRE_VERSION, cause, fault, sample_flags, slice_flags, state,
 };
 
 use crate::{
-    ledger::waits_on_queue,
     maps::{PYTHONS, SAMPLE_BATCHES, SAMPLES, count_fault, ledger_at},
     task::{Task, config},
     verifier::bounded,
@@ -75,7 +74,7 @@ pub(crate) unsafe fn on_block(
     // SAFETY: see the function's contract.
     unsafe {
         let cause = (*ledger).cause;
-        if cause == cause::POLL && waits_on_queue((*ledger).syscall) {
+        if cause == cause::POLL && (*ledger).wait_flags & slice_flags::QUEUE != 0 {
             // Whatever a loop does next is another step.
             (*ledger).step_since_ns = now;
             (*ledger).step_version = 0;

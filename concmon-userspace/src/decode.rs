@@ -11,7 +11,7 @@ pub mod samples;
 
 use concmon_ebpf::{BATCH_RECORDS, BatchHeader, Record, RecordHead, WIRE_VERSION};
 
-use crate::event::Event;
+use crate::{event::Event, kernel::Arch};
 use records::{Skip, event};
 
 const HEADER_BYTES: usize = size_of::<BatchHeader>();
@@ -112,10 +112,10 @@ impl RawBatch {
         })
     }
 
-    /// What the records say.
-    pub fn decode(&self) -> Batch {
+    /// What the records say; `arch`: of the host that they are of, where that is known.
+    pub fn decode(&self, arch: Option<Arch>) -> Batch {
         let mut events = Vec::with_capacity(self.records.len());
-        let (last_ns, unknown, invalid) = self.each(|event| events.push(event));
+        let (last_ns, unknown, invalid) = self.each(arch, |event| events.push(event));
         Batch {
             header: self.header,
             events,
@@ -127,10 +127,10 @@ impl RawBatch {
 
     /// Gives what the records say, one by one; then, as [`Batch`] has them, the latest instant, and
     /// how many were unknown and invalid.
-    pub fn each(&self, mut sink: impl FnMut(Event)) -> (u64, u64, u64) {
+    pub fn each(&self, arch: Option<Arch>, mut sink: impl FnMut(Event)) -> (u64, u64, u64) {
         let (mut last_ns, mut unknown, mut invalid) = (self.header.opened_ns, 0, 0);
         for record in &self.records {
-            match event(record, self.header.cpu) {
+            match event(record, self.header.cpu, arch) {
                 Ok(event) => {
                     last_ns = last_ns.max(record.head.at_ns);
                     sink(event);
@@ -143,12 +143,12 @@ impl RawBatch {
     }
 }
 
-/// Decodes the bytes of one perf event.
+/// Decodes the bytes of one perf event of this host.
 ///
 /// # Errors
 /// [`DecodeError`], when nothing of it can be used.
 pub fn batch(bytes: &[u8]) -> Result<Batch, DecodeError> {
-    Ok(RawBatch::parse(bytes)?.decode())
+    Ok(RawBatch::parse(bytes)?.decode(Arch::current()))
 }
 
 fn header(bytes: &[u8]) -> BatchHeader {

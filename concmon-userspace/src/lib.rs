@@ -170,7 +170,8 @@
 //! 5. Knowledge about Python versions is data: rows by version, replaced by the interpreter's own offset
 //!    tables where it has them. Walkers match on shape, never on version. An unknown interpreter is a
 //!    typed *unsupported* with a reason; the kernel columns go on.
-//! 6. What system calls mean is one declarative table per architecture, handed to the kernel as a map.
+//! 6. What system calls mean is one declarative table per architecture, handed to the kernel as a map; what
+//!    matters of it later comes back in records. The model knows no number of a call.
 //! 7. Kernel struct offsets come from the running kernel's BTF, are frozen globals, and are checked on
 //!    this process itself before anything is attached. A wrong offset loads silently, hence the check.
 //! 8. One object serves every kernel: what a kernel lacks is switched off by frozen flags.

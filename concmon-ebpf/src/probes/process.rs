@@ -61,6 +61,7 @@ fn sched_process_fork(ctx: *mut c_void) -> i32 {
         now,
         state: state::WOKEN,
         cause: cause::OTHER,
+        wait_flags: 0,
         syscall: Syscall::NONE,
         flags: 0,
         gils,

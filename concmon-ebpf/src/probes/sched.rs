@@ -64,8 +64,7 @@ fn leave(ctx: *mut c_void, prev: Task, slot: u32, now: u64, cpu: u32) {
         emit(ctx, cpu, now, Send::Batched, |record: &mut SliceRecord| {
             record.head.kind = record_kind::SLICE;
             record.head.cause = l.cause;
-            record.head.flags = u8::from(l.wait_blocked != 0) * slice_flags::BLOCKED
-                + u8::from(voluntary) * slice_flags::VOLUNTARY;
+            record.head.flags = l.wait_flags | (u8::from(voluntary) * slice_flags::VOLUNTARY);
             record.head.reserved = 0;
             record.head.tid = l.tid;
             // A slice that began late by our clock (see `book_run`) does not end before.

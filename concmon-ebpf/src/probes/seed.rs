@@ -54,15 +54,16 @@ fn seed(ctx: *mut c_void) -> i32 {
     };
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    let cause = if state == state::BLOCKED {
+    let (cause, wait_flags) = if state == state::BLOCKED {
         ledger::classify(&gils, state_bits, syscall)
     } else {
-        cause::OTHER
+        (cause::OTHER, 0)
     };
     let birth = Birth {
         now,
         state,
         cause,
+        wait_flags,
         syscall,
         flags: ledger_flags::SEEDED | ledger_flags::UNTOUCHED,
         gils,

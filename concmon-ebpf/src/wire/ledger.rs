@@ -47,8 +47,9 @@ pub struct Ledger {
     pub state: u8,
     /// [`cause`] of the last or current blocked stretch.
     pub cause: u8,
-    /// 1 when the last wait began by a block, 0 when by a preemption.
-    pub wait_blocked: u8,
+    /// What the next slice's record says of the last wait ([`slice_flags`](super::slice_flags)); 0 when it
+    /// began by a preemption.
+    pub wait_flags: u8,
     pub reserved: u8,
     pub last_cpu: u32,
     /// When this account begins.

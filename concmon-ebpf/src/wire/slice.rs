@@ -1,6 +1,6 @@
 //! A slice: a thread's time on a CPU, and the wait before it.
 
-use super::RecordHead;
+use super::{RecordHead, syscall_flags};
 
 /// Bits of a slice's [`RecordHead::flags`].
 pub mod slice_flags {
@@ -8,6 +8,10 @@ pub mod slice_flags {
     pub const BLOCKED: u8 = 1;
     /// It ended by a block (else by a preemption).
     pub const VOLUNTARY: u8 = 1 << 1;
+    /// It is told whether the wait before it was one on a queue of events.
+    pub const TOLD: u8 = 1 << 2;
+    /// It was: what loops do when they are idle. The same bit as in the table of system calls.
+    pub const QUEUE: u8 = super::syscall_flags::QUEUE;
 }
 
 /// [`record_kind::SLICE`](super::record_kind::SLICE). It ended at its head's instant.

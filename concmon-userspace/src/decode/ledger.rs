@@ -152,7 +152,7 @@ mod tests {
             flags: ledger_flags::SEEDED,
             state: state::BLOCKED,
             cause: cause::IO,
-            wait_blocked: 1,
+            wait_flags: 1,
             reserved: 0,
             last_cpu: 1,
             start_boottime_ns: 77,

@@ -4,7 +4,10 @@ use concmon_ebpf::{
     ExecRecord, ExitRecord, ForkRecord, Record, SliceRecord, Tagged, exit_flags, slice_flags,
 };
 
-use crate::event::{Cause, Event, Exec, Exit, Fork, Pid, Slice, Tid, Wait};
+use crate::{
+    event::{Cause, Event, Exec, Exit, Fork, Pid, Slice, Tid, Wait},
+    kernel::{Arch, syscalls},
+};
 
 /// Why a record gives no event.
 #[derive(Debug, PartialEq, Eq)]
@@ -13,14 +16,15 @@ pub(super) enum Skip {
     Invalid,
 }
 
-pub(super) fn event(record: &Record, cpu: u32) -> Result<Event, Skip> {
+/// `arch`: the processor architecture of the host that the record is of, where that is known.
+pub(super) fn event(record: &Record, cpu: u32, arch: Option<Arch>) -> Result<Event, Skip> {
     let tagged = record.tagged().ok_or(Skip::Unknown)?;
     // Thread 0 is the idle one of each CPU, which nobody watches.
     if record.head.tid == 0 {
         return Err(Skip::Invalid);
     }
     let event = match tagged {
-        Tagged::Slice(record) => slice(&record, cpu).map(Event::Slice),
+        Tagged::Slice(record) => slice(&record, cpu, arch).map(Event::Slice),
         Tagged::Fork(record) => fork(&record).map(Event::Fork),
         Tagged::Exec(record) => exec(&record).map(Event::Exec),
         Tagged::Exit(record) => exit(&record).map(Event::Exit),
@@ -29,7 +33,7 @@ pub(super) fn event(record: &Record, cpu: u32) -> Result<Event, Skip> {
 }
 
 /// `None` for a slice whose instants do not follow one another, or of an unknown cause.
-fn slice(record: &SliceRecord, cpu: u32) -> Option<Slice> {
+fn slice(record: &SliceRecord, cpu: u32, arch: Option<Arch>) -> Option<Slice> {
     let (off_ns, in_ns, out_ns) = (record.off_ns, record.in_ns, record.head.at_ns);
     if off_ns > in_ns || in_ns > out_ns {
         return None;
@@ -48,7 +52,14 @@ fn slice(record: &SliceRecord, cpu: u32) -> Option<Slice> {
             .filter(|wake| blocked && *wake != 0)
             .map(|wake| wake.clamp(off_ns, in_ns)),
         cause,
-        syscall: u32::try_from(record.syscall).ok().filter(|_| blocked),
+        queue: u32::try_from(record.syscall)
+            .ok()
+            .filter(|_| blocked)
+            .is_none_or(|number| match has(slice_flags::TOLD) {
+                true => has(slice_flags::QUEUE),
+                // Records of earlier versions.
+                false => arch.is_none_or(|arch| syscalls::waits_on_queue(arch, number)),
+            }),
         arg0: if blocked { record.arg0 } else { 0 },
         waker: waker.map(Tid),
     };

@@ -85,7 +85,7 @@ fn a_slice_after_a_block() {
         off_ns: 100,
         wake_ns: Some(200),
         cause: Some(Cause::Lock),
-        syscall: Some(202),
+        queue: false,
         arg0: 0xfeed,
         waker: Some(Tid(12)),
     };
@@ -108,7 +108,7 @@ fn a_slice_after_a_preemption_has_no_cause() {
         off_ns: 100,
         wake_ns: None,
         cause: None,
-        syscall: None,
+        queue: true,
         arg0: 0,
         waker: None,
     };
@@ -126,8 +126,35 @@ fn what_a_slice_does_not_know() {
         ..flagged(BLOCKED)
     };
     let wait = slice_of(unseen).wait.unwrap();
-    assert_eq!((wait.wake_ns, wait.waker, wait.syscall), (None, None, None));
+    assert_eq!((wait.wake_ns, wait.waker, wait.queue), (None, None, true));
     assert_eq!(wait.cause, Some(Cause::Lock));
+}
+
+/// The kernel side tells; where it did not, the number tells, on the architecture it is of.
+#[test]
+fn waits_on_queues() {
+    let (told, queue) = (slice_flags::TOLD, slice_flags::QUEUE);
+    for (flags, syscall, arch, expected) in [
+        (told | queue, 202, None, true),
+        (told, 232, Some(Arch::X86_64), false),
+        (told, -1, None, true),
+        (0, 232, Some(Arch::X86_64), true),
+        (0, 232, Some(Arch::Aarch64), false),
+        (0, 22, Some(Arch::Aarch64), true),
+        (0, 202, None, true),
+        (0, -1, Some(Arch::X86_64), true),
+    ] {
+        let record = SliceRecord {
+            syscall,
+            ..flagged(BLOCKED | flags)
+        };
+        let bytes = wire(header(1), &[record.into()]);
+        let batch = RawBatch::parse(&bytes).unwrap().decode(arch);
+        let [Event::Slice(slice)] = batch.events[..] else {
+            panic!("{:?}", batch.events);
+        };
+        assert_eq!(slice.wait.unwrap().queue, expected, "{flags} {syscall}");
+    }
 }
 
 #[test]

@@ -62,7 +62,9 @@ pub struct Wait {
     pub wake_ns: Option<u64>,
     /// `None`: preempted.
     pub cause: Option<Cause>,
-    pub syscall: Option<u32>,
+    /// On a queue of events, as loops wait when they are idle; also where nothing tells.
+    #[serde(default)]
+    pub queue: bool,
     pub arg0: u64,
     /// `None`: a timer, or it cannot be told.
     pub waker: Option<Tid>,

@@ -25,6 +25,17 @@ impl Arch {
     }
 }
 
+impl Arch {
+    /// The one with this name, as [`std::env::consts::ARCH`] has it.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "x86_64" => Some(Arch::X86_64),
+            "aarch64" => Some(Arch::Aarch64),
+            _ => None,
+        }
+    }
+}
+
 /// The running kernel's release as `uname -r` prints it, such as `6.18.2-arch1-1`.
 ///
 /// # Errors

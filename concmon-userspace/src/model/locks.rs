@@ -245,7 +245,7 @@ mod tests {
             off_ns,
             wake_ns: Some(wake_ns),
             cause: Some(Cause::Lock),
-            syscall: None,
+            queue: true,
             arg0: futex,
             waker: None,
         }

@@ -152,7 +152,7 @@ mod tests {
             off_ns,
             wake_ns,
             cause: Some(cause),
-            syscall: None,
+            queue: true,
             arg0: 0,
             waker: waker.map(Tid),
         }

@@ -4,6 +4,7 @@ use crate::{
     capture::Input,
     decode::{RawBatch, loss::LossMeter},
     event::{Event, Loss, PyFrame},
+    kernel::Arch,
     source::order::Orderer,
 };
 
@@ -30,6 +31,8 @@ fn weight(event: &Event) -> usize {
 pub(super) struct Arrivals {
     order: Orderer<Event>,
     losses: LossMeter,
+    /// Of the host that records are of, where that is known.
+    arch: Option<Arch>,
     events: u64,
     damaged: u64,
     /// The watch is over its budget: slices are not looked at.
@@ -38,13 +41,14 @@ pub(super) struct Arrivals {
 
 impl Arrivals {
     /// `joining`: they begin in the midst of a watch.
-    pub(super) fn new(start_ns: u64, joining: bool) -> Self {
+    pub(super) fn new(start_ns: u64, arch: Option<Arch>, joining: bool) -> Self {
         Self {
             losses: match joining {
                 true => LossMeter::joining(start_ns),
                 false => LossMeter::new(start_ns),
             },
             order: Orderer::weighing(MOST_HELD, weight),
+            arch,
             events: 0,
             damaged: 0,
             sheds_slices: false,
@@ -72,7 +76,7 @@ impl Arrivals {
             sink(&loss);
         }
         let mut shed = 0;
-        let (last_ns, unknown, invalid) = batch.each(|event| {
+        let (last_ns, unknown, invalid) = batch.each(self.arch, |event| {
             // Births and ends do not wait for their turn: what is read next is about them.
             if matches!(event, Event::Slice(_)) {
                 if self.sheds_slices {
@@ -136,7 +140,7 @@ mod tests {
     /// Records that have come, those that count as lost, and those that the batches hold.
     fn counted(sheds_slices: bool) -> (u64, u64, u64) {
         let mut reader = Reader::embedded(Cursor::new(CAPTURE)).expect("a capture");
-        let mut arrivals = Arrivals::new(reader.header().info.start_ns, false);
+        let mut arrivals = Arrivals::new(reader.header().info.start_ns, None, false);
         let budget = BudgetFact {
             sheds_slices,
             ..BudgetFact::default()

@@ -5,6 +5,7 @@ use crate::{
     capture::Input,
     event::{Event, Exec, Exit, Fork, Tick},
     findings::Judge,
+    kernel::Arch,
     model::{Model, WatchInfo, timing::NewStall},
     schema::Snapshot,
     source::arrivals::Arrivals,
@@ -56,7 +57,7 @@ pub struct Pipeline {
 impl Pipeline {
     pub fn new(info: WatchInfo) -> Self {
         Self {
-            arrivals: Arrivals::new(info.start_ns, false),
+            arrivals: Arrivals::new(info.start_ns, Arch::current(), false),
             conclusions: Conclusions::new(info),
         }
     }

@@ -11,6 +11,7 @@ use crate::{
     },
     event::{Event, Tick},
     findings::Judge,
+    kernel::Arch,
     schema::{Kind, Limit, Snapshot},
     source::{arrivals::Arrivals, pipeline::Conclusions, room::Room},
 };
@@ -131,6 +132,12 @@ impl Replay<CaptureInput> {
     }
 }
 
+/// What arrived in a watch.
+fn arrivals(header: &Header, joining: bool) -> Arrivals {
+    let arch = Arch::named(&header.architecture);
+    Arrivals::new(header.info.start_ns, arch, joining)
+}
+
 /// An event, of the range or before it.
 const fn step(begun: bool, event: &Event) -> Step<'_> {
     match begun {
@@ -145,8 +152,8 @@ impl<R: Read> Replay<R> {
         let start_ns = info.start_ns;
         let joins = reader.header().joins;
         let mut replay = Self {
+            arrivals: arrivals(reader.header(), false),
             reader,
-            arrivals: Arrivals::new(start_ns, false),
             all: Conclusions::new(info),
             range: Range::default(),
             wide: None,
@@ -174,8 +181,7 @@ impl<R: Read> Replay<R> {
 
     /// It does not begin at the beginning: the first tick is the earliest that it can tell from.
     fn join(&mut self) {
-        let start_ns = self.reader.header().info.start_ns;
-        self.arrivals = Arrivals::new(start_ns, true);
+        self.arrivals = arrivals(self.reader.header(), true);
         // Any tick is later.
         self.range.since_ns = self.range.since_ns.or(Some(0));
     }

@@ -139,7 +139,7 @@ fn events() -> Vec<Event> {
                 off_ns: START + off * MS,
                 wake_ns: Some(START + (off + 1) * MS),
                 cause: Some(Cause::Lock),
-                syscall: None,
+                queue: true,
                 arg0: 0,
                 waker: None,
             }),

@@ -71,7 +71,7 @@ impl Story {
             off_ns: START + self.out[(tid - HOG) as usize],
             wake_ns: Some(START + wake),
             cause: Some(Cause::Gil),
-            syscall: None,
+            queue: true,
             arg0: futex,
             waker: waker.map(Tid),
         };
@@ -84,7 +84,7 @@ impl Story {
             off_ns: START + self.out[(tid - HOG) as usize],
             wake_ns: Some(START + wake),
             cause: Some(Cause::Sleep),
-            syscall: None,
+            queue: true,
             arg0: 0,
             waker: None,
         };
@@ -143,7 +143,7 @@ fn timeouts_belong_to_one_wait_and_the_hog_is_charged() {
         off_ns: START + 2 * MS,
         wake_ns: None,
         cause: None,
-        syscall: None,
+        queue: true,
         arg0: 0,
         waker: None,
     };
@@ -430,7 +430,7 @@ fn storm(seed: u64, nonsense: u64) {
                     off_ns: START + off,
                     wake_ns: cause.map(|_| START + wake),
                     cause,
-                    syscall: None,
+                    queue: true,
                     arg0: futexes[random.below(5) as usize],
                     waker: random.chance(70).then(|| Tid(HOG + random.below(5) as u32)),
                 }),

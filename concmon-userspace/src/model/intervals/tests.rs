@@ -60,7 +60,7 @@ fn slice(tid: u32, wait: Option<(u64, u64, Cause)>, run: (u64, u64)) -> Slice {
             off_ns: at(off),
             wake_ns: Some(at(wake)),
             cause: Some(cause),
-            syscall: None,
+            queue: true,
             arg0: 0,
             waker: Some(Tid(100)),
         }),
@@ -295,7 +295,7 @@ fn nonsense_fits_together() {
                         off_ns: near(&mut random),
                         wake_ns: random.chance(80).then(|| near(&mut random)),
                         cause: random.chance(80).then_some(cause),
-                        syscall: None,
+                        queue: true,
                         arg0: 0,
                         waker: random.chance(50).then_some(Tid(1)),
                     };

@@ -47,7 +47,7 @@ fn nasty_event(random: &mut Random) -> Event {
                 off_ns: random.nasty(),
                 wake_ns: random.chance(50).then(|| random.nasty()),
                 cause: Cause::from_wire(random.below(12) as u8),
-                syscall: None,
+                queue: true,
                 arg0: random.any(),
                 waker: Some(Tid(random.below(99) as u32)),
             }),

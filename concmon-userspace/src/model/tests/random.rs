@@ -142,7 +142,7 @@ impl Simulated {
                             off_ns: fact.since_ns,
                             wake_ns: Some(at),
                             cause: Some(cause),
-                            syscall: None,
+                            queue: true,
                             arg0: random.below(3),
                             waker: random.chance(50).then_some(Tid(100)),
                         }),

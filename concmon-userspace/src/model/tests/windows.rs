@@ -184,7 +184,7 @@ fn slice(tid: u32, waker: Option<u32>, off: u64, wake: u64, cause: Cause) -> Eve
             off_ns: START + off,
             wake_ns: Some(START + wake),
             cause: Some(cause),
-            syscall: Some(202),
+            queue: false,
             arg0: 0,
             waker: waker.map(Tid),
         }),

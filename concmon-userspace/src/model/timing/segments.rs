@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 
 use crate::event::{Cause, Slice, Tid};
-use crate::kernel::syscalls;
 use crate::model::timing::cost::column;
 use crate::schema::Cost;
 
@@ -87,7 +86,7 @@ pub(super) fn of_slice(slice: &Slice, from_ns: u64) -> Vec<Segment> {
                     what: Activity::Blocked {
                         cause,
                         waker: wait.waker,
-                        queue: wait.syscall.is_none_or(syscalls::waits_on_queue),
+                        queue: wait.queue,
                     },
                 });
                 woken_ns
@@ -204,7 +203,7 @@ mod tests {
                 off_ns: 100,
                 wake_ns: Some(150),
                 cause: Some(Cause::Sleep),
-                syscall: None,
+                queue: true,
                 arg0: 0,
                 waker: None,
             }),

@@ -53,7 +53,7 @@ pub(super) fn watch() -> Vec<Event> {
                 off_ns: START + off * MS,
                 wake_ns: Some(START + wake * MS),
                 cause: Some(cause),
-                syscall: None,
+                queue: true,
                 arg0: 0,
                 waker: Some(Tid(101)),
             }),

@@ -93,7 +93,7 @@ fn slice(tid: u32, off_ns: u64, in_ns: u64, out_ns: u64, cause: Cause) -> Event 
             off_ns,
             wake_ns: Some(off_ns + (in_ns - off_ns) / 2),
             cause: Some(cause),
-            syscall: None,
+            queue: true,
             arg0: 0,
             waker: None,
         }),

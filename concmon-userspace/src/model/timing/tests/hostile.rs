@@ -52,7 +52,7 @@ fn nasty_slice(random: &mut Random, at: &mut u64) -> Slice {
             off_ns,
             wake_ns: random.chance(70).then_some(wake_ns),
             cause: Cause::from_wire(random.below(10) as u8),
-            syscall: random.chance(30).then(|| random.any() as u32),
+            queue: random.chance(70),
             arg0: random.any(),
             waker: Some(Tid(random.below(200) as u32)),
         }),

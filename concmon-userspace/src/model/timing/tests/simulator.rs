@@ -133,7 +133,7 @@ impl Simulator {
             off_ns: START + off_ns,
             wake_ns: Some(START + self.now),
             cause: Some(cause),
-            syscall: None,
+            queue: true,
             arg0: 0,
             waker: waker.map(Tid),
         });
