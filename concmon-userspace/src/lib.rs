@@ -57,7 +57,7 @@
 //! - A step that lasts is read while it does (`python/unwind.rs`): its task, its context variables, and what
 //!   waits meanwhile, so that a stall names the request.
 //!
-//! `model/timing` goes through a thread's slices and samples in order of time (`track.rs`), and settles at
+//! `model/timing` goes through a thread's slices and samples in order of time (`busy_tracker.rs`), and settles at
 //! ticks what has become certain. Rules (`findings`) judge snapshots, not events.
 //!
 //! # Data flow: one direction

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::rows::{created_limit, loop_kind, loop_limits};
 use super::thread::{Thread, ThreadKey};
 use super::threads::Threads;
-use super::timing::Timings;
+use super::timing::LoopTimes;
 use super::window::{Clock, Cumulative, Growth, Scope, limit};
 use crate::event::{PyLoop, PyTask, PythonFact, Tid};
 use crate::schema::{Cost, Limit, Loop, Seen, Task};
@@ -69,7 +69,7 @@ pub(crate) struct LoopContext<'a> {
     pub(crate) clock: &'a Clock,
     /// The user's threshold for stalls.
     pub(crate) threshold_ns: Option<u64>,
-    pub(crate) timings: &'a Timings,
+    pub(crate) loop_times: &'a LoopTimes,
 }
 
 const MID_WINDOW: &str = "counted from the end of the window in which it was first seen";
@@ -163,7 +163,7 @@ impl Loops {
         threads: &Threads,
         look: Option<&PythonFact>,
         epoch: u64,
-        timings: &mut Timings,
+        loop_times: &mut LoopTimes,
     ) {
         if let Some(look) = look {
             self.observe(threads, look, epoch);
@@ -178,7 +178,7 @@ impl Loops {
             let now = LoopTime::of(thread);
             if let Some(mark) = state.mark {
                 let grown = now.since(&mark);
-                let polled_ns = timings.grow(key.tid, *id, &grown.busy, grown.idle_ns);
+                let polled_ns = loop_times.grow(key.tid, *id, &grown.busy, grown.idle_ns);
                 let mut grown = grown;
                 grown.idle_ns -= polled_ns;
                 state.time.now = state.time.now.plus(&grown);
@@ -322,7 +322,7 @@ impl Loops {
             look,
             clock,
             threshold_ns,
-            timings,
+            loop_times,
         } = context;
         let time = state.time.over(scope);
         let busy_ns = time.wall_ns.saturating_sub(time.idle_ns);
@@ -330,7 +330,7 @@ impl Loops {
         let tasks: Vec<Task> = tasks
             .iter()
             .map(|task| Task {
-                cost: timings.task_cost(tid, task.loop_id, task.id, scope),
+                cost: loop_times.task_cost(tid, task.loop_id, task.id, scope),
                 ..Task::of(task, Some(self.seen(task, read_ns, clock)))
             })
             .collect();
@@ -367,7 +367,7 @@ impl Loops {
         if tasks_created.is_some() {
             limits.extend(created_limit(look));
         }
-        let timing = timings.row(tid, state.seen.id, scope, look, &mut limits);
+        let timing = loop_times.row(tid, state.seen.id, scope, look, &mut limits);
         Loop {
             tid: tid.0,
             kind: loop_kind(state.seen.kind),

@@ -20,9 +20,9 @@ mod locks;
 mod loops;
 mod monitor;
 mod pools;
-mod population;
 mod process;
 mod process_row;
+mod process_table;
 mod projection;
 mod retention;
 mod rows;
@@ -43,8 +43,8 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Event, Pid, Tick};
 use crate::schema::{Kind, Limit, SCHEMA, Snapshot, Window};
 use monitor::Monitor;
-use population::Population;
 use process_row::ProcessContext;
+use process_table::ProcessTable;
 use timing::NewStall;
 use window::{Clock, Scope, limit};
 
@@ -72,7 +72,7 @@ pub struct WatchInfo {
 pub struct Model {
     info: WatchInfo,
     clock: Clock,
-    population: Population,
+    process_table: ProcessTable,
     monitor: Monitor,
     /// Which window this is.
     epoch: u64,
@@ -99,7 +99,7 @@ impl Model {
         };
         Model {
             clock,
-            population: Population::new(&info.targets, info.stall_threshold_ns),
+            process_table: ProcessTable::new(&info.targets, info.stall_threshold_ns),
             monitor: Monitor::default(),
             epoch: 0,
             from: start,
@@ -116,45 +116,45 @@ impl Model {
             self.roll();
         }
         let epoch = self.epoch;
-        let population = &mut self.population;
+        let process_table = &mut self.process_table;
         match event {
-            Event::Slice(slice) => population.slice(slice),
-            Event::Fork(fork) => population.fork(fork, epoch),
+            Event::Slice(slice) => process_table.slice(slice),
+            Event::Fork(fork) => process_table.fork(fork, epoch),
             Event::Exec(exec) => {
-                if let Some(process) = population.newest(exec.pid, epoch) {
+                if let Some(process) = process_table.newest(exec.pid, epoch) {
                     process.exec(exec);
                 }
             }
-            Event::Exit(exit) => population.exit(exit, epoch),
+            Event::Exit(exit) => process_table.exit(exit, epoch),
             Event::Loss(loss) => self.monitor.loss(loss),
-            Event::Ledger(fact) => population.ledger(fact, epoch),
-            Event::Process(fact) => population.fact(fact, epoch),
+            Event::Ledger(fact) => process_table.ledger(fact, epoch),
+            Event::Process(fact) => process_table.fact(fact, epoch),
             Event::Sample(sample) => {
-                if let Some(process) = population.newest(sample.pid, epoch) {
-                    process.timings.sample(sample);
+                if let Some(process) = process_table.newest(sample.pid, epoch) {
+                    process.loop_times.sample(sample);
                 }
             }
             Event::Step(fact) => {
-                if let Some(process) = population.newest(fact.pid, epoch) {
-                    process.timings.step(fact);
+                if let Some(process) = process_table.newest(fact.pid, epoch) {
+                    process.loop_times.step(fact);
                 }
             }
             Event::Exact(fact) => {
-                if let Some(process) = population.newest(fact.pid, epoch) {
-                    process.timings.count(fact);
+                if let Some(process) = process_table.newest(fact.pid, epoch) {
+                    process.loop_times.count(fact);
                 }
             }
             Event::Pools(fact) => {
-                if let Some(process) = population.newest(fact.pid, epoch) {
+                if let Some(process) = process_table.newest(fact.pid, epoch) {
                     process.pools.take(fact);
                 }
             }
             Event::Python(fact) => {
-                let mut kept = population.kept;
-                if let Some(process) = population.newest(fact.pid, epoch) {
+                let mut kept = process_table.kept;
+                if let Some(process) = process_table.newest(fact.pid, epoch) {
                     process.python(fact, &mut kept);
                 }
-                population.kept = kept;
+                process_table.kept = kept;
             }
             Event::Monitor(fact) => self.monitor.fact(fact),
             Event::End => self.ending = true,
@@ -164,13 +164,13 @@ impl Model {
 
     /// About what the rows of threads and processes take, bytes.
     pub fn row_bytes(&self) -> u64 {
-        let (threads, processes) = (&self.population.by_thread, &self.population.processes);
+        let (threads, processes) = (&self.process_table.by_thread, &self.process_table.processes);
         2_000 * threads.len() as u64 + 24_000 * processes.len() as u64
     }
 
     /// How many threads, processes and tasks a window has to go through.
     pub fn rows(&self) -> usize {
-        self.population.rows()
+        self.process_table.rows()
     }
 
     /// The window between the last two ticks, right after the second was applied.
@@ -186,20 +186,20 @@ impl Model {
     /// Stalls that have become known since this was asked last, process by process.
     pub fn take_stalls(&mut self) -> Vec<NewStall> {
         let clock = self.clock;
-        let processes = self.population.processes.values_mut();
+        let processes = self.process_table.processes.values_mut();
         processes
-            .flat_map(|process| process.timings.take_stalls(process.pid.0, &clock))
+            .flat_map(|process| process.loop_times.take_stalls(process.pid.0, &clock))
             .collect()
     }
 
     fn close(&mut self, tick: Tick) {
         self.to = tick;
-        for process in self.population.processes.values_mut() {
+        for process in self.process_table.processes.values_mut() {
             process.settle(&self.clock, self.from.at_ns, self.epoch);
-            process.timings.settle(tick.at_ns, &self.clock);
+            process.loop_times.settle(tick.at_ns, &self.clock);
             process.settle_gil(tick.at_ns, self.epoch, self.ending);
         }
-        self.population.mark_excess(self.epoch);
+        self.process_table.mark_excess(self.epoch);
         self.closed = true;
     }
 
@@ -207,8 +207,8 @@ impl Model {
     fn roll(&mut self) {
         self.closed = false;
         self.from = self.to;
-        self.population.fold_marked();
-        self.population.roll(self.epoch);
+        self.process_table.fold_marked();
+        self.process_table.roll(self.epoch);
         self.monitor.roll();
         self.epoch += 1;
     }
@@ -222,12 +222,12 @@ impl Model {
                 unix_ns: self.info.start_unix_ns,
             },
         };
-        let estates = match scope {
+        let retired_totals = match scope {
             Scope::Window => Default::default(),
-            Scope::Whole => self.population.estates(),
+            Scope::Whole => self.process_table.retired_totals(),
         };
         let shown = self
-            .population
+            .process_table
             .processes
             .iter()
             .filter(|(_, process)| process.shown(scope));
@@ -240,7 +240,7 @@ impl Model {
                 lost,
                 stall_threshold_ns: self.info.stall_threshold_ns,
                 knows_causes: self.info.knows_causes,
-                estates: estates.get(id).copied().unwrap_or_default(),
+                retired_totals: retired_totals.get(id).copied().unwrap_or_default(),
             })
         });
 
@@ -249,16 +249,16 @@ impl Model {
             limits.push(lost_wakers(lost));
         }
         limits.extend(self.monitor.wrong_times());
-        for pid in &self.population.unseen {
+        for pid in &self.process_table.unseen {
             limits.push(limit(
                 "processes",
                 format!("nothing was seen of process {pid}"),
             ));
         }
-        if self.population.refused > 0 {
+        if self.process_table.refused > 0 {
             let reason = format!(
                 "no room for more: {} readings and records were left out",
-                self.population.refused
+                self.process_table.refused
             );
             limits.push(limit("processes", reason));
         }

@@ -14,7 +14,7 @@ use super::loops::{Loops, thread_at};
 use super::pools::Pools;
 use super::thread::{PROC_TICK_NS, Thread, ThreadKey};
 use super::threads::Threads;
-use super::timing::Timings;
+use super::timing::LoopTimes;
 use super::window::{Clock, Cumulative, Scope};
 use crate::event::{Exec, Exit, LedgerFact, Pid, ProcessFact, PythonFact};
 use crate::schema::Exited;
@@ -55,7 +55,7 @@ pub(crate) struct Process {
     pub(crate) tasks_cut: bool,
     pub(crate) threads: Threads,
     pub(crate) loops: Loops,
-    pub(crate) timings: Timings,
+    pub(crate) loop_times: LoopTimes,
     pub(crate) pools: Pools,
     pub(crate) collector: Collector,
     pub(crate) executors: Executors,
@@ -67,7 +67,7 @@ pub(crate) struct Process {
     /// Ended processes whose rows the model gave up in its favour.
     pub(crate) inherited: Rows,
     /// Of these, how many are no descendants.
-    pub(crate) strangers: u64,
+    pub(crate) unattributed: u64,
     /// Threads in `/proc` that the kernel programs do not account for.
     pub(crate) unaccounted: u64,
     /// `CLOCK_MONOTONIC` between which it was watched.
@@ -109,7 +109,7 @@ impl Process {
             tasks_cut: false,
             threads: Threads::default(),
             loops: Loops::default(),
-            timings: Timings::new(stall_threshold_ns),
+            loop_times: LoopTimes::new(stall_threshold_ns),
             pools: Pools::default(),
             collector: Collector::default(),
             executors: Executors::default(),
@@ -118,7 +118,7 @@ impl Process {
             folded: Folded::default(),
             rows: Rows::default(),
             inherited: Rows::default(),
-            strangers: 0,
+            unattributed: 0,
             unaccounted: 0,
             seen_from: None,
             seen_until: Cumulative::default(),
@@ -179,7 +179,7 @@ impl Process {
             self.look = None;
             self.look_is_new = false;
             self.loops.stop_all();
-            self.timings.replaced();
+            self.loop_times.replaced();
             for thread in self.threads.iter_mut().filter(|thread| thread.alive()) {
                 thread.forget_python();
             }
@@ -252,7 +252,7 @@ impl Process {
         self.look_bytes = kept::look_bytes(look);
         *kept += self.look_bytes;
         self.loops.look(look, before);
-        self.timings.look(look);
+        self.loop_times.look(look);
         self.executors.look(look);
         self.pools.look(look);
         if let Some(gc) = &look.gc {
@@ -309,7 +309,7 @@ impl Process {
             .as_deref()
             .filter(|look| self.look_is_new && look.info.supported);
         self.loops
-            .settle(&self.threads, look, epoch, &mut self.timings);
+            .settle(&self.threads, look, epoch, &mut self.loop_times);
         self.fact_is_new = false;
         self.look_is_new = false;
 
@@ -400,7 +400,7 @@ impl Process {
             thread.roll();
         }
         self.loops.roll();
-        self.timings.roll();
+        self.loop_times.roll();
         self.pools.roll();
         self.collector.roll();
         self.gil.roll();
@@ -444,15 +444,15 @@ impl Process {
     }
 
     /// All of it, for the process that takes its row over.
-    pub(crate) fn estate(&self) -> Rows {
-        let mut estate = self.rows;
-        estate.add(&self.inherited);
-        estate.add(&self.folded.over(Scope::Whole));
+    pub(crate) fn retired_totals(&self) -> Rows {
+        let mut totals = self.rows;
+        totals.add(&self.inherited);
+        totals.add(&self.folded.over(Scope::Whole));
         for thread in self.threads.iter().filter(|thread| thread.accounted()) {
-            estate.add_thread(thread);
+            totals.add_thread(thread);
         }
-        estate.processes = estate.processes.saturating_add(1);
-        estate
+        totals.processes = totals.processes.saturating_add(1);
+        totals
     }
 
     /// For how long it was watched in `scope`, ns.

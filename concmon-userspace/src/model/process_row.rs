@@ -21,7 +21,7 @@ pub(crate) struct ProcessContext<'a> {
     /// Blocked time is told apart by cause.
     pub(crate) knows_causes: bool,
     /// Whole processes that are in this one's `ended`.
-    pub(crate) estates: Rows,
+    pub(crate) retired_totals: Rows,
 }
 
 impl Process {
@@ -50,7 +50,7 @@ impl Process {
         if scope == Scope::Whole {
             ended.add(&self.rows);
             ended.add(&self.inherited);
-            ended.add(&context.estates);
+            ended.add(&context.retired_totals);
         }
         let mut threads = Vec::new();
         let thread_context = RowContext {
@@ -64,14 +64,14 @@ impl Process {
                 Scope::Window if thread.retired => {}
                 Scope::Whole if thread.folded => ended.add_thread(thread),
                 _ => threads.push(schema::Thread {
-                    code: self.timings.code(thread.key.tid, scope),
+                    code: self.loop_times.code(thread.key.tid, scope),
                     ..thread.row(&thread_context)
                 }),
             }
         }
 
         let gc = self.collector.row(scope).map(|gc| schema::Gc {
-            collecting_ns: self.timings.collecting_ns(cpu_ns, scope),
+            collecting_ns: self.loop_times.collecting_ns(cpu_ns, scope),
             ..gc
         });
         let gc_is_sampled = gc.as_ref().is_none_or(|gc| gc.collecting_ns.is_some());
@@ -124,7 +124,7 @@ impl Process {
                 look,
                 clock,
                 threshold_ns: context.stall_threshold_ns,
-                timings: &self.timings,
+                loop_times: &self.loop_times,
             }),
             executors: self
                 .executors
@@ -138,7 +138,7 @@ impl Process {
     /// What probes have counted; `None`: nothing was asked for.
     fn exact(&self, scope: Scope, clock: &Clock) -> Option<schema::Exact> {
         let pools = self.pools.row(scope, clock);
-        let tasks = self.timings.exact(scope, clock);
+        let tasks = self.loop_times.exact(scope, clock);
         match (tasks, &pools) {
             (None, None) => None,
             (Some(exact), _) => Some(schema::Exact { pools, ..exact }),
@@ -202,11 +202,13 @@ impl Process {
             "ended.ledger",
             format!("{ended} ended threads were not accounted for by the kernel programs"),
         );
-        let strangers = self.strangers;
+        let unattributed = self.unattributed;
         say(
-            strangers > 0 && scope == Scope::Whole,
+            unattributed > 0 && scope == Scope::Whole,
             "ended.processes",
-            format!("{strangers} of them are not its descendants: their parents are not watched"),
+            format!(
+                "{unattributed} of them are not its descendants: their parents are not watched"
+            ),
         );
         let stopped = self.loops.left_out();
         say(

@@ -7,15 +7,15 @@
 use std::collections::BTreeMap;
 
 use super::folded::Rows;
-use super::population::Population;
 use super::process::ProcessId;
+use super::process_table::ProcessTable;
 
 /// Ended threads with a row in the summary.
 const MAX_ENDED_THREADS: usize = 4_096;
 /// Ended processes with a row in the summary.
 const MAX_ENDED_PROCESSES: usize = 1_024;
 
-impl Population {
+impl ProcessTable {
     /// Marks the oldest of what ended, past the limits, at the end of the window `epoch`.
     pub(crate) fn mark_excess(&mut self, epoch: u64) {
         for (&id, process) in &mut self.processes {
@@ -59,13 +59,13 @@ impl Population {
                 continue;
             }
             let ancestor = self.ancestor(id);
-            let heir = ancestor.or_else(|| self.stranger(id));
-            if let (Some(heir), Some(process)) = (heir, self.processes.get_mut(&id)) {
-                process.folded_into = Some(heir);
+            let target = ancestor.or_else(|| self.unattributed_target(id));
+            if let (Some(target), Some(process)) = (target, self.processes.get_mut(&id)) {
+                process.folded_into = Some(target);
                 if ancestor.is_none()
-                    && let Some(heir) = self.processes.get_mut(&heir)
+                    && let Some(target) = self.processes.get_mut(&target)
                 {
-                    heir.strangers = heir.strangers.saturating_add(1);
+                    target.unattributed = target.unattributed.saturating_add(1);
                 }
             }
         }
@@ -87,7 +87,7 @@ impl Population {
     }
 
     /// For a process without ancestors here: the one that is known longest.
-    fn stranger(&self, id: ProcessId) -> Option<ProcessId> {
+    fn unattributed_target(&self, id: ProcessId) -> Option<ProcessId> {
         let others = self.processes.iter().filter(|&(&other, _)| other != id);
         others
             .filter(|(_, process)| process.folded_into.is_none())
@@ -95,53 +95,52 @@ impl Population {
             .next()
     }
 
-    /// Where the row of a process ends up: heirs may have been folded later than what they
-    /// inherited.
-    fn heir(&self, id: ProcessId) -> ProcessId {
-        let mut heir = id;
+    /// Where the row of a process ends up: what took it over may have been folded later.
+    fn fold_target(&self, id: ProcessId) -> ProcessId {
+        let mut target = id;
         // Each was folded after those it inherited from, so this ends.
         while let Some(next) = self
             .processes
-            .get(&heir)
+            .get(&target)
             .and_then(|process| process.folded_into)
         {
-            heir = next;
+            target = next;
         }
-        heir
+        target
     }
 
     /// What marked processes leave, by the process that takes it over.
-    pub(crate) fn estates(&self) -> BTreeMap<ProcessId, Rows> {
-        let mut estates = BTreeMap::<ProcessId, Rows>::new();
+    pub(crate) fn retired_totals(&self) -> BTreeMap<ProcessId, Rows> {
+        let mut retired_totals = BTreeMap::<ProcessId, Rows>::new();
         for (&id, process) in &self.processes {
             if process.folded_into.is_some() {
-                estates
-                    .entry(self.heir(id))
+                retired_totals
+                    .entry(self.fold_target(id))
                     .or_default()
-                    .add(&process.estate());
+                    .add(&process.retired_totals());
             }
         }
-        estates
+        retired_totals
     }
 
     /// Sums up for good what is marked.
     pub(crate) fn fold_marked(&mut self) {
-        let estates = self.estates();
+        let retired_totals = self.retired_totals();
         let gone: BTreeMap<_, _> = self
             .processes
             .iter()
             .filter(|(_, process)| process.folded_into.is_some())
-            .map(|(&id, process)| (id, (self.heir(id), process.strangers)))
+            .map(|(&id, process)| (id, (self.fold_target(id), process.unattributed)))
             .collect();
-        for (id, (heir, strangers)) in &gone {
+        for (id, (target, unattributed)) in &gone {
             self.remove(*id);
-            if let Some(heir) = self.processes.get_mut(heir) {
-                heir.strangers = heir.strangers.saturating_add(*strangers);
+            if let Some(target) = self.processes.get_mut(target) {
+                target.unattributed = target.unattributed.saturating_add(*unattributed);
             }
         }
         for process in self.processes.values_mut() {
-            if let Some((heir, _)) = process.parent.and_then(|parent| gone.get(&parent)) {
-                process.parent = Some(*heir);
+            if let Some((target, _)) = process.parent.and_then(|parent| gone.get(&parent)) {
+                process.parent = Some(*target);
             }
             let rows = &mut process.rows;
             process.threads.retain(|thread| {
@@ -151,9 +150,9 @@ impl Population {
                 !thread.folded
             });
         }
-        for (heir, estate) in estates {
-            if let Some(heir) = self.processes.get_mut(&heir) {
-                heir.inherited.add(&estate);
+        for (target, totals) in retired_totals {
+            if let Some(target) = self.processes.get_mut(&target) {
+                target.inherited.add(&totals);
             }
         }
         if !gone.is_empty() {

@@ -490,7 +490,7 @@ fn storm(seed: u64, nonsense: u64) {
     assert_eq!(whole.pairs.iter().map(|p| p.count).sum::<u64>(), count);
     assert_eq!(whole.waiters_max, Some(most));
     if nonsense == 0 {
-        let told = fixture.model.population.processes.values();
+        let told = fixture.model.process_table.processes.values();
         let told: u64 = told.map(|p| p.gil.blocked_ns.now).sum();
         assert_eq!(
             told,
@@ -529,12 +529,12 @@ fn what_is_kept_is_bounded() {
         // By a thread that never tells when it began.
         story.gil(A, WAITING, at, Some(C), at + US);
         at += US;
-        let gil = &story.fixture.model.population.processes.values().next();
+        let gil = &story.fixture.model.process_table.processes.values().next();
         assert!(gil.expect("a process").gil.waits.pieces() <= super::MAX_PIECES);
     }
     let end = story.end(2 * SECOND);
     let whole = of(&end);
-    let process = story.fixture.model.population.processes.values().next();
+    let process = story.fixture.model.process_table.processes.values().next();
     let gil = &process.expect("a process").gil;
     assert_eq!(whole.wait_ns, Some(gil.blocked_ns.now));
     assert_eq!(gil.waits.pieces(), 0);

@@ -48,7 +48,7 @@ fn ended_threads_fold_into_their_process() {
     }
     // The newest are the ones with a row, now and after the next window has begun.
     watch.read(100, 100, 4 * SECOND, |_| {}).tick(4 * SECOND);
-    assert_eq!(watch.model.population.by_thread.len(), 4_097);
+    assert_eq!(watch.model.process_table.by_thread.len(), 4_097);
     let summary = watch.model.summary();
     let process = &summary.processes[0];
     assert_eq!(
@@ -120,7 +120,7 @@ fn a_process_without_ancestors_goes_to_another_and_that_is_said() {
         );
         assert!(has_limit(&target.limits, "ended.processes"));
         watch.read(100, 100, 2 * SECOND, |_| {}).tick(2 * SECOND);
-        assert_eq!(watch.model.population.processes.len(), 1_025);
+        assert_eq!(watch.model.process_table.processes.len(), 1_025);
     }
 }
 

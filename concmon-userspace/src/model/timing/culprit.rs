@@ -1,41 +1,41 @@
 //! Stalls as they are told: what a long step was, whose, and who is to blame.
 
+use super::busy_tracker::StallCandidate;
 use super::cost::column;
 use super::run::Owner;
-use super::track::Draft;
-use super::{Recent, Timings, same_function};
+use super::{LoopTimes, Recent, same_function};
 use crate::event::{Cause, PyFrame, SampleKind, Tid};
 use crate::model::rows::{self, frames};
 use crate::model::window::{Clock, limit};
 use crate::schema::{Address, Cost, Culprit, CulpritKind, Limit, Stall, StallTask, Waiting};
 
-impl Timings {
+impl LoopTimes {
     /// What is known of a step that was longer than the threshold.
-    pub(super) fn stall(&self, tid: Tid, draft: &Draft, clock: &Clock) -> Stall {
-        let run = draft.run.as_ref();
+    pub(super) fn stall(&self, tid: Tid, candidate: &StallCandidate, clock: &Clock) -> Stall {
+        let run = candidate.run.as_ref();
         let (collecting, on_cpu) = run.map_or((0, 0), |run| run.collecting());
         let collecting_ns = match on_cpu {
             0 => 0,
             _ => {
-                (u128::from(draft.cost.on_cpu_ns) * u128::from(collecting) / u128::from(on_cpu))
+                (u128::from(candidate.cost.on_cpu_ns) * u128::from(collecting) / u128::from(on_cpu))
                     as u64
             }
         };
-        let (kind, sampled) = largest(&draft.cost);
+        let (kind, sampled) = largest(&candidate.cost);
         let kind = match kind {
-            CulpritKind::Cpu if collecting_ns > draft.cost.on_cpu_ns / 2 => CulpritKind::Gc,
+            CulpritKind::Cpu if collecting_ns > candidate.cost.on_cpu_ns / 2 => CulpritKind::Gc,
             kind => kind,
         };
         let stack = run.map_or(Vec::new(), |run| run.stack(sampled));
         let holder = (kind == CulpritKind::Gil)
-            .then(|| self.holder(tid, draft))
+            .then(|| self.holder(tid, candidate))
             .flatten();
         let frame = match (kind, &holder) {
             (CulpritKind::Gil, Some((_, frame))) => frame.clone(),
             (CulpritKind::Gil, None) => None,
             _ => stack.first().cloned(),
         };
-        let fact = draft.fact.as_ref();
+        let fact = candidate.fact.as_ref();
         let coroutine = run.and_then(|run| run.owner.function());
         let task = fact
             .and_then(|fact| fact.task.as_ref())
@@ -87,9 +87,9 @@ impl Timings {
             }
         }
         Stall {
-            at_unix_ns: clock.unix_of(draft.begin_ns),
-            duration_ns: draft.end_ns.saturating_sub(draft.begin_ns),
-            cost: draft.cost,
+            at_unix_ns: clock.unix_of(candidate.begin_ns),
+            duration_ns: candidate.end_ns.saturating_sub(candidate.begin_ns),
+            cost: candidate.cost,
             collecting_ns,
             culprit: Culprit {
                 kind,
@@ -114,11 +114,11 @@ impl Timings {
 
     /// Who had the GIL while a thread waited for it: whose action ended its waits, else the thread that
     /// samples have met meanwhile; with what it ran.
-    fn holder(&self, victim: Tid, draft: &Draft) -> Option<(Tid, Option<PyFrame>)> {
+    fn holder(&self, victim: Tid, candidate: &StallCandidate) -> Option<(Tid, Option<PyFrame>)> {
         let of = |tid: Tid| -> Vec<&Recent> {
             let recent = self.recent.get(&tid).into_iter().flatten();
             recent
-                .filter(|recent| (draft.begin_ns..=draft.end_ns).contains(&recent.at_ns))
+                .filter(|recent| (candidate.begin_ns..=candidate.end_ns).contains(&recent.at_ns))
                 .collect()
         };
         let met = |tid: Tid| {
@@ -127,7 +127,7 @@ impl Timings {
                 .filter(|recent| !matches!(recent.kind, SampleKind::Block(Cause::Gil)))
                 .count()
         };
-        let by_waker = draft
+        let by_waker = candidate
             .gil_wakers
             .iter()
             .filter(|(tid, _)| *tid != victim)

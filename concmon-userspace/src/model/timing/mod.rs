@@ -5,6 +5,7 @@
 //! which task (by its coroutine), which code. All that comes from samples is an estimate and marked as
 //! such; what comes from slices is not.
 
+mod busy_tracker;
 pub(crate) mod cost;
 mod culprit;
 mod exact;
@@ -17,7 +18,6 @@ mod share;
 mod sums;
 #[cfg(test)]
 mod tests;
-mod track;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -29,12 +29,12 @@ use crate::event::{
 };
 use crate::schema;
 use crate::schema::{ByName, CodeSamples, Cost, Limit, Stall, TaskCost, Timing};
+use busy_tracker::{BusyTracker, StallCandidate};
 use exact::{Counts, Exact};
 use names::folded;
 use run::Owner;
 use share::Share;
 use sums::Sums;
-use track::{Draft, Track};
 
 /// Threads of a process that are followed.
 const MAX_THREADS: usize = 1_024;
@@ -60,8 +60,8 @@ pub struct NewStall {
 
 /// A thread that runs loops.
 #[derive(Clone, Debug)]
-struct Follower {
-    track: Track,
+struct LoopThread {
+    tracker: BusyTracker,
     loop_id: Option<u64>,
     kind: LoopKind,
     /// The latest to stop comes last.
@@ -89,10 +89,10 @@ struct Recent {
 
 /// The loops' time of one process.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Timings {
-    threads: BTreeMap<Tid, Follower>,
+pub(crate) struct LoopTimes {
+    threads: BTreeMap<Tid, LoopThread>,
     recent: BTreeMap<Tid, VecDeque<Recent>>,
-    drafts: Vec<(Tid, Draft)>,
+    candidates: Vec<(Tid, StallCandidate)>,
     new: Vec<(Tid, LoopKind, Stall)>,
     /// By the address of the coroutine, as of the latest look.
     tasks: BTreeMap<u64, KnownTask>,
@@ -111,19 +111,19 @@ pub(crate) struct Timings {
     exact: Exact,
 }
 
-impl Timings {
+impl LoopTimes {
     /// With the user's threshold for stalls; `None`: each loop's own.
     pub(crate) fn new(threshold_ns: Option<u64>) -> Self {
-        Timings {
+        LoopTimes {
             threshold_ns,
-            ..Timings::default()
+            ..LoopTimes::default()
         }
     }
 
     pub(crate) fn slice(&mut self, slice: &Slice) {
-        if let Some(follower) = self.threads.get_mut(&slice.tid) {
+        if let Some(thread) = self.threads.get_mut(&slice.tid) {
             let mut found = Vec::new();
-            follower.track.slice(slice, &mut found);
+            thread.tracker.slice(slice, &mut found);
             self.found(slice.tid, found);
         }
     }
@@ -158,16 +158,16 @@ impl Timings {
             kind: sample.kind,
             stack: Arc::clone(&sample.stack),
         });
-        if let Some(follower) = self.follower(sample.tid) {
-            follower.heard_ns = follower.heard_ns.max(sample.at_ns);
-            follower.track.sample(sample);
+        if let Some(thread) = self.loop_thread(sample.tid) {
+            thread.heard_ns = thread.heard_ns.max(sample.at_ns);
+            thread.tracker.sample(sample);
         }
     }
 
     pub(crate) fn step(&mut self, fact: &StepFact) {
         // It comes before the samples that led to it, which wait for their turn.
-        if let Some(follower) = self.follower(fact.tid) {
-            follower.track.fact(fact);
+        if let Some(thread) = self.loop_thread(fact.tid) {
+            thread.tracker.fact(fact);
         }
     }
 
@@ -179,15 +179,15 @@ impl Timings {
             self.recent.remove(&fact.tid);
             self.ended.push(fact.tid);
         }
-        if let Some(follower) = self.threads.get_mut(&fact.tid) {
+        if let Some(thread) = self.threads.get_mut(&fact.tid) {
             let ended = fact.state == ThreadState::Dead;
-            if follower.ended && !ended {
+            if thread.ended && !ended {
                 // Another thread has the id.
-                follower.reset(self.threshold_ns.unwrap_or(THRESHOLD_NS));
+                thread.reset(self.threshold_ns.unwrap_or(THRESHOLD_NS));
             }
-            follower.ended = ended;
+            thread.ended = ended;
             let mut found = Vec::new();
-            follower.track.ledger(fact, &mut found);
+            thread.tracker.ledger(fact, &mut found);
             self.found(fact.tid, found);
         }
     }
@@ -203,19 +203,19 @@ impl Timings {
     }
 
     /// `None`: there is no room for another thread.
-    fn follower(&mut self, tid: Tid) -> Option<&mut Follower> {
+    fn loop_thread(&mut self, tid: Tid) -> Option<&mut LoopThread> {
         if self.threads.len() >= MAX_THREADS && !self.threads.contains_key(&tid) {
             // Loops that run are kept.
             let others = self.threads.iter();
-            let others = others.filter(|(_, other)| other.ended || !other.track.is_loop);
+            let others = others.filter(|(_, other)| other.ended || !other.tracker.is_loop);
             let dispensable = others
-                .min_by_key(|(_, other)| (other.track.is_loop, other.heard_ns))
+                .min_by_key(|(_, other)| (other.tracker.is_loop, other.heard_ns))
                 .map(|(tid, _)| *tid)?;
             self.threads.remove(&dispensable);
         }
         let threshold_ns = self.threshold_ns.unwrap_or(THRESHOLD_NS);
-        Some(self.threads.entry(tid).or_insert_with(|| Follower {
-            track: Track::new(threshold_ns),
+        Some(self.threads.entry(tid).or_insert_with(|| LoopThread {
+            tracker: BusyTracker::new(threshold_ns),
             loop_id: None,
             kind: LoopKind::Asyncio,
             stopped: VecDeque::new(),
@@ -224,10 +224,10 @@ impl Timings {
         }))
     }
 
-    fn found(&mut self, tid: Tid, drafts: Vec<Draft>) {
-        if self.drafts.len() < MAX_NEW {
-            self.drafts
-                .extend(drafts.into_iter().map(|draft| (tid, draft)));
+    fn found(&mut self, tid: Tid, candidates: Vec<StallCandidate>) {
+        if self.candidates.len() < MAX_NEW {
+            self.candidates
+                .extend(candidates.into_iter().map(|candidate| (tid, candidate)));
         }
     }
 
@@ -235,14 +235,14 @@ impl Timings {
     pub(crate) fn look(&mut self, look: &PythonFact) {
         for seen in &look.loops {
             let user_ns = self.threshold_ns;
-            let Some(follower) = self.follower(seen.tid) else {
+            let Some(thread) = self.loop_thread(seen.tid) else {
                 continue;
             };
-            follower.track.is_loop = true;
-            follower.kind = seen.kind;
-            follower.track.threshold_ns =
+            thread.tracker.is_loop = true;
+            thread.kind = seen.kind;
+            thread.tracker.threshold_ns =
                 user_ns.or(seen.stall_threshold_ns).unwrap_or(THRESHOLD_NS);
-            follower.switch_to(seen.id);
+            thread.switch_to(seen.id);
         }
         self.tasks = look
             .tasks
@@ -273,18 +273,18 @@ impl Timings {
         let tids: Vec<Tid> = self.threads.keys().copied().collect();
         for tid in tids {
             let mut found = Vec::new();
-            if let Some(follower) = self.threads.get_mut(&tid) {
-                follower.track.settle(at_ns, &mut found);
+            if let Some(thread) = self.threads.get_mut(&tid) {
+                thread.tracker.settle(at_ns, &mut found);
             }
             self.found(tid, found);
         }
         self.finish(clock);
-        for follower in self.threads.values_mut() {
-            if !follower.track.is_loop {
-                follower.track.take_shares();
+        for thread in self.threads.values_mut() {
+            if !thread.tracker.is_loop {
+                thread.tracker.take_shares();
                 continue;
             }
-            for (owner, share) in follower.track.take_shares() {
+            for (owner, share) in thread.tracker.take_shares() {
                 match owner {
                     Owner::Task(coroutine, function) => {
                         let known = self
@@ -292,7 +292,7 @@ impl Timings {
                             .get(&coroutine)
                             .filter(|known| same_function(&known.coroutine, &function));
                         let told = || {
-                            let facts = follower.track.facts.iter().rev();
+                            let facts = thread.tracker.facts.iter().rev();
                             let mut tasks = facts.filter_map(|fact| fact.task.as_ref());
                             tasks.find(|task| task.coroutine == Some(coroutine))
                         };
@@ -304,7 +304,7 @@ impl Timings {
                                 None => function,
                             },
                         };
-                        let sums = &mut follower.track.sums;
+                        let sums = &mut thread.tracker.sums;
                         sums.add_task(name, &share);
                         if let Some(known) = known
                             && let Some((_, cost)) = self.costs.get_mut(&(known.loop_id, known.id))
@@ -312,8 +312,8 @@ impl Timings {
                             cost.now.add(&share);
                         }
                     }
-                    Owner::Callback(_) => follower.track.sums.add_callback(&share),
-                    Owner::Loop => follower.track.sums.add_own(&share),
+                    Owner::Callback(_) => thread.tracker.sums.add_callback(&share),
+                    Owner::Loop => thread.tracker.sums.add_own(&share),
                 }
             }
         }
@@ -322,13 +322,13 @@ impl Timings {
     /// The busy time of a loop has grown by so much, and its time in selectors by `poll_ns`. Returns how
     /// much of the latter was not the loop's own selector, and is busy, too.
     pub(crate) fn grow(&mut self, tid: Tid, loop_id: u64, busy: &Cost, poll_ns: u64) -> u64 {
-        let Some(follower) = self.threads.get_mut(&tid) else {
+        let Some(thread) = self.threads.get_mut(&tid) else {
             return 0;
         };
-        let polled_ns = follower.track.take_polled(poll_ns);
+        let polled_ns = thread.tracker.take_polled(poll_ns);
         let mut busy = *busy;
         busy.blocked_ns.poll = busy.blocked_ns.poll.saturating_add(polled_ns);
-        if let Some(sums) = follower.sums_mut(loop_id) {
+        if let Some(sums) = thread.sums_mut(loop_id) {
             sums.grow(&busy);
         }
         polled_ns
@@ -349,23 +349,23 @@ impl Timings {
     }
 
     fn finish(&mut self, clock: &Clock) {
-        for (tid, draft) in std::mem::take(&mut self.drafts) {
-            let stall = self.stall(tid, &draft, clock);
-            let Some(follower) = self.threads.get_mut(&tid) else {
+        for (tid, candidate) in std::mem::take(&mut self.candidates) {
+            let stall = self.stall(tid, &candidate, clock);
+            let Some(thread) = self.threads.get_mut(&tid) else {
                 continue;
             };
-            follower.track.sums.stalled(&stall);
+            thread.tracker.sums.stalled(&stall);
             if self.new.len() < MAX_NEW {
-                self.new.push((tid, follower.kind, stall));
+                self.new.push((tid, thread.kind, stall));
             }
         }
     }
 
     /// Begins a window.
     pub(crate) fn roll(&mut self) {
-        for follower in self.threads.values_mut() {
-            follower.track.sums.roll();
-            for (_, sums) in &mut follower.stopped {
+        for thread in self.threads.values_mut() {
+            thread.tracker.sums.roll();
+            for (_, sums) in &mut thread.stopped {
                 sums.roll();
             }
         }
@@ -389,11 +389,11 @@ impl Timings {
     /// All loops end with the program that ran them.
     pub(crate) fn replaced(&mut self) {
         let threshold_ns = self.threshold_ns.unwrap_or(THRESHOLD_NS);
-        for follower in self.threads.values_mut() {
-            follower.reset(threshold_ns);
+        for thread in self.threads.values_mut() {
+            thread.reset(threshold_ns);
         }
         self.recent.clear();
-        self.drafts.clear();
+        self.candidates.clear();
         self.tasks.clear();
         self.costs.clear();
     }
@@ -407,8 +407,8 @@ impl Timings {
         look: Option<&PythonFact>,
         limits: &mut Vec<Limit>,
     ) -> Option<Timing> {
-        let follower = self.threads.get(&tid);
-        let sums = follower.and_then(|follower| follower.sums(loop_id));
+        let thread = self.threads.get(&tid);
+        let sums = thread.and_then(|thread| thread.sums(loop_id));
         let Some(sums) = sums.filter(|_| self.sampled) else {
             let known = look.and_then(|look| look.limits.get("samples"));
             let reason = known.map_or("nothing was sampled", String::as_str);
@@ -616,7 +616,7 @@ impl Named {
     }
 }
 
-impl Follower {
+impl LoopThread {
     /// The thread runs another loop, or the first that is known of it.
     fn switch_to(&mut self, loop_id: u64) {
         let before = self.loop_id.replace(loop_id);
@@ -629,9 +629,9 @@ impl Follower {
         match (before, known) {
             // What samples told before the first look is this loop's.
             (None, None) => {}
-            (None, Some(known)) => self.track.sums = known,
+            (None, Some(known)) => self.tracker.sums = known,
             (Some(before), known) => {
-                let sums = std::mem::replace(&mut self.track.sums, known.unwrap_or_default());
+                let sums = std::mem::replace(&mut self.tracker.sums, known.unwrap_or_default());
                 self.stop(before, sums);
             }
         }
@@ -639,9 +639,9 @@ impl Follower {
 
     /// Another program or thread begins here.
     fn reset(&mut self, threshold_ns: u64) {
-        let track = std::mem::replace(&mut self.track, Track::new(threshold_ns));
+        let tracker = std::mem::replace(&mut self.tracker, BusyTracker::new(threshold_ns));
         if let Some(loop_id) = self.loop_id.take() {
-            self.stop(loop_id, track.sums);
+            self.stop(loop_id, tracker.sums);
         }
     }
 
@@ -654,7 +654,7 @@ impl Follower {
 
     fn sums(&self, loop_id: u64) -> Option<&Sums> {
         if self.loop_id == Some(loop_id) {
-            return Some(&self.track.sums);
+            return Some(&self.tracker.sums);
         }
         let stopped = self.stopped.iter();
         let mut of_id = stopped.filter(|(id, _)| *id == loop_id);
@@ -663,7 +663,7 @@ impl Follower {
 
     fn sums_mut(&mut self, loop_id: u64) -> Option<&mut Sums> {
         if self.loop_id == Some(loop_id) {
-            return Some(&mut self.track.sums);
+            return Some(&mut self.tracker.sums);
         }
         let stopped = self.stopped.iter_mut();
         let mut of_id = stopped.filter(|(id, _)| *id == loop_id);

@@ -19,7 +19,7 @@ const MAX_PROCESSES: usize = 16_384;
 /// Processes with the same id that are kept.
 const MAX_HOLDERS: usize = 64;
 /// Thread ids whose slices are kept until the thread is known, at most for a window.
-const MAX_STRANGERS: usize = 1_024;
+const MAX_UNATTRIBUTED: usize = 1_024;
 
 /// The newest thread with an id, and where it probably is in its process.
 #[derive(Clone, Copy, Debug)]
@@ -31,14 +31,14 @@ struct Newest {
 
 /// All processes and threads of a watch.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Population {
+pub(crate) struct ProcessTable {
     pub(crate) processes: BTreeMap<ProcessId, Process>,
     by_pid: BTreeMap<Pid, Vec<ProcessId>>,
     pub(crate) by_thread: BTreeMap<ThreadKey, ProcessId>,
     /// The newest thread with an id: every slice asks for it.
     newest: HashMap<Tid, Newest, FixedState>,
     next: u64,
-    strangers: BTreeMap<Tid, Wakers>,
+    unattributed: BTreeMap<Tid, Wakers>,
     /// Threads that `/proc` has listed in this window.
     listed: BTreeMap<Tid, ProcessId>,
     /// Ended threads and processes with a row, oldest first.
@@ -54,12 +54,12 @@ pub(crate) struct Population {
     stall_threshold_ns: Option<u64>,
 }
 
-impl Population {
+impl ProcessTable {
     pub(crate) fn new(targets: &[Pid], stall_threshold_ns: Option<u64>) -> Self {
-        Population {
+        ProcessTable {
             stall_threshold_ns,
             unseen: targets.iter().copied().collect(),
-            ..Population::default()
+            ..ProcessTable::default()
         }
     }
 
@@ -176,7 +176,7 @@ impl Population {
         if is_new {
             self.by_thread.insert(key, id);
             let mut thread = Thread::new(key, epoch);
-            if let Some(wakers) = self.strangers.remove(&key.tid) {
+            if let Some(wakers) = self.unattributed.remove(&key.tid) {
                 thread.adopt(wakers);
             }
             let place = process.threads.insert(thread);
@@ -193,7 +193,7 @@ impl Population {
         let parent = self.newest.get(&fork.parent).map(|newest| newest.id);
         let parent = parent.and_then(|id| Some((id, self.processes.get(&id)?.pid)));
         // What was counted under this id was of an earlier holder.
-        self.strangers.remove(&fork.tid);
+        self.unattributed.remove(&fork.tid);
         let key = ThreadKey {
             tid: fork.tid,
             start_boottime_ns: fork.start_boottime_ns,
@@ -245,7 +245,7 @@ impl Population {
             }
             thread.ledger(fact, epoch);
             process.gil.ledger(fact);
-            process.timings.ledger(fact);
+            process.loop_times.ledger(fact);
         }
     }
 
@@ -256,7 +256,7 @@ impl Population {
             && thread.slice(slice)
         {
             process.gil.slice(slice);
-            process.timings.slice(slice);
+            process.loop_times.slice(slice);
             return;
         }
         // Before the first reading of its ledger, only `/proc` says whose thread it is.
@@ -264,13 +264,14 @@ impl Population {
             && let Some(process) = self.processes.get_mut(id)
         {
             process.gil.slice(slice);
-            process.timings.slice(slice);
+            process.loop_times.slice(slice);
         }
         let Some(wait) = &slice.wait else {
             return;
         };
-        if self.strangers.len() < MAX_STRANGERS || self.strangers.contains_key(&slice.tid) {
-            self.strangers
+        if self.unattributed.len() < MAX_UNATTRIBUTED || self.unattributed.contains_key(&slice.tid)
+        {
+            self.unattributed
                 .entry(slice.tid)
                 .or_default()
                 .count(wait, slice.in_ns);
@@ -302,7 +303,7 @@ impl Population {
 
     /// Forgets threads and slices that turned out to be nobody's.
     pub(crate) fn roll(&mut self, epoch: u64) {
-        self.strangers.clear();
+        self.unattributed.clear();
         self.listed.clear();
         for process in self.processes.values_mut() {
             process.roll(epoch);

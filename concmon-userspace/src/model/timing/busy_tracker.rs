@@ -32,7 +32,7 @@ const MAX_STEPS: u64 = 100_000_000;
 
 /// A step that was longer than the threshold.
 #[derive(Clone, Debug)]
-pub(super) struct Draft {
+pub(super) struct StallCandidate {
     pub(super) begin_ns: u64,
     pub(super) end_ns: u64,
     pub(super) cost: Cost,
@@ -76,7 +76,7 @@ struct Last {
 
 /// A thread with its stretches.
 #[derive(Clone, Debug)]
-pub(super) struct Track {
+pub(super) struct BusyTracker {
     pos_ns: u64,
     ledger: Option<(u64, ThreadState)>,
     waiting: VecDeque<Sample>,
@@ -114,9 +114,9 @@ pub(super) struct Track {
     pub(super) sums: Sums,
 }
 
-impl Track {
+impl BusyTracker {
     pub(super) fn new(threshold_ns: u64) -> Self {
-        Track {
+        BusyTracker {
             pos_ns: 0,
             ledger: None,
             waiting: VecDeque::new(),
@@ -171,32 +171,32 @@ impl Track {
         self.facts.push_back(fact.clone());
     }
 
-    pub(super) fn slice(&mut self, slice: &Slice, drafts: &mut Vec<Draft>) {
+    pub(super) fn slice(&mut self, slice: &Slice, candidates: &mut Vec<StallCandidate>) {
         for segment in of_slice(slice, self.pos_ns) {
-            self.segment(segment, drafts);
+            self.segment(segment, candidates);
         }
     }
 
-    pub(super) fn ledger(&mut self, fact: &LedgerFact, drafts: &mut Vec<Draft>) {
+    pub(super) fn ledger(&mut self, fact: &LedgerFact, candidates: &mut Vec<StallCandidate>) {
         self.ledger = Some((fact.since_ns, fact.state));
-        self.close_if_idle(fact.read_ns, drafts);
+        self.close_if_idle(fact.read_ns, candidates);
     }
 
     /// The selector that a loop waits in shows in its next slice only; the ledger knows already. A stack
     /// says when it is another selector, and has come by then.
-    fn close_if_idle(&mut self, now_ns: u64, drafts: &mut Vec<Draft>) {
+    fn close_if_idle(&mut self, now_ns: u64, candidates: &mut Vec<StallCandidate>) {
         if let Some((since_ns, ThreadState::Blocked(Cause::Poll))) = self.ledger
             && self.pos_ns.abs_diff(since_ns) < SAME_NS
             && now_ns.saturating_sub(since_ns) >= LATE_NS
             && self.is_own_at(since_ns) != Some(false)
         {
-            self.close(self.pos_ns, drafts);
+            self.close(self.pos_ns, candidates);
         }
     }
 
     /// At a tick: goes on as far as all samples are there, and books what has become certain.
-    pub(super) fn settle(&mut self, at_ns: u64, drafts: &mut Vec<Draft>) {
-        self.close_if_idle(at_ns, drafts);
+    pub(super) fn settle(&mut self, at_ns: u64, candidates: &mut Vec<StallCandidate>) {
+        self.close_if_idle(at_ns, candidates);
         if let Some((since_ns, ThreadState::Blocked(Cause::Poll))) = self.ledger
             && self.pos_ns.abs_diff(since_ns) < SAME_NS
             && self.is_loop
@@ -218,7 +218,7 @@ impl Track {
                     on_cpu_ns: until_ns - self.pos_ns,
                 },
             };
-            self.segment(segment, drafts);
+            self.segment(segment, candidates);
         }
         let threshold_ns = self.threshold_ns;
         if let Some(stretch) = &mut self.stretch
@@ -236,9 +236,9 @@ impl Track {
         }
     }
 
-    fn segment(&mut self, segment: Segment, drafts: &mut Vec<Draft>) {
+    fn segment(&mut self, segment: Segment, candidates: &mut Vec<StallCandidate>) {
         if self.is_idle(&segment) {
-            self.close(segment.from_ns, drafts);
+            self.close(segment.from_ns, candidates);
             self.idle_ns = segment.ns();
             self.pos_ns = segment.to_ns;
             self.after_idle = true;
@@ -276,7 +276,7 @@ impl Track {
             .is_some_and(|sample| sample.at_ns < segment.to_ns)
         {
             if let Some(sample) = self.waiting.pop_front() {
-                self.sample_within(&sample, segment, drafts);
+                self.sample_within(&sample, segment, candidates);
             }
         }
         if let Some(stretch) = &mut self.stretch {
@@ -322,7 +322,12 @@ impl Track {
         shown.map(|sample| sample.stack.step_frames == 0)
     }
 
-    fn sample_within(&mut self, sample: &Sample, segment: Segment, drafts: &mut Vec<Draft>) {
+    fn sample_within(
+        &mut self,
+        sample: &Sample,
+        segment: Segment,
+        candidates: &mut Vec<StallCandidate>,
+    ) {
         let owner = Owner::of(sample);
         self.share(&owner, sample, segment);
         // One that comes too late tells nothing about the order of things.
@@ -340,7 +345,7 @@ impl Track {
         if !sample.stack.in_loop && !sample.stack.truncated {
             // The loop has ended, or has not begun; what it did last is over.
             let until_ns = stretch.last.map_or(stretch.from_ns, |last| last.at_ns);
-            self.close(until_ns, drafts);
+            self.close(until_ns, candidates);
             let segment = Segment {
                 from_ns: sample.at_ns.max(segment.from_ns),
                 ..segment
@@ -376,7 +381,7 @@ impl Track {
         if !is_same {
             let begin_ns = stretch.begin_of(sample, mean_ns);
             let end_ns = begin_ns.min(stretch.boundary(sample, mean_ns));
-            self.end_run(end_ns, drafts);
+            self.end_run(end_ns, candidates);
             if let Some(stretch) = &mut self.stretch {
                 let mut run = Run::new(sample, begin_ns);
                 // The first step of a turn has run since that began.
@@ -482,7 +487,7 @@ impl Track {
     }
 
     /// The step of the run has ended.
-    fn end_run(&mut self, end_ns: u64, drafts: &mut Vec<Draft>) {
+    fn end_run(&mut self, end_ns: u64, candidates: &mut Vec<StallCandidate>) {
         let Some(stretch) = &mut self.stretch else {
             return;
         };
@@ -513,7 +518,7 @@ impl Track {
         if stretch.steps.len() < MAX_TURNS {
             stretch.steps.push((run.begin_ns, end_ns));
         }
-        drafts.push(Draft {
+        candidates.push(StallCandidate {
             begin_ns: run.begin_ns,
             end_ns,
             cost: stretch.segments.cost(run.begin_ns, end_ns),
@@ -529,13 +534,13 @@ impl Track {
     }
 
     /// The busy stretch ends.
-    fn close(&mut self, end_ns: u64, drafts: &mut Vec<Draft>) {
+    fn close(&mut self, end_ns: u64, candidates: &mut Vec<StallCandidate>) {
         if !self.is_loop || self.stretch.as_ref().is_some_and(|stretch| stretch.torn) {
             self.stretch = None;
             return;
         }
-        let before = drafts.len();
-        self.end_run(end_ns, drafts);
+        let before = candidates.len();
+        self.end_run(end_ns, candidates);
         let Some(stretch) = &mut self.stretch else {
             return;
         };
@@ -544,11 +549,11 @@ impl Track {
             self.light_ns = self.light_ns - self.light_ns / 16 + length / 16;
         }
         // Nobody has seen a step, and most of the time it was off the CPU.
-        if drafts.len() == before && stretch.last.is_none() && length >= self.threshold_ns {
+        if candidates.len() == before && stretch.last.is_none() && length >= self.threshold_ns {
             let cost = stretch.segments.cost(stretch.from_ns, end_ns);
             if cost.on_cpu_ns < length / 4 {
                 stretch.stalled_ns = stretch.stalled_ns.saturating_add(length);
-                drafts.push(Draft {
+                candidates.push(StallCandidate {
                     begin_ns: stretch.from_ns,
                     end_ns,
                     cost,
@@ -559,9 +564,9 @@ impl Track {
             }
         }
         self.book(end_ns, false);
-        let long_ns: u64 = drafts[before..]
+        let long_ns: u64 = candidates[before..]
             .iter()
-            .map(|draft| draft.end_ns - draft.begin_ns)
+            .map(|candidate| candidate.end_ns - candidate.begin_ns)
             .sum();
         if self.lengths.len() < MAX_LENGTHS && long_ns < length / 2 {
             self.lengths.push(length - long_ns);
