@@ -183,7 +183,7 @@ fn sorted(pids: &[u32]) -> Vec<u32> {
 }
 
 /// Names under which programs commonly keep what they work on.
-const CONTEXT_VARS: [&str; 3] = ["request_id", "correlation_id", "trace_id"];
+pub const CONTEXT_VARS: [&str; 3] = ["request_id", "correlation_id", "trace_id"];
 
 /// What holds for every kind of target.
 #[derive(Clone, Debug, Args)]

@@ -1,6 +1,8 @@
-//! Reproducible pseudo-random numbers for tests.
+//! Reproducible pseudo-random numbers, for tests and the fuzzer.
 
-/// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+/// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014): equal seeds give
+/// equal numbers.
+#[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
 
 impl Rng {
@@ -10,14 +12,17 @@ impl Rng {
 
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        mix(self.0)
     }
 
-    /// A number below `bound`, which must not be 0.
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
+    /// A number below `end`; 0 when that is 0.
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        self.next().checked_rem(end as u64).unwrap_or(0) as usize
     }
+}
+
+pub(crate) fn mix(value: u64) -> u64 {
+    let mut value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
 }

@@ -49,6 +49,26 @@ pub struct PythonFact {
     pub limits: BTreeMap<String, String>,
 }
 
+impl PythonFact {
+    /// A look that has found nothing yet.
+    pub fn new(pid: Pid, read_ns: u64, info: PythonInfo) -> Self {
+        Self {
+            read_ns,
+            pid,
+            info,
+            threads: Vec::new(),
+            loops: Vec::new(),
+            tasks: Vec::new(),
+            gils: Vec::new(),
+            gc: None,
+            executors: Vec::new(),
+            heap: None,
+            reads_failed: 0,
+            limits: BTreeMap::new(),
+        }
+    }
+}
+
 /// A thread as the interpreter knows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PyThread {

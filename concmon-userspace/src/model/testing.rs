@@ -8,6 +8,7 @@ use concmon_ebpf::{HIST_BUCKETS, cause, hist_bucket};
 use super::{Model, WatchInfo};
 use crate::event::*;
 use crate::schema::{LedgerSum, Loop, Snapshot, Timing};
+use crate::testing::Rng;
 
 pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const SECOND: u64 = 1_000 * MS;
@@ -16,19 +17,16 @@ pub(crate) const START: u64 = 1_000 * SECOND;
 pub(crate) const START_UNIX: u64 = 1_700_000_000 * SECOND;
 pub(crate) const START_BOOT: u64 = 1_500 * SECOND;
 
-/// SplitMix64 (Steele, Lea, Flood 2014): equal seeds give equal numbers.
-pub(crate) struct Random(u64);
+/// Numbers, the same ones for the same seed.
+pub(crate) struct Random(Rng);
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        Random(seed)
+        Random(Rng::new(seed))
     }
 
     pub(crate) fn any(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.next()
     }
 
     /// A number from 0 to `limit` - 1.
@@ -424,26 +422,14 @@ impl Fixture {
 
 /// A look into a supported interpreter with nothing in it.
 pub(crate) fn look(pid: u32, read_ns: u64) -> PythonFact {
-    PythonFact {
-        read_ns,
-        pid: Pid(pid),
-        info: PythonInfo {
-            implementation: "cpython".into(),
-            version: Some("3.13.0".into()),
-            free_threaded: false,
-            supported: true,
-            reason: None,
-        },
-        threads: Vec::new(),
-        loops: Vec::new(),
-        tasks: Vec::new(),
-        gils: Vec::new(),
-        gc: None,
-        executors: Vec::new(),
-        heap: None,
-        reads_failed: 0,
-        limits: BTreeMap::new(),
-    }
+    let info = PythonInfo {
+        implementation: "cpython".into(),
+        version: Some("3.13.0".into()),
+        free_threaded: false,
+        supported: true,
+        reason: None,
+    };
+    PythonFact::new(Pid(pid), read_ns, info)
 }
 
 pub(crate) fn py_thread(tid: u32, name: &str) -> PyThread {

@@ -1,5 +1,7 @@
 //! What a scan covers, and how much of it.
 
+use crate::cli::CONTEXT_VARS;
+
 /// What one scan covers, and how much of it.
 #[derive(Clone, Debug)]
 pub struct ScanOptions {
@@ -28,9 +30,7 @@ impl Default for ScanOptions {
             chain: 64,
             stack: 256,
             bytes: 256 << 20,
-            context_vars: ["request_id", "correlation_id", "trace_id"]
-                .map(str::to_owned)
-                .to_vec(),
+            context_vars: CONTEXT_VARS.map(str::to_owned).to_vec(),
             heap_scan: false,
         }
     }

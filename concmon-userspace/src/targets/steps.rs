@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use concmon_ebpf::{SampleHead, sample_flags};
 
-use crate::{decode::samples::RawSample, event::Tid, procfs::clocks};
+use crate::{
+    decode::samples::RawSample, event::Tid, model::timing::DEFAULT_THRESHOLD_NS, procfs::clocks,
+};
 
 /// Between two stacks that a loop's thread gives when it blocks outside its selector.
 pub(super) const LOOP_INTERVAL: Duration = Duration::from_millis(10);
-/// The threshold for stalls of loops that do not tell theirs (`slow_callback_duration` of asyncio).
-const THRESHOLD_NS: u64 = 100_000_000;
 /// Steps are looked at when they have lasted this part of the threshold, in percent.
 const LONG_PERCENT: u64 = 40;
 /// The shortest and the longest of such times, ns.
@@ -73,7 +73,9 @@ pub(super) struct Steps {
 impl Steps {
     /// How old a step is when it is told at once, ns; `user_ns` is the user's threshold for stalls.
     pub(super) fn long_ns(&self, user_ns: Option<u64>) -> u64 {
-        let threshold = user_ns.or(self.threshold_ns).unwrap_or(THRESHOLD_NS);
+        let threshold = user_ns
+            .or(self.threshold_ns)
+            .unwrap_or(DEFAULT_THRESHOLD_NS);
         (threshold / 100 * LONG_PERCENT).clamp(LONG_NS.0, LONG_NS.1)
     }
 

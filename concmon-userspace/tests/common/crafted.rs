@@ -400,17 +400,14 @@ fn account(read_ns: u64, pid: u32, tid: u32) -> LedgerFact {
 
 /// A look at so many loops and tasks, of which nothing is said.
 fn look(read_ns: u64, pid: u32, loops: u64, tasks: u64) -> PythonFact {
+    let info = PythonInfo {
+        implementation: String::new(),
+        version: None,
+        free_threaded: false,
+        supported: true,
+        reason: None,
+    };
     PythonFact {
-        read_ns,
-        pid: Pid(pid),
-        info: PythonInfo {
-            implementation: String::new(),
-            version: None,
-            free_threaded: false,
-            supported: true,
-            reason: None,
-        },
-        threads: Vec::new(),
         loops: (0..loops)
             .map(|id| PyLoop {
                 tid: Tid(1),
@@ -440,11 +437,6 @@ fn look(read_ns: u64, pid: u32, loops: u64, tasks: u64) -> PythonFact {
                 context: [(String::new(), String::new())].into(),
             })
             .collect(),
-        gils: Vec::new(),
-        gc: None,
-        executors: Vec::new(),
-        heap: None,
-        reads_failed: 0,
-        limits: BTreeMap::new(),
+        ..PythonFact::new(Pid(pid), read_ns, info)
     }
 }

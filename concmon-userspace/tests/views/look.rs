@@ -92,17 +92,14 @@ fn process(pid: u32, words: &[&str]) -> ProcessFact {
 }
 
 fn look() -> PythonFact {
+    let info = PythonInfo {
+        implementation: "cpython".to_owned(),
+        version: Some("3.13.0".to_owned()),
+        free_threaded: false,
+        supported: true,
+        reason: None,
+    };
     PythonFact {
-        read_ns: 1,
-        pid: Pid(4242),
-        info: PythonInfo {
-            implementation: "cpython".to_owned(),
-            version: Some("3.13.0".to_owned()),
-            free_threaded: false,
-            supported: true,
-            reason: None,
-        },
-        threads: Vec::new(),
         loops: vec![PyLoop {
             tid: Tid(4242),
             id: 1,
@@ -113,13 +110,7 @@ fn look() -> PythonFact {
             debug: Some(true),
             tasks_created: Some(21),
         }],
-        tasks: Vec::new(),
-        gils: Vec::new(),
-        gc: None,
-        executors: Vec::new(),
-        heap: None,
-        reads_failed: 0,
-        limits: BTreeMap::new(),
+        ..PythonFact::new(Pid(4242), 1, info)
     }
 }
 

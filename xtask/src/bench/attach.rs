@@ -1,13 +1,13 @@
 //! `cargo xtask bench attach`: how long it takes from starting concmon to watching many Python
 //! processes, and how much memory that needs.
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{binary, child::Owned, switch};
+use super::{Tools, child::Owned, switch};
 use crate::workspace;
 
 /// Says that it is up once it has so many threads more, which all wait, and ends with its input.
@@ -35,12 +35,8 @@ pub(crate) struct Args {
     /// How often each case is measured
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// The Python that the processes run
-    #[arg(long, default_value = "python3", value_name = "FILE")]
-    python: PathBuf,
-    /// concmon-bpf to measure; without it a release build is made
-    #[arg(long, value_name = "FILE")]
-    binary: Option<PathBuf>,
+    #[command(flatten)]
+    tools: Tools,
 }
 
 /// Runs the command; fails when a goal of the first case is missed.
@@ -50,7 +46,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         "watching needs root: run this through sudo, with the environment kept (`sudo -E`)"
     );
     ensure!(args.rounds > 0, "--rounds must be at least 1");
-    let binary = binary(args.binary.as_deref())?;
+    let binary = args.tools.binary()?;
     switch::warn_if_busy()?;
     println!(
         "{:34} {:>9} {:>17} {:>9} {:>9}",
@@ -101,7 +97,7 @@ fn measure(args: &Args, binary: &Path, threads: usize) -> Result<Row> {
     let targets = (0..args.processes)
         .map(|_| {
             let arguments = ["-c", TARGET, &threads.to_string()];
-            Owned::start_ready(Command::new(&args.python).args(arguments))
+            Owned::start_ready(Command::new(&args.tools.python).args(arguments))
         })
         .collect::<Result<Vec<_>>>()?;
     let mut row = Row {

@@ -9,7 +9,7 @@ mod switch;
 mod targets;
 mod tracer;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -21,6 +21,23 @@ use crate::workspace;
 pub(crate) struct Args {
     #[command(subcommand)]
     what: What,
+}
+
+/// What is measured, and with what.
+#[derive(clap::Args)]
+pub(crate) struct Tools {
+    /// The Python that what is watched runs
+    #[arg(long, default_value = "python3", value_name = "FILE")]
+    python: PathBuf,
+    /// concmon-bpf to measure; without it a release build is made
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+}
+
+impl Tools {
+    fn binary(&self) -> Result<PathBuf> {
+        self.binary.clone().map_or_else(release_build, Ok)
+    }
 }
 
 #[derive(clap::Subcommand)]
@@ -47,11 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
 }
 
-/// The concmon-bpf to measure: the one given, or a release build.
-fn binary(given: Option<&Path>) -> Result<PathBuf> {
-    if let Some(binary) = given {
-        return Ok(binary.to_owned());
-    }
+fn release_build() -> Result<PathBuf> {
     workspace::run(workspace::cargo().args([
         "build",
         "--release",

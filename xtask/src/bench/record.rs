@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use super::Tools;
 use super::servers::{self, CONNECTIONS, Server};
 use super::switch::{self, median};
 use super::tracer::Tracer;
@@ -39,12 +40,8 @@ pub(crate) struct Args {
     /// How long one measurement takes, seconds
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// The Python whose child the workload is, and that the servers run
-    #[arg(long, default_value = "python3", value_name = "FILE")]
-    python: PathBuf,
-    /// concmon-bpf to measure; without it a release build is made
-    #[arg(long, value_name = "FILE")]
-    binary: Option<PathBuf>,
+    #[command(flatten)]
+    tools: Tools,
 }
 
 /// Runs the command; fails when recording costs more than it may.
@@ -56,7 +53,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     ensure!(args.rounds > 0, "--rounds must be at least 1");
     let folder = tempfile::tempdir().context("creating a temporary folder")?;
     let bench = Bench {
-        binary: super::binary(args.binary.as_deref())?,
+        binary: args.tools.binary()?,
         folder: folder.path(),
         args,
     };
@@ -73,7 +70,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     reached &= bench.bytes("threads, ping-pong", GOAL_BYTES[0], pid, play)?;
     // A loop that never idles does not switch either: with one connection it waits for each message.
     for (kind, connections) in [("asyncio", 1), ("threads", 1), ("threads", CONNECTIONS)] {
-        let server = Server::start(&args.python, kind)?;
+        let server = Server::start(&args.tools.python, kind)?;
         let load = || bench.load(&server, connections);
         let name = format!("{kind}, {connections} at a time");
         reached &= bench.bytes(&name, GOAL_BYTES[1], server.child.id(), load)?;
@@ -248,7 +245,7 @@ impl Players {
         let mut cc = Command::new("cc");
         cc.args(["-O2", "-pthread", "-o"]).arg(&program);
         workspace::output(cc.arg(&source)).context("compiling the workload")?;
-        let mut child = Command::new(&bench.args.python)
+        let mut child = Command::new(&bench.args.tools.python)
             .args(["-c", PARENT])
             .arg(&program)
             .stdin(Stdio::piped())

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::tracer::Tracer;
 use super::{
-    binary,
+    Tools,
     switch::{self, median},
 };
 use crate::workspace;
@@ -40,12 +40,8 @@ pub(crate) struct Args {
     /// How long one measurement takes, seconds
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// The Python that the servers run
-    #[arg(long, default_value = "python3", value_name = "FILE")]
-    python: PathBuf,
-    /// concmon-bpf to measure; without it a release build is made
-    #[arg(long, value_name = "FILE")]
-    binary: Option<PathBuf>,
+    #[command(flatten)]
+    tools: Tools,
     /// Only servers and monitors whose names contain this, as `asyncio, py-spy`
     #[arg(long)]
     only: Option<String>,
@@ -108,14 +104,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     ensure!(args.pairs > 0, "--pairs must be at least 1");
     let cpus = thread::available_parallelism()?.get();
     ensure!(cpus > 1, "needs a CPU for the server and one for the load");
-    let binary = binary(args.binary.as_deref())?;
+    let binary = args.tools.binary()?;
     switch::warn_if_busy()?;
     let folder = tempfile::tempdir().context("creating a temporary folder")?;
     let bench = Bench {
         args,
         knows_exact: workspace::output(Command::new(&binary).arg("--help"))?.contains("--exact"),
         binary,
-        py_spy: py_spy(&args.python).map_err(|error| format!("{error:#}")),
+        py_spy: py_spy(&args.tools.python).map_err(|error| format!("{error:#}")),
         folder: folder.path(),
     };
     println!(
@@ -208,7 +204,7 @@ impl Bench<'_> {
         if monitor.exact().is_some() {
             ensure!(self.knows_exact, "this concmon knows no --exact");
         }
-        let server = Server::start(&self.args.python, kind)?;
+        let server = Server::start(&self.args.tools.python, kind)?;
         self.load(&server)?;
         let mut row = Row::default();
         for pair in 0..self.args.pairs {

@@ -10,6 +10,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::Tools;
 use super::tracer::Tracer;
 use crate::workspace;
 
@@ -49,12 +50,8 @@ pub(crate) struct Args {
     /// CPU to run on; default the last one
     #[arg(long)]
     cpu: Option<usize>,
-    /// The Python whose child the workload is
-    #[arg(long, default_value = "python3", value_name = "FILE")]
-    python: PathBuf,
-    /// concmon-bpf to measure; without it a release build is made
-    #[arg(long, value_name = "FILE")]
-    binary: Option<PathBuf>,
+    #[command(flatten)]
+    tools: Tools,
     /// Only cases whose name contains this (and the one without a tracer)
     #[arg(long)]
     only: Option<String>,
@@ -108,7 +105,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         "tracers need root: run this through sudo, with the environment kept (`sudo -E`)"
     );
     ensure!(args.rounds > 0, "--rounds must be at least 1");
-    let binary = super::binary(args.binary.as_deref())?;
+    let binary = args.tools.binary()?;
     let dir = tempfile::tempdir().context("creating a temporary folder")?;
     let bench = Bench {
         pingpong: compile(dir.path())?,
@@ -231,7 +228,7 @@ struct Parent {
 
 impl Parent {
     fn start(bench: &Bench<'_>) -> Result<Self> {
-        let python = &bench.args.python;
+        let python = &bench.args.tools.python;
         let mut child = Command::new(python)
             .args(["-c", PARENT])
             .arg(&bench.pingpong)

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{binary, child::Owned, switch};
+use super::{child::Owned, release_build, switch};
 use crate::workspace;
 
 /// A loop and threads that wait. With `busy`, the loop works for a millisecond fifty times a second, and
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     );
     ensure!(args.seconds > 0, "--seconds must be at least 1");
     let binaries = match args.binary.as_slice() {
-        [] => vec![binary(None)?],
+        [] => vec![release_build()?],
         given => given.to_vec(),
     };
     switch::warn_if_busy()?;

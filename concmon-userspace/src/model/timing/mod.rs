@@ -44,8 +44,8 @@ const MAX_LOOPS: usize = 64;
 const MAX_CODES: usize = 8_192;
 /// Samples of each thread that are kept to tell what it did while others waited for it.
 const MAX_RECENT: usize = 64;
-/// The threshold of loops that do not tell theirs: asyncio's own, ns.
-const THRESHOLD_NS: u64 = 100_000_000;
+/// The threshold for stalls of loops that do not tell theirs (`slow_callback_duration` of asyncio), ns.
+pub(crate) const DEFAULT_THRESHOLD_NS: u64 = 100_000_000;
 /// Stalls that nobody has asked for yet.
 const MAX_NEW: usize = 4_096;
 
@@ -183,7 +183,7 @@ impl LoopTimes {
             let ended = fact.state == ThreadState::Dead;
             if thread.ended && !ended {
                 // Another thread has the id.
-                thread.reset(self.threshold_ns.unwrap_or(THRESHOLD_NS));
+                thread.reset(self.threshold_ns.unwrap_or(DEFAULT_THRESHOLD_NS));
             }
             thread.ended = ended;
             let mut found = Vec::new();
@@ -213,7 +213,7 @@ impl LoopTimes {
                 .map(|(tid, _)| *tid)?;
             self.threads.remove(&dispensable);
         }
-        let threshold_ns = self.threshold_ns.unwrap_or(THRESHOLD_NS);
+        let threshold_ns = self.threshold_ns.unwrap_or(DEFAULT_THRESHOLD_NS);
         Some(self.threads.entry(tid).or_insert_with(|| LoopThread {
             tracker: BusyTracker::new(threshold_ns),
             loop_id: None,
@@ -240,8 +240,9 @@ impl LoopTimes {
             };
             thread.tracker.is_loop = true;
             thread.kind = seen.kind;
-            thread.tracker.threshold_ns =
-                user_ns.or(seen.stall_threshold_ns).unwrap_or(THRESHOLD_NS);
+            thread.tracker.threshold_ns = user_ns
+                .or(seen.stall_threshold_ns)
+                .unwrap_or(DEFAULT_THRESHOLD_NS);
             thread.switch_to(seen.id);
         }
         self.tasks = look
@@ -388,7 +389,7 @@ impl LoopTimes {
 
     /// All loops end with the program that ran them.
     pub(crate) fn replaced(&mut self) {
-        let threshold_ns = self.threshold_ns.unwrap_or(THRESHOLD_NS);
+        let threshold_ns = self.threshold_ns.unwrap_or(DEFAULT_THRESHOLD_NS);
         for thread in self.threads.values_mut() {
             thread.reset(threshold_ns);
         }

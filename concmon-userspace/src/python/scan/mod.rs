@@ -66,20 +66,7 @@ impl Scanner {
         options: &ScanOptions,
         is_over: &IsOver<'_>,
     ) -> PythonFact {
-        let mut fact = PythonFact {
-            read_ns,
-            pid: attached.pid,
-            info: attached.info.clone(),
-            threads: Vec::new(),
-            loops: Vec::new(),
-            tasks: Vec::new(),
-            gils: Vec::new(),
-            gc: None,
-            executors: Vec::new(),
-            heap: None,
-            reads_failed: 0,
-            limits: BTreeMap::new(),
-        };
+        let mut fact = PythonFact::new(attached.pid, read_ns, attached.info.clone());
         let Some((runtime, layout)) = attached.runtime else {
             return fact;
         };

@@ -60,26 +60,13 @@ fn scan_noise(
     };
     let pid = Pid(std::process::id());
     let mut reader = Reader::new(&memory, layout.walk, options.bytes);
-    let mut fact = PythonFact {
-        read_ns: 0,
-        pid,
-        info: PythonInfo {
+    let mut fact = PythonFact::new(pid, 0, PythonInfo {
             implementation: String::new(),
             version: None,
             free_threaded: false,
             supported: true,
             reason: None,
-        },
-        threads: Vec::new(),
-        loops: Vec::new(),
-        tasks: Vec::new(),
-        gils: Vec::new(),
-        gc: None,
-        executors: Vec::new(),
-        heap: None,
-        reads_failed: 0,
-        limits: std::collections::BTreeMap::new(),
-    };
+        });
     let address = |index: u64| noise.address(index);
     let mut remembered = Remembered::default();
     remembered.find_modules(&mut reader, address(0), &layout);
