@@ -14,4 +14,4 @@ mod room;
 mod run_time;
 mod run_time_switch;
 mod shared;
-mod unsent;
+mod unflushed;

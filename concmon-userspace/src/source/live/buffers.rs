@@ -10,14 +10,14 @@ use aya::maps::{
 use crate::source::{
     error::{LiveError, buffers_failed},
     shared::SharedArray,
-    unsent::{Items, Unsent},
+    unflushed::{Items, UnflushedBatches},
 };
 
 /// The buffers of all CPUs for one kind of batches.
 pub(super) struct Buffers<T> {
     buffers: Vec<PerfEventArrayBuffer<MapData>>,
     /// What CPUs that sleep have not sent.
-    unsent: Unsent<T>,
+    unflushed: UnflushedBatches<T>,
     joined: Vec<u8>,
 }
 
@@ -34,7 +34,7 @@ impl<T: Items> Buffers<T> {
             buffers: buffers
                 .collect::<Result<_, _>>()
                 .map_err(|error| buffers_failed(&error))?,
-            unsent: Unsent::new(batches),
+            unflushed: UnflushedBatches::new(batches),
             joined: Vec::new(),
         })
     }
@@ -46,15 +46,15 @@ impl<T: Items> Buffers<T> {
 
     /// Hands every batch that has arrived to `sink`, as it came.
     pub(super) fn drain(&mut self, mut sink: impl FnMut(&[u8])) {
-        let (unsent, joined) = (&mut self.unsent, &mut self.joined);
+        let (unflushed, joined) = (&mut self.unflushed, &mut self.joined);
         for buffer in &mut self.buffers {
             buffer.for_each(|event| match event {
-                PerfEvent::Sample { head, tail: [] } => unsent.came(head, &mut sink),
+                PerfEvent::Sample { head, tail: [] } => unflushed.on_received(head, &mut sink),
                 PerfEvent::Sample { head, tail } => {
                     joined.clear();
                     joined.extend_from_slice(head);
                     joined.extend_from_slice(tail);
-                    unsent.came(joined, &mut sink);
+                    unflushed.on_received(joined, &mut sink);
                 }
                 // Counted exactly by the gap in the batches' own numbers.
                 PerfEvent::Lost { .. } => {}
@@ -65,6 +65,6 @@ impl<T: Items> Buffers<T> {
     /// Hands over what lies in batches since before `opened_ns`: a CPU that sleeps sends nothing. With
     /// the latest of all instants, everything.
     pub(super) fn drain_unsent(&mut self, opened_ns: u64, mut sink: impl FnMut(&[u8])) {
-        self.unsent.take(opened_ns, &mut sink);
+        self.unflushed.take(opened_ns, &mut sink);
     }
 }

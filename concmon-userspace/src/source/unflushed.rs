@@ -55,12 +55,12 @@ impl Items for SampleBatch {
 
 /// The batches of all CPUs, and how many items of each were taken.
 #[derive(Debug)]
-pub(super) struct Unsent<T> {
+pub(super) struct UnflushedBatches<T> {
     batches: SharedArray<T>,
     taken: Vec<u64>,
 }
 
-impl<T: Items> Unsent<T> {
+impl<T: Items> UnflushedBatches<T> {
     pub(super) fn new(batches: SharedArray<T>) -> Self {
         Self {
             taken: vec![0; batches.len()],
@@ -69,7 +69,7 @@ impl<T: Items> Unsent<T> {
     }
 
     /// A batch has come by itself: passes on what was not taken before.
-    pub(super) fn came(&mut self, bytes: &[u8], mut sink: impl FnMut(&[u8])) {
+    pub(super) fn on_received(&mut self, bytes: &[u8], mut sink: impl FnMut(&[u8])) {
         let Some(header) = header(bytes) else {
             sink(bytes);
             return;
@@ -94,7 +94,7 @@ impl<T: Items> Unsent<T> {
             let Some(bytes) = self.copy(cpu, opened_ns) else {
                 continue;
             };
-            self.came(&bytes, &mut sink);
+            self.on_received(&bytes, &mut sink);
         }
     }
 
