@@ -7,6 +7,8 @@ use super::lag::{Busy, Lag};
 use super::run::{Owner, Run};
 use super::segments::{Activity, Segment, Segments, of_slice};
 use super::share::Share;
+use super::step_counter::StepCounter;
+use super::stretch::{Last, MAX_TURNS, Stretch};
 use super::sums::Sums;
 use crate::event::{Cause, LedgerFact, Sample, SampleKind, Slice, StepFact, ThreadState, Tid};
 use crate::schema::Cost;
@@ -15,21 +17,14 @@ use crate::schema::Cost;
 const MAX_WAITING: usize = 4_096;
 /// Owners told apart between two ticks.
 const MAX_OWNERS: usize = 4_096;
-/// Beginnings of turns kept of one stretch.
-const MAX_TURNS: usize = 4_096;
 /// Stretches shorter than this count as next to nothing, ns.
 const LIGHT_NS: u64 = 1_000_000;
-/// Stretches between two samples that are told apart.
-const MAX_LENGTHS: usize = 4_096;
 /// Looks at steps that are kept.
 const MAX_FACTS: usize = 32;
 /// Samples come in order, and this much late: the horizon of ordering and then some, ns.
 const LATE_NS: u64 = 500_000_000;
 /// Instants of ledgers and of slices differ by so much at most, ns.
 const SAME_NS: u64 = 100_000;
-/// Steps that one sample can be behind another one, at most.
-const MAX_STEPS: u64 = 100_000_000;
-
 /// A step that was longer than the threshold.
 #[derive(Clone, Debug)]
 pub(super) struct StallCandidate {
@@ -40,38 +35,6 @@ pub(super) struct StallCandidate {
     pub(super) run: Option<Run>,
     pub(super) gil_wakers: Vec<(Tid, u64)>,
     pub(super) fact: Option<StepFact>,
-}
-
-#[derive(Clone, Debug)]
-struct Stretch {
-    from_ns: u64,
-    /// It did not begin when the loop's selector returned: it is the loop's from the first sample on
-    /// that shows the loop.
-    torn: bool,
-    segments: Segments,
-    run: Option<Run>,
-    /// The last sample in it.
-    last: Option<Last>,
-    turns: VecDeque<u64>,
-    /// Its stalls: beginnings and ends. Those of shorter steps are not known well enough to count.
-    steps: Vec<(u64, u64)>,
-    /// Turns between its samples, and their time.
-    turned: (f64, u64),
-    /// Up to where lag and saturation are booked.
-    booked_ns: u64,
-    /// How long the loop was idle before it, and then waited for a CPU; not yet booked.
-    idle: (u64, u64),
-    /// Of the time since then, what stalls took.
-    stalled_ns: u64,
-    contributors: BTreeMap<Arc<str>, u64>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Last {
-    at_ns: u64,
-    version: Option<u64>,
-    /// `at_ns` is the end of a block.
-    is_block: bool,
 }
 
 /// A thread with its stretches.
@@ -95,17 +58,7 @@ pub(super) struct BusyTracker {
     idle_ns: u64,
     /// What waking up for next to nothing takes: the mean of stretches that are short.
     light_ns: u64,
-    /// Busy time of whole stretches since steps were counted last.
-    lengths: Vec<u64>,
-    /// Where steps were counted last: context version, and busy time.
-    counted: Option<(u64, u64)>,
-    /// Long steps that ended since then: how many, and their time.
-    long: (u64, u64),
-    /// Other steps, and their time.
-    short: u64,
-    short_ns: u64,
-    /// 1 / (callbacks per turn), averaged over turns.
-    turns_per_step: Option<f64>,
+    steps: StepCounter,
     pub(super) facts: VecDeque<StepFact>,
     pub(super) shares: BTreeMap<Owner, Share>,
     pub(super) is_loop: bool,
@@ -129,12 +82,7 @@ impl BusyTracker {
             after_idle: false,
             idle_ns: 0,
             light_ns: 0,
-            lengths: Vec::new(),
-            counted: None,
-            long: (0, 0),
-            short: 0,
-            short_ns: 0,
-            turns_per_step: None,
+            steps: StepCounter::default(),
             facts: VecDeque::new(),
             shares: BTreeMap::new(),
             is_loop: false,
@@ -337,8 +285,8 @@ impl BusyTracker {
         let busy_ns = self
             .busy_ns
             .saturating_sub(self.pos_ns.saturating_sub(sample.at_ns));
-        self.count_steps(sample, busy_ns);
-        let mean_ns = self.short_ns.checked_div(self.short).unwrap_or(0);
+        self.steps.sample(sample, busy_ns, &mut self.sums);
+        let mean_ns = self.steps.mean_ns();
         let Some(stretch) = &mut self.stretch else {
             return;
         };
@@ -367,7 +315,7 @@ impl BusyTracker {
             }
             _ => sample.at_ns,
         };
-        stretch.note_turns(sample, self.turns_per_step);
+        stretch.note_turns(sample, self.steps.turns_per_step());
         if let Some(name) = owner.function()
             && sample.kind == SampleKind::OnCpu
         {
@@ -424,68 +372,6 @@ impl BusyTracker {
         }
     }
 
-    /// Counts the steps since the last sample.
-    fn count_steps(&mut self, sample: &Sample, busy_ns: u64) {
-        let Some(version) = sample.context_version else {
-            return;
-        };
-        if let Some(count) = sample.iteration.and_then(|turn| turn.count) {
-            let one = 1.0 / f64::from(count.clamp(1, 1_000_000));
-            // Long turns are sampled more often: the mean of the reciprocals makes up for it.
-            self.turns_per_step = Some(match self.turns_per_step {
-                Some(known) => known * 0.95 + one * 0.05,
-                None => one,
-            });
-        }
-        let Some((before, before_ns)) = self.counted.replace((version, busy_ns)) else {
-            return;
-        };
-        let steps = match version.checked_sub(before) {
-            Some(grown) if grown < 2 * MAX_STEPS => grown.div_ceil(2),
-            // Another thread state, or noise.
-            _ => {
-                self.long = (0, 0);
-                return;
-            }
-        };
-        if steps == 0 {
-            // The same step: it is counted, with all of its time, when it has ended.
-            self.counted = Some((before, before_ns));
-            return;
-        }
-        let busy_ns = busy_ns.saturating_sub(before_ns);
-        let (long, long_ns) = std::mem::take(&mut self.long);
-        let others = steps.saturating_sub(long);
-        let short_ns = busy_ns.saturating_sub(long_ns);
-        if others > 0 {
-            self.short += others;
-            self.short_ns = self.short_ns.saturating_add(short_ns);
-        }
-        self.record_steps(others, short_ns);
-        if let Some(turns) = self.turns_per_step {
-            self.sums.iterations_milli.now += (steps as f64 * turns * 1e3) as u64;
-        }
-    }
-
-    /// Books `count` steps that together took `ns`, in as many stretches as there were.
-    fn record_steps(&mut self, count: u64, ns: u64) {
-        let lengths = std::mem::take(&mut self.lengths);
-        let into = &mut self.sums.step.now;
-        let all = lengths.len() as u64;
-        if count == 0 {
-            return;
-        }
-        if all == 0 || count < all {
-            into.record(ns / count, count);
-            return;
-        }
-        // Alike in each stretch: one that took long has long steps.
-        for (index, length) in (0..).zip(&lengths) {
-            let steps = count / all + u64::from(index < count % all);
-            into.record(length / steps, steps);
-        }
-    }
-
     /// The step of the run has ended.
     fn end_run(&mut self, end_ns: u64, candidates: &mut Vec<StallCandidate>) {
         let Some(stretch) = &mut self.stretch else {
@@ -499,8 +385,7 @@ impl BusyTracker {
         if run.last_ns > run.first_ns && run.version.is_some() {
             // More than one sample has met it: it has a length of its own.
             self.sums.step.now.record(length, 1);
-            self.long.0 += 1;
-            self.long.1 = self.long.1.saturating_add(length);
+            self.steps.long(length);
         }
         if length < self.threshold_ns {
             return;
@@ -568,8 +453,8 @@ impl BusyTracker {
             .iter()
             .map(|candidate| candidate.end_ns - candidate.begin_ns)
             .sum();
-        if self.lengths.len() < MAX_LENGTHS && long_ns < length / 2 {
-            self.lengths.push(length - long_ns);
+        if long_ns < length / 2 {
+            self.steps.stretch(length - long_ns);
         }
         self.stretch = None;
     }
@@ -617,10 +502,9 @@ impl BusyTracker {
 
     /// Slices are missing: what is under way is given up.
     fn tear(&mut self) {
-        self.lengths.clear();
+        self.steps.tear();
         self.stretch = None;
         self.after_idle = false;
-        self.counted = None;
         let pos_ns = self.pos_ns;
         self.waiting.retain(|sample| sample.at_ns > pos_ns);
     }
@@ -635,104 +519,5 @@ impl BusyTracker {
     /// What samples said since the last tick.
     pub(super) fn take_shares(&mut self) -> BTreeMap<Owner, Share> {
         std::mem::take(&mut self.shares)
-    }
-}
-
-impl Stretch {
-    fn new(from_ns: u64, torn: bool) -> Self {
-        Stretch {
-            from_ns,
-            torn,
-            segments: Segments::default(),
-            run: None,
-            last: None,
-            turns: VecDeque::new(),
-            turned: (0.0, 0),
-            steps: Vec::new(),
-            booked_ns: from_ns,
-            idle: (0, 0),
-            stalled_ns: 0,
-            contributors: BTreeMap::new(),
-        }
-    }
-
-    fn note_turns(&mut self, sample: &Sample, turns_per_step: Option<f64>) {
-        if let Some(turn) = sample.iteration
-            && turn.start_ns > self.from_ns
-            && self.turns.back().is_none_or(|last| turn.start_ns > *last)
-        {
-            if self.turns.len() >= MAX_TURNS {
-                self.turns.pop_front();
-            }
-            self.turns.push_back(turn.start_ns);
-        }
-        if let (Some(last), Some(version), Some(turns)) =
-            (self.last, sample.context_version, turns_per_step)
-            && let Some(grown) = last.version.and_then(|before| version.checked_sub(before))
-            && grown < 2 * MAX_STEPS
-        {
-            self.turned.0 += grown as f64 / 2.0 * turns;
-            self.turned.1 = (self.turned.1).saturating_add(sample.at_ns.saturating_sub(last.at_ns));
-        }
-    }
-
-    /// Steps from the last sample's to this one's.
-    fn steps_to(&self, sample: &Sample) -> Option<u64> {
-        let before = self.last?.version?;
-        let grown = sample.context_version?.checked_sub(before)?;
-        (1..2 * MAX_STEPS)
-            .contains(&grown)
-            .then(|| grown.div_ceil(2))
-    }
-
-    /// When the step of a sample began that shows another one than the sample before it. `mean_ns` is
-    /// the length of steps that are not long.
-    fn begin_of(&self, sample: &Sample, mean_ns: u64) -> u64 {
-        let earliest = self.last.map_or(self.from_ns, |last| last.at_ns);
-        let turn = sample
-            .iteration
-            .filter(|turn| turn.start_ns >= earliest && turn.start_ns <= sample.at_ns);
-        // From there on, so many steps passed before it: no sample has met them.
-        let (from_ns, before) = match (turn, self.last, self.steps_to(sample)) {
-            (Some(turn), ..) => (turn.start_ns, f64::from(turn.index.unwrap_or(0))),
-            (None, None, _) => return self.from_ns,
-            (None, Some(last), Some(steps)) => (last.at_ns, steps as f64 - 0.5),
-            (None, Some(last), None) => (last.at_ns, 0.5),
-        };
-        let elapsed = sample.at_ns.saturating_sub(from_ns) as f64;
-        // A step that blocks has begun like the ones before it.
-        let alike = elapsed * before / (before + 0.5);
-        // One that a clock has met is longer than they are; by how much, only they tell.
-        let short = before * mean_ns as f64;
-        let is_clear = turn.is_some() || before > 0.5;
-        match sample.kind {
-            SampleKind::OnCpu if is_clear => from_ns + alike.min(short) as u64,
-            _ => from_ns + alike as u64,
-        }
-    }
-
-    /// Where the step before a sample's ended at the latest.
-    fn boundary(&self, sample: &Sample, mean_ns: u64) -> u64 {
-        let (Some(run), Some(last)) = (&self.run, self.last) else {
-            return sample.at_ns;
-        };
-        let latest = match sample.iteration {
-            Some(turn) if turn.start_ns > run.last_ns => turn.start_ns,
-            _ => sample.at_ns,
-        };
-        match self.steps_to(sample) {
-            Some(steps) if steps > 1 => {
-                let gap = sample.at_ns.saturating_sub(last.at_ns) as f64;
-                let alike = gap / (2 * steps) as f64;
-                let rest = gap - (steps as f64 - 0.5) * mean_ns as f64;
-                let rest = if last.is_block {
-                    alike
-                } else {
-                    alike.max(rest)
-                };
-                latest.min(last.at_ns + rest as u64)
-            }
-            _ => latest,
-        }
     }
 }

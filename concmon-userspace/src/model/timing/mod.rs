@@ -6,15 +6,20 @@
 //! such; what comes from slices is not.
 
 mod busy_tracker;
+mod by_name;
+mod code;
 pub(crate) mod cost;
 mod culprit;
 mod exact;
 mod fine;
 mod lag;
+mod loop_thread;
 pub(crate) mod names;
 mod run;
 mod segments;
 mod share;
+mod step_counter;
+mod stretch;
 mod sums;
 #[cfg(test)]
 mod tests;
@@ -22,26 +27,23 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::window::{Clock, Cumulative, Growth, Scope, limit};
+use super::window::{Clock, Cumulative, Scope, limit};
 use crate::event::{
-    CodeKind, ExactFact, LedgerFact, LoopKind, PythonFact, Sample, SampleKind, SampledStack, Slice,
-    StepFact, ThreadState, Tid,
+    ExactFact, LedgerFact, LoopKind, PythonFact, Sample, SampleKind, SampledStack, Slice, StepFact,
+    ThreadState, Tid,
 };
 use crate::schema;
-use crate::schema::{ByName, CodeSamples, Cost, Limit, Stall, TaskCost, Timing};
-use busy_tracker::{BusyTracker, StallCandidate};
-use exact::{Counts, Exact};
+use crate::schema::{CodeSamples, Cost, Limit, Stall, TaskCost, Timing};
+use busy_tracker::StallCandidate;
+use code::CodeCounts;
+use exact::Exact;
+use loop_thread::LoopThread;
 use names::folded;
 use run::Owner;
 use share::Share;
-use sums::Sums;
 
 /// Threads of a process that are followed.
 const MAX_THREADS: usize = 1_024;
-/// Loops of one thread that are kept after they stopped.
-const MAX_LOOPS: usize = 64;
-/// Threads whose samples are counted by code.
-const MAX_CODES: usize = 8_192;
 /// Samples of each thread that are kept to tell what it did while others waited for it.
 const MAX_RECENT: usize = 64;
 /// The threshold for stalls of loops that do not tell theirs (`slow_callback_duration` of asyncio), ns.
@@ -56,19 +58,6 @@ pub struct NewStall {
     pub tid: u32,
     pub kind: schema::LoopKind,
     pub stall: Stall,
-}
-
-/// A thread that runs loops.
-#[derive(Clone, Debug)]
-struct LoopThread {
-    tracker: BusyTracker,
-    loop_id: Option<u64>,
-    kind: LoopKind,
-    /// The latest to stop comes last.
-    stopped: VecDeque<(u64, Sums)>,
-    /// When the thread was last heard of.
-    heard_ns: u64,
-    ended: bool,
 }
 
 /// What is known of a task by its coroutine.
@@ -98,13 +87,7 @@ pub(crate) struct LoopTimes {
     tasks: BTreeMap<u64, KnownTask>,
     /// What tasks of the latest look cost so far, by loop and task.
     costs: BTreeMap<(u64, u64), (String, Cumulative<Share>)>,
-    /// Samples on a CPU by thread and code.
-    code: BTreeMap<Tid, Cumulative<Code>>,
-    /// Samples on a CPU: those with the collector at work, and all.
-    collecting: Cumulative<u64>,
-    /// Threads whose end was seen.
-    ended: Vec<Tid>,
-    on_cpu: Cumulative<u64>,
+    code: CodeCounts,
     threshold_ns: Option<u64>,
     /// Something was sampled.
     sampled: bool,
@@ -130,17 +113,7 @@ impl LoopTimes {
 
     pub(crate) fn sample(&mut self, sample: &Sample) {
         self.sampled = true;
-        if sample.kind == SampleKind::OnCpu {
-            self.on_cpu.now += 1;
-            self.collecting.now += u64::from(sample.collecting);
-            if self.code.len() < MAX_CODES || self.code.contains_key(&sample.tid) {
-                self.code
-                    .entry(sample.tid)
-                    .or_default()
-                    .now
-                    .add(sample.code);
-            }
-        }
+        self.code.sample(sample);
         // Threads end before their last samples have come, so rows of the dead are made, too.
         if self.recent.len() >= MAX_THREADS && !self.recent.contains_key(&sample.tid) {
             let last_ns = |recent: &VecDeque<Recent>| recent.back().map(|last| last.at_ns);
@@ -177,7 +150,7 @@ impl LoopTimes {
         }
         if fact.state == ThreadState::Dead {
             self.recent.remove(&fact.tid);
-            self.ended.push(fact.tid);
+            self.code.ended(fact.tid);
         }
         if let Some(thread) = self.threads.get_mut(&fact.tid) {
             let ended = fact.state == ThreadState::Dead;
@@ -214,14 +187,8 @@ impl LoopTimes {
             self.threads.remove(&dispensable);
         }
         let threshold_ns = self.threshold_ns.unwrap_or(DEFAULT_THRESHOLD_NS);
-        Some(self.threads.entry(tid).or_insert_with(|| LoopThread {
-            tracker: BusyTracker::new(threshold_ns),
-            loop_id: None,
-            kind: LoopKind::Asyncio,
-            stopped: VecDeque::new(),
-            heard_ns: 0,
-            ended: false,
-        }))
+        let thread = self.threads.entry(tid);
+        Some(thread.or_insert_with(|| LoopThread::new(threshold_ns)))
     }
 
     fn found(&mut self, tid: Tid, candidates: Vec<StallCandidate>) {
@@ -365,26 +332,13 @@ impl LoopTimes {
     /// Begins a window.
     pub(crate) fn roll(&mut self) {
         for thread in self.threads.values_mut() {
-            thread.tracker.sums.roll();
-            for (_, sums) in &mut thread.stopped {
-                sums.roll();
-            }
+            thread.roll();
         }
         for (_, cost) in self.costs.values_mut() {
             cost.roll();
         }
-        self.collecting.roll();
-        self.on_cpu.roll();
         self.exact.roll();
-        for code in self.code.values_mut() {
-            code.roll();
-        }
-        if self.code.len() >= MAX_CODES {
-            for tid in self.ended.drain(..) {
-                self.code.remove(&tid);
-            }
-        }
-        self.ended.truncate(MAX_CODES);
+        self.code.roll();
     }
 
     /// All loops end with the program that ran them.
@@ -443,7 +397,7 @@ impl LoopTimes {
             stalls_ns,
             stalls,
             saturation: sums.saturation(scope),
-            by_name: self.by_name(sums, tid, loop_id, scope, look),
+            by_name: by_name::rows(sums, &self.exact, (tid, loop_id), scope, look),
             estimated: vec![
                 "iterations",
                 "lag",
@@ -457,74 +411,14 @@ impl LoopTimes {
         })
     }
 
-    fn by_name(
-        &self,
-        sums: &Sums,
-        tid: Tid,
-        loop_id: u64,
-        scope: Scope,
-        look: Option<&PythonFact>,
-    ) -> Vec<ByName> {
-        let mut pending: BTreeMap<String, u64> = BTreeMap::new();
-        let tasks = look.into_iter().flat_map(|look| &look.tasks);
-        for task in tasks.filter(|task| task.loop_id == loop_id) {
-            if task.state != crate::event::TaskState::Done {
-                *pending
-                    .entry(folded(&task.name, &task.coroutine))
-                    .or_default() += 1;
-            }
-        }
-        let (counted, uncounted) = match self.exact.names(tid, loop_id, scope) {
-            Ok(names) => (names, None),
-            Err(reason) => (BTreeMap::new(), Some(reason)),
-        };
-        let mut rows: BTreeMap<String, Named> = BTreeMap::new();
-        for (name, cost, samples) in sums.names(scope) {
-            let row = rows.entry(name.to_string()).or_default();
-            (row.cost, row.samples) = (cost, samples);
-        }
-        for (name, count) in pending {
-            rows.entry(name).or_default().pending = count;
-        }
-        for (name, counts) in counted {
-            if !counts.is_empty() || rows.contains_key(&name) {
-                rows.entry(name).or_default().counts = counts;
-            }
-        }
-        let mut rows: Vec<(String, Named)> = rows.into_iter().collect();
-        rows.sort_by(|(one_name, one), (other_name, other)| {
-            let key = |row: &Named| (row.cost.total_ns(), row.pending, row.counts.started);
-            key(other)
-                .cmp(&key(one))
-                .then_with(|| one_name.cmp(other_name))
-        });
-        if rows.len() > MAX_ROWS {
-            let rest = rows.split_off(MAX_ROWS - 1);
-            let at = rows.iter().position(|(name, _)| name == OTHER);
-            let at = at.unwrap_or_else(|| {
-                rows.push((OTHER.to_owned(), Named::default()));
-                rows.len() - 1
-            });
-            for (_, row) in rest {
-                rows[at].1.add(&row);
-            }
-        }
-        let doubt = self.exact.doubt().filter(|_| uncounted.is_none());
-        rows.into_iter()
-            .map(|(name, row)| row.report(name, uncounted.as_deref(), doubt.as_deref()))
-            .collect()
-    }
-
     /// What code a thread ran when it was sampled; `None`: nothing is sampled.
     pub(crate) fn code(&self, tid: Tid, scope: Scope) -> Option<CodeSamples> {
-        let code = self.code.get(&tid).map(|code| code.over(scope).0);
-        self.sampled.then(|| code.unwrap_or_default())
+        self.sampled.then(|| self.code.of(tid, scope))
     }
 
     /// The part of `cpu_ns` that the collector took, by samples; `None`: too little was sampled.
     pub(crate) fn collecting_ns(&self, cpu_ns: u64, scope: Scope) -> Option<u64> {
-        let (collecting, all) = (self.collecting.over(scope), self.on_cpu.over(scope));
-        (all > 0).then(|| (u128::from(cpu_ns) * u128::from(collecting) / u128::from(all)) as u64)
+        self.code.collecting_ns(cpu_ns, scope)
     }
 
     /// What a task of the latest look cost; `None`: nothing is sampled.
@@ -545,130 +439,6 @@ impl LoopTimes {
             cost: sums.cost(scope, &share),
             samples: share.samples,
         })
-    }
-}
-
-/// Samples by code, cumulative.
-#[derive(Clone, Copy, Debug, Default)]
-struct Code(CodeSamples);
-
-impl Code {
-    fn add(&mut self, code: Option<CodeKind>) {
-        match code {
-            Some(CodeKind::Interpreter) => self.0.interpreter += 1,
-            Some(CodeKind::Native) => self.0.native += 1,
-            Some(CodeKind::Kernel) => self.0.kernel += 1,
-            None => {}
-        }
-    }
-}
-
-impl Growth for Code {
-    fn since(&self, base: &Self) -> Self {
-        Code(CodeSamples {
-            interpreter: self.0.interpreter - base.0.interpreter,
-            native: self.0.native - base.0.native,
-            kernel: self.0.kernel - base.0.kernel,
-        })
-    }
-}
-
-/// Rows of names in one report, and the name of the row that has the others' tasks.
-const MAX_ROWS: usize = 256;
-const OTHER: &str = "other";
-
-/// Tasks of one name.
-#[derive(Clone, Debug, Default)]
-struct Named {
-    pending: u64,
-    cost: Cost,
-    samples: u64,
-    counts: Counts,
-}
-
-impl Named {
-    fn add(&mut self, other: &Self) {
-        self.pending += other.pending;
-        self.cost.add(&other.cost);
-        self.samples += other.samples;
-        self.counts.add(&other.counts);
-    }
-
-    /// The row; `uncounted` says why nothing was counted, `doubt` why counts may be too low.
-    fn report(&self, name: String, uncounted: Option<&str>, doubt: Option<&str>) -> ByName {
-        let counted = |count: u64| uncounted.is_none().then_some(count);
-        let reasons = uncounted.or(doubt).into_iter().flat_map(|reason| {
-            ["started", "finished", "failed", "cancelled", "duration"]
-                .map(|field| limit(field, reason))
-        });
-        ByName {
-            name,
-            pending: self.pending,
-            started: counted(self.counts.started),
-            finished: counted(self.counts.finished),
-            failed: counted(self.counts.failed),
-            cancelled: counted(self.counts.cancelled),
-            duration: uncounted.is_none().then(|| self.counts.duration()),
-            cost: self.cost,
-            samples: self.samples,
-            estimated: vec!["on_cpu_ns", "runnable_ns", "blocked_ns"],
-            limits: reasons.collect(),
-        }
-    }
-}
-
-impl LoopThread {
-    /// The thread runs another loop, or the first that is known of it.
-    fn switch_to(&mut self, loop_id: u64) {
-        let before = self.loop_id.replace(loop_id);
-        if before == Some(loop_id) {
-            return;
-        }
-        let place = self.stopped.iter().position(|(id, _)| *id == loop_id);
-        let known = place.and_then(|place| self.stopped.remove(place));
-        let known = known.map(|(_, sums)| sums);
-        match (before, known) {
-            // What samples told before the first look is this loop's.
-            (None, None) => {}
-            (None, Some(known)) => self.tracker.sums = known,
-            (Some(before), known) => {
-                let sums = std::mem::replace(&mut self.tracker.sums, known.unwrap_or_default());
-                self.stop(before, sums);
-            }
-        }
-    }
-
-    /// Another program or thread begins here.
-    fn reset(&mut self, threshold_ns: u64) {
-        let tracker = std::mem::replace(&mut self.tracker, BusyTracker::new(threshold_ns));
-        if let Some(loop_id) = self.loop_id.take() {
-            self.stop(loop_id, tracker.sums);
-        }
-    }
-
-    fn stop(&mut self, loop_id: u64, sums: Sums) {
-        self.stopped.push_back((loop_id, sums));
-        if self.stopped.len() > MAX_LOOPS {
-            self.stopped.pop_front();
-        }
-    }
-
-    fn sums(&self, loop_id: u64) -> Option<&Sums> {
-        if self.loop_id == Some(loop_id) {
-            return Some(&self.tracker.sums);
-        }
-        let stopped = self.stopped.iter();
-        let mut of_id = stopped.filter(|(id, _)| *id == loop_id);
-        of_id.next().map(|(_, sums)| sums)
-    }
-
-    fn sums_mut(&mut self, loop_id: u64) -> Option<&mut Sums> {
-        if self.loop_id == Some(loop_id) {
-            return Some(&mut self.tracker.sums);
-        }
-        let stopped = self.stopped.iter_mut();
-        let mut of_id = stopped.filter(|(id, _)| *id == loop_id);
-        of_id.next().map(|(_, sums)| sums)
     }
 }
 

@@ -1,0 +1,143 @@
+//! A busy stretch of a loop's thread: what is known of it, and where the steps in it begin and end.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::run::Run;
+use super::segments::Segments;
+use super::step_counter::MAX_GROWTH;
+use crate::event::{Sample, SampleKind};
+
+/// Beginnings of turns, and stalls, that are kept of one stretch.
+pub(super) const MAX_TURNS: usize = 4_096;
+
+/// A stretch without an idle time in it.
+#[derive(Clone, Debug)]
+pub(super) struct Stretch {
+    pub(super) from_ns: u64,
+    /// It did not begin when the loop's selector returned: it is the loop's from the first sample on
+    /// that shows the loop.
+    pub(super) torn: bool,
+    pub(super) segments: Segments,
+    pub(super) run: Option<Run>,
+    /// The last sample in it.
+    pub(super) last: Option<Last>,
+    pub(super) turns: VecDeque<u64>,
+    /// Its stalls: beginnings and ends. Those of shorter steps are not known well enough to count.
+    pub(super) steps: Vec<(u64, u64)>,
+    /// Turns between its samples, and their time.
+    pub(super) turned: (f64, u64),
+    /// Up to where lag and saturation are booked.
+    pub(super) booked_ns: u64,
+    /// How long the loop was idle before it, and then waited for a CPU; not yet booked.
+    pub(super) idle: (u64, u64),
+    /// Of the time since then, what stalls took.
+    pub(super) stalled_ns: u64,
+    pub(super) contributors: BTreeMap<Arc<str>, u64>,
+}
+
+/// The last sample of a stretch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Last {
+    pub(super) at_ns: u64,
+    pub(super) version: Option<u64>,
+    /// `at_ns` is the end of a block.
+    pub(super) is_block: bool,
+}
+
+impl Stretch {
+    pub(super) fn new(from_ns: u64, torn: bool) -> Self {
+        Stretch {
+            from_ns,
+            torn,
+            segments: Segments::default(),
+            run: None,
+            last: None,
+            turns: VecDeque::new(),
+            turned: (0.0, 0),
+            steps: Vec::new(),
+            booked_ns: from_ns,
+            idle: (0, 0),
+            stalled_ns: 0,
+            contributors: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn note_turns(&mut self, sample: &Sample, turns_per_step: Option<f64>) {
+        if let Some(turn) = sample.iteration
+            && turn.start_ns > self.from_ns
+            && self.turns.back().is_none_or(|last| turn.start_ns > *last)
+        {
+            if self.turns.len() >= MAX_TURNS {
+                self.turns.pop_front();
+            }
+            self.turns.push_back(turn.start_ns);
+        }
+        if let (Some(last), Some(version), Some(turns)) =
+            (self.last, sample.context_version, turns_per_step)
+            && let Some(grown) = last.version.and_then(|before| version.checked_sub(before))
+            && grown < MAX_GROWTH
+        {
+            self.turned.0 += grown as f64 / 2.0 * turns;
+            self.turned.1 = (self.turned.1).saturating_add(sample.at_ns.saturating_sub(last.at_ns));
+        }
+    }
+
+    /// Steps from the last sample's to this one's.
+    fn steps_to(&self, sample: &Sample) -> Option<u64> {
+        let before = self.last?.version?;
+        let grown = sample.context_version?.checked_sub(before)?;
+        (1..MAX_GROWTH).contains(&grown).then(|| grown.div_ceil(2))
+    }
+
+    /// When the step of a sample began that shows another one than the sample before it. `mean_ns` is
+    /// the length of steps that are not long.
+    pub(super) fn begin_of(&self, sample: &Sample, mean_ns: u64) -> u64 {
+        let earliest = self.last.map_or(self.from_ns, |last| last.at_ns);
+        let turn = sample
+            .iteration
+            .filter(|turn| turn.start_ns >= earliest && turn.start_ns <= sample.at_ns);
+        // From there on, so many steps passed before it: no sample has met them.
+        let (from_ns, before) = match (turn, self.last, self.steps_to(sample)) {
+            (Some(turn), ..) => (turn.start_ns, f64::from(turn.index.unwrap_or(0))),
+            (None, None, _) => return self.from_ns,
+            (None, Some(last), Some(steps)) => (last.at_ns, steps as f64 - 0.5),
+            (None, Some(last), None) => (last.at_ns, 0.5),
+        };
+        let elapsed = sample.at_ns.saturating_sub(from_ns) as f64;
+        // A step that blocks has begun like the ones before it.
+        let alike = elapsed * before / (before + 0.5);
+        // One that a clock has met is longer than they are; by how much, only they tell.
+        let short = before * mean_ns as f64;
+        let is_clear = turn.is_some() || before > 0.5;
+        match sample.kind {
+            SampleKind::OnCpu if is_clear => from_ns + alike.min(short) as u64,
+            _ => from_ns + alike as u64,
+        }
+    }
+
+    /// Where the step before a sample's ended at the latest.
+    pub(super) fn boundary(&self, sample: &Sample, mean_ns: u64) -> u64 {
+        let (Some(run), Some(last)) = (&self.run, self.last) else {
+            return sample.at_ns;
+        };
+        let latest = match sample.iteration {
+            Some(turn) if turn.start_ns > run.last_ns => turn.start_ns,
+            _ => sample.at_ns,
+        };
+        match self.steps_to(sample) {
+            Some(steps) if steps > 1 => {
+                let gap = sample.at_ns.saturating_sub(last.at_ns) as f64;
+                let alike = gap / (2 * steps) as f64;
+                let rest = gap - (steps as f64 - 0.5) * mean_ns as f64;
+                let rest = if last.is_block {
+                    alike
+                } else {
+                    alike.max(rest)
+                };
+                latest.min(last.at_ns + rest as u64)
+            }
+            _ => latest,
+        }
+    }
+}
