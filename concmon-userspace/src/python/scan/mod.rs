@@ -7,7 +7,7 @@ mod tasks;
 mod tests;
 mod threads;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::attached::Attached;

@@ -60,13 +60,17 @@ fn scan_noise(
     };
     let pid = Pid(std::process::id());
     let mut reader = Reader::new(&memory, layout.walk, options.bytes);
-    let mut fact = PythonFact::new(pid, 0, PythonInfo {
+    let mut fact = PythonFact::new(
+        pid,
+        0,
+        PythonInfo {
             implementation: String::new(),
             version: None,
             free_threaded: false,
             supported: true,
             reason: None,
-        });
+        },
+    );
     let address = |index: u64| noise.address(index);
     let mut remembered = Remembered::default();
     remembered.find_modules(&mut reader, address(0), &layout);
