@@ -4,19 +4,17 @@ use std::sync::Arc;
 
 use super::layout::Layout;
 use super::memory::Memory;
-use super::objects::code::CodeCache;
 use super::walk::thread_states;
 use crate::event::{Pid, PythonInfo};
 
 /// What scans, samples and probes share.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Attached {
     pub(super) pid: Pid,
     pub(super) info: PythonInfo,
     pub(super) memory: Arc<dyn Memory>,
     /// Address of the runtime and what is known about it; `None` where nothing can be read.
     pub(super) runtime: Option<(u64, Layout)>,
-    pub(super) codes: CodeCache,
 }
 
 impl Attached {

@@ -8,7 +8,6 @@ use super::attached::Attached;
 use super::detect::{self, DetectError, Found};
 use super::memory::process::ProcessView;
 use super::memory::{IsOver, Memory, ProcessMemory, ReadCost, ReadError};
-use super::objects::code::CodeCache;
 use super::options::ScanOptions;
 use super::probes::{self, ExactFutures, ExactTasks, NotExact};
 use super::scan::Scanner;
@@ -28,8 +27,29 @@ pub struct GilRange {
 #[derive(Debug)]
 pub struct Interpreter {
     attached: Attached,
-    scanner: Scanner,
+    /// `None`: it is lent.
+    scanner: Option<Box<Scanner>>,
     unwinder: Unwinder,
+}
+
+/// What scans an interpreter while samples of it are resolved elsewhere.
+#[derive(Debug)]
+pub struct LentScanner {
+    attached: Attached,
+    scanner: Box<Scanner>,
+}
+
+impl LentScanner {
+    /// As [`Interpreter::scan_until`].
+    pub fn scan_until(
+        &mut self,
+        read_ns: u64,
+        options: &ScanOptions,
+        is_over: &IsOver<'_>,
+    ) -> PythonFact {
+        self.scanner
+            .scan(&mut self.attached, read_ns, options, is_over)
+    }
 }
 
 impl Interpreter {
@@ -59,10 +79,9 @@ impl Interpreter {
             info,
             memory,
             runtime,
-            codes: CodeCache::default(),
         };
         Self {
-            scanner: Scanner::new(&attached, process),
+            scanner: Some(Box::new(Scanner::new(&attached, process))),
             attached,
             unwinder: Unwinder::default(),
         }
@@ -111,8 +130,30 @@ impl Interpreter {
         options: &ScanOptions,
         is_over: &IsOver<'_>,
     ) -> PythonFact {
-        self.scanner
-            .scan(&mut self.attached, read_ns, options, is_over)
+        let Some(mut lent) = self.lend_scanner() else {
+            let mut fact = PythonFact::new(self.attached.pid, read_ns, self.attached.info.clone());
+            let reason = "it is being scanned already".to_owned();
+            fact.limits.insert("python".to_owned(), reason);
+            return fact;
+        };
+        let fact = lent.scan_until(read_ns, options, is_over);
+        self.take_back(lent);
+        fact
+    }
+
+    /// What scans it, for another thread; `None`: it is lent already.
+    pub fn lend_scanner(&mut self) -> Option<LentScanner> {
+        let scanner = self.scanner.take()?;
+        Some(LentScanner {
+            attached: self.attached.clone(),
+            scanner,
+        })
+    }
+
+    /// Takes it back, with what it found out.
+    pub fn take_back(&mut self, lent: LentScanner) {
+        self.attached = lent.attached;
+        self.scanner = Some(lent.scanner);
     }
 
     /// What kernel programs need to walk this interpreter's stacks. To be asked after each scan, for
@@ -126,7 +167,7 @@ impl Interpreter {
 
     /// Turns stacks of addresses into stacks of names. Those of other processes are left out.
     pub fn resolve(&mut self, raw: &[RawSample]) -> Vec<Sample> {
-        self.unwinder.resolve(&mut self.attached, raw)
+        self.unwinder.resolve(&self.attached, raw)
     }
 
     /// Looks at the step that a thread is in, by the sample that has shown it. `None`: it is over, or

@@ -21,7 +21,7 @@ mod walk;
 
 pub use detect::DetectError;
 pub use gil_sampler::{GilCounts, GilSampler};
-pub use interpreter::{GilRange, Interpreter};
+pub use interpreter::{GilRange, Interpreter, LentScanner};
 pub use memory::{IsOver, ReadCost, ReadError};
 pub use objects::text::MAX_TEXT_CHARS;
 pub use options::{MOST_TASKS, ScanOptions};

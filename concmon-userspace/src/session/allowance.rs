@@ -93,9 +93,8 @@ impl Allowance {
     }
 }
 
-impl Deadline {
-    /// Why the look has to end; `None`: it may go on.
-    pub(crate) fn over(&self) -> Option<String> {
+impl crate::targets::Deadline for Deadline {
+    fn over(&self) -> Option<String> {
         if !self.is_last && ending::asked().is_some() {
             return Some("the look ended, for the watch was asked to end".to_owned());
         }
@@ -111,14 +110,15 @@ impl Deadline {
         })
     }
 
-    /// Whether what the look has is not worth having beside what an earlier one had: the watch ends, and
-    /// there was no time to look as usual.
-    pub(crate) fn was_hurried(&self) -> bool {
+    /// The watch ends, and there was no time to look as usual.
+    fn was_hurried(&self) -> bool {
         (self.is_last || ending::asked().is_some()) && self.over().is_some()
     }
+}
 
+impl Deadline {
     /// How long the look has taken, ns.
-    pub(crate) fn took_ns(&self) -> u64 {
+    fn took_ns(&self) -> u64 {
         clocks::monotonic_ns().saturating_sub(self.begin_ns)
     }
 }

@@ -108,6 +108,7 @@ enum Wake {
     Pump,
     BeginReadings,
     Read,
+    Done,
     Over,
     Signal(Request),
     Child(io::Result<ExitStatus>),
@@ -127,6 +128,8 @@ pub(crate) async fn drive(
     mut flight: Option<Flight>,
 ) -> Result<End, Failure> {
     let arrived = notify_of_records(&watch)?;
+    watch.start_worker()?;
+    let done = watch.done();
     let mut signals = Signals::new()?;
     let owns_child = child.is_some();
     let mut keys = output.screen().is_some().then(read_keys).transpose()?;
@@ -162,6 +165,7 @@ pub(crate) async fn drive(
             () = sleep_until(tick_at), if output.has_room() => Wake::Tick,
             () = arrived.notified() => Wake::Pump,
             _ = pump.tick() => Wake::Pump,
+            () = done.notified() => Wake::Done,
             () = until(readings_at) => Wake::BeginReadings,
             () = std::future::ready(()), if watch.is_reading() => Wake::Read,
         };
@@ -199,6 +203,7 @@ pub(crate) async fn drive(
             }
             Wake::BeginReadings => watch.begin_readings(),
             Wake::Read => watch.read_some(),
+            Wake::Done => watch.take_done(),
             Wake::Tick => {
                 tick_at = Instant::now() + period;
                 let snapshot = watch.tick();

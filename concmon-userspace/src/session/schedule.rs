@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, io, time::Duration};
 
-use super::allowance::Allowance;
+use super::allowance::{Allowance, Deadline};
 use crate::{
     cli::Share,
     procfs::{clocks, tree::Tree},
@@ -24,8 +24,9 @@ pub(crate) struct Schedule {
     pub(crate) allowance: Allowance,
     /// Between two looks at one interpreter at least, ns.
     pub(crate) look_pause_ns: u64,
-    /// Who is still to be read.
+    /// Who is still to be read, and who to be looked at after that.
     jobs: VecDeque<TargetId>,
+    looks: VecDeque<TargetId>,
     /// The readings of the window that goes on have begun.
     begun: bool,
     /// What they have taken so far, and what those of the last window took, ns.
@@ -45,6 +46,7 @@ impl Schedule {
             allowance: Allowance::new(share),
             look_pause_ns: 0,
             jobs: VecDeque::new(),
+            looks: VecDeque::new(),
             begun: false,
             taken_ns: 0,
             cost_ns: 0,
@@ -73,6 +75,7 @@ impl Schedule {
         self.taken_ns = 0;
         self.allowance.begin_window(now_ns);
         self.jobs = due.into();
+        self.looks.clear();
     }
 
     /// The window has ended.
@@ -88,6 +91,21 @@ impl Schedule {
     /// Somebody is still to be read.
     pub(crate) fn is_reading(&self) -> bool {
         !self.jobs.is_empty()
+    }
+
+    /// A process was read, and is to be looked at.
+    pub(crate) fn look_at(&mut self, id: TargetId) {
+        self.looks.push_back(id);
+    }
+
+    /// Who is to be looked at next, and until when; `None`: nobody is, or there is no time for it.
+    pub(crate) fn next_look(&mut self) -> Option<(TargetId, Deadline)> {
+        while let Some(id) = self.looks.pop_front() {
+            if let Some(deadline) = self.allowance.deadline() {
+                return Some((id, deadline));
+            }
+        }
+        None
     }
 
     /// Readings took so long.

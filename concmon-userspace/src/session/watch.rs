@@ -3,8 +3,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    sync::Arc,
     time::Duration,
 };
+
+use tokio::sync::Notify;
 
 use super::{
     budget::Budget,
@@ -32,7 +35,7 @@ use crate::{
         live::{Collected, Live, Sizes, named_faults},
         pipeline::{Lifecycle, Output},
     },
-    targets::{LookKind, TargetId, Targets},
+    targets::{TargetId, Targets},
 };
 
 /// Events are passed on this much after they happened, so that those of slower CPUs arrive first:
@@ -425,6 +428,9 @@ impl Watch {
         while self.is_reading() {
             self.read_some();
         }
+        while self.targets.is_busy() {
+            self.take(true);
+        }
     }
 
     /// Reads `/proc` and the interpreter of one process.
@@ -442,18 +448,45 @@ impl Watch {
             }
         }
         let pause_ns = self.schedule.look_pause_ns;
-        let Some(kind) = self.targets.is_look_due(id, now_ns, pause_ns) else {
-            return;
-        };
-        let Some(deadline) = self.schedule.allowance.deadline() else {
-            return;
-        };
-        self.reads_failed +=
-            self.targets
-                .look(id, now_ns, &mut self.live, &|| deadline.over(), || {
-                    kind == LookKind::First || !deadline.was_hurried()
-                });
-        self.schedule.allowance.took(deadline.took_ns());
+        if self.targets.is_look_due(id, now_ns, pause_ns) {
+            self.schedule.look_at(id);
+            self.begin_look();
+        }
+    }
+
+    /// Begins the next look, where none is under way.
+    fn begin_look(&mut self) {
+        if !self.targets.is_looking()
+            && let Some((id, deadline)) = self.schedule.next_look()
+        {
+            self.targets.begin_look(id, deadline);
+        }
+    }
+
+    /// Takes over what searches and looks have come to, and begins the next look.
+    pub(crate) fn take_done(&mut self) {
+        self.take(false);
+    }
+
+    fn take(&mut self, wait: bool) {
+        let taken = self.targets.take_done(wait, &mut self.live);
+        self.reads_failed += taken.reads_failed;
+        self.schedule.allowance.took(taken.took_ns);
+        self.schedule.took(taken.took_ns);
+        self.begin_look();
+    }
+
+    /// From now on, searches and looks are made by a thread of their own.
+    ///
+    /// # Errors
+    /// There can be no thread.
+    pub(crate) fn start_worker(&mut self) -> io::Result<()> {
+        self.targets.start_worker()
+    }
+
+    /// Told when a search or a look is over.
+    pub(crate) fn done(&self) -> Arc<Notify> {
+        self.targets.notify()
     }
 
     /// Everything that is read at the end of a window.

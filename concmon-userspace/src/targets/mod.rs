@@ -8,14 +8,17 @@ mod pace;
 mod steps;
 mod target;
 mod uprobes;
+mod worker;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use concmon_ebpf::{SampleHead, fault};
+use tokio::sync::Notify;
 
 use steps::{Added, LOOP_INTERVAL};
-use target::Target;
 pub(crate) use target::unsupported;
+use target::{Look, Target};
+use worker::Worker;
 
 use crate::{
     decode::{
@@ -30,7 +33,7 @@ use crate::{
         now,
         tree::Tree,
     },
-    python::{DetectError, GilSampler, IsOver, ScanOptions},
+    python::{DetectError, GilSampler, Interpreter, ScanOptions},
     source::live::{Collected, Live, LiveError},
 };
 
@@ -69,11 +72,35 @@ pub(crate) struct Wants {
     pub(crate) exact_futures: bool,
 }
 
-/// Whether a look is the first one at its process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LookKind {
-    First,
-    Again,
+/// When a look has to end.
+pub(crate) trait Deadline: Send + 'static {
+    /// Why it has to end by now; `None`: it may go on.
+    fn over(&self) -> Option<String>;
+    /// What the look has is not worth having beside what an earlier one had.
+    fn was_hurried(&self) -> bool;
+}
+
+/// What was taken over.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Taken {
+    /// How long looks took, ns.
+    pub(crate) took_ns: u64,
+    /// Reads that failed in them.
+    pub(crate) reads_failed: u64,
+}
+
+/// What the worker has done for a process.
+#[derive(Debug)]
+struct Done {
+    id: TargetId,
+    program: u64,
+    work: Work,
+}
+
+#[derive(Debug)]
+enum Work {
+    Searched(Box<Result<Interpreter, DetectError>>),
+    Looked(Box<Look>),
 }
 
 /// All processes of a watch.
@@ -83,7 +110,12 @@ pub(crate) struct Targets {
     /// Those that have ended, whose last counts are still to be read.
     ended: Vec<Target>,
     wants: Wants,
-    options: ScanOptions,
+    options: Arc<ScanOptions>,
+    worker: Worker<Done>,
+    /// A look is under way.
+    looking: bool,
+    /// Programs that have been seen.
+    programs: u64,
     gils: GilSampler,
     losses: LossMeter,
     /// Samples and batches that were none.
@@ -99,7 +131,10 @@ impl Targets {
             living: BTreeMap::new(),
             ended: Vec::new(),
             wants,
-            options,
+            options: Arc::new(options),
+            worker: Worker::new(),
+            looking: false,
+            programs: 0,
             gils: GilSampler::default(),
             losses: LossMeter::new(clocks::monotonic_ns()),
             damaged: 0,
@@ -114,7 +149,7 @@ impl Targets {
     /// It is not Python, or cannot be read: it is watched without that.
     pub(crate) fn adopt(&mut self, pid: Pid, named: bool) -> Result<(), DetectError> {
         if self.holder(pid).is_none() {
-            self.insert(Target::new(TargetId::of(pid), None));
+            self.insert(TargetId::of(pid), None);
         }
         let Some(target) = holder_mut(&mut self.living, pid) else {
             return Ok(());
@@ -169,13 +204,13 @@ impl Targets {
         // The end of an earlier holder was not seen, or its last counts were not read.
         self.ended(fork.pid, live);
         self.forget_counts(fork.pid, live);
-        self.insert(Target::new(id, None));
+        self.insert(id, None);
     }
 
     /// A process runs another program.
     pub(crate) fn replaced(&mut self, exec: &Exec, live: &mut Live) {
         let Some(target) = holder_mut(&mut self.living, exec.pid) else {
-            self.insert(Target::new(TargetId::of(exec.pid), Some(exec.at_ns)));
+            self.insert(TargetId::of(exec.pid), Some(exec.at_ns));
             return;
         };
         live.forget_python(exec.pid);
@@ -183,7 +218,8 @@ impl Targets {
         if let Some((exact, _)) = live.exact() {
             exact.detach(exec.pid);
         }
-        target.replaced(exec.at_ns);
+        self.programs += 1;
+        target.replaced(self.programs, exec.at_ns);
     }
 
     /// A thread, or with its last one a process, has ended.
@@ -218,12 +254,15 @@ impl Targets {
         }
     }
 
-    fn insert(&mut self, target: Target) {
+    /// A process has been found; `began_ns`: its program began to run under watch.
+    fn insert(&mut self, id: TargetId, began_ns: Option<u64>) {
         if self.living.len() >= MAX_TARGETS {
             self.refused += 1;
             return;
         }
-        self.living.insert(target.id, target);
+        self.programs += 1;
+        self.living
+            .insert(id, Target::new(id, self.programs, began_ns));
     }
 
     fn holder(&self, pid: Pid) -> Option<&Target> {
@@ -247,7 +286,15 @@ impl Targets {
     pub(crate) fn step(&mut self, now_ns: u64, live: &mut Live) {
         for target in self.living.values_mut() {
             let pid = target.id.pid;
-            if target.search(now_ns, &mut self.gils) {
+            if target.begin_search(now_ns) {
+                let (id, program) = (target.id, target.program);
+                self.worker.run(Box::new(move || Done {
+                    id,
+                    program,
+                    work: Work::Searched(Box::new(Interpreter::attach(id.pid))),
+                }));
+            }
+            if target.learn_gils(now_ns, &mut self.gils) {
                 live.set_gils(pid, target.gils());
             }
             if target.is_unwind_due(now_ns) {
@@ -323,7 +370,7 @@ impl Targets {
         for pid in live.watched() {
             if self.holder(pid).is_none() {
                 // Its fork is on its way, or was lost.
-                self.insert(Target::new(TargetId::of(pid), None));
+                self.insert(TargetId::of(pid), None);
             }
         }
         for target in self.living.values_mut() {
@@ -369,42 +416,101 @@ impl Targets {
         }
     }
 
-    /// Whether a process has an interpreter that it is time to look at, no sooner than `pause_ns` after the
-    /// last look; and whether there was one.
-    pub(crate) fn is_look_due(&self, id: TargetId, now_ns: u64, pause_ns: u64) -> Option<LookKind> {
-        let target = self.living.get(&id)?;
-        target
-            .is_look_due(now_ns, pause_ns)
-            .then(|| match target.looked_ns() {
-                0 => LookKind::First,
-                _ => LookKind::Again,
-            })
+    /// From now on, a thread of its own searches and looks, with the rights of the calling one.
+    ///
+    /// # Errors
+    /// There can be no thread.
+    pub(crate) fn start_worker(&mut self) -> io::Result<()> {
+        self.worker.start()
     }
 
-    /// Looks at the interpreter of a process until `is_over` gives a reason; `keep`: says whether what was
-    /// found is worth having. Gives the reads that failed.
-    pub(crate) fn look(
-        &mut self,
-        id: TargetId,
-        now_ns: u64,
-        live: &mut Live,
-        is_over: &IsOver<'_>,
-        keep: impl FnOnce() -> bool,
-    ) -> u64 {
+    /// Told when something is done.
+    pub(crate) fn notify(&self) -> Arc<Notify> {
+        self.worker.notify()
+    }
+
+    /// Something is under way.
+    pub(crate) const fn is_busy(&self) -> bool {
+        self.worker.is_busy()
+    }
+
+    /// A look is under way.
+    pub(crate) const fn is_looking(&self) -> bool {
+        self.looking
+    }
+
+    /// Whether a process has an interpreter that it is time to look at, no sooner than `pause_ns` after the
+    /// last look.
+    pub(crate) fn is_look_due(&self, id: TargetId, now_ns: u64, pause_ns: u64) -> bool {
+        let target = self.living.get(&id);
+        target.is_some_and(|target| target.is_look_due(now_ns, pause_ns))
+    }
+
+    /// Begins to look at the interpreter of a process.
+    pub(crate) fn begin_look(&mut self, id: TargetId, deadline: impl Deadline + Sync) {
         let Some(target) = self.living.get_mut(&id) else {
-            return 0;
+            return;
         };
-        let fact = target.look(now_ns, &self.options, &self.gils, is_over);
-        let Some(fact) = fact.filter(|_| keep()) else {
-            return 0;
+        let Some(mut scanner) = target.begin_look() else {
+            return;
         };
-        for found in &fact.loops {
-            add_loop(target, found.tid, live, &mut self.refused);
+        let (program, options) = (target.program, Arc::clone(&self.options));
+        self.looking = true;
+        self.worker.run(Box::new(move || {
+            let begin_ns = clocks::monotonic_ns();
+            let fact = scanner.scan_until(begin_ns, &options, &|| deadline.over());
+            let look = Look {
+                scanner,
+                fact,
+                took_ns: clocks::monotonic_ns().saturating_sub(begin_ns),
+                hurried: deadline.was_hurried(),
+            };
+            Done {
+                id,
+                program,
+                work: Work::Looked(Box::new(look)),
+            }
+        }));
+    }
+
+    /// Takes over what was done; with `wait`, something at least, where it is under way.
+    pub(crate) fn take_done(&mut self, wait: bool, live: &mut Live) -> Taken {
+        let mut taken = Taken::default();
+        let mut next = self.worker.next(wait);
+        while let Some(Done { id, program, work }) = next {
+            if let Work::Looked(look) = &work {
+                self.looking = false;
+                taken.took_ns += look.took_ns;
+            }
+            let target = self.living.get_mut(&id);
+            if let Some(target) = target.filter(|target| target.program == program) {
+                match work {
+                    Work::Searched(found) => {
+                        let now_ns = clocks::monotonic_ns();
+                        target.end_search(*found, now_ns);
+                        if target.learn_gils(now_ns, &mut self.gils) {
+                            live.set_gils(id.pid, target.gils());
+                        }
+                    }
+                    Work::Looked(look) => {
+                        let fact = target.end_look(*look, &self.gils);
+                        let loops: Vec<Tid> = match fact {
+                            Some(fact) => {
+                                taken.reads_failed += fact.reads_failed;
+                                fact.loops.iter().map(|found| found.tid).collect()
+                            }
+                            None => Vec::new(),
+                        };
+                        for tid in loops {
+                            add_loop(target, tid, live, &mut self.refused);
+                        }
+                        set_unwind(target, live, self.wants);
+                    }
+                }
+            }
+            next = self.worker.next(false);
         }
-        let reads_failed = fact.reads_failed;
-        target.set_look(fact);
-        set_unwind(target, live, self.wants);
-        reads_failed
+        taken
     }
 
     /// What is known of every process at the end of a window.
@@ -432,7 +538,7 @@ impl Targets {
 
     /// From now on, looks read so many tasks at most.
     pub(crate) fn set_tasks(&mut self, tasks: usize) {
-        self.options.tasks = tasks;
+        Arc::make_mut(&mut self.options).tasks = tasks;
     }
 
     /// What was counted by probes so far, in processes that live and in those that have ended since this

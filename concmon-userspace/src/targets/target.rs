@@ -13,7 +13,7 @@ use crate::{
         clocks::{self, Clocks},
         tree::Tree,
     },
-    python::{DetectError, GilSampler, Interpreter, IsOver, NotExact, ScanOptions},
+    python::{DetectError, GilSampler, Interpreter, LentScanner, NotExact},
     source::live::Live,
 };
 
@@ -48,6 +48,7 @@ struct Search {
     until_ns: u64,
     next_ns: u64,
     pause_ns: u64,
+    under_way: bool,
 }
 
 #[derive(Debug)]
@@ -66,10 +67,22 @@ struct Attached {
     next_unwind_ns: u64,
 }
 
+/// What a look has come to.
+#[derive(Debug)]
+pub(super) struct Look {
+    pub(super) scanner: LentScanner,
+    pub(super) fact: PythonFact,
+    pub(super) took_ns: u64,
+    /// There was no time to look as usual.
+    pub(super) hurried: bool,
+}
+
 /// A watched process.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) id: TargetId,
+    /// Which of the programs that have run under its id and the ids of others, in their order.
+    pub(super) program: u64,
     /// The user asked for it, not for its parent.
     pub(super) named: bool,
     stage: Stage,
@@ -155,9 +168,10 @@ impl<F: Clone> Reading<F> {
 
 impl Target {
     /// A process that has been found; `began_ns`: its program began to run under watch.
-    pub(super) fn new(id: TargetId, began_ns: Option<u64>) -> Self {
+    pub(super) fn new(id: TargetId, program: u64, began_ns: Option<u64>) -> Self {
         Self {
             id,
+            program,
             named: false,
             stage: Stage::Found(Search::new(began_ns)),
             steps: Steps::default(),
@@ -172,9 +186,9 @@ impl Target {
     }
 
     /// It runs another program since `at_ns`.
-    pub(super) fn replaced(&mut self, at_ns: u64) {
+    pub(super) fn replaced(&mut self, program: u64, at_ns: u64) {
         let named = self.named;
-        *self = Self::new(self.id, Some(at_ns));
+        *self = Self::new(self.id, program, Some(at_ns));
         self.named = named;
     }
 
@@ -209,24 +223,43 @@ impl Target {
         }
     }
 
-    /// Looks for the interpreter, or its GILs, when it is time to; `true`: GILs have become known.
-    pub(super) fn search(&mut self, now_ns: u64, gils: &mut GilSampler) -> bool {
+    /// Whether it is time to look for its interpreter, which is then said to be under way.
+    pub(super) fn begin_search(&mut self, now_ns: u64) -> bool {
+        match &mut self.stage {
+            Stage::Found(search) if !search.under_way && now_ns >= search.next_ns => {
+                search.under_way = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes over what a search has come to.
+    pub(super) fn end_search(&mut self, found: Result<Interpreter, DetectError>, now_ns: u64) {
         let pid = self.id.pid;
-        if let Stage::Found(search) = &mut self.stage
-            && now_ns >= search.next_ns
-        {
-            match Interpreter::attach(pid) {
-                Ok(interpreter) => {
-                    let attached = Attached::new(pid, interpreter, search.began_ns);
-                    self.stage = Stage::Attached(Box::new(attached));
-                }
-                Err(DetectError::Gone) => self.stage = Stage::Refused,
-                // Between exec and the first instruction of the interpreter, a process may look like
-                // anything.
-                Err(_) if now_ns > search.until_ns => self.stage = Stage::Refused,
-                Err(_) => search.missed(now_ns),
+        let Stage::Found(search) = &mut self.stage else {
+            return;
+        };
+        search.under_way = false;
+        match found {
+            Ok(interpreter) => {
+                let attached = Attached::new(pid, interpreter, search.began_ns);
+                self.stage = Stage::Attached(Box::new(attached));
+            }
+            // Between exec and the first instruction of the interpreter, a process may look like anything.
+            Err(error) if !matches!(error, DetectError::Gone) && now_ns <= search.until_ns => {
+                search.missed(now_ns);
+            }
+            Err(error) => {
+                log::debug!("process {pid}: {error}");
+                self.stage = Stage::Refused;
             }
         }
+    }
+
+    /// Finds out where its GILs are, where that is not known; `true`: they have become known.
+    pub(super) fn learn_gils(&mut self, now_ns: u64, gils: &mut GilSampler) -> bool {
+        let pid = self.id.pid;
         match &mut self.stage {
             Stage::Attached(attached) if attached.gils.is_empty() => {
                 attached.learn_gils(pid, Some(now_ns), gils);
@@ -365,35 +398,39 @@ impl Target {
         }
     }
 
-    /// Whether there is an interpreter, and it is time to look at it.
+    /// Whether there is an interpreter that nobody looks at, and it is time to.
     pub(super) fn is_look_due(&self, now_ns: u64, pause_ns: u64) -> bool {
         let attached = self.attached();
         attached.is_some_and(|attached| attached.pace.is_due(now_ns, pause_ns))
     }
 
-    /// Looks at its interpreter until the deadline.
-    pub(super) fn look(
-        &mut self,
-        now_ns: u64,
-        options: &ScanOptions,
-        gils: &GilSampler,
-        is_over: &IsOver<'_>,
-    ) -> Option<PythonFact> {
+    /// What looks at its interpreter; `None`: there is none, or it is looked at already.
+    pub(super) fn begin_look(&mut self) -> Option<LentScanner> {
+        self.attached_mut()?.interpreter.lend_scanner()
+    }
+
+    /// Takes over what a look has found that began at `now_ns`, and was worth having where `keep` says so.
+    /// Gives it, to be told of.
+    pub(super) fn end_look(&mut self, look: Look, gils: &GilSampler) -> Option<&PythonFact> {
         let pid = self.id.pid;
         let attached = self.attached_mut()?;
-        let begin_ns = clocks::monotonic_ns();
-        let mut fact = attached.interpreter.scan_until(now_ns, options, is_over);
-        let took_ns = clocks::monotonic_ns().saturating_sub(begin_ns);
-        if let Some(reason) = attached.pace.took(now_ns, took_ns) {
+        attached.interpreter.take_back(look.scanner);
+        let is_first = attached.pace.last_ns() == 0;
+        let mut fact = look.fact;
+        if let Some(reason) = attached.pace.took(fact.read_ns, look.took_ns) {
             fact.limits.entry("python".to_owned()).or_insert(reason);
+        }
+        if look.hurried && !is_first {
+            return None;
         }
         count_samples(pid, &mut fact, gils);
         attached.add_limits(&mut fact);
-        Some(fact)
+        self.set_look(fact);
+        self.look.fact.as_deref()
     }
 
     /// Takes over what a look has found.
-    pub(super) fn set_look(&mut self, fact: PythonFact) {
+    fn set_look(&mut self, fact: PythonFact) {
         let thresholds = fact.loops.iter().filter_map(|of| of.stall_threshold_ns);
         if let Some(lowest) = thresholds.min() {
             self.steps.set_threshold(lowest);
@@ -449,6 +486,7 @@ impl Search {
             until_ns: begin_ns.saturating_add(SETTLE_NS),
             next_ns: 0,
             pause_ns: SEARCH_PAUSE_NS,
+            under_way: false,
         }
     }
 

@@ -15,6 +15,7 @@ use super::detect;
 use super::layout::described::{self, ASYNCIO_TABLE_BYTES};
 use super::memory::process::ProcessView;
 use super::memory::{IsOver, Memory, ReadError, UntilOver, at};
+use super::objects::code::CodeCache;
 use super::objects::{KEPT_ALL, Reader, kept_of};
 use super::options::ScanOptions;
 use super::walk::{collector, heap, thread_states};
@@ -26,6 +27,7 @@ use remembered::Remembered;
 #[derive(Debug)]
 pub(super) struct Scanner {
     process: ProcessView,
+    codes: CodeCache,
     asyncio: AsyncioTable,
     /// What was found out about each interpreter of the process, by address.
     remembered: HashMap<u64, Remembered>,
@@ -49,6 +51,7 @@ impl Scanner {
             .is_some_and(|(_, layout)| layout.walk.task.node.is_some());
         Self {
             process,
+            codes: CodeCache::default(),
             asyncio: if has_lists {
                 AsyncioTable::Expected
             } else {
@@ -70,7 +73,7 @@ impl Scanner {
         let Some((runtime, layout)) = attached.runtime else {
             return fact;
         };
-        attached.codes.begin(kept_of(options.bytes));
+        self.codes.begin(kept_of(options.bytes));
         self.process.begin();
         let memory = Arc::clone(&attached.memory);
         let until = UntilOver {
@@ -93,7 +96,7 @@ impl Scanner {
             reader.failed += 1;
             reader.limits.insert("python".to_owned(), error.to_string());
         }
-        if attached.codes.is_exhausted() {
+        if self.codes.is_exhausted() {
             for field in ["python", "tasks"] {
                 let reason = reader.limits.entry(field.to_owned());
                 reason.or_insert_with(|| KEPT_ALL.to_owned());
@@ -155,7 +158,7 @@ impl Scanner {
                 layout: &layout,
                 interpreter,
                 process: &mut self.process,
-                codes: &mut attached.codes,
+                codes: &mut self.codes,
                 remembered,
                 options,
             }

@@ -42,6 +42,7 @@ pub(super) struct Unwinder {
     /// The program has imported uvloop, whose loop has no Python frames.
     has_uvloop: bool,
     code: ExecutableMemory,
+    codes: CodeCache,
     stacks: HashMap<Vec<(u64, u64)>, Resolved>,
 }
 
@@ -93,20 +94,19 @@ impl Unwinder {
     }
 
     /// Turns stacks of addresses into stacks of names. Those of other processes are left out.
-    pub(super) fn resolve(&mut self, attached: &mut Attached, raw: &[RawSample]) -> Vec<Sample> {
+    pub(super) fn resolve(&mut self, attached: &Attached, raw: &[RawSample]) -> Vec<Sample> {
         let Some((_, layout)) = attached.runtime else {
             return Vec::new();
         };
         let memory = Arc::clone(&attached.memory);
         let mut reader = Reader::new(&*memory, layout.walk, RESOLVE_BYTES);
-        attached.codes.begin(RESOLVE_BYTES);
+        let mut codes = std::mem::take(&mut self.codes);
+        codes.begin(RESOLVE_BYTES);
         let unknown = raw
             .iter()
             .filter(|sample| !self.stacks.contains_key(&key(sample)))
             .flat_map(|sample| sample.frames.iter().map(|frame| frame.code));
-        attached
-            .codes
-            .load(&mut reader, unknown.filter(|code| plausible(*code)));
+        codes.load(&mut reader, unknown.filter(|code| plausible(*code)));
         let mut samples = Vec::with_capacity(raw.len());
         let mut asked = self.has_uvloop;
         for sample in raw {
@@ -114,7 +114,7 @@ impl Unwinder {
             let resolved = match self.stacks.get(&key) {
                 Some(resolved) => resolved.clone(),
                 None => {
-                    let mut resolved = self.name_frames(&mut attached.codes, &layout.walk, sample);
+                    let mut resolved = self.name_frames(&mut codes, &layout.walk, sample);
                     // It may have been imported since the last scan.
                     if resolved.outermost.is_none() && !asked && may_be_step(sample, &resolved) {
                         asked = true;
@@ -123,7 +123,7 @@ impl Unwinder {
                         {
                             self.has_uvloop = true;
                             self.stacks.clear();
-                            resolved = self.name_frames(&mut attached.codes, &layout.walk, sample);
+                            resolved = self.name_frames(&mut codes, &layout.walk, sample);
                         }
                     }
                     if self.stacks.len() < MAX_STACKS {
@@ -134,6 +134,7 @@ impl Unwinder {
             };
             samples.push(self.sample(attached.pid, sample, resolved));
         }
+        self.codes = codes;
         samples
     }
 
