@@ -36,6 +36,16 @@ pub fn validate(line: &Value) -> Result<()> {
     Ok(())
 }
 
+/// Reads a line, and demands that it is one of the published schema.
+///
+/// # Errors
+/// As for [`validate`].
+pub fn line(text: &[u8]) -> Result<Value> {
+    let line = serde_json::from_slice(text)?;
+    validate(&line)?;
+    Ok(line)
+}
+
 fn validators() -> Result<BTreeMap<String, Validator>> {
     let out = Command::new(binary()?).arg("schema").output()?;
     ensure!(out.status.success(), "`schema` ended with {}", out.status);

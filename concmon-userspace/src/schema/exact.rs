@@ -50,6 +50,7 @@ pub struct CountedPool {
 pub struct CountedTasks {
     /// The loop's thread.
     pub tid: u32,
+    /// Their coroutine's where asyncio has named them, else their own with its digits folded to `#`.
     pub name: String,
     /// Made since probes are there, and have begun to run.
     pub started: u64,

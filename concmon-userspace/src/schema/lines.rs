@@ -88,8 +88,7 @@ mod tests {
                     let of_type = field
                         .get("items")
                         .is_some_and(|of| of.get("$ref").is_some());
-                    let known = ["limits", "name"].contains(&name.as_str());
-                    if !described && !of_type && !known {
+                    if !described && !of_type {
                         found.push(format!("{path}.{name}"));
                     }
                 }
@@ -116,8 +115,10 @@ mod tests {
                     if plain && field.get("$ref").is_none() && !text.contains("ns") {
                         found.push(format!("{path}.{name}: ns"));
                     }
-                    if name.ends_with("_bytes") && !text.contains("bytes") {
-                        found.push(format!("{path}.{name}: bytes"));
+                    for (end, unit) in [("_bytes", "bytes"), ("_percent", "percent")] {
+                        if name.ends_with(end) && !text.contains(unit) {
+                            found.push(format!("{path}.{name}: {unit}"));
+                        }
                     }
                 }
             }

@@ -200,6 +200,7 @@ words! {
 /// other names are folded to `#`.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ByName {
+    /// Their coroutine's where asyncio has named them, else their own with its digits folded to `#`.
     pub name: String,
     /// Existing at the last look.
     pub pending: u64,

@@ -116,7 +116,7 @@ fn replay_equals_live_after_loss() -> Result<()> {
     ensure!(ended == 0, "exit code {ended}");
 
     let live = std::fs::read(&summary)?;
-    let said: Value = serde_json::from_slice(&live)?;
+    let said = schema::line(&live)?;
     let lost = said["monitor"]["events_lost"].as_u64();
     ensure!(
         lost.is_some_and(|lost| lost > 0),
@@ -135,9 +135,7 @@ pub(crate) fn reports(printed: &[u8]) -> Result<Vec<Report>> {
     let lines = std::str::from_utf8(printed)?.lines();
     lines
         .map(|line| {
-            let line: Value = serde_json::from_str(line)?;
-            schema::validate(&line)?;
-            let report: Report = serde_json::from_value(line)?;
+            let report: Report = serde_json::from_value(schema::line(line.as_bytes())?)?;
             laws::hold(&report)?;
             Ok(report)
         })
@@ -217,7 +215,7 @@ fn a_suffix_is_as_in_the_whole() -> Result<()> {
         let told = run(&[&["report", "-i", file, "--json", "--per", "500ms"], more].concat())?;
         String::from_utf8(told)?
             .lines()
-            .map(|line| Ok(serde_json::from_str(line)?))
+            .map(|line| schema::line(line.as_bytes()))
             .filter(|one: &Result<Value>| !matches!(one, Ok(one) if one["type"] != "snapshot"))
             .collect()
     };

@@ -87,9 +87,7 @@ impl Done {
     fn json(self) -> Result<Value> {
         let text = self.ok()?;
         ensure!(text.lines().count() == 1, "not one line of JSON");
-        let line = serde_json::from_str(&text)?;
-        schema::validate(&line)?;
-        Ok(line)
+        schema::line(text.as_bytes())
     }
 
     /// One line on stderr with one of these words, nothing on stdout, and this exit code.

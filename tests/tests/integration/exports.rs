@@ -10,6 +10,7 @@ use concmon_tests::harness::case;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::needs::Need;
 use concmon_tests::protobuf::Message;
+use concmon_tests::schema;
 use concmon_tests::watch::binary;
 use concmon_tests::workload::Workload;
 use libtest_mimic::Trial;
@@ -57,7 +58,7 @@ impl Recorded {
             "record", "-p", &pid, "-d", duration, "-i", "250ms", "--json", "-o",
         ];
         let said = run(Command::new(binary()?).args(record).arg(&file))?;
-        let summary = serde_json::from_slice(&said)?;
+        let summary = schema::line(&said)?;
         Ok(Recorded {
             folder,
             file,
@@ -345,7 +346,7 @@ fn a_diff_names_what_changed() -> Result<()> {
             .args(["diff", "--json"])
             .arg(one)
             .arg(other))?;
-        Ok(serde_json::from_slice(&said)?)
+        schema::line(&said)
     };
     let changed = diff(&before.file, &after.file)?;
     let changes = changed["changes"].as_array().context("no changes")?;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use concmon_tests::harness::case;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::needs::Need;
+use concmon_tests::schema;
 use concmon_tests::watch::{PATIENCE, Watch, binary};
 use concmon_tests::workload::Workload;
 use libtest_mimic::Trial;
@@ -50,7 +51,7 @@ fn tasks(pid: u32) -> Result<Value> {
         .args(["tasks", "--json", "-p", &pid.to_string()])
         .output()?;
     ensure!(output.status.success(), "{output:?}");
-    Ok(serde_json::from_slice(&output.stdout)?)
+    schema::line(&output.stdout)
 }
 
 /// The names of those that wait for each task, by its name.

@@ -26,7 +26,7 @@ fn lines(args: &[&str]) -> Result<Vec<Value>> {
     let out = Command::new(binary()?).args(args).output()?;
     ensure!(out.status.success(), "{args:?}: {out:?}");
     let lines = std::str::from_utf8(&out.stdout)?.lines();
-    lines.map(|line| Ok(serde_json::from_str(line)?)).collect()
+    lines.map(|line| schema::line(line.as_bytes())).collect()
 }
 
 fn capture() -> Result<String> {
@@ -45,9 +45,6 @@ fn lines_of_files() -> Result<()> {
         (&["explain", "--list", "--json"], &["rule"]),
     ] {
         let found = lines(args)?;
-        for line in &found {
-            schema::validate(line)?;
-        }
         for kind in kinds {
             ensure!(
                 found.iter().any(|line| line["type"] == *kind),

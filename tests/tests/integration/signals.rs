@@ -13,6 +13,7 @@ use concmon_tests::harness::case;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::laws;
 use concmon_tests::report::Report;
+use concmon_tests::schema;
 use concmon_tests::spawn::{Group, code};
 use concmon_tests::watch::{PATIENCE, Watch, binary};
 use concmon_tests::workload::Workload;
@@ -209,7 +210,7 @@ fn a_slow_reader_loses_nothing() -> Result<()> {
     let mut snapshots = Vec::new();
     let mut summary = None;
     for line in BufReader::new(&*all).lines() {
-        let value: Value = serde_json::from_str(&line?)?;
+        let value = schema::line(line?.as_bytes())?;
         if value["type"] == "stall" {
             continue;
         }
@@ -334,7 +335,7 @@ fn a_hangup() -> Result<()> {
     record.signal(libc::SIGHUP);
     let status = record.wait_for(PATIENCE)?;
     ensure!(code(status) == 0, "recording: code {}", code(status));
-    let report: Value = serde_json::from_slice(&run(&["report", "--json", "-i", text(&file)?])?)?;
+    let report = schema::line(&run(&["report", "--json", "-i", text(&file)?])?)?;
     let cut = |limit: &Value| limit["field"] == "capture";
     let limits = report["limits"].as_array().context("no limits")?;
     ensure!(!limits.iter().any(cut), "the capture is cut: {limits:?}");
