@@ -121,6 +121,8 @@
 //!   `process_vm_readv`, torn ones are seen and repeated or counted. What one scan reads and keeps is bounded,
 //!   and so is its time: it asks before each read whether it is over, and keeps what it has, marked as cut.
 //!   Walkers are tested and fuzzed on recorded images of memory (`cargo xtask images`, `cargo xtask fuzz`).
+//!   What records, replays and fuzzes is behind the feature `developer`, which tests and examples have by
+//!   way of the package's development dependency on itself, and nothing that ships.
 //! - [`model`]: identity, windows, sums, retention. No clock, no file, no process, no view, no failure.
 //! - [`schema`]: the lines of `concmon/1`, field by field, and their JSON Schema. The model fills them in, and
 //!   views print them: what is not in them, no view can say.

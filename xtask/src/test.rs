@@ -16,13 +16,9 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    workspace::run(workspace::cargo().args([
-        "build",
-        "--package=concmon-userspace",
-        "--bin=concmon-bpf",
-    ]))?;
     let begin = Instant::now();
     let mut cargo = workspace::cargo();
+    // This builds `concmon-bpf`, too, for the tests of its package.
     cargo.args(["test", "--workspace", "--no-fail-fast"]);
     if let Some(filter) = &args.filter {
         cargo.args(["--", filter]);

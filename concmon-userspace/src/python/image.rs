@@ -14,12 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use super::detect::{self, DetectError};
 use super::memory::process::ProcessView;
-use super::memory::process_source::ProcessSource;
 use super::memory::{Batch, Memory, ProcessMemory, ReadError};
 use super::{Interpreter, ScanOptions};
 use crate::event::{Pid, PythonFact};
 
-pub use super::memory::process_source::RecordedProcess;
+pub use super::recorded::RecordedProcess;
 
 /// What a file begins with; the last byte is the version of the format.
 pub const MAGIC: &[u8; 8] = b"concmem\x01";
@@ -104,7 +103,7 @@ impl Image {
         let header = Header {
             version,
             runtime,
-            process: RecordedProcess::of(pid, detect::asyncio_table(pid)),
+            process: RecordedProcess::of(pid),
         };
         let recorder = Arc::new(Recorder {
             inner: memory,
@@ -196,7 +195,7 @@ impl Image {
 
 fn attach(header: &Header, memory: Arc<dyn Memory>) -> Result<Interpreter, DetectError> {
     let found = detect::detect_again(&*memory, header.runtime, &header.version)?;
-    let process = ProcessView::of(ProcessSource::Recorded(header.process.clone()));
+    let process = ProcessView::of(Box::new(header.process.clone()));
     Ok(Interpreter::of(
         Pid(header.process.pid),
         found,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use concmon_ebpf::{Python, SampleHead};
 
 use super::attached::Attached;
-use super::detect::{self, DetectError, Found};
+use super::detect::{self, DetectError, Found, LiveProcess};
 use super::memory::process::ProcessView;
 use super::memory::{IsOver, Memory, ProcessMemory, ReadCost, ReadError};
 use super::options::ScanOptions;
@@ -62,7 +62,7 @@ impl Interpreter {
             pid,
             found,
             Arc::new(memory),
-            ProcessView::new(pid),
+            ProcessView::of(Box::new(LiveProcess(pid))),
         ))
     }
 

@@ -3,10 +3,10 @@
 
 mod attached;
 mod detect;
-#[doc(hidden)]
+#[cfg(feature = "developer")]
 pub mod fuzz;
 mod gil_sampler;
-#[doc(hidden)]
+#[cfg(feature = "developer")]
 pub mod image;
 mod interpreter;
 pub mod layout;
@@ -14,8 +14,11 @@ mod memory;
 mod objects;
 mod options;
 mod probes;
+#[cfg(feature = "developer")]
+mod recorded;
 mod scan;
 mod unwind;
+#[cfg(feature = "developer")]
 mod verify;
 mod walk;
 
@@ -26,4 +29,5 @@ pub use memory::{IsOver, ReadCost, ReadError};
 pub use objects::text::MAX_TEXT_CHARS;
 pub use options::{MOST_TASKS, ScanOptions};
 pub use probes::{ExactFutures, ExactTasks, NotExact, Probe, ProbeKind, ProbePlace};
+#[cfg(feature = "developer")]
 pub use verify::{Verified, verify};

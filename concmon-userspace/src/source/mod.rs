@@ -3,6 +3,7 @@
 mod arrivals;
 mod error;
 pub mod exact;
+#[cfg(feature = "developer")]
 pub mod fuzz;
 mod host;
 pub mod live;

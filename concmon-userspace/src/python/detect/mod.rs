@@ -1,12 +1,14 @@
 //! From a process to the interpreter in it: which version, where its runtime is, which layout.
 
 pub(super) mod elf;
+mod live;
 pub(super) mod version;
 
 use std::collections::HashSet;
 use std::io;
 
 use elf::ElfFacts;
+pub(super) use live::LiveProcess;
 use version::{version_in_name, version_text};
 
 use crate::event::{Pid, PythonInfo};
@@ -325,6 +327,7 @@ fn describe(
 }
 
 /// What is in a process that was detected once before: `text` is its version.
+#[cfg(feature = "developer")]
 pub(crate) fn detect_again(
     memory: &dyn Memory,
     runtime: u64,

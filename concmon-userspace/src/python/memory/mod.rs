@@ -106,11 +106,13 @@ impl Batch {
     }
 
     /// Each area's address with its bytes, as far as they were read.
+    #[cfg(feature = "developer")]
     pub(crate) fn areas(&self) -> impl Iterator<Item = (u64, &[u8])> {
         (0..self.areas.len()).map(|index| (self.areas[index].address, self.prefix(index)))
     }
 
     /// Lets `read` fill each area; it says how many bytes it had.
+    #[cfg(feature = "developer")]
     pub(crate) fn fill(&mut self, read: impl Fn(u64, &mut [u8]) -> usize) {
         self.bytes.resize(self.size, 0);
         for area in self.areas.iter_mut().filter(|area| area.len > 0) {

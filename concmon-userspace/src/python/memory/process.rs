@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::process_source::{ProcessSource, RecordedProcess};
+use super::process_source::ProcessSource;
 use crate::event::{Pid, Tid};
 use crate::procfs::maps::{self, Mapping};
 use crate::python::memory::{Batch, Memory, int, word};
@@ -22,7 +22,7 @@ const MAX_STACK: u64 = 1 << 40;
 #[derive(Debug)]
 pub(crate) struct ProcessView {
     pid: Pid,
-    source: ProcessSource,
+    source: Box<dyn ProcessSource>,
     /// The target uses other ids than we do.
     foreign_ids: bool,
     tids: HashMap<u32, Tid>,
@@ -37,11 +37,7 @@ pub(crate) struct ProcessView {
 }
 
 impl ProcessView {
-    pub(crate) fn new(pid: Pid) -> Self {
-        Self::of(ProcessSource::Live(pid))
-    }
-
-    pub(crate) fn of(source: ProcessSource) -> Self {
+    pub(crate) fn of(source: Box<dyn ProcessSource>) -> Self {
         Self {
             pid: source.pid(),
             foreign_ids: source.has_foreign_ids(),
@@ -70,17 +66,14 @@ impl ProcessView {
         }
         if !self.tids.contains_key(&native) && self.may_read_tids {
             self.may_read_tids = false;
-            self.tids = self.source.namespace_tids();
+            self.tids = self.source.native_tids();
         }
         self.tids.get(&native).copied()
     }
 
-    /// What was recorded of the process, if it is none that lives.
-    pub(crate) fn recorded(&self) -> Option<&RecordedProcess> {
-        match &self.source {
-            ProcessSource::Live(_) => None,
-            ProcessSource::Recorded(process) => Some(process),
-        }
+    /// Address of asyncio's own offset table.
+    pub(crate) fn asyncio_table(&self) -> Option<u64> {
+        self.source.asyncio_table()
     }
 
     pub(crate) fn is_main(&self, tid: Tid) -> bool {

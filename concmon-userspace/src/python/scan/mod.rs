@@ -11,7 +11,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::attached::Attached;
-use super::detect;
 use super::layout::described::{self, ASYNCIO_TABLE_BYTES};
 use super::memory::process::ProcessView;
 use super::memory::{IsOver, Memory, ReadError, UntilOver, at};
@@ -173,11 +172,7 @@ impl Scanner {
         let Some((_, layout)) = &mut attached.runtime else {
             return;
         };
-        let address = match self.process.recorded() {
-            Some(process) => process.asyncio_table,
-            None => detect::asyncio_table(attached.pid),
-        };
-        let Some(address) = address else {
+        let Some(address) = self.process.asyncio_table() else {
             return;
         };
         let mut table = [0; ASYNCIO_TABLE_BYTES];

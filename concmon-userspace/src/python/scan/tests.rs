@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::event::{Pid, PyFrame, PythonInfo, Tid};
+use crate::python::detect::LiveProcess;
 use crate::python::layout::{Version, row};
 use crate::python::objects::code::{CodeCache, CodePosition};
 use crate::python::objects::synthetic::Noise;
@@ -81,7 +82,7 @@ fn scan_noise(
         runtime: address(3),
         layout: &layout,
         interpreter: address(3),
-        process: &mut ProcessView::new(pid),
+        process: &mut ProcessView::of(Box::new(LiveProcess(pid))),
         codes: &mut CodeCache::default(),
         remembered: &mut remembered,
         options,
