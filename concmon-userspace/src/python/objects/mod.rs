@@ -7,6 +7,7 @@ mod kinds;
 pub(super) mod lines;
 pub(super) mod names;
 mod reader;
+mod sequences;
 mod slots;
 #[cfg(test)]
 pub(super) mod synthetic;

@@ -1,23 +1,20 @@
 //! Stacks of threads: which Python functions each one is in.
 
-use super::chain::instruction_offset;
+use super::frames::{Head, Piece, Walk, WalkState, head_len};
 use super::thread_states::ThreadRecord;
-use crate::event::PyFrame;
-use crate::python::layout::{FrameRoot, GeneratorFrame, InstructionShape, WalkLayout};
+use crate::python::layout::{FrameRoot, GeneratorFrame};
 use crate::python::memory::addresses::AddressMap;
-use crate::python::memory::{Batch, at, byte, int, plausible, word};
+use crate::python::memory::{Batch, at, word};
 use crate::python::objects::Reader;
 use crate::python::objects::code::CodeCache;
-use crate::python::objects::code::CodePosition;
+
+pub(crate) use super::frames::{Stack, StackFrame};
 
 /// How many stacks are read together, and how many frames of all threads are kept.
 const THREADS_AT_ONCE: usize = 256;
 const MAX_FRAMES: usize = 1 << 18;
 /// How often a stack that changes while it is read is read in all.
 const MAX_TRIES: usize = 24;
-/// Up to here, the owner of a frame is Python code: a thread, a generator, a frame object. Others
-/// are the interpreter's own and have no code of their own.
-pub(crate) const LAST_PYTHON_OWNER: u8 = 2;
 /// A chunk of the stack of frames begins with its predecessor, its size and its end.
 const CHUNK_HEADER: u64 = 24;
 /// The usual size of a chunk, and the most that is read of one, bytes.
@@ -27,56 +24,6 @@ const MAX_CHUNK_BYTES: u64 = 256 << 10;
 const GROWTH_BYTES: u64 = 512;
 /// Places of frames that are remembered from one attempt to the next.
 const MAX_KNOWN: usize = 512;
-/// Frames of the interpreter itself that lie between those of Python code.
-const MAX_OTHER_FRAMES: usize = 1024;
-
-/// One frame of Python code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StackFrame {
-    pub(crate) address: u64,
-    pub(crate) position: CodePosition,
-}
-
-/// A thread's stack at one instant.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Stack {
-    /// The innermost first.
-    pub(crate) frames: Vec<StackFrame>,
-    /// Address of the innermost frame of all, the interpreter's own included; 0 when the thread went
-    /// on while it was read.
-    innermost: u64,
-    /// There are more than were asked for.
-    pub(crate) cut: bool,
-    /// It changed each time it was read: there are no frames.
-    pub(crate) torn: bool,
-}
-
-impl Stack {
-    const TORN: Self = Self {
-        frames: Vec::new(),
-        innermost: 0,
-        cut: false,
-        torn: true,
-    };
-
-    fn is_known(&self, codes: &CodeCache) -> bool {
-        let mut frames = self.frames.iter();
-        frames.all(|frame| codes.knows(frame.position.code))
-    }
-
-    /// The places of its frames; `None` when one cannot be told.
-    pub(crate) fn places(
-        &self,
-        reader: &Reader<'_>,
-        codes: &mut CodeCache,
-    ) -> Option<Vec<PyFrame>> {
-        let lines = reader.walk.code.lines;
-        self.frames
-            .iter()
-            .map(|frame| codes.frame(frame.position, lines))
-            .collect()
-    }
-}
 
 /// The stack of each thread, of at most `depth` frames; of fewer where there are very many threads.
 pub(crate) fn stacks(
@@ -236,79 +183,6 @@ struct Areas {
     before: usize,
     roots: usize,
     after: usize,
-}
-
-/// Frames of a stack that were read in one go.
-struct Piece<'b> {
-    chunk: u64,
-    bytes: &'b [u8],
-    others: AddressMap<&'b [u8]>,
-}
-
-impl Piece<'_> {
-    fn frame(&self, address: u64, len: usize) -> Option<&[u8]> {
-        let offset = usize::try_from(address.wrapping_sub(self.chunk)).ok();
-        let inside = offset.and_then(|offset| self.bytes.get(offset..offset.checked_add(len)?));
-        inside.or_else(|| self.others.get(&address).copied())
-    }
-}
-
-/// A walk down one stack.
-struct Walk {
-    /// Where it began.
-    innermost: u64,
-    next: u64,
-    steps: Vec<Step>,
-    /// How many of the steps are Python code.
-    frames: usize,
-    /// Frames that were read on the way: their addresses and bytes.
-    outside: Vec<(u64, Vec<u8>)>,
-    state: WalkState,
-}
-
-/// A frame that was passed.
-struct Step {
-    address: u64,
-    head: Head,
-    /// `None`: the interpreter's own.
-    position: Option<CodePosition>,
-}
-
-/// What a frame says; all but the instruction stays the same as long as it lives.
-#[derive(PartialEq, Eq)]
-struct Head {
-    executable: u64,
-    previous: u64,
-    instruction: u64,
-}
-
-impl Head {
-    /// `None` for too few bytes, and for an object that is no more.
-    fn of(walk: &WalkLayout, frame: &[u8]) -> Option<Self> {
-        let fields = walk.frame;
-        let is_alive = walk.thread.chunk.is_some() || word(frame, 0)? != 0;
-        is_alive.then_some(())?;
-        Some(Self {
-            executable: word(frame, fields.executable)?,
-            previous: word(frame, fields.previous)?,
-            instruction: match fields.instruction {
-                InstructionShape::Last { index, .. } => int(frame, index)? as u32 as u64,
-                InstructionShape::Pointer(pointer) => word(frame, pointer)?,
-            },
-        })
-    }
-
-    fn is_same_frame(&self, other: &Self) -> bool {
-        (self.executable, self.previous) == (other.executable, other.previous)
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum WalkState {
-    Open,
-    Whole,
-    Cut,
-    Torn,
 }
 
 /// One attempt: each stack, if it could be read, and where its frames were.
@@ -517,139 +391,6 @@ fn places(reader: &mut Reader<'_>, wanted: Vec<Wanted>) -> Vec<Option<Place>> {
             })
         })
         .collect()
-}
-
-/// How much of a frame is looked at.
-fn head_len(walk: &WalkLayout) -> usize {
-    let frame = walk.frame;
-    let instruction = match frame.instruction {
-        InstructionShape::Last { index, .. } => index,
-        InstructionShape::Pointer(pointer) => pointer,
-    };
-    let last = [
-        frame.executable,
-        frame.previous,
-        instruction,
-        frame.owner.unwrap_or(0),
-    ];
-    last.into_iter().max().unwrap_or(0) as usize + 8
-}
-
-impl Walk {
-    fn from(innermost: Option<u64>) -> Self {
-        Self {
-            innermost: innermost.unwrap_or(0),
-            next: innermost.unwrap_or(0),
-            steps: Vec::new(),
-            frames: 0,
-            outside: Vec::new(),
-            state: match innermost {
-                Some(_) => WalkState::Open,
-                None => WalkState::Torn,
-            },
-        }
-    }
-
-    /// Goes on as long as frames are in what was read in one go.
-    fn through(&mut self, walk: &WalkLayout, piece: &Piece<'_>, depth: usize) {
-        while self.state == WalkState::Open {
-            if self.next == 0 {
-                self.state = WalkState::Whole;
-            } else if self.frames >= depth {
-                self.state = WalkState::Cut;
-            } else if !plausible(self.next) || self.steps.len() - self.frames > MAX_OTHER_FRAMES {
-                self.state = WalkState::Torn;
-            } else {
-                let Some(frame) = piece.frame(self.next, head_len(walk)) else {
-                    break;
-                };
-                self.step(walk, frame);
-            }
-        }
-    }
-
-    fn step(&mut self, walk: &WalkLayout, frame: &[u8]) {
-        match Step::at(walk, self.next, frame) {
-            Some(step) => {
-                self.next = step.head.previous;
-                self.frames += usize::from(step.position.is_some());
-                self.steps.push(step);
-            }
-            None => self.state = WalkState::Torn,
-        }
-    }
-
-    /// Keeps the frames that were there before, too, from the outermost on, up to and with the
-    /// first one that went on meanwhile.
-    fn keep_lasting(&mut self, walk: &WalkLayout, before: &Piece<'_>) {
-        let len = head_len(walk);
-        let mut lasting = 0;
-        for step in self.steps.iter().rev() {
-            let head = before
-                .frame(step.address, len)
-                .and_then(|frame| Head::of(walk, frame));
-            let Some(head) = head.filter(|head| head.is_same_frame(&step.head)) else {
-                break;
-            };
-            lasting += 1;
-            if head != step.head {
-                break;
-            }
-        }
-        if lasting == 0 && !self.steps.is_empty() {
-            self.state = WalkState::Torn;
-        }
-        let gone = self.steps.len() - lasting;
-        if gone > 0 {
-            self.innermost = 0;
-        }
-        self.steps.drain(..gone);
-    }
-
-    fn stack(self) -> Option<Stack> {
-        match self.state {
-            WalkState::Whole | WalkState::Cut => Some(Stack {
-                frames: self
-                    .steps
-                    .into_iter()
-                    .filter_map(|step| {
-                        Some(StackFrame {
-                            address: step.address,
-                            position: step.position?,
-                        })
-                    })
-                    .collect(),
-                innermost: self.innermost,
-                cut: self.state == WalkState::Cut,
-                torn: false,
-            }),
-            WalkState::Torn | WalkState::Open => None,
-        }
-    }
-}
-
-impl Step {
-    fn at(walk: &WalkLayout, address: u64, frame: &[u8]) -> Option<Self> {
-        let head = Head::of(walk, frame)?;
-        let owner = match walk.frame.owner {
-            Some(owner) => byte(frame, owner)?,
-            None => 0,
-        };
-        let position = if owner > LAST_PYTHON_OWNER {
-            None
-        } else {
-            let code = walk.frame.untag(head.executable);
-            Some(CodePosition {
-                code,
-                offset: instruction_offset(walk, code, frame)?,
-            })
-        };
-        Some(Self {
-            address,
-            head,
-            position,
-        })
-    }
 }
 
 /// The frames of a stack that belong to a running coroutine, its own the first: the places where

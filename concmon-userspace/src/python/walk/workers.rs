@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::stacks::LAST_PYTHON_OWNER;
+use super::frames::LAST_PYTHON_OWNER;
 use crate::python::layout::FrameRoot;
 use crate::python::memory::{Batch, at, byte, word};
 use crate::python::objects::Reader;
