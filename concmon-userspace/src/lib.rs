@@ -86,6 +86,7 @@
 //!
 //! ```text
 //! main
+//! commands
 //! session
 //! targets · views
 //! source
@@ -101,7 +102,7 @@
 //! ```
 //!
 //! `source`, `python`, `procfs` and `kernel` bring things in, `decode` and `model` say what they mean,
-//! `views` show them. `session` is the only place where these meet.
+//! `views` show them. `targets` (one process) and `session` (all of them) are where these meet.
 //!
 //! - **Kernel programs** (`concmon-ebpf`, built apart and embedded as an object): keep the ledgers and
 //!   send records. They know no system call by number and no struct offset. Of Python they know what user

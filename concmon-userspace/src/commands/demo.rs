@@ -40,7 +40,7 @@ pub(super) async fn play(options: &Options, why: &str) -> Result<u8, Failure> {
         })
         .map_err(|error| damaged(error.into()))?;
     let mut sink = output::open(options)?;
-    crate::commands::settle_reader(CapabilitySet::empty(), options.output.as_deref());
+    crate::session::settle_reader(CapabilitySet::empty(), options.output.as_deref());
     let paced = !options.json && options.output.is_none() && io::stdout().is_terminal();
     for window in &windows {
         if paced {

@@ -15,7 +15,7 @@ use crate::{
 
 pub(super) fn run(options: &Options, files: &cli::Diff) -> Result<u8, Failure> {
     let mut sink = output::open_beside(options, &[&files.before, &files.after])?;
-    crate::commands::settle_reader(privileges::CAPTURES, options.output.as_deref());
+    crate::session::settle_reader(privileges::CAPTURES, options.output.as_deref());
     let before = rates(options, &files.before, files)?;
     let after = rates(options, &files.after, files)?;
     let diff = diff::Diff::of(&before, &after);

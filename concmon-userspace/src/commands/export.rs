@@ -1,4 +1,4 @@
-//! `export` and `report --html`: what other tools, and people with a browser, read of a capture.
+//! `export`: what other tools read of a capture.
 
 use std::{
     io::{self, BufWriter, Write as _},
@@ -6,20 +6,19 @@ use std::{
 };
 
 use crate::session::{
-    files::{Out, Target},
+    files::Out,
     outcome::{Failure, code},
     output, printed, privileges,
 };
 use crate::{
     capture::CaptureError,
-    cli::{By, Export, Format, Options, Report},
+    cli::{By, Export, Format, Options},
     model::intervals::{Intervals, NoSink},
     schema::Snapshot,
     source::replay::{Replay, Step},
     views::{
         escape::escape,
         export::{self, FlameFormat, perfetto::Perfetto},
-        html::{self, Series},
     },
 };
 
@@ -40,7 +39,7 @@ pub(super) fn run(options: &Options, export: &Export) -> Result<u8, Failure> {
         return Err(Failure::new(code::USAGE, message));
     }
     let mut out = BufWriter::new(sink.writer);
-    crate::commands::settle_reader(privileges::CAPTURES, options.output.as_deref());
+    crate::session::settle_reader(privileges::CAPTURES, options.output.as_deref());
     let mut intervals = Intervals::new(&info);
     let format = match export.format {
         Format::Perfetto => {
@@ -82,7 +81,8 @@ pub(super) fn run(options: &Options, export: &Export) -> Result<u8, Failure> {
 }
 
 /// Ends what was written to a file, of which no part is left where it is not whole.
-fn finish(written: io::Result<()>, out: BufWriter<Out>) -> Result<u8, Failure> {
+/// Writes what is buffered behind what was written.
+pub(super) fn finish(written: io::Result<()>, out: BufWriter<Out>) -> Result<u8, Failure> {
     // What is buffered behind an error is not tried again.
     let (out, buffered) = out.into_parts();
     let written = written.and_then(|()| {
@@ -92,35 +92,6 @@ fn finish(written: io::Result<()>, out: BufWriter<Out>) -> Result<u8, Failure> {
     });
     printed(written)?;
     Ok(code::OK)
-}
-
-/// Writes the page of `report --html`.
-pub(super) fn page(options: &Options, report: &Report, page: &Path) -> Result<u8, Failure> {
-    let unread = unread(&report.input);
-    let target = Target::beside(page, &[&report.input])?;
-    let mut replay = super::report::open(report).map_err(&unread)?;
-    let mut out = BufWriter::new(target.create()?);
-    crate::commands::settle_reader(privileges::CAPTURES, Some(page));
-    if options.redact {
-        replay = replay.redacted();
-    }
-    let mut intervals = Intervals::new(&replay.header().info);
-    let mut series = Series::default();
-    let summary = replay
-        .run(&mut |step| match step {
-            Step::Before(event) => intervals.before(event),
-            Step::Event(event) => intervals.apply(event, &mut NoSink),
-            Step::Window(window) => series.add(&window),
-        })
-        .map_err(|error| unread(error.into()))?;
-    intervals.finish(&mut NoSink);
-    let shown = html::Report {
-        summary: &summary,
-        intervals: &intervals,
-        series: &series,
-    };
-    let written = html::write(&shown, &mut out);
-    finish(written, out)
 }
 
 /// What of a capture is missing, on standard error: other formats have no place for it.

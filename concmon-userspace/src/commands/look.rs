@@ -52,7 +52,7 @@ pub(super) fn run(options: &Options, look: &Look, view: LookView) -> Result<u8, 
     let Sink {
         mut writer, paint, ..
     } = output::open(options)?;
-    crate::commands::settle_reader(rights::LOOKS, options.output.as_deref());
+    crate::session::settle_reader(rights::LOOKS, options.output.as_deref());
     let tree = Tree::scan()?;
     let clocks = Clocks::now();
     let kind = match view {

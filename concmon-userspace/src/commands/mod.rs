@@ -10,14 +10,11 @@ mod report;
 mod start;
 mod watch;
 
-use std::path::Path;
-
-use rustix::thread::CapabilitySet;
 use tokio::task::LocalSet;
 
 use crate::{
     cli::{Cli, Target, Trigger, Watched},
-    session::{Failure, Recording, confine, privileges, signals},
+    session::{Failure, Recording, signals},
 };
 use demo_watch::watch_demo;
 use watch::{watch_command, watch_pids};
@@ -58,11 +55,4 @@ pub fn run(cli: &Cli) -> Result<u8, Failure> {
             Watched::Demo => watch_demo(&cli.options).await,
         }
     })
-}
-
-/// The same for a run that only reads: captures, or processes.
-pub(super) fn settle_reader(keep: CapabilitySet, output: Option<&Path>) {
-    let files = output.map_or(CapabilitySet::empty(), privileges::of_file);
-    privileges::give_up_but(keep | files);
-    confine::confine_or_warn(None);
 }

@@ -1,29 +1,35 @@
 //! `report`: what a live watch would have said, from a capture.
 
+use std::{io::BufWriter, path::Path};
+
+use super::export::{finish, unread};
 use crate::session::{
+    files::Target,
     outcome::{Failure, code},
     output, privileges,
 };
 use crate::{
     capture::{CaptureError, CaptureInput, Header, Outline},
     cli::{Instant, Options, Report},
+    model::intervals::{Intervals, NoSink},
     source::replay::{Range, Replay, Step},
-    views::{escape::escape, json, lines, summary},
+    views::{
+        html::{self, Series},
+        json, lines, summary,
+    },
 };
 
 pub(super) fn run(options: &Options, report: &Report) -> Result<u8, Failure> {
     if let Some(page) = &report.html {
-        return super::export::page(options, report, page);
+        return self::page(options, report, page);
     }
-    let name = escape(&report.input.to_string_lossy()).into_owned();
-    let unread =
-        |error: CaptureError| Failure::new(code::FAILURE, format!("cannot read {name}: {error}"));
-    let mut replay = open(report).map_err(unread)?;
+    let unread = unread(&report.input);
+    let mut replay = open(report).map_err(&unread)?;
     if options.redact {
         replay = replay.redacted();
     }
     let mut sink = output::open_beside(options, &[&report.input])?;
-    crate::commands::settle_reader(privileges::CAPTURES, options.output.as_deref());
+    crate::session::settle_reader(privileges::CAPTURES, options.output.as_deref());
     let mut printed = Ok(());
     let summary = replay
         .run(&mut |step| {
@@ -51,8 +57,37 @@ pub(super) fn run(options: &Options, report: &Report) -> Result<u8, Failure> {
     Ok(code::OK)
 }
 
+/// Writes the page of `report --html`.
+fn page(options: &Options, report: &Report, page: &Path) -> Result<u8, Failure> {
+    let unread = unread(&report.input);
+    let target = Target::beside(page, &[&report.input])?;
+    let mut replay = open(report).map_err(&unread)?;
+    let mut out = BufWriter::new(target.create()?);
+    crate::session::settle_reader(privileges::CAPTURES, Some(page));
+    if options.redact {
+        replay = replay.redacted();
+    }
+    let mut intervals = Intervals::new(&replay.header().info);
+    let mut series = Series::default();
+    let summary = replay
+        .run(&mut |step| match step {
+            Step::Before(event) => intervals.before(event),
+            Step::Event(event) => intervals.apply(event, &mut NoSink),
+            Step::Window(window) => series.add(&window),
+        })
+        .map_err(|error| unread(error.into()))?;
+    intervals.finish(&mut NoSink);
+    let shown = html::Report {
+        summary: &summary,
+        intervals: &intervals,
+        series: &series,
+    };
+    let written = html::write(&shown, &mut out);
+    finish(written, out)
+}
+
 /// The part of the capture that was asked for.
-pub(super) fn open(report: &Report) -> Result<Replay<CaptureInput>, CaptureError> {
+fn open(report: &Report) -> Result<Replay<CaptureInput>, CaptureError> {
     let memory = report.memory.budget_bytes;
     if report.since.is_none() && report.until.is_none() && report.per.is_none() {
         return Ok(Replay::open(&report.input)?.granted(memory));

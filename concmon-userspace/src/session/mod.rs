@@ -23,12 +23,14 @@ pub(crate) mod watch;
 use std::{
     io::{self, IsTerminal as _},
     os::fd::OwnedFd,
+    path::Path,
     process::ExitStatus,
     rc::Rc,
     time::Duration,
 };
 
 use crossterm::event::Event as TerminalEvent;
+use rustix::thread::CapabilitySet;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::SignalKind,
@@ -62,6 +64,13 @@ const INTERVALS: [Duration; 8] = [
     Duration::from_secs(10),
     Duration::from_secs(30),
 ];
+
+/// From here on, a run that only reads, captures or processes, can do what it still has to, and no more.
+pub(crate) fn settle_reader(keep: CapabilitySet, output: Option<&Path>) {
+    let files = output.map_or(CapabilitySet::empty(), privileges::of_file);
+    privileges::give_up_but(keep | files);
+    confine::confine_or_warn(None);
+}
 
 /// What becomes of what a watch is fed.
 #[derive(Clone, Debug)]
