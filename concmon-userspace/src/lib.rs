@@ -112,6 +112,7 @@
 //! - [`kernel`]: struct offsets from BTF, the table of what system calls mean, the table of what not every
 //!   kernel has and what is said without it, the comparison of the self-test. It loads nothing.
 //! - [`event`]: every input of a watch as one typed enum.
+//! - [`escape`]: texts of a target, fit for a terminal.
 //! - [`decode`]: bytes to events, total. Damage is an error or a count, never a panic.
 //! - [`procfs`]: all reading of `/proc`: bounded looks through a handle that is bound to the process, which
 //!   keep what seldom changes; mappings, ids, capabilities; also the clocks.
@@ -136,9 +137,11 @@
 //! - [`views`]: live view, report lines, summary, dump, task trees, JSON, one-file page, exports, diff.
 //!   They see snapshots, dumps and intervals (`model/intervals`: the same events cut into stretches for
 //!   what has a time axis), never an event.
+//! - `targets`: what is known, done and refused of each watched process, in one place.
 //! - [`session`]: the one select loop, the order in which things are read, exit codes. A single look
 //!   (`dump`, `tasks`) takes a way of its own, without kernel programs and without the model's state:
 //!   `/proc` and [`python`], then `model::dump`, then a view.
+//! - [`commands`]: what the command line can ask for, one file each.
 //!
 //! # How a thread's account is found
 //!
