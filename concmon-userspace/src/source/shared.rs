@@ -1,25 +1,34 @@
 //! Kernel arrays that user space reads and writes in place, through a shared mapping.
 
 use std::{
+    cell::Cell,
     io,
     marker::PhantomData,
-    os::fd::BorrowedFd,
+    os::fd::{BorrowedFd, OwnedFd},
     ptr::NonNull,
     sync::atomic::{AtomicU64, Ordering, fence},
 };
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use concmon_ebpf::{Control, Ledger, SLOTS_PER_PAGE, SlotPage, state};
 
 use crate::decode::ledger::{heal, is_whole};
 
-/// A mapped BPF array of `len` values of `T`. Values may change at any time.
+/// How much of an array is mapped at a time, bytes: a multiple of every size of pages. The kernel puts all of
+/// a mapping in place at once, so that what nobody uses would count as the tool's memory.
+const PART_BYTES: usize = 1 << 20;
+
+/// A BPF array of `len` values of `T`, mapped as far as it is used. Values may change at any time.
 #[derive(Debug)]
 pub(super) struct SharedArray<T> {
+    map: OwnedFd,
+    /// Of the range that is reserved for the whole array.
     base: NonNull<T>,
     len: usize,
     bytes: usize,
+    /// How much is mapped, from the beginning, bytes.
+    mapped_bytes: Cell<usize>,
     owns: PhantomData<T>,
 }
 
@@ -32,25 +41,48 @@ impl<T> SharedArray<T> {
         let bytes = size_of::<T>()
             .checked_mul(len)
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        // SAFETY: a fresh shared mapping; the kernel checks length and permission.
+        // SAFETY: a fresh mapping, which nothing can be read from or written to.
         let base = unsafe {
-            mmap(
+            mmap_anonymous(
                 std::ptr::null_mut(),
                 bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                map,
-                0,
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
             )?
         };
-        let base =
-            NonNull::new(base.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::Other))?;
-        Ok(Self {
-            base,
+        let array = Self {
+            map: map.try_clone_to_owned()?,
+            base: NonNull::new(base.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::Other))?,
             len,
             bytes,
+            mapped_bytes: Cell::new(0),
             owns: PhantomData,
-        })
+        };
+        array.map_up_to(bytes.min(PART_BYTES))?;
+        Ok(array)
+    }
+
+    /// Maps what is not mapped of the first `bytes`.
+    fn map_up_to(&self, bytes: usize) -> io::Result<()> {
+        let from = self.mapped_bytes.get();
+        let to = bytes.next_multiple_of(PART_BYTES).min(self.bytes);
+        if to <= from {
+            return Ok(());
+        }
+        // SAFETY: replaces a part of the range reserved in `new`, where nothing is yet; the kernel checks
+        // the permission.
+        unsafe {
+            mmap(
+                self.base.as_ptr().byte_add(from).cast(),
+                to - from,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::FIXED,
+                &self.map,
+                from as u64,
+            )?;
+        }
+        self.mapped_bytes.set(to);
+        Ok(())
     }
 
     pub(super) fn len(&self) -> usize {
@@ -65,16 +97,32 @@ impl<T> SharedArray<T> {
 
     fn at(&self, index: usize) -> *mut T {
         assert!(index < self.len, "index inside the array");
-        // SAFETY: checked against the length of the mapping.
+        if (index + 1) * size_of::<T>() > self.mapped_bytes.get() {
+            let mapped = self.map_up_to((index + 1) * size_of::<T>());
+            // Its pages are there: only the kernel's own memory could be at an end.
+            mapped.expect("a part of an array that is there can be mapped");
+        }
+        // SAFETY: checked against the length of the array, and mapped.
         unsafe { self.base.as_ptr().add(index) }
     }
 }
 
 impl<T> Drop for SharedArray<T> {
     fn drop(&mut self) {
-        // SAFETY: the mapping made in `new`, unmapped once.
+        // SAFETY: the range reserved in `new`, unmapped once.
         let _ = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) };
     }
+}
+
+/// What an account says first.
+#[derive(Clone, Copy, Debug)]
+pub struct LedgerHead {
+    /// The process of its thread.
+    pub tgid: u32,
+    /// [`state`].
+    pub state: u8,
+    /// When the open stretch began, ns.
+    pub since_ns: u64,
 }
 
 /// How often a torn read of one account is repeated before it is given up for this time.
@@ -89,6 +137,32 @@ impl SharedArray<Ledger> {
     /// Whether a thread ever had this slot since it was last freed.
     pub(super) fn is_used(&self, slot: usize) -> bool {
         self.state(slot) != state::FREE
+    }
+
+    /// Whose the account in a slot is, its state, and since when: the head of an account, in one piece. `None`
+    /// when that did not succeed.
+    pub(super) fn head(&self, slot: usize) -> Option<LedgerHead> {
+        let ledger = self.at(slot);
+        for _ in 0..TRIES {
+            // SAFETY: inside the mapping. Kernel programs write concurrently; what is read is used only
+            // when the sequence number shows that they did not.
+            let (before, head, after) = unsafe {
+                let before = (&raw const (*ledger).seq).read_volatile();
+                fence(Ordering::Acquire);
+                let head = LedgerHead {
+                    tgid: (&raw const (*ledger).tgid).read_volatile(),
+                    state: (&raw const (*ledger).state).read_volatile(),
+                    since_ns: (&raw const (*ledger).since_ns).read_volatile(),
+                };
+                fence(Ordering::Acquire);
+                (before, head, (&raw const (*ledger).seq).read_volatile())
+            };
+            if before == after && before.is_multiple_of(2) {
+                return Some(head);
+            }
+            std::hint::spin_loop();
+        }
+        None
     }
 
     /// Copies one account in one piece: the sequence number is even and the same before and

@@ -34,7 +34,7 @@ use crate::{
         tree::Tree,
     },
     python::{DetectError, GilSampler, Interpreter, ScanOptions},
-    source::live::{Collected, Live, LiveError},
+    source::live::{Live, LiveError},
 };
 
 /// Processes that are kept track of, at most; the kernel side has room for fewer.
@@ -376,11 +376,10 @@ impl Targets {
         for target in self.living.values_mut() {
             target.begin_window(now_ns);
         }
-        live.read_ledgers(false, |ledger| {
-            if let Some(target) = holder_mut(&mut self.living, Pid(ledger.tgid)) {
-                target.activity.thread(ledger);
+        live.read_heads(|head| {
+            if let Some(target) = holder_mut(&mut self.living, Pid(head.tgid)) {
+                target.activity.thread(head);
             }
-            Collected::Keep
         });
         let outdated = self.living.values().filter(|target| target.is_outdated());
         let mut due: Vec<_> = outdated

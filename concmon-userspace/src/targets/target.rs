@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use concmon_ebpf::{Ledger, Python as KernelPython, state};
+use concmon_ebpf::{Python as KernelPython, state};
 
 use super::{TargetId, Wants, pace::Pace, steps::Steps, uprobes::Uprobes};
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
         tree::Tree,
     },
     python::{DetectError, GilSampler, Interpreter, LentScanner, NotExact},
-    source::live::Live,
+    source::live::{LedgerHead, Live},
 };
 
 /// The first pause between two tries to find an interpreter, ns; each is twice the one before.
@@ -119,13 +119,13 @@ impl Activity {
     }
 
     /// What the ledger of one thread says.
-    pub(super) fn thread(&mut self, ledger: &Ledger) {
-        match ledger.state {
-            state::BLOCKED => self.ran_ns = self.ran_ns.max(ledger.since_ns),
-            state::DEAD => {}
+    pub(super) fn thread(&mut self, head: &LedgerHead) {
+        match head.state {
+            state::BLOCKED => self.ran_ns = self.ran_ns.max(head.since_ns),
+            state::DEAD | state::FREE => return,
             _ => self.ran_ns = self.ran_ns.max(self.read_ns),
         }
-        self.threads += u64::from(ledger.state != state::DEAD);
+        self.threads += 1;
     }
 }
 

@@ -7,7 +7,7 @@ use concmon_ebpf::{Control, Ledger, MAX_GILS, SlotPage, state};
 
 use crate::{
     event::{Pid, Tid},
-    source::shared::SharedArray,
+    source::shared::{LedgerHead, SharedArray},
 };
 
 /// How many never-used slots in a row end the search for used ones.
@@ -96,6 +96,19 @@ impl Accounts {
                     self.free_slot(slot);
                 }
                 Collected::Free | Collected::Keep => {}
+            }
+        }
+    }
+
+    /// Reads the heads of all accounts in use.
+    pub(super) fn read_heads(&mut self, mut visit: impl FnMut(&LedgerHead)) {
+        for slot in 1..=self.find_highest_slot() {
+            if !self.ledgers.is_used(slot) {
+                continue;
+            }
+            match self.ledgers.head(slot) {
+                Some(head) => visit(&head),
+                None => self.reads_failed += 1,
             }
         }
     }

@@ -18,6 +18,7 @@ use concmon_ebpf::{Batch, Ledger, MAX_GILS, Process, Python, SampleBatch};
 use self::{accounts::Accounts, buffers::Buffers};
 pub use self::{accounts::Collected, load::Sizes};
 pub use super::error::LiveError;
+pub use super::shared::LedgerHead;
 use super::{error::failing, exact::ExactLive, object::Wire, run_time::RunTime};
 use crate::{
     event::{Pid, Tid},
@@ -204,6 +205,11 @@ impl Live {
     /// says whether a dead one's slot can be given back.
     pub fn read_ledgers(&mut self, ended_only: bool, visit: impl FnMut(&Ledger) -> Collected) {
         self.accounts.read(ended_only, visit);
+    }
+
+    /// Reads the heads of all accounts in use.
+    pub fn read_heads(&mut self, visit: impl FnMut(&LedgerHead)) {
+        self.accounts.read_heads(visit);
     }
 
     /// Accounts that could not be read in one piece.
