@@ -48,6 +48,7 @@ use watch::Watch;
 use crate::{
     cli::{Flight as Wanted, Options},
     procfs::clocks,
+    schema::Snapshot,
     views::screen::Action,
 };
 
@@ -114,6 +115,7 @@ impl End {
 /// What the loop wakes up for.
 enum Wake {
     Tick,
+    Tell,
     Pump,
     BeginReadings,
     Read,
@@ -149,6 +151,8 @@ pub(crate) async fn drive(
     let deadline = duration.map(|duration| start + duration);
     let mut end = End::default();
     let mut last = None;
+    // A window that has ended, and is to be told of next.
+    let mut told: Option<Snapshot> = None;
     // Whoever read the output is gone, which ends the run quietly.
     let mut unread = false;
 
@@ -171,6 +175,7 @@ pub(crate) async fn drive(
             () = until(deadline) => Wake::Over,
             status = ended(&mut child) => Wake::Child(status),
             key = next_key(&mut keys) => Wake::Key(key),
+            () = std::future::ready(()), if told.is_some() => Wake::Tell,
             () = sleep_until(tick_at), if output.has_room() => Wake::Tick,
             () = arrived.notified() => Wake::Pump,
             _ = pump.tick() => Wake::Pump,
@@ -215,17 +220,16 @@ pub(crate) async fn drive(
             Wake::Done => watch.take_done(),
             Wake::Tick => {
                 tick_at = Instant::now() + period;
-                let snapshot = watch.tick();
-                if let Err(error) = output.window(&snapshot) {
-                    (unread, end.unread) = (true, is_failure(error));
-                    break;
+                told = Some(watch.tick());
+            }
+            Wake::Tell => {
+                if let Some(snapshot) = told.take() {
+                    if let Err(error) = tell(&snapshot, &watch, &mut output, flight.as_mut()) {
+                        (unread, end.unread) = (true, is_failure(error));
+                        break;
+                    }
+                    last = Some(snapshot);
                 }
-                if let Some(flight) = &mut flight {
-                    flight.window(&snapshot, clocks::monotonic_ns());
-                } else if let Some(Ok(bytes)) = watch.recorded() {
-                    output.progress(&snapshot, bytes);
-                }
-                last = Some(snapshot);
             }
             Wake::Key(key) => {
                 let Some(screen) = output.screen() else {
@@ -253,6 +257,11 @@ pub(crate) async fn drive(
                 }
             }
         }
+    }
+    if let Some(snapshot) = told
+        && let Err(error) = tell(&snapshot, &watch, &mut output, flight.as_mut())
+    {
+        (unread, end.unread) = (true, is_failure(error));
     }
     if unread && end.signal.is_none() {
         signals.abort_from_now_on();
@@ -293,6 +302,22 @@ pub(crate) async fn drive(
         signals.abort_from_now_on();
     }
     Ok(end)
+}
+
+/// Tells everybody of a window that has ended.
+fn tell(
+    snapshot: &Snapshot,
+    watch: &Watch,
+    output: &mut Output,
+    flight: Option<&mut Flight>,
+) -> io::Result<()> {
+    output.window(snapshot)?;
+    if let Some(flight) = flight {
+        flight.window(snapshot, clocks::monotonic_ns());
+    } else if let Some(Ok(bytes)) = watch.recorded() {
+        output.progress(snapshot, bytes);
+    }
+    Ok(())
 }
 
 fn every(period: Duration) -> Interval {
