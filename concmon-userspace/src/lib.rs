@@ -76,9 +76,25 @@
 //! ```
 //!
 //! Slices of several CPUs are put in order within a horizon of 400 ms. Births and ends do not wait, for
-//! what is read next is about them. A tick ends a window: everything is read, in one place, then applied.
-//! What the pipeline comes to on the way is one typed output (`source::pipeline::Output`): what has become of
-//! processes, stalls, windows.
+//! what is read next is about them. A tick ends a window: the ledgers are read, in one place, then applied
+//! together with what was read of processes meanwhile. What the pipeline comes to on the way is one typed output
+//! (`source::pipeline::Output`): what has become of processes, stalls, windows.
+//!
+//! # The life of a target, and when it is read
+//!
+//! `targets` has one home for each watched process, by id and start time: *found* by name, by a fork, or by a
+//! sweep; *attached* to its interpreter, which is searched for at growing pauses; *walkable* once the kernel side
+//! knows where its frames are; *probed* where that was asked for; and gone with its last exit. Whatever happens to a
+//! process is told to the registry in one place, and a process that has ended leaves nothing behind but its last
+//! counts, until they are read.
+//!
+//! Readings of a window begin shortly before its end (`session/schedule.rs`): as long before as the last ones took
+//! twice, a few processes at a time, with what arrives in between, who has a long step first. A process is read
+//! again only when one of its ledgers has moved since it was read last, or when that was ten seconds ago: if none of
+//! its threads ran, what was read still holds, and is given out as of now. `/proc` is scanned as a whole when
+//! somebody has come or gone, and every ten seconds. Interpreters are searched for and looked at by a thread of
+//! their own, one look at a time, under one budget: the scanner is lent to it, while samples go on being resolved.
+//! How long the turns of the select loop take is in every report (`monitor.passes`).
 //!
 //! # Floors
 //!
@@ -137,7 +153,7 @@
 //! - [`views`]: live view, report lines, summary, dump, task trees, JSON, one-file page, exports, diff.
 //!   They see snapshots, dumps and intervals (`model/intervals`: the same events cut into stretches for
 //!   what has a time axis), never an event.
-//! - `targets`: what is known, done and refused of each watched process, in one place.
+//! - `targets`: what is known, done and refused of each watched process, in one place, and the thread that looks.
 //! - [`session`]: the one select loop, the order in which things are read, exit codes. A single look
 //!   (`dump`, `tasks`) takes a way of its own, without kernel programs and without the model's state:
 //!   `/proc` and [`python`], then `model::dump`, then a view.
@@ -194,9 +210,10 @@
 //! 13. The tool's own CPU time and memory have a budget. Past it detail is left out (samples, looks, tasks,
 //!     at last single slices), totals never, and reports say what (`shed`). Looks take no more than their
 //!     share from the first one on, and no signal waits for one.
-//! 14. The select loop never writes to what somebody must read: a thread does (`session/stream.rs`), what
+//! 14. No map outside of `targets` is keyed by a process id of what lives, and none of what ended is kept there.
+//! 15. The select loop never writes to what somebody must read: a thread does (`session/stream.rs`), what
 //!     waits for it is bounded, and while there is no room, windows get longer.
-//! 15. A capture holds inputs, in the order of their arrival, before any conclusion. Fed through the
+//! 16. A capture holds inputs, in the order of their arrival, before any conclusion. Fed through the
 //!     pipeline again they give the live watch's reports to the byte; what is missing is said.
 //! 16. All files are written through `session/files`: made exclusively and relative to a folder that is
 //!     open, 0600, the caller's before their first byte, renamed when whole (a recording: when it has its
