@@ -51,6 +51,8 @@ const MOST_SCANS: usize = 8;
 /// little before it leaves its CPU for the last time.
 const MISSING_NS: u64 = 2_000_000_000;
 
+/// Between two searches for ended threads of which no record tells, ns: it may be lost.
+const COLLECTION_PAUSE_NS: u64 = 250_000_000;
 /// Between two looks whether the targets still run, ns.
 const TARGETS_PAUSE_NS: u64 = 500_000_000;
 
@@ -111,6 +113,10 @@ pub(crate) struct Watch {
     budget: Budget,
     /// When it was last looked whether targets run, ns.
     targets_seen_ns: u64,
+    /// A thread has ended whose account is still to be collected.
+    has_ended: bool,
+    /// When that was done last, ns.
+    collected_ns: u64,
     damaged: u64,
     reads_failed: u64,
 }
@@ -188,6 +194,8 @@ impl Watch {
                 clocks::process_cpu_ns(),
             ),
             targets_seen_ns: 0,
+            has_ended: false,
+            collected_ns: 0,
             clocks,
             missing: BTreeMap::new(),
             stalls: Vec::new(),
@@ -231,7 +239,11 @@ impl Watch {
         }
         self.take_samples();
         self.pass_on(now_ns.saturating_sub(HORIZON_NS));
-        self.collect_ended();
+        let is_due = now_ns.saturating_sub(self.collected_ns) >= COLLECTION_PAUSE_NS;
+        if std::mem::take(&mut self.has_ended) || is_due {
+            self.collected_ns = now_ns;
+            self.collect_ended();
+        }
         self.targets.step(now_ns, &mut self.live);
     }
 
@@ -296,7 +308,10 @@ impl Watch {
         match lifecycle {
             Lifecycle::Born(fork) => self.targets.forked(fork, &mut self.live),
             Lifecycle::Replaced(exec) => self.targets.replaced(exec, &mut self.live),
-            Lifecycle::Ended(exit) => self.targets.exited(exit, &mut self.live),
+            Lifecycle::Ended(exit) => {
+                self.has_ended = true;
+                self.targets.exited(exit, &mut self.live);
+            }
         }
     }
 

@@ -36,6 +36,10 @@ fn fragment<W: ?Sized + Write>(
     fragment: &str,
     hostile: impl Fn(&mut W, char) -> io::Result<()>,
 ) -> io::Result<()> {
+    // Nearly every text is plain, and told at once.
+    if fragment.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return writer.write_all(fragment.as_bytes());
+    }
     let mut rest = fragment;
     while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_hostile(*c)) {
         writer.write_all(&rest.as_bytes()[..at])?;
