@@ -1,5 +1,7 @@
 //! One watch: the sources on one side, the model on the other, and the order of things between.
 
+mod accounts;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -19,8 +21,8 @@ use super::{
 use crate::{
     capture::{Filters, Input, Store},
     cli::Share,
-    decode::{self, DecodeError, RawBatch, ledger::LedgerError},
-    event::{BudgetFact, Event, LedgerFact, MonitorFact, Pid, ThreadState, Tick, Tid},
+    decode::{DecodeError, RawBatch},
+    event::{BudgetFact, Event, MonitorFact, Pid, Tick, Tid},
     model::{WatchInfo, timing::NewStall},
     procfs::{
         ProcessReader,
@@ -32,7 +34,7 @@ use crate::{
     schema::Snapshot,
     source::{
         exact::ExactLive,
-        live::{Collected, Live, Sizes, named_faults},
+        live::{Live, Sizes, named_faults},
         pipeline::{Lifecycle, Output},
     },
     targets::{TargetId, Targets},
@@ -47,9 +49,6 @@ const UNSENT_NS: u64 = 200_000_000;
 const UNSENT_SAMPLES_NS: u64 = 30_000_000;
 /// Looks for children that were born before their parents' forks could be seen.
 const MOST_SCANS: usize = 8;
-/// How long `/proc` must be without a thread before it counts as gone: a thread leaves `/proc` a
-/// little before it leaves its CPU for the last time.
-const MISSING_NS: u64 = 2_000_000_000;
 
 /// Between two searches for ended threads of which no record tells, ns: it may be lost.
 const COLLECTION_PAUSE_NS: u64 = 250_000_000;
@@ -315,28 +314,6 @@ impl Watch {
         }
     }
 
-    fn collect_ended(&mut self) {
-        // Not the end of the account: a reading of the living thread may say it was made later.
-        let now_ns = clocks::monotonic_ns();
-        let (intake, reads_failed) = (&mut self.intake, &mut self.reads_failed);
-        self.live
-            .read_ledgers(true, |ledger| match decode::ledger::fact(ledger, now_ns) {
-                Ok(fact) => {
-                    let folded = fact.folded;
-                    intake.now(Event::Ledger(Box::new(fact)));
-                    if folded {
-                        Collected::Keep
-                    } else {
-                        Collected::Free
-                    }
-                }
-                Err(_) => {
-                    *reads_failed += 1;
-                    Collected::Keep
-                }
-            });
-    }
-
     /// Bytes recorded so far, or why it goes on no more; `None`: nothing is recorded.
     pub(crate) fn recorded(&self) -> Option<Result<u64, &io::Error>> {
         self.intake.recorded()
@@ -538,51 +515,6 @@ impl Watch {
         self.sort(outputs).expect("a tick ends a window")
     }
 
-    /// Reads every account, and gives back the slots of threads that have ended.
-    fn read_ledgers(&mut self) -> Vec<Event> {
-        let mut facts = Vec::new();
-        let mut missing = BTreeMap::new();
-        let (reads_failed, missing_before) = (&mut self.reads_failed, &self.missing);
-        let targets = &self.targets;
-        self.live.read_ledgers(false, |ledger| {
-            let mut fact = match decode::ledger::fact(ledger, clocks::monotonic_ns()) {
-                Ok(fact) => fact,
-                Err(LedgerError::Free) => return Collected::Keep,
-                Err(error) => {
-                    log::debug!("tid {}: {error}", ledger.tid);
-                    *reads_failed += 1;
-                    return Collected::Keep;
-                }
-            };
-            let mut verdict = Collected::Keep;
-            if fact.state == ThreadState::Dead {
-                // A sum goes on until its process is gone.
-                if !fact.folded || targets.is_gone(fact.pid) {
-                    verdict = Collected::Free;
-                }
-            } else if matches!(fact.state, ThreadState::Woken | ThreadState::Preempted)
-                && let Some(exec_ns) = now::cpu_clock_ns(fact.pid, fact.tid)
-            {
-                correct_unseen_run(&mut fact, exec_ns);
-            } else if targets.has_thread(fact.pid, fact.tid) == Some(false) {
-                // It ended, and the kernel did not tell. What it did after its last switch that
-                // was seen is not known.
-                let key = (fact.tid, fact.start_boottime_ns);
-                let since_ns = missing_before.get(&key).copied().unwrap_or(fact.read_ns);
-                if fact.read_ns.saturating_sub(since_ns) >= MISSING_NS {
-                    fact.state = ThreadState::Dead;
-                    verdict = Collected::Abandon;
-                } else {
-                    missing.insert(key, since_ns);
-                }
-            }
-            facts.push(Event::Ledger(Box::new(fact)));
-            verdict
-        });
-        self.missing = missing;
-        facts
-    }
-
     fn read_self(&mut self, kernel_run_ns: Option<u64>) -> MonitorFact {
         let mut faults = named_faults(&self.live.faults());
         let pipeline = self.intake.pipeline();
@@ -683,23 +615,4 @@ fn watch_late_children(
         }
     }
     Ok(())
-}
-
-/// A thread that waits for a CPU by our account, while its own clock goes on, was given one without
-/// a tracepoint telling. When it leaves it again the kernel side finds out; until then the open
-/// stretch is split here.
-fn correct_unseen_run(fact: &mut LedgerFact, exec_ns: u64) {
-    let open = fact.read_ns.saturating_sub(fact.since_ns);
-    let run = exec_ns.saturating_sub(fact.sum_exec_ns).min(open);
-    if run == 0 {
-        return;
-    }
-    fact.on_cpu_ns += run;
-    match fact.state {
-        ThreadState::Woken => fact.woken_ns += open - run,
-        _ => fact.preempted_ns += open - run,
-    }
-    fact.since_ns = fact.read_ns;
-    fact.sum_exec_ns = exec_ns;
-    fact.state = ThreadState::Running;
 }

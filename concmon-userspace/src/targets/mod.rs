@@ -4,35 +4,28 @@
 //! its last exit, or when a sweep does not find it. [`Targets`] is told of each of these in one place, and
 //! whoever holds a process id at an instant is its newest target: an id alone is no identity.
 
+mod activity;
 mod pace;
+mod readings;
+mod samples;
 mod steps;
 mod target;
 mod uprobes;
 mod worker;
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
-use concmon_ebpf::{SampleHead, fault};
-use tokio::sync::Notify;
-
+pub(crate) use readings::Deadline;
+use readings::{Done, Work};
 use steps::{Added, LOOP_INTERVAL};
+use target::Target;
 pub(crate) use target::unsupported;
-use target::{Look, Target};
 use worker::Worker;
 
 use crate::{
-    decode::{
-        self,
-        loss::LossMeter,
-        samples::{self, RawSample},
-    },
-    event::{Event, ExactFact, Exec, Exit, Fork, Pid, PoolCounts, PoolsFact, Tid},
-    procfs::{
-        ProcError,
-        clocks::{self, Clocks},
-        now,
-        tree::Tree,
-    },
+    decode::loss::LossMeter,
+    event::{Event, Exec, Exit, Fork, Pid, Tid},
+    procfs::{clocks, now},
     python::{DetectError, GilSampler, Interpreter, ScanOptions},
     source::live::{Live, LiveError},
 };
@@ -70,37 +63,6 @@ pub(crate) struct Wants {
     pub(crate) exact_tasks: bool,
     /// And failures in thread pools.
     pub(crate) exact_futures: bool,
-}
-
-/// When a look has to end.
-pub(crate) trait Deadline: Send + 'static {
-    /// Why it has to end by now; `None`: it may go on.
-    fn over(&self) -> Option<String>;
-    /// What the look has is not worth having beside what an earlier one had.
-    fn was_hurried(&self) -> bool;
-}
-
-/// What was taken over.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Taken {
-    /// How long looks took, ns.
-    pub(crate) took_ns: u64,
-    /// Reads that failed in them.
-    pub(crate) reads_failed: u64,
-}
-
-/// What the worker has done for a process.
-#[derive(Debug)]
-struct Done {
-    id: TargetId,
-    program: u64,
-    work: Work,
-}
-
-#[derive(Debug)]
-enum Work {
-    Searched(Box<Result<Interpreter, DetectError>>),
-    Looked(Box<Look>),
 }
 
 /// All processes of a watch.
@@ -304,237 +266,6 @@ impl Targets {
         }
     }
 
-    /// Decodes what arrived. `sink` gets samples with their CPU, and facts about long steps.
-    pub(crate) fn take_samples(
-        &mut self,
-        batches: Vec<Vec<u8>>,
-        live: &mut Live,
-        mut sink: impl FnMut(u32, Event),
-    ) {
-        for bytes in batches {
-            let batch = match samples::samples(&bytes) {
-                Ok(batch) => batch,
-                Err(error) => {
-                    log::debug!("a damaged batch of samples: {error}");
-                    self.damaged += 1;
-                    continue;
-                }
-            };
-            self.damaged += batch.invalid;
-            let last = batch.samples.last().map_or(0, |sample| sample.head.at_ns);
-            // What is missing is counted; there is nothing that it would make wrong.
-            let _ = self.losses.batch(&batch.header, last);
-            for (pid, raw) in by_process(batch.samples) {
-                self.take_of_process(pid, &raw, live, |event| sink(batch.header.cpu, event));
-            }
-        }
-    }
-
-    fn take_of_process(
-        &mut self,
-        pid: Pid,
-        raw: &[RawSample],
-        live: &mut Live,
-        mut sink: impl FnMut(Event),
-    ) {
-        let Some(target) = holder_mut(&mut self.living, pid) else {
-            return;
-        };
-        let Some(interpreter) = target.interpreter() else {
-            return;
-        };
-        for (raw, sample) in raw.iter().zip(interpreter.resolve(raw)) {
-            // A thread whose stack shows a loop's step is a loop's, before a look says so.
-            if sample.stack.in_loop {
-                add_loop(target, sample.tid, live, &mut self.refused);
-            }
-            if let Some(head) = target.steps.take(raw, self.wants.stall_threshold_ns) {
-                look_at_step(target, &head, &self.options, &mut sink);
-            }
-            sink(Event::Sample(Box::new(sample)));
-        }
-    }
-
-    /// Looks at the steps that take long by now.
-    pub(crate) fn check_steps(&mut self, mut sink: impl FnMut(Event)) {
-        for target in self.living.values_mut() {
-            for head in target.steps.old(self.wants.stall_threshold_ns) {
-                look_at_step(target, &head, &self.options, &mut sink);
-            }
-        }
-    }
-
-    /// The readings of a window begin at `now_ns`. Gives those that may have changed since they were read
-    /// last, the most useful first: who is in a step that takes long, then who was not looked at for longest.
-    pub(crate) fn begin_window(&mut self, now_ns: u64, live: &mut Live) -> Vec<TargetId> {
-        for pid in live.watched() {
-            if self.holder(pid).is_none() {
-                // Its fork is on its way, or was lost.
-                self.insert(TargetId::of(pid), None);
-            }
-        }
-        for target in self.living.values_mut() {
-            target.begin_window(now_ns);
-        }
-        live.read_heads(|head| {
-            if let Some(target) = holder_mut(&mut self.living, Pid(head.tgid)) {
-                target.activity.thread(head);
-            }
-        });
-        let outdated = self.living.values().filter(|target| target.is_outdated());
-        let mut due: Vec<_> = outdated
-            .map(|target| (!target.steps.has_open(), target.looked_ns(), target.id))
-            .collect();
-        due.sort_unstable();
-        due.into_iter().map(|(_, _, id)| id).collect()
-    }
-
-    /// Reads what `/proc` says of a process; `false`: it is gone.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub(crate) fn read_process(
-        &mut self,
-        id: TargetId,
-        clocks: &Clocks,
-        tree: &Tree,
-        live: &mut Live,
-    ) -> Result<bool, ProcError> {
-        let Some(target) = self.living.get_mut(&id) else {
-            return Ok(false);
-        };
-        match target.read_process(clocks, tree) {
-            Ok(()) => Ok(true),
-            Err(ProcError::Gone(_)) => {
-                // It ended before its exit could be seen; its id may get another holder.
-                live.unwatch(id.pid);
-                self.ended(id.pid, live);
-                Ok(false)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// From now on, a thread of its own searches and looks, with the rights of the calling one.
-    ///
-    /// # Errors
-    /// There can be no thread.
-    pub(crate) fn start_worker(&mut self) -> io::Result<()> {
-        self.worker.start()
-    }
-
-    /// Told when something is done.
-    pub(crate) fn notify(&self) -> Arc<Notify> {
-        self.worker.notify()
-    }
-
-    /// Something is under way.
-    pub(crate) const fn is_busy(&self) -> bool {
-        self.worker.is_busy()
-    }
-
-    /// A look is under way.
-    pub(crate) const fn is_looking(&self) -> bool {
-        self.looking
-    }
-
-    /// Whether a process has an interpreter that it is time to look at, no sooner than `pause_ns` after the
-    /// last look.
-    pub(crate) fn is_look_due(&self, id: TargetId, now_ns: u64, pause_ns: u64) -> bool {
-        let target = self.living.get(&id);
-        target.is_some_and(|target| target.is_look_due(now_ns, pause_ns))
-    }
-
-    /// Begins to look at the interpreter of a process.
-    pub(crate) fn begin_look(&mut self, id: TargetId, deadline: impl Deadline + Sync) {
-        let Some(target) = self.living.get_mut(&id) else {
-            return;
-        };
-        let Some(mut scanner) = target.begin_look() else {
-            return;
-        };
-        let (program, options) = (target.program, Arc::clone(&self.options));
-        self.looking = true;
-        self.worker.run(Box::new(move || {
-            let begin_ns = clocks::monotonic_ns();
-            let fact = scanner.scan_until(begin_ns, &options, &|| deadline.over());
-            let look = Look {
-                scanner,
-                fact,
-                took_ns: clocks::monotonic_ns().saturating_sub(begin_ns),
-                hurried: deadline.was_hurried(),
-            };
-            Done {
-                id,
-                program,
-                work: Work::Looked(Box::new(look)),
-            }
-        }));
-    }
-
-    /// Takes over what was done; with `wait`, something at least, where it is under way.
-    pub(crate) fn take_done(&mut self, wait: bool, live: &mut Live) -> Taken {
-        let mut taken = Taken::default();
-        let mut next = self.worker.next(wait);
-        while let Some(Done { id, program, work }) = next {
-            if let Work::Looked(look) = &work {
-                self.looking = false;
-                taken.took_ns += look.took_ns;
-            }
-            let target = self.living.get_mut(&id);
-            if let Some(target) = target.filter(|target| target.program == program) {
-                match work {
-                    Work::Searched(found) => {
-                        let now_ns = clocks::monotonic_ns();
-                        target.end_search(*found, now_ns);
-                        if target.learn_gils(now_ns, &mut self.gils) {
-                            live.set_gils(id.pid, target.gils());
-                        }
-                    }
-                    Work::Looked(look) => {
-                        let fact = target.end_look(*look, &self.gils);
-                        let loops: Vec<Tid> = match fact {
-                            Some(fact) => {
-                                taken.reads_failed += fact.reads_failed;
-                                fact.loops.iter().map(|found| found.tid).collect()
-                            }
-                            None => Vec::new(),
-                        };
-                        for tid in loops {
-                            add_loop(target, tid, live, &mut self.refused);
-                        }
-                        set_unwind(target, live, self.wants);
-                    }
-                }
-            }
-            next = self.worker.next(false);
-        }
-        taken
-    }
-
-    /// What is known of every process at the end of a window.
-    pub(crate) fn facts(&mut self, tree: &Tree) -> Vec<Event> {
-        let mut facts = Vec::new();
-        for target in self.living.values_mut() {
-            target.facts(tree, &self.gils, |fact| facts.push(fact));
-        }
-        facts
-    }
-
-    /// Whether `/proc` has a thread, by what was read in this window; `None`: it is not known.
-    pub(crate) fn has_thread(&self, pid: Pid, tid: Tid) -> Option<bool> {
-        match self.holder(pid) {
-            Some(target) => target.has_thread(tid),
-            // The kernel side took the process off the list at its last exit.
-            None => Some(now::has_thread(pid, tid)),
-        }
-    }
-
-    /// Whether a process is neither watched any more nor there.
-    pub(crate) fn is_gone(&self, pid: Pid) -> bool {
-        self.holder(pid).is_none() && !now::has_thread(pid, Tid(pid.0))
-    }
-
     /// From now on, looks read so many tasks at most.
     pub(crate) fn set_tasks(&mut self, tasks: usize) {
         Arc::make_mut(&mut self.options).tasks = tasks;
@@ -543,58 +274,12 @@ impl Targets {
     /// What was counted by probes so far, in processes that live and in those that have ended since this
     /// was asked last.
     pub(crate) fn counts(&mut self, live: &mut Live) -> Vec<Event> {
-        let mut facts = Vec::new();
-        if !self.wants.exact_tasks && !self.wants.exact_futures {
-            return facts;
-        }
-        let faults = live.faults();
-        let codes = [fault::EXACT_ROOM, fault::EXACT_READ];
-        let missed: u64 = codes.map(|code| faults[code as usize]).iter().sum();
-        let Some((exact, _)) = live.exact() else {
-            return facts;
-        };
         let ended = std::mem::take(&mut self.ended);
-        let all = || self.living.values().chain(&ended);
-        if self.wants.exact_futures {
-            let mut counts: BTreeMap<Pid, Vec<PoolCounts>> = BTreeMap::new();
-            for (key, row) in exact.pools() {
-                counts.entry(Pid(key.tgid)).or_default().push(PoolCounts {
-                    queue: key.queue,
-                    submitted: row.submitted,
-                    failed: row.failed,
-                    kept: row.kept,
-                    retrieved: row.retrieved,
-                    dropped: row.dropped,
-                });
+        let facts = uprobes::counts(self.wants, live, || self.living.values().chain(&ended));
+        if let Some((exact, _)) = live.exact() {
+            for target in &ended {
+                exact.forget(target.id.pid);
             }
-            let read_ns = clocks::monotonic_ns();
-            for target in all().filter(|target| !target.futures.is_untried()) {
-                let mut pools = counts.remove(&target.id.pid).unwrap_or_default();
-                pools.sort_by_key(|pool| pool.queue);
-                facts.push(Event::Pools(Box::new(PoolsFact {
-                    read_ns,
-                    pid: target.id.pid,
-                    since: target.futures.since(),
-                    pools,
-                    missed,
-                })));
-            }
-        }
-        if self.wants.exact_tasks {
-            let mut counts = decode::exact::counts(&exact.rows());
-            let read_ns = clocks::monotonic_ns();
-            for target in all().filter(|target| !target.tasks.is_untried()) {
-                facts.push(Event::Exact(Box::new(ExactFact {
-                    read_ns,
-                    pid: target.id.pid,
-                    since: target.tasks.since(),
-                    tasks: counts.remove(&target.id.pid).unwrap_or_default(),
-                    missed,
-                })));
-            }
-        }
-        for target in &ended {
-            exact.forget(target.id.pid);
         }
         facts
     }
@@ -642,29 +327,6 @@ fn add_loop(target: &mut Target, tid: Tid, live: &mut Live, refused: &mut u64) {
         Added::Known => {}
         Added::Refused => *refused += 1,
     }
-}
-
-/// What a long step is about, when it goes on.
-fn look_at_step(
-    target: &mut Target,
-    head: &SampleHead,
-    options: &ScanOptions,
-    sink: &mut impl FnMut(Event),
-) {
-    let interpreter = target.interpreter();
-    let fact = interpreter.and_then(|of| of.step(clocks::monotonic_ns(), head, options));
-    if let Some(fact) = fact {
-        sink(Event::Step(Box::new(fact)));
-    }
-}
-
-/// Samples of each process, in their order.
-fn by_process(samples: Vec<RawSample>) -> BTreeMap<Pid, Vec<RawSample>> {
-    let mut of: BTreeMap<Pid, Vec<RawSample>> = BTreeMap::new();
-    for sample in samples {
-        of.entry(Pid(sample.head.tgid)).or_default().push(sample);
-    }
-    of
 }
 
 /// All ids that a holder of `pid` may have.

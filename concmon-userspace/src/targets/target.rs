@@ -2,9 +2,15 @@
 
 use std::sync::Arc;
 
-use concmon_ebpf::{Python as KernelPython, state};
+use concmon_ebpf::Python as KernelPython;
 
-use super::{TargetId, Wants, pace::Pace, steps::Steps, uprobes::Uprobes};
+use super::{
+    TargetId, Wants,
+    activity::{Activity, Reading},
+    pace::Pace,
+    steps::Steps,
+    uprobes::Uprobes,
+};
 use crate::{
     escape::escape,
     event::{Event, Pid, ProcessFact, PythonFact, PythonInfo, Tid},
@@ -14,7 +20,7 @@ use crate::{
         tree::Tree,
     },
     python::{DetectError, GilSampler, Interpreter, LentScanner, NotExact},
-    source::live::{LedgerHead, Live},
+    source::live::Live,
 };
 
 /// The first pause between two tries to find an interpreter, ns; each is twice the one before.
@@ -22,9 +28,6 @@ const SEARCH_PAUSE_NS: u64 = 10_000_000;
 /// How long a process that has just begun to run a program may take to show an interpreter before it
 /// counts as something else, ns.
 const SETTLE_NS: u64 = 5_000_000_000;
-/// How long what was read of a process holds that does not run, ns: from outside, its memory may be
-/// reclaimed, or its limits changed.
-const HOLDS_NS: u64 = 10_000_000_000;
 /// Between two tries to find out how the stacks of an interpreter can be walked, ns.
 const UNWIND_PAUSE_NS: u64 = 300_000_000;
 
@@ -95,75 +98,6 @@ pub(super) struct Target {
     look: Reading<PythonFact>,
     /// The threads that `/proc` listed, ascending; `None`: not all of them.
     listed: Option<Vec<Tid>>,
-}
-
-/// Whether anything in a process has run, by the ledgers of its threads.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Activity {
-    /// When a thread ran last, ns.
-    ran_ns: u64,
-    /// Living threads with a ledger of their own.
-    threads: u64,
-    /// When the ledgers were read, ns.
-    read_ns: u64,
-}
-
-impl Activity {
-    /// The ledgers are read anew.
-    pub(super) fn begin(&mut self, now_ns: u64) {
-        *self = Self {
-            read_ns: now_ns,
-            ran_ns: self.ran_ns,
-            ..Self::default()
-        };
-    }
-
-    /// What the ledger of one thread says.
-    pub(super) fn thread(&mut self, head: &LedgerHead) {
-        match head.state {
-            state::BLOCKED => self.ran_ns = self.ran_ns.max(head.since_ns),
-            state::DEAD | state::FREE => return,
-            _ => self.ran_ns = self.ran_ns.max(self.read_ns),
-        }
-        self.threads += 1;
-    }
-}
-
-/// What was read last of one kind.
-#[derive(Debug)]
-struct Reading<F> {
-    fact: Option<Arc<F>>,
-    /// When that was, ns.
-    read_ns: u64,
-    /// It has not been given to anybody.
-    is_new: bool,
-}
-
-impl<F> Default for Reading<F> {
-    fn default() -> Self {
-        Self {
-            fact: None,
-            read_ns: 0,
-            is_new: false,
-        }
-    }
-}
-
-impl<F: Clone> Reading<F> {
-    fn set(&mut self, fact: F, read_ns: u64) {
-        *self = Self {
-            fact: Some(Arc::new(fact)),
-            read_ns,
-            is_new: true,
-        };
-    }
-
-    /// The process as it was read has not run since; another reading would be the same.
-    fn holds(&self, activity: &Activity) -> bool {
-        self.fact.is_some()
-            && activity.ran_ns < self.read_ns
-            && activity.read_ns.saturating_sub(self.read_ns) < HOLDS_NS
-    }
 }
 
 impl Target {

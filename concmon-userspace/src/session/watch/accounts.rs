@@ -1,0 +1,104 @@
+//! The accounts of threads, read for the end of a window, and collected of those that have ended.
+
+use std::collections::BTreeMap;
+
+use super::Watch;
+use crate::{
+    decode::{self, ledger::LedgerError},
+    event::{Event, LedgerFact, ThreadState},
+    procfs::{clocks, now},
+    source::live::Collected,
+};
+
+/// How long `/proc` must be without a thread before it counts as gone: a thread leaves `/proc` a
+/// little before it leaves its CPU for the last time.
+const MISSING_NS: u64 = 2_000_000_000;
+
+impl Watch {
+    /// Collects the accounts of ended threads.
+    pub(super) fn collect_ended(&mut self) {
+        // Not the end of the account: a reading of the living thread may say it was made later.
+        let now_ns = clocks::monotonic_ns();
+        let (intake, reads_failed) = (&mut self.intake, &mut self.reads_failed);
+        self.live
+            .read_ledgers(true, |ledger| match decode::ledger::fact(ledger, now_ns) {
+                Ok(fact) => {
+                    let folded = fact.folded;
+                    intake.now(Event::Ledger(Box::new(fact)));
+                    if folded {
+                        Collected::Keep
+                    } else {
+                        Collected::Free
+                    }
+                }
+                Err(_) => {
+                    *reads_failed += 1;
+                    Collected::Keep
+                }
+            });
+    }
+
+    /// Reads every account, and gives back the slots of threads that have ended.
+    pub(super) fn read_ledgers(&mut self) -> Vec<Event> {
+        let mut facts = Vec::new();
+        let mut missing = BTreeMap::new();
+        let (reads_failed, missing_before) = (&mut self.reads_failed, &self.missing);
+        let targets = &self.targets;
+        self.live.read_ledgers(false, |ledger| {
+            let mut fact = match decode::ledger::fact(ledger, clocks::monotonic_ns()) {
+                Ok(fact) => fact,
+                Err(LedgerError::Free) => return Collected::Keep,
+                Err(error) => {
+                    log::debug!("tid {}: {error}", ledger.tid);
+                    *reads_failed += 1;
+                    return Collected::Keep;
+                }
+            };
+            let mut verdict = Collected::Keep;
+            if fact.state == ThreadState::Dead {
+                // A sum goes on until its process is gone.
+                if !fact.folded || targets.is_gone(fact.pid) {
+                    verdict = Collected::Free;
+                }
+            } else if matches!(fact.state, ThreadState::Woken | ThreadState::Preempted)
+                && let Some(exec_ns) = now::cpu_clock_ns(fact.pid, fact.tid)
+            {
+                correct_unseen_run(&mut fact, exec_ns);
+            } else if targets.has_thread(fact.pid, fact.tid) == Some(false) {
+                // It ended, and the kernel did not tell. What it did after its last switch that
+                // was seen is not known.
+                let key = (fact.tid, fact.start_boottime_ns);
+                let since_ns = missing_before.get(&key).copied().unwrap_or(fact.read_ns);
+                if fact.read_ns.saturating_sub(since_ns) >= MISSING_NS {
+                    fact.state = ThreadState::Dead;
+                    verdict = Collected::Abandon;
+                } else {
+                    missing.insert(key, since_ns);
+                }
+            }
+            facts.push(Event::Ledger(Box::new(fact)));
+            verdict
+        });
+        self.missing = missing;
+        facts
+    }
+}
+
+/// A thread that waits for a CPU by our account, while its own clock goes on, was given one without
+/// a tracepoint telling. When it leaves it again the kernel side finds out; until then the open
+/// stretch is split here.
+fn correct_unseen_run(fact: &mut LedgerFact, exec_ns: u64) {
+    let open = fact.read_ns.saturating_sub(fact.since_ns);
+    let run = exec_ns.saturating_sub(fact.sum_exec_ns).min(open);
+    if run == 0 {
+        return;
+    }
+    fact.on_cpu_ns += run;
+    match fact.state {
+        ThreadState::Woken => fact.woken_ns += open - run,
+        _ => fact.preempted_ns += open - run,
+    }
+    fact.since_ns = fact.read_ns;
+    fact.sum_exec_ns = exec_ns;
+    fact.state = ThreadState::Running;
+}

@@ -1,0 +1,222 @@
+//! What is read of processes for a window: `/proc`, and by the worker their interpreters.
+
+use std::{io, sync::Arc};
+
+use tokio::sync::Notify;
+
+use super::{TargetId, Targets, add_loop, holder_mut, set_unwind, target::Look};
+use crate::{
+    event::{Event, Pid, Tid},
+    procfs::{
+        ProcError,
+        clocks::{self, Clocks},
+        now,
+        tree::Tree,
+    },
+    python::{DetectError, Interpreter},
+    source::live::Live,
+};
+
+/// When a look has to end.
+pub(crate) trait Deadline: Send + 'static {
+    /// Why it has to end by now; `None`: it may go on.
+    fn over(&self) -> Option<String>;
+    /// What the look has is not worth having beside what an earlier one had.
+    fn was_hurried(&self) -> bool;
+}
+
+/// What was taken over.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Taken {
+    /// How long looks took, ns.
+    pub(crate) took_ns: u64,
+    /// Reads that failed in them.
+    pub(crate) reads_failed: u64,
+}
+
+/// What the worker has done for a process.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) id: TargetId,
+    pub(super) program: u64,
+    pub(super) work: Work,
+}
+
+#[derive(Debug)]
+pub(super) enum Work {
+    Searched(Box<Result<Interpreter, DetectError>>),
+    Looked(Box<Look>),
+}
+
+impl Targets {
+    /// The readings of a window begin at `now_ns`. Gives those that may have changed since they were read
+    /// last, the most useful first: who is in a step that takes long, then who was not looked at for longest.
+    pub(crate) fn begin_window(&mut self, now_ns: u64, live: &mut Live) -> Vec<TargetId> {
+        for pid in live.watched() {
+            if self.holder(pid).is_none() {
+                // Its fork is on its way, or was lost.
+                self.insert(TargetId::of(pid), None);
+            }
+        }
+        for target in self.living.values_mut() {
+            target.begin_window(now_ns);
+        }
+        live.read_heads(|head| {
+            if let Some(target) = holder_mut(&mut self.living, Pid(head.tgid)) {
+                target.activity.thread(head);
+            }
+        });
+        let outdated = self.living.values().filter(|target| target.is_outdated());
+        let mut due: Vec<_> = outdated
+            .map(|target| (!target.steps.has_open(), target.looked_ns(), target.id))
+            .collect();
+        due.sort_unstable();
+        due.into_iter().map(|(_, _, id)| id).collect()
+    }
+
+    /// Reads what `/proc` says of a process; `false`: it is gone.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn read_process(
+        &mut self,
+        id: TargetId,
+        clocks: &Clocks,
+        tree: &Tree,
+        live: &mut Live,
+    ) -> Result<bool, ProcError> {
+        let Some(target) = self.living.get_mut(&id) else {
+            return Ok(false);
+        };
+        match target.read_process(clocks, tree) {
+            Ok(()) => Ok(true),
+            Err(ProcError::Gone(_)) => {
+                // It ended before its exit could be seen; its id may get another holder.
+                live.unwatch(id.pid);
+                self.ended(id.pid, live);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// From now on, a thread of its own searches and looks, with the rights of the calling one.
+    ///
+    /// # Errors
+    /// There can be no thread.
+    pub(crate) fn start_worker(&mut self) -> io::Result<()> {
+        self.worker.start()
+    }
+
+    /// Told when something is done.
+    pub(crate) fn notify(&self) -> Arc<Notify> {
+        self.worker.notify()
+    }
+
+    /// Something is under way.
+    pub(crate) const fn is_busy(&self) -> bool {
+        self.worker.is_busy()
+    }
+
+    /// A look is under way.
+    pub(crate) const fn is_looking(&self) -> bool {
+        self.looking
+    }
+
+    /// Whether a process has an interpreter that it is time to look at, no sooner than `pause_ns` after the
+    /// last look.
+    pub(crate) fn is_look_due(&self, id: TargetId, now_ns: u64, pause_ns: u64) -> bool {
+        let target = self.living.get(&id);
+        target.is_some_and(|target| target.is_look_due(now_ns, pause_ns))
+    }
+
+    /// Begins to look at the interpreter of a process.
+    pub(crate) fn begin_look(&mut self, id: TargetId, deadline: impl Deadline + Sync) {
+        let Some(target) = self.living.get_mut(&id) else {
+            return;
+        };
+        let Some(mut scanner) = target.begin_look() else {
+            return;
+        };
+        let (program, options) = (target.program, Arc::clone(&self.options));
+        self.looking = true;
+        self.worker.run(Box::new(move || {
+            let begin_ns = clocks::monotonic_ns();
+            let fact = scanner.scan_until(begin_ns, &options, &|| deadline.over());
+            let look = Look {
+                scanner,
+                fact,
+                took_ns: clocks::monotonic_ns().saturating_sub(begin_ns),
+                hurried: deadline.was_hurried(),
+            };
+            Done {
+                id,
+                program,
+                work: Work::Looked(Box::new(look)),
+            }
+        }));
+    }
+
+    /// Takes over what was done; with `wait`, something at least, where it is under way.
+    pub(crate) fn take_done(&mut self, wait: bool, live: &mut Live) -> Taken {
+        let mut taken = Taken::default();
+        let mut next = self.worker.next(wait);
+        while let Some(Done { id, program, work }) = next {
+            if let Work::Looked(look) = &work {
+                self.looking = false;
+                taken.took_ns += look.took_ns;
+            }
+            let target = self.living.get_mut(&id);
+            if let Some(target) = target.filter(|target| target.program == program) {
+                match work {
+                    Work::Searched(found) => {
+                        let now_ns = clocks::monotonic_ns();
+                        target.end_search(*found, now_ns);
+                        if target.learn_gils(now_ns, &mut self.gils) {
+                            live.set_gils(id.pid, target.gils());
+                        }
+                    }
+                    Work::Looked(look) => {
+                        let fact = target.end_look(*look, &self.gils);
+                        let loops: Vec<Tid> = match fact {
+                            Some(fact) => {
+                                taken.reads_failed += fact.reads_failed;
+                                fact.loops.iter().map(|found| found.tid).collect()
+                            }
+                            None => Vec::new(),
+                        };
+                        for tid in loops {
+                            add_loop(target, tid, live, &mut self.refused);
+                        }
+                        set_unwind(target, live, self.wants);
+                    }
+                }
+            }
+            next = self.worker.next(false);
+        }
+        taken
+    }
+
+    /// What is known of every process at the end of a window.
+    pub(crate) fn facts(&mut self, tree: &Tree) -> Vec<Event> {
+        let mut facts = Vec::new();
+        for target in self.living.values_mut() {
+            target.facts(tree, &self.gils, |fact| facts.push(fact));
+        }
+        facts
+    }
+
+    /// Whether `/proc` has a thread, by what was read in this window; `None`: it is not known.
+    pub(crate) fn has_thread(&self, pid: Pid, tid: Tid) -> Option<bool> {
+        match self.holder(pid) {
+            Some(target) => target.has_thread(tid),
+            // The kernel side took the process off the list at its last exit.
+            None => Some(now::has_thread(pid, tid)),
+        }
+    }
+
+    /// Whether a process is neither watched any more nor there.
+    pub(crate) fn is_gone(&self, pid: Pid) -> bool {
+        self.holder(pid).is_none() && !now::has_thread(pid, Tid(pid.0))
+    }
+}
