@@ -133,11 +133,12 @@ impl Process {
         }
     }
 
-    /// The start time fits, as far as the resolution of `/proc` tells.
-    pub(crate) fn started_at(&self, start_boottime_ns: u64) -> bool {
-        let ticks = start_boottime_ns / PROC_TICK_NS;
-        self.start
-            .is_some_and(|(start, _)| start / PROC_TICK_NS == ticks)
+    /// The start time fits, as far as the resolution of `/proc` tells where one is not `exact`.
+    pub(crate) fn started_at(&self, start_boottime_ns: u64, exact: bool) -> bool {
+        self.start.is_some_and(|(start, is_exact)| {
+            let tick_ns = if exact && is_exact { 1 } else { PROC_TICK_NS };
+            start / tick_ns == start_boottime_ns / tick_ns
+        })
     }
 
     /// It did not start later than this, as far as is known.

@@ -87,7 +87,8 @@ impl ProcessTable {
     ) -> Option<ProcessId> {
         let known = self.by_pid.get(&pid).into_iter().flatten().copied();
         let process = |id: ProcessId| self.processes.get(&id);
-        let same = |id: &ProcessId| process(*id).is_some_and(|p| p.started_at(start_boottime_ns));
+        let same =
+            |id: &ProcessId| process(*id).is_some_and(|p| p.started_at(start_boottime_ns, exact));
         let open = |id: &ProcessId| process(*id).is_some_and(|p| p.start.is_none());
         let found = known
             .clone()

@@ -87,6 +87,21 @@ fn a_process_is_told_from_the_next_holder_of_its_id() {
     assert_eq!(snapshot.processes[2].cmdline.len(), 2);
 }
 
+/// The kernel tells starts to the nanosecond, `/proc` to a tick.
+#[test]
+fn processes_of_one_id_may_start_in_the_same_tick() {
+    let mut watch = Fixture::new();
+    watch.read(100, 100, 100 * MS, |_| {});
+    for at in [300 * MS, 302 * MS, 304 * MS] {
+        watch.fork(100, 200, 200, at).die(200, 200, at + MS);
+        watch.exit(200, 200, at + MS, |exit| exit.last = true);
+    }
+    let snapshot = watch.tick(SECOND);
+    let rows = snapshot.processes[1..].iter();
+    let rows: Vec<_> = rows.map(|p| (p.pid, p.cpu_ns)).collect();
+    assert_eq!(rows, [(200, MS); 3]);
+}
+
 #[test]
 fn a_late_reading_of_an_old_thread_belongs_to_the_old_process() {
     let mut watch = Fixture::new();
