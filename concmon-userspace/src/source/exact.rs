@@ -114,11 +114,16 @@ impl ExactLive {
     /// Why that cannot be done, or must not be.
     pub fn attach(&mut self, ebpf: &mut Ebpf, pid: Pid, tasks: &ExactTasks) -> Result<(), String> {
         let number = self.probed(pid)?;
-        let links = self
-            .attach_tasks(ebpf, pid, number, tasks)
-            .inspect_err(|_| self.forget_view(pid))?;
-        self.links.entry(pid).or_default().extend(links);
-        Ok(())
+        let mut links = Vec::new();
+        let attached = self.attach_tasks(ebpf, pid, number, tasks, &mut links);
+        match attached {
+            Ok(()) => self.links.entry(pid).or_default().extend(links),
+            Err(_) => {
+                self.forget_view(pid);
+                take_away(pid, links);
+            }
+        }
+        attached
     }
 
     fn attach_tasks(
@@ -127,11 +132,11 @@ impl ExactLive {
         pid: Pid,
         number: NonZeroU32,
         tasks: &ExactTasks,
-    ) -> Result<Vec<UProbeLink>, String> {
+        links: &mut Vec<UProbeLink>,
+    ) -> Result<(), String> {
         self.views
             .insert(pid.0, Wire(tasks.view), 0)
             .map_err(|error| format!("no room for the process: {error}"))?;
-        let mut links = Vec::new();
         for probe in &tasks.probes {
             self.note(pid, &probe.begin)?;
         }
@@ -164,7 +169,7 @@ impl ExactLive {
                 number,
             )?);
         }
-        Ok(links)
+        Ok(())
     }
 
     /// Tells programs what calls have on the stack at an instruction.
@@ -220,10 +225,14 @@ impl ExactLive {
         let is_new = |probe: &&Probe| !again || probe.kind == ProbeKind::HandedOver;
         for probe in probes.filter(is_new) {
             let (name, offset) = (program_of(probe.kind), probe.begin.offset);
-            let link = attach(ebpf, name, &probe.file, offset, number).inspect_err(|_| {
-                let _ = self.futures.remove(&pid.0);
-            })?;
-            links.push(link);
+            match attach(ebpf, name, &probe.file, offset, number) {
+                Ok(link) => links.push(link),
+                Err(error) => {
+                    let _ = self.futures.remove(&pid.0);
+                    take_away(pid, links);
+                    return Err(error);
+                }
+            }
         }
         self.links.entry(pid).or_default().extend(links);
         Ok(())
@@ -237,13 +246,7 @@ impl ExactLive {
         let Some(links) = self.links.remove(&pid) else {
             return;
         };
-        let dropped = std::thread::Builder::new()
-            .name("detach".to_owned())
-            .spawn(move || drop(links));
-        if let Err(error) = dropped {
-            // The links were dropped with what was to drop them.
-            log::debug!("process {pid}: its probes were taken away by the main thread: {error}");
-        }
+        take_away(pid, links);
         self.forget_view(pid);
         // Missing is what is wanted. Another program may have other tasks at the same addresses.
         let of_process = |key: &Wire<ExactTaskKey>| key.0.tgid == pid.0;
@@ -286,6 +289,13 @@ impl ExactLive {
         }
     }
 
+    /// How many processes are probed, and how many rows there are of what was counted.
+    pub(super) fn kept(&self) -> (usize, usize) {
+        let rows = self.rows.keys().filter(Result::is_ok).count();
+        let pools = self.pools.keys().filter(Result::is_ok).count();
+        (self.links.len(), rows + pools)
+    }
+
     /// What was counted of thread pools so far.
     pub fn pools(&self) -> Vec<(PoolKey, PoolRow)> {
         let pools = self.pools.iter().filter_map(Result::ok);
@@ -303,6 +313,20 @@ impl ExactLive {
             }
         }
         rows
+    }
+}
+
+/// Takes probes away meanwhile.
+fn take_away(pid: Pid, links: Vec<UProbeLink>) {
+    if links.is_empty() {
+        return;
+    }
+    let dropped = std::thread::Builder::new()
+        .name("detach".to_owned())
+        .spawn(move || drop(links));
+    if let Err(error) = dropped {
+        // The links were dropped with what was to drop them.
+        log::debug!("process {pid}: its probes were taken away by the main thread: {error}");
     }
 }
 

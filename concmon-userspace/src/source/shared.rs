@@ -117,12 +117,20 @@ impl<T> Drop for SharedArray<T> {
 /// What an account says first.
 #[derive(Clone, Copy, Debug)]
 pub struct LedgerHead {
+    pub tid: u32,
     /// The process of its thread.
     pub tgid: u32,
     /// [`state`].
     pub state: u8,
     /// When the open stretch began, ns.
     pub since_ns: u64,
+}
+
+impl LedgerHead {
+    /// Its thread has not ended.
+    pub fn lives(&self) -> bool {
+        !matches!(self.state, state::DEAD | state::FREE)
+    }
 }
 
 /// How often a torn read of one account is repeated before it is given up for this time.
@@ -150,6 +158,7 @@ impl SharedArray<Ledger> {
                 let before = (&raw const (*ledger).seq).read_volatile();
                 fence(Ordering::Acquire);
                 let head = LedgerHead {
+                    tid: (&raw const (*ledger).tid).read_volatile(),
                     tgid: (&raw const (*ledger).tgid).read_volatile(),
                     state: (&raw const (*ledger).state).read_volatile(),
                     since_ns: (&raw const (*ledger).since_ns).read_volatile(),

@@ -33,11 +33,14 @@ impl Activity {
 
     /// What the ledger of one thread says.
     pub(super) fn thread(&mut self, head: &LedgerHead) {
-        match head.state {
-            state::BLOCKED => self.ran_ns = self.ran_ns.max(head.since_ns),
-            state::DEAD | state::FREE => return,
-            _ => self.ran_ns = self.ran_ns.max(self.read_ns),
+        if !head.lives() {
+            return;
         }
+        let ran_ns = match head.state {
+            state::BLOCKED => head.since_ns,
+            _ => self.read_ns,
+        };
+        self.ran_ns = self.ran_ns.max(ran_ns);
         self.threads += 1;
     }
 }
@@ -88,6 +91,7 @@ mod tests {
 
     fn head(state: u8, since_ns: u64) -> LedgerHead {
         LedgerHead {
+            tid: 7,
             tgid: 7,
             state,
             since_ns,

@@ -166,13 +166,13 @@ impl Targets {
         // The end of an earlier holder was not seen, or its last counts were not read.
         self.ended(fork.pid, live);
         self.forget_counts(fork.pid, live);
-        self.insert(id, None);
+        self.insert_watched(id, None, live);
     }
 
     /// A process runs another program.
     pub(crate) fn replaced(&mut self, exec: &Exec, live: &mut Live) {
         let Some(target) = holder_mut(&mut self.living, exec.pid) else {
-            self.insert(TargetId::of(exec.pid), Some(exec.at_ns));
+            self.insert_watched(TargetId::of(exec.pid), Some(exec.at_ns), live);
             return;
         };
         live.forget_python(exec.pid);
@@ -201,9 +201,7 @@ impl Targets {
         live.forget_python(pid);
         self.gils.forget(pid);
         let target = self.living.remove(&id);
-        self.ended.extend(
-            target.filter(|target| !target.tasks.is_untried() || !target.futures.is_untried()),
-        );
+        self.ended.extend(target.filter(Target::may_have_counts));
     }
 
     fn forget_counts(&mut self, pid: Pid, live: &mut Live) {
@@ -225,6 +223,14 @@ impl Targets {
         self.programs += 1;
         self.living
             .insert(id, Target::new(id, self.programs, began_ns));
+    }
+
+    /// The same of one that a record tells of: where it has ended by now, its exit may have come before, from
+    /// another CPU.
+    fn insert_watched(&mut self, id: TargetId, began_ns: Option<u64>, live: &Live) {
+        if live.is_watched(id.pid) {
+            self.insert(id, began_ns);
+        }
     }
 
     fn holder(&self, pid: Pid) -> Option<&Target> {

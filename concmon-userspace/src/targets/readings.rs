@@ -63,9 +63,12 @@ impl Targets {
         }
         live.read_heads(|head| {
             if let Some(target) = holder_mut(&mut self.living, Pid(head.tgid)) {
-                target.activity.thread(head);
+                target.read_ledger(head);
             }
         });
+        for target in self.living.values_mut() {
+            target.steps.forget_ended();
+        }
         let outdated = self.living.values().filter(|target| target.is_outdated());
         let mut due: Vec<_> = outdated
             .map(|target| (!target.steps.has_open(), target.looked_ns(), target.id))

@@ -29,6 +29,8 @@ struct LoopThread {
     step: (u64, u64),
     /// The step that was looked at last.
     told: Option<u64>,
+    /// Its account is a living thread's, by the readings that go on.
+    lives: bool,
 }
 
 impl LoopThread {
@@ -93,6 +95,19 @@ impl Steps {
 
     pub(super) fn thread_ended(&mut self, tid: Tid) {
         self.threads.remove(&tid);
+    }
+
+    /// A thread lives when the readings begin.
+    pub(super) fn thread_lives(&mut self, tid: Tid) {
+        if let Some(thread) = self.threads.get_mut(&tid) {
+            thread.lives = true;
+        }
+    }
+
+    /// All living threads are known: the others have ended, and their last samples have come after that.
+    pub(super) fn forget_ended(&mut self) {
+        self.threads
+            .retain(|_, thread| std::mem::take(&mut thread.lives));
     }
 
     /// How many there are.
@@ -191,6 +206,20 @@ mod tests {
         let thread = steps.threads.get_mut(&Tid(7)).unwrap();
         assert!(thread.gave(&head(20, 1)));
         assert_eq!(steps.old(None), []);
+    }
+
+    /// The last samples of a thread come after its end.
+    #[test]
+    fn threads_that_do_not_live_are_forgotten() {
+        let mut steps = Steps::default();
+        for tid in [7, 8] {
+            steps.add(Tid(tid));
+        }
+        steps.thread_lives(Tid(7));
+        steps.forget_ended();
+        assert_eq!((steps.threads(), steps.add(Tid(7))), (1, Added::Known));
+        steps.forget_ended();
+        assert_eq!(steps.threads(), 0);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::{
         tree::Tree,
     },
     python::{DetectError, GilSampler, Interpreter, LentScanner, NotExact},
-    source::live::Live,
+    source::live::{LedgerHead, Live},
 };
 
 /// The first pause between two tries to find an interpreter, ns; each is twice the one before.
@@ -28,6 +28,8 @@ const SEARCH_PAUSE_NS: u64 = 10_000_000;
 /// How long a process that has just begun to run a program may take to show an interpreter before it
 /// counts as something else, ns.
 const SETTLE_NS: u64 = 5_000_000_000;
+/// How long after that beginning an interpreter that cannot be read may not be whole yet, or not any more, ns.
+const DOUBT_NS: u64 = 1_000_000_000;
 /// Between two tries to find out how the stacks of an interpreter can be walked, ns.
 const UNWIND_PAUSE_NS: u64 = 300_000_000;
 
@@ -47,8 +49,8 @@ enum Stage {
 struct Search {
     /// When its program began to run, ns; `None`: not under watch.
     began_ns: Option<u64>,
-    /// Until when whatever it shows may be on its way to an interpreter, ns.
-    until_ns: u64,
+    /// When whatever it shows may have begun to be on its way to an interpreter, ns.
+    begin_ns: u64,
     next_ns: u64,
     pause_ns: u64,
     under_way: bool,
@@ -92,7 +94,9 @@ pub(super) struct Target {
     pub(super) steps: Steps,
     pub(super) tasks: Uprobes,
     pub(super) futures: Uprobes,
-    pub(super) activity: Activity,
+    /// Probes were tried in a program that it ran before.
+    tried_before: bool,
+    activity: Activity,
     reader: ProcessReader,
     process: Reading<ProcessFact>,
     look: Reading<PythonFact>,
@@ -111,6 +115,7 @@ impl Target {
             steps: Steps::default(),
             tasks: Uprobes::default(),
             futures: Uprobes::default(),
+            tried_before: false,
             activity: Activity::default(),
             reader: ProcessReader::new(id.pid.0),
             process: Reading::default(),
@@ -121,9 +126,14 @@ impl Target {
 
     /// It runs another program since `at_ns`.
     pub(super) fn replaced(&mut self, program: u64, at_ns: u64) {
-        let named = self.named;
+        let (named, tried_before) = (self.named, self.may_have_counts());
         *self = Self::new(self.id, program, Some(at_ns));
-        self.named = named;
+        (self.named, self.tried_before) = (named, tried_before);
+    }
+
+    /// Something may have been counted by its probes.
+    pub(super) fn may_have_counts(&self) -> bool {
+        self.tried_before || !self.tasks.is_untried() || !self.futures.is_untried()
     }
 
     /// Looks for its interpreter at once, where none is known. Says where the GILs are.
@@ -176,12 +186,19 @@ impl Target {
         };
         search.under_way = false;
         match found {
+            Ok(interpreter)
+                if !interpreter.info().supported && !search.is_older(DOUBT_NS, now_ns) =>
+            {
+                search.missed(now_ns);
+            }
             Ok(interpreter) => {
                 let attached = Attached::new(pid, interpreter, search.began_ns);
                 self.stage = Stage::Attached(Box::new(attached));
             }
             // Between exec and the first instruction of the interpreter, a process may look like anything.
-            Err(error) if !matches!(error, DetectError::Gone) && now_ns <= search.until_ns => {
+            Err(error)
+                if !matches!(error, DetectError::Gone) && !search.is_older(SETTLE_NS, now_ns) =>
+            {
                 search.missed(now_ns);
             }
             Err(error) => {
@@ -332,6 +349,14 @@ impl Target {
         }
     }
 
+    /// The ledger of one of its threads, as it is when the readings begin.
+    pub(super) fn read_ledger(&mut self, head: &LedgerHead) {
+        self.activity.thread(head);
+        if head.lives() {
+            self.steps.thread_lives(Tid(head.tid));
+        }
+    }
+
     /// Whether there is an interpreter that nobody looks at, and it is time to.
     pub(super) fn is_look_due(&self, now_ns: u64, pause_ns: u64) -> bool {
         let attached = self.attached();
@@ -414,14 +439,17 @@ fn count_samples(pid: Pid, fact: &mut PythonFact, sampler: &GilSampler) {
 
 impl Search {
     fn new(began_ns: Option<u64>) -> Self {
-        let begin_ns = began_ns.unwrap_or_else(clocks::monotonic_ns);
         Self {
             began_ns,
-            until_ns: begin_ns.saturating_add(SETTLE_NS),
+            begin_ns: began_ns.unwrap_or_else(clocks::monotonic_ns),
             next_ns: 0,
             pause_ns: SEARCH_PAUSE_NS,
             under_way: false,
         }
+    }
+
+    fn is_older(&self, age_ns: u64, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.begin_ns) > age_ns
     }
 
     /// There is none yet.

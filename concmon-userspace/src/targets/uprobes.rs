@@ -19,6 +19,11 @@ const PAUSES_NS: [u64; 2] = [20_000_000, 1_000_000_000];
 /// How long it is young, ns.
 const YOUNG_NS: u64 = 10_000_000_000;
 
+/// How long a refusal may be due to the beginning or the end of a process, and between two tries in that time,
+/// ns.
+const DOUBT_NS: u64 = 300_000_000;
+const DOUBT_PAUSE_NS: u64 = 100_000_000;
+
 #[derive(Clone, Debug, Default)]
 enum State {
     /// It has not imported what is to be probed.
@@ -37,6 +42,8 @@ enum State {
 pub(super) struct Uprobes {
     first_ns: Option<u64>,
     next_ns: u64,
+    /// Since when they are refused, ns.
+    refused_ns: Option<u64>,
     state: State,
 }
 
@@ -64,12 +71,21 @@ impl Uprobes {
         let first_ns = *self.first_ns.get_or_insert(now_ns);
         let is_young = now_ns.saturating_sub(first_ns) < YOUNG_NS;
         self.next_ns = now_ns + PAUSES_NS[usize::from(!is_young)];
-        match probe(again) {
+        let probed = probe(again);
+        if !matches!(probed, Err(NotExact::Refused(_))) {
+            self.refused_ns = None;
+        }
+        match probed {
             Ok(whole) => self.state = State::Probed { since_ns, whole },
             Err(NotExact::NotYet) => {}
             Err(NotExact::Refused(reason)) => {
-                log::warn!("process {pid}: its {what} are not counted exactly: {reason}");
-                self.state = State::Refused(reason);
+                let refused_ns = *self.refused_ns.get_or_insert(now_ns);
+                if now_ns.saturating_sub(refused_ns) < DOUBT_NS {
+                    self.next_ns = now_ns + DOUBT_PAUSE_NS;
+                } else {
+                    log::warn!("process {pid}: its {what} are not counted exactly: {reason}");
+                    self.state = State::Refused(reason);
+                }
             }
         }
     }

@@ -83,7 +83,7 @@ impl Live {
 
     /// From now on, stacks of `pid` can be walked.
     pub fn set_python(&mut self, pid: Pid, python: &Python) {
-        if self.processes.get(&pid.0, 0).is_err() {
+        if !self.is_watched(pid) {
             return;
         }
         if let Err(error) = self.pythons.insert(pid.0, Wire(*python), 0) {
@@ -98,11 +98,14 @@ impl Live {
     }
 
     /// How much the kernel side keeps of processes, by kind.
-    pub fn kept(&self) -> [(&'static str, usize); 2] {
+    pub fn kept(&self) -> [(&'static str, usize); 4] {
         let configurations = self.pythons.keys().filter(Result::is_ok).count();
+        let (probed, counts) = self.exact.as_ref().map_or((0, 0), ExactLive::kept);
         [
             ("kernel side's processes", self.watched().len()),
             ("its unwind configurations", configurations),
+            ("probed processes", probed),
+            ("exact counts", counts),
         ]
     }
 
@@ -123,6 +126,11 @@ impl Live {
             .filter_map(Result::ok)
             .map(Pid)
             .collect()
+    }
+
+    /// Whether a process is watched: it is until its last thread begins to end.
+    pub fn is_watched(&self, pid: Pid) -> bool {
+        self.processes.get(&pid.0, 0).is_ok()
     }
 
     /// The addresses of `pid`'s GILs have become known, or have changed.
