@@ -59,7 +59,15 @@ pub struct Monitor {
     pub events_lost: u64,
     pub reads_failed: u64,
     pub shed: Vec<String>,
+    pub passes: Option<Passes>,
+    pub faults: BTreeMap<String, u64>,
     pub limits: Vec<Limit>,
+}
+
+/// Turns of the select loop.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Passes {
+    pub longest_ns: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]

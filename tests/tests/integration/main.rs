@@ -31,6 +31,7 @@ mod schema;
 mod servers;
 mod signals;
 mod stalls;
+mod turnover;
 mod untouched;
 mod wakeup;
 mod workloads;
@@ -79,6 +80,7 @@ fn main() {
         servers::trials(),
         signals::trials(),
         stalls::trials(),
+        turnover::trials(),
         untouched::trials(),
         wakeup::trials(),
         workloads::trials(),
