@@ -141,6 +141,11 @@ impl Interpreter {
         fact
     }
 
+    /// What scans it is with another thread.
+    pub fn is_lent(&self) -> bool {
+        self.scanner.is_none()
+    }
+
     /// What scans it, for another thread; `None`: it is lent already.
     pub fn lend_scanner(&mut self) -> Option<LentScanner> {
         let scanner = self.scanner.take()?;

@@ -1,6 +1,11 @@
 //! How much time looks may take: the budget's share of all time, and never more at once than it has in
 //! the span that it is averaged over. So the first look has an end, too, before anything was measured.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use super::{budget::SPAN_NS, ending};
 use crate::{cli::Share, procfs::clocks};
 
@@ -23,6 +28,8 @@ pub(crate) struct Allowance {
     window_ns: u64,
     /// The watch ends: no signal makes it end sooner.
     is_last: bool,
+    /// The same, for looks that are under way.
+    ends: Arc<AtomicBool>,
     /// Looks that were due in this window, and not made.
     left_out: usize,
 }
@@ -32,6 +39,7 @@ pub(crate) struct Deadline {
     begin_ns: u64,
     allowed_ns: u64,
     is_last: bool,
+    ends: Arc<AtomicBool>,
 }
 
 impl Allowance {
@@ -44,6 +52,7 @@ impl Allowance {
             at_ns: 0,
             window_ns: most_ns,
             is_last: false,
+            ends: Arc::default(),
             left_out: 0,
         }
     }
@@ -61,6 +70,7 @@ impl Allowance {
     /// The watch ends: there is one more window, and somebody waits for it.
     pub(crate) fn begin_last(&mut self) {
         self.is_last = true;
+        self.ends.store(true, Ordering::Relaxed);
         self.most_ns = self.most_ns.min(LAST_NS);
     }
 
@@ -75,6 +85,7 @@ impl Allowance {
             begin_ns: clocks::monotonic_ns(),
             allowed_ns: self.window_ns,
             is_last: self.is_last,
+            ends: Arc::clone(&self.ends),
         })
     }
 
@@ -94,8 +105,12 @@ impl Allowance {
 }
 
 impl crate::targets::Deadline for Deadline {
+    fn begin(&mut self) {
+        self.begin_ns = clocks::monotonic_ns();
+    }
+
     fn over(&self) -> Option<String> {
-        if !self.is_last && ending::asked().is_some() {
+        if self.is_interrupted() {
             return Some("the look ended, for the watch was asked to end".to_owned());
         }
         let took_ns = self.took_ns();
@@ -112,11 +127,16 @@ impl crate::targets::Deadline for Deadline {
 
     /// The watch ends, and there was no time to look as usual.
     fn was_hurried(&self) -> bool {
-        (self.is_last || ending::asked().is_some()) && self.over().is_some()
+        self.is_interrupted() || self.is_last && self.over().is_some()
     }
 }
 
 impl Deadline {
+    /// The watch ends, and this is no look for its end.
+    fn is_interrupted(&self) -> bool {
+        !self.is_last && (self.ends.load(Ordering::Relaxed) || ending::asked().is_some())
+    }
+
     /// How long the look has taken, ns.
     fn took_ns(&self) -> u64 {
         clocks::monotonic_ns().saturating_sub(self.begin_ns)

@@ -216,7 +216,12 @@ pub(crate) async fn drive(
                 }
             }
             Wake::BeginReadings => watch.begin_readings(),
-            Wake::Read => watch.read_some(),
+            Wake::Read => {
+                watch.read_some();
+                watch.passes.end();
+                // Timers and records are looked at only while this waits.
+                tokio::task::yield_now().await;
+            }
             Wake::Done => watch.take_done(),
             Wake::Tick => {
                 tick_at = Instant::now() + period;

@@ -108,6 +108,11 @@ impl Schedule {
         None
     }
 
+    /// Nobody is to be looked at any more, of those that were.
+    pub(crate) fn forget_looks(&mut self) {
+        self.looks.clear();
+    }
+
     /// Readings took so long.
     pub(crate) fn took(&mut self, ns: u64) {
         self.taken_ns += ns;

@@ -342,6 +342,11 @@ impl Watch {
     pub(crate) fn finish(mut self, fail_on: &[String]) -> Finished {
         self.schedule.allowance.begin_last();
         self.pump();
+        // What is under way ends at once, and has no part in the time of the last looks.
+        self.schedule.forget_looks();
+        while self.targets.is_busy() {
+            self.take(true);
+        }
         self.begin_readings();
         self.read_all();
         let window = self.read_window();
@@ -454,10 +459,16 @@ impl Watch {
 
     /// Begins the next look, where none is under way.
     fn begin_look(&mut self) {
-        if !self.targets.is_looking()
+        let pause_ns = self.schedule.look_pause_ns;
+        while !self.targets.is_looking()
             && let Some((id, deadline)) = self.schedule.next_look()
         {
-            self.targets.begin_look(id, deadline);
+            if self
+                .targets
+                .is_look_due(id, clocks::monotonic_ns(), pause_ns)
+            {
+                self.targets.begin_look(id, deadline);
+            }
         }
     }
 

@@ -41,6 +41,7 @@ impl<T> SharedArray<T> {
         let bytes = size_of::<T>()
             .checked_mul(len)
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let map = map.try_clone_to_owned()?;
         // SAFETY: a fresh mapping, which nothing can be read from or written to.
         let base = unsafe {
             mmap_anonymous(
@@ -51,7 +52,7 @@ impl<T> SharedArray<T> {
             )?
         };
         let array = Self {
-            map: map.try_clone_to_owned()?,
+            map,
             base: NonNull::new(base.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::Other))?,
             len,
             bytes,

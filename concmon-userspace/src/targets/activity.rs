@@ -50,7 +50,7 @@ impl Activity {
 pub(super) struct Reading<F> {
     pub(super) fact: Option<Arc<F>>,
     /// When that was, ns.
-    read_ns: u64,
+    pub(super) read_ns: u64,
     /// It has not been given to anybody.
     pub(super) is_new: bool,
 }

@@ -19,6 +19,8 @@ use crate::{
 
 /// When a look has to end.
 pub(crate) trait Deadline: Send + 'static {
+    /// The look begins.
+    fn begin(&mut self);
     /// Why it has to end by now; `None`: it may go on.
     fn over(&self) -> Option<String>;
     /// What the look has is not worth having beside what an earlier one had.
@@ -50,7 +52,7 @@ pub(super) enum Work {
 
 impl Targets {
     /// The readings of a window begin at `now_ns`. Gives those that may have changed since they were read
-    /// last, the most useful first: who is in a step that takes long, then who was not looked at for longest.
+    /// last, the most useful first: who is in a step that takes long, then who was not read for longest.
     pub(crate) fn begin_window(&mut self, now_ns: u64, live: &mut Live) -> Vec<TargetId> {
         for pid in live.watched() {
             if self.holder(pid).is_none() {
@@ -71,7 +73,7 @@ impl Targets {
         }
         let outdated = self.living.values().filter(|target| target.is_outdated());
         let mut due: Vec<_> = outdated
-            .map(|target| (!target.steps.has_open(), target.looked_ns(), target.id))
+            .map(|target| (!target.steps.has_open(), target.read_ns(), target.id))
             .collect();
         due.sort_unstable();
         due.into_iter().map(|(_, _, id)| id).collect()
@@ -92,7 +94,12 @@ impl Targets {
             return Ok(false);
         };
         match target.read_process(clocks, tree) {
-            Ok(()) => Ok(true),
+            Ok(true) => Ok(true),
+            Ok(false) => {
+                // Its end was lost. The kernel side has forgotten it, and may watch the other.
+                self.ended(id.pid, live);
+                Ok(false)
+            }
             Err(ProcError::Gone(_)) => {
                 // It ended before its exit could be seen; its id may get another holder.
                 live.unwatch(id.pid);
@@ -134,7 +141,7 @@ impl Targets {
     }
 
     /// Begins to look at the interpreter of a process.
-    pub(crate) fn begin_look(&mut self, id: TargetId, deadline: impl Deadline + Sync) {
+    pub(crate) fn begin_look(&mut self, id: TargetId, mut deadline: impl Deadline + Sync) {
         let Some(target) = self.living.get_mut(&id) else {
             return;
         };
@@ -144,6 +151,7 @@ impl Targets {
         let (program, options) = (target.program, Arc::clone(&self.options));
         self.looking = true;
         self.worker.run(Box::new(move || {
+            deadline.begin();
             let begin_ns = clocks::monotonic_ns();
             let fact = scanner.scan_until(begin_ns, &options, &|| deadline.over());
             let look = Look {

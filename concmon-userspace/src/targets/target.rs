@@ -280,12 +280,16 @@ impl Target {
         !(accounted && looked && self.process.holds(&self.activity))
     }
 
-    /// Reads what `/proc` says of it.
+    /// Reads what `/proc` says of it; `false`: its id has another holder.
     ///
     /// # Errors
     /// It cannot be read.
-    pub(super) fn read_process(&mut self, clocks: &Clocks, tree: &Tree) -> Result<(), ProcError> {
+    pub(super) fn read_process(&mut self, clocks: &Clocks, tree: &Tree) -> Result<bool, ProcError> {
         let fact = self.reader.read(clocks::monotonic_ns(), clocks, tree)?;
+        let start_ns = self.id.start_boottime_ns;
+        if start_ns != 0 && !clocks::same_start(fact.start_boottime_ns, start_ns) {
+            return Ok(false);
+        }
         let mut tids: Vec<Tid> = fact.thread_stats.iter().map(|thread| thread.tid).collect();
         tids.sort_unstable();
         // Where the list was cut, nobody counts as missing.
@@ -293,7 +297,7 @@ impl Target {
         self.listed = whole.then_some(tids);
         let read_ns = fact.read_ns;
         self.process.set(fact, read_ns);
-        Ok(())
+        Ok(true)
     }
 
     /// Whether `/proc` has a thread, by what was read in this window; `None`: nothing was.
@@ -305,12 +309,13 @@ impl Target {
     /// What is known of it now, for the end of a window: what was read in it, or has not changed since.
     pub(super) fn facts(&mut self, tree: &Tree, gils: &GilSampler, mut sink: impl FnMut(Event)) {
         let now_ns = self.activity.read_ns;
+        let as_of = |read_ns: u64| now_ns.max(read_ns);
         if (self.process.is_new || self.process.holds(&self.activity))
             && let Some(fact) = &self.process.fact
         {
             let mut fact = Box::new(ProcessFact::clone(fact));
             if !self.process.is_new {
-                fact.read_ns = now_ns;
+                fact.read_ns = as_of(fact.read_ns);
             }
             let family = tree.family(fact.pid);
             fact.children = family.children;
@@ -324,9 +329,9 @@ impl Target {
         {
             if !self.look.is_new {
                 let fact = Arc::make_mut(fact);
-                fact.read_ns = now_ns;
+                fact.read_ns = as_of(fact.read_ns);
                 for gil in &mut fact.gils {
-                    gil.read_ns = now_ns;
+                    gil.read_ns = as_of(gil.read_ns);
                 }
                 count_samples(self.id.pid, fact, gils);
             }
@@ -335,10 +340,9 @@ impl Target {
         (self.process.is_new, self.look.is_new) = (false, false);
     }
 
-    /// When it was looked at last, ns; 0: not yet.
-    pub(super) fn looked_ns(&self) -> u64 {
-        self.attached()
-            .map_or(0, |attached| attached.pace.last_ns())
+    /// When it was read last, ns; 0: not yet.
+    pub(super) fn read_ns(&self) -> u64 {
+        self.process.read_ns
     }
 
     /// The readings of a window begin.
@@ -360,7 +364,9 @@ impl Target {
     /// Whether there is an interpreter that nobody looks at, and it is time to.
     pub(super) fn is_look_due(&self, now_ns: u64, pause_ns: u64) -> bool {
         let attached = self.attached();
-        attached.is_some_and(|attached| attached.pace.is_due(now_ns, pause_ns))
+        attached.is_some_and(|attached| {
+            !attached.interpreter.is_lent() && attached.pace.is_due(now_ns, pause_ns)
+        })
     }
 
     /// What looks at its interpreter; `None`: there is none, or it is looked at already.

@@ -31,6 +31,15 @@ struct Thread<T> {
     handle: JoinHandle<()>,
 }
 
+/// Told once more when the thread ends, whatever makes it.
+struct OnEnd(Arc<Notify>);
+
+impl Drop for OnEnd {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
 impl<T: Send + 'static> Worker<T> {
     /// Whoever asks does it.
     pub(super) fn new() -> Self {
@@ -49,13 +58,13 @@ impl<T: Send + 'static> Worker<T> {
     pub(super) fn start(&mut self) -> std::io::Result<()> {
         let (jobs, next) = mpsc::channel::<Job<T>>();
         let (result, results) = mpsc::channel();
-        let notify = Arc::clone(&self.notify);
+        let notify = OnEnd(Arc::clone(&self.notify));
         let work = move || {
             for job in next {
                 if result.send(job()).is_err() {
                     break;
                 }
-                notify.notify_one();
+                notify.0.notify_one();
             }
         };
         let handle = thread::Builder::new()

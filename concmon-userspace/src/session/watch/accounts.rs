@@ -64,16 +64,23 @@ impl Watch {
                 && let Some(exec_ns) = now::cpu_clock_ns(fact.pid, fact.tid)
             {
                 correct_unseen_run(&mut fact, exec_ns);
-            } else if targets.has_thread(fact.pid, fact.tid) == Some(false) {
-                // It ended, and the kernel did not tell. What it did after its last switch that
-                // was seen is not known.
+            } else {
                 let key = (fact.tid, fact.start_boottime_ns);
-                let since_ns = missing_before.get(&key).copied().unwrap_or(fact.read_ns);
-                if fact.read_ns.saturating_sub(since_ns) >= MISSING_NS {
-                    fact.state = ThreadState::Dead;
-                    verdict = Collected::Abandon;
-                } else {
-                    missing.insert(key, since_ns);
+                let since_ns = missing_before.get(&key).copied();
+                match targets.has_thread(fact.pid, fact.tid) {
+                    Some(true) => {}
+                    None => missing.extend(since_ns.map(|since_ns| (key, since_ns))),
+                    // It ended, and the kernel did not tell. What it did after its last switch that was
+                    // seen is not known.
+                    Some(false) => {
+                        let since_ns = since_ns.unwrap_or(fact.read_ns);
+                        if fact.read_ns.saturating_sub(since_ns) >= MISSING_NS {
+                            fact.state = ThreadState::Dead;
+                            verdict = Collected::Abandon;
+                        } else {
+                            missing.insert(key, since_ns);
+                        }
+                    }
                 }
             }
             facts.push(Event::Ledger(Box::new(fact)));
