@@ -324,7 +324,7 @@ impl Watch {
         std::mem::take(&mut self.stalls)
     }
 
-    /// Ends a window now: reads everything there is to read, in one place.
+    /// Ends a window now: reads the ledgers, and takes what was read of processes.
     pub(crate) fn tick(&mut self) -> Snapshot {
         self.pump();
         // Where records leave no time for readings of their own turn, there are some all the same.
@@ -400,7 +400,9 @@ impl Watch {
     /// Finds out which processes are to be read for the window that goes on.
     pub(crate) fn begin_readings(&mut self) {
         let now_ns = clocks::monotonic_ns();
-        let due = self.targets.begin_window(now_ns, &mut self.live);
+        // At the end of a watch they may begin once more in a window.
+        let is_new = !self.schedule.has_begun();
+        let due = self.targets.begin_window(now_ns, is_new, &mut self.live);
         if let Err(error) = self.schedule.sweep(now_ns, &due) {
             log::warn!("/proc cannot be listed: {error}");
             self.reads_failed += 1;

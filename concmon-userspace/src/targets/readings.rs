@@ -51,9 +51,14 @@ pub(super) enum Work {
 }
 
 impl Targets {
-    /// The readings of a window begin at `now_ns`. Gives those that may have changed since they were read
+    /// The readings of a window begin at `now_ns`; `is_new`: for the first time. Gives those that may have changed since they were read
     /// last, the most useful first: who is in a step that takes long, then who was not read for longest.
-    pub(crate) fn begin_window(&mut self, now_ns: u64, live: &mut Live) -> Vec<TargetId> {
+    pub(crate) fn begin_window(
+        &mut self,
+        now_ns: u64,
+        is_new: bool,
+        live: &mut Live,
+    ) -> Vec<TargetId> {
         for pid in live.watched() {
             if self.holder(pid).is_none() {
                 // Its fork is on its way, or was lost.
@@ -61,7 +66,7 @@ impl Targets {
             }
         }
         for target in self.living.values_mut() {
-            target.begin_window(now_ns);
+            target.begin_window(now_ns, is_new);
         }
         live.read_heads(|head| {
             if let Some(target) = holder_mut(&mut self.living, Pid(head.tgid)) {

@@ -345,10 +345,10 @@ impl Target {
         self.process.read_ns
     }
 
-    /// The readings of a window begin.
-    pub(super) fn begin_window(&mut self, now_ns: u64) {
+    /// The readings of a window begin; `is_new`: for the first time.
+    pub(super) fn begin_window(&mut self, now_ns: u64, is_new: bool) {
         self.activity.begin(now_ns);
-        if let Some(attached) = self.attached_mut() {
+        if is_new && let Some(attached) = self.attached_mut() {
             attached.pace.begin_window(now_ns);
         }
     }
@@ -374,8 +374,7 @@ impl Target {
         self.attached_mut()?.interpreter.lend_scanner()
     }
 
-    /// Takes over what a look has found that began at `now_ns`, and was worth having where `keep` says so.
-    /// Gives it, to be told of.
+    /// Takes over what a look has found, and gives it; `None`: it is not worth having.
     pub(super) fn end_look(&mut self, look: Look, gils: &GilSampler) -> Option<&PythonFact> {
         let pid = self.id.pid;
         let attached = self.attached_mut()?;
