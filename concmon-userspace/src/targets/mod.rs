@@ -5,6 +5,7 @@
 //! whoever holds a process id at an instant is its newest target: an id alone is no identity.
 
 mod activity;
+mod counts;
 mod pace;
 mod readings;
 mod samples;
@@ -281,7 +282,7 @@ impl Targets {
     /// was asked last.
     pub(crate) fn counts(&mut self, live: &mut Live) -> Vec<Event> {
         let ended = std::mem::take(&mut self.ended);
-        let facts = uprobes::counts(self.wants, live, || self.living.values().chain(&ended));
+        let facts = counts::of(self.wants, live, || self.living.values().chain(&ended));
         if let Some((exact, _)) = live.exact() {
             for target in &ended {
                 exact.forget(target.id.pid);
