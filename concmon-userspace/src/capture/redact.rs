@@ -6,7 +6,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{Header, Input};
-use crate::event::{Event, PyFrame, SampledStack};
+use crate::event::{Event, PyFrame, SampledStack, is_library};
 
 /// What stands for a path that was left out.
 const REDACTED: &str = "<redacted>";
@@ -32,7 +32,12 @@ impl Redactor {
                 fact.entry = None;
             }
             Event::Sample(sample) => sample.stack = self.stack(&sample.stack),
-            Event::Step(fact) => fact.context.clear(),
+            Event::Step(fact) => {
+                fact.context.clear();
+                if let Some(seen) = &mut fact.seen {
+                    seen.sample.stack = self.stack(&seen.sample.stack);
+                }
+            }
             Event::Python(fact) => {
                 let fact = Arc::make_mut(fact);
                 for task in &mut fact.tasks {
@@ -76,19 +81,6 @@ fn redact_frame(frame: &mut PyFrame) {
     if !is_library(&frame.file) {
         frame.file = REDACTED.into();
     }
-}
-
-/// A file of Python's own library, frozen modules included; not of packages that were installed.
-fn is_library(file: &str) -> bool {
-    if file.starts_with("<frozen ") {
-        return true;
-    }
-    let Some((_, behind)) = file.rsplit_once("/lib/python") else {
-        return false;
-    };
-    let foreign = ["/site-packages/", "/dist-packages/", "/../"];
-    behind.starts_with(|c: char| c.is_ascii_digit())
-        && !foreign.iter().any(|folder| behind.contains(folder))
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::python::is_library;
 pub use self::{
     account::{HistFact, LedgerFact, ThreadState},
     exact::{ExactFact, PoolCounts, PoolsFact, TaskCounts},
@@ -32,7 +33,7 @@ pub use self::{
         PyGil, PyHeapScan, PyLoop, PyTask, PyThread, PyWait, PyWork, PythonFact, PythonInfo,
         TaskState, TaskWait, WaitKind, WaitPurpose,
     },
-    sample::{CodeKind, Iteration, Sample, SampleKind, SampledStack, StepFact, StepTask},
+    sample::{CodeKind, Iteration, Sample, SampleKind, SampledStack, StepFact, StepSeen, StepTask},
     sched::{Cause, Exec, Exit, Fork, Loss, Slice, Wait},
 };
 

@@ -323,3 +323,16 @@ pub struct PyFrame {
     /// 0 when the code object has no line there.
     pub line: u32,
 }
+
+/// A file of Python's own library, frozen modules included; not of packages that were installed.
+pub(crate) fn is_library(file: &str) -> bool {
+    if file.starts_with("<frozen ") {
+        return true;
+    }
+    let Some((_, behind)) = file.rsplit_once("/lib/python") else {
+        return false;
+    };
+    let foreign = ["/site-packages/", "/dist-packages/", "/../"];
+    behind.starts_with(|c: char| c.is_ascii_digit())
+        && !foreign.iter().any(|folder| behind.contains(folder))
+}

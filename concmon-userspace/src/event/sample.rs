@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, Pid, PyFrame, Tid};
+use super::{Cause, Pid, PyFrame, ThreadState, Tid};
 
 /// When a kernel program took a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +90,23 @@ pub struct StepFact {
     pub ready: Option<u64>,
     /// Timers that were due already.
     pub overdue: Option<u64>,
+    /// What its thread did meanwhile; `None`: that was not looked at.
+    #[serde(default)]
+    pub seen: Option<StepSeen>,
+}
+
+/// A loop's thread as a look has met it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StepSeen {
+    /// The open stretch of its account, and when that began, ns.
+    pub state: ThreadState,
+    pub since_ns: u64,
+    /// Since when stacks and looks have shown this step, ns.
+    pub step_since_ns: u64,
+    /// It was busy when its account was opened, at this instant, and was never idle since then.
+    pub busy_from_ns: Option<u64>,
+    /// Its stack: where it is blocked, as of `since_ns`.
+    pub sample: Sample,
 }
 
 /// The task that a step belongs to.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::schema::CulpritKind;
+use crate::schema::{CulpritKind, Hang, Loop, StallTask};
 
 use super::{Context, Held, Rule, Severity, ms, place, whole_place};
 
@@ -11,6 +11,9 @@ pub(super) struct LoopBlocked;
 
 /// Of the last ten seconds, with stalls in so many of them it is sustained.
 const SUSTAINED: usize = 5;
+
+/// A step that has lasted so long is critical, ns.
+const CRITICAL_NS: u64 = 5_000_000_000;
 
 impl Rule for LoopBlocked {
     fn name(&self) -> &'static str {
@@ -28,12 +31,19 @@ impl Rule for LoopBlocked {
          It is known from outside: the kernel tells when the loop's thread was busy, and samples tell \
          that it was the same step all the time, and where. It is critical when there were stalls in \
          five of the last ten seconds.\n\n\
+         A step that has not ended is told while it lasts (`lasting` in the evidence): a look each second \
+         sees that its thread is in the same step still, and where. It is critical after five seconds.\n\n\
          What to do: await instead of blocking (asyncio.sleep for time.sleep, an asynchronous client \
          for a synchronous one), hand blocking calls to asyncio.to_thread, and long computation to a \
          process pool."
     }
 
     fn check(&self, context: &Context<'_>) -> Option<Held> {
+        let loops = context.process.loops.iter();
+        let hanging = loops.filter_map(|one| Some((one, one.hang.as_ref()?)));
+        if let Some((one, hang)) = hanging.max_by_key(|(_, hang)| hang.lasting_ns) {
+            return Some(lasts(one, hang));
+        }
         let stalled = context
             .process
             .loops
@@ -45,11 +55,7 @@ impl Rule for LoopBlocked {
         let sustained = context.history.stalled_seconds() >= SUSTAINED;
         let kind = worst.culprit.kind;
         let frame = worst.culprit.frame.as_ref();
-        let who = match (&worst.task, &worst.coroutine) {
-            (Some(task), Some(coroutine)) => format!(" in task {} ({coroutine})", task.name),
-            (None, Some(coroutine)) => format!(" in {coroutine}"),
-            _ => String::new(),
-        };
+        let who = who(worst.task.as_ref(), worst.coroutine.as_deref());
         let mut evidence = super::Evidence::new();
         evidence.insert("tid", Value::from(one.tid));
         evidence.insert("stalls", Value::from(timing.stalls_count));
@@ -75,6 +81,54 @@ impl Rule for LoopBlocked {
             advice: advice(kind).to_owned(),
             weight: timing.stalls_ns as f64,
         })
+    }
+}
+
+/// A step that has not ended.
+fn lasts(one: &Loop, hang: &Hang) -> Held {
+    let mut evidence = super::Evidence::new();
+    evidence.insert("tid", Value::from(one.tid));
+    evidence.insert("lasting", Value::from(true));
+    evidence.insert("lasting_ns", Value::from(hang.lasting_ns));
+    evidence.insert("before_watch", Value::from(hang.before_watch));
+    evidence.insert("since_unix_ns", Value::from(hang.since_unix_ns));
+    evidence.insert("kind", Value::from(hang.cause.name()));
+    evidence.insert("where", Value::from(hang.frame.as_ref().map(whole_place)));
+    evidence.insert(
+        "task",
+        Value::from(hang.task.as_ref().map(|task| task.name.clone())),
+    );
+    evidence.insert("coroutine", Value::from(hang.coroutine.clone()));
+    evidence.insert("context", serde_json::json!(hang.context));
+    let (at_least, since) = match hang.before_watch {
+        true => ("at least ", ", since before the watch"),
+        false => ("", ""),
+    };
+    Held {
+        severity: match hang.lasting_ns >= CRITICAL_NS {
+            true => Severity::Critical,
+            false => Severity::Warning,
+        },
+        summary: format!(
+            "the event loop stands still, for {at_least}{} by now{since}{}: {}{}",
+            ms(hang.lasting_ns),
+            who(hang.task.as_ref(), hang.coroutine.as_deref()),
+            hang.cause,
+            hang.frame
+                .as_ref()
+                .map_or_else(String::new, |frame| format!(", {}", place(frame))),
+        ),
+        evidence,
+        advice: advice(hang.cause).to_owned(),
+        weight: hang.lasting_ns as f64,
+    }
+}
+
+fn who(task: Option<&StallTask>, coroutine: Option<&str>) -> String {
+    match (task, coroutine) {
+        (Some(task), Some(coroutine)) => format!(" in task {} ({coroutine})", task.name),
+        (_, Some(coroutine)) => format!(" in {coroutine}"),
+        _ => String::new(),
     }
 }
 

@@ -35,7 +35,8 @@ impl Rule for LoopSaturated {
             .filter(|one| !super::sleep_zero_spin::spins(one, context.history))
             .filter(|one| {
                 let stalls_ns = one.timing.as_ref().map_or(0, |timing| timing.stalls_ns);
-                stalls_ns < one.busy_ns / 2
+                let hanging_ns = one.hang.as_ref().map_or(0, |hang| hang.lasting_ns);
+                stalls_ns.saturating_add(hanging_ns) < one.busy_ns / 2
             })
             .max_by_key(|one| one.busy_ns)?;
         let timing = one.timing.as_ref();

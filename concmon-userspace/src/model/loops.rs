@@ -368,6 +368,10 @@ impl Loops {
             limits.extend(created_limit(look));
         }
         let timing = loop_times.row(tid, state.seen.id, scope, look, &mut limits);
+        let hang = match state.running {
+            true => loop_times.hang(tid, state.seen.id, clock),
+            false => None,
+        };
         Loop {
             tid: tid.0,
             kind: loop_kind(state.seen.kind),
@@ -387,6 +391,7 @@ impl Loops {
             tasks_created,
             tasks,
             timing,
+            hang,
             limits,
         }
     }

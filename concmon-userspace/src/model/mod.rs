@@ -45,7 +45,7 @@ use crate::schema::{Kind, Limit, SCHEMA, Snapshot, Window};
 use monitor::Monitor;
 use process_row::ProcessContext;
 use process_table::ProcessTable;
-use timing::NewStall;
+use timing::Notice;
 use window::{Clock, Scope, limit};
 
 /// What is known of a watch before its first event.
@@ -183,12 +183,12 @@ impl Model {
         self.report(Scope::Whole)
     }
 
-    /// Stalls that have become known since this was asked last, process by process.
-    pub fn take_stalls(&mut self) -> Vec<NewStall> {
+    /// Stalls and hangs that have become known since this was asked last, process by process.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
         let clock = self.clock;
         let processes = self.process_table.processes.values_mut();
         processes
-            .flat_map(|process| process.loop_times.take_stalls(process.pid.0, &clock))
+            .flat_map(|process| process.loop_times.take_notices(process.pid.0, &clock))
             .collect()
     }
 

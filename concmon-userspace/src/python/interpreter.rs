@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use concmon_ebpf::{Python, SampleHead};
+use concmon_ebpf::Python;
 
 use super::attached::Attached;
 use super::detect::{self, DetectError, Found, LiveProcess};
@@ -11,7 +11,7 @@ use super::memory::{IsOver, Memory, ProcessMemory, ReadCost, ReadError};
 use super::options::ScanOptions;
 use super::probes::{self, ExactFutures, ExactTasks, NotExact};
 use super::scan::Scanner;
-use super::unwind::{self, Unwinder};
+use super::unwind::{StepAt, Unwinder};
 use super::walk::thread_states;
 use crate::decode::samples::RawSample;
 use crate::event::{Pid, PythonFact, PythonInfo, Sample, StepFact};
@@ -175,10 +175,15 @@ impl Interpreter {
         self.unwinder.resolve(&self.attached, raw)
     }
 
-    /// Looks at the step that a thread is in, by the sample that has shown it. `None`: it is over, or
-    /// could not be read.
-    pub fn step(&self, read_ns: u64, head: &SampleHead, options: &ScanOptions) -> Option<StepFact> {
-        unwind::step(&self.attached, read_ns, head, options)
+    /// Looks at the step that a thread is in, and at its stack. `None`: the step that was meant is over, or
+    /// it could not be read.
+    pub fn step(
+        &mut self,
+        read_ns: u64,
+        whose: &StepAt,
+        options: &ScanOptions,
+    ) -> Option<(StepFact, Sample)> {
+        self.unwinder.step(&self.attached, read_ns, whose, options)
     }
 
     /// Where tasks begin, run and end in this process.

@@ -29,5 +29,6 @@ pub use memory::{IsOver, ReadCost, ReadError};
 pub use objects::text::MAX_TEXT_CHARS;
 pub use options::{MOST_TASKS, ScanOptions};
 pub use probes::{ExactFutures, ExactTasks, NotExact, Probe, ProbeKind, ProbePlace};
+pub use unwind::StepAt;
 #[cfg(feature = "developer")]
 pub use verify::{Verified, verify};

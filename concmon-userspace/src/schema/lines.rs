@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::diff::Diff;
 use super::dump::Dump;
 use super::words::words;
-use super::{LoopKind, RuleLine, SCHEMA, Snapshot, Stall};
+use super::{Hang, LoopKind, RuleLine, SCHEMA, Snapshot, Stall};
 
 /// A line of its own for each stall, as soon as it is over.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -47,6 +47,44 @@ impl<'a> StallLine<'a> {
     }
 }
 
+/// A line of its own for each hang, as soon as it is one: its stall's line comes when it is over.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "HangLine")]
+pub struct HangLine<'a> {
+    /// `concmon/1`.
+    schema: &'static str,
+    #[serde(rename = "type")]
+    line: HangKind,
+    /// The loop's process.
+    pid: u32,
+    /// The loop's thread.
+    tid: u32,
+    kind: LoopKind,
+    #[serde(flatten)]
+    hang: &'a Hang,
+}
+
+words! {
+    /// The kind of the line.
+    pub enum HangKind {
+        Hang = "hang",
+    }
+}
+
+impl<'a> HangLine<'a> {
+    /// The line of a hang of this loop.
+    pub fn new(pid: u32, tid: u32, kind: LoopKind, hang: &'a Hang) -> Self {
+        Self {
+            schema: SCHEMA,
+            line: HangKind::Hang,
+            pid,
+            tid,
+            kind,
+            hang,
+        }
+    }
+}
+
 /// Any line that the tool prints.
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "only its description is used")]
@@ -54,6 +92,7 @@ impl<'a> StallLine<'a> {
 enum Line<'a> {
     Report(Snapshot),
     Stall(StallLine<'a>),
+    Hang(HangLine<'a>),
     Look(Dump),
     Diff(Diff),
     Rule(RuleLine),

@@ -39,6 +39,8 @@ pub struct Loop {
     /// Absent: nothing is sampled.
     #[serde(flatten)]
     pub timing: Option<Timing>,
+    /// The step that has lasted past the threshold, and still does; `null`: there is none.
+    pub hang: Option<Hang>,
     pub limits: Vec<Limit>,
 }
 
@@ -141,6 +143,36 @@ pub struct Stall {
     pub waiting: Option<Waiting>,
     /// Stacks that show this step.
     pub samples: u64,
+    /// Fields of this object that are sampled or derived, not counted.
+    pub estimated: Vec<&'static str>,
+    pub limits: Vec<Limit>,
+}
+
+/// A step that has kept a loop for longer than the threshold, and still does.
+#[derive(Clone, Debug, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct Hang {
+    /// When it began; where that was before the watch, at the latest.
+    pub since_unix_ns: u64,
+    /// How long it has lasted, ns; where it began before the watch, at least.
+    pub lasting_ns: u64,
+    /// It began before the watch.
+    pub before_watch: bool,
+    /// What took the most of the time.
+    pub cause: CulpritKind,
+    /// The innermost frame that is not Python's own library; of a wait for the GIL, what its holder runs.
+    pub frame: Option<Frame>,
+    /// The thread that has the GIL; `null` for other causes, or where it cannot be told.
+    pub holder_tid: Option<u32>,
+    /// `null`: no task's step, or it could not be read.
+    pub task: Option<StallTask>,
+    /// Qualified name of the task's coroutine; of the callback where it is no task's step.
+    pub coroutine: Option<String>,
+    /// The innermost frame first, down to the step's own.
+    pub stack: Vec<Frame>,
+    /// Values of the context variables that were asked for, by name.
+    pub context: BTreeMap<String, String>,
+    /// What else waits meanwhile; `null`: it could not be read.
+    pub waiting: Option<Waiting>,
     /// Fields of this object that are sampled or derived, not counted.
     pub estimated: Vec<&'static str>,
     pub limits: Vec<Limit>,

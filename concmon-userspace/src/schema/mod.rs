@@ -30,9 +30,9 @@ pub use address::Address;
 pub use exact::{CountedPool, CountedTasks, Exact, Pools};
 pub use executors::{Executor, ExecutorKind, Work};
 pub use findings::{Finding, RuleKind, RuleLine, Severity};
-pub use lines::{StallKind, StallLine, document};
+pub use lines::{HangKind, HangLine, StallKind, StallLine, document};
 pub use loops::{
-    BusySplit, ByName, Contributor, Culprit, CulpritKind, Loop, LoopKind, Saturation, Stall,
+    BusySplit, ByName, Contributor, Culprit, CulpritKind, Hang, Loop, LoopKind, Saturation, Stall,
     StallTask, Timing, Waiting,
 };
 pub use process::{Ended, Exited, Gc, Gil, GilPair, Process, Python};

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     capture::{DiskRing, Header, Ring, Sealed, Store},
     cli::{Flight as Wanted, Trigger},
-    model::timing::NewStall,
+    model::timing::Notice,
     schema::{Process, Snapshot},
     views::{escape::escape, recording},
 };
@@ -127,16 +127,25 @@ impl Flight {
         })
     }
 
-    /// A stall has become known.
-    pub(crate) fn stalls(&mut self, stalls: &[NewStall], now_ns: u64) {
-        let long = |of: &Trigger, stall: &NewStall| match of {
-            Trigger::Stall(None) => true,
-            Trigger::Stall(Some(than)) => u128::from(stall.stall.duration_ns) > than.as_nanos(),
+    /// Stalls and hangs have become known.
+    pub(crate) fn notices(&mut self, notices: &[Notice], now_ns: u64) {
+        let long = |of: &Trigger| match of {
+            Trigger::Stall(than) => notices
+                .iter()
+                .any(|notice| is_longer(notice.length_ns(), *than)),
             _ => false,
         };
-        let any = stalls
+        let hangs = notices
             .iter()
-            .any(|stall| self.triggers.iter().any(|of| long(&of.trigger, stall)));
+            .any(|notice| matches!(notice, Notice::Hang(_)));
+        let mut any = false;
+        for watched in &mut self.triggers {
+            if long(&watched.trigger) {
+                // The end of a window would tell of the same hang.
+                watched.held |= hangs;
+                any = true;
+            }
+        }
         if any {
             self.write("stall", now_ns);
         }
@@ -342,6 +351,10 @@ fn name(stem: &str, reason: &str, number: u32) -> String {
     }
 }
 
+fn is_longer(ns: u64, than: Option<Duration>) -> bool {
+    than.is_none_or(|than| u128::from(ns) > than.as_nanos())
+}
+
 /// Whether a condition is true in a window, and the reason in the name of a file.
 fn condition(trigger: &Trigger, window: &Snapshot) -> (bool, String) {
     let loops = || window.processes.iter().flat_map(|process| &process.loops);
@@ -349,8 +362,10 @@ fn condition(trigger: &Trigger, window: &Snapshot) -> (bool, String) {
         Trigger::Lag(than) => loops()
             .filter_map(|one| one.timing.as_ref()?.lag.as_ref()?.max_ns)
             .any(|lag_ns| u128::from(lag_ns) > than.as_nanos()),
-        // They are told at once.
-        Trigger::Stall(_) => false,
+        // Stalls are told at once, and hangs; these may become long enough later on.
+        Trigger::Stall(than) => loops()
+            .filter_map(|one| one.hang.as_ref())
+            .any(|hang| is_longer(hang.lasting_ns, *than)),
         Trigger::Gil { share, .. } => window
             .processes
             .iter()

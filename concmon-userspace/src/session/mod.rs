@@ -202,11 +202,11 @@ pub(crate) async fn drive(
             }
             Wake::Pump => {
                 watch.pump();
-                let stalls = watch.take_stalls();
+                let notices = watch.take_notices();
                 if let Some(flight) = &mut flight {
-                    flight.stalls(&stalls, clocks::monotonic_ns());
+                    flight.notices(&notices, clocks::monotonic_ns());
                 }
-                if let Err(error) = output.stalls(stalls) {
+                if let Err(error) = output.notices(notices) {
                     (unread, end.unread) = (true, is_failure(error));
                     break;
                 }
@@ -290,7 +290,7 @@ pub(crate) async fn drive(
         end.unrecorded |= !flight.finish(&last.window, end.signal.is_some(), now_ns);
     }
     let told = output
-        .stalls(last.stalls)
+        .notices(last.notices)
         .and_then(|()| output.window(&last.window))
         .and_then(|()| output.summary(&last.summary));
     let drained = match told {

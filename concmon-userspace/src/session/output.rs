@@ -17,14 +17,14 @@ use super::{
 };
 use crate::{
     cli::Options,
-    model::timing::NewStall,
+    model::timing::Notice,
     schema::Snapshot,
     views::{Paint, json, lines, screen::Screen, stalls, summary},
 };
 
-/// Stalls that are printed at one time; the others are counted.
+/// Stalls and hangs that are printed at one time; the others are counted.
 const MAX_STALL_LINES: usize = 5;
-/// Stalls that wait for a reader; the others are counted.
+/// Those that wait for a reader; the others are counted.
 const MAX_HELD_STALLS: usize = 1_024;
 
 /// What a run prints while it goes on.
@@ -46,9 +46,9 @@ pub(crate) struct Output {
     /// The user's, while no live view silences it.
     log_level: log::LevelFilter,
     out: To,
-    /// Stalls that have no line yet, because nobody reads.
-    held: Vec<NewStall>,
-    /// Stalls above that, which get none.
+    /// Stalls and hangs that have no line yet, because nobody reads.
+    held: Vec<Notice>,
+    /// Those above that, which get none.
     untold: usize,
     /// What comes now is the rest, which is taken whether there is room or not.
     ending: bool,
@@ -210,10 +210,10 @@ impl Output {
         }
     }
 
-    /// Stalls that have just become known. The live view shows them with its next window.
+    /// Stalls and hangs that have just become known. The live view shows them with its next window.
     ///
     /// It also says when nobody reads any more.
-    pub(crate) fn stalls(&mut self, stalls: Vec<NewStall>) -> io::Result<()> {
+    pub(crate) fn notices(&mut self, notices: Vec<Notice>) -> io::Result<()> {
         if let To::Stream(stream, name) = &self.out {
             let written = stream.check();
             written.map_err(|error| named(name, &error, ""))?;
@@ -221,33 +221,33 @@ impl Output {
         if !matches!(self.windows, Windows::Json | Windows::Lines) {
             return Ok(());
         }
-        for stall in stalls {
+        for notice in notices {
             match self.held.len() < MAX_HELD_STALLS {
-                true => self.held.push(stall),
+                true => self.held.push(notice),
                 false => self.untold += 1,
             }
         }
         if self.held.is_empty() || !self.has_room() {
             return Ok(());
         }
-        let mut stalls = std::mem::take(&mut self.held);
+        let mut notices = std::mem::take(&mut self.held);
         if self.json {
-            return self.out.put(Kind::Stalls(stalls.len()), |out| {
-                stalls
+            return self.out.put(Kind::Stalls(notices.len()), |out| {
+                notices
                     .iter()
-                    .try_for_each(|stall| stalls::write_json(stall, out))
+                    .try_for_each(|notice| stalls::write_json(notice, out))
             });
         }
         let (paint, untold) = (self.paint, std::mem::take(&mut self.untold));
-        stalls.sort_by_key(|stall| std::cmp::Reverse(stall.stall.duration_ns));
-        self.out.put(Kind::Stalls(stalls.len() + untold), |out| {
-            let (shown, hidden) = stalls.split_at(stalls.len().min(MAX_STALL_LINES));
-            for stall in shown {
-                stalls::write_line(stall, paint, out)?;
+        notices.sort_by_key(|notice| std::cmp::Reverse(notice.length_ns()));
+        self.out.put(Kind::Stalls(notices.len() + untold), |out| {
+            let (shown, hidden) = notices.split_at(notices.len().min(MAX_STALL_LINES));
+            for notice in shown {
+                stalls::write_line(notice, paint, out)?;
             }
             match hidden.len() + untold {
                 0 => Ok(()),
-                more => writeln!(out, "... and {more} more stalls"),
+                more => writeln!(out, "... and {more} more stalls and hangs"),
             }
         })
     }

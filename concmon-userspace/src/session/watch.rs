@@ -23,7 +23,7 @@ use crate::{
     cli::Share,
     decode::{DecodeError, RawBatch},
     event::{BudgetFact, Event, MonitorFact, Pid, Tick, Tid},
-    model::{WatchInfo, timing::NewStall},
+    model::{WatchInfo, timing::Notice},
     procfs::{
         ProcessReader,
         clocks::{self, Clocks},
@@ -84,7 +84,7 @@ pub(crate) struct Plan {
 
 /// What is left to tell at the end of a watch.
 pub(crate) struct Finished {
-    pub(crate) stalls: Vec<NewStall>,
+    pub(crate) notices: Vec<Notice>,
     pub(crate) window: Snapshot,
     pub(crate) summary: Snapshot,
     /// One of the rules has held.
@@ -106,8 +106,8 @@ pub(crate) struct Watch {
     clocks: Clocks,
     /// Threads with a living account that `/proc` does not have, and since when.
     missing: BTreeMap<(Tid, u64), u64>,
-    /// Stalls that nobody was told of yet.
-    stalls: Vec<NewStall>,
+    /// What nobody was told of yet.
+    notices: Vec<Notice>,
     rate: u32,
     budget: Budget,
     /// When it was last looked whether targets run, ns.
@@ -197,7 +197,7 @@ impl Watch {
             collected_ns: 0,
             clocks,
             missing: BTreeMap::new(),
-            stalls: Vec::new(),
+            notices: Vec::new(),
             damaged: 0,
             reads_failed: 0,
         };
@@ -255,20 +255,37 @@ impl Watch {
         self.live
             .drain_unsent_samples(old_ns, |bytes| arrived.push(bytes.to_vec()));
         self.take_sample_batches(arrived);
-        let intake = &mut self.intake;
-        self.targets.check_steps(|fact| intake.now(fact));
+        self.check_steps(false);
+    }
+
+    /// Looks at steps that take long. `all`: at each that lasts, for a window ends.
+    fn check_steps(&mut self, all: bool) {
+        let mut facts = Vec::new();
+        self.targets
+            .check_steps(all, &self.live, |fact| facts.push(fact));
+        for fact in facts {
+            self.step(fact);
+        }
+    }
+
+    /// What a look at a step says is about now, and does not wait for its turn.
+    fn step(&mut self, fact: Event) {
+        let outputs = self.intake.feed(Input::Now(fact));
+        self.sort(outputs);
     }
 
     fn take_sample_batches(&mut self, batches: Vec<Vec<u8>>) {
-        let intake = &mut self.intake;
+        let (intake, mut facts) = (&mut self.intake, Vec::new());
         self.targets
             .take_samples(batches, &mut self.live, |cpu, event| match &event {
                 Event::Sample(_) => {
                     intake.feed(Input::Ordered { cpu, event });
                 }
-                // What a look at a step says is about now, and does not wait for its turn.
-                _ => intake.now(event),
+                _ => facts.push(event),
             });
+        for fact in facts {
+            self.step(fact);
+        }
     }
 
     fn take_batch(&mut self, batch: Result<RawBatch, DecodeError>) {
@@ -295,7 +312,7 @@ impl Watch {
         for output in outputs {
             match output {
                 Output::Lifecycle(lifecycle) => self.follow(&lifecycle),
-                Output::Stall(stall) => self.stalls.push(*stall),
+                Output::Notice(notice) => self.notices.push(*notice),
                 Output::Window(window) => ended = Some(*window),
             }
         }
@@ -319,9 +336,9 @@ impl Watch {
         self.intake.recorded()
     }
 
-    /// Stalls that have become known since this was asked last.
-    pub(crate) fn take_stalls(&mut self) -> Vec<NewStall> {
-        std::mem::take(&mut self.stalls)
+    /// Stalls and hangs that have become known since this was asked last.
+    pub(crate) fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
     }
 
     /// Ends a window now: reads the ledgers, and takes what was read of processes.
@@ -333,6 +350,7 @@ impl Watch {
         }
         self.read_some();
         self.take_done();
+        self.check_steps(true);
         let window = self.read_window();
         self.close(window)
     }
@@ -349,6 +367,7 @@ impl Watch {
         }
         self.begin_readings();
         self.read_all();
+        self.check_steps(true);
         let window = self.read_window();
         self.live.detach();
         let mut rest = Vec::new();
@@ -373,7 +392,7 @@ impl Watch {
         log::info!("kept at the end: {}", kept.join(", "));
         let pipeline = self.intake.pipeline();
         Finished {
-            stalls: self.stalls,
+            notices: self.notices,
             window,
             summary: pipeline.summary(),
             failed: fail_on.iter().any(|rule| pipeline.has_held(rule)),

@@ -6,7 +6,7 @@ use crate::{
     event::{Event, Exec, Exit, Fork, Tick},
     findings::Judge,
     kernel::Arch,
-    model::{Model, WatchInfo, timing::NewStall},
+    model::{Model, WatchInfo, timing::Notice},
     schema::Snapshot,
     source::arrivals::Arrivals,
 };
@@ -15,8 +15,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub enum Output {
     Lifecycle(Lifecycle),
-    /// A stall has become known.
-    Stall(Box<NewStall>),
+    /// A stall or a hang has become known.
+    Notice(Box<Notice>),
     /// A window has ended; it is judged.
     Window(Box<Snapshot>),
 }
@@ -43,8 +43,8 @@ impl Lifecycle {
     }
 }
 
-fn stall(stall: NewStall) -> Output {
-    Output::Stall(Box::new(stall))
+fn notice(notice: Notice) -> Output {
+    Output::Notice(Box::new(notice))
 }
 
 /// The way of a live watch. Equal inputs give equal outputs.
@@ -62,24 +62,24 @@ impl Pipeline {
         }
     }
 
-    /// Takes the next input in. A tick gives a window, the last of its outputs; releases and ticks give
-    /// stalls; batches give what has become of processes.
+    /// Takes the next input in. A tick gives a window, the last of its outputs; releases, looks at steps and ticks
+    /// give notices; batches give what has become of processes.
     pub fn feed(&mut self, input: Input) -> Vec<Output> {
         let mut outputs = Vec::new();
         if let Input::Now(Event::Tick(tick)) = input {
             let window = self.conclusions.tick(tick);
-            outputs.extend(self.conclusions.stalls().map(stall));
+            outputs.extend(self.conclusions.notices().map(notice));
             outputs.push(Output::Window(Box::new(window)));
             return outputs;
         }
-        let settles = matches!(input, Input::Release { .. });
+        let settles = settles(&input);
         let conclusions = &mut self.conclusions;
         self.arrivals.take(input, |event| {
             outputs.extend(Lifecycle::of(event).map(Output::Lifecycle));
             conclusions.apply(event);
         });
         if settles {
-            outputs.extend(conclusions.stalls().map(stall));
+            outputs.extend(conclusions.notices().map(notice));
         }
         outputs
     }
@@ -108,6 +108,11 @@ impl Pipeline {
     pub const fn faults(&self) -> [(&'static str, u64); 3] {
         self.arrivals.faults()
     }
+}
+
+/// Whether something may have become known by an input, no tick, that is told at once.
+pub(super) const fn settles(input: &Input) -> bool {
+    matches!(input, Input::Release { .. } | Input::Now(Event::Step(_)))
 }
 
 /// The second half of the way: what ordered events mean.
@@ -140,9 +145,9 @@ impl Conclusions {
         window
     }
 
-    /// Stalls that have become known since this was asked last.
-    pub(super) fn stalls(&mut self) -> impl Iterator<Item = NewStall> {
-        self.model.take_stalls().into_iter()
+    /// Stalls and hangs that have become known since this was asked last.
+    pub(super) fn notices(&mut self) -> impl Iterator<Item = Notice> {
+        self.model.take_notices().into_iter()
     }
 
     /// The window that the last tick ended, not judged.

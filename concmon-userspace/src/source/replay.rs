@@ -13,7 +13,11 @@ use crate::{
     findings::Judge,
     kernel::Arch,
     schema::{Kind, Limit, Snapshot},
-    source::{arrivals::Arrivals, pipeline::Conclusions, room::Room},
+    source::{
+        arrivals::Arrivals,
+        pipeline::{Conclusions, settles},
+        room::Room,
+    },
 };
 
 /// Gaps that are told one by one; the others are counted.
@@ -301,6 +305,7 @@ impl<R: Read> Replay<R> {
             return;
         }
         let begun = self.has_begun();
+        let settles = settles(&input);
         let series = self.series.as_mut().map(|(series, _)| series);
         let mut followers: Vec<&mut Conclusions> = std::iter::once(&mut self.all)
             .chain(&mut self.wide)
@@ -312,6 +317,12 @@ impl<R: Read> Replay<R> {
                 follower.apply(event);
             }
         });
+        if settles {
+            // As the live watch did, which has told of them.
+            for follower in followers {
+                drop(follower.notices());
+            }
+        }
     }
 
     /// What comes is of the range.
@@ -325,7 +336,7 @@ impl<R: Read> Replay<R> {
         sink(step(begun, &Event::Tick(tick)));
         let mut window = self.all.tick(tick);
         // The live watch has told of them at once.
-        drop(self.all.stalls());
+        drop(self.all.notices());
         if begun {
             self.judge.judge(&mut window);
             if let Some((series, last_ns)) = &mut self.series {

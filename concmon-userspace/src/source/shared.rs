@@ -11,9 +11,14 @@ use std::{
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
-use concmon_ebpf::{Control, Ledger, SLOTS_PER_PAGE, SlotPage, state};
+use concmon_ebpf::{
+    Control, Ledger, SLOTS_PER_PAGE, SlotPage, cause, ledger_flags, slice_flags, state,
+};
 
-use crate::decode::ledger::{heal, is_whole};
+use crate::{
+    decode::ledger::{heal, is_whole},
+    event::Cause,
+};
 
 /// How much of an array is mapped at a time, bytes: a multiple of every size of pages. The kernel puts all of
 /// a mapping in place at once, so that what nobody uses would count as the tool's memory.
@@ -116,7 +121,7 @@ impl<T> Drop for SharedArray<T> {
 }
 
 /// What an account says first.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct LedgerHead {
     pub tid: u32,
     /// The process of its thread.
@@ -125,12 +130,33 @@ pub struct LedgerHead {
     pub state: u8,
     /// When the open stretch began, ns.
     pub since_ns: u64,
+    /// What the thread is blocked for ([`cause`]), and what records will say of it ([`slice_flags`]).
+    pub cause: u8,
+    pub wait_flags: u8,
+    /// When it last left a CPU, and was last woken, ns.
+    pub off_ns: u64,
+    pub waking_ns: u64,
+    /// When the account began, ns; `None`: with the thread.
+    pub seeded_ns: Option<u64>,
+    /// How long it was blocked in selectors, ns, up to `since_ns`.
+    pub polled_ns: u64,
 }
 
 impl LedgerHead {
     /// Its thread has not ended.
     pub fn lives(&self) -> bool {
         !matches!(self.state, state::DEAD | state::FREE)
+    }
+
+    /// What it is blocked for; `None`: it is not, or has been woken.
+    pub fn blocked(&self) -> Option<Cause> {
+        let is_blocked = self.state == state::BLOCKED && self.waking_ns <= self.since_ns;
+        is_blocked.then(|| Cause::from_wire(self.cause)).flatten()
+    }
+
+    /// It waits on a queue of events: what loops do when they are idle.
+    pub fn is_idle(&self) -> bool {
+        self.blocked() == Some(Cause::Poll) && self.wait_flags & slice_flags::QUEUE != 0
     }
 }
 
@@ -163,6 +189,17 @@ impl SharedArray<Ledger> {
                     tgid: (&raw const (*ledger).tgid).read_volatile(),
                     state: (&raw const (*ledger).state).read_volatile(),
                     since_ns: (&raw const (*ledger).since_ns).read_volatile(),
+                    cause: (&raw const (*ledger).cause).read_volatile(),
+                    wait_flags: (&raw const (*ledger).wait_flags).read_volatile(),
+                    off_ns: (&raw const (*ledger).off_ns).read_volatile(),
+                    waking_ns: (&raw const (*ledger).waking_ns).read_volatile(),
+                    seeded_ns: {
+                        let flags = (&raw const (*ledger).flags).read_volatile();
+                        let start_ns = (&raw const (*ledger).start_ns).read_volatile();
+                        (flags & ledger_flags::SEEDED != 0).then_some(start_ns)
+                    },
+                    polled_ns: (&raw const (*ledger).blocked_ns[cause::POLL as usize])
+                        .read_volatile(),
                 };
                 fence(Ordering::Acquire);
                 (before, head, (&raw const (*ledger).seq).read_volatile())

@@ -95,6 +95,7 @@ mod tests {
             tgid: 7,
             state,
             since_ns,
+            ..LedgerHead::default()
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod activity;
 mod counts;
+mod eye;
 mod pace;
 mod readings;
 mod samples;

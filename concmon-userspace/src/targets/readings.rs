@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 
 use super::{TargetId, Targets, add_loop, holder_mut, set_unwind, target::Look};
 use crate::{
-    event::{Event, Pid, Tid},
+    event::{Event, Pid, PythonFact, Tid},
     procfs::{
         ProcError,
         clocks::{self, Clocks},
@@ -48,6 +48,18 @@ pub(super) struct Done {
 pub(super) enum Work {
     Searched(Box<Result<Interpreter, DetectError>>),
     Looked(Box<Look>),
+}
+
+/// The threads that run loops, and what Python calls them.
+fn loop_threads(fact: &PythonFact) -> Vec<(Tid, u64)> {
+    let loops = fact.loops.iter().map(|found| found.tid);
+    loops
+        .filter_map(|tid| {
+            let mut threads = fact.threads.iter();
+            let thread = threads.find(|thread| thread.tid == tid)?;
+            Some((tid, thread.ident))
+        })
+        .collect()
 }
 
 impl Targets {
@@ -194,15 +206,16 @@ impl Targets {
                     }
                     Work::Looked(look) => {
                         let fact = target.end_look(*look, &self.gils);
-                        let loops: Vec<Tid> = match fact {
+                        let loops = match fact {
                             Some(fact) => {
                                 taken.reads_failed += fact.reads_failed;
-                                fact.loops.iter().map(|found| found.tid).collect()
+                                loop_threads(fact)
                             }
                             None => Vec::new(),
                         };
-                        for tid in loops {
+                        for (tid, ident) in loops {
                             add_loop(target, tid, live, &mut self.refused);
+                            target.steps.name(tid, ident);
                         }
                         set_unwind(target, live, self.wants);
                     }

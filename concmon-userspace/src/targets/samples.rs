@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use concmon_ebpf::SampleHead;
+use concmon_ebpf::state;
 
-use super::{Targets, add_loop, holder_mut, target::Target};
+use super::{Targets, Wants, add_loop, holder_mut, target::Target};
 use crate::{
     decode::samples::{self, RawSample},
-    event::{Event, Pid},
+    event::{Event, Pid, SampleKind, StepSeen, ThreadState},
     procfs::clocks,
-    python::ScanOptions,
-    source::live::Live,
+    python::{ScanOptions, StepAt},
+    source::live::{LedgerHead, Live},
 };
 
 impl Targets {
@@ -58,34 +58,80 @@ impl Targets {
             if sample.stack.in_loop {
                 add_loop(target, sample.tid, live, &mut self.refused);
             }
-            if let Some(head) = target.steps.take(raw, self.wants.stall_threshold_ns) {
-                look_at_step(target, &head, &self.options, &mut sink);
+            if let Some(whose) = target.steps.take(raw, self.wants.stall_threshold_ns) {
+                look_at_step(target, &whose, self.wants, &self.options, live, &mut sink);
             }
             sink(Event::Sample(Box::new(sample)));
         }
     }
 
-    /// Looks at the steps that take long by now.
-    pub(crate) fn check_steps(&mut self, mut sink: impl FnMut(Event)) {
+    /// Looks at the steps that take long by now, and keeps an eye on those that last. `all`: on each, for a window ends.
+    pub(crate) fn check_steps(&mut self, all: bool, live: &Live, mut sink: impl FnMut(Event)) {
+        let user_ns = self.wants.stall_threshold_ns;
+        let now_ns = clocks::monotonic_ns();
         for target in self.living.values_mut() {
-            for head in target.steps.old(self.wants.stall_threshold_ns) {
-                look_at_step(target, &head, &self.options, &mut sink);
+            let pid = target.id.pid;
+            let mut due = target.steps.old(user_ns);
+            let lasting = target
+                .steps
+                .lasting(now_ns, user_ns, all, |tid| live.head(pid, tid));
+            due.retain(|old| lasting.iter().all(|at| at.tid != old.tid));
+            due.extend(lasting);
+            for whose in due {
+                look_at_step(target, &whose, self.wants, &self.options, live, &mut sink);
             }
         }
     }
 }
 
-/// What a long step is about, when it goes on.
+/// What a long step is about, when it goes on, and what its thread does.
 fn look_at_step(
     target: &mut Target,
-    head: &SampleHead,
+    whose: &StepAt,
+    wants: Wants,
     options: &ScanOptions,
+    live: &Live,
     sink: &mut impl FnMut(Event),
 ) {
+    let pid = target.id.pid;
+    let before = live.head(pid, whose.tid);
+    let read_ns = clocks::monotonic_ns();
     let interpreter = target.interpreter();
-    let fact = interpreter.and_then(|of| of.step(clocks::monotonic_ns(), head, options));
-    if let Some(fact) = fact {
-        sink(Event::Step(Box::new(fact)));
+    let Some((mut fact, mut sample)) = interpreter.and_then(|of| of.step(read_ns, whose, options))
+    else {
+        return;
+    };
+    let head = live.head(pid, whose.tid);
+    let same = before.zip(head).filter(|(before, after)| {
+        before.off_ns == after.off_ns && before.blocked() == after.blocked()
+    });
+    if let Some((_, head)) = same
+        && let Some(cause) = head.blocked()
+    {
+        (sample.kind, sample.at_ns) = (SampleKind::Block(cause), head.off_ns);
+    }
+    let steps = &mut target.steps;
+    let (step_since_ns, busy_from_ns) =
+        steps.looked(&sample, head.as_ref(), read_ns, wants.stall_threshold_ns);
+    if let Some(head) = head {
+        fact.seen = Some(StepSeen {
+            state: state_of(&head, sample.kind),
+            since_ns: head.since_ns,
+            step_since_ns,
+            busy_from_ns,
+            sample,
+        });
+    }
+    sink(Event::Step(Box::new(fact)));
+}
+
+/// What a thread does by its account; blocked only where its stack is of that block.
+fn state_of(head: &LedgerHead, kind: SampleKind) -> ThreadState {
+    match (kind, head.state) {
+        (SampleKind::Block(cause), _) => ThreadState::Blocked(cause),
+        (_, state::PREEMPTED) => ThreadState::Preempted,
+        (_, state::BLOCKED | state::WOKEN) => ThreadState::Woken,
+        _ => ThreadState::Running,
     }
 }
 

@@ -5,8 +5,14 @@ use std::{collections::BTreeMap, time::Duration};
 
 use concmon_ebpf::{SampleHead, sample_flags};
 
+use super::eye::Eye;
 use crate::{
-    decode::samples::RawSample, event::Tid, model::timing::DEFAULT_THRESHOLD_NS, procfs::clocks,
+    decode::samples::RawSample,
+    event::{Sample, Tid},
+    model::timing::DEFAULT_THRESHOLD_NS,
+    procfs::clocks,
+    python::StepAt,
+    source::live::LedgerHead,
 };
 
 /// Between two stacks that a loop's thread gives when it blocks outside its selector.
@@ -25,8 +31,12 @@ struct LoopThread {
     seen: Option<SampleHead>,
     /// When that was, ns.
     latest_ns: u64,
-    /// The step that samples showed last, and since when.
+    /// The step that samples and looks showed last, and since when.
     step: (u64, u64),
+    eye: Eye,
+    /// Its thread state, and `threading.get_ident()` in it; 0: not known.
+    thread_state: u64,
+    ident: u64,
     /// The step that was looked at last.
     told: Option<u64>,
     /// Its account is a living thread's, by the readings that go on.
@@ -41,6 +51,7 @@ impl LoopThread {
             return false;
         }
         self.latest_ns = head.at_ns;
+        self.thread_state = head.thread_state;
         if self.step.0 != head.context_version {
             self.step = (head.context_version, head.at_ns);
         }
@@ -48,10 +59,16 @@ impl LoopThread {
         true
     }
 
-    /// The step that it showed last is to be looked at: gives its stack, once for each step.
-    fn tell(&mut self) -> Option<SampleHead> {
+    /// The step that it showed last is to be looked at, once for each step.
+    fn tell(&mut self) -> Option<StepAt> {
         let head = self.seen.take()?;
-        (self.told.replace(head.context_version) != Some(head.context_version)).then_some(head)
+        let is_new = self.told.replace(head.context_version) != Some(head.context_version);
+        is_new.then_some(StepAt {
+            tid: Tid(head.tid),
+            thread_state: head.thread_state,
+            ident: self.ident,
+            version: Some(head.context_version),
+        })
     }
 }
 
@@ -75,10 +92,14 @@ pub(super) struct Steps {
 impl Steps {
     /// How old a step is when it is told at once, ns; `user_ns` is the user's threshold for stalls.
     pub(super) fn long_ns(&self, user_ns: Option<u64>) -> u64 {
-        let threshold = user_ns
+        (self.stall_ns(user_ns) / 100 * LONG_PERCENT).clamp(LONG_NS.0, LONG_NS.1)
+    }
+
+    /// The lowest threshold of its loops, ns.
+    fn stall_ns(&self, user_ns: Option<u64>) -> u64 {
+        user_ns
             .or(self.threshold_ns)
-            .unwrap_or(DEFAULT_THRESHOLD_NS);
-        (threshold / 100 * LONG_PERCENT).clamp(LONG_NS.0, LONG_NS.1)
+            .unwrap_or(DEFAULT_THRESHOLD_NS)
     }
 
     /// A thread runs a loop.
@@ -125,8 +146,8 @@ impl Steps {
         self.threshold_ns = Some(lowest_ns);
     }
 
-    /// Takes a sample. Gives the stack of a long step that goes on, which is to be looked at.
-    pub(super) fn take(&mut self, raw: &RawSample, user_ns: Option<u64>) -> Option<SampleHead> {
+    /// Takes a sample. Gives a long step that goes on, which is to be looked at.
+    pub(super) fn take(&mut self, raw: &RawSample, user_ns: Option<u64>) -> Option<StepAt> {
         let long_ns = self.long_ns(user_ns);
         let head = &raw.head;
         if !raw.has(sample_flags::STATE) {
@@ -142,9 +163,69 @@ impl Steps {
         None
     }
 
-    /// The stacks of steps that take long by now. Such a thread may block in another place, of which
+    /// What Python calls a thread.
+    pub(super) fn name(&mut self, tid: Tid, ident: u64) {
+        if let Some(thread) = self.threads.get_mut(&tid) {
+            thread.ident = ident;
+        }
+    }
+
+    /// By the accounts of the threads as they are at `now_ns`: whom to look at, for a step may have passed its
+    /// threshold, or the one that did may be over. `all`: whatever lasts, however lately it was looked at.
+    pub(super) fn lasting(
+        &mut self,
+        now_ns: u64,
+        user_ns: Option<u64>,
+        all: bool,
+        head: impl Fn(Tid) -> Option<LedgerHead>,
+    ) -> Vec<StepAt> {
+        let threshold_ns = self.stall_ns(user_ns);
+        let mut owed = Vec::new();
+        for (tid, thread) in &mut self.threads {
+            let Some(head) = head(*tid) else { continue };
+            let shown_ns = thread.step.1;
+            if thread.eye.owes(&head, now_ns, shown_ns, threshold_ns, all) {
+                owed.push(StepAt {
+                    tid: *tid,
+                    thread_state: thread.thread_state,
+                    ident: thread.ident,
+                    version: None,
+                });
+            }
+        }
+        owed
+    }
+
+    /// A look has met a thread, whose account was this. Gives since when its step is shown, ns, and since when the
+    /// thread was busy from the beginning of its account on.
+    pub(super) fn looked(
+        &mut self,
+        sample: &Sample,
+        head: Option<&LedgerHead>,
+        now_ns: u64,
+        user_ns: Option<u64>,
+    ) -> (u64, Option<u64>) {
+        let threshold_ns = self.stall_ns(user_ns);
+        let Some(thread) = self.threads.get_mut(&sample.tid) else {
+            return (sample.at_ns, None);
+        };
+        let version = sample.context_version.unwrap_or(0);
+        if thread.step.0 != version {
+            thread.step = (version, sample.at_ns);
+        }
+        thread.step.1 = thread.step.1.min(sample.at_ns);
+        thread.told = Some(version);
+        let since_ns = thread.step.1;
+        thread
+            .eye
+            .lasts(now_ns.saturating_sub(since_ns) >= threshold_ns);
+        let busy_from_ns = head.and_then(|head| thread.eye.looked(head, sample, now_ns));
+        (since_ns, busy_from_ns)
+    }
+
+    /// The steps that take long by now. Such a thread may block in another place, of which
     /// there is no stack so soon after this one, or be through: the look tells.
-    pub(super) fn old(&mut self, user_ns: Option<u64>) -> Vec<SampleHead> {
+    pub(super) fn old(&mut self, user_ns: Option<u64>) -> Vec<StepAt> {
         let long_ns = self.long_ns(user_ns);
         let threads = self.threads.values_mut();
         threads
@@ -202,10 +283,12 @@ mod tests {
         assert_eq!(steps.add(Tid(7)), Added::Known);
         let thread = steps.threads.get_mut(&Tid(7)).unwrap();
         assert!(thread.gave(&head(10, 1)));
-        assert_eq!(steps.old(None), [head(10, 1)]);
+        let old = steps.old(None);
+        assert_eq!(old.len(), 1);
+        assert_eq!((old[0].tid, old[0].version), (Tid(7), Some(1)));
         let thread = steps.threads.get_mut(&Tid(7)).unwrap();
         assert!(thread.gave(&head(20, 1)));
-        assert_eq!(steps.old(None), []);
+        assert!(steps.old(None).is_empty());
     }
 
     /// The last samples of a thread come after its end.

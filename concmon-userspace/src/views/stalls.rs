@@ -1,12 +1,16 @@
 //! What several views say about a loop's time: stalls, lag, saturation, costs by name.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use super::escape::{brief, cut_front};
 use super::{Paint, digest, format, json};
-use crate::model::timing::NewStall;
-use crate::schema::{ByName, Cost, CulpritKind, Frame, Stall, StallLine, Timing};
+use crate::model::timing::Notice;
+use crate::schema::{
+    ByName, Cost, Culprit, CulpritKind, Frame, Hang, HangLine, Stall, StallLine, StallTask, Timing,
+    Waiting,
+};
 
 /// Cells of a place, a name, a value of a context variable.
 const MAX_PLACE: usize = 72;
@@ -15,25 +19,31 @@ const MAX_VALUE: usize = 48;
 /// Names and contributors in one line.
 const MAX_NAMES: usize = 4;
 
-/// Writes a stall as one line of JSON.
+/// Writes a stall or a hang as one line of JSON.
 ///
 /// # Errors
 /// What the writer says.
-pub fn write_json(new: &NewStall, out: &mut dyn Write) -> io::Result<()> {
-    let line = StallLine::new(new.pid, new.tid, new.kind, &new.stall);
-    json::write(&line, out)
+pub fn write_json(notice: &Notice, out: &mut dyn Write) -> io::Result<()> {
+    match notice {
+        Notice::Stall(new) => {
+            json::write(&StallLine::new(new.pid, new.tid, new.kind, &new.stall), out)
+        }
+        Notice::Hang(new) => {
+            json::write(&HangLine::new(new.pid, new.tid, new.kind, &new.hang), out)
+        }
+    }
 }
 
-/// Writes a stall as one line for people.
+/// Writes a stall or a hang as one line for people.
 ///
 /// # Errors
 /// What the writer says.
-pub fn write_line(new: &NewStall, paint: Paint, out: &mut dyn Write) -> io::Result<()> {
-    let text = format!(
-        "{} {}\n",
-        paint.alarm(&format!("stall {}:", new.pid)),
-        line(&new.stall)
-    );
+pub fn write_line(notice: &Notice, paint: Paint, out: &mut dyn Write) -> io::Result<()> {
+    let (what, line) = match notice {
+        Notice::Stall(new) => (format!("stall {}:", new.pid), line(&new.stall)),
+        Notice::Hang(new) => (format!("HANG {}:", new.pid), hang(&new.hang)),
+    };
+    let text = format!("{} {line}\n", paint.alarm(&what));
     out.write_all(text.as_bytes())?;
     out.flush()
 }
@@ -44,44 +54,89 @@ pub(super) fn line(stall: &Stall) -> String {
         "{} {} {}",
         format::precise_time_of_day(stall.at_unix_ns),
         format::duration(stall.duration_ns),
-        culprit(stall)
+        culprit(&stall.culprit)
     );
-    if let Some(task) = &stall.task {
-        let _ = write!(text, " in task {}", brief(&task.name, MAX_NAME));
-        if let Some(coroutine) = &stall.coroutine {
-            let _ = write!(text, " ({})", brief(coroutine, MAX_NAME));
-        }
-    } else if let Some(coroutine) = &stall.coroutine {
-        let _ = write!(text, " in {}", brief(coroutine, MAX_NAME));
-    }
-    for (name, value) in &stall.context {
-        let _ = write!(
-            text,
-            ", {}={}",
-            brief(name, MAX_NAME),
-            brief(value, MAX_VALUE)
-        );
-    }
-    if let Some(waiting) = stall.waiting {
-        let ready = waiting.ready.filter(|ready| *ready > 0);
-        let overdue = waiting.overdue.filter(|overdue| *overdue > 0);
-        let parts: Vec<String> = [
-            ready.map(|ready| format!("{ready} ready")),
-            overdue.map(|overdue| format!("{} late", digest::plural(overdue, "timer"))),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        if !parts.is_empty() {
-            let _ = write!(text, "; meanwhile {}", parts.join(", "));
-        }
-    }
+    let about = About {
+        task: stall.task.as_ref(),
+        coroutine: stall.coroutine.as_deref(),
+        context: &stall.context,
+        waiting: stall.waiting,
+    };
+    about.write(&mut text);
     text
 }
 
+/// `for at least 12s (since before the watch) lock: fetch (app.py:10) in task T (fetch), request_id=7; meanwhile 3 ready`.
+pub(super) fn hang(hang: &Hang) -> String {
+    let (at_least, since) = match hang.before_watch {
+        true => ("at least ", "before the watch".to_owned()),
+        false => ("", format::precise_time_of_day(hang.since_unix_ns)),
+    };
+    let culprit_of = Culprit {
+        kind: hang.cause,
+        frame: hang.frame.clone(),
+        holder_tid: hang.holder_tid,
+    };
+    let mut text = format!(
+        "for {at_least}{} (since {since}) {}",
+        format::duration(hang.lasting_ns),
+        culprit(&culprit_of)
+    );
+    let about = About {
+        task: hang.task.as_ref(),
+        coroutine: hang.coroutine.as_deref(),
+        context: &hang.context,
+        waiting: hang.waiting,
+    };
+    about.write(&mut text);
+    text
+}
+
+/// What a step is about.
+struct About<'a> {
+    task: Option<&'a StallTask>,
+    coroutine: Option<&'a str>,
+    context: &'a BTreeMap<String, String>,
+    waiting: Option<Waiting>,
+}
+
+impl About<'_> {
+    fn write(&self, text: &mut String) {
+        if let Some(task) = self.task {
+            let _ = write!(text, " in task {}", brief(&task.name, MAX_NAME));
+            if let Some(coroutine) = self.coroutine {
+                let _ = write!(text, " ({})", brief(coroutine, MAX_NAME));
+            }
+        } else if let Some(coroutine) = self.coroutine {
+            let _ = write!(text, " in {}", brief(coroutine, MAX_NAME));
+        }
+        for (name, value) in self.context {
+            let _ = write!(
+                text,
+                ", {}={}",
+                brief(name, MAX_NAME),
+                brief(value, MAX_VALUE)
+            );
+        }
+        if let Some(waiting) = self.waiting {
+            let ready = waiting.ready.filter(|ready| *ready > 0);
+            let overdue = waiting.overdue.filter(|overdue| *overdue > 0);
+            let parts: Vec<String> = [
+                ready.map(|ready| format!("{ready} ready")),
+                overdue.map(|overdue| format!("{} late", digest::plural(overdue, "timer"))),
+            ]
+            .into_iter()
+            .flatten()
+            .collect();
+            if !parts.is_empty() {
+                let _ = write!(text, "; meanwhile {}", parts.join(", "));
+            }
+        }
+    }
+}
+
 /// What it was, and where: `sleep: slow (app.py:10)`.
-pub(super) fn culprit(stall: &Stall) -> String {
-    let culprit = &stall.culprit;
+pub(super) fn culprit(culprit: &Culprit) -> String {
     let what = match culprit.kind {
         CulpritKind::Cpu => "on CPU",
         CulpritKind::Gc => "garbage collection",

@@ -210,6 +210,7 @@ pub(crate) fn event_loop(tid: u32, busy_ms: u64, tasks: Vec<Task>) -> Loop {
         tasks_created: Some(tasks.len() as u64),
         tasks,
         timing: None,
+        hang: None,
         limits: Vec::new(),
     }
 }

@@ -1,6 +1,6 @@
 //! The JSON contract: key names, line shape, escapes.
 
-use concmon::model::timing::NewStall;
+use concmon::model::timing::{NewStall, Notice};
 use concmon::schema::{CulpritKind, LoopKind};
 use concmon::views::escape::is_hostile;
 use concmon::views::{Paint, json, stalls};
@@ -227,11 +227,13 @@ fn one_line_that_is_safe_to_print_and_means_the_same() {
 /// Each stall has a line of its own, so that logs carry the request.
 #[test]
 fn a_stall_is_a_line_with_its_request() {
-    let new = |stall| NewStall {
-        pid: 4242,
-        tid: 4243,
-        kind: LoopKind::Asyncio,
-        stall,
+    let new = |stall| {
+        Notice::Stall(NewStall {
+            pid: 4242,
+            tid: 4243,
+            kind: LoopKind::Asyncio,
+            stall,
+        })
     };
     let mut out = Vec::new();
     let blocked = fixture::stall(CulpritKind::Sleep, 80, 310, "legacy_rate_limit");

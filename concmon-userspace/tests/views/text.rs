@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use concmon::model::timing::NewStall;
+use concmon::model::timing::{NewStall, Notice};
 use concmon::schema::{
     Address, CountedPool, CountedTasks, Exact, Limit, LoopKind, Pools, Snapshot,
 };
@@ -124,7 +124,8 @@ fn a_stall_is_one_line() {
                 stall: stall.clone(),
             };
             let mut out = Vec::new();
-            stalls::write_line(&new, Paint::Plain, &mut out).expect("a Vec takes everything");
+            stalls::write_line(&Notice::Stall(new), Paint::Plain, &mut out)
+                .expect("a Vec takes everything");
             String::from_utf8(out).expect("text")
         })
         .collect();

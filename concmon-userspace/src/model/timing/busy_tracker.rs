@@ -96,6 +96,11 @@ impl BusyTracker {
         if self.waiting.len() >= MAX_WAITING {
             self.waiting.pop_front();
         }
+        // A look may have met the same block.
+        let is_known = |other: &Sample| other.at_ns == sample.at_ns && other.kind == sample.kind;
+        if sample.kind != SampleKind::OnCpu && self.waiting.iter().any(is_known) {
+            return;
+        }
         // In order of time, whatever the order of arrival at the same instant.
         let behind = self
             .waiting
@@ -117,6 +122,43 @@ impl BusyTracker {
             self.facts.pop_front();
         }
         self.facts.push_back(fact.clone());
+    }
+
+    /// The step that samples show.
+    pub(super) fn run(&self) -> Option<&Run> {
+        self.stretch.as_ref()?.run.as_ref()
+    }
+
+    /// What the thread's account said last: its state, and since when.
+    pub(super) const fn account(&self) -> Option<(u64, ThreadState)> {
+        self.ledger
+    }
+
+    /// Up to where lag is booked of the stretch that goes on.
+    pub(super) fn booked_ns(&self) -> Option<u64> {
+        let stretch = self.stretch.as_ref().filter(|stretch| !stretch.torn);
+        stretch.map(|stretch| stretch.booked_ns)
+    }
+
+    /// When the loop was idle last, where nothing has come after that.
+    pub(super) fn idle_ns(&self) -> Option<u64> {
+        self.after_idle.then_some(self.pos_ns)
+    }
+
+    /// What is known of where the time went between two instants of the stretch that goes on.
+    pub(super) fn cost(&self, from_ns: u64, to_ns: u64) -> Cost {
+        let stretch = self.stretch.as_ref();
+        stretch.map_or(Cost::default(), |stretch| {
+            stretch.segments.cost(from_ns, to_ns)
+        })
+    }
+
+    /// Who ended waits for the GIL meanwhile.
+    pub(super) fn gil_wakers(&self, from_ns: u64, to_ns: u64) -> Vec<(Tid, u64)> {
+        let stretch = self.stretch.as_ref();
+        stretch.map_or_else(Vec::new, |stretch| {
+            stretch.segments.gil_wakers(from_ns, to_ns)
+        })
     }
 
     pub(super) fn slice(&mut self, slice: &Slice, candidates: &mut Vec<StallCandidate>) {

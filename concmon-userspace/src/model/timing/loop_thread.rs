@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::busy_tracker::BusyTracker;
+use super::hang::OpenStep;
 use super::sums::Sums;
 use crate::event::LoopKind;
 
@@ -20,6 +21,8 @@ pub(super) struct LoopThread {
     /// When the thread was last heard of.
     pub(super) heard_ns: u64,
     pub(super) ended: bool,
+    /// The step that looks have met, while nothing says that it is over.
+    pub(super) open_step: Option<OpenStep>,
 }
 
 impl LoopThread {
@@ -31,6 +34,7 @@ impl LoopThread {
             stopped: VecDeque::new(),
             heard_ns: 0,
             ended: false,
+            open_step: None,
         }
     }
 
@@ -62,8 +66,14 @@ impl LoopThread {
         }
     }
 
+    /// Whether it is this loop that it runs.
+    pub(super) fn runs(&self, loop_id: u64) -> bool {
+        self.loop_id == Some(loop_id)
+    }
+
     /// Another program or thread begins here.
     pub(super) fn reset(&mut self, threshold_ns: u64) {
+        self.open_step = None;
         let tracker = std::mem::replace(&mut self.tracker, BusyTracker::new(threshold_ns));
         if let Some(loop_id) = self.loop_id.take() {
             self.stop(loop_id, tracker.sums);

@@ -12,6 +12,7 @@ pub(crate) mod cost;
 mod culprit;
 mod exact;
 mod fine;
+mod hang;
 mod lag;
 mod loop_thread;
 pub(crate) mod names;
@@ -37,6 +38,8 @@ use crate::schema::{CodeSamples, Cost, Limit, Stall, TaskCost, Timing};
 use busy_tracker::StallCandidate;
 use code::CodeCounts;
 use exact::Exact;
+use fine::Fine;
+pub use hang::NewHang;
 use loop_thread::LoopThread;
 use names::folded;
 use run::Owner;
@@ -58,6 +61,25 @@ pub struct NewStall {
     pub tid: u32,
     pub kind: schema::LoopKind,
     pub stall: Stall,
+}
+
+/// What is told at once.
+#[derive(Clone, Debug)]
+pub enum Notice {
+    /// A stall is over.
+    Stall(NewStall),
+    /// A step has lasted past its threshold, and goes on.
+    Hang(NewHang),
+}
+
+impl Notice {
+    /// How long its step has lasted, ns.
+    pub const fn length_ns(&self) -> u64 {
+        match self {
+            Self::Stall(new) => new.stall.duration_ns,
+            Self::Hang(new) => new.hang.lasting_ns,
+        }
+    }
 }
 
 /// What is known of a task by its coroutine.
@@ -83,6 +105,8 @@ pub(crate) struct LoopTimes {
     recent: BTreeMap<Tid, VecDeque<Recent>>,
     candidates: Vec<(Tid, StallCandidate)>,
     new: Vec<(Tid, LoopKind, Stall)>,
+    /// Threads whose steps were looked at.
+    looked: Vec<Tid>,
     /// By the address of the coroutine, as of the latest look.
     tasks: BTreeMap<u64, KnownTask>,
     /// What tasks of the latest look cost so far, by loop and task.
@@ -107,6 +131,8 @@ impl LoopTimes {
         if let Some(thread) = self.threads.get_mut(&slice.tid) {
             let mut found = Vec::new();
             thread.tracker.slice(slice, &mut found);
+            let idle_ns = thread.tracker.idle_ns();
+            thread.step_ended(None, idle_ns);
             self.found(slice.tid, found);
         }
     }
@@ -141,6 +167,10 @@ impl LoopTimes {
         // It comes before the samples that led to it, which wait for their turn.
         if let Some(thread) = self.loop_thread(fact.tid) {
             thread.tracker.fact(fact);
+            thread.look_at_step(fact);
+            if self.looked.len() < MAX_NEW {
+                self.looked.push(fact.tid);
+            }
         }
     }
 
@@ -192,6 +222,11 @@ impl LoopTimes {
     }
 
     fn found(&mut self, tid: Tid, candidates: Vec<StallCandidate>) {
+        if let Some(thread) = self.threads.get_mut(&tid) {
+            for candidate in &candidates {
+                thread.step_ended(Some(candidate), None);
+            }
+        }
         if self.candidates.len() < MAX_NEW {
             self.candidates
                 .extend(candidates.into_iter().map(|candidate| (tid, candidate)));
@@ -245,6 +280,12 @@ impl LoopTimes {
                 thread.tracker.settle(at_ns, &mut found);
             }
             self.found(tid, found);
+            if let Some(thread) = self.threads.get_mut(&tid) {
+                thread.settle_step(at_ns);
+                if thread.open_step.is_some() {
+                    self.looked.push(tid);
+                }
+            }
         }
         self.finish(clock);
         for thread in self.threads.values_mut() {
@@ -302,18 +343,21 @@ impl LoopTimes {
         polled_ns
     }
 
-    /// Stalls that have become known since this was asked last.
-    pub(crate) fn take_stalls(&mut self, pid: u32, clock: &Clock) -> Vec<NewStall> {
+    /// Stalls and hangs that have become known since this was asked last.
+    pub(crate) fn take_notices(&mut self, pid: u32, clock: &Clock) -> Vec<Notice> {
         self.finish(clock);
         let new = std::mem::take(&mut self.new);
-        new.into_iter()
-            .map(|(tid, kind, stall)| NewStall {
+        let stalls = new.into_iter().map(|(tid, kind, stall)| {
+            Notice::Stall(NewStall {
                 pid,
                 tid: tid.0,
                 kind: super::rows::loop_kind(kind),
                 stall,
             })
-            .collect()
+        });
+        let mut notices: Vec<Notice> = stalls.collect();
+        notices.extend(self.take_hangs(pid, clock).into_iter().map(Notice::Hang));
+        notices
     }
 
     fn finish(&mut self, clock: &Clock) {
@@ -374,8 +418,11 @@ impl LoopTimes {
         let busy = sums.split(scope);
         let (stalls_count, stalls_ns, stalls) = sums.stalls(scope);
         let turns = sums.iterations_milli.over(scope) / 1000;
-        let lag = sums.lag.over(scope).report();
-        let step = sums.step.over(scope).report();
+        let (mut lag, mut step) = (sums.lag.over(scope), sums.step.over(scope));
+        if let Some(thread) = thread.filter(|thread| thread.runs(loop_id)) {
+            thread.add_hang(&mut lag, &mut step);
+        }
+        let (lag, step) = (lag.report(), step.report());
         for (field, missing) in [
             ("iterations", turns == 0),
             ("lag", lag.is_none()),

@@ -1,5 +1,6 @@
 //! What kernel programs need to walk Python stacks by themselves, and what their samples mean.
 
+mod by_hand;
 mod config;
 mod executable;
 mod frames;
@@ -25,7 +26,7 @@ use frames::{is_of_loop, is_runner, step_frames};
 use thread_places::ThreadPlaces;
 use turn::{Turn, find_turn, iteration};
 
-pub(super) use step::step;
+pub use step::StepAt;
 
 /// Stacks that are kept by their addresses, until the next scan.
 const MAX_STACKS: usize = 4_096;

@@ -1,8 +1,7 @@
 //! A look at a step that lasts: its task, its context variables, and what waits meanwhile.
 
-use concmon_ebpf::SampleHead;
-
-use crate::event::{StepFact, StepTask, Tid};
+use super::{Unwinder, by_hand};
+use crate::event::{Sample, StepFact, StepTask, Tid};
 use crate::python::attached::Attached;
 use crate::python::memory::{at, plausible};
 use crate::python::objects::Reader;
@@ -13,60 +12,98 @@ use crate::python::walk::{contexts, loops, task_heads, tasks, timers, trio};
 /// What one look at a step may read, bytes.
 const STEP_BYTES: usize = 1 << 20;
 
-/// Looks at the step that a thread is in, by the sample that has shown it. `None`: it is over, or
-/// could not be read.
-pub(crate) fn step(
-    attached: &Attached,
-    read_ns: u64,
-    head: &SampleHead,
-    options: &ScanOptions,
-) -> Option<StepFact> {
-    let (_, layout) = attached.runtime?;
-    let walk = layout.walk;
-    let memory = &*attached.memory;
-    let mut reader = Reader::new(memory, walk, STEP_BYTES);
-    let state = head.thread_state;
-    let version_at = at(state, walk.thread.context + 8);
-    let still =
-        |reader: &mut Reader<'_>| reader.pointer(version_at).ok() == Some(head.context_version);
-    still(&mut reader).then_some(())?;
-    let record = ThreadRecord::read(memory, state, &walk.thread).ok()?;
-    let tid = Tid(head.tid);
-    let loop_object = loops::running(&mut reader, std::slice::from_ref(&record))
-        .pop()
-        .flatten();
-    let (_, _, main) = attached.main()?;
-    let modules = reader.pointer(at(main, layout.interpreter.modules)).ok();
-    let task = running_task(&mut reader, &record, loop_object, modules);
-    let task = task
-        .and_then(|task| name_task(&mut reader, task))
-        .or_else(|| trio_task(&mut reader, &record, modules));
-    let context = reader
-        .pointer(at(state, walk.thread.context))
-        .ok()
-        .filter(|context| plausible(*context));
-    let values = context.map(|context| {
-        contexts::values(&mut reader, &[context], &options.context_vars)
-            .remove(&context)
-            .map(|values| (*values).clone())
-            .unwrap_or_default()
-    });
-    let waiting = loop_object.map(|id| {
-        let about = loops::read(&mut reader, id, tid);
-        (about.ready, timers::overdue(&mut reader, id, read_ns))
-    });
-    // What was read in between is about the same step.
-    still(&mut reader).then_some(())?;
-    Some(StepFact {
-        read_ns,
-        pid: attached.pid,
-        tid,
-        context_version: head.context_version,
-        task,
-        context: values.unwrap_or_default(),
-        ready: waiting.and_then(|(ready, _)| ready),
-        overdue: waiting.and_then(|(_, overdue)| overdue),
-    })
+/// Whose step is to be looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct StepAt {
+    pub tid: Tid,
+    /// Address of its thread state; 0: not known.
+    pub thread_state: u64,
+    /// `threading.get_ident()` in it; 0: not known.
+    pub ident: u64,
+    /// By [`Sample::context_version`]; `None`: whichever it is in.
+    pub version: Option<u64>,
+}
+
+impl Unwinder {
+    /// Looks at the step that a thread is in, and at its stack. `None`: the step that was meant is over, or
+    /// it could not be read.
+    pub(crate) fn step(
+        &mut self,
+        attached: &Attached,
+        read_ns: u64,
+        whose: &StepAt,
+        options: &ScanOptions,
+    ) -> Option<(StepFact, Sample)> {
+        let (_, layout) = attached.runtime?;
+        let walk = layout.walk;
+        let memory = &*attached.memory;
+        let mut reader = Reader::new(memory, walk, STEP_BYTES);
+        let record = match whose.thread_state {
+            0 => by_hand::find_state(attached, whose.ident)?,
+            state => ThreadRecord::read(memory, state, &walk.thread).ok()?,
+        };
+        let state = record.address;
+        let version_at = at(state, walk.thread.context + 8);
+        let version = reader.pointer(version_at).ok()?;
+        if whose.version.is_some_and(|meant| meant != version) {
+            return None;
+        }
+        let tid = whose.tid;
+        let loop_object = loops::running(&mut reader, std::slice::from_ref(&record))
+            .pop()
+            .flatten();
+        let (_, _, main) = attached.main()?;
+        let modules = reader.pointer(at(main, layout.interpreter.modules)).ok();
+        let task = running_task(&mut reader, &record, loop_object, modules);
+        let task = task
+            .and_then(|task| name_task(&mut reader, task))
+            .or_else(|| trio_task(&mut reader, &record, modules));
+        let context = reader
+            .pointer(at(state, walk.thread.context))
+            .ok()
+            .filter(|context| plausible(*context));
+        let values = context.map(|context| {
+            contexts::values(&mut reader, &[context], &options.context_vars)
+                .remove(&context)
+                .map(|values| (*values).clone())
+                .unwrap_or_default()
+        });
+        let waiting = loop_object.map(|id| {
+            let about = loops::read(&mut reader, id, tid);
+            (about.ready, timers::overdue(&mut reader, id, read_ns))
+        });
+        let mut codes = std::mem::take(&mut self.codes);
+        codes.begin(STEP_BYTES);
+        let raw = by_hand::sample(
+            attached,
+            &mut reader,
+            &mut codes,
+            self.turn,
+            read_ns,
+            tid,
+            &record,
+        );
+        self.codes = codes;
+        let raw = raw?;
+        // What was read in between is about the same step.
+        if raw.head.context_version != version || reader.pointer(version_at).ok() != Some(version) {
+            return None;
+        }
+        let mut sample = self.resolve(attached, std::slice::from_ref(&raw)).pop()?;
+        sample.code = None;
+        let fact = StepFact {
+            read_ns,
+            pid: attached.pid,
+            tid,
+            context_version: version,
+            task,
+            context: values.unwrap_or_default(),
+            ready: waiting.and_then(|(ready, _)| ready),
+            overdue: waiting.and_then(|(_, overdue)| overdue),
+            seen: None,
+        };
+        Some((fact, sample))
+    }
 }
 
 /// The task that a thread says it runs, or the one that its loop has current.

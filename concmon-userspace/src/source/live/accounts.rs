@@ -113,6 +113,12 @@ impl Accounts {
         }
     }
 
+    /// The head of one thread's account; `None`: it has none, or it could not be read.
+    pub(super) fn head(&self, pid: Pid, tid: Tid) -> Option<LedgerHead> {
+        let head = self.ledgers.head(self.slots.slot_of(tid.0)?)?;
+        (head.tid == tid.0 && head.tgid == pid.0 && head.lives()).then_some(head)
+    }
+
     fn free_slot(&mut self, slot: usize) {
         self.ledgers.clear(slot);
         if self.free.push(slot as u32, 0).is_ok() {

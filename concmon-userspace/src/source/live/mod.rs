@@ -215,6 +215,11 @@ impl Live {
         self.accounts.read(ended_only, visit);
     }
 
+    /// The head of one thread's account; `None`: it has none, or it could not be read.
+    pub fn head(&self, pid: Pid, tid: Tid) -> Option<LedgerHead> {
+        self.accounts.head(pid, tid)
+    }
+
     /// Reads the heads of all accounts in use.
     pub fn read_heads(&mut self, visit: impl FnMut(&LedgerHead)) {
         self.accounts.read_heads(visit);

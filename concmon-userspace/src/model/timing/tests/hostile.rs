@@ -88,6 +88,16 @@ fn no_numbers_panic_or_break_a_law() {
                         context: Default::default(),
                         ready: Some(random.nasty()),
                         overdue: None,
+                        seen: random.chance(80).then(|| StepSeen {
+                            state: match random.chance(60) {
+                                true => ThreadState::Blocked(Cause::ALL[random.below(9) as usize]),
+                                false => ThreadState::Running,
+                            },
+                            since_ns: random.nasty(),
+                            step_since_ns: random.nasty(),
+                            busy_from_ns: random.chance(50).then(|| random.nasty()),
+                            sample: nasty_sample(&mut random),
+                        }),
                     })));
                 }
                 8 => {
@@ -117,7 +127,7 @@ fn no_numbers_panic_or_break_a_law() {
                 watch.apply(Event::Tick(tick));
                 assert_lawful(&watch.model.snapshot());
                 assert_lawful(&watch.model.summary());
-                watch.model.take_stalls();
+                watch.model.take_notices();
             }
         }
     }

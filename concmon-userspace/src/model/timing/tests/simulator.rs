@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::event::*;
 use crate::model::testing::*;
-use crate::model::timing::NewStall;
+use crate::model::timing::{NewHang, NewStall, Notice};
 use crate::schema::{Snapshot, Stall, Timing};
 
 pub(super) const US: u64 = 1_000;
@@ -49,6 +49,9 @@ pub(super) struct Simulator {
     pub(super) queue: Vec<(u64, Event)>,
     pub(super) snapshots: Vec<Snapshot>,
     pub(super) stalls: Vec<NewStall>,
+    pub(super) hangs: Vec<NewHang>,
+    /// Somebody keeps an eye on the thread.
+    pub(super) eyed: bool,
     pub(super) version: u64,
     next_sample: u64,
     next_tick: u64,
@@ -78,6 +81,8 @@ impl Simulator {
             queue: Vec::new(),
             snapshots: Vec::new(),
             stalls: Vec::new(),
+            hangs: Vec::new(),
+            eyed: false,
             version: 10,
             next_sample: SAMPLE_NS,
             next_tick: SECOND,
@@ -121,8 +126,16 @@ impl Simulator {
             self.sample(SampleKind::Block(cause));
         }
         let until = self.now + ns;
+        let mut next_look = match self.eyed && self.step.is_some() {
+            true => self.now + 110 * MS,
+            false => u64::MAX,
+        };
         while self.now < until {
-            self.now = until.min(self.next_tick);
+            self.now = until.min(self.next_tick).min(next_look);
+            if next_look == self.now {
+                next_look += SECOND;
+                self.see(ThreadState::Blocked(cause), off_ns);
+            }
             if self.next_tick == self.now {
                 self.tick(ThreadState::Blocked(cause), off_ns);
             }
@@ -178,8 +191,54 @@ impl Simulator {
             context: [("request_id".to_owned(), request.to_owned())].into(),
             ready: Some(3),
             overdue: Some(2),
+            seen: None,
         };
         self.watch.apply(Event::Step(Box::new(fact)));
+    }
+
+    /// An eye on the thread sees it in this state, since then.
+    fn see(&mut self, state: ThreadState, since: u64) {
+        let before = self.queue.len();
+        let kind = match state {
+            ThreadState::Blocked(cause) => SampleKind::Block(cause),
+            _ => SampleKind::OnCpu,
+        };
+        self.sample(kind);
+        let Some((_, Event::Sample(mut sample))) = self.queue.pop() else {
+            panic!("a sample was queued");
+        };
+        assert_eq!(self.queue.len(), before);
+        if let ThreadState::Blocked(_) = state {
+            sample.at_ns = START + since;
+        }
+        let fact = StepFact {
+            read_ns: START + self.now,
+            pid: Pid(100),
+            tid: Tid(TID),
+            context_version: self.version,
+            task: None,
+            context: [("request_id".to_owned(), "r-1".to_owned())].into(),
+            ready: Some(3),
+            overdue: Some(2),
+            seen: Some(StepSeen {
+                state,
+                since_ns: START + since,
+                step_since_ns: START + since,
+                busy_from_ns: (since == 0).then_some(START),
+                sample: *sample,
+            }),
+        };
+        self.watch.apply(Event::Step(Box::new(fact)));
+        self.take_notices();
+    }
+
+    fn take_notices(&mut self) {
+        for notice in self.watch.model.take_notices() {
+            match notice {
+                Notice::Stall(stall) => self.stalls.push(stall),
+                Notice::Hang(hang) => self.hangs.push(hang),
+            }
+        }
     }
 
     /// The slice that ends here.
@@ -268,7 +327,7 @@ impl Simulator {
             look.tasks = tasks;
         });
         let snapshot = self.watch.tick(self.now);
-        self.stalls.extend(self.watch.model.take_stalls());
+        self.take_notices();
         snapshot
     }
 

@@ -1,0 +1,280 @@
+//! A step that has lasted past its threshold and still lasts.
+//!
+//! Looks tell: each says which step its thread is in (by the version of the thread's current context), since when
+//! that one is shown, and what the thread does. It is over with the first look, or the first slice, that shows
+//! something else. While a thread stays in the block that a look has met it in, its account alone shows that it lasts.
+
+use std::sync::Arc;
+
+use super::busy_tracker::StallCandidate;
+use super::lag::{Busy, Lag};
+use super::run::Run;
+use super::{DEFAULT_THRESHOLD_NS, Fine, LoopThread, LoopTimes};
+use crate::event::{Cause, SampleKind, StepFact, StepSeen, ThreadState, Tid, is_library};
+use crate::model::rows;
+use crate::model::timing::cost::column;
+use crate::model::window::Clock;
+use crate::schema::{self, Cost, CulpritKind, Hang, Stall};
+
+/// How old a look may be at the end of a window to be about that, ns: one is made right before.
+const FRESH_NS: u64 = 250_000_000;
+
+/// A hang that has just become known.
+#[derive(Clone, Debug)]
+pub struct NewHang {
+    pub pid: u32,
+    pub tid: u32,
+    pub kind: schema::LoopKind,
+    pub hang: Hang,
+}
+
+/// A step that looks have met.
+#[derive(Clone, Debug)]
+pub(super) struct OpenStep {
+    begin_ns: u64,
+    /// It began before the watch, so that this is the latest that it can have begun.
+    before_watch: bool,
+    /// Up to here it is known to last.
+    until_ns: u64,
+    /// It is known at the end of the window.
+    lasts: bool,
+    /// Somebody was told that it lasts.
+    told: bool,
+    /// The latest look, which has seen its thread.
+    fact: Arc<StepFact>,
+}
+
+impl OpenStep {
+    fn length_ns(&self) -> u64 {
+        self.until_ns.saturating_sub(self.begin_ns)
+    }
+}
+
+/// What a look has seen; `None`: the loop waits in its selector.
+fn busy(fact: &StepFact) -> Option<&StepSeen> {
+    let seen = fact.seen.as_ref()?;
+    let stack = &seen.sample.stack;
+    let waits = seen.state == ThreadState::Blocked(Cause::Poll);
+    (!waits || stack.step_frames > 0 || stack.truncated).then_some(seen)
+}
+
+impl LoopThread {
+    /// Takes over what a look says of the step that it has met.
+    pub(super) fn look_at_step(&mut self, fact: &StepFact) {
+        if fact.seen.is_none() {
+            return;
+        }
+        let before = self.open_step.take();
+        let Some(seen) = busy(fact) else {
+            return;
+        };
+        if let SampleKind::Block(_) = seen.sample.kind {
+            // Where the kernel side gave no stack of this block, it is one.
+            self.tracker.sample(&seen.sample);
+        }
+        let same = before.filter(|open| open.fact.context_version == fact.context_version);
+        let begin_ns = match &same {
+            Some(open) => open.begin_ns,
+            None => self.begin_of(fact, seen),
+        };
+        let is_first = |start_ns: u64| begin_ns <= start_ns.saturating_add(DEFAULT_THRESHOLD_NS);
+        self.open_step = Some(OpenStep {
+            begin_ns,
+            before_watch: seen.busy_from_ns.is_some_and(is_first),
+            until_ns: fact.read_ns,
+            lasts: true,
+            told: same.is_some_and(|open| open.told),
+            fact: Arc::new(fact.clone()),
+        });
+    }
+
+    /// When the step of a look began.
+    fn begin_of(&self, fact: &StepFact, seen: &StepSeen) -> u64 {
+        let turn = seen.sample.iteration.filter(|turn| turn.index == Some(0));
+        if let Some(turn) = turn {
+            return turn.start_ns.min(fact.read_ns);
+        }
+        let mut begin_ns = seen.step_since_ns.min(fact.read_ns);
+        if let ThreadState::Blocked(_) = seen.state {
+            begin_ns = begin_ns.min(seen.since_ns);
+        }
+        let run = self.tracker.run();
+        let run = run.filter(|run| run.version == Some(fact.context_version));
+        run.map_or(begin_ns, |run| run.begin_ns.min(begin_ns))
+    }
+
+    /// A step has ended that began then; or the loop's thread was idle at `idle_ns`.
+    pub(super) fn step_ended(&mut self, stall: Option<&StallCandidate>, idle_ns: Option<u64>) {
+        let Some(open) = &self.open_step else {
+            return;
+        };
+        let version = Some(open.fact.context_version);
+        let is_it = |stall: &StallCandidate| {
+            stall.run.as_ref().is_some_and(|run| run.version == version)
+                || stall.end_ns >= open.until_ns
+        };
+        if stall.is_some_and(is_it) || idle_ns.is_some_and(|ns| ns > open.fact.read_ns) {
+            self.open_step = None;
+        }
+    }
+
+    /// A window ends.
+    pub(super) fn settle_step(&mut self, at_ns: u64) {
+        if self.ended {
+            self.open_step = None;
+        }
+        let account = self.tracker.account();
+        let Some(open) = &mut self.open_step else {
+            return;
+        };
+        let seen = open.fact.seen.as_ref();
+        let same_block = seen.is_some_and(|seen| {
+            matches!(seen.state, ThreadState::Blocked(_))
+                && account == Some((seen.since_ns, seen.state))
+        });
+        if same_block {
+            open.until_ns = open.until_ns.max(at_ns);
+        }
+        open.lasts = same_block || at_ns.saturating_sub(open.fact.read_ns) <= FRESH_NS;
+    }
+
+    /// The step that hangs.
+    pub(super) fn hanging(&self) -> Option<&OpenStep> {
+        let open = self.open_step.as_ref()?;
+        (open.lasts && open.length_ns() >= self.tracker.threshold_ns).then_some(open)
+    }
+
+    /// Adds to what is known of lag and steps what waits for the step that hangs, with its age so far.
+    pub(super) fn add_hang(&self, lag: &mut Fine, step: &mut Fine) {
+        let Some(open) = self.hanging() else {
+            return;
+        };
+        let busy = Busy {
+            from_ns: self
+                .tracker
+                .booked_ns()
+                .unwrap_or(open.begin_ns)
+                .max(open.begin_ns),
+            to_ns: open.until_ns,
+            goes_on: false,
+            turns: &[],
+            turn_ns: None,
+            steps: &[],
+        };
+        Lag::default().busy(busy, lag);
+        // Whatever was due when it began.
+        lag.record(open.length_ns(), 1);
+        step.record(open.length_ns(), 1);
+    }
+}
+
+impl LoopTimes {
+    /// Hangs that have become known since this was asked last.
+    pub(super) fn take_hangs(&mut self, pid: u32, clock: &Clock) -> Vec<NewHang> {
+        let mut new = Vec::new();
+        for tid in std::mem::take(&mut self.looked) {
+            let Some(thread) = self.threads.get(&tid) else {
+                continue;
+            };
+            let Some(open) = thread.hanging().filter(|open| !open.told) else {
+                continue;
+            };
+            new.push(NewHang {
+                pid,
+                tid: tid.0,
+                kind: rows::loop_kind(thread.kind),
+                hang: self.describe(tid, thread, open, clock),
+            });
+            if let Some(open) = self
+                .threads
+                .get_mut(&tid)
+                .and_then(|thread| thread.open_step.as_mut())
+            {
+                open.told = true;
+            }
+        }
+        new
+    }
+
+    /// The hang of a loop at the end of a window.
+    pub(crate) fn hang(&self, tid: Tid, loop_id: u64, clock: &Clock) -> Option<Hang> {
+        let thread = self.threads.get(&tid)?;
+        let open = thread.hanging().filter(|_| thread.runs(loop_id))?;
+        Some(self.describe(tid, thread, open, clock))
+    }
+
+    fn describe(&self, tid: Tid, thread: &LoopThread, open: &OpenStep, clock: &Clock) -> Hang {
+        let stall = self.stall(tid, &candidate(thread, open), clock);
+        let Stall {
+            at_unix_ns,
+            culprit,
+            task,
+            coroutine,
+            stack,
+            context,
+            waiting,
+            mut limits,
+            ..
+        } = stall;
+        limits.retain(|limit| limit.field != "culprit.frame");
+        let foreign = |file: &str| {
+            ["/site-packages/", "/dist-packages/"]
+                .iter()
+                .any(|of| file.contains(of))
+        };
+        let users = || stack.iter().filter(|frame| !is_library(&frame.file));
+        let own = users().find(|frame| !foreign(&frame.file));
+        let user = own.or_else(|| users().next()).cloned();
+        Hang {
+            since_unix_ns: at_unix_ns,
+            lasting_ns: open.length_ns(),
+            before_watch: open.before_watch,
+            cause: culprit.kind,
+            frame: match culprit.kind {
+                CulpritKind::Gil => culprit.frame,
+                _ => user.or(culprit.frame),
+            },
+            holder_tid: culprit.holder_tid,
+            task,
+            coroutine,
+            stack,
+            context,
+            waiting,
+            estimated: vec!["since_unix_ns", "lasting_ns", "cause"],
+            limits,
+        }
+    }
+}
+
+/// The step as a stall that ends now.
+fn candidate(thread: &LoopThread, open: &OpenStep) -> StallCandidate {
+    let fact = &*open.fact;
+    let version = Some(fact.context_version);
+    let known = thread.tracker.run().filter(|run| run.version == version);
+    let mut cost = thread.tracker.cost(open.begin_ns, open.until_ns);
+    let mut run = known.cloned();
+    if let Some(seen) = &fact.seen {
+        let run = run.get_or_insert_with(|| Run::new(&seen.sample, open.begin_ns));
+        let from_ns = open.begin_ns.max(seen.since_ns);
+        run.add(&seen.sample, open.until_ns.saturating_sub(from_ns));
+        add_open(&mut cost, seen, open.length_ns());
+    }
+    StallCandidate {
+        begin_ns: open.begin_ns,
+        end_ns: open.until_ns,
+        cost,
+        run,
+        gil_wakers: thread.tracker.gil_wakers(open.begin_ns, open.until_ns),
+        fact: Some(fact.clone()),
+    }
+}
+
+/// The time that no slice has told of yet is spent as the look has met it.
+fn add_open(cost: &mut Cost, seen: &StepSeen, length_ns: u64) {
+    let open_ns = length_ns.saturating_sub(cost.total_ns());
+    match seen.state {
+        ThreadState::Blocked(cause) => *column(&mut cost.blocked_ns, cause) += open_ns,
+        ThreadState::Woken | ThreadState::Preempted => cost.runnable_ns += open_ns,
+        ThreadState::Running | ThreadState::Dead => cost.on_cpu_ns += open_ns,
+    }
+}
