@@ -65,7 +65,8 @@ impl Eye {
         if self.lasts && all {
             return !goes_on && unseen_ns >= FRESH_NS;
         }
-        age_ns >= threshold_ns && (unseen_ns >= PAUSE_NS || unseen_ns >= age_ns && !self.lasts)
+        let passed_ns = now_ns.saturating_sub(age_ns).saturating_add(threshold_ns);
+        age_ns >= threshold_ns && (unseen_ns >= PAUSE_NS || self.looked_ns < passed_ns)
     }
 
     /// A look has met the thread, whose account was this. Gives the beginning of its account, if it was busy
@@ -133,6 +134,17 @@ mod tests {
                 ..SampledStack::default()
             }),
         }
+    }
+
+    /// One that met the step while it was young is not enough.
+    #[test]
+    fn a_look_is_owed_when_the_threshold_is_passed() {
+        let mut eye = Eye::default();
+        let head = blocked(cause::LOCK, 1_000 * MS);
+        assert!(!eye.owes(&head, 1_040 * MS, 0, THRESHOLD_NS, false));
+        eye.looked(&head, &sample(1), 1_045 * MS);
+        assert!(!eye.owes(&head, 1_090 * MS, 0, THRESHOLD_NS, false));
+        assert!(eye.owes(&head, 1_140 * MS, 0, THRESHOLD_NS, false));
     }
 
     /// The instants, ms, at which a look is owed in five seconds of checks, each 50 ms; it meets `step_frames`.

@@ -214,6 +214,10 @@ fn push_loop(text: &mut String, process: &Process, l: &Loop, paint: Paint) {
         let _ = write!(text, "  running {name}: {}", cut_front(&place, 100));
     }
     text.push('\n');
+    if let Some(hang) = &l.hang {
+        let line = stalls::hang(hang);
+        let _ = writeln!(text, "         {} {line}", paint.alarm("hangs"));
+    }
     if let Some(timing) = &l.timing {
         let said = stalls::timing(timing, l.wall_ns, paint);
         if !said.is_empty() {

@@ -167,6 +167,9 @@ fn push_loop(text: &mut String, process: &Process, l: &Loop, paint: Paint) {
         format::maybe_count(l.pending_tasks),
         format::maybe_duration(l.stall_threshold_ns),
     );
+    if let Some(hang) = &l.hang {
+        loops::push_hang(text, hang, paint);
+    }
     if let Some(timing) = &l.timing {
         loops::push(text, timing, l.wall_ns, paint);
     }

@@ -257,7 +257,7 @@ fn candidate(thread: &LoopThread, open: &OpenStep) -> StallCandidate {
         let run = run.get_or_insert_with(|| Run::new(&seen.sample, open.begin_ns));
         let from_ns = open.begin_ns.max(seen.since_ns);
         run.add(&seen.sample, open.until_ns.saturating_sub(from_ns));
-        add_open(&mut cost, seen, open.length_ns());
+        add_open(&mut cost, seen, open);
     }
     StallCandidate {
         begin_ns: open.begin_ns,
@@ -269,12 +269,17 @@ fn candidate(thread: &LoopThread, open: &OpenStep) -> StallCandidate {
     }
 }
 
-/// The time that no slice has told of yet is spent as the look has met it.
-fn add_open(cost: &mut Cost, seen: &StepSeen, length_ns: u64) {
-    let open_ns = length_ns.saturating_sub(cost.total_ns());
+/// The time that no slice has told of yet is spent as the look has met it, or on a CPU.
+fn add_open(cost: &mut Cost, seen: &StepSeen, open: &OpenStep) {
+    let untold_ns = open.length_ns().saturating_sub(cost.total_ns());
+    let since_ns = open.until_ns.saturating_sub(seen.since_ns);
     match seen.state {
-        ThreadState::Blocked(cause) => *column(&mut cost.blocked_ns, cause) += open_ns,
-        ThreadState::Woken | ThreadState::Preempted => cost.runnable_ns += open_ns,
-        ThreadState::Running | ThreadState::Dead => cost.on_cpu_ns += open_ns,
+        ThreadState::Blocked(cause) => *column(&mut cost.blocked_ns, cause) += untold_ns,
+        ThreadState::Woken | ThreadState::Preempted => {
+            let runnable_ns = untold_ns.min(since_ns);
+            cost.runnable_ns += runnable_ns;
+            cost.on_cpu_ns += untold_ns - runnable_ns;
+        }
+        ThreadState::Running | ThreadState::Dead => cost.on_cpu_ns += untold_ns,
     }
 }

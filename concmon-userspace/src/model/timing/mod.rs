@@ -31,7 +31,7 @@ use std::sync::Arc;
 use super::window::{Clock, Cumulative, Scope, limit};
 use crate::event::{
     ExactFact, LedgerFact, LoopKind, PythonFact, Sample, SampleKind, SampledStack, Slice, StepFact,
-    ThreadState, Tid,
+    StepSeen, ThreadState, Tid,
 };
 use crate::schema;
 use crate::schema::{CodeSamples, Cost, Limit, Stall, TaskCost, Timing};
@@ -168,6 +168,8 @@ impl LoopTimes {
         if let Some(thread) = self.loop_thread(fact.tid) {
             thread.tracker.fact(fact);
             thread.look_at_step(fact);
+            let has_stack = |seen: &StepSeen| !seen.sample.stack.frames.is_empty();
+            self.sampled |= fact.seen.as_ref().is_some_and(has_stack);
             if self.looked.len() < MAX_NEW {
                 self.looked.push(fact.tid);
             }

@@ -9,8 +9,8 @@ use super::flame::FlameData;
 use super::{Report, Series, cells};
 use crate::model::intervals::Activity;
 use crate::schema::{
-    ByName, Finding, GilPair, LedgerSum, Limit, Loop, LoopKind, Monitor, Process, Snapshot, Stall,
-    Switches, WaitKind,
+    ByName, Finding, GilPair, Hang, LedgerSum, Limit, Loop, LoopKind, Monitor, Process, Snapshot,
+    Stall, Switches, WaitKind,
 };
 
 /// Rows of a page, each kind.
@@ -100,6 +100,7 @@ struct LoopData<'a> {
     lag_p99_ns: Option<u64>,
     lag_max_ns: Option<u64>,
     stall_threshold_ns: Option<u64>,
+    hang: Option<&'a Hang>,
     stalls_count: u64,
     stalls_ns: u64,
     stalls: Vec<StallRow<'a>>,
@@ -297,6 +298,7 @@ impl<'a> LoopData<'a> {
             lag_p99_ns: lag.and_then(|lag| lag.p99_ns),
             lag_max_ns: lag.and_then(|lag| lag.max_ns),
             stall_threshold_ns: one.stall_threshold_ns,
+            hang: one.hang.as_ref(),
             stalls_count: timing.map_or(0, |timing| timing.stalls_count),
             stalls_ns: timing.map_or(0, |timing| timing.stalls_ns),
             stalls: timing

@@ -53,6 +53,9 @@ fn all(snapshot: &Snapshot, cells: usize) -> Vec<Row> {
             push(&text, true);
             push(&format!("-> {}", escape(&finding.advice)), false);
         }
+        for hang in process.loops.iter().filter_map(|one| one.hang.as_ref()) {
+            push(&format!("hangs {}", stalls::hang(hang)), true);
+        }
         for stall in stalls_of(process) {
             push(&format!("stall {}", stalls::line(stall)), false);
         }

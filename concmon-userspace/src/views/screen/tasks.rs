@@ -97,6 +97,11 @@ fn loop_line(process: &Process, l: &Loop, state: &ScreenState) -> Line<'static> 
     {
         spans.push(Span::styled(format!(": {why}"), style::alarm(state)));
     }
+    if let Some(hang) = &l.hang {
+        let at_least = if hang.before_watch { "at least " } else { "" };
+        let text = format!("  HANGS {at_least}{}", format::duration(hang.lasting_ns));
+        spans.push(Span::styled(text, style::alarm(state)));
+    }
     if let Some(timing) = &l.timing {
         if let Some(late_ns) = timing.lag.as_ref().and_then(|lag| lag.p99_ns) {
             spans.push(Span::raw(format!(

@@ -5,13 +5,28 @@ use std::fmt::Write as _;
 use super::super::escape::brief;
 use super::super::table::{Align, Table};
 use super::super::{Paint, format, stalls};
-use crate::schema::Timing;
+use crate::schema::{Hang, Timing};
 
 /// Stalls and names that are shown; the others are counted.
 const MAX_STALLS: usize = 10;
 const MAX_NAMES: usize = 12;
+/// Frames of a hang that are shown.
+const MAX_FRAMES: usize = 8;
 /// Cells of a name.
 const MAX_NAME: usize = 40;
+
+/// The step that had not ended at the end, with its stack.
+pub(super) fn push_hang(text: &mut String, hang: &Hang, paint: Paint) {
+    let line = stalls::hang(hang);
+    let _ = writeln!(text, "    {} {line}", paint.alarm("hangs"));
+    for frame in hang.stack.iter().take(MAX_FRAMES) {
+        let _ = writeln!(text, "      {}", stalls::place(frame));
+    }
+    if hang.stack.len() > MAX_FRAMES {
+        let more = hang.stack.len() - MAX_FRAMES;
+        let _ = writeln!(text, "      ... and {more} more");
+    }
+}
 
 pub(super) fn push(text: &mut String, timing: &Timing, wall_ns: u64, paint: Paint) {
     let said = stalls::timing(timing, wall_ns, paint);

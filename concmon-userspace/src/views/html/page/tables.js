@@ -109,6 +109,8 @@ function showLoops() {
     const anyStall = one.stalls.some((stall) => matches(stallText(stall)));
     content.push(el("div", { class: "loop" },
       el("div", { class: "facts" }, el("b", {}, highlighted(threadName(process, one.tid) || "thread"), " "), el("span", { class: "zero" }, one.tid), ` ${one.kind} · busy `, el("b", {}, percent(one.utilization)), " of " + ns(one.wall_ns) + " · lag p50 " + ns(one.lag_p50_ns) + ", p99 ", el("b", {}, ns(one.lag_p99_ns)), ", max " + ns(one.lag_max_ns) + " · " + plural(one.stalls_count, "stall") + (one.stalls_count ? " over " + ns(one.stall_threshold_ns) + ", " + ns(one.stalls_ns) + " in all" : "") + (one.pending_tasks !== null ? " · " + plural(one.pending_tasks, "pending task") : "")),
+      one.hang ? el("h3", {}, "Hangs: ", one.hang.before_watch ? "at least " : "", ns(one.hang.lasting_ns), " at the end, ", one.hang.cause) : null,
+      one.hang ? el("div", { class: "facts" }, el("b", {}, highlighted([one.hang.task && one.hang.task.name, one.hang.coroutine].filter(Boolean).join(" ") || "–")), " ", Object.entries(one.hang.context).map(([name, value]) => name + "=" + value).join(" "), el("div", {}, one.hang.stack.map((frame) => el("div", {}, highlighted(frame.function), " ", el("span", { class: "zero" }, frame.file.split("/").pop() + ":" + frame.line))))) : null,
       one.stalls.length ? el("h3", {}, "Stalls, the longest first" + (one.stalls_count > one.stalls.length ? ` (${one.stalls.length} of ${count(one.stalls_count)})` : "")) : null,
       one.stalls.length ? table([["At", "text"], ["Length", ""], ["By", "text"], ["Where", "text wide"], ["Task", "text"], ["Context", "text"], ["Where it went", "text"]], one.stalls.map((stall) => ({
         miss: anyStall && !matches(stallText(stall)),
