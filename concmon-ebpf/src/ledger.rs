@@ -378,7 +378,7 @@ pub(crate) fn open(ledger: *mut Ledger, task: Task, birth: &Birth) {
         l.start_ns = birth.now;
         l.last_cpu = birth.cpu;
         l.gils = birth.gils;
-        l.stack_tat_ns = 0;
+        l.stack_tat_ns = [0; cause::COUNT];
         l.stack_interval_ns = 0;
         l.step_version = 0;
         l.step_since_ns = birth.now;

@@ -80,19 +80,24 @@ pub(crate) unsafe fn on_block(
             (*ledger).step_version = 0;
             return;
         }
-        let tat = (*ledger).stack_tat_ns;
+        let index = bounded::<16>(usize::from(cause));
+        if index >= cause::COUNT {
+            return;
+        }
+        let bucket = (&raw mut (*ledger).stack_tat_ns).cast::<u64>().add(index);
+        let tat = *bucket;
         if tat > now + STACK_WINDOW_NS {
             return;
         }
         let Some(python) = PYTHONS.get_ptr(&(*ledger).tgid) else {
-            (*ledger).stack_tat_ns = now + NO_PYTHON_NS;
+            *bucket = now + NO_PYTHON_NS;
             return;
         };
         let interval = match (*ledger).stack_interval_ns {
             0 => STACK_INTERVAL_NS,
             interval => interval,
         };
-        (*ledger).stack_tat_ns = if tat < now { now } else { tat } + interval;
+        *bucket = if tat < now { now } else { tat } + interval;
         let what = u32::from(sample_flags::BLOCK) | u32::from(cause) << 8;
         if take(task.ptr(), python, ledger, now, what) == 0 {
             return;

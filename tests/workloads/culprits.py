@@ -1,8 +1,11 @@
 """An event loop that is late for known reasons: one stall after the other, and a heartbeat beside them.
 
-usage: culprits.py [--loop asyncio|uvloop|trio] [--length SECONDS] [--rounds N] [--around SECONDS] KIND...
+usage: culprits.py [--loop asyncio|uvloop|trio] [--length SECONDS] [--rounds N] [--around SECONDS]
+                   [--spinners N] [--pause SECONDS] KIND...
 
 --around: how long the loop runs before the first stall and after the last one.
+--spinners: threads that run Python all the time.
+--pause: between two stalls.
 
 Says, for each stall, which kind, in which task and function, with which request id, when it began and
 how long it took by the program's own clock (CLOCK_MONOTONIC, ns). Ends by itself.
@@ -198,7 +201,12 @@ async def beside_hog(stalls, number, sleep):
     hog.join()
 
 
-async def in_asyncio(stalls, kinds, rounds, around):
+def spin():
+    while not stop.is_set():
+        sum(range(100))
+
+
+async def in_asyncio(stalls, kinds, rounds, around, pause):
     async def heartbeat():
         while True:
             await asyncio.sleep(0.01)
@@ -217,12 +225,12 @@ async def in_asyncio(stalls, kinds, rounds, around):
             task = asyncio.get_event_loop().create_task(work)
             task.set_name(name)
             await task
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(pause)
     await asyncio.sleep(around)
     beat.cancel()
 
 
-async def in_trio(stalls, kinds, rounds, around):
+async def in_trio(stalls, kinds, rounds, around, pause):
     import trio
 
     number = 0
@@ -245,7 +253,7 @@ async def in_trio(stalls, kinds, rounds, around):
                         inner.start_soon(
                             handle, stalls, kind, name, number, trio.sleep, name=name
                         )
-                await trio.sleep(0.1)
+                await trio.sleep(pause)
         await trio.sleep(around)
         nursery.cancel_scope.cancel()
 
@@ -256,22 +264,28 @@ def main():
     parser.add_argument("--length", type=float, default=0.16)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--around", type=float, default=0)
+    parser.add_argument("--spinners", type=int, default=0)
+    parser.add_argument("--pause", type=float, default=0.1)
     parser.add_argument("kinds", nargs="+")
     options = parser.parse_args()
     stalls = Stalls(options.kinds, options.length)
     say(account="ready", pid=os.getpid())
     # Until the watch has begun.
     input()
+    for _ in range(options.spinners):
+        threading.Thread(target=spin, daemon=True).start()
+    work = stalls, options.kinds, options.rounds, options.around, options.pause
     if options.loop == "trio":
         import trio
 
-        trio.run(in_trio, stalls, options.kinds, options.rounds, options.around)
+        trio.run(in_trio, *work)
     else:
         if options.loop == "uvloop":
             import uvloop
 
             asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-        asyncio.run(in_asyncio(stalls, options.kinds, options.rounds, options.around))
+        asyncio.run(in_asyncio(*work))
+    stop.set()
     say(account="done")
     input()
 

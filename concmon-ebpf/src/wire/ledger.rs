@@ -98,10 +98,11 @@ pub struct Ledger {
     /// Addresses of the GIL structs of the thread's process, 0 where there is none.
     pub gils: [u64; MAX_GILS],
 
-    /// Token bucket for stacks taken when the thread blocks: the theoretical arrival time of the
+    /// Token buckets for stacks taken when the thread blocks, one for each cause, so that many short
+    /// waits of one cause leave the stack of a wait of another: the theoretical arrival time of the
     /// next one. A thread may be ahead of it by [`STACK_WINDOW_NS`].
-    pub stack_tat_ns: u64,
-    /// Time between two of them; 0: [`STACK_INTERVAL_NS`]. Set by user space.
+    pub stack_tat_ns: [u64; cause::COUNT],
+    /// Time between two of one cause; 0: [`STACK_INTERVAL_NS`]. Set by user space.
     pub stack_interval_ns: u64,
     /// The context version that the last sample showed, and since when.
     pub step_version: u64,
@@ -114,10 +115,10 @@ pub struct Ledger {
     pub off_cpu: [Hist; cause::COUNT],
 }
 
-/// Time between two stacks that a thread gives when it blocks, in the long run.
+/// Time between two stacks that a thread gives when it blocks for the same cause, in the long run.
 pub const STACK_INTERVAL_NS: u64 = 50_000_000;
 
-/// How far a thread's token bucket for stacks may be ahead: its burst.
+/// How far a token bucket for a thread's stacks may be ahead: its burst.
 pub const STACK_WINDOW_NS: u64 = 1_000_000_000;
 
-const _: () = assert!(size_of::<Ledger>() == 336 + 11 * 544);
+const _: () = assert!(size_of::<Ledger>() == 400 + 11 * 544);

@@ -165,7 +165,7 @@ mod tests {
             arg0: 0,
             syscall: -1,
             waker_tid: 0,
-            stack_tat_ns: 0,
+            stack_tat_ns: [0; cause::COUNT],
             stack_interval_ns: 0,
             step_version: 0,
             step_since_ns: 0,
