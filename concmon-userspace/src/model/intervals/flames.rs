@@ -2,14 +2,15 @@
 //!
 //! Time is that of intervals, whole: stacks only say whose it is. Time on a CPU between two samples of
 //! a thread is given to the later one. A blocked stretch is given to the stack that was taken when it
-//! began, else to the one taken last for the same cause: not every block gives a stack. What is left
-//! without any is under no frame.
+//! began, else to what a look met in it, else to the stack taken last for the same cause: not every
+//! block gives a stack, and one that began before the watch gives none. What is left without any is
+//! under no frame.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::{ACTIVITIES, Activity, Interval};
-use crate::event::{Cause, PyFrame, Sample, SampleKind, SampledStack};
+use super::{ACTIVITIES, Activity, Interval, SAME_NS};
+use crate::event::{Cause, PyFrame, Sample, SampleKind};
 
 /// Frames of all stacks together that are told apart; beyond, stacks are cut there.
 const MAX_NODES: usize = 200_000;
@@ -19,6 +20,8 @@ const MAX_FRAMES: usize = 100_000;
 const MAX_WEIGHTS: usize = 1_000_000;
 /// Samples of a thread that wait for the slice they lie in.
 const MAX_WAITING: usize = 4_096;
+/// Waits of a thread that looks have met, and that have not ended as far as is known: slices come later.
+const MAX_MET: usize = 4;
 
 /// A stack: the frame of a node below that of its parent.
 pub type NodeId = u32;
@@ -41,6 +44,8 @@ pub struct Flames {
     by_node: HashMap<(NodeId, u32), NodeId>,
     threads: Vec<ThreadFlames>,
     weights: BTreeMap<(usize, Activity, NodeId), u64>,
+    /// Threads with stacks that they were met with as idle loops.
+    idle: BTreeSet<(usize, NodeId)>,
     samples: u64,
     cut: bool,
 }
@@ -55,6 +60,8 @@ struct ThreadFlames {
     running: Option<NodeId>,
     /// Stacks taken at blocks whose wait has not come, in order of time.
     blocks: VecDeque<(u64, Cause, NodeId)>,
+    /// Waits that looks have met: when they began, and the stack.
+    met: VecDeque<(u64, NodeId)>,
     /// By activity: the latest stack taken at a block, and time from before there was one.
     blocked: [(Option<NodeId>, u64); ACTIVITIES],
     /// What it last did off the CPU: a wait for a CPU goes on with that.
@@ -73,6 +80,7 @@ impl Default for Flames {
             by_node: HashMap::new(),
             threads: Vec::new(),
             weights: BTreeMap::new(),
+            idle: BTreeSet::new(),
             samples: 0,
             cut: false,
         }
@@ -82,7 +90,7 @@ impl Default for Flames {
 impl Flames {
     pub(super) fn sample(&mut self, thread: usize, sample: &Sample) {
         self.samples += 1;
-        let node = self.intern(&sample.stack);
+        let node = self.intern(&sample.stack.frames);
         let thread = self.thread(thread);
         match sample.kind {
             SampleKind::OnCpu => {
@@ -99,7 +107,24 @@ impl Flames {
         }
     }
 
-    pub(super) fn interval(&mut self, interval: &Interval) {
+    /// A look has met a thread in a wait that began at `since_ns`. `idle`: it is a loop's own selector.
+    pub(super) fn met(&mut self, thread: usize, since_ns: u64, stack: &[PyFrame], idle: bool) {
+        let node = self.intern(stack);
+        if idle {
+            self.idle.insert((thread, node));
+        }
+        let met = &mut self.thread(thread).met;
+        if met.back().is_some_and(|(since, _)| *since == since_ns) {
+            met.pop_back();
+        } else if met.len() >= MAX_MET {
+            met.pop_front();
+        }
+        met.push_back((since_ns, node));
+    }
+
+    /// Takes an interval of an activity that began at `since_ns`. Gives the stack that was taken or met in
+    /// this very wait.
+    pub(super) fn interval(&mut self, interval: &Interval, since_ns: u64) -> Option<NodeId> {
         let ns = interval.ns();
         let at = interval.thread;
         let thread = self.thread(at);
@@ -130,14 +155,21 @@ impl Flames {
                 self.weigh(at, Activity::Runnable, node.unwrap_or(ROOT), stolen_ns);
             }
             Activity::Blocked(_) => {
+                let mut own = None;
                 // The stack of the next block may have come before this wait has.
                 while let Some(&(at_ns, cause, node)) = thread.blocks.front()
                     && at_ns < interval.to_ns
                 {
                     thread.blocked[Activity::Blocked(cause).number()].0 = Some(node);
                     thread.blocks.pop_front();
+                    if at_ns.abs_diff(since_ns) <= SAME_NS && node != ROOT {
+                        own = Some(node);
+                    }
                 }
+                let met = thread.met.iter().find(|(since, _)| *since == since_ns);
+                own = own.or(met.map(|(_, node)| *node));
                 let (node, early_ns) = &mut thread.blocked[interval.activity.number()];
+                *node = own.or(*node);
                 match *node {
                     Some(node) => {
                         let early_ns = std::mem::take(early_ns);
@@ -149,6 +181,7 @@ impl Flames {
                         thread.last = None;
                     }
                 }
+                return own;
             }
             Activity::Runnable => {
                 let node = thread.last.unwrap_or(ROOT);
@@ -156,6 +189,7 @@ impl Flames {
             }
             Activity::Unseen => {}
         }
+        None
     }
 
     /// Gives what waits for a stack to the last one there was.
@@ -194,6 +228,17 @@ impl Flames {
         frames
     }
 
+    /// The innermost frame of a stack.
+    pub fn innermost(&self, node: NodeId) -> Option<&PyFrame> {
+        let known = self.nodes.get(node as usize)?;
+        self.frames.get(known.frame as usize)
+    }
+
+    /// Whether a thread was met with this stack as an idle loop, in its own selector.
+    pub fn is_idle(&self, thread: usize, node: NodeId) -> bool {
+        self.idle.contains(&(thread, node))
+    }
+
     /// How many stacks were taken.
     pub const fn samples(&self) -> u64 {
         self.samples
@@ -224,9 +269,9 @@ impl Flames {
         *sum = sum.saturating_add(ns);
     }
 
-    fn intern(&mut self, stack: &SampledStack) -> NodeId {
+    fn intern(&mut self, frames: &[PyFrame]) -> NodeId {
         let mut node = ROOT;
-        for frame in stack.frames.iter().rev() {
+        for frame in frames.iter().rev() {
             let Some(frame) = self.frame(frame) else {
                 self.cut = true;
                 break;

@@ -12,7 +12,9 @@ pub mod steps;
 mod tests;
 pub mod threads;
 
-use crate::event::{Cause, Event, LedgerFact, Sample, Slice, ThreadState, Tid};
+use crate::event::{
+    Cause, Event, LedgerFact, PyFrame, PythonFact, Sample, Slice, TaskState, ThreadState, Tid,
+};
 use crate::model::WatchInfo;
 use bins::Bins;
 use flames::Flames;
@@ -99,8 +101,8 @@ impl Interval {
 
 /// Who takes intervals as they close.
 pub trait Sink {
-    /// The next interval of a thread.
-    fn interval(&mut self, interval: &Interval, threads: &Threads);
+    /// The next interval of a thread. `place`: where a wait is, as far as a stack was taken of it.
+    fn interval(&mut self, interval: &Interval, place: Option<&PyFrame>, threads: &Threads);
 
     /// What a loop's thread was seen with, by samples of the same step.
     fn step(&mut self, _step: &steps::Step, _threads: &Threads) {}
@@ -114,7 +116,7 @@ pub trait Sink {
 pub struct NoSink;
 
 impl Sink for NoSink {
-    fn interval(&mut self, _: &Interval, _: &Threads) {}
+    fn interval(&mut self, _: &Interval, _: Option<&PyFrame>, _: &Threads) {}
 }
 
 /// Cuts a watch into intervals.
@@ -156,6 +158,7 @@ impl Intervals {
             Event::Process(fact) => self.threads.process(fact),
             Event::Python(fact) => {
                 self.threads.python(fact);
+                self.look(fact);
                 self.steps.look(fact, &self.threads, sink);
             }
             Event::Loss(loss) => self.losses.add(loss),
@@ -175,9 +178,17 @@ impl Intervals {
     pub fn before(&mut self, event: &Event) {
         match event {
             Event::Fork(fork) => drop(self.threads.fork(fork)),
-            Event::Ledger(fact) if !fact.folded => drop(self.threads.ledger(fact)),
+            Event::Ledger(fact) if !fact.folded => {
+                let (thread, _) = self.threads.ledger(fact);
+                if let Some(tracked) = thread.and_then(|thread| self.threads.get_mut(thread)) {
+                    tracked.read(fact);
+                }
+            }
             Event::Process(fact) => self.threads.process(fact),
-            Event::Python(fact) => self.threads.python(fact),
+            Event::Python(fact) => {
+                self.threads.python(fact);
+                self.look(fact);
+            }
             Event::Tick(tick) => {
                 self.threads.begin(tick.at_ns);
                 self.bins = Bins::new(tick.at_ns);
@@ -289,11 +300,32 @@ impl Intervals {
         }
         let (thread, ended) = self.threads.ledger(fact);
         self.close(ended, fact.start_ns, sink);
-        // Of one that has ended, the last slices are still waiting for their turn: `finish` closes it.
-        if fact.state != ThreadState::Dead
-            && let Some(tracked) = thread.and_then(|thread| self.threads.get_mut(thread))
-        {
-            tracked.open = Some((fact.since_ns, fact.state, fact.read_ns));
+        if let Some(tracked) = thread.and_then(|thread| self.threads.get_mut(thread)) {
+            tracked.read(fact);
+        }
+    }
+
+    /// Takes the stacks of threads that waited from before a look until after it: their accounts are read
+    /// when the look is over, and come first.
+    fn look(&mut self, look: &PythonFact) {
+        for thread in look.threads.iter().filter(|seen| !seen.stack.is_empty()) {
+            let Some(at) = self.threads.newest(thread.tid) else {
+                continue;
+            };
+            let open = self.threads.get_mut(at).and_then(|tracked| tracked.open);
+            let Some((since_ns, ThreadState::Blocked(cause), read_ns)) = open else {
+                continue;
+            };
+            if !(since_ns..=read_ns).contains(&look.read_ns) {
+                continue;
+            }
+            let runs = |id| {
+                let mut tasks = look.tasks.iter().filter(|task| task.loop_id == id);
+                tasks.any(|task| task.state == TaskState::Running)
+            };
+            let mut loops = look.loops.iter().filter(|one| one.tid == thread.tid);
+            let idle = cause == Cause::Poll && loops.any(|one| !runs(one.id));
+            self.flames.met(at, since_ns, &thread.stack, idle);
         }
     }
 
@@ -334,6 +366,7 @@ impl Intervals {
 
     /// Hands out an interval, cut where it overlaps the one before, and what is unseen between them.
     fn emit(&mut self, mut interval: Interval, sink: &mut dyn Sink) {
+        let since_ns = interval.from_ns;
         let Some(tracked) = self.threads.get_mut(interval.thread) else {
             return;
         };
@@ -345,8 +378,9 @@ impl Intervals {
                 continue;
             }
             self.bins.add(&interval);
-            self.flames.interval(&interval);
-            sink.interval(&interval, &self.threads);
+            let stack = self.flames.interval(&interval, since_ns);
+            let place = stack.and_then(|node| self.flames.innermost(node));
+            sink.interval(&interval, place, &self.threads);
         }
     }
 }

@@ -2,9 +2,10 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::event::{Fork, Pid, PyFrame, SampleKind, SampledStack, Tick, Wait};
+use crate::event::{Fork, Pid, PyThread, SampleKind, SampledStack, Tick, Wait};
 use crate::model::testing::{
-    MS, Random, START, START_BOOT, START_UNIX, boot, ledger, random_state,
+    MS, Random, START, START_BOOT, START_UNIX, boot, ledger, look, py_loop, py_task, py_thread,
+    random_state,
 };
 
 fn info() -> WatchInfo {
@@ -21,10 +22,12 @@ fn info() -> WatchInfo {
 
 /// Keeps what it is given, and checks that it fits together.
 #[derive(Default)]
-struct Kept(Vec<Interval>);
+struct Kept(Vec<Interval>, Vec<(u64, String)>);
 
 impl Sink for Kept {
-    fn interval(&mut self, interval: &Interval, threads: &Threads) {
+    fn interval(&mut self, interval: &Interval, place: Option<&PyFrame>, threads: &Threads) {
+        self.1
+            .extend(place.map(|frame| (interval.from_ns, frame.function.to_string())));
         assert!(interval.from_ns < interval.to_ns, "{interval:?}");
         assert!(interval.on_cpu_ns <= interval.ns());
         assert!(threads.get(interval.thread).is_some());
@@ -213,15 +216,6 @@ fn time_goes_to_the_stack_that_was_met() {
         account(100, 70, ThreadState::Running, 70),
         tick(70),
     ]);
-    let flames = intervals.flames();
-    let mut told: Vec<(&str, String, u64)> = flames
-        .weights()
-        .map(|(_, activity, node, ns)| {
-            let stack: Vec<&str> = flames.stack(node).iter().map(|f| &*f.function).collect();
-            (activity.name(), stack.join(";"), ns / MS)
-        })
-        .collect();
-    told.sort();
     let want = [
         ("io", String::new(), 3),
         ("lock", "outer;other".into(), 15),
@@ -229,7 +223,102 @@ fn time_goes_to_the_stack_that_was_met() {
         ("on_cpu", "outer;inner".into(), 30),
         ("runnable", "outer;wait".into(), 2),
     ];
-    assert_eq!(told, want);
+    assert_eq!(weighed(&intervals), want);
+}
+
+/// Activity, stack and ms.
+fn weighed(intervals: &Intervals) -> Vec<(&'static str, String, u64)> {
+    let flames = intervals.flames();
+    let weights = flames.weights();
+    let mut told: Vec<_> = weights
+        .map(|(_, activity, node, ns)| {
+            let stack: Vec<&str> = flames.stack(node).iter().map(|f| &*f.function).collect();
+            (activity.name(), stack.join(";"), ns / MS)
+        })
+        .collect();
+    told.sort();
+    told
+}
+
+/// A look that begins at `at` meets each thread with a stack.
+fn looked(at: u64, threads: &[(u32, &[&str])]) -> PythonFact {
+    let mut fact = look(100, START + at * MS);
+    let frame = |function: &&str| PyFrame {
+        function: (*function).into(),
+        file: "app.py".into(),
+        line: 1,
+    };
+    fact.threads = threads
+        .iter()
+        .map(|(tid, functions)| PyThread {
+            stack: functions.iter().map(frame).collect(),
+            ..py_thread(*tid, "worker")
+        })
+        .collect();
+    fact
+}
+
+/// What began before the watch, or had no token, has the stack that a look meets in it.
+#[test]
+fn a_wait_without_a_sample_has_the_stack_of_a_look() {
+    let lock = ThreadState::Blocked(Cause::Lock);
+    let (intervals, kept) = run(&[
+        account(100, 0, lock, 50),
+        account(101, 45, lock, 50),
+        account(102, 0, lock, 50),
+        // At the look, 101 did not wait yet; the others did, and still do when their accounts are read.
+        Event::Python(Arc::new(looked(
+            40,
+            &[
+                (100, &["get", "consume"]),
+                (101, &["compute"]),
+                (102, &["acquire", "work"]),
+            ],
+        ))),
+        tick(50),
+        // A wait of its own has a stack of its own, whatever a look says later.
+        sample(102, 60, SampleKind::Block(Cause::Lock), &["other", "work"]),
+        Event::Slice(slice(102, Some((0, 55, Cause::Lock)), (56, 60))),
+        account(100, 0, lock, 100),
+        account(101, 45, lock, 100),
+        account(102, 60, lock, 100),
+        tick(100),
+    ]);
+    let want = [
+        ("lock", String::new(), 55),
+        ("lock", "consume;get".into(), 100),
+        ("lock", "work;acquire".into(), 55),
+        ("lock", "work;other".into(), 40),
+        ("on_cpu", String::new(), 4),
+        ("runnable", "work;acquire".into(), 1),
+    ];
+    assert_eq!(weighed(&intervals), want);
+    let mut places = kept.1;
+    places.sort();
+    let at = |ms: u64, function: &str| (START + ms * MS, function.to_owned());
+    assert_eq!(places, [at(0, "acquire"), at(0, "get"), at(60, "other")]);
+}
+
+/// A loop in its own selector is idle; one in a step that waits for a socket is not.
+#[test]
+fn selectors_of_idle_loops_are_told_apart() {
+    for (state, idle) in [(TaskState::Pending, true), (TaskState::Running, false)] {
+        let mut seen = looked(40, &[(100, &["select", "run"])]);
+        seen.loops = vec![py_loop(100, 7)];
+        seen.tasks = vec![py_task(9, 7, "Task-1")];
+        seen.tasks[0].state = state;
+        let poll = ThreadState::Blocked(Cause::Poll);
+        let (intervals, _) = run(&[
+            account(100, 0, poll, 50),
+            Event::Python(Arc::new(seen)),
+            account(100, 0, poll, 100),
+            tick(100),
+        ]);
+        assert_eq!(weighed(&intervals), [("poll", "run;select".into(), 100)]);
+        let flames = intervals.flames();
+        let (thread, _, node, _) = flames.weights().next().expect("it has weight");
+        assert_eq!(flames.is_idle(thread, node), idle);
+    }
 }
 
 #[test]

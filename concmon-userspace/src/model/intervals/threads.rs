@@ -241,6 +241,13 @@ impl Threads {
 }
 
 impl Tracked {
+    /// What it does by its account. Of one that has ended, the last slices are still waiting for their turn.
+    pub(super) fn read(&mut self, fact: &LedgerFact) {
+        if fact.state != ThreadState::Dead {
+            self.open = Some((fact.since_ns, fact.state, fact.read_ns));
+        }
+    }
+
     /// It started then, as far as the resolution of `/proc` tells.
     fn is(&self, start_boottime_ns: u64) -> bool {
         self.start_boottime_ns == 0

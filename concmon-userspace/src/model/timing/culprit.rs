@@ -26,14 +26,18 @@ impl LoopTimes {
             CulpritKind::Cpu if collecting_ns > candidate.cost.on_cpu_ns / 2 => CulpritKind::Gc,
             kind => kind,
         };
-        let stack = run.map_or(Vec::new(), |run| run.stack(sampled));
+        // Where none was taken of what took the most, another moment of the step says whose it was, but
+        // not what it did.
+        let exact = run.and_then(|run| run.stack_of(sampled));
+        let has_stack = exact.is_some();
+        let stack = exact.or_else(|| run?.any_stack()).unwrap_or_default();
         let holder = (kind == CulpritKind::Gil)
             .then(|| self.holder(tid, candidate))
             .flatten();
         let frame = match (kind, &holder) {
             (CulpritKind::Gil, Some((_, frame))) => frame.clone(),
             (CulpritKind::Gil, None) => None,
-            _ => stack.first().cloned(),
+            _ => stack.first().filter(|_| has_stack).cloned(),
         };
         let fact = candidate.fact.as_ref();
         let coroutine = run.and_then(|run| run.owner.function());
@@ -66,6 +70,10 @@ impl LoopTimes {
         }
         if run.is_some() && coroutine.is_none() {
             limits.push(limit("coroutine", "the loop's own code, in no step"));
+        }
+        if !has_stack && !stack.is_empty() {
+            let reason = "of another moment of the step: none was taken of what took the most time";
+            limits.push(limit("stack", reason));
         }
         if frame.is_none() {
             let reason = match kind {

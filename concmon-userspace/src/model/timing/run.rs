@@ -121,32 +121,34 @@ impl Run {
         (self.collecting, self.on_cpu)
     }
 
-    /// The frames of the step, as most samples of a kind have them; of any kind, where there is none
-    /// of it.
-    pub(super) fn stack(&self, kind: SampleKind) -> Vec<PyFrame> {
-        let most = |of: &dyn Fn(&Seen) -> bool| {
-            let of_kind = self.stacks.iter().filter(|seen| of(seen));
-            // By places of functions, not of lines: a loop has many of these.
-            let mut best: Option<(u64, &Seen)> = None;
-            for seen in of_kind {
-                let alike = self
-                    .stacks
-                    .iter()
-                    .filter(|other| of(other) && same_functions(&seen.stack, &other.stack));
-                let count = alike.map(|other| other.weight).sum();
-                let better = match best {
-                    None => true,
-                    Some((most, known)) => (count, seen.weight) > (most, known.weight),
-                };
-                if better {
-                    best = Some((count, seen));
-                }
+    /// The frames of the step, as most samples of a kind have them; `None`: there is no sample of it.
+    pub(super) fn stack_of(&self, kind: SampleKind) -> Option<Vec<PyFrame>> {
+        self.most(|seen| seen.kind == kind)
+    }
+
+    /// The frames of the step, as most samples have them.
+    pub(super) fn any_stack(&self) -> Option<Vec<PyFrame>> {
+        self.most(|_| true)
+    }
+
+    fn most(&self, of: impl Fn(&Seen) -> bool) -> Option<Vec<PyFrame>> {
+        // By places of functions, not of lines: a loop has many of these.
+        let mut best: Option<(u64, &Seen)> = None;
+        for seen in self.stacks.iter().filter(|seen| of(seen)) {
+            let alike = self
+                .stacks
+                .iter()
+                .filter(|other| of(other) && same_functions(&seen.stack, &other.stack));
+            let count = alike.map(|other| other.weight).sum();
+            let better = match best {
+                None => true,
+                Some((most, known)) => (count, seen.weight) > (most, known.weight),
+            };
+            if better {
+                best = Some((count, seen));
             }
-            best.map(|(_, seen)| frames(&seen.stack))
-        };
-        most(&|seen| seen.kind == kind)
-            .or_else(|| most(&|_| true))
-            .unwrap_or_default()
+        }
+        best.map(|(_, seen)| frames(&seen.stack))
     }
 }
 

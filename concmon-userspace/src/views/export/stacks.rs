@@ -15,8 +15,8 @@ pub enum By {
     OnCpu,
     Gil,
     Lock,
-    /// Blocked on I/O or the disk, and in selectors from code that is not a loop's own: there, no stack
-    /// is taken, and its time is left out.
+    /// Blocked on I/O or the disk, and in selectors from code that is not a loop's own: an idle loop's
+    /// time is left out, and what is without a stack.
     Io,
     /// All of it, with what was done as the innermost frame.
     Wall,
@@ -106,7 +106,10 @@ impl Stacks {
         let mut stacks = Vec::new();
         let weights = flames.weights();
         let mut weights: Vec<Weight> = weights
-            .filter(|(_, activity, node, _)| by.wants(*activity, *node != ROOT))
+            .filter(|(thread, activity, node, _)| {
+                let known = *node != ROOT && !flames.is_idle(*thread, *node);
+                by.wants(*activity, known)
+            })
             .collect();
         fit(&mut weights, flames);
         for (thread, activity, node, ns) in weights {

@@ -81,6 +81,28 @@ fn what_a_step_is_blocked_in_is_the_culprit() {
     }
 }
 
+/// Another moment of the step says whose it is; nothing says where it was blocked.
+#[test]
+fn no_frame_is_blamed_that_was_not_seen_in_the_cause() {
+    let mut sim = one_step(|sim| {
+        sim.inner = "starts";
+        sim.run(20 * MS).block(Cause::Gil, 20 * MS, None);
+        sim.sampled = false;
+        sim.block(Cause::Sleep, 400 * MS, None);
+        sim.sampled = true;
+        sim.run(20 * MS);
+    });
+    let summary = sim.end();
+    let stall = only_stall(&summary);
+    assert_eq!(stall.culprit.kind.name(), "sleep");
+    assert!(stall.culprit.frame.is_none(), "{:?}", stall.culprit);
+    assert_eq!(stall.coroutine.as_deref(), Some("app.slow"));
+    assert_eq!(*stall.stack[0].function, *"starts");
+    for field in ["culprit.frame", "stack"] {
+        assert!(has_limit(&stall.limits, field), "{field}");
+    }
+}
+
 /// Many short waits are one step's, too.
 #[test]
 fn a_step_of_many_short_waits_is_a_stall() {

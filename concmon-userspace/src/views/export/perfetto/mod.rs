@@ -15,6 +15,7 @@ use std::io::{self, Write};
 
 use prost::Message;
 
+use crate::event::PyFrame;
 use crate::model::WatchInfo;
 use crate::model::intervals::steps::{Step, TaskStretch};
 use crate::model::intervals::threads::Threads;
@@ -198,8 +199,7 @@ impl<'a> Perfetto<'a> {
         let name = format!("{} loop {}: stalls", one.kind, one.tid);
         self.describe_once(track, Track::Process(pid), &name);
         let place = stall.culprit.frame.as_ref();
-        let place =
-            place.map(|frame| format!("{} ({}:{})", frame.function, frame.file, frame.line));
+        let place = place.map(|frame| place_of(&frame.function, &frame.file, frame.line));
         let title = match &place {
             Some(place) => format!("{}: {place}", stall.culprit.kind),
             None => stall.culprit.kind.to_string(),
@@ -339,6 +339,10 @@ fn loop_of(thread: usize, threads: &Threads) -> Option<(Track, String)> {
     Some((Track::Process(thread.pid.0), name))
 }
 
+fn place_of(function: &str, file: &str, line: u32) -> String {
+    format!("{function} ({file}:{line})")
+}
+
 fn text(name: &str, value: &str) -> DebugAnnotation {
     DebugAnnotation {
         name: Some(name.to_owned()),
@@ -348,7 +352,7 @@ fn text(name: &str, value: &str) -> DebugAnnotation {
 }
 
 impl Sink for Perfetto<'_> {
-    fn interval(&mut self, interval: &Interval, threads: &Threads) {
+    fn interval(&mut self, interval: &Interval, place: Option<&PyFrame>, threads: &Threads) {
         let mut begin = TrackEvent {
             name_iid: Some(iid(interval.activity)),
             ..TrackEvent::default()
@@ -365,6 +369,12 @@ impl Sink for Perfetto<'_> {
         }
         if interval.activity == Activity::OnCpu && interval.on_cpu_ns < interval.ns() {
             argument(STOLEN_IID, interval.ns() - interval.on_cpu_ns);
+        }
+        if let Some(frame) = place {
+            begin.debug_annotations.push(text(
+                "at",
+                &place_of(&frame.function, &frame.file, frame.line),
+            ));
         }
         if let Some(wakeup) = interval.wakeup
             && wakeup.waker != interval.thread
