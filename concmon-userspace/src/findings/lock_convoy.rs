@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Context, Held, Rule, Severity, place, share, thread_name, whole_place};
+use crate::schema::{Cause, Thread, WaitKind};
 
 /// Several threads stand in line for locks.
 pub(super) struct LockConvoy;
@@ -11,6 +12,25 @@ pub(super) struct LockConvoy;
 const WAITING: f64 = 0.3;
 /// So many of them are a convoy.
 const THREADS: usize = 3;
+
+/// Whether a thread waits for what others of those that wait give back, or for what somebody is known to
+/// have. Who is handed work by a lock or a semaphore waits alone, and is woken by who does not wait for it.
+fn is_in_line(thread: &Thread, waiting: &[&Thread]) -> bool {
+    let others = || waiting.iter().filter(|other| other.tid != thread.tid);
+    let lock = |thread: &Thread| {
+        let wait = thread.waiting_for.as_ref()?;
+        matches!(wait.kind, WaitKind::Lock | WaitKind::RLock).then_some(wait.object?)
+    };
+    let wakers = thread
+        .wakers
+        .iter()
+        .filter(|waker| waker.cause == Cause::Lock);
+    let mut wakers = wakers.filter_map(|waker| waker.tid);
+    let wait = thread.waiting_for.as_ref();
+    wait.is_some_and(|wait| wait.owner_tid.is_some())
+        || lock(thread).is_some_and(|one| others().any(|other| lock(other) == Some(one)))
+        || wakers.any(|tid| others().any(|other| other.tid == tid))
+}
 
 impl Rule for LockConvoy {
     fn name(&self) -> &'static str {
@@ -23,17 +43,23 @@ impl Rule for LockConvoy {
 
     fn explanation(&self) -> &'static str {
         "At least three threads spent 30 % of their time or more waiting for locks that other threads \
-         had (not for work: idle workers of a pool do not count). They run one after the other.\n\n\
+         had (not for work: idle workers of a pool do not count, nor who is handed work by a lock or a \
+         semaphore that it never gives back). They run one after the other.\n\n\
          What to do: hold the lock for less (compute outside of it), split it, or keep data per thread. \
          concmon-bpf dump tells who holds an RLock, and where each thread waits."
     }
 
     fn check(&self, context: &Context<'_>) -> Option<Held> {
-        let waits = |thread: &&crate::schema::Thread| {
+        let waits = |thread: &&Thread| {
             let lives = thread.ledger.wall_ns >= context.duration_ns / 4;
             lives && share(thread.lock_ns.contended, thread.ledger.wall_ns) >= WAITING
         };
-        let threads: Vec<_> = context.process.threads.iter().filter(waits).collect();
+        let waiting: Vec<_> = context.process.threads.iter().filter(waits).collect();
+        let threads: Vec<&Thread> = waiting
+            .iter()
+            .copied()
+            .filter(|thread| is_in_line(thread, &waiting))
+            .collect();
         if threads.len() < THREADS {
             return None;
         }

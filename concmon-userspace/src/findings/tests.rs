@@ -7,8 +7,8 @@ use crate::event::{PyExecutor, PyGc, Tid};
 use crate::model::testing::{Fixture, MS, SECOND, START, py_loop, py_task, py_thread};
 use crate::schema::{Address, CulpritKind, TaskState};
 use crate::schema::{
-    ByName, CodeSamples, Cost, CountedPool, Culprit, Exact, Frame, GilPair, Histogram, Pools,
-    Stall, Task, Timing,
+    ByName, Cause, CodeSamples, Cost, CountedPool, Culprit, Exact, Frame, GilPair, Histogram,
+    Pools, Purpose, Stall, Task, Thread, Timing, WaitKind, WaitingFor, Waker,
 };
 
 const HOG: u32 = 101;
@@ -240,9 +240,18 @@ fn contended(process: &mut Process, wait_ms: u64, utilization: f64) {
 }
 
 fn convoy(process: &mut Process, threads: usize, ms: u64) {
+    let mut last = process.threads[threads - 1].tid;
     for thread in process.threads.iter_mut().take(threads) {
         thread.ledger.wall_ns = SECOND;
         thread.lock_ns.contended = ms * MS;
+        // Each is woken by the one before it.
+        thread.wakers = vec![Waker {
+            tid: Some(last),
+            cause: Cause::Lock,
+            count: 9,
+            blocked_ns: ms * MS,
+        }];
+        last = thread.tid;
     }
 }
 
@@ -361,6 +370,47 @@ fn each_rule_is_raised_and_a_near_miss_raises_none() {
         assert_eq!(names(&after(near)), [""; 0], "near {rule}");
     }
     assert_eq!(names(&after(|_, _, _| ())), [""; 0]);
+}
+
+/// Workers of which each waits at a lock or a semaphore that somebody else opens when there is work.
+#[test]
+fn handing_work_over_by_locks_is_no_convoy() {
+    type Wait = fn(&Thread) -> (WaitKind, u64, Option<u32>);
+    let raised = |wait: Wait| {
+        let mut story = Story::new();
+        let mut found = Vec::new();
+        for _ in 0..12 {
+            found = story.window(|process, _| {
+                convoy(process, 3, 900);
+                let main = process.threads[3].tid;
+                for thread in process.threads.iter_mut().take(3) {
+                    thread.wakers[0].tid = Some(main);
+                    let (kind, object, owner_tid) = wait(thread);
+                    thread.waiting_for = Some(WaitingFor {
+                        kind,
+                        purpose: Purpose::Contended,
+                        object: Some(Address(object)),
+                        owner_tid,
+                        since_unix_ns: None,
+                    });
+                }
+            });
+        }
+        names(&found) == ["lock-convoy"]
+    };
+    assert!(!raised(|thread| (
+        WaitKind::Lock,
+        u64::from(thread.tid),
+        None
+    )));
+    assert!(!raised(|_| (WaitKind::Semaphore, 7, None)));
+    // One lock for which several wait, and one that somebody is known to have.
+    assert!(raised(|_| (WaitKind::Lock, 7, None)));
+    assert!(raised(|thread| (
+        WaitKind::RLock,
+        u64::from(thread.tid),
+        Some(103)
+    )));
 }
 
 /// Threads that wake each other wait some microseconds each time.
