@@ -252,6 +252,8 @@ pub struct Thread {
     pub off_cpu: BTreeMap<String, Histogram>,
     pub wakers: Vec<Waker>,
     #[serde(deserialize_with = "nullable")]
+    pub wait: Option<Wait>,
+    #[serde(deserialize_with = "nullable")]
     pub waiting_for: Option<Value>,
     pub stack: Vec<Frame>,
     pub limits: Vec<Limit>,
@@ -277,6 +279,14 @@ impl LockNs {
         self.join += more.join;
         self.other += more.other;
     }
+}
+
+/// A wait that goes on.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Wait {
+    pub cause: String,
+    pub since_unix_ns: u64,
+    pub before_watch: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -52,7 +52,7 @@ pub fn told(value: &serde_json::Value) -> Result<Vec<Told>> {
 }
 
 /// `CLOCK_REALTIME` minus `CLOCK_MONOTONIC`, ns.
-fn clock_offset() -> i128 {
+pub fn clock_offset() -> i128 {
     let now = |clock| {
         let mut time = libc::timespec {
             tv_sec: 0,

@@ -130,13 +130,28 @@ pub(crate) struct Loops {
     stops: u64,
     left_out: u64,
     created: Created,
-    /// When a task (by loop and address) was first seen.
-    tasks: BTreeMap<(u64, u64), u64>,
+    /// By loop and address.
+    tasks: BTreeMap<(u64, u64), KnownTask>,
+}
+
+/// What looks have found of a task so far.
+#[derive(Clone, Copy, Debug)]
+struct KnownTask {
+    first_seen_ns: u64,
+    /// Since when it waits for the same in the same place; of one that waits for nothing, the latest look.
+    wait_ns: u64,
+    /// How many samples had met it by the latest look.
+    samples: u64,
 }
 
 impl Loops {
     /// Takes over how long the tasks of a look have been known, given the look before it.
-    pub(crate) fn look(&mut self, look: &PythonFact, before: Option<&PythonFact>) {
+    pub(crate) fn look(
+        &mut self,
+        look: &PythonFact,
+        before: Option<&PythonFact>,
+        loop_times: &LoopTimes,
+    ) {
         if let Some(count) = look.loops.iter().find_map(|one| one.tasks_created) {
             self.created.look(count);
         }
@@ -145,15 +160,32 @@ impl Loops {
         let before: BTreeMap<_, _> = before
             .iter()
             .flat_map(|before| &before.tasks)
-            .map(|task| ((task.loop_id, task.id), name(task)))
+            .map(|task| ((task.loop_id, task.id), task))
             .collect();
-        let ages = look.tasks.iter().map(|task| {
+        let known = look.tasks.iter().map(|task| {
             let id = (task.loop_id, task.id);
-            let same = before.get(&id).is_some_and(|before| *before == name(task));
-            let known = self.tasks.get(&id).filter(|_| same);
-            (id, known.copied().unwrap_or(look.read_ns))
+            let samples = loop_times.task_samples(task.loop_id, task.id);
+            let before = before.get(&id).filter(|before| name(before) == name(task));
+            let known = before.and_then(|before| Some((before, *self.tasks.get(&id)?)));
+            let new = KnownTask {
+                first_seen_ns: look.read_ns,
+                wait_ns: look.read_ns,
+                samples,
+            };
+            let known = known.map_or(new, |(before, known)| {
+                let stays = before.waits_for.is_some()
+                    && before.waits_for == task.waits_for
+                    && before.awaiting == task.awaiting
+                    && known.samples == samples;
+                KnownTask {
+                    wait_ns: if stays { known.wait_ns } else { look.read_ns },
+                    first_seen_ns: known.first_seen_ns,
+                    samples,
+                }
+            });
+            (id, known)
         });
-        self.tasks = ages.collect();
+        self.tasks = known.collect();
     }
 
     /// At the end of the window `epoch`: books the growth of the threads' accounts. `look` is
@@ -329,9 +361,14 @@ impl Loops {
         let read_ns = look.map_or(0, |look| look.read_ns);
         let tasks: Vec<Task> = tasks
             .iter()
-            .map(|task| Task {
-                cost: loop_times.task_cost(tid, task.loop_id, task.id, scope),
-                ..Task::of(task, Some(self.seen(task, read_ns, clock)))
+            .map(|task| {
+                let known = self.tasks.get(&(task.loop_id, task.id)).copied();
+                let mut row = Task::of(task, Some(seen(known, read_ns, clock)));
+                row.cost = loop_times.task_cost(tid, task.loop_id, task.id, scope);
+                if let (Some(wait), Some(known)) = (&mut row.waits_for, known) {
+                    wait.since_unix_ns = Some(clock.unix_of(known.wait_ns));
+                }
+                row
             })
             .collect();
         let pending = tasks.iter().filter(|task| !task.is_done()).count() as u64;
@@ -395,14 +432,13 @@ impl Loops {
             limits,
         }
     }
+}
 
-    fn seen(&self, task: &PyTask, read_ns: u64, clock: &Clock) -> Seen {
-        let first_seen_ns = self.tasks.get(&(task.loop_id, task.id)).copied();
-        let first_seen_ns = first_seen_ns.unwrap_or(read_ns);
-        Seen {
-            first_seen_unix_ns: clock.unix_of(first_seen_ns),
-            age_ns: read_ns.saturating_sub(first_seen_ns),
-        }
+fn seen(known: Option<KnownTask>, read_ns: u64, clock: &Clock) -> Seen {
+    let first_seen_ns = known.map_or(read_ns, |known| known.first_seen_ns);
+    Seen {
+        first_seen_unix_ns: clock.unix_of(first_seen_ns),
+        age_ns: read_ns.saturating_sub(first_seen_ns),
     }
 }
 

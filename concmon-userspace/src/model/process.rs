@@ -252,7 +252,7 @@ impl Process {
         let look = &kept::fitted(look, *kept);
         self.look_bytes = kept::look_bytes(look);
         *kept += self.look_bytes;
-        self.loops.look(look, before);
+        self.loops.look(look, before, &self.loop_times);
         self.loop_times.look(look);
         self.executors.look(look);
         self.pools.look(look);

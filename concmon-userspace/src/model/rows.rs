@@ -22,6 +22,7 @@ impl Task {
             waits_for: task.waits_for.as_ref().map(|wait| TaskWait {
                 kind: wait.kind.clone(),
                 object: wait.object.map(Address),
+                since_unix_ns: None,
             }),
             awaited_by: task.awaited_by.iter().copied().map(Address).collect(),
             cancel_requested: task.cancel_requested,
@@ -57,6 +58,7 @@ impl WaitingFor {
             },
             object: wait.object.map(Address),
             owner_tid: wait.owner.map(|tid| tid.0),
+            since_unix_ns: None,
         }
     }
 }

@@ -6,6 +6,7 @@ use super::cpu::{CpuSplit, Modes};
 use super::interpreter::{PythonColumns, thread_limits};
 use super::ledger::{Account, Totals};
 use super::locks::{Futexes, LockWaits};
+use super::rows::cause;
 use super::wakers::Wakers;
 use super::window::{Clock, Cumulative, Growth, Scope, limit};
 use crate::event::{Cause, LedgerFact, PyThread, PythonFact, Slice, ThreadStat, ThreadState, Tid};
@@ -52,6 +53,8 @@ pub(crate) struct Thread {
     /// Where the account begins.
     pub(crate) start_ns: u64,
     seeded: bool,
+    /// The wait that the account ends with: since when, and why.
+    wait: Option<(u64, Cause)>,
     off_balance_ns: u64,
     /// Elsewhere, for it is large, and slices do not need it.
     pub(crate) account: Box<Cumulative<Account>>,
@@ -90,6 +93,7 @@ impl Thread {
             first_epoch: 0,
             start_ns: 0,
             seeded: false,
+            wait: None,
             off_balance_ns: 0,
             account: Box::default(),
             wakers: Wakers::default(),
@@ -151,6 +155,10 @@ impl Thread {
         }
         self.read_epoch = Some(epoch);
         self.read_ns = fact.read_ns;
+        self.wait = match fact.state {
+            ThreadState::Blocked(cause) => Some((fact.since_ns, cause)),
+            _ => None,
+        };
         self.off_balance_ns = self.off_balance_ns.max(self.account.now.update(fact));
         self.locks.ledger(fact);
         if dead {
@@ -355,6 +363,16 @@ impl Thread {
             );
             limits.push(limit("unknown_ns", reason));
         }
+        let wait = self.wait.filter(|_| self.alive());
+        let waiting_for = running.and_then(|running| {
+            // One that began after the look is another one.
+            let looked_ns = context.look.map_or(0, |look| look.read_ns);
+            let same = wait.filter(|(ns, cause)| *cause == Cause::Lock && *ns <= looked_ns);
+            Some(schema::WaitingFor {
+                since_unix_ns: same.map(|(ns, _)| context.clock.unix_of(ns)),
+                ..running.waiting_for.clone()?
+            })
+        });
         if left_out > 0 {
             let reason = format!(
                 "only the {} largest: {left_out} waits are in none",
@@ -389,7 +407,12 @@ impl Thread {
             slice: account.slice.report(),
             off_cpu,
             wakers,
-            waiting_for: running.and_then(|running| running.waiting_for.clone()),
+            wait: wait.map(|(ns, why)| schema::Wait {
+                cause: cause(why),
+                since_unix_ns: context.clock.unix_of(ns),
+                before_watch: self.seeded && ns <= self.start_ns,
+            }),
+            waiting_for,
             stack: running.map_or_else(Vec::new, |running| running.stack.clone()),
             limits,
         }

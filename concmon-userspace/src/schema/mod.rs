@@ -39,7 +39,7 @@ pub use process::{Ended, Exited, Gc, Gil, GilPair, Process, Python};
 pub use tasks::{Cost, Seen, Task, TaskCost, TaskState, TaskWait};
 pub use thread::{
     Blocked, Cause, CodeSamples, Frame, Histogram, LedgerSum, LockNs, Purpose, Role, Switches,
-    Thread, WaitKind, WaitingFor, Waker,
+    Thread, Wait, WaitKind, WaitingFor, Waker,
 };
 
 use words::words;

@@ -49,6 +49,16 @@ impl Task {
     pub fn age_ns(&self) -> Option<u64> {
         self.seen.map(|seen| seen.age_ns)
     }
+
+    /// For how long looks have found it in the wait that it is in, ns.
+    pub fn wait_ns(&self) -> Option<u64> {
+        let since_unix_ns = self.waits_for.as_ref()?.since_unix_ns?;
+        let looked_unix_ns = self
+            .seen?
+            .first_seen_unix_ns
+            .saturating_add(self.seen?.age_ns);
+        Some(looked_unix_ns.saturating_sub(since_unix_ns))
+    }
 }
 
 words! {
@@ -77,6 +87,11 @@ pub struct TaskWait {
     pub kind: String,
     /// Address, `0x...`.
     pub object: Option<Address>,
+    /// The first of the looks in a row that found it so, in the same place, while no sample met a step of
+    /// it: estimated, for it may have been through and back between two of them. Absent: a single look
+    /// does not know it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since_unix_ns: Option<u64>,
 }
 
 /// What a task cost its loop's thread, estimated from samples.

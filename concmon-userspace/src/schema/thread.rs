@@ -56,6 +56,8 @@ pub struct Thread {
     pub off_cpu: BTreeMap<&'static str, Histogram>,
     /// Who ended its waits, the most time first.
     pub wakers: Vec<Waker>,
+    /// What it was blocked in when its account was read last; `null`: in nothing, or it has ended.
+    pub wait: Option<Wait>,
     /// As of the latest look; `null`: for nothing that Python knows.
     pub waiting_for: Option<WaitingFor>,
     /// As of the latest look, the innermost frame first. Empty: it runs no Python code.
@@ -175,6 +177,18 @@ pub struct Waker {
     pub blocked_ns: u64,
 }
 
+/// A wait that goes on.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(rename = "ThreadWait")]
+pub struct Wait {
+    /// Why the thread is blocked.
+    pub cause: Cause,
+    /// Since when, by its account.
+    pub since_unix_ns: u64,
+    /// It was blocked already when its account was opened: for longer than is known.
+    pub before_watch: bool,
+}
+
 /// Durations, ns. Count and sum are exact, percentiles interpolated in base-2 buckets with 4
 /// sub-buckets (16 for loops). The extremes are exact in a summary; in a snapshot they are bucket bounds
 /// where the window did not set a new extreme. The last bucket also counts what is longer than its bound.
@@ -231,6 +245,10 @@ pub struct WaitingFor {
     pub object: Option<Address>,
     /// The thread that has it, or whose end is waited for.
     pub owner_tid: Option<u32>,
+    /// Since when its thread has been blocked there, by its account. Absent: a single look does not know
+    /// it, or the thread has gone on since the look.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since_unix_ns: Option<u64>,
 }
 
 words! {

@@ -5,7 +5,11 @@
 use super::columns::Column;
 use super::escape::brief;
 use super::format;
-use crate::schema::{Exited, Frame, Limit, Loop, Monitor, Process, Python, Snapshot, Task, Thread};
+use crate::event::is_library;
+use crate::schema::{
+    Exited, Frame, Limit, Loop, Monitor, Process, Purpose, Python, Snapshot, Task, Thread, Wait,
+    WaitKind, WaitingFor,
+};
 
 /// A share of wall, in percent, from which a contention column deserves attention.
 pub(super) const ALARM_PERCENT: f64 = 10.0;
@@ -252,6 +256,19 @@ pub(super) fn task_place(task: &Task) -> String {
     chain.join(" > ")
 }
 
+/// What a task waits for, and about how long: `Queue 0x7f00 ~12.0s`.
+pub(super) fn task_wait(task: &Task) -> Option<String> {
+    let wait = task.waits_for.as_ref()?;
+    let mut text = brief(&wait.kind, MAX_NAME);
+    if let Some(object) = wait.object {
+        text = format!("{text} {object}");
+    }
+    if let Some(ns) = task.wait_ns().filter(|ns| *ns > 0) {
+        text = format!("{text} ~{}", format::duration(ns));
+    }
+    Some(text)
+}
+
 /// `conn.py:42`.
 pub(super) fn place(frame: &Frame) -> String {
     let file = frame.file.rsplit('/').next().unwrap_or_default();
@@ -259,6 +276,61 @@ pub(super) fn place(frame: &Frame) -> String {
         0 => brief(file, MAX_NAME),
         line => format!("{}:{line}", brief(file, MAX_NAME)),
     }
+}
+
+/// `waiting for Lock 0x7f00 held by 4250 "writer"`; `thread` names one.
+pub(super) fn waiting(waiting: &WaitingFor, thread: impl Fn(u32) -> String) -> String {
+    let owner = waiting.owner_tid.map(thread);
+    if waiting.kind == WaitKind::Join {
+        return match owner {
+            Some(thread) => format!("waiting for the end of {thread}"),
+            None => "waiting for the end of a thread".to_owned(),
+        };
+    }
+    let mut text = match waiting.purpose {
+        Purpose::WaitingForWork => format!("waiting for work: {}", waiting.kind),
+        _ => format!("waiting for {}", waiting.kind),
+    };
+    if let Some(object) = waiting.object {
+        text = format!("{text} {object}");
+    }
+    if let Some(owner) = owner {
+        text = format!("{text} held by {owner}");
+    }
+    text
+}
+
+/// What a blocked thread waits for, in words: `waiting for Lock 0x7f00 held by writer`, `sleep`.
+pub(super) fn wait(process: &Process, thread: &Thread) -> Option<String> {
+    let wait = thread.wait?;
+    let name = |tid: u32| {
+        let thread = process.threads.iter().find(|thread| thread.tid == tid);
+        thread.map_or_else(|| format!("tid {tid}"), thread_label)
+    };
+    // What the latest look met may be over.
+    let met = thread.waiting_for.as_ref();
+    let met = met.filter(|met| met.since_unix_ns == Some(wait.since_unix_ns));
+    Some(met.map_or_else(|| wait.cause.to_string(), |met| waiting(met, name)))
+}
+
+/// For how long a thread has been blocked at an instant, ns.
+pub(super) fn wait_ns(thread: &Thread, at_unix_ns: u64) -> Option<u64> {
+    Some(at_unix_ns.saturating_sub(thread.wait?.since_unix_ns))
+}
+
+/// `12.0s`; of a wait that began before the watch, `>12.0s`.
+pub(super) fn wait_age(wait: &Wait, ns: u64) -> String {
+    let more = if wait.before_watch { ">" } else { "" };
+    format!("{more}{}", format::duration(ns))
+}
+
+/// Where a thread is in code that is not Python's own library, `consume (app.py:12)`; else its innermost
+/// frame.
+pub(super) fn own_place(stack: &[Frame]) -> Option<String> {
+    let mut own = stack.iter().filter(|frame| !is_library(&frame.file));
+    let frame = own.next().or(stack.first())?;
+    let function = brief(&frame.function, MAX_NAME);
+    Some(format!("{function} ({})", place(frame)))
 }
 
 /// The processes with their depth in the tree, children after their parent; else in their order.

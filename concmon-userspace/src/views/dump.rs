@@ -7,7 +7,7 @@ use super::digest::{self, Gap};
 use super::escape::escape;
 use super::{Paint, forest, format};
 use crate::model::dump::{Activity, Dump, Inside, Loop, Process, Thread};
-use crate::schema::{Executor, Limit, Purpose, WaitKind, WaitingFor};
+use crate::schema::{Executor, Limit};
 
 /// Writes all processes and flushes.
 ///
@@ -128,7 +128,7 @@ fn thread_of(inside: &Inside, tid: u32) -> String {
 
 fn push_thread(text: &mut String, thread: &Thread, inside: &Inside, paint: Paint) {
     let mut state = match (&thread.waiting_for, thread.state) {
-        (Some(waiting), _) => waits(waiting, inside),
+        (Some(waiting), _) => digest::waiting(waiting, |tid| thread_of(inside, tid)),
         (None, Some(Activity::Active)) => "active".to_owned(),
         (None, Some(Activity::Idle)) => "idle".to_owned(),
         (None, None) => "state not known".to_owned(),
@@ -152,28 +152,6 @@ fn push_thread(text: &mut String, thread: &Thread, inside: &Inside, paint: Paint
         let reason = said.map_or("it runs no Python code".into(), |said| escape(&said.reason));
         let _ = writeln!(text, "    no stack: {reason}");
     }
-}
-
-/// `waiting for Lock 0x7f00 held by 4250 "writer"`.
-fn waits(waiting: &WaitingFor, inside: &Inside) -> String {
-    let owner = waiting.owner_tid.map(|tid| thread_of(inside, tid));
-    if waiting.kind == WaitKind::Join {
-        return match owner {
-            Some(thread) => format!("waiting for the end of {thread}"),
-            None => "waiting for the end of a thread".to_owned(),
-        };
-    }
-    let mut text = match waiting.purpose {
-        Purpose::WaitingForWork => format!("waiting for work: {}", waiting.kind),
-        _ => format!("waiting for {}", waiting.kind),
-    };
-    if let Some(object) = waiting.object {
-        let _ = write!(text, " {object}");
-    }
-    if let Some(owner) = owner {
-        let _ = write!(text, " held by {owner}");
-    }
-    text
 }
 
 /// One line: which loop, where, and how full it is.

@@ -1,5 +1,6 @@
 //! The final summary for people: where the time of the whole watch went.
 
+mod blocked;
 mod gil;
 mod loops;
 mod threads;
@@ -13,7 +14,7 @@ use super::digest::{self, Bottleneck};
 use super::escape::{brief, cut, cut_front};
 use super::table::{Align, Table};
 use super::{Paint, counted, findings, format};
-use crate::schema::{Kind, Loop, Process, Snapshot, Task};
+use crate::schema::{Kind, Loop, Process, Snapshot, Task, Window};
 
 /// Rows per table; the others are summed up in one row or counted.
 const MAX_ROWS: usize = 40;
@@ -47,13 +48,13 @@ fn render(snapshot: &Snapshot, paint: Paint) -> String {
         text.push_str("\nNo process was seen.\n");
     }
     for (_, process) in digest::tree(&snapshot.processes) {
-        push_process(&mut text, process, window.duration_ns, paint);
+        push_process(&mut text, process, window, paint);
     }
     push_monitor(&mut text, snapshot, paint);
     text
 }
 
-fn push_process(text: &mut String, process: &Process, duration_ns: u64, paint: Paint) {
+fn push_process(text: &mut String, process: &Process, window: Window, paint: Paint) {
     let heading = format!(
         "process {}  {}",
         process.pid,
@@ -129,7 +130,9 @@ fn push_process(text: &mut String, process: &Process, duration_ns: u64, paint: P
     }
     threads::push(text, process, paint);
     waits::push(text, process, paint);
-    gil::push(text, process, duration_ns, paint);
+    let end_unix_ns = window.start_unix_ns.saturating_add(window.duration_ns);
+    blocked::push(text, process, end_unix_ns, paint);
+    gil::push(text, process, window.duration_ns, paint);
     for l in &process.loops {
         push_loop(text, process, l, paint);
     }
@@ -186,12 +189,14 @@ fn push_tasks(text: &mut String, tasks: &[Task], paint: Paint) {
     table.column("STATE", Align::Left);
     table.column("SEEN FOR", Align::Right);
     table.column("AWAITS", Align::Left);
+    table.column("WAITS FOR", Align::Left);
     for task in tasks {
         table.row(vec![
             brief(&task.name, 24),
             task.state.to_string(),
             format::maybe_duration(task.age_ns()),
             cut_front(&digest::task_place(task), MAX_TEXT).into_owned(),
+            digest::task_wait(task).unwrap_or_default(),
         ]);
     }
     text.push_str(&table.render("    ", paint));

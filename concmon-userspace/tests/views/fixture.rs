@@ -172,6 +172,7 @@ pub(crate) fn thread(tid: u32, name: &str, ms: [u64; 9]) -> Thread {
         slice: histogram(waits, 5_100_000),
         off_cpu: BTreeMap::from([("gil", histogram(waits, 5_000_000))]),
         wakers: Vec::new(),
+        wait: None,
         waiting_for: None,
         stack: Vec::new(),
         limits: Vec::new(),

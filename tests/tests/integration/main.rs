@@ -3,6 +3,7 @@
 //! They measure, so they run one at a time unless `--test-threads` says otherwise.
 
 mod bad_input;
+mod blocked;
 mod budget;
 mod captures;
 mod causes;
@@ -52,6 +53,7 @@ fn main() {
     arguments.test_threads.get_or_insert(1);
     let trials: Vec<_> = [
         bad_input::trials(),
+        blocked::trials(),
         budget::trials(),
         captures::trials(),
         causes::trials(),

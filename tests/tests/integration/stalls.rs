@@ -49,6 +49,13 @@ pub(crate) fn trials() -> Vec<Trial> {
             ));
         }
     }
+    for version in ["3.9", "3.11", "3.13"] {
+        trials.push(case(
+            format!("stalls::beside_threads_that_want_the_gil::py{version}"),
+            &watch_python(version),
+            move || beside_the_gil(version),
+        ));
+    }
     // Those of Debian sid run in a root folder of their own, where nothing can be mounted over.
     for version in ["3.9", "3.11", "3.13"] {
         trials.push(case(
@@ -133,13 +140,50 @@ fn every_culprit_is_named(version: &str, on: &str) -> Result<()> {
     Ok(())
 }
 
-fn check(told: &Told, stalls: &[Stall]) -> Result<()> {
-    let stall = told.found(stalls).context("it was not found")?;
+/// The loop's thread blocks for the GIL all the time: the block that makes a step long has a stack all the
+/// same, and no other one is blamed.
+fn beside_the_gil(version: &str) -> Result<()> {
+    let kinds = ["sleep", "lock", "socket", "timeout"];
+    let options = ["--spinners", "3", "--pause", "0.7"];
+    let both: Vec<&str> = kinds.iter().chain(&kinds).copied().collect();
+    let (told, outcome, _) = watch_stalls(version, "asyncio", &options, &both)?;
+    for one in &told {
+        let stall = one.found(&outcome.stalls);
+        let stall = stall.with_context(|| format!("the stall by {} was not found", one.kind))?;
+        names_it(one, stall).with_context(|| format!("the stall by {}", one.kind))?;
+        let frame = stall.culprit.frame.as_ref();
+        let frame = frame.map(|frame| frame.function.rsplit('.').next().unwrap_or(&frame.function));
+        ensure!(frame == Some(&*one.function), "it blames {frame:?}");
+    }
+    Ok(())
+}
+
+/// What it was, whose, and for whom.
+fn names_it(told: &Told, stall: &Stall) -> Result<()> {
     let (kind, culprit) = (told.kind.as_str(), &stall.culprit);
     let wanted = KINDS.iter().find(|(known, _)| *known == kind);
     let wanted = wanted.map_or("poll", |(_, wanted)| *wanted);
     ensure!(culprit.kind == wanted, "it is called {}", culprit.kind);
+    ensure!(
+        stall.coroutine.as_deref() == Some("handle"),
+        "its coroutine is {:?}",
+        stall.coroutine
+    );
+    let task = stall.task.as_ref().and_then(|task| task["name"].as_str());
+    ensure!(task == told.task.as_deref(), "its task is {task:?}");
+    let request = stall.context.get("request_id");
+    ensure!(
+        request == told.request_id.as_ref(),
+        "its request is {request:?}"
+    );
+    Ok(())
+}
+
+fn check(told: &Told, stalls: &[Stall]) -> Result<()> {
+    let stall = told.found(stalls).context("it was not found")?;
+    let culprit = &stall.culprit;
     if let Some(hog) = told.hog {
+        ensure!(culprit.kind == "gil", "it is called {}", culprit.kind);
         ensure!(
             culprit.holder_tid == Some(hog),
             "held by {:?}",
@@ -150,18 +194,7 @@ fn check(told: &Told, stalls: &[Stall]) -> Result<()> {
         let slack = 1_000_000 + told.length_ns() / 100;
         let off = stall.duration_ns.abs_diff(told.length_ns());
         ensure!(off <= slack, "it took {} ns longer or shorter", off);
-        ensure!(
-            stall.coroutine.as_deref() == Some("handle"),
-            "its coroutine is {:?}",
-            stall.coroutine
-        );
-        let task = stall.task.as_ref().and_then(|task| task["name"].as_str());
-        ensure!(task == told.task.as_deref(), "its task is {task:?}");
-        let request = stall.context.get("request_id");
-        ensure!(
-            request == told.request_id.as_ref(),
-            "its request is {request:?}"
-        );
+        names_it(told, stall)?;
     }
     let is_named = |name: &str| name.rsplit('.').next() == Some(told.function.as_str());
     let innermost = culprit.frame.as_ref().map(|frame| frame.function.as_str());

@@ -1,5 +1,7 @@
 //! Event loops and their tasks.
 
+use std::sync::Arc;
+
 use crate::event::*;
 use crate::model::testing::*;
 use crate::schema::{Address, Loop, Snapshot};
@@ -260,4 +262,71 @@ fn a_window_without_a_look_shows_what_was_known() {
     assert_eq!(shown[2], shown[1]);
     assert_eq!(shown[3], shown[1]);
     assert_eq!(shown[1].0, Some(2));
+}
+
+/// A task's wait is as old as looks in a row have found it the same, in the same place, without a sample of
+/// it in between.
+#[test]
+fn waits_of_tasks_have_the_age_of_looks_in_a_row() {
+    let mut watch = Fixture::new();
+    let table = [
+        // Window, object, line, sampled behind the look; since which window.
+        (1, Some(5), 7, false, Some(1)),
+        (2, Some(5), 7, true, Some(1)),
+        (3, Some(5), 7, false, Some(3)),
+        (4, Some(5), 7, false, Some(3)),
+        (5, Some(6), 7, false, Some(5)),
+        (6, Some(6), 8, false, Some(6)),
+        (7, None, 8, false, None),
+        (8, Some(6), 8, false, Some(8)),
+    ];
+    for (window, object, line, sampled, since) in table {
+        second(&mut watch, window, 500);
+        watch.look(100, window * SECOND - MS, |look| {
+            look.loops = vec![py_loop(100, 7)];
+            let mut task = py_task(1, 7, "waits");
+            task.awaiting[0].line = line;
+            task.waits_for = object.map(|object| TaskWait {
+                kind: "Queue".into(),
+                object: Some(object),
+            });
+            look.tasks = vec![task];
+        });
+        if sampled {
+            let at = |ms: u64| START + window * SECOND - ms * MS;
+            watch.apply(Event::Sample(Box::new(Sample {
+                at_ns: at(350),
+                pid: Pid(100),
+                tid: Tid(100),
+                kind: SampleKind::OnCpu,
+                context_version: Some(9),
+                iteration: None,
+                collecting: false,
+                code: None,
+                coroutine: Some(1 ^ 0xc0),
+                stack: Arc::new(SampledStack {
+                    frames: py_task(1, 7, "waits").awaiting,
+                    step_frames: 1,
+                    in_loop: true,
+                    truncated: false,
+                }),
+            })));
+            watch.apply(Event::Slice(Slice {
+                tid: Tid(100),
+                cpu: 0,
+                wait: None,
+                in_ns: at(400),
+                out_ns: at(300),
+                on_cpu_ns: 100 * MS,
+                voluntary: true,
+            }));
+        }
+        let snapshot = watch.tick(window * SECOND);
+        let task = &only_loop(&snapshot).tasks[0];
+        let told = task.waits_for.as_ref().and_then(|wait| wait.since_unix_ns);
+        let wanted = since.map(|window| START_UNIX + window * SECOND - MS);
+        assert_eq!(told, wanted, "window {window}");
+        let age_ns = since.map(|since| (window - since) * SECOND);
+        assert_eq!(task.wait_ns(), age_ns, "window {window}");
+    }
 }

@@ -227,6 +227,52 @@ fn stacks_waits_and_executors_are_those_of_the_latest_look() {
     }
 }
 
+/// A thread's wait is as old as its account says; one that began after the look is another one.
+#[test]
+fn waits_that_go_on_have_an_age() {
+    let mut watch = Fixture::new();
+    let wait = PyWait {
+        kind: WaitKind::Lock,
+        purpose: WaitPurpose::Contended,
+        object: Some(0xbeef),
+        owner: None,
+        futex: 0xbef0,
+    };
+    for (window, since) in [(1, 0), (2, 0), (3, 2 * SECOND + 5), (4, 4 * SECOND)] {
+        watch.read(100, 100, window * SECOND, |fact| {
+            fact.since_ns = START + since
+        });
+        watch.read(100, 101, window * SECOND, |fact| {
+            fact.state = ThreadState::Running;
+        });
+        // It begins before the accounts are read.
+        watch.look(100, window * SECOND - MS, |look| {
+            look.threads = [100, 101]
+                .map(|tid| PyThread {
+                    waiting_for: Some(wait.clone()),
+                    ..py_thread(tid, "waits")
+                })
+                .into();
+        });
+        let snapshot = watch.tick(window * SECOND);
+        let threads = &snapshot.processes[0].threads;
+        let found = threads[0].wait.expect("it waits");
+        assert_eq!(found.cause.name(), "lock");
+        assert_eq!(found.since_unix_ns, START_UNIX + since);
+        assert_eq!(found.before_watch, window < 3);
+        let since_unix_ns = |at: usize| {
+            let waiting = threads[at].waiting_for.as_ref();
+            waiting.expect("it was met").since_unix_ns
+        };
+        let same = (window < 4).then_some(START_UNIX + since);
+        assert_eq!(since_unix_ns(0), same);
+        assert_eq!((threads[1].wait, since_unix_ns(1)), (None, None));
+    }
+    watch.die(100, 100, 5 * SECOND);
+    let snapshot = watch.tick(5 * SECOND);
+    assert!(snapshot.processes[0].threads[0].wait.is_none());
+}
+
 #[test]
 fn collections_and_made_tasks_are_the_growth_in_the_window() {
     let mut watch = Fixture::new();

@@ -470,6 +470,12 @@ impl LoopTimes {
         self.code.collecting_ns(cpu_ns, scope)
     }
 
+    /// How many samples have met a task of the latest look.
+    pub(crate) fn task_samples(&self, loop_id: u64, task: u64) -> u64 {
+        let known = self.costs.get(&(loop_id, task));
+        known.map_or(0, |(_, share)| share.now.samples)
+    }
+
     /// What a task of the latest look cost; `None`: nothing is sampled.
     pub(crate) fn task_cost(
         &self,

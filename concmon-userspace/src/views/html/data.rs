@@ -10,8 +10,9 @@ use super::{Report, Series, cells};
 use crate::model::intervals::Activity;
 use crate::schema::{
     ByName, Finding, GilPair, Hang, LedgerSum, Limit, Loop, LoopKind, Monitor, Process, Snapshot,
-    Stall, Switches, WaitKind,
+    Stall, Switches, WaitKind, Window,
 };
+use crate::views::digest;
 
 /// Rows of a page, each kind.
 const MAX_THREADS: usize = 1_000;
@@ -86,6 +87,16 @@ struct ThreadRow<'a> {
     switches: Switches,
     latency_p99_ns: Option<u64>,
     waiting_for: Option<WaitKind>,
+    wait: Option<WaitData>,
+}
+
+/// A wait that goes on when the watch ends.
+#[derive(Debug, Serialize)]
+struct WaitData {
+    what: String,
+    place: Option<String>,
+    age_ns: u64,
+    before_watch: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -187,9 +198,7 @@ impl<'a> Data<'a> {
             duration_ms: summary.window.duration_ns as f64 / 1e6,
             activities: Activity::all().map(Activity::name).collect(),
             processes: processes
-                .map(|process| {
-                    ProcessData::of(process, summary.window.start_unix_ns, &mut rows_left)
-                })
+                .map(|process| ProcessData::of(process, summary.window, &mut rows_left))
                 .collect(),
             timeline,
             series: report.series,
@@ -202,7 +211,9 @@ impl<'a> Data<'a> {
 }
 
 impl<'a> ProcessData<'a> {
-    fn of(process: &'a Process, start_unix_ns: u64, rows_left: &mut usize) -> Self {
+    fn of(process: &'a Process, window: Window, rows_left: &mut usize) -> Self {
+        let start_unix_ns = window.start_unix_ns;
+        let end_unix_ns = start_unix_ns.saturating_add(window.duration_ns);
         let mut threads: Vec<_> = process.threads.iter().collect();
         let idle = |ledger: &LedgerSum| {
             ledger
@@ -271,6 +282,14 @@ impl<'a> ProcessData<'a> {
                     switches: thread.switches,
                     latency_p99_ns: thread.wakeup_latency.p99_ns,
                     waiting_for: thread.waiting_for.as_ref().map(|waiting| waiting.kind),
+                    wait: thread.wait.and_then(|wait| {
+                        Some(WaitData {
+                            what: digest::wait(process, thread)?,
+                            place: digest::own_place(&thread.stack),
+                            age_ns: digest::wait_ns(thread, end_unix_ns)?,
+                            before_watch: wait.before_watch,
+                        })
+                    }),
                 })
                 .collect(),
             loops: process

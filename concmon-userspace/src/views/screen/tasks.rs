@@ -134,7 +134,10 @@ fn task_line(task: &Task, cells: usize, name_cells: usize) -> Line<'static> {
         right(&format::maybe_duration(task.age_ns()), SEEN_CELLS),
     );
     let room = cells.saturating_sub(width(&start));
-    let place = digest::task_place(task);
+    let mut place = digest::task_place(task);
+    if let Some(wait) = digest::task_wait(task) {
+        place = format!("{place}, waits for {wait}");
+    }
     // Of a long chain both ends count: whose task it is, and where it waits.
     let text = match place.split_once(" > ") {
         Some((outer, inner)) if width(&place) > room => {

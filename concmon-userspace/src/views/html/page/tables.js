@@ -71,14 +71,16 @@ function showThreads() {
     const cell = (time) => zero(time, percent(time / thread.wall_ns));
     const b = thread.blocked_ns;
     const rest = b.child + b.disk + b.stopped + b.other + thread.unknown_ns;
-    const hit = view.query === "" || matches(name, thread.tid, thread.waiting_for);
+    const wait = thread.wait;
+    const hit = view.query === "" || matches(name, thread.tid, thread.waiting_for, wait && wait.what, wait && wait.place);
     return { hit, cells: [
       el("span", {}, highlighted(name || "thread"), thread.alive ? null : el("span", { class: "zero" }, " ended")), highlighted(thread.tid), ...(several ? [process.pid] : []),
       ns(thread.wall_ns), stackBar(parts, thread.wall_ns), cell(thread.on_cpu_ns), cell(thread.runnable_ns), cell(b.gil), cell(b.lock), cell(b.poll), cell(b.sleep), cell(b.io), cell(rest),
-      ns(thread.latency_p99_ns), count(thread.switches.voluntary), count(thread.switches.involuntary)] };
+      ns(thread.latency_p99_ns), count(thread.switches.voluntary), count(thread.switches.involuntary),
+      wait ? el("span", {}, highlighted(wait.what), " ", el("span", { class: "zero" }, (wait.before_watch ? "> " : "") + ns(wait.age_ns)), wait.place ? [" in ", highlighted(wait.place)] : null) : zero(0)] };
   }));
   const any = rows.some((row) => row.hit);
-  const heads = [["Thread", "text"], ["Tid", ""], ...(several ? [["Pid", ""]] : []), ["Wall", ""], ["Where it went", "text"], ["on CPU", ""], ["CPU wait", "", "waiting for a CPU"], ["GIL", ""], ["lock", ""], ["poll", ""], ["sleep", ""], ["I/O", ""], ["rest", "", "child, disk, stopped, other, unknown"], ["wakeup p99", "", "how long it waited for a CPU after a wakeup"], ["vol.", "", "switches because it blocked"], ["inv.", "", "switches because it was preempted"]];
+  const heads = [["Thread", "text"], ["Tid", ""], ...(several ? [["Pid", ""]] : []), ["Wall", ""], ["Where it went", "text"], ["on CPU", ""], ["CPU wait", "", "waiting for a CPU"], ["GIL", ""], ["lock", ""], ["poll", ""], ["sleep", ""], ["I/O", ""], ["rest", "", "child, disk, stopped, other, unknown"], ["wakeup p99", "", "how long it waited for a CPU after a wakeup"], ["vol.", "", "switches because it blocked"], ["inv.", "", "switches because it was preempted"], ["At the end", "text", "what it was blocked in when the watch ended, and for how long"]];
   $("threads").replaceChildren(rows.length ? table(heads, rows.map((row) => ({ cells: row.cells, miss: any && !row.hit }))) : el("p", { class: "note" }, "No thread was watched."));
 }
 function showGil() {
