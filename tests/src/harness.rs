@@ -1,7 +1,10 @@
 //! Turns a test with requirements into a trial: run, or ignored with the reason in sight.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::sync::{PoisonError, RwLock};
+use std::time::Instant;
 
 use anyhow::Result;
 use libtest_mimic::{Completion, Failed, Trial};
@@ -11,7 +14,25 @@ use crate::needs::Need;
 /// Names the file that tests are listed in that were begun again, a line each.
 pub const REPEATED: &str = "CONCMON_TESTS_REPEATED";
 
-/// A trial called `name` that runs `body` where every one of `needs` is there.
+/// Names the file that tests are listed in with the seconds that they took, a line each.
+pub const TIMES: &str = "CONCMON_TESTS_TIMES";
+/// The kind of a [`quiet`] trial, as its line shows it.
+pub const QUIET: &str = "quiet";
+/// Begins the kind of a trial that is not run; the reason follows.
+const SKIPPED: &str = "skipped: ";
+
+/// Held for reading by each attempt of a quiet trial, for writing by one that must be alone.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+/// Who else may run at the same time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Company {
+    Nobody,
+    Quiet,
+}
+
+/// A trial called `name` that runs `body` where every one of `needs` is there, and nothing beside it:
+/// it may measure.
 ///
 /// A missing requirement is shown as the trial's kind and the trial is ignored; forced to run
 /// (`--include-ignored`), it fails with the same reason.
@@ -19,23 +40,84 @@ pub fn case<F>(name: impl Into<String>, needs: &[Need], body: F) -> Trial
 where
     F: Fn() -> Result<()> + Send + 'static,
 {
+    trial(name.into(), needs, body, Company::Nobody)
+}
+
+/// The same for a trial that mostly waits, and that neither asserts anything about time, shares of CPUs
+/// or what the host does, nor keeps a CPU busy: several of them run at once. What fails in company is
+/// repeated alone.
+pub fn quiet<F>(name: impl Into<String>, needs: &[Need], body: F) -> Trial
+where
+    F: Fn() -> Result<()> + Send + 'static,
+{
+    trial(name.into(), needs, body, Company::Quiet)
+}
+
+fn trial<F>(name: String, needs: &[Need], body: F, company: Company) -> Trial
+where
+    F: Fn() -> Result<()> + Send + 'static,
+{
     let missing: Vec<String> = needs.iter().filter_map(Need::missing).collect();
     if missing.is_empty() {
-        let name = name.into();
         let shown = name.clone();
-        return Trial::ignorable_test(name, move || match run(&shown, &body) {
+        let trial = Trial::ignorable_test(name, move || match run(&shown, &body, company) {
             Ok(()) => Ok(Completion::Completed),
             Err(error) => match error.downcast_ref::<Skip>() {
                 Some(Skip(reason)) => Ok(Completion::ignored_with(reason)),
                 None => Err(failed(error)),
             },
         });
+        return match company {
+            Company::Nobody => trial,
+            Company::Quiet => trial.with_kind(QUIET),
+        };
     }
     let reason = missing.join("; ");
     let message = format!("cannot run: {reason}");
-    Trial::test(name, move || Err(Failed::from(message)))
-        .with_kind(format!("skipped: {reason}"))
+    skipped(
+        Trial::test(name, move || Err(Failed::from(message))),
+        &reason,
+    )
+}
+
+fn skipped(trial: Trial, reason: &str) -> Trial {
+    trial
+        .with_kind(format!("{SKIPPED}{reason}"))
         .with_ignored_flag(true)
+}
+
+/// Leaves trials that differ only in the version of Python to `cargo xtask test --pythons`, but for the
+/// oldest, the middle and the newest version of those that could run here.
+pub fn without_matrix(trials: Vec<Trial>) -> Vec<Trial> {
+    let mut families: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+    for trial in &trials {
+        if let Some((family, minor)) = version(trial.name())
+            && !trial.kind().starts_with(SKIPPED)
+        {
+            families.entry(family.to_owned()).or_default().push(minor);
+        }
+    }
+    let kept = |minors: &mut Vec<u32>| {
+        minors.sort_unstable();
+        let (middle, last) = (minors.len() / 2, minors.len() - 1);
+        *minors = vec![minors[0], minors[middle], minors[last]];
+    };
+    families.values_mut().for_each(kept);
+    let leave = |trial: Trial| match version(trial.name()) {
+        Some((family, minor))
+            if !trial.kind().starts_with(SKIPPED) && !families[family].contains(&minor) =>
+        {
+            skipped(trial, "left to cargo xtask test --pythons")
+        }
+        _ => trial,
+    };
+    trials.into_iter().map(leave).collect()
+}
+
+/// What a trial's name has before its version of Python, where it ends with one, and the minor version.
+fn version(name: &str) -> Option<(&str, u32)> {
+    let (family, minor) = name.rsplit_once("3.")?;
+    Some((family, minor.parse().ok()?))
 }
 
 /// What a test needs is not there, which shows only when it runs: it is ignored, with this reason.
@@ -56,12 +138,13 @@ const MOST_INCONCLUSIVE: usize = 5;
 /// `cargo xtask test`, so that what fails now and then does not stay unseen.
 const MOST_FAILED: usize = 4;
 
-fn run(name: &str, body: &impl Fn() -> Result<()>) -> Result<()> {
+fn run(name: &str, body: &impl Fn() -> Result<()>, mut company: Company) -> Result<()> {
     let (mut inconclusive, mut failed) = (0, 0);
     loop {
-        let Err(error) = body() else {
+        let Err(error) = attempt(name, body, company) else {
             return Ok(());
         };
+        company = Company::Nobody;
         if error.is::<Skip>() {
             return Err(error);
         }
@@ -77,13 +160,41 @@ fn run(name: &str, body: &impl Fn() -> Result<()>) -> Result<()> {
     }
 }
 
-/// On standard error, and in the file that `cargo xtask test` reads at its end. A list that cannot be
-/// written fails no test.
+/// A panic of another trial has poisoned the lock, and means nothing here.
+fn attempt(name: &str, body: &impl Fn() -> Result<()>, company: Company) -> Result<()> {
+    match company {
+        Company::Quiet => {
+            let _held = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+            timed(name, body)
+        }
+        Company::Nobody => {
+            let _held = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+            timed(name, body)
+        }
+    }
+}
+
+fn timed(name: &str, body: &impl Fn() -> Result<()>) -> Result<()> {
+    let begin = Instant::now();
+    let result = body();
+    note(
+        TIMES,
+        &format!("{:.2} {name}", begin.elapsed().as_secs_f64()),
+    );
+    result
+}
+
 fn note_repeated(what: &str) {
     eprintln!("    repeated {what}");
-    if let Some(path) = std::env::var_os(REPEATED) {
+    note(REPEATED, &what.replace('\n', " "));
+}
+
+/// Adds a line to a file that `cargo xtask test` reads at its end, and that this variable names. A list
+/// that cannot be written fails no test.
+fn note(variable: &str, line: &str) {
+    if let Some(path) = std::env::var_os(variable) {
         let file = OpenOptions::new().append(true).create(true).open(path);
-        let _ = file.and_then(|mut file| writeln!(file, "{}", what.replace('\n', " ")));
+        let _ = file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
     }
 }
 

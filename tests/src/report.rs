@@ -463,6 +463,8 @@ pub struct Stall {
     pub tid: u32,
     pub at_unix_ns: u64,
     pub duration_ns: u64,
+    pub on_cpu_ns: u64,
+    pub runnable_ns: u64,
     pub culprit: Culprit,
     #[serde(deserialize_with = "nullable")]
     pub task: Option<Value>,

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every test of the workspace, with one closing line for all of them.
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{ExitCode, Stdio};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -12,28 +13,106 @@ use crate::workspace;
 pub(crate) struct Args {
     /// Run only tests whose name contains this
     filter: Option<String>,
+    /// Run unit tests, and a short one of each file of others: 3 minutes after the build
+    #[arg(long, conflicts_with_all = ["filter", "pythons"])]
+    quick: bool,
+    /// Run everything on every version of Python that is here, not on three
+    #[arg(long)]
+    pythons: bool,
 }
+
+/// How many of the longest tests are listed.
+const LONGEST: usize = 10;
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let begin = Instant::now();
-    let mut cargo = workspace::cargo();
-    // This builds `concmon-bpf`, too, for the tests of its package.
-    cargo.args(["test", "--workspace", "--no-fail-fast"]);
-    if let Some(filter) = &args.filter {
-        cargo.args(["--", filter]);
-    }
     // What harnesses cannot say in the lines of a test runner; see `concmon_tests::harness`.
     let repeated = tempfile::NamedTempFile::new().context("making a temporary file")?;
+    let times = tempfile::NamedTempFile::new().context("making a temporary file")?;
+    let mut tally = Tally::default();
+    for mut cargo in commands(args) {
+        cargo
+            .env("CONCMON_TESTS_REPEATED", repeated.path())
+            .env("CONCMON_TESTS_TIMES", times.path());
+        if args.quick {
+            cargo.env("CONCMON_TESTS_QUICK", "1");
+        }
+        if args.pythons {
+            cargo.env("CONCMON_TESTS_PYTHONS", "1");
+        }
+        follow(&mut cargo, &mut tally)?;
+    }
+    tell(&tally, &lines(repeated.path()), &lines(times.path()));
+    println!("\ncargo test took {:.0} s", begin.elapsed().as_secs_f64());
+    println!("\n{}", closing(args, &tally));
+    Ok(if tally.failed == 0 && tally.total() > 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Files of integration tests that `--quick` runs whole, or that choose for themselves.
+const QUICK_FILES: [&str; 6] = [
+    "captures",
+    "cli",
+    "integration",
+    "python_trio",
+    "tidy",
+    "views",
+];
+/// Those of which it runs some, and which.
+const QUICK_OF: [&str; 4] = ["fuzz", "hostile_captures", "images", "python"];
+const QUICK_TESTS: [&str; 13] = [
+    "cases_that_were_found_do_not_fail_again",
+    "releases",
+    "looks_at_images_are_pinned",
+    "collector::sums_are_what_the_program_says",
+    "endings::a_target_may_die_during_a_look",
+    "executors::executors_are_what_the_program_says",
+    "gil::the_holder_is_named_and_samples_tell_held_from_free",
+    "live::the_gil_is_where_waiting_threads_say_it_is",
+    "stacks::parked_threads_are_where_the_program_says",
+    "targets::a_forked_child_has_no_workers",
+    "tasks::contexts_hold_what_the_program_put_into_them",
+    "waits::no_wait_is_made_up_while_threads_go_on",
+    "no_shape_is_forgotten",
+];
+
+/// What cargo is to run. This builds `concmon-bpf`, too, for the tests of its package.
+fn commands(args: &Args) -> Vec<Command> {
+    let cargo = |more: &[&str], files: &[&str]| {
+        let mut cargo = workspace::cargo();
+        cargo.args(["test", "--no-fail-fast"]).args(more);
+        cargo.args(files.iter().flat_map(|file| ["--test", *file]));
+        cargo
+    };
+    if args.quick {
+        let mut some = cargo(&["--package=concmon-userspace"], &QUICK_OF);
+        some.args(["--", "--exact"]).args(QUICK_TESTS);
+        return vec![
+            cargo(&["--workspace", "--lib", "--bins"], &QUICK_FILES),
+            some,
+        ];
+    }
+    let mut all = cargo(&["--workspace"], &[]);
+    if let Some(filter) = &args.filter {
+        all.args(["--", filter]);
+    }
+    vec![all]
+}
+
+/// Runs it, shows what it prints, and counts.
+fn follow(cargo: &mut Command, tally: &mut Tally) -> Result<()> {
     let mut child = cargo
-        .env("CONCMON_TESTS_REPEATED", repeated.path())
         .stdout(Stdio::piped())
         .spawn()
         .context("starting cargo test")?;
     let mut reader = BufReader::new(child.stdout.take().context("cargo test has no output")?);
     let mut stdout = std::io::stdout();
-    let mut tally = Tally::default();
     let mut line = Vec::new();
+    let failed = tally.failed;
     while reader
         .read_until(b'\n', &mut line)
         .context("reading cargo test")?
@@ -44,20 +123,29 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         line.clear();
     }
     let status = child.wait().context("waiting for cargo test")?;
-    if !status.success() && tally.failed == 0 {
+    if !status.success() && tally.failed == failed {
         println!("\ncargo test ended with {status}: something failed outside a test, see above");
-        tally.failed = 1;
+        tally.failed += 1;
     }
+    Ok(())
+}
+
+fn lines(file: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// What is behind the numbers of the closing line.
+fn tell(tally: &Tally, repeated: &[String], times: &[String]) {
     if !tally.failures.is_empty() {
         println!("\nfailed:");
         for name in &tally.failures {
             println!("  {name}");
         }
     }
-    let repeated = std::fs::read_to_string(repeated.path()).unwrap_or_default();
     if !repeated.is_empty() {
         println!("\nrepeated, since an attempt failed or could not be judged:");
-        for what in repeated.lines() {
+        for what in repeated {
             println!("  {what}");
         }
     }
@@ -67,19 +155,33 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             println!("  {name}: {reason}");
         }
     }
+    let mut longest: Vec<(f64, &str)> = times
+        .iter()
+        .filter_map(|line| line.split_once(' '))
+        .filter_map(|(seconds, name)| Some((seconds.parse().ok()?, name)))
+        .collect();
+    longest.sort_by(|one, other| other.0.total_cmp(&one.0));
+    longest.truncate(LONGEST);
+    if !longest.is_empty() {
+        println!("\nthe longest, in seconds:");
+        for (seconds, name) in longest {
+            println!("  {seconds:6.1} {name}");
+        }
+    }
     if tally.total() == 0 {
         println!("\nno test ran");
     }
-    println!("\ncargo test took {:.0} s", begin.elapsed().as_secs_f64());
-    println!(
-        "\n{} passed, {} failed, {} skipped",
+}
+
+fn closing(args: &Args, tally: &Tally) -> String {
+    let mut line = format!(
+        "{} passed, {} failed, {} skipped",
         tally.passed, tally.failed, tally.skipped
     );
-    Ok(if tally.failed == 0 && tally.total() > 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    if args.quick {
+        line += &format!(", {} left out by --quick", tally.left_out);
+    }
+    line
 }
 
 /// What the outputs of the test binaries add up to.
@@ -88,6 +190,8 @@ struct Tally {
     passed: u64,
     failed: u64,
     skipped: u64,
+    /// Kept from running by a filter.
+    left_out: u64,
     failures: Vec<String>,
     /// Name, and the reason as its harness gave it.
     ignored: Vec<(String, String)>,
@@ -115,6 +219,7 @@ impl Tally {
                     "passed" => self.passed += number,
                     "failed" => self.failed += number,
                     "ignored" => self.skipped += number,
+                    "filtered out" => self.left_out += number,
                     _ => {}
                 }
             }
@@ -149,7 +254,53 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    /// Sources of the files of integration tests, by name.
+    fn test_files() -> BTreeMap<String, String> {
+        let mut files = BTreeMap::new();
+        for folder in ["concmon-userspace/tests", "tests/tests", "xtask/tests"] {
+            let folder = workspace::root().join(folder);
+            for entry in std::fs::read_dir(&folder).expect("a folder") {
+                let path = entry.expect("an entry").path();
+                let source = if path.join("main.rs").is_file() {
+                    let parts = std::fs::read_dir(&path).expect("a folder");
+                    let parts = parts.map(|part| part.expect("an entry").path());
+                    let parts = parts.filter(|part| part.extension().is_some_and(|is| is == "rs"));
+                    parts
+                        .map(|part| std::fs::read_to_string(part).expect("text"))
+                        .collect()
+                } else if path.extension().is_some_and(|is| is == "rs") {
+                    std::fs::read_to_string(&path).expect("text")
+                } else {
+                    continue;
+                };
+                let name = path.file_stem().expect("a name").to_string_lossy();
+                files.insert(name.into_owned(), source);
+            }
+        }
+        files
+    }
+
+    #[test]
+    fn quick_forgets_no_file_and_names_tests_that_are_there() {
+        let files = test_files();
+        let mut known = [&QUICK_FILES[..], &QUICK_OF[..]].concat();
+        known.sort_unstable();
+        assert!(files.keys().eq(known.iter()), "{:?}", files.keys());
+        for name in QUICK_TESTS {
+            let function = name.rsplit("::").next().expect("a last part");
+            let is_there = |file: &&str| {
+                let source = &files[*file];
+                [format!("fn {function}("), format!("    {function}: ")]
+                    .iter()
+                    .any(|text| source.contains(text))
+            };
+            assert!(QUICK_OF.iter().any(|file| is_there(&file)), "{name}");
+        }
+    }
 
     #[test]
     fn adds_up_several_binaries() {
@@ -180,6 +331,7 @@ test result: ok. 5 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; fini
                 passed: 7,
                 failed: 1,
                 skipped: 4,
+                left_out: 7,
                 failures: vec!["four".into()],
                 ignored: vec![
                     ("two::three".into(), "needs root".into()),

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use concmon_tests::btf;
-use concmon_tests::harness::case;
+use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::needs::{Need, UNPRIVILEGED};
 use concmon_tests::proc;
@@ -20,41 +20,41 @@ pub(crate) fn trials() -> Vec<Trial> {
     let [root, ebpf, python] = watch_python("3.11");
     let unprivileged = [root, Need::User];
     vec![
-        case("bad_input::no_such_pid", &WATCH, no_such_pid),
-        case("bad_input::not_python", &WATCH, not_python),
-        case(
+        quiet("bad_input::no_such_pid", &WATCH, no_such_pid),
+        quiet("bad_input::not_python", &WATCH, not_python),
+        quiet(
             "bad_input::kernel_thread",
             &[root, ebpf, Need::KernelThread],
             kernel_thread,
         ),
-        case("bad_input::unknown_flag", &[], unknown_flag),
-        case(
+        quiet("bad_input::unknown_flag", &[], unknown_flag),
+        quiet(
             "bad_input::program_cannot_be_started",
             &WATCH,
             program_cannot_be_started,
         ),
-        case(
+        quiet(
             "bad_input::user_without_permission::own_python",
             &unprivileged,
             || user_without_permission(&own_python()?),
         ),
-        case(
+        quiet(
             "bad_input::user_without_permission::roots_python",
             &unprivileged,
             || user_without_permission(&roots_python()?),
         ),
-        case(
+        quiet(
             "bad_input::user_without_permission::roots_program_that_is_not_python",
             &unprivileged,
             || user_without_permission(&sleep()?),
         ),
-        case("bad_input::no_btf", &[root, ebpf, python], no_btf),
-        case(
+        quiet("bad_input::no_btf", &[root, ebpf, python], no_btf),
+        quiet(
             "bad_input::self_test_fails::tgid",
             &[root, ebpf, python],
             || self_test_fails("tgid"),
         ),
-        case(
+        quiet(
             "bad_input::self_test_fails::pid",
             &[root, ebpf, python],
             || self_test_fails("pid"),

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
-use concmon_tests::harness::case;
+use concmon_tests::harness::{case, quiet};
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::laws;
 use concmon_tests::needs::Need;
@@ -25,19 +25,19 @@ pub(crate) fn trials() -> Vec<Trial> {
     let needs = watch_python("3.11");
     let [root, ebpf, python] = watch_python("3.11");
     vec![
-        case("captures::replay_equals_live", &needs, replay_equals_live),
-        case(
+        quiet("captures::replay_equals_live", &needs, replay_equals_live),
+        quiet(
             "captures::a_range_is_its_windows",
             &needs,
             a_range_is_its_windows,
         ),
-        case(
+        quiet(
             "captures::a_suffix_is_as_in_the_whole",
             &needs,
             a_suffix_is_as_in_the_whole,
         ),
-        case("captures::a_killed_recorder", &needs, a_killed_recorder),
-        case("captures::a_full_disk", &needs, a_full_disk),
+        quiet("captures::a_killed_recorder", &needs, a_killed_recorder),
+        quiet("captures::a_full_disk", &needs, a_full_disk),
         case(
             "captures::replay_equals_live_after_loss",
             &[root, ebpf, python, Need::Cc],

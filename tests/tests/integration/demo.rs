@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use concmon_tests::harness::case;
+use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::needs::Need;
 use concmon_tests::proc;
@@ -20,24 +20,24 @@ use crate::workloads::VERSIONS;
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for version in VERSIONS {
-        trials.push(case(
+        trials.push(quiet(
             format!("demo::program_ends_by_itself::py{version}"),
             &[Need::Python(version)],
             move || ends_by_itself(version),
         ));
-        trials.push(case(
+        trials.push(quiet(
             format!("demo::program_ends_on_sigterm::py{version}"),
             &[Need::Python(version)],
             move || ends_on_sigterm(version),
         ));
     }
     let [root, ebpf] = WATCH;
-    trials.push(case(
+    trials.push(quiet(
         "demo::nothing_is_left_of_a_killed_demo",
         &[root, ebpf, Need::Python("3.11")],
         nothing_is_left_of_a_killed_demo,
     ));
-    trials.push(case(
+    trials.push(quiet(
         "demo::a_temporary_folder_that_is_none",
         &[root, Need::Python("3.11")],
         a_temporary_folder_that_is_none,

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use concmon_tests::harness::case;
+use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::needs::{Need, UNPRIVILEGED};
 use concmon_tests::schema;
@@ -22,22 +22,22 @@ pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for version in VERSIONS {
         let needs = [Need::Root, Need::Python(version)];
-        trials.push(case(
+        trials.push(quiet(
             format!("dump::threads_and_tasks_equal_the_programs_own_account::py{version}"),
             &needs,
             move || equals_own_account(version),
         ));
-        trials.push(case(
+        trials.push(quiet(
             format!("dump::every_arrangement_has_every_task::py{version}"),
             &needs,
             move || every_arrangement_has_every_task(version),
         ));
-        trials.push(case(
+        trials.push(quiet(
             format!("dump::trees_show_awaiters_cycles_and_context::py{version}"),
             &needs,
             move || trees(version),
         ));
-        trials.push(case(
+        trials.push(quiet(
             format!("dump::failed_futures_are_found_in_the_heap::py{version}"),
             &needs,
             move || failures(version),
@@ -45,19 +45,19 @@ pub(crate) fn trials() -> Vec<Trial> {
     }
     let user = [Need::Root, Need::User];
     trials.extend([
-        case("dump::no_such_pid", &[], no_such_pid),
-        case("dump::not_python", &[Need::Root], not_python),
-        case(
+        quiet("dump::no_such_pid", &[], no_such_pid),
+        quiet("dump::not_python", &[Need::Root], not_python),
+        quiet(
             "dump::user_without_permission",
             &user,
             user_without_permission,
         ),
-        case(
+        quiet(
             "dump::the_same_user_needs_no_root",
             &[Need::Root, Need::User, Need::OwnTrace],
             same_user,
         ),
-        case(
+        quiet(
             "dump::descendants_are_left_out_unless_asked_for",
             &user,
             descendants,

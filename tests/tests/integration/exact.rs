@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use concmon_tests::harness::case;
+use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::needs::Need;
 use concmon_tests::report::{CountedTasks, Process};
@@ -25,7 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let mut trials: Vec<Trial> = VERSIONS
         .into_iter()
         .map(|version| {
-            case(
+            quiet(
                 format!("exact::tasks_{version}"),
                 &watch_python(version),
                 move || tasks(version, "asyncio"),
@@ -33,21 +33,21 @@ pub(crate) fn trials() -> Vec<Trial> {
         })
         .collect();
     trials.extend(EAGER.map(|version| {
-        case(
+        quiet(
             format!("exact::eager_tasks_{version}"),
             &watch_python(version),
             move || tasks(version, "eager"),
         )
     }));
     trials.extend(["3.9", "3.13"].map(|version| {
-        case(
+        quiet(
             format!("exact::attach_and_detach_{version}"),
             &watch_python(version),
             move || attach_and_detach(version),
         )
     }));
     trials.extend(["3.11", "3.13"].map(|version| {
-        case(
+        quiet(
             format!("exact::uvloop_tasks_{version}"),
             &[
                 Need::Root,
@@ -59,13 +59,13 @@ pub(crate) fn trials() -> Vec<Trial> {
         )
     }));
     trials.extend(VERSIONS.map(|version| {
-        case(
+        quiet(
             format!("exact::futures_{version}"),
             &watch_python(version),
             move || futures(version),
         )
     }));
-    trials.push(case(
+    trials.push(quiet(
         "exact::nothing_is_exact_unasked",
         &watch_python("3.11"),
         unasked,
@@ -303,7 +303,7 @@ fn attach_and_detach(version: &str) -> Result<()> {
     let pid = program.pid();
     let id = pid.to_string();
     program.tell(&json!({"do": "spin"}))?;
-    for round in 0..5 {
+    for round in 0..3 {
         let args = ["-p", &id, "-i", "200ms", "--json", "--exact", "tasks"];
         let mut watch = Watch::start(&args)?;
         let report = watch.next(LIMIT)?;
@@ -315,7 +315,7 @@ fn attach_and_detach(version: &str) -> Result<()> {
                 .any(|row| row.name == "short" && row.finished > 0),
             "round {round}: {tasks:?}"
         );
-        if round == 3 {
+        if round == 1 {
             watch.signal(libc::SIGKILL);
             sleep(Duration::from_millis(300));
         } else {

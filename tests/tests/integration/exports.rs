@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use concmon_tests::browser;
-use concmon_tests::harness::case;
+use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::needs::Need;
 use concmon_tests::protobuf::Message;
@@ -22,17 +22,17 @@ pub(crate) fn trials() -> Vec<Trial> {
     let needs = watch_python("3.11");
     let [root, ebpf, python] = watch_python("3.11");
     vec![
-        case(
+        quiet(
             "exports::agree_with_the_report",
             &needs,
             agree_with_the_report,
         ),
-        case(
+        quiet(
             "exports::a_diff_names_what_changed",
             &needs,
             a_diff_names_what_changed,
         ),
-        case(
+        quiet(
             "exports::the_page_works_in_a_browser",
             &[root, ebpf, python, Need::Browser],
             the_page_works_in_a_browser,

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use concmon_tests::harness::{Skip, case};
+use concmon_tests::harness::{Skip, case, quiet};
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::needs::UNPRIVILEGED;
 use concmon_tests::spawn::{Group, code};
@@ -23,16 +23,16 @@ use crate::watch_python;
 pub(crate) fn trials() -> Vec<Trial> {
     let needs = watch_python("3.11");
     vec![
-        case("files::what_is_refused", &needs, what_is_refused),
-        case("files::what_is_replaced", &needs, what_is_replaced),
-        case("files::what_is_open", &needs, what_is_open),
+        quiet("files::what_is_refused", &needs, what_is_refused),
+        quiet("files::what_is_replaced", &needs, what_is_replaced),
+        quiet("files::what_is_open", &needs, what_is_open),
         case("files::nobody_else_reads", &needs, nobody_else_reads),
-        case("files::names_are_planted", &needs, names_are_planted),
-        case("files::two_recorders", &needs, two_recorders),
-        case("files::flight_recorders", &needs, flight_recorders),
+        quiet("files::names_are_planted", &needs, names_are_planted),
+        quiet("files::two_recorders", &needs, two_recorders),
+        quiet("files::flight_recorders", &needs, flight_recorders),
         case("files::killed_at_any_moment", &needs, killed_at_any_moment),
-        case("files::kept_dumps", &needs, kept_dumps),
-        case("files::a_full_disk", &needs, a_full_disk),
+        quiet("files::kept_dumps", &needs, kept_dumps),
+        quiet("files::a_full_disk", &needs, a_full_disk),
     ]
 }
 
@@ -378,7 +378,7 @@ fn two_recorders() -> Result<()> {
     let pid = scene.workload.pid().to_string();
     let file = scene.shared.join("file");
     let mut refused = 0;
-    for round in 0..20 {
+    for round in 0..8 {
         let start = || {
             let mut command = Command::new(binary()?);
             command
@@ -459,7 +459,7 @@ fn killed_at_any_moment() -> Result<()> {
     /// The ring, and the rest of its last frame.
     const MOST_BYTES: u64 = 1 << 20;
     let kills = std::env::var("CONCMON_KILLS").ok();
-    let kills: u64 = kills.map_or(Ok(200), |kills| kills.parse())?;
+    let kills: u64 = kills.map_or(Ok(100), |kills| kills.parse())?;
     let home = tempfile::tempdir()?;
     let home = home.path();
     // They leave the CPUs to the recorders.

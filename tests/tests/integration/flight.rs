@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use concmon_tests::harness::case;
+use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::report::Report;
 use concmon_tests::spawn::Group;
@@ -19,12 +19,12 @@ use crate::watch_python;
 pub(crate) fn trials() -> Vec<Trial> {
     let needs = watch_python("3.11");
     vec![
-        case("flight::a_killed_program", &needs, a_killed_program),
-        case("flight::a_segfault", &needs, a_segfault),
-        case("flight::a_deadlock", &needs, a_deadlock),
-        case("flight::a_killed_recorder", &needs, a_killed_recorder),
-        case("flight::out_of_memory", &needs, out_of_memory),
-        case("flight::triggers", &needs, triggers),
+        quiet("flight::a_killed_program", &needs, a_killed_program),
+        quiet("flight::a_segfault", &needs, a_segfault),
+        quiet("flight::a_deadlock", &needs, a_deadlock),
+        quiet("flight::a_killed_recorder", &needs, a_killed_recorder),
+        quiet("flight::out_of_memory", &needs, out_of_memory),
+        quiet("flight::triggers", &needs, triggers),
     ]
 }
 

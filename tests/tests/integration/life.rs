@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use concmon_tests::harness::case;
+use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::laws;
 use concmon_tests::spawn::Group;
@@ -18,22 +18,22 @@ use crate::{WATCH, watch_python};
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = vec![
-        case(
+        quiet(
             "life::sigint_gives_the_summary",
             &watch_python("3.11"),
             || signal_gives_the_summary(libc::SIGINT),
         ),
-        case(
+        quiet(
             "life::sigterm_gives_the_summary",
             &watch_python("3.11"),
             || signal_gives_the_summary(libc::SIGTERM),
         ),
-        case(
+        quiet(
             "life::target_that_exits::code",
             &watch_python("3.11"),
             || target_that_exits("time.sleep(1); os._exit(9)", Some(9), None),
         ),
-        case(
+        quiet(
             "life::target_that_exits::signal",
             &watch_python("3.11"),
             || {
@@ -44,17 +44,17 @@ pub(crate) fn trials() -> Vec<Trial> {
                 )
             },
         ),
-        case(
+        quiet(
             "life::target_that_exits::at_once",
             &watch_python("3.11"),
             target_that_exits_at_once,
         ),
-        case(
+        quiet(
             "life::target_that_becomes_another_program",
             &watch_python("3.11"),
             target_that_becomes_another_program,
         ),
-        case(
+        quiet(
             "life::started_program::from_its_first_instruction",
             &watch_python("3.11"),
             started_from_its_first_instruction,
@@ -69,14 +69,14 @@ pub(crate) fn trials() -> Vec<Trial> {
             128 + libc::SIGTERM,
         ),
     ] {
-        trials.push(case(
+        trials.push(quiet(
             format!("life::started_program::passes_on::{name}"),
             &WATCH,
             move || passes_on(words, code),
         ));
     }
     for version in ["2.7", "3.6", "3.7"] {
-        trials.push(case(
+        trials.push(quiet(
             format!("life::unknown_python_keeps_its_kernel_columns::py{version}"),
             &watch_python(version),
             move || unknown_python(version),

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use concmon_tests::harness::case;
+use concmon_tests::harness::{case, quiet};
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::needs::Need;
 use concmon_tests::schema;
@@ -26,7 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let mut trials: Vec<Trial> = VERSIONS
         .into_iter()
         .map(|version| {
-            case(
+            quiet(
                 format!("looks::those_who_wait_equal_the_programs_own_account::py{version}"),
                 &[Need::Root, Need::Python(version)],
                 move || who_waits(version),

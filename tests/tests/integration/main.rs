@@ -1,6 +1,8 @@
 //! Integration tests: the tool against what the watched programs and the kernel say themselves.
 //!
-//! They measure, so they run one at a time unless `--test-threads` says otherwise.
+//! Quiet trials run several at once, first; then come those that measure, one at a time. Of trials on many
+//! versions of Python three run, unless `CONCMON_TESTS_PYTHONS` is set, or the filter names a version.
+//! With `CONCMON_TESTS_QUICK` those of `quick.rs` run, and no other.
 
 mod bad_input;
 mod blocked;
@@ -28,6 +30,7 @@ mod overload;
 mod permissions;
 mod process;
 mod programs;
+mod quick;
 mod schema;
 mod servers;
 mod signals;
@@ -37,8 +40,12 @@ mod untouched;
 mod wakeup;
 mod workloads;
 
+use concmon_tests::harness::{QUIET, without_matrix};
 use concmon_tests::needs::Need;
 use libtest_mimic::Arguments;
+
+/// Quiet trials at once, per CPU.
+const QUIET_PER_CPU: usize = 3;
 
 /// What every test that watches a process needs.
 pub(crate) const WATCH: [Need; 2] = [Need::Root, Need::Ebpf];
@@ -50,8 +57,10 @@ pub(crate) fn watch_python(version: &'static str) -> [Need; 3] {
 
 fn main() {
     let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(1);
-    let trials: Vec<_> = [
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    // Those that measure take turns all the same; see the harness.
+    arguments.test_threads.get_or_insert(QUIET_PER_CPU * cpus);
+    let mut trials: Vec<_> = [
         bad_input::trials(),
         blocked::trials(),
         budget::trials(),
@@ -90,5 +99,13 @@ fn main() {
     .into_iter()
     .flatten()
     .collect();
+    let is_asked_for = |variable: &str| std::env::var_os(variable).is_some();
+    let filter = arguments.filter.as_deref().unwrap_or_default();
+    if filter.is_empty() && is_asked_for("CONCMON_TESTS_QUICK") {
+        quick::leave_out_others(&mut arguments, &trials);
+    } else if !filter.contains("3.") && !is_asked_for("CONCMON_TESTS_PYTHONS") {
+        trials = without_matrix(trials);
+    }
+    trials.sort_by_key(|trial| trial.kind() != QUIET);
     libtest_mimic::run(&arguments, trials).exit();
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, Result, ensure};
-use concmon_tests::harness::case;
+use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::report::{Process, Task};
 use concmon_tests::watch::{PATIENCE, Watch};
@@ -16,12 +16,12 @@ use crate::watch_python;
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for version in ["3.11", "3.12", "3.13", "3.14", "3.15"] {
-        trials.push(case(
+        trials.push(quiet(
             format!("names::threads_equal_the_programs_own_account::py{version}"),
             &watch_python(version),
             move || watched(version, threads_equal),
         ));
-        trials.push(case(
+        trials.push(quiet(
             format!("names::tasks_equal_the_programs_own_account::py{version}"),
             &watch_python(version),
             move || watched(version, tasks_equal),

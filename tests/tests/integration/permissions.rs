@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use concmon_tests::harness::case;
+use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::needs::{Need, UNPRIVILEGED};
 use concmon_tests::proc;
@@ -44,27 +44,27 @@ pub(crate) fn trials() -> Vec<Trial> {
     let sets = [root, ebpf, Need::User, Need::OwnTrace, Need::Setpriv];
     let users = [root, ebpf, Need::User];
     vec![
-        case("permissions::own_processes", &sets, own_processes),
-        case(
+        quiet("permissions::own_processes", &sets, own_processes),
+        quiet(
             "permissions::processes_of_others",
             &sets,
             processes_of_others,
         ),
-        case("permissions::exact", &sets, exact),
-        case("permissions::locked_memory", &sets, locked_memory),
-        case(
+        quiet("permissions::exact", &sets, exact),
+        quiet("permissions::locked_memory", &sets, locked_memory),
+        quiet(
             "permissions::another_user_namespace",
             &users,
             another_user_namespace,
         ),
-        case("permissions::given_up", &users, given_up),
-        case("permissions::confined::watches", &users, confined_watches),
-        case("permissions::confined::exact", &users, confined_exact),
-        case("permissions::confined::ring", &users, confined_ring),
-        case("permissions::confined::command", &users, confined_command),
-        case("permissions::confined::demo", &users, confined_demo),
-        case("permissions::confined::readers", &users, confined_readers),
-        case("permissions::measuring_helper", &users, measuring_helper),
+        quiet("permissions::given_up", &users, given_up),
+        quiet("permissions::confined::watches", &users, confined_watches),
+        quiet("permissions::confined::exact", &users, confined_exact),
+        quiet("permissions::confined::ring", &users, confined_ring),
+        quiet("permissions::confined::command", &users, confined_command),
+        quiet("permissions::confined::demo", &users, confined_demo),
+        quiet("permissions::confined::readers", &users, confined_readers),
+        quiet("permissions::measuring_helper", &users, measuring_helper),
     ]
 }
 

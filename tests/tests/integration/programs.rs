@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use concmon_tests::harness::{Skip, case};
+use concmon_tests::harness::{Skip, quiet};
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::packages;
 use concmon_tests::report::CountedTasks;
@@ -51,7 +51,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for (program, needed, always) in PROGRAMS {
         for version in if all { &VERSIONS[..] } else { always } {
-            trials.push(case(
+            trials.push(quiet(
                 format!("programs::{program}::py{version}"),
                 &watch_python(version),
                 move || started(program, version, needed),
@@ -59,13 +59,13 @@ pub(crate) fn trials() -> Vec<Trial> {
         }
     }
     trials.extend(BY_ID.map(|(program, version)| {
-        case(
+        quiet(
             format!("programs::by_id::{program}::py{version}"),
             &watch_python(version),
             move || by_id(program, version),
         )
     }));
-    trials.push(case(
+    trials.push(quiet(
         "programs::code_is_as_before",
         &watch_python("3.11"),
         code_is_as_before,

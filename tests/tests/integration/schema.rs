@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use concmon_tests::harness::case;
+use concmon_tests::harness::quiet;
 use concmon_tests::schema;
 use concmon_tests::watch::binary;
 use libtest_mimic::Trial;
@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        case(
+        quiet(
             "schema::lines_of_files_are_as_published",
             &[],
             lines_of_files,
         ),
-        case("schema::what_is_not_as_published_is_seen", &[], wrong_lines),
+        quiet("schema::what_is_not_as_published_is_seen", &[], wrong_lines),
     ]
 }
 

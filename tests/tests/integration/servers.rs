@@ -8,7 +8,7 @@ use concmon_tests::interpreter::Interpreter;
 use concmon_tests::load::{Load, Plan};
 use concmon_tests::packages;
 use concmon_tests::report::{Finding, Stall};
-use concmon_tests::told::{Told, told};
+use concmon_tests::told::{THRESHOLD_NS, Told, made_up, told};
 use concmon_tests::watch::{Outcome, PATIENCE, Watch};
 use concmon_tests::workload::Workload;
 use libtest_mimic::Trial;
@@ -79,10 +79,8 @@ fn stalls_name_their_requests(version: &str, on: &str) -> Result<()> {
         let stall = stall.with_context(|| format!("{:?} was not found", one.request_id))?;
         named(one, stall).with_context(|| format!("{:?}", one.request_id))?;
     }
-    // A thread that other programs keep from the CPUs stands still, too, and the server does not know.
-    let own = |stall: &&Stall| stall.culprit.kind != "runnable";
-    let (found, made) = (outcome.stalls.iter().filter(own).count(), told.len());
-    ensure!(found == made, "{found} stalls, the server made {made}");
+    let others = made_up(&told, &outcome.stalls, THRESHOLD_NS);
+    ensure!(others.is_empty(), "the server did not make {others:?}");
     Ok(())
 }
 
@@ -101,7 +99,7 @@ fn named(told: &Told, stall: &Stall) -> Result<()> {
         told.coroutine
     );
     let kind = &stall.culprit.kind;
-    ensure!(*kind == told.kind, "it is called {kind}");
+    ensure!(stall.is_called(&told.kind), "it is called {kind}");
     let place = stall.culprit.frame.as_ref();
     let place = place.map(|frame| (frame.function.as_str(), frame.line));
     let wanted = (told.function.as_str(), told.line.unwrap_or_default());
@@ -123,10 +121,8 @@ fn named(told: &Told, stall: &Stall) -> Result<()> {
 fn a_healthy_one(version: &str) -> Result<()> {
     let (_, outcome) = watch(version, "asyncio", &[], 20)?;
     // What other programs take of the CPUs is not the server's.
-    let own = |stall: &&Stall| stall.culprit.kind != "runnable";
-    if let Some(stall) = outcome.stalls.iter().find(own) {
-        anyhow::bail!("a stall: {stall:?}");
-    }
+    let others = made_up(&[], &outcome.stalls, THRESHOLD_NS);
+    ensure!(others.is_empty(), "stalls: {others:?}");
     for report in &outcome.reports {
         for process in &report.processes {
             let own = |finding: &&Finding| finding.rule != "cpu-starved";

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use concmon_tests::harness::case;
+use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::laws;
 use concmon_tests::report::Report;
@@ -30,41 +30,41 @@ const SOON: Duration = Duration::from_secs(8);
 pub(crate) fn trials() -> Vec<Trial> {
     let needs = watch_python("3.11");
     vec![
-        case("signals::nobody_reads::lines", &needs, || nobody_reads(&[])),
-        case("signals::nobody_reads::json", &needs, || {
+        quiet("signals::nobody_reads::lines", &needs, || nobody_reads(&[])),
+        quiet("signals::nobody_reads::json", &needs, || {
             nobody_reads(&["--json"])
         }),
-        case(
+        quiet(
             "signals::nobody_reads_standard_error",
             &needs,
             nobody_reads_standard_error,
         ),
-        case(
+        quiet(
             "signals::a_slow_reader_loses_nothing",
             &needs,
             a_slow_reader_loses_nothing,
         ),
-        case(
+        quiet(
             "signals::a_reader_that_leaves_keeps_the_code_of_the_program",
             &needs,
             a_reader_that_leaves,
         ),
-        case(
+        quiet(
             "signals::nobody_reads_a_recording",
             &needs,
             nobody_reads_a_recording,
         ),
-        case("signals::two_at_once_are_one_request", &needs, two_at_once),
-        case("signals::a_later_one_aborts", &needs, a_later_one_aborts),
-        case("signals::a_hangup_ends_a_watch", &needs, a_hangup),
-        case("signals::nohup", &needs, nohup),
-        case(
+        quiet("signals::two_at_once_are_one_request", &needs, two_at_once),
+        quiet("signals::a_later_one_aborts", &needs, a_later_one_aborts),
+        quiet("signals::a_hangup_ends_a_watch", &needs, a_hangup),
+        quiet("signals::nohup", &needs, nohup),
+        quiet(
             "signals::a_terminal_that_answers_nothing",
             &needs,
             a_terminal_that_answers_nothing,
         ),
-        case("signals::a_dumb_terminal", &needs, a_dumb_terminal),
-        case("signals::a_file_size_limit", &needs, a_file_size_limit),
+        quiet("signals::a_dumb_terminal", &needs, a_dumb_terminal),
+        quiet("signals::a_file_size_limit", &needs, a_file_size_limit),
     ]
 }
 

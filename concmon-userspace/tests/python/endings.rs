@@ -1,11 +1,9 @@
 //! Targets that end, become another program, stand still or lose their pages while they are read:
 //! a look says what it could not read, and is over.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{Program, Python, pythons};
+use crate::common::{Program, Python, pythons};
 use concmon::event::{Pid, PythonFact};
 use concmon::python::image::timeless;
 use concmon::python::{DetectError, Interpreter, ScanOptions};

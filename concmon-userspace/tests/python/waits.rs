@@ -1,17 +1,15 @@
 //! What threads wait for is what the program in which they wait says.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use common::pythons;
+use crate::common::pythons;
 use concmon::event::PythonFact;
 use concmon::python::{Interpreter, ScanOptions};
 use serde_json::{Value, json};
 
-const WAITS: &str = include_str!("../../tests/workloads/waits.py");
-const BUSY: &str = include_str!("../../tests/workloads/waits_busy.py");
+const WAITS: &str = include_str!("../../../tests/workloads/waits.py");
+const BUSY: &str = include_str!("../../../tests/workloads/waits_busy.py");
 /// Looks at each busy interpreter.
 const LOOKS: usize = 200;
 /// On a loaded machine, threads take their time to get where they say they wait.

@@ -1,15 +1,13 @@
 //! Executors are those that the program says it has.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::pythons;
+use crate::common::pythons;
 use concmon::event::PyExecutor;
 use concmon::python::{Interpreter, ScanOptions};
 use serde_json::{Value, json};
 
-const EXECUTORS: &str = include_str!("../../tests/workloads/executors.py");
+const EXECUTORS: &str = include_str!("../../../tests/workloads/executors.py");
 /// Workers that have just got nothing to do need a moment until they wait for more.
 const SETTLE: Duration = Duration::from_secs(30);
 

@@ -1,10 +1,8 @@
 //! The garbage collector's account is the one that the program has of it.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::pythons;
+use crate::common::pythons;
 use concmon::event::PyGc;
 use concmon::python::{Interpreter, ScanOptions};
 use serde_json::{Value, json};

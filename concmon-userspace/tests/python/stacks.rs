@@ -1,16 +1,14 @@
 //! Stacks are those that the program gives itself, and never a mixture of two.
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::pythons;
+use crate::common::pythons;
 use concmon::event::{PyFrame, PyThread};
 use concmon::python::{Interpreter, ScanOptions};
 use serde_json::{Value, json};
 
-const PARKED: &str = include_str!("../../tests/workloads/stacks.py");
-const BUSY: &str = include_str!("../../tests/workloads/stacks_busy.py");
+const PARKED: &str = include_str!("../../../tests/workloads/stacks.py");
+const BUSY: &str = include_str!("../../../tests/workloads/stacks_busy.py");
 /// Looks at each busy interpreter, three stacks in each; `CONCMON_STACK_LOOKS` asks for more.
 const LOOKS: usize = 300;
 /// At most this share of the stacks of a busy program may be given up as torn.

@@ -1,17 +1,15 @@
 //! What is read from a running interpreter is what the program in it says about itself.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use common::{Program, Python, pythons};
+use crate::common::{Program, Python, pythons};
 use concmon::event::{LoopKind, Pid, PyTask, PythonFact, TaskState};
 use concmon::python::{DetectError, Interpreter, MAX_TEXT_CHARS, ScanOptions};
 use serde_json::{Value, json};
 
-const ACCOUNT: &str = include_str!("../../tests/workloads/interpreter.py");
-const CHURN: &str = include_str!("../../tests/workloads/interpreter_churn.py");
+const ACCOUNT: &str = include_str!("../../../tests/workloads/interpreter.py");
+const CHURN: &str = include_str!("../../../tests/workloads/interpreter_churn.py");
 
 fn attach(program: &Program) -> Interpreter {
     Interpreter::attach(program.pid()).unwrap_or_else(|error| panic!("{}: {error}", program.pid()))

@@ -1,18 +1,16 @@
 //! What asyncio's tasks wait for, who waits for them, how they ended, and what their contexts hold,
 //! by the program's own account.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use common::{Program, Python, pythons};
+use crate::common::{Program, Python, pythons};
 use concmon::event::{PyTask, PythonFact, TaskState};
 use concmon::python::{Interpreter, ScanOptions};
 use serde_json::{Value, json};
 
-const TASKS: &str = include_str!("../../tests/workloads/interpreter_tasks.py");
-const CONTEXTS: &str = include_str!("../../tests/workloads/interpreter_contexts.py");
+const TASKS: &str = include_str!("../../../tests/workloads/interpreter_tasks.py");
+const CONTEXTS: &str = include_str!("../../../tests/workloads/interpreter_contexts.py");
 /// So many tasks as `COUNT` says, in a loop or, of none, without one.
 const MANY: &str = "
 import asyncio, json, sys
@@ -172,10 +170,14 @@ fn contexts_hold_what_the_program_put_into_them() {
 
 #[test]
 fn any_number_of_tasks_is_read_to_the_last() {
-    for python in pythons(8..=15) {
-        for count in [0, 1, 10, 1_000, 100_000] {
+    let pythons = pythons(8..=15);
+    for (at, python) in pythons.iter().enumerate() {
+        // What a table of very many takes to print and to read is the same in all versions.
+        let is_outer = at == 0 || at + 1 == pythons.len();
+        let most = if is_outer { 100_000 } else { 10_000 };
+        for count in [0, 1, 10, 1_000, most] {
             let source = format!("COUNT = {count}\n{MANY}");
-            let (mut watched, account) = Watched::start(&python, &source);
+            let (mut watched, account) = Watched::start(python, &source);
             let label = format!("{}, {count} tasks", watched.label);
             let account = account.as_object().expect("tasks");
             assert_eq!(account.len(), count, "{label}");

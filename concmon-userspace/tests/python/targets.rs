@@ -1,10 +1,8 @@
 //! Processes that are more than one interpreter in its own file.
 
-mod common;
-
 use std::collections::BTreeSet;
 
-use common::{Program, pythons};
+use crate::common::{Program, pythons};
 use concmon::event::{Pid, PythonFact};
 use concmon::python::{Interpreter, ScanOptions};
 

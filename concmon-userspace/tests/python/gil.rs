@@ -1,10 +1,8 @@
 //! Who holds the GIL, read while a thread sleeps with it.
 
-mod common;
-
 use std::time::Duration;
 
-use common::pythons;
+use crate::common::pythons;
 use concmon::event::Tid;
 use concmon::python::{GilSampler, Interpreter, ScanOptions};
 
@@ -14,7 +12,7 @@ import ctypes, threading, time
 usleep = ctypes.PyDLL(None).usleep
 def hold():
     print(threading.get_native_id(), flush=True)
-    for _ in range(30):
+    for _ in range(15):
         usleep(100000)
 holder = threading.Thread(target=hold)
 holder.start()
