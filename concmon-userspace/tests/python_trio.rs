@@ -42,6 +42,7 @@ fn main() {
     let listing = arguments.list;
     let no_watch = why_no_watch();
     let mut trials = Vec::new();
+    let run = versions_to_run(&arguments);
     for minor in 8..=15 {
         let found = pythons(minor..=minor);
         for case in CASES {
@@ -52,6 +53,10 @@ fn main() {
             }
             for python in &found {
                 let name = format!("{name}::{}", python.label());
+                if !run.contains(&minor) {
+                    trials.push(skipped(name, "left to cargo xtask test --pythons"));
+                    continue;
+                }
                 trials.push(match missing(case, python, &no_watch, listing) {
                     Err(reason) => skipped(name, &reason),
                     Ok(folder) => trial(name, case, python.clone(), folder),
@@ -69,6 +74,24 @@ fn main() {
         arguments.exact = true;
     }
     libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// The oldest, the middle and the newest that are here; all where that or a version is asked for.
+fn versions_to_run(arguments: &Arguments) -> Vec<u8> {
+    let mut here: Vec<u8> = pythons(8..=15).iter().map(|python| python.minor).collect();
+    here.sort_unstable();
+    here.dedup();
+    let filter = arguments.filter.as_deref().unwrap_or_default();
+    let all = ["CONCMON_TESTS_PYTHONS", "CONCMON_TESTS_QUICK"];
+    let asked_for = all
+        .iter()
+        .any(|variable| std::env::var_os(variable).is_some());
+    match here[..] {
+        [first, .., last] if !asked_for && !filter.contains("3.") => {
+            vec![first, here[here.len() / 2], last]
+        }
+        _ => here,
+    }
 }
 
 fn why_no_watch() -> Option<String> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use concmon_tests::harness::case;
+use concmon_tests::harness::{case, quiet};
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::laws;
 use concmon_tests::watch::{Outcome, PATIENCE, Watch};
@@ -15,7 +15,7 @@ use crate::watch_python;
 pub(crate) fn trials() -> Vec<Trial> {
     let needs = watch_python("3.11");
     vec![
-        case(
+        quiet(
             "budget::detail_is_left_out_and_totals_are_whole",
             &needs,
             a_budget_too_small,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use concmon_tests::harness::case;
+use concmon_tests::harness::{case, quiet};
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::report::Report;
 use concmon_tests::watch::{Outcome, PATIENCE, Watch};
@@ -36,8 +36,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     let needs = watch_python(VERSION);
     let mut trials = vec![
         case("findings::quiet_programs", &needs, quiet_programs),
-        case("findings::fail_on_gives_its_exit_code", &needs, fail_on),
-        case("findings::unknown_rules_are_refused", &WATCH, unknown_rules),
+        quiet("findings::fail_on_gives_its_exit_code", &needs, fail_on),
+        quiet("findings::unknown_rules_are_refused", &WATCH, unknown_rules),
     ];
     for name in BUSY {
         trials.push(case(format!("findings::{name}"), &needs, move || {

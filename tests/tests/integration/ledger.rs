@@ -1,7 +1,7 @@
 //! The closed ledger: every nanosecond in one column, snapshots that sum to the summary.
 
 use anyhow::{Result, ensure};
-use concmon_tests::harness::case;
+use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::laws;
 use concmon_tests::proc;
@@ -30,7 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for version in ["3.11", "3.13"] {
         for (program, args) in PROGRAMS {
-            trials.push(case(
+            trials.push(quiet(
                 format!("ledger::is_closed_and_sums_up::{program}::py{version}"),
                 &watch_python(version),
                 move || is_closed_and_sums_up(version, program, args),
