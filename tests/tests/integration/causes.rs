@@ -1,7 +1,6 @@
 //! Why threads were blocked, against threads that do one thing only.
 
 use anyhow::{Context, Result, ensure};
-use concmon_tests::harness::Inconclusive;
 use concmon_tests::harness::case;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::watch::{PATIENCE, Watch};
@@ -73,15 +72,11 @@ fn cpu_bound_threads_wait_for_the_gil(version: &str) -> Result<()> {
         off_cpu += ledger.wall_ns - ledger.on_cpu_ns;
         runnable += ledger.runnable_ns;
     }
-    if gil + runnable >= off_cpu / 100 * 98 && runnable > off_cpu / 100 * 13 {
-        // Whoever has waited for the GIL long enough then waits for a CPU that others use.
-        return Err(
-            Inconclusive(format!("{runnable} of {off_cpu} ns off-CPU are runnable")).into(),
-        );
-    }
+    // Whoever has waited for the GIL long enough then waits for a CPU, which others may use.
+    let waited = off_cpu - runnable;
     ensure!(
-        gil >= off_cpu / 100 * 85,
-        "{gil} of {off_cpu} ns off-CPU are GIL waits ({runnable} ns runnable: is the machine busy?)"
+        gil >= waited / 100 * 98 && gil >= off_cpu / 2,
+        "{gil} of {off_cpu} ns off-CPU are GIL waits, {runnable} ns runnable"
     );
     Ok(())
 }
