@@ -369,6 +369,8 @@ pub struct Loop {
     #[serde(deserialize_with = "nullable")]
     pub tasks_created: Option<u64>,
     pub tasks: Vec<Task>,
+    #[serde(deserialize_with = "nullable")]
+    pub hang: Option<Hang>,
     /// The time of the loop; absent where nothing is sampled.
     #[serde(flatten)]
     pub timing: Option<Timing>,
@@ -471,6 +473,22 @@ pub struct Stall {
     #[serde(deserialize_with = "nullable")]
     pub coroutine: Option<String>,
     pub stack: Vec<Frame>,
+    pub context: BTreeMap<String, String>,
+}
+
+/// A step that has not ended.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Hang {
+    pub since_unix_ns: u64,
+    pub lasting_ns: u64,
+    pub before_watch: bool,
+    pub cause: String,
+    #[serde(deserialize_with = "nullable")]
+    pub frame: Option<Frame>,
+    #[serde(deserialize_with = "nullable")]
+    pub task: Option<Value>,
+    #[serde(deserialize_with = "nullable")]
+    pub coroutine: Option<String>,
     pub context: BTreeMap<String, String>,
 }
 

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::laws;
-use crate::report::{Report, Stall};
+use crate::report::{Hang, Report, Stall};
 use crate::schema;
 use crate::spawn::{Group, code};
 
@@ -61,6 +61,7 @@ pub struct Watch {
     /// Lines of stdout that are not the tool's: what a started program printed.
     other: Vec<String>,
     stalls: Vec<Stall>,
+    hangs: Vec<Hang>,
 }
 
 /// What the tool left behind when it ended.
@@ -72,6 +73,8 @@ pub struct Outcome {
     pub other: Vec<String>,
     /// Lines about stalls, in their order.
     pub stalls: Vec<Stall>,
+    /// And about hangs.
+    pub hangs: Vec<Hang>,
     pub stderr: String,
 }
 
@@ -124,6 +127,7 @@ impl Watch {
             reports: Vec::new(),
             other: Vec::new(),
             stalls: Vec::new(),
+            hangs: Vec::new(),
         })
     }
 
@@ -197,6 +201,12 @@ impl Watch {
             self.stalls.push(stall);
             return Ok(false);
         }
+        if value["type"] == "hang" {
+            let hang = serde_json::from_value(value)
+                .with_context(|| format!("a hang that breaks the contract: {line:.300}"))?;
+            self.hangs.push(hang);
+            return Ok(false);
+        }
         let report: Report = serde_json::from_value(value)
             .with_context(|| format!("a report that breaks the contract: {line:.300}"))?;
         laws::hold(&report)?;
@@ -226,6 +236,7 @@ impl Watch {
             reports: std::mem::take(&mut self.reports),
             other: std::mem::take(&mut self.other),
             stalls: std::mem::take(&mut self.stalls),
+            hangs: std::mem::take(&mut self.hangs),
             stderr,
         })
     }

@@ -18,6 +18,7 @@ mod files;
 mod findings;
 mod flight;
 mod gil;
+mod hangs;
 mod ledger;
 mod leftovers;
 mod life;
@@ -75,6 +76,7 @@ fn main() {
         findings::trials(),
         flight::trials(),
         gil::trials(),
+        hangs::trials(),
         leftovers::trials(),
         ledger::trials(),
         life::trials(),
