@@ -45,9 +45,11 @@
 //!
 //! A loop's thread is idle while it is blocked in the loop's selector; slices tell when, exactly. What lies
 //! between two idle times is a busy stretch. Samples are stacks that the kernel program walks, by the clock
-//! (99 Hz) and when a thread blocks, rationed by a token bucket per thread, so that whoever blocks seldom
-//! gives a stack each time. A sample has the version of the thread's current context: loops enter a context
-//! for each step, so equal versions mean the same step, and half of the growth is the number of steps.
+//! (99 Hz) and when a thread blocks, rationed by a token bucket per thread and cause, so that who blocks
+//! seldom for a cause gives a stack each time, whatever else it waits for. A wait that gave none, because it
+//! began before the watch, has the stack of a look that met it. A sample has the version of the thread's
+//! current context: loops enter a context for each step, so equal versions mean the same step, and half of
+//! the growth is the number of steps.
 //!
 //! - *Exact*, from slices: idle and busy, and what a stall's time was spent on.
 //! - *Estimated*, from samples, and marked so: whose the busy time was (tasks, callbacks and unknown sum to

@@ -15,9 +15,12 @@ const LONG_NS: u64 = 1_000_000_000;
 /// Cells of a wait and of a place.
 const MAX_CELLS: usize = MAX_TEXT / 2;
 
+/// For how long, ns, and who.
+type Blocked<'a> = (u64, &'a Thread);
+
 /// Those that wait for the same in the same place are one row. `end_unix_ns`: when the watch ended.
 pub(super) fn push(text: &mut String, process: &Process, end_unix_ns: u64, paint: Paint) {
-    let mut rows: BTreeMap<(String, Option<String>), Vec<(u64, &Thread)>> = BTreeMap::new();
+    let mut rows: BTreeMap<(String, Option<String>), Vec<Blocked<'_>>> = BTreeMap::new();
     for thread in &process.threads {
         let (Some(ns), Some(what)) = (
             digest::wait_ns(thread, end_unix_ns).filter(|ns| *ns >= LONG_NS),
