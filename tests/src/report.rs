@@ -171,6 +171,14 @@ pub struct Ledger {
     pub unknown_ns: u64,
 }
 
+impl Ledger {
+    /// The part of the time that the thread could run and did not, since the host took the CPU.
+    pub fn host_share(&self) -> f64 {
+        let could_run = self.on_cpu_ns + self.runnable_ns;
+        self.runnable_ns as f64 / could_run.max(1) as f64
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 pub struct Blocked {
     pub gil: u64,

@@ -183,7 +183,7 @@ fn check(told: &Told, stalls: &[Stall]) -> Result<()> {
     let stall = told.found(stalls).context("it was not found")?;
     let culprit = &stall.culprit;
     if let Some(hog) = told.hog {
-        ensure!(culprit.kind == "gil", "it is called {}", culprit.kind);
+        ensure!(stall.is_called("gil"), "it is called {}", culprit.kind);
         ensure!(
             culprit.holder_tid == Some(hog),
             "held by {:?}",
@@ -323,6 +323,8 @@ fn lag_of_a_heartbeat(version: &str) -> Result<()> {
         late.sort_unstable();
         ensure!(late.len() > 100, "only {} heartbeats", late.len());
         let lag = timing(&outcome, pid)?.lag.context("no lag")?;
+        let process = outcome.summary()?.process(pid)?;
+        let ledger = process.thread(process.loops[0].tid)?.ledger;
         for (percent, found) in [(50, lag.p50_ns), (99, lag.p99_ns)] {
             let truth = late[late.len() * percent / 100];
             let found = found.context("no percentile")?;
@@ -333,7 +335,8 @@ fn lag_of_a_heartbeat(version: &str) -> Result<()> {
                 (_, "60") => 1e6,
                 _ => 0.5e6,
             };
-            let slack = (truth as f64 * ratio).max(floor);
+            // What the host takes makes steps longer, now this one and now that one.
+            let slack = (truth as f64 * (ratio + ledger.host_share())).max(floor);
             ensure!(
                 found.abs_diff(truth) as f64 <= slack,
                 "load {load}: p{percent} {found} ns, the heartbeat's {truth} ns"
