@@ -3,7 +3,40 @@
 use libtest_mimic::{Arguments, Trial};
 
 /// Names of trials, as declared in their files.
-const QUICK: &[&str] = &[];
+const QUICK: &[&str] = &[
+    "bad_input::no_btf",
+    "blocked::waits_have_their_age::py3.11",
+    "captures::a_range_is_its_windows",
+    "causes::each_thread_has_its_own::py3.11",
+    "demo::program_ends_on_sigterm::py3.11",
+    "dump::threads_and_tasks_equal_the_programs_own_account::py3.11",
+    "exact::futures_3.11",
+    "exports::agree_with_the_report",
+    "files::what_is_refused",
+    "findings::fail_on_gives_its_exit_code",
+    "flight::a_killed_program",
+    "gil::victims_and_report_agree_and_the_hog_is_named::py3.11",
+    "leftovers::nothing_is_left_in_the_kernel_after::sigkill",
+    "ledger::is_closed_and_sums_up::clocks.py::py3.11",
+    "life::sigint_gives_the_summary",
+    "locks::an_idle_pool_waits_for_work::py3.11",
+    "looks::those_who_wait_equal_the_programs_own_account::py3.11",
+    "loops::what_blocks_one_is_its_own::asyncio::py3.11",
+    "names::tasks_equal_the_programs_own_account::py3.11",
+    "on_cpu::equals_the_threads_own_clock::busy::py3.11",
+    "overload::totals_survive_a_stopped_reader",
+    "permissions::given_up",
+    "process::first_snapshot_is_right::py3.11",
+    "programs::seccomp-strict::py3.11",
+    "schema::lines_of_files_are_as_published",
+    "servers::stalls_name_their_requests::asyncio::py3.11",
+    "signals::a_dumb_terminal",
+    "stalls::every_culprit_is_named::py3.11",
+    "turnover::nothing_is_kept_of_what_has_gone::zombies",
+    "untouched::never_traced_or_stopped::py3.11",
+    "wakeup::counts_equal_voluntary_switches_beside_hogs::py3.11",
+    "workloads::give_their_account::py3.11",
+];
 
 /// Filters all other trials out.
 ///
