@@ -189,7 +189,7 @@ unsafe fn take(
         (*head).tgid = (*ledger).tgid;
         (*head).turn_index = NO_OFFSET;
         (*head).turn_count = NO_OFFSET;
-        (*head).reserved = 0;
+        (*head).turns = 0;
         (*head).at_ns = now;
         (*head).turn_start = 0;
         (*head).context = 0;
@@ -208,6 +208,9 @@ unsafe fn take(
             let context = thread_state + u64::from((*python).thread_context);
             (*head).context = read(context);
             (*head).context_version = read(context + 8);
+            if thread_state == (*python).turns_thread {
+                (*head).turns = read((*python).turns) as u32;
+            }
             let mut frame = read(thread_state + u64::from((*python).thread_frame));
             if frame != 0 && (*python).root_frame != NO_OFFSET {
                 frame = read(frame + u64::from((*python).root_frame));

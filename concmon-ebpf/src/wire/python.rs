@@ -43,7 +43,9 @@ pub struct Python {
     /// In a float and in an int: the value.
     pub float_value: u32,
     pub int_value: u32,
-    pub reserved: [u32; 4],
+    /// Address of an event loop's count of its turns, and the thread state of the thread that runs it; 0: none.
+    pub turns: u64,
+    pub turns_thread: u64,
 }
 
 /// There is no such field.

@@ -44,7 +44,8 @@ pub struct SampleHead {
     /// Which of the turn's callbacks runs, and how many there are; [`NO_OFFSET`]: not told.
     pub turn_index: u32,
     pub turn_count: u32,
-    pub reserved: u32,
+    /// The loop's count of its turns, the low half; 0: not told.
+    pub turns: u32,
     pub at_ns: u64,
     /// `PyThreadState.context` and `context_ver`.
     pub context: u64,

@@ -53,6 +53,8 @@ pub(super) struct StoredSample {
     version: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     turn: Option<Iteration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    turns: Option<u32>,
     #[serde(default)]
     gc: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,6 +73,7 @@ impl StoredSample {
             kind: sample.kind,
             version: sample.context_version,
             turn: sample.iteration,
+            turns: sample.turns,
             gc: sample.collecting,
             code: sample.code,
             coroutine: sample.coroutine,
@@ -86,6 +89,7 @@ impl StoredSample {
             kind: self.kind,
             context_version: self.version,
             iteration: self.turn,
+            turns: self.turns,
             collecting: self.gc,
             code: self.code,
             coroutine: self.coroutine,

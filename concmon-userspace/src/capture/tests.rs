@@ -111,6 +111,7 @@ fn inputs(rng: &mut Rng, count: usize) -> Vec<Input> {
                     kind: SampleKind::OnCpu,
                     context_version: (rng.below(2) == 0).then_some(9),
                     iteration: None,
+                    turns: None,
                     collecting: false,
                     code: None,
                     coroutine: None,

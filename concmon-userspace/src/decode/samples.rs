@@ -106,7 +106,7 @@ fn sample_head(bytes: &[u8]) -> SampleHead {
         tgid: fields.u32(),
         turn_index: fields.u32(),
         turn_count: fields.u32(),
-        reserved: fields.u32(),
+        turns: fields.u32(),
         at_ns: fields.u64(),
         context: fields.u64(),
         context_version: fields.u64(),

@@ -37,8 +37,11 @@ pub struct Sample {
     /// one for each step, so equal numbers mean the same step, and half the growth is the number of
     /// steps. `None`: the thread has no thread state, or it could not be read.
     pub context_version: Option<u64>,
-    /// The turn of an asyncio loop; `None` elsewhere, and before its selector has returned.
+    /// The turn of an asyncio loop or of trio; `None` elsewhere, and before its selector has returned.
     pub iteration: Option<Iteration>,
+    /// How many turns the loop had begun, the low half of its own count; `None` where it keeps none.
+    #[serde(default)]
+    pub turns: Option<u32>,
     /// The process's garbage collector was at work.
     pub collecting: bool,
     /// `None`: not known, or blocked.
@@ -49,14 +52,14 @@ pub struct Sample {
     pub stack: Arc<SampledStack>,
 }
 
-/// A turn of an asyncio loop, as its own variables tell.
+/// A turn of a loop, as its own variables tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Iteration {
-    /// When its selector had returned, by the loop's clock (`CLOCK_MONOTONIC`, ns).
+    /// When its selector had returned (`CLOCK_MONOTONIC`, ns).
     pub start_ns: u64,
-    /// Which of its ready callbacks runs, from 0; `None`: none has begun.
+    /// Which of its ready callbacks runs, from 0; `None`: none has begun, or trio's.
     pub index: Option<u32>,
-    /// How many callbacks were ready when it began; `None`: not counted yet.
+    /// How many callbacks were ready when it began; `None`: not counted yet, or trio's.
     pub count: Option<u32>,
 }
 

@@ -253,7 +253,7 @@ mod tests {
             tgid: 7,
             turn_index: NO_OFFSET,
             turn_count: NO_OFFSET,
-            reserved: 0,
+            turns: 0,
             at_ns,
             context: 0,
             context_version,

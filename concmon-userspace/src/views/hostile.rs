@@ -122,6 +122,7 @@ fn events() -> Vec<Event> {
             kind,
             context_version: Some(4),
             iteration: None,
+            turns: None,
             collecting: false,
             code: None,
             coroutine: Some(7 ^ 0xc0),

@@ -142,6 +142,7 @@ impl Shape {
                         kind: SampleKind::OnCpu,
                         context_version: None,
                         iteration: None,
+                        turns: None,
                         collecting: false,
                         code: None,
                         coroutine: None,

@@ -87,6 +87,7 @@ fn sample(tid: u32, at: u64, kind: SampleKind, functions: &[&str]) -> Event {
         kind,
         context_version: None,
         iteration: None,
+        turns: None,
         collecting: false,
         code: None,
         coroutine: None,

@@ -8,9 +8,11 @@ use super::run::{Owner, Run};
 use super::segments::{Activity, Segment, Segments, of_slice};
 use super::share::Share;
 use super::step_counter::StepCounter;
-use super::stretch::{Last, MAX_TURNS, Stretch};
+use super::stretch::{Last, Stretch};
 use super::sums::Sums;
-use crate::event::{Cause, LedgerFact, Sample, SampleKind, Slice, StepFact, ThreadState, Tid};
+use crate::event::{
+    Cause, LedgerFact, LoopKind, Sample, SampleKind, Slice, StepFact, ThreadState, Tid,
+};
 use crate::schema::Cost;
 
 /// Samples that wait for the slice that they lie in.
@@ -62,6 +64,7 @@ pub(super) struct BusyTracker {
     pub(super) facts: VecDeque<StepFact>,
     pub(super) shares: BTreeMap<Owner, Share>,
     pub(super) is_loop: bool,
+    pub(super) kind: LoopKind,
     pub(super) threshold_ns: u64,
     /// Of the loop that it runs now.
     pub(super) sums: Sums,
@@ -86,6 +89,7 @@ impl BusyTracker {
             facts: VecDeque::new(),
             shares: BTreeMap::new(),
             is_loop: false,
+            kind: LoopKind::Asyncio,
             threshold_ns,
             sums: Sums::default(),
         }
@@ -327,7 +331,6 @@ impl BusyTracker {
         let busy_ns = self
             .busy_ns
             .saturating_sub(self.pos_ns.saturating_sub(sample.at_ns));
-        self.steps.sample(sample, busy_ns, &mut self.sums);
         let mean_ns = self.steps.mean_ns();
         let Some(stretch) = &mut self.stretch else {
             return;
@@ -357,7 +360,7 @@ impl BusyTracker {
             }
             _ => sample.at_ns,
         };
-        stretch.note_turns(sample, self.steps.turns_per_step());
+        stretch.note_turn(sample);
         if let Some(name) = owner.function()
             && sample.kind == SampleKind::OnCpu
         {
@@ -374,6 +377,7 @@ impl BusyTracker {
             self.end_run(end_ns, candidates);
             if let Some(stretch) = &mut self.stretch {
                 let mut run = Run::new(sample, begin_ns);
+                run.lead = stretch.lead_of(sample, self.steps.turns_per_step());
                 // The first step of a turn has run since that began.
                 if sample.iteration.is_some_and(|turn| turn.index == Some(0)) {
                     run.sure_ns = begin_ns;
@@ -381,6 +385,8 @@ impl BusyTracker {
                 stretch.run = Some(run);
             }
         }
+        let most_ns = self.threshold_ns;
+        (self.steps).sample(sample, busy_ns, most_ns, &mut self.sums);
         let Some(stretch) = &mut self.stretch else {
             return;
         };
@@ -391,6 +397,7 @@ impl BusyTracker {
         stretch.last = Some(Last {
             at_ns: same_until,
             version,
+            turns: sample.turns,
             is_block: same_until > sample.at_ns,
         });
     }
@@ -424,27 +431,28 @@ impl BusyTracker {
         };
         let end_ns = end_ns.max(run.last_ns);
         let length = end_ns.saturating_sub(run.begin_ns);
-        if run.last_ns > run.first_ns && run.version.is_some() {
-            // More than one sample has met it: it has a length of its own.
-            self.sums.step.now.record(length, 1);
-            self.steps.long(length);
-        }
-        if length < self.threshold_ns {
-            return;
-        }
         // Samples must show that it is one step, or it was off the CPU, which is one step's as well.
         let known = (run.sure_ns, run.last_ns);
         let outside_ns = stretch
             .segments
             .off_cpu_outside(run.begin_ns, end_ns, known);
         let proven = (known.1 - known.0).saturating_add(outside_ns);
-        if proven < length / 2 {
+        let is_stall = length >= self.threshold_ns && proven >= length / 2;
+        if is_stall || run.last_ns > run.first_ns && run.version.is_some() {
+            // More than one sample has met it: it has a length of its own. Longer than the threshold are stalls.
+            let length = if is_stall {
+                length
+            } else {
+                length.min(self.threshold_ns)
+            };
+            self.sums.step.now.record(length, 1);
+            self.steps.long(length);
+        }
+        stretch.note_lead(&run, is_stall);
+        if !is_stall {
             return;
         }
-        stretch.stalled_ns = stretch.stalled_ns.saturating_add(length);
-        if stretch.steps.len() < MAX_TURNS {
-            stretch.steps.push((run.begin_ns, end_ns));
-        }
+        stretch.note_stall(self.kind, run.begin_ns, end_ns);
         candidates.push(StallCandidate {
             begin_ns: run.begin_ns,
             end_ns,
@@ -479,7 +487,9 @@ impl BusyTracker {
         if candidates.len() == before && stretch.last.is_none() && length >= self.threshold_ns {
             let cost = stretch.segments.cost(stretch.from_ns, end_ns);
             if cost.on_cpu_ns < length / 4 {
-                stretch.stalled_ns = stretch.stalled_ns.saturating_add(length);
+                stretch.note_stall(self.kind, stretch.from_ns, end_ns);
+                self.sums.step.now.record(length, 1);
+                self.steps.long(length);
                 candidates.push(StallCandidate {
                     begin_ns: stretch.from_ns,
                     end_ns,
@@ -515,6 +525,7 @@ impl BusyTracker {
             .collect();
         let (turned, turned_ns) = stretch.turned;
         let busy = Busy {
+            kind: self.kind,
             from_ns,
             to_ns: until_ns,
             goes_on,

@@ -2,18 +2,20 @@
 //!
 //! A timer that is due while the loop is idle waits for the selector, which counts in milliseconds: what
 //! is due in the same one runs together, one behind the other.
-//! One that is due in a busy stretch waits for the next turn of the loop, then for that turn, for
-//! timers come last; and what it wakes waits for one more (a task that sleeps is woken by a callback,
-//! and goes on in the turn after that). At the end of the stretch nothing is left to wait for.
+//! One that is due in a busy stretch waits for the next turn of the loop. Then, asyncio: for that turn, for
+//! timers come last, and what it wakes waits for one more (a task that sleeps is woken by a callback, and
+//! goes on in the turn after that). uvloop: for nothing, timers come first. trio: for those that it puts in
+//! front of the task, in an order that is random. At the end of the stretch nothing is left to wait for.
 
 use super::fine::Fine;
+use crate::event::LoopKind;
 
 /// Between two instants.
 const STEP_NS: u64 = 1_000_000;
 /// Selectors of loops round up to this (`Lib/selectors.py`, `uv__io_poll`).
 const SELECTOR_NS: u64 = 1_000_000;
-/// Turns that a sleeping task waits for behind the one that runs when its time comes.
-const TURNS: u64 = 2;
+/// Turns of asyncio that a sleeping task waits for behind the one that runs when its time comes.
+const TURNS: f64 = 2.0;
 /// Instants recorded one by one in one stretch; more of them are recorded in groups.
 const MAX_INSTANTS: u64 = 256;
 
@@ -29,6 +31,7 @@ pub(super) struct Lag {
 /// A busy stretch, or a part of it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Busy<'a> {
+    pub(super) kind: LoopKind,
     pub(super) from_ns: u64,
     pub(super) to_ns: u64,
     /// The stretch goes on behind `to_ns`.
@@ -78,6 +81,12 @@ impl Lag {
             let due_ns = busy.from_ns + offset as u64;
             into.record(busy.wait(due_ns, point), share);
         }
+        // The longest wait of a step is that of what is due when it begins.
+        for (begin_ns, _) in busy.steps {
+            if (busy.from_ns..busy.to_ns).contains(begin_ns) {
+                into.record(busy.wait(*begin_ns, 0), 1);
+            }
+        }
     }
 
     fn instants(&mut self, ns: u64) -> u64 {
@@ -98,33 +107,46 @@ impl Busy<'_> {
         let end = self.turns.get(next).copied().unwrap_or(self.to_ns);
         let step = self.steps.partition_point(|(_, end)| *end <= due_ns);
         let step = self.steps.get(step).filter(|(begin, _)| *begin <= due_ns);
+        let behind = self.behind(point);
         let wait = match self.turn_ns {
             // The turn that it is due in ends with the step at the earliest.
             Some(turn_ns) if step.is_some() => {
                 let rest_ns = step.map_or(0, |(_, end)| end.saturating_sub(due_ns));
-                rest_ns.saturating_add(turn_ns.saturating_mul(TURNS))
+                rest_ns.saturating_add((turn_ns as f64 * behind) as u64)
             }
             Some(turn_ns) if several(turn_ns, begin, end) => {
                 // The phases of the instants are spread evenly.
-                let phase = turn_ns as f64 * ((point as f64 * 0.618_034).fract());
-                (phase as u64).saturating_add(turn_ns.saturating_mul(TURNS))
+                let phase = (point as f64 * 0.618_034).fract();
+                (turn_ns as f64 * (phase + behind)) as u64
             }
             _ => {
-                let mut until_ns = end;
-                for behind in 0..TURNS as usize {
-                    let pair = next + behind;
+                let (mut until_ns, mut left, mut pair) = (end, behind, next);
+                while left > 0.0 {
+                    let part = left.min(1.0);
                     let seen = self.turns.get(pair).zip(self.turns.get(pair + 1));
-                    until_ns = match seen {
-                        Some((begin, end)) => until_ns.saturating_add(self.one_turn(*begin, *end)),
+                    let turn_ns = match seen {
+                        Some((begin, end)) => self.one_turn(*begin, *end),
                         // The turns that come are like this one.
-                        None if self.goes_on => until_ns.saturating_add(end.saturating_sub(begin)),
-                        None => self.to_ns,
+                        None if self.goes_on => end.saturating_sub(begin),
+                        None => self.to_ns.saturating_sub(until_ns),
                     };
+                    until_ns = until_ns.saturating_add((turn_ns as f64 * part) as u64);
+                    (left, pair) = (left - part, pair + 1);
                 }
                 until_ns.saturating_sub(due_ns)
             }
         };
         if self.goes_on { wait } else { wait.min(to_end) }
+    }
+
+    /// Turns that it waits for when its turn has come.
+    fn behind(&self, point: u64) -> f64 {
+        match self.kind {
+            LoopKind::Asyncio => TURNS,
+            LoopKind::Uvloop => 0.0,
+            // Spread evenly, and not in step with the phases.
+            LoopKind::Trio => (point as f64 * 0.754_878).fract(),
+        }
     }
 
     /// How long the first turn was between two beginnings that samples have seen.
@@ -158,6 +180,7 @@ mod tests {
     fn one_long_step_delays_what_is_due_meanwhile() {
         let mut into = Fine::default();
         let busy = Busy {
+            kind: LoopKind::Asyncio,
             from_ns: 0,
             to_ns: 100 * MS,
             goes_on: false,
@@ -176,6 +199,7 @@ mod tests {
         // Turns of 5 ms: the rest of one and two more.
         let mut into = Fine::default();
         let busy = Busy {
+            kind: LoopKind::Asyncio,
             from_ns: 0,
             to_ns: 10_000 * MS,
             goes_on: true,
@@ -198,6 +222,7 @@ mod tests {
             .map(|turn| turn * 5 * MS)
             .collect();
         let busy = Busy {
+            kind: LoopKind::Asyncio,
             from_ns: 0,
             to_ns: 5_000 * MS,
             goes_on: true,
@@ -216,6 +241,7 @@ mod tests {
     fn a_long_step_among_short_turns_delays_all_the_same() {
         let mut into = Fine::default();
         let busy = Busy {
+            kind: LoopKind::Asyncio,
             from_ns: 0,
             to_ns: 102 * MS,
             goes_on: false,

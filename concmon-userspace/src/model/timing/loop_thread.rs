@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use super::busy_tracker::BusyTracker;
 use super::hang::OpenStep;
 use super::sums::Sums;
-use crate::event::LoopKind;
 
 /// Loops of one thread that are kept after they stopped.
 const MAX_LOOPS: usize = 64;
@@ -15,7 +14,6 @@ const MAX_LOOPS: usize = 64;
 pub(super) struct LoopThread {
     pub(super) tracker: BusyTracker,
     loop_id: Option<u64>,
-    pub(super) kind: LoopKind,
     /// The latest to stop comes last.
     stopped: VecDeque<(u64, Sums)>,
     /// When the thread was last heard of.
@@ -30,7 +28,6 @@ impl LoopThread {
         LoopThread {
             tracker: BusyTracker::new(threshold_ns),
             loop_id: None,
-            kind: LoopKind::Asyncio,
             stopped: VecDeque::new(),
             heard_ns: 0,
             ended: false,

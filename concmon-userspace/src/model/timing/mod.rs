@@ -243,7 +243,7 @@ impl LoopTimes {
                 continue;
             };
             thread.tracker.is_loop = true;
-            thread.kind = seen.kind;
+            thread.tracker.kind = seen.kind;
             thread.tracker.threshold_ns = user_ns
                 .or(seen.stall_threshold_ns)
                 .unwrap_or(DEFAULT_THRESHOLD_NS);
@@ -370,7 +370,7 @@ impl LoopTimes {
             };
             thread.tracker.sums.stalled(&stall);
             if self.new.len() < MAX_NEW {
-                self.new.push((tid, thread.kind, stall));
+                self.new.push((tid, thread.tracker.kind, stall));
             }
         }
     }

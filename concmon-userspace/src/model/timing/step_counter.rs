@@ -22,11 +22,14 @@ pub(super) struct StepCounter {
     short_ns: u64,
     /// 1 / (callbacks per turn), averaged over turns.
     turns_per_step: Option<f64>,
+    /// The loop's own count of its turns, where steps were counted last.
+    turns: Option<u32>,
 }
 
 impl StepCounter {
-    /// Counts the steps since the last sample.
-    pub(super) fn sample(&mut self, sample: &Sample, busy_ns: u64, sums: &mut Sums) {
+    /// Counts the steps since the last sample. Of those that no sample has shown to be longer, none was longer
+    /// than `most_ns`.
+    pub(super) fn sample(&mut self, sample: &Sample, busy_ns: u64, most_ns: u64, sums: &mut Sums) {
         let Some(version) = sample.context_version else {
             return;
         };
@@ -37,6 +40,16 @@ impl StepCounter {
                 Some(known) => known * 0.95 + one * 0.05,
                 None => one,
             });
+        }
+        let turns = match (
+            std::mem::replace(&mut self.turns, sample.turns),
+            sample.turns,
+        ) {
+            (Some(before), Some(now)) => Some(u64::from(now.wrapping_sub(before))),
+            _ => None,
+        };
+        if let Some(turns) = turns.filter(|turns| *turns < MAX_GROWTH) {
+            sums.iterations_milli.now = (sums.iterations_milli.now).saturating_add(turns * 1_000);
         }
         let Some((before, before_ns)) = self.counted.replace((version, busy_ns)) else {
             return;
@@ -62,14 +75,14 @@ impl StepCounter {
             self.short += others;
             self.short_ns = self.short_ns.saturating_add(short_ns);
         }
-        self.record(others, short_ns, sums);
-        if let Some(turns) = self.turns_per_step {
+        self.record(others, short_ns, most_ns, sums);
+        if let (None, Some(turns)) = (turns, self.turns_per_step) {
             sums.iterations_milli.now += (steps as f64 * turns * 1e3) as u64;
         }
     }
 
     /// Books `count` steps that together took `ns`, in as many stretches as there were.
-    fn record(&mut self, count: u64, ns: u64, sums: &mut Sums) {
+    fn record(&mut self, count: u64, ns: u64, most_ns: u64, sums: &mut Sums) {
         let lengths = std::mem::take(&mut self.lengths);
         let into = &mut sums.step.now;
         let all = lengths.len() as u64;
@@ -77,13 +90,13 @@ impl StepCounter {
             return;
         }
         if all == 0 || count < all {
-            into.record(ns / count, count);
+            into.record((ns / count).min(most_ns), count);
             return;
         }
         // Alike in each stretch: one that took long has long steps.
         for (index, length) in (0..).zip(&lengths) {
             let steps = count / all + u64::from(index < count % all);
-            into.record(length / steps, steps);
+            into.record((length / steps).min(most_ns), steps);
         }
     }
 
@@ -113,5 +126,6 @@ impl StepCounter {
     pub(super) fn tear(&mut self) {
         self.lengths.clear();
         self.counted = None;
+        self.turns = None;
     }
 }

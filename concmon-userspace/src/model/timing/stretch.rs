@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::run::Run;
+use super::run::{Lead, Run};
 use super::segments::Segments;
 use super::step_counter::MAX_GROWTH;
-use crate::event::{Sample, SampleKind};
+use crate::event::{LoopKind, Sample, SampleKind};
 
 /// Beginnings of turns, and stalls, that are kept of one stretch.
 pub(super) const MAX_TURNS: usize = 4_096;
@@ -25,8 +25,10 @@ pub(super) struct Stretch {
     pub(super) turns: VecDeque<u64>,
     /// Its stalls: beginnings and ends. Those of shorter steps are not known well enough to count.
     pub(super) steps: Vec<(u64, u64)>,
-    /// Turns between its samples, and their time.
+    /// Turns between its samples, and their time; without those of its stalls.
     pub(super) turned: (f64, u64),
+    /// The end of its last stall.
+    pub(super) stalled_until_ns: u64,
     /// Up to where lag and saturation are booked.
     pub(super) booked_ns: u64,
     /// How long the loop was idle before it, and then waited for a CPU; not yet booked.
@@ -41,6 +43,7 @@ pub(super) struct Stretch {
 pub(super) struct Last {
     pub(super) at_ns: u64,
     pub(super) version: Option<u64>,
+    pub(super) turns: Option<u32>,
     /// `at_ns` is the end of a block.
     pub(super) is_block: bool,
 }
@@ -55,6 +58,7 @@ impl Stretch {
             last: None,
             turns: VecDeque::new(),
             turned: (0.0, 0),
+            stalled_until_ns: 0,
             steps: Vec::new(),
             booked_ns: from_ns,
             idle: (0, 0),
@@ -63,7 +67,7 @@ impl Stretch {
         }
     }
 
-    pub(super) fn note_turns(&mut self, sample: &Sample, turns_per_step: Option<f64>) {
+    pub(super) fn note_turn(&mut self, sample: &Sample) {
         if let Some(turn) = sample.iteration
             && turn.start_ns > self.from_ns
             && self.turns.back().is_none_or(|last| turn.start_ns > *last)
@@ -73,13 +77,62 @@ impl Stretch {
             }
             self.turns.push_back(turn.start_ns);
         }
-        if let (Some(last), Some(version), Some(turns)) =
-            (self.last, sample.context_version, turns_per_step)
-            && let Some(grown) = last.version.and_then(|before| version.checked_sub(before))
-            && grown < MAX_GROWTH
-        {
-            self.turned.0 += grown as f64 / 2.0 * turns;
-            self.turned.1 = (self.turned.1).saturating_add(sample.at_ns.saturating_sub(last.at_ns));
+    }
+
+    /// Turns from the last sample to this one: as the loop counts them, else as steps make them. What counts
+    /// neither (trio) tells when the turn began, and a clock meets one in its middle on average.
+    pub(super) fn lead_of(&self, sample: &Sample, turns_per_step: Option<f64>) -> Lead {
+        let grown = self.last.and_then(|last| {
+            let counted = sample.turns.zip(last.turns);
+            let turns = counted.map(|(now, before)| f64::from(now.wrapping_sub(before)));
+            let steps = sample.context_version.zip(last.version);
+            let steps = steps.and_then(|(now, before)| now.checked_sub(before));
+            let by_steps = || Some(steps? as f64 / 2.0 * turns_per_step?);
+            Some((last.at_ns, turns.or_else(by_steps)?))
+        });
+        let age = sample
+            .iteration
+            .filter(|turn| turn.index.is_none() && turn.start_ns >= self.stalled_until_ns)
+            .map(|turn| sample.at_ns - turn.start_ns);
+        match (grown, age) {
+            (Some((last_ns, turns)), _) if turns < MAX_GROWTH as f64 => Lead {
+                turns,
+                ns: (sample.at_ns).saturating_sub(last_ns.max(self.stalled_until_ns)),
+                by_age: false,
+            },
+            (None, Some(age_ns)) if sample.kind == SampleKind::OnCpu => Lead {
+                turns: 1.0,
+                ns: age_ns.saturating_mul(2),
+                by_age: true,
+            },
+            _ => Lead::default(),
+        }
+    }
+
+    /// Takes over the turns before a step that has ended; without the time of a stall, which was one turn's.
+    pub(super) fn note_lead(&mut self, run: &Run, is_stall: bool) {
+        let lead = run.lead;
+        let ns = match is_stall {
+            true if lead.by_age => return,
+            true => lead.ns.saturating_sub(run.first_ns - run.begin_ns),
+            false => lead.ns,
+        };
+        self.turned.0 += lead.turns;
+        self.turned.1 = self.turned.1.saturating_add(ns);
+    }
+
+    /// Books a step that was a stall.
+    pub(super) fn note_stall(&mut self, kind: LoopKind, begin_ns: u64, end_ns: u64) {
+        self.stalled_ns = self
+            .stalled_ns
+            .saturating_add(end_ns.saturating_sub(begin_ns));
+        self.stalled_until_ns = end_ns;
+        if self.steps.len() < MAX_TURNS {
+            self.steps.push((begin_ns, end_ns));
+            // Nothing else tells when a turn of uvloop ended.
+            if kind == LoopKind::Uvloop {
+                self.turns.push_back(end_ns);
+            }
         }
     }
 
@@ -94,9 +147,12 @@ impl Stretch {
     /// the length of steps that are not long.
     pub(super) fn begin_of(&self, sample: &Sample, mean_ns: u64) -> u64 {
         let earliest = self.last.map_or(self.from_ns, |last| last.at_ns);
+        // Without a number it tells where the loop's own work began, but not how many steps came before this.
+        let is_step = sample.stack.step_frames > 0;
         let turn = sample
             .iteration
-            .filter(|turn| turn.start_ns >= earliest && turn.start_ns <= sample.at_ns);
+            .filter(|turn| turn.start_ns >= earliest && turn.start_ns <= sample.at_ns)
+            .filter(|turn| turn.index.is_some() || !is_step);
         // From there on, so many steps passed before it: no sample has met them.
         let (from_ns, before) = match (turn, self.last, self.steps_to(sample)) {
             (Some(turn), ..) => (turn.start_ns, f64::from(turn.index.unwrap_or(0))),
@@ -111,8 +167,8 @@ impl Stretch {
         let short = before * mean_ns as f64;
         let is_clear = turn.is_some() || before > 0.5;
         match sample.kind {
-            SampleKind::OnCpu if is_clear => from_ns + alike.min(short) as u64,
-            _ => from_ns + alike as u64,
+            SampleKind::OnCpu if is_clear => from_ns.saturating_add(alike.min(short) as u64),
+            _ => from_ns.saturating_add(alike as u64),
         }
     }
 
@@ -135,7 +191,7 @@ impl Stretch {
                 } else {
                     alike.max(rest)
                 };
-                latest.min(last.at_ns + rest as u64)
+                latest.min(last.at_ns.saturating_add(rest as u64))
             }
             _ => latest,
         }

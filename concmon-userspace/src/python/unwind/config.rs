@@ -2,7 +2,7 @@
 
 use concmon_ebpf::{FRAME_BYTES, NO_OFFSET, Python};
 
-use super::turn::Turn;
+use super::turn::Turns;
 use crate::python::layout::{
     CollectorPlace, FrameRoot, GeneratorFrame, InstructionShape, IntegerShape, Layout,
 };
@@ -13,7 +13,7 @@ pub(super) fn config(
     interpreter: u64,
     layout: &Layout,
     tls_offset: i64,
-    turn: Option<Turn>,
+    turns: &Turns,
     long_ns: u64,
 ) -> Python {
     let walk = &layout.walk;
@@ -36,6 +36,7 @@ pub(super) fn config(
         walk.frame.generator.unwrap_or(0),
         walk.frame.owner.unwrap_or(0) & !7,
     ];
+    let turn = turns.function();
     let [turn_start, turn_index, turn_count] = turn.map_or([0; 3], |turn| turn.locals);
     Python {
         tls_offset,
@@ -64,6 +65,7 @@ pub(super) fn config(
         int_value: match walk.integer {
             IntegerShape::SignedSize { digits, .. } | IntegerShape::Tag { digits, .. } => digits,
         },
-        reserved: [0; 4],
+        turns: turns.count.address,
+        turns_thread: turns.count.thread,
     }
 }

@@ -24,7 +24,7 @@ use crate::event::{CodeKind, Pid, PyFrame, Sample, SampledStack, Tid};
 use executable::ExecutableMemory;
 use frames::{is_of_loop, is_runner, step_frames};
 use thread_places::ThreadPlaces;
-use turn::{Turn, find_turn, iteration};
+use turn::Turns;
 
 pub use step::StepAt;
 
@@ -39,7 +39,7 @@ const CONFIG_BYTES: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Unwinder {
     places: ThreadPlaces,
-    turn: Option<Turn>,
+    turns: Turns,
     /// The program has imported uvloop, whose loop has no Python frames.
     has_uvloop: bool,
     code: ExecutableMemory,
@@ -86,11 +86,15 @@ impl Unwinder {
             "where threads note their thread state was not found (the C library may be another one)",
         )?;
         self.has_uvloop |= imports_uvloop(&mut reader, main, &layout);
-        if self.turn.is_none() {
-            self.turn = find_turn(&mut reader, main, &layout);
-        }
+        self.turns
+            .find(&mut reader, &states, main, &layout, self.has_uvloop);
         Ok(config::config(
-            runtime, main, &layout, tls_offset, self.turn, long_ns,
+            runtime,
+            main,
+            &layout,
+            tls_offset,
+            &self.turns,
+            long_ns,
         ))
     }
 
@@ -194,7 +198,8 @@ impl Unwinder {
             tid: Tid(head.tid),
             kind: raw.kind,
             context_version: raw.has(sample_flags::STATE).then_some(head.context_version),
-            iteration: iteration(head),
+            iteration: self.turns.iteration(head),
+            turns: Some(head.turns).filter(|turns| *turns != 0),
             collecting: raw.has(sample_flags::COLLECTING),
             code: match (on_cpu, raw.has(sample_flags::USER)) {
                 (false, _) => None,

@@ -33,6 +33,7 @@ fn sample(at: u64, kind: SampleKind, functions: &[&str]) -> Event {
         kind,
         context_version: None,
         iteration: None,
+        turns: None,
         collecting: false,
         code: None,
         coroutine: None,

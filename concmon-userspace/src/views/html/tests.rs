@@ -75,6 +75,7 @@ fn sample(tid: u32, at_ns: u64, functions: &[String]) -> Event {
         kind: SampleKind::OnCpu,
         context_version: None,
         iteration: None,
+        turns: None,
         collecting: false,
         code: None,
         coroutine: None,

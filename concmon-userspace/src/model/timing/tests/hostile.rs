@@ -22,6 +22,7 @@ fn nasty_sample(random: &mut Random) -> Sample {
             index: random.chance(50).then(|| random.nasty() as u32),
             count: random.chance(50).then(|| random.nasty() as u32),
         }),
+        turns: random.chance(50).then(|| random.nasty() as u32),
         collecting: random.chance(30),
         code: random.chance(50).then_some(CodeKind::Native),
         coroutine: random.chance(50).then(|| random.nasty()),

@@ -2,6 +2,7 @@
 
 mod hangs;
 mod hostile;
+mod lag;
 mod sampled;
 mod simulator;
 mod stalls;

@@ -41,6 +41,11 @@ pub(super) struct Simulator {
     pub(super) watch: Fixture,
     pub(super) now: u64,
     pub(super) loop_id: u64,
+    pub(super) kind: LoopKind,
+    /// Callbacks of each turn, where not those so far are meant.
+    pub(super) ready: Option<u32>,
+    /// Turns so far.
+    turns: u32,
     pub(super) tasks: Vec<PyTask>,
     /// Samples are taken.
     pub(super) sampled: bool,
@@ -75,6 +80,9 @@ impl Simulator {
             watch,
             now: 0,
             loop_id: LOOP,
+            kind: LoopKind::Asyncio,
+            ready: None,
+            turns: 1,
             tasks: Vec::new(),
             sampled: true,
             collecting: false,
@@ -156,12 +164,12 @@ impl Simulator {
     /// In the loop's selector; a turn begins when it is over.
     pub(super) fn idle(&mut self, ns: u64) -> &mut Self {
         self.block(Cause::Poll, ns, None);
-        (self.turn_ns, self.index) = (self.now, 0);
-        self
+        self.turn()
     }
 
     /// The loop did not wait between two turns.
     pub(super) fn turn(&mut self) -> &mut Self {
+        self.turns += 1;
         (self.turn_ns, self.index) = (self.now, 0);
         self
     }
@@ -268,6 +276,7 @@ impl Simulator {
             frames.push(frame(who.function, 10));
         }
         let step_frames = frames.len();
+        let is_asyncio = self.kind == LoopKind::Asyncio;
         frames.push(frame("BaseEventLoop.run_forever", 1));
         let stack = SampledStack {
             frames,
@@ -281,11 +290,12 @@ impl Simulator {
             tid: Tid(TID),
             kind,
             context_version: Some(self.version),
-            iteration: Some(Iteration {
+            iteration: (self.kind != LoopKind::Uvloop).then(|| Iteration {
                 start_ns: START + self.turn_ns,
-                index: self.step.map(|_| self.index),
-                count: Some(self.index + 1),
+                index: self.step.map(|_| self.index).filter(|_| is_asyncio),
+                count: Some(self.ready.unwrap_or(self.index + 1)).filter(|_| is_asyncio),
             }),
+            turns: (self.kind == LoopKind::Uvloop).then_some(self.turns),
             collecting: self.collecting,
             code: (kind == SampleKind::OnCpu).then_some(CodeKind::Interpreter),
             coroutine: self.step.and_then(|who| who.coroutine),
@@ -320,10 +330,13 @@ impl Simulator {
             (fact.state, fact.since_ns) = (state, START + since);
             (fact.on_cpu_ns, fact.blocked_ns) = (on_cpu_ns, blocked_ns);
         });
-        let (loop_id, tasks) = (self.loop_id, self.tasks.clone());
+        let (loop_id, kind, tasks) = (self.loop_id, self.kind, self.tasks.clone());
         self.watch.look(100, self.now, |look| {
             look.threads = vec![py_thread(TID, "MainThread")];
-            look.loops = vec![py_loop(TID, loop_id)];
+            look.loops = vec![PyLoop {
+                kind,
+                ..py_loop(TID, loop_id)
+            }];
             look.tasks = tasks;
         });
         let snapshot = self.watch.tick(self.now);

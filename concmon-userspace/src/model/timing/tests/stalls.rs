@@ -217,6 +217,7 @@ fn hog_sample(tid: u32, at: u64, function: &str) -> Sample {
         kind: SampleKind::OnCpu,
         context_version: Some(1),
         iteration: None,
+        turns: None,
         collecting: false,
         code: Some(CodeKind::Interpreter),
         coroutine: None,
