@@ -480,6 +480,8 @@ pub struct Stall {
     pub task: Option<Value>,
     #[serde(deserialize_with = "nullable")]
     pub coroutine: Option<String>,
+    /// The task that made it an eager one.
+    pub creator: Option<Value>,
     pub stack: Vec<Frame>,
     pub context: BTreeMap<String, String>,
 }

@@ -36,7 +36,7 @@ pub struct Python {
     /// In a frame: the first local variable.
     pub locals: u32,
     /// Which local variables of the turn are: the float that tells when it began, the index of the
-    /// callback that runs, and how many there are.
+    /// callback that runs, and how many there are (the first again, where there are none of these).
     pub turn_start: u32,
     pub turn_index: u32,
     pub turn_count: u32,

@@ -61,6 +61,8 @@ pub(super) struct StoredSample {
     code: Option<CodeKind>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     coroutine: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    creator: Option<u64>,
     stack: u64,
 }
 
@@ -77,6 +79,7 @@ impl StoredSample {
             gc: sample.collecting,
             code: sample.code,
             coroutine: sample.coroutine,
+            creator: sample.creator,
             stack,
         }
     }
@@ -93,6 +96,7 @@ impl StoredSample {
             collecting: self.gc,
             code: self.code,
             coroutine: self.coroutine,
+            creator: self.creator,
             stack,
         }
     }

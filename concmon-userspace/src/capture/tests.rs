@@ -112,6 +112,7 @@ fn inputs(rng: &mut Rng, count: usize) -> Vec<Input> {
                     context_version: (rng.below(2) == 0).then_some(9),
                     iteration: None,
                     turns: None,
+                    creator: None,
                     collecting: false,
                     code: None,
                     coroutine: None,

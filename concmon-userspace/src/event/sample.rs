@@ -49,6 +49,10 @@ pub struct Sample {
     /// Address of the generator object of the outermost coroutine of the step: the task's own.
     /// `None`: no task's step.
     pub coroutine: Option<u64>,
+    /// The same of the task whose step has made this one, which runs at once, in the middle of that (an eager
+    /// task). `None`: not so.
+    #[serde(default)]
+    pub creator: Option<u64>,
     pub stack: Arc<SampledStack>,
 }
 

@@ -50,8 +50,9 @@ impl Rule for LoopBlocked {
             .iter()
             .filter_map(|one| Some((one, one.timing.as_ref()?)))
             .filter(|(_, timing)| timing.stalls_count > 0);
-        let (one, timing) = stalled.max_by_key(|(_, timing)| timing.stalls_ns)?;
-        let worst = timing.stalls.first()?;
+        let with_worst =
+            stalled.filter_map(|(one, timing)| Some((one, timing, timing.stalls.first()?)));
+        let (one, timing, worst) = with_worst.max_by_key(|(_, _, worst)| worst.duration_ns)?;
         let sustained = context.history.stalled_seconds() >= SUSTAINED;
         let kind = worst.culprit.kind;
         let frame = worst.culprit.frame.as_ref();
@@ -79,7 +80,8 @@ impl Rule for LoopBlocked {
             ),
             evidence,
             advice: advice(kind).to_owned(),
-            weight: timing.stalls_ns as f64,
+            // The summary's is the one with the longest of the whole watch's stalls.
+            weight: worst.duration_ns as f64,
         })
     }
 }

@@ -119,6 +119,7 @@ fn stalled(process: &mut Process, kind: CulpritKind, at_unix_ns: u64, ms: u64) {
         },
         task: None,
         coroutine: Some("app.slow".into()),
+        creator: None,
         stack: vec![frame("slow")],
         context: [("request_id".to_owned(), "r-17".to_owned())].into(),
         waiting: None,

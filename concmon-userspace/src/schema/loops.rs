@@ -135,6 +135,10 @@ pub struct Stall {
     /// Qualified name of the task's coroutine; of the callback where it is no task's step.
     /// `null`: in neither, e.g. waiting for the GIL on the way out of the selector.
     pub coroutine: Option<String>,
+    /// The task that made it an eager one, in the middle of whose own step this one ran. Absent: it was
+    /// scheduled by the loop, or its creator was gone before it could be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub creator: Option<StallTask>,
     /// Most of the samples had it; the innermost frame first, down to the step's own.
     pub stack: Vec<Frame>,
     /// Values of the context variables that were asked for, by name.
@@ -167,6 +171,9 @@ pub struct Hang {
     pub task: Option<StallTask>,
     /// Qualified name of the task's coroutine; of the callback where it is no task's step.
     pub coroutine: Option<String>,
+    /// As of a stall.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub creator: Option<StallTask>,
     /// The innermost frame first, down to the step's own.
     pub stack: Vec<Frame>,
     /// Values of the context variables that were asked for, by name.

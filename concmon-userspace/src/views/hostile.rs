@@ -123,6 +123,7 @@ fn events() -> Vec<Event> {
             context_version: Some(4),
             iteration: None,
             turns: None,
+            creator: None,
             collecting: false,
             code: None,
             coroutine: Some(7 ^ 0xc0),
@@ -207,6 +208,10 @@ fn stall() -> Stall {
             name: evil("delayed"),
         }),
         coroutine: Some(evil("coroutine")),
+        creator: Some(StallTask {
+            id: Address(8),
+            name: evil("creator"),
+        }),
         stack: vec![frame()],
         context: BTreeMap::from([(evil("variable"), evil("value"))]),
         waiting: None,

@@ -59,6 +59,7 @@ pub(super) fn line(stall: &Stall) -> String {
     let about = About {
         task: stall.task.as_ref(),
         coroutine: stall.coroutine.as_deref(),
+        creator: stall.creator.as_ref(),
         context: &stall.context,
         waiting: stall.waiting,
     };
@@ -85,6 +86,7 @@ pub(super) fn hang(hang: &Hang) -> String {
     let about = About {
         task: hang.task.as_ref(),
         coroutine: hang.coroutine.as_deref(),
+        creator: hang.creator.as_ref(),
         context: &hang.context,
         waiting: hang.waiting,
     };
@@ -96,6 +98,8 @@ pub(super) fn hang(hang: &Hang) -> String {
 struct About<'a> {
     task: Option<&'a StallTask>,
     coroutine: Option<&'a str>,
+    /// Of an eager one.
+    creator: Option<&'a StallTask>,
     context: &'a BTreeMap<String, String>,
     waiting: Option<Waiting>,
 }
@@ -109,6 +113,9 @@ impl About<'_> {
             }
         } else if let Some(coroutine) = self.coroutine {
             let _ = write!(text, " in {}", brief(coroutine, MAX_NAME));
+        }
+        if let Some(creator) = self.creator {
+            let _ = write!(text, ", eager, made by {}", brief(&creator.name, MAX_NAME));
         }
         for (name, value) in self.context {
             let _ = write!(

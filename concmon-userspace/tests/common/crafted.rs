@@ -143,6 +143,7 @@ impl Shape {
                         context_version: None,
                         iteration: None,
                         turns: None,
+                        creator: None,
                         collecting: false,
                         code: None,
                         coroutine: None,

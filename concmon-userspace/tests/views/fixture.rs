@@ -550,6 +550,7 @@ pub(crate) fn stall(kind: CulpritKind, late_ms: u64, ms: u64, function: &str) ->
             name: "Task-102".to_owned(),
         }),
         coroutine: Some("handle_request".to_owned()),
+        creator: None,
         stack: vec![
             frame(function, "/srv/app/limits.py", 19),
             frame("handle_request", "/srv/app/app.py", 41),

@@ -19,6 +19,7 @@ mod findings;
 mod flight;
 mod gil;
 mod hangs;
+mod lags;
 mod ledger;
 mod leftovers;
 mod life;
@@ -77,6 +78,7 @@ fn main() {
         flight::trials(),
         gil::trials(),
         hangs::trials(),
+        lags::trials(),
         leftovers::trials(),
         ledger::trials(),
         life::trials(),

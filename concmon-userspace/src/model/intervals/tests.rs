@@ -88,6 +88,7 @@ fn sample(tid: u32, at: u64, kind: SampleKind, functions: &[&str]) -> Event {
         context_version: None,
         iteration: None,
         turns: None,
+        creator: None,
         collecting: false,
         code: None,
         coroutine: None,

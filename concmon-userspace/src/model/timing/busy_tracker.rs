@@ -452,7 +452,7 @@ impl BusyTracker {
         if !is_stall {
             return;
         }
-        stretch.note_stall(self.kind, run.begin_ns, end_ns);
+        stretch.note_stall(self.kind, run.turn, run.begin_ns, end_ns);
         candidates.push(StallCandidate {
             begin_ns: run.begin_ns,
             end_ns,
@@ -487,7 +487,7 @@ impl BusyTracker {
         if candidates.len() == before && stretch.last.is_none() && length >= self.threshold_ns {
             let cost = stretch.segments.cost(stretch.from_ns, end_ns);
             if cost.on_cpu_ns < length / 4 {
-                stretch.note_stall(self.kind, stretch.from_ns, end_ns);
+                stretch.note_stall(self.kind, None, stretch.from_ns, end_ns);
                 self.sums.step.now.record(length, 1);
                 self.steps.long(length);
                 candidates.push(StallCandidate {

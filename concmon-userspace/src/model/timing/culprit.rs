@@ -2,7 +2,7 @@
 
 use super::busy_tracker::StallCandidate;
 use super::cost::column;
-use super::run::Owner;
+use super::run::{Owner, Run};
 use super::{LoopTimes, Recent, same_function};
 use crate::event::{Cause, PyFrame, SampleKind, Tid};
 use crate::model::rows::{self, frames};
@@ -108,6 +108,7 @@ impl LoopTimes {
             coroutine: known
                 .map(|known| known.coroutine.clone())
                 .or_else(|| coroutine.map(|name| name.to_string())),
+            creator: self.creator(run),
             stack: frames(&stack),
             context: fact.map(|fact| fact.context.clone()).unwrap_or_default(),
             waiting: fact.map(|fact| Waiting {
@@ -118,6 +119,15 @@ impl LoopTimes {
             estimated: vec!["duration_ns", "collecting_ns", "stack"],
             limits,
         }
+    }
+
+    /// The task in whose step an eager one ran.
+    fn creator(&self, run: Option<&Run>) -> Option<StallTask> {
+        let known = self.tasks.get(&run?.creator?)?;
+        Some(StallTask {
+            id: Address(known.id),
+            name: known.name.clone(),
+        })
     }
 
     /// Who had the GIL while a thread waited for it: whose action ended its waits, else the thread that

@@ -150,6 +150,7 @@ impl LoopThread {
             return;
         };
         let busy = Busy {
+            kind: self.tracker.kind,
             from_ns: self
                 .tracker
                 .booked_ns()
@@ -182,7 +183,7 @@ impl LoopTimes {
             new.push(NewHang {
                 pid,
                 tid: tid.0,
-                kind: rows::loop_kind(thread.kind),
+                kind: rows::loop_kind(thread.tracker.kind),
                 hang: self.describe(tid, thread, open, clock),
             });
             if let Some(open) = self
@@ -210,6 +211,7 @@ impl LoopTimes {
             culprit,
             task,
             coroutine,
+            creator,
             stack,
             context,
             waiting,
@@ -237,6 +239,7 @@ impl LoopTimes {
             holder_tid: culprit.holder_tid,
             task,
             coroutine,
+            creator,
             stack,
             context,
             waiting,

@@ -114,6 +114,10 @@ impl Busy<'_> {
                 let rest_ns = step.map_or(0, |(_, end)| end.saturating_sub(due_ns));
                 rest_ns.saturating_add((turn_ns as f64 * behind) as u64)
             }
+            // Which turns come is not known yet.
+            None if step.is_some() && self.goes_on => {
+                step.map_or(0, |(_, end)| end.saturating_sub(due_ns))
+            }
             Some(turn_ns) if several(turn_ns, begin, end) => {
                 // The phases of the instants are spread evenly.
                 let phase = (point as f64 * 0.618_034).fract();

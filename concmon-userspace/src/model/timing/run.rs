@@ -62,6 +62,10 @@ pub(super) struct Lead {
 pub(super) struct Run {
     pub(super) version: Option<u64>,
     pub(super) owner: Owner,
+    /// As [`Sample::creator`].
+    pub(super) creator: Option<u64>,
+    /// Which turn its first sample has met: when it began, or its number.
+    pub(super) turn: Option<u64>,
     pub(super) begin_ns: u64,
     pub(super) first_ns: u64,
     /// From here on it is the same step for sure.
@@ -82,6 +86,11 @@ impl Run {
         Run {
             version: sample.context_version,
             owner: Owner::of(sample),
+            creator: sample.creator,
+            turn: match sample.iteration {
+                Some(turn) => Some(turn.start_ns),
+                None => sample.turns.map(u64::from),
+            },
             begin_ns,
             first_ns: sample.at_ns,
             sure_ns: sample.at_ns,

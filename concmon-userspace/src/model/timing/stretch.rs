@@ -23,8 +23,11 @@ pub(super) struct Stretch {
     /// The last sample in it.
     pub(super) last: Option<Last>,
     pub(super) turns: VecDeque<u64>,
-    /// Its stalls: beginnings and ends. Those of shorter steps are not known well enough to count.
+    /// Its stalls: beginnings and ends; those of one turn as one. Those of shorter steps are not known well
+    /// enough to count.
     pub(super) steps: Vec<(u64, u64)>,
+    /// The turn that the last of these is of.
+    pub(super) stalled_turn: Option<u64>,
     /// Turns between its samples, and their time; without those of its stalls.
     pub(super) turned: (f64, u64),
     /// The end of its last stall.
@@ -60,6 +63,7 @@ impl Stretch {
             turned: (0.0, 0),
             stalled_until_ns: 0,
             steps: Vec::new(),
+            stalled_turn: None,
             booked_ns: from_ns,
             idle: (0, 0),
             stalled_ns: 0,
@@ -80,33 +84,41 @@ impl Stretch {
     }
 
     /// Turns from the last sample to this one: as the loop counts them, else as steps make them. What counts
-    /// neither (trio) tells when the turn began, and a clock meets one in its middle on average.
+    /// neither (trio) tells when the turn began, and a clock meets one in its middle on average. Of a loop that
+    /// tells nothing, each step is taken for a turn: it is as late as that, at least.
     pub(super) fn lead_of(&self, sample: &Sample, turns_per_step: Option<f64>) -> Lead {
-        let grown = self.last.and_then(|last| {
-            let counted = sample.turns.zip(last.turns);
-            let turns = counted.map(|(now, before)| f64::from(now.wrapping_sub(before)));
-            let steps = sample.context_version.zip(last.version);
-            let steps = steps.and_then(|(now, before)| now.checked_sub(before));
-            let by_steps = || Some(steps? as f64 / 2.0 * turns_per_step?);
-            Some((last.at_ns, turns.or_else(by_steps)?))
-        });
-        let age = sample
-            .iteration
-            .filter(|turn| turn.index.is_none() && turn.start_ns >= self.stalled_until_ns)
-            .map(|turn| sample.at_ns - turn.start_ns);
-        match (grown, age) {
-            (Some((last_ns, turns)), _) if turns < MAX_GROWTH as f64 => Lead {
-                turns,
-                ns: (sample.at_ns).saturating_sub(last_ns.max(self.stalled_until_ns)),
-                by_age: false,
-            },
-            (None, Some(age_ns)) if sample.kind == SampleKind::OnCpu => Lead {
+        let counted = || {
+            let before = self.last?.turns?;
+            Some(f64::from(sample.turns?.wrapping_sub(before)))
+        };
+        let by_steps = |turns: f64| {
+            let grown = sample.context_version?.checked_sub(self.last?.version?)?;
+            Some(grown as f64 / 2.0 * turns)
+        };
+        let by_age = || {
+            let turn = sample.iteration.filter(|turn| turn.index.is_none())?;
+            let is_whole = turn.start_ns >= self.from_ns.max(self.stalled_until_ns);
+            (is_whole && sample.kind == SampleKind::OnCpu).then(|| Lead {
                 turns: 1.0,
-                ns: age_ns.saturating_mul(2),
+                ns: sample.at_ns.saturating_sub(turn.start_ns).saturating_mul(2),
                 by_age: true,
+            })
+        };
+        let since_ns = self.last.map_or(0, |last| last.at_ns);
+        let between = |turns: f64| Lead {
+            turns: if turns < MAX_GROWTH as f64 {
+                turns
+            } else {
+                0.0
             },
-            _ => Lead::default(),
-        }
+            ns: (sample.at_ns).saturating_sub(since_ns.max(self.stalled_until_ns)),
+            by_age: false,
+        };
+        let known = counted().or_else(|| by_steps(turns_per_step?));
+        (known.map(between))
+            .or_else(by_age)
+            .or_else(|| by_steps(1.0).map(between))
+            .unwrap_or_default()
     }
 
     /// Takes over the turns before a step that has ended; without the time of a stall, which was one turn's.
@@ -122,12 +134,25 @@ impl Stretch {
     }
 
     /// Books a step that was a stall.
-    pub(super) fn note_stall(&mut self, kind: LoopKind, begin_ns: u64, end_ns: u64) {
+    pub(super) fn note_stall(
+        &mut self,
+        kind: LoopKind,
+        turn: Option<u64>,
+        begin_ns: u64,
+        end_ns: u64,
+    ) {
         self.stalled_ns = self
             .stalled_ns
             .saturating_add(end_ns.saturating_sub(begin_ns));
         self.stalled_until_ns = end_ns;
-        if self.steps.len() < MAX_TURNS {
+        let before = std::mem::replace(&mut self.stalled_turn, turn);
+        if let Some(last) = self.steps.last_mut()
+            && turn.is_some()
+            && before == turn
+        {
+            // Nothing that is due runs between steps of one turn.
+            last.1 = end_ns;
+        } else if self.steps.len() < MAX_TURNS {
             self.steps.push((begin_ns, end_ns));
             // Nothing else tells when a turn of uvloop ended.
             if kind == LoopKind::Uvloop {

@@ -31,6 +31,16 @@ const CALLERS: &[&str] = &[
     "unrolled_run",
 ];
 
+/// Functions that make tasks: what they call directly has been made eager.
+const MAKERS: &[(&str, &[&str])] = &[
+    (
+        "asyncio/tasks.py",
+        &["factory", "create_task", "__step_run_and_handle_result"],
+    ),
+    ("asyncio/base_events.py", &["create_task"]),
+    ("asyncio/taskgroups.py", &["create_task"]),
+];
+
 pub(super) fn is_of_loop(frame: &PyFrame) -> bool {
     LOOPS.iter().any(|(file, functions)| {
         frame.file.ends_with(file) && functions.contains(&plain_name(frame))
@@ -47,17 +57,12 @@ pub(super) fn is_runner(frame: &PyFrame) -> bool {
     plain_name(frame) == "run" && frame.file.ends_with("asyncio/runners.py")
 }
 
-/// Whether a loop runs on a stack, and how many of the innermost frames are its step. `in_c`: loops
-/// may be written in C.
+/// Whether a loop runs on a stack, and how many of the innermost frames are its step. Of loops in steps of
+/// loops it is the inner one's. `in_c`: loops may be written in C.
 pub(super) fn step_frames(frames: &[PyFrame], in_c: bool) -> (bool, usize) {
-    let Some(first) = frames.iter().rposition(is_of_loop) else {
+    let Some(last) = frames.iter().position(is_of_loop) else {
         return (false, 0);
     };
-    // From there inwards, to the last of the loop's frames that follow one another.
-    let mut last = first;
-    while last > 0 && is_of_loop(&frames[last - 1]) {
-        last -= 1;
-    }
     let frame = &frames[last];
     let in_c = in_c || frames.iter().any(|frame| frame.file.contains("uvloop/"));
     if CALLERS.contains(&plain_name(frame)) || in_c && is_runner(frame) {
@@ -65,6 +70,22 @@ pub(super) fn step_frames(frames: &[PyFrame], in_c: bool) -> (bool, usize) {
     } else {
         (true, 0)
     }
+}
+
+/// Of a step's frames, how many are that of a task that it made, and that runs at once: an eager one. The
+/// outermost is a coroutine that no other one awaits: asyncio's functions that make tasks have called it.
+pub(super) fn eager_frames(
+    frames: &[PyFrame],
+    is_coroutine: impl Fn(usize) -> bool,
+) -> Option<usize> {
+    let makes_tasks = |frame: &PyFrame| {
+        MAKERS.iter().any(|(file, functions)| {
+            frame.file.ends_with(file) && functions.contains(&plain_name(frame))
+        })
+    };
+    let callers = frames.iter().enumerate().skip(1);
+    let mut makers = callers.filter(|(_, frame)| makes_tasks(frame));
+    makers.find_map(|(maker, _)| is_coroutine(maker - 1).then_some(maker))
 }
 
 #[cfg(test)]
@@ -113,6 +134,53 @@ mod tests {
             (false, 0)
         );
         assert_eq!(step_frames(&[], false), (false, 0));
+    }
+
+    #[test]
+    fn of_loops_in_steps_the_inner_one_is_meant() {
+        let run = |inner: &[(&'static str, &'static str)]| {
+            let mut frames = inner.to_vec();
+            frames.extend([
+                ("_patch_loop.<locals>._run_once", "nest_asyncio.py"),
+                ("_patch_loop.<locals>.run_until_complete", "nest_asyncio.py"),
+                ("cell", "app.py"),
+                ("Task.__step", "asyncio/tasks.py"),
+                ("Handle._run", "asyncio/events.py"),
+                ("_patch_loop.<locals>._run_once", "nest_asyncio.py"),
+                ("_patch_loop.<locals>.run_forever", "nest_asyncio.py"),
+                ("<module>", "app.py"),
+            ]);
+            step_frames(&stack(&frames), false)
+        };
+        let step = [
+            ("blocker", "app.py"),
+            ("Task.__step", "asyncio/tasks.py"),
+            ("Handle._run", "asyncio/events.py"),
+        ];
+        assert_eq!(run(&step), (true, 1));
+        assert_eq!(run(&[("EpollSelector.select", "selectors.py")]), (true, 0));
+    }
+
+    #[test]
+    fn an_eager_task_is_a_step_in_another_one() {
+        let frames = stack(&[
+            ("compute", "app.py"),
+            ("load", "app.py"),
+            (
+                "create_eager_task_factory.<locals>.factory",
+                "asyncio/tasks.py",
+            ),
+            ("BaseEventLoop.create_task", "asyncio/base_events.py"),
+            ("create_task", "asyncio/tasks.py"),
+            ("acceptor", "app.py"),
+        ]);
+        assert_eq!(
+            eager_frames(&frames, |frame| [1, 5].contains(&frame)),
+            Some(2)
+        );
+        // Making a task that does not run at once.
+        assert_eq!(eager_frames(&frames[2..], |frame| frame == 3), None);
+        assert_eq!(eager_frames(&frames[5..], |_| true), None);
     }
 
     #[test]

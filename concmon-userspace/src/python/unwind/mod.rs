@@ -22,7 +22,7 @@ use super::walk::thread_states;
 use crate::decode::samples::RawSample;
 use crate::event::{CodeKind, Pid, PyFrame, Sample, SampledStack, Tid};
 use executable::ExecutableMemory;
-use frames::{is_of_loop, is_runner, step_frames};
+use frames::{eager_frames, is_of_loop, is_runner, step_frames};
 use thread_places::ThreadPlaces;
 use turn::Turns;
 
@@ -52,6 +52,8 @@ struct Resolved {
     stack: Arc<SampledStack>,
     /// Which frame is the outermost of the step.
     outermost: Option<usize>,
+    /// And of the step that has made an eager task, where that is the step.
+    creator: Option<usize>,
 }
 
 impl Unwinder {
@@ -178,8 +180,15 @@ impl Unwinder {
                 (in_loop, step_frames) = (true, outermost + 1);
             }
         }
+        let generator = |frame: usize| sample.frames.get(frame).map(|frame| frame.generator);
+        let eager = eager_frames(&frames[..step_frames.min(frames.len())], |frame| {
+            generator(frame).is_some_and(|generator| generator != 0)
+        });
+        let creator = eager.and_then(|_| step_frames.checked_sub(1));
+        let step_frames = eager.unwrap_or(step_frames);
         Resolved {
             outermost: step_frames.checked_sub(1),
+            creator,
             stack: Arc::new(SampledStack {
                 frames,
                 step_frames,
@@ -192,6 +201,10 @@ impl Unwinder {
     fn sample(&mut self, pid: Pid, raw: &RawSample, resolved: Resolved) -> Sample {
         let head = &raw.head;
         let on_cpu = !raw.has(sample_flags::BLOCK);
+        let generator_of = |frame: Option<usize>| {
+            let frame = raw.frames.get(frame?)?;
+            Some(frame.generator).filter(|generator| *generator != 0)
+        };
         Sample {
             at_ns: head.at_ns,
             pid: Pid(head.tgid),
@@ -206,11 +219,8 @@ impl Unwinder {
                 (true, false) => Some(CodeKind::Kernel),
                 (true, true) => self.code.kind(pid, head.ip),
             },
-            coroutine: resolved
-                .outermost
-                .and_then(|frame| raw.frames.get(frame))
-                .map(|frame| frame.generator)
-                .filter(|generator| *generator != 0),
+            coroutine: generator_of(resolved.outermost),
+            creator: generator_of(resolved.creator),
             stack: resolved.stack,
         }
     }

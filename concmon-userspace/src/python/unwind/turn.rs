@@ -14,7 +14,7 @@ use crate::python::walk::{loops, thread_locals, trio};
 
 /// Local variables of `_run_once` that tell about its turn (Lib/asyncio/base_events.py).
 const ASYNCIO_LOCALS: [&str; 3] = ["end_time", "i", "ntodo"];
-/// Of trio's `unrolled_run` (trio/_core/_run.py) there is one: its clock's time when the turn began.
+/// Of trio's `unrolled_run` (trio/_core/_run.py): only the time when the turn began, by the loop's clock.
 const TRIO_LOCALS: [&str; 3] = ["now"; 3];
 /// Local variables of a function, at most.
 const MAX_LOCALS: u64 = 256;
@@ -30,6 +30,8 @@ const UV_LOOP_COUNT: u32 = 8;
 pub(super) struct Turn {
     pub(super) code: u64,
     pub(super) locals: [u32; 3],
+    /// It does not count its callbacks.
+    is_plain: bool,
 }
 
 /// Where a loop counts its turns.
@@ -105,15 +107,19 @@ impl Turns {
 
     /// The turn that a sample has met.
     pub(super) fn iteration(&self, head: &SampleHead) -> Option<Iteration> {
-        if self.ahead.is_empty() {
-            return iteration(head, 0.0);
-        }
-        let ahead = self.ahead.get(&head.thread_state)?;
-        let turn = iteration(head, *ahead)?;
-        Some(Iteration {
-            index: None,
-            count: None,
-            ..turn
+        let ahead = match self.ahead.is_empty() {
+            true => 0.0,
+            false => *self.ahead.get(&head.thread_state)?,
+        };
+        let turn = iteration(head, ahead)?;
+        let is_plain = self.function().is_some_and(|turn| turn.is_plain);
+        Some(match is_plain {
+            true => Iteration {
+                index: None,
+                count: None,
+                ..turn
+            },
+            false => turn,
         })
     }
 }
@@ -153,6 +159,7 @@ fn turn(reader: &mut Reader<'_>, function: u64, locals: [&str; 3]) -> Option<Tur
     Some(Turn {
         code,
         locals: [start?, index?, count?],
+        is_plain: start == index,
     })
 }
 

@@ -34,6 +34,7 @@ fn sample(at: u64, kind: SampleKind, functions: &[&str]) -> Event {
         context_version: None,
         iteration: None,
         turns: None,
+        creator: None,
         collecting: false,
         code: None,
         coroutine: None,

@@ -76,6 +76,7 @@ fn sample(tid: u32, at_ns: u64, functions: &[String]) -> Event {
         context_version: None,
         iteration: None,
         turns: None,
+        creator: None,
         collecting: false,
         code: None,
         coroutine: None,

@@ -23,6 +23,7 @@ fn nasty_sample(random: &mut Random) -> Sample {
             count: random.chance(50).then(|| random.nasty() as u32),
         }),
         turns: random.chance(50).then(|| random.nasty() as u32),
+        creator: random.chance(20).then(|| random.nasty()),
         collecting: random.chance(30),
         code: random.chance(50).then_some(CodeKind::Native),
         coroutine: random.chance(50).then(|| random.nasty()),

@@ -50,6 +50,8 @@ pub(super) struct Simulator {
     /// Samples are taken.
     pub(super) sampled: bool,
     pub(super) collecting: bool,
+    /// Whose step the eager task's is in the middle of.
+    pub(super) creator: Option<u64>,
     /// What is on its way, with the instant of its arrival.
     pub(super) queue: Vec<(u64, Event)>,
     pub(super) snapshots: Vec<Snapshot>,
@@ -86,6 +88,7 @@ impl Simulator {
             tasks: Vec::new(),
             sampled: true,
             collecting: false,
+            creator: None,
             queue: Vec::new(),
             snapshots: Vec::new(),
             stalls: Vec::new(),
@@ -176,11 +179,11 @@ impl Simulator {
 
     pub(super) fn step(&mut self, who: Who, what: impl FnOnce(&mut Self)) -> &mut Self {
         self.version += 1;
-        self.step = Some(who);
+        let around = self.step.replace(who);
         what(self);
-        self.step = None;
+        self.step = around;
         self.version += 1;
-        self.index += 1;
+        self.index += u32::from(around.is_none());
         self
     }
 
@@ -296,6 +299,7 @@ impl Simulator {
                 count: Some(self.ready.unwrap_or(self.index + 1)).filter(|_| is_asyncio),
             }),
             turns: (self.kind == LoopKind::Uvloop).then_some(self.turns),
+            creator: self.creator,
             collecting: self.collecting,
             code: (kind == SampleKind::OnCpu).then_some(CodeKind::Interpreter),
             coroutine: self.step.and_then(|who| who.coroutine),

@@ -218,6 +218,7 @@ fn hog_sample(tid: u32, at: u64, function: &str) -> Sample {
         context_version: Some(1),
         iteration: None,
         turns: None,
+        creator: None,
         collecting: false,
         code: Some(CodeKind::Interpreter),
         coroutine: None,
@@ -342,4 +343,36 @@ fn a_stall_shows_in_the_lag() {
     // Of 12 s with 2 s of rest at the end, 6 s were stalls.
     assert!(lag.p90_ns.expect("a percentile") > 200 * MS, "{lag:?}");
     assert!(lag.max_ns.expect("a maximum") > 280 * MS, "{lag:?}");
+}
+
+/// Two eager tasks in one step of another: two stalls, each with its creator, and what is due waits for both.
+#[test]
+fn eager_tasks_are_steps_with_a_creator() {
+    let mut sim = Simulator::new();
+    sim.tasks = vec![py_task(0xacce, LOOP, "acceptor")];
+    sim.tasks[0].coroutine_id = 9;
+    sim.run(MS);
+    for _ in 0..3 {
+        sim.idle(300 * MS).step(task(9, "acceptor"), |sim| {
+            sim.run(MS);
+            sim.creator = Some(9);
+            for coroutine in [21, 22] {
+                sim.step(task(coroutine, "load"), |sim| {
+                    sim.run(150 * MS);
+                });
+            }
+            sim.creator = None;
+        });
+    }
+    let summary = sim.end();
+    let timing = timing(&summary);
+    assert_eq!(timing.stalls_count, 6, "{:#?}", timing.stalls);
+    for stall in &timing.stalls {
+        assert!(stall.duration_ns.abs_diff(150 * MS) < 11 * MS, "{stall:?}");
+        assert_eq!(stall.coroutine.as_deref(), Some("load"));
+        let creator = stall.creator.as_ref().map(|task| task.name.as_str());
+        assert_eq!(creator, Some("acceptor"));
+    }
+    let most = timing.lag.as_ref().and_then(|lag| lag.max_ns);
+    assert!(most > Some(295 * MS), "{most:?}");
 }
