@@ -49,15 +49,21 @@
 //! seldom for a cause gives a stack each time, whatever else it waits for. A wait that gave none, because it
 //! began before the watch, has the stack of a look that met it. A sample has the version of the thread's
 //! current context: loops enter a context for each step, so equal versions mean the same step, and half of
-//! the growth is the number of steps.
+//! the growth is the number of steps. It also tells of the loop's turns, for a loop that goes round without
+//! waiting has no idle time: asyncio's and trio's functions have the time when the turn began in a local
+//! variable, libuv counts the turns of uvloop.
 //!
 //! - *Exact*, from slices: idle and busy, and what a stall's time was spent on.
 //! - *Estimated*, from samples, and marked so: whose the busy time was (tasks, callbacks and unknown sum to
 //!   it), lag, the lengths of steps, the ends of a step in the middle of a busy stretch.
 //! - A *stall* is a step longer than the threshold. It takes samples that show the same step, or a block,
 //!   which is one step's by itself; else a long stretch is saturation, which has no culprit.
-//! - A step that lasts is read while it does (`python/unwind.rs`): its task, its context variables, and what
+//! - A step that lasts is read while it does (`python/unwind`): its task, its context variables, its stack, and what
 //!   waits meanwhile, so that a stall names the request.
+//! - A *hang* is a step that has passed the threshold and has not ended. An eye on each loop's thread sees by its
+//!   account when it is busy or blocked past the threshold, whatever samples say (`targets/eye.rs`), and owes a look
+//!   then, and once a second while it lasts. From looks alone the model concludes hangs (`model/timing/hang.rs`), so that
+//!   a replay does as well; what waits for one counts in lag with its age so far. When it ends it is one stall.
 //!
 //! `model/timing` goes through a thread's slices and samples in order of time (`busy_tracker.rs`), and settles at
 //! ticks what has become certain. Rules (`findings`) judge snapshots, not events.

@@ -58,9 +58,10 @@ words! {
 pub struct Timing {
     /// Turns of the loop; `null`: too little was sampled.
     pub iterations: Option<u64>,
-    /// How late a timer runs that is due at a random instant: one such instant per millisecond.
+    /// How late a timer runs that is due at a random instant: one such instant per millisecond. Of asyncio with
+    /// the task that it wakes, of trio its task, of uvloop its callback. No stall is longer than the maximum.
     pub lag: Option<Histogram>,
-    /// Lengths of steps: task steps and callbacks.
+    /// Lengths of steps: task steps and callbacks. Those longer than the threshold are the stalls.
     pub step: Option<Histogram>,
     /// Busy with task steps, ns; with the next two it sums to the loop's `busy_ns`.
     pub tasks_ns: u64,
