@@ -29,9 +29,9 @@ pub use self::{
     monitor::{BudgetFact, MonitorFact, PassFact},
     process::{ProcessFact, ThreadStat},
     python::{
-        ExecutorKind, FutureKind, LoopKind, PyExecutor, PyFailures, PyFrame, PyGc, PyGeneration,
-        PyGil, PyHeapScan, PyLoop, PyTask, PyThread, PyWait, PyWork, PythonFact, PythonInfo,
-        TaskState, TaskWait, WaitKind, WaitPurpose,
+        ExecutorKind, FutureKind, LoopKind, PyDescriptor, PyExecutor, PyFailures, PyFrame, PyGc,
+        PyGeneration, PyGil, PyHeapScan, PyLoop, PyQueue, PyReady, PyTask, PyThread, PyWait,
+        PyWork, PythonFact, PythonInfo, TaskState, TaskWait, WaitKind, WaitPurpose,
     },
     sample::{CodeKind, Iteration, Sample, SampleKind, SampledStack, StepFact, StepSeen, StepTask},
     sched::{Cause, Exec, Exit, Fork, Loss, Slice, Wait},

@@ -265,6 +265,40 @@ pub struct PyLoop {
     pub debug: Option<bool>,
     /// How many tasks got a name of asyncio's own making since the process began.
     pub tasks_created: Option<u64>,
+    /// What is in its queue; `None`: that could not be read.
+    #[serde(default)]
+    pub queue: Option<PyQueue>,
+}
+
+/// The head of a loop's queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PyQueue {
+    /// When it began to be read, later than the look began. Looks that are given out again keep it.
+    pub read_ns: u64,
+    /// The first callbacks that are ready, in their order.
+    #[serde(deserialize_with = "at_most::<64, _, _>")]
+    pub ready: Vec<PyReady>,
+}
+
+/// A callback that is ready to be called.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PyReady {
+    /// `module.qualname`; `None` where it could not be read, and for a task's step.
+    pub function: Option<String>,
+    /// [`PyTask::id`] of the task whose step it is.
+    pub task: Option<u64>,
+    /// What the loop calls it for; `None`: a timer, `call_soon()`, or the loop does not tell.
+    pub descriptor: Option<PyDescriptor>,
+}
+
+/// A descriptor that a loop watches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PyDescriptor {
+    pub number: u32,
+    /// It was waited for to be writable, else to be readable.
+    pub writes: bool,
+    /// `socket`, `pipe`, `eventfd`, ..., `file`; `None`: it could not be told.
+    pub kind: Option<String>,
 }
 
 /// `pending`: suspended or ready; `running`: on its thread right now.
@@ -292,6 +326,10 @@ pub struct PyTask {
     pub awaiting: Vec<PyFrame>,
     /// What it is suspended on, below the innermost frame; `None` while it is ready or runs.
     pub waits_for: Option<TaskWait>,
+    /// The shortest time that the calls of `asyncio.sleep`, `wait` and `wait_for` that it is in were
+    /// given, ns; `None`: it is in none.
+    #[serde(default)]
+    pub timeout_ns: Option<u64>,
     /// [`PyTask::id`] of the tasks that wait for this one; of trio's, the nursery's task.
     pub awaited_by: Vec<u64>,
     /// It was asked to end, and has not yet.

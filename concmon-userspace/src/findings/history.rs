@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::schema::{Address, Process, Task, Window};
+use crate::schema::{Address, Descriptor, Process, Ready, Task, TaskState, Window};
+
+use super::spinning::last_part;
 
 /// How far it goes back, ns.
 const SPAN_NS: u64 = 10_000_000_000;
@@ -11,6 +13,10 @@ const MAX_WINDOWS: usize = 128;
 /// Tasks of a kind that are remembered.
 const MAX_TASKS: usize = 10_000;
 const SECOND_NS: u64 = 1_000_000_000;
+/// A task that waits for no longer than this polls, ns.
+const POLL_NS: u64 = 4_000_000;
+/// What asyncio's transports call: they read or write what there is, and stop.
+const TRANSPORTS: &str = "Transport.";
 
 /// One window.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +26,30 @@ pub(super) struct Past {
     pub(super) pending: Option<u64>,
     /// Work that no executor's worker has begun.
     pub(super) queued: u64,
+}
+
+/// A callback that has been in a loop's queue whenever that was seen not to be empty.
+#[derive(Clone, Debug)]
+pub(super) struct Always {
+    /// The loop's thread.
+    tid: u32,
+    pub(super) function: Option<String>,
+    pub(super) descriptor: Option<Descriptor>,
+    /// How often it was seen there, and for how long that is known, ns.
+    pub(super) seen: u32,
+    pub(super) known_ns: u64,
+}
+
+impl Always {
+    /// The function without its module and class.
+    pub(super) fn short_name(&self) -> &str {
+        self.function.as_deref().map_or("", last_part)
+    }
+
+    fn is(&self, tid: u32, ready: &Ready) -> bool {
+        let same = (&self.function, &self.descriptor) == (&ready.function, &ready.descriptor);
+        self.tid == tid && same
+    }
 }
 
 /// A task by its loop's thread, its address and its name.
@@ -35,6 +65,9 @@ pub(super) struct History {
     failed: BTreeMap<TaskKey, u64>,
     /// Tasks that stood in `asyncio.sleep(0)` once, and for how long that is known, ns.
     yielding: BTreeMap<TaskKey, u64>,
+    /// Tasks that were found to wait for next to no time whenever they waited, and for how long, ns.
+    polling: BTreeMap<TaskKey, u64>,
+    ready: Vec<Always>,
 }
 
 impl History {
@@ -57,6 +90,8 @@ impl History {
         self.add_stalls(process, window);
         self.add_failed(process, window.duration_ns);
         self.add_yielding(process, window.duration_ns);
+        self.add_polling(process, window.duration_ns);
+        self.add_ready(process, window.duration_ns);
     }
 
     fn add_stalls(&mut self, process: &Process, window: Window) {
@@ -82,6 +117,49 @@ impl History {
         self.yielding = known(process, before, ns, |task, was| was || sleeps_zero(task));
     }
 
+    fn add_polling(&mut self, process: &Process, ns: u64) {
+        let before = std::mem::take(&mut self.polling);
+        self.polling = known(process, before, ns, |task, was| match task.timeout_ns {
+            Some(timeout_ns) => timeout_ns <= POLL_NS && !task.is_done(),
+            // It is on its way from one wait to the next.
+            None => was && (task.state == TaskState::Running || task.waits_for.is_none()),
+        });
+    }
+
+    fn add_ready(&mut self, process: &Process, ns: u64) {
+        let before = std::mem::take(&mut self.ready);
+        for one in &process.loops {
+            let of_loop = before.iter().filter(|always| always.tid == one.tid);
+            if one.queue.is_empty() {
+                // It was not met filled.
+                self.ready.extend(of_loop.map(|always| Always {
+                    known_ns: always.known_ns.saturating_add(ns),
+                    ..always.clone()
+                }));
+                continue;
+            }
+            let calls = one.queue.iter().filter(|ready| ready.task.is_none());
+            for ready in calls {
+                let of_transport = ready
+                    .function
+                    .as_ref()
+                    .is_some_and(|f| f.contains(TRANSPORTS));
+                let is_known = self.ready.iter().any(|known| known.is(one.tid, ready));
+                if of_transport || is_known {
+                    continue;
+                }
+                let was = of_loop.clone().find(|always| always.is(one.tid, ready));
+                self.ready.push(Always {
+                    tid: one.tid,
+                    function: ready.function.clone(),
+                    descriptor: ready.descriptor.clone(),
+                    seen: was.map_or(1, |was| was.seen.saturating_add(1)),
+                    known_ns: was.map_or(0, |was| was.known_ns.saturating_add(ns)),
+                });
+            }
+        }
+    }
+
     pub(super) fn span_ns(&self) -> u64 {
         let windows = self.windows.iter().map(|past| past.duration_ns);
         windows.fold(0, u64::saturating_add)
@@ -104,6 +182,16 @@ impl History {
     /// For how long a task is known to go through `asyncio.sleep(0)`, ns.
     pub(super) fn yielding_ns(&self, tid: u32, task: &Task) -> u64 {
         self.yielding.get(&key(tid, task)).copied().unwrap_or(0)
+    }
+
+    /// For how long a task is known to wait for next to no time whenever it waits, ns.
+    pub(super) fn polling_ns(&self, tid: u32, task: &Task) -> u64 {
+        self.polling.get(&key(tid, task)).copied().unwrap_or(0)
+    }
+
+    /// Callbacks that are ready whenever one is, in the loop of a thread.
+    pub(super) fn always_ready(&self, tid: u32) -> impl Iterator<Item = &Always> {
+        self.ready.iter().filter(move |always| always.tid == tid)
     }
 }
 

@@ -4,6 +4,7 @@
 //! its condition has been true for its patience, and is over when it has been false for [`LINGER_NS`].
 //! Windows in which it cannot tell count as neither, up to [`BLIND_NS`].
 
+mod busy_poll;
 mod cpu_starved;
 mod executor_saturated;
 mod fd_exhaustion;
@@ -14,7 +15,10 @@ mod history;
 mod lock_convoy;
 mod loop_blocked;
 mod loop_saturated;
+mod missed_wakeup;
 mod sleep_zero_spin;
+mod spinning;
+mod task_collected;
 mod task_exception;
 mod task_pileup;
 #[cfg(test)]
@@ -70,12 +74,15 @@ pub(crate) trait Rule: Sync {
     }
 }
 
-const RULES: [&dyn Rule; 13] = [
+const RULES: [&dyn Rule; 16] = [
     &loop_blocked::LoopBlocked,
     &loop_saturated::LoopSaturated,
     &sleep_zero_spin::SleepZeroSpin,
+    &busy_poll::BusyPoll,
+    &missed_wakeup::MissedWakeup,
     &task_pileup::TaskPileup,
     &task_exception::TaskException,
+    &task_collected::TaskCollected,
     &executor_saturated::ExecutorSaturated,
     &futures_failing::FuturesFailing,
     &gil_contention::GilContention,

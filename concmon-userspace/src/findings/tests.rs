@@ -7,8 +7,8 @@ use crate::event::{PyExecutor, PyGc, Tid};
 use crate::model::testing::{Fixture, MS, SECOND, START, py_loop, py_task, py_thread};
 use crate::schema::{Address, CulpritKind, TaskState};
 use crate::schema::{
-    ByName, Cause, CodeSamples, Cost, CountedPool, Culprit, Exact, Frame, GilPair, Histogram,
-    Pools, Purpose, Stall, Task, Thread, Timing, WaitKind, WaitingFor, Waker,
+    ByName, Cause, CodeSamples, Cost, CountedPool, Culprit, Descriptor, Exact, Frame, GilPair,
+    Histogram, Pools, Purpose, Ready, Stall, Task, Thread, Timing, WaitKind, WaitingFor, Waker,
 };
 
 const HOG: u32 = 101;
@@ -84,12 +84,14 @@ fn timing() -> Timing {
             finished: None,
             failed: None,
             cancelled: None,
+            gone: None,
             duration: None,
             cost: Cost::default(),
             samples: 50,
             estimated: Vec::new(),
             limits: Vec::new(),
         }],
+        callbacks: Vec::new(),
         estimated: Vec::new(),
     }
 }
@@ -281,9 +283,154 @@ fn sleeping_zero(process: &mut Process, step_ns: u64) {
     step.sum_ns = step.count * step_ns;
 }
 
+/// A loop that never waits, goes round so often, and has these callbacks in its queue.
+fn ready(process: &mut Process, turns: u64, callbacks: &[(&str, Option<u32>)]) {
+    busy(process, 990);
+    let row = &mut process.loops[0];
+    row.queue = callbacks
+        .iter()
+        .map(|(function, number)| Ready {
+            function: Some((*function).to_owned()),
+            task: None,
+            descriptor: number.map(|number| Descriptor {
+                number,
+                writes: false,
+                kind: Some("socket".into()),
+            }),
+        })
+        .collect();
+    let timing = row.timing.as_mut().expect("a timing");
+    timing.iterations = Some(turns);
+    // Next to all of it is the loop's own.
+    timing.unknown_ns = 800 * MS;
+    let step = timing.step.as_mut().expect("steps");
+    (step.count, step.sum_ns) = (turns, 190 * MS);
+}
+
+/// Two seconds of a loop that serves many descriptors, then two of rest.
+fn ready_or_saturated(process: &mut Process, number: u64) {
+    if number % 4 < 2 {
+        let descriptor = Some(7 + number as u32);
+        ready(process, 50_000, &[("app.on_readable", descriptor)]);
+    }
+}
+
+fn missed(process: &mut Process, ms: u64) {
+    ready_for_a_moment(process);
+    let row = &mut process.loops[0];
+    row.missed_wakeup = Some(crate::schema::MissedWakeup {
+        since_unix_ns: 1,
+        asleep_ns: ms * MS,
+        count: 1,
+        ready: row.queue.clone(),
+    });
+}
+
+fn ready_for_a_moment(process: &mut Process) {
+    let task = &process.loops[0].tasks[0];
+    let step = Ready {
+        function: Some("app.consume".into()),
+        task: Some(crate::schema::StallTask {
+            id: task.id,
+            name: "consumer".into(),
+        }),
+        descriptor: None,
+    };
+    (process.loops[0].queue, process.loops[0].ready) = (vec![step], Some(1));
+}
+
+fn gone(process: &mut Process, count: u64) {
+    let timing = process.loops[0].timing.as_mut().expect("a timing");
+    (timing.by_name[0].started, timing.by_name[0].gone) = (Some(40), Some(count));
+}
+
+/// A task waits for so long each time, in a loop that goes round so often.
+fn polling(process: &mut Process, timeout_ns: u64, turns: u64) {
+    busy(process, 100);
+    let row = &mut process.loops[0];
+    row.timing.as_mut().expect("a timing").iterations = Some(turns);
+    row.tasks[0].timeout_ns = Some(timeout_ns);
+    row.tasks[0].awaiting.push(Frame {
+        function: "sleep".into(),
+        file: "/usr/lib/python3.13/asyncio/tasks.py".into(),
+        line: 718,
+    });
+}
+
+/// What polls is named with how often; who waits for a time that is worth it does not poll.
+#[test]
+fn tasks_poll_when_they_ask_often_for_next_to_no_time() {
+    let found = after(|p, _, _| polling(p, MS, 940));
+    assert_eq!(names(&found), ["busy-poll"]);
+    assert_eq!(
+        found[0].summary,
+        "task Task-1 (app.serve) asks 940 times per second with asyncio.sleep(0.001): the event loop \
+         is busy 10 %"
+    );
+    assert_eq!(found[0].severity, Severity::Info);
+    assert_eq!(found[0].evidence["tasks"][0]["per_second"], 940);
+    // The loop goes round for others: it asks once in the time that it waits.
+    let found = after(|p, _, _| polling(p, 2 * MS, 5_000));
+    assert_eq!(found[0].evidence["tasks"][0]["per_second"], 500);
+    for change in [
+        |p: &mut Process, _, _| polling(p, 10 * MS, 5_000),
+        |p: &mut Process, _, _| polling(p, MS, 100),
+        // Another task each time, as for each request.
+        |p: &mut Process, _, number| {
+            polling(p, MS, 940);
+            p.loops[0].tasks[0].id = Address(number);
+        },
+        // It waits for something else in between.
+        |p: &mut Process, _, number: u64| {
+            polling(p, MS, 940);
+            if number % 2 == 1 {
+                p.loops[0].tasks[0].timeout_ns = Some(SECOND);
+            }
+        },
+    ] {
+        assert_eq!(names(&after(change)), [""; 0]);
+    }
+}
+
+/// What keeps a loop from waiting is told as that, and not as too much work; and the other way round.
+#[test]
+fn callbacks_are_named_as_what_they_are() {
+    let timer = after(|p, _, _| ready(p, 50_000, &[("app.tick", None)]));
+    assert_eq!(names(&timer), ["busy-poll"]);
+    assert_eq!(timer[0].evidence["kind"], "callback");
+    let spin = after(|p, _, _| ready(p, 50_000, &[("app.on_readable", Some(7))]));
+    assert_eq!(spin[0].evidence["descriptor"], 7);
+    assert_eq!(spin[0].evidence["per_second"], 50_000);
+    // A connection that has data all the time, and a callback that takes most of it to handle them.
+    const READ: &str = "asyncio.selector_events._SelectorSocketTransport._read_ready";
+    let server = after(|p, _, _| ready(p, 50_000, &[(READ, Some(7))]));
+    assert_eq!(names(&server), ["loop-saturated"]);
+    let worker = after(|p, _, _| {
+        ready(p, 5_000, &[("app.on_readable", Some(7))]);
+        let timing = p.loops[0].timing.as_mut().expect("a timing");
+        timing.unknown_ns = 100 * MS;
+        timing.callbacks = vec![crate::schema::Callback {
+            name: "on_readable".into(),
+            cost: Cost {
+                on_cpu_ns: 792 * MS,
+                ..Cost::default()
+            },
+            samples: 79,
+        }];
+    });
+    assert_eq!(names(&worker), ["loop-saturated"]);
+    assert!(
+        worker[0]
+            .summary
+            .ends_with(": on_readable 80 %, app.serve 0 %")
+    );
+    assert_eq!(worker[0].evidence["top"][0], "on_readable");
+    assert_eq!(worker[0].evidence["shares"][0]["kind"], "callback");
+}
+
 #[test]
 fn each_rule_is_raised_and_a_near_miss_raises_none() {
-    let table: [(&str, Change, Change); 13] = [
+    let table: [(&str, Change, Change); 16] = [
         (
             "loop-blocked",
             |p, begin, _| stalled(p, CulpritKind::Sleep, begin, 150),
@@ -303,6 +450,19 @@ fn each_rule_is_raised_and_a_near_miss_raises_none() {
                 busy(p, if number % 2 == 0 { 990 } else { 500 });
             },
         ),
+        (
+            "busy-poll",
+            |p, _, _| ready(p, 50_000, &[("app.on_readable", Some(7))]),
+            // Another descriptor is ready each time.
+            |p, _, number| ready_or_saturated(p, number),
+        ),
+        (
+            "missed-wakeup",
+            |p, _, _| missed(p, 60),
+            // It is read while somebody is about to wake the loop.
+            |p, _, _| ready_for_a_moment(p),
+        ),
+        ("task-collected", |p, _, _| gone(p, 3), |p, _, _| gone(p, 0)),
         (
             "task-pileup",
             |p, _, number| p.loops[0].pending_tasks = Some(100 + 40 * number),

@@ -1,10 +1,12 @@
 //! Rows that one look into an interpreter gives, alike in the reports of a watch and in a dump.
 
 use super::window::limit;
-use crate::event::{self, PyExecutor, PyFrame, PyTask, PyWait, PyWork, PythonFact, WaitPurpose};
+use crate::event::{
+    self, PyExecutor, PyFrame, PyLoop, PyTask, PyWait, PyWork, PythonFact, WaitPurpose,
+};
 use crate::schema::{
-    Address, Cause, Executor, ExecutorKind, Frame, Limit, LoopKind, Purpose, Seen, Task, TaskState,
-    TaskWait, WaitKind, WaitingFor, Work,
+    Address, Cause, Descriptor, Executor, ExecutorKind, Frame, Limit, LoopKind, Purpose, Ready,
+    Seen, StallTask, Task, TaskState, TaskWait, WaitKind, WaitingFor, Work,
 };
 
 impl Task {
@@ -24,6 +26,7 @@ impl Task {
                 object: wait.object.map(Address),
                 since_unix_ns: None,
             }),
+            timeout_ns: task.timeout_ns,
             awaited_by: task.awaited_by.iter().copied().map(Address).collect(),
             cancel_requested: task.cancel_requested,
             exception: task.exception.clone(),
@@ -33,6 +36,31 @@ impl Task {
             cost: None,
         }
     }
+}
+
+/// The head of a loop's queue.
+pub(crate) fn ready(of: &PyLoop, look: &PythonFact) -> Vec<Ready> {
+    let ready = of.queue.iter().flat_map(|queue| &queue.ready);
+    ready
+        .map(|ready| {
+            let task = look.tasks.iter().find(|task| Some(task.id) == ready.task);
+            Ready {
+                function: match task {
+                    Some(task) => Some(task.coroutine.clone()),
+                    None => ready.function.clone(),
+                },
+                task: task.map(|task| StallTask {
+                    id: Address(task.id),
+                    name: task.name.clone(),
+                }),
+                descriptor: ready.descriptor.as_ref().map(|descriptor| Descriptor {
+                    number: descriptor.number,
+                    writes: descriptor.writes,
+                    kind: descriptor.kind.clone(),
+                }),
+            }
+        })
+        .collect()
 }
 
 impl WaitingFor {

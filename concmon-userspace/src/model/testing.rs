@@ -241,6 +241,9 @@ fn assert_timing(timing: &Timing, row: &Loop) {
     let names = timing.by_name.iter();
     let named: u128 = names.map(|row| u128::from(row.cost.total_ns())).sum();
     assert!(named <= timing.tasks_ns.into(), "{timing:?}");
+    let called = timing.callbacks.iter();
+    let called: u128 = called.map(|row| u128::from(row.cost.total_ns())).sum();
+    assert!(called <= timing.callbacks_ns.into(), "{timing:?}");
     for (field, null) in [
         ("iterations", timing.iterations.is_none()),
         ("lag", timing.lag.is_none()),
@@ -458,6 +461,7 @@ pub(crate) fn py_loop(tid: u32, id: u64) -> PyLoop {
         stall_threshold_ns: Some(100 * MS),
         debug: Some(false),
         tasks_created: Some(5),
+        queue: None,
     }
 }
 
@@ -475,6 +479,7 @@ pub(crate) fn py_task(id: u64, loop_id: u64, name: &str) -> PyTask {
             line: 7,
         }],
         waits_for: None,
+        timeout_ns: None,
         awaited_by: Vec::new(),
         cancel_requested: false,
         exception: None,

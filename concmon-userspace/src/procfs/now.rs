@@ -45,6 +45,18 @@ pub fn executable(pid: Pid) -> Option<String> {
     Some(path.to_string_lossy().into_owned())
 }
 
+/// What a descriptor of a process is: `socket`, `pipe`, `eventfd`, ..., `file`; `None`: it cannot be read.
+pub fn descriptor_kind(pid: Pid, number: u32) -> Option<String> {
+    let path = std::fs::read_link(format!("/proc/{pid}/fd/{number}")).ok()?;
+    let path = path.to_string_lossy();
+    if path.starts_with('/') {
+        return Some("file".to_owned());
+    }
+    let inside = path.strip_prefix("anon_inode:").unwrap_or(&path);
+    let inside = inside.trim_start_matches('[').trim_end_matches(']');
+    Some(inside.split(':').next().unwrap_or(inside).to_owned())
+}
+
 /// Whether a process has this thread.
 pub fn has_thread(pid: Pid, tid: Tid) -> bool {
     Path::new(&format!("/proc/{pid}/task/{tid}")).exists()

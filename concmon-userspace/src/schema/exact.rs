@@ -60,6 +60,8 @@ pub struct CountedTasks {
     pub failed: u64,
     /// Were cancelled.
     pub cancelled: u64,
+    /// As in `loops[].by_name`; `null`: steps were missed.
+    pub gone: Option<u64>,
     /// From the making to the end, of those in `started`.
     pub duration: Histogram,
 }

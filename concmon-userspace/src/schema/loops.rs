@@ -34,6 +34,11 @@ pub struct Loop {
     pub pending_tasks: Option<u64>,
     /// Of the whole process, which other loops of it show, too.
     pub tasks_created: Option<u64>,
+    /// The first callbacks in its queue at the latest look, eight at most; those of trio are not read.
+    pub queue: Vec<Ready>,
+    /// Callbacks were ready, and its thread slept in the selector all the same; `null`: none is known. The
+    /// longest such time of the window.
+    pub missed_wakeup: Option<MissedWakeup>,
     /// What existed at the latest look.
     pub tasks: Vec<Task>,
     /// Absent: nothing is sampled.
@@ -51,6 +56,42 @@ words! {
         Uvloop = "uvloop",
         Trio = "trio",
     }
+}
+
+/// A callback that is ready to be called.
+#[derive(Clone, Debug, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct Ready {
+    /// `module.qualname`; for a task's step, the qualified name of its coroutine. `null`: it could not be
+    /// read.
+    pub function: Option<String>,
+    /// The task whose step it is; `null`: none's.
+    pub task: Option<StallTask>,
+    /// What it is called for; `null`: a timer, `call_soon()`, or the loop does not tell.
+    pub descriptor: Option<Descriptor>,
+}
+
+/// A descriptor that a loop watches.
+#[derive(Clone, Debug, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct Descriptor {
+    /// As the process numbers it.
+    pub number: u32,
+    /// It was waited for to be writable, else to be readable.
+    pub writes: bool,
+    /// `socket`, `pipe`, `eventfd`, ..., `file`; `null`: it could not be told.
+    pub kind: Option<String>,
+}
+
+/// A time in which callbacks were ready, and nobody had woken the loop.
+#[derive(Clone, Debug, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct MissedWakeup {
+    /// When they were seen to be ready; they may have been before.
+    pub since_unix_ns: u64,
+    /// From then until the loop's thread woke, or still sleeps, ns.
+    pub asleep_ns: u64,
+    /// How often that was seen; looks do not see each time.
+    pub count: u64,
+    /// What was ready.
+    pub ready: Vec<Ready>,
 }
 
 /// What samples and slices say of a loop's time.
@@ -80,6 +121,8 @@ pub struct Timing {
     pub saturation: Saturation,
     /// Tasks by name, the most expensive first.
     pub by_name: Vec<ByName>,
+    /// Callbacks that are no task's, by function, the most expensive first; estimated.
+    pub callbacks: Vec<Callback>,
     /// Fields of this object that are sampled or derived, not counted.
     pub estimated: Vec<&'static str>,
 }
@@ -116,6 +159,17 @@ pub struct Contributor {
     /// Its part, ns.
     pub busy_ns: u64,
     /// Samples that met it.
+    pub samples: u64,
+}
+
+/// Callbacks of one function that were called for no task.
+#[derive(Clone, Debug, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct Callback {
+    /// Qualified name of the function.
+    pub name: String,
+    #[serde(flatten)]
+    pub cost: Cost,
+    /// Samples that met one of them.
     pub samples: u64,
 }
 
@@ -252,6 +306,9 @@ pub struct ByName {
     pub failed: Option<u64>,
     /// Were cancelled.
     pub cancelled: Option<u64>,
+    /// Have begun, have not ended, and are there no more: nobody kept them. At least; what began in
+    /// the last window may be missing.
+    pub gone: Option<u64>,
     /// From the making to the end.
     pub duration: Option<Histogram>,
     #[serde(flatten)]

@@ -32,8 +32,8 @@ pub use executors::{Executor, ExecutorKind, Work};
 pub use findings::{Finding, RuleKind, RuleLine, Severity};
 pub use lines::{HangKind, HangLine, StallKind, StallLine, document};
 pub use loops::{
-    BusySplit, ByName, Contributor, Culprit, CulpritKind, Hang, Loop, LoopKind, Saturation, Stall,
-    StallTask, Timing, Waiting,
+    BusySplit, ByName, Callback, Contributor, Culprit, CulpritKind, Descriptor, Hang, Loop,
+    LoopKind, MissedWakeup, Ready, Saturation, Stall, StallTask, Timing, Waiting,
 };
 pub use process::{Ended, Exited, Gc, Gil, GilPair, Process, Python};
 pub use tasks::{Cost, Seen, Task, TaskCost, TaskState, TaskWait};

@@ -22,6 +22,9 @@ pub struct Task {
     pub awaiting: Vec<Frame>,
     /// What it is suspended on; `null` while it is ready, runs or is done, or it cannot be told.
     pub waits_for: Option<TaskWait>,
+    /// The shortest time that the calls of `asyncio.sleep`, `wait` and `wait_for` that it is in were
+    /// given, ns; `null`: it is in none.
+    pub timeout_ns: Option<u64>,
     /// Ids of the tasks that wait for this one.
     pub awaited_by: Vec<Address>,
     /// `cancel()` was called, and has not arrived yet.

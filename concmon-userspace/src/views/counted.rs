@@ -99,6 +99,7 @@ fn said(row: &CountedTasks) -> String {
         (row.finished, "finished"),
         (row.failed, "failed"),
         (row.cancelled, "cancelled"),
+        (row.gone.unwrap_or(0), "gone"),
     ] {
         if count > 0 {
             let _ = write!(said, " {count} {outcome}");
@@ -132,6 +133,7 @@ pub(super) fn push_table(text: &mut String, exact: Option<&Exact>, paint: Paint)
         "FINISHED",
         "FAILED",
         "CANCELLED",
+        "GONE",
         "LIVED p50",
         "p99",
         "MAX",
@@ -147,6 +149,7 @@ pub(super) fn push_table(text: &mut String, exact: Option<&Exact>, paint: Paint)
         ];
         let mut cells = vec![brief(&row.name, MAX_NAME), row.tid.to_string()];
         cells.extend(counts.map(|count| count.to_string()));
+        cells.push(row.gone.map_or("?".to_owned(), |gone| gone.to_string()));
         cells.extend(lives.map(format::maybe_duration));
         table.row(cells);
     }

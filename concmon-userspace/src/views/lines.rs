@@ -223,9 +223,15 @@ fn push_loop(text: &mut String, process: &Process, l: &Loop, paint: Paint) {
         if !said.is_empty() {
             let _ = writeln!(text, "         {said}");
         }
-        let names = stalls::names(&timing.by_name, l.wall_ns);
-        if !names.is_empty() {
-            let _ = writeln!(text, "         tasks {names}");
+        let tasks = timing.by_name.iter().map(|row| (&*row.name, &row.cost));
+        let callbacks = timing.callbacks.iter().map(|row| (&*row.name, &row.cost));
+        for (what, names) in [
+            ("tasks", stalls::names(tasks, l.wall_ns)),
+            ("callbacks", stalls::names(callbacks, l.wall_ns)),
+        ] {
+            if !names.is_empty() {
+                let _ = writeln!(text, "         {what} {names}");
+            }
         }
     }
 }

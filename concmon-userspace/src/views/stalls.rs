@@ -8,8 +8,7 @@ use super::escape::{brief, cut_front};
 use super::{Paint, digest, format, json};
 use crate::model::timing::Notice;
 use crate::schema::{
-    ByName, Cost, Culprit, CulpritKind, Frame, Hang, HangLine, Stall, StallLine, StallTask, Timing,
-    Waiting,
+    Cost, Culprit, CulpritKind, Frame, Hang, HangLine, Stall, StallLine, StallTask, Timing, Waiting,
 };
 
 /// Cells of a place, a name, a value of a context variable.
@@ -219,17 +218,11 @@ pub(super) fn timing(timing: &Timing, duration_ns: u64, paint: Paint) -> String 
 }
 
 /// The names that cost the most: `handler ~41%`, of the wall time.
-pub(super) fn names(rows: &[ByName], wall_ns: u64) -> String {
-    let costly = rows.iter().filter(|row| row.cost.total_ns() > 0);
+pub(super) fn names<'a>(rows: impl Iterator<Item = (&'a str, &'a Cost)>, wall_ns: u64) -> String {
+    let costly = rows.filter(|(_, cost)| cost.total_ns() > 0);
     let shown: Vec<String> = costly
         .take(MAX_NAMES)
-        .map(|row| {
-            format!(
-                "{} {}",
-                brief(&row.name, MAX_NAME),
-                shares(&row.cost, wall_ns)
-            )
-        })
+        .map(|(name, cost)| format!("{} {}", brief(name, MAX_NAME), shares(cost, wall_ns)))
         .collect();
     shown.join(", ")
 }

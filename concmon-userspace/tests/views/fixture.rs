@@ -209,6 +209,8 @@ pub(crate) fn event_loop(tid: u32, busy_ms: u64, tasks: Vec<Task>) -> Loop {
         scheduled: Some(1),
         pending_tasks: Some(tasks.len() as u64),
         tasks_created: Some(tasks.len() as u64),
+        queue: Vec::new(),
+        missed_wakeup: None,
         tasks,
         timing: None,
         hang: None,
@@ -235,6 +237,7 @@ pub(crate) fn task(
         state,
         awaiting: chain.iter().map(frame).collect(),
         waits_for: None,
+        timeout_ns: None,
         awaited_by: Vec::new(),
         cancel_requested: false,
         exception: None,
@@ -580,13 +583,21 @@ fn by_name(name: &str, pending: u64, on_cpu_ms: u64, sleep_ms: u64) -> ByName {
         finished: None,
         failed: None,
         cancelled: None,
+        gone: None,
         duration: None,
         cost,
         samples: on_cpu_ms / 10,
         estimated: vec!["on_cpu_ns", "runnable_ns", "blocked_ns"],
-        limits: ["started", "finished", "failed", "cancelled", "duration"]
-            .map(|field| limit(field, REASON))
-            .into(),
+        limits: [
+            "started",
+            "finished",
+            "failed",
+            "cancelled",
+            "gone",
+            "duration",
+        ]
+        .map(|field| limit(field, REASON))
+        .into(),
     }
 }
 
@@ -659,6 +670,11 @@ pub(crate) fn stalls() -> Snapshot {
             by_name("main", 1, 10, 0),
             by_name("worker-#", 40, 0, 0),
         ],
+        callbacks: vec![Callback {
+            name: "Protocol.data_received".to_owned(),
+            cost: callbacks,
+            samples: 18,
+        }],
         estimated: vec!["iterations", "lag", "step", "busy"],
     });
     process.loops[0].tasks[2].cost = Some(TaskCost {

@@ -110,8 +110,9 @@ fn keys_are_those_of_the_contract() {
             &snapshot,
             "/processes/0/loops/0",
             "tid kind running wall_ns idle_ns busy_ns utilization stall_threshold_ns ready \
-             scheduled pending_tasks tasks_created tasks limits iterations lag step tasks_ns \
-             callbacks_ns unknown_ns busy stalls_count stalls_ns stalls saturation by_name estimated",
+             scheduled pending_tasks tasks_created queue missed_wakeup tasks limits iterations lag step \
+             tasks_ns callbacks_ns unknown_ns busy stalls_count stalls_ns stalls saturation by_name \
+             callbacks estimated",
         ),
         (&snapshot, "/processes/0/loops/0/lag", histogram),
         (&snapshot, "/processes/0/loops/0/step", histogram),
@@ -146,7 +147,7 @@ fn keys_are_those_of_the_contract() {
         (
             &snapshot,
             "/processes/0/loops/0/by_name/0",
-            "name pending started finished failed cancelled duration on_cpu_ns runnable_ns \
+            "name pending started finished failed cancelled gone duration on_cpu_ns runnable_ns \
              blocked_ns samples estimated limits",
         ),
         (
@@ -162,13 +163,13 @@ fn keys_are_those_of_the_contract() {
         (
             &snapshot,
             "/processes/0/loops/0/tasks/0",
-            "id name coroutine state awaiting waits_for awaited_by cancel_requested exception \
+            "id name coroutine state awaiting waits_for timeout_ns awaited_by cancel_requested exception \
              retrieved context first_seen_unix_ns age_ns",
         ),
         (
             &snapshot,
             "/processes/0/loops/0/tasks/2",
-            "id name coroutine state awaiting waits_for awaited_by cancel_requested exception \
+            "id name coroutine state awaiting waits_for timeout_ns awaited_by cancel_requested exception \
              retrieved context first_seen_unix_ns age_ns on_cpu_ns runnable_ns blocked_ns samples",
         ),
         (

@@ -62,6 +62,7 @@ fn task(number: u64, name: &str, chain: &[(&str, u32)], awaited_by: &[u64]) -> P
             .map(|(function, line)| frame(function, "/srv/app/app.py", *line))
             .collect(),
         waits_for: None,
+        timeout_ns: None,
         awaited_by: awaited_by.to_vec(),
         cancel_requested: false,
         exception: None,
@@ -109,6 +110,7 @@ fn look() -> PythonFact {
             stall_threshold_ns: Some(100_000_000),
             debug: Some(true),
             tasks_created: Some(21),
+            queue: None,
         }],
         ..PythonFact::new(Pid(4242), 1, info)
     }

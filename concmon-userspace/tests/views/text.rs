@@ -52,6 +52,7 @@ fn counted_tasks() {
         finished: ends[0],
         failed: ends[1],
         cancelled: ends[2],
+        gone: Some(started.saturating_sub(ends.iter().sum())),
         duration: fixture::histogram(started, 3_000_000),
     };
     let pool = |name: Option<&str>, submitted, failed, unretrieved| CountedPool {

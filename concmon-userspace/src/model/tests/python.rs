@@ -290,6 +290,7 @@ fn collections_and_made_tasks_are_the_growth_in_the_window() {
             });
             look.loops = vec![PyLoop {
                 tasks_created: Some(created),
+                queue: None,
                 ..py_loop(100, 7)
             }];
         });

@@ -7,7 +7,7 @@ use super::names::folded;
 use super::sums::Sums;
 use crate::event::{PythonFact, TaskState, Tid};
 use crate::model::window::{Scope, limit};
-use crate::schema::{ByName, Cost};
+use crate::schema::{ByName, Callback, Cost};
 
 /// Rows of names in one report, and the name of the row that has the others' tasks.
 const MAX_ROWS: usize = 256;
@@ -34,8 +34,15 @@ impl Named {
     fn report(&self, name: String, uncounted: Option<&str>, doubt: Option<&str>) -> ByName {
         let counted = |count: u64| uncounted.is_none().then_some(count);
         let reasons = uncounted.or(doubt).into_iter().flat_map(|reason| {
-            ["started", "finished", "failed", "cancelled", "duration"]
-                .map(|field| limit(field, reason))
+            [
+                "started",
+                "finished",
+                "failed",
+                "cancelled",
+                "gone",
+                "duration",
+            ]
+            .map(|field| limit(field, reason))
         });
         ByName {
             name,
@@ -44,6 +51,7 @@ impl Named {
             finished: counted(self.counts.finished),
             failed: counted(self.counts.failed),
             cancelled: counted(self.counts.cancelled),
+            gone: counted(self.counts.gone).filter(|_| doubt.is_none()),
             duration: uncounted.is_none().then(|| self.counts.duration()),
             cost: self.cost,
             samples: self.samples,
@@ -51,6 +59,18 @@ impl Named {
             limits: reasons.collect(),
         }
     }
+}
+
+/// The callbacks of a loop that are no task's.
+pub(super) fn callbacks(sums: &Sums, scope: Scope) -> Vec<Callback> {
+    let callbacks = sums.callbacks(scope).into_iter();
+    callbacks
+        .map(|(name, cost, samples)| Callback {
+            name: name.to_string(),
+            cost,
+            samples,
+        })
+        .collect()
 }
 
 /// The rows of a loop, which is named by its thread and its address.

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::{ExactFact, TaskCounts, Tid};
+use super::gone::{Gone, Totals};
+use crate::event::{ExactFact, PythonFact, TaskCounts, Tid};
 use crate::model::histogram::Tally;
 use crate::model::window::{Clock, Cumulative, Growth, Scope, limit};
 use crate::schema::{self, CountedTasks};
@@ -17,6 +18,8 @@ pub(super) struct Counts {
     pub(super) finished: u64,
     pub(super) failed: u64,
     pub(super) cancelled: u64,
+    /// Are there no more; filled in for a report.
+    pub(super) gone: u64,
     duration: Tally,
 }
 
@@ -34,11 +37,12 @@ impl Counts {
         self.finished += other.finished;
         self.failed += other.failed;
         self.cancelled += other.cancelled;
+        self.gone += other.gone;
         self.duration.add(&other.duration);
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.started + self.finished + self.failed + self.cancelled == 0
+        self.started + self.finished + self.failed + self.cancelled + self.gone == 0
     }
 
     pub(super) fn duration(&self) -> schema::Histogram {
@@ -53,6 +57,7 @@ impl Growth for Counts {
             finished: self.finished - base.finished,
             failed: self.failed - base.failed,
             cancelled: self.cancelled - base.cancelled,
+            gone: self.gone - base.gone,
             duration: self.duration.since(&base.duration),
         }
     }
@@ -68,6 +73,7 @@ pub(super) struct Exact {
     known: usize,
     /// Steps that were missed, by now.
     missed: u64,
+    gone: Gone,
 }
 
 impl Exact {
@@ -85,12 +91,51 @@ impl Exact {
             let known = names.entry(counts.name.clone()).or_default();
             known.now.update(counts);
         }
+        if let Ok(since_ns) = fact.since {
+            self.gone.count(since_ns, fact.read_ns, self.totals());
+        }
+    }
+
+    /// Which tasks there are, so that it shows which are gone.
+    pub(super) fn look(&mut self, look: &PythonFact) {
+        if matches!(self.since, Some(Ok(_))) {
+            self.gone.look(look);
+        }
+    }
+
+    fn totals(&self) -> Totals {
+        let mut totals = Totals::new();
+        for ((_, loop_id), names) in &self.rows {
+            let of_loop = totals.entry(*loop_id).or_default();
+            for (name, counts) in names {
+                let Counts {
+                    started,
+                    finished,
+                    failed,
+                    cancelled,
+                    ..
+                } = counts.now;
+                let total = of_loop.entry(name.clone()).or_default();
+                total.0 += started;
+                total.1 += finished + failed + cancelled;
+            }
+        }
+        totals
+    }
+
+    /// What was counted under a name, with what is gone of it.
+    fn over(&self, loop_id: u64, name: &str, counts: &Cumulative<Counts>, scope: Scope) -> Counts {
+        Counts {
+            gone: self.gone.over(loop_id, name, scope),
+            ..counts.over(scope)
+        }
     }
 
     pub(super) fn roll(&mut self) {
         for row in self.rows.values_mut().flat_map(BTreeMap::values_mut) {
             row.roll();
         }
+        self.gone.roll();
     }
 
     /// What was counted in a loop, by name.
@@ -113,9 +158,14 @@ impl Exact {
                 .get(&(tid, loop_id))
                 .into_iter()
                 .flatten()
-                .map(|(name, counts)| (name.clone(), counts.over(scope)))
+                .map(|(name, counts)| (name.clone(), self.over(loop_id, name, counts, scope)))
                 .collect()),
         }
+    }
+
+    /// Nothing was missed: what has not ended can be told.
+    fn is_sure(&self) -> bool {
+        self.missed == 0
     }
 
     /// Why counts may be too low; `None`: they are not.
@@ -132,8 +182,8 @@ impl Exact {
         let mut tasks: Vec<CountedTasks> = self
             .rows
             .iter()
-            .flat_map(|(&(tid, _), names)| names.iter().map(move |row| (tid, row)))
-            .map(|(tid, (name, counts))| (tid, name, counts.over(scope)))
+            .flat_map(|(key, names)| names.iter().map(move |row| (key, row)))
+            .map(|(&(tid, id), (name, counts))| (tid, name, self.over(id, name, counts, scope)))
             .filter(|(_, _, counts)| !counts.is_empty())
             .map(|(tid, name, counts)| CountedTasks {
                 tid: tid.0,
@@ -142,6 +192,7 @@ impl Exact {
                 finished: counts.finished,
                 failed: counts.failed,
                 cancelled: counts.cancelled,
+                gone: self.is_sure().then_some(counts.gone),
                 duration: counts.duration(),
             })
             .collect();

@@ -5,6 +5,7 @@
 //! which task (by its coroutine), which code. All that comes from samples is an estimate and marked as
 //! such; what comes from slices is not.
 
+mod asleep;
 mod busy_tracker;
 mod by_name;
 mod code;
@@ -12,6 +13,7 @@ pub(crate) mod cost;
 mod culprit;
 mod exact;
 mod fine;
+mod gone;
 mod hang;
 mod lag;
 mod loop_thread;
@@ -34,7 +36,8 @@ use crate::event::{
     StepSeen, ThreadState, Tid,
 };
 use crate::schema;
-use crate::schema::{CodeSamples, Cost, Limit, Stall, TaskCost, Timing};
+use crate::schema::{CodeSamples, Cost, Limit, MissedWakeup, Stall, TaskCost, Timing};
+use asleep::Sleepers;
 use busy_tracker::StallCandidate;
 use code::CodeCounts;
 use exact::Exact;
@@ -116,6 +119,7 @@ pub(crate) struct LoopTimes {
     /// Something was sampled.
     sampled: bool,
     exact: Exact,
+    sleepers: Sleepers,
 }
 
 impl LoopTimes {
@@ -128,6 +132,7 @@ impl LoopTimes {
     }
 
     pub(crate) fn slice(&mut self, slice: &Slice) {
+        self.sleepers.slice(slice);
         if let Some(thread) = self.threads.get_mut(&slice.tid) {
             let mut found = Vec::new();
             thread.tracker.slice(slice, &mut found);
@@ -180,6 +185,7 @@ impl LoopTimes {
         if fact.folded {
             return;
         }
+        self.sleepers.ledger(fact);
         if fact.state == ThreadState::Dead {
             self.recent.remove(&fact.tid);
             self.code.ended(fact.tid);
@@ -237,6 +243,8 @@ impl LoopTimes {
 
     /// Takes over which loops run where, and which tasks there are.
     pub(crate) fn look(&mut self, look: &PythonFact) {
+        self.sleepers.look(look);
+        self.exact.look(look);
         for seen in &look.loops {
             let user_ns = self.threshold_ns;
             let Some(thread) = self.loop_thread(seen.tid) else {
@@ -323,7 +331,9 @@ impl LoopTimes {
                             cost.now.add(&share);
                         }
                     }
-                    Owner::Callback(_) => thread.tracker.sums.add_callback(&share),
+                    Owner::Callback(function) => {
+                        thread.tracker.sums.add_callback(function, &share);
+                    }
                     Owner::Loop => thread.tracker.sums.add_own(&share),
                 }
             }
@@ -384,6 +394,7 @@ impl LoopTimes {
             cost.roll();
         }
         self.exact.roll();
+        self.sleepers.roll();
         self.code.roll();
     }
 
@@ -393,10 +404,22 @@ impl LoopTimes {
         for thread in self.threads.values_mut() {
             thread.reset(threshold_ns);
         }
+        self.sleepers.replaced();
         self.recent.clear();
         self.candidates.clear();
         self.tasks.clear();
         self.costs.clear();
+    }
+
+    /// When a loop slept although callbacks were ready; `None`: that is not known.
+    pub(crate) fn missed_wakeup(
+        &self,
+        tid: Tid,
+        loop_id: u64,
+        scope: Scope,
+        clock: &Clock,
+    ) -> Option<MissedWakeup> {
+        self.sleepers.row(tid, loop_id, scope, clock)
     }
 
     /// What is known of a loop's time; `None`: nothing is sampled.
@@ -447,6 +470,7 @@ impl LoopTimes {
             stalls,
             saturation: sums.saturation(scope),
             by_name: by_name::rows(sums, &self.exact, (tid, loop_id), scope, look),
+            callbacks: by_name::callbacks(sums, scope),
             estimated: vec![
                 "iterations",
                 "lag",
@@ -456,6 +480,7 @@ impl LoopTimes {
                 "unknown_ns",
                 "busy",
                 "saturation",
+                "callbacks",
             ],
         })
     }

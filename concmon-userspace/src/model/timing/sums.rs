@@ -12,11 +12,13 @@ use crate::schema::{BusySplit, Contributor, Cost, Saturation, Stall};
 const MAX_STALLS: usize = 256;
 /// Contributors to saturation that are told apart.
 const MAX_CONTRIBUTORS: usize = 256;
-/// Names of tasks that are told apart, and what the others are counted as.
+/// Names of tasks, and of callbacks, that are told apart, and what the others are counted as.
 const MAX_NAMES: usize = 256;
 const OTHER: &str = "other";
 /// Contributors that are shown.
 const TOP: usize = 10;
+/// Callbacks that are shown.
+const MAX_CALLBACKS: usize = 32;
 
 /// Stretches without a single step above the threshold.
 #[derive(Clone, Copy, Debug, Default)]
@@ -78,6 +80,8 @@ pub(super) struct Shares {
     callbacks: Share,
     own: Share,
     names: BTreeMap<Arc<str>, Share>,
+    /// `callbacks`, each by its function.
+    functions: BTreeMap<Arc<str>, Share>,
 }
 
 impl Shares {
@@ -91,18 +95,36 @@ impl Shares {
 
 impl Growth for Shares {
     fn since(&self, base: &Self) -> Self {
-        let names = self.names.iter().filter_map(|(name, share)| {
-            let before = base.names.get(name).copied().unwrap_or_default();
-            let grown = share.since(&before);
-            (grown.samples > 0).then(|| (Arc::clone(name), grown))
-        });
         Shares {
             tasks: self.tasks.since(&base.tasks),
             callbacks: self.callbacks.since(&base.callbacks),
             own: self.own.since(&base.own),
-            names: names.collect(),
+            names: grown(&self.names, &base.names),
+            functions: grown(&self.functions, &base.functions),
         }
     }
+}
+
+/// What has been added by name.
+fn grown(
+    now: &BTreeMap<Arc<str>, Share>,
+    base: &BTreeMap<Arc<str>, Share>,
+) -> BTreeMap<Arc<str>, Share> {
+    let grown = now.iter().filter_map(|(name, share)| {
+        let before = base.get(name).copied().unwrap_or_default();
+        let grown = share.since(&before);
+        (grown.samples > 0).then(|| (Arc::clone(name), grown))
+    });
+    grown.collect()
+}
+
+fn add_named(names: &mut BTreeMap<Arc<str>, Share>, name: Arc<str>, share: &Share) {
+    let name = if names.len() >= MAX_NAMES && !names.contains_key(&name) {
+        OTHER.into()
+    } else {
+        name
+    };
+    names.entry(name).or_default().add(share);
 }
 
 /// Everything cumulative about one loop's time.
@@ -142,16 +164,14 @@ impl Sums {
     pub(super) fn add_task(&mut self, name: Arc<str>, share: &Share) {
         let shares = &mut self.shares.now;
         shares.tasks.add(share);
-        let name = if shares.names.len() >= MAX_NAMES && !shares.names.contains_key(&name) {
-            OTHER.into()
-        } else {
-            name
-        };
-        shares.names.entry(name).or_default().add(share);
+        add_named(&mut shares.names, name, share);
     }
 
-    pub(super) fn add_callback(&mut self, share: &Share) {
-        self.shares.now.callbacks.add(share);
+    /// What samples said of a callback that is no task's; `name` is its function's.
+    pub(super) fn add_callback(&mut self, name: Arc<str>, share: &Share) {
+        let shares = &mut self.shares.now;
+        shares.callbacks.add(share);
+        add_named(&mut shares.functions, name, share);
     }
 
     /// What is the loop's own.
@@ -185,12 +205,31 @@ impl Sums {
         share.of(&self.shares.over(scope).all(), &self.busy.over(scope))
     }
 
-    /// Names with their costs.
+    /// Names of tasks with their costs and samples.
     pub(super) fn names(&self, scope: Scope) -> Vec<(Arc<str>, Cost, u64)> {
+        self.named(scope, |shares| &shares.names)
+    }
+
+    /// Functions of callbacks that are no task's with their costs and samples, the most expensive first.
+    pub(super) fn callbacks(&self, scope: Scope) -> Vec<(Arc<str>, Cost, u64)> {
+        let mut callbacks = self.named(scope, |shares| &shares.functions);
+        callbacks.sort_by(|(one_name, one, one_samples), (name, other, samples)| {
+            let key = (other.total_ns(), samples, one_name);
+            key.cmp(&(one.total_ns(), one_samples, name))
+        });
+        callbacks.truncate(MAX_CALLBACKS);
+        callbacks
+    }
+
+    fn named(
+        &self,
+        scope: Scope,
+        of: impl Fn(&Shares) -> &BTreeMap<Arc<str>, Share>,
+    ) -> Vec<(Arc<str>, Cost, u64)> {
         let (shares, busy) = (self.shares.over(scope), self.busy.over(scope));
         let all = shares.all();
-        let names = shares.names.iter();
-        names
+        let named = of(&shares).iter();
+        named
             .map(|(name, share)| (Arc::clone(name), share.of(&all, &busy), share.samples))
             .collect()
     }

@@ -170,15 +170,36 @@ impl Reader<'_> {
 
     /// Reads one number: a float, or an integer.
     pub(crate) fn read_number(&mut self, address: u64) -> Option<f64> {
-        let info = self.types_of(&[address]).pop()??;
-        match info.kind {
-            Kind::Float => {
-                let value = at(address, self.walk.containers.float_value);
-                self.pointer(value).ok().map(f64::from_bits)
-            }
-            Kind::Integer => self.integers(&[address]).pop()?.map(|value| value as f64),
-            _ => None,
+        self.numbers(&[address]).pop()?
+    }
+
+    /// Reads numbers: floats, or integers; `None` for what is none.
+    pub(crate) fn numbers(&mut self, addresses: &[u64]) -> Vec<Option<f64>> {
+        let place = self.walk.containers.float_value;
+        let mut batch = Batch::new();
+        for address in addresses {
+            batch.push(*address, place as usize + 8);
         }
+        self.fetch(&mut batch);
+        self.load_types((0..addresses.len()).filter_map(|i| word(batch.prefix(i), OBJECT_TYPE)));
+        let kinds: Vec<Option<Kind>> = (0..addresses.len())
+            .map(|index| self.kind(batch.prefix(index)))
+            .collect();
+        let whole = addresses.iter().zip(&kinds);
+        let whole: Vec<u64> = whole
+            .filter(|(_, kind)| **kind == Some(Kind::Integer))
+            .map(|(address, _)| *address)
+            .collect();
+        let mut whole = self.integers(&whole).into_iter();
+        kinds
+            .into_iter()
+            .enumerate()
+            .map(|(index, kind)| match kind? {
+                Kind::Float => word(batch.prefix(index), place).map(f64::from_bits),
+                Kind::Integer => whole.next()?.map(|value| value as f64),
+                _ => None,
+            })
+            .collect()
     }
 }
 

@@ -174,7 +174,8 @@ impl Scan<'_> {
         let running = loops::running(reader, records);
         for (tid, id) in tids.iter().zip(running) {
             if let (Some(id), Some(tid)) = (id, tid) {
-                fact.loops.push(loops::read(reader, id, *tid));
+                let found = loops::read_whole(reader, fact.pid, id, *tid);
+                fact.loops.push(found);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Await chains: from a coroutine down to the innermost one that waits.
 
-use super::suspended::{Pieces, Step, await_says};
+use super::suspended::{FirstLocals, Pieces, Step, await_says};
 use crate::python::memory::{Batch, word};
 use crate::python::objects::code::CodePosition;
 use crate::python::objects::{Kind, OBJECT_TYPE, Reader};
@@ -30,8 +30,8 @@ pub(crate) struct Chain {
     pub(crate) end: End,
     /// Address of the outermost coroutine's qualified name; 0 for what is no generator.
     pub(crate) qualname: u64,
-    /// The first local variable of the innermost frame; 0 when it has none.
-    pub(crate) receiver: u64,
+    /// The first local variables of each frame; 0 where it has none.
+    pub(crate) locals: Vec<FirstLocals>,
     /// What must be the same when the coroutine is read again for the chain to hold.
     head: Vec<u8>,
 }
@@ -45,7 +45,7 @@ pub(crate) fn chains(reader: &mut Reader<'_>, coroutines: &[u64], depth: usize) 
             qualnames: Vec::new(),
             end: End::TooDeep,
             qualname: 0,
-            receiver: 0,
+            locals: Vec::new(),
             head: Vec::new(),
         })
         .collect();
@@ -136,7 +136,7 @@ fn advance(
             chain.qualnames.push(qualname.unwrap_or(0));
         }
         if let Step::Next(..) | Step::Last(_) = step {
-            chain.receiver = pieces.first_local(&reader.walk, slot);
+            chain.locals.push(pieces.first_locals(&reader.walk, slot));
         }
         match step {
             Step::Next(position, awaited) => {

@@ -1,7 +1,8 @@
 //! Event loops that run in threads right now.
 
+use super::ready;
 use super::thread_states::ThreadRecord;
-use crate::event::{LoopKind, PyLoop, Tid};
+use crate::event::{LoopKind, Pid, PyLoop, Tid};
 use crate::python::layout::RunningLoop;
 use crate::python::memory::{at, word};
 use crate::python::objects::containers::DictPlace;
@@ -60,8 +61,22 @@ fn without_none(reader: &mut Reader<'_>, found: Vec<u64>) -> Vec<Option<u64>> {
         .collect()
 }
 
+/// What a loop says of itself, its queue included.
+pub(crate) fn read_whole(reader: &mut Reader<'_>, pid: Pid, id: u64, tid: Tid) -> PyLoop {
+    let (found, queue) = read_with_queue(reader, id, tid);
+    PyLoop {
+        queue: queue.and_then(|queue| ready::read(reader, pid, id, queue)),
+        ..found
+    }
+}
+
 /// What a loop says of itself.
 pub(crate) fn read(reader: &mut Reader<'_>, id: u64, tid: Tid) -> PyLoop {
+    read_with_queue(reader, id, tid).0
+}
+
+/// What a loop says of itself, and where its queue is.
+fn read_with_queue(reader: &mut Reader<'_>, id: u64, tid: Tid) -> (PyLoop, Option<u64>) {
     let is_uvloop = reader
         .types_of(&[id])
         .pop()
@@ -89,6 +104,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, id: u64, tid: Tid) -> PyLoop {
             .and_then(nanoseconds),
         debug: found[3].and_then(|debug| as_bool(reader.integers(&[debug])[0])),
         tasks_created: None,
+        queue: None,
     };
     let reason = if is_uvloop {
         "uvloop keeps this in a form that is not known"
@@ -108,7 +124,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, id: u64, tid: Tid) -> PyLoop {
             reader.limits.insert(field.to_owned(), reason.to_owned());
         }
     }
-    fact
+    (fact, ready)
 }
 
 /// The one deque that a compiled loop refers to in its first fields: what is ready to be called.
@@ -131,7 +147,7 @@ fn only_deque(reader: &mut Reader<'_>, id: u64) -> Option<u64> {
     deques.next().is_none().then_some(found)
 }
 
-fn nanoseconds(seconds: f64) -> Option<u64> {
+pub(super) fn nanoseconds(seconds: f64) -> Option<u64> {
     // Up to 584 years; what is negative, infinite or no number is no threshold.
     (0.0..1.8e10)
         .contains(&seconds)

@@ -16,6 +16,9 @@ const RESUME_AFTER_AWAIT: u8 = 2;
 /// Bytes of one instruction.
 const UNIT: u64 = 2;
 
+/// The first two local variables of a frame; 0 for one that has no value.
+pub(super) type FirstLocals = [u64; 2];
+
 /// What one generator says.
 pub(super) enum Step {
     /// The awaited object.
@@ -101,9 +104,12 @@ impl Pieces {
         }
     }
 
-    pub(super) fn first_local(&self, walk: &WalkLayout, slot: usize) -> u64 {
+    pub(super) fn first_locals(&self, walk: &WalkLayout, slot: usize) -> FirstLocals {
         let (_, frame) = self.frame(walk, slot);
-        word(frame, walk.frame.locals).map_or(0, |value| walk.frame.untag(value))
+        [0, 8].map(|offset| {
+            let value = word(frame, walk.frame.locals + offset);
+            value.map_or(0, |value| walk.frame.untag(value))
+        })
     }
 
     /// What moves when the generator runs, up to its frame's locals.

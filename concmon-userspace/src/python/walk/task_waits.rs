@@ -1,5 +1,6 @@
 //! What a suspended task waits for: by the functions of asyncio that it is in, and by the future.
 
+use super::suspended::FirstLocals;
 use crate::event::{PyFrame, TaskWait};
 use crate::python::memory::{Batch, at, plausible, word};
 use crate::python::objects::{Kind, OBJECT_TYPE, Reader, TypeInfo};
@@ -68,8 +69,8 @@ pub(crate) struct Waiting<'a> {
     pub(crate) future: u64,
     /// The outermost first.
     pub(crate) frames: &'a [PyFrame],
-    /// The first local variable of the innermost frame.
-    pub(crate) receiver: u64,
+    /// The first local variables of each frame.
+    pub(crate) locals: &'a [FirstLocals],
 }
 
 /// What each task waits for; `None` for one that waits for nothing.
@@ -80,7 +81,7 @@ pub(crate) fn waits(reader: &mut Reader<'_>, tasks: &[Waiting<'_>]) -> Vec<Optio
         .iter()
         .zip(&said)
         .map(|(task, said)| match said {
-            Some(Says::Receiver) => task.receiver,
+            Some(Says::Receiver) => task.locals.last().map_or(0, |locals| locals[0]),
             _ => 0,
         })
         .collect();
@@ -137,7 +138,8 @@ fn said(frames: &[PyFrame]) -> Option<Says> {
 }
 
 /// The name of a file in asyncio's folder.
-fn asyncio_file(path: &str) -> Option<&str> {
+/// The file in asyncio's folder.
+pub(super) fn asyncio_file(path: &str) -> Option<&str> {
     let (folder, file) = path.rsplit_once('/')?;
     let package = folder.rsplit('/').next()?;
     (package == "asyncio").then_some(file)

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, HashSet};
 use super::chain::{self, Chain, End};
 use super::contexts;
 use super::stacks::{self, Stack};
+use super::suspended::FirstLocals;
 use super::task_heads::{TaskHead, read_heads};
 use super::task_waits::{self, Waiting};
+use super::timeouts;
 use super::waiters::{self, Waiters};
 use crate::event::{PyFrame, PyTask, TaskState};
 use crate::python::memory::addresses::{AddressMap, AddressSet};
@@ -60,8 +62,8 @@ struct Record {
     coroutine: String,
     state: TaskState,
     awaiting: Vec<PyFrame>,
-    /// The first local variable of the innermost frame.
-    receiver: u64,
+    /// The first local variables of each frame.
+    locals: Vec<FirstLocals>,
 }
 
 /// Reads what changes: what did not hold is read again, in ever smaller groups, which are checked the
@@ -155,10 +157,11 @@ fn complete(
                 TaskState::Running | TaskState::Done => 0,
             },
             frames: &record.awaiting,
-            receiver: record.receiver,
+            locals: &record.locals,
         })
         .collect();
     let waits = task_waits::waits(reader, &waiting);
+    let timeouts = timeouts::timeouts(reader, &waiting);
     let waiters: Vec<(u64, Waiters)> = records
         .iter()
         .map(|record| (record.task, record.head.waiters))
@@ -167,25 +170,28 @@ fn complete(
     records
         .into_iter()
         .zip(exceptions)
-        .zip(waits.into_iter().zip(awaited_by))
-        .map(|((record, exception), (waits_for, awaited_by))| PyTask {
-            id: record.task,
-            loop_id: record.head.loop_object,
-            name: record.name,
-            coroutine: record.coroutine,
-            coroutine_id: record.head.coroutine,
-            state: record.state,
-            awaiting: record.awaiting,
-            waits_for,
-            awaited_by,
-            cancel_requested: record.head.cancel_requested && !record.head.done,
-            retrieved: (record.head.exception != 0 && record.head.done)
-                .then_some(!record.head.unretrieved),
-            exception,
-            context: contexts
-                .get(&record.head.context)
-                .map_or_else(BTreeMap::new, |values| (**values).clone()),
-        })
+        .zip(waits.into_iter().zip(timeouts).zip(awaited_by))
+        .map(
+            |((record, exception), ((waits_for, timeout_ns), awaited_by))| PyTask {
+                id: record.task,
+                loop_id: record.head.loop_object,
+                name: record.name,
+                coroutine: record.coroutine,
+                coroutine_id: record.head.coroutine,
+                state: record.state,
+                awaiting: record.awaiting,
+                waits_for,
+                timeout_ns,
+                awaited_by,
+                cancel_requested: record.head.cancel_requested && !record.head.done,
+                retrieved: (record.head.exception != 0 && record.head.done)
+                    .then_some(!record.head.unretrieved),
+                exception,
+                context: contexts
+                    .get(&record.head.context)
+                    .map_or_else(BTreeMap::new, |values| (**values).clone()),
+            },
+        )
         .collect()
 }
 
@@ -274,7 +280,7 @@ fn read_once(
                     },
                     state: state(*task, head, &chains[slot], running),
                     awaiting: frames(reader, codes, head, &chains[slot], stacks)?,
-                    receiver: chains[slot].receiver,
+                    locals: chains[slot].locals.clone(),
                 })
             })
             .flatten();

@@ -131,6 +131,7 @@ fn read_loop(
         stall_threshold_ns: None,
         debug: None,
         tasks_created: None,
+        queue: None,
     };
     let unknown = "this trio keeps it in a form that is not known";
     for (field, is_known, reason) in [

@@ -156,6 +156,7 @@ impl TaskWalk<'_> {
                     },
                     awaiting,
                     waits_for,
+                    timeout_ns: None,
                     awaited_by: head
                         .nursery
                         .and_then(|nursery| parents.get(&nursery).copied())

@@ -48,6 +48,11 @@ pub(super) fn push(text: &mut String, timing: &Timing, wall_ns: u64, paint: Pain
         }
     }
     push_names(text, timing, wall_ns, paint);
+    let callbacks = timing.callbacks.iter().map(|row| (&*row.name, &row.cost));
+    let callbacks = stalls::names(callbacks, wall_ns);
+    if !callbacks.is_empty() {
+        let _ = writeln!(text, "    callbacks {callbacks}");
+    }
 }
 
 fn push_names(text: &mut String, timing: &Timing, wall_ns: u64, paint: Paint) {

@@ -1,5 +1,6 @@
 //! The time of loops, on simulated ones.
 
+mod asleep;
 mod hangs;
 mod hostile;
 mod lag;

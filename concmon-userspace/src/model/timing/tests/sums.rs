@@ -45,7 +45,14 @@ fn tasks_get_the_time_that_is_theirs() {
     assert!(near(timing.callbacks_ns, 6.0));
     assert!(near(timing.unknown_ns, 0.0));
     assert_eq!(row("app.one").pending, 1);
-    for field in ["started", "finished", "failed", "cancelled", "duration"] {
+    for field in [
+        "started",
+        "finished",
+        "failed",
+        "cancelled",
+        "gone",
+        "duration",
+    ] {
         assert!(has_limit(&row("app.one").limits, field), "{field}");
     }
     let costs = summary.processes[0].loops[0].tasks.iter();

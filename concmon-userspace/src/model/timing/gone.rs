@@ -1,0 +1,300 @@
+//! Tasks that are gone: they have begun, have not ended, and are there no more.
+//!
+//! What began is counted before a look at the tasks that are pending, what has ended after it, so a task that
+//! is in none of these is gone for sure; one that began in between may make the number too low, never too
+//! high. What cannot be read in one piece is asked twice: a task that is gone stays gone.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, VecDeque};
+
+use super::names::folded;
+use crate::event::{PythonFact, TaskState};
+use crate::model::window::{Cumulative, Scope};
+
+/// Readings of the counts that are kept: a look may begin before the one before it.
+const MAX_BEFORE: usize = 3;
+
+/// What was counted, by loop and name: how many began, and how many of all have ended.
+pub(super) type Totals = BTreeMap<u64, BTreeMap<String, (u64, u64)>>;
+
+/// Tasks of one name at a look.
+#[derive(Clone, Copy, Debug, Default)]
+struct Alive {
+    pending: u64,
+    /// Of those, suspended on something: they have begun.
+    suspended: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Look {
+    read_ns: u64,
+    loops: BTreeMap<u64, BTreeMap<String, Alive>>,
+}
+
+/// One loop.
+#[derive(Clone, Debug, Default)]
+struct OfLoop {
+    /// What is to be added to the difference of the counts, by name: what was there at the first look.
+    offsets: BTreeMap<String, i64>,
+    /// How many were gone by the look before, at least: by name, and in all.
+    before: BTreeMap<String, i64>,
+    before_all: i64,
+    gone: BTreeMap<String, Cumulative<u64>>,
+}
+
+/// The tasks of one process that are gone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gone {
+    /// The latest look that nothing was concluded from yet.
+    look: Option<Look>,
+    counted: VecDeque<(u64, Totals)>,
+    loops: BTreeMap<u64, OfLoop>,
+}
+
+impl Gone {
+    pub(super) fn look(&mut self, look: &PythonFact) {
+        self.look = None;
+        if look.limits.contains_key("tasks") || look.reads_failed > 0 {
+            return;
+        }
+        let mut loops: BTreeMap<u64, BTreeMap<String, Alive>> = BTreeMap::new();
+        for one in &look.loops {
+            loops.entry(one.id).or_default();
+        }
+        let pending = look
+            .tasks
+            .iter()
+            .filter(|task| task.state != TaskState::Done);
+        for task in pending {
+            let Some(names) = loops.get_mut(&task.loop_id) else {
+                continue;
+            };
+            let alive = names
+                .entry(folded(&task.name, &task.coroutine))
+                .or_default();
+            alive.pending += 1;
+            alive.suspended += u64::from(task.waits_for.is_some());
+        }
+        self.look = Some(Look {
+            read_ns: look.read_ns,
+            loops,
+        });
+    }
+
+    /// Takes over what was counted since `since_ns` by `read_ns`, behind the look.
+    pub(super) fn count(&mut self, since_ns: u64, read_ns: u64, now: Totals) {
+        if self.counted.is_empty() {
+            self.counted.push_back((since_ns, Totals::new()));
+        }
+        if let Some(look) = self.look.take()
+            && let Some((_, before)) = self
+                .counted
+                .iter()
+                .rev()
+                .find(|(ns, _)| *ns <= look.read_ns)
+        {
+            for (id, alive) in &look.loops {
+                let empty = BTreeMap::new();
+                let (before, now) = (before.get(id), now.get(id));
+                let counts = (before.unwrap_or(&empty), now.unwrap_or(&empty));
+                match self.loops.get_mut(id) {
+                    Some(known) => known.conclude(alive, counts),
+                    None => {
+                        self.loops.insert(*id, OfLoop::begin(alive, counts));
+                    }
+                }
+            }
+        }
+        self.counted.push_back((read_ns, now));
+        if self.counted.len() > MAX_BEFORE {
+            self.counted.pop_front();
+        }
+    }
+
+    pub(super) fn roll(&mut self) {
+        for gone in self
+            .loops
+            .values_mut()
+            .flat_map(|known| known.gone.values_mut())
+        {
+            gone.roll();
+        }
+    }
+
+    /// How many of one name are gone.
+    pub(super) fn over(&self, loop_id: u64, name: &str, scope: Scope) -> u64 {
+        let known = self.loops.get(&loop_id);
+        let gone = known.and_then(|known| known.gone.get(name));
+        gone.map_or(0, |gone| gone.over(scope))
+    }
+}
+
+/// The counts before a look and behind it.
+type Counts<'a> = (
+    &'a BTreeMap<String, (u64, u64)>,
+    &'a BTreeMap<String, (u64, u64)>,
+);
+
+/// What began before the look, less what has ended behind it.
+fn open((before, now): Counts<'_>, name: &str) -> i64 {
+    let started = before.get(name).map_or(0, |(started, _)| *started);
+    let ended = now.get(name).map_or(0, |(_, ended)| *ended);
+    signed(started).saturating_sub(signed(ended))
+}
+
+impl OfLoop {
+    fn begin(alive: &BTreeMap<String, Alive>, (before, now): Counts<'_>) -> Self {
+        let names = alive.keys().chain(now.keys());
+        let offsets = names.map(|name| {
+            let alive = alive.get(name).copied().unwrap_or_default();
+            // The other way round than later, for this is to be too low, too.
+            let started = now.get(name).map_or(0, |(started, _)| *started);
+            let ended = before.get(name).map_or(0, |(_, ended)| *ended);
+            let offset = signed(alive.suspended) + signed(ended) - signed(started);
+            (name.clone(), offset)
+        });
+        OfLoop {
+            offsets: offsets.collect(),
+            ..OfLoop::default()
+        }
+    }
+
+    fn conclude(&mut self, alive: &BTreeMap<String, Alive>, counts: Counts<'_>) {
+        let mut names: Vec<&String> = alive.keys().chain(counts.1.keys()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let bounds: BTreeMap<String, i64> = names
+            .into_iter()
+            .map(|name| {
+                let offset = self.offsets.get(name).copied().unwrap_or(0);
+                let pending = alive.get(name).map_or(0, |alive| signed(alive.pending));
+                (name.clone(), offset + open(counts, name) - pending)
+            })
+            .collect();
+        let all = bounds
+            .values()
+            .fold(0i64, |sum, bound| sum.saturating_add(*bound));
+        // Tasks may change their names: what is gone under one name must not be there under another.
+        let mut left = all.min(self.before_all);
+        let mut sure: Vec<(&String, i64)> = bounds
+            .iter()
+            .filter_map(|(name, bound)| Some((name, *bound.min(self.before.get(name)?))))
+            .filter(|(_, sure)| *sure > 0)
+            .collect();
+        sure.sort_by_key(|(name, sure)| (Reverse(*sure), *name));
+        for (name, sure) in sure {
+            let sure = sure.min(left);
+            if sure <= 0 {
+                break;
+            }
+            left -= sure;
+            let gone = self.gone.entry(name.clone()).or_default();
+            gone.now = gone.now.max(sure.unsigned_abs());
+        }
+        (self.before, self.before_all) = (bounds, all);
+    }
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::TaskWait;
+    use crate::model::testing::{look, py_loop, py_task};
+
+    const LOOP: u64 = 7;
+
+    /// A watch in which each step is a look and then the counts.
+    struct Watch {
+        gone: Gone,
+        now_ns: u64,
+    }
+
+    impl Watch {
+        fn new() -> Self {
+            Watch {
+                gone: Gone::default(),
+                now_ns: 100,
+            }
+        }
+
+        /// How many of `job` are gone, when so many are pending, and were counted.
+        fn step(&mut self, pending: &[(&str, u64)], counts: &[(&str, u64, u64)]) -> u64 {
+            self.now_ns += 100;
+            let mut fact = look(100, self.now_ns);
+            fact.loops = vec![py_loop(100, LOOP)];
+            for (name, count) in pending {
+                for number in 0..*count {
+                    let mut task = py_task(number, LOOP, name);
+                    task.waits_for = Some(TaskWait {
+                        kind: "Future".into(),
+                        object: None,
+                    });
+                    fact.tasks.push(task);
+                }
+            }
+            self.gone.look(&fact);
+            let counts = counts.iter();
+            let counts =
+                counts.map(|(name, started, ended)| ((*name).to_owned(), (*started, *ended)));
+            let totals = [(LOOP, counts.collect())].into();
+            self.gone.count(100, self.now_ns + 10, totals);
+            self.gone.over(LOOP, "job", Scope::Whole)
+        }
+    }
+
+    #[test]
+    fn what_began_and_neither_ended_nor_is_there_is_gone() {
+        let mut watch = Watch::new();
+        assert_eq!(watch.step(&[("job", 5)], &[]), 0);
+        // Five of before, ten that began: eight are there, two have ended.
+        assert_eq!(watch.step(&[("job", 8)], &[("job", 10, 2)]), 0);
+        assert_eq!(watch.step(&[("job", 8)], &[("job", 10, 2)]), 0);
+        assert_eq!(watch.step(&[("job", 8)], &[("job", 10, 2)]), 5);
+        // It stays so, and a window has what came to it.
+        watch.gone.roll();
+        assert_eq!(watch.step(&[("job", 8)], &[("job", 20, 12)]), 5);
+        assert_eq!(watch.gone.over(LOOP, "job", Scope::Window), 0);
+    }
+
+    #[test]
+    fn nothing_is_gone_where_tasks_come_and_go() {
+        let mut watch = Watch::new();
+        for second in 1..50u64 {
+            // A hundred per second, of which some are there at the look; some ended before they were counted.
+            let began = second * 100;
+            let there = (second * 37) % 90;
+            assert_eq!(
+                watch.step(&[("job", there)], &[("job", began, began - there)]),
+                0
+            );
+        }
+    }
+
+    #[test]
+    fn tasks_under_another_name_and_cut_looks_are_none() {
+        let mut watch = Watch::new();
+        watch.step(&[], &[]);
+        for _ in 0..5 {
+            assert_eq!(watch.step(&[("renamed", 10)], &[("job", 10, 0)]), 0);
+        }
+        // A task that one look did not meet.
+        let mut watch = Watch::new();
+        for number in 0..9 {
+            let there = if number == 5 { 8 } else { 10 };
+            assert_eq!(watch.step(&[("job", there)], &[("job", 10, 0)]), 0);
+        }
+        let mut cut = look(100, watch.now_ns + 1);
+        cut.loops = vec![py_loop(100, LOOP)];
+        cut.limits.insert("tasks".into(), "cut".into());
+        for _ in 0..3 {
+            watch.gone.look(&cut);
+            let totals = [(LOOP, [("job".to_owned(), (10, 0))].into())].into();
+            watch.gone.count(100, watch.now_ns + 20, totals);
+        }
+        assert_eq!(watch.gone.over(LOOP, "job", Scope::Whole), 0);
+    }
+}
