@@ -462,6 +462,8 @@ pub struct CountedTasks {
     pub finished: u64,
     pub failed: u64,
     pub cancelled: u64,
+    #[serde(deserialize_with = "nullable")]
+    pub gone: Option<u64>,
     pub duration: Histogram,
 }
 
@@ -516,6 +518,7 @@ pub struct Finding {
     pub rule: String,
     pub severity: String,
     pub summary: String,
+    pub evidence: BTreeMap<String, Value>,
     pub active_ns: u64,
 }
 

@@ -278,6 +278,9 @@ pub struct PyQueue {
     /// The first callbacks that are ready, in their order.
     #[serde(deserialize_with = "at_most::<64, _, _>")]
     pub ready: Vec<PyReady>,
+    /// Of uvloop, whose queue has no callbacks of descriptors: those of `add_reader` and `add_writer`.
+    #[serde(default, deserialize_with = "at_most::<64, _, _>")]
+    pub watched: Vec<PyReady>,
 }
 
 /// A callback that is ready to be called.

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::history::Always;
-use super::spinning::{Cause, about, cause, last_part, per_second, turns_per_second};
-use super::{Context, Held, Rule, Severity, loops, percent, round};
+use super::spinning::{Cause, about, cause, per_second, turns_per_second};
+use super::{Context, Held, Rule, Severity, last_part, loops, percent, round};
 use crate::schema::{Descriptor, Loop, Task};
 
 /// A loop goes round because something is always ready, or tasks ask many times in a second.
@@ -35,8 +35,7 @@ impl Rule for BusyPoll {
          and how often in a second, estimated from the turns of the loop.\n\n\
          What to do: read until it would block, and remove the reader at the end of the stream, the \
          writer once everything is written. Wait for what is polled for (asyncio.Event, Queue, \
-         Condition).\n\n\
-         uvloop does not tell which descriptor a callback is for."
+         Condition)."
     }
 
     fn check(&self, context: &Context<'_>) -> Option<Held> {
@@ -45,7 +44,7 @@ impl Rule for BusyPoll {
             let cause = cause(one, ns, context.history)?;
             match cause {
                 Cause::SleepZero(_) => None,
-                Cause::Ready(always) => Some(of_callback(one, always, ns)),
+                Cause::Ready(always) => Some(of_callback(one, &always, ns)),
                 Cause::Tasks(tasks) => Some(of_tasks(one, &tasks, ns)),
             }
         });

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::schema::{Address, Descriptor, Process, Ready, Task, TaskState, Window};
 
-use super::spinning::last_part;
+use super::last_part;
 
 /// How far it goes back, ns.
 const SPAN_NS: u64 = 10_000_000_000;
@@ -41,6 +41,17 @@ pub(super) struct Always {
 }
 
 impl Always {
+    /// What is known of it at first.
+    pub(super) fn of(tid: u32, ready: &Ready) -> Self {
+        Always {
+            tid,
+            function: ready.function.clone(),
+            descriptor: ready.descriptor.clone(),
+            seen: 1,
+            known_ns: 0,
+        }
+    }
+
     /// The function without its module and class.
     pub(super) fn short_name(&self) -> &str {
         self.function.as_deref().map_or("", last_part)
@@ -149,13 +160,12 @@ impl History {
                     continue;
                 }
                 let was = of_loop.clone().find(|always| always.is(one.tid, ready));
-                self.ready.push(Always {
-                    tid: one.tid,
-                    function: ready.function.clone(),
-                    descriptor: ready.descriptor.clone(),
-                    seen: was.map_or(1, |was| was.seen.saturating_add(1)),
-                    known_ns: was.map_or(0, |was| was.known_ns.saturating_add(ns)),
-                });
+                let mut now = Always::of(one.tid, ready);
+                if let Some(was) = was {
+                    now.seen = was.seen.saturating_add(1);
+                    now.known_ns = was.known_ns.saturating_add(ns);
+                }
+                self.ready.push(now);
             }
         }
     }

@@ -316,6 +316,11 @@ fn whole_place(frame: &Frame) -> String {
     format!("{} ({}:{})", frame.function, frame.file, frame.line)
 }
 
+/// Behind the last dot of a qualified name.
+fn last_part(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}
+
 /// A thread's name, or its id.
 fn thread_name(process: &Process, tid: u32) -> String {
     let thread = process.threads.iter().find(|thread| thread.tid == tid);

@@ -1,6 +1,9 @@
 //! What makes a loop go round for nothing: what rules say of loops that never wait, and of tasks that poll.
 
+use std::borrow::Cow;
+
 use super::history::{Always, History, sleeps_zero};
+use super::last_part;
 use crate::schema::{Loop, Task};
 
 /// Busy from here on.
@@ -13,6 +16,8 @@ const SHORT_TURN_NS: u64 = 100_000;
 const LONG_NS: u64 = 1_000_000_000;
 /// What asks so often polls, times per second: a timer of 10 ms asks 100 times.
 const OFTEN: f64 = 250.0;
+/// Samples that say what a loop calls.
+const MIN_SAMPLES: u64 = 10;
 /// Selectors do not wait for less, ns.
 const RESOLUTION_NS: u64 = 1_000_000;
 
@@ -21,7 +26,7 @@ pub(super) enum Cause<'a> {
     /// Tasks call `asyncio.sleep(0)` again and again.
     SleepZero(Vec<&'a Task>),
     /// The loop never waits, for this callback is ready in each turn.
-    Ready(&'a Always),
+    Ready(Cow<'a, Always>),
     /// Tasks wait for a time that is next to none, again and again.
     Tasks(Vec<&'a Task>),
 }
@@ -51,7 +56,10 @@ pub(super) fn cause<'a>(one: &'a Loop, ns: u64, history: &'a History) -> Option<
             is_known && is_short(one) && leaves_little_else(one, always)
         });
         if let Some(always) = ready.max_by_key(|always| always.known_ns) {
-            return Some(Cause::Ready(always));
+            return Some(Cause::Ready(Cow::Borrowed(always)));
+        }
+        if let Some(polled) = polled(one).filter(|_| is_short(one)) {
+            return Some(Cause::Ready(Cow::Owned(polled)));
         }
     }
     let polling = |task: &&Task| {
@@ -60,6 +68,24 @@ pub(super) fn cause<'a>(one: &'a Loop, ns: u64, history: &'a History) -> Option<
     };
     let tasks: Vec<&Task> = one.tasks.iter().filter(polling).collect();
     (!tasks.is_empty()).then_some(Cause::Tasks(tasks))
+}
+
+/// The descriptor of a loop that does not tell what is ready: all that it calls, next to nothing else,
+/// is the callback of one.
+fn polled(one: &Loop) -> Option<Always> {
+    let timing = one.timing.as_ref()?;
+    let most = timing.callbacks.first()?;
+    let tasks = timing.by_name.iter().map(|row| row.samples);
+    let all: u64 = tasks
+        .chain(timing.callbacks.iter().map(|row| row.samples))
+        .sum();
+    (most.samples >= MIN_SAMPLES && most.samples * 10 >= all * 9).then_some(())?;
+    let mut watched = one.watched.iter().filter(|watched| {
+        let function = watched.function.as_deref();
+        function.is_some_and(|function| last_part(function) == last_part(&most.name))
+    });
+    let found = watched.next()?;
+    watched.next().is_none().then(|| Always::of(one.tid, found))
 }
 
 /// It does not wait, in steps that are short.
@@ -98,11 +124,6 @@ pub(super) fn per_second(one: &Loop, task: &Task, ns: u64) -> Option<f64> {
 pub(super) fn turns_per_second(one: &Loop, ns: u64) -> Option<f64> {
     let turns = one.timing.as_ref()?.iterations?;
     (ns > 0).then(|| turns as f64 / (ns as f64 / 1e9))
-}
-
-/// Behind the last dot of a qualified name.
-pub(super) fn last_part(name: &str) -> &str {
-    name.rsplit('.').next().unwrap_or(name)
 }
 
 /// As many digits as an estimate has.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::rows::{created_limit, loop_kind, loop_limits, ready};
+use super::rows::{created_limit, loop_kind, loop_limits, ready, watched};
 use super::thread::{Thread, ThreadKey};
 use super::threads::Threads;
 use super::timing::LoopTimes;
@@ -427,6 +427,7 @@ impl Loops {
             pending_tasks,
             tasks_created,
             queue: look.map_or_else(Vec::new, |look| ready(&state.seen, look)),
+            watched: look.map_or_else(Vec::new, |look| watched(&state.seen, look)),
             missed_wakeup: loop_times.missed_wakeup(tid, state.seen.id, scope, clock),
             tasks,
             timing,

@@ -2,7 +2,7 @@
 
 use super::window::limit;
 use crate::event::{
-    self, PyExecutor, PyFrame, PyLoop, PyTask, PyWait, PyWork, PythonFact, WaitPurpose,
+    self, PyExecutor, PyFrame, PyLoop, PyReady, PyTask, PyWait, PyWork, PythonFact, WaitPurpose,
 };
 use crate::schema::{
     Address, Cause, Descriptor, Executor, ExecutorKind, Frame, Limit, LoopKind, Purpose, Ready,
@@ -41,26 +41,32 @@ impl Task {
 /// The head of a loop's queue.
 pub(crate) fn ready(of: &PyLoop, look: &PythonFact) -> Vec<Ready> {
     let ready = of.queue.iter().flat_map(|queue| &queue.ready);
-    ready
-        .map(|ready| {
-            let task = look.tasks.iter().find(|task| Some(task.id) == ready.task);
-            Ready {
-                function: match task {
-                    Some(task) => Some(task.coroutine.clone()),
-                    None => ready.function.clone(),
-                },
-                task: task.map(|task| StallTask {
-                    id: Address(task.id),
-                    name: task.name.clone(),
-                }),
-                descriptor: ready.descriptor.as_ref().map(|descriptor| Descriptor {
-                    number: descriptor.number,
-                    writes: descriptor.writes,
-                    kind: descriptor.kind.clone(),
-                }),
-            }
-        })
-        .collect()
+    ready.map(|ready| callback(ready, look)).collect()
+}
+
+/// What a loop calls for descriptors, where its queue does not have that.
+pub(crate) fn watched(of: &PyLoop, look: &PythonFact) -> Vec<Ready> {
+    let watched = of.queue.iter().flat_map(|queue| &queue.watched);
+    watched.map(|watched| callback(watched, look)).collect()
+}
+
+fn callback(ready: &PyReady, look: &PythonFact) -> Ready {
+    let task = look.tasks.iter().find(|task| Some(task.id) == ready.task);
+    Ready {
+        function: match task {
+            Some(task) => Some(task.coroutine.clone()),
+            None => ready.function.clone(),
+        },
+        task: task.map(|task| StallTask {
+            id: Address(task.id),
+            name: task.name.clone(),
+        }),
+        descriptor: ready.descriptor.as_ref().map(|descriptor| Descriptor {
+            number: descriptor.number,
+            writes: descriptor.writes,
+            kind: descriptor.kind.clone(),
+        }),
+    }
 }
 
 impl WaitingFor {

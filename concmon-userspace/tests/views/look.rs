@@ -371,7 +371,7 @@ fn keys_are_those_of_the_contract() {
         (
             &tasks,
             "/processes/0/loops/0/tasks/0",
-            "id name coroutine state awaiting waits_for awaited_by cancel_requested exception \
+            "id name coroutine state awaiting waits_for timeout_ns awaited_by cancel_requested exception \
              retrieved context",
         ),
         (

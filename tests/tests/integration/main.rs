@@ -30,6 +30,7 @@ mod names;
 mod on_cpu;
 mod overload;
 mod permissions;
+mod polls;
 mod process;
 mod programs;
 mod quick;
@@ -75,6 +76,7 @@ fn main() {
         exports::trials(),
         files::trials(),
         findings::trials(),
+        polls::trials(),
         flight::trials(),
         gil::trials(),
         hangs::trials(),

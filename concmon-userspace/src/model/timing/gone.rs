@@ -135,10 +135,10 @@ type Counts<'a> = (
     &'a BTreeMap<String, (u64, u64)>,
 );
 
-/// What began before the look, less what has ended behind it.
-fn open((before, now): Counts<'_>, name: &str) -> i64 {
-    let started = before.get(name).map_or(0, |(started, _)| *started);
-    let ended = now.get(name).map_or(0, |(_, ended)| *ended);
+/// What had begun by the first of two counts, less what has ended by the second.
+fn open((begun, over): Counts<'_>, name: &str) -> i64 {
+    let started = begun.get(name).map_or(0, |(started, _)| *started);
+    let ended = over.get(name).map_or(0, |(_, ended)| *ended);
     signed(started).saturating_sub(signed(ended))
 }
 
@@ -171,10 +171,16 @@ impl OfLoop {
                 (name.clone(), offset + open(counts, name) - pending)
             })
             .collect();
-        let all = bounds
-            .values()
-            .fold(0i64, |sum, bound| sum.saturating_add(*bound));
-        // Tasks may change their names: what is gone under one name must not be there under another.
+        // Tasks may change their names: what is gone under one name must not be there under another, where
+        // there are more than can have begun.
+        let strangers = alive.iter().map(|(name, alive)| {
+            let offset = self.offsets.get(name).copied().unwrap_or(0);
+            let most = offset + open((counts.1, counts.0), name);
+            (signed(alive.pending) - most.max(0)).max(0)
+        });
+        let strangers: i64 = strangers.sum();
+        let all: i64 = bounds.values().map(|bound| (*bound).max(0)).sum();
+        let all = all - strangers;
         let mut left = all.min(self.before_all);
         let mut sure: Vec<(&String, i64)> = bounds
             .iter()
@@ -272,6 +278,22 @@ mod tests {
                 0
             );
         }
+    }
+
+    #[test]
+    fn others_that_come_and_go_hide_nothing() {
+        let mut watch = Watch::new();
+        let mut gone = 0;
+        for second in 0..10u64 {
+            let others = second * 100;
+            let counts = [
+                ("job", second * 5, 0),
+                ("other", others, others - second % 3),
+            ];
+            gone = watch.step(&[("other", second % 3)], &counts);
+        }
+        // All but those of the last two seconds.
+        assert_eq!(gone, 35);
     }
 
     #[test]

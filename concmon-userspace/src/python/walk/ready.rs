@@ -1,6 +1,7 @@
 //! The head of a loop's queue: which callbacks are ready, and what each is called for.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::event::{Pid, PyDescriptor, PyQueue, PyReady};
 use crate::procfs::{clocks::monotonic_ns, now};
@@ -12,9 +13,10 @@ use crate::python::objects::{Kind, OBJECT_SIZE, Reader, TypeInfo};
 const MAX_READY: u64 = 8;
 /// Descriptors among which those of the callbacks are searched for.
 const MAX_DESCRIPTORS: u64 = 1_024;
-/// An empty queue is read again, to meet it filled: for so long while nothing changes in it, and in all, ns.
-const QUIET_NS: u64 = 150_000;
-const PATIENCE_NS: u64 = 600_000;
+/// How often an empty queue is read again while it changes, to meet it filled, and after which pause: the
+/// loop may have to wait for the CPU that reads it.
+const MAX_TRIES: usize = 32;
+const PAUSE: Duration = Duration::from_micros(100);
 /// What takes longer does not show one instant, ns.
 const INSTANT_NS: u64 = 20_000_000;
 /// `dequeobject` (Modules/_collectionsmodule.c, 3.8 to 3.15): its first block, the index of its first
@@ -33,11 +35,15 @@ const STEP_WRAPPER: &str = "TaskStepMethWrapper";
 const WAKEUP: &str = "task_wakeup";
 /// Words of a compiled handle among which its callback is.
 const HANDLE_WORDS: u32 = 24;
+/// Bytes of uvloop's loop among which its table of polled descriptors is: enough for 0.14 to 0.23.
+const UVLOOP_BYTES: usize = 512;
+/// How that table's values are called, and how many of them are read.
+const UVLOOP_POLL: &str = "uvloop.loop.UVPoll";
+const MAX_POLLS: usize = 32;
 
 /// What is in the queue of a loop of process `pid`; `None`: it cannot be read.
 pub(crate) fn read(reader: &mut Reader<'_>, pid: Pid, id: u64, queue: u64) -> Option<PyQueue> {
-    let read_ns = monotonic_ns();
-    let handles = head(reader, queue)?;
+    let (read_ns, handles) = head(reader, queue)?;
     let live: Vec<(u64, u64)> = handles
         .into_iter()
         .filter_map(|handle| Some((handle, callback(reader, handle)?)))
@@ -65,19 +71,108 @@ pub(crate) fn read(reader: &mut Reader<'_>, pid: Pid, id: u64, queue: u64) -> Op
             descriptor,
         }
     });
+    let ready = ready.collect();
+    let watched = polls(reader, id).unwrap_or_default();
+    let watched = watched.into_iter().filter_map(|(handle, number, writes)| {
+        let callback = callback(reader, handle)?;
+        Some(PyReady {
+            function: reader.callable_name(callback),
+            task: None,
+            descriptor: Some(PyDescriptor {
+                number,
+                writes,
+                kind: now::descriptor_kind(pid, number),
+            }),
+        })
+    });
     Some(PyQueue {
         read_ns,
-        ready: ready.collect(),
+        ready,
+        watched: watched.collect(),
     })
 }
 
-/// The first items of a deque. One that is empty may be filled for a moment in each turn of its loop.
-fn head(reader: &mut Reader<'_>, deque: u64) -> Option<Vec<u64>> {
+/// The handles of the descriptors that uvloop polls for `add_reader` and `add_writer`; `None`: it is
+/// another loop.
+fn polls(reader: &mut Reader<'_>, id: u64) -> Option<Vec<(u64, u32, bool)>> {
+    let info = reader.types_of(&[id]).pop()??;
+    reader
+        .has_base(&info, |name| name.starts_with("uvloop."))
+        .then_some(())?;
+    let head = reader.bytes(id, UVLOOP_BYTES).ok()?;
+    let fields = words(&head, 0);
+    let types = reader.types_of(&fields);
+    let dicts = fields.into_iter().zip(types);
+    let dicts: Vec<u64> = dicts
+        .filter(|(_, info)| info.as_ref().is_some_and(|info| info.kind == Kind::Dict))
+        .map(|(field, _)| field)
+        .collect();
+    for dict in dicts {
+        // `ma_used` of a dict: others of these may be large.
+        let count = reader.pointer(at(dict, OBJECT_SIZE)).ok()?;
+        if count == 0 || count > MAX_DESCRIPTORS {
+            continue;
+        }
+        let entries = reader.dict(dict)?;
+        let values: Vec<u64> = entries.iter().map(|(_, value)| *value).collect();
+        let first = reader.types_of(&values[..values.len().min(1)]).pop()??;
+        if &*first.name == UVLOOP_POLL {
+            let len = first.basic_size.min(u64::from(HANDLE_WORDS) * 8) as usize;
+            let polls = entries.iter().take(MAX_POLLS);
+            let found = polls.filter_map(|(key, poll)| handles_of_poll(reader, *key, *poll, len));
+            return Some(found.flatten().collect());
+        }
+    }
+    None
+}
+
+/// The handles in a `UVPoll` (uvloop/handles/poll.pxd): behind its descriptor are the one that reads and
+/// the one that writes, or `None`.
+fn handles_of_poll(
+    reader: &mut Reader<'_>,
+    key: u64,
+    poll: u64,
+    len: usize,
+) -> Option<Vec<(u64, u32, bool)>> {
+    let number = u32::try_from(reader.integers(&[key]).pop()??).ok()?;
+    let bytes = reader.bytes(poll, len).ok()?;
+    let fields: Vec<u64> = bytes.chunks_exact(8).filter_map(|b| word(b, 0)).collect();
+    let types = reader.types_of(&words(&bytes, 0));
+    let name = |index: usize| types.get(index)?.as_ref().map(|info| info.name.clone());
+    let is_handle = |index| name(index).is_some_and(|name| &*name == "uvloop.loop.Handle");
+    let is_either =
+        |index| is_handle(index) || name(index).is_some_and(|name| &*name == "NoneType");
+    let place = (0..fields.len()).find(|index| {
+        let is_number = fields[*index] as u32 == number && types[*index].is_none();
+        is_number && is_either(index + 1) && is_either(index + 2)
+    })?;
+    let sides = [(place + 1, false), (place + 2, true)].into_iter();
+    let found = sides.filter(|(index, _)| is_handle(*index));
+    Some(
+        found
+            .map(|(index, writes)| (fields[index], number, writes))
+            .collect(),
+    )
+}
+
+/// The words from `first` on, as far as they may be addresses; 0 for what is none.
+fn words(bytes: &[u8], first: usize) -> Vec<u64> {
+    let words = bytes.get(first..).unwrap_or_default().chunks_exact(8);
+    let words = words.filter_map(|bytes| word(bytes, 0));
+    words
+        .map(|word| if plausible(word) { word } else { 0 })
+        .collect()
+}
+
+/// The first items of a deque, and when they began to be read. One that is empty may be filled for a
+/// moment in each turn of its loop.
+fn head(reader: &mut Reader<'_>, deque: u64) -> Option<(u64, Vec<u64>)> {
     let info = reader.types_of(&[deque]).pop()??;
     (info.kind == Kind::Deque && info.basic_size >= DEQUE_BYTES as u64).then_some(())?;
-    let begin_ns = monotonic_ns();
-    let mut changed = (None, begin_ns);
-    loop {
+    let mut read_ns = monotonic_ns();
+    let mut changes = None;
+    for _ in 0..MAX_TRIES {
+        read_ns = monotonic_ns();
         let bytes = reader.bytes(deque, DEQUE_BYTES).ok()?;
         let count = word(&bytes, OBJECT_SIZE)?;
         if count > 0 {
@@ -86,18 +181,15 @@ fn head(reader: &mut Reader<'_>, deque: u64) -> Option<Vec<u64>> {
             let count = count.min(MAX_READY).min(BLOCK_LEN - index);
             let first = at(block, BLOCK_ITEMS + index as u32 * 8);
             let items = reader.bytes(first, count as usize * 8).ok()?;
-            return items.chunks_exact(8).map(|item| word(item, 0)).collect();
+            return Some((read_ns, words(&items, 0)));
         }
-        let (now_ns, changes) = (monotonic_ns(), word(&bytes, CHANGES));
-        if changed.0 != changes {
-            changed = (changes, now_ns);
+        let before = changes.replace(word(&bytes, CHANGES)?);
+        if before == changes || reader.is_over() {
+            break;
         }
-        if now_ns.saturating_sub(changed.1) > QUIET_NS
-            || now_ns.saturating_sub(begin_ns) > PATIENCE_NS
-        {
-            return Some(Vec::new());
-        }
+        std::thread::sleep(PAUSE);
     }
+    Some((read_ns, Vec::new()))
 }
 
 /// What a handle is to call; `None`: nothing any more.
@@ -112,11 +204,7 @@ fn callback(reader: &mut Reader<'_>, handle: u64) -> Option<u64> {
     info.name.starts_with("uvloop.").then_some(())?;
     let len = info.basic_size.min(u64::from(HANDLE_WORDS) * 8) as usize;
     let bytes = reader.bytes(handle, len).ok()?;
-    let words: Vec<u64> = (OBJECT_SIZE..len as u32)
-        .step_by(8)
-        .filter_map(|offset| word(&bytes, offset))
-        .map(|word| if plausible(word) { word } else { 0 })
-        .collect();
+    let words = words(&bytes, OBJECT_SIZE as usize);
     let types = reader.types_of(&words);
     let called = |info: &TypeInfo| {
         use Kind::{Builtin, Function, Method, Partial, TaskWakeup};
@@ -224,7 +312,7 @@ mod tests {
             ] {
                 let deque = deque(&mut world, index, &items);
                 let found = head(&mut world.reader(), deque).expect("a deque");
-                assert_eq!(found, items[..expected], "3.{minor}");
+                assert_eq!(found.1, items[..expected], "3.{minor}");
             }
             let wrong = deque(&mut world, BLOCK_LEN, &[0x1000]);
             assert_eq!(head(&mut world.reader(), wrong), None);

@@ -36,6 +36,7 @@ fn ready(look: &mut PythonFact) {
             task: Some(1),
             descriptor: None,
         }],
+        watched: Vec::new(),
     });
     look.loops = vec![one];
     look.tasks = vec![py_task(1, LOOP, "consumer")];
