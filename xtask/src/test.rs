@@ -298,7 +298,7 @@ mod tests {
                     .iter()
                     .any(|text| source.contains(text))
             };
-            assert!(QUICK_OF.iter().any(|file| is_there(file)), "{name}");
+            assert!(QUICK_OF.iter().any(is_there), "{name}");
         }
     }
 

@@ -128,6 +128,8 @@ mod tests {
             collecting: false,
             code: None,
             coroutine: None,
+            turns: None,
+            creator: None,
             stack: Arc::new(SampledStack {
                 step_frames,
                 in_loop: true,

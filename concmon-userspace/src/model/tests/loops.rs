@@ -304,6 +304,8 @@ fn waits_of_tasks_have_the_age_of_looks_in_a_row() {
                 collecting: false,
                 code: None,
                 coroutine: Some(1 ^ 0xc0),
+                turns: None,
+                creator: None,
                 stack: Arc::new(SampledStack {
                     frames: py_task(1, 7, "waits").awaiting,
                     step_frames: 1,

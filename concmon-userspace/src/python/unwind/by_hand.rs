@@ -72,7 +72,7 @@ pub(super) fn sample(
         tgid: attached.pid.0,
         turn_index: NO_OFFSET,
         turn_count: NO_OFFSET,
-        reserved: 0,
+        turns: 0,
         at_ns,
         context: record.field(walk.thread.context),
         context_version: reader.pointer(version_at).ok()?,

@@ -78,7 +78,7 @@ impl Unwinder {
             attached,
             &mut reader,
             &mut codes,
-            self.turn,
+            self.turns.function(),
             read_ns,
             tid,
             &record,
