@@ -84,6 +84,8 @@ pub fn timeless(fact: &PythonFact) -> PythonFact {
     for gil in &mut fact.gils {
         gil.read_ns = 0;
     }
+    let queues = fact.loops.iter_mut().filter_map(|one| one.queue.as_mut());
+    queues.for_each(|queue| queue.read_ns = 0);
     fact
 }
 

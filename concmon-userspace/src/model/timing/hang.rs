@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use super::busy_tracker::StallCandidate;
 use super::lag::{Busy, Lag};
+use super::open_step::{OpenStep, busy};
 use super::run::Run;
 use super::{DEFAULT_THRESHOLD_NS, Fine, LoopThread, LoopTimes};
-use crate::event::{Cause, SampleKind, StepFact, StepSeen, ThreadState, Tid, is_library};
+use crate::event::{SampleKind, StepFact, StepSeen, ThreadState, Tid, is_library};
 use crate::model::rows;
 use crate::model::timing::cost::column;
 use crate::model::window::Clock;
@@ -26,36 +27,6 @@ pub struct NewHang {
     pub tid: u32,
     pub kind: schema::LoopKind,
     pub hang: Hang,
-}
-
-/// A step that looks have met.
-#[derive(Clone, Debug)]
-pub(super) struct OpenStep {
-    begin_ns: u64,
-    /// It began before the watch, so that this is the latest that it can have begun.
-    before_watch: bool,
-    /// Up to here it is known to last.
-    until_ns: u64,
-    /// It is known at the end of the window.
-    lasts: bool,
-    /// Somebody was told that it lasts.
-    told: bool,
-    /// The latest look, which has seen its thread.
-    fact: Arc<StepFact>,
-}
-
-impl OpenStep {
-    fn length_ns(&self) -> u64 {
-        self.until_ns.saturating_sub(self.begin_ns)
-    }
-}
-
-/// What a look has seen; `None`: the loop waits in its selector.
-fn busy(fact: &StepFact) -> Option<&StepSeen> {
-    let seen = fact.seen.as_ref()?;
-    let stack = &seen.sample.stack;
-    let waits = seen.state == ThreadState::Blocked(Cause::Poll);
-    (!waits || stack.step_frames > 0 || stack.truncated).then_some(seen)
 }
 
 impl LoopThread {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::busy_tracker::BusyTracker;
-use super::hang::OpenStep;
+use super::open_step::OpenStep;
 use super::sums::Sums;
 
 /// Loops of one thread that are kept after they stopped.

@@ -18,6 +18,7 @@ mod hang;
 mod lag;
 mod loop_thread;
 pub(crate) mod names;
+mod open_step;
 mod run;
 mod segments;
 mod share;

@@ -1,0 +1,35 @@
+//! A step that looks have met, and that nothing says is over.
+
+use std::sync::Arc;
+
+use crate::event::{Cause, StepFact, StepSeen, ThreadState};
+
+/// A step that looks have met.
+#[derive(Clone, Debug)]
+pub(super) struct OpenStep {
+    pub(super) begin_ns: u64,
+    /// It began before the watch, so that this is the latest that it can have begun.
+    pub(super) before_watch: bool,
+    /// Up to here it is known to last.
+    pub(super) until_ns: u64,
+    /// It is known at the end of the window.
+    pub(super) lasts: bool,
+    /// Somebody was told that it lasts.
+    pub(super) told: bool,
+    /// The latest look, which has seen its thread.
+    pub(super) fact: Arc<StepFact>,
+}
+
+impl OpenStep {
+    pub(super) fn length_ns(&self) -> u64 {
+        self.until_ns.saturating_sub(self.begin_ns)
+    }
+}
+
+/// What a look has seen; `None`: the loop waits in its selector.
+pub(super) fn busy(fact: &StepFact) -> Option<&StepSeen> {
+    let seen = fact.seen.as_ref()?;
+    let stack = &seen.sample.stack;
+    let waits = seen.state == ThreadState::Blocked(Cause::Poll);
+    (!waits || stack.step_frames > 0 || stack.truncated).then_some(seen)
+}
