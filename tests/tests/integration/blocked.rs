@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use concmon_tests::harness::case;
+use concmon_tests::harness::{case, quiet};
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::protobuf::Message;
 use concmon_tests::report::Process;
@@ -26,7 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             &watch_python(version),
             move || waits_have_their_age(version),
         ));
-        trials.push(case(
+        trials.push(quiet(
             format!("blocked::exports_and_the_page_say_where::py{version}"),
             &watch_python(version),
             move || exports_say_where(version),
