@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use concmon_tests::harness::case;
+use concmon_tests::harness::{case, quiet as in_company};
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::report::{Finding, Report};
 use concmon_tests::watch::{Outcome, PATIENCE, Watch};
@@ -48,7 +48,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             &needs,
             move || quiet(version),
         ));
-        trials.push(case(
+        trials.push(in_company(
             format!("polls::vanish_on_{version}"),
             &needs,
             move || vanish(version),
