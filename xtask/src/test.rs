@@ -89,7 +89,8 @@ fn commands(args: &Args) -> Vec<Command> {
         cargo
     };
     if args.quick {
-        let mut some = cargo(&["--package=concmon-userspace"], &QUICK_OF);
+        // Of the workspace, too: for one package alone cargo would build it with other features.
+        let mut some = cargo(&["--workspace"], &QUICK_OF);
         some.args(["--", "--exact"]).args(QUICK_TESTS);
         return vec![
             cargo(&["--workspace", "--lib", "--bins"], &QUICK_FILES),
