@@ -43,8 +43,9 @@ where
     trial(name.into(), needs, body, Company::Nobody)
 }
 
-/// The same for a trial that asserts nothing about lengths of time, shares of CPUs or what else is on the
-/// host: several of them run at once. What fails in company is repeated alone.
+/// The same for a trial whose judgement does not change with what others take of the CPUs: it asserts
+/// nothing about lengths of time or shares of CPUs, or discounts the host by the ledger. Several of them
+/// run at once. What fails in company is repeated alone.
 pub fn quiet<F>(name: impl Into<String>, needs: &[Need], body: F) -> Trial
 where
     F: Fn() -> Result<()> + Send + 'static,

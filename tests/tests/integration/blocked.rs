@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use concmon_tests::harness::{case, quiet};
+use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::protobuf::Message;
 use concmon_tests::report::Process;
@@ -21,7 +21,7 @@ use crate::watch_python;
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for version in ["3.9", "3.11", "3.13"] {
-        trials.push(case(
+        trials.push(quiet(
             format!("blocked::waits_have_their_age::py{version}"),
             &watch_python(version),
             move || waits_have_their_age(version),

@@ -1,7 +1,7 @@
 //! What time on locks was good for, against pools that are idle and threads that are in the way.
 
 use anyhow::{Result, ensure};
-use concmon_tests::harness::case;
+use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::report::LockNs;
 use concmon_tests::watch::{PATIENCE, Watch};
@@ -13,13 +13,13 @@ use crate::watch_python;
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for version in ["3.8", "3.11", "3.13", "3.14", "3.15"] {
-        trials.push(case(
+        trials.push(quiet(
             format!("locks::an_idle_pool_waits_for_work::py{version}"),
             &watch_python(version),
             move || an_idle_pool_waits_for_work(version),
         ));
         for kind in ["Lock", "RLock"] {
-            trials.push(case(
+            trials.push(quiet(
                 format!("locks::a_convoy_is_contended::{kind}::py{version}"),
                 &watch_python(version),
                 move || a_convoy_is_contended(version, kind),

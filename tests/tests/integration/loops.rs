@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use concmon_tests::harness::case;
+use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::packages;
 use concmon_tests::told::{THRESHOLD_NS, made_up, told};
@@ -25,7 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("3.12", "uvloop"),
     ];
     let trial = |(version, on): (&'static str, &'static str)| {
-        case(
+        quiet(
             format!("loops::what_blocks_one_is_its_own::{on}::py{version}"),
             &watch_python(version),
             move || what_blocks_one_is_its_own(version, on),

@@ -43,7 +43,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     }
     for version in ["3.9", "3.13"] {
         let needs = watch_python(version);
-        trials.push(case(
+        trials.push(in_company(
             format!("polls::quiet_on_{version}"),
             &needs,
             move || quiet(version),
