@@ -31,14 +31,14 @@ pub(crate) fn trials() -> Vec<Trial> {
         quiet(
             "life::target_that_exits::code",
             &watch_python("3.11"),
-            || target_that_exits("time.sleep(1); os._exit(9)", Some(9), None),
+            || target_that_exits("time.sleep(3); os._exit(9)", Some(9), None),
         ),
         quiet(
             "life::target_that_exits::signal",
             &watch_python("3.11"),
             || {
                 target_that_exits(
-                    "time.sleep(1); os.kill(os.getpid(), 9)",
+                    "time.sleep(3); os.kill(os.getpid(), 9)",
                     None,
                     Some(libc::SIGKILL as u8),
                 )
