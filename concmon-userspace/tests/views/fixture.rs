@@ -498,6 +498,15 @@ pub(crate) fn hostile() -> Snapshot {
     process.loops = vec![event_loop(8000, 600, vec![bad, bare])];
     process.loops[0].limits = vec![limit(evil, evil)];
     process.loops[0].timing = stalls().processes[0].loops[0].timing.clone();
+    process.loops[0].hang = hang().processes[0].loops[0].hang.clone();
+    if let Some(hang) = &mut process.loops[0].hang {
+        (hang.frame, hang.stack) = (Some(frame(evil, evil, 7)), vec![frame(evil, evil, 7)]);
+        hang.coroutine = Some(evil.to_owned());
+        hang.context = BTreeMap::from([(evil.to_owned(), evil.to_owned())]);
+        if let Some(task) = &mut hang.task {
+            task.name = evil.to_owned();
+        }
+    }
     if let Some(timing) = &mut process.loops[0].timing {
         for stall in &mut timing.stalls {
             stall.culprit.frame = Some(frame(evil, evil, 7));
@@ -708,6 +717,30 @@ pub(crate) fn stalls() -> Snapshot {
     snapshot
 }
 
+/// A loop that stands still since before the watch.
+pub(crate) fn hang() -> Snapshot {
+    let mut snapshot = stalls();
+    let process = &mut snapshot.processes[0];
+    let stall = stall(CulpritKind::Lock, 0, 1_000, "acquire");
+    process.loops[0].hang = Some(Hang {
+        since_unix_ns: START - 11_000 * MS,
+        lasting_ns: 12_000 * MS,
+        before_watch: true,
+        cause: CulpritKind::Lock,
+        frame: stall.culprit.frame,
+        holder_tid: None,
+        task: stall.task,
+        coroutine: stall.coroutine,
+        creator: None,
+        stack: stall.stack,
+        context: stall.context,
+        waiting: stall.waiting,
+        estimated: vec!["since_unix_ns", "lasting_ns", "cause"],
+        limits: Vec::new(),
+    });
+    snapshot
+}
+
 /// More of everything than fits anywhere.
 pub(crate) fn crowd() -> Snapshot {
     let mut processes: Vec<Process> = (0..12)
@@ -750,6 +783,7 @@ pub(crate) fn all() -> Vec<(&'static str, Snapshot)> {
     vec![
         ("blocked_loop", blocked_loop()),
         ("stalls", stalls()),
+        ("hang", hang()),
         ("gil_fight", gil_fight()),
         ("unsupported", unsupported()),
         ("dead_worker", dead_worker()),

@@ -76,7 +76,7 @@ fn keys_are_those_of_the_contract() {
             &format!(
                 "tid ident name role daemon alive entry started_unix_ns ended_unix_ns \
                  stack_size_bytes {ledger} lock_ns cpu_user_ns cpu_system_ns estimated code switches \
-                 migrations wakeup_latency slice off_cpu wakers waiting_for stack limits"
+                 migrations wakeup_latency slice off_cpu wakers wait waiting_for stack limits"
             ),
         ),
         (
@@ -110,7 +110,7 @@ fn keys_are_those_of_the_contract() {
             &snapshot,
             "/processes/0/loops/0",
             "tid kind running wall_ns idle_ns busy_ns utilization stall_threshold_ns ready \
-             scheduled pending_tasks tasks_created queue watched missed_wakeup tasks limits iterations lag step \
+             scheduled pending_tasks tasks_created queue watched missed_wakeup tasks hang limits iterations lag step \
              tasks_ns callbacks_ns unknown_ns busy stalls_count stalls_ns stalls saturation by_name \
              callbacks estimated",
         ),

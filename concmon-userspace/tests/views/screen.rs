@@ -76,6 +76,8 @@ fn zooms_and_help() {
         ("findings", fixture::stalls(), &[KeyCode::Char('f')]),
         ("no_findings", fixture::gil_fight(), &[KeyCode::Char('f')]),
         ("stalled_tasks", fixture::stalls(), &[tasks]),
+        ("hanging_tasks", fixture::hang(), &[tasks]),
+        ("hang", fixture::hang(), &[KeyCode::Char('f')]),
         ("help", fixture::blocked_loop(), &[help]),
         (
             "paused_by_gil",
