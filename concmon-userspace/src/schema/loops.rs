@@ -99,7 +99,7 @@ pub struct MissedWakeup {
 /// What samples and slices say of a loop's time.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Timing {
-    /// Turns of the loop; `null`: too little was sampled.
+    /// Turns of the loop; `null`: too little was sampled, or trio's, which does not count them.
     pub iterations: Option<u64>,
     /// How late a timer runs that is due at a random instant: one such instant per millisecond. Of asyncio with
     /// the task that it wakes, of trio its task, of uvloop its callback. No stall is longer than the maximum.

@@ -449,13 +449,20 @@ impl LoopTimes {
             thread.add_hang(&mut lag, &mut step);
         }
         let (lag, step) = (lag.report(), step.report());
-        for (field, missing) in [
-            ("iterations", turns == 0),
-            ("lag", lag.is_none()),
-            ("step", step.is_none()),
+        let little = "too little was sampled";
+        let is_trio = thread.is_some_and(|thread| thread.tracker.kind == LoopKind::Trio);
+        let no_turns = if is_trio {
+            "trio does not count its turns"
+        } else {
+            little
+        };
+        for (field, missing, reason) in [
+            ("iterations", turns == 0, no_turns),
+            ("lag", lag.is_none(), little),
+            ("step", step.is_none(), little),
         ] {
             if missing {
-                limits.push(limit(field, "too little was sampled"));
+                limits.push(limit(field, reason));
             }
         }
         Some(Timing {
