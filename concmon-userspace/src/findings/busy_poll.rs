@@ -53,13 +53,18 @@ impl Rule for BusyPoll {
 }
 
 fn of_callback(one: &Loop, always: &Always, ns: u64) -> Held {
-    let rate = turns_per_second(one, ns).unwrap_or(0.0);
+    // Of uvloop, turns are not known.
+    let rate = turns_per_second(one, ns);
     let function = always.function.as_deref().unwrap_or("a callback");
     let mut evidence = super::Evidence::new();
     evidence.insert("tid", Value::from(one.tid));
     evidence.insert("function", Value::from(always.function.clone()));
-    evidence.insert("per_second", Value::from(rate.round() as u64));
+    let per_second = rate.map(|rate| rate.round() as u64);
+    evidence.insert("per_second", Value::from(per_second));
     evidence.insert("utilization", round(one.utilization));
+    let often = rate.map_or(String::new(), |rate| {
+        format!(" {} times per second", about(rate))
+    });
     let (kind, what, advice) = match &always.descriptor {
         Some(descriptor) => {
             evidence.insert("descriptor", Value::from(descriptor.number));
@@ -85,12 +90,11 @@ fn of_callback(one: &Loop, always: &Always, ns: u64) -> Held {
     Held {
         severity: Severity::Warning,
         summary: format!(
-            "the event loop goes round {} times per second for nothing: {what}, and {function} is called",
-            about(rate)
+            "the event loop goes round{often} for nothing: {what}, and {function} is called"
         ),
         evidence,
         advice: advice.to_owned(),
-        weight: rate,
+        weight: rate.unwrap_or(0.0),
     }
 }
 

@@ -16,8 +16,6 @@ const SHORT_TURN_NS: u64 = 100_000;
 const LONG_NS: u64 = 1_000_000_000;
 /// What asks so often polls, times per second: a timer of 10 ms asks 100 times.
 const OFTEN: f64 = 250.0;
-/// Samples that say what a loop calls.
-const MIN_SAMPLES: u64 = 10;
 /// Selectors do not wait for less, ns.
 const RESOLUTION_NS: u64 = 1_000_000;
 
@@ -58,7 +56,7 @@ pub(super) fn cause<'a>(one: &'a Loop, ns: u64, history: &'a History) -> Option<
         if let Some(always) = ready.max_by_key(|always| always.known_ns) {
             return Some(Cause::Ready(Cow::Borrowed(always)));
         }
-        if let Some(polled) = polled(one).filter(|_| is_short(one)) {
+        if let Some(polled) = polled(one).filter(|polled| leaves_little_else(one, polled)) {
             return Some(Cause::Ready(Cow::Owned(polled)));
         }
     }
@@ -79,7 +77,7 @@ fn polled(one: &Loop) -> Option<Always> {
     let all: u64 = tasks
         .chain(timing.callbacks.iter().map(|row| row.samples))
         .sum();
-    (most.samples >= MIN_SAMPLES && most.samples * 10 >= all * 9).then_some(())?;
+    (most.samples > 0 && most.samples * 10 >= all * 9).then_some(())?;
     let mut watched = one.watched.iter().filter(|watched| {
         let function = watched.function.as_deref();
         function.is_some_and(|function| last_part(function) == last_part(&most.name))

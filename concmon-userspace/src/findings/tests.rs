@@ -401,6 +401,27 @@ fn callbacks_are_named_as_what_they_are() {
     let spin = after(|p, _, _| ready(p, 50_000, &[("app.on_readable", Some(7))]));
     assert_eq!(spin[0].evidence["descriptor"], 7);
     assert_eq!(spin[0].evidence["per_second"], 50_000);
+    // A loop that does not tell what is ready, but what it watches.
+    fn watching(p: &mut Process, number: u32) {
+        ready(p, 50_000, &[("app.on_readable", Some(number))]);
+        let row = &mut p.loops[0];
+        row.watched = std::mem::take(&mut row.queue);
+        let timing = row.timing.as_mut().expect("a timing");
+        (timing.iterations, timing.by_name[0].samples) = (None, 0);
+        timing.callbacks = vec![crate::schema::Callback {
+            name: "on_readable".into(),
+            cost: Cost::default(),
+            samples: 9,
+        }];
+    }
+    let polled = after(|p, _, _| watching(p, 7));
+    assert_eq!(names(&polled), ["busy-poll"]);
+    assert_eq!(polled[0].evidence["descriptor"], 7);
+    let among_others = after(|p, _, _| {
+        watching(p, 7);
+        p.loops[0].timing.as_mut().expect("a timing").by_name[0].samples = 9;
+    });
+    assert_eq!(names(&among_others), ["loop-saturated"]);
     // A connection that has data all the time, and a callback that takes most of it to handle them.
     const READ: &str = "asyncio.selector_events._SelectorSocketTransport._read_ready";
     let server = after(|p, _, _| ready(p, 50_000, &[(READ, Some(7))]));
