@@ -62,7 +62,9 @@ pub(super) fn cause<'a>(one: &'a Loop, ns: u64, history: &'a History) -> Option<
     }
     let polling = |task: &&Task| {
         let often = per_second(one, task, ns).is_some_and(|rate| rate >= OFTEN);
-        often && history.polling_ns(one.tid, task) >= LONG_NS
+        // Looks may be rare, and windows show the same one again.
+        let is_old = task.age_ns().is_some_and(|age_ns| age_ns >= LONG_NS);
+        often && is_old && history.polling_ns(one.tid, task) >= LONG_NS
     };
     let tasks: Vec<&Task> = one.tasks.iter().filter(polling).collect();
     (!tasks.is_empty()).then_some(Cause::Tasks(tasks))

@@ -350,6 +350,10 @@ fn polling(process: &mut Process, timeout_ns: u64, turns: u64) {
     let row = &mut process.loops[0];
     row.timing.as_mut().expect("a timing").iterations = Some(turns);
     row.tasks[0].timeout_ns = Some(timeout_ns);
+    row.tasks[0].seen = Some(crate::schema::Seen {
+        first_seen_unix_ns: 1,
+        age_ns: 5 * SECOND,
+    });
     row.tasks[0].awaiting.push(Frame {
         function: "sleep".into(),
         file: "/usr/lib/python3.13/asyncio/tasks.py".into(),
@@ -375,6 +379,11 @@ fn tasks_poll_when_they_ask_often_for_next_to_no_time() {
     for change in [
         |p: &mut Process, _, _| polling(p, 10 * MS, 5_000),
         |p: &mut Process, _, _| polling(p, MS, 100),
+        // The same look is shown again and again.
+        |p: &mut Process, _, _| {
+            polling(p, MS, 940);
+            p.loops[0].tasks[0].seen.as_mut().expect("known").age_ns = 0;
+        },
         // Another task each time, as for each request.
         |p: &mut Process, _, number| {
             polling(p, MS, 940);

@@ -308,8 +308,8 @@ pub struct ByName {
     pub failed: Option<u64>,
     /// Were cancelled.
     pub cancelled: Option<u64>,
-    /// Have begun, have not ended, and are there no more: nobody kept them. At least; what began in
-    /// the last window may be missing.
+    /// Have begun, have not ended, and are there no more: nobody kept them. At least: what began in the
+    /// last window may be missing, and tasks from before the counting hide as many.
     pub gone: Option<u64>,
     /// From the making to the end.
     pub duration: Option<Histogram>,
