@@ -1,8 +1,9 @@
 """An event loop that is stuck in one step after the other, each until somebody lets it go.
 
-usage: frozen.py [--loop asyncio|uvloop|trio] [--at-once] KIND...
+usage: frozen.py [--loop asyncio|uvloop|trio] [--at-once] [--quiet] KIND...
 
 Each line on stdin lets the step that is stuck end, and after a moment the next one begins.
+--quiet: between two steps the loop has nothing to do.
 --at-once: the first begins before the program says that it is ready.
 
 Says, for each step, which kind, in which task and function, in which line, with which request id, when it began,
@@ -120,8 +121,8 @@ async def handle(kind, number, sleep):
     await sleep(0.01)
 
 
-async def beat(sleep):
-    while True:
+async def beat(sleep, options):
+    while not options.quiet:
         await sleep(0.02)
 
 
@@ -131,7 +132,7 @@ def ready():
 
 async def on_asyncio(options):
     loop = asyncio.get_running_loop()
-    beats = loop.create_task(beat(asyncio.sleep))
+    beats = loop.create_task(beat(asyncio.sleep, options))
     if not options.at_once:
         ready()
     for number, kind in enumerate(options.kinds):
@@ -148,7 +149,7 @@ async def on_trio(options):
     import trio
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(beat, trio.sleep)
+        nursery.start_soon(beat, trio.sleep, options)
         ready()
         for number, kind in enumerate(options.kinds):
             await trio.to_thread.run_sync(sys.stdin.readline)
@@ -162,6 +163,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--loop", default="asyncio")
     parser.add_argument("--at-once", action="store_true")
+    parser.add_argument("--quiet", action="store_true")
     parser.add_argument("kinds", nargs="+")
     options = parser.parse_args()
     if options.loop == "trio":

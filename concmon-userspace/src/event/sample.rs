@@ -112,6 +112,9 @@ pub struct StepSeen {
     pub step_since_ns: u64,
     /// It was busy when its account was opened, at this instant, and was never idle since then.
     pub busy_from_ns: Option<u64>,
+    /// It waits on a queue of events, as loops do when they are idle.
+    #[serde(default)]
+    pub idle: bool,
     /// Its stack: where it is blocked, as of `since_ns`.
     pub sample: Sample,
 }

@@ -115,6 +115,10 @@ impl History {
             self.stalled
                 .extend(from_s..=(until_ns.min(end_ns) / SECOND_NS));
         }
+        for hang in process.loops.iter().filter_map(|one| one.hang.as_ref()) {
+            let from_s = (hang.since_unix_ns / SECOND_NS).max(first_s);
+            self.stalled.extend(from_s..=(end_ns / SECOND_NS));
+        }
         self.stalled.retain(|second| *second >= first_s);
     }
 

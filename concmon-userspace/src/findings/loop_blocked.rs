@@ -41,9 +41,7 @@ impl Rule for LoopBlocked {
     fn check(&self, context: &Context<'_>) -> Option<Held> {
         let loops = context.process.loops.iter();
         let hanging = loops.filter_map(|one| Some((one, one.hang.as_ref()?)));
-        if let Some((one, hang)) = hanging.max_by_key(|(_, hang)| hang.lasting_ns) {
-            return Some(lasts(one, hang));
-        }
+        let hanging = hanging.max_by_key(|(_, hang)| hang.lasting_ns);
         let stalled = context
             .process
             .loops
@@ -52,7 +50,17 @@ impl Rule for LoopBlocked {
             .filter(|(_, timing)| timing.stalls_count > 0);
         let with_worst =
             stalled.filter_map(|(one, timing)| Some((one, timing, timing.stalls.first()?)));
-        let (one, timing, worst) = with_worst.max_by_key(|(_, _, worst)| worst.duration_ns)?;
+        let worst = with_worst.max_by_key(|(_, _, worst)| worst.duration_ns);
+        // The longest is named, be it over or not.
+        let (one, timing, worst) = match (worst, hanging) {
+            (Some(worst), hang)
+                if hang.is_none_or(|hang| hang.1.lasting_ns < worst.2.duration_ns) =>
+            {
+                worst
+            }
+            (_, Some((one, hang))) => return Some(lasts(one, hang)),
+            (_, None) => return None,
+        };
         let sustained = context.history.stalled_seconds() >= SUSTAINED;
         let kind = worst.culprit.kind;
         let frame = worst.culprit.frame.as_ref();
@@ -66,6 +74,10 @@ impl Rule for LoopBlocked {
         evidence.insert("where", Value::from(frame.map(whole_place)));
         evidence.insert("coroutine", Value::from(worst.coroutine.clone()));
         evidence.insert("context", serde_json::json!(worst.context));
+        if let Some((_, hang)) = hanging {
+            evidence.insert("lasting", Value::from(true));
+            evidence.insert("lasting_ns", Value::from(hang.lasting_ns));
+        }
         Some(Held {
             severity: if sustained {
                 Severity::Critical

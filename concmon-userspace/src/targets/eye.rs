@@ -11,6 +11,25 @@ const PAUSE_NS: u64 = 1_000_000_000;
 /// A look just before the end of a window is good for its end, ns.
 const FRESH_NS: u64 = 20_000_000;
 
+/// How long ago a sample may be that shows what a thread does, ns.
+const RECENT_NS: u64 = 100_000_000;
+
+/// From when to when samples and looks have shown the same step, ns.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Shown {
+    pub(super) from_ns: u64,
+    pub(super) to_ns: u64,
+}
+
+impl Shown {
+    /// The step has gone on for a good part of the threshold, and still did lately: whatever the thread waits for
+    /// in between is that step's.
+    fn goes_on(&self, now_ns: u64, threshold_ns: u64) -> bool {
+        self.to_ns.saturating_sub(self.from_ns) >= threshold_ns / 5 * 2
+            && now_ns.saturating_sub(self.to_ns) <= RECENT_NS
+    }
+}
+
 /// What is known of one thread.
 #[derive(Debug, Default)]
 pub(super) struct Eye {
@@ -23,25 +42,34 @@ pub(super) struct Eye {
     looked_block_ns: Option<u64>,
     /// That look met a step which has lasted past the threshold.
     lasts: bool,
-    /// A wait that looks like any other, and was seen to be its loop's selector: when it began, ns.
-    selector_ns: Option<u64>,
+    /// A wait that looks like any other, and was seen to be its loop's selector, or outside of any loop: when it
+    /// began, ns, and when that was seen.
+    outside_ns: Option<u64>,
+    outside_seen_ns: u64,
+    /// No loop ran on it then.
+    is_elsewhere: bool,
 }
 
 impl Eye {
-    /// Whether a look is owed at `now_ns`. `shown_ns`: since when samples show the same step. `all`: at
-    /// whatever lasts, but for what its account alone shows to go on.
+    /// Whether a look is owed at `now_ns`. `all`: at whatever lasts, but for what its account alone shows to go on.
     pub(super) fn owes(
         &mut self,
         head: &LedgerHead,
         now_ns: u64,
-        shown_ns: u64,
+        shown: Shown,
         threshold_ns: u64,
         all: bool,
     ) -> bool {
         let block_ns = head.blocked().map(|_| head.off_ns);
-        let is_idle = head.is_idle() || block_ns.is_some() && block_ns == self.selector_ns;
+        // Selectors that are no queue are looked at once a second, whatever becomes of them, and so are threads
+        // whose loops have ended.
+        let is_rested = (self.is_elsewhere || head.blocked() == Some(Cause::Poll))
+            && now_ns.saturating_sub(self.outside_seen_ns) < PAUSE_NS;
+        let is_outside = block_ns.is_some() && block_ns == self.outside_ns;
+        let is_idle = head.is_idle() || is_outside || is_rested;
         let polled_ns = self.polled_ns.replace(head.polled_ns);
-        let has_polled = polled_ns.is_some_and(|before| before != head.polled_ns);
+        let has_polled = polled_ns.is_some_and(|before| before != head.polled_ns)
+            && !shown.goes_on(now_ns, threshold_ns);
         if is_idle || has_polled {
             self.busy_ns = None;
             if self.lasts {
@@ -59,7 +87,7 @@ impl Eye {
             None => now_ns,
         };
         let busy_ns = *self.busy_ns.get_or_insert(since_ns);
-        let age_ns = now_ns.saturating_sub(busy_ns.max(shown_ns.min(since_ns)));
+        let age_ns = now_ns.saturating_sub(busy_ns.max(shown.from_ns.min(since_ns)));
         let unseen_ns = now_ns.saturating_sub(self.looked_ns);
         let goes_on = block_ns.is_some() && block_ns == self.looked_block_ns;
         if self.lasts && all {
@@ -79,11 +107,18 @@ impl Eye {
     ) -> Option<u64> {
         self.looked_ns = now_ns;
         self.looked_block_ns = head.blocked().map(|_| head.off_ns);
+        let stack = &sample.stack;
         let waits = head.blocked() == Some(Cause::Poll);
-        let is_selector = waits && sample.stack.step_frames == 0 && !sample.stack.truncated;
-        self.selector_ns = is_selector.then_some(head.off_ns);
-        if is_selector || head.is_idle() {
+        let is_outside = match stack.in_loop {
+            true => waits && stack.step_frames == 0,
+            false => !stack.truncated,
+        };
+        self.outside_ns = self.looked_block_ns.filter(|_| is_outside);
+        if is_outside || head.is_idle() {
             (self.busy_ns, self.lasts) = (None, false);
+            if is_outside {
+                (self.outside_seen_ns, self.is_elsewhere) = (now_ns, !stack.in_loop);
+            }
             return None;
         }
         head.seeded_ns.filter(|_| head.polled_ns == 0)
@@ -143,10 +178,10 @@ mod tests {
     fn a_look_is_owed_when_the_threshold_is_passed() {
         let mut eye = Eye::default();
         let head = blocked(cause::LOCK, 1_000 * MS);
-        assert!(!eye.owes(&head, 1_040 * MS, 0, THRESHOLD_NS, false));
+        assert!(!eye.owes(&head, 1_040 * MS, Shown::default(), THRESHOLD_NS, false));
         eye.looked(&head, &sample(1), 1_045 * MS);
-        assert!(!eye.owes(&head, 1_090 * MS, 0, THRESHOLD_NS, false));
-        assert!(eye.owes(&head, 1_140 * MS, 0, THRESHOLD_NS, false));
+        assert!(!eye.owes(&head, 1_090 * MS, Shown::default(), THRESHOLD_NS, false));
+        assert!(eye.owes(&head, 1_140 * MS, Shown::default(), THRESHOLD_NS, false));
     }
 
     /// The instants, ms, at which a look is owed in five seconds of checks, each 50 ms; it meets `step_frames`.
@@ -155,7 +190,7 @@ mod tests {
         let mut owed = Vec::new();
         for ms in (1_000..6_000).step_by(50) {
             let now_ns = ms * MS;
-            if eye.owes(&head(now_ns), now_ns, 0, THRESHOLD_NS, false) {
+            if eye.owes(&head(now_ns), now_ns, Shown::default(), THRESHOLD_NS, false) {
                 owed.push(ms);
                 eye.lasts(true);
                 eye.looked(&head(now_ns), &sample(step_frames), now_ns);
@@ -176,6 +211,26 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_whose_loop_has_ended_is_looked_at_once_a_second() {
+        let mut eye = Eye::default();
+        let mut owed = Vec::new();
+        let mut elsewhere = sample(0);
+        Arc::make_mut(&mut elsewhere.stack).in_loop = false;
+        for ms in (1_000..4_000).step_by(50) {
+            let head = LedgerHead {
+                state: state::RUNNING,
+                ..LedgerHead::default()
+            };
+            if eye.owes(&head, ms * MS, Shown::default(), THRESHOLD_NS, false) {
+                owed.push(ms);
+                eye.lasts(true);
+                eye.looked(&head, &elsewhere, ms * MS);
+            }
+        }
+        assert_eq!(owed, [1_100, 2_200, 3_300]);
+    }
+
+    #[test]
     fn a_queue_of_events_is_never_looked_at_and_other_selectors_once() {
         let idle = LedgerHead {
             wait_flags: slice_flags::QUEUE,
@@ -184,6 +239,30 @@ mod tests {
         assert!(looks(|_| idle, 0).is_empty());
         assert_eq!(looks(|_| blocked(cause::POLL, 1_000 * MS), 0), [1_100]);
         assert_eq!(looks(|_| blocked(cause::POLL, 1_000 * MS), 1).len(), 5);
+    }
+
+    /// A step that asks a server again and again, by a socket with a timeout.
+    #[test]
+    fn polls_within_one_step_do_not_end_it() {
+        let mut eye = Eye::default();
+        let mut owed = Vec::new();
+        for ms in (1_000..4_000).step_by(50) {
+            let now_ns = ms * MS;
+            let head = LedgerHead {
+                polled_ns: now_ns / 2,
+                ..blocked(cause::POLL, now_ns - 3 * MS)
+            };
+            let shown = Shown {
+                from_ns: 1_000 * MS,
+                to_ns: now_ns - 5 * MS,
+            };
+            if eye.owes(&head, now_ns, shown, THRESHOLD_NS, false) {
+                owed.push(ms);
+                eye.lasts(true);
+                eye.looked(&head, &sample(1), now_ns);
+            }
+        }
+        assert_eq!(owed, [1_100, 2_100, 3_100]);
     }
 
     #[test]

@@ -13,6 +13,9 @@ use crate::{
     source::live::{LedgerHead, Live},
 };
 
+/// After so long, no more looks at steps begin in a turn, ns.
+const LOOKS_NS: u64 = 5_000_000;
+
 impl Targets {
     /// Decodes what arrived. `sink` gets samples with their CPU, and facts about long steps.
     pub(crate) fn take_samples(
@@ -72,11 +75,13 @@ impl Targets {
         for target in self.living.values_mut() {
             let pid = target.id.pid;
             let mut due = target.steps.old(user_ns);
-            let lasting = target
-                .steps
-                .lasting(now_ns, user_ns, all, |tid| live.head(pid, tid));
-            due.retain(|old| lasting.iter().all(|at| at.tid != old.tid));
-            due.extend(lasting);
+            // Those for which there is no time are owed the next time.
+            if clocks::monotonic_ns().saturating_sub(now_ns) < LOOKS_NS {
+                let head = |tid| live.head(pid, tid);
+                let lasting = target.steps.lasting(now_ns, user_ns, all, head);
+                due.retain(|old| lasting.iter().all(|at| at.tid != old.tid));
+                due.extend(lasting);
+            }
             for whose in due {
                 look_at_step(target, &whose, self.wants, &self.options, live, &mut sink);
             }
@@ -119,6 +124,7 @@ fn look_at_step(
             since_ns: head.since_ns,
             step_since_ns,
             busy_from_ns,
+            idle: same.is_some_and(|(_, head)| head.is_idle()),
             sample,
         });
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use concmon_ebpf::{SampleHead, sample_flags};
 
-use super::eye::Eye;
+use super::eye::{Eye, Shown};
 use crate::{
     decode::samples::RawSample,
     event::{Sample, Tid},
@@ -21,6 +21,8 @@ pub(super) const LOOP_INTERVAL: Duration = Duration::from_millis(10);
 const LONG_PERCENT: u64 = 40;
 /// The shortest and the longest of such times, ns.
 const LONG_NS: (u64, u64) = (2_000_000, 1_000_000_000);
+/// Looks at steps that last in one process and turn.
+const MAX_LOOKS: usize = 16;
 /// Loop threads of one process that are remembered.
 const MAX_LOOPS: usize = 4_096;
 
@@ -182,9 +184,19 @@ impl Steps {
         let threshold_ns = self.stall_ns(user_ns);
         let mut owed = Vec::new();
         for (tid, thread) in &mut self.threads {
+            if owed.len() >= MAX_LOOKS {
+                break;
+            }
             let Some(head) = head(*tid) else { continue };
-            let shown_ns = thread.step.1;
-            if thread.eye.owes(&head, now_ns, shown_ns, threshold_ns, all) {
+            let shown = Shown {
+                from_ns: thread.step.1,
+                to_ns: thread.latest_ns,
+            };
+            if head.is_idle() {
+                // What comes next is another step, though nothing may have shown that.
+                thread.step.1 = now_ns;
+            }
+            if thread.eye.owes(&head, now_ns, shown, threshold_ns, all) {
                 owed.push(StepAt {
                     tid: *tid,
                     thread_state: thread.thread_state,

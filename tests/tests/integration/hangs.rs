@@ -33,10 +33,14 @@ pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for (version, on, kinds) in [
         ("3.9", "asyncio", &["sleep", "lock", "spin"][..]),
-        ("3.11", "asyncio", &["queue", "join", "socket", "spin"]),
+        (
+            "3.11",
+            "asyncio",
+            &["--quiet", "queue", "join", "socket", "spin"],
+        ),
         ("3.13", "asyncio", &["child", "timeout", "lock", "spin"]),
-        ("3.13", "uvloop", &["sleep", "spin"]),
-        ("3.13", "trio", &["timeout", "spin"]),
+        ("3.13", "uvloop", &["--quiet", "sleep", "spin"]),
+        ("3.13", "trio", &["--quiet", "timeout", "spin"]),
     ] {
         trials.push(case(
             format!("hangs::told_while_they_last::{on}::py{version}"),
@@ -62,6 +66,11 @@ fn told_while_they_last(version: &str, on: &str, kinds: &[&str]) -> Result<()> {
     };
     let mut args = vec!["--loop", on];
     args.extend(kinds);
+    let kinds: Vec<&str> = kinds
+        .iter()
+        .copied()
+        .filter(|kind| !kind.starts_with('-'))
+        .collect();
     let mut workload = Workload::start_with(&python, packages.as_deref(), "frozen.py", &args)?;
     let pid = workload.pid();
     let mut watch = Watch::start(&[
@@ -75,7 +84,7 @@ fn told_while_they_last(version: &str, on: &str, kinds: &[&str]) -> Result<()> {
     ])?;
     watch.next(PATIENCE)?;
     let mut all = Vec::new();
-    for kind in kinds {
+    for kind in &kinds {
         workload.tell(&json!({}))?;
         let stuck: Stuck = serde_json::from_value(workload.line("stuck")?)?;
         let began = Instant::now();

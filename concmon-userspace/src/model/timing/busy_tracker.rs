@@ -144,6 +144,14 @@ impl BusyTracker {
         stretch.map(|stretch| stretch.booked_ns)
     }
 
+    /// Since when the loop has been busy, as far as slices have come; `None`: it was never seen to be idle.
+    pub(super) fn busy_since_ns(&self) -> Option<u64> {
+        match &self.stretch {
+            Some(stretch) => (!stretch.torn).then_some(stretch.from_ns),
+            None => self.idle_ns(),
+        }
+    }
+
     /// When the loop was idle last, where nothing has come after that.
     pub(super) fn idle_ns(&self) -> Option<u64> {
         self.after_idle.then_some(self.pos_ns)

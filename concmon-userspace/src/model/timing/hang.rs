@@ -61,17 +61,25 @@ impl LoopThread {
 
     /// When the step of a look began.
     fn begin_of(&self, fact: &StepFact, seen: &StepSeen) -> u64 {
-        let turn = seen.sample.iteration.filter(|turn| turn.index == Some(0));
-        if let Some(turn) = turn {
-            return turn.start_ns.min(fact.read_ns);
-        }
         let mut begin_ns = seen.step_since_ns.min(fact.read_ns);
         if let ThreadState::Blocked(_) = seen.state {
             begin_ns = begin_ns.min(seen.since_ns);
         }
         let run = self.tracker.run();
-        let run = run.filter(|run| run.version == Some(fact.context_version));
-        run.map_or(begin_ns, |run| run.begin_ns.min(begin_ns))
+        if let Some(run) = run.filter(|run| run.version == Some(fact.context_version)) {
+            begin_ns = begin_ns.min(run.begin_ns);
+        }
+        // Not before the loop was idle last, nor before the watch, whatever the program's clock says.
+        let earliest_ns = self.tracker.busy_since_ns().or(seen.busy_from_ns);
+        let turn = seen.sample.iteration.filter(|turn| turn.index == Some(0));
+        let turn_ns = turn.map(|turn| turn.start_ns);
+        match (earliest_ns, turn_ns) {
+            (Some(earliest_ns), Some(turn_ns)) if (earliest_ns..=begin_ns).contains(&turn_ns) => {
+                turn_ns
+            }
+            (Some(earliest_ns), _) => begin_ns.max(earliest_ns.min(fact.read_ns)),
+            (None, _) => begin_ns,
+        }
     }
 
     /// A step has ended that began then; or the loop's thread was idle at `idle_ns`.
@@ -189,7 +197,11 @@ impl LoopTimes {
             mut limits,
             ..
         } = stall;
-        limits.retain(|limit| limit.field != "culprit.frame");
+        for limit in &mut limits {
+            if let Some(own) = limit.field.strip_prefix("culprit.") {
+                limit.field = own.to_owned();
+            }
+        }
         let foreign = |file: &str| {
             ["/site-packages/", "/dist-packages/"]
                 .iter()

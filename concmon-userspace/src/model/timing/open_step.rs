@@ -26,10 +26,13 @@ impl OpenStep {
     }
 }
 
-/// What a look has seen; `None`: the loop waits in its selector.
+/// What a look has seen; `None`: the thread is in no step of a loop, for that waits in its selector, or there is none.
 pub(super) fn busy(fact: &StepFact) -> Option<&StepSeen> {
     let seen = fact.seen.as_ref()?;
     let stack = &seen.sample.stack;
+    if seen.idle || !stack.in_loop && !stack.truncated {
+        return None;
+    }
     let waits = seen.state == ThreadState::Blocked(Cause::Poll);
-    (!waits || stack.step_frames > 0 || stack.truncated).then_some(seen)
+    (!waits || stack.step_frames > 0 || !stack.in_loop).then_some(seen)
 }

@@ -17,6 +17,7 @@ const LOOPS: &[(&str, &[&str])] = &[
     ),
     ("uvloop/__init__.py", &["run"]),
     ("trio/_core/_run.py", &["run", "unrolled_run"]),
+    ("trio/_core/_io_epoll.py", &["get_events"]),
     (
         "nest_asyncio.py",
         &["run", "run_until_complete", "_run_once"],
@@ -207,5 +208,14 @@ mod tests {
             ("<module>", "app.py"),
         ];
         assert_eq!(step_frames(&stack(&trio), false), (true, 2));
+        let idle = [
+            (
+                "EpollIOManager.get_events",
+                "site-packages/trio/_core/_io_epoll.py",
+            ),
+            ("unrolled_run", "site-packages/trio/_core/_run.py"),
+            ("run", "site-packages/trio/_core/_run.py"),
+        ];
+        assert_eq!(step_frames(&stack(&idle), false), (true, 0));
     }
 }

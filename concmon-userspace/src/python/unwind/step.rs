@@ -40,7 +40,13 @@ impl Unwinder {
         let mut reader = Reader::new(memory, walk, STEP_BYTES);
         let record = match whose.thread_state {
             0 => by_hand::find_state(attached, whose.ident)?,
-            state => ThreadRecord::read(memory, state, &walk.thread).ok()?,
+            state => match ThreadRecord::read(memory, state, &walk.thread).ok()? {
+                // It was another thread's, or is one's no more.
+                record if whose.ident != 0 && record.field(walk.thread.ident) != whose.ident => {
+                    by_hand::find_state(attached, whose.ident)?
+                }
+                record => record,
+            },
         };
         let state = record.address;
         let version_at = at(state, walk.thread.context + 8);

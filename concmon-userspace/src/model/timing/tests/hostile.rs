@@ -98,6 +98,7 @@ fn no_numbers_panic_or_break_a_law() {
                             since_ns: random.nasty(),
                             step_since_ns: random.nasty(),
                             busy_from_ns: random.chance(50).then(|| random.nasty()),
+                            idle: random.chance(20),
                             sample: nasty_sample(&mut random),
                         }),
                     })));

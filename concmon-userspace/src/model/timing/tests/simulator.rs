@@ -236,6 +236,7 @@ impl Simulator {
                 since_ns: START + since,
                 step_since_ns: START + since,
                 busy_from_ns: (since == 0).then_some(START),
+                idle: false,
                 sample: *sample,
             }),
         };
