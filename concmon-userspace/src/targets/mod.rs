@@ -320,7 +320,12 @@ impl Targets {
 
 /// Tells the kernel side how to walk the stacks of a process.
 fn set_unwind(target: &mut Target, live: &mut Live, wants: Wants) {
-    if !wants.samples || live.no_samples().is_some() {
+    let refused = match wants.samples {
+        true => live.no_samples(),
+        false => Some("stacks are not sampled (--rate 0)"),
+    };
+    if let Some(reason) = refused {
+        target.refuse_samples(reason);
         return;
     }
     let long_ns = target.steps.long_ns(wants.stall_threshold_ns);

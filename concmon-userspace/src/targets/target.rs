@@ -271,6 +271,13 @@ impl Target {
         }
     }
 
+    /// Its stacks are not sampled, as the next look says.
+    pub(super) fn refuse_samples(&mut self, reason: &str) {
+        if let Some(attached) = self.attached_mut() {
+            attached.no_samples = Some(reason.to_owned());
+        }
+    }
+
     /// Whether what was read of it may be outdated.
     pub(super) fn is_outdated(&self) -> bool {
         // A thread without a ledger may run unseen.

@@ -117,7 +117,7 @@ pub(crate) struct LoopTimes {
     costs: BTreeMap<(u64, u64), (String, Cumulative<Share>)>,
     code: CodeCounts,
     threshold_ns: Option<u64>,
-    /// Something was sampled.
+    /// Something was sampled, or would have been.
     sampled: bool,
     exact: Exact,
     sleepers: Sleepers,
@@ -244,6 +244,8 @@ impl LoopTimes {
 
     /// Takes over which loops run where, and which tasks there are.
     pub(crate) fn look(&mut self, look: &PythonFact) {
+        // A loop that seldom runs may never be met by a sample.
+        self.sampled |= !look.loops.is_empty() && !look.limits.contains_key("samples");
         self.sleepers.look(look);
         self.exact.look(look);
         for seen in &look.loops {

@@ -8,8 +8,7 @@ const SLOW: Who = task(1, "slow");
 
 #[test]
 fn without_samples_nothing_is_told_and_the_limits_say_so() {
-    let mut sim = Simulator::new();
-    sim.sampled = false;
+    let mut sim = Simulator::sampling(false);
     sim.run(MS).idle(300 * MS).step(SLOW, |sim| {
         sim.run(SECOND);
     });
@@ -21,6 +20,19 @@ fn without_samples_nothing_is_told_and_the_limits_say_so() {
     }
     // What is known without samples is there all the same.
     assert_eq!((row.busy_ns, row.wall_ns), (SECOND + MS + US, sim.now));
+}
+
+/// A loop that seldom runs may be met by none: its lag is known all the same, from slices.
+#[test]
+fn a_loop_that_no_sample_has_met_has_its_lag() {
+    let mut sim = Simulator::new();
+    sim.sampled = false;
+    for _ in 0..5 {
+        sim.run(MS / 10).idle(400 * MS);
+    }
+    let summary = sim.end();
+    let timing = timing(&summary);
+    assert!(timing.lag.is_some() && timing.stalls_count == 0);
 }
 
 /// A step that no sample has met, off the CPU: that it was one step is sure, whose it was is not.

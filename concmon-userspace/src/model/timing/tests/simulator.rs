@@ -36,6 +36,13 @@ pub(super) const fn callback(function: &'static str) -> Who {
     }
 }
 
+fn refuse(look: &mut PythonFact, on: bool) {
+    if !on {
+        let reason = "stacks are not sampled".to_owned();
+        look.limits.insert("samples".to_owned(), reason);
+    }
+}
+
 /// One thread that runs a loop, and the watch that sees it. Instants are ns after the start.
 pub(super) struct Simulator {
     pub(super) watch: Fixture,
@@ -49,6 +56,7 @@ pub(super) struct Simulator {
     pub(super) tasks: Vec<PyTask>,
     /// Samples are taken.
     pub(super) sampled: bool,
+    refused: bool,
     pub(super) collecting: bool,
     /// Whose step the eager task's is in the middle of.
     pub(super) creator: Option<u64>,
@@ -75,9 +83,17 @@ pub(super) struct Simulator {
 
 impl Simulator {
     pub(super) fn new() -> Self {
+        Self::sampling(true)
+    }
+
+    /// `on`: stacks are sampled, as far as looks say.
+    pub(super) fn sampling(on: bool) -> Self {
         let mut watch = Fixture::new();
         watch.read(100, TID, 0, |fact| fact.state = ThreadState::Running);
-        watch.look(100, 0, |look| look.loops = vec![py_loop(TID, LOOP)]);
+        watch.look(100, 0, |look| {
+            look.loops = vec![py_loop(TID, LOOP)];
+            refuse(look, on);
+        });
         Simulator {
             watch,
             now: 0,
@@ -86,7 +102,8 @@ impl Simulator {
             ready: None,
             turns: 1,
             tasks: Vec::new(),
-            sampled: true,
+            sampled: on,
+            refused: !on,
             collecting: false,
             creator: None,
             queue: Vec::new(),
@@ -336,6 +353,7 @@ impl Simulator {
             (fact.on_cpu_ns, fact.blocked_ns) = (on_cpu_ns, blocked_ns);
         });
         let (loop_id, kind, tasks) = (self.loop_id, self.kind, self.tasks.clone());
+        let is_on = !self.refused;
         self.watch.look(100, self.now, |look| {
             look.threads = vec![py_thread(TID, "MainThread")];
             look.loops = vec![PyLoop {
@@ -343,6 +361,7 @@ impl Simulator {
                 ..py_loop(TID, loop_id)
             }];
             look.tasks = tasks;
+            refuse(look, is_on);
         });
         let snapshot = self.watch.tick(self.now);
         self.take_notices();
