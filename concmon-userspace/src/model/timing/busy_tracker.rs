@@ -444,7 +444,7 @@ impl BusyTracker {
         let outside_ns = stretch
             .segments
             .off_cpu_outside(run.begin_ns, end_ns, known);
-        let proven = (known.1 - known.0).saturating_add(outside_ns);
+        let proven = known.1.saturating_sub(known.0).saturating_add(outside_ns);
         let is_stall = length >= self.threshold_ns && proven >= length / 2;
         if is_stall || run.last_ns > run.first_ns && run.version.is_some() {
             // More than one sample has met it: it has a length of its own. Longer than the threshold are stalls.

@@ -24,9 +24,9 @@ struct Named {
 
 impl Named {
     fn add(&mut self, other: &Self) {
-        self.pending += other.pending;
+        self.pending = self.pending.saturating_add(other.pending);
         self.cost.add(&other.cost);
-        self.samples += other.samples;
+        self.samples = self.samples.saturating_add(other.samples);
         self.counts.add(&other.counts);
     }
 

@@ -33,16 +33,17 @@ impl Counts {
     }
 
     pub(super) fn add(&mut self, other: &Self) {
-        self.started += other.started;
-        self.finished += other.finished;
-        self.failed += other.failed;
-        self.cancelled += other.cancelled;
-        self.gone += other.gone;
+        self.started = self.started.saturating_add(other.started);
+        self.finished = self.finished.saturating_add(other.finished);
+        self.failed = self.failed.saturating_add(other.failed);
+        self.cancelled = self.cancelled.saturating_add(other.cancelled);
+        self.gone = self.gone.saturating_add(other.gone);
         self.duration.add(&other.duration);
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.started + self.finished + self.failed + self.cancelled + self.gone == 0
+        let all = [self.started, self.finished, self.failed, self.cancelled];
+        all.iter().chain([&self.gone]).all(|count| *count == 0)
     }
 
     pub(super) fn duration(&self) -> schema::Histogram {
@@ -57,7 +58,7 @@ impl Growth for Counts {
             finished: self.finished - base.finished,
             failed: self.failed - base.failed,
             cancelled: self.cancelled - base.cancelled,
-            gone: self.gone - base.gone,
+            gone: self.gone.saturating_sub(base.gone),
             duration: self.duration.since(&base.duration),
         }
     }
@@ -74,6 +75,8 @@ pub(super) struct Exact {
     /// Steps that were missed, by now.
     missed: u64,
     gone: Gone,
+    /// What the program before this one in the process had counted.
+    old: Totals,
 }
 
 impl Exact {
@@ -92,7 +95,17 @@ impl Exact {
             known.now.update(counts);
         }
         if let Ok(since_ns) = fact.since {
-            self.gone.count(since_ns, fact.read_ns, self.totals());
+            let mut totals = self.totals();
+            for (id, names) in &self.old {
+                for (name, old) in names {
+                    let total = totals.get_mut(id).and_then(|names| names.get_mut(name));
+                    if let Some(total) = total {
+                        total.0 = total.0.saturating_sub(old.0);
+                        total.1 = total.1.saturating_sub(old.1);
+                    }
+                }
+            }
+            self.gone.count(since_ns, fact.read_ns, totals);
         }
     }
 
@@ -116,11 +129,19 @@ impl Exact {
                     ..
                 } = counts.now;
                 let total = of_loop.entry(name.clone()).or_default();
-                total.0 += started;
-                total.1 += finished + failed + cancelled;
+                total.0 = total.0.saturating_add(started);
+                total.1 = [finished, failed, cancelled]
+                    .into_iter()
+                    .fold(total.1, u64::saturating_add);
             }
         }
         totals
+    }
+
+    /// Another program runs in the process. Counts go on, but what had begun before is no task of it.
+    pub(super) fn replaced(&mut self) {
+        self.old = self.totals();
+        self.gone.replaced();
     }
 
     /// What was counted under a name, with what is gone of it.
@@ -211,5 +232,78 @@ impl Exact {
             pools: None,
             limits,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Pid;
+    use crate::model::testing::{hist, look, py_loop};
+
+    const LOOP: u64 = 7;
+
+    fn fact(read_ns: u64, tasks: &[(u32, u64, u64)]) -> ExactFact {
+        let tasks = tasks.iter().map(|(tid, started, ended)| TaskCounts {
+            tid: Tid(*tid),
+            loop_id: LOOP,
+            name: "job".into(),
+            started: *started,
+            finished: *ended,
+            failed: *ended,
+            cancelled: 0,
+            duration: hist(&[]),
+        });
+        ExactFact {
+            read_ns,
+            pid: Pid(100),
+            since: Ok(100),
+            tasks: tasks.collect(),
+            missed: 0,
+        }
+    }
+
+    fn gone(exact: &Exact) -> u64 {
+        let names = exact.names(Tid(100), LOOP, Scope::Whole).expect("counted");
+        names["job"].gone
+    }
+
+    #[test]
+    fn counts_that_nothing_reaches_do_not_overflow() {
+        let mut exact = Exact::default();
+        for (read_ns, ended) in [(1_000, 0), (2_000, u64::MAX)] {
+            exact.look(&look(100, read_ns));
+            exact.take(&fact(
+                read_ns + 10,
+                &[(100, u64::MAX, ended), (101, u64::MAX, ended)],
+            ));
+        }
+        let names = exact.names(Tid(100), LOOP, Scope::Whole).expect("counted");
+        let mut all = names["job"].clone();
+        all.add(&names["job"]);
+        assert!(all.started == u64::MAX && !all.is_empty());
+    }
+
+    /// The tasks of a program that runs no more have not vanished.
+    #[test]
+    fn another_program_starts_anew() {
+        let mut exact = Exact::default();
+        let counts = [(100, 15, 1)];
+        exact.take(&fact(500, &counts));
+        exact.replaced();
+        let step = |exact: &mut Exact, read_ns: u64, counts: &[(u32, u64, u64)]| {
+            let mut seen = look(100, read_ns);
+            seen.loops = vec![py_loop(100, LOOP)];
+            exact.look(&seen);
+            exact.take(&fact(read_ns + 10, counts));
+        };
+        for read_ns in [1_000, 2_000, 3_000, 4_000] {
+            step(&mut exact, read_ns, &counts);
+        }
+        assert_eq!(gone(&exact), 0);
+        for read_ns in [5_000, 6_000, 7_000, 8_000] {
+            step(&mut exact, read_ns, &[(100, 18, 1)]);
+        }
+        assert_eq!(gone(&exact), 3);
     }
 }

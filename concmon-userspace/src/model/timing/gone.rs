@@ -14,6 +14,10 @@ use crate::model::window::{Cumulative, Scope};
 /// Readings of the counts that are kept: a look may begin before the one before it.
 const MAX_BEFORE: usize = 3;
 
+/// Loops that are remembered, and names of one of which some are gone.
+const MAX_LOOPS: usize = 1_024;
+const MAX_NAMES: usize = 1_024;
+
 /// What was counted, by loop and name: how many began, and how many of all have ended.
 pub(super) type Totals = BTreeMap<u64, BTreeMap<String, (u64, u64)>>;
 
@@ -82,7 +86,18 @@ impl Gone {
                 .rev()
                 .find(|(ns, _)| *ns <= look.read_ns)
         {
+            // What is gone of others stays known.
+            self.loops.retain(|id, known| {
+                let is_there = look.loops.contains_key(id);
+                if !is_there {
+                    known.restart();
+                }
+                is_there || !known.gone.is_empty()
+            });
             for (id, alive) in &look.loops {
+                if self.loops.len() >= MAX_LOOPS && !self.loops.contains_key(id) {
+                    continue;
+                }
                 let empty = BTreeMap::new();
                 let (before, now) = (before.get(id), now.get(id));
                 let counts = (before.unwrap_or(&empty), now.unwrap_or(&empty));
@@ -93,6 +108,13 @@ impl Gone {
         if self.counted.len() > MAX_BEFORE {
             self.counted.pop_front();
         }
+    }
+
+    /// The tasks of before have ended with their program.
+    pub(super) fn replaced(&mut self) {
+        self.look = None;
+        self.counted.clear();
+        self.loops.values_mut().for_each(OfLoop::restart);
     }
 
     pub(super) fn roll(&mut self) {
@@ -127,6 +149,12 @@ fn open((begun, over): Counts<'_>, name: &str) -> i64 {
 }
 
 impl OfLoop {
+    /// Forgets the look before.
+    fn restart(&mut self) {
+        self.before.clear();
+        self.before_all = 0;
+    }
+
     fn conclude(&mut self, alive: &BTreeMap<String, u64>, counts: Counts<'_>) {
         let mut names: Vec<&String> = alive.keys().chain(counts.1.keys()).collect();
         names.sort_unstable();
@@ -135,18 +163,18 @@ impl OfLoop {
             .into_iter()
             .map(|name| {
                 let pending = alive.get(name).map_or(0, |pending| signed(*pending));
-                (name.clone(), open(counts, name) - pending)
+                (name.clone(), open(counts, name).saturating_sub(pending))
             })
             .collect();
         // Tasks may change their names: what is gone under one name must not be there under another, where
         // there are more than can have begun. Those of before the counting are among these.
         let strangers = alive.iter().map(|(name, pending)| {
             let most = open((counts.1, counts.0), name);
-            (signed(*pending) - most).max(0)
+            signed(*pending).saturating_sub(most).max(0)
         });
-        let strangers: i64 = strangers.sum();
-        let all: i64 = bounds.values().map(|bound| (*bound).max(0)).sum();
-        let all = all - strangers;
+        let strangers = strangers.fold(0, i64::saturating_add);
+        let all = bounds.values().map(|bound| (*bound).max(0));
+        let all = all.fold(0, i64::saturating_add).saturating_sub(strangers);
         let mut left = all.min(self.before_all);
         let mut sure: Vec<(&String, i64)> = bounds
             .iter()
@@ -160,6 +188,9 @@ impl OfLoop {
                 break;
             }
             left -= sure;
+            if self.gone.len() >= MAX_NAMES && !self.gone.contains_key(name) {
+                continue;
+            }
             let gone = self.gone.entry(name.clone()).or_default();
             gone.now = gone.now.max(sure.unsigned_abs());
         }
@@ -167,8 +198,10 @@ impl OfLoop {
     }
 }
 
+/// As a number that can be added to others.
 fn signed(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX / 4)
+    const MOST: i64 = i64::MAX / 4;
+    i64::try_from(count).map_or(MOST, |count| count.min(MOST))
 }
 
 #[cfg(test)]
@@ -279,5 +312,54 @@ mod tests {
             watch.gone.count(100, watch.now_ns + 20, totals);
         }
         assert_eq!(watch.gone.over(LOOP, "job", Scope::Whole), 0);
+    }
+
+    /// Nothing is concluded over a time in which the loop was not there, or of the program before.
+    #[test]
+    fn a_loop_that_was_away_starts_anew() {
+        for replaced in [false, true] {
+            let mut watch = Watch::new();
+            watch.step(&[("job", 5)], &[("job", 15, 2)]);
+            assert_eq!(watch.step(&[("job", 5)], &[("job", 15, 2)]), 0);
+            watch.now_ns += 100;
+            if replaced {
+                watch.gone.replaced();
+            } else {
+                watch.gone.look(&look(100, watch.now_ns));
+                watch.gone.count(100, watch.now_ns + 10, Totals::new());
+            }
+            assert_eq!(watch.step(&[("job", 5)], &[("job", 15, 2)]), 0);
+        }
+    }
+
+    #[test]
+    fn loops_that_come_and_go_leave_nothing() {
+        let mut gone = Gone::default();
+        for id in 0..5_000 {
+            let now_ns = 1_000 + id * 100;
+            let mut fact = look(100, now_ns);
+            fact.loops = vec![py_loop(100, id)];
+            gone.look(&fact);
+            gone.count(100, now_ns + 10, Totals::new());
+            assert!(gone.loops.len() <= 1);
+        }
+        let mut fact = look(100, 1_000_000);
+        fact.loops = (0..5_000).map(|id| py_loop(100, id)).collect();
+        gone.look(&fact);
+        gone.count(100, 1_000_010, Totals::new());
+        assert_eq!(gone.loops.len(), MAX_LOOPS);
+    }
+
+    #[test]
+    fn numbers_that_nothing_counts_do_not_overflow() {
+        let names: Vec<String> = (0..20).map(|number| format!("job{number}")).collect();
+        let mut watch = Watch::new();
+        for (started, ended) in [(0, 0), (u64::MAX, 0), (u64::MAX, 0), (0, u64::MAX), (9, 9)] {
+            let counts: Vec<_> = names
+                .iter()
+                .map(|name| (name.as_str(), started, ended))
+                .collect();
+            watch.step(&[("job", 5)], &counts);
+        }
     }
 }

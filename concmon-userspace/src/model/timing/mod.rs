@@ -408,6 +408,7 @@ impl LoopTimes {
             thread.reset(threshold_ns);
         }
         self.sleepers.replaced();
+        self.exact.replaced();
         self.recent.clear();
         self.candidates.clear();
         self.tasks.clear();

@@ -126,7 +126,9 @@ impl Stretch {
         let lead = run.lead;
         let ns = match is_stall {
             true if lead.by_age => return,
-            true => lead.ns.saturating_sub(run.first_ns - run.begin_ns),
+            true => lead
+                .ns
+                .saturating_sub(run.first_ns.saturating_sub(run.begin_ns)),
             false => lead.ns,
         };
         self.turned.0 += lead.turns;
@@ -169,8 +171,12 @@ impl Stretch {
     }
 
     /// When the step of a sample began that shows another one than the sample before it. `mean_ns` is
-    /// the length of steps that are not long.
+    /// the length of steps that are not long. Never behind the sample, which may be one of a block that goes on.
     pub(super) fn begin_of(&self, sample: &Sample, mean_ns: u64) -> u64 {
+        self.likely_begin_of(sample, mean_ns).min(sample.at_ns)
+    }
+
+    fn likely_begin_of(&self, sample: &Sample, mean_ns: u64) -> u64 {
         let earliest = self.last.map_or(self.from_ns, |last| last.at_ns);
         // Without a number it tells where the loop's own work began, but not how many steps came before this.
         let is_step = sample.stack.step_frames > 0;
@@ -220,5 +226,48 @@ impl Stretch {
             }
             _ => latest,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Pid, SampledStack, Tid};
+
+    fn sample(at_ns: u64) -> Sample {
+        Sample {
+            at_ns,
+            pid: Pid(100),
+            tid: Tid(100),
+            kind: SampleKind::OnCpu,
+            context_version: Some(4),
+            iteration: None,
+            turns: None,
+            collecting: false,
+            code: None,
+            coroutine: None,
+            creator: None,
+            stack: Arc::new(SampledStack::default()),
+        }
+    }
+
+    /// A block lasts past samples that are met within it.
+    #[test]
+    fn no_step_begins_behind_its_sample() {
+        let mut stretch = Stretch::new(1_000, false);
+        for is_block in [true, false] {
+            stretch.last = Some(Last {
+                at_ns: 9_000,
+                version: Some(2),
+                turns: None,
+                is_block,
+            });
+            let begin_ns = stretch.begin_of(&sample(3_000), 500);
+            assert!(begin_ns <= 3_000, "{begin_ns}");
+        }
+        let mut run = Run::new(&sample(3_000), 5_000);
+        run.lead.ns = 700;
+        stretch.note_lead(&run, true);
+        assert_eq!(stretch.turned.1, 700);
     }
 }
