@@ -109,13 +109,17 @@ fn polls(reader: &mut Reader<'_>, id: u64) -> Option<Vec<(u64, u32, bool)>> {
         .collect();
     for dict in dicts {
         // `ma_used` of a dict: others of these may be large.
-        let count = reader.pointer(at(dict, OBJECT_SIZE)).ok()?;
+        let count = reader.pointer(at(dict, OBJECT_SIZE)).unwrap_or(0);
         if count == 0 || count > MAX_DESCRIPTORS {
             continue;
         }
-        let entries = reader.dict(dict)?;
-        let values: Vec<u64> = entries.iter().map(|(_, value)| *value).collect();
-        let first = reader.types_of(&values[..values.len().min(1)]).pop()??;
+        let Some(entries) = reader.dict(dict) else {
+            continue;
+        };
+        let first: Vec<u64> = entries.iter().take(1).map(|(_, value)| *value).collect();
+        let Some(first) = reader.types_of(&first).pop().flatten() else {
+            continue;
+        };
         if &*first.name == UVLOOP_POLL {
             let len = first.basic_size.min(u64::from(HANDLE_WORDS) * 8) as usize;
             let polls = entries.iter().take(MAX_POLLS);
