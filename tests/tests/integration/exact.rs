@@ -290,7 +290,7 @@ fn unasked() -> Result<()> {
                 && row.failed.is_none()
                 && row.cancelled.is_none()
                 && row.duration.is_none()
-                && row.limits.len() == 5,
+                && row.limits.len() == 6,
             "{row:?}"
         );
     }
