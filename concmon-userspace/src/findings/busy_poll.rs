@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::history::Always;
-use super::spinning::{Cause, about, cause, per_second, turns_per_second};
+use super::spinning::{Cause, Poller, about, cause, per_second, turns_per_second};
 use super::{Context, Held, Rule, Severity, last_part, loops, percent, round};
-use crate::schema::{Descriptor, Loop, Task};
+use crate::schema::{Descriptor, Loop};
 
 /// A loop goes round because something is always ready, or tasks ask many times in a second.
 pub(super) struct BusyPoll;
@@ -53,7 +53,7 @@ impl Rule for BusyPoll {
 }
 
 fn of_callback(one: &Loop, always: &Always, ns: u64) -> Held {
-    // Of uvloop, turns are not known.
+    // Of uvloop before 0.18, turns are not known.
     let rate = turns_per_second(one, ns);
     let function = always.function.as_deref().unwrap_or("a callback");
     let mut evidence = super::Evidence::new();
@@ -106,21 +106,21 @@ fn named(descriptor: &Descriptor) -> String {
     }
 }
 
-fn of_tasks(one: &Loop, tasks: &[&Task], ns: u64) -> Held {
-    let rate = |task: &Task| per_second(one, task, ns).unwrap_or(0.0);
-    let mut tasks = tasks.to_vec();
+fn of_tasks(one: &Loop, pollers: &[Poller<'_>], ns: u64) -> Held {
+    let rate = |poller: Poller<'_>| per_second(one, poller, ns).unwrap_or(0.0);
+    let mut tasks = pollers.to_vec();
     tasks.sort_by(|one, other| {
-        rate(other)
-            .total_cmp(&rate(one))
-            .then(one.id.cmp(&other.id))
+        rate(*other)
+            .total_cmp(&rate(*one))
+            .then(one.task.id.cmp(&other.task.id))
     });
-    let rows = tasks.iter().take(MAX_TASKS).map(|task| {
+    let rows = tasks.iter().take(MAX_TASKS).map(|poller| {
         json!({
-            "name": task.name,
-            "coroutine": task.coroutine,
-            "call": call(task),
-            "timeout_ns": task.timeout_ns,
-            "per_second": rate(task).round() as u64,
+            "name": poller.task.name,
+            "coroutine": poller.task.coroutine,
+            "call": call(*poller),
+            "timeout_ns": poller.timeout_ns,
+            "per_second": rate(*poller).round() as u64,
         })
     });
     let worst = tasks.first();
@@ -134,13 +134,13 @@ fn of_tasks(one: &Loop, tasks: &[&Task], ns: u64) -> Held {
         0 | 1 => String::new(),
         count => format!(", and {} more tasks poll", count - 1),
     };
-    let who = worst.map_or_else(String::new, |task| {
+    let who = worst.map_or_else(String::new, |poller| {
         format!(
             "task {} ({}) asks {} times per second with {}",
-            task.name,
-            task.coroutine,
-            about(rate(task)),
-            call(task)
+            poller.task.name,
+            poller.task.coroutine,
+            about(rate(*poller)),
+            call(*poller)
         )
     });
     Held {
@@ -156,25 +156,25 @@ fn of_tasks(one: &Loop, tasks: &[&Task], ns: u64) -> Held {
         ),
         evidence,
         advice: "wait for an asyncio.Event, a Queue or a Condition instead of polling".to_owned(),
-        weight: tasks.iter().map(|task| rate(task)).sum(),
+        weight: tasks.iter().map(|poller| rate(*poller)).sum(),
     }
 }
 
 /// `asyncio.sleep(0.001)`; the innermost call of asyncio's that was given a time says which.
-fn call(task: &Task) -> String {
+fn call(poller: Poller<'_>) -> String {
     const CALLS: [(&str, &str); 3] = [
         ("sleep", "sleep"),
         ("_wait", "wait"),
         ("wait_for", "wait_for"),
     ];
-    let mut frames = task.awaiting.iter().rev();
+    let mut frames = poller.task.awaiting.iter().rev();
     let call = frames.find_map(|frame| {
         let is_asyncio = frame.file.ends_with("/asyncio/tasks.py");
         let name = last_part(&frame.function);
         let known = CALLS.iter().find(|(known, _)| is_asyncio && *known == name);
         known.map(|(_, call)| *call)
     });
-    let seconds = task.timeout_ns.unwrap_or(0) as f64 / 1e9;
+    let seconds = poller.timeout_ns as f64 / 1e9;
     match call {
         Some("sleep") => format!("asyncio.sleep({seconds})"),
         Some(call) => format!("asyncio.{call}(timeout={seconds})"),

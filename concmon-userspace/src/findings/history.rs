@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::schema::{Address, Descriptor, Process, Ready, Task, TaskState, Window};
+use crate::schema::{Address, Descriptor, Loop, Process, Ready, Task, TaskState, Window};
 
 use super::last_part;
 
@@ -15,8 +15,12 @@ const MAX_TASKS: usize = 10_000;
 const SECOND_NS: u64 = 1_000_000_000;
 /// A task that waits for no longer than this polls, ns.
 const POLL_NS: u64 = 4_000_000;
-/// What asyncio's transports call: they read or write what there is, and stop.
+/// Callbacks of one loop that are remembered, and loops.
+const MAX_CALLS: usize = 64;
+const MAX_QUEUES: usize = MAX_TASKS / MAX_CALLS;
+/// What asyncio's transports call, and its servers: they read or write what there is, and stop.
 const TRANSPORTS: &str = "Transport.";
+const ACCEPTS: &str = "_accept_connection";
 
 /// One window.
 #[derive(Clone, Copy, Debug)]
@@ -28,27 +32,59 @@ pub(super) struct Past {
     pub(super) queued: u64,
 }
 
+/// How looks have shown something. A look is shown until there is another, so it counts once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sighted {
+    /// The first look that has shown it, and the last, ns after 1970.
+    first_unix_ns: u64,
+    pub(super) last_unix_ns: u64,
+    /// How many looks have.
+    pub(super) count: u32,
+}
+
+impl Sighted {
+    const fn at(unix_ns: u64) -> Self {
+        Sighted {
+            first_unix_ns: unix_ns,
+            last_unix_ns: unix_ns,
+            count: 1,
+        }
+    }
+
+    /// A look shows it, which `was` known before or not.
+    fn again(was: Option<Self>, unix_ns: u64) -> Self {
+        match was {
+            None => Sighted::at(unix_ns),
+            Some(was) if was.last_unix_ns == unix_ns => was,
+            Some(was) => Sighted {
+                count: was.count.saturating_add(1),
+                last_unix_ns: unix_ns,
+                ..was
+            },
+        }
+    }
+
+    /// For how long it is known, ns.
+    pub(super) const fn known_ns(&self) -> u64 {
+        self.last_unix_ns.saturating_sub(self.first_unix_ns)
+    }
+}
+
 /// A callback that has been in a loop's queue whenever that was seen not to be empty.
 #[derive(Clone, Debug)]
 pub(super) struct Always {
-    /// The loop's thread.
-    tid: u32,
     pub(super) function: Option<String>,
     pub(super) descriptor: Option<Descriptor>,
-    /// How often it was seen there, and for how long that is known, ns.
-    pub(super) seen: u32,
-    pub(super) known_ns: u64,
+    pub(super) sighted: Sighted,
 }
 
 impl Always {
     /// What is known of it at first.
-    pub(super) fn of(tid: u32, ready: &Ready) -> Self {
+    pub(super) fn of(ready: &Ready, unix_ns: u64) -> Self {
         Always {
-            tid,
             function: ready.function.clone(),
             descriptor: ready.descriptor.clone(),
-            seen: 1,
-            known_ns: 0,
+            sighted: Sighted::at(unix_ns),
         }
     }
 
@@ -57,10 +93,67 @@ impl Always {
         self.function.as_deref().map_or("", last_part)
     }
 
-    fn is(&self, tid: u32, ready: &Ready) -> bool {
-        let same = (&self.function, &self.descriptor) == (&ready.function, &ready.descriptor);
-        self.tid == tid && same
+    fn is(&self, ready: &Ready) -> bool {
+        (&self.function, &self.descriptor) == (&ready.function, &ready.descriptor)
     }
+}
+
+/// What is in the queue of a thread's loop whenever something is.
+#[derive(Clone, Debug)]
+struct Queue {
+    /// When it was read last.
+    read_unix_ns: u64,
+    calls: Vec<Always>,
+}
+
+impl Queue {
+    /// After another reading.
+    fn of(one: &Loop, read_unix_ns: u64, was: Option<Queue>) -> Self {
+        let mut was = was.map_or_else(Vec::new, |was| was.calls);
+        if one.queue.is_empty() {
+            // It was not met filled.
+            for always in &mut was {
+                always.sighted.last_unix_ns = read_unix_ns;
+            }
+            return Queue {
+                read_unix_ns,
+                calls: was,
+            };
+        }
+        let mut calls: Vec<Always> = Vec::new();
+        for ready in one.queue.iter().filter(|ready| may_keep_on(ready)) {
+            if calls.len() >= MAX_CALLS || calls.iter().any(|known| known.is(ready)) {
+                continue;
+            }
+            let known = was.iter().find(|always| always.is(ready));
+            let sighted = Sighted::again(known.map(|known| known.sighted), read_unix_ns);
+            calls.push(Always {
+                sighted,
+                ..Always::of(ready, read_unix_ns)
+            });
+        }
+        Queue {
+            read_unix_ns,
+            calls,
+        }
+    }
+}
+
+/// Whether a callback may be what a loop goes round for: no task's step, nothing of asyncio's that takes what
+/// there is and stops, and that others have caused.
+fn may_keep_on(ready: &Ready) -> bool {
+    let function = ready.function.as_deref().unwrap_or_default();
+    let of_asyncio = function.starts_with("asyncio.") || function.starts_with("_asyncio.");
+    let takes = function.contains(TRANSPORTS) || last_part(function) == ACCEPTS;
+    ready.task.is_none() && !takes && (ready.descriptor.is_some() || !of_asyncio)
+}
+
+/// A task that was found to wait for next to no time whenever it waited.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Polling {
+    pub(super) sighted: Sighted,
+    /// For how long it waited last, ns.
+    pub(super) timeout_ns: u64,
 }
 
 /// A task by its loop's thread, its address and its name.
@@ -72,13 +165,13 @@ pub(super) struct History {
     windows: VecDeque<Past>,
     /// The last seconds (after 1970) in which a loop stood still, however long windows are.
     stalled: BTreeSet<u64>,
-    /// Failed tasks that nobody has asked, and for how long they are known as such, ns.
-    failed: BTreeMap<TaskKey, u64>,
-    /// Tasks that stood in `asyncio.sleep(0)` once, and for how long that is known, ns.
-    yielding: BTreeMap<TaskKey, u64>,
-    /// Tasks that were found to wait for next to no time whenever they waited, and for how long, ns.
-    polling: BTreeMap<TaskKey, u64>,
-    ready: Vec<Always>,
+    /// Failed tasks that nobody has asked.
+    failed: BTreeMap<TaskKey, Sighted>,
+    /// Tasks that stood in `asyncio.sleep(0)` at least once: the looks that have shown them there.
+    yielding: BTreeMap<TaskKey, Sighted>,
+    polling: BTreeMap<TaskKey, Polling>,
+    /// By the loop's thread.
+    queues: BTreeMap<u32, Queue>,
 }
 
 impl History {
@@ -99,10 +192,10 @@ impl History {
             self.windows.pop_front();
         }
         self.add_stalls(process, window);
-        self.add_failed(process, window.duration_ns);
-        self.add_yielding(process, window.duration_ns);
-        self.add_polling(process, window.duration_ns);
-        self.add_ready(process, window.duration_ns);
+        self.add_failed(process);
+        self.add_yielding(process);
+        self.add_polling(process);
+        self.add_queues(process);
     }
 
     fn add_stalls(&mut self, process: &Process, window: Window) {
@@ -122,55 +215,63 @@ impl History {
         self.stalled.retain(|second| *second >= first_s);
     }
 
-    fn add_failed(&mut self, process: &Process, ns: u64) {
+    fn add_failed(&mut self, process: &Process) {
         let before = std::mem::take(&mut self.failed);
-        self.failed = known(process, before, ns, |task, _| is_unasked(task));
-    }
-
-    fn add_yielding(&mut self, process: &Process, ns: u64) {
-        let before = std::mem::take(&mut self.yielding);
-        self.yielding = known(process, before, ns, |task, was| was || sleeps_zero(task));
-    }
-
-    fn add_polling(&mut self, process: &Process, ns: u64) {
-        let before = std::mem::take(&mut self.polling);
-        self.polling = known(process, before, ns, |task, was| match task.timeout_ns {
-            Some(timeout_ns) => timeout_ns <= POLL_NS && !task.is_done(),
-            // It is on its way from one wait to the next.
-            None => was && (task.state == TaskState::Running || task.waits_for.is_none()),
+        self.failed = known(process, before, |_, task, was, unix_ns| {
+            is_unasked(task).then(|| Sighted::again(was, unix_ns))
         });
     }
 
-    fn add_ready(&mut self, process: &Process, ns: u64) {
-        let before = std::mem::take(&mut self.ready);
-        for one in &process.loops {
-            let of_loop = before.iter().filter(|always| always.tid == one.tid);
-            if one.queue.is_empty() {
-                // It was not met filled.
-                self.ready.extend(of_loop.map(|always| Always {
-                    known_ns: always.known_ns.saturating_add(ns),
-                    ..always.clone()
-                }));
+    fn add_yielding(&mut self, process: &Process) {
+        let before = std::mem::take(&mut self.yielding);
+        self.yielding = known(process, before, |_, task, was, unix_ns| {
+            match sleeps_zero(task) {
+                true => Some(Sighted::again(was, unix_ns)),
+                false => was,
+            }
+        });
+    }
+
+    fn add_polling(&mut self, process: &Process) {
+        let before = std::mem::take(&mut self.polling);
+        let yielding = &self.yielding;
+        self.polling = known(
+            process,
+            before,
+            |key, task, was: Option<Polling>, unix_ns| {
+                let timeout_ns = match task.timeout_ns {
+                    // It lets others run between parts of its work, which may be all that it does.
+                    _ if task.is_done() || yielding.contains_key(key) => None,
+                    Some(timeout_ns) => Some(timeout_ns).filter(|ns| *ns <= POLL_NS),
+                    None => was
+                        .filter(|_| is_on_its_way(task))
+                        .map(|was| was.timeout_ns),
+                };
+                Some(Polling {
+                    sighted: Sighted::again(was.map(|was| was.sighted), unix_ns),
+                    timeout_ns: timeout_ns?,
+                })
+            },
+        );
+    }
+
+    fn add_queues(&mut self, process: &Process) {
+        let mut before = std::mem::take(&mut self.queues);
+        // A thread may have had other loops in the window: they are over.
+        for one in process.loops.iter().filter(|one| one.running) {
+            if self.queues.len() >= MAX_QUEUES || self.queues.contains_key(&one.tid) {
                 continue;
             }
-            let calls = one.queue.iter().filter(|ready| ready.task.is_none());
-            for ready in calls {
-                let of_transport = ready
-                    .function
-                    .as_ref()
-                    .is_some_and(|f| f.contains(TRANSPORTS));
-                let is_known = self.ready.iter().any(|known| known.is(one.tid, ready));
-                if of_transport || is_known {
-                    continue;
-                }
-                let was = of_loop.clone().find(|always| always.is(one.tid, ready));
-                let mut now = Always::of(one.tid, ready);
-                if let Some(was) = was {
-                    now.seen = was.seen.saturating_add(1);
-                    now.known_ns = was.known_ns.saturating_add(ns);
-                }
-                self.ready.push(now);
-            }
+            let was = before.remove(&one.tid);
+            let is_known = |read_unix_ns: &u64| {
+                let known = was.as_ref().map(|was| was.read_unix_ns);
+                known == Some(*read_unix_ns)
+            };
+            let queue = match one.queue_read_unix_ns.filter(|ns| !is_known(ns)) {
+                Some(read_unix_ns) => Some(Queue::of(one, read_unix_ns, was)),
+                None => was,
+            };
+            self.queues.extend(queue.map(|queue| (one.tid, queue)));
         }
     }
 
@@ -190,39 +291,43 @@ impl History {
 
     /// For how long a task is known to have failed with nobody asking, ns.
     pub(super) fn failed_ns(&self, tid: u32, task: &Task) -> u64 {
-        self.failed.get(&key(tid, task)).copied().unwrap_or(0)
+        let failed = self.failed.get(&key(tid, task));
+        failed.map_or(0, Sighted::known_ns)
     }
 
-    /// For how long a task is known to go through `asyncio.sleep(0)`, ns.
-    pub(super) fn yielding_ns(&self, tid: u32, task: &Task) -> u64 {
-        self.yielding.get(&key(tid, task)).copied().unwrap_or(0)
+    /// The looks that have shown a task in `asyncio.sleep(0)`; `None`: there are none.
+    pub(super) fn yielding(&self, tid: u32, task: &Task) -> Option<Sighted> {
+        self.yielding.get(&key(tid, task)).copied()
     }
 
-    /// For how long a task is known to wait for next to no time whenever it waits, ns.
-    pub(super) fn polling_ns(&self, tid: u32, task: &Task) -> u64 {
-        self.polling.get(&key(tid, task)).copied().unwrap_or(0)
+    /// How a task polls; `None`: it does not, as far as is known.
+    pub(super) fn polling(&self, tid: u32, task: &Task) -> Option<Polling> {
+        self.polling.get(&key(tid, task)).copied()
     }
 
     /// Callbacks that are ready whenever one is, in the loop of a thread.
-    pub(super) fn always_ready(&self, tid: u32) -> impl Iterator<Item = &Always> {
-        self.ready.iter().filter(move |always| always.tid == tid)
+    pub(super) fn always_ready(&self, tid: u32) -> &[Always] {
+        let queue = self.queues.get(&tid);
+        queue.map_or(&[], |queue| &queue.calls)
     }
 }
 
-/// The tasks of which `is` holds now (its second argument: it held before), and for how long it is known.
-fn known(
+/// What `next` says of the tasks that there are, by what was known before and when they were looked at.
+fn known<T>(
     process: &Process,
-    mut before: BTreeMap<TaskKey, u64>,
-    ns: u64,
-    is: impl Fn(&Task, bool) -> bool,
-) -> BTreeMap<TaskKey, u64> {
+    mut before: BTreeMap<TaskKey, T>,
+    next: impl Fn(&TaskKey, &Task, Option<T>, u64) -> Option<T>,
+) -> BTreeMap<TaskKey, T> {
     let mut now = BTreeMap::new();
     for one in &process.loops {
         for task in &one.tasks {
+            let Some(unix_ns) = task.looked_unix_ns() else {
+                continue;
+            };
             let key = key(one.tid, task);
-            let was = before.remove(&key);
-            if is(task, was.is_some()) && now.len() < MAX_TASKS {
-                now.insert(key, was.map_or(0, |known| known.saturating_add(ns)));
+            let known = next(&key, task, before.remove(&key), unix_ns);
+            if let Some(known) = known.filter(|_| now.len() < MAX_TASKS) {
+                now.insert(key, known);
             }
         }
     }
@@ -243,4 +348,9 @@ pub(super) fn sleeps_zero(task: &Task) -> bool {
     task.awaiting
         .last()
         .is_some_and(|frame| frame.function.ends_with("__sleep0"))
+}
+
+/// Whether a task goes from one wait to the next.
+pub(super) fn is_on_its_way(task: &Task) -> bool {
+    !task.is_done() && (task.state == TaskState::Running || task.waits_for.is_none())
 }

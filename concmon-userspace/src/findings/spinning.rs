@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::history::{Always, History, sleeps_zero};
+use super::history::{Always, History, Polling, is_on_its_way, sleeps_zero};
 use super::last_part;
-use crate::schema::{Loop, Task};
+use crate::schema::{Callback, Loop, Task};
 
 /// Busy from here on.
 const BUSY: f64 = 0.95;
@@ -14,6 +14,10 @@ const SHORT_NS: u64 = 200_000;
 const SHORT_TURN_NS: u64 = 100_000;
 /// What goes on for this long polls; a task that serves a request has ended by then, ns.
 const LONG_NS: u64 = 1_000_000_000;
+/// A task that was in `asyncio.sleep(0)` so long ago still goes through it, unless it waits for something, ns.
+const LATELY_NS: u64 = 5_000_000_000;
+/// What a loop calls to empty its own pipe, which wakes it for other threads.
+const OWN_PIPE: &str = "_read_from_self";
 /// What asks so often polls, times per second: a timer of 10 ms asks 100 times.
 const OFTEN: f64 = 250.0;
 /// Selectors do not wait for less, ns.
@@ -26,7 +30,15 @@ pub(super) enum Cause<'a> {
     /// The loop never waits, for this callback is ready in each turn.
     Ready(Cow<'a, Always>),
     /// Tasks wait for a time that is next to none, again and again.
-    Tasks(Vec<&'a Task>),
+    Tasks(Vec<Poller<'a>>),
+}
+
+/// A task that polls.
+#[derive(Clone, Copy)]
+pub(super) struct Poller<'a> {
+    pub(super) task: &'a Task,
+    /// For how long it waits each time, ns.
+    pub(super) timeout_ns: u64,
 }
 
 impl Cause<'_> {
@@ -35,7 +47,7 @@ impl Cause<'_> {
         match self {
             Cause::SleepZero(_) | Cause::Ready(_) => true,
             Cause::Tasks(tasks) => {
-                goes_round(one) && tasks.iter().any(|task| task.timeout_ns == Some(0))
+                goes_round(one) && tasks.iter().any(|poller| poller.timeout_ns == 0)
             }
         }
     }
@@ -44,48 +56,96 @@ impl Cause<'_> {
 /// Why a loop is busy with nothing; `None`: it is not, as far as is known.
 pub(super) fn cause<'a>(one: &'a Loop, ns: u64, history: &'a History) -> Option<Cause<'a>> {
     if goes_round(one) {
-        let yielding = |task: &&Task| history.yielding_ns(one.tid, task) >= LONG_NS;
+        let yielding = |task: &&Task| {
+            let known = history.yielding(one.tid, task);
+            known.is_some_and(|known| known.known_ns() >= LONG_NS)
+        };
         let tasks: Vec<&Task> = one.tasks.iter().filter(yielding).collect();
-        if tasks.iter().any(|task| sleeps_zero(task)) {
+        if tasks.iter().any(|task| still_yields(one, task, history)) {
             return Some(Cause::SleepZero(tasks));
         }
-        let ready = history.always_ready(one.tid).filter(|always| {
-            let is_known = always.seen >= 2 && always.known_ns >= LONG_NS;
-            is_known && is_short(one) && leaves_little_else(one, always)
+        let ready = history.always_ready(one.tid).iter().filter(|always| {
+            let is_known = always.sighted.count >= 2 && always.sighted.known_ns() >= LONG_NS;
+            is_known && is_short(one) && is_its_own(one, always) && leaves_little_else(one, always)
         });
-        if let Some(always) = ready.max_by_key(|always| always.known_ns) {
+        if let Some(always) = ready.max_by_key(|always| always.sighted.known_ns()) {
             return Some(Cause::Ready(Cow::Borrowed(always)));
         }
         if let Some(polled) = polled(one).filter(|polled| leaves_little_else(one, polled)) {
             return Some(Cause::Ready(Cow::Owned(polled)));
         }
     }
-    let polling = |task: &&Task| {
-        let often = per_second(one, task, ns).is_some_and(|rate| rate >= OFTEN);
-        // Looks may be rare, and windows show the same one again.
-        let is_old = task.age_ns().is_some_and(|age_ns| age_ns >= LONG_NS);
-        often && is_old && history.polling_ns(one.tid, task) >= LONG_NS
+    let polling = |task| {
+        let Polling {
+            sighted,
+            timeout_ns,
+        } = history.polling(one.tid, task)?;
+        let poller = Poller { task, timeout_ns };
+        let often = per_second(one, poller, ns).is_some_and(|rate| rate >= OFTEN);
+        (often && sighted.known_ns() >= LONG_NS).then_some(poller)
     };
-    let tasks: Vec<&Task> = one.tasks.iter().filter(polling).collect();
+    let tasks: Vec<Poller<'_>> = one.tasks.iter().filter_map(polling).collect();
     (!tasks.is_empty()).then_some(Cause::Tasks(tasks))
+}
+
+/// A task stands in `asyncio.sleep(0)`, or runs between two of these.
+fn still_yields(one: &Loop, task: &Task, history: &History) -> bool {
+    let last_unix_ns = history
+        .yielding(one.tid, task)
+        .map(|known| known.last_unix_ns);
+    let ago_ns = |last_unix_ns| Some(task.looked_unix_ns()?.saturating_sub(last_unix_ns));
+    let lately = last_unix_ns
+        .and_then(ago_ns)
+        .is_some_and(|ns| ns <= LATELY_NS);
+    sleeps_zero(task) || lately && is_on_its_way(task)
+}
+
+/// Whether a callback comes back by itself, and not because others have called: other threads make a loop read
+/// its own pipe.
+fn is_its_own(one: &Loop, always: &Always) -> bool {
+    let of_threads = |name: &str| last_part(name) == OWN_PIPE;
+    match always.descriptor {
+        Some(_) if of_threads(always.short_name()) => is_next_to_all(one, OWN_PIPE),
+        Some(_) => true,
+        None => !one.timing.as_ref().is_some_and(|timing| {
+            let mut called = timing.callbacks.iter();
+            called.any(|row| of_threads(&row.name))
+        }),
+    }
+}
+
+/// Whether next to nothing else is called than a callback, by samples.
+fn is_next_to_all(one: &Loop, name: &str) -> bool {
+    one.timing.as_ref().is_some_and(|timing| {
+        let of_it = |row: &&Callback| last_part(&row.name) == name;
+        let samples = timing.callbacks.iter().filter(of_it).map(|row| row.samples);
+        let own = samples.fold(0, u64::saturating_add);
+        let tasks = timing.by_name.iter().map(|row| row.samples);
+        let all = tasks
+            .chain(timing.callbacks.iter().map(|row| row.samples))
+            .fold(0, u64::saturating_add);
+        own > 0 && own >= all - all / 10
+    })
 }
 
 /// The descriptor of a loop that does not tell what is ready: all that it calls, next to nothing else,
 /// is the callback of one.
 fn polled(one: &Loop) -> Option<Always> {
     let timing = one.timing.as_ref()?;
-    let most = timing.callbacks.first()?;
-    let tasks = timing.by_name.iter().map(|row| row.samples);
-    let all: u64 = tasks
-        .chain(timing.callbacks.iter().map(|row| row.samples))
-        .sum();
-    (most.samples > 0 && most.samples * 10 >= all * 9).then_some(())?;
+    let name = last_part(&timing.callbacks.first()?.name);
+    // Where turns are known, there is next to nothing to do in one.
+    let is_work = timing.iterations.is_some() && !is_short(one);
+    (!is_work && is_next_to_all(one, name)).then_some(())?;
     let mut watched = one.watched.iter().filter(|watched| {
         let function = watched.function.as_deref();
-        function.is_some_and(|function| last_part(function) == last_part(&most.name))
+        function.is_some_and(|function| last_part(function) == name)
     });
     let found = watched.next()?;
-    watched.next().is_none().then(|| Always::of(one.tid, found))
+    let read_unix_ns = one.queue_read_unix_ns.unwrap_or(0);
+    watched
+        .next()
+        .is_none()
+        .then(|| Always::of(found, read_unix_ns))
 }
 
 /// It does not wait, in steps that are short.
@@ -106,17 +166,18 @@ fn leaves_little_else(one: &Loop, always: &Always) -> bool {
     one.timing.as_ref().is_some_and(|timing| {
         let own = timing.callbacks.iter();
         let own = own.filter(|row| last_part(&row.name) == always.short_name());
-        let own_ns: u64 = own.map(|row| row.cost.total_ns()).sum();
+        let own_ns = own.map(|row| row.cost.total_ns());
+        let own_ns = own_ns.fold(0, u64::saturating_add);
         own_ns.saturating_add(timing.unknown_ns) >= one.busy_ns / 2
     })
 }
 
 /// How often a task that polls asks at most: once in a turn, and once in the time that it waits.
-pub(super) fn per_second(one: &Loop, task: &Task, ns: u64) -> Option<f64> {
+pub(super) fn per_second(one: &Loop, poller: Poller<'_>, ns: u64) -> Option<f64> {
     let turns = turns_per_second(one, ns)?;
-    Some(match task.timeout_ns {
-        None | Some(0) => turns,
-        Some(timeout_ns) => turns.min(1e9 / timeout_ns.max(RESOLUTION_NS) as f64),
+    Some(match poller.timeout_ns {
+        0 => turns,
+        timeout_ns => turns.min(1e9 / timeout_ns.max(RESOLUTION_NS) as f64),
     })
 }
 

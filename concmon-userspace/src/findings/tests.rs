@@ -1,5 +1,7 @@
 //! Rules on snapshots that are made up: each is raised by one, and not by one that comes near.
 
+mod polls;
+
 use std::collections::BTreeMap;
 
 use super::*;
@@ -169,11 +171,15 @@ fn failed_task(number: u64) -> Task {
     task
 }
 
+const STORY_BEGIN: u64 = 1_700_000_000 * SECOND;
+
 /// Windows one after the other, `interval` ns each.
 struct Story {
     judge: Judge,
     interval: u64,
     begin: u64,
+    /// All of them show the look of the first.
+    one_look: bool,
 }
 
 impl Story {
@@ -181,7 +187,8 @@ impl Story {
         Story {
             judge: Judge::default(),
             interval: SECOND,
-            begin: 1_700_000_000 * SECOND,
+            begin: STORY_BEGIN,
+            one_look: false,
         }
     }
 
@@ -192,7 +199,19 @@ impl Story {
             start_unix_ns: self.begin,
             duration_ns: self.interval,
         };
-        change(&mut snapshot.processes[0], self.begin);
+        let process = &mut snapshot.processes[0];
+        change(process, self.begin);
+        let looked_ns = if self.one_look {
+            0
+        } else {
+            self.begin - STORY_BEGIN
+        };
+        for row in &mut process.loops {
+            row.queue_read_unix_ns = Some(STORY_BEGIN + looked_ns);
+            for seen in row.tasks.iter_mut().filter_map(|task| task.seen.as_mut()) {
+                seen.age_ns += looked_ns;
+            }
+        }
         self.begin += self.interval;
         self.judge.judge(&mut snapshot);
         snapshot.processes.remove(0).findings
@@ -278,6 +297,7 @@ fn sleeping_zero(process: &mut Process, step_ns: u64) {
     busy(process, 990);
     let row = &mut process.loops[0];
     row.tasks[0].awaiting.push(frame("__sleep0"));
+    row.tasks[0].timeout_ns = Some(0);
     let step = row.timing.as_mut().and_then(|timing| timing.step.as_mut());
     let step = step.expect("steps");
     step.sum_ns = step.count * step_ns;
@@ -350,112 +370,11 @@ fn polling(process: &mut Process, timeout_ns: u64, turns: u64) {
     let row = &mut process.loops[0];
     row.timing.as_mut().expect("a timing").iterations = Some(turns);
     row.tasks[0].timeout_ns = Some(timeout_ns);
-    row.tasks[0].seen = Some(crate::schema::Seen {
-        first_seen_unix_ns: 1,
-        age_ns: 5 * SECOND,
-    });
     row.tasks[0].awaiting.push(Frame {
         function: "sleep".into(),
         file: "/usr/lib/python3.13/asyncio/tasks.py".into(),
         line: 718,
     });
-}
-
-/// What polls is named with how often; who waits for a time that is worth it does not poll.
-#[test]
-fn tasks_poll_when_they_ask_often_for_next_to_no_time() {
-    let found = after(|p, _, _| polling(p, MS, 940));
-    assert_eq!(names(&found), ["busy-poll"]);
-    assert_eq!(
-        found[0].summary,
-        "task Task-1 (app.serve) asks 940 times per second with asyncio.sleep(0.001): the event loop \
-         is busy 10 %"
-    );
-    assert_eq!(found[0].severity, Severity::Info);
-    assert_eq!(found[0].evidence["tasks"][0]["per_second"], 940);
-    // The loop goes round for others: it asks once in the time that it waits.
-    let found = after(|p, _, _| polling(p, 2 * MS, 5_000));
-    assert_eq!(found[0].evidence["tasks"][0]["per_second"], 500);
-    for change in [
-        |p: &mut Process, _, _| polling(p, 10 * MS, 5_000),
-        |p: &mut Process, _, _| polling(p, MS, 100),
-        // The same look is shown again and again.
-        |p: &mut Process, _, _| {
-            polling(p, MS, 940);
-            p.loops[0].tasks[0].seen.as_mut().expect("known").age_ns = 0;
-        },
-        // Another task each time, as for each request.
-        |p: &mut Process, _, number| {
-            polling(p, MS, 940);
-            p.loops[0].tasks[0].id = Address(number);
-        },
-        // It waits for something else in between.
-        |p: &mut Process, _, number: u64| {
-            polling(p, MS, 940);
-            if number % 2 == 1 {
-                p.loops[0].tasks[0].timeout_ns = Some(SECOND);
-            }
-        },
-    ] {
-        assert_eq!(names(&after(change)), [""; 0]);
-    }
-}
-
-/// What keeps a loop from waiting is told as that, and not as too much work; and the other way round.
-#[test]
-fn callbacks_are_named_as_what_they_are() {
-    let timer = after(|p, _, _| ready(p, 50_000, &[("app.tick", None)]));
-    assert_eq!(names(&timer), ["busy-poll"]);
-    assert_eq!(timer[0].evidence["kind"], "callback");
-    let spin = after(|p, _, _| ready(p, 50_000, &[("app.on_readable", Some(7))]));
-    assert_eq!(spin[0].evidence["descriptor"], 7);
-    assert_eq!(spin[0].evidence["per_second"], 50_000);
-    // A loop that does not tell what is ready, but what it watches.
-    fn watching(p: &mut Process, number: u32) {
-        ready(p, 50_000, &[("app.on_readable", Some(number))]);
-        let row = &mut p.loops[0];
-        row.watched = std::mem::take(&mut row.queue);
-        let timing = row.timing.as_mut().expect("a timing");
-        (timing.iterations, timing.by_name[0].samples) = (None, 0);
-        timing.callbacks = vec![crate::schema::Callback {
-            name: "on_readable".into(),
-            cost: Cost::default(),
-            samples: 9,
-        }];
-    }
-    let polled = after(|p, _, _| watching(p, 7));
-    assert_eq!(names(&polled), ["busy-poll"]);
-    assert_eq!(polled[0].evidence["descriptor"], 7);
-    let among_others = after(|p, _, _| {
-        watching(p, 7);
-        p.loops[0].timing.as_mut().expect("a timing").by_name[0].samples = 9;
-    });
-    assert_eq!(names(&among_others), ["loop-saturated"]);
-    // A connection that has data all the time, and a callback that takes most of it to handle them.
-    const READ: &str = "asyncio.selector_events._SelectorSocketTransport._read_ready";
-    let server = after(|p, _, _| ready(p, 50_000, &[(READ, Some(7))]));
-    assert_eq!(names(&server), ["loop-saturated"]);
-    let worker = after(|p, _, _| {
-        ready(p, 5_000, &[("app.on_readable", Some(7))]);
-        let timing = p.loops[0].timing.as_mut().expect("a timing");
-        timing.unknown_ns = 100 * MS;
-        timing.callbacks = vec![crate::schema::Callback {
-            name: "on_readable".into(),
-            cost: Cost {
-                on_cpu_ns: 792 * MS,
-                ..Cost::default()
-            },
-            samples: 79,
-        }];
-    });
-    assert_eq!(names(&worker), ["loop-saturated"]);
-    assert!(
-        worker[0]
-            .summary
-            .ends_with(": on_readable 80 %, app.serve 0 %")
-    );
-    assert_eq!(worker[0].evidence["top"][0], "on_readable");
-    assert_eq!(worker[0].evidence["shares"][0]["kind"], "callback");
 }
 
 #[test]
@@ -619,16 +538,6 @@ fn handing_over_is_not_starvation() {
     };
     assert_eq!(names(&after_waits(20_000)), [""; 0]);
     assert_eq!(names(&after_waits(200_000)), ["cpu-starved"]);
-}
-
-/// Frameworks let go of the loop with `sleep(0)` for each request: other tasks stand in it each time.
-#[test]
-fn tasks_that_do_not_live_long_do_not_spin() {
-    let served = |process: &mut Process, _, number: u64| {
-        sleeping_zero(process, 50_000);
-        process.loops[0].tasks[0].id = Address(number);
-    };
-    assert_eq!(names(&after(served)), ["loop-saturated"]);
 }
 
 #[test]

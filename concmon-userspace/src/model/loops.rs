@@ -405,6 +405,8 @@ impl Loops {
             limits.extend(created_limit(look));
         }
         let timing = loop_times.row(tid, state.seen.id, scope, look, &mut limits);
+        let queue = state.seen.queue.as_ref().filter(|_| look.is_some());
+        let queue_read_ns = queue.map(|queue| queue.read_ns);
         let hang = match state.running {
             true => loop_times.hang(tid, state.seen.id, clock),
             false => None,
@@ -427,6 +429,7 @@ impl Loops {
             pending_tasks,
             tasks_created,
             queue: look.map_or_else(Vec::new, |look| ready(&state.seen, look)),
+            queue_read_unix_ns: queue_read_ns.map(|ns| clock.unix_of(ns)),
             watched: look.map_or_else(Vec::new, |look| watched(&state.seen, look)),
             missed_wakeup: loop_times.missed_wakeup(tid, state.seen.id, scope, clock),
             tasks,

@@ -36,6 +36,8 @@ pub struct Loop {
     pub tasks_created: Option<u64>,
     /// The first callbacks in its queue at the latest look, eight at most; those of trio are not read.
     pub queue: Vec<Ready>,
+    /// When that was read: looks are shown until there is another; `null`: it was not.
+    pub queue_read_unix_ns: Option<u64>,
     /// Of uvloop, whose queue has none of these: what it calls for `add_reader()` and `add_writer()`.
     pub watched: Vec<Ready>,
     /// Callbacks were ready, and its thread slept in the selector all the same; `null`: none is known. The

@@ -53,14 +53,16 @@ impl Task {
         self.seen.map(|seen| seen.age_ns)
     }
 
+    /// When the latest look was.
+    pub fn looked_unix_ns(&self) -> Option<u64> {
+        let seen = self.seen?;
+        Some(seen.first_seen_unix_ns.saturating_add(seen.age_ns))
+    }
+
     /// For how long looks have found it in the wait that it is in, ns.
     pub fn wait_ns(&self) -> Option<u64> {
         let since_unix_ns = self.waits_for.as_ref()?.since_unix_ns?;
-        let looked_unix_ns = self
-            .seen?
-            .first_seen_unix_ns
-            .saturating_add(self.seen?.age_ns);
-        Some(looked_unix_ns.saturating_sub(since_unix_ns))
+        Some(self.looked_unix_ns()?.saturating_sub(since_unix_ns))
     }
 }
 

@@ -210,6 +210,7 @@ pub(crate) fn event_loop(tid: u32, busy_ms: u64, tasks: Vec<Task>) -> Loop {
         pending_tasks: Some(tasks.len() as u64),
         tasks_created: Some(tasks.len() as u64),
         queue: Vec::new(),
+        queue_read_unix_ns: None,
         watched: Vec::new(),
         missed_wakeup: None,
         tasks,

@@ -110,8 +110,8 @@ fn keys_are_those_of_the_contract() {
             &snapshot,
             "/processes/0/loops/0",
             "tid kind running wall_ns idle_ns busy_ns utilization stall_threshold_ns ready \
-             scheduled pending_tasks tasks_created queue watched missed_wakeup tasks hang limits iterations lag step \
-             tasks_ns callbacks_ns unknown_ns busy stalls_count stalls_ns stalls saturation by_name \
+             scheduled pending_tasks tasks_created queue queue_read_unix_ns watched missed_wakeup \
+             tasks hang limits iterations lag step tasks_ns callbacks_ns unknown_ns busy stalls_count stalls_ns stalls saturation by_name \
              callbacks estimated",
         ),
         (&snapshot, "/processes/0/loops/0/lag", histogram),
