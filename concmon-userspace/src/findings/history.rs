@@ -152,6 +152,8 @@ fn may_keep_on(ready: &Ready) -> bool {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Polling {
     pub(super) sighted: Sighted,
+    /// How many looks have shown it waiting; others have met it between two waits.
+    pub(super) waits: u32,
     /// For how long it waited last, ns.
     pub(super) timeout_ns: u64,
 }
@@ -239,17 +241,28 @@ impl History {
             process,
             before,
             |key, task, was: Option<Polling>, unix_ns| {
-                let timeout_ns = match task.timeout_ns {
-                    // It lets others run between parts of its work, which may be all that it does.
-                    _ if task.is_done() || yielding.contains_key(key) => None,
-                    Some(timeout_ns) => Some(timeout_ns).filter(|ns| *ns <= POLL_NS),
-                    None => was
-                        .filter(|_| is_on_its_way(task))
-                        .map(|was| was.timeout_ns),
+                // It lets others run between parts of its work, which may be all that it does.
+                let is_out = task.is_done() || yielding.contains_key(key);
+                let waits = was.map_or(0, |was| was.waits);
+                let (waits, timeout_ns) = match task.timeout_ns {
+                    _ if is_out => return None,
+                    Some(timeout_ns) if timeout_ns > POLL_NS => return None,
+                    // A look counts once.
+                    Some(timeout_ns) => match was {
+                        Some(was) if was.sighted.last_unix_ns == unix_ns => (waits, timeout_ns),
+                        _ => (waits.saturating_add(1), timeout_ns),
+                    },
+                    None => match was.filter(|_| is_on_its_way(task)) {
+                        Some(was) => (waits, was.timeout_ns),
+                        // What it waits for shows when it does.
+                        None if was.is_none() && task.state == TaskState::Running => (0, 0),
+                        None => return None,
+                    },
                 };
                 Some(Polling {
                     sighted: Sighted::again(was.map(|was| was.sighted), unix_ns),
-                    timeout_ns: timeout_ns?,
+                    waits,
+                    timeout_ns,
                 })
             },
         );

@@ -78,11 +78,12 @@ pub(super) fn cause<'a>(one: &'a Loop, ns: u64, history: &'a History) -> Option<
     let polling = |task| {
         let Polling {
             sighted,
+            waits,
             timeout_ns,
         } = history.polling(one.tid, task)?;
         let poller = Poller { task, timeout_ns };
         let often = per_second(one, poller, ns).is_some_and(|rate| rate >= OFTEN);
-        (often && sighted.known_ns() >= LONG_NS).then_some(poller)
+        (often && waits >= 2 && sighted.known_ns() >= LONG_NS).then_some(poller)
     };
     let tasks: Vec<Poller<'_>> = one.tasks.iter().filter_map(polling).collect();
     (!tasks.is_empty()).then_some(Cause::Tasks(tasks))

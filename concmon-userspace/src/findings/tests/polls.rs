@@ -182,6 +182,17 @@ fn a_poller_that_is_met_in_its_step_keeps_its_rate() {
         (&500.into(), &(2 * MS).into())
     );
     assert!(found[0].summary.contains("asyncio.sleep(0.002)"));
+    // It is known from when it was met in its step, and not by one wait alone.
+    for (waits, expected) in [(1, 0), (2, 1)] {
+        let mut story = Story::new();
+        let mut found = Vec::new();
+        for number in 0..6 {
+            found = story.window(|p, _| {
+                met_running(p, MS, u64::from(!(2..2 + waits).contains(&number)));
+            });
+        }
+        assert_eq!(found.len(), expected);
+    }
     // One that never waits is why the loop does not.
     let found = after(|p, _, number| {
         met_running(p, 0, number);
