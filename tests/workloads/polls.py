@@ -245,22 +245,6 @@ def short_get_near():
     in_loop(main)
 
 
-def no_wait():
-    async def poll(loop):
-        future = loop.create_future()
-        while True:
-            count()
-            await asyncio.wait({future}, timeout=0)
-
-    async def main(loop):
-        truth["task"] = "asker"
-        asker = asyncio.ensure_future(poll(loop))
-        asker.set_name("asker")
-        await rest()
-
-    in_loop(main)
-
-
 def missed(set_event):
     """`set_event` is called in a thread, for an event that a task waits for."""
 
