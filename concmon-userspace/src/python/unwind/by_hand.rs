@@ -5,13 +5,13 @@ use concmon_ebpf::{
     NO_OFFSET, OWNER_GENERATOR, SAMPLE_FRAMES, SampleFrame, SampleHead, sample_flags,
 };
 
+use super::config::collecting_at;
 use super::turn::Turn;
 use crate::decode::samples::RawSample;
 use crate::event::{SampleKind, Tid};
 use crate::python::attached::Attached;
 use crate::python::layout::{
-    CollectorPlace, GeneratorFrame, InstructionShape, Instructions, IntegerShape, Layout,
-    WalkLayout,
+    GeneratorFrame, InstructionShape, Instructions, IntegerShape, WalkLayout,
 };
 use crate::python::memory::{at, byte, plausible};
 use crate::python::objects::Reader;
@@ -43,13 +43,13 @@ pub(super) fn find_state(attached: &Attached, ident: u64) -> Option<ThreadRecord
     found
 }
 
-/// The stack of a thread, as of now. It has no frames where it changes too fast to be read.
+/// The stack of a thread, as of now, which the caller knows; `main` is the main interpreter. It has no frames where it changes too fast to be read.
 pub(super) fn sample(
     attached: &Attached,
     reader: &mut Reader<'_>,
     codes: &mut CodeCache,
     turn: Option<Turn>,
-    at_ns: u64,
+    main: u64,
     tid: Tid,
     record: &ThreadRecord,
 ) -> Option<RawSample> {
@@ -61,7 +61,8 @@ pub(super) fn sample(
     if stack.cut || stack.torn {
         flags |= sample_flags::TRUNCATED;
     }
-    if is_collecting(reader, runtime, attached, &layout) {
+    let collecting = reader.pointer(collecting_at(runtime, main, &layout));
+    if collecting.is_ok_and(|word| word as u32 != 0) {
         flags |= sample_flags::COLLECTING;
     }
     let mut head = SampleHead {
@@ -73,7 +74,7 @@ pub(super) fn sample(
         turn_index: NO_OFFSET,
         turn_count: NO_OFFSET,
         turns: 0,
-        at_ns,
+        at_ns: 0,
         context: record.field(walk.thread.context),
         context_version: reader.pointer(version_at).ok()?,
         turn_start: 0,
@@ -131,22 +132,6 @@ fn generator(reader: &mut Reader<'_>, frame: u64) -> u64 {
                 .unwrap_or(0)
         }
     }
-}
-
-fn is_collecting(
-    reader: &mut Reader<'_>,
-    runtime: u64,
-    attached: &Attached,
-    layout: &Layout,
-) -> bool {
-    let collector = match layout.collector.place {
-        CollectorPlace::Runtime(offset) => Some(at(runtime, offset)),
-        CollectorPlace::Interpreter(offset) => attached
-            .main()
-            .map(|(.., interpreter)| at(interpreter, offset)),
-    };
-    let word = collector.and_then(|of| reader.pointer(at(of, layout.collector.collecting)).ok());
-    word.is_some_and(|word| word as u32 != 0)
 }
 
 /// What the frame of a loop's turn knows of it.

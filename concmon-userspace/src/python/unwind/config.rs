@@ -8,6 +8,15 @@ use crate::python::layout::{
 };
 use crate::python::memory::at;
 
+/// Address of the garbage collector's `int` that is not 0 while it works.
+pub(super) fn collecting_at(runtime: u64, interpreter: u64, layout: &Layout) -> u64 {
+    let collector = match layout.collector.place {
+        CollectorPlace::Runtime(offset) => at(runtime, offset),
+        CollectorPlace::Interpreter(offset) => at(interpreter, offset),
+    };
+    at(collector, layout.collector.collecting)
+}
+
 pub(super) fn config(
     runtime: u64,
     interpreter: u64,
@@ -25,10 +34,6 @@ pub(super) fn config(
         InstructionShape::Last { index, .. } => index,
         InstructionShape::Pointer(pointer) => pointer,
     };
-    let collector = match layout.collector.place {
-        CollectorPlace::Runtime(offset) => at(runtime, offset),
-        CollectorPlace::Interpreter(offset) => at(interpreter, offset),
-    };
     let fields = [
         walk.frame.executable,
         walk.frame.previous,
@@ -40,7 +45,7 @@ pub(super) fn config(
     let [turn_start, turn_index, turn_count] = turn.map_or([0; 3], |turn| turn.locals);
     Python {
         tls_offset,
-        collecting: at(collector, layout.collector.collecting),
+        collecting: collecting_at(runtime, interpreter, layout),
         turn_code: turn.map_or(0, |turn| turn.code),
         long_ns,
         executable_mask: if walk.frame.tagged { !3 } else { !0 },

@@ -85,12 +85,13 @@ impl Unwinder {
             &mut reader,
             &mut codes,
             self.turns.function(),
-            read_ns,
+            main,
             tid,
             &record,
         );
         self.codes = codes;
-        let raw = raw?;
+        let mut raw = raw?;
+        raw.head.at_ns = read_ns;
         // What was read in between is about the same step.
         if raw.head.context_version != version || reader.pointer(version_at).ok() != Some(version) {
             return None;
