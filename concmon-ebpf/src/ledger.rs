@@ -6,7 +6,7 @@ use concmon_ebpf::{
 };
 
 use crate::{
-    maps::{SYSCALLS, atomic_add, count_fault},
+    maps::{SYSCALLS, atomic_add, count_fault, give_hists, hists_at, take_hists},
     task::{Syscall, Task, task_state},
     verifier::bounded,
 };
@@ -130,6 +130,9 @@ pub(crate) fn switch_out(
     unsafe {
         let seq = begin(ledger);
         let l = &mut *ledger;
+        if l.hists == 0 {
+            find_hists(ledger, now);
+        }
         // Instants of two CPUs may differ by a little.
         let now = if now < l.since_ns { l.since_ns } else { now };
         if l.state != state::RUNNING {
@@ -141,6 +144,26 @@ pub(crate) fn switch_out(
         }
         book_leave(l, task, now, voluntary, prev_state);
         end(ledger, seq);
+    }
+}
+
+/// Gives an account histograms, with the first switch that is booked for it: who never runs needs none.
+///
+/// # Safety
+///
+/// `ledger` is a live map value that the caller writes.
+#[inline(never)]
+unsafe fn find_hists(ledger: *mut Ledger, now: u64) {
+    let number = take_hists();
+    // SAFETY: see the function's contract; nobody else has what was just taken.
+    unsafe {
+        let l = &mut *ledger;
+        l.hists = number;
+        match hists_at(number) {
+            Some(hists) if l.flags & ledger_flags::HISTS_LATE != 0 => (*hists).since_ns = now,
+            Some(_) => {}
+            None => l.flags |= ledger_flags::HISTS_LATE,
+        }
     }
 }
 
@@ -167,9 +190,11 @@ unsafe fn book_run(l: &mut Ledger, sum_exec: u64, now: u64) -> u64 {
         l.since_ns = now;
     }
     l.on_cpu_ns += on_cpu;
-    if l.in_ns != 0 {
-        // SAFETY: a histogram of a live map value.
-        unsafe { add(&mut l.slice, on_cpu) };
+    if l.in_ns != 0
+        && let Some(hists) = hists_at(l.hists)
+    {
+        // SAFETY: a live map value.
+        unsafe { add(&raw mut (*hists).slice, on_cpu) };
     }
     on_cpu
 }
@@ -236,8 +261,15 @@ unsafe fn book_blocked(l: &mut Ledger, at: u64) {
     let index = bounded::<16>(l.cause as usize);
     if index < cause::COUNT {
         l.blocked_ns[index] += blocked;
-        // SAFETY: a histogram of a live map value.
-        unsafe { add(&mut l.off_cpu[index], blocked) };
+        if let Some(hists) = hists_at(l.hists) {
+            // SAFETY: a live map value; the index is inside.
+            unsafe {
+                add(
+                    (&raw mut (*hists).off_cpu).cast::<Hist>().add(index),
+                    blocked,
+                )
+            };
+        }
     }
     l.since_ns = at;
 }
@@ -285,9 +317,11 @@ unsafe fn book_enter(l: &mut Ledger, now: u64) {
     let stretch = now - l.since_ns;
     if l.state == state::WOKEN {
         l.woken_ns += stretch;
-        if l.wait_flags != 0 {
-            // SAFETY: a histogram of a live map value.
-            unsafe { add(&mut l.wakeup_latency, stretch) };
+        if l.wait_flags != 0
+            && let Some(hists) = hists_at(l.hists)
+        {
+            // SAFETY: a live map value.
+            unsafe { add(&raw mut (*hists).wakeup_latency, stretch) };
         }
     } else if l.state == state::PREEMPTED {
         l.preempted_ns += stretch;
@@ -378,6 +412,7 @@ pub(crate) fn open(ledger: *mut Ledger, task: Task, birth: &Birth) {
         l.start_ns = birth.now;
         l.last_cpu = birth.cpu;
         l.gils = birth.gils;
+        l.hists = 0;
         l.stack_tat_ns = [0; cause::COUNT];
         l.stack_interval_ns = 0;
         l.step_version = 0;
@@ -472,11 +507,17 @@ pub(crate) fn fold(into: *mut Ledger, from: *mut Ledger) {
         }
         atomic_add(&raw mut (*into).since_ns, wall);
         // Histograms of folded threads are not kept: their sums would be, their shape would not.
-        empty(&raw mut (*from).wakeup_latency);
-        empty(&raw mut (*from).slice);
-        for index in 0..cause::COUNT {
-            empty((&raw mut (*from).off_cpu).cast::<Hist>().add(index));
+        let number = (*from).hists;
+        if let Some(hists) = hists_at(number) {
+            (*hists).since_ns = 0;
+            empty(&raw mut (*hists).wakeup_latency);
+            empty(&raw mut (*hists).slice);
+            for index in 0..cause::COUNT {
+                empty((&raw mut (*hists).off_cpu).cast::<Hist>().add(index));
+            }
+            give_hists(number);
         }
+        (*from).hists = 0;
         (*from).tid = 0;
         (*from).tgid = 0;
         (*from).flags = 0;

@@ -3,19 +3,20 @@
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::{
-    macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerfEventByteArray, Stack},
+    bindings::bpf_map_type::BPF_MAP_TYPE_ARRAY,
+    btf_maps,
+    helpers::bpf_map_lookup_elem,
+    macros::{btf_map, map},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerfEventByteArray, Queue},
 };
 use concmon_ebpf::{
     Batch, Control, Exact, ExactCall, ExactFutures, ExactKey, ExactPlace, ExactRow, ExactTask,
-    ExactTaskKey, FailedKey, Ledger, MAX_SYSCALLS, PoolKey, PoolRow, Process, Python,
-    SLOTS_PER_PAGE, SampleBatch, SelfTest, SlotPage, SyscallEntry, fault,
+    ExactTaskKey, FREE_NUMBERS, FailedKey, HIST_CHUNKS, HISTS_PER_CHUNK, Hists, LEDGER_CHUNKS,
+    LEDGERS_PER_CHUNK, Ledger, MAX_SYSCALLS, PoolKey, PoolRow, Process, Python, SLOTS_PER_PAGE,
+    SampleBatch, SelfTest, SlotPage, SyscallEntry, fault,
 };
 
-use crate::{
-    task::{Task, config},
-    verifier::bounded,
-};
+use crate::{task::Task, verifier::bounded};
 
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 const BPF_F_NO_PREALLOC: u32 = 1;
@@ -24,13 +25,63 @@ const BPF_F_NO_PREALLOC: u32 = 1;
 #[map]
 pub(crate) static SLOTS: Array<SlotPage> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// One [`Ledger`] per slot; mapped by user space. Resized by the loader; slot 0 stays unused.
-#[map]
-pub(crate) static LEDGERS: Array<Ledger> = Array::with_max_entries(64, BPF_F_MMAPABLE);
+/// What arrays in an array of arrays are like: `LENGTH` values of `BYTES` bytes. By sizes, not by types:
+/// the arrays that user space makes have none, and some kernels (6.1) compare that.
+#[repr(C)]
+#[allow(dead_code, reason = "the loader reads the types of the fields")]
+pub(crate) struct Chunk<const BYTES: usize, const LENGTH: usize, const FLAGS: usize> {
+    r#type: *const [i32; BPF_MAP_TYPE_ARRAY as usize],
+    key_size: *const [i32; size_of::<u32>()],
+    value_size: *const [i32; BYTES],
+    max_entries: *const [i32; LENGTH],
+    map_flags: *const [i32; FLAGS],
+}
 
-/// Free slot numbers, filled by user space.
+/// The value with this number in an array of chunks, of which it knows the type.
+///
+/// # Safety
+///
+/// Values of the array are `T`.
+#[inline(always)]
+unsafe fn in_chunks<
+    T,
+    const BYTES: usize,
+    const LENGTH: usize,
+    const FLAGS: usize,
+    const CHUNKS: usize,
+>(
+    map: &btf_maps::ArrayOfMaps<Chunk<BYTES, LENGTH, FLAGS>, CHUNKS>,
+    number: u32,
+) -> Option<*mut T> {
+    const { assert!(size_of::<T>() == BYTES) };
+    let chunk: *const _ = map.get(number / LENGTH as u32)?;
+    let element = number % LENGTH as u32;
+    // SAFETY: a map that the outer one has given, and a key of its size.
+    let value =
+        unsafe { bpf_map_lookup_elem(chunk.cast_mut().cast(), (&raw const element).cast()) };
+    (!value.is_null()).then_some(value.cast())
+}
+
+/// One [`Ledger`] per slot, in chunks that user space adds and maps; slot 0 stays unused.
+#[btf_map]
+pub(crate) static LEDGERS: btf_maps::ArrayOfMaps<
+    Chunk<{ size_of::<Ledger>() }, LEDGERS_PER_CHUNK, { BPF_F_MMAPABLE as usize }>,
+    LEDGER_CHUNKS,
+> = btf_maps::ArrayOfMaps::new();
+
+/// The same for [`Hists`]; number 0 stays unused.
+#[btf_map]
+pub(crate) static HISTS: btf_maps::ArrayOfMaps<
+    Chunk<{ size_of::<Hists>() }, HISTS_PER_CHUNK, 0>,
+    HIST_CHUNKS,
+> = btf_maps::ArrayOfMaps::new();
+
+/// Numbers of free slots, and of free histograms, kept filled by user space.
 #[map]
-pub(crate) static FREE_SLOTS: Stack<u32> = Stack::with_max_entries(64, 0);
+pub(crate) static FREE_SLOTS: Queue<u32> = Queue::with_max_entries(FREE_NUMBERS, 0);
+
+#[map]
+pub(crate) static FREE_HISTS: Queue<u32> = Queue::with_max_entries(FREE_NUMBERS, 0);
 
 #[map]
 pub(crate) static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
@@ -117,8 +168,8 @@ pub(crate) fn count_fault(code: u32) {
 
 /// The cell that holds the slot of `tid`.
 #[inline(always)]
-fn slot_cell(tid: u32) -> Option<*mut u16> {
-    let page: *mut u16 = SLOTS.get_ptr_mut(tid / SLOTS_PER_PAGE as u32)?.cast();
+fn slot_cell(tid: u32) -> Option<*mut u32> {
+    let page: *mut u32 = SLOTS.get_ptr_mut(tid / SLOTS_PER_PAGE as u32)?.cast();
     // SAFETY: the index is masked to the page's length.
     Some(unsafe { page.add(bounded::<{ SLOTS_PER_PAGE as i32 }>(tid as usize)) })
 }
@@ -136,7 +187,7 @@ pub(crate) fn slot_of(task: Task) -> u32 {
 pub(crate) fn slot_of_tid(tid: u32) -> u32 {
     match slot_cell(tid) {
         // SAFETY: a cell of a live map value.
-        Some(cell) => u32::from(unsafe { core::ptr::read_volatile(cell) }),
+        Some(cell) => unsafe { core::ptr::read_volatile(cell) },
         None => 0,
     }
 }
@@ -155,7 +206,7 @@ pub(crate) fn bind(tid: u32, slot: u32) -> bool {
         return false;
     };
     // SAFETY: a cell of a live map value; only this thread's births and ends write it.
-    unsafe { core::ptr::write_volatile(cell, slot as u16) };
+    unsafe { core::ptr::write_volatile(cell, slot) };
     true
 }
 
@@ -164,11 +215,51 @@ pub(crate) fn ledger_at(slot: u32) -> Option<*mut Ledger> {
     if slot == 0 {
         return None;
     }
-    let ledger = LEDGERS.get_ptr_mut(slot);
+    // SAFETY: its values are accounts.
+    let ledger = unsafe { in_chunks(&LEDGERS, slot) };
     if ledger.is_none() {
         count_fault(fault::BAD_SLOT);
     }
     ledger
+}
+
+/// The histograms with this number, which an account has; 0: it has none.
+#[inline(always)]
+pub(crate) fn hists_at(number: u32) -> Option<*mut Hists> {
+    if number == 0 {
+        return None;
+    }
+    // SAFETY: its values are sets of histograms.
+    unsafe { in_chunks(&HISTS, number) }
+}
+
+/// Takes free histograms; 0: there are none.
+#[inline(always)]
+pub(crate) fn take_hists() -> u32 {
+    match FREE_HISTS.pop() {
+        Ok(Some(number)) => {
+            if let Some(control) = CONTROL.get_ptr_mut(0) {
+                // SAFETY: a live, aligned map value that both sides only change atomically.
+                unsafe { atomic_add(&raw mut (*control).hists_used, 1) };
+            }
+            number
+        }
+        _ => {
+            count_fault(fault::NO_HISTS);
+            0
+        }
+    }
+}
+
+/// Gives back histograms that are all zero.
+#[inline(always)]
+pub(crate) fn give_hists(number: u32) {
+    if FREE_HISTS.push(number, 0).is_ok()
+        && let Some(control) = CONTROL.get_ptr_mut(0)
+    {
+        // SAFETY: a live, aligned map value that both sides only change atomically.
+        unsafe { atomic_add(&raw mut (*control).hists_used, u64::MAX) };
+    }
 }
 
 /// Takes a free slot. `None` is counted: the thread will have no account.
@@ -201,8 +292,10 @@ pub(crate) fn slots_are_short() -> bool {
         return false;
     };
     // SAFETY: a live, aligned map value.
-    let used = unsafe { core::ptr::read_volatile(&raw const (*control).slots_used) };
-    used > u64::from(config!(fold_above))
+    unsafe {
+        let used = core::ptr::read_volatile(&raw const (*control).slots_used);
+        used > core::ptr::read_volatile(&raw const (*control).fold_above)
+    }
 }
 
 #[inline(always)]

@@ -33,8 +33,6 @@ pub(crate) static CONFIG: KernelConfig = KernelConfig {
     has_task_regs: 0,
     has_prev_state: 0,
     has_sched_delayed: 0,
-    slots: 0,
-    fold_above: 0,
     batch_age_ns: 0,
     regs_syscall_bytes: 0,
     task_on_cpu_bytes: 0,

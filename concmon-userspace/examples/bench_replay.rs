@@ -17,8 +17,7 @@ use concmon::{
     source::replay::Replay,
 };
 use concmon_ebpf::{
-    BatchHeader, HIST_BUCKETS, Record, RecordHead, SliceRecord, WIRE_VERSION, cause, record_kind,
-    slice_flags,
+    BatchHeader, Record, RecordHead, SliceRecord, WIRE_VERSION, cause, record_kind, slice_flags,
 };
 use serde_json::json;
 
@@ -163,13 +162,6 @@ fn write(store: FileStore, records: u64, threads: u64) -> Result<u64> {
 
 /// The account of a thread that has just begun.
 fn account(thread: u64) -> LedgerFact {
-    let none = HistFact {
-        count: 0,
-        sum_ns: 0,
-        min_ns: 0,
-        max_ns: 0,
-        buckets: [0; HIST_BUCKETS],
-    };
     LedgerFact {
         read_ns: START_NS,
         pid: Pid(1000),
@@ -190,9 +182,10 @@ fn account(thread: u64) -> LedgerFact {
         voluntary: 0,
         involuntary: 0,
         migrations: 0,
-        wakeup_latency: none,
-        slice: none,
-        off_cpu: vec![none; cause::COUNT],
+        hists_since_ns: 0,
+        wakeup_latency: HistFact::default(),
+        slice: HistFact::default(),
+        off_cpu: vec![HistFact::default(); cause::COUNT],
     }
 }
 

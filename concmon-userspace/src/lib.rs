@@ -28,6 +28,11 @@
 //! - Some switches are not told by any tracepoint; they are missing in the kernel's own trace, too. They
 //!   are reconstructed from the thread's own CPU clock and switch counters, and counted as
 //!   `switch-unseen`. Counts of voluntary and involuntary switches are always the kernel's.
+//! - Room for accounts grows with the threads: they lie in chunks, which user space adds before they are
+//!   needed and takes away once they are empty (`source/live/chunks.rs`). Histograms are apart from the
+//!   columns, and are given to a thread with its first switch; where more threads begin at once than there
+//!   is room ready for, they begin later, and say since when. When the accounts are read, histograms of
+//!   those that have not moved are left out.
 //! - A sequence count shows torn reads, which are repeated. An account that two writers broke for good
 //!   is healed in the copy that is read; what is missing there is `unknown`, which is otherwise 0.
 //!

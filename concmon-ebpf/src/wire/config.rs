@@ -37,10 +37,6 @@ pub struct KernelConfig {
     /// `sched_switch` passes the previous task's state (5.18).
     pub has_prev_state: u32,
     pub has_sched_delayed: u32,
-    /// Slots in `LEDGERS`; slot 0 is never used.
-    pub slots: u32,
-    /// Ended threads are folded once this many slots are in use.
-    pub fold_above: u32,
     /// A batch older than this is sent with the next event or tick, ns.
     pub batch_age_ns: u32,
     /// Bytes of the saved syscall number: 8 on x86-64, 4 on arm64.
@@ -55,4 +51,4 @@ pub struct KernelConfig {
     pub regs_ip: u32,
 }
 
-const _: () = assert!(size_of::<KernelConfig>() == 31 * 4);
+const _: () = assert!(size_of::<KernelConfig>() == 29 * 4);

@@ -23,8 +23,10 @@ pub const FOLDED: u32 = 8;
 pub const EXACT_ROOM: u32 = 9;
 /// A task could not be read; it is not counted.
 pub const EXACT_READ: u32 = 10;
+/// Something was booked for a thread that found no free histograms: they begin later than its account.
+pub const NO_HISTS: u32 = 11;
 /// How many codes there are.
-pub const COUNT: usize = 11;
+pub const COUNT: usize = 12;
 /// Their names, in order.
 pub const NAMES: [&str; COUNT] = [
     "output-failed",
@@ -38,4 +40,5 @@ pub const NAMES: [&str; COUNT] = [
     "folded",
     "exact-no-room",
     "exact-read-failed",
+    "no-histograms",
 ];

@@ -26,9 +26,12 @@ pub mod ledger_flags {
     pub const UNTOUCHED: u32 = 1 << 1;
     /// This slot holds the sum of ended threads of `tgid`, folded for lack of room.
     pub const FOLDED: u32 = 1 << 2;
+    /// Something was booked while there were no histograms for it.
+    pub const HISTS_LATE: u32 = 1 << 3;
 }
 
-/// The account of one thread: a value of the memory-mapped array `LEDGERS`.
+/// The account of one thread: element `slot % LEDGERS_PER_CHUNK` of the memory-mapped array that is
+/// value `slot / LEDGERS_PER_CHUNK` of `LEDGERS`. Its histograms are elsewhere ([`Hists`]).
 ///
 /// Kernel programs write it, user space reads it in place. `seq` is odd during a write. At every
 /// even `seq`, the sum of all columns equals `since_ns - start_ns`; the open stretch from
@@ -62,7 +65,8 @@ pub struct Ledger {
     /// `since_ns` is of the stretch before, or has overtaken its switch-out.
     pub waking_ns: u64,
     pub waking_tid: u32,
-    pub reserved2: u32,
+    /// Which [`Hists`] are its histograms; 0: it has none yet. Given with the first switch that is booked.
+    pub hists: u32,
 
     /// When the thread last left a CPU (0: not seen).
     pub off_ns: u64,
@@ -109,10 +113,27 @@ pub struct Ledger {
     pub step_since_ns: u64,
     /// The context version that user space was last told of at once.
     pub step_told: u64,
+}
 
+/// The histograms of one thread: an element of an array that is a value of `HISTS`, as accounts are of
+/// `LEDGERS`. Written between the same two steps of [`Ledger::seq`] as the columns that they belong to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Hists {
+    /// When they begin; 0: with the account.
+    pub since_ns: u64,
     pub wakeup_latency: Hist,
     pub slice: Hist,
     pub off_cpu: [Hist; cause::COUNT],
+}
+
+impl Hists {
+    pub const ZERO: Hists = Hists {
+        since_ns: 0,
+        wakeup_latency: Hist::ZERO,
+        slice: Hist::ZERO,
+        off_cpu: [Hist::ZERO; cause::COUNT],
+    };
 }
 
 /// Time between two stacks that a thread gives when it blocks for the same cause, in the long run.
@@ -121,4 +142,5 @@ pub const STACK_INTERVAL_NS: u64 = 50_000_000;
 /// How far a token bucket for a thread's stacks may be ahead: its burst.
 pub const STACK_WINDOW_NS: u64 = 1_000_000_000;
 
-const _: () = assert!(size_of::<Ledger>() == 400 + 11 * 544);
+const _: () = assert!(size_of::<Ledger>() == 400);
+const _: () = assert!(size_of::<Hists>() == 8 + 11 * 544);

@@ -31,7 +31,7 @@ pub use self::{
     exit::{ExitRecord, exit_flags},
     fork::ForkRecord,
     hist::{HIST_BUCKETS, HIST_MIN_SHIFT, Hist, hist_bucket, hist_lower_bound},
-    ledger::{Ledger, STACK_INTERVAL_NS, STACK_WINDOW_NS, ledger_flags, state},
+    ledger::{Hists, Ledger, STACK_INTERVAL_NS, STACK_WINDOW_NS, ledger_flags, state},
     pools::{ExactFutures, FailedKey, PoolKey, PoolRow},
     process::{GIL_SIZE, MAX_GILS, Process},
     python::{FRAME_BYTES, NO_OFFSET, OWNER_GENERATOR, OWNER_NO_CODE, Python},
@@ -42,9 +42,12 @@ pub use self::{
     },
     self_test::SelfTest,
     slice::{SliceRecord, slice_flags},
-    slots::{Control, MAX_SLOTS, SLOTS_PER_PAGE, SlotPage},
+    slots::{
+        Control, FREE_NUMBERS, HIST_CHUNKS, HISTS_PER_CHUNK, LEDGER_CHUNKS, LEDGERS_PER_CHUNK,
+        MAX_SLOTS, SLOTS_PER_PAGE, SlotPage,
+    },
     syscall::{MAX_SYSCALLS, SyscallEntry, syscall_flags},
 };
 
 /// Bumped whenever a record or map value changes its shape or meaning.
-pub const WIRE_VERSION: u16 = 2;
+pub const WIRE_VERSION: u16 = 3;

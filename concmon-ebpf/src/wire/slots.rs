@@ -1,22 +1,47 @@
-//! Which slot a thread's account is in.
+//! Which slot a thread's account is in, and how much room there is for accounts.
+//!
+//! Accounts lie in chunks, which are arrays of their own inside an array of arrays: user space adds
+//! chunks before they are needed, and takes those away that have become empty. Slots that can be handed
+//! out wait in a queue that user space keeps filled, the lowest first.
 
 /// Slots of threads, by thread id: a value of the memory-mapped array `SLOTS`. Thread `tid`'s slot is
 /// element `tid % SLOTS_PER_PAGE` of value `tid / SLOTS_PER_PAGE`; 0 is none. One plain load tells
 /// whether a thread is watched, and where its account is.
-pub type SlotPage = [u16; SLOTS_PER_PAGE];
+pub type SlotPage = [u32; SLOTS_PER_PAGE];
 
 /// Elements of a [`SlotPage`]; a power of two.
 pub const SLOTS_PER_PAGE: usize = 1024;
 
-/// Slots that there can be, slot 0 included.
-pub const MAX_SLOTS: u32 = 1 << 16;
+/// Accounts in a chunk of `LEDGERS`; a power of two.
+pub const LEDGERS_PER_CHUNK: usize = 256;
 
-/// Counters that both sides change atomically: the one value of the memory-mapped array `CONTROL`.
+/// Chunks that `LEDGERS` can have.
+pub const LEDGER_CHUNKS: usize = 512;
+
+/// Slots that there can be, slot 0 included.
+pub const MAX_SLOTS: u32 = (LEDGER_CHUNKS * LEDGERS_PER_CHUNK) as u32;
+
+/// Sets of histograms in a chunk of `HISTS`; a power of two.
+pub const HISTS_PER_CHUNK: usize = 64;
+
+/// Chunks that `HISTS` can have: every thread can have its own.
+pub const HIST_CHUNKS: usize = MAX_SLOTS as usize / HISTS_PER_CHUNK;
+
+/// Numbers that can wait in a queue of what is free: more than are ever needed before user space looks
+/// again.
+pub const FREE_NUMBERS: u32 = 1 << 15;
+
+/// Counters, and what user space says while it watches: the one value of the memory-mapped array
+/// `CONTROL`. Counters are changed atomically by both sides.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Control {
     /// Slots handed out and not yet given back.
     pub slots_used: u64,
+    /// The same of sets of histograms.
+    pub hists_used: u64,
+    /// Ended threads are folded once more slots than this are in use.
+    pub fold_above: u64,
 }
 
-const _: () = assert!(size_of::<SlotPage>() == 2048);
+const _: () = assert!(size_of::<SlotPage>() == 4096);

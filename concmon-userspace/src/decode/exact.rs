@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use concmon_ebpf::{ExactKey, ExactRow};
 
-use super::ledger::hist;
-use crate::event::{HistFact, Pid, TaskCounts, Tid};
+use crate::event::{Pid, TaskCounts, Tid};
 use crate::model::timing::names::folded;
 
 /// Rows by process. Those whose names are alike are one.
@@ -21,7 +20,7 @@ pub fn counts(rows: &[(ExactKey, ExactRow)]) -> BTreeMap<Pid, Vec<TaskCounts>> {
             finished: row.finished,
             failed: row.failed,
             cancelled: row.cancelled,
-            duration: hist(&row.duration),
+            duration: (&row.duration).into(),
         };
         merged
             .entry((pid, tid, key.loop_object, name))
@@ -40,20 +39,7 @@ fn add(known: &mut TaskCounts, other: &TaskCounts) {
     known.finished += other.finished;
     known.failed += other.failed;
     known.cancelled += other.cancelled;
-    let (into, from): (&mut HistFact, &HistFact) = (&mut known.duration, &other.duration);
-    if from.count == 0 {
-        return;
-    }
-    into.min_ns = match into.count {
-        0 => from.min_ns,
-        _ => into.min_ns.min(from.min_ns),
-    };
-    into.max_ns = into.max_ns.max(from.max_ns);
-    into.count += from.count;
-    into.sum_ns = into.sum_ns.saturating_add(from.sum_ns);
-    for (bucket, more) in into.buckets.iter_mut().zip(&from.buckets) {
-        *bucket = bucket.wrapping_add(*more);
-    }
+    known.duration.add(&other.duration);
 }
 
 /// The name of a row: bytes are characters where each has one, and their digits are folded already.
@@ -129,8 +115,8 @@ mod tests {
         assert_eq!(names, [("caf\u{e9}", 8), ("job-#", 1), ("\u{4e16}#", 6)]);
         let both = &found[2].duration;
         assert_eq!(
-            (both.count, both.min_ns, both.max_ns, both.buckets[3]),
-            (6, 200, 400, 6)
+            (both.count, both.min_ns, both.max_ns, &*both.buckets),
+            (6, 200, 400, &[(3, 6)][..])
         );
     }
 

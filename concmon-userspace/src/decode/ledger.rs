@@ -1,6 +1,6 @@
 //! A thread's account, copied out of shared memory, to a fact: validated, or told to read again.
 
-use concmon_ebpf::{Hist, Ledger, cause, hist_bucket, ledger_flags, state};
+use concmon_ebpf::{Hists, Ledger, cause, ledger_flags, state};
 
 use crate::event::{Cause, HistFact, LedgerFact, Pid, ThreadState, Tid};
 
@@ -17,7 +17,8 @@ pub enum LedgerError {
     Cause(u8),
 }
 
-/// The fact in a copy of an account that was made at `read_ns`.
+/// The fact in a copy of an account that was made at `read_ns`, and in one of its histograms, from the
+/// same moment; `None`: they have not changed since they were read last, and the fact says so.
 ///
 /// The fact's `read_ns` is never before the account's own last boundary.
 ///
@@ -25,8 +26,12 @@ pub enum LedgerError {
 /// [`LedgerError::Torn`] when `seq` is odd or the columns do not sum to the time that they cover:
 /// the caller copies again. A copy of which parts are from different writes is not always told by
 /// that; compare `seq` before and after copying, too.
-pub fn fact(ledger: &Ledger, read_ns: u64) -> Result<LedgerFact, LedgerError> {
-    let ledger = &book_wakeup(ledger, read_ns);
+pub fn fact(
+    ledger: &Ledger,
+    hists: Option<&Hists>,
+    read_ns: u64,
+) -> Result<LedgerFact, LedgerError> {
+    let (ledger, woken) = &book_wakeup(ledger, read_ns);
     if !ledger.seq.is_multiple_of(2) {
         return Err(LedgerError::Torn);
     }
@@ -44,6 +49,15 @@ pub fn fact(ledger: &Ledger, read_ns: u64) -> Result<LedgerFact, LedgerError> {
     };
     if !is_whole(ledger) {
         return Err(LedgerError::Torn);
+    }
+    let mut off_cpu: Vec<HistFact> = match hists {
+        Some(hists) => hists.off_cpu.iter().map(HistFact::from).collect(),
+        None => Vec::new(),
+    };
+    if let Some(blocked_ns) = *woken
+        && let Some(off_cpu) = off_cpu.get_mut(usize::from(ledger.cause))
+    {
+        off_cpu.record(blocked_ns);
     }
     Ok(LedgerFact {
         read_ns: read_ns.max(ledger.since_ns),
@@ -65,36 +79,31 @@ pub fn fact(ledger: &Ledger, read_ns: u64) -> Result<LedgerFact, LedgerError> {
         voluntary: ledger.voluntary,
         involuntary: ledger.involuntary,
         migrations: ledger.migrations,
-        wakeup_latency: hist(&ledger.wakeup_latency),
-        slice: hist(&ledger.slice),
-        off_cpu: ledger.off_cpu.iter().map(hist).collect(),
+        hists_since_ns: hists.map_or(0, |hists| hists.since_ns),
+        wakeup_latency: hists.map_or_else(HistFact::default, |h| (&h.wakeup_latency).into()),
+        slice: hists.map_or_else(HistFact::default, |h| (&h.slice).into()),
+        off_cpu,
     })
 }
 
-/// Books a wakeup that no switch-in has booked yet, as that will do.
-fn book_wakeup(ledger: &Ledger, read_ns: u64) -> Ledger {
+/// Whether a wakeup waits for a switch-in to book it.
+pub fn is_woken(ledger: &Ledger) -> bool {
+    ledger.state == state::BLOCKED && ledger.waking_ns > ledger.since_ns
+}
+
+/// Books a wakeup that no switch-in has booked yet, as that will do. Also gives how long the wait was, ns.
+fn book_wakeup(ledger: &Ledger, read_ns: u64) -> (Ledger, Option<u64>) {
     let mut booked = *ledger;
     let (since_ns, waking_ns) = (ledger.since_ns, ledger.waking_ns.min(read_ns));
     let cause = usize::from(ledger.cause);
-    if ledger.state == state::BLOCKED && waking_ns > since_ns && cause < cause::COUNT {
-        let blocked_ns = waking_ns - since_ns;
-        booked.blocked_ns[cause] = booked.blocked_ns[cause].saturating_add(blocked_ns);
-        record(&mut booked.off_cpu[cause], blocked_ns);
-        booked.since_ns = waking_ns;
-        booked.state = state::WOKEN;
+    if !is_woken(ledger) || waking_ns <= since_ns || cause >= cause::COUNT {
+        return (booked, None);
     }
-    booked
-}
-
-fn record(hist: &mut Hist, ns: u64) {
-    if hist.count == 0 || ns < hist.min_ns {
-        hist.min_ns = ns;
-    }
-    hist.max_ns = hist.max_ns.max(ns);
-    hist.count = hist.count.saturating_add(1);
-    hist.sum_ns = hist.sum_ns.saturating_add(ns);
-    let bucket = &mut hist.buckets[hist_bucket(ns)];
-    *bucket = bucket.wrapping_add(1);
+    let blocked_ns = waking_ns - since_ns;
+    booked.blocked_ns[cause] = booked.blocked_ns[cause].saturating_add(blocked_ns);
+    booked.since_ns = waking_ns;
+    booked.state = state::WOKEN;
+    (booked, Some(blocked_ns))
 }
 
 /// Whether the columns sum to the time that they cover.
@@ -123,22 +132,11 @@ fn sum(ledger: &Ledger) -> Option<u64> {
     columns.copied().try_fold(0u64, u64::checked_add)
 }
 
-/// `min_ns` means nothing in an empty histogram, and becomes 0.
-pub(super) fn hist(hist: &Hist) -> HistFact {
-    HistFact {
-        count: hist.count,
-        sum_ns: hist.sum_ns,
-        min_ns: if hist.count == 0 { 0 } else { hist.min_ns },
-        max_ns: hist.max_ns,
-        buckets: hist.buckets,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::Rng;
-    use concmon_ebpf::MAX_GILS;
+    use concmon_ebpf::{Hist, MAX_GILS, hist_bucket};
 
     /// 100 ns on a CPU, 20 woken, 30 preempted, 5 stolen, 1 unknown, 44 blocked: 200 from 1,000 on.
     fn sample() -> Ledger {
@@ -183,8 +181,13 @@ mod tests {
             involuntary_base: 0,
             waking_ns: 0,
             waking_tid: 0,
-            reserved2: 0,
+            hists: 1,
             gils: [0; MAX_GILS],
+        }
+    }
+
+    fn hists() -> Hists {
+        Hists {
             wakeup_latency: Hist {
                 count: 1,
                 min_ns: 9,
@@ -195,8 +198,19 @@ mod tests {
                 min_ns: u64::MAX,
                 ..Hist::ZERO
             },
-            off_cpu: [Hist::ZERO; cause::COUNT],
+            ..Hists::ZERO
         }
+    }
+
+    fn fact(ledger: &Ledger, read_ns: u64) -> Result<LedgerFact, LedgerError> {
+        super::fact(ledger, Some(&hists()), read_ns)
+    }
+
+    #[test]
+    fn histograms_that_have_not_changed() {
+        let found = super::fact(&sample(), None, 1_300).unwrap();
+        assert_eq!((found.wakeup_latency.count, found.slice.count), (0, 0));
+        assert!(found.off_cpu.is_empty());
     }
 
     #[test]
@@ -253,7 +267,7 @@ mod tests {
         assert_eq!(found.blocked_ns[io], sample().blocked_ns[io] + 50);
         let off_cpu = &found.off_cpu[io];
         assert_eq!((off_cpu.count, off_cpu.sum_ns, off_cpu.min_ns), (1, 50, 50));
-        assert_eq!(off_cpu.buckets[hist_bucket(50)], 1);
+        assert_eq!(off_cpu.buckets, [(hist_bucket(50) as u8, 1)]);
         // One that another CPU's clock has put into the future has just been.
         assert_eq!(fact(&woken(1_400), 1_300).unwrap().since_ns, 1_300);
         // One of the stretch before says nothing.

@@ -1,44 +1,100 @@
 //! A thread's account, as the kernel programs keep it.
 
-use concmon_ebpf::{HIST_BUCKETS, cause};
+use concmon_ebpf::{Hist, cause, hist_bucket};
 use serde::{Deserialize, Serialize};
 
 use super::{Cause, Pid, Tid, shared::at_most};
 
 /// A duration histogram as the kernel keeps it; see [`concmon_ebpf::Hist`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistFact {
     pub count: u64,
     pub sum_ns: u64,
+    /// 0 while there is nothing in it.
     pub min_ns: u64,
     pub max_ns: u64,
+    /// Bucket and counter (modulo 2^32), by bucket, those that are not 0.
     #[serde(with = "buckets")]
-    pub buckets: [u32; HIST_BUCKETS],
+    pub buckets: Vec<(u8, u32)>,
 }
 
-/// Buckets up to the last one that is not empty.
+impl From<&Hist> for HistFact {
+    fn from(hist: &Hist) -> Self {
+        let counters = (0..=u8::MAX).zip(hist.buckets);
+        Self {
+            count: hist.count,
+            sum_ns: hist.sum_ns,
+            min_ns: if hist.count == 0 { 0 } else { hist.min_ns },
+            max_ns: hist.max_ns,
+            buckets: counters.filter(|(_, counter)| *counter != 0).collect(),
+        }
+    }
+}
+
+impl HistFact {
+    /// Adds one duration.
+    pub fn record(&mut self, ns: u64) {
+        self.add(&Self {
+            count: 1,
+            sum_ns: ns,
+            min_ns: ns,
+            max_ns: ns,
+            buckets: vec![(hist_bucket(ns) as u8, 1)],
+        });
+    }
+
+    /// Adds all of another one.
+    pub fn add(&mut self, other: &Self) {
+        if other.count == 0 {
+            return;
+        }
+        self.min_ns = match self.count {
+            0 => other.min_ns,
+            _ => self.min_ns.min(other.min_ns),
+        };
+        self.max_ns = self.max_ns.max(other.max_ns);
+        self.count = self.count.saturating_add(other.count);
+        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
+        for &(bucket, more) in &other.buckets {
+            match self.buckets.binary_search_by_key(&bucket, |&(at, _)| at) {
+                Ok(place) => self.buckets[place].1 = self.buckets[place].1.wrapping_add(more),
+                Err(place) => self.buckets.insert(place, (bucket, more)),
+            }
+        }
+    }
+}
+
+/// In captures, all counters up to the last one that is not 0.
 mod buckets {
     use concmon_ebpf::HIST_BUCKETS;
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
     pub(super) fn serialize<S: Serializer>(
-        buckets: &[u32; HIST_BUCKETS],
+        buckets: &[(u8, u32)],
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        let used = buckets.iter().rposition(|count| *count != 0);
-        serializer.collect_seq(&buckets[..used.map_or(0, |last| last + 1)])
+        let used = buckets.last().map_or(0, |&(last, _)| usize::from(last) + 1);
+        let mut counters = [0; HIST_BUCKETS];
+        for &(bucket, counter) in buckets {
+            if let Some(into) = counters.get_mut(usize::from(bucket)) {
+                *into = counter;
+            }
+        }
+        serializer.collect_seq(&counters[..used.min(HIST_BUCKETS)])
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
-    ) -> Result<[u32; HIST_BUCKETS], D::Error> {
-        let used = Vec::<u32>::deserialize(deserializer)?;
-        let mut buckets = [0; HIST_BUCKETS];
-        buckets
-            .get_mut(..used.len())
-            .ok_or_else(|| D::Error::invalid_length(used.len(), &"at most 128 buckets"))?
-            .copy_from_slice(&used);
-        Ok(buckets)
+    ) -> Result<Vec<(u8, u32)>, D::Error> {
+        let counters = Vec::<u32>::deserialize(deserializer)?;
+        if counters.len() > HIST_BUCKETS {
+            return Err(D::Error::invalid_length(
+                counters.len(),
+                &"at most 128 buckets",
+            ));
+        }
+        let counters = (0..=u8::MAX).zip(counters);
+        Ok(counters.filter(|(_, counter)| *counter != 0).collect())
     }
 }
 
@@ -80,6 +136,11 @@ pub struct LedgerFact {
     pub voluntary: u64,
     pub involuntary: u64,
     pub migrations: u64,
+    /// When the histograms begin, `CLOCK_MONOTONIC`; 0: with the account.
+    #[serde(default)]
+    pub hists_since_ns: u64,
+    /// The histograms; all empty, and `off_cpu` without any, where they have not changed since they were
+    /// read last.
     pub wakeup_latency: HistFact,
     pub slice: HistFact,
     #[serde(deserialize_with = "at_most::<64, _, _>")]

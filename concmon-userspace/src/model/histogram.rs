@@ -31,13 +31,21 @@ impl Tally {
         if left == 0 {
             return;
         }
-        let mut buckets = Vec::with_capacity(self.buckets.len());
+        let mut buckets = Vec::with_capacity(self.buckets.len().max(fact.buckets.len()));
         let mut known = self.buckets.iter().copied().peekable();
-        for (bucket, &counter) in (0..=u8::MAX).zip(&fact.buckets) {
-            let before = match known.next_if(|&(known, _)| known == bucket) {
-                Some((_, count)) => count,
-                None => 0,
+        let mut counters = fact.buckets.iter().copied().peekable();
+        loop {
+            let next = [
+                known.peek().map(|&(b, _)| b),
+                counters.peek().map(|&(b, _)| b),
+            ];
+            let Some(bucket) = next.into_iter().flatten().min() else {
+                break;
             };
+            let before = known.next_if(|&(known, _)| known == bucket);
+            let before = before.map_or(0, |(_, count)| count);
+            let counter = counters.next_if(|&(at, _)| at == bucket);
+            let counter = counter.map_or(0, |(_, counter)| counter);
             // No bucket grows by more than the whole.
             let growth = u64::from(counter.wrapping_sub(before as u32)).min(left);
             left -= growth;
@@ -201,14 +209,13 @@ mod tests {
     #[test]
     fn counters_that_wrap_keep_counting() {
         let mut fact = hist(&[100]);
-        let bucket = fact.buckets.iter().position(|&count| count == 1).unwrap();
         let mut tally = Tally::default();
         let mut want = 1u64;
         tally.update(&fact);
         for growth in [u32::MAX - 5, 3, 2, 1, 7, u32::MAX] {
             want += u64::from(growth);
             fact.count = want;
-            fact.buckets[bucket] = fact.buckets[bucket].wrapping_add(growth);
+            fact.buckets[0].1 = fact.buckets[0].1.wrapping_add(growth);
             tally.update(&fact);
             assert_eq!(tally.report().buckets, [(112, want)]);
         }
@@ -320,7 +327,9 @@ mod tests {
         fact.min_ns = u64::MAX;
         fact.max_ns = 0;
         fact.sum_ns = u64::MAX;
-        fact.buckets = [u32::MAX; HIST_BUCKETS];
+        fact.buckets = (0..HIST_BUCKETS as u8)
+            .map(|bucket| (bucket, u32::MAX))
+            .collect();
         tally.update(&fact);
         let window = tally.since(&before).report();
         assert!(window.min_ns <= window.max_ns);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use concmon_ebpf::{HIST_BUCKETS, cause, hist_bucket};
+use concmon_ebpf::cause;
 
 use super::{Model, WatchInfo};
 use crate::event::*;
@@ -53,17 +53,9 @@ impl Random {
 
 /// The kernel's histogram of these durations.
 pub(crate) fn hist(durations: &[u64]) -> HistFact {
-    let mut buckets = [0; HIST_BUCKETS];
-    for &ns in durations {
-        buckets[hist_bucket(ns)] += 1;
-    }
-    HistFact {
-        count: durations.len() as u64,
-        sum_ns: durations.iter().sum(),
-        min_ns: durations.iter().copied().min().unwrap_or(0),
-        max_ns: durations.iter().copied().max().unwrap_or(0),
-        buckets,
-    }
+    let mut hist = HistFact::default();
+    durations.iter().for_each(|&ns| hist.record(ns));
+    hist
 }
 
 pub(crate) fn boot(ns: u64) -> u64 {
@@ -92,6 +84,7 @@ pub(crate) fn ledger(pid: u32, tid: u32) -> LedgerFact {
         voluntary: 0,
         involuntary: 0,
         migrations: 0,
+        hists_since_ns: 0,
         wakeup_latency: hist(&[]),
         slice: hist(&[]),
         off_cpu: vec![hist(&[]); cause::COUNT],
@@ -115,8 +108,9 @@ pub(crate) fn random_ledger(random: &mut Random) -> LedgerFact {
     broken.sum_ns = random.nasty();
     broken.min_ns = random.nasty();
     broken.max_ns = random.nasty();
-    for _ in 0..3 {
-        broken.buckets[random.below(HIST_BUCKETS as u64) as usize] = random.any() as u32;
+    for bucket in [0, 50, 80] {
+        let bucket = bucket + random.below(30) as u8;
+        broken.buckets.push((bucket, random.any() as u32));
     }
     LedgerFact {
         read_ns: random.nasty(),
@@ -136,8 +130,9 @@ pub(crate) fn random_ledger(random: &mut Random) -> LedgerFact {
         voluntary: random.nasty(),
         involuntary: random.nasty(),
         migrations: random.nasty(),
-        wakeup_latency: broken,
-        slice: broken,
+        hists_since_ns: random.nasty(),
+        wakeup_latency: broken.clone(),
+        slice: broken.clone(),
         off_cpu: vec![broken; random.below(12) as usize],
         ..ledger(random.below(4) as u32, random.below(6) as u32)
     }

@@ -56,6 +56,8 @@ pub(crate) struct Thread {
     /// The wait that the account ends with: since when, and why.
     wait: Option<(u64, Cause)>,
     off_balance_ns: u64,
+    /// When its histograms begin, where that is later than the account; 0: they do not.
+    hists_since_ns: u64,
     /// Elsewhere, for it is large, and slices do not need it.
     pub(crate) account: Box<Cumulative<Account>>,
     wakers: Wakers,
@@ -95,6 +97,7 @@ impl Thread {
             seeded: false,
             wait: None,
             off_balance_ns: 0,
+            hists_since_ns: 0,
             account: Box::default(),
             wakers: Wakers::default(),
             locks: LockWaits::default(),
@@ -160,6 +163,7 @@ impl Thread {
             _ => None,
         };
         self.off_balance_ns = self.off_balance_ns.max(self.account.now.update(fact));
+        self.hists_since_ns = self.hists_since_ns.max(fact.hists_since_ns);
         self.locks.ledger(fact);
         if dead {
             self.end = Some((fact.since_ns, End::Whole));
@@ -383,6 +387,13 @@ impl Thread {
         if context.lost > 0 {
             limits.push(super::lost_wakers(context.lost));
         }
+        let late = self.hists_since_ns != 0;
+        if late {
+            let reason = "too many threads began at once: begun later than the columns";
+            for field in ["wakeup_latency", "slice", "off_cpu"] {
+                limits.push(limit(field, reason));
+            }
+        }
 
         schema::Thread {
             tid: self.key.tid.0,
@@ -403,6 +414,7 @@ impl Thread {
             code: None,
             switches: account.totals.switches,
             migrations: account.migrations,
+            histograms_since_unix_ns: late.then(|| context.clock.unix_of(self.hists_since_ns)),
             wakeup_latency: account.wakeup_latency.report(),
             slice: account.slice.report(),
             off_cpu,

@@ -48,6 +48,9 @@ pub struct Thread {
     pub switches: Switches,
     /// From one CPU to another.
     pub migrations: u64,
+    /// When the histograms of this thread begin, where that is later than its columns, ns after 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub histograms_since_unix_ns: Option<u64>,
     /// From the decision to wake it to its switch-in.
     pub wakeup_latency: Histogram,
     /// Stretches on a CPU.

@@ -70,6 +70,11 @@ impl Intake {
         }
     }
 
+    /// What is fed is kept.
+    pub(crate) const fn keeps(&self) -> bool {
+        self.recorder.is_some()
+    }
+
     /// Bytes recorded so far, or why it goes on no more; `None`: nothing is recorded.
     pub(crate) fn recorded(&self) -> Option<Result<u64, &io::Error>> {
         let recorder = self.recorder.as_ref()?;

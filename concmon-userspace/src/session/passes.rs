@@ -1,7 +1,5 @@
 //! How long the turns of the select loop take.
 
-use concmon_ebpf::{HIST_BUCKETS, hist_bucket};
-
 use crate::{
     event::{HistFact, PassFact},
     procfs::{clocks, delay::RunDelay},
@@ -24,13 +22,7 @@ impl Passes {
         Self {
             delay: RunDelay::of_this_thread().ok(),
             begun: None,
-            wall: HistFact {
-                count: 0,
-                sum_ns: 0,
-                min_ns: u64::MAX,
-                max_ns: 0,
-                buckets: [0; HIST_BUCKETS],
-            },
+            wall: HistFact::default(),
             longest_ns: 0,
         }
     }
@@ -52,13 +44,7 @@ impl Passes {
         };
         let (end_ns, all_waited_ns) = self.now();
         let wall_ns = end_ns.saturating_sub(begin_ns);
-        let wall = &mut self.wall;
-        wall.count += 1;
-        wall.sum_ns = wall.sum_ns.saturating_add(wall_ns);
-        wall.min_ns = wall.min_ns.min(wall_ns);
-        wall.max_ns = wall.max_ns.max(wall_ns);
-        let bucket = &mut wall.buckets[hist_bucket(wall_ns)];
-        *bucket = bucket.wrapping_add(1);
+        self.wall.record(wall_ns);
         let own_ns = wall_ns.saturating_sub(all_waited_ns.saturating_sub(waited_ns));
         self.longest_ns = self.longest_ns.max(own_ns);
     }
@@ -67,7 +53,7 @@ impl Passes {
     pub(crate) fn fact(&mut self) -> Option<Box<PassFact>> {
         (self.wall.count > 0).then(|| {
             Box::new(PassFact {
-                wall: self.wall,
+                wall: self.wall.clone(),
                 longest_ns: std::mem::take(&mut self.longest_ns),
             })
         })

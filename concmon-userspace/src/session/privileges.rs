@@ -9,42 +9,33 @@
 //! - PERFMON, while there is a sampling rate: where the budget is exceeded, the clock of each CPU is opened
 //!   once more (`perf_event_open`).
 //! - SYS_ADMIN, with `--exact`: probes come late, when a process imports asyncio, and to children.
-//! - BPF, before Linux 5.19 where `kernel.unprivileged_bpf_disabled` is set: every call on a map that is
-//!   already open asks for it there. Later kernels ask when a map is made or a program loaded only.
+//! - BPF: room for more threads is a map that is made when it is needed. Programs are loaded no more
+//!   (`confine.rs`).
 //! - KILL, with `-- CMD`: a signal is passed on to it, and it may run as another user.
 //! - CHOWN, and DAC_OVERRIDE with FOWNER, as root, where files come later: under sudo they are given to
 //!   the caller, and their folder may be somebody else's.
 //!
 //! Threads that read processes or wait for the program keep less (`python/gil_sampler.rs`, `start.rs`).
-//! Perf buffers, mapped ledgers, map calls, and taking hooks away need none.
+//! Perf buffers, mapped ledgers, and taking hooks away need none.
 
 use std::{os::unix::fs::MetadataExt as _, path::Path};
 
 use rustix::thread::CapabilitySet;
 
 use super::Recording;
-use crate::{
-    cli::Options,
-    kernel,
-    procfs::{host::kernel_setting, rights},
-};
+use crate::{cli::Options, procfs::rights};
 
 /// What reading a capture takes that is somebody else's.
 pub(crate) const CAPTURES: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
-/// From this version on, `kernel.unprivileged_bpf_disabled` concerns making maps and loading only.
-const MAP_CALLS_FREE: (u32, u32) = (5, 19);
 
 /// What a watch takes that runs.
 pub(crate) fn of_watch(options: &Options, recording: &Recording, has_child: bool) -> CapabilitySet {
-    let mut keep = rights::LOOKS;
+    let mut keep = rights::LOOKS | CapabilitySet::BPF;
     if options.watching.rate > 0 {
         keep |= CapabilitySet::PERFMON;
     }
     if !options.watching.exact.is_empty() {
         keep |= CapabilitySet::SYS_ADMIN | CapabilitySet::PERFMON;
-    }
-    if map_calls_need_bpf() {
-        keep |= CapabilitySet::BPF;
     }
     if has_child {
         keep |= CapabilitySet::KILL;
@@ -80,14 +71,6 @@ fn of_folder(folder: &Path) -> CapabilitySet {
         keep |= CapabilitySet::DAC_OVERRIDE | CapabilitySet::FOWNER;
     }
     keep
-}
-
-fn map_calls_need_bpf() -> bool {
-    let release = kernel::release().unwrap_or_default();
-    if kernel::version_of(&release).is_some_and(|version| version >= MAP_CALLS_FREE) {
-        return false;
-    }
-    kernel_setting("unprivileged_bpf_disabled").map_or(true, |text| text != "0")
 }
 
 /// Gives up all capabilities of this thread, and of those it starts from now on, but these.

@@ -52,6 +52,8 @@ const MOST_SCANS: usize = 8;
 
 /// Between two searches for ended threads of which no record tells, ns: it may be lost.
 const COLLECTION_PAUSE_NS: u64 = 250_000_000;
+/// Between two times that room for threads is given back, ns.
+const ROOM_PAUSE_NS: u64 = 5_000_000_000;
 /// Between two looks whether the targets still run, ns.
 const TARGETS_PAUSE_NS: u64 = 500_000_000;
 
@@ -116,6 +118,8 @@ pub(crate) struct Watch {
     has_ended: bool,
     /// When that was done last, ns.
     collected_ns: u64,
+    /// When room for threads was given back last, ns.
+    room_given_ns: u64,
     damaged: u64,
     reads_failed: u64,
 }
@@ -195,6 +199,7 @@ impl Watch {
             targets_seen_ns: 0,
             has_ended: false,
             collected_ns: 0,
+            room_given_ns: clocks.monotonic_ns,
             clocks,
             missing: BTreeMap::new(),
             notices: Vec::new(),
@@ -226,6 +231,7 @@ impl Watch {
     pub(crate) fn pump(&mut self) {
         let now_ns = clocks::monotonic_ns();
         self.live.measure_run_time(now_ns);
+        self.live.make_room();
         self.intake.at(now_ns);
         let mut arrived = Vec::new();
         self.live
@@ -526,6 +532,10 @@ impl Watch {
         let ledgers = self.read_ledgers();
         let mut others = self.targets.facts(self.schedule.tree());
         self.schedule.end();
+        if now_ns.saturating_sub(self.room_given_ns) >= ROOM_PAUSE_NS {
+            self.room_given_ns = now_ns;
+            self.live.give_room_back();
+        }
         others.extend(self.targets.counts(&mut self.live));
         let at_ns = clocks::monotonic_ns();
         let end = Tick {

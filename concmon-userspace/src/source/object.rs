@@ -7,8 +7,8 @@ use aya::{
     maps::{Map, MapData},
 };
 use concmon_ebpf::{
-    Exact, ExactFutures, ExactKey, ExactPlace, ExactRow, ExactTask, ExactTaskKey, FailedKey,
-    KernelConfig, PoolKey, PoolRow, Process, Python, SelfTest, SyscallEntry,
+    Exact, ExactFutures, ExactKey, ExactPlace, ExactRow, ExactTask, ExactTaskKey, FailedKey, Hists,
+    KernelConfig, Ledger, PoolKey, PoolRow, Process, Python, SelfTest, SyscallEntry,
 };
 
 use super::{
@@ -36,7 +36,7 @@ macro_rules! pods {
 
 pods! {
     Exact ExactFutures ExactKey ExactPlace ExactRow ExactTask ExactTaskKey FailedKey
-    KernelConfig PoolKey PoolRow Process Python SelfTest SyscallEntry
+    Hists KernelConfig Ledger PoolKey PoolRow Process Python SelfTest SyscallEntry
 }
 
 /// Takes a map out, opened as what it is.

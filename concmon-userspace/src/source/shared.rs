@@ -212,35 +212,44 @@ impl SharedArray<Ledger> {
         None
     }
 
-    /// Copies one account in one piece: the sequence number is even and the same before and
-    /// after, and the columns sum to what they cover. `None` when that did not succeed.
+    /// Copies one account in one piece, with what `more` reads that belongs to it: the sequence number is
+    /// even and the same before and after, and the columns sum to what they cover. `None` when that did
+    /// not succeed.
     ///
     /// An account whose columns stay wrong was broken for good by two writers at once: it is
-    /// healed in the copy, and the second value is `true`.
-    pub(super) fn read(&self, slot: usize) -> Option<(Ledger, bool)> {
+    /// healed in the copy, and the last value is `true`.
+    pub(super) fn read_with<T>(
+        &self,
+        slot: usize,
+        more: impl Fn(&Ledger) -> T,
+    ) -> Option<(Ledger, T, bool)> {
         let ledger = self.at(slot);
         let mut broken = None;
         for _ in 0..TRIES {
             // SAFETY: inside the mapping. Kernel programs write concurrently; the copy is used
             // only when the sequence number shows that they did not.
-            let (before, copy, after) = unsafe {
+            let (before, copy) = unsafe {
                 let before = (&raw const (*ledger).seq).read_volatile();
                 fence(Ordering::Acquire);
-                let copy = ledger.read_volatile();
-                fence(Ordering::Acquire);
-                (before, copy, (&raw const (*ledger).seq).read_volatile())
+                (before, ledger.read_volatile())
             };
-            if before == after && before.is_multiple_of(2) {
-                if is_whole(&copy) {
-                    return Some((copy, false));
+            if before.is_multiple_of(2) {
+                let found = more(&copy);
+                fence(Ordering::Acquire);
+                // SAFETY: as above.
+                let after = unsafe { (&raw const (*ledger).seq).read_volatile() };
+                if before == after && is_whole(&copy) {
+                    return Some((copy, found, false));
                 }
-                broken = Some(copy);
+                if before == after {
+                    broken = Some((copy, found));
+                }
             }
             std::hint::spin_loop();
         }
-        broken.map(|mut copy| {
+        broken.map(|(mut copy, found)| {
             heal(&mut copy);
-            (copy, true)
+            (copy, found, true)
         })
     }
 
@@ -279,12 +288,46 @@ impl SharedArray<Ledger> {
 }
 
 impl SharedArray<Control> {
+    /// Slots in use.
+    pub(super) fn slots_used(&self) -> u64 {
+        // SAFETY: see `counter`.
+        unsafe { self.counter(|control| &raw mut (*control).slots_used) }.load(Ordering::Relaxed)
+    }
+
+    /// Sets of histograms in use.
+    pub(super) fn hists_used(&self) -> u64 {
+        // SAFETY: see `counter`.
+        unsafe { self.counter(|control| &raw mut (*control).hists_used) }.load(Ordering::Relaxed)
+    }
+
     /// A slot was given back.
     pub(super) fn slot_freed(&self) {
-        let control = self.at(0);
-        // SAFETY: aligned, inside the mapping, and changed atomically by all who change it.
-        unsafe { AtomicU64::from_ptr(&raw mut (*control).slots_used) }
+        // SAFETY: see `counter`.
+        unsafe { self.counter(|control| &raw mut (*control).slots_used) }
             .fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A set of histograms was given back.
+    pub(super) fn hists_freed(&self) {
+        // SAFETY: see `counter`.
+        unsafe { self.counter(|control| &raw mut (*control).hists_used) }
+            .fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Says how many slots may be in use before ended threads are folded.
+    pub(super) fn set_fold_above(&self, slots: u64) {
+        // SAFETY: see `counter`.
+        unsafe { self.counter(|control| &raw mut (*control).fold_above) }
+            .store(slots, Ordering::Relaxed);
+    }
+
+    /// One field of the control block.
+    ///
+    /// # Safety
+    /// `field` gives the address of a field of its argument.
+    unsafe fn counter(&self, field: impl Fn(*mut Control) -> *mut u64) -> &AtomicU64 {
+        // SAFETY: aligned, inside the mapping, and changed atomically by all who change it.
+        unsafe { AtomicU64::from_ptr(field(self.at(0))) }
     }
 }
 
@@ -296,8 +339,8 @@ impl SharedArray<SlotPage> {
             return None;
         }
         // SAFETY: inside the mapping; read in one piece.
-        let slot = unsafe { self.at(page).cast::<u16>().add(element).read_volatile() };
-        (slot != 0).then_some(usize::from(slot))
+        let slot = unsafe { self.at(page).cast::<u32>().add(element).read_volatile() };
+        (slot != 0).then_some(slot as usize)
     }
 
     /// Unties thread `tid` from `slot`, if it still is tied to it.
@@ -309,8 +352,8 @@ impl SharedArray<SlotPage> {
         // SAFETY: inside the mapping; kernel programs write this cell only while the thread is
         // born or ends, and it is gone.
         unsafe {
-            let cell = self.at(page).cast::<u16>().add(element);
-            if usize::from(cell.read_volatile()) == slot {
+            let cell = self.at(page).cast::<u32>().add(element);
+            if cell.read_volatile() as usize == slot {
                 cell.write_volatile(0);
             }
         }

@@ -7,7 +7,7 @@ use concmon::event::{
     Event, Fork, HistFact, LedgerFact, LoopKind, Pid, ProcessFact, PyLoop, PyTask, PythonFact,
     PythonInfo, Sample, SampleKind, SampledStack, TaskState, ThreadState, Tick, Tid,
 };
-use concmon_ebpf::{HIST_BUCKETS, cause};
+use concmon_ebpf::cause;
 
 /// A capture, of which the preamble and the header are taken.
 const WHOLE: &[u8] = include_bytes!("../../../tests/captures/1.0.concmon");
@@ -176,15 +176,8 @@ impl Shape {
                     now(&mut out, &tick(now_ns));
                 }
                 Shape::Histograms => {
-                    let empty = || HistFact {
-                        count: 0,
-                        sum_ns: 0,
-                        min_ns: 0,
-                        max_ns: 0,
-                        buckets: [0; HIST_BUCKETS],
-                    };
                     let mut account = account(now_ns, 1, 1);
-                    account.off_cpu = (0..100_000).map(|_| empty()).collect();
+                    account.off_cpu = vec![HistFact::default(); 100_000];
                     now(&mut out, &Event::Ledger(Box::new(account)));
                 }
                 Shape::Threads => {
@@ -367,13 +360,6 @@ fn tick(at_ns: u64) -> Event {
 }
 
 fn account(read_ns: u64, pid: u32, tid: u32) -> LedgerFact {
-    let empty = || HistFact {
-        count: 0,
-        sum_ns: 0,
-        min_ns: 0,
-        max_ns: 0,
-        buckets: [0; HIST_BUCKETS],
-    };
     LedgerFact {
         read_ns,
         pid: Pid(pid),
@@ -394,8 +380,9 @@ fn account(read_ns: u64, pid: u32, tid: u32) -> LedgerFact {
         voluntary: 0,
         involuntary: 0,
         migrations: 0,
-        wakeup_latency: empty(),
-        slice: empty(),
+        hists_since_ns: 0,
+        wakeup_latency: HistFact::default(),
+        slice: HistFact::default(),
         off_cpu: Vec::new(),
     }
 }

@@ -168,6 +168,7 @@ pub(crate) fn thread(tid: u32, name: &str, ms: [u64; 9]) -> Thread {
             involuntary: ms[1],
         },
         migrations: ms[1] / 2,
+        histograms_since_unix_ns: None,
         wakeup_latency: histogram(waits, 42_000),
         slice: histogram(waits, 5_100_000),
         off_cpu: BTreeMap::from([("gil", histogram(waits, 5_000_000))]),

@@ -7,7 +7,7 @@ use crate::{
     decode::{self, ledger::LedgerError},
     event::{Event, LedgerFact, ThreadState},
     procfs::{clocks, now},
-    source::live::Collected,
+    source::live::{Collected, Reading},
 };
 
 /// How long `/proc` must be without a thread before it counts as gone: a thread leaves `/proc` a
@@ -20,8 +20,8 @@ impl Watch {
         // Not the end of the account: a reading of the living thread may say it was made later.
         let now_ns = clocks::monotonic_ns();
         let (intake, reads_failed) = (&mut self.intake, &mut self.reads_failed);
-        self.live
-            .read_ledgers(true, |ledger| match decode::ledger::fact(ledger, now_ns) {
+        self.live.read_ledgers(Reading::Ended, |ledger, hists| {
+            match decode::ledger::fact(ledger, hists, now_ns) {
                 Ok(fact) => {
                     let folded = fact.folded;
                     intake.now(Event::Ledger(Box::new(fact)));
@@ -35,7 +35,8 @@ impl Watch {
                     *reads_failed += 1;
                     Collected::Keep
                 }
-            });
+            }
+        });
     }
 
     /// Reads every account, and gives back the slots of threads that have ended.
@@ -44,8 +45,14 @@ impl Watch {
         let mut missing = BTreeMap::new();
         let (reads_failed, missing_before) = (&mut self.reads_failed, &self.missing);
         let targets = &self.targets;
-        self.live.read_ledgers(false, |ledger| {
-            let mut fact = match decode::ledger::fact(ledger, clocks::monotonic_ns()) {
+        // A capture may begin with any of its windows, so it is given all.
+        let reading = if self.intake.keeps() {
+            Reading::Whole
+        } else {
+            Reading::Moved
+        };
+        self.live.read_ledgers(reading, |ledger, hists| {
+            let mut fact = match decode::ledger::fact(ledger, hists, clocks::monotonic_ns()) {
                 Ok(fact) => fact,
                 Err(LedgerError::Free) => return Collected::Keep,
                 Err(error) => {

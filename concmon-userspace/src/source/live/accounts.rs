@@ -1,17 +1,38 @@
-//! The accounts of threads, as user space reads them in place, and the slots they are in.
+//! The accounts of threads, as user space reads them in place, and the room for them.
 
 use std::{collections::BTreeSet, time::Duration};
 
-use aya::maps::{MapData, Stack};
-use concmon_ebpf::{Control, Ledger, MAX_GILS, SlotPage, state};
+use aya::maps::MapError;
+use concmon_ebpf::{
+    Control, HIST_CHUNKS, HISTS_PER_CHUNK, Hists, LEDGER_CHUNKS, LEDGERS_PER_CHUNK, Ledger,
+    MAX_GILS, SlotPage, state,
+};
 
+use super::chunks::{Change, Chunks, Shape};
 use crate::{
+    decode::ledger::is_woken,
     event::{Pid, Tid},
     source::shared::{LedgerHead, SharedArray},
 };
 
-/// How many never-used slots in a row end the search for used ones.
-const UNUSED_RUN: usize = 64;
+/// `BPF_F_MMAPABLE` (include/uapi/linux/bpf.h).
+const MMAPABLE: u32 = 1 << 10;
+
+/// How accounts lie in the kernel. What is ready is more than are born between two looks.
+pub(super) const LEDGERS: Shape = Shape {
+    per_chunk: LEDGERS_PER_CHUNK,
+    most: LEDGER_CHUNKS,
+    flags: MMAPABLE,
+    ready: 4_096,
+};
+
+/// The same for histograms, which are read by a call: mapped, they would count as the tool's memory.
+pub(super) const HISTS: Shape = Shape {
+    per_chunk: HISTS_PER_CHUNK,
+    most: HIST_CHUNKS,
+    flags: 0,
+    ready: 1_024,
+};
 
 /// What an account's slot is good for after it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,123 +45,259 @@ pub enum Collected {
     Abandon,
 }
 
+/// Which accounts are to be read, and how much of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Those of ended threads.
+    Ended,
+    /// All, histograms where the account has moved since it was read last.
+    Moved,
+    /// All of all.
+    Whole,
+}
+
+/// A chunk of accounts.
+struct Chunk {
+    ledgers: SharedArray<Ledger>,
+    /// The sequence number with which each was read last; an odd one: never.
+    read: Box<[u32]>,
+}
+
+/// Never a sequence number that was read.
+const UNREAD: u32 = u32::MAX;
+
 /// All accounts of a watch.
 pub(super) struct Accounts {
-    ledgers: SharedArray<Ledger>,
+    room: Chunks<Ledger>,
+    /// By index, like the chunks in the kernel.
+    chunks: Vec<Option<Chunk>>,
+    hists: Chunks<Hists>,
     control: SharedArray<Control>,
     slots: SharedArray<SlotPage>,
-    free: Stack<MapData, u32>,
-    highest_slot: usize,
-    /// Accounts that could not be read in one piece.
+    /// Accounts that could not be read in one piece, and chunks that there was no memory for.
     pub(super) reads_failed: u64,
     /// Slots whose account was found broken.
     pub(super) healed: BTreeSet<usize>,
 }
 
 impl Accounts {
+    /// Accounts with room for the first threads.
+    ///
+    /// # Errors
+    /// The kernel has no memory for it, or does not allow for it.
     pub(super) fn new(
-        ledgers: SharedArray<Ledger>,
+        room: Chunks<Ledger>,
+        hists: Chunks<Hists>,
         control: SharedArray<Control>,
         slots: SharedArray<SlotPage>,
-        free: Stack<MapData, u32>,
-    ) -> Self {
-        Self {
-            ledgers,
+        threads: usize,
+    ) -> Result<Self, MapError> {
+        let mut accounts = Self {
+            room,
+            chunks: Vec::new(),
+            hists,
             control,
             slots,
-            free,
-            highest_slot: 0,
             reads_failed: 0,
             healed: BTreeSet::new(),
+        };
+        // As if those were in use that are to be seeded.
+        accounts.fill(threads as u64)?;
+        Ok(accounts)
+    }
+
+    /// Makes room before it is needed.
+    pub(super) fn make_room(&mut self) {
+        if let Err(error) = self.fill(0) {
+            log::debug!("no more room for threads: {error}");
+            self.reads_failed += 1;
         }
+    }
+
+    fn fill(&mut self, coming: u64) -> Result<(), MapError> {
+        let (slots, hists) = (self.control.slots_used(), self.control.hists_used());
+        let chunks = &mut self.chunks;
+        self.room
+            .fill(slots + coming, |change| follow(chunks, change))?;
+        self.hists
+            .fill(hists + coming.min(HISTS.ready), |_| Ok(()))?;
+        let room = self.room.room();
+        // Threads are folded when there can be no more room.
+        let fold_above = if self.room.is_full() {
+            room - room / 8
+        } else {
+            u64::MAX
+        };
+        self.control.set_fold_above(fold_above);
+        Ok(())
+    }
+
+    /// Gives back room that nobody has used for a while.
+    pub(super) fn give_room_back(&mut self) {
+        let (slots, hists) = (self.control.slots_used(), self.control.hists_used());
+        let chunks = &mut self.chunks;
+        let done = self.room.shrink(slots, |change| follow(chunks, change));
+        if let Err(error) = done.and_then(|()| self.hists.shrink(hists, |_| Ok(()))) {
+            log::debug!("room for threads stays: {error}");
+            self.reads_failed += 1;
+        }
+    }
+
+    /// Room for accounts and for sets of histograms, in use or not.
+    pub(super) fn room(&self) -> (u64, u64) {
+        (self.room.room(), self.hists.room())
+    }
+
+    /// Where the account in `slot` is.
+    fn at(&self, slot: usize) -> Option<(&SharedArray<Ledger>, usize)> {
+        let chunk = self.chunks.get(slot / LEDGERS_PER_CHUNK)?.as_ref()?;
+        Some((&chunk.ledgers, slot % LEDGERS_PER_CHUNK))
+    }
+
+    /// Slots in use.
+    fn used(&self) -> impl Iterator<Item = usize> {
+        let chunks = self.chunks.iter().enumerate();
+        chunks.flat_map(|(index, chunk)| {
+            let ledgers = chunk.as_ref().map(|chunk| &chunk.ledgers);
+            let elements = 0..ledgers.map_or(0, SharedArray::len);
+            let used = elements.filter(move |&at| ledgers.is_some_and(|all| all.is_used(at)));
+            used.map(move |at| index * LEDGERS_PER_CHUNK + at)
+        })
     }
 
     /// How often thread `tid` gives a stack when it blocks, in the long run.
     pub(super) fn set_stack_interval(&mut self, pid: Pid, tid: Tid, interval: Duration) {
-        if let Some(slot) = self.slots.slot_of(tid.0) {
+        let slot = self.slots.slot_of(tid.0);
+        if let Some((ledgers, at)) = slot.and_then(|slot| self.at(slot)) {
             let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
-            self.ledgers.set_stack_interval(slot, pid.0, interval_ns);
+            ledgers.set_stack_interval(at, pid.0, interval_ns);
         }
     }
 
     pub(super) fn set_gils(&mut self, pid: Pid, gils: &[u64; MAX_GILS]) {
-        for slot in 1..=self.find_highest_slot() {
-            if self.ledgers.is_used(slot) {
-                self.ledgers.set_gils(slot, pid.0, gils);
+        for slot in self.used() {
+            if let Some((ledgers, at)) = self.at(slot) {
+                ledgers.set_gils(at, pid.0, gils);
             }
         }
     }
 
-    /// Reads every account in use, or only those of ended threads. `visit` gets a consistent copy and
-    /// says whether a dead one's slot can be given back.
-    pub(super) fn read(&mut self, ended_only: bool, mut visit: impl FnMut(&Ledger) -> Collected) {
-        for slot in 1..=self.find_highest_slot() {
-            let state = self.ledgers.state(slot);
-            if state == state::FREE || (ended_only && state != state::DEAD) {
+    /// Reads accounts in use. `visit` gets a consistent copy of each, with its histograms where `reading`
+    /// asks for them, and says whether a dead one's slot can be given back.
+    pub(super) fn read(
+        &mut self,
+        reading: Reading,
+        mut visit: impl FnMut(&Ledger, Option<&Hists>) -> Collected,
+    ) {
+        let used: Vec<usize> = self.used().collect();
+        for slot in used {
+            let Some((ledgers, at)) = self.at(slot) else {
+                continue;
+            };
+            if reading == Reading::Ended && ledgers.state(at) != state::DEAD {
                 continue;
             }
-            let Some((ledger, healed)) = self.ledgers.read(slot) else {
+            let Some((ledger, hists)) = self.read_one(slot, reading) else {
                 self.reads_failed += 1;
                 continue;
             };
-            if healed {
-                self.healed.insert(slot);
-            }
             if ledger.state == state::FREE {
                 continue;
             }
-            match visit(&ledger) {
-                Collected::Free if ledger.state == state::DEAD => self.free_slot(slot),
+            match visit(&ledger, hists.as_deref()) {
+                Collected::Free if ledger.state == state::DEAD => self.free_slot(slot, &ledger),
                 Collected::Abandon => {
                     self.slots.untie(ledger.tid, slot);
-                    self.free_slot(slot);
+                    self.free_slot(slot, &ledger);
                 }
                 Collected::Free | Collected::Keep => {}
             }
         }
     }
 
+    /// One account and its histograms in one piece; the latter where they may be others than at the last
+    /// reading.
+    fn read_one(&mut self, slot: usize, reading: Reading) -> Option<(Ledger, Option<Box<Hists>>)> {
+        let (index, at) = (slot / LEDGERS_PER_CHUNK, slot % LEDGERS_PER_CHUNK);
+        let chunk = self.chunks.get_mut(index)?.as_mut()?;
+        let (hists_of, read) = (&self.hists, chunk.read[at]);
+        let (ledger, hists, healed) = chunk.ledgers.read_with(at, |ledger| {
+            let stands = ledger.seq == read && !is_woken(ledger);
+            if stands && reading == Reading::Moved {
+                return None;
+            }
+            // Of one that has none yet, and of one whose number was read while it changed, nothing.
+            let found = hists_of.get(ledger.hists);
+            Some(Box::new(found.unwrap_or(Hists::ZERO)))
+        })?;
+        // What a wakeup adds is not in the account yet.
+        chunk.read[at] = if is_woken(&ledger) {
+            UNREAD
+        } else {
+            ledger.seq
+        };
+        if healed {
+            self.healed.insert(slot);
+        }
+        Some((ledger, hists))
+    }
+
     /// Reads the heads of all accounts in use.
     pub(super) fn read_heads(&mut self, mut visit: impl FnMut(&LedgerHead)) {
-        for slot in 1..=self.find_highest_slot() {
-            if !self.ledgers.is_used(slot) {
-                continue;
-            }
-            match self.ledgers.head(slot) {
+        let mut failed = 0;
+        for slot in self.used() {
+            match self.at(slot).and_then(|(ledgers, at)| ledgers.head(at)) {
                 Some(head) => visit(&head),
-                None => self.reads_failed += 1,
+                None => failed += 1,
             }
         }
+        self.reads_failed += failed;
     }
 
     /// The head of one thread's account; `None`: it has none, or it could not be read.
     pub(super) fn head(&self, pid: Pid, tid: Tid) -> Option<LedgerHead> {
-        let head = self.ledgers.head(self.slots.slot_of(tid.0)?)?;
+        let (ledgers, at) = self.at(self.slots.slot_of(tid.0)?)?;
+        let head = ledgers.head(at)?;
         (head.tid == tid.0 && head.tgid == pid.0 && head.lives()).then_some(head)
     }
 
-    fn free_slot(&mut self, slot: usize) {
-        self.ledgers.clear(slot);
-        if self.free.push(slot as u32, 0).is_ok() {
-            self.control.slot_freed();
-        } else {
-            self.reads_failed += 1;
-        }
-    }
-
-    /// Slots are handed out lowest first, so used ones lie together.
-    fn find_highest_slot(&mut self) -> usize {
-        let mut unused = 0;
-        let mut slot = self.highest_slot + 1;
-        while slot < self.ledgers.len() && unused < UNUSED_RUN {
-            if self.ledgers.is_used(slot) {
-                self.highest_slot = slot;
-                unused = 0;
-            } else {
-                unused += 1;
+    /// `ledger` is what was read in `slot`.
+    fn free_slot(&mut self, slot: usize, ledger: &Ledger) {
+        if ledger.hists != 0 {
+            match self.hists.set(ledger.hists, Hists::ZERO) {
+                Ok(()) => {
+                    self.hists.give_back(ledger.hists);
+                    self.control.hists_freed();
+                }
+                Err(error) => {
+                    log::debug!("histograms {}: {error}", ledger.hists);
+                    self.reads_failed += 1;
+                }
             }
-            slot += 1;
         }
-        self.highest_slot
+        if let Some(Some(chunk)) = self.chunks.get_mut(slot / LEDGERS_PER_CHUNK) {
+            let at = slot % LEDGERS_PER_CHUNK;
+            chunk.ledgers.clear(at);
+            chunk.read[at] = UNREAD;
+            self.room.give_back(slot as u32);
+            self.control.slot_freed();
+        }
     }
+}
+
+/// Maps a chunk that was added, and forgets one that is gone.
+fn follow(chunks: &mut Vec<Option<Chunk>>, change: Change<'_>) -> Result<(), MapError> {
+    match change {
+        Change::Added(index, map) => {
+            if chunks.len() <= index {
+                chunks.resize_with(index + 1, || None);
+            }
+            chunks[index] = Some(Chunk {
+                ledgers: SharedArray::new(map, LEDGERS_PER_CHUNK)?,
+                read: vec![UNREAD; LEDGERS_PER_CHUNK].into(),
+            });
+        }
+        Change::Gone(index) => chunks[index] = None,
+    }
+    Ok(())
 }

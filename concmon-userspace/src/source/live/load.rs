@@ -4,13 +4,19 @@ use std::time::Duration;
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, Stack},
+    maps::Array,
     util::{nr_cpus, online_cpus},
 };
 use aya_log::EbpfLogger;
-use concmon_ebpf::{KernelConfig, MAX_SLOTS, SLOTS_PER_PAGE, SelfTest, SyscallEntry};
+use concmon_ebpf::{KernelConfig, SLOTS_PER_PAGE, SelfTest, SyscallEntry};
 
-use super::{Live, accounts::Accounts, buffers::Buffers, hooks};
+use super::{
+    Live,
+    accounts::{self, Accounts},
+    buffers::Buffers,
+    chunks::Chunks,
+    hooks,
+};
 use crate::{
     kernel::{
         features::{Feature, Features, TABLE},
@@ -27,11 +33,11 @@ use crate::{
     },
 };
 
-/// What the kernel side is sized for.
+/// What the kernel side is sized for. Room for threads grows with them.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
-    /// Threads that can be accounted for at one time.
-    pub threads: u32,
+    /// Threads that are there when the watch begins.
+    pub threads: usize,
     /// Processes that can be watched at one time.
     pub processes: u32,
     /// Tasks can be counted exactly.
@@ -39,14 +45,10 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Room for four times what is there, within bounds; `exact`: tasks can be counted exactly.
+    /// For `threads` that are there; `exact`: tasks can be counted exactly.
     pub fn for_threads(threads: usize, exact: bool) -> Self {
-        let threads = u32::try_from(threads).unwrap_or(u32::MAX);
         Self {
-            threads: threads
-                .saturating_mul(4)
-                .clamp(2_048, MAX_SLOTS)
-                .next_power_of_two(),
+            threads,
             processes: 4_096,
             exact,
         }
@@ -71,8 +73,6 @@ pub(super) fn load(sizes: Sizes) -> Result<Live, LiveError> {
     let found = Features::new(offsets, switch_arguments);
     for features in [found, found.without_helpers()] {
         let config = KernelConfig {
-            slots: sizes.threads,
-            fold_above: sizes.threads - sizes.threads / 8,
             batch_age_ns: BATCH_AGE.as_nanos() as u32,
             ..kernel_config(&offsets, &features)
         };
@@ -122,8 +122,6 @@ fn load_with(
         .override_global("CONFIG", &config, true);
     let of_exact = sizes.exact.then_some(exact::entries(sizes.processes));
     for (name, entries) in [
-        ("LEDGERS", sizes.threads),
-        ("FREE_SLOTS", sizes.threads),
         ("PROCESSES", sizes.processes),
         ("PYTHONS", sizes.processes),
         ("BATCHES", cpu_count as u32),
@@ -146,17 +144,22 @@ fn load_with(
             .set(number, Wire(entry), 0)
             .map_err(failing!("filling a map"))?;
     }
-    let mut free: Stack<_, u32> = opened(&mut ebpf, "FREE_SLOTS")?;
-    for slot in (1..sizes.threads).rev() {
-        free.push(slot, 0).map_err(failing!("filling a map"))?;
-    }
-    let len = sizes.threads as usize;
     let accounts = Accounts::new(
-        mapped(&mut ebpf, "LEDGERS", len, "mapping the ledgers")?,
+        Chunks::new(
+            opened(&mut ebpf, "LEDGERS")?,
+            opened(&mut ebpf, "FREE_SLOTS")?,
+            accounts::LEDGERS,
+        ),
+        Chunks::new(
+            opened(&mut ebpf, "HISTS")?,
+            opened(&mut ebpf, "FREE_HISTS")?,
+            accounts::HISTS,
+        ),
         mapped(&mut ebpf, "CONTROL", 1, "mapping the counters")?,
         mapped(&mut ebpf, "SLOTS", slot_pages as usize, "mapping the slots")?,
-        free,
-    );
+        sizes.threads,
+    )
+    .map_err(failing!("making room for threads"))?;
     let batches = mapped(&mut ebpf, "BATCHES", cpu_count, "mapping the batches")?;
     let sample_batches = mapped(
         &mut ebpf,

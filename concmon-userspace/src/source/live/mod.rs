@@ -2,6 +2,7 @@
 
 mod accounts;
 mod buffers;
+mod chunks;
 mod hooks;
 mod load;
 
@@ -13,10 +14,13 @@ use aya::{
     programs::perf_event::PerfEventLinkId,
 };
 use aya_log::EbpfLogger;
-use concmon_ebpf::{Batch, Ledger, MAX_GILS, Process, Python, SampleBatch};
+use concmon_ebpf::{Batch, Hists, Ledger, MAX_GILS, Process, Python, SampleBatch};
 
 use self::{accounts::Accounts, buffers::Buffers};
-pub use self::{accounts::Collected, load::Sizes};
+pub use self::{
+    accounts::{Collected, Reading},
+    load::Sizes,
+};
 pub use super::error::LiveError;
 pub use super::shared::LedgerHead;
 use super::{error::failing, exact::ExactLive, object::Wire, run_time::RunTime};
@@ -98,14 +102,17 @@ impl Live {
     }
 
     /// How much the kernel side keeps of processes, by kind.
-    pub fn kept(&self) -> [(&'static str, usize); 4] {
+    pub fn kept(&self) -> [(&'static str, usize); 6] {
         let configurations = self.pythons.keys().filter(Result::is_ok).count();
+        let (room, hists) = self.accounts.room();
         let (probed, counts) = self.exact.as_ref().map_or((0, 0), ExactLive::kept);
         [
             ("kernel side's processes", self.watched().len()),
             ("its unwind configurations", configurations),
             ("probed processes", probed),
             ("exact counts", counts),
+            ("room for threads", room as usize),
+            ("room for their histograms", hists as usize),
         ]
     }
 
@@ -209,10 +216,24 @@ impl Live {
         self.samples.drain_unsent(opened_ns, sink);
     }
 
-    /// Reads every account in use, or only those of ended threads. `visit` gets a consistent copy and
-    /// says whether a dead one's slot can be given back.
-    pub fn read_ledgers(&mut self, ended_only: bool, visit: impl FnMut(&Ledger) -> Collected) {
-        self.accounts.read(ended_only, visit);
+    /// Reads accounts in use. `visit` gets a consistent copy of each, with its histograms where `reading`
+    /// asks for them, and says whether a dead one's slot can be given back.
+    pub fn read_ledgers(
+        &mut self,
+        reading: Reading,
+        visit: impl FnMut(&Ledger, Option<&Hists>) -> Collected,
+    ) {
+        self.accounts.read(reading, visit);
+    }
+
+    /// Makes room for threads before it is needed: to be called several times a second.
+    pub fn make_room(&mut self) {
+        self.accounts.make_room();
+    }
+
+    /// Gives back room for threads that was not used since this was called last: every few seconds.
+    pub fn give_room_back(&mut self) {
+        self.accounts.give_room_back();
     }
 
     /// The head of one thread's account; `None`: it has none, or it could not be read.
