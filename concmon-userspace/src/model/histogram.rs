@@ -166,6 +166,9 @@ impl Growth for Tally {
         if base.count == 0 {
             return self.clone();
         }
+        if base.count == self.count {
+            return Tally::default();
+        }
         let mut buckets = Vec::new();
         let mut known = base.buckets.iter().copied().peekable();
         for &(bucket, count) in &self.buckets {
@@ -197,6 +200,13 @@ impl Growth for Tally {
             min_ns,
             max_ns,
             buckets,
+        }
+    }
+
+    fn catch_up(&mut self, now: &Self) {
+        // Nothing changes without a count.
+        if self.count != now.count {
+            self.clone_from(now);
         }
     }
 }

@@ -227,6 +227,15 @@ impl Growth for Account {
             off_cpu: std::array::from_fn(|i| self.off_cpu[i].since(&base.off_cpu[i])),
         }
     }
+
+    fn catch_up(&mut self, now: &Self) {
+        (self.totals, self.migrations) = (now.totals, now.migrations);
+        self.wakeup_latency.catch_up(&now.wakeup_latency);
+        self.slice.catch_up(&now.slice);
+        for (base, now) in self.off_cpu.iter_mut().zip(&now.off_cpu) {
+            base.catch_up(now);
+        }
+    }
 }
 
 #[cfg(test)]

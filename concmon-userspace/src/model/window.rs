@@ -15,6 +15,11 @@ pub(crate) enum Scope {
 pub(crate) trait Growth: Clone + Default {
     /// What was added after `base`.
     fn since(&self, base: &Self) -> Self;
+
+    /// Becomes a copy of `now`, which it was once.
+    fn catch_up(&mut self, now: &Self) {
+        self.clone_from(now);
+    }
 }
 
 impl Growth for u64 {
@@ -48,7 +53,7 @@ impl<T: Growth> Cumulative<T> {
 
     /// Begins a window here.
     pub(crate) fn roll(&mut self) {
-        self.base = self.now.clone();
+        self.base.catch_up(&self.now);
     }
 
     /// Gives up the beginning of the window, for a value that will be in no window any more.

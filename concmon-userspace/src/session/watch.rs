@@ -623,7 +623,7 @@ impl Watch {
         let now_ns = clocks::monotonic_ns();
         if now_ns.saturating_sub(self.targets_seen_ns) >= TARGETS_PAUSE_NS {
             self.targets_seen_ns = now_ns;
-            self.targets.check_named();
+            self.targets.check_named(&self.live);
         }
         !self.targets.has_named()
     }

@@ -240,10 +240,11 @@ impl Targets {
         newest.map(|(_, target)| target)
     }
 
-    /// Looks whether those that the user asked for still run; their ends are told by records as well.
-    pub(crate) fn check_named(&mut self) {
+    /// Looks whether those that the user asked for still run: the kernel side forgets a process with its end,
+    /// whether or not a record has come to tell.
+    pub(crate) fn check_named(&mut self, live: &Live) {
         for target in self.living.values_mut().filter(|target| target.named) {
-            target.named = now::is_running(target.id.pid);
+            target.named = live.is_watched(target.id.pid);
         }
     }
 

@@ -73,6 +73,9 @@ impl Targets {
         let user_ns = self.wants.stall_threshold_ns;
         let now_ns = clocks::monotonic_ns();
         for target in self.living.values_mut() {
+            if !all && !target.steps.is_check_due(now_ns, user_ns) {
+                continue;
+            }
             let pid = target.id.pid;
             let mut due = target.steps.old(user_ns);
             // Those for which there is no time are owed the next time.

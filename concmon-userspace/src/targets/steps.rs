@@ -21,6 +21,9 @@ pub(super) const LOOP_INTERVAL: Duration = Duration::from_millis(10);
 const LONG_PERCENT: u64 = 40;
 /// The shortest and the longest of such times, ns.
 const LONG_NS: (u64, u64) = (2_000_000, 1_000_000_000);
+/// Between two checks of the threads of a process: this part of the threshold, within bounds, ns.
+const CHECKS: u64 = 10;
+const CHECK_NS: (u64, u64) = (1_000_000, 20_000_000);
 /// Looks at steps that last in one process and turn.
 const MAX_LOOKS: usize = 16;
 /// Loop threads of one process that are remembered.
@@ -89,12 +92,24 @@ pub(super) struct Steps {
     threads: BTreeMap<Tid, LoopThread>,
     /// The lowest threshold of its loops.
     threshold_ns: Option<u64>,
+    /// When its threads were checked last, ns.
+    checked_ns: u64,
 }
 
 impl Steps {
     /// How old a step is when it is told at once, ns; `user_ns` is the user's threshold for stalls.
     pub(super) fn long_ns(&self, user_ns: Option<u64>) -> u64 {
         (self.stall_ns(user_ns) / 100 * LONG_PERCENT).clamp(LONG_NS.0, LONG_NS.1)
+    }
+
+    /// Whether it is time to check its threads; if so, the next time comes later.
+    pub(super) fn is_check_due(&mut self, now_ns: u64, user_ns: Option<u64>) -> bool {
+        let pause_ns = (self.stall_ns(user_ns) / CHECKS).clamp(CHECK_NS.0, CHECK_NS.1);
+        let is_due = now_ns.saturating_sub(self.checked_ns) >= pause_ns;
+        if is_due {
+            self.checked_ns = now_ns;
+        }
+        is_due
     }
 
     /// The lowest threshold of its loops, ns.

@@ -11,19 +11,25 @@ pub(super) struct ExecutableMemory {
     ranges: Vec<(u64, u64, bool)>,
     /// It was read since the last scan.
     is_fresh: bool,
+    /// Scans since it was read.
+    scans: u32,
 }
 
+/// After so many scans, it is read again whatever samples show: other memory may be where some was.
+const MAX_SCANS: u32 = 10;
+
 impl ExecutableMemory {
-    /// What has been mapped or unmapped since the last scan is to be seen by the next sample.
+    /// What has been mapped since the last scan is to be seen by the next sample.
     pub(super) fn begin_scan(&mut self, pid: Pid) {
         self.is_fresh = false;
+        self.scans = self.scans.saturating_add(1);
         if self.ranges.is_empty() {
             self.read(pid);
         }
     }
 
     fn read(&mut self, pid: Pid) {
-        self.is_fresh = true;
+        (self.is_fresh, self.scans) = (true, 0);
         let ranges = executable(pid);
         // The last samples of a process may come after its end.
         if !ranges.is_empty() {
@@ -32,9 +38,19 @@ impl ExecutableMemory {
     }
 
     pub(super) fn kind(&mut self, pid: Pid, ip: u64) -> Option<CodeKind> {
-        if !self.is_fresh {
+        if self.scans >= MAX_SCANS {
             self.read(pid);
         }
+        let known = self.known(ip);
+        // It may have been mapped since.
+        if known.is_none() && !self.is_fresh {
+            self.read(pid);
+            return self.known(ip);
+        }
+        known
+    }
+
+    fn known(&self, ip: u64) -> Option<CodeKind> {
         let after = self.ranges.partition_point(|(start, _, _)| *start <= ip);
         let (_, end, own) = self.ranges.get(after.checked_sub(1)?)?;
         (ip < *end).then_some(if *own {
