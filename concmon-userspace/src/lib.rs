@@ -54,7 +54,8 @@
 //! seldom for a cause gives a stack each time, whatever else it waits for. A wait that gave none, because it
 //! began before the watch, has the stack of a look that met it. A sample has the version of the thread's
 //! current context: loops enter a context for each step, so equal versions mean the same step, and half of
-//! the growth is the number of steps. It also tells of the loop's turns, for a loop that goes round without
+//! the growth is the number of steps. A step that enters contexts by itself is known by its place in the loop's
+//! turn. A sample also tells of the loop's turns, for a loop that goes round without
 //! waiting has no idle time: asyncio's and trio's functions have the time when the turn began in a local
 //! variable, libuv counts the turns of uvloop.
 //!

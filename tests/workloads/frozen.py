@@ -90,6 +90,14 @@ def stuck_spin(number):
     while not gone: sum(range(1000))  # fmt: skip
 
 
+def stuck_contexts(number):
+    """Each sleep is in a context of its own."""
+    gone = []
+    Gate(lambda: gone.append(1))
+    note("sleep", number)
+    while not gone: contextvars.copy_context().run(time.sleep, 0.02)  # fmt: skip
+
+
 def stuck_child(number):
     child = subprocess.Popen(["sleep", "60"])
     Gate(child.kill)

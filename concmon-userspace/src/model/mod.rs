@@ -26,6 +26,7 @@ mod process_table;
 mod projection;
 mod retention;
 mod rows;
+pub(crate) mod step_id;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -61,7 +61,10 @@ impl Targets {
             if sample.stack.in_loop {
                 add_loop(target, sample.tid, live, &mut self.refused);
             }
-            if let Some(whose) = target.steps.take(raw, self.wants.stall_threshold_ns) {
+            if let Some(whose) = target
+                .steps
+                .take(raw, &sample, self.wants.stall_threshold_ns)
+            {
                 look_at_step(target, &whose, self.wants, &self.options, live, &mut sink);
             }
             sink(Event::Sample(Box::new(sample)));

@@ -9,7 +9,7 @@ use super::eye::{Eye, Shown};
 use crate::{
     decode::samples::RawSample,
     event::{Sample, Tid},
-    model::timing::DEFAULT_THRESHOLD_NS,
+    model::{step_id::StepId, timing::DEFAULT_THRESHOLD_NS},
     procfs::clocks,
     python::StepAt,
     source::live::LedgerHead,
@@ -37,13 +37,13 @@ struct LoopThread {
     /// When that was, ns.
     latest_ns: u64,
     /// The step that samples and looks showed last, and since when.
-    step: (u64, u64),
+    step: (Option<StepId>, u64),
     eye: Eye,
     /// Its thread state, and `threading.get_ident()` in it; 0: not known.
     thread_state: u64,
     ident: u64,
     /// The step that was looked at last.
-    told: Option<u64>,
+    told: Option<StepId>,
     /// Its account is a living thread's, by the readings that go on.
     lives: bool,
 }
@@ -51,24 +51,33 @@ struct LoopThread {
 impl LoopThread {
     /// Takes a stack; `false`: it says nothing about the present, for a later one has come. Batches of
     /// different CPUs come in any order.
-    fn gave(&mut self, head: &SampleHead) -> bool {
+    fn gave(&mut self, head: &SampleHead, sample: &Sample) -> bool {
         if head.at_ns < self.latest_ns {
             return false;
         }
         self.latest_ns = head.at_ns;
         self.thread_state = head.thread_state;
-        if self.step.0 != head.context_version {
-            self.step = (head.context_version, head.at_ns);
-        }
+        self.shows(sample);
         self.seen = Some(*head);
         true
+    }
+
+    /// It is in the step that a sample shows.
+    fn shows(&mut self, sample: &Sample) {
+        let step = self.step.0.as_mut();
+        if !step.is_some_and(|step| step.shows(sample)) {
+            self.step = (StepId::of(sample), sample.at_ns);
+        }
     }
 
     /// The step that it showed last is to be looked at, once for each step.
     fn tell(&mut self) -> Option<StepAt> {
         let head = self.seen.take()?;
-        let is_new = self.told.replace(head.context_version) != Some(head.context_version);
-        is_new.then_some(StepAt {
+        let step = self.step.0.as_ref();
+        let is_known =
+            step.is_some_and(|step| self.told.as_ref().is_some_and(|told| told.is(step)));
+        self.told = step.cloned();
+        (!is_known).then_some(StepAt {
             tid: Tid(head.tid),
             thread_state: head.thread_state,
             ident: self.ident,
@@ -163,15 +172,20 @@ impl Steps {
         self.threshold_ns = Some(lowest_ns);
     }
 
-    /// Takes a sample. Gives a long step that goes on, which is to be looked at.
-    pub(super) fn take(&mut self, raw: &RawSample, user_ns: Option<u64>) -> Option<StepAt> {
+    /// Takes a sample, as it came and as it is resolved. Gives a long step that goes on, which is to be looked at.
+    pub(super) fn take(
+        &mut self,
+        raw: &RawSample,
+        sample: &Sample,
+        user_ns: Option<u64>,
+    ) -> Option<StepAt> {
         let long_ns = self.long_ns(user_ns);
         let head = &raw.head;
         if !raw.has(sample_flags::STATE) {
             return None;
         }
         let thread = self.threads.get_mut(&Tid(head.tid))?;
-        if !thread.gave(head) {
+        if !thread.gave(head, sample) {
             return None;
         }
         if raw.has(sample_flags::LONG) || is_old(thread, long_ns) {
@@ -236,12 +250,9 @@ impl Steps {
         let Some(thread) = self.threads.get_mut(&sample.tid) else {
             return (sample.at_ns, None);
         };
-        let version = sample.context_version.unwrap_or(0);
-        if thread.step.0 != version {
-            thread.step = (version, sample.at_ns);
-        }
+        thread.shows(sample);
         thread.step.1 = thread.step.1.min(sample.at_ns);
-        thread.told = Some(version);
+        thread.told = thread.step.0.clone();
         let since_ns = thread.step.1;
         thread
             .eye
@@ -268,7 +279,10 @@ fn is_old(thread: &LoopThread, long_ns: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::event::{Iteration, Pid, PyFrame, SampleKind, SampledStack};
     use concmon_ebpf::NO_OFFSET;
 
     fn head(at_ns: u64, context_version: u64) -> SampleHead {
@@ -290,17 +304,69 @@ mod tests {
         }
     }
 
+    fn sample(at_ns: u64, context_version: u64) -> Sample {
+        let frame = |function: &str| PyFrame {
+            function: function.into(),
+            file: "app.py".into(),
+            line: 1,
+        };
+        Sample {
+            at_ns,
+            pid: Pid(7),
+            tid: Tid(7),
+            kind: SampleKind::OnCpu,
+            context_version: Some(context_version),
+            iteration: None,
+            turns: None,
+            collecting: false,
+            code: None,
+            coroutine: None,
+            creator: None,
+            stack: Arc::new(SampledStack {
+                frames: vec![frame("handler")],
+                step_frames: 1,
+                in_loop: true,
+                truncated: false,
+            }),
+        }
+    }
+
+    fn gives(thread: &mut LoopThread, at_ns: u64, version: u64) -> bool {
+        thread.gave(&head(at_ns, version), &sample(at_ns, version))
+    }
+
     /// A thread blocks on one CPU right after it has run on another, whose batch comes later.
     #[test]
     fn what_comes_late_does_not_hide_the_step_that_goes_on() {
         let mut thread = LoopThread::default();
-        assert!(thread.gave(&head(10, 1)) && thread.gave(&head(40, 2)));
-        assert!(!thread.gave(&head(30, 1)));
-        assert_eq!(thread.step, (2, 40));
+        assert!(gives(&mut thread, 10, 1) && gives(&mut thread, 40, 2));
+        assert!(!gives(&mut thread, 30, 1));
+        assert_eq!(thread.step.1, 40);
         assert_eq!(thread.seen, Some(head(40, 2)));
         // The step's age counts from its first stack.
-        assert!(thread.gave(&head(50, 2)));
-        assert_eq!((thread.step, thread.seen), ((2, 40), Some(head(50, 2))));
+        assert!(gives(&mut thread, 50, 2));
+        assert_eq!((thread.step.1, thread.seen), (40, Some(head(50, 2))));
+    }
+
+    /// A step that enters contexts is as old as its first stack, and is told once.
+    #[test]
+    fn the_place_in_a_turn_shows_that_a_step_goes_on() {
+        let mut steps = Steps::default();
+        steps.add(Tid(7));
+        let thread = steps.threads.get_mut(&Tid(7)).unwrap();
+        let mut placed = |at_ns, version, index| {
+            let mut sample = sample(at_ns, version);
+            sample.iteration = Some(Iteration {
+                start_ns: 5,
+                index: Some(index),
+                count: None,
+            });
+            assert!(thread.gave(&head(at_ns, version), &sample));
+            (thread.step.1, thread.tell().is_some())
+        };
+        assert_eq!(placed(10, 1, 3), (10, true));
+        assert_eq!(placed(20, 3, 3), (10, false));
+        assert_eq!(placed(30, 4, 4), (30, true));
     }
 
     #[test]
@@ -309,12 +375,12 @@ mod tests {
         assert_eq!(steps.add(Tid(7)), Added::New);
         assert_eq!(steps.add(Tid(7)), Added::Known);
         let thread = steps.threads.get_mut(&Tid(7)).unwrap();
-        assert!(thread.gave(&head(10, 1)));
+        assert!(gives(thread, 10, 1));
         let old = steps.old(None);
         assert_eq!(old.len(), 1);
         assert_eq!((old[0].tid, old[0].version), (Tid(7), Some(1)));
         let thread = steps.threads.get_mut(&Tid(7)).unwrap();
-        assert!(thread.gave(&head(20, 1)));
+        assert!(gives(thread, 20, 1));
         assert!(steps.old(None).is_empty());
     }
 

@@ -32,15 +32,15 @@ struct Stuck {
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for (version, on, kinds) in [
-        ("3.9", "asyncio", &["sleep", "lock", "spin"][..]),
+        ("3.9", "asyncio", &["sleep", "lock", "spin", "contexts"][..]),
         (
             "3.11",
             "asyncio",
             &["--quiet", "queue", "join", "socket", "spin"],
         ),
         ("3.13", "asyncio", &["child", "timeout", "lock", "spin"]),
-        ("3.13", "uvloop", &["--quiet", "sleep", "spin"]),
-        ("3.13", "trio", &["--quiet", "timeout", "spin"]),
+        ("3.13", "uvloop", &["--quiet", "sleep", "contexts", "spin"]),
+        ("3.13", "trio", &["--quiet", "timeout", "contexts", "spin"]),
     ] {
         trials.push(case(
             format!("hangs::told_while_they_last::{on}::py{version}"),

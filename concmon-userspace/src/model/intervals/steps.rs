@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Sink, Threads};
 use crate::event::{Pid, PyTask, PythonFact, Sample, TaskState, Tid};
+use crate::model::step_id::StepId;
 
 /// Tasks that are followed at the same time.
 const MAX_TASKS: usize = 512;
@@ -42,7 +43,7 @@ pub struct TaskStretch {
 
 #[derive(Clone, Debug)]
 struct OpenStep {
-    version: Option<u64>,
+    id: Option<StepId>,
     step: Step,
 }
 
@@ -73,8 +74,8 @@ impl Steps {
             .and_then(|at| stack.frames.get(at));
         let open = self.open.get_mut(&thread);
         if let (Some(open), Some(_)) = (open, own)
-            && open.version == sample.context_version
-            && open.version.is_some()
+            && let Some(id) = &mut open.id
+            && id.shows(sample)
         {
             open.step.to_ns = open.step.to_ns.max(sample.at_ns);
             open.step.samples += 1;
@@ -96,8 +97,8 @@ impl Steps {
             name: named.cloned().unwrap_or_else(|| Arc::from(&*own.function)),
             samples: 1,
         };
-        let version = sample.context_version;
-        self.open.insert(thread, OpenStep { version, step });
+        let id = StepId::of(sample);
+        self.open.insert(thread, OpenStep { id, step });
     }
 
     pub(super) fn look(&mut self, look: &PythonFact, threads: &Threads, sink: &mut dyn Sink) {

@@ -377,8 +377,9 @@ impl BusyTracker {
         let version = sample.context_version;
         let is_same = stretch
             .run
-            .as_ref()
-            .is_some_and(|run| version.is_some() && run.version == version);
+            .as_mut()
+            .and_then(|run| run.id.as_mut())
+            .is_some_and(|id| id.shows(sample));
         if !is_same {
             let begin_ns = stretch.begin_of(sample, mean_ns);
             let end_ns = begin_ns.min(stretch.boundary(sample, mean_ns));
@@ -394,7 +395,7 @@ impl BusyTracker {
             }
         }
         let most_ns = self.threshold_ns;
-        (self.steps).sample(sample, busy_ns, most_ns, &mut self.sums);
+        (self.steps).sample(sample, is_same, busy_ns, most_ns, &mut self.sums);
         let Some(stretch) = &mut self.stretch else {
             return;
         };
@@ -446,7 +447,7 @@ impl BusyTracker {
             .off_cpu_outside(run.begin_ns, end_ns, known);
         let proven = known.1.saturating_sub(known.0).saturating_add(outside_ns);
         let is_stall = length >= self.threshold_ns && proven >= length / 2;
-        if is_stall || run.last_ns > run.first_ns && run.version.is_some() {
+        if is_stall || run.last_ns > run.first_ns && run.id.is_some() {
             // More than one sample has met it: it has a length of its own. Longer than the threshold are stalls.
             let length = if is_stall {
                 length
@@ -470,7 +471,10 @@ impl BusyTracker {
                 .facts
                 .iter()
                 .rev()
-                .find(|fact| Some(fact.context_version) == run.version)
+                .find(|fact| {
+                    let id = run.id.as_ref();
+                    id.is_some_and(|id| id.was_in(fact.context_version))
+                })
                 .cloned(),
             run: Some(run),
         });

@@ -13,6 +13,7 @@ use super::run::Run;
 use super::{DEFAULT_THRESHOLD_NS, Fine, LoopThread, LoopTimes};
 use crate::event::{SampleKind, StepFact, StepSeen, ThreadState, Tid, is_library};
 use crate::model::rows;
+use crate::model::step_id::StepId;
 use crate::model::timing::cost::column;
 use crate::model::window::Clock;
 use crate::schema::{self, Cost, CulpritKind, Hang, Stall};
@@ -43,10 +44,13 @@ impl LoopThread {
             // Where the kernel side gave no stack of this block, it is one.
             self.tracker.sample(&seen.sample);
         }
-        let same = before.filter(|open| open.fact.context_version == fact.context_version);
+        let Some(id) = StepId::of(&seen.sample) else {
+            return;
+        };
+        let same = before.and_then(|mut open| open.id.shows(&seen.sample).then_some(open));
         let begin_ns = match &same {
             Some(open) => open.begin_ns,
-            None => self.begin_of(fact, seen),
+            None => self.begin_of(&id, fact, seen),
         };
         let is_first = |start_ns: u64| begin_ns <= start_ns.saturating_add(DEFAULT_THRESHOLD_NS);
         self.open_step = Some(OpenStep {
@@ -54,19 +58,20 @@ impl LoopThread {
             before_watch: seen.busy_from_ns.is_some_and(is_first),
             until_ns: fact.read_ns,
             lasts: true,
-            told: same.is_some_and(|open| open.told),
+            told: same.as_ref().is_some_and(|open| open.told),
+            id: same.map_or(id, |open| open.id),
             fact: Arc::new(fact.clone()),
         });
     }
 
     /// When the step of a look began.
-    fn begin_of(&self, fact: &StepFact, seen: &StepSeen) -> u64 {
+    fn begin_of(&self, id: &StepId, fact: &StepFact, seen: &StepSeen) -> u64 {
         let mut begin_ns = seen.step_since_ns.min(fact.read_ns);
         if let ThreadState::Blocked(_) = seen.state {
             begin_ns = begin_ns.min(seen.since_ns);
         }
         let run = self.tracker.run();
-        if let Some(run) = run.filter(|run| run.version == Some(fact.context_version)) {
+        if let Some(run) = run.filter(|run| run.is(id)) {
             begin_ns = begin_ns.min(run.begin_ns);
         }
         // Not before the loop was idle last, nor before the watch, whatever the program's clock says.
@@ -87,10 +92,9 @@ impl LoopThread {
         let Some(open) = &self.open_step else {
             return;
         };
-        let version = Some(open.fact.context_version);
         let is_it = |stall: &StallCandidate| {
-            stall.run.as_ref().is_some_and(|run| run.version == version)
-                || stall.end_ns >= open.until_ns
+            let run = stall.run.as_ref();
+            run.is_some_and(|run| run.is(&open.id)) || stall.end_ns >= open.until_ns
         };
         if stall.is_some_and(is_it) || idle_ns.is_some_and(|ns| ns > open.fact.read_ns) {
             self.open_step = None;
@@ -235,8 +239,7 @@ impl LoopTimes {
 /// The step as a stall that ends now.
 fn candidate(thread: &LoopThread, open: &OpenStep) -> StallCandidate {
     let fact = &*open.fact;
-    let version = Some(fact.context_version);
-    let known = thread.tracker.run().filter(|run| run.version == version);
+    let known = thread.tracker.run().filter(|run| run.is(&open.id));
     let mut cost = thread.tracker.cost(open.begin_ns, open.until_ns);
     let mut run = known.cloned();
     if let Some(seen) = &fact.seen {

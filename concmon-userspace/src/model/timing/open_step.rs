@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use crate::event::{Cause, StepFact, StepSeen, ThreadState};
+use crate::model::step_id::StepId;
 
 /// A step that looks have met.
 #[derive(Clone, Debug)]
 pub(super) struct OpenStep {
+    pub(super) id: StepId,
     pub(super) begin_ns: u64,
     /// It began before the watch, so that this is the latest that it can have begun.
     pub(super) before_watch: bool,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::event::{CodeKind, PyFrame, Sample, SampleKind, SampledStack};
+use crate::model::step_id::StepId;
 
 /// Different stacks that are kept of one step.
 const MAX_STACKS: usize = 64;
@@ -60,7 +61,8 @@ pub(super) struct Lead {
 /// Samples that show the same step.
 #[derive(Clone, Debug)]
 pub(super) struct Run {
-    pub(super) version: Option<u64>,
+    /// `None`: its samples do not tell it from others.
+    pub(super) id: Option<StepId>,
     pub(super) owner: Owner,
     /// As [`Sample::creator`].
     pub(super) creator: Option<u64>,
@@ -84,7 +86,7 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn new(sample: &Sample, begin_ns: u64) -> Self {
         Run {
-            version: sample.context_version,
+            id: StepId::of(sample),
             owner: Owner::of(sample),
             creator: sample.creator,
             turn: match sample.iteration {
@@ -102,6 +104,11 @@ impl Run {
             native: 0,
             stacks: Vec::new(),
         }
+    }
+
+    /// Whether it is this step that its samples show.
+    pub(super) fn is(&self, id: &StepId) -> bool {
+        self.id.as_ref().is_some_and(|own| own.is(id))
     }
 
     /// A sample; `blocked_ns` is how long the block took that it begins.

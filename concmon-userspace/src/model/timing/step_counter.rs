@@ -28,8 +28,15 @@ pub(super) struct StepCounter {
 
 impl StepCounter {
     /// Counts the steps since the last sample. Of those that no sample has shown to be longer, none was longer
-    /// than `most_ns`.
-    pub(super) fn sample(&mut self, sample: &Sample, busy_ns: u64, most_ns: u64, sums: &mut Sums) {
+    /// than `most_ns`. `is_same`: it shows the same step as the one before, which may have entered contexts since.
+    pub(super) fn sample(
+        &mut self,
+        sample: &Sample,
+        is_same: bool,
+        busy_ns: u64,
+        most_ns: u64,
+        sums: &mut Sums,
+    ) {
         let Some(version) = sample.context_version else {
             return;
         };
@@ -62,9 +69,9 @@ impl StepCounter {
                 return;
             }
         };
-        if steps == 0 {
-            // The same step: it is counted, with all of its time, when it has ended.
-            self.counted = Some((before, before_ns));
+        if steps == 0 || is_same {
+            // It is counted, with all of its time, when it has ended.
+            self.counted = Some((version, before_ns));
             return;
         }
         let busy_ns = busy_ns.saturating_sub(before_ns);

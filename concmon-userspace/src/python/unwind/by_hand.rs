@@ -6,7 +6,7 @@ use concmon_ebpf::{
 };
 
 use super::config::collecting_at;
-use super::turn::Turn;
+use super::turn::{Turn, Turns};
 use crate::decode::samples::RawSample;
 use crate::event::{SampleKind, Tid};
 use crate::python::attached::Attached;
@@ -48,7 +48,7 @@ pub(super) fn sample(
     attached: &Attached,
     reader: &mut Reader<'_>,
     codes: &mut CodeCache,
-    turn: Option<Turn>,
+    turns: &Turns,
     main: u64,
     tid: Tid,
     record: &ThreadRecord,
@@ -81,6 +81,10 @@ pub(super) fn sample(
         ip: 0,
         thread_state: record.address,
     };
+    if turns.count.thread == record.address && turns.count.address != 0 {
+        head.turns = reader.pointer(turns.count.address).unwrap_or(0) as u32;
+    }
+    let turn = turns.function();
     let of_turn = |frame: &&StackFrame| turn.is_some_and(|turn| turn.code == frame.position.code);
     if let Some(frame) = stack.frames.iter().find(of_turn)
         && let Some(turn) = turn

@@ -84,7 +84,7 @@ impl Unwinder {
             attached,
             &mut reader,
             &mut codes,
-            self.turns.function(),
+            &self.turns,
             main,
             tid,
             &record,

@@ -62,6 +62,37 @@ fn a_step_that_lasts_is_told_while_it_does() {
     assert!(hang(&summary).is_none());
 }
 
+/// Each context that a step enters has a version of its own, as each step has.
+#[test]
+fn a_step_that_enters_contexts_hangs_once() {
+    let mut sim = eyed();
+    sim.run(MS).idle(300 * MS).step(STUCK, |sim| {
+        sim.run(20 * MS);
+        for _ in 0..12 {
+            sim.step(STUCK, |sim| {
+                sim.block(Cause::Sleep, 250 * MS, None);
+                sim.run(MS);
+            });
+        }
+        sim.run(20 * MS);
+    });
+    let summary = sim.idle(2_000 * MS).end();
+    assert_eq!(sim.hangs.len(), 1);
+    // No stack has come by then, but that of the look.
+    let since_ns = START_UNIX + 321 * MS;
+    assert_eq!(sim.hangs[0].hang.since_unix_ns, since_ns);
+    for (second, snapshot) in (1..=3).zip(&sim.snapshots) {
+        let hang = hang(snapshot).expect("it lasts");
+        assert_eq!(hang.since_unix_ns, since_ns);
+        assert_eq!(hang.lasting_ns, (second * 1000 - 321) * MS);
+        assert_eq!(timing(snapshot).stalls_count, 0);
+    }
+    let stall = only_stall(&summary);
+    assert_eq!(stall.duration_ns, 3_052 * MS);
+    let step = timing(&summary).step.as_ref().expect("steps");
+    assert!(step.count < 10, "{} steps", step.count);
+}
+
 #[test]
 fn one_that_began_before_the_watch_is_told_as_such() {
     let mut sim = eyed();
