@@ -172,6 +172,11 @@ pub(super) struct History {
     /// Tasks that stood in `asyncio.sleep(0)` at least once: the looks that have shown them there.
     yielding: BTreeMap<TaskKey, Sighted>,
     polling: BTreeMap<TaskKey, Polling>,
+    /// Tasks of the latest window that are not done.
+    pending: BTreeSet<TaskKey>,
+    /// Names whose tasks come and go, and when one was found to be gone last, ns after 1970. An address is reused at
+    /// once, so that one task of such a name cannot be told from the next.
+    passing: BTreeMap<String, u64>,
     /// By the loop's thread.
     queues: BTreeMap<u32, Queue>,
 }
@@ -194,6 +199,7 @@ impl History {
             self.windows.pop_front();
         }
         self.add_stalls(process, window);
+        self.add_passing(process, window);
         self.add_failed(process);
         self.add_yielding(process);
         self.add_polling(process);
@@ -217,6 +223,24 @@ impl History {
         self.stalled.retain(|second| *second >= first_s);
     }
 
+    fn add_passing(&mut self, process: &Process, window: Window) {
+        let end_ns = window.start_unix_ns.saturating_add(window.duration_ns);
+        let tasks = process.loops.iter().flat_map(|one| {
+            let named = one.tasks.iter().filter(|task| !is_numbered(task));
+            named.map(|task| (one.tid, task))
+        });
+        let pending = tasks.filter(|(_, task)| !task.is_done());
+        let now = pending.take(MAX_TASKS).map(|(tid, task)| key(tid, task));
+        let before = std::mem::replace(&mut self.pending, now.collect());
+        for (_, _, name) in before.difference(&self.pending) {
+            if self.passing.len() < MAX_TASKS || self.passing.contains_key(name) {
+                self.passing.insert(name.clone(), end_ns);
+            }
+        }
+        self.passing
+            .retain(|_, gone_ns| end_ns.saturating_sub(*gone_ns) <= SPAN_NS);
+    }
+
     fn add_failed(&mut self, process: &Process) {
         let before = std::mem::take(&mut self.failed);
         self.failed = known(process, before, |_, task, was, unix_ns| {
@@ -226,7 +250,9 @@ impl History {
 
     fn add_yielding(&mut self, process: &Process) {
         let before = std::mem::take(&mut self.yielding);
+        let passing = &self.passing;
         self.yielding = known(process, before, |_, task, was, unix_ns| {
+            let was = was.filter(|_| !passing.contains_key(&task.name));
             match sleeps_zero(task) {
                 true => Some(Sighted::again(was, unix_ns)),
                 false => was,
@@ -236,13 +262,14 @@ impl History {
 
     fn add_polling(&mut self, process: &Process) {
         let before = std::mem::take(&mut self.polling);
-        let yielding = &self.yielding;
+        let (yielding, passing) = (&self.yielding, &self.passing);
         self.polling = known(
             process,
             before,
             |key, task, was: Option<Polling>, unix_ns| {
                 // It lets others run between parts of its work, which may be all that it does.
                 let is_out = task.is_done() || yielding.contains_key(key);
+                let was = was.filter(|_| !passing.contains_key(&task.name));
                 let waits = was.map_or(0, |was| was.waits);
                 let (waits, timeout_ns) = match task.timeout_ns {
                     _ if is_out => return None,
@@ -349,6 +376,12 @@ fn known<T>(
 
 fn key(tid: u32, task: &Task) -> TaskKey {
     (tid, task.id, task.name.clone())
+}
+
+/// Whether its name is its own: asyncio gives numbers to tasks that get no name.
+pub(super) fn is_numbered(task: &Task) -> bool {
+    let number = task.name.strip_prefix("Task-");
+    number.is_some_and(|number| number.parse::<u64>().is_ok())
 }
 
 /// Whether a task has failed, and nobody has asked for the exception.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::history::{Always, History, Polling, is_on_its_way, sleeps_zero};
+use super::history::{Always, History, Polling, is_numbered, is_on_its_way, sleeps_zero};
 use super::last_part;
 use crate::schema::{Callback, Loop, Task};
 
@@ -14,6 +14,8 @@ const SHORT_NS: u64 = 200_000;
 const SHORT_TURN_NS: u64 = 100_000;
 /// What goes on for this long polls; a task that serves a request has ended by then, ns.
 const LONG_NS: u64 = 1_000_000_000;
+/// A task whose name may be another's, too, polls when it has been met so much more often.
+const ALIKE: u32 = 3;
 /// A task that was in `asyncio.sleep(0)` so long ago still goes through it, unless it waits for something, ns.
 const LATELY_NS: u64 = 5_000_000_000;
 /// What a loop calls to empty its own pipe, which wakes it for other threads.
@@ -83,7 +85,10 @@ pub(super) fn cause<'a>(one: &'a Loop, ns: u64, history: &'a History) -> Option<
         } = history.polling(one.tid, task)?;
         let poller = Poller { task, timeout_ns };
         let often = per_second(one, poller, ns).is_some_and(|rate| rate >= OFTEN);
-        (often && waits >= 2 && sighted.known_ns() >= LONG_NS).then_some(poller)
+        // Of those that may share a name, others may have been met there.
+        let times = if is_numbered(task) { 1 } else { ALIKE };
+        let is_known = waits > times && sighted.known_ns() >= LONG_NS * u64::from(times);
+        (often && is_known).then_some(poller)
     };
     let tasks: Vec<Poller<'_>> = one.tasks.iter().filter_map(polling).collect();
     (!tasks.is_empty()).then_some(Cause::Tasks(tasks))

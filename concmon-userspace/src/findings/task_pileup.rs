@@ -11,6 +11,8 @@ pub(super) struct TaskPileup;
 const SPAN_NS: u64 = 5_000_000_000;
 const LEAST: u64 = 50;
 const RATIO: f64 = 1.5;
+/// Each third of the time brings one of so many parts of it at least.
+const PARTS: u64 = 8;
 /// In so many of the windows it must not have fallen.
 const RISING: f64 = 0.8;
 
@@ -43,9 +45,13 @@ impl Rule for TaskPileup {
         let (first, last) = (*counts.first()?, *counts.last()?);
         let steps = counts.len().saturating_sub(1).max(1);
         let rising = counts.windows(2).filter(|pair| pair[1] >= pair[0]).count();
-        // After a rise to another level there is no more of it.
-        let lately = counts.get(counts.len() * 2 / 3).copied().unwrap_or(last);
-        let grows = last > lately
+        // More load lifts them to another level at once: steadily, each third of the time has its part.
+        let at = |third: usize| counts[(counts.len() - 1) * third / 3];
+        let steady = (0..3).all(|third| {
+            let part = at(third + 1).saturating_sub(at(third));
+            part.saturating_mul(PARTS) >= last.saturating_sub(first)
+        });
+        let grows = steady
             && last >= first.saturating_add(LEAST)
             && last as f64 >= first as f64 * RATIO
             && rising as f64 >= steps as f64 * RISING

@@ -377,6 +377,18 @@ fn polling(process: &mut Process, timeout_ns: u64, turns: u64) {
     });
 }
 
+/// More clients come at once, and stay.
+#[test]
+fn another_level_of_load_is_no_pileup() {
+    let mut story = Story::new();
+    for pending in [
+        4, 5, 5, 6, 5, 5, 6, 21, 54, 55, 56, 56, 58, 57, 60, 61, 61, 62,
+    ] {
+        let found = story.window(|process, _| process.loops[0].pending_tasks = Some(pending));
+        assert_eq!(names(&found), [""; 0], "{pending} are pending");
+    }
+}
+
 #[test]
 fn each_rule_is_raised_and_a_near_miss_raises_none() {
     let table: [(&str, Change, Change); 16] = [

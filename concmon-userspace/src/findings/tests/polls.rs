@@ -42,6 +42,12 @@ fn tasks_poll_when_they_ask_often_for_next_to_no_time() {
             polling(p, MS, 940);
             p.loops[0].tasks[0].id = Address(number);
         },
+        // Others of the same name, at the same address as often as not.
+        |p: &mut Process, _, number| {
+            polling(p, MS, 940);
+            p.loops[0].tasks[0].name = "app.Sleep".into();
+            p.loops[0].tasks.truncate(usize::from(number % 5 != 4));
+        },
         // It waits for something else in between.
         |p: &mut Process, _, number: u64| {
             polling(p, MS, 940);
