@@ -30,8 +30,8 @@ pub use self::{
     process::{ProcessFact, ThreadStat},
     python::{
         ExecutorKind, FutureKind, LoopKind, PyDescriptor, PyExecutor, PyFailures, PyFrame, PyGc,
-        PyGeneration, PyGil, PyHeapScan, PyLoop, PyQueue, PyReady, PyTask, PyThread, PyWait,
-        PyWork, PythonFact, PythonInfo, TaskState, TaskWait, WaitKind, WaitPurpose,
+        PyGeneration, PyGil, PyHeapScan, PyLoop, PyProcess, PyQueue, PyReady, PyTask, PyThread,
+        PyWait, PyWork, PythonFact, PythonInfo, TaskState, TaskWait, WaitKind, WaitPurpose,
     },
     sample::{CodeKind, Iteration, Sample, SampleKind, SampledStack, StepFact, StepSeen, StepTask},
     sched::{Cause, Exec, Exit, Fork, Loss, Slice, Wait},

@@ -22,6 +22,8 @@ pub struct ProcessFact {
     pub cpu_user_ns: Option<u64>,
     pub cpu_system_ns: Option<u64>,
     pub rss_bytes: Option<u64>,
+    #[serde(default)]
+    pub vms_bytes: Option<u64>,
     pub threads: Option<u64>,
     pub fds: Option<u64>,
     pub fds_limit: Option<u64>,

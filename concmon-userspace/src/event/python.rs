@@ -28,6 +28,10 @@ pub struct PythonFact {
     pub read_ns: u64,
     pub pid: Pid,
     pub info: PythonInfo,
+    /// What `multiprocessing` knows of the process; `None`: the program has not imported it, or it could not
+    /// be read.
+    #[serde(default)]
+    pub process: Option<PyProcess>,
     #[serde(deserialize_with = "at_most::<16_384, _, _>")]
     pub threads: Vec<PyThread>,
     #[serde(deserialize_with = "at_most::<16_384, _, _>")]
@@ -56,6 +60,7 @@ impl PythonFact {
             read_ns,
             pid,
             info,
+            process: None,
             threads: Vec::new(),
             loops: Vec::new(),
             tasks: Vec::new(),
@@ -67,6 +72,16 @@ impl PythonFact {
             limits: BTreeMap::new(),
         }
     }
+}
+
+/// A process as `multiprocessing` knows it, or `billiard`, which is celery's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PyProcess {
+    /// `Process.name`, `MainProcess` of one that was not made by it.
+    pub name: String,
+    /// `module.qualname` of what it was started to run; `None` of the main process, and where a subclass
+    /// defines it.
+    pub target: Option<String>,
 }
 
 /// A thread as the interpreter knows it.

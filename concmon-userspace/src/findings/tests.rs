@@ -269,6 +269,7 @@ fn convoy(process: &mut Process, threads: usize, ms: u64) {
         // Each is woken by the one before it.
         thread.wakers = vec![Waker {
             tid: Some(last),
+            process: None,
             cause: Cause::Lock,
             count: 9,
             blocked_ns: ms * MS,

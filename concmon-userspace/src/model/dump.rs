@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::interpreter::{PythonColumns, thread_limits, unsupported};
 use super::rows::{created_limit, loop_kind, loop_limits};
+use super::title::Identity;
 use super::window::limit;
 use crate::event::{self, ProcessFact, PyHeapScan, PyLoop, PyThread, PythonFact, Tid};
 use crate::schema::{Executor, Limit, Python, SCHEMA, Task};
@@ -25,13 +26,30 @@ pub struct Findings<'a> {
     pub activities: &'a BTreeMap<Tid, Activity>,
 }
 
+impl Findings<'_> {
+    fn identity(&self) -> Identity<'_> {
+        Identity {
+            fact: Some(self.process),
+            name: &self.process.name,
+            is_python: self.look.is_some(),
+            process: self.look.and_then(|look| look.process.as_ref()),
+        }
+    }
+}
+
 impl Dump {
     pub fn new(kind: Kind, at_unix_ns: u64, findings: &[Findings<'_>]) -> Self {
+        let parent = |child: &Findings<'_>| {
+            let parent = child.process.ppid;
+            findings.iter().find(|one| one.process.pid == parent)
+        };
+        let processes = findings.iter();
+        let processes = processes.map(|one| Process::of(one, parent(one), kind));
         Dump {
             schema: SCHEMA,
             kind,
             at_unix_ns,
-            processes: findings.iter().map(|one| Process::of(one, kind)).collect(),
+            processes: processes.collect(),
         }
     }
 }
@@ -57,11 +75,21 @@ impl HeapScan {
 }
 
 impl Process {
-    fn of(findings: &Findings<'_>, kind: Kind) -> Self {
+    fn of(findings: &Findings<'_>, parent: Option<&Findings<'_>>, kind: Kind) -> Self {
         let Findings { process, look, .. } = *findings;
         let mut limits = Vec::new();
+        let title = findings.identity().title();
+        if title.is_none() {
+            limits.push(limit("title", "its name is not known"));
+        }
+        let parent = parent.map(Findings::identity);
+        let role = findings.identity().role(parent.as_ref());
+        if let Err(reason) = role {
+            limits.push(limit("role", reason));
+        }
         for (field, missing) in [
             ("rss_bytes", process.rss_bytes.is_none()),
+            ("vms_bytes", process.vms_bytes.is_none()),
             ("threads_count", process.threads.is_none()),
             ("executable", findings.executable.is_none()),
         ] {
@@ -94,9 +122,12 @@ impl Process {
             name: process.name.clone(),
             cmdline: process.cmdline.clone(),
             entry: process.entry.clone(),
+            title,
+            role: role.ok(),
             executable: findings.executable.clone(),
             python: look.map(|look| Python::of(&look.info)),
             rss_bytes: process.rss_bytes,
+            vms_bytes: process.vms_bytes,
             threads_count: process.threads,
             inside,
             loops: look.map_or_else(Vec::new, loops),

@@ -6,6 +6,7 @@ use crate::event::ProcessFact;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Gauges {
     pub(crate) rss_bytes: Option<u64>,
+    pub(crate) vms_bytes: Option<u64>,
     pub(crate) threads: Option<u64>,
     pub(crate) children: Option<u64>,
     pub(crate) descendants: Option<u64>,
@@ -18,6 +19,7 @@ impl Gauges {
     pub(super) fn of(fact: &ProcessFact) -> Self {
         Gauges {
             rss_bytes: fact.rss_bytes,
+            vms_bytes: fact.vms_bytes,
             threads: fact.threads,
             children: Some(fact.children),
             descendants: Some(fact.descendants),
@@ -31,6 +33,7 @@ impl Gauges {
     pub(super) fn or(&self, earlier: &Self) -> Self {
         Gauges {
             rss_bytes: self.rss_bytes.or(earlier.rss_bytes),
+            vms_bytes: self.vms_bytes.or(earlier.vms_bytes),
             threads: self.threads.or(earlier.threads),
             children: self.children.or(earlier.children),
             descendants: self.descendants.or(earlier.descendants),

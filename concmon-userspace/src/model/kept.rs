@@ -62,6 +62,7 @@ pub(super) fn fitted(look: &Arc<PythonFact>, others: usize) -> Arc<PythonFact> {
     }
     Arc::new(PythonFact {
         info: look.info.clone(),
+        process: look.process.clone(),
         threads: Vec::new(),
         loops: Vec::new(),
         tasks: Vec::new(),

@@ -34,6 +34,7 @@ mod tests;
 mod thread;
 mod threads;
 pub mod timing;
+mod title;
 mod wakers;
 mod window;
 
@@ -234,17 +235,22 @@ impl Model {
             .filter(|(_, process)| process.shown(scope));
         let mut shown: Vec<_> = shown.collect();
         shown.sort_by_key(|(id, process)| (process.pid, process.start, **id));
-        let processes = shown.into_iter().map(|(id, process)| {
+        let processes = shown.into_iter();
+        let processes = processes.map(|(id, process)| {
+            let parent = process.parent;
             process.row(&ProcessContext {
                 scope,
                 clock: &self.clock,
                 lost,
                 stall_threshold_ns: self.info.stall_threshold_ns,
                 knows_causes: self.info.knows_causes,
+                parent: parent.and_then(|id| self.process_table.processes.get(&id)),
                 retired_totals: retired_totals.get(id).copied().unwrap_or_default(),
             })
         });
 
+        let mut processes: Vec<_> = processes.collect();
+        wakers::name_others(&mut processes);
         let mut limits = Vec::new();
         if lost > 0 {
             limits.push(lost_wakers(lost));
@@ -274,7 +280,7 @@ impl Model {
                 duration_ns: self.to.at_ns.saturating_sub(from.at_ns),
             },
             monitor: self.monitor.report(scope, self.info.version.clone()),
-            processes: processes.collect(),
+            processes,
             limits,
         }
     }

@@ -16,7 +16,7 @@ use super::thread::{PROC_TICK_NS, Thread, ThreadKey};
 use super::threads::Threads;
 use super::timing::LoopTimes;
 use super::window::{Clock, Cumulative, Scope};
-use crate::event::{Exec, Exit, LedgerFact, Pid, ProcessFact, PythonFact};
+use crate::event::{Exec, Exit, LedgerFact, Pid, ProcessFact, PyProcess, PythonFact};
 use crate::schema::Exited;
 
 /// Windows without any sign of life after which a process is taken for ended.
@@ -48,6 +48,8 @@ pub(crate) struct Process {
     /// The command line read before is another program's.
     pub(crate) exec_ns: u64,
     pub(crate) look: Option<Arc<PythonFact>>,
+    /// What a look has read of it last: one that ends early may lack it.
+    pub(crate) multiprocessing: Option<PyProcess>,
     look_is_new: bool,
     /// What the look and the reading of `/proc` take, bytes.
     look_bytes: usize,
@@ -103,6 +105,7 @@ impl Process {
             last_gauges: Gauges::default(),
             exec_ns: 0,
             look: None,
+            multiprocessing: None,
             look_is_new: false,
             look_bytes: 0,
             fact_bytes: 0,
@@ -178,6 +181,7 @@ impl Process {
             .is_some_and(|look| look.read_ns < exec.at_ns)
         {
             self.look = None;
+            self.multiprocessing = None;
             self.look_is_new = false;
             self.loops.stop_all();
             self.loop_times.replaced();
@@ -252,6 +256,9 @@ impl Process {
         let look = &kept::fitted(look, *kept);
         self.look_bytes = kept::look_bytes(look);
         *kept += self.look_bytes;
+        if let Some(process) = &look.process {
+            self.multiprocessing = Some(process.clone());
+        }
         self.loops.look(look, before, &self.loop_times);
         self.loop_times.look(look);
         self.executors.look(look);

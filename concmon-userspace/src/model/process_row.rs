@@ -6,7 +6,9 @@ use super::interpreter::unsupported;
 use super::loops::LoopContext;
 use super::process::Process;
 use super::thread::RowContext;
+use super::title::Identity;
 use super::window::{Clock, Scope, limit};
+use crate::event::ProcessFact;
 use crate::kernel::features::Feature;
 use crate::schema::{self, Exited, Limit};
 
@@ -20,11 +22,28 @@ pub(crate) struct ProcessContext<'a> {
     pub(crate) stall_threshold_ns: Option<u64>,
     /// Blocked time is told apart by cause.
     pub(crate) knows_causes: bool,
+    /// Its parent, where that is watched.
+    pub(crate) parent: Option<&'a Process>,
     /// Whole processes that are in this one's `ended`.
     pub(crate) retired_totals: Rows,
 }
 
 impl Process {
+    /// The latest reading of `/proc`, unless another program has taken its place since.
+    fn program(&self) -> Option<&ProcessFact> {
+        let fact = self.fact.as_deref();
+        fact.filter(|fact| fact.read_ns >= self.exec_ns)
+    }
+
+    fn identity(&self) -> Identity<'_> {
+        Identity {
+            fact: self.program(),
+            name: &self.name,
+            is_python: self.look.is_some(),
+            process: self.multiprocessing.as_ref(),
+        }
+    }
+
     /// When it started, ns after 1970; `None` when that was not seen.
     pub(crate) fn start_unix_ns(&self, clock: &Clock) -> Option<u64> {
         match (self.start, &self.fact) {
@@ -43,7 +62,7 @@ impl Process {
         let watched_ns = self.watched_ns(scope);
         let gauges = self.gauges();
         let fact = self.fact.as_deref();
-        let program = fact.filter(|fact| fact.read_ns >= self.exec_ns);
+        let program = self.program();
         let look = self.look.as_deref();
 
         let mut ended = self.folded.over(scope);
@@ -86,6 +105,16 @@ impl Process {
         if !gc_is_sampled {
             limits.push(limit("gc.collecting_ns", "nothing was sampled"));
         }
+        let identity = self.identity();
+        let title = identity.title();
+        if title.is_none() {
+            limits.push(limit("title", "its name is not known"));
+        }
+        let parent = context.parent.map(Self::identity);
+        let role = identity.role(parent.as_ref());
+        if let Err(reason) = role {
+            limits.push(limit("role", reason));
+        }
         let gil = match gil {
             Ok(gil) => Some(gil),
             Err(reason) => {
@@ -100,6 +129,8 @@ impl Process {
             name: self.name.clone(),
             cmdline: program.map_or_else(Vec::new, |fact| fact.cmdline.clone()),
             entry: program.and_then(|fact| fact.entry.clone()),
+            title,
+            role: role.ok(),
             exited: self.exited,
             python: look.map(|look| schema::Python::of(&look.info)),
             cpu_ns,
@@ -108,6 +139,7 @@ impl Process {
                 watched_ns => cpu_ns as f64 * 100.0 / watched_ns as f64,
             },
             rss_bytes: gauges.rss_bytes,
+            vms_bytes: gauges.vms_bytes,
             threads_count: gauges.threads,
             children_count: gauges.children,
             descendants_count: gauges.descendants,
@@ -234,6 +266,7 @@ impl Process {
         };
         for (field, null) in [
             ("rss_bytes", gauges.rss_bytes.is_none()),
+            ("vms_bytes", gauges.vms_bytes.is_none()),
             ("threads_count", gauges.threads.is_none()),
             ("children_count", gauges.children.is_none()),
             ("descendants_count", gauges.descendants.is_none()),

@@ -63,6 +63,8 @@ pub(crate) struct Thread {
     wakers: Wakers,
     locks: LockWaits,
     cpu: CpuSplit,
+    /// The kernel's name of it.
+    comm: Box<str>,
     python: Option<PythonColumns>,
     looked: bool,
     /// Its last window is over.
@@ -102,6 +104,7 @@ impl Thread {
             wakers: Wakers::default(),
             locks: LockWaits::default(),
             cpu: CpuSplit::default(),
+            comm: Box::default(),
             python: None,
             looked: false,
             retired: false,
@@ -206,6 +209,9 @@ impl Thread {
             system_ns: stat.cpu_system_ns,
         };
         self.cpu.observe(counted, self.seeded);
+        if *self.comm != *stat.comm {
+            self.comm = stat.comm.as_str().into();
+        }
     }
 
     /// The thread lived at this instant, as far as is known.
@@ -345,6 +351,9 @@ impl Thread {
             }
             (None, None) => {}
         }
+        if self.comm.is_empty() {
+            limits.push(limit("comm", "/proc was not read while the thread lived"));
+        }
         if cpu.is_none() {
             for field in ["cpu_user_ns", "cpu_system_ns"] {
                 limits.push(limit(field, "/proc was not read while the thread lived"));
@@ -399,6 +408,7 @@ impl Thread {
             tid: self.key.tid.0,
             ident: python.map(|python| python.ident),
             name: python.and_then(|python| python.name.clone()),
+            comm: (!self.comm.is_empty()).then(|| self.comm.as_ref().to_owned()),
             role: python.map(PythonColumns::role),
             daemon: python.and_then(|python| python.daemon),
             alive: self.alive(),

@@ -1,6 +1,6 @@
 //! Who ended the blocked stretches of a thread, from the slices that arrived.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 use std::hash::{Hash, Hasher};
 
 use foldhash::fast::FixedState;
@@ -8,7 +8,7 @@ use foldhash::fast::FixedState;
 use super::rows;
 use super::window::{Cumulative, Growth, Scope};
 use crate::event::{Cause, Tid, Wait};
-use crate::schema::Waker;
+use crate::schema::{Process, Waker, WakerProcess};
 
 /// Rows in a report of one thread.
 const MAX_ROWS: usize = 32;
@@ -123,6 +123,7 @@ impl Wakers {
             });
         let rows = rows.into_iter().take(MAX_ROWS).map(|(pair, ended)| Waker {
             tid: pair.waker.map(|tid| tid.0),
+            process: None,
             cause: rows::cause(pair.cause),
             count: ended.count,
             blocked_ns: ended.blocked_ns,
@@ -140,6 +141,32 @@ impl Wakers {
     pub(crate) fn shrink(&mut self) {
         self.0.forget_base();
         self.0.now.keep_largest(MAX_ROWS);
+    }
+}
+
+/// Says of wakers whose thread is another watched process's, whose it is.
+pub(super) fn name_others(processes: &mut [Process]) {
+    let mut others: HashMap<u32, WakerProcess> = HashMap::new();
+    for process in &*processes {
+        for thread in &process.threads {
+            let name = thread.name.as_ref().or(thread.comm.as_ref());
+            let other = WakerProcess {
+                pid: process.pid,
+                title: process.title.clone(),
+                name: name.cloned(),
+            };
+            // Of an id that was given out again, the thread that lives.
+            if thread.alive || !others.contains_key(&thread.tid) {
+                others.insert(thread.tid, other);
+            }
+        }
+    }
+    for process in processes {
+        let own: HashSet<u32> = process.threads.iter().map(|thread| thread.tid).collect();
+        for waker in process.threads.iter_mut().flat_map(|one| &mut one.wakers) {
+            let tid = waker.tid.filter(|tid| !own.contains(tid));
+            waker.process = tid.and_then(|tid| others.get(&tid)).cloned();
+        }
     }
 }
 
@@ -166,6 +193,7 @@ mod tests {
         wakers.count(&wait(None, Cause::Sleep, 0, None), 100);
         let row = |tid, ended, count, blocked_ns| Waker {
             tid,
+            process: None,
             cause: rows::cause(ended),
             count,
             blocked_ns,

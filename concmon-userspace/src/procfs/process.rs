@@ -71,12 +71,15 @@ impl Dir {
         soft_limit(&file::text(&self.handle, "limits").ok()?, "Max open files")
     }
 
-    /// Resident pages, second field of `statm`, in bytes.
-    fn rss_bytes(&self) -> Option<u64> {
+    /// Mapped and resident pages, the first two fields of `statm`, in bytes.
+    fn memory_bytes(&self) -> [Option<u64>; 2] {
         let mut room = [0; SMALL];
-        let text = file::small(&self.handle, "statm", &mut room).ok()?;
-        let pages = std::str::from_utf8(text).ok()?.split(' ').nth(1)?;
-        pages.parse::<u64>().ok()?.checked_mul(clocks::page_bytes())
+        let text = file::small(&self.handle, "statm", &mut room).unwrap_or_default();
+        let mut pages = std::str::from_utf8(text).unwrap_or_default().split(' ');
+        [(); 2].map(|()| {
+            let pages = pages.next()?.parse::<u64>().ok()?;
+            pages.checked_mul(clocks::page_bytes())
+        })
     }
 
     /// How many files are open, which is the size of their folder since Linux 6.2.
@@ -176,6 +179,7 @@ impl ProcessReader {
         let family = tree.family(self.pid);
         let start_boottime_ns = clocks::ticks_to_ns(stat.start_ticks);
         let kept = self.kept(&dir, &stat, read_ns);
+        let [vms_bytes, rss_bytes] = dir.memory_bytes();
         Ok(ProcessFact {
             read_ns,
             pid: dir.pid,
@@ -190,7 +194,8 @@ impl ProcessReader {
             cmdline: kept.cmdline.clone(),
             entry: kept.entry.clone(),
             fds_limit: kept.fds_limit,
-            rss_bytes: dir.rss_bytes(),
+            rss_bytes,
+            vms_bytes,
             fds: dir.fds(),
             children: family.children,
             descendants: family.descendants,

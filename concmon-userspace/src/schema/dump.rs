@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::words::words;
-use super::{Executor, Frame, Limit, LoopKind, Python, Role, Task, WaitingFor};
+use super::{Executor, Frame, Limit, LoopKind, ProcessRole, Python, Role, Task, WaitingFor};
 
 words! {
     /// Which command looked.
@@ -47,12 +47,19 @@ pub struct Process {
     pub cmdline: Vec<String>,
     /// Script or `-m module`.
     pub entry: Option<String>,
+    /// What people call it: its name in `multiprocessing`, the title that it gave itself, else the last part
+    /// of `entry`, else `name`.
+    pub title: Option<String>,
+    /// `null`: it is not Python, or it serves others of its program only, as a resource tracker does.
+    pub role: Option<ProcessRole>,
     /// Path of the executable; `null` when it could not be read.
     pub executable: Option<String>,
     /// `null`: no interpreter was seen in it.
     pub python: Option<Python>,
     /// Resident memory, bytes.
     pub rss_bytes: Option<u64>,
+    /// Mapped memory, bytes: what was reserved, whether or not it is used.
+    pub vms_bytes: Option<u64>,
     /// Threads, whether or not they have a row.
     pub threads_count: Option<u64>,
     #[serde(flatten)]

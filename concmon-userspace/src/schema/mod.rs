@@ -35,11 +35,11 @@ pub use loops::{
     BusySplit, ByName, Callback, Contributor, Culprit, CulpritKind, Descriptor, Hang, Loop,
     LoopKind, MissedWakeup, Ready, Saturation, Stall, StallTask, Timing, Waiting,
 };
-pub use process::{Ended, Exited, Gc, Gil, GilPair, Process, Python};
+pub use process::{Ended, Exited, Gc, Gil, GilPair, Process, ProcessRole, Python};
 pub use tasks::{Cost, Seen, Task, TaskCost, TaskState, TaskWait};
 pub use thread::{
     Blocked, Cause, CodeSamples, Frame, Histogram, LedgerSum, LockNs, Purpose, Role, Switches,
-    Thread, Wait, WaitKind, WaitingFor, Waker,
+    Thread, Wait, WaitKind, WaitingFor, Waker, WakerProcess,
 };
 
 use words::words;

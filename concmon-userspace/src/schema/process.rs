@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::words::words;
 use super::{Exact, Executor, Finding, Histogram, LedgerSum, Limit, Loop, Switches, Thread};
 
 /// A watched process.
@@ -20,6 +21,11 @@ pub struct Process {
     pub cmdline: Vec<String>,
     /// Script or `-m module`; `null` for a process that is not Python.
     pub entry: Option<String>,
+    /// What people call it: its name in `multiprocessing` (`ForkPoolWorker-3`), the title that it gave itself
+    /// (`gunicorn: worker [app]`), else the last part of `entry`, else `name`.
+    pub title: Option<String>,
+    /// `null`: it is not Python, or it serves others of its program only, as a resource tracker does.
+    pub role: Option<ProcessRole>,
     /// `null`: it runs.
     pub exited: Option<Exited>,
     /// `null`: no interpreter was seen in it.
@@ -30,6 +36,8 @@ pub struct Process {
     pub cpu_percent: f64,
     /// Resident memory, bytes. Pages shared with other processes count in each.
     pub rss_bytes: Option<u64>,
+    /// Mapped memory, bytes: what was reserved, whether or not it is used.
+    pub vms_bytes: Option<u64>,
     /// Threads, whether or not they have a row.
     pub threads_count: Option<u64>,
     /// Direct children that live.
@@ -59,6 +67,16 @@ pub struct Process {
     /// The rules that hold; in a summary, that have held.
     pub findings: Vec<Finding>,
     pub limits: Vec<Limit>,
+}
+
+words! {
+    /// What a process is for.
+    pub enum ProcessRole {
+        /// It was started as a program.
+        Main = "main",
+        /// Another process of the same program made it, by `fork` or `multiprocessing`.
+        Worker = "worker",
+    }
 }
 
 /// How a process ended: exactly one of the two is there, none when it could not be seen.

@@ -18,6 +18,8 @@ pub struct Thread {
     pub ident: Option<u64>,
     /// Python's name of it.
     pub name: Option<String>,
+    /// The kernel's name of it, which threads without Python have, too.
+    pub comm: Option<String>,
     /// What it is for.
     pub role: Option<Role>,
     /// Python's daemon flag.
@@ -172,12 +174,26 @@ words! {
 pub struct Waker {
     /// `null`: a timer, an interrupt, or it cannot be told.
     pub tid: Option<u32>,
+    /// Of a thread of another watched process; absent: it is of the same process, or nobody watches it.
+    #[serde(flatten)]
+    pub process: Option<WakerProcess>,
     /// What was waited for.
     pub cause: Cause,
     /// How many waits.
     pub count: u64,
     /// How long they were in all, ns.
     pub blocked_ns: u64,
+}
+
+/// Whose thread a waker is.
+#[derive(Clone, Debug, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct WakerProcess {
+    /// The process.
+    pub pid: u32,
+    /// What people call it.
+    pub title: Option<String>,
+    /// Python's name of the thread, else the kernel's.
+    pub name: Option<String>,
 }
 
 /// A wait that goes on.

@@ -68,6 +68,8 @@ pub(crate) fn process(pid: u32, entry: &str, threads: Vec<Thread>) -> Process {
             "80".to_owned(),
         ],
         entry: Some(entry.to_owned()),
+        title: Some(entry.to_owned()),
+        role: Some(ProcessRole::Main),
         exited: None,
         python: Some(Python {
             implementation: "cpython".to_owned(),
@@ -79,6 +81,7 @@ pub(crate) fn process(pid: u32, entry: &str, threads: Vec<Thread>) -> Process {
         cpu_ns,
         cpu_percent: cpu_ns as f64 / 1e7,
         rss_bytes: Some(46_240_000),
+        vms_bytes: Some(312_000_000),
         threads_count: Some(threads.len() as u64),
         children_count: Some(0),
         descendants_count: Some(0),
@@ -125,6 +128,7 @@ pub(crate) fn thread(tid: u32, name: &str, ms: [u64; 9]) -> Thread {
         tid,
         ident: Some(0x7f00_0000_0000 + u64::from(tid) * 4096),
         name: Some(name.to_owned()),
+        comm: Some("python3".to_owned()),
         role: Some(if name == "MainThread" {
             Role::Main
         } else {
@@ -263,12 +267,14 @@ pub(crate) fn blocked_loop() -> Snapshot {
     pool.wakers = vec![
         Waker {
             tid: None,
+            process: None,
             cause: Cause::Lock,
             count: 3,
             blocked_ns: 20 * MS,
         },
         Waker {
             tid: Some(4242),
+            process: None,
             cause: Cause::Lock,
             count: 12,
             blocked_ns: 900 * MS,
@@ -333,6 +339,7 @@ pub(crate) fn gil_fight() -> Snapshot {
         );
         worker.wakers = vec![Waker {
             tid: Some(5001 + (n + 1) % 4),
+            process: None,
             cause: Cause::Gil,
             count: 149,
             blocked_ns: 700 * MS,

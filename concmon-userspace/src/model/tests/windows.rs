@@ -204,6 +204,7 @@ fn wakers_count_from_the_first_slice_and_say_what_was_lost() {
     let snapshot = watch.tick(SECOND);
     let row = |count, blocked_ns| Waker {
         tid: Some(7),
+        process: None,
         cause: crate::schema::Cause::Gil,
         count,
         blocked_ns,

@@ -1,6 +1,8 @@
 //! One pass over one interpreter of a process: its threads, their loops, all tasks.
 
-use super::remembered::{GEVENT, GREENLET, PROCESS_POOLS, Remembered, THREAD_POOLS, TRIO};
+use super::remembered::{
+    BILLIARD, GEVENT, GREENLET, MULTIPROCESSING, PROCESS_POOLS, Remembered, THREAD_POOLS, TRIO,
+};
 use crate::event::{LoopKind, PythonFact, Tid};
 use crate::python::detect;
 use crate::python::layout::Layout;
@@ -11,7 +13,8 @@ use crate::python::objects::code::CodeCache;
 use crate::python::options::ScanOptions;
 use crate::python::walk::stacks::Stack;
 use crate::python::walk::thread_states::{self, ThreadRecord};
-use crate::python::walk::{executors, gil, loops, trio};
+use crate::python::walk::{executors, gil, loops, processes, trio};
+
 /// Says what a scan lacks whose time was up before it had read anything.
 pub(super) fn note_over(reader: &mut Reader<'_>, error: ReadError) {
     if error == ReadError::Over && reader.is_over() {
@@ -52,6 +55,10 @@ impl Scan<'_> {
                 return;
             }
         };
+        if fact.process.is_none() {
+            let modules = [MULTIPROCESSING, BILLIARD].map(|module| self.remembered.module(module));
+            fact.process = processes::read(reader, modules);
+        }
         self.remembered.threads = records.iter().map(|record| record.address).collect();
         // What there is little of comes first: a scan that has to end early has it.
         let tids = self.add_threads(reader, &records, fact);

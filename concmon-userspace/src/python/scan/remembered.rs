@@ -15,6 +15,8 @@ const MODULES: &[&str] = &[
     "_asyncio",
     "concurrent.futures.thread",
     "concurrent.futures.process",
+    "multiprocessing.process",
+    "billiard.process",
 ];
 pub(super) const THREADING: usize = 0;
 pub(super) const ASYNCIO_TASKS: usize = 1;
@@ -24,6 +26,8 @@ pub(super) const GREENLET: usize = 4;
 pub(super) const ASYNCIO_NATIVE: usize = 5;
 pub(super) const THREAD_POOLS: usize = 6;
 pub(super) const PROCESS_POOLS: usize = 7;
+pub(super) const MULTIPROCESSING: usize = 8;
+pub(super) const BILLIARD: usize = 9;
 
 /// What is remembered of an interpreter between scans.
 #[derive(Debug, Default)]

@@ -9,6 +9,7 @@ pub(super) mod gil;
 pub(super) mod heap;
 pub(super) mod locals;
 pub(super) mod loops;
+pub(super) mod processes;
 pub(super) mod queues;
 pub(super) mod ready;
 pub(super) mod stacks;
