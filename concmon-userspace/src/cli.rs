@@ -4,6 +4,7 @@ mod budget;
 mod capture;
 pub mod duration;
 mod export;
+mod hands;
 pub mod instant;
 mod look;
 mod trigger;
@@ -13,7 +14,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 use clap::{
     ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
 };
@@ -37,6 +38,9 @@ Exit codes:
   6  a rule of --fail-on has held
   With -- CMD: CMD's own code, 128+N when signal N killed it, 127 when it could
   not be started.
+
+The id of a process may stand without --pid, and a capture without -i:
+concmon-bpf 4242, dump 4242, report FILE.
 
 Keys of the live view: q quit, p pause, s sort, t threads, a tasks, g GIL,
 f findings, h help.
@@ -299,9 +303,10 @@ impl Cli {
         I: IntoIterator<Item = T>,
         T: Into<OsString> + Clone,
     {
+        let meant = hands::meant(args.into_iter().map(Into::into));
         let matches = Cli::command()
-            .try_get_matches_from(args)
-            .map_err(suggest_separator)?;
+            .try_get_matches_from(&meant.words)
+            .map_err(|error| meant.advise(error))?;
         let mut cli = Cli::from_arg_matches(&matches)?;
         if let Some(name) = matches.subcommand_name()
             && !(cli.what.pids.is_empty() && cli.what.cmd.is_empty())
@@ -398,27 +403,6 @@ fn refuse_what_a_file_has_not(
         }
     }
     Ok(())
-}
-
-/// Helps who typed `concmon-bpf python app.py` or `concmon-bpf dump 4242`.
-fn suggest_separator(mut error: clap::Error) -> clap::Error {
-    let stray = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(word)) if !word.starts_with('-') => Some(word.clone()),
-        _ => None,
-    };
-    if let (ErrorKind::UnknownArgument, Some(word)) = (error.kind(), stray) {
-        let tip = match word.parse::<u32>() {
-            Ok(pid) => format!("to name a process, put `--pid` before it: --pid {pid}"),
-            Err(_) => {
-                "to start a program, put `--` before it: concmon-bpf -- python app.py".to_owned()
-            }
-        };
-        error.insert(
-            ContextKind::Suggested,
-            ContextValue::StyledStrs(vec![tip.into()]),
-        );
-    }
-    error
 }
 
 impl Options {

@@ -44,6 +44,57 @@ fn targets() {
     }
 }
 
+/// A number is a process wherever one is wanted, and any word a capture, unless it is an option's value.
+#[test]
+fn what_hands_type_anyway() {
+    for (typed, meant) in [
+        ("4242", "--pid 4242"),
+        ("-d 30 4242 -i 2", "-d 30 --pid 4242 -i 2"),
+        ("7 3", "-p 3 -p 7"),
+        ("dump 4242", "dump -p 4242"),
+        (
+            "dump --context-var 5 4242 --json",
+            "dump --context-var 5 -p 4242 --json",
+        ),
+        ("tasks 4242 --tree", "tasks -p 4242 --tree"),
+        ("record 4242", "record -p 4242"),
+        ("record -vd 5 4242 -o 17", "record -v -d 5 -p 4242 -o 17"),
+        ("report F", "report -i F"),
+        (
+            "report F --since -10s --html P",
+            "report -i F --since -10s --html P",
+        ),
+        ("export F -f svg -o 17", "export -i F -f svg -o 17"),
+        ("export 17 -fsvg", "export -i 17 -f svg"),
+        ("-- 4242", "-- 4242"),
+        ("diff 1 2", "diff 1 2"),
+        ("explain 1", "explain 1"),
+    ] {
+        let typed_target = parse(typed).expect(typed).target();
+        let meant = parse(meant).expect(meant);
+        assert_eq!(typed_target, meant.target(), "{typed}");
+        let options = parse(typed).expect(typed).options;
+        assert_eq!(options.duration, meant.options.duration, "{typed}");
+        assert_eq!(options.output, meant.options.output, "{typed}");
+        assert_eq!(options.watching, meant.options.watching, "{typed}");
+    }
+    for (typed, meant) in [
+        ("help", "--help"),
+        ("help dump", "dump --help"),
+        ("help record", "record --help"),
+    ] {
+        let (typed, meant) = (parse(typed), parse(meant));
+        let typed = typed.expect_err("help");
+        assert_eq!(typed.kind(), ErrorKind::DisplayHelp);
+        assert_eq!(typed.to_string(), meant.expect_err("help").to_string());
+    }
+    let error = parse("--pid python").expect_err("no number").to_string();
+    assert!(
+        error.contains("pgrep -f python") || error.contains("--name python"),
+        "{error}"
+    );
+}
+
 #[test]
 fn looks() {
     for (line, pids, view) in [
@@ -217,9 +268,34 @@ fn wrong_usage_exits_with_2_and_says_why() {
             "auto, always, never",
         ),
         ("recall -p 1", ErrorKind::UnknownArgument, "'recall'"),
-        ("4242", ErrorKind::UnknownArgument, "--pid 4242"),
+        ("reccord -p 1", ErrorKind::UnknownArgument, "exists: record"),
+        ("exprot -i f", ErrorKind::UnknownArgument, "exists: export"),
+        ("top -p 1", ErrorKind::UnknownArgument, "the live view"),
+        (
+            "record app.py -x",
+            ErrorKind::UnknownArgument,
+            "concmon-bpf record -- app.py -x",
+        ),
+        ("dump python", ErrorKind::UnknownArgument, "python"),
+        (
+            "-p 1 --durations 5",
+            ErrorKind::UnknownArgument,
+            "--duration",
+        ),
+        ("report a b", ErrorKind::ArgumentConflict, "--input"),
+        (
+            "4242 dump 1",
+            ErrorKind::ArgumentConflict,
+            "behind the subcommand",
+        ),
+        (
+            "-p 1 --tree",
+            ErrorKind::UnknownArgument,
+            "option of: tasks",
+        ),
+        ("help dmup", ErrorKind::UnknownArgument, "exists: dump"),
+        ("help nothing", ErrorKind::UnknownArgument, "'nothing'"),
         ("dump", ErrorKind::MissingRequiredArgument, "--pid"),
-        ("dump 4242", ErrorKind::UnknownArgument, "--pid 4242"),
         ("dump -p 0", ErrorKind::ValueValidation, "0 is not in"),
         (
             "-p 1 dump -p 1",
