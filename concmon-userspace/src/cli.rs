@@ -4,6 +4,7 @@ mod budget;
 mod capture;
 pub mod duration;
 mod export;
+mod format;
 mod hands;
 pub mod instant;
 mod look;
@@ -20,8 +21,9 @@ use clap::{
 };
 
 pub use budget::Share;
-pub use capture::{Flight, Report};
-pub use export::{By, Diff, Export, Format};
+pub use capture::{Flight, Recorded, Report};
+pub use export::{Diff, Export};
+pub use format::{By, Format};
 pub use instant::Instant;
 pub use look::{Arrangement, GroupBy, Look, LookView};
 pub use trigger::Trigger;
@@ -52,6 +54,7 @@ Examples:
   sudo concmon-bpf -- python app.py          start a program and watch it
   sudo concmon-bpf demo                      watch a program that misbehaves
   sudo concmon-bpf record -p 4242 -d 30s -o F    keep it in a file
+  sudo concmon-bpf record -p 4242 -d 30s -f svg -o F    a flame graph in one step
   concmon-bpf report -i F                    and report from there
   concmon-bpf report -i F --html PAGE        a page to look at
   concmon-bpf export -i F -f perfetto -o T   for ui.perfetto.dev
@@ -270,8 +273,8 @@ pub enum Color {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Target {
     Watch(Watched),
-    /// Watch, and record it: into a file, or with a flight recorder.
-    Record(Watched, Option<Flight>),
+    /// Watch, and record it.
+    Record(Watched, Recorded),
     Report(Report),
     Export(Export),
     Diff(Diff),
@@ -363,7 +366,7 @@ impl Cli {
                 };
                 Target::Look(look.clone(), LookView::Tasks(arrangement))
             }
-            Some(Command::Record(record)) => Target::Record(record.watched(), record.flight()),
+            Some(Command::Record(record)) => Target::Record(record.watched(), record.recorded()),
             Some(Command::Report(report)) => Target::Report(report.clone()),
             Some(Command::Export(export)) => Target::Export(export.clone()),
             Some(Command::Diff(diff)) => Target::Diff(diff.clone()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use concmon::cli::{
-    Arrangement, By, Cli, Color, Exact, Format, GroupBy, LookView, Share, Target, Watched,
+    Arrangement, By, Cli, Color, Exact, Format, GroupBy, LookView, Recorded, Share, Target, Watched,
 };
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
@@ -413,7 +413,23 @@ fn exports_and_diffs() {
         ),
         other => panic!("{other:?}"),
     }
+    let recorded = |line: &str| match parse(line).expect(line).target() {
+        Target::Record(_, recorded) => recorded,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(recorded("record -p 1"), Recorded::Capture);
+    assert_eq!(
+        recorded("record -p 1 -f svg -o F"),
+        Recorded::Export(Format::Svg, By::OnCpu)
+    );
+    assert_eq!(
+        recorded("record 1 -f pprof --by wall"),
+        Recorded::Export(Format::Pprof, By::Wall)
+    );
     for line in [
+        "record -p 1 --by wall",
+        "record -p 1 -f svg --ring 5s",
+        "record -p 1 -f gif",
         "export -i F",
         "export -f svg",
         "export -i F -f svg --json",

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::builder::PathBufValueParser;
 use clap::{ArgAction, Args};
 
+use super::format::{By, Format};
 use super::instant::{self, Instant};
 use super::trigger::{self, Trigger};
 use super::{MAX_PID, Watched, Watching, duration, sorted};
@@ -19,9 +20,23 @@ pub(super) struct Record {
     what: What,
 
     /// Write the capture to FILE, and make a capture that is there FILE.old [default:
-    /// PROGRAM-PID-TIME.concmon]; with --ring, the folder where files go [default: .]
+    /// PROGRAM-PID-TIME.concmon]; with --ring, the folder where files go [default: .]; with
+    /// --format, what that says
     #[arg(id = "output", short = 'o', long = "output", value_name = "FILE", value_parser = PathBufValueParser::new())]
     _output: Option<PathBuf>,
+
+    /// Write what other tools read instead of a capture, as export does of one
+    #[arg(short, long, value_name = "FORMAT", conflicts_with = "ring")]
+    format: Option<Format>,
+
+    /// Which time --format tells by stack; not for perfetto, which has all
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "on-cpu",
+        requires = "format"
+    )]
+    by: By,
 
     /// Flight recorder: keep only the last TIME, in memory, and write it with 3 seconds more when a
     /// trigger says so, at SIGUSR2, at Ctrl-C, or when a target dies
@@ -67,6 +82,16 @@ struct What {
     cmd: Vec<OsString>,
 }
 
+/// What becomes of what is recorded.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Recorded {
+    /// A file.
+    Capture,
+    /// What `export` would make of one.
+    Export(Format, By),
+    Flight(Flight),
+}
+
 /// A flight recorder as it is wanted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Flight {
@@ -80,15 +105,18 @@ pub struct Flight {
 }
 
 impl Record {
-    /// The flight recorder, where one is wanted.
-    pub(super) fn flight(&self) -> Option<Flight> {
-        Some(Flight {
-            span: self.ring?,
-            ring_size: self.ring_size,
-            triggers: self.trigger.clone(),
-            on_disk: self.on_disk,
-            keep: self.keep as usize,
-        })
+    pub(super) fn recorded(&self) -> Recorded {
+        match (self.ring, self.format) {
+            (Some(span), _) => Recorded::Flight(Flight {
+                span,
+                ring_size: self.ring_size,
+                triggers: self.trigger.clone(),
+                on_disk: self.on_disk,
+                keep: self.keep as usize,
+            }),
+            (None, Some(format)) => Recorded::Export(format, self.by),
+            (None, None) => Recorded::Capture,
+        }
     }
 
     pub(super) fn watched(&self) -> Watched {

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use clap::Args;
 use clap::builder::PathBufValueParser;
-use clap::{Args, ValueEnum};
 
 use super::capture::{Memory, Unused};
+use super::format::{By, Format};
 
 /// What to make of a capture.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
@@ -30,33 +31,6 @@ pub struct Export {
 
     #[command(flatten)]
     _unused: Unused,
-}
-
-/// Formats of other tools.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "lowercase")]
-pub enum Format {
-    /// A trace for ui.perfetto.dev
-    Perfetto,
-    /// JSON for speedscope.app
-    Speedscope,
-    /// Collapsed stacks, in ns
-    Collapsed,
-    /// A flame graph as a picture
-    Svg,
-    /// profile.proto, gzipped
-    Pprof,
-}
-
-/// Which time stacks tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "kebab-case")]
-pub enum By {
-    OnCpu,
-    Gil,
-    Lock,
-    Io,
-    Wall,
 }
 
 /// Which captures to compare.

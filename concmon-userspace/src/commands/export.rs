@@ -1,17 +1,18 @@
 //! `export`: what other tools read of a capture.
 
 use std::{
-    io::{self, BufWriter, Write as _},
+    fs::File,
+    io::{self, BufWriter, Read, Seek as _, Write as _},
     path::Path,
 };
 
 use crate::session::{
-    files::Out,
+    files::{Out, Recording, Target},
     outcome::{Failure, code},
-    output, printed, privileges,
+    output, printed, privileges, say,
 };
 use crate::{
-    capture::CaptureError,
+    capture::{CaptureError, Reader},
     cli::{By, Export, Format, Options},
     model::intervals::{Intervals, NoSink},
     schema::Snapshot,
@@ -31,35 +32,53 @@ pub(super) fn run(options: &Options, export: &Export) -> Result<u8, Failure> {
     if options.redact {
         replay = replay.redacted();
     }
-    let info = replay.header().info.clone();
     let sink = output::open_beside(options, &[&export.input])?;
-    let binary = matches!(export.format, Format::Perfetto | Format::Pprof);
-    if binary && sink.is_terminal() {
+    check_terminal(export.format, &sink.writer)?;
+    let mut out = BufWriter::new(sink.writer);
+    crate::session::settle_reader(privileges::CAPTURES, options.output.as_deref());
+    let written = convert(replay, export.format, export.by, &mut out)
+        .map_err(|error| unread(error.into()))?;
+    finish(written, out)
+}
+
+fn check_terminal(format: Format, out: &Out) -> Result<(), Failure> {
+    if matches!(format, Format::Perfetto | Format::Pprof) && out.is_terminal() {
         let message = "this format is not for terminals: name a file with -o FILE";
         return Err(Failure::new(code::USAGE, message));
     }
-    let mut out = BufWriter::new(sink.writer);
-    crate::session::settle_reader(privileges::CAPTURES, options.output.as_deref());
+    Ok(())
+}
+
+/// Makes of a capture what another tool reads. Gives how writing went.
+///
+/// # Errors
+/// Those of reading.
+fn convert<R: Read>(
+    replay: Replay<R>,
+    format: Format,
+    by: By,
+    out: &mut BufWriter<Out>,
+) -> io::Result<io::Result<()>> {
+    let info = replay.header().info.clone();
     let mut intervals = Intervals::new(&info);
-    let format = match export.format {
+    let format = match format {
         Format::Perfetto => {
-            let mut trace = Perfetto::new(&info, &mut out);
+            let mut trace = Perfetto::new(&info, &mut *out);
             let summary = replay.run(&mut |step| match step {
                 Step::Before(event) => intervals.before(event),
                 Step::Event(event) => intervals.apply(event, &mut trace),
                 Step::Window(window) => trace.window(&window),
             });
-            warn_of_gaps(&summary.map_err(|error| unread(error.into()))?);
+            warn_of_gaps(&summary?);
             intervals.finish(&mut trace);
-            let written = trace.finish(&intervals);
-            return finish(written, out);
+            return Ok(trace.finish(&intervals));
         }
         Format::Speedscope => FlameFormat::Speedscope,
         Format::Collapsed => FlameFormat::Collapsed,
         Format::Svg => FlameFormat::Svg,
         Format::Pprof => FlameFormat::Pprof,
     };
-    let by = match export.by {
+    let by = match by {
         By::OnCpu => export::By::OnCpu,
         By::Gil => export::By::Gil,
         By::Lock => export::By::Lock,
@@ -71,27 +90,112 @@ pub(super) fn run(options: &Options, export: &Export) -> Result<u8, Failure> {
         Step::Event(event) => intervals.apply(event, &mut NoSink),
         Step::Window(_) => {}
     });
-    warn_of_gaps(&summary.map_err(|error| unread(error.into()))?);
+    warn_of_gaps(&summary?);
     intervals.finish(&mut NoSink);
     if intervals.flames().samples() == 0 {
         log::warn!("no stack was taken in this watch: its time is without stacks");
     }
-    let written = export::write(format, by, &info, &intervals, &mut out);
-    finish(written, out)
+    Ok(export::write(format, by, &info, &intervals, out))
+}
+
+/// What `record -f` makes at the end of a watch, of the capture that nobody else sees.
+pub(super) struct AtEnd {
+    capture: File,
+    format: Format,
+    by: By,
+    out: Out,
+}
+
+impl AtEnd {
+    /// Begins the file that `-o` names; without it one whose name begins with `stem`.
+    pub(super) fn new(
+        options: &Options,
+        (format, by): (Format, By),
+        stem: String,
+    ) -> Result<(Self, Recording), Failure> {
+        let (out, is_stdout) = match options.output.as_deref() {
+            Some(path) => {
+                let target = Target::of(path)?;
+                let is_stdout = target.is_stdout();
+                (target.create()?, is_stdout)
+            }
+            None => (Out::free(stem, ending(format))?, false),
+        };
+        check_terminal(format, &out)?;
+        let (recording, capture) = Recording::temporary(is_stdout)?;
+        let at_end = Self {
+            capture,
+            format,
+            by,
+            out,
+        };
+        Ok((at_end, recording))
+    }
+
+    /// The watch is over, and recorded.
+    pub(super) fn write(mut self, quiet: bool) -> Result<(), Failure> {
+        let failed = |error: CaptureError| {
+            let message = format!("cannot read what was recorded: {error}");
+            Failure::new(code::FAILURE, message)
+        };
+        self.capture.rewind()?;
+        let replay = Replay::new(Reader::new(self.capture).map_err(failed)?);
+        let mut out = BufWriter::new(self.out);
+        let written = convert(replay, self.format, self.by, &mut out)
+            .map_err(|error| failed(error.into()))?;
+        let named = whole(written, out);
+        let name = named.as_ref().map_or_else(|_| String::new(), String::clone);
+        if printed(named.map(drop))? && !quiet {
+            say(&format!("concmon-bpf: wrote {name}\n"));
+        }
+        Ok(())
+    }
+}
+
+/// What names of files end with that have no name of the user's.
+const fn ending(format: Format) -> &'static str {
+    match format {
+        Format::Perfetto => ".perfetto-trace",
+        Format::Speedscope => ".speedscope.json",
+        Format::Collapsed => ".collapsed",
+        Format::Svg => ".svg",
+        Format::Pprof => ".pb.gz",
+    }
+}
+
+/// Says it where a capture gets a name that other tools' files have: `-f` was forgotten.
+pub(super) fn warn_of_name(path: Option<&Path>) {
+    let Some(path) = path else {
+        return;
+    };
+    let name = path.to_string_lossy();
+    let format = match name.rsplit('.').next() {
+        Some("svg") => "svg",
+        Some("json") => "speedscope",
+        Some("pb" | "gz" | "pprof") => "pprof",
+        Some("pftrace" | "perfetto-trace") => "perfetto",
+        _ => return,
+    };
+    log::warn!(
+        "{} will hold a capture, whatever its name is: with -f {format} it is what other tools read",
+        escape(&name)
+    );
 }
 
 /// Ends what was written to a file, of which no part is left where it is not whole.
-/// Writes what is buffered behind what was written.
 pub(super) fn finish(written: io::Result<()>, out: BufWriter<Out>) -> Result<u8, Failure> {
+    printed(whole(written, out).map(drop))?;
+    Ok(code::OK)
+}
+
+/// Writes what is buffered behind what was written. Tells what the file is called.
+fn whole(written: io::Result<()>, out: BufWriter<Out>) -> io::Result<String> {
     // What is buffered behind an error is not tried again.
     let (out, buffered) = out.into_parts();
-    let written = written.and_then(|()| {
-        let mut out = out;
-        out.write_all(&buffered.unwrap_or_default())?;
-        out.finish()
-    });
-    printed(written)?;
-    Ok(code::OK)
+    written?;
+    let mut out = out;
+    out.write_all(&buffered.unwrap_or_default())?;
+    out.finish_named()
 }
 
 /// What of a capture is missing, on standard error: other formats have no place for it.
@@ -115,4 +219,48 @@ fn warn_of_gaps(summary: &Snapshot) {
 pub(super) fn unread(path: &Path) -> impl Fn(CaptureError) -> Failure {
     let name = escape(&path.to_string_lossy()).into_owned();
     move |error| Failure::new(code::FAILURE, format!("cannot read {name}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One step gives the bytes of two: recording, and exporting that.
+    #[test]
+    fn in_one_step_it_is_the_same() {
+        let capture: &[u8] = include_bytes!("../demo/misbehave.concmon");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("capture");
+        std::fs::write(&file, capture).unwrap();
+        let out = |name: &str| Target::of(&folder.path().join(name)).unwrap();
+        let bytes = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+        for format in [
+            Format::Perfetto,
+            Format::Speedscope,
+            Format::Collapsed,
+            Format::Svg,
+            Format::Pprof,
+        ] {
+            let replay = match Replay::open(&file) {
+                Ok(replay) => replay,
+                // It was made on another architecture.
+                Err(error) => return eprintln!("SKIPPED in_one_step_it_is_the_same: {error}"),
+            };
+            let mut two = BufWriter::new(out("two").create().unwrap());
+            let written = convert(replay, format, By::Wall, &mut two).unwrap();
+            whole(written, two).unwrap();
+            // As it stands behind its last byte when it has been recorded.
+            let mut capture = File::open(&file).unwrap();
+            io::copy(&mut capture, &mut io::sink()).unwrap();
+            let at_end = AtEnd {
+                capture,
+                format,
+                by: By::Wall,
+                out: out("one").create().unwrap(),
+            };
+            at_end.write(true).unwrap();
+            assert!(bytes("one").len() > 100, "{format:?}");
+            assert_eq!(bytes("one"), bytes("two"), "{format:?}");
+        }
+    }
 }

@@ -13,7 +13,7 @@ mod watch;
 use tokio::task::LocalSet;
 
 use crate::{
-    cli::{Cli, Target, Trigger, Watched},
+    cli::{Cli, Recorded, Target, Trigger, Watched},
     session::{Failure, Recording, signals},
 };
 use demo_watch::watch_demo;
@@ -28,8 +28,14 @@ pub fn run(cli: &Cli) -> Result<u8, Failure> {
     let (target, recording) = match cli.target() {
         Target::Look(look, view) => return look::run(&cli.options, &look, view),
         Target::Watch(target) => (target, Recording::None),
-        Target::Record(target, None) => (target, Recording::File),
-        Target::Record(target, Some(flight)) => {
+        Target::Record(target, Recorded::Capture) => {
+            export::warn_of_name(cli.options.output.as_deref());
+            (target, Recording::File)
+        }
+        Target::Record(target, Recorded::Export(format, by)) => {
+            (target, Recording::Export(format, by))
+        }
+        Target::Record(target, Recorded::Flight(flight)) => {
             for trigger in &flight.triggers {
                 if let Trigger::Finding(rule) = trigger {
                     explain::check(std::slice::from_ref(rule))?;

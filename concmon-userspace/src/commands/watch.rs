@@ -8,7 +8,10 @@ use std::{
 
 use tokio::signal::unix::SignalKind;
 
-use super::start::{self, Waiting};
+use super::{
+    export::AtEnd,
+    start::{self, Waiting},
+};
 use crate::{
     capture::Store,
     cli::{Exact, Options},
@@ -52,6 +55,9 @@ pub(super) async fn watch_pids(
     if end.targets_gone {
         log::warn!("the target has ended");
     }
+    if let Some(at_end) = kept.at_end {
+        at_end.write(options.quiet)?;
+    }
     Ok(end.code())
 }
 
@@ -77,6 +83,11 @@ pub(super) async fn watch_command(
         kept.flight,
     )
     .await?;
+    let never_ran = matches!(end.child, Some(Err(_)));
+    let made = match kept.at_end {
+        Some(at_end) if !never_ran => at_end.write(options.quiet),
+        _ => Ok(()),
+    };
     if let Some(signal) = end.signal {
         // A terminal has sent it to the program, too; anybody else only to us.
         if signal != SignalKind::interrupt() || !io::stdin().is_terminal() {
@@ -87,6 +98,7 @@ pub(super) async fn watch_command(
     if end.running.is_some() {
         end.child = Some(ended(&mut end.running).await);
     }
+    made?;
     match end.child {
         // The program's own failure goes before a finding.
         Some(Ok(status)) if status.success() => Ok(end.code()),
@@ -114,7 +126,7 @@ fn open(
 ) -> Result<Output, Failure> {
     let quiet = match recording {
         Recording::None => return Output::new(options, sink, shared),
-        Recording::File => options.quiet,
+        Recording::File | Recording::Export(..) => options.quiet,
         Recording::Flight(_) => true,
     };
     Output::of_recording(options, sink, written, quiet)
@@ -127,6 +139,7 @@ struct Kept {
     /// Of a recording, and what looks after it.
     store: Option<Box<dyn Store>>,
     flight: Option<Flight>,
+    at_end: Option<AtEnd>,
     written: Rc<Written>,
 }
 
@@ -139,6 +152,7 @@ fn open_store(
 ) -> Result<Kept, Failure> {
     let mut store: Option<Box<dyn Store>> = None;
     let mut flight = None;
+    let mut at_end = None;
     let mut written = Rc::default();
     match recording {
         Recording::None => {
@@ -146,6 +160,7 @@ fn open_store(
                 sink: output::open(options)?,
                 store,
                 flight,
+                at_end,
                 written,
             });
         }
@@ -153,6 +168,13 @@ fn open_store(
             let stem = names::stem(&program, pids.first().copied().unwrap_or(0));
             let file = RecordingFile::new(options.output.as_deref(), &stem)?;
             written = file.written();
+            store = Some(Box::new(file));
+        }
+        Recording::Export(format, by) => {
+            let stem = names::stem(&program, pids.first().copied().unwrap_or(0));
+            let (made, file) = AtEnd::new(options, (*format, *by), stem)?;
+            written = file.written();
+            at_end = Some(made);
             store = Some(Box::new(file));
         }
         Recording::Flight(wanted) => {
@@ -166,6 +188,7 @@ fn open_store(
         sink: output::open_for_recording(options, &written)?,
         store,
         flight,
+        at_end,
         written,
     })
 }

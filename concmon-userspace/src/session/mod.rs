@@ -46,7 +46,7 @@ pub use stream::{LogLines, end_of_messages, say};
 use watch::Watch;
 
 use crate::{
-    cli::{Flight as Wanted, Options},
+    cli::{By, Flight as Wanted, Format, Options},
     procfs::clocks,
     schema::Snapshot,
     views::screen::Action,
@@ -78,6 +78,8 @@ pub(crate) fn settle_reader(keep: CapabilitySet, output: Option<&Path>) {
 pub(crate) enum Recording {
     None,
     File,
+    /// A file without a name, of which something else is made at the end.
+    Export(Format, By),
     Flight(Wanted),
 }
 

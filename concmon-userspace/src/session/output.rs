@@ -347,11 +347,6 @@ impl Sink {
             paint: if color { Paint::Ansi } else { Paint::Plain },
         }
     }
-
-    /// Whether bytes that are no text would meet a terminal.
-    pub(crate) fn is_terminal(&self) -> bool {
-        self.writer.is_terminal()
-    }
 }
 
 /// Opens what `-o` and `--color` say.

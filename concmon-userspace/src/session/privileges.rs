@@ -45,7 +45,8 @@ pub(crate) fn of_watch(options: &Options, recording: &Recording, has_child: bool
         (None, Recording::Flight(_)) => keep | of_folder(Path::new(".")),
         // It is there already, under its name.
         (_, Recording::File) | (None, Recording::None) => keep,
-        (Some(path), Recording::None) => keep | of_file(path),
+        (Some(path), Recording::None | Recording::Export(..)) => keep | of_file(path),
+        (None, Recording::Export(..)) => keep | of_folder(Path::new(".")),
     }
 }
 

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use concmon_tests::browser;
 use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::needs::Need;
 use concmon_tests::protobuf::Message;
 use concmon_tests::schema;
+use concmon_tests::spawn::Group;
 use concmon_tests::watch::binary;
 use concmon_tests::workload::Workload;
 use libtest_mimic::Trial;
@@ -27,6 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             &needs,
             agree_with_the_report,
         ),
+        quiet("exports::in_one_step", &needs, in_one_step),
         quiet(
             "exports::a_diff_names_what_changed",
             &needs,
@@ -172,6 +175,87 @@ fn agree_with_the_report() -> Result<()> {
         !std::fs::read_to_string(bare)?.contains("gil.py"),
         "a path in a redacted page"
     );
+    Ok(())
+}
+
+/// `record -f` leaves what was asked for, and nothing else, wherever it works.
+fn in_one_step() -> Result<()> {
+    let workload = Workload::start(&Interpreter::find("3.11")?, "gil.py", &["3"])?;
+    let pid = workload.pid().to_string();
+    let folder = tempfile::tempdir()?;
+    let temporary = tempfile::tempdir()?;
+    let tool = |args: &[&str]| -> Result<Command> {
+        let mut command = Command::new(binary()?);
+        command
+            .args(["record", &pid, "-i", "250ms"])
+            .args(args)
+            .current_dir(folder.path())
+            .env("TMPDIR", temporary.path());
+        Ok(command)
+    };
+    let left = || -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for place in [folder.path(), temporary.path()] {
+            for file in std::fs::read_dir(place)? {
+                names.push(file?.file_name().to_string_lossy().into_owned());
+            }
+        }
+        Ok(names)
+    };
+    let said = run(
+        tool(&["-f", "collapsed", "-d", "1500ms", "--json", "-o", "stacks"])?
+            .stderr(Stdio::piped()),
+    )?;
+    let recorded = Recorded {
+        file: folder.path().join("stacks"),
+        summary: schema::line(&said)?,
+        folder: tempfile::tempdir()?,
+    };
+    ensure!(left()? == ["stacks"], "{:?}", left()?);
+    let lines = std::fs::read_to_string(&recorded.file)?;
+    let ns = lines
+        .lines()
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    close("collapsed", ns.sum(), recorded.sum("/on_cpu_ns"), 0.02)?;
+    ensure!(lines.contains("burn (gil.py:"), "{lines}");
+    std::fs::remove_file(&recorded.file)?;
+
+    // Ctrl-C writes it, and without a name it gets one.
+    let mut watch = Group::start(
+        tool(&["-f", "svg"])?
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped()),
+    )?;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while left()?.is_empty() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    watch.signal(libc::SIGINT);
+    let status = watch.wait_for(Duration::from_secs(20))?;
+    ensure!(status.code() == Some(0), "{status}");
+    let names = left()?;
+    let [name] = &names[..] else {
+        bail!("what is left: {names:?}");
+    };
+    ensure!(
+        name.starts_with(&format!("gil.py-{pid}-")) && name.ends_with("Z.svg"),
+        "{name}"
+    );
+    let svg = std::fs::read_to_string(folder.path().join(name))?;
+    ensure!(
+        svg.contains("<svg") && svg.contains("burn (gil.py:"),
+        "no flame graph"
+    );
+
+    // The capture would be where the picture is.
+    let refused = tool(&["-f", "svg", "--ring", "5s"])?.output()?;
+    ensure!(refused.status.code() == Some(2), "{refused:?}");
+    // Somebody's link is not written through, and nothing is left of the attempt.
+    std::os::unix::fs::symlink("/nowhere", folder.path().join("link"))?;
+    let refused = tool(&["-f", "svg", "-d", "1s", "-o", "link"])?.output()?;
+    ensure!(refused.status.code() == Some(1), "{refused:?}");
+    ensure!(left()?.len() == 2, "{:?}", left()?);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Where reports, pages and exports go: a file that appears when it is whole, or what is already open.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::{File, Metadata},
     io::{self, IsTerminal, LineWriter, Write},
     os::{
@@ -107,6 +107,11 @@ impl Target {
         Ok(target)
     }
 
+    /// Whether it is what standard output was at the start.
+    pub(crate) fn is_stdout(&self) -> bool {
+        matches!(self, Self::Open(open) if open.is_stdout)
+    }
+
     /// Begins the output.
     ///
     /// # Errors
@@ -124,6 +129,7 @@ impl Target {
             new,
             place,
             replaces: found.is_some(),
+            free: None,
         }))
     }
 }
@@ -141,6 +147,8 @@ enum Kind {
         new: NewFile,
         place: Place,
         replaces: bool,
+        /// Nothing is replaced: what its name begins and ends with, where a number fits in between.
+        free: Option<(String, &'static str)>,
     },
 }
 
@@ -158,6 +166,7 @@ impl Out {
         )))
     }
 
+    /// Whether bytes that are no text would meet a terminal.
     pub(crate) fn is_terminal(&self) -> bool {
         match &self.0 {
             Kind::Stdout(stdout) => stdout.is_terminal(),
@@ -178,20 +187,62 @@ impl Out {
         }
     }
 
+    /// A file in the current folder, whose name begins and ends like this, and which replaces none.
+    ///
+    /// # Errors
+    /// No file can be made there.
+    pub(crate) fn free(stem: String, end: &'static str) -> Result<Self, FileError> {
+        let place = Place::of(Path::new(&format!("{stem}{end}")))?;
+        let failed = |error| FileError::io(place.shown(), error);
+        let new = place.folder.create(&place.name, "part").map_err(failed)?;
+        let writer = LineWriter::new(new.file().try_clone().map_err(failed)?);
+        Ok(Self(Kind::New {
+            writer,
+            new,
+            place,
+            replaces: false,
+            free: Some((stem, end)),
+        }))
+    }
+
     /// It is whole: a file gets its name. Without this, no part of a file is left.
     ///
     /// # Errors
     /// What is there stays, when it cannot be replaced.
-    pub(crate) fn finish(mut self) -> io::Result<()> {
+    pub(crate) fn finish(self) -> io::Result<()> {
+        self.finish_named().map(drop)
+    }
+
+    /// The same; tells what the file is called.
+    ///
+    /// # Errors
+    /// As [`Out::finish`].
+    pub(crate) fn finish_named(mut self) -> io::Result<String> {
         self.flush()?;
-        let Kind::New { mut new, place, .. } = self.0 else {
-            return Ok(());
+        let shown = self.shown();
+        let Kind::New {
+            mut new,
+            place,
+            free,
+            ..
+        } = self.0
+        else {
+            return Ok(shown);
         };
+        if let Some((stem, end)) = free {
+            let named = new.rename_to_free(|number| match number {
+                1 => format!("{stem}{end}"),
+                number => format!("{stem}-{number}{end}"),
+            });
+            let failed = |error| FileError::io(place.shown(), error);
+            return Ok(place.folder.shown(OsStr::new(&named.map_err(failed)?)));
+        }
         for _ in 0..MOST_TRIES {
             let found = replaceable(&place.folder, &place.name)?;
             match new.rename(&place.name, found.as_ref()) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                renamed => return Ok(renamed.map_err(|error| FileError::io(place.shown(), error))?),
+                Err(error) => return Err(FileError::io(place.shown(), error).into()),
+                Ok(()) => return Ok(shown),
             }
         }
         let error = io::ErrorKind::AlreadyExists.into();

@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     ffi::{OsStr, OsString},
+    fs::File,
     io::{self, IsTerminal as _},
     path::Path,
     rc::Rc,
@@ -16,6 +17,7 @@ use super::{
 use crate::{
     capture::{FileStore, Header, Sealed, Store},
     session::outcome::{Failure, code, why},
+    views::escape::escape,
 };
 
 /// What became of a recording, for who tells of it.
@@ -84,6 +86,32 @@ impl Recording {
             }),
             store: None,
         })
+    }
+
+    /// A file without a name, which is gone when nobody has it open, and the same to be read.
+    /// `is_stdout`: what is made of it goes to standard output.
+    ///
+    /// # Errors
+    /// The folder for temporary files cannot be written.
+    pub(crate) fn temporary(is_stdout: bool) -> Result<(Self, File), FileError> {
+        let shown = format!(
+            "a temporary file in {}",
+            escape(&std::env::temp_dir().to_string_lossy())
+        );
+        let failed = |error| FileError::io(shown.clone(), error);
+        let file = tempfile::tempfile().map_err(failed)?;
+        let same = file.try_clone().map_err(failed)?;
+        let to = To::Open(Open {
+            file,
+            shown: shown.clone(),
+            is_stdout: false,
+        });
+        let written = Rc::new(Written {
+            name: RefCell::new(shown),
+            is_stdout,
+        });
+        let store = None;
+        Ok((Self { to, written, store }, same))
     }
 
     pub(crate) fn written(&self) -> Rc<Written> {
