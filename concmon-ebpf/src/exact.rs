@@ -8,7 +8,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated};
+use aya_ebpf::helpers::{bpf_ktime_get_ns, generated};
 use concmon_ebpf::{
     Exact, ExactCall, ExactKey, ExactPlace, ExactRow, ExactTask, ExactTaskKey, FOLDED_BYTES,
     NAME_BYTES, PLACE_DEPTHS, fault,
@@ -17,6 +17,7 @@ use concmon_ebpf::{
 use crate::{
     ledger::add,
     maps::{EXACT, EXACT_CALLS, EXACT_PLACES, EXACT_ROWS, EXACT_TASKS, EXACT_ZERO, count_fault},
+    namespace::{self, Ids},
     verifier::bounded,
 };
 
@@ -41,11 +42,8 @@ struct Thread {
 impl Thread {
     #[inline(always)]
     fn current() -> Self {
-        let both = bpf_get_current_pid_tgid();
-        Self {
-            tgid: (both >> 32) as u32,
-            tid: both as u32,
-        }
+        let Ids { tid, tgid } = namespace::current();
+        Self { tgid, tid }
     }
 
     #[inline(always)]
@@ -246,7 +244,7 @@ fn insert(key: ExactTaskKey, made_ns: u64, coroutine: u64) {
 unsafe fn begin(tid: u32, task: u64, exact: *const Exact, entry: *mut ExactTask) -> u32 {
     // SAFETY: see the function's contract.
     unsafe {
-        let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        let tgid = namespace::current().tgid;
         let name = read(task + u64::from((*exact).name));
         let mut own = true;
         if name != 0 && read(name + 8) == (*exact).text_type {

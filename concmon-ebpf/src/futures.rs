@@ -8,12 +8,12 @@
 //! The interpreter has one lock for all that is probed here, so that nothing runs beside it but other
 //! processes.
 
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use concmon_ebpf::{ExactFutures, FailedKey, PoolKey, PoolRow, fault};
 
 use crate::{
     exact::read,
     maps::{EXACT_FAILED, EXACT_FUTURES, EXACT_POOLS, atomic_add, count_fault},
+    namespace,
 };
 
 /// Make an entry, change none (include/uapi/linux/bpf.h).
@@ -25,7 +25,7 @@ const OBJECT_TYPE: u64 = 8;
 
 #[inline(always)]
 fn current_tgid() -> u32 {
-    (bpf_get_current_pid_tgid() >> 32) as u32
+    namespace::current().tgid
 }
 
 #[inline(always)]

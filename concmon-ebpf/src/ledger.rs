@@ -7,6 +7,7 @@ use concmon_ebpf::{
 
 use crate::{
     maps::{SYSCALLS, atomic_add, count_fault, give_hists, hists_at, take_hists},
+    namespace::Ids,
     task::{Syscall, Task, task_state},
     verifier::bounded,
 };
@@ -400,13 +401,13 @@ pub(crate) struct Birth {
 
 /// Starts an account in a slot that nobody else uses yet; free slots are all zero.
 #[inline(always)]
-pub(crate) fn open(ledger: *mut Ledger, task: Task, birth: &Birth) {
+pub(crate) fn open(ledger: *mut Ledger, task: Task, ids: Ids, birth: &Birth) {
     // SAFETY: the slot was just taken from the free ones; no other program has it.
     unsafe {
         let seq = begin(ledger);
         let l = &mut *ledger;
-        l.tid = task.tid();
-        l.tgid = task.tgid();
+        l.tid = ids.tid;
+        l.tgid = ids.tgid;
         l.flags = birth.flags;
         l.start_boottime_ns = task.start_boottime();
         l.start_ns = birth.now;

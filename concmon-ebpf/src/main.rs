@@ -10,6 +10,8 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+mod arrivals;
+#[cfg(target_arch = "bpf")]
 mod emit;
 #[cfg(target_arch = "bpf")]
 mod exact;
@@ -19,6 +21,8 @@ mod futures;
 mod ledger;
 #[cfg(target_arch = "bpf")]
 mod maps;
+#[cfg(target_arch = "bpf")]
+mod namespace;
 #[cfg(target_arch = "bpf")]
 mod probes;
 #[cfg(target_arch = "bpf")]

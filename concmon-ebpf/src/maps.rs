@@ -12,8 +12,8 @@ use aya_ebpf::{
 use concmon_ebpf::{
     Batch, Control, Exact, ExactCall, ExactFutures, ExactKey, ExactPlace, ExactRow, ExactTask,
     ExactTaskKey, FREE_NUMBERS, FailedKey, HIST_CHUNKS, HISTS_PER_CHUNK, Hists, LEDGER_CHUNKS,
-    LEDGERS_PER_CHUNK, Ledger, MAX_SYSCALLS, PoolKey, PoolRow, Process, Python, SLOTS_PER_PAGE,
-    SampleBatch, SelfTest, SlotPage, SyscallEntry, fault,
+    LEDGERS_PER_CHUNK, Ledger, MAX_SYSCALLS, Namespace, PoolKey, PoolRow, Process, Python,
+    SLOTS_PER_PAGE, SampleBatch, SelfTest, SlotPage, SyscallEntry, fault,
 };
 
 use crate::{task::Task, verifier::bounded};
@@ -24,6 +24,17 @@ const BPF_F_NO_PREALLOC: u32 = 1;
 /// [`SlotPage`]s up to the kernel's highest thread id; mapped by user space. Resized by the loader.
 #[map]
 pub(crate) static SLOTS: Array<SlotPage> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// The same by the ids that user space has for threads, which maps it instead; of one page unless those are others.
+#[map]
+pub(crate) static SEEN_SLOTS: Array<SlotPage> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map]
+pub(crate) static NAMESPACE: Array<Namespace> = Array::with_max_entries(1, 0);
+
+/// Processes, not watched, that begin to run a program; user space takes them out.
+#[map]
+pub(crate) static EXECS: Queue<u32> = Queue::with_max_entries(1024, 0);
 
 /// What arrays in an array of arrays are like: `LENGTH` values of `BYTES` bytes. By sizes, not by types:
 /// the arrays that user space makes have none, and some kernels (6.1) compare that.
@@ -166,10 +177,10 @@ pub(crate) fn count_fault(code: u32) {
     }
 }
 
-/// The cell that holds the slot of `tid`.
+/// The cell of `slots` that holds the slot of `tid`.
 #[inline(always)]
-fn slot_cell(tid: u32) -> Option<*mut u32> {
-    let page: *mut u32 = SLOTS.get_ptr_mut(tid / SLOTS_PER_PAGE as u32)?.cast();
+fn slot_cell(slots: &'static Array<SlotPage>, tid: u32) -> Option<*mut u32> {
+    let page: *mut u32 = slots.get_ptr_mut(tid / SLOTS_PER_PAGE as u32)?.cast();
     // SAFETY: the index is masked to the page's length.
     Some(unsafe { page.add(bounded::<{ SLOTS_PER_PAGE as i32 }>(tid as usize)) })
 }
@@ -185,7 +196,7 @@ pub(crate) fn slot_of(task: Task) -> u32 {
 
 #[inline(always)]
 pub(crate) fn slot_of_tid(tid: u32) -> u32 {
-    match slot_cell(tid) {
+    match slot_cell(&SLOTS, tid) {
         // SAFETY: a cell of a live map value.
         Some(cell) => unsafe { core::ptr::read_volatile(cell) },
         None => 0,
@@ -201,7 +212,13 @@ pub(crate) fn ledger_of(task: Task) -> Option<*mut Ledger> {
 /// Ties `slot` to thread `tid`; 0 unties. `false`: there is no cell for such an id.
 #[inline(always)]
 pub(crate) fn bind(tid: u32, slot: u32) -> bool {
-    let Some(cell) = slot_cell(tid) else {
+    tie(&SLOTS, tid, slot)
+}
+
+/// The same in one of the arrays of slots.
+#[inline(always)]
+pub(crate) fn tie(slots: &'static Array<SlotPage>, tid: u32, slot: u32) -> bool {
+    let Some(cell) = slot_cell(slots, tid) else {
         count_fault(fault::TID_RANGE);
         return false;
     };

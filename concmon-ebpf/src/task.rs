@@ -40,6 +40,12 @@ pub(crate) static CONFIG: KernelConfig = KernelConfig {
     task_tls: 0,
     has_task_tls: 0,
     regs_ip: 0,
+    task_thread_pid: 0,
+    task_group_leader: 0,
+    pid_level: 0,
+    pid_numbers: 0,
+    in_namespace: 0,
+    tells_execs: 0,
 };
 
 /// One field of [`CONFIG`].
@@ -120,6 +126,21 @@ impl Task {
     #[inline(always)]
     pub(crate) fn tgid(self) -> u32 {
         self.field(config!(task_tgid))
+    }
+
+    /// The `struct pid` that has its ids in all namespaces; none after its end.
+    #[inline(always)]
+    pub(crate) fn thread_pid(self) -> *const c_void {
+        self.field(config!(task_thread_pid))
+    }
+
+    /// The same of its process's first thread.
+    #[inline(always)]
+    pub(crate) fn leader_thread_pid(self) -> *const c_void {
+        let leader: *const c_void = self.field(config!(task_group_leader));
+        let at = leader.wrapping_byte_add(config!(task_thread_pid) as usize);
+        // SAFETY: the helper checks the address.
+        unsafe { bpf_probe_read_kernel(at.cast()).unwrap_or(core::ptr::null()) }
     }
 
     #[inline(always)]

@@ -16,9 +16,14 @@ use concmon_ebpf::{
 
 use super::sched::argument;
 use crate::{
+    arrivals,
     emit::{Send, emit},
     ledger::{self, Birth},
-    maps::{PROCESSES, bind, count_fault, give_slot, ledger_at, ledger_of, slot_of_tid, take_slot},
+    maps::{
+        PROCESSES, bind, count_fault, give_slot, ledger_at, ledger_of, slot_of, slot_of_tid,
+        take_slot,
+    },
+    namespace::{self, Ids},
     task::{Syscall, Task},
 };
 
@@ -28,11 +33,11 @@ use crate::{
 fn sched_process_fork(ctx: *mut c_void) -> i32 {
     // SAFETY: the tracepoint's own arguments.
     let (parent, child) = unsafe { (Task::new(argument(ctx, 0)), Task::new(argument(ctx, 1))) };
-    let parent_tgid = parent.tgid();
+    let parent_tgid = namespace::tgid(parent);
     let Some(process) = PROCESSES.get_ptr(&parent_tgid) else {
         return 0;
     };
-    let tgid = child.tgid();
+    let Ids { tid, tgid } = namespace::ids(child);
     let new_process = tgid != parent_tgid;
     // SAFETY: a live map value.
     let (gils, follow) = unsafe { ((*process).gils, (*process).follow) };
@@ -70,21 +75,19 @@ fn sched_process_fork(ctx: *mut c_void) -> i32 {
     if !join(child, &birth) {
         warn!(
             &BtfTracePointContext::new(ctx),
-            "no room for thread {} of process {}",
-            child.tid(),
-            tgid
+            "no room for thread {} of process {}", tid, tgid
         );
     }
     let record = ForkRecord {
         head: RecordHead {
             kind: record_kind::FORK,
-            tid: child.tid(),
+            tid,
             at_ns: now,
             ..RecordHead::default()
         },
         start_boottime_ns: child.start_boottime(),
         comm: child.comm(),
-        parent_tid: parent.tid(),
+        parent_tid: namespace::ids(parent).tid,
         tgid: tgid as i32,
         ..ForkRecord::default()
     };
@@ -106,12 +109,14 @@ pub(super) fn join(task: Task, birth: &Birth) -> bool {
     let Some(ledger) = ledger_at(slot) else {
         return false;
     };
-    ledger::open(ledger, task, birth);
+    let ids = namespace::ids(task);
+    ledger::open(ledger, task, ids, birth);
     if !bind(task.tid(), slot) {
         ledger::abandon(ledger);
         give_slot(slot);
         return false;
     }
+    namespace::bind_seen(ids.tid, slot);
     true
 }
 
@@ -121,21 +126,28 @@ pub(super) fn join(task: Task, birth: &Birth) -> bool {
 fn sched_process_exec(ctx: *mut c_void) -> i32 {
     // SAFETY: the tracepoint's own arguments.
     let (task, old_tid) = unsafe { (Task::new(argument(ctx, 0)), argument::<u32>(ctx, 1)) };
-    let tgid = task.tgid();
+    let Ids { tid, tgid } = namespace::ids(task);
     let Some(process) = PROCESSES.get_ptr_mut(&tgid) else {
+        arrivals::tell(task);
         return 0;
     };
     // The old program's GIL is gone with its memory.
     // SAFETY: a live map value.
     unsafe { (*process).gils = [0; MAX_GILS] };
-    let tid = task.tid();
-    if old_tid != tid {
+    let new_tid = task.tid();
+    let takes_over = old_tid != new_tid;
+    if takes_over {
         // A thread that is not the first takes over the first one's id, and keeps its account.
         let slot = slot_of_tid(old_tid);
         bind(old_tid, 0);
-        bind(tid, slot);
+        bind(new_tid, slot);
     }
     if let Some(ledger) = ledger_of(task) {
+        if takes_over {
+            // SAFETY: a live map value.
+            namespace::bind_seen(unsafe { (*ledger).tid }, 0);
+            namespace::bind_seen(tid, slot_of(task));
+        }
         // SAFETY: a live map value; none of these fields takes part in a reader's checks.
         unsafe {
             (*ledger).gils = [0; MAX_GILS];
@@ -165,11 +177,10 @@ fn sched_process_exec(ctx: *mut c_void) -> i32 {
 fn sched_process_exit(ctx: *mut c_void) -> i32 {
     // SAFETY: the tracepoint's own argument.
     let task = unsafe { Task::new(argument(ctx, 0)) };
-    let tgid = task.tgid();
+    let Ids { tid, tgid } = namespace::ids(task);
     if PROCESSES.get_ptr(&tgid).is_none() && ledger_of(task).is_none() {
         return 0;
     }
-    let tid = task.tid();
     let (status, group) = task.exit_status();
     let last = task.live_threads() == 0;
     let mut flags = 0;

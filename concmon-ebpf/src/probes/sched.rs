@@ -11,7 +11,7 @@ use crate::{
     maps::{
         PROCESSES, bind, count_fault, give_slot, ledger_at, ledger_of, slot_of, slots_are_short,
     },
-    pywalk,
+    namespace, pywalk,
     task::{self, Task, config, task_state},
 };
 
@@ -92,7 +92,10 @@ fn leave(ctx: *mut c_void, prev: Task, slot: u32, now: u64, cpu: u32) {
 #[inline(always)]
 fn end(task: Task, ledger: *mut Ledger, slot: u32) {
     bind(task.tid(), 0);
-    if slots_are_short() && fold(task.tgid(), ledger, slot) {
+    // SAFETY: a live map value, of a thread that is not watched from here on.
+    let (tid, tgid) = unsafe { ((*ledger).tid, (*ledger).tgid) };
+    namespace::bind_seen(tid, 0);
+    if slots_are_short() && fold(tgid, ledger, slot) {
         give_slot(slot);
         return;
     }
@@ -160,5 +163,5 @@ fn waker(cause: u8, woken: Task) -> u32 {
     if !ledger::can_wake(current.syscall()) {
         return 0;
     }
-    current.tid()
+    namespace::ids(current).tid
 }

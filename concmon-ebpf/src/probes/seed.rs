@@ -8,7 +8,8 @@ use concmon_ebpf::{cause, ledger_flags, state};
 use super::process::join;
 use crate::{
     ledger::{self, Birth},
-    maps::{PROCESSES, SELF_TEST, ledger_of},
+    maps::{PROCESSES, SELF_TEST, ledger_at, slot_of},
+    namespace,
     task::{Syscall, Task, task_state},
 };
 
@@ -30,12 +31,13 @@ fn task_of(ctx: *mut c_void) -> Option<Task> {
 #[unsafe(link_section = "iter/task")]
 fn seed(ctx: *mut c_void) -> i32 {
     let Some(task) = task_of(ctx) else { return 0 };
-    let Some(process) = PROCESSES.get_ptr(&task.tgid()) else {
+    let Some(process) = PROCESSES.get_ptr(&namespace::tgid(task)) else {
         return 0;
     };
     // SAFETY: a live map value.
     let gils = unsafe { (*process).gils };
-    let existing = ledger_of(task);
+    // The plain number: the verifier loses an account that is kept until the end.
+    let slot = slot_of(task);
     let state_bits = task.state();
     if state_bits & (task_state::DEAD | task_state::NEW) != 0 {
         return 0;
@@ -69,12 +71,11 @@ fn seed(ctx: *mut c_void) -> i32 {
         gils,
         cpu: u32::MAX,
     };
-    match existing {
-        None => {
-            // A thread without a slot is counted, and user space warns.
-            let _ = join(task, &birth);
-        }
-        Some(ledger) => ledger::reseed(ledger, task, &birth),
+    if slot == 0 {
+        // A thread without a slot is counted, and user space warns.
+        let _ = join(task, &birth);
+    } else if let Some(ledger) = ledger_at(slot) {
+        ledger::reseed(ledger, task, &birth);
     }
     0
 }
@@ -97,6 +98,8 @@ fn self_test(ctx: *mut c_void) -> i32 {
     if task.tid() != tid || task.tgid() != tgid {
         return 0;
     }
+    namespace::learn(task);
+    let seen = namespace::ids(task);
     let comm = task.comm();
     let syscall = task.syscall();
     // SAFETY: a live map value.
@@ -123,6 +126,8 @@ fn self_test(ctx: *mut c_void) -> i32 {
         r.live = task.live_threads();
         r.queued = u32::from(task.queued());
         r.kernel_thread = u32::from(task.is_kernel_thread());
+        r.tid_seen = seen.tid;
+        r.tgid_seen = seen.tgid;
         r.runs += 1;
     }
     0

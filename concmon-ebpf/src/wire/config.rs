@@ -49,6 +49,16 @@ pub struct KernelConfig {
     pub has_task_tls: u32,
     /// Instruction pointer in the saved user registers.
     pub regs_ip: u32,
+    /// `task_struct::thread_pid` and `group_leader`, and of a `struct pid` its level and where its ids begin; used when
+    /// `in_namespace`.
+    pub task_thread_pid: u32,
+    pub task_group_leader: u32,
+    pub pid_level: u32,
+    pub pid_numbers: u32,
+    /// User space is in a PID namespace that is not the first one: its ids are not the kernel's.
+    pub in_namespace: u32,
+    /// User space wants to know who begins to run a program, of everybody.
+    pub tells_execs: u32,
 }
 
-const _: () = assert!(size_of::<KernelConfig>() == 29 * 4);
+const _: () = assert!(size_of::<KernelConfig>() == 35 * 4);

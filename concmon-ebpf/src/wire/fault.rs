@@ -25,8 +25,10 @@ pub const EXACT_ROOM: u32 = 9;
 pub const EXACT_READ: u32 = 10;
 /// Something was booked for a thread that found no free histograms: they begin later than its account.
 pub const NO_HISTS: u32 = 11;
+/// A process that begins to run a program found no room in `EXECS`; all are searched then.
+pub const EXEC_ROOM: u32 = 12;
 /// How many codes there are.
-pub const COUNT: usize = 12;
+pub const COUNT: usize = 13;
 /// Their names, in order.
 pub const NAMES: [&str; COUNT] = [
     "output-failed",
@@ -41,4 +43,5 @@ pub const NAMES: [&str; COUNT] = [
     "exact-no-room",
     "exact-read-failed",
     "no-histograms",
+    "exec-no-room",
 ];

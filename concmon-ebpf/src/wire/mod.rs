@@ -10,6 +10,7 @@ pub mod fault;
 mod fork;
 mod hist;
 mod ledger;
+mod namespace;
 mod pools;
 mod process;
 mod python;
@@ -32,6 +33,7 @@ pub use self::{
     fork::ForkRecord,
     hist::{HIST_BUCKETS, HIST_MIN_SHIFT, Hist, hist_bucket, hist_lower_bound},
     ledger::{Hists, Ledger, STACK_INTERVAL_NS, STACK_WINDOW_NS, ledger_flags, state},
+    namespace::Namespace,
     pools::{ExactFutures, FailedKey, PoolKey, PoolRow},
     process::{GIL_SIZE, MAX_GILS, Process},
     python::{FRAME_BYTES, NO_OFFSET, OWNER_GENERATOR, OWNER_NO_CODE, Python},

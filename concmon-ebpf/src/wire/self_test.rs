@@ -23,8 +23,11 @@ pub struct SelfTest {
     pub kernel_thread: u32,
     /// Process id, by helper, of whoever walks the tasks.
     pub asker_tgid: u32,
+    /// The ids that the other programs will give to user space.
+    pub tid_seen: u32,
+    pub tgid_seen: u32,
     /// How often the program ran for the process that asked.
     pub runs: u64,
 }
 
-const _: () = assert!(size_of::<SelfTest>() == 96);
+const _: () = assert!(size_of::<SelfTest>() == 104);

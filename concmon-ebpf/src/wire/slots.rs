@@ -6,7 +6,8 @@
 
 /// Slots of threads, by thread id: a value of the memory-mapped array `SLOTS`. Thread `tid`'s slot is
 /// element `tid % SLOTS_PER_PAGE` of value `tid / SLOTS_PER_PAGE`; 0 is none. One plain load tells
-/// whether a thread is watched, and where its account is.
+/// whether a thread is watched, and where its account is. Where user space has other ids than the kernel, a second
+/// such array, `SEEN_SLOTS`, has the same by its ids.
 pub type SlotPage = [u32; SLOTS_PER_PAGE];
 
 /// Elements of a [`SlotPage`]; a power of two.

@@ -1,8 +1,8 @@
 //! What the model is fed: every input of a watch as one owned, typed enum.
 //!
 //! Sources produce events; nothing else enters the model. All instants are nanoseconds of
-//! `CLOCK_MONOTONIC`. All process and thread ids are those of the host's PID namespace, which the tool
-//! runs in: the kernel's own ids are taken as they come.
+//! `CLOCK_MONOTONIC`. All process and thread ids are those of the PID namespace that the tool runs in:
+//! kernel programs translate where that is not the first one.
 //!
 //! Events are kept in captures by the names of their fields. A field that is added must be an
 //! `Option` or have `#[serde(default)]`, so that older captures can be read; none is renamed.

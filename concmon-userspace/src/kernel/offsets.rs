@@ -85,6 +85,32 @@ pub struct Offsets {
     pub regs_ip: u32,
     /// Where the base of thread-local storage is kept; `None` where that is not `thread.fsbase`.
     pub task_tls: Option<u32>,
+    /// Where a process has its ids in other PID namespaces; `None` where that is not as it is known.
+    pub ids: Option<IdOffsets>,
+}
+
+/// Byte offsets on the way from a task to its ids in all PID namespaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdOffsets {
+    pub task_thread_pid: u32,
+    /// Of `struct pid`.
+    pub pid_level: u32,
+    /// The `upid` of the first namespace; those of deeper ones follow.
+    pub pid_numbers: u32,
+}
+
+impl IdOffsets {
+    fn resolve(btf: &Btf<'_>) -> Option<Self> {
+        let [task, pid, upid] = btf.structs(["task_struct", "pid", "upid"]);
+        let at = |found: &Struct<'_>, member| found.field(member).ok().map(|field| field.offset);
+        // Kernel programs know this one: two words.
+        let known = (at(&upid, "nr")?, at(&upid, "ns")?) == (0, 8);
+        known.then_some(Self {
+            task_thread_pid: at(&task, "thread_pid")?,
+            pid_level: at(&pid, "level")?,
+            pid_numbers: at(&pid, "numbers")?,
+        })
+    }
 }
 
 struct Lookup<'a> {
@@ -227,6 +253,7 @@ impl Offsets {
             regs_arg1: regs.one(arg1, &[8])?,
             regs_ip: regs.one(ip, &[8])?,
             task_tls,
+            ids: IdOffsets::resolve(btf),
         })
     }
 }
@@ -378,6 +405,7 @@ mod tests {
             regs_arg1: 0,
             regs_ip: 24,
             task_tls: None,
+            ids: None,
         };
         assert_eq!(offsets, expected);
     }

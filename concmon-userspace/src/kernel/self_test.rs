@@ -26,8 +26,9 @@ pub enum SelfTestError {
     },
     /// The kernel's ids are not ours.
     #[error(
-        "concmon runs in a PID namespace of its own (it is process {own} here and {kernel} to the \
-         kernel): run it in the host's (docker: --pid=host; kubernetes: hostPID)"
+        "concmon runs in a PID namespace of its own, and this kernel's types do not tell the ids there (it \
+         is process {own} here and {kernel} to the kernel): run it in the host's (docker: --pid=host; \
+         kubernetes: hostPID)"
     )]
     Namespace { own: u32, kernel: u32 },
 }
@@ -65,12 +66,13 @@ impl Expected {
     }
 
     /// Compares. `fd` is the descriptor by which the iterator was read: the first argument of the
-    /// system call that ran the program.
+    /// system call that ran the program. `has_own_ids`: they are read for our PID namespace.
     pub fn check(
         &self,
         seen: &SelfTest,
         fd: i32,
         with_registers: bool,
+        has_own_ids: bool,
     ) -> Result<(), SelfTestError> {
         let same = |field, seen: u64, truth: u64| {
             if seen == truth {
@@ -82,7 +84,12 @@ impl Expected {
                 truth: truth.to_string(),
             })
         };
-        if seen.asker_tgid != 0 && seen.asker_tgid != self.pid {
+        // In a PID namespace of one's own, the kernel's ids are what a helper says.
+        let (tgid, tid) = match has_own_ids {
+            true => (seen.tgid_by_helper, seen.pid_by_helper),
+            false => (self.pid, self.tid),
+        };
+        if !has_own_ids && seen.asker_tgid != 0 && seen.asker_tgid != self.pid {
             return Err(SelfTestError::Namespace {
                 own: self.pid,
                 kernel: seen.asker_tgid,
@@ -98,11 +105,21 @@ impl Expected {
         same(
             "task_struct::tgid",
             u64::from(seen.tgid_by_offset),
-            u64::from(self.pid),
+            u64::from(tgid),
         )?;
         same(
             "task_struct::pid",
             u64::from(seen.pid_by_offset),
+            u64::from(tid),
+        )?;
+        same(
+            "pid::numbers (process id)",
+            u64::from(seen.tgid_seen),
+            u64::from(self.pid),
+        )?;
+        same(
+            "pid::numbers (thread id)",
+            u64::from(seen.tid_seen),
             u64::from(self.tid),
         )?;
         let comm = seen

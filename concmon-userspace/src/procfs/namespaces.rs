@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{file, now};
+use super::{file, now, rights};
 use crate::event::{Pid, Tid};
 
 /// The id in each PID namespace that somebody is in, ours first.
@@ -13,6 +13,24 @@ fn ids(path: String) -> Option<Vec<u32>> {
         .map(|id| id.parse().ok())
         .collect::<Option<Vec<_>>>()
         .filter(|ids| !ids.is_empty())
+}
+
+/// Whether our own ids are not the kernel's: we are in a PID namespace that is not the first one.
+pub fn in_namespace() -> bool {
+    !rights::has_first_pids()
+}
+
+/// Whether `/proc` shows the PID namespace that we are in.
+pub fn is_proc_ours() -> bool {
+    let own = std::fs::read_link("/proc/self").ok();
+    let own = own.and_then(|path| path.to_str()?.parse().ok());
+    own == Some(std::process::id())
+}
+
+/// The id that a process has for itself; `None`: it is the one that we have.
+pub fn own_id(pid: Pid) -> Option<u32> {
+    let ids = ids(format!("/proc/{pid}/status"))?;
+    ids.last().copied().filter(|_| ids.len() > 1)
 }
 
 /// Whether the process has other ids for itself than we have.

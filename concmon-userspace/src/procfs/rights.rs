@@ -23,6 +23,11 @@ pub const LOOKS: CapabilitySet = CapabilitySet::SYS_PTRACE
 const FIRST_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
+/// Whether this process is in the first PID namespace, whose ids are the kernel's own.
+pub(super) fn has_first_pids() -> bool {
+    is_first("pid", FIRST_PID_NAMESPACE)
+}
+
 /// Why a process may not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -187,7 +192,7 @@ pub fn elsewhere() -> Option<&'static str> {
 
 /// Why a process that exists may not be seen here; `None`: it would be.
 pub fn unseen() -> Option<&'static str> {
-    if !is_first("pid", FIRST_PID_NAMESPACE) {
+    if !has_first_pids() {
         return Some("this PID namespace is not the host's, whose process ids are others");
     }
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;

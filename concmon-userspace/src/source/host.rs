@@ -8,13 +8,19 @@ use crate::{
         features::{Feature, Features},
         offsets::Offsets,
     },
-    procfs::host::kernel_setting,
+    procfs::{host::kernel_setting, namespaces::in_namespace},
 };
 
 /// What kernel programs are told of the kernel.
 pub(super) fn kernel_config(offsets: &Offsets, features: &Features) -> KernelConfig {
     let has = |feature| u32::from(features.has(feature));
+    let ids = offsets.ids.filter(|_| in_namespace());
     KernelConfig {
+        task_thread_pid: ids.map_or(0, |ids| ids.task_thread_pid),
+        task_group_leader: offsets.task_group_leader,
+        pid_level: ids.map_or(0, |ids| ids.pid_level),
+        pid_numbers: ids.map_or(0, |ids| ids.pid_numbers),
+        in_namespace: u32::from(ids.is_some()),
         task_pid: offsets.task_pid,
         task_tgid: offsets.task_tgid,
         task_flags: offsets.task_flags,
@@ -47,12 +53,13 @@ pub(super) fn kernel_config(offsets: &Offsets, features: &Features) -> KernelCon
     }
 }
 
+/// PID_MAX_LIMIT of 64-bit kernels (include/linux/threads.h).
+pub(super) const HIGHEST_TID: u32 = 4 * 1024 * 1024;
+
 /// The highest thread id that this kernel gives out.
 pub(super) fn highest_tid() -> std::io::Result<u32> {
     let text = kernel_setting("pid_max")?;
-    // PID_MAX_LIMIT of 64-bit kernels (include/linux/threads.h).
-    const LIMIT: u32 = 4 * 1024 * 1024;
-    Ok(text.parse().unwrap_or(LIMIT).min(LIMIT))
+    Ok(text.parse().unwrap_or(HIGHEST_TID).min(HIGHEST_TID))
 }
 
 /// Before 5.11, maps count against the limit on locked memory, whose default is far below what the

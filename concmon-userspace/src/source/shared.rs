@@ -343,6 +343,14 @@ impl SharedArray<SlotPage> {
         (slot != 0).then_some(slot as usize)
     }
 
+    /// Unties whoever is tied to `slot`, whose thread is gone: a search of all ids, for when its own is not known.
+    pub(super) fn untie_all(&self, slot: usize) {
+        let tids = self.len * SLOTS_PER_PAGE;
+        for tid in 0..u32::try_from(tids).unwrap_or(u32::MAX) {
+            self.untie(tid, slot);
+        }
+    }
+
     /// Unties thread `tid` from `slot`, if it still is tied to it.
     pub(super) fn untie(&self, tid: u32, slot: usize) {
         let (page, element) = (tid as usize / SLOTS_PER_PAGE, tid as usize % SLOTS_PER_PAGE);

@@ -73,7 +73,10 @@ pub(super) struct Accounts {
     chunks: Vec<Option<Chunk>>,
     hists: Chunks<Hists>,
     control: SharedArray<Control>,
+    /// By the ids that we know.
     slots: SharedArray<SlotPage>,
+    /// By the kernel's, where those are others.
+    kernel_slots: Option<SharedArray<SlotPage>>,
     /// Accounts that could not be read in one piece, and chunks that there was no memory for.
     pub(super) reads_failed: u64,
     /// Slots whose account was found broken.
@@ -90,6 +93,7 @@ impl Accounts {
         hists: Chunks<Hists>,
         control: SharedArray<Control>,
         slots: SharedArray<SlotPage>,
+        kernel_slots: Option<SharedArray<SlotPage>>,
         threads: usize,
     ) -> Result<Self, MapError> {
         let mut accounts = Self {
@@ -98,6 +102,7 @@ impl Accounts {
             hists,
             control,
             slots,
+            kernel_slots,
             reads_failed: 0,
             healed: BTreeSet::new(),
         };
@@ -208,6 +213,9 @@ impl Accounts {
                 Collected::Free if ledger.state == state::DEAD => self.free_slot(slot, &ledger),
                 Collected::Abandon => {
                     self.slots.untie(ledger.tid, slot);
+                    if let Some(kernel_slots) = &self.kernel_slots {
+                        kernel_slots.untie_all(slot);
+                    }
                     self.free_slot(slot, &ledger);
                 }
                 Collected::Free | Collected::Keep => {}

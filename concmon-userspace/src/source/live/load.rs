@@ -26,7 +26,7 @@ use crate::{
     source::{
         error::{LiveError, failed, failing, permission_or},
         exact::{self, ExactLive},
-        host::{highest_tid, kernel_config, lift_memlock},
+        host::{HIGHEST_TID, highest_tid, kernel_config, lift_memlock},
         object::{PREBUILT, Wire, mapped, opened},
         run_time::RunTime,
         run_time_switch::Switch,
@@ -42,6 +42,8 @@ pub struct Sizes {
     pub processes: u32,
     /// Tasks can be counted exactly.
     pub exact: bool,
+    /// It is told who begins to run a program, of processes that are not watched.
+    pub tells_execs: bool,
 }
 
 impl Sizes {
@@ -51,10 +53,14 @@ impl Sizes {
             threads,
             processes: 4_096,
             exact,
+            tells_execs: false,
         }
     }
 }
 
+/// Pages of slots up to the highest id that any kernel gives out: a PID namespace may have a lower limit of its
+/// own than the kernel's.
+const MAX_SLOT_PAGES: u32 = HIGHEST_TID / SLOTS_PER_PAGE as u32 + 1;
 /// Batches older than this are sent with the next event or tick.
 const BATCH_AGE: Duration = Duration::from_millis(150);
 /// Pages of each CPU's buffer of samples.
@@ -74,6 +80,7 @@ pub(super) fn load(sizes: Sizes) -> Result<Live, LiveError> {
     for features in [found, found.without_helpers()] {
         let config = KernelConfig {
             batch_age_ns: BATCH_AGE.as_nanos() as u32,
+            tells_execs: u32::from(sizes.tells_execs),
             ..kernel_config(&offsets, &features)
         };
         match load_with(&config, features, sizes, &btf) {
@@ -110,6 +117,7 @@ fn load_with(
     sizes: Sizes,
     btf: &Btf,
 ) -> Result<Live, LiveError> {
+    let has_own_ids = config.in_namespace != 0;
     let config = Wire(*config);
     let slot_pages = highest_tid().map_err(failing!("reading the range of thread ids"))?
         / SLOTS_PER_PAGE as u32
@@ -126,7 +134,16 @@ fn load_with(
         ("PYTHONS", sizes.processes),
         ("BATCHES", cpu_count as u32),
         ("SAMPLE_BATCHES", cpu_count as u32),
-        ("SLOTS", slot_pages),
+        // Slots of the kernel's ids, which all its namespaces share.
+        (
+            "SLOTS",
+            if has_own_ids {
+                MAX_SLOT_PAGES
+            } else {
+                slot_pages
+            },
+        ),
+        ("SEEN_SLOTS", if has_own_ids { slot_pages } else { 1 }),
     ]
     .into_iter()
     .chain(of_exact.into_iter().flatten())
@@ -144,6 +161,22 @@ fn load_with(
             .set(number, Wire(entry), 0)
             .map_err(failing!("filling a map"))?;
     }
+    let pages = slot_pages as usize;
+    let (slots, kernel_slots) = match has_own_ids {
+        false => (
+            mapped(&mut ebpf, "SLOTS", pages, "mapping the slots")?,
+            None,
+        ),
+        true => (
+            mapped(&mut ebpf, "SEEN_SLOTS", pages, "mapping the slots")?,
+            Some(mapped(
+                &mut ebpf,
+                "SLOTS",
+                MAX_SLOT_PAGES as usize,
+                "mapping the slots",
+            )?),
+        ),
+    };
     let accounts = Accounts::new(
         Chunks::new(
             opened(&mut ebpf, "LEDGERS")?,
@@ -156,7 +189,8 @@ fn load_with(
             accounts::HISTS,
         ),
         mapped(&mut ebpf, "CONTROL", 1, "mapping the counters")?,
-        mapped(&mut ebpf, "SLOTS", slot_pages as usize, "mapping the slots")?,
+        slots,
+        kernel_slots,
         sizes.threads,
     )
     .map_err(failing!("making room for threads"))?;
@@ -183,6 +217,7 @@ fn load_with(
         accounts,
         processes: opened(&mut ebpf, "PROCESSES")?,
         pythons: opened(&mut ebpf, "PYTHONS")?,
+        execs: opened(&mut ebpf, "EXECS")?,
         sample_links: Vec::new(),
         features,
         faults: opened(&mut ebpf, "FAULTS")?,
@@ -196,13 +231,13 @@ fn load_with(
         run_time: RunTime::new(Switch::Own(None)),
         ebpf,
     };
-    self_test(&mut live.ebpf, features.has(Feature::Causes))?;
+    self_test(&mut live.ebpf, features.has(Feature::Causes), has_own_ids)?;
     Ok(live)
 }
 
 /// Runs the self-test program over this process, and compares what it read by offsets with
 /// what the kernel says of us elsewhere.
-fn self_test(ebpf: &mut Ebpf, has_registers: bool) -> Result<(), LiveError> {
+fn self_test(ebpf: &mut Ebpf, has_registers: bool, has_own_ids: bool) -> Result<(), LiveError> {
     let expected =
         self_test::Expected::before().map_err(failing!("reading this process's own state"))?;
     let fd = hooks::walk_tasks(ebpf, hooks::SELF_TEST)?;
@@ -211,6 +246,6 @@ fn self_test(ebpf: &mut Ebpf, has_registers: bool) -> Result<(), LiveError> {
         .get(&0, 0)
         .map_err(failing!("reading the self-test"))?;
     expected
-        .check(&seen, fd, has_registers)
+        .check(&seen, fd, has_registers, has_own_ids)
         .map_err(|error| LiveError::Unsupported(error.to_string()))
 }

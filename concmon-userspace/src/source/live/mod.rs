@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, os::fd::BorrowedFd, time::Duration};
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, PerCpuArray},
+    maps::{HashMap, MapData, PerCpuArray, Queue},
     programs::perf_event::PerfEventLinkId,
 };
 use aya_log::EbpfLogger;
@@ -42,6 +42,8 @@ pub struct Live {
     accounts: Accounts,
     processes: HashMap<MapData, u32, Wire<Process>>,
     pythons: HashMap<MapData, u32, Wire<Python>>,
+    /// Who has begun to run a program, not watched.
+    execs: Queue<MapData, u32>,
     /// The clocks that sample.
     sample_links: Vec<PerfEventLinkId>,
     features: Features,
@@ -138,6 +140,18 @@ impl Live {
     /// Whether a process is watched: it is until its last thread begins to end.
     pub fn is_watched(&self, pid: Pid) -> bool {
         self.processes.get(&pid.0, 0).is_ok()
+    }
+
+    /// Hands over processes that are not watched and have begun to run a program, where the kernel side was to tell:
+    /// of the many that a build makes, so many at a time.
+    pub fn drain_execs(&mut self, most: usize, mut sink: impl FnMut(Pid)) {
+        for _ in 0..most {
+            match self.execs.pop(0) {
+                Ok(pid) => sink(Pid(pid)),
+                // It is empty.
+                Err(_) => break,
+            }
+        }
     }
 
     /// The addresses of `pid`'s GILs have become known, or have changed.
