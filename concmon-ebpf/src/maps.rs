@@ -83,7 +83,7 @@ pub(crate) static LEDGERS: btf_maps::ArrayOfMaps<
 /// The same for [`Hists`]; number 0 stays unused.
 #[btf_map]
 pub(crate) static HISTS: btf_maps::ArrayOfMaps<
-    Chunk<{ size_of::<Hists>() }, HISTS_PER_CHUNK, 0>,
+    Chunk<{ size_of::<Hists>() }, HISTS_PER_CHUNK, { BPF_F_MMAPABLE as usize }>,
     HIST_CHUNKS,
 > = btf_maps::ArrayOfMaps::new();
 

@@ -23,7 +23,7 @@ pub const LEDGER_CHUNKS: usize = 512;
 pub const MAX_SLOTS: u32 = (LEDGER_CHUNKS * LEDGERS_PER_CHUNK) as u32;
 
 /// Sets of histograms in a chunk of `HISTS`; a power of two.
-pub const HISTS_PER_CHUNK: usize = 64;
+pub const HISTS_PER_CHUNK: usize = 256;
 
 /// Chunks that `HISTS` can have: every thread can have its own.
 pub const HIST_CHUNKS: usize = MAX_SLOTS as usize / HISTS_PER_CHUNK;

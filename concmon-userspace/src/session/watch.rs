@@ -396,6 +396,8 @@ impl Watch {
             .map(|(what, count)| format!("{what} {count}"))
             .collect();
         log::info!("kept at the end: {}", kept.join(", "));
+        let (accounts, histograms) = self.live.room();
+        log::info!("room at the end: for {accounts} threads, histograms for {histograms} of them");
         let pipeline = self.intake.pipeline();
         Finished {
             notices: self.notices,

@@ -27,7 +27,8 @@ const PART_BYTES: usize = 1 << 20;
 /// A BPF array of `len` values of `T`, mapped as far as it is used. Values may change at any time.
 #[derive(Debug)]
 pub(super) struct SharedArray<T> {
-    map: OwnedFd,
+    /// `None`: all of it is mapped.
+    map: Option<OwnedFd>,
     /// Of the range that is reserved for the whole array.
     base: NonNull<T>,
     len: usize,
@@ -56,8 +57,8 @@ impl<T> SharedArray<T> {
                 MapFlags::PRIVATE | MapFlags::NORESERVE,
             )?
         };
-        let array = Self {
-            map,
+        let mut array = Self {
+            map: Some(map),
             base: NonNull::new(base.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::Other))?,
             len,
             bytes,
@@ -65,6 +66,9 @@ impl<T> SharedArray<T> {
             owns: PhantomData,
         };
         array.map_up_to(bytes.min(PART_BYTES))?;
+        if array.mapped_bytes.get() == bytes {
+            array.map = None;
+        }
         Ok(array)
     }
 
@@ -72,9 +76,9 @@ impl<T> SharedArray<T> {
     fn map_up_to(&self, bytes: usize) -> io::Result<()> {
         let from = self.mapped_bytes.get();
         let to = bytes.next_multiple_of(PART_BYTES).min(self.bytes);
-        if to <= from {
+        let Some(map) = self.map.as_ref().filter(|_| to > from) else {
             return Ok(());
-        }
+        };
         // SAFETY: replaces a part of the range reserved in `new`, where nothing is yet; the kernel checks
         // the permission.
         unsafe {
@@ -83,7 +87,7 @@ impl<T> SharedArray<T> {
                 to - from,
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED | MapFlags::FIXED,
-                &self.map,
+                map,
                 from as u64,
             )?;
         }
@@ -161,7 +165,7 @@ impl LedgerHead {
 }
 
 /// How often a torn read of one account is repeated before it is given up for this time.
-const TRIES: usize = 64;
+pub(super) const TRIES: usize = 64;
 
 impl SharedArray<Ledger> {
     pub(super) fn state(&self, slot: usize) -> u8 {
@@ -212,20 +216,27 @@ impl SharedArray<Ledger> {
         None
     }
 
+    /// Which histograms the account in `slot` has.
+    pub(super) fn hists(&self, slot: usize) -> u32 {
+        // SAFETY: inside the mapping; a word is read in one piece.
+        unsafe { (&raw const (*self.at(slot)).hists).read_volatile() }
+    }
+
     /// Copies one account in one piece, with what `more` reads that belongs to it: the sequence number is
     /// even and the same before and after, and the columns sum to what they cover. `None` when that did
-    /// not succeed.
+    /// not succeed in so many `tries`.
     ///
     /// An account whose columns stay wrong was broken for good by two writers at once: it is
     /// healed in the copy, and the last value is `true`.
     pub(super) fn read_with<T>(
         &self,
         slot: usize,
+        tries: usize,
         more: impl Fn(&Ledger) -> T,
     ) -> Option<(Ledger, T, bool)> {
         let ledger = self.at(slot);
         let mut broken = None;
-        for _ in 0..TRIES {
+        for _ in 0..tries {
             // SAFETY: inside the mapping. Kernel programs write concurrently; the copy is used
             // only when the sequence number shows that they did not.
             let (before, copy) = unsafe {

@@ -12,7 +12,7 @@ use super::chunks::{Change, Chunks, Shape};
 use crate::{
     decode::ledger::is_woken,
     event::{Pid, Tid},
-    source::shared::{LedgerHead, SharedArray},
+    source::shared::{LedgerHead, SharedArray, TRIES},
 };
 
 /// `BPF_F_MMAPABLE` (include/uapi/linux/bpf.h).
@@ -24,15 +24,21 @@ pub(super) const LEDGERS: Shape = Shape {
     most: LEDGER_CHUNKS,
     flags: MMAPABLE,
     ready: 4_096,
+    by_calls: false,
 };
 
-/// The same for histograms, which are read by a call: mapped, they would count as the tool's memory.
+/// The same for histograms, which are read by calls: mapped, they would count as the tool's memory.
 pub(super) const HISTS: Shape = Shape {
     per_chunk: HISTS_PER_CHUNK,
     most: HIST_CHUNKS,
-    flags: 0,
+    flags: MMAPABLE,
     ready: 1_024,
+    by_calls: true,
 };
+
+/// So often it is tried to read an account with its histograms by calls. A thread that switches all the
+/// time is too quick for that: the chunk is mapped for it.
+const TRIES_BY_CALL: usize = 8;
 
 /// What an account's slot is good for after it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,15 +234,27 @@ impl Accounts {
     fn read_one(&mut self, slot: usize, reading: Reading) -> Option<(Ledger, Option<Box<Hists>>)> {
         let (index, at) = (slot / LEDGERS_PER_CHUNK, slot % LEDGERS_PER_CHUNK);
         let chunk = self.chunks.get_mut(index)?.as_mut()?;
-        let (hists_of, read) = (&self.hists, chunk.read[at]);
-        let (ledger, hists, healed) = chunk.ledgers.read_with(at, |ledger| {
-            let stands = ledger.seq == read && !is_woken(ledger);
-            if stands && reading == Reading::Moved {
-                return None;
-            }
-            // Of one that has none yet, and of one whose number was read while it changed, nothing.
-            let found = hists_of.get(ledger.hists);
-            Some(Box::new(found.unwrap_or(Hists::ZERO)))
+        let (hists, read) = (&self.hists, chunk.read[at]);
+        let stands =
+            |ledger: &Ledger| ledger.seq == read && !is_woken(ledger) && reading == Reading::Moved;
+        // Of one that has none yet, and of one whose number was read while it changed, nothing is found.
+        let by_call = chunk.ledgers.read_with(at, TRIES_BY_CALL, |ledger| {
+            (!stands(ledger)).then(|| Box::new(hists.get(ledger.hists).unwrap_or(Hists::ZERO)))
+        });
+        // One that looks broken may be read while it is written, on another CPU.
+        let by_call = by_call.filter(|(_, _, healed)| !healed);
+        let (ledger, hists, healed) = by_call.or_else(|| {
+            let number = chunk.ledgers.hists(at);
+            let mapped = hists.mapped(number).ok()?;
+            chunk.ledgers.read_with(at, TRIES, |ledger| {
+                let (sets, place) = (&mapped.0, mapped.1);
+                // SAFETY: inside the mapping. What kernel programs wrote meanwhile shows in the account.
+                let read = || Box::new(unsafe { sets.pointer(place).read_volatile() });
+                (!stands(ledger)).then(|| match ledger.hists == number {
+                    true => read(),
+                    false => Box::new(Hists::ZERO),
+                })
+            })
         })?;
         // What a wakeup adds is not in the account yet.
         chunk.read[at] = if is_woken(&ledger) {

@@ -7,7 +7,8 @@
 
 use std::{
     collections::BTreeSet,
-    os::fd::{AsFd as _, BorrowedFd},
+    io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
 use aya::{
@@ -17,7 +18,7 @@ use aya::{
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
 use concmon_ebpf::FREE_NUMBERS;
 
-use crate::source::object::Wire;
+use crate::source::{object::Wire, shared::SharedArray};
 
 /// What chunks are like.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +31,12 @@ pub(super) struct Shape {
     pub(super) flags: u32,
     /// Free elements that are always at hand, at least.
     pub(super) ready: u64,
+    /// Elements are read and written by calls; else user space has them mapped, and no descriptor is kept.
+    pub(super) by_calls: bool,
 }
+
+/// A chunk that is there; how it is reached by calls.
+struct Chunk<T: Pod>(Option<(Array<MapData, T>, OwnedFd)>);
 
 /// Values of `T` by number, in chunks. Number 0 is never given out.
 pub(super) struct Chunks<T>
@@ -41,7 +47,7 @@ where
     queue: Queue<MapData, u32>,
     shape: Shape,
     /// By index; `None`: it has been taken away.
-    chunks: Vec<Option<Array<MapData, Wire<T>>>>,
+    chunks: Vec<Option<Chunk<Wire<T>>>>,
     /// Free numbers that are not in the queue.
     reserve: BTreeSet<u32>,
     /// Chunks of which nothing was in use when that was looked at last: no program is in them any more.
@@ -144,10 +150,14 @@ where
             return Ok(false);
         }
         let data = self.array()?;
-        let told = tell(Change::Added(index, data.fd().as_fd()));
-        let chunk = Array::try_from(Map::Array(data))?;
+        let fd = data.fd().as_fd();
+        let told = tell(Change::Added(index, fd));
+        let fd = fd.try_clone_to_owned().map_err(MapError::IoError);
+        let array = Array::try_from(Map::Array(data))?;
         told?;
-        self.outer.set(index as u32, &chunk, 0)?;
+        self.outer.set(index as u32, &array, 0)?;
+        let by_calls = self.shape.by_calls;
+        let chunk = Chunk(by_calls.then_some((array, fd?)));
         if index == self.chunks.len() {
             self.chunks.push(None);
         }
@@ -176,23 +186,28 @@ where
 
     /// Reads an element.
     pub(super) fn get(&self, number: u32) -> Result<T, MapError> {
-        let (chunk, element) = self.place(number)?;
-        chunk.get(&element, 0).map(|Wire(value)| value)
+        let (index, element) = self.split(number);
+        let Some(Some(Chunk(Some((array, _))))) = self.chunks.get(index) else {
+            return Err(MapError::KeyNotFound);
+        };
+        array.get(&element, 0).map(|Wire(value)| value)
+    }
+
+    /// Maps the chunk of an element; gives its place there, too.
+    pub(super) fn mapped(&self, number: u32) -> io::Result<(SharedArray<T>, usize)> {
+        let (index, element) = self.split(number);
+        let Some(Some(Chunk(Some((_, fd))))) = self.chunks.get(index) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let array = SharedArray::new(fd.as_fd(), self.shape.per_chunk)?;
+        Ok((array, element as usize))
     }
 
     /// Writes an element.
     pub(super) fn set(&mut self, number: u32, value: T) -> Result<(), MapError> {
         let (index, element) = self.split(number);
         match self.chunks.get_mut(index) {
-            Some(Some(chunk)) => chunk.set(element, Wire(value), 0),
-            _ => Err(MapError::KeyNotFound),
-        }
-    }
-
-    fn place(&self, number: u32) -> Result<(&Array<MapData, Wire<T>>, u32), MapError> {
-        let (index, element) = self.split(number);
-        match self.chunks.get(index) {
-            Some(Some(chunk)) => Ok((chunk, element)),
+            Some(Some(Chunk(Some((array, _))))) => array.set(element, Wire(value), 0),
             _ => Err(MapError::KeyNotFound),
         }
     }

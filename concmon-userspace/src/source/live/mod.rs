@@ -104,17 +104,14 @@ impl Live {
     }
 
     /// How much the kernel side keeps of processes, by kind.
-    pub fn kept(&self) -> [(&'static str, usize); 6] {
+    pub fn kept(&self) -> [(&'static str, usize); 4] {
         let configurations = self.pythons.keys().filter(Result::is_ok).count();
-        let (room, hists) = self.accounts.room();
         let (probed, counts) = self.exact.as_ref().map_or((0, 0), ExactLive::kept);
         [
             ("kernel side's processes", self.watched().len()),
             ("its unwind configurations", configurations),
             ("probed processes", probed),
             ("exact counts", counts),
-            ("room for threads", room as usize),
-            ("room for their histograms", hists as usize),
         ]
     }
 
@@ -238,6 +235,11 @@ impl Live {
         visit: impl FnMut(&Ledger, Option<&Hists>) -> Collected,
     ) {
         self.accounts.read(reading, visit);
+    }
+
+    /// Room for accounts and for sets of histograms, in use or not.
+    pub fn room(&self) -> (u64, u64) {
+        self.accounts.room()
     }
 
     /// Makes room for threads before it is needed: to be called several times a second.
