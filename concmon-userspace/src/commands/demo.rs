@@ -48,7 +48,7 @@ pub(super) async fn play(options: &Options, why: &str) -> Result<u8, Failure> {
         }
         let written = match options.json {
             true => json::write(window, &mut sink.writer),
-            false => lines::write(window, sink.paint, &mut sink.writer),
+            false => lines::write(window, sink.form, &mut sink.writer),
         };
         if !crate::session::printed(written)? {
             return Ok(code::OK);
@@ -56,7 +56,7 @@ pub(super) async fn play(options: &Options, why: &str) -> Result<u8, Failure> {
     }
     let written = match options.json {
         true => json::write(&whole, &mut sink.writer),
-        false => summary::write(&whole, sink.paint, &mut sink.writer),
+        false => summary::write(&whole, sink.form, &mut sink.writer),
     };
     crate::session::printed(written.and_then(|()| sink.writer.finish()))?;
     Ok(code::OK)

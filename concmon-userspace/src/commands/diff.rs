@@ -22,7 +22,7 @@ pub(super) fn run(options: &Options, files: &cli::Diff) -> Result<u8, Failure> {
     let written = if options.json {
         diff::write_json(&diff, &mut sink.writer)
     } else {
-        diff::write_text(&diff, sink.paint, &mut sink.writer)
+        diff::write_text(&diff, sink.form.paint, &mut sink.writer)
     };
     printed(written.and_then(|()| sink.writer.finish()))?;
     Ok(code::OK)

@@ -50,7 +50,7 @@ pub(super) fn run(options: &Options, look: &Look, view: LookView) -> Result<u8, 
         check_target(pid).map_err(|error| Failure::from_target(&error))?;
     }
     let Sink {
-        mut writer, paint, ..
+        mut writer, form, ..
     } = output::open(options)?;
     crate::session::settle_reader(rights::LOOKS, options.output.as_deref());
     let tree = Tree::scan()?;
@@ -100,8 +100,8 @@ pub(super) fn run(options: &Options, look: &Look, view: LookView) -> Result<u8, 
     let dump = Dump::new(kind, clocks.unix_ns, &findings);
     let written = match view {
         _ if options.json => json::write(&dump, &mut writer),
-        LookView::Dump { .. } => dump::write(&dump, paint, &mut writer),
-        LookView::Tasks(arrangement) => tasks::write(&dump, arrangement, paint, &mut writer),
+        LookView::Dump { .. } => dump::write(&dump, form.paint, &mut writer),
+        LookView::Tasks(arrangement) => tasks::write(&dump, arrangement, form.paint, &mut writer),
     };
     printed(written.and_then(|()| writer.finish()))?;
     Ok(code::OK)

@@ -42,7 +42,7 @@ pub(super) fn run(options: &Options, report: &Report) -> Result<u8, Failure> {
             printed = if options.json {
                 json::write(&window, &mut sink.writer)
             } else {
-                lines::write(&window, sink.paint, &mut sink.writer)
+                lines::write(&window, sink.form, &mut sink.writer)
             };
         })
         .map_err(|error| unread(error.into()))?;
@@ -50,7 +50,7 @@ pub(super) fn run(options: &Options, report: &Report) -> Result<u8, Failure> {
         if options.json {
             json::write(&summary, &mut sink.writer)
         } else {
-            summary::write(&summary, sink.paint, &mut sink.writer)
+            summary::write(&summary, sink.form, &mut sink.writer)
         }
     });
     crate::session::printed(written.and_then(|()| sink.writer.finish()))?;

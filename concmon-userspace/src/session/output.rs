@@ -6,6 +6,7 @@ use std::{
     rc::Rc,
 };
 
+use rustix::termios::tcgetwinsize;
 use tokio::signal::unix::SignalKind;
 
 use super::{
@@ -19,7 +20,7 @@ use crate::{
     cli::Options,
     model::timing::Notice,
     schema::Snapshot,
-    views::{Paint, json, lines, screen::Screen, stalls, summary},
+    views::{Form, Paint, json, lines, screen::Screen, stalls, summary},
 };
 
 /// Stalls and hangs that are printed at one time; the others are counted.
@@ -42,7 +43,7 @@ enum Windows {
 pub(crate) struct Output {
     windows: Windows,
     json: bool,
-    paint: Paint,
+    form: Form,
     /// The user's, while no live view silences it.
     log_level: log::LevelFilter,
     out: To,
@@ -97,7 +98,7 @@ impl Output {
         let Sink {
             writer,
             terminal,
-            paint,
+            form,
         } = sink;
         let out = To::new(writer)?;
         let windows = if options.json {
@@ -105,7 +106,7 @@ impl Output {
         } else if shared && options.output.is_none() {
             Windows::None
         } else if terminal && io::stdin().is_terminal() {
-            match screen(&out, paint) {
+            match screen(&out, form.paint) {
                 Ok(screen) => {
                     // Both would write to the same terminal.
                     log::set_max_level(log::LevelFilter::Off);
@@ -124,7 +125,7 @@ impl Output {
         Ok(Self {
             windows,
             json: options.json,
-            paint,
+            form,
             log_level,
             out,
             held: Vec::new(),
@@ -143,7 +144,7 @@ impl Output {
         Ok(Self {
             windows: Windows::Recording(Progress::new(written, quiet)),
             json: options.json,
-            paint: sink.paint,
+            form: sink.form,
             log_level: log::max_level(),
             out: To::new(sink.writer)?,
             held: Vec::new(),
@@ -193,13 +194,13 @@ impl Output {
     }
 
     pub(crate) fn window(&mut self, snapshot: &Snapshot) -> io::Result<()> {
-        let paint = self.paint;
+        let form = self.form;
         match &mut self.windows {
             Windows::Json => self
                 .out
                 .put(Kind::Report, |mut out| json::write(snapshot, &mut out)),
             Windows::Lines => self.out.put(Kind::Report, |mut out| {
-                lines::write(snapshot, paint, &mut out)
+                lines::write(snapshot, form, &mut out)
             }),
             Windows::Screen(screen) => match &self.out {
                 // The next window is shown instead.
@@ -238,12 +239,12 @@ impl Output {
                     .try_for_each(|notice| stalls::write_json(notice, out))
             });
         }
-        let (paint, untold) = (self.paint, std::mem::take(&mut self.untold));
+        let (form, untold) = (self.form, std::mem::take(&mut self.untold));
         notices.sort_by_key(|notice| std::cmp::Reverse(notice.length_ns()));
         self.out.put(Kind::Stalls(notices.len() + untold), |out| {
             let (shown, hidden) = notices.split_at(notices.len().min(MAX_STALL_LINES));
             for notice in shown {
-                stalls::write_line(notice, paint, out)?;
+                stalls::write_line(notice, form, out)?;
             }
             match hidden.len() + untold {
                 0 => Ok(()),
@@ -253,11 +254,11 @@ impl Output {
     }
 
     pub(crate) fn summary(&mut self, snapshot: &Snapshot) -> io::Result<()> {
-        let paint = self.paint;
+        let form = self.form;
         let json = self.json;
         self.out.put(Kind::Summary, |out| match json {
             true => json::write(snapshot, out),
-            false => summary::write(snapshot, paint, out),
+            false => summary::write(snapshot, form, out),
         })
     }
 
@@ -332,7 +333,7 @@ pub(crate) struct Sink {
     pub(crate) writer: Out,
     /// Standard output, which was not named, is one.
     terminal: bool,
-    pub(crate) paint: Paint,
+    pub(crate) form: Form,
 }
 
 impl Sink {
@@ -341,10 +342,15 @@ impl Sink {
         let color = options
             .color
             .enabled(writer.is_terminal(), no_color.as_deref());
+        let paint = if color { Paint::Ansi } else { Paint::Plain };
+        let terminal = options.output.is_none() && writer.is_terminal();
+        // Of the terminal, where standard output is one.
+        let size = terminal.then(|| tcgetwinsize(io::stdout()).ok()).flatten();
+        let width = size.map(|size| usize::from(size.ws_col));
         Self {
-            terminal: options.output.is_none() && writer.is_terminal(),
+            terminal,
             writer,
-            paint: if color { Paint::Ansi } else { Paint::Plain },
+            form: Form::new(paint, width, options.verbose > 0),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::escape::{brief, escape};
 use super::table::{Align, Table};
-use super::{Paint, format};
+use super::{Form, format};
 use crate::schema::{CountedPool, CountedTasks, Exact};
 
 /// Names on a line, and rows of the table; the others are counted.
@@ -14,53 +14,44 @@ const MAX_ROWS: usize = 20;
 const MAX_NAME: usize = 40;
 
 /// `pool upload 120 submitted 3 failed 2 unretrieved`, one line for each pool that did something.
-pub(super) fn push_pool_lines(text: &mut String, exact: Option<&Exact>) {
+pub(super) fn push_pool_lines(text: &mut String, exact: Option<&Exact>, form: Form) {
     let active = |row: &&CountedPool| row.submitted + row.failed + row.unretrieved > 0;
     for row in pools(exact).iter().filter(active).take(MAX_NAMES) {
-        let _ = write!(
-            text,
-            "  pool {} {} submitted",
-            pool_name(row),
-            row.submitted
-        );
+        let mut line = format!("pool {} {} submitted", pool_name(row), row.submitted);
         for (count, outcome) in [(row.failed, "failed"), (row.unretrieved, "unretrieved")] {
             if count > 0 {
-                let _ = write!(text, " {count} {outcome}");
+                let _ = write!(line, " {count} {outcome}");
             }
         }
-        text.push('\n');
+        form.wrap(text, 2, 2, &line);
     }
 }
 
 /// All thread pools, or why nothing was counted.
-pub(super) fn push_pool_table(text: &mut String, exact: Option<&Exact>, paint: Paint) {
+pub(super) fn push_pool_table(text: &mut String, exact: Option<&Exact>, form: Form) {
     let Some(known) = exact.and_then(|exact| exact.pools.as_ref()) else {
         return;
     };
-    let _ = writeln!(
-        text,
-        "\n{}",
-        paint.bold("  work of thread pools, each piece counted")
-    );
+    form.heading(text, 2, "work of thread pools, each piece counted");
     if let Some(limit) = known.limits.iter().find(|limit| limit.field == "rows") {
-        let _ = writeln!(text, "    {}", escape(&limit.reason));
+        form.wrap(text, 4, 2, &escape(&limit.reason));
     }
     let rows = pools(exact);
     if rows.is_empty() {
         return;
     }
     let mut table = Table::default();
-    table.column("POOL", Align::Left);
+    table.names("POOL", 12);
     for column in ["SUBMITTED", "FAILED", "UNRETRIEVED"] {
         table.column(column, Align::Right);
     }
-    for row in rows.iter().take(MAX_ROWS) {
+    for row in rows.iter().take(form.most(MAX_ROWS)) {
         let mut cells = vec![pool_name(row)];
         cells.extend([row.submitted, row.failed, row.unretrieved].map(|count| count.to_string()));
         table.row(cells);
     }
-    text.push_str(&table.render("    ", paint));
-    if rows.len() > MAX_ROWS {
+    text.push_str(&table.render("    ", form));
+    if rows.len() > form.most(MAX_ROWS) {
         let _ = writeln!(text, "    ... and {} more", rows.len() - MAX_ROWS);
     }
 }
@@ -80,17 +71,17 @@ fn pools(exact: Option<&Exact>) -> &[CountedPool] {
 }
 
 /// `counted handle 120 started 117 finished 2 failed, ...`; nothing where nothing was counted.
-pub(super) fn push_line(text: &mut String, exact: Option<&Exact>) {
+pub(super) fn push_line(text: &mut String, exact: Option<&Exact>, form: Form) {
     let rows = rows(exact);
     if rows.is_empty() {
         return;
     }
     let shown: Vec<String> = rows.iter().take(MAX_NAMES).map(said).collect();
-    let _ = write!(text, "  counted {}", shown.join(", "));
+    let mut line = format!("counted {}", shown.join(", "));
     if rows.len() > MAX_NAMES {
-        let _ = write!(text, ", and {} more", rows.len() - MAX_NAMES);
+        let _ = write!(line, ", and {} more", rows.len() - MAX_NAMES);
     }
-    text.push('\n');
+    form.wrap(text, 2, 2, &line);
 }
 
 fn said(row: &CountedTasks) -> String {
@@ -109,7 +100,7 @@ fn said(row: &CountedTasks) -> String {
 }
 
 /// Everything that was counted, or why nothing was.
-pub(super) fn push_table(text: &mut String, exact: Option<&Exact>, paint: Paint) {
+pub(super) fn push_table(text: &mut String, exact: Option<&Exact>, form: Form) {
     let Some(exact) = exact else {
         return;
     };
@@ -117,16 +108,16 @@ pub(super) fn push_table(text: &mut String, exact: Option<&Exact>, paint: Paint)
         // Pools alone were asked for.
         return;
     }
-    let _ = writeln!(text, "\n{}", paint.bold("  tasks, each one counted"));
+    form.heading(text, 2, "tasks, each one counted");
     if let Some(limit) = exact.limits.first() {
-        let _ = writeln!(text, "    {}", escape(&limit.reason));
+        form.wrap(text, 4, 2, &escape(&limit.reason));
     }
     let rows = rows(Some(exact));
     if rows.is_empty() {
         return;
     }
     let mut table = Table::default();
-    table.column("NAME", Align::Left);
+    table.names("NAME", 12);
     for column in [
         "TID",
         "STARTED",
@@ -140,7 +131,7 @@ pub(super) fn push_table(text: &mut String, exact: Option<&Exact>, paint: Paint)
     ] {
         table.column(column, Align::Right);
     }
-    for row in rows.iter().take(MAX_ROWS) {
+    for row in rows.iter().take(form.most(MAX_ROWS)) {
         let counts = [row.started, row.finished, row.failed, row.cancelled];
         let lives = [
             row.duration.p50_ns,
@@ -153,8 +144,8 @@ pub(super) fn push_table(text: &mut String, exact: Option<&Exact>, paint: Paint)
         cells.extend(lives.map(format::maybe_duration));
         table.row(cells);
     }
-    text.push_str(&table.render("    ", paint));
-    if rows.len() > MAX_ROWS {
+    text.push_str(&table.render("    ", form));
+    if rows.len() > form.most(MAX_ROWS) {
         let _ = writeln!(text, "    ... and {} more", rows.len() - MAX_ROWS);
     }
 }

@@ -5,10 +5,11 @@
 use super::columns::Column;
 use super::escape::brief;
 use super::format;
+use super::names::stem;
 use crate::event::is_library;
 use crate::schema::{
-    Exited, Frame, Limit, Loop, Monitor, Process, Purpose, Python, Snapshot, Task, Thread, Wait,
-    WaitKind, WaitingFor,
+    Exited, Frame, Gil, Limit, LockNs, Loop, Monitor, Process, Purpose, Python, Snapshot, Task,
+    Thread, Wait, WaitKind, WaitingFor,
 };
 
 /// A share of wall, in percent, from which a contention column deserves attention.
@@ -129,10 +130,10 @@ pub(super) fn is_alarming(thread: &Thread, column: Column) -> bool {
         && format::share(ns, thread.ledger.wall_ns).is_some_and(|percent| percent >= ALARM_PERCENT)
 }
 
-/// What a thread waited for locks for, `contended 120ms, work 3.2s`: largest first; `None` when it
+/// What was waited for locks for, `contended 120ms, work 3.2s`: largest first; `None` when it
 /// did not wait.
-pub(super) fn lock_waits(thread: &Thread) -> Option<String> {
-    let parts: Vec<String> = lock_parts(thread)
+pub(super) fn lock_waits(lock: &LockNs) -> Option<String> {
+    let parts: Vec<String> = lock_parts(lock)
         .into_iter()
         .map(|(name, ns)| format!("{name} {}", format::duration(ns)))
         .collect();
@@ -141,11 +142,10 @@ pub(super) fn lock_waits(thread: &Thread) -> Option<String> {
 
 /// What a thread waited for locks for most: `work`.
 pub(super) fn main_lock_wait(thread: &Thread) -> Option<&'static str> {
-    Some(lock_parts(thread).first()?.0)
+    Some(lock_parts(&thread.lock_ns).first()?.0)
 }
 
-fn lock_parts(thread: &Thread) -> Vec<(&'static str, u64)> {
-    let lock = thread.lock_ns;
+fn lock_parts(lock: &LockNs) -> Vec<(&'static str, u64)> {
     let mut parts = vec![
         ("contended", lock.contended),
         ("work", lock.waiting_for_work),
@@ -166,18 +166,33 @@ pub(super) fn activity_ns(thread: &Thread) -> u64 {
         })
 }
 
-/// The script or module, else the name the kernel has.
+/// What people call it, else the name the kernel has.
 pub(super) fn process_label(process: &Process) -> String {
-    let label = process.entry.as_deref().filter(|entry| !entry.is_empty());
+    let label = process.title.as_deref().filter(|title| !title.is_empty());
     brief(label.unwrap_or(&process.name), MAX_NAME)
 }
 
-/// A thread's name, else what it was started to run, else its number.
+/// A thread's name, else what it was started to run, else the kernel's name for it, else its number.
 pub(super) fn thread_label(thread: &Thread) -> String {
-    let named = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    match named(&thread.name).or_else(|| named(&thread.entry)) {
-        Some(label) => brief(&label, MAX_NAME),
+    let names = [&thread.name, &thread.entry, &thread.comm];
+    let mut names = names.into_iter().flatten();
+    match names.find(|name| !name.is_empty()) {
+        Some(label) => brief(label, MAX_NAME),
         None => format!("tid {}", thread.tid),
+    }
+}
+
+/// A thread of a process by its name, with its number beside it where another one is called the same:
+/// `MainThread`, `AnyIO worker thread (4250)`; `tid 12` for one that is not known.
+pub(super) fn thread_name(process: &Process, tid: u32) -> String {
+    let Some(thread) = process.threads.iter().find(|thread| thread.tid == tid) else {
+        return format!("tid {tid}");
+    };
+    let label = thread_label(thread);
+    let mut others = process.threads.iter().filter(|other| other.tid != tid);
+    match others.any(|other| thread_label(other) == label) {
+        true => format!("{label} ({tid})"),
+        false => label,
     }
 }
 
@@ -303,10 +318,7 @@ pub(super) fn waiting(waiting: &WaitingFor, thread: impl Fn(u32) -> String) -> S
 /// What a blocked thread waits for, in words: `waiting for Lock 0x7f00 held by writer`, `sleep`.
 pub(super) fn wait(process: &Process, thread: &Thread) -> Option<String> {
     let wait = thread.wait?;
-    let name = |tid: u32| {
-        let thread = process.threads.iter().find(|thread| thread.tid == tid);
-        thread.map_or_else(|| format!("tid {tid}"), thread_label)
-    };
+    let name = |tid: u32| thread_name(process, tid);
     // What the latest look met may be over.
     let met = thread.waiting_for.as_ref();
     let met = met.filter(|met| met.since_unix_ns == Some(wait.since_unix_ns));
@@ -410,27 +422,83 @@ pub(super) fn gather(gaps: &mut Vec<Gap>, prefix: &str, limits: &[Limit]) {
     }
 }
 
-/// What is not known about a process, its threads and its loops, equal reasons together.
+/// Gaps of one cause: `gil.held_ns, gil.free_ns: only 2 samples were taken`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cause {
+    fields: Vec<String>,
+    reason: String,
+}
+
+/// Fields of one cause that are named.
+const MAX_FIELDS: usize = 3;
+
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let named = &self.fields[..self.fields.len().min(MAX_FIELDS)];
+        f.write_str(&named.join(", "))?;
+        if self.fields.len() > named.len() {
+            write!(f, " and {} more", self.fields.len() - named.len())?;
+        }
+        write!(f, ": {}", self.reason)
+    }
+}
+
+/// What is not known, once for each cause: reasons that differ in their numbers only are one.
+pub(super) fn causes(gaps: &[Gap]) -> Vec<Cause> {
+    let mut causes: Vec<Cause> = Vec::new();
+    for gap in gaps {
+        let cause = stem(&gap.reason);
+        match causes.iter_mut().find(|known| stem(&known.reason) == cause) {
+            Some(known) if known.fields.contains(&gap.field) => {}
+            Some(known) => known.fields.push(gap.field.clone()),
+            None => causes.push(Cause {
+                fields: vec![gap.field.clone()],
+                reason: gap.reason.clone(),
+            }),
+        }
+    }
+    causes
+}
+
+/// What is not known about a process, its threads and its loops and matters, equal reasons together.
 pub(super) fn process_gaps(process: &Process) -> Vec<Gap> {
     let mut gaps = Vec::new();
     gather(&mut gaps, "", &process.limits);
     for thread in &process.threads {
         gather(&mut gaps, "threads.", &thread.limits);
     }
-    if let Some(gil) = &process.gil {
+    if let Some(gil) = process.gil.as_ref().filter(|gil| gil_is_used(gil)) {
         gather(&mut gaps, "gil.", &gil.limits);
     }
     for l in &process.loops {
-        gather(&mut gaps, "loops.", &l.limits);
+        // Of a loop that does nothing there are no times.
+        let idle = l.busy_ns < l.wall_ns / 100;
+        let limits = l.limits.iter();
+        let limits = limits.filter(|limit| !idle || !TIMES.contains(&limit.field.as_str()));
+        gather(&mut gaps, "loops.", &limits.cloned().collect::<Vec<_>>());
     }
     gaps.retain(|gap| !NOT_SHOWN.contains(&gap.field.as_str()));
     gaps
 }
 
+/// Somebody waited for it, or it was held.
+pub(super) fn gil_is_used(gil: &Gil) -> bool {
+    gil.wait_ns.is_some_and(|ns| ns > 0) || gil.held_ns.is_some_and(|ns| ns > 0)
+}
+
+/// What samples tell of a loop's time.
+const TIMES: [&str; 3] = ["iterations", "lag", "step"];
+
 /// What no view of a watch shows for people: nobody misses it there.
-const NOT_SHOWN: [&str; 5] = [
+const NOT_SHOWN: [&str; 11] = [
+    "entry",
+    "vms_bytes",
+    "title",
+    "role",
     "gc",
     "gc.collecting_ns",
+    "executors.running.function",
+    "threads.comm",
     "threads.stack",
     "threads.waiting_for",
     "loops.tasks_created",
@@ -441,6 +509,7 @@ pub(super) fn watch_gaps(snapshot: &Snapshot) -> Vec<Gap> {
     let mut gaps = Vec::new();
     gather(&mut gaps, "", &snapshot.limits);
     gather(&mut gaps, "monitor.", &snapshot.monitor.limits);
+    gaps.retain(|gap| gap.field != "monitor.budget.cpu_percent_used");
     gaps
 }
 
@@ -497,4 +566,10 @@ pub(super) fn troubles(monitor: &Monitor) -> Vec<String> {
         troubles.push(format!("left out to save cost: {}", shed.join(", ")));
     }
     troubles
+}
+
+/// `1 process`, `2 processes`.
+pub(super) fn processes(count: u64) -> String {
+    let es = if count == 1 { "" } else { "es" };
+    format!("{} process{es}", format::count(count))
 }

@@ -281,8 +281,11 @@ pub(super) fn push_gaps(text: &mut String, process: &Process) {
 }
 
 /// What is not in the text, or says itself what is missing.
-const NOT_SHOWN: [&str; 8] = [
+const NOT_SHOWN: [&str; 11] = [
     "entry",
+    "title",
+    "role",
+    "vms_bytes",
     "rss_bytes",
     "python",
     "threads.daemon",

@@ -1,17 +1,13 @@
 //! What several views say about a GIL: the line of totals, and who waited for whom.
 
 use super::digest;
+pub(super) use super::digest::gil_is_used as is_used;
 use super::escape::cut_middle;
 use super::format;
 use crate::schema::{Gil, Process};
 
 /// Cells of a thread's name in a pair.
-const MAX_NAME: usize = 24;
-
-/// Somebody waited for it, or it was held.
-pub(super) fn is_used(gil: &Gil) -> bool {
-    gil.wait_ns.is_some_and(|ns| ns > 0) || gil.held_ns.is_some_and(|ns| ns > 0)
-}
+const MAX_NAME: usize = 30;
 
 /// `wait 2.4s in 132 waits (p50 5.02ms p99 9ms max 12ms), up to 3 at once`.
 pub(super) fn waits(gil: &Gil) -> String {
@@ -39,6 +35,12 @@ pub(super) fn waits(gil: &Gil) -> String {
 
 /// `held ~87%, 410 switches/s`.
 pub(super) fn usage(gil: &Gil, duration_ns: u64) -> String {
+    let [held, switches] = usage_cells(gil, duration_ns);
+    format!("held {held}, {switches} switches/s")
+}
+
+/// For how much of the time it was held, and how often it went to another thread in a second.
+pub(super) fn usage_cells(gil: &Gil, duration_ns: u64) -> [String; 2] {
     let held = gil.utilization.map_or_else(
         || "-".to_owned(),
         |utilization| {
@@ -50,7 +52,7 @@ pub(super) fn usage(gil: &Gil, duration_ns: u64) -> String {
         || "-".to_owned(),
         |switches| format::rate(switches, duration_ns),
     );
-    format!("held {held}, {switches} switches/s")
+    [held, switches]
 }
 
 /// A thread by name, `tid 12` where it has none, `?` for an unknown holder.
@@ -58,9 +60,7 @@ pub(super) fn name(process: &Process, tid: Option<u32>) -> String {
     let Some(tid) = tid else {
         return "?".to_owned();
     };
-    let thread = process.threads.iter().find(|thread| thread.tid == tid);
-    let label = thread.map_or_else(|| format!("tid {tid}"), digest::thread_label);
-    cut_middle(&label, MAX_NAME).into_owned()
+    cut_middle(&digest::thread_name(process, tid), MAX_NAME).into_owned()
 }
 
 /// Waiting that was charged to one holder.

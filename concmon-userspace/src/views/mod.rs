@@ -12,7 +12,9 @@ pub mod dump;
 pub use crate::escape;
 pub mod export;
 mod findings;
+mod fold;
 mod forest;
+mod form;
 mod format;
 mod gil;
 #[cfg(test)]
@@ -20,6 +22,7 @@ mod hostile;
 pub mod html;
 pub mod json;
 pub mod lines;
+mod names;
 mod paint;
 pub mod recording;
 pub mod screen;
@@ -28,4 +31,5 @@ pub mod summary;
 mod table;
 pub mod tasks;
 
+pub use form::{Form, WIDTH};
 pub use paint::Paint;

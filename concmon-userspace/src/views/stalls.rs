@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use super::escape::{brief, cut_front};
-use super::{Paint, digest, format, json};
+use super::{Form, Paint, digest, format, json};
 use crate::model::timing::Notice;
 use crate::schema::{
     Cost, Culprit, CulpritKind, Frame, Hang, HangLine, Stall, StallLine, StallTask, Timing, Waiting,
@@ -37,12 +37,18 @@ pub fn write_json(notice: &Notice, out: &mut dyn Write) -> io::Result<()> {
 ///
 /// # Errors
 /// What the writer says.
-pub fn write_line(notice: &Notice, paint: Paint, out: &mut dyn Write) -> io::Result<()> {
+pub fn write_line(notice: &Notice, form: Form, out: &mut dyn Write) -> io::Result<()> {
     let (what, line) = match notice {
         Notice::Stall(new) => (format!("stall {}:", new.pid), line(&new.stall)),
         Notice::Hang(new) => (format!("HANG {}:", new.pid), hang(&new.hang)),
     };
-    let text = format!("{} {line}\n", paint.alarm(&what));
+    let mut text = String::new();
+    form.wrap(
+        &mut text,
+        0,
+        4,
+        &format!("{} {line}", form.paint.alarm(&what)),
+    );
     out.write_all(text.as_bytes())?;
     out.flush()
 }
@@ -219,7 +225,7 @@ pub(super) fn timing(timing: &Timing, duration_ns: u64, paint: Paint) -> String 
 
 /// The names that cost the most: `handler ~41%`, of the wall time.
 pub(super) fn names<'a>(rows: impl Iterator<Item = (&'a str, &'a Cost)>, wall_ns: u64) -> String {
-    let costly = rows.filter(|(_, cost)| cost.total_ns() > 0);
+    let costly = rows.filter(|(_, cost)| cost.total_ns() > wall_ns / 200);
     let shown: Vec<String> = costly
         .take(MAX_NAMES)
         .map(|(name, cost)| format!("{} {}", brief(name, MAX_NAME), shares(cost, wall_ns)))

@@ -1,253 +1,299 @@
-//! The final summary for people: where the time of the whole watch went.
+//! The final summary for people: who was there, what is wrong, and where the time of the watch went.
+//!
+//! It begins with a line for each process. What several processes have in common is said once: workers that
+//! do the same are one section, and processes that did next to nothing have none.
 
 mod blocked;
+mod executors;
 mod gil;
 mod loops;
+mod overview;
 mod threads;
 mod waits;
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use super::digest::{self, Bottleneck};
-use super::escape::{brief, cut, cut_front};
-use super::table::{Align, Table};
-use super::{Paint, counted, findings, format};
-use crate::schema::{Kind, Loop, Process, Snapshot, Task, Window};
+use super::escape::{brief, escape};
+use super::{Form, counted, findings, fold, format, names};
+use crate::schema::{Kind, Process, Snapshot, Window};
 
 /// Rows per table; the others are summed up in one row or counted.
 const MAX_ROWS: usize = 40;
-/// Above this, tasks are shown by coroutine.
-const MAX_SINGLE_TASKS: usize = 12;
-/// Cells of a command line, an await chain.
-const MAX_TEXT: usize = 100;
+/// Sections of a summary; other processes have their line in the overview.
+const MAX_SECTIONS: usize = 6;
+/// Cells of a command line.
+const MAX_TEXT: usize = 400;
+/// A process that did less than this share of the time, in percent, does next to nothing.
+const QUIET_PERCENT: f64 = 1.0;
 
 /// Writes the summary and flushes.
 ///
 /// # Errors
 /// What the writer says; a closed pipe is [`io::ErrorKind::BrokenPipe`].
-pub fn write(snapshot: &Snapshot, paint: Paint, out: &mut dyn Write) -> io::Result<()> {
-    out.write_all(render(snapshot, paint).as_bytes())?;
+pub fn write(snapshot: &Snapshot, form: Form, out: &mut dyn Write) -> io::Result<()> {
+    out.write_all(render(snapshot, form).as_bytes())?;
     out.flush()
 }
 
-fn render(snapshot: &Snapshot, paint: Paint) -> String {
+/// How much of each list has room.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    form: Form,
+    /// Rows of the tables of a section.
+    rows: usize,
+    /// Lines of the lists of a loop.
+    lines: usize,
+    /// Everything that is known of a process is told.
+    whole: bool,
+}
+
+impl Room {
+    /// For a summary with so many sections.
+    fn new(form: Form, sections: usize) -> Self {
+        let (rows, lines) = match sections {
+            ..=1 => (MAX_ROWS, 10),
+            2 => (6, 4),
+            _ => (4, 3),
+        };
+        Self {
+            whole: sections <= 1 || form.all,
+            form,
+            rows: form.most(rows),
+            lines: form.most(lines),
+        }
+    }
+}
+
+fn render(snapshot: &Snapshot, form: Form) -> String {
+    let mut text = String::new();
     let window = snapshot.window;
     let what = match snapshot.kind {
         Kind::Summary => "Summary",
         Kind::Snapshot => "Snapshot",
     };
-    let mut text = paint.bold(&format!(
+    let head = form.paint.bold(&format!(
         "{what} of {} from {}",
         format::duration(window.duration_ns),
         format::utc(window.start_unix_ns)
     ));
-    text.push('\n');
-    if snapshot.processes.is_empty() {
+    form.wrap(&mut text, 0, 2, &head);
+    let tree = digest::tree(&snapshot.processes);
+    let processes: Vec<&Process> = tree.iter().map(|(_, process)| *process).collect();
+    if processes.is_empty() {
         text.push_str("\nNo process was seen.\n");
+    } else {
+        overview::push(&mut text, &tree, form);
     }
-    for (_, process) in digest::tree(&snapshot.processes) {
-        push_process(&mut text, process, window, paint);
+    let common = findings::common(&processes);
+    if !common.is_empty() {
+        form.heading(&mut text, 0, "findings");
+        findings::push_with_advice(&mut text, &common, 2, processes.len(), form);
     }
-    push_monitor(&mut text, snapshot, paint);
+    push_sections(&mut text, &processes, window, form);
+    push_gaps(&mut text, snapshot, form);
+    push_monitor(&mut text, snapshot, form);
     text
 }
 
-fn push_process(text: &mut String, process: &Process, window: Window, paint: Paint) {
+fn push_sections(text: &mut String, processes: &[&Process], window: Window, form: Form) {
+    let mut sets = fold::alike(processes, form.all);
+    let alone = sets.len() == 1;
+    sets.retain(|set| alone || form.all || set.iter().any(|process| !is_quiet(process)));
+    // The busiest ones, in the order of the overview.
+    let mut order: Vec<usize> = (0..sets.len()).collect();
+    let cpu_ns = |set: &[&Process]| {
+        let each = set.iter().map(|process| process.cpu_ns);
+        each.fold(0, u64::saturating_add)
+    };
+    let found = |set: &[&Process]| set.iter().any(|process| !process.findings.is_empty());
+    order.sort_by_key(|at| std::cmp::Reverse((found(&sets[*at]), cpu_ns(&sets[*at]))));
+    order.truncate(form.most(MAX_SECTIONS));
+    order.sort_unstable();
+    let room = Room::new(form, order.len());
+    let mut left: usize = processes.len();
+    for at in order {
+        left -= sets[at].len();
+        push_section(text, &sets[at], window, room);
+    }
+    let end_unix_ns = window.start_unix_ns.saturating_add(window.duration_ns);
+    blocked::push(text, processes, end_unix_ns, form);
+    if left > 0 {
+        let others = digest::processes(left as u64);
+        let why = format!("{others} did little, or less than these: -v shows each by itself");
+        text.push('\n');
+        form.wrap(text, 0, 2, &why);
+    }
+}
+
+/// It did next to nothing, and nothing is wrong with it.
+fn is_quiet(process: &Process) -> bool {
+    let is_still = |column| {
+        process.threads.iter().all(|thread| {
+            digest::percent_of_wall(thread, column).is_none_or(|percent| percent < QUIET_PERCENT)
+        })
+    };
+    let busy = |percent: f64| percent >= QUIET_PERCENT;
+    process.findings.is_empty()
+        && !busy(process.cpu_percent)
+        && is_still(super::columns::Column::OnCpu)
+        && process
+            .loops
+            .iter()
+            .all(|one| one.hang.is_none() && one.utilization * 100.0 < QUIET_PERCENT)
+        && process.exact.is_none()
+        && process.exited.is_none_or(|exited| exited.signal.is_none())
+        && process.ended.threads == 0
+        && process.ended.processes == 0
+}
+
+/// What there is to say of a process, or of several that do the same.
+fn push_section(text: &mut String, set: &[&Process], window: Window, room: Room) {
+    let form = room.form;
+    match set {
+        [process] => push_process(text, process, room),
+        _ => push_crowd(text, set, form),
+    }
+    threads::push(text, set, room);
+    if room.whole {
+        waits::push(text, set, room);
+    }
+    gil::push(text, set, window.duration_ns, room);
+    loops::push_all(text, set, room);
+    executors::push(text, set, room);
+    for process in set {
+        counted::push_table(text, process.exact.as_ref(), form);
+        counted::push_pool_table(text, process.exact.as_ref(), form);
+    }
+}
+
+fn push_process(text: &mut String, process: &Process, room: Room) {
+    let form = room.form;
     let heading = format!(
-        "process {}  {}",
+        "process {}  {}, {}",
         process.pid,
-        digest::process_label(process)
+        digest::process_label(process),
+        digest::python_label(process.python.as_ref()),
     );
-    let _ = writeln!(text, "\n{}", paint.bold(&heading));
+    form.heading(text, 0, &heading);
+    let mut say = |what: &str, said: &str| form.wrap(text, 2, 12, &format!("{what:12}{said}"));
     let cmdline = process.cmdline.join(" ");
-    if !cmdline.is_empty() {
-        let _ = writeln!(
-            text,
-            "  command     {}",
-            cut(&brief(&cmdline, 4 * MAX_TEXT), MAX_TEXT)
+    // What code a process of multiprocessing begins with says less than its name.
+    let tells = room.whole || process.entry.as_deref() != Some("-c");
+    if !cmdline.is_empty() && tells {
+        // One line of it, which is enough to know it again.
+        let room = form.width().saturating_sub(14);
+        let cmdline = brief(&cmdline, MAX_TEXT);
+        say(
+            "command",
+            &super::escape::cut(&cmdline, room).replace("  ", " "),
         );
     }
-    let _ = writeln!(
-        text,
-        "  identity    {}, {}, parent {}, started {}",
+    let mut identity = format!(
+        "{}, parent {}, started {}",
         brief(&process.name, 32),
-        digest::python_label(process.python.as_ref()),
         process.ppid,
         format::utc(process.start_unix_ns)
     );
-    if let Some(reason) = process
-        .python
-        .as_ref()
-        .and_then(|python| python.reason.as_deref())
-    {
-        let _ = writeln!(text, "              {}", brief(reason, 160));
+    let python = process.python.as_ref();
+    let reason = python.and_then(|python| python.reason.as_deref());
+    if let Some(reason) = reason {
+        let _ = write!(identity, "; {}", brief(reason, 160));
     }
-    let state = process
-        .exited
-        .map_or("was running at the end".to_owned(), digest::exited_label);
-    let _ = writeln!(text, "  state       {state}");
-    let _ = writeln!(
-        text,
-        "  totals      cpu {} ({} of one core), rss {}, switches {} voluntary + {} involuntary",
+    if room.whole || reason.is_some() {
+        say("identity", &identity);
+    }
+    if let Some(exited) = process.exited {
+        say("state", &digest::exited_label(exited));
+    }
+    let mut totals = format!(
+        "cpu {} ({} of one core), rss {} of {} mapped, switches {} + {} involuntary, threads {}",
         format::duration(process.cpu_ns),
         format::percent(process.cpu_percent),
         format::maybe_bytes(process.rss_bytes),
+        format::maybe_bytes(process.vms_bytes),
         format::count(process.context_switches.voluntary),
         format::count(process.context_switches.involuntary),
-    );
-    let _ = writeln!(
-        text,
-        "              threads {}, children {}, descendants {}, zombies {}, files {} of {}",
         format::maybe_count(process.threads_count),
-        format::maybe_count(process.children_count),
-        format::maybe_count(process.descendants_count),
-        format::maybe_count(process.zombies_count),
+    );
+    for (what, count) in [
+        ("children", process.children_count),
+        ("descendants", process.descendants_count),
+        ("zombies", process.zombies_count),
+    ] {
+        if count != Some(0) {
+            let _ = write!(totals, ", {what} {}", format::maybe_count(count));
+        }
+    }
+    let _ = write!(
+        totals,
+        ", files {} of {}",
         format::maybe_count(process.fds_count),
         format::maybe_count(process.fds_limit),
     );
+    say("totals", &totals);
     if process.ended.threads > 0 || process.ended.processes > 0 {
-        let _ = writeln!(
-            text,
-            "              ended without a row of their own: threads {}, child processes {}",
+        let ended = format!(
+            "without a row of their own: threads {}, child processes {}",
             format::count(process.ended.threads),
             format::count(process.ended.processes)
         );
+        say("ended", &ended);
     }
     if let Some(worst) = Bottleneck::of(process) {
         let what = format!("{} ({})", worst.what, worst.place);
-        let what = if worst.alarm {
-            paint.alarm(&what)
-        } else {
-            what
+        let what = match worst.alarm {
+            true => form.paint.alarm(&what),
+            false => what,
         };
-        let _ = writeln!(text, "  bottleneck  {what}");
+        say("bottleneck", &what);
     }
-    if !process.findings.is_empty() {
-        let _ = writeln!(text, "\n{}", paint.bold("  findings"));
-        findings::push_with_advice(text, process, "    ", paint);
-    }
-    threads::push(text, process, paint);
-    waits::push(text, process, paint);
-    let end_unix_ns = window.start_unix_ns.saturating_add(window.duration_ns);
-    blocked::push(text, process, end_unix_ns, paint);
-    gil::push(text, process, window.duration_ns, paint);
-    for l in &process.loops {
-        push_loop(text, process, l, paint);
-    }
-    counted::push_table(text, process.exact.as_ref(), paint);
-    counted::push_pool_table(text, process.exact.as_ref(), paint);
-    push_gaps(text, &digest::process_gaps(process), paint);
 }
 
-fn push_loop(text: &mut String, process: &Process, l: &Loop, paint: Paint) {
-    let place = digest::loop_thread(process, l).map_or_else(String::new, digest::thread_label);
-    let heading = format!("  {} loop in {} {place}", l.kind, l.tid);
-    let _ = writeln!(text, "\n{}", paint.bold(heading.trim_end()));
-    let share = |ns| {
-        format!(
-            "{} ({})",
-            format::duration(ns),
-            format::share_percent(ns, l.wall_ns)
-        )
+/// The head of a section of several processes.
+fn push_crowd(text: &mut String, set: &[&Process], form: Form) {
+    let labels: Vec<String> = set
+        .iter()
+        .map(|process| digest::process_label(process))
+        .collect();
+    let label = names::common(labels.iter().map(String::as_str));
+    let heading = format!("{}  {label}", digest::processes(set.len() as u64));
+    form.heading(text, 0, &heading);
+    let mut pids = Vec::new();
+    for process in set.iter().take(form.most(12)) {
+        pids.push(process.pid.to_string());
+    }
+    if set.len() > pids.len() {
+        pids.push(format!("and {} more", set.len() - pids.len()));
+    }
+    form.wrap(
+        text,
+        2,
+        12,
+        &format!("{:12}{}", "processes", pids.join(" ")),
+    );
+    let sum = |of: fn(&Process) -> u64| set.iter().map(|process| of(process)).sum::<u64>();
+    let known = |of: fn(&Process) -> Option<u64>| {
+        let known = set.iter().filter_map(|process| of(process));
+        format::maybe_bytes(known.reduce(u64::saturating_add))
     };
-    let busy = format!("busy {}", share(l.busy_ns));
-    let hot = l.utilization >= digest::BUSY_LOOP;
-    let _ = writeln!(
-        text,
-        "    {}, idle {} of {}{}",
-        if hot { paint.alarm(&busy) } else { busy },
-        share(l.idle_ns),
-        format::duration(l.wall_ns),
-        if l.running { "" } else { ", no longer running" },
+    let totals = format!(
+        "cpu {}, rss {} of {} mapped, threads {}, switches {} + {} involuntary",
+        format::duration(sum(|process| process.cpu_ns)),
+        known(|process| process.rss_bytes),
+        known(|process| process.vms_bytes),
+        format::count(sum(|process| process.threads_count.unwrap_or(0))),
+        format::count(sum(|process| process.context_switches.voluntary)),
+        format::count(sum(|process| process.context_switches.involuntary)),
     );
-    let _ = writeln!(
-        text,
-        "    at the last look: ready {}, timers {}, pending tasks {}, stall threshold {}",
-        format::maybe_count(l.ready),
-        format::maybe_count(l.scheduled),
-        format::maybe_count(l.pending_tasks),
-        format::maybe_duration(l.stall_threshold_ns),
-    );
-    if let Some(hang) = &l.hang {
-        loops::push_hang(text, hang, paint);
-    }
-    if let Some(timing) = &l.timing {
-        loops::push(text, timing, l.wall_ns, paint);
-    }
-    if l.tasks.len() > MAX_SINGLE_TASKS {
-        push_coroutines(text, &l.tasks, paint);
-    } else if !l.tasks.is_empty() {
-        push_tasks(text, &l.tasks, paint);
-    }
+    form.wrap(text, 2, 12, &format!("{:12}{totals}", "totals"));
 }
 
-fn push_tasks(text: &mut String, tasks: &[Task], paint: Paint) {
-    let mut table = Table::default();
-    table.column("TASK", Align::Left);
-    table.column("STATE", Align::Left);
-    table.column("SEEN FOR", Align::Right);
-    table.column("AWAITS", Align::Left);
-    table.column("WAITS FOR", Align::Left);
-    for task in tasks {
-        table.row(vec![
-            brief(&task.name, 24),
-            task.state.to_string(),
-            format::maybe_duration(task.age_ns()),
-            cut_front(&digest::task_place(task), MAX_TEXT).into_owned(),
-            digest::task_wait(task).unwrap_or_default(),
-        ]);
-    }
-    text.push_str(&table.render("    ", paint));
-}
-
-/// One row per coroutine, state and place, the most frequent first.
-fn push_coroutines(text: &mut String, tasks: &[Task], paint: Paint) {
-    let mut groups: BTreeMap<(&str, &str, String), (u64, u64)> = BTreeMap::new();
-    for task in tasks {
-        let key = (
-            task.coroutine.as_str(),
-            task.state.name(),
-            digest::task_place(task),
-        );
-        let (count, oldest) = groups.entry(key).or_default();
-        *count += 1;
-        *oldest = task.age_ns().unwrap_or(0).max(*oldest);
-    }
-    let mut groups: Vec<_> = groups.into_iter().collect();
-    groups.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));
-    let mut table = Table::default();
-    table.column("TASKS", Align::Right);
-    table.column("COROUTINE", Align::Left);
-    table.column("STATE", Align::Left);
-    table.column("OLDEST", Align::Right);
-    table.column("AWAITS", Align::Left);
-    for ((coroutine, state, place), (count, oldest)) in groups.iter().take(MAX_ROWS) {
-        table.row(vec![
-            format::count(*count),
-            brief(coroutine, 32),
-            (*state).to_owned(),
-            format::duration(*oldest),
-            cut_front(place, MAX_TEXT).into_owned(),
-        ]);
-    }
-    text.push_str(&table.render("    ", paint));
-    let hidden = &groups[groups.len().min(MAX_ROWS)..];
-    if !hidden.is_empty() {
-        let tasks: u64 = hidden.iter().map(|(_, (count, _))| count).sum();
-        let _ = writeln!(
-            text,
-            "    ... {tasks} more tasks in {} other places",
-            hidden.len()
-        );
-    }
-}
-
-fn push_monitor(text: &mut String, snapshot: &Snapshot, paint: Paint) {
+fn push_monitor(text: &mut String, snapshot: &Snapshot, form: Form) {
     let (monitor, wall) = (&snapshot.monitor, snapshot.window.duration_ns);
-    let heading = format!("monitor  concmon {}", monitor.version);
-    let _ = writeln!(text, "\n{}", paint.bold(&heading));
+    let heading = format!("monitor  concmon {}", escape(&monitor.version));
+    form.heading(text, 0, &heading);
     let percent = format::share(monitor.cpu_ns, wall);
     let kernel = match monitor.kernel_run_ns {
         Some(ns) => format!(
@@ -258,36 +304,51 @@ fn push_monitor(text: &mut String, snapshot: &Snapshot, paint: Paint) {
         ),
         None => "-".to_owned(),
     };
-    let _ = writeln!(
-        text,
-        "  own cost    cpu {} ({} of one core), rss {}, kernel programs {kernel}",
+    let cost = format!(
+        "own cost    cpu {} ({} of one core), rss {}, kernel programs {kernel}",
         format::duration(monitor.cpu_ns),
         percent.map_or_else(|| "-".to_owned(), format::fine_percent),
         format::bytes(monitor.rss_bytes),
     );
-    let _ = writeln!(
-        text,
-        "  events      {} received, {} lost; {} reads failed",
+    form.wrap(text, 2, 12, &cost);
+    let events = format!(
+        "events      {} received, {} lost; {} reads failed",
         format::count(monitor.events),
         format::count(monitor.events_lost),
         format::count(monitor.reads_failed)
     );
+    form.wrap(text, 2, 12, &events);
     for trouble in digest::troubles(monitor) {
-        let _ = writeln!(text, "  {}", paint.alarm(&trouble));
+        form.wrap(text, 2, 2, &form.paint.alarm(&trouble));
     }
-    push_gaps(text, &digest::watch_gaps(snapshot), paint);
-    text.push_str("\n  ~ estimated   . nothing   - none, or not known   ? cannot be told\n");
+    text.push('\n');
+    let legend = "~ estimated   . nothing   - none, or not known   ? cannot be told";
+    form.wrap(text, 2, 0, legend);
 }
 
-fn push_gaps(text: &mut String, gaps: &[digest::Gap], paint: Paint) {
-    if gaps.is_empty() {
+/// What is not known, once for each cause.
+fn push_gaps(text: &mut String, snapshot: &Snapshot, form: Form) {
+    let mut gaps = digest::watch_gaps(snapshot);
+    for process in &snapshot.processes {
+        for gap in digest::process_gaps(process) {
+            if !gaps.contains(&gap) {
+                gaps.push(gap);
+            }
+        }
+    }
+    let causes = digest::causes(&gaps);
+    if causes.is_empty() {
         return;
     }
-    let _ = writeln!(text, "\n{}", paint.bold("  not known"));
-    for gap in gaps.iter().take(MAX_ROWS) {
-        let _ = writeln!(text, "    {gap}");
+    form.heading(text, 0, "not known");
+    let most = form.most(MAX_CAUSES);
+    for cause in causes.iter().take(most) {
+        form.wrap(text, 2, 2, &cause.to_string());
     }
-    if gaps.len() > MAX_ROWS {
-        let _ = writeln!(text, "    ... and {} more", gaps.len() - MAX_ROWS);
+    if causes.len() > most {
+        let _ = writeln!(text, "  ... and {} more", causes.len() - most);
     }
 }
+
+/// Causes of gaps that are said.
+const MAX_CAUSES: usize = 8;

@@ -10,7 +10,7 @@ use super::dump::{push_gaps, push_head, push_loop};
 use super::escape::brief;
 use super::forest::{self, by_number};
 use super::table::{Align, Table};
-use super::{Paint, format};
+use super::{Form, Paint, format};
 use crate::cli::{Arrangement, GroupBy};
 use crate::model::dump::{Dump, Loop, Process};
 use crate::schema::{Address, Frame, LoopKind, Task, TaskState};
@@ -209,7 +209,7 @@ fn push_table(text: &mut String, process: &Process, paint: Paint) {
     }
     if !table.is_empty() {
         text.push('\n');
-        text.push_str(&table.render("", paint));
+        text.push_str(&table.render("", Form::unlimited(paint)));
     }
 }
 
@@ -273,7 +273,7 @@ fn push_groups(text: &mut String, process: &Process, by: GroupBy, paint: Paint) 
         table.row(cells);
     }
     text.push('\n');
-    text.push_str(&table.render("", paint));
+    text.push_str(&table.render("", Form::unlimited(paint)));
     if groups.iter().any(|group| group.oldest.is_some()) {
         text.push_str(
             "OLDEST: of the tasks that asyncio named itself, which it numbers as they are made\n",

@@ -7,19 +7,28 @@ use concmon::schema::{
     Address, CountedPool, CountedTasks, Exact, Limit, LoopKind, Pools, Snapshot,
 };
 use concmon::views::escape::{is_hostile, width};
-use concmon::views::{Paint, json, lines, stalls, summary};
+use concmon::views::{Form, Paint, json, lines, stalls, summary};
 
 use crate::fixture;
 
+/// For a pipe.
+fn plain() -> Form {
+    Form::new(Paint::Plain, None, false)
+}
+
+fn ansi() -> Form {
+    Form::new(Paint::Ansi, None, false)
+}
+
 fn lines_of(snapshot: &Snapshot) -> String {
     let mut out = Vec::new();
-    lines::write(snapshot, Paint::Plain, &mut out).expect("a Vec takes everything");
+    lines::write(snapshot, plain(), &mut out).expect("a Vec takes everything");
     String::from_utf8(out).expect("text")
 }
 
 fn summary_of(snapshot: &Snapshot) -> String {
     let mut out = Vec::new();
-    summary::write(snapshot, Paint::Plain, &mut out).expect("a Vec takes everything");
+    summary::write(snapshot, plain(), &mut out).expect("a Vec takes everything");
     String::from_utf8(out).expect("text")
 }
 
@@ -125,7 +134,7 @@ fn a_stall_is_one_line() {
                 stall: stall.clone(),
             };
             let mut out = Vec::new();
-            stalls::write_line(&Notice::Stall(new), Paint::Plain, &mut out)
+            stalls::write_line(&Notice::Stall(new), plain(), &mut out)
                 .expect("a Vec takes everything");
             String::from_utf8(out).expect("text")
         })
@@ -160,7 +169,10 @@ fn nothing_hostile_is_printed() {
 fn tables_are_aligned_for_wide_characters_too() {
     let mut snapshot = fixture::gil_fight();
     snapshot.processes[0].threads[1].name = Some("线程-一".to_owned());
-    let text = summary_of(&snapshot);
+    let mut out = Vec::new();
+    let each = Form::new(Paint::Plain, None, true);
+    summary::write(&snapshot, each, &mut out).expect("a Vec takes everything");
+    let text = String::from_utf8(out).expect("text");
     let rows: Vec<&str> = text
         .lines()
         .skip_while(|line| !line.contains("WALL"))
@@ -174,6 +186,25 @@ fn tables_are_aligned_for_wide_characters_too() {
     }
 }
 
+/// No line is wider than the page, whatever is on it.
+#[test]
+fn lines_fit_the_page() {
+    for (name, snapshot) in fixture::all() {
+        for cells in [40, 60, 80, 100, 132, 200] {
+            for all in [false, true] {
+                let form = Form::new(Paint::Plain, Some(cells), all);
+                let mut out = Vec::new();
+                lines::write(&snapshot, form, &mut out).expect("a Vec takes everything");
+                summary::write(&snapshot, form, &mut out).expect("a Vec takes everything");
+                let text = String::from_utf8(out).expect("text");
+                for line in text.lines() {
+                    assert!(width(line) <= cells, "{name} in {cells}: {line}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn color_changes_the_looks_only() {
     let plain = |text: &str| {
@@ -183,8 +214,8 @@ fn color_changes_the_looks_only() {
     };
     for (name, snapshot) in fixture::all() {
         let (mut colored_lines, mut colored_summary) = (Vec::new(), Vec::new());
-        lines::write(&snapshot, Paint::Ansi, &mut colored_lines).expect("written");
-        summary::write(&snapshot, Paint::Ansi, &mut colored_summary).expect("written");
+        lines::write(&snapshot, ansi(), &mut colored_lines).expect("written");
+        summary::write(&snapshot, ansi(), &mut colored_summary).expect("written");
         let text = |bytes| String::from_utf8(bytes).expect("text");
         let (colored_lines, colored_summary) = (text(colored_lines), text(colored_summary));
         assert!(colored_lines.contains("\x1b[1m"), "{name}");
@@ -192,9 +223,9 @@ fn color_changes_the_looks_only() {
         assert_eq!(plain(&colored_summary), summary_of(&snapshot), "{name}");
     }
     let mut fight = Vec::new();
-    lines::write(&fixture::gil_fight(), Paint::Ansi, &mut fight).expect("written");
+    lines::write(&fixture::gil_fight(), ansi(), &mut fight).expect("written");
     let fight = String::from_utf8(fight).expect("text");
-    assert!(fight.contains("\x1b[1;31mgil 78%\x1b[0m"), "{fight}");
+    assert!(fight.contains("\x1b[1;31mgil 75%\x1b[0m"), "{fight}");
 }
 
 /// Counts flushes; fails as a closed pipe does when asked to.
@@ -223,8 +254,8 @@ fn sinks_are_flushed_and_a_broken_pipe_is_an_error() {
     type View = fn(&Snapshot, &mut dyn Write) -> io::Result<()>;
     let views: [View; 3] = [
         |snapshot, out| json::write(snapshot, out),
-        |snapshot, out| lines::write(snapshot, Paint::Plain, out),
-        |snapshot, out| summary::write(snapshot, Paint::Plain, out),
+        |snapshot, out| lines::write(snapshot, plain(), out),
+        |snapshot, out| summary::write(snapshot, plain(), out),
     ];
     for view in views {
         let mut sink = Sink {

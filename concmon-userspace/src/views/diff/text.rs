@@ -3,10 +3,10 @@
 use std::io::{self, Write};
 
 use super::{Change, Diff, Side, Unit, Verdict};
-use crate::views::Paint;
 use crate::views::escape::{cut_middle, escape};
 use crate::views::format;
 use crate::views::table::{Align, Table};
+use crate::views::{Form, Paint};
 
 /// Rows of each part.
 const MAX_CHANGED: usize = 40;
@@ -107,7 +107,7 @@ fn part(changes: &[&Change], title: &str, most: usize, paint: Paint) -> String {
             unit(change.unit).to_owned(),
         ]);
     }
-    let mut text = format!("\n{title}\n") + &table.render(" ", paint);
+    let mut text = format!("\n{title}\n") + &table.render(" ", Form::unlimited(paint));
     if changes.len() > most {
         text += &format!(" and {} more\n", changes.len() - most);
     }
