@@ -8,6 +8,7 @@ mod format;
 mod hands;
 pub mod instant;
 mod look;
+pub mod selectors;
 mod trigger;
 mod watching;
 
@@ -17,7 +18,8 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{
-    ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    ArgAction, ArgGroup, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand,
+    ValueEnum,
 };
 
 pub use budget::Share;
@@ -26,6 +28,7 @@ pub use export::{Diff, Export};
 pub use format::{By, Format};
 pub use instant::Instant;
 pub use look::{Arrangement, GroupBy, Look, LookView};
+pub use selectors::{Pattern, Selection};
 pub use trigger::Trigger;
 pub use watching::Watching;
 
@@ -34,7 +37,7 @@ Exit codes:
   0  ok; the target ending, or an unknown Python, is not an error
   1  failure
   2  wrong usage
-  3  no such process, or it is not Python
+  3  no such process, it is not Python, or nothing matches
   4  permission denied
   5  unsupported kernel: too old, no BTF, or the self-test failed
   6  a rule of --fail-on has held
@@ -51,6 +54,8 @@ Examples:
   sudo concmon-bpf --pid 4242                live view of a running service
   sudo concmon-bpf -p 4242 -d 30s            30 seconds of it, then the summary
   sudo concmon-bpf -p 4242 --json | jq .     one JSON object per second
+  sudo concmon-bpf --unit shop               a service, with workers to come
+  sudo concmon-bpf --all --exclude celery    all Python of this host but some
   sudo concmon-bpf -- python app.py          start a program and watch it
   sudo concmon-bpf demo                      watch a program that misbehaves
   sudo concmon-bpf record -p 4242 -d 30s -o F    keep it in a file
@@ -76,13 +81,14 @@ Examples:
     disable_help_subcommand = true,
     subcommand_negates_reqs = true,
     override_usage = "concmon-bpf [OPTIONS] --pid <PID>...\n       \
+                      concmon-bpf [OPTIONS] --name <REGEX>|--all|--unit <NAME>|--container <ID>\n       \
                       concmon-bpf [OPTIONS] -- <CMD> [ARGS]...\n       \
                       concmon-bpf [OPTIONS] demo\n       \
-                      concmon-bpf record [OPTIONS] [-o <FILE>] --pid <PID>...|-- <CMD>...\n       \
+                      concmon-bpf record [OPTIONS] [-o <FILE>] --pid <PID>...|--name <REGEX>|-- <CMD>...\n       \
                       concmon-bpf report [OPTIONS] -i <FILE>\n       \
                       concmon-bpf export [OPTIONS] -i <FILE> -f <FORMAT>\n       \
                       concmon-bpf diff [OPTIONS] <BEFORE> <AFTER>\n       \
-                      concmon-bpf dump|tasks [OPTIONS] --pid <PID>...\n       \
+                      concmon-bpf dump|tasks [OPTIONS] --pid <PID>...|--name <REGEX>\n       \
                       concmon-bpf explain <RULE>|--list\n       \
                       concmon-bpf schema"
 )]
@@ -97,17 +103,42 @@ pub struct Cli {
     command: Option<Command>,
 }
 
-/// Exactly one of the two, unless there is a subcommand.
+/// One of the two, unless there is a subcommand.
 #[derive(Clone, Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(skip)]
+#[command(group = selected(), group = wanted())]
 struct What {
-    /// Process to watch; may be repeated
-    #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..=MAX_PID))]
-    pids: Vec<u32>,
+    #[command(flatten)]
+    processes: Selection,
 
     /// Program to start and watch from its first instruction
-    #[arg(last = true, value_name = "CMD")]
+    #[arg(last = true, value_name = "CMD", conflicts_with = "selected")]
     cmd: Vec<OsString>,
+}
+
+/// What selects processes.
+fn selected() -> ArgGroup {
+    ArgGroup::new("selected")
+        .args(Selection::SELECTING)
+        .multiple(true)
+}
+
+/// The same, or a program to start; something of it is needed.
+fn wanted() -> ArgGroup {
+    ArgGroup::new("wanted")
+        .args(Selection::SELECTING)
+        .arg("cmd")
+        .multiple(true)
+        .required(true)
+}
+
+impl What {
+    fn watched(&self) -> Watched {
+        match self.processes.is_empty() {
+            true => Watched::Command(self.cmd.clone()),
+            false => Watched::Processes(self.processes.sorted()),
+        }
+    }
 }
 
 /// The largest process id a 64-bit kernel gives out (`PID_MAX_LIMIT`, include/linux/threads.h).
@@ -180,13 +211,6 @@ enum Command {
     },
     /// Print the JSON Schema of every line that --json prints
     Schema,
-}
-
-fn sorted(pids: &[u32]) -> Vec<u32> {
-    let mut pids = pids.to_vec();
-    pids.sort_unstable();
-    pids.dedup();
-    pids
 }
 
 /// Names under which programs commonly keep what they work on.
@@ -288,8 +312,8 @@ pub enum Target {
 /// What to watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Watched {
-    /// Running processes: sorted, without doubles, at least one.
-    Pids(Vec<u32>),
+    /// Processes that run, and where they are selected by what they are, those that will.
+    Processes(Selection),
     /// A program to start, with its arguments; at least the program.
     Command(Vec<OsString>),
     /// The embedded demo program.
@@ -312,11 +336,14 @@ impl Cli {
             .map_err(|error| meant.advise(error))?;
         let mut cli = Cli::from_arg_matches(&matches)?;
         if let Some(name) = matches.subcommand_name()
-            && !(cli.what.pids.is_empty() && cli.what.cmd.is_empty())
+            && !(cli.what.processes.is_empty() && cli.what.cmd.is_empty())
         {
             let message = match cli.command {
                 Some(Command::Dump { .. } | Command::Tasks { .. } | Command::Record(_)) => {
-                    format!("put '--pid' behind the subcommand '{name}'")
+                    let option = cli.what.processes.words();
+                    let option = option.split(' ').next().unwrap_or_default();
+                    let option = if option.is_empty() { "-- CMD" } else { option };
+                    format!("put '{option}' behind the subcommand '{name}'")
                 }
                 _ => format!(
                     "the subcommand '{name}' brings its own target: leave out '--pid' and '-- CMD'"
@@ -349,7 +376,7 @@ impl Cli {
         match &self.command {
             Some(Command::Demo { .. }) => Target::Watch(Watched::Demo),
             Some(Command::Dump { look, heap_scan }) => Target::Look(
-                look.clone(),
+                look.sorted(),
                 LookView::Dump {
                     heap_scan: *heap_scan,
                 },
@@ -364,7 +391,7 @@ impl Cli {
                     None if *tree => Arrangement::Tree,
                     None => Arrangement::Table,
                 };
-                Target::Look(look.clone(), LookView::Tasks(arrangement))
+                Target::Look(look.sorted(), LookView::Tasks(arrangement))
             }
             Some(Command::Record(record)) => Target::Record(record.watched(), record.recorded()),
             Some(Command::Report(report)) => Target::Report(report.clone()),
@@ -372,10 +399,7 @@ impl Cli {
             Some(Command::Diff(diff)) => Target::Diff(diff.clone()),
             Some(Command::Explain { rule, list: _ }) => Target::Explain(rule.clone()),
             Some(Command::Schema) => Target::Schema,
-            None if self.what.pids.is_empty() => {
-                Target::Watch(Watched::Command(self.what.cmd.clone()))
-            }
-            None => Target::Watch(Watched::Pids(sorted(&self.what.pids))),
+            None => Target::Watch(self.what.watched()),
         }
     }
 

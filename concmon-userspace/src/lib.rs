@@ -102,6 +102,12 @@
 //! process is told to the registry in one place, and a process that has ended leaves nothing behind but its last
 //! counts, until they are read.
 //!
+//! Who is wanted for what it is (`targets/selector.rs`: command line, cgroups, ancestors) is met before it is
+//! watched: a process that execs, as a queue of the kernel side tells, or that a sweep finds, is judged, its
+//! interpreter is searched for by the worker, and only then it has accounts (`session/watch/newcomers.rs`). The filter
+//! of the hooks is the kernel's thread id; all other ids that the kernel side hands out are those of the tool's own PID
+//! namespace, read when a thread is born.
+//!
 //! Readings of a window begin shortly before its end (`session/schedule.rs`): as long before as the last ones took
 //! twice, a few processes at a time, with what arrives in between, who has a long step first. A process is read
 //! again only when one of its ledgers has moved since it was read last, or when that was ten seconds ago: if none of

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use concmon::cli::{
-    Arrangement, By, Cli, Color, Exact, Format, GroupBy, LookView, Recorded, Share, Target, Watched,
+    Arrangement, By, Cli, Color, Exact, Format, GroupBy, LookView, Recorded, Selection, Share,
+    Target, Watched,
 };
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
@@ -27,10 +28,11 @@ fn help_is_pinned() {
 
 #[test]
 fn targets() {
+    let pids = |pids: &[u32]| Watched::Processes(Selection::of_pids(pids.to_vec()));
     let command = |words: &[&str]| Watched::Command(words.iter().map(OsString::from).collect());
     for (line, target) in [
-        ("--pid 1", Watched::Pids(vec![1])),
-        ("-p 7 -p 3 --pid 7", Watched::Pids(vec![3, 7])),
+        ("--pid 1", pids(&[1])),
+        ("-p 7 -p 3 --pid 7", pids(&[3, 7])),
         (
             "-- python app.py -p 3 --json",
             command(&["python", "app.py", "-p", "3", "--json"]),
@@ -96,6 +98,38 @@ fn what_hands_type_anyway() {
 }
 
 #[test]
+fn selections() {
+    let selection = |line: &str| match parse(line).expect(line).target() {
+        Target::Watch(Watched::Processes(selection))
+        | Target::Record(Watched::Processes(selection), _) => selection,
+        Target::Look(look, _) => look.processes,
+        other => panic!("{line}: {other:?}"),
+    };
+    for command in ["", "record ", "dump ", "tasks "] {
+        for (given, later) in [
+            ("--pid 7 --pid 9", false),
+            ("--pid 7 --container web", false),
+            ("--name app --name shop", true),
+            ("--all --exclude celery --exclude beat", true),
+            (
+                "--pid 7 --unit shop --container a --container b --cgroup /x",
+                true,
+            ),
+        ] {
+            for wait in [false, true] {
+                let line = format!("{command}{given}{}", if wait { " --wait" } else { "" });
+                let found = selection(&line);
+                assert_eq!(
+                    (found.words().as_str(), found.wait, found.selects_later()),
+                    (given, wait, later || given.contains("--unit")),
+                    "{line}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn looks() {
     for (line, pids, view) in [
         (
@@ -131,7 +165,9 @@ fn looks() {
         ),
     ] {
         match parse(line).expect(line).target() {
-            Target::Look(look, what) => assert_eq!((&look.pids()[..], what), (pids, view)),
+            Target::Look(look, what) => {
+                assert_eq!((&look.processes.pids()[..], what), (pids, view))
+            }
             other => panic!("{line}: {other:?}"),
         }
     }
@@ -211,13 +247,21 @@ fn options_and_defaults() {
 #[test]
 fn wrong_usage_exits_with_2_and_says_why() {
     for (line, kind, says) in [
-        ("", ErrorKind::MissingRequiredArgument, "--pid <PID>|CMD"),
+        (
+            "",
+            ErrorKind::MissingRequiredArgument,
+            "--pid <PID>|--name <REGEX>|--all",
+        ),
         (
             "--json",
             ErrorKind::MissingRequiredArgument,
-            "--pid <PID>|CMD",
+            "--pid <PID>|--name <REGEX>|--all",
         ),
-        ("--", ErrorKind::MissingRequiredArgument, "--pid <PID>|CMD"),
+        (
+            "--",
+            ErrorKind::MissingRequiredArgument,
+            "--pid <PID>|--name <REGEX>|--all",
+        ),
         (
             "-p 1 -- python",
             ErrorKind::ArgumentConflict,
@@ -227,6 +271,29 @@ fn wrong_usage_exits_with_2_and_says_why() {
             "-p 1 demo",
             ErrorKind::ArgumentConflict,
             "leave out '--pid'",
+        ),
+        (
+            "--all -- python",
+            ErrorKind::ArgumentConflict,
+            "cannot be used with",
+        ),
+        (
+            "--name a dump -p 1",
+            ErrorKind::ArgumentConflict,
+            "put '--name' behind the subcommand 'dump'",
+        ),
+        ("--name [a", ErrorKind::ValueValidation, "unclosed"),
+        ("--unit=", ErrorKind::ValueValidation, "it is empty"),
+        (
+            "--exclude a",
+            ErrorKind::MissingRequiredArgument,
+            "--pid <PID>",
+        ),
+        ("--wait", ErrorKind::MissingRequiredArgument, "--pid <PID>"),
+        (
+            "--wait -- python",
+            ErrorKind::MissingRequiredArgument,
+            "--pid <PID>",
         ),
         ("demo -p 1", ErrorKind::UnknownArgument, "-p"),
         (

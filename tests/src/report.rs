@@ -80,6 +80,12 @@ pub struct Process {
     #[serde(deserialize_with = "nullable")]
     pub entry: Option<String>,
     #[serde(deserialize_with = "nullable")]
+    pub pid_inside: Option<u32>,
+    #[serde(deserialize_with = "nullable")]
+    pub container_id: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub unit: Option<String>,
+    #[serde(deserialize_with = "nullable")]
     pub exited: Option<Exited>,
     #[serde(deserialize_with = "nullable")]
     pub python: Option<Python>,

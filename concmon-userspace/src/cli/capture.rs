@@ -1,6 +1,5 @@
 //! The command line of what makes and reads captures: `record` and `report`.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use clap::{ArgAction, Args};
 use super::format::{By, Format};
 use super::instant::{self, Instant};
 use super::trigger::{self, Trigger};
-use super::{MAX_PID, Watched, Watching, duration, sorted};
+use super::{Watched, Watching, What, duration};
 
 /// What to record, and where.
 #[derive(Clone, Debug, Args)]
@@ -69,19 +68,6 @@ pub(super) struct Record {
     pub(super) watching: Watching,
 }
 
-/// Exactly one of the two.
-#[derive(Clone, Debug, Args)]
-#[group(id = "recorded", required = true, multiple = false)]
-struct What {
-    /// Process to record; may be repeated
-    #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..=MAX_PID))]
-    pids: Vec<u32>,
-
-    /// Program to start and record from its first instruction
-    #[arg(last = true, value_name = "CMD")]
-    cmd: Vec<OsString>,
-}
-
 /// What becomes of what is recorded.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Recorded {
@@ -120,11 +106,7 @@ impl Record {
     }
 
     pub(super) fn watched(&self) -> Watched {
-        if self.what.pids.is_empty() {
-            Watched::Command(self.what.cmd.clone())
-        } else {
-            Watched::Pids(sorted(&self.what.pids))
-        }
+        self.what.watched()
     }
 }
 

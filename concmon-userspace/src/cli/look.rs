@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, CommandFactory, ValueEnum};
 
-use super::{Cli, MAX_PID, by_user, duration, sorted};
+use super::{Cli, Selection, by_user, duration, selected};
 
 /// What tasks of one group have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -21,10 +21,11 @@ pub enum GroupBy {
 
 /// Whom to look at once.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[group(skip)]
+#[command(group = selected().required(true))]
 pub struct Look {
-    /// Process to look at; may be repeated
-    #[arg(short, long = "pid", required = true, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..=MAX_PID))]
-    pids: Vec<u32>,
+    #[command(flatten)]
+    pub processes: Selection,
 
     /// Look at its descendants, too: off by default
     #[arg(
@@ -56,9 +57,12 @@ pub struct Look {
 }
 
 impl Look {
-    /// Sorted, without doubles, at least one.
-    pub fn pids(&self) -> Vec<u32> {
-        sorted(&self.pids)
+    /// The same, with ids in order and without doubles.
+    pub(super) fn sorted(&self) -> Self {
+        Self {
+            processes: self.processes.sorted(),
+            ..self.clone()
+        }
     }
 }
 

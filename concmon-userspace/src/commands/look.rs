@@ -1,11 +1,8 @@
 //! One look at processes, without the kernel's help: `dump` and `tasks`.
 
-use std::{
-    collections::BTreeMap,
-    thread,
-    time::{Duration, Instant},
-};
+use std::collections::BTreeMap;
 
+use super::select::{STARTING, select};
 use crate::session::{
     outcome::{Failure, code},
     output::{self, Sink},
@@ -19,7 +16,7 @@ use crate::{
         self,
         clocks::{self, Clocks},
         now, rights,
-        target::{TargetError, check_target},
+        target::TargetError,
         tree::Tree,
     },
     python::{DetectError, Interpreter, ScanOptions},
@@ -33,8 +30,6 @@ const MAX_TASKS: usize = 1_000_000;
 const MAX_BYTES: usize = 4 << 30;
 /// Frames of one stack; CPython's own limit on recursion is 1,000 unless it is raised.
 const MAX_STACK: usize = 1_100;
-/// How long an interpreter may take to start until it can be looked at.
-const STARTING: Duration = Duration::from_secs(2);
 
 /// What was read of one process.
 struct Read {
@@ -46,8 +41,21 @@ struct Read {
 
 /// Looks at the processes and prints what is there. Returns the exit code.
 pub(super) fn run(options: &Options, look: &Look, view: LookView) -> Result<u8, Failure> {
-    for pid in look.pids() {
-        check_target(pid).map_err(|error| Failure::from_target(&error))?;
+    let mut interpreters = BTreeMap::new();
+    let selected = select(&look.processes, STARTING, |pid| {
+        let interpreter = attach(pid)?;
+        interpreters.insert(pid.0, interpreter);
+        Ok(())
+    })?;
+    let asked = selected.pids;
+    if asked.is_empty() {
+        // A signal has ended the wait.
+        return Ok(code::OK);
+    }
+    let starting = asked.iter().find(|pid| !interpreters.contains_key(pid));
+    if let Some(pid) = starting {
+        let name = procfs::command(*pid).map_or(String::new(), |(name, _)| name);
+        return Err(Failure::from_detect(*pid, &name, &DetectError::Starting));
     }
     let Sink {
         mut writer, form, ..
@@ -61,30 +69,25 @@ pub(super) fn run(options: &Options, look: &Look, view: LookView) -> Result<u8, 
     };
     let mut looks = look_options(options, kind);
     looks.heap_scan = view == LookView::Dump { heap_scan: true };
-    let mut found = Vec::new();
-    for pid in look.pids() {
-        // Each is checked before the first is read, which may take a while.
-        found.push((pid, Some(attach(pid)?)));
-    }
+    let mut found = asked.clone();
     if options.follows_descendants() {
-        let asked: Vec<u32> = look.pids();
         let descendants = asked.iter().flat_map(|pid| tree.descendants(*pid));
-        for pid in descendants
-            .filter(|pid| !asked.contains(pid))
-            .collect::<Vec<_>>()
-        {
-            if found.iter().all(|(known, _)| *known != pid) {
+        for pid in descendants {
+            if !found.contains(&pid) && !selected.selector.excludes(Pid(pid)) {
                 // A child that is not Python, or cannot be read, is listed all the same.
-                found.push((pid, attach(pid).ok()));
+                found.push(pid);
+                if let Ok(interpreter) = attach(Pid(pid)) {
+                    interpreters.insert(pid, interpreter);
+                }
             }
         }
     }
     let mut reads = Vec::new();
-    for (pid, interpreter) in found {
-        let asked = look.pids().contains(&pid);
-        match read(pid, interpreter, &looks, &clocks, &tree) {
+    for pid in found {
+        let is_named = look.processes.pids.contains(&pid);
+        match read(pid, interpreters.remove(&pid), &looks, &clocks, &tree) {
             Ok(read) => reads.push(read),
-            Err(failure) if asked => return Err(failure),
+            Err(failure) if is_named => return Err(failure),
             Err(_) => {}
         }
     }
@@ -117,24 +120,13 @@ fn look_options(options: &Options, kind: Kind) -> ScanOptions {
     }
 }
 
-/// Finds the interpreter of a process; one that is just starting is waited for.
-fn attach(pid: u32) -> Result<Interpreter, Failure> {
-    let target = check_target(pid).map_err(|error| Failure::from_target(&error))?;
-    let deadline = Instant::now() + STARTING;
-    loop {
-        match Interpreter::attach(Pid(pid)) {
-            Ok(interpreter) => {
-                if let Some(message) = unsupported(Pid(pid), interpreter.info()) {
-                    log::warn!("{message}");
-                }
-                return Ok(interpreter);
-            }
-            Err(DetectError::Starting) if Instant::now() < deadline => {
-                thread::sleep(Duration::from_millis(20));
-            }
-            Err(error) => return Err(Failure::from_detect(pid, &target.name, &error)),
-        }
+/// Finds the interpreter of a process.
+fn attach(pid: Pid) -> Result<Interpreter, DetectError> {
+    let interpreter = Interpreter::attach(pid)?;
+    if let Some(message) = unsupported(pid, interpreter.info()) {
+        log::warn!("{message}");
     }
+    Ok(interpreter)
 }
 
 fn read(

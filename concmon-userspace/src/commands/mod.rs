@@ -7,6 +7,7 @@ mod explain;
 mod export;
 mod look;
 mod report;
+mod select;
 mod start;
 mod watch;
 
@@ -17,7 +18,7 @@ use crate::{
     session::{Failure, Recording, signals},
 };
 use demo_watch::watch_demo;
-use watch::{watch_command, watch_pids};
+use watch::{watch_command, watch_processes};
 
 /// Does what the command line says. Returns the exit code.
 ///
@@ -56,7 +57,9 @@ pub fn run(cli: &Cli) -> Result<u8, Failure> {
     let local = LocalSet::new();
     local.block_on(&runtime, async {
         match target {
-            Watched::Pids(pids) => watch_pids(&cli.options, &pids, &recording).await,
+            Watched::Processes(selection) => {
+                watch_processes(&cli.options, &selection, &recording).await
+            }
             Watched::Command(command) => watch_command(&cli.options, &command, &recording).await,
             Watched::Demo => watch_demo(&cli.options).await,
         }

@@ -4,20 +4,22 @@ use std::{
     ffi::OsString,
     io::{self, IsTerminal as _},
     rc::Rc,
+    time::Duration,
 };
 
 use tokio::signal::unix::SignalKind;
 
 use super::{
     export::AtEnd,
+    select::{Selected, select},
     start::{self, Waiting},
 };
 use crate::{
     capture::Store,
-    cli::{Exact, Options},
+    cli::{Exact, Options, Selection},
     event::Pid,
-    procfs::target::check_target,
-    python::{DetectError, ScanOptions},
+    procfs::tree::Tree,
+    python::ScanOptions,
     session::{
         Ended, Failure, Recording, code, confine, drive, ended, ending,
         files::{Recording as RecordingFile, Written},
@@ -27,28 +29,35 @@ use crate::{
         privileges, signals,
         watch::{Plan, Watch},
     },
-    targets::{Targets, Wants},
+    targets::{Selector, Targets, Wants},
 };
 
-pub(super) async fn watch_pids(
+pub(super) async fn watch_processes(
     options: &Options,
-    pids: &[u32],
+    selection: &Selection,
     recording: &Recording,
 ) -> Result<u8, Failure> {
     let mut targets = targets(options);
-    for &pid in pids {
-        let target = check_target(pid).map_err(|error| Failure::from_target(&error))?;
-        match targets.adopt(Pid(pid), true) {
-            Ok(()) | Err(DetectError::Starting) => {}
-            Err(error) => return Err(Failure::from_detect(pid, &target.name, &error)),
-        }
-    }
-    let plan = plan(options, pids.iter().copied().map(Pid).collect());
-    let program = names::of_pid(pids.first().copied().unwrap_or(0), options.redact);
-    let kept = open_store(options, recording, pids, program)?;
+    let Selected {
+        pids,
+        selector,
+        seen,
+    } = select(selection, Duration::ZERO, |pid| targets.try_adopt(pid))?;
+    let Some(&first) = pids.first() else {
+        // A signal has ended the wait.
+        return Ok(code::OK);
+    };
+    let plan = plan(
+        options,
+        pids.iter().copied().map(Pid).collect(),
+        selector,
+        seen,
+    );
+    let program = names::of_pid(first, options.redact);
+    let kept = open_store(options, recording, &pids, program)?;
     // The first look may take a while.
     ending::note()?;
-    let watch = Watch::start(&plan, targets, kept.store)?;
+    let watch = Watch::start(plan, targets, kept.store)?;
     settle(options, recording, None);
     let output = open(options, recording, kept.sink, kept.written, false)?;
     let end = drive(watch, output, options, options.duration, None, kept.flight).await?;
@@ -198,8 +207,9 @@ pub(super) fn watch_child(
     options: &Options,
     store: Option<Box<dyn Store>>,
 ) -> Result<(Watch, Ended), Failure> {
-    let plan = plan(options, vec![waiting.pid]);
-    let watch = Watch::start(&plan, targets(options), store)?;
+    let selector = Selector::new(Selection::default());
+    let plan = plan(options, vec![waiting.pid], selector, Tree::default());
+    let watch = Watch::start(plan, targets(options), store)?;
     // The child has been forked: what is noted here does not keep it from being interrupted.
     ending::note()?;
     Ok((watch, waiting.go()?))
@@ -213,9 +223,11 @@ pub(super) fn settle(options: &Options, recording: &Recording, child: Option<Pid
 }
 
 /// A watch as the command line wants it.
-fn plan(options: &Options, targets: Vec<Pid>) -> Plan {
+fn plan(options: &Options, targets: Vec<Pid>, selector: Selector, seen: Tree) -> Plan {
     let watching = &options.watching;
     Plan {
+        selector,
+        seen,
         targets,
         follow_children: options.subprocesses(),
         rate: watching.rate,

@@ -11,6 +11,7 @@ mod account;
 mod exact;
 mod ids;
 mod monitor;
+mod place;
 mod process;
 mod python;
 mod sample;
@@ -27,6 +28,7 @@ pub use self::{
     exact::{ExactFact, PoolCounts, PoolsFact, TaskCounts},
     ids::{Pid, Tid},
     monitor::{BudgetFact, MonitorFact, PassFact},
+    place::PlaceFact,
     process::{ProcessFact, ThreadStat},
     python::{
         ExecutorKind, FutureKind, LoopKind, PyDescriptor, PyExecutor, PyFailures, PyFrame, PyGc,
@@ -53,6 +55,8 @@ pub enum Event {
     Exact(Box<ExactFact>),
     Pools(Box<PoolsFact>),
     Monitor(Box<MonitorFact>),
+    /// A process turned out to be one that the user does not want to see.
+    Excluded(Pid),
     /// No more records will come: only facts, and a last tick.
     End,
     /// Everything up to `at_ns` has been delivered: the window ends here.
@@ -89,7 +93,7 @@ impl Event {
             Event::Python(fact) => fact.read_ns,
             Event::Exact(fact) => fact.read_ns,
             Event::Pools(fact) => fact.read_ns,
-            Event::Monitor(_) | Event::End => return None,
+            Event::Monitor(_) | Event::Excluded(_) | Event::End => return None,
             Event::Tick(tick) => tick.at_ns,
         })
     }

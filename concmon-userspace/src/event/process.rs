@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Tid, shared::at_most};
+use super::{PlaceFact, Tid, shared::at_most};
 
 /// What `/proc` says of a process. A field is `None` when it could not be read.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -18,6 +18,8 @@ pub struct ProcessFact {
     /// Script or `-m module` of a Python command line; `None` when it is none.
     pub entry: Option<String>,
     pub zombie: bool,
+    #[serde(default)]
+    pub place: PlaceFact,
     /// User and system CPU time over the process's life, ended threads included.
     pub cpu_user_ns: Option<u64>,
     pub cpu_system_ns: Option<u64>,

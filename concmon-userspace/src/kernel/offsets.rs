@@ -328,9 +328,17 @@ mod tests {
             ("comm", name, 896),
             ("nvcsw", long, 1024),
             ("nivcsw", long, 1088),
+            ("thread_pid", pointer, 1152),
         ];
         let task: Vec<_> = task.into_iter().filter(|m| m.0 != leave_out).collect();
-        b.structure("task_struct", 144, &task);
+        b.structure("task_struct", 152, &task);
+        let upid = b.structure("upid", 16, &[("nr", int, 0), ("ns", pointer, 64)]);
+        let (level, numbers) = match era {
+            Era::V5_10 => (32, b.array(upid, 1)),
+            Era::V6_12 => (64, b.array(upid, 0)),
+        };
+        let pid = [("level", int, level), ("numbers", numbers, 768)];
+        b.structure("pid", 112, &pid);
         let signal = [
             ("live", atomic, 32),
             ("flags", int, 64),
@@ -405,9 +413,15 @@ mod tests {
             regs_arg1: 0,
             regs_ip: 24,
             task_tls: None,
-            ids: None,
+            ids: Some(IdOffsets {
+                task_thread_pid: 144,
+                pid_level: 8,
+                pid_numbers: 96,
+            }),
         };
         assert_eq!(offsets, expected);
+        let without = kernel(Era::V6_12, Arch::X86_64, "thread_pid");
+        assert_eq!(resolve(&without, Arch::X86_64).unwrap().ids, None);
     }
 
     #[test]
@@ -416,6 +430,7 @@ mod tests {
         assert_eq!(offsets.task_state, 0);
         assert_eq!(offsets.task_start_boottime, 64);
         assert_eq!(offsets.task_sched_delayed, None);
+        assert_eq!(offsets.ids.map(|ids| ids.pid_level), Some(4));
         assert_eq!((offsets.regs_syscall, offsets.regs_syscall_bytes), (256, 4));
         assert_eq!((offsets.regs_arg0, offsets.regs_arg1), (248, 8));
         assert_eq!(offsets.regs_ip, 256);

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::interpreter::{PythonColumns, thread_limits, unsupported};
+use super::process_row::place;
 use super::rows::{created_limit, loop_kind, loop_limits};
 use super::title::Identity;
 use super::window::limit;
@@ -124,6 +125,7 @@ impl Process {
             entry: process.entry.clone(),
             title,
             role: role.ok(),
+            place: place(&process.place),
             executable: findings.executable.clone(),
             python: look.map(|look| Python::of(&look.info)),
             rss_bytes: process.rss_bytes,

@@ -159,6 +159,7 @@ impl Model {
                 process_table.kept = kept;
             }
             Event::Monitor(fact) => self.monitor.fact(fact),
+            Event::Excluded(pid) => process_table.exclude(*pid),
             Event::End => self.ending = true,
             Event::Tick(tick) => self.close(*tick),
         }

@@ -83,6 +83,8 @@ pub(crate) struct Process {
     exit_seen: bool,
     /// Its last window is over.
     retired: bool,
+    /// It turned out to be one that the user does not want to see.
+    pub(crate) excluded: bool,
     pub(crate) listed: bool,
     /// Its row is gone from the summary: it is in the `ended` of this process.
     pub(crate) folded_into: Option<ProcessId>,
@@ -131,6 +133,7 @@ impl Process {
             ended_epoch: None,
             exit_seen: false,
             retired: false,
+            excluded: false,
             listed: false,
             folded_into: None,
         }
@@ -432,6 +435,9 @@ impl Process {
 
     /// It has a row in `scope`.
     pub(crate) fn shown(&self, scope: Scope) -> bool {
+        if self.excluded {
+            return false;
+        }
         match scope {
             Scope::Window => {
                 let late = |thread: &Thread| thread.accounted() && !thread.retired;

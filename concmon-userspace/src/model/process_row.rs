@@ -8,7 +8,7 @@ use super::process::Process;
 use super::thread::RowContext;
 use super::title::Identity;
 use super::window::{Clock, Scope, limit};
-use crate::event::ProcessFact;
+use crate::event::{PlaceFact, ProcessFact};
 use crate::kernel::features::Feature;
 use crate::schema::{self, Exited, Limit};
 
@@ -131,6 +131,7 @@ impl Process {
             entry: program.and_then(|fact| fact.entry.clone()),
             title,
             role: role.ok(),
+            place: fact.map(|fact| place(&fact.place)).unwrap_or_default(),
             exited: self.exited,
             python: look.map(|look| schema::Python::of(&look.info)),
             cpu_ns,
@@ -325,5 +326,14 @@ impl Process {
         }
         let said = look.limits.iter();
         limits.extend(said.map(|(field, reason)| limit(field, reason)));
+    }
+}
+
+/// Where a process runs, as it is told.
+pub(super) fn place(fact: &PlaceFact) -> schema::Place {
+    schema::Place {
+        pid_inside: fact.own_pid,
+        container_id: fact.container.clone(),
+        unit: fact.unit.clone(),
     }
 }

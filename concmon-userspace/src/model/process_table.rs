@@ -212,6 +212,15 @@ impl ProcessTable {
         }
     }
 
+    /// The newest process with this id is not shown any more.
+    pub(crate) fn exclude(&mut self, pid: Pid) {
+        if let Some(id) = self.newest_id(pid)
+            && let Some(process) = self.processes.get_mut(&id)
+        {
+            process.excluded = true;
+        }
+    }
+
     pub(crate) fn exit(&mut self, exit: &Exit, epoch: u64) {
         let key = ThreadKey {
             tid: exit.tid,

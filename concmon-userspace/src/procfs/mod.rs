@@ -3,7 +3,9 @@
 //! A look at a process goes through an open handle of `/proc/PID`, which the kernel binds to the process
 //! itself: when the process ends, and its id is given to another one, reads fail and do not mix.
 
+pub mod cgroups;
 pub mod clocks;
+pub mod containers;
 pub mod delay;
 pub mod entry;
 mod file;
@@ -17,4 +19,4 @@ pub mod stat;
 pub mod target;
 pub mod tree;
 
-pub use process::{MAX_THREADS, ProcError, ProcessReader, program};
+pub use process::{MAX_THREADS, ProcError, ProcessReader, command, program};

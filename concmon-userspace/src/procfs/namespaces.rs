@@ -1,12 +1,10 @@
 //! The ids that processes and threads have for themselves, where those are not ours.
 
-use std::collections::HashMap;
-
-use super::{file, now, rights};
-use crate::event::{Pid, Tid};
+use super::{file, rights};
+use crate::event::Pid;
 
 /// The id in each PID namespace that somebody is in, ours first.
-fn ids(path: String) -> Option<Vec<u32>> {
+pub(super) fn ids(path: String) -> Option<Vec<u32>> {
     let status = file::text(file::CWD, path).ok()?;
     file::field(&status, "NSpid:")?
         .split_whitespace()
@@ -38,17 +36,6 @@ pub fn has_foreign_ids(pid: Pid) -> bool {
     ids(format!("/proc/{pid}/status")).is_some_and(|ids| ids.len() > 1)
 }
 
-/// From the thread ids that the process itself uses to ours.
-pub fn native_tids(pid: Pid) -> HashMap<u32, Tid> {
-    now::tids(pid)
-        .into_iter()
-        .filter_map(|tid| {
-            let ids = ids(format!("/proc/{pid}/task/{tid}/status"))?;
-            Some((*ids.last()?, tid))
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,8 +45,8 @@ mod tests {
         let pid = Pid(std::process::id());
         let own = ids(format!("/proc/{pid}/status")).unwrap();
         assert_eq!((own[0], has_foreign_ids(pid)), (pid.0, own.len() > 1));
-        let native = *own.last().unwrap();
-        assert_eq!(native_tids(pid).get(&native), Some(&Tid(pid.0)));
-        assert!(native_tids(Pid(u32::MAX)).is_empty());
+        let other = own.last().filter(|_| own.len() > 1);
+        assert_eq!(own_id(pid), other.copied());
+        assert!(is_proc_ours());
     }
 }

@@ -1,11 +1,12 @@
 //! What a process and its threads do at this moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 
 use super::clocks;
 use super::file::{self, CWD, SMALL};
+use super::namespaces;
 use super::process::{MAX_THREADS, soft_limit};
 use super::stat::Stat;
 use crate::event::{Pid, Tid};
@@ -20,6 +21,17 @@ pub fn tids(pid: Pid) -> Vec<Tid> {
         });
     }
     tids
+}
+
+/// From the thread ids that the process itself uses to ours.
+pub fn native_tids(pid: Pid) -> HashMap<u32, Tid> {
+    tids(pid)
+        .into_iter()
+        .filter_map(|tid| {
+            let ids = namespaces::ids(format!("/proc/{pid}/task/{tid}/status"))?;
+            Some((*ids.last()?, tid))
+        })
+        .collect()
 }
 
 /// How many threads a process has; 0: there is none.
@@ -67,6 +79,19 @@ pub fn start_boottime_ns(pid: Pid) -> Option<u64> {
     let mut room = [0; SMALL];
     let line = file::small(CWD, format!("/proc/{pid}/stat"), &mut room).ok()?;
     Some(clocks::ticks_to_ns(Stat::parse(line)?.start_ticks))
+}
+
+/// The parent of a process; `None`: there is no process.
+pub fn parent(pid: Pid) -> Option<Pid> {
+    let mut room = [0; SMALL];
+    let line = file::small(CWD, format!("/proc/{pid}/stat"), &mut room).ok()?;
+    Some(Pid(Stat::parse(line)?.ppid)).filter(|parent| parent.0 != 0)
+}
+
+/// The ancestors of a process, its parent first, so many at most.
+pub fn ancestors(pid: Pid) -> impl Iterator<Item = Pid> {
+    const MOST: usize = 64;
+    std::iter::successors(parent(pid), |pid| parent(*pid)).take(MOST)
 }
 
 /// Whether the process is there and has not ended; a zombie has.
@@ -146,6 +171,9 @@ mod tests {
         assert_eq!(states.get(&own), Some(&b'R'));
         assert!(has_thread(pid, own) && is_running(pid) && !has_ended(pid));
         assert!(cpu_clock_ns(pid, own).is_some());
+        // In our own namespace, ids are the same.
+        assert_eq!(native_tids(pid).get(&own.0), Some(&own));
+        assert!(native_tids(Pid(u32::MAX)).is_empty());
         drop(stop);
         waiting.join().unwrap();
         let path = executable(pid).unwrap();

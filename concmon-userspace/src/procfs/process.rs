@@ -7,12 +7,14 @@ use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, CWD, statat};
 
+use super::cgroups::Cgroups;
 use super::clocks::{self, Clocks};
 use super::entry;
 use super::file::{self, SMALL};
+use super::namespaces;
 use super::stat::Stat;
 use super::tree::Tree;
-use crate::event::{ProcessFact, ThreadStat, Tid};
+use crate::event::{Pid, PlaceFact, ProcessFact, ThreadStat, Tid};
 
 /// Threads described one by one, at most; [`ProcessFact::threads`] is not limited by it.
 pub const MAX_THREADS: usize = 4096;
@@ -69,6 +71,16 @@ impl Dir {
 
     fn fds_limit(&self) -> Option<u64> {
         soft_limit(&file::text(&self.handle, "limits").ok()?, "Max open files")
+    }
+
+    fn place(&self) -> PlaceFact {
+        let pid = Pid(self.pid);
+        let cgroups = Cgroups::of(pid);
+        PlaceFact {
+            own_pid: namespaces::own_id(pid),
+            container: cgroups.container(),
+            unit: cgroups.unit(),
+        }
     }
 
     /// Mapped and resident pages, the first two fields of `statm`, in bytes.
@@ -136,6 +148,14 @@ pub fn program(pid: u32) -> Result<(String, Option<String>), ProcError> {
     Ok((dir.stat(&mut room)?.name(), entry::entry_of(&dir.cmdline())))
 }
 
+/// What process `pid` calls itself, and its command line in one; `None`: there is none, or a kernel thread.
+pub fn command(pid: u32) -> Option<(String, String)> {
+    let dir = Dir::open(pid).ok()?;
+    let mut room = [0; SMALL];
+    let stat = dir.stat(&mut room).ok()?;
+    (!stat.is_kernel_thread()).then(|| (stat.name(), dir.cmdline().join(" ")))
+}
+
 /// Reads one process time and again.
 #[derive(Debug)]
 pub struct ProcessReader {
@@ -152,6 +172,7 @@ struct Kept {
     cmdline: Vec<String>,
     entry: Option<String>,
     fds_limit: Option<u64>,
+    place: PlaceFact,
 }
 
 impl ProcessReader {
@@ -197,6 +218,7 @@ impl ProcessReader {
             rss_bytes,
             vms_bytes,
             fds: dir.fds(),
+            place: kept.place.clone(),
             children: family.children,
             descendants: family.descendants,
             zombies: family.zombies,
@@ -227,6 +249,7 @@ impl ProcessReader {
                 entry: entry::entry_of(&cmdline),
                 cmdline,
                 fds_limit: dir.fds_limit(),
+                place: dir.place(),
             }
         });
         self.kept.insert(kept)

@@ -9,7 +9,12 @@ use super::stat::Stat;
 #[derive(Clone, Debug, Default)]
 pub struct Tree {
     children: BTreeMap<u32, Vec<Child>>,
+    /// What tells each process, and the program that it runs, from others of its id.
+    marks: BTreeMap<u32, Mark>,
 }
+
+/// The start of a process, and addresses that most kernels choose anew at each exec.
+pub type Mark = (u64, [u64; 2]);
 
 #[derive(Clone, Copy, Debug)]
 struct Child {
@@ -35,14 +40,22 @@ impl Tree {
     /// When `/proc` itself cannot be listed.
     pub fn scan() -> std::io::Result<Self> {
         let mut stats = Vec::new();
+        let mut marks = BTreeMap::new();
         let folder = file::open(CWD, "/proc")?;
         file::ids(&folder, |pid| {
             let mut room = [0; SMALL];
             let line = file::small(&folder, format!("{pid}/stat"), &mut room).unwrap_or_default();
-            stats.extend(Stat::parse(line).map(|stat| (pid, stat.ppid, stat.is_zombie())));
+            if let Some(stat) = Stat::parse(line) {
+                stats.push((pid, stat.ppid, stat.is_zombie()));
+                if !stat.is_kernel_thread() && !stat.is_zombie() {
+                    marks.insert(pid, (stat.start_ticks, stat.image));
+                }
+            }
             true
         })?;
-        Ok(Self::from_rows(stats))
+        let mut tree = Self::from_rows(stats);
+        tree.marks = marks;
+        Ok(tree)
     }
 
     /// From rows of process id, parent's id, and whether it is a zombie.
@@ -55,6 +68,11 @@ impl Tree {
                 .push(Child { pid, zombie });
         }
         tree
+    }
+
+    /// All living processes but the kernel's own, in ascending order.
+    pub fn living(&self) -> &BTreeMap<u32, Mark> {
+        &self.marks
     }
 
     fn children_of(&self, pid: u32) -> &[Child] {

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::words::words;
-use super::{Executor, Frame, Limit, LoopKind, ProcessRole, Python, Role, Task, WaitingFor};
+use super::{Executor, Frame, Limit, LoopKind, Place, ProcessRole, Python, Role, Task, WaitingFor};
 
 words! {
     /// Which command looked.
@@ -52,6 +52,8 @@ pub struct Process {
     pub title: Option<String>,
     /// `null`: it is not Python, or it serves others of its program only, as a resource tracker does.
     pub role: Option<ProcessRole>,
+    #[serde(flatten)]
+    pub place: Place,
     /// Path of the executable; `null` when it could not be read.
     pub executable: Option<String>,
     /// `null`: no interpreter was seen in it.

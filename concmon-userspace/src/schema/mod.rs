@@ -15,6 +15,7 @@ mod executors;
 mod findings;
 mod lines;
 mod loops;
+mod place;
 mod process;
 mod tasks;
 mod thread;
@@ -35,6 +36,7 @@ pub use loops::{
     BusySplit, ByName, Callback, Contributor, Culprit, CulpritKind, Descriptor, Hang, Loop,
     LoopKind, MissedWakeup, Ready, Saturation, Stall, StallTask, Timing, Waiting,
 };
+pub use place::Place;
 pub use process::{Ended, Exited, Gc, Gil, GilPair, Process, ProcessRole, Python};
 pub use tasks::{Cost, Seen, Task, TaskCost, TaskState, TaskWait};
 pub use thread::{

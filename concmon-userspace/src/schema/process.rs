@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::words::words;
-use super::{Exact, Executor, Finding, Histogram, LedgerSum, Limit, Loop, Switches, Thread};
+use super::{Exact, Executor, Finding, Histogram, LedgerSum, Limit, Loop, Place, Switches, Thread};
 
 /// A watched process.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -26,6 +26,8 @@ pub struct Process {
     pub title: Option<String>,
     /// `null`: it is not Python, or it serves others of its program only, as a resource tracker does.
     pub role: Option<ProcessRole>,
+    #[serde(flatten)]
+    pub place: Place,
     /// `null`: it runs.
     pub exited: Option<Exited>,
     /// `null`: no interpreter was seen in it.

@@ -131,6 +131,11 @@ impl Schedule {
         };
     }
 
+    /// Somebody may have come of whom nobody has told.
+    pub(crate) fn search_all(&mut self) {
+        self.stale = true;
+    }
+
     /// Brings the tree up to date, where it may not be: `active`: of those that run, one may have made or
     /// waited for children.
     ///

@@ -1,6 +1,7 @@
 //! One watch: the sources on one side, the model on the other, and the order of things between.
 
 mod accounts;
+mod newcomers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,6 +11,8 @@ use std::{
 };
 
 use tokio::sync::Notify;
+
+use newcomers::{Newcomers, watch_late_children};
 
 use super::{
     budget::Budget,
@@ -37,7 +40,7 @@ use crate::{
         live::{Live, Sizes, named_faults},
         pipeline::{Lifecycle, Output},
     },
-    targets::{TargetId, Targets},
+    targets::{Selector, TargetId, Targets},
 };
 
 /// Events are passed on this much after they happened, so that those of slower CPUs arrive first:
@@ -47,13 +50,13 @@ const HORIZON_NS: u64 = 400_000_000;
 /// show may go on.
 const UNSENT_NS: u64 = 200_000_000;
 const UNSENT_SAMPLES_NS: u64 = 30_000_000;
-/// Looks for children that were born before their parents' forks could be seen.
-const MOST_SCANS: usize = 8;
 
 /// Between two searches for ended threads of which no record tells, ns: it may be lost.
 const COLLECTION_PAUSE_NS: u64 = 250_000_000;
 /// Between two times that room for threads is given back, ns.
 const ROOM_PAUSE_NS: u64 = 5_000_000_000;
+/// What the kernel side calls it that it had no room to tell who begins to run a program.
+const UNHEARD: &str = concmon_ebpf::fault::NAMES[concmon_ebpf::fault::EXEC_ROOM as usize];
 /// Between two looks whether the targets still run, ns.
 const TARGETS_PAUSE_NS: u64 = 500_000_000;
 
@@ -68,6 +71,10 @@ struct WindowFacts {
 /// What to watch.
 #[derive(Debug)]
 pub(crate) struct Plan {
+    /// Who else is wanted, now and later, and who is not.
+    pub(crate) selector: Selector,
+    /// Who was there when that was looked for.
+    pub(crate) seen: Tree,
     /// Processes the user asked for; each was checked.
     pub(crate) targets: Vec<Pid>,
     pub(crate) follow_children: bool,
@@ -122,6 +129,12 @@ pub(crate) struct Watch {
     room_given_ns: u64,
     damaged: u64,
     reads_failed: u64,
+    /// Children are watched, too.
+    follows: bool,
+    /// `None`: nobody else is wanted, and nobody is left out.
+    newcomers: Option<Newcomers>,
+    /// Of whom the model is still to be told that they are left out.
+    excluded: Vec<Pid>,
 }
 
 impl Watch {
@@ -129,7 +142,7 @@ impl Watch {
     /// hooks are in place, so that GIL waits are told apart from the first one on.
     /// What it is fed is also kept in `store`, where there is one.
     pub(crate) fn start(
-        plan: &Plan,
+        mut plan: Plan,
         mut targets: Targets,
         store: Option<Box<dyn Store>>,
     ) -> Result<Self, Failure> {
@@ -137,6 +150,7 @@ impl Watch {
         let clocks = Clocks::now();
         let mut first_facts = Vec::new();
         let mut threads = 0;
+        let mut first = BTreeSet::new();
         for target in &plan.targets {
             let descendants = if plan.follow_children {
                 tree.descendants(target.0)
@@ -144,21 +158,34 @@ impl Watch {
                 BTreeSet::new()
             };
             for pid in std::iter::once(target.0).chain(descendants) {
+                let is_child = pid != target.0;
+                if is_child && plan.selector.excludes(Pid(pid)) {
+                    continue;
+                }
+                if !first.insert(pid) {
+                    targets.name(Pid(pid), !is_child);
+                    continue;
+                }
                 // What it is now, should it be gone when the watch begins.
                 let read = ProcessReader::new(pid).read(clocks::monotonic_ns(), &clocks, &tree);
                 if let Ok(fact) = read {
                     first_facts.push(Event::Process(Box::new(fact)));
                 }
-                adopt(&mut targets, Pid(pid), pid == target.0);
+                adopt(&mut targets, Pid(pid), !is_child);
                 threads += now::count_threads(Pid(pid));
             }
         }
-        let mut live = Live::load(Sizes::for_threads(threads, plan.exact))?;
+        let has_newcomers = plan.selector.may_want_more() || plan.selector.has_exclusions();
+        let mut live = Live::load(Sizes {
+            tells_execs: plan.selector.may_want_more(),
+            ..Sizes::for_threads(threads, plan.exact)
+        })?;
         targets.watch(&mut live, plan.follow_children)?;
         targets.set_unwinds(&mut live);
         live.attach(plan.rate)?;
         if plan.follow_children {
-            watch_late_children(&mut live, &mut targets, &plan.targets)?;
+            let selector = Some(&plan.selector);
+            watch_late_children(&mut live, &mut targets, &plan.targets, selector)?;
         }
         live.seed()?;
         let clocks = Clocks::now();
@@ -169,7 +196,7 @@ impl Watch {
             start_ns: clocks.monotonic_ns,
             start_unix_ns: clocks.unix_ns,
             start_boottime_ns: clocks.boottime_ns,
-            targets: plan.targets.clone(),
+            targets: plan.targets,
             stall_threshold_ns: plan.stall_threshold_ns,
             knows_causes: live.knows_causes(),
         };
@@ -178,7 +205,11 @@ impl Watch {
             rate: plan.rate,
             redacted: plan.redact,
         };
+        let newcomers = has_newcomers.then(|| Newcomers::new(plan.selector, &plan.seen));
         let mut watch = Self {
+            follows: plan.follow_children,
+            newcomers,
+            excluded: Vec::new(),
             live,
             intake: Intake::new(info, filters, store),
             targets,
@@ -210,6 +241,8 @@ impl Watch {
             // It names the file, and says what is left.
             return Err(Failure::new(code::FAILURE, error.to_string()));
         }
+        // Who began while all this was set up has not been told of.
+        watch.schedule.search_all();
         watch.targets.step(clocks.monotonic_ns, &mut watch.live);
         // The first facts stand at the beginning of the first window, so that what is read as a
         // difference has its base.
@@ -249,6 +282,8 @@ impl Watch {
             self.collected_ns = now_ns;
             self.collect_ended();
         }
+        self.tell_excluded();
+        self.meet_newcomers(now_ns);
         self.targets.step(now_ns, &mut self.live);
     }
 
@@ -335,6 +370,7 @@ impl Watch {
                 self.targets.exited(exit, &mut self.live);
             }
         }
+        self.leave_out(lifecycle);
     }
 
     /// Bytes recorded so far, or why it goes on no more; `None`: nothing is recorded.
@@ -389,6 +425,7 @@ impl Watch {
             .drain_unsent_samples(u64::MAX, |bytes| rest.push(bytes.to_vec()));
         self.take_sample_batches(rest);
         self.pass_on(window.end.at_ns);
+        self.tell_excluded();
         self.intake.now(Event::End);
         let window = self.close(window);
         let kept = self.targets.kept().into_iter().chain(self.live.kept());
@@ -434,6 +471,7 @@ impl Watch {
             log::warn!("/proc cannot be listed: {error}");
             self.reads_failed += 1;
         }
+        self.sweep_newcomers(now_ns);
         self.schedule.begin(now_ns, due);
         self.schedule
             .took(clocks::monotonic_ns().saturating_sub(now_ns));
@@ -511,6 +549,7 @@ impl Watch {
         self.reads_failed += taken.reads_failed;
         self.schedule.allowance.took(taken.took_ns);
         self.schedule.took(taken.took_ns);
+        self.take_met(taken.met);
         self.begin_look();
     }
 
@@ -560,6 +599,10 @@ impl Watch {
         }
         let monitor = self.read_self(window.kernel_run_ns);
         self.stay_inside(&monitor, window.end.at_ns);
+        let told = monitor.faults.get(UNHEARD).copied().unwrap_or(0);
+        if self.take_unheard(told) > 0 {
+            self.schedule.search_all();
+        }
         self.intake.now(Event::Monitor(Box::new(monitor)));
         let outputs = self.intake.feed(Input::Now(Event::Tick(window.end)));
         self.sort(outputs).expect("a tick ends a window")
@@ -627,7 +670,9 @@ impl Watch {
             self.targets_seen_ns = now_ns;
             self.targets.check_named(&self.live);
         }
-        !self.targets.has_named()
+        let newcomers = self.newcomers.as_mut();
+        let may_come = newcomers.is_some_and(|newcomers| newcomers.selector().may_want_more());
+        !may_come && !self.targets.has_named()
     }
 }
 
@@ -637,32 +682,4 @@ fn adopt(targets: &mut Targets, pid: Pid, named: bool) {
     if let Err(error) = targets.adopt(pid, named) {
         log::debug!("process {pid}: {error}");
     }
-}
-
-/// Children that were born while the kernel side was being loaded: nobody saw their fork. Until one
-/// is watched it may have children of its own, so this looks again.
-fn watch_late_children(
-    live: &mut Live,
-    targets: &mut Targets,
-    named: &[Pid],
-) -> Result<(), Failure> {
-    for _ in 0..MOST_SCANS {
-        let tree = Tree::scan()?;
-        // After the scan: who joined at fork meanwhile is not late.
-        let watched: BTreeSet<Pid> = live.watched().into_iter().collect();
-        let late: BTreeSet<Pid> = named
-            .iter()
-            .flat_map(|target| tree.descendants(target.0))
-            .map(Pid)
-            .filter(|pid| !watched.contains(pid))
-            .collect();
-        if late.is_empty() {
-            break;
-        }
-        for pid in late {
-            adopt(targets, pid, false);
-            targets.watch_one(pid, live)?;
-        }
-    }
-    Ok(())
 }

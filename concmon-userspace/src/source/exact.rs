@@ -79,13 +79,19 @@ impl Drop for ExactLive {
     }
 }
 
+/// Loads the programs; nothing is attached yet. They name maps by descriptors, so this comes before any map is taken
+/// out.
+pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<(), LiveError> {
+    for name in PROGRAMS {
+        let probe: &mut UProbe = program(ebpf, name)?;
+        probe.load().map_err(|error| permission_or(&error))?;
+    }
+    Ok(())
+}
+
 impl ExactLive {
-    /// Loads the programs; nothing is attached yet.
-    pub(super) fn load(ebpf: &mut Ebpf, features: &Features) -> Result<Self, LiveError> {
-        for name in PROGRAMS {
-            let probe: &mut UProbe = program(ebpf, name)?;
-            probe.load().map_err(|error| permission_or(&error))?;
-        }
+    /// Takes over the maps of programs that are loaded.
+    pub(super) fn new(ebpf: &mut Ebpf, features: &Features) -> Result<Self, LiveError> {
         Ok(Self {
             views: opened(ebpf, "EXACT")?,
             rows: opened(ebpf, "EXACT_ROWS")?,

@@ -7,9 +7,11 @@
 mod activity;
 mod counts;
 mod eye;
+mod meeting;
 mod pace;
 mod readings;
 mod samples;
+mod selector;
 mod steps;
 mod target;
 mod uprobes;
@@ -17,8 +19,9 @@ mod worker;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-pub(crate) use readings::Deadline;
+pub(crate) use readings::{Deadline, Met};
 use readings::{Done, Work};
+pub(crate) use selector::Selector;
 use steps::{Added, LOOP_INTERVAL};
 use target::Target;
 pub(crate) use target::unsupported;
@@ -46,7 +49,7 @@ pub(crate) struct TargetId {
 
 impl TargetId {
     /// The present holder of `pid`.
-    fn of(pid: Pid) -> Self {
+    pub(crate) fn of(pid: Pid) -> Self {
         Self {
             pid,
             start_boottime_ns: now::start_boottime_ns(pid).unwrap_or(0),

@@ -1,10 +1,13 @@
 //! What is read of processes for a window: `/proc`, and by the worker their interpreters.
 
-use std::{io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use tokio::sync::Notify;
 
-use super::{TargetId, Targets, add_loop, holder_mut, set_unwind, target::Look};
+use super::{
+    TargetId, Targets, add_loop, holder_mut, set_unwind,
+    target::{Look, Target},
+};
 use crate::{
     event::{Event, Pid, PythonFact, Tid},
     procfs::{
@@ -28,12 +31,21 @@ pub(crate) trait Deadline: Send + 'static {
 }
 
 /// What was taken over.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Taken {
+    /// Processes, not watched, that were looked for an interpreter.
+    pub(crate) met: Vec<Met>,
     /// How long looks took, ns.
     pub(crate) took_ns: u64,
     /// Reads that failed in them.
     pub(crate) reads_failed: u64,
+}
+
+/// A process that was looked for an interpreter, and what has come of it.
+#[derive(Debug)]
+pub(crate) struct Met {
+    pub(crate) id: TargetId,
+    pub(crate) found: Result<Interpreter, DetectError>,
 }
 
 /// What the worker has done for a process.
@@ -48,6 +60,7 @@ pub(super) struct Done {
 pub(super) enum Work {
     Searched(Box<Result<Interpreter, DetectError>>),
     Looked(Box<Look>),
+    Met(Box<Result<Interpreter, DetectError>>),
 }
 
 /// The threads that run loops, and what Python calls them.
@@ -60,6 +73,16 @@ fn loop_threads(fact: &PythonFact) -> Vec<(Tid, u64)> {
             Some((tid, thread.ident))
         })
         .collect()
+}
+
+/// A process, if it still runs that program.
+fn running(
+    living: &mut BTreeMap<TargetId, Target>,
+    id: TargetId,
+    program: u64,
+) -> Option<&mut Target> {
+    let target = living.get_mut(&id);
+    target.filter(|target| target.program == program)
 }
 
 impl Targets {
@@ -190,23 +213,22 @@ impl Targets {
         let mut taken = Taken::default();
         let mut next = self.worker.next(wait);
         while let Some(Done { id, program, work }) = next {
-            if let Work::Looked(look) = &work {
-                self.looking = false;
-                taken.took_ns += look.took_ns;
-            }
-            let target = self.living.get_mut(&id);
-            if let Some(target) = target.filter(|target| target.program == program) {
-                match work {
-                    Work::Searched(found) => {
+            match work {
+                Work::Met(found) => taken.met.push(Met { id, found: *found }),
+                Work::Searched(found) => {
+                    if let Some(target) = running(&mut self.living, id, program) {
                         let now_ns = clocks::monotonic_ns();
                         target.end_search(*found, now_ns);
                         if target.learn_gils(now_ns, &mut self.gils) {
                             live.set_gils(id.pid, target.gils());
                         }
                     }
-                    Work::Looked(look) => {
-                        let fact = target.end_look(*look, &self.gils);
-                        let loops = match fact {
+                }
+                Work::Looked(look) => {
+                    self.looking = false;
+                    taken.took_ns += look.took_ns;
+                    if let Some(target) = running(&mut self.living, id, program) {
+                        let loops = match target.end_look(*look, &self.gils) {
                             Some(fact) => {
                                 taken.reads_failed += fact.reads_failed;
                                 loop_threads(fact)

@@ -143,11 +143,7 @@ impl Target {
     pub(super) fn adopt(&mut self, gils: &mut GilSampler) -> Result<Vec<u64>, DetectError> {
         if matches!(self.stage, Stage::Found(_)) {
             match Interpreter::attach(self.id.pid) {
-                Ok(interpreter) => {
-                    let mut attached = Attached::new(self.id.pid, interpreter, None);
-                    attached.learn_gils(self.id.pid, None, gils);
-                    self.stage = Stage::Attached(Box::new(attached));
-                }
+                Ok(interpreter) => self.take_interpreter(interpreter, gils),
                 // It goes on being looked for.
                 Err(DetectError::Starting) => {}
                 Err(error) => {
@@ -157,6 +153,13 @@ impl Target {
             }
         }
         Ok(self.gils().to_vec())
+    }
+
+    /// An interpreter was found in it.
+    pub(super) fn take_interpreter(&mut self, interpreter: Interpreter, gils: &mut GilSampler) {
+        let mut attached = Attached::new(self.id.pid, interpreter, None);
+        attached.learn_gils(self.id.pid, None, gils);
+        self.stage = Stage::Attached(Box::new(attached));
     }
 
     /// The addresses of its GILs, as far as they are known.

@@ -8,8 +8,8 @@ use super::format;
 use super::names::stem;
 use crate::event::is_library;
 use crate::schema::{
-    Exited, Frame, Gil, Limit, LockNs, Loop, Monitor, Process, Purpose, Python, Snapshot, Task,
-    Thread, Wait, WaitKind, WaitingFor,
+    Exited, Frame, Gil, Limit, LockNs, Loop, Monitor, Place, Process, Purpose, Python, Snapshot,
+    Task, Thread, Wait, WaitKind, WaitingFor,
 };
 
 /// A share of wall, in percent, from which a contention column deserves attention.
@@ -170,6 +170,26 @@ pub(super) fn activity_ns(thread: &Thread) -> u64 {
 pub(super) fn process_label(process: &Process) -> String {
     let label = process.title.as_deref().filter(|title| !title.is_empty());
     brief(label.unwrap_or(&process.name), MAX_NAME)
+}
+
+/// Where a process runs: `container 4c290e9407ce, unit shop.service, process 1 there`.
+pub(super) fn place_label(place: &Place) -> Option<String> {
+    let mut words = Vec::new();
+    if let Some(id) = &place.container_id {
+        words.push(format!("container {}", id.get(..12).unwrap_or(id)));
+    }
+    // The scope of a login says nothing of a program, and that of a container what its id does.
+    if let Some(unit) = place
+        .unit
+        .as_ref()
+        .filter(|unit| unit.ends_with(".service"))
+    {
+        words.push(format!("unit {unit}"));
+    }
+    if let Some(pid) = place.pid_inside {
+        words.push(format!("process {pid} there"));
+    }
+    (!words.is_empty()).then(|| brief(&words.join(", "), MAX_SENTENCE))
 }
 
 /// A thread's name, else what it was started to run, else the kernel's name for it, else its number.

@@ -56,6 +56,9 @@ pub(super) fn push_head(text: &mut String, process: &Process, paint: Paint) {
         "{}",
         paint.bold(&format!("Process {}: {command}", process.pid))
     );
+    if let Some(place) = digest::place_label(&process.place) {
+        let _ = writeln!(text, "In {place}");
+    }
     let Some(python) = &process.python else {
         text.push_str("not Python\n");
         return;

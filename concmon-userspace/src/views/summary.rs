@@ -196,6 +196,9 @@ fn push_process(text: &mut String, process: &Process, room: Room) {
         process.ppid,
         format::utc(process.start_unix_ns)
     );
+    if let Some(place) = digest::place_label(&process.place) {
+        say("place", &place);
+    }
     let python = process.python.as_ref();
     let reason = python.and_then(|python| python.reason.as_deref());
     if let Some(reason) = reason {

@@ -70,6 +70,7 @@ pub(crate) fn process(pid: u32, entry: &str, threads: Vec<Thread>) -> Process {
         entry: Some(entry.to_owned()),
         title: Some(entry.to_owned()),
         role: Some(ProcessRole::Main),
+        place: Default::default(),
         exited: None,
         python: Some(Python {
             implementation: "cpython".to_owned(),

@@ -27,6 +27,7 @@ mod locks;
 mod looks;
 mod loops;
 mod names;
+mod namespaces;
 mod on_cpu;
 mod overload;
 mod permissions;
@@ -35,6 +36,7 @@ mod process;
 mod programs;
 mod quick;
 mod schema;
+mod selectors;
 mod servers;
 mod signals;
 mod stalls;
@@ -88,12 +90,14 @@ fn main() {
         looks::trials(),
         loops::trials(),
         names::trials(),
+        namespaces::trials(),
         on_cpu::trials(),
         overload::trials(),
         permissions::trials(),
         process::trials(),
         programs::trials(),
         schema::trials(),
+        selectors::trials(),
         servers::trials(),
         signals::trials(),
         stalls::trials(),

@@ -169,6 +169,7 @@ impl Intervals {
             | Event::Exec(_)
             | Event::Exit(_)
             | Event::Monitor(_)
+            | Event::Excluded(_)
             | Event::End => {}
         }
     }

@@ -27,7 +27,7 @@ impl ProcessSource for LiveProcess {
     }
 
     fn native_tids(&self) -> HashMap<u32, Tid> {
-        namespaces::native_tids(self.0)
+        now::native_tids(self.0)
     }
 
     fn is_thread(&self, tid: Tid) -> bool {

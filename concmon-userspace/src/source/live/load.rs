@@ -154,6 +154,9 @@ fn load_with(
         .load(PREBUILT)
         .map_err(|error| permission_or(&error))?;
     hooks::load(&mut ebpf, btf)?;
+    if sizes.exact {
+        exact::load_programs(&mut ebpf)?;
+    }
 
     let mut syscalls: Array<_, Wire<SyscallEntry>> = opened(&mut ebpf, "SYSCALLS")?;
     for (number, entry) in (0..).zip(syscalls::table()) {
@@ -226,7 +229,7 @@ fn load_with(
             .ok(),
         exact: sizes
             .exact
-            .then(|| ExactLive::load(&mut ebpf, &features))
+            .then(|| ExactLive::new(&mut ebpf, &features))
             .transpose()?,
         run_time: RunTime::new(Switch::Own(None)),
         ebpf,

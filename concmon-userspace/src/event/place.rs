@@ -1,0 +1,15 @@
+//! Where a process runs.
+
+use serde::{Deserialize, Serialize};
+
+/// Where a process runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaceFact {
+    /// Its id in its own PID namespace, where that is another than ours.
+    #[serde(default)]
+    pub own_pid: Option<u32>,
+    #[serde(default)]
+    pub container: Option<String>,
+    #[serde(default)]
+    pub unit: Option<String>,
+}

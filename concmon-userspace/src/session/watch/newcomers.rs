@@ -1,0 +1,287 @@
+//! Processes that nobody has named and whose parents are not watched: found when they begin to run a program, as the
+//! kernel side tells, and by the sweeps of `/proc`; watched once they turn out to be wanted, and Python.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Watch;
+use crate::{
+    event::{Event, Pid},
+    procfs::{
+        clocks,
+        tree::{Mark, Tree},
+    },
+    python::DetectError,
+    session::outcome::Failure,
+    source::{live::Live, pipeline::Lifecycle},
+    targets::{Met, Selector, Targets},
+};
+
+/// Between the looks at a process that has just begun to run a program, until it counts as no Python, ns.
+const PAUSES_NS: [u64; 7] = [
+    10_000_000,
+    30_000_000,
+    100_000_000,
+    300_000_000,
+    1_000_000_000,
+    2_000_000_000,
+    4_000_000_000,
+];
+/// Processes that wait to be looked at, at most; a sweep finds those that live on.
+const MAX_CANDIDATES: usize = 512;
+/// Programs that were begun and are taken notice of in one turn, and processes judged in one.
+const MOST_EXECS: usize = 256;
+const MOST_JUDGED: usize = 32;
+/// Looks for children that were born before their parents' forks could be seen.
+const MOST_SCANS: usize = 8;
+
+/// A process that may be wanted.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    /// Looks so far.
+    looks: usize,
+    next_ns: u64,
+    under_way: bool,
+}
+
+/// Who has come, of those that may be wanted.
+#[derive(Debug)]
+pub(super) struct Newcomers {
+    selector: Selector,
+    candidates: BTreeMap<Pid, Candidate>,
+    /// Everybody who was there at the last sweep.
+    known: BTreeMap<u32, Mark>,
+    /// Where those who were there before are judged once more: titles and cgroups change.
+    judged: u32,
+    /// Execs that found no room, and newcomers that found none.
+    unheard: u64,
+    refused: u64,
+}
+
+impl Newcomers {
+    /// `tree`: who was there, and was judged.
+    pub(super) fn new(selector: Selector, tree: &Tree) -> Self {
+        Self {
+            selector,
+            candidates: BTreeMap::new(),
+            known: tree.living().clone(),
+            judged: 0,
+            unheard: 0,
+            refused: 0,
+        }
+    }
+
+    pub(super) fn selector(&mut self) -> &mut Selector {
+        &mut self.selector
+    }
+
+    /// A process begins to run a program, or has appeared.
+    fn began(&mut self, pid: Pid, now_ns: u64) {
+        if self.candidates.len() >= MAX_CANDIDATES && !self.candidates.contains_key(&pid) {
+            self.refused += 1;
+            return;
+        }
+        let candidate = Candidate {
+            looks: 0,
+            next_ns: now_ns,
+            under_way: false,
+        };
+        self.candidates.insert(pid, candidate);
+    }
+
+    /// Who has come since the last sweep, or runs another program; and some of the others.
+    fn sweep(&mut self, tree: &Tree, now_ns: u64) {
+        if !self.selector.may_want_more() {
+            return;
+        }
+        let living = tree.living();
+        let new: Vec<u32> = living
+            .iter()
+            .filter(|(pid, mark)| self.known.get(pid) != Some(mark))
+            .map(|(pid, _)| *pid)
+            .collect();
+        for pid in new {
+            self.began(Pid(pid), now_ns);
+        }
+        let mut again: Vec<u32> = living.range(self.judged..).map(|(pid, _)| *pid).collect();
+        again.truncate(MOST_JUDGED);
+        self.judged = match again.last() {
+            Some(last) if again.len() == MOST_JUDGED => last + 1,
+            _ => 0,
+        };
+        for pid in again {
+            if !self.candidates.contains_key(&Pid(pid)) && self.selector.wants(Pid(pid)) {
+                self.began(Pid(pid), now_ns);
+                // One look is enough: it has run for a while.
+                if let Some(candidate) = self.candidates.get_mut(&Pid(pid)) {
+                    candidate.looks = PAUSES_NS.len();
+                }
+            }
+        }
+        self.known = living.clone();
+    }
+
+    /// Who is to be looked at now.
+    fn due(&mut self, now_ns: u64, targets: &Targets) -> Vec<Pid> {
+        let candidates = self.candidates.iter();
+        let due = candidates.filter(|(_, one)| !one.under_way && one.next_ns <= now_ns);
+        let due: Vec<Pid> = due.map(|(pid, _)| *pid).take(MOST_JUDGED).collect();
+        let mut wanted = Vec::new();
+        for pid in due {
+            if targets.holds(pid) || !self.selector.wants(pid) {
+                self.candidates.remove(&pid);
+            } else if let Some(candidate) = self.candidates.get_mut(&pid) {
+                candidate.under_way = true;
+                wanted.push(pid);
+            }
+        }
+        wanted
+    }
+
+    /// No interpreter was found in a candidate.
+    fn missed(&mut self, pid: Pid, error: &DetectError, now_ns: u64) {
+        let Some(candidate) = self.candidates.get_mut(&pid) else {
+            return;
+        };
+        let pause_ns = PAUSES_NS.get(candidate.looks);
+        match (error, pause_ns) {
+            // What has just begun may look like anything.
+            (DetectError::NotPython | DetectError::Starting | DetectError::Io(_), Some(pause)) => {
+                candidate.looks += 1;
+                candidate.next_ns = now_ns + pause;
+                candidate.under_way = false;
+            }
+            _ => drop(self.candidates.remove(&pid)),
+        }
+    }
+}
+
+impl Watch {
+    /// Looks at who has begun to run a program.
+    pub(super) fn meet_newcomers(&mut self, now_ns: u64) {
+        let Some(newcomers) = &mut self.newcomers else {
+            return;
+        };
+        let mut began = BTreeSet::new();
+        self.live.drain_execs(MOST_EXECS, |pid| {
+            began.insert(pid);
+        });
+        for pid in began {
+            newcomers.began(pid, now_ns);
+        }
+        for pid in newcomers.due(now_ns, &self.targets) {
+            self.targets.meet(pid);
+        }
+    }
+
+    /// Looks at who is there, after the tree was brought up to date.
+    pub(super) fn sweep_newcomers(&mut self, now_ns: u64) {
+        if let Some(newcomers) = &mut self.newcomers {
+            newcomers.sweep(self.schedule.tree(), now_ns);
+        }
+    }
+
+    /// How many processes that began to run a program were not told of, since this was asked last.
+    pub(super) fn take_unheard(&mut self, told: u64) -> u64 {
+        let Some(newcomers) = &mut self.newcomers else {
+            return 0;
+        };
+        let all = told + newcomers.refused;
+        let unheard = all - newcomers.unheard;
+        newcomers.unheard = all;
+        unheard
+    }
+
+    /// Takes those in that have turned out to be Python, with their children.
+    pub(super) fn take_met(&mut self, met: Vec<Met>) {
+        let now_ns = clocks::monotonic_ns();
+        let mut joined = Vec::new();
+        for Met { id, found } in met {
+            let Some(newcomers) = &mut self.newcomers else {
+                return;
+            };
+            let interpreter = match found {
+                Ok(interpreter) => interpreter,
+                Err(error) => {
+                    newcomers.missed(id.pid, &error, now_ns);
+                    continue;
+                }
+            };
+            newcomers.candidates.remove(&id.pid);
+            // Its title may say by now that it is not wanted.
+            if !newcomers.selector.wants(id.pid) {
+                continue;
+            }
+            match (self.targets).join(id, interpreter, self.follows, &mut self.live) {
+                Ok(true) => joined.push(id.pid),
+                Ok(false) => {}
+                Err(error) => log::warn!("process {}: {error}", id.pid),
+            }
+        }
+        if joined.is_empty() {
+            return;
+        }
+        let mut taken = Ok(());
+        if self.follows {
+            let selector = self.newcomers.as_ref().map(|newcomers| &newcomers.selector);
+            let (live, targets) = (&mut self.live, &mut self.targets);
+            taken = watch_late_children(live, targets, &joined, selector);
+        }
+        let seeded = self.live.seed().map_err(Failure::from);
+        if let Err(error) = taken.and(seeded) {
+            log::warn!("processes that have appeared are not watched as a whole: {error}");
+            self.reads_failed += 1;
+        }
+    }
+
+    /// Lets go of a child that is not to be watched, as soon as its command line says so.
+    pub(super) fn leave_out(&mut self, lifecycle: &Lifecycle) {
+        let pid = match lifecycle {
+            Lifecycle::Born(fork) => fork.pid,
+            Lifecycle::Replaced(exec) => exec.pid,
+            Lifecycle::Ended(_) => return,
+        };
+        let Some(newcomers) = &self.newcomers else {
+            return;
+        };
+        if newcomers.selector.excludes(pid) {
+            self.targets.exclude(pid, &mut self.live);
+            self.excluded.push(pid);
+        }
+    }
+
+    /// Tells the model of those that were let go of.
+    pub(super) fn tell_excluded(&mut self) {
+        for pid in std::mem::take(&mut self.excluded) {
+            self.intake.now(Event::Excluded(pid));
+        }
+    }
+}
+
+/// Children that were born before their parents' forks could be seen. Until one is watched it may have children of its
+/// own, so this looks again.
+pub(super) fn watch_late_children(
+    live: &mut Live,
+    targets: &mut Targets,
+    parents: &[Pid],
+    selector: Option<&Selector>,
+) -> Result<(), Failure> {
+    for _ in 0..MOST_SCANS {
+        let tree = Tree::scan()?;
+        // After the scan: who joined at fork meanwhile is not late.
+        let watched: BTreeSet<Pid> = live.watched().into_iter().collect();
+        let late: BTreeSet<Pid> = parents
+            .iter()
+            .flat_map(|parent| tree.descendants(parent.0))
+            .map(Pid)
+            .filter(|pid| !watched.contains(pid))
+            .filter(|pid| selector.is_none_or(|selector| !selector.excludes(*pid)))
+            .collect();
+        if late.is_empty() {
+            break;
+        }
+        for pid in late {
+            targets.join_child(pid, live)?;
+        }
+    }
+    Ok(())
+}

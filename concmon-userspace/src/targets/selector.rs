@@ -1,0 +1,148 @@
+//! Which processes are wanted: by name, unit, container, cgroup, by whom they descend from. Whether they are Python
+//! is not its matter.
+
+use std::{path::Path, time::Duration};
+
+use crate::{
+    cli::Selection,
+    event::Pid,
+    procfs::{self, cgroups, cgroups::Cgroups, clocks, containers::Containers, namespaces, now},
+    targets::TargetId,
+};
+
+/// Between two readings of what containers are called, for one that is not known.
+const CONTAINERS_PAUSE: Duration = Duration::from_secs(1);
+
+/// Which processes are wanted.
+#[derive(Debug)]
+pub(crate) struct Selector {
+    selection: Selection,
+    /// Paths of the cgroups that were named.
+    cgroups: Vec<String>,
+    containers: Containers,
+    /// When these were read, ns; `None`: not yet.
+    read_ns: Option<u64>,
+    /// Processes that are no Python, whose descendants are wanted.
+    above: Vec<TargetId>,
+    own: u32,
+}
+
+impl Selector {
+    pub(crate) fn new(selection: Selection) -> Self {
+        Self {
+            cgroups: selection
+                .cgroups
+                .iter()
+                .map(|path| cgroups::path_of(path))
+                .collect(),
+            selection,
+            containers: Containers::default(),
+            read_ns: None,
+            above: Vec::new(),
+            own: std::process::id(),
+        }
+    }
+
+    /// Descendants of `pid` are wanted, those to come as well.
+    pub(crate) fn add_above(&mut self, pid: Pid) {
+        self.above.push(TargetId::of(pid));
+    }
+
+    /// Somebody who appears later may be wanted.
+    pub(crate) fn may_want_more(&mut self) -> bool {
+        self.above.retain(|id| {
+            let start_ns = now::start_boottime_ns(id.pid).unwrap_or(0);
+            now::is_running(id.pid) && clocks::same_start(start_ns, id.start_boottime_ns)
+        });
+        self.selection.selects_later() || !self.above.is_empty()
+    }
+
+    /// Whether `pid` is wanted for what it is; those that were named by their ids are not asked for here.
+    pub(crate) fn wants(&mut self, pid: Pid) -> bool {
+        if pid.0 == self.own {
+            return false;
+        }
+        let Some((name, line)) = procfs::command(pid.0) else {
+            return false;
+        };
+        if matches(&self.selection.exclude, &name, &line) {
+            return false;
+        }
+        self.selection.all
+            || matches(&self.selection.names, &name, &line)
+            || self.is_in_place(pid)
+            || self.is_descendant(pid)
+    }
+
+    /// Whether `pid` is not to be watched, whatever else holds.
+    pub(crate) fn excludes(&self, pid: Pid) -> bool {
+        let exclude = &self.selection.exclude;
+        !exclude.is_empty()
+            && procfs::command(pid.0).is_some_and(|(name, line)| matches(exclude, &name, &line))
+    }
+
+    pub(crate) fn has_exclusions(&self) -> bool {
+        !self.selection.exclude.is_empty()
+    }
+
+    /// Those of the ids that were given as they are inside of containers, by the ids here.
+    pub(crate) fn inner_pids(&mut self, living: impl Iterator<Item = u32>) -> Vec<(u32, u32)> {
+        let wanted = self.selection.pids();
+        let mut found = Vec::new();
+        for pid in living.map(Pid) {
+            let inner = namespaces::own_id(pid).unwrap_or(pid.0);
+            if wanted.binary_search(&inner).is_ok() && self.is_in_container(&Cgroups::of(pid)) {
+                found.push((inner, pid.0));
+            }
+        }
+        found
+    }
+
+    fn is_in_place(&mut self, pid: Pid) -> bool {
+        let selection = &self.selection;
+        let by_container = !selection.containers.is_empty() && !selection.has_inner_pids();
+        if selection.units.is_empty() && self.cgroups.is_empty() && !by_container {
+            return false;
+        }
+        let own = Cgroups::of(pid);
+        selection.units.iter().any(|unit| own.is_in_unit(unit))
+            || self.cgroups.iter().any(|path| own.is_below(path))
+            || (by_container && self.is_in_container(&own))
+    }
+
+    fn is_in_container(&mut self, own: &Cgroups) -> bool {
+        let Some(id) = own.container() else {
+            return false;
+        };
+        let is = |containers: &Containers, selection: &Selection| {
+            let mut named = selection.containers.iter();
+            named.any(|named| containers.is(&id, named))
+        };
+        if is(&self.containers, &self.selection) {
+            return true;
+        }
+        // It may have been made since.
+        let now_ns = clocks::monotonic_ns();
+        let pause_ns = CONTAINERS_PAUSE.as_nanos() as u64;
+        if self
+            .read_ns
+            .is_some_and(|read_ns| now_ns < read_ns + pause_ns)
+        {
+            return false;
+        }
+        self.read_ns = Some(now_ns);
+        self.containers = Containers::read(Path::new("/"));
+        is(&self.containers, &self.selection)
+    }
+
+    fn is_descendant(&self, pid: Pid) -> bool {
+        let is_above = |pid: Pid| self.above.iter().any(|id| id.pid == pid);
+        !self.above.is_empty() && now::ancestors(pid).any(is_above)
+    }
+}
+
+fn matches(patterns: &[crate::cli::Pattern], name: &str, line: &str) -> bool {
+    patterns
+        .iter()
+        .any(|pattern| pattern.is_in(name) || pattern.is_in(line))
+}
