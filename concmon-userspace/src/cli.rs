@@ -2,6 +2,7 @@
 
 mod budget;
 mod capture;
+mod doctor;
 pub mod duration;
 mod export;
 mod format;
@@ -24,6 +25,7 @@ use clap::{
 
 pub use budget::Share;
 pub use capture::{Flight, Recorded, Report};
+pub use doctor::Doctor;
 pub use export::{Diff, Export};
 pub use format::{By, Format};
 pub use instant::Instant;
@@ -67,6 +69,7 @@ Examples:
   concmon-bpf dump -p 4242                   stacks, loops, task tree: one look
   concmon-bpf tasks -p 4242 --group-by await where tasks wait, in few lines
   sudo concmon-bpf -p 4242 -d 1m --fail-on loop-blocked    a check for scripts
+  concmon-bpf doctor -p 4242                 whether it would work, and what mends it
   concmon-bpf explain gil-contention         what a finding means";
 
 /// Show where every nanosecond of running Python programs goes: on a CPU, waiting for the GIL,
@@ -88,7 +91,8 @@ Examples:
                       concmon-bpf report [OPTIONS] -i <FILE>\n       \
                       concmon-bpf export [OPTIONS] -i <FILE> -f <FORMAT>\n       \
                       concmon-bpf diff [OPTIONS] <BEFORE> <AFTER>\n       \
-                      concmon-bpf dump|tasks [OPTIONS] --pid <PID>...|--name <REGEX>\n       \
+                       concmon-bpf dump|tasks [OPTIONS] --pid <PID>...|--name <REGEX>\n       \
+                       concmon-bpf doctor [--pid <PID>...]\n       \
                       concmon-bpf explain <RULE>|--list\n       \
                       concmon-bpf schema"
 )]
@@ -199,6 +203,12 @@ enum Command {
         #[arg(long, value_name = "KEY", conflicts_with = "tree")]
         group_by: Option<GroupBy>,
     },
+    /// Say what works here, what does not, and what mends it
+    ///
+    /// It does what a watch would do, in its order, and gives its exit code: 0 where a watch would
+    /// work, 3 no such process or no Python, 4 permission denied, 5 unsupported kernel. It needs no
+    /// root, and says what is missing without.
+    Doctor(Doctor),
     /// Say what a finding means, when it holds, and what to do
     Explain {
         /// The rule, as reports name it
@@ -303,6 +313,7 @@ pub enum Target {
     Export(Export),
     Diff(Diff),
     Look(Look, LookView),
+    Doctor(Doctor),
     /// Explain one rule; `None`: list them all.
     Explain(Option<String>),
     /// Print the JSON Schema.
@@ -339,7 +350,12 @@ impl Cli {
             && !(cli.what.processes.is_empty() && cli.what.cmd.is_empty())
         {
             let message = match cli.command {
-                Some(Command::Dump { .. } | Command::Tasks { .. } | Command::Record(_)) => {
+                Some(
+                    Command::Dump { .. }
+                    | Command::Tasks { .. }
+                    | Command::Record(_)
+                    | Command::Doctor(_),
+                ) => {
                     let option = cli.what.processes.words();
                     let option = option.split(' ').next().unwrap_or_default();
                     let option = if option.is_empty() { "-- CMD" } else { option };
@@ -397,6 +413,7 @@ impl Cli {
             Some(Command::Report(report)) => Target::Report(report.clone()),
             Some(Command::Export(export)) => Target::Export(export.clone()),
             Some(Command::Diff(diff)) => Target::Diff(diff.clone()),
+            Some(Command::Doctor(doctor)) => Target::Doctor(doctor.clone()),
             Some(Command::Explain { rule, list: _ }) => Target::Explain(rule.clone()),
             Some(Command::Schema) => Target::Schema,
             None => Target::Watch(self.what.watched()),

@@ -177,7 +177,8 @@
 //! - [`session`]: the one select loop, the order in which things are read, exit codes. A single look
 //!   (`dump`, `tasks`) takes a way of its own, without kernel programs and without the model's state:
 //!   `/proc` and [`python`], then `model::dump`, then a view.
-//! - [`commands`]: what the command line can ask for, one file each.
+//! - [`commands`]: what the command line can ask for, one file each. `doctor` does what a watch would do, up to
+//!   its hooks, and tells of that instead.
 //!
 //! # How a thread's account is found
 //!

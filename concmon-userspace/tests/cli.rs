@@ -18,7 +18,9 @@ fn help_is_pinned() {
     let mut command = Cli::clap_command().term_width(80);
     insta::assert_snapshot!(command.render_help().to_string());
     command.build();
-    for name in ["dump", "tasks", "record", "report", "export", "diff"] {
+    for name in [
+        "dump", "tasks", "record", "report", "export", "diff", "doctor",
+    ] {
         let look = command.find_subcommand_mut(name).expect(name);
         insta::assert_snapshot!(format!("help_of_{name}"), look.render_help().to_string());
     }
@@ -60,6 +62,7 @@ fn what_hands_type_anyway() {
         ),
         ("tasks 4242 --tree", "tasks -p 4242 --tree"),
         ("record 4242", "record -p 4242"),
+        ("doctor 4242 --json", "doctor -p 4242 --json"),
         ("record -vd 5 4242 -o 17", "record -v -d 5 -p 4242 -o 17"),
         ("report F", "report -i F"),
         (
@@ -361,6 +364,17 @@ fn wrong_usage_exits_with_2_and_says_why() {
             "option of: tasks",
         ),
         ("help dmup", ErrorKind::UnknownArgument, "exists: dump"),
+        (
+            "-p 1 doctor",
+            ErrorKind::ArgumentConflict,
+            "behind the subcommand",
+        ),
+        (
+            "--rate 5 doctor",
+            ErrorKind::ArgumentConflict,
+            "does not watch",
+        ),
+        ("doctor python", ErrorKind::UnknownArgument, "python"),
         ("help nothing", ErrorKind::UnknownArgument, "'nothing'"),
         ("dump", ErrorKind::MissingRequiredArgument, "--pid"),
         ("dump -p 0", ErrorKind::ValueValidation, "0 is not in"),

@@ -3,6 +3,7 @@
 mod demo;
 mod demo_watch;
 mod diff;
+mod doctor;
 mod explain;
 mod export;
 mod look;
@@ -47,6 +48,7 @@ pub fn run(cli: &Cli) -> Result<u8, Failure> {
         Target::Report(report) => return report::run(&cli.options, &report),
         Target::Export(export) => return export::run(&cli.options, &export),
         Target::Diff(files) => return diff::run(&cli.options, &files),
+        Target::Doctor(asked) => return doctor::run(&cli.options, &asked),
         Target::Explain(rule) => return explain::run(&cli.options, rule.as_deref()),
         Target::Schema => return explain::schema(),
     };

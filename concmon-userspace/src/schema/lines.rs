@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::diff::Diff;
 use super::dump::Dump;
 use super::words::words;
-use super::{Hang, LoopKind, RuleLine, SCHEMA, Snapshot, Stall};
+use super::{Doctor, Hang, LoopKind, RuleLine, SCHEMA, Snapshot, Stall};
 
 /// A line of its own for each stall, as soon as it is over.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -96,6 +96,7 @@ enum Line<'a> {
     Look(Dump),
     Diff(Diff),
     Rule(RuleLine),
+    Doctor(Doctor),
 }
 
 /// The JSON Schema (draft 2020-12) of every line of this version.

@@ -9,6 +9,7 @@
 
 mod address;
 pub mod diff;
+mod doctor;
 pub mod dump;
 mod exact;
 mod executors;
@@ -28,6 +29,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use address::Address;
+pub use doctor::{Check, CheckStatus, Doctor, DoctorKind};
 pub use exact::{CountedPool, CountedTasks, Exact, Pools};
 pub use executors::{Executor, ExecutorKind, Work};
 pub use findings::{Finding, RuleKind, RuleLine, Severity};

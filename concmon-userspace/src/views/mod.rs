@@ -1,6 +1,6 @@
 //! Everything that shows a [`Snapshot`](crate::schema::Snapshot) or a
 //! [`Dump`](crate::model::dump::Dump): JSON, report lines, the final summary, the live screen,
-//! stacks and task trees.
+//! stacks and task trees; and what `doctor` found.
 //!
 //! A view sees these and nothing else: no event, no clock, no file, no process.
 
@@ -8,6 +8,7 @@ mod columns;
 mod counted;
 pub mod diff;
 mod digest;
+pub mod doctor;
 pub mod dump;
 pub use crate::escape;
 pub mod export;

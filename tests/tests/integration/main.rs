@@ -11,6 +11,7 @@ mod captures;
 mod causes;
 mod churn;
 mod demo;
+mod doctor;
 mod dump;
 mod exact;
 mod exports;
@@ -73,6 +74,7 @@ fn main() {
         causes::trials(),
         churn::trials(),
         demo::trials(),
+        doctor::trials(),
         dump::trials(),
         exact::trials(),
         exports::trials(),

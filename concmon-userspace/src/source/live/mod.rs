@@ -87,6 +87,11 @@ impl Live {
         self.features.lacks(Feature::Samples)
     }
 
+    /// Why this kernel lacks a feature; `None`: it is there, or only its use tells.
+    pub fn lacks(&self, feature: Feature) -> Option<&'static str> {
+        self.features.lacks(feature)
+    }
+
     /// From now on, stacks of `pid` can be walked.
     pub fn set_python(&mut self, pid: Pid, python: &Python) {
         if !self.is_watched(pid) {
