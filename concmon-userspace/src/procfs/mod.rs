@@ -15,6 +15,7 @@ pub mod namespaces;
 pub mod now;
 mod process;
 pub mod rights;
+pub mod root;
 pub mod stat;
 pub mod target;
 pub mod tree;

@@ -17,6 +17,7 @@ pub(crate) mod privileges;
 mod record;
 mod schedule;
 pub(crate) mod signals;
+mod sources;
 mod stream;
 pub(crate) mod watch;
 
@@ -54,6 +55,8 @@ use crate::{
 
 /// How often what has arrived is taken in when no batch says so, and ended threads are collected.
 const PUMP: Duration = Duration::from_millis(50);
+/// The first window of a live view.
+const FIRST_SCREEN: Duration = Duration::from_millis(150);
 /// The bounds of the interval that `+` and `-` change.
 const INTERVALS: [Duration; 8] = [
     Duration::from_millis(100),
@@ -148,7 +151,12 @@ pub(crate) async fn drive(
     let mut keys = output.screen().is_some().then(read_keys).transpose()?;
     let start = Instant::now();
     let mut period = options.watching.interval;
-    let mut tick_at = start + period;
+    // Who looks at a screen wants to see something at once.
+    let first = match output.screen() {
+        Some(_) => period.min(FIRST_SCREEN),
+        None => period,
+    };
+    let mut tick_at = start + first;
     let mut pump = every(PUMP);
     let deadline = duration.map(|duration| start + duration);
     let mut end = End::default();

@@ -14,6 +14,7 @@ use super::{
     outcome::Failure,
     record::Progress,
     signals::{Request, Signals},
+    sources::Sources,
     stream::{self, GLANCE, Kind, Pieces, Reader, Stream},
 };
 use crate::{
@@ -32,7 +33,7 @@ const MAX_HELD_STALLS: usize = 1_024;
 enum Windows {
     Json,
     Lines,
-    Screen(Box<Screen>),
+    Screen(Box<Screen>, Sources),
     /// Only the summary: standard output is the watched program's.
     None,
     /// Only the summary, and meanwhile on standard error how far a recording is.
@@ -110,7 +111,7 @@ impl Output {
                 Ok(screen) => {
                     // Both would write to the same terminal.
                     log::set_max_level(log::LevelFilter::Off);
-                    Windows::Screen(Box::new(screen))
+                    Windows::Screen(Box::new(screen), Sources::default())
                 }
                 Err(error) => {
                     stream::say(&format!(
@@ -171,7 +172,7 @@ impl Output {
     /// The live view, where there is one.
     pub(crate) fn screen(&mut self) -> Option<&mut Screen> {
         match &mut self.windows {
-            Windows::Screen(screen) => Some(screen),
+            Windows::Screen(screen, _) => Some(screen),
             _ => None,
         }
     }
@@ -187,7 +188,7 @@ impl Output {
     /// Gives the terminal back, should there be a live view. What comes now is the rest.
     pub(crate) fn end(&mut self) {
         self.ending = true;
-        if matches!(self.windows, Windows::Screen(_)) {
+        if matches!(self.windows, Windows::Screen(..)) {
             self.windows = Windows::None;
             log::set_max_level(self.log_level);
         }
@@ -202,10 +203,10 @@ impl Output {
             Windows::Lines => self.out.put(Kind::Report, |mut out| {
                 lines::write(snapshot, form, &mut out)
             }),
-            Windows::Screen(screen) => match &self.out {
+            Windows::Screen(screen, sources) => match &self.out {
                 // The next window is shown instead.
                 To::Stream(stream, _) if !stream.has_room() => Ok(()),
-                _ => screen.draw(snapshot),
+                _ => screen.draw(snapshot, sources),
             },
             Windows::None | Windows::Recording(_) => Ok(()),
         }

@@ -1,5 +1,7 @@
 //! The live view of a terminal: processes, threads, loops and tasks, redrawn per snapshot.
 
+mod detail;
+mod filter;
 mod findings;
 mod gil;
 mod help;
@@ -20,7 +22,7 @@ use ratatui::backend::{Backend as _, CrosstermBackend};
 use ratatui::text::Line;
 
 pub use render::render;
-pub use state::{Action, ScreenState, Section, Sort};
+pub use state::{Action, ScreenState, Section};
 pub use terminal::TerminalGuard;
 
 use crate::schema::Snapshot;
@@ -29,6 +31,22 @@ use crate::schema::Snapshot;
 struct Rows<'a> {
     head: String,
     lines: Vec<Line<'a>>,
+}
+
+/// Lines of source, from who can read them.
+pub trait Sources {
+    /// The line of a file as a process sees it; `None`: it cannot be read, or is not known yet.
+    fn line(&self, pid: u32, file: &str, line: u32) -> Option<String>;
+}
+
+/// No line can be read.
+#[derive(Clone, Copy, Debug)]
+pub struct NoSources;
+
+impl Sources for NoSources {
+    fn line(&self, _: u32, _: &str, _: u32) -> Option<String> {
+        None
+    }
 }
 
 /// The terminal while the live view has it. Dropping it, and a panic, give the terminal back.
@@ -54,6 +72,8 @@ impl Screen {
         let mut terminal = Terminal::new(CrosstermBackend::new(screen))?;
         // `Terminal::clear` asks where the cursor is.
         terminal.backend_mut().clear()?;
+        // The first window takes a moment.
+        terminal.draw(|frame| render::waiting(frame))?;
         Ok(Self {
             state: ScreenState::new(color),
             frozen: None,
@@ -66,7 +86,7 @@ impl Screen {
     ///
     /// # Errors
     /// When the terminal cannot be written, for one because it is gone.
-    pub fn draw(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+    pub fn draw(&mut self, snapshot: &Snapshot, sources: &dyn Sources) -> io::Result<()> {
         let snapshot = match self.state.paused() {
             true => self.frozen.get_or_insert_with(|| snapshot.clone()),
             false => {
@@ -75,9 +95,10 @@ impl Screen {
             }
         };
         let size = self.terminal.size()?;
-        self.state.settle(snapshot, size.into());
+        let shown = self.state.shown(snapshot);
+        self.state.settle(&shown, size.into());
         self.terminal
-            .draw(|frame| render(frame, snapshot, &self.state))?;
+            .draw(|frame| render(frame, &shown, &self.state, sources))?;
         Ok(())
     }
 

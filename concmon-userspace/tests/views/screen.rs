@@ -2,7 +2,7 @@
 
 use concmon::schema::Snapshot;
 use concmon::views::escape::is_hostile;
-use concmon::views::screen::{Action, ScreenState, render};
+use concmon::views::screen::{Action, NoSources, ScreenState, Sources, render};
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -17,10 +17,12 @@ fn press(state: &mut ScreenState, code: KeyCode) -> Action {
 }
 
 fn draw(snapshot: &Snapshot, state: &mut ScreenState, width: u16, height: u16) -> Buffer {
+    let shown = state.shown(snapshot);
+    let snapshot = &*shown;
     state.settle(snapshot, Rect::new(0, 0, width, height));
     let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("memory");
     terminal
-        .draw(|frame| render(frame, snapshot, state))
+        .draw(|frame| render(frame, snapshot, state, &NoSources))
         .expect("memory");
     terminal.backend().buffer().clone()
 }
@@ -103,6 +105,143 @@ fn the_gil_page_is_left_by_g_by_escape_and_by_tab() {
     assert!(tabbed.contains("BOTTLENECK"), "{tabbed}");
 }
 
+fn typed(state: &mut ScreenState, text: &str) {
+    for c in text.chars() {
+        press(state, KeyCode::Char(c));
+    }
+}
+
+/// The rows of a section, below its head.
+fn section(snapshot: &Snapshot, state: &mut ScreenState, head: &str) -> Vec<String> {
+    let all = rows(&draw(snapshot, state, 160, 60));
+    let below = all
+        .into_iter()
+        .skip_while(|row| !row.contains(head))
+        .skip(1);
+    below.take_while(|row| row.starts_with(' ')).collect()
+}
+
+#[test]
+fn a_filter_leaves_what_has_the_name() {
+    let crowd = fixture::crowd();
+    let mut state = ScreenState::new(false);
+    press(&mut state, KeyCode::Char('/'));
+    let tid = crowd.processes[0].threads[3].tid.to_string();
+    // Keys are text meanwhile.
+    typed(&mut state, "q");
+    press(&mut state, KeyCode::Backspace);
+    typed(&mut state, &tid);
+    let screen = rows(&draw(&crowd, &mut state, 80, 24));
+    assert!(
+        screen[23].starts_with(&format!("/{tid}_")),
+        "{}",
+        screen[23]
+    );
+    press(&mut state, KeyCode::Enter);
+    let left = section(&crowd, &mut state, " TID ");
+    assert!(
+        !left.is_empty() && left.iter().all(|row| row.contains(&tid)),
+        "{left:?}"
+    );
+    // What is no expression is meant as it stands, and nothing may be left.
+    press(&mut state, KeyCode::Char('/'));
+    typed(&mut state, "[(");
+    assert!(section(&crowd, &mut state, " TID ").is_empty());
+    press(&mut state, KeyCode::Esc);
+    let whole = rows(&draw(&crowd, &mut ScreenState::new(false), 160, 60));
+    assert_eq!(rows(&draw(&crowd, &mut state, 160, 60)), whole);
+    // Of a process that has the name everything is left.
+    let fight = fixture::gil_fight();
+    let pid = fight.processes[0].pid.to_string();
+    press(&mut state, KeyCode::Char('/'));
+    typed(&mut state, &format!("^{pid}$"));
+    press(&mut state, KeyCode::Enter);
+    assert_eq!(
+        state.shown(&fight).processes[0].threads.len(),
+        fight.processes[0].threads.len()
+    );
+    // Esc drops a filter that was kept, too.
+    press(&mut state, KeyCode::Esc);
+    assert_eq!(state.shown(&crowd).processes.len(), crowd.processes.len());
+}
+
+#[test]
+fn rows_are_sorted_by_any_column_and_from_either_end() {
+    let fight = fixture::gil_fight();
+    let tids = |state: &mut ScreenState| -> Vec<u32> {
+        let rows = section(&fight, state, " TID ");
+        rows.iter()
+            .map_while(|row| row.split_whitespace().next()?.parse().ok())
+            .collect()
+    };
+    let mut state = ScreenState::new(false);
+    let mut orders = vec![tids(&mut state)];
+    for _ in 0..16 {
+        press(&mut state, KeyCode::Char('s'));
+        let order = tids(&mut state);
+        press(&mut state, KeyCode::Char('S'));
+        let mut reversed = tids(&mut state);
+        press(&mut state, KeyCode::Char('S'));
+        reversed.reverse();
+        assert_eq!(order, reversed);
+        orders.push(order);
+    }
+    // After all of them it is as in the beginning, and the last but one is by id.
+    assert_eq!(orders.first(), orders.last());
+    assert!(orders[15].is_sorted(), "{orders:?}");
+    assert_ne!(orders[0], orders[15]);
+    // A section has its own order.
+    press(&mut state, KeyCode::BackTab);
+    press(&mut state, KeyCode::Char('S'));
+    assert_eq!(tids(&mut state), orders[0]);
+}
+
+/// Has one line of source for whatever is asked.
+struct Line;
+
+impl Sources for Line {
+    fn line(&self, _: u32, _: &str, line: u32) -> Option<String> {
+        Some(format!("\t source\x1b[31m of {line}"))
+    }
+}
+
+#[test]
+fn enter_opens_the_selected_row() {
+    let open = |snapshot: &Snapshot, keys: &[KeyCode]| {
+        let mut state = ScreenState::new(false);
+        for key in keys {
+            press(&mut state, *key);
+            state.settle(snapshot, Rect::new(0, 0, 100, 30));
+        }
+        let mut terminal = Terminal::new(TestBackend::new(100, 30)).expect("memory");
+        terminal
+            .draw(|frame| render(frame, snapshot, &state, &Line))
+            .expect("memory");
+        (rows(terminal.backend().buffer()).join("\n"), state)
+    };
+    let enter = KeyCode::Enter;
+    let blocked = fixture::blocked_loop();
+    insta::assert_snapshot!("screen_thread", open(&blocked, &[enter]).0);
+    let task = [KeyCode::Char('a'), KeyCode::Down, enter];
+    insta::assert_snapshot!("screen_task", open(&blocked, &task).0);
+    let process = [KeyCode::BackTab, enter];
+    insta::assert_snapshot!("screen_process", open(&fixture::stalls(), &process).0);
+    // It stays with what was opened, and says when that is gone.
+    let (_, mut state) = open(&blocked, &task);
+    let mut later = blocked.clone();
+    later.processes[0].loops[0].tasks.clear();
+    let gone = rows(&draw(&later, &mut state, 100, 30)).join("\n");
+    assert!(gone.contains("is gone"), "{gone}");
+    press(&mut state, KeyCode::Esc);
+    let back = rows(&draw(&blocked, &mut state, 100, 30)).join("\n");
+    assert!(!back.contains("is gone"), "{back}");
+    for key in [KeyCode::Char('g'), KeyCode::Char('f')] {
+        // There is nothing to be opened.
+        let (page, _) = open(&fixture::stalls(), &[key]);
+        assert_eq!(open(&fixture::stalls(), &[key, enter]).0, page);
+    }
+}
+
 #[test]
 fn any_size_draws() {
     let keys = [
@@ -118,6 +257,15 @@ fn any_size_draws() {
         KeyCode::Char('h'),
         KeyCode::End,
         KeyCode::PageUp,
+        KeyCode::Esc,
+        KeyCode::Enter,
+        KeyCode::Down,
+        KeyCode::Esc,
+        KeyCode::Char('S'),
+        KeyCode::Char('/'),
+        KeyCode::Char('a'),
+        KeyCode::Enter,
+        KeyCode::Esc,
     ];
     for (_, snapshot) in fixture::all() {
         let mut state = ScreenState::new(true);
@@ -143,11 +291,20 @@ fn any_size_draws() {
 #[test]
 fn nothing_hostile_reaches_a_cell() {
     for (width, height) in [(80, 24), (40, 10), (200, 60)] {
-        let screen = text(&fixture::hostile(), &[], width, height);
-        assert!(
-            !screen.chars().any(|c| c != '\n' && is_hostile(c)),
-            "{screen}"
-        );
+        let open = KeyCode::Enter;
+        for keys in [
+            &[][..],
+            &[open],
+            &[KeyCode::BackTab, open],
+            &[KeyCode::Tab, open],
+            &[KeyCode::Tab, KeyCode::Down, open],
+        ] {
+            let screen = text(&fixture::hostile(), keys, width, height);
+            assert!(
+                !screen.chars().any(|c| c != '\n' && is_hostile(c)),
+                "{screen}"
+            );
+        }
     }
 }
 
@@ -220,7 +377,10 @@ fn scrolling_stops_at_the_ends() {
     }
     let last = rows(&draw(&crowd, &mut state, 80, 24));
     assert!(last[2].contains("701-720/720"), "{}", last[2]);
-    press(&mut state, KeyCode::Up);
+    // The selected row moves first, from the last to the first on the screen.
+    for _ in 0..20 {
+        press(&mut state, KeyCode::Up);
+    }
     let one_up = rows(&draw(&crowd, &mut state, 80, 24));
     assert!(one_up[2].contains("700-719/720"), "{}", one_up[2]);
     press(&mut state, KeyCode::Home);

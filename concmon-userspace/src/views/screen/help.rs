@@ -6,19 +6,29 @@ use super::super::columns::Column;
 use super::super::escape::width as cells;
 use super::style;
 
-const KEYS: [(&str, &str); 11] = [
+const KEYS: [(&str, &str); 14] = [
     ("q", "quit, and print the summary"),
     ("p", "pause the screen; the collection goes on"),
     (
         "s",
-        "sort threads: activity, gil, on_cpu, runnable (in steps of 5%), tid",
+        "sort the section that is marked > by its next column (shares in steps of 5%)",
+    ),
+    ("S", "the same order from its other end"),
+    (
+        "/",
+        "show only processes, threads and tasks whose name, id or context has this: an expression, or a \
+         part of it",
+    ),
+    (
+        "Enter",
+        "details of the selected row: its stack with lines of source, what it waits for, on whom",
     ),
     ("t", "only threads, and back"),
     ("a", "only loops and tasks, and back"),
     ("g", "who waits for the GIL and who holds it, and back"),
     ("f", "findings with advice, and stalls, and back"),
     ("Tab", "choose the section that scrolls, marked >"),
-    ("Up Down", "scroll; PageUp, PageDown, Home, End"),
+    ("Up Down", "select a row; PageUp, PageDown, Home, End"),
     ("+ -", "longer, shorter interval"),
     ("h", "this page, and back"),
 ];

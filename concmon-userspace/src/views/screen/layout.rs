@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use ratatui::layout::Rect;
 
 use super::super::digest;
-use super::state::{ScreenState, Section};
-use super::{findings, gil, help};
+use super::state::{SECTIONS, ScreenState, Section};
+use super::{detail, findings, gil, help};
 use crate::schema::Snapshot;
 
 /// The fixed parts of the screen; each may be empty.
@@ -59,8 +59,8 @@ pub(super) struct Plan {
     pub(super) parts: Parts,
     pub(super) troubles: Vec<String>,
     /// Head and rows of a section, by [`Section::index`]; empty for a hidden one.
-    areas: [Rect; 5],
-    rows: [usize; 5],
+    areas: [Rect; SECTIONS],
+    rows: [usize; SECTIONS],
 }
 
 impl Plan {
@@ -135,12 +135,28 @@ impl ScreenState {
             self.help_scroll = self.help_scroll.min(lines.saturating_sub(self.page));
             return;
         }
+        if std::mem::take(&mut self.opens) {
+            self.detail = detail::selected(snapshot, self);
+        }
         let plan = Plan::new(snapshot, self, area);
+        if self.detail.is_some() {
+            self.page = usize::from(plan.parts.body.height).max(1);
+            return;
+        }
         for section in Section::ALL {
             let visible = plan.visible(section);
             let last = plan.rows(section).saturating_sub(visible);
-            let scroll = &mut self.scroll[section.index()];
-            *scroll = (*scroll).min(last);
+            let index = section.index();
+            let rows = plan.rows(section);
+            self.selected[index] = self.selected[index].min(rows.saturating_sub(1));
+            let mut scroll = self.scroll[index].min(last);
+            if section == self.focus && !section.sorts().is_empty() {
+                let selected = self.selected[index];
+                scroll = scroll
+                    .min(selected)
+                    .max((selected + 1).saturating_sub(visible.max(1)));
+            }
+            self.scroll[index] = scroll.min(last);
             if section == self.focus {
                 self.page = visible.max(1);
             }

@@ -6,7 +6,7 @@ use super::super::digest::{self, Bottleneck};
 use super::super::escape::{cut, cut_middle, left, right, width};
 use super::super::format;
 use super::Rows;
-use super::state::ScreenState;
+use super::state::{ScreenState, Section};
 use super::style;
 use crate::schema::{Process, Snapshot};
 
@@ -55,8 +55,7 @@ pub(super) fn rows(
     head += "  BOTTLENECK";
     let room = cells.saturating_sub(width(&head) + 1 - "BOTTLENECK".len());
 
-    let tree = digest::tree(&snapshot.processes);
-    let lines = tree.into_iter().skip(from).take(count);
+    let lines = ordered(snapshot, state).into_iter().skip(from).take(count);
     let lines = lines.map(|(depth, process)| {
         let label = format!("{:1$}{2}", "", depth.min(6), digest::process_label(process));
         let mut text = format!("{:>7} {}", process.pid, left(&label, name_cells));
@@ -71,6 +70,41 @@ pub(super) fn rows(
         head,
         lines: lines.collect(),
     }
+}
+
+/// All processes with their depth, in the order of their rows.
+pub(super) fn ordered<'a>(
+    snapshot: &'a Snapshot,
+    state: &ScreenState,
+) -> Vec<(usize, &'a Process)> {
+    let (sort, reverse) = state.sorted(Section::Processes);
+    let mut processes = digest::tree(&snapshot.processes);
+    if sort != "tree" {
+        let rank = |process: &Process| match sort {
+            "cpu" => (process.cpu_percent / 5.0).round() as u64,
+            "rss" => process.rss_bytes.unwrap_or(0),
+            "threads" => process.threads_count.unwrap_or(0),
+            "switches" => {
+                let switches = process.context_switches;
+                switches.voluntary.saturating_add(switches.involuntary)
+            }
+            _ => 0,
+        };
+        processes.sort_by_cached_key(|(_, process)| {
+            let name = match sort {
+                "name" => digest::process_label(process),
+                _ => String::new(),
+            };
+            (std::cmp::Reverse(rank(process)), name, process.pid)
+        });
+        for (depth, _) in &mut processes {
+            *depth = 0;
+        }
+    }
+    if reverse {
+        processes.reverse();
+    }
+    processes
 }
 
 /// How it ended, what holds it back, or what it is.

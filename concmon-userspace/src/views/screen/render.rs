@@ -4,18 +4,23 @@ use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::super::escape::{cut_middle, left};
+use super::super::escape::{brief, cut_middle, left};
 use super::super::{digest, format};
 use super::layout::{self, Plan};
 use super::state::{ScreenState, Section};
-use super::{findings, gil, help, processes, style, tasks, threads};
-use crate::schema::Snapshot;
+use super::{Sources, detail, findings, gil, help, processes, style, tasks, threads};
+use crate::schema::{Process, Snapshot};
 
 /// Below this width texts are shortened.
 const NARROW: usize = 60;
 
 /// Draws the screen. Any size will do; what has no room is left out.
-pub fn render(frame: &mut Frame<'_>, snapshot: &Snapshot, state: &ScreenState) {
+pub fn render(
+    frame: &mut Frame<'_>,
+    snapshot: &Snapshot,
+    state: &ScreenState,
+    sources: &dyn Sources,
+) {
     let area = frame.area();
     if state.help {
         let parts = layout::split(area, false);
@@ -33,6 +38,22 @@ pub fn render(frame: &mut Frame<'_>, snapshot: &Snapshot, state: &ScreenState) {
     }
     let plan = Plan::new(snapshot, state, area);
     header(frame, snapshot, state, plan.parts.header, &plan.troubles);
+    if let Some(detail) = state.detail {
+        let lines = detail::lines(snapshot, detail, state, sources);
+        // Its end stays on the screen.
+        let last = lines
+            .len()
+            .saturating_sub(usize::from(plan.parts.body.height));
+        let lines = lines.into_iter().skip(state.detail_scroll.min(last));
+        put_lines(frame, plan.parts.body, lines);
+        put(
+            frame,
+            plan.parts.footer,
+            0,
+            Line::styled("Esc back  Up/Down scroll  p pause  q quit", style::faint()),
+        );
+        return;
+    }
     for section in Section::ALL {
         draw_section(frame, snapshot, state, &plan, section);
     }
@@ -73,7 +94,23 @@ fn draw_section(
         height: area.height - 1,
         ..area
     };
-    put_lines(frame, below, rows.lines.into_iter());
+    let selected = state.selected[section.index()].checked_sub(from);
+    let selected = selected.filter(|_| section == state.focus && !section.sorts().is_empty());
+    let lines = rows.lines.into_iter().enumerate();
+    put_lines(
+        frame,
+        below,
+        lines.map(|(row, line)| match Some(row) == selected {
+            true => line.patch_style(style::selected()),
+            false => line,
+        }),
+    );
+}
+
+/// What is shown until there is something to show.
+pub(super) fn waiting(frame: &mut Frame<'_>) {
+    let text = "concmon has attached; the first window comes in a moment";
+    put(frame, frame.area(), 0, Line::raw(text));
 }
 
 fn header(
@@ -109,8 +146,16 @@ fn header(
         first.push(Span::styled(" PAUSED ", style::head()));
         first.push(Span::raw(" "));
     }
+    if let Some(filter) = &state.filter {
+        let text = format!(" /{} ", brief(filter.text(), 24));
+        first.push(Span::styled(text, style::head()));
+        first.push(Span::raw(" "));
+    }
     first.push(Span::styled(target, style::strong()));
     first.push(Span::raw(window_text));
+    if processes.len() > 1 && cells >= NARROW {
+        first.push(Span::raw(totals(processes)));
+    }
     put(frame, area, 0, Line::from(first));
 
     let own = format::share(monitor.cpu_ns, window.duration_ns);
@@ -156,15 +201,40 @@ fn header(
     }
 }
 
+/// Of all processes: `  all: cpu 182%  rss 1.2G  threads 45`.
+fn totals(processes: &[Process]) -> String {
+    let living = || processes.iter().filter(|process| process.exited.is_none());
+    let rss: u64 = living().filter_map(|process| process.rss_bytes).sum();
+    let threads: u64 = living().filter_map(|process| process.threads_count).sum();
+    let cpu: f64 = processes.iter().map(|process| process.cpu_percent).sum();
+    format!(
+        "  all: cpu {}  rss {}  threads {}",
+        format::percent(cpu),
+        format::bytes(rss),
+        format::count(threads)
+    )
+}
+
 fn footer(frame: &mut Frame<'_>, state: &ScreenState, area: Rect) {
-    let sort = state.sort.name();
+    if state.typing {
+        let text = state.filter.as_ref().map_or("", |filter| filter.text());
+        let line = format!("/{}_  Enter keep  Esc drop", brief(text, 60));
+        put(frame, area, 0, Line::styled(line, style::strong()));
+        return;
+    }
+    let sort = match state.sorted(state.focus) {
+        (sort, true) => format!("-{sort}"),
+        (sort, false) => sort.to_owned(),
+    };
     let keys = match usize::from(area.width) {
-        0..NARROW => format!("q quit h help p pause s {sort} t a g f"),
-        _ => {
-            format!(
-                "q quit  h help  p pause  s sort: {sort}  t threads  a tasks  g GIL  f findings"
-            )
+        0..NARROW => format!("q quit h help p pause s {sort} / t a g f"),
+        NARROW..100 => {
+            format!("q quit  h help  p pause  s {sort}  / filter  Enter more  t a g f")
         }
+        _ => format!(
+            "q quit  h help  p pause  s S sort: {sort}  / filter  Enter details  t threads  a tasks  \
+             g GIL  f findings"
+        ),
     };
     put(frame, area, 0, Line::styled(keys, style::faint()));
 }

@@ -1,6 +1,16 @@
 //! What the live view remembers between two draws, and what keys do to it.
 
+use std::borrow::Cow;
+
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+
+use super::filter::Filter;
+use crate::schema::{Address, Snapshot};
+
+/// How many sections there are.
+pub(super) const SECTIONS: usize = Section::ALL.len();
+/// Characters of a filter.
+const MAX_FILTER: usize = 100;
 
 /// What the caller has to do after a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,42 +55,30 @@ impl Section {
             Section::Findings => 4,
         }
     }
-}
 
-/// The order of thread rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sort {
-    /// Most active first, in steps of 5 % so that rows do not dance.
-    Activity,
-    Gil,
-    OnCpu,
-    Runnable,
-    Tid,
-}
-
-impl Sort {
-    const ALL: [Sort; 5] = [
-        Sort::Activity,
-        Sort::Gil,
-        Sort::OnCpu,
-        Sort::Runnable,
-        Sort::Tid,
-    ];
-
-    pub(super) const fn name(self) -> &'static str {
+    /// By what its rows can be sorted, in the order of `s`; empty: they have an order of their own.
+    pub(super) const fn sorts(self) -> &'static [&'static str] {
         match self {
-            Sort::Activity => "activity",
-            Sort::Gil => "gil",
-            Sort::OnCpu => "on_cpu",
-            Sort::Runnable => "runnable",
-            Sort::Tid => "tid",
+            Section::Processes => &["tree", "cpu", "rss", "threads", "switches", "name", "pid"],
+            // The first two lead to what there is to see; the columns follow in their order.
+            Section::Threads => &[
+                "activity", "gil", "on_cpu", "runnable", "lock", "poll", "sleep", "io", "child",
+                "disk", "stopped", "other", "unknown", "wake99", "name", "tid",
+            ],
+            Section::Tasks => &["state", "age", "name", "place"],
+            Section::Gil | Section::Findings => &[],
         }
     }
+}
 
-    fn next(self) -> Self {
-        let index = Self::ALL.iter().position(|sort| *sort == self).unwrap_or(0);
-        Self::ALL[(index + 1) % Self::ALL.len()]
-    }
+/// What details are shown of; it may be gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Detail {
+    Process(u32),
+    /// Process and thread.
+    Thread(u32, u32),
+    /// Process, the loop's thread, and the task.
+    Task(u32, u32, Address),
 }
 
 /// The state of the live view; a new one shows all sections.
@@ -93,10 +91,20 @@ pub struct ScreenState {
     pub(super) focus: Section,
     /// The section in focus has the screen for itself.
     pub(super) zoom: bool,
-    pub(super) sort: Sort,
+    /// By [`Section::index`]: which of its [`Section::sorts`], and whether that is turned around.
+    pub(super) sort: [(usize, bool); SECTIONS],
     /// First shown row by [`Section::index`].
-    pub(super) scroll: [usize; 5],
+    pub(super) scroll: [usize; SECTIONS],
+    /// The row that `Enter` opens, likewise.
+    pub(super) selected: [usize; SECTIONS],
     pub(super) help_scroll: usize,
+    pub(super) filter: Option<Filter>,
+    /// The filter is being typed.
+    pub(super) typing: bool,
+    /// The selected row is to be opened.
+    pub(super) opens: bool,
+    pub(super) detail: Option<Detail>,
+    pub(super) detail_scroll: usize,
     /// Rows that a page moves.
     pub(super) page: usize,
 }
@@ -110,9 +118,15 @@ impl ScreenState {
             help: false,
             focus: Section::Threads,
             zoom: false,
-            sort: Sort::Activity,
-            scroll: [0; 5],
+            sort: [(0, false); SECTIONS],
+            scroll: [0; SECTIONS],
+            selected: [0; SECTIONS],
             help_scroll: 0,
+            filter: None,
+            typing: false,
+            opens: false,
+            detail: None,
+            detail_scroll: 0,
             page: 10,
         }
     }
@@ -120,6 +134,21 @@ impl ScreenState {
     /// Whether the screen stands still; collection never does.
     pub fn paused(&self) -> bool {
         self.paused
+    }
+
+    /// What is left to be shown of a snapshot: all of it without a filter.
+    pub fn shown<'a>(&self, snapshot: &'a Snapshot) -> Cow<'a, Snapshot> {
+        match &self.filter {
+            Some(filter) => Cow::Owned(filter.leave(snapshot)),
+            None => Cow::Borrowed(snapshot),
+        }
+    }
+
+    /// By what a section is sorted, and whether that is turned around; empty: by nothing.
+    pub(super) fn sorted(&self, section: Section) -> (&'static str, bool) {
+        let (sort, reverse) = self.sort[section.index()];
+        let name = section.sorts().get(sort).copied();
+        (name.unwrap_or_default(), reverse)
     }
 
     /// Takes a key.
@@ -135,6 +164,10 @@ impl ScreenState {
                 _ => Action::None,
             };
         }
+        if self.typing {
+            self.type_filter(key.code);
+            return Action::Redraw;
+        }
         match key.code {
             KeyCode::Char('q') => return Action::Quit,
             KeyCode::Char('+' | '=') => return Action::Slower,
@@ -142,10 +175,24 @@ impl ScreenState {
             KeyCode::Char('p' | ' ') => self.paused = !self.paused,
             KeyCode::Char('h' | '?') => self.help = !self.help,
             KeyCode::Esc if self.help => self.help = false,
+            KeyCode::Esc if self.detail.is_some() => self.detail = None,
+            KeyCode::Esc if self.filter.is_some() => self.filter = None,
             KeyCode::Esc => self.leave(),
+            KeyCode::Char('/') => {
+                (self.typing, self.help, self.detail) = (true, false, None);
+            }
+            KeyCode::Enter if self.detail.is_some() => self.detail = None,
+            KeyCode::Enter => (self.opens, self.detail_scroll) = (!self.help, 0),
             KeyCode::Char('s') => {
-                self.sort = self.sort.next();
-                self.scroll[Section::Threads.index()] = 0;
+                let sorts = self.focus.sorts().len().max(1);
+                let (sort, _) = &mut self.sort[self.focus.index()];
+                *sort = (*sort + 1) % sorts;
+                self.to_first();
+            }
+            KeyCode::Char('S') => {
+                let (_, reverse) = &mut self.sort[self.focus.index()];
+                *reverse = !*reverse;
+                self.to_first();
             }
             KeyCode::Char('t') => self.toggle(Section::Threads),
             KeyCode::Char('a') => self.toggle(Section::Tasks),
@@ -162,19 +209,43 @@ impl ScreenState {
                 self.leave_page();
                 self.focus = Section::ALL[(self.focus.index() + step) % parts];
             }
-            KeyCode::Up => self.move_by(-1),
-            KeyCode::Down => self.move_by(1),
-            KeyCode::PageUp => self.move_by(-(self.page as isize)),
-            KeyCode::PageDown => self.move_by(self.page as isize),
-            KeyCode::Home => *self.position() = 0,
-            KeyCode::End => *self.position() = usize::MAX,
+            KeyCode::Up => self.move_by(-1, false),
+            KeyCode::Down => self.move_by(1, false),
+            KeyCode::PageUp => self.move_by(-(self.page as isize), true),
+            KeyCode::PageDown => self.move_by(self.page as isize, true),
+            KeyCode::Home => self.move_by(isize::MIN, true),
+            KeyCode::End => self.move_by(isize::MAX, true),
             _ => return Action::None,
         }
         Action::Redraw
     }
 
+    /// What is typed filters at once; an empty filter is none.
+    fn type_filter(&mut self, key: KeyCode) {
+        let mut text = self
+            .filter
+            .take()
+            .map_or_else(String::new, |filter| filter.text().to_owned());
+        match key {
+            KeyCode::Enter => self.typing = false,
+            KeyCode::Esc => {
+                self.typing = false;
+                text.clear();
+            }
+            KeyCode::Backspace => drop(text.pop()),
+            KeyCode::Char(c) if text.chars().count() < MAX_FILTER => text.push(c),
+            _ => {}
+        }
+        self.filter = Filter::new(&text);
+    }
+
+    fn to_first(&mut self) {
+        self.scroll[self.focus.index()] = 0;
+        self.selected[self.focus.index()] = 0;
+    }
+
     fn toggle(&mut self, section: Section) {
-        self.help = false;
+        (self.help, self.detail) = (false, None);
         self.zoom = !(self.zoom && self.focus == section);
         self.focus = section;
         if !self.zoom {
@@ -193,15 +264,20 @@ impl ScreenState {
         }
     }
 
-    fn move_by(&mut self, rows: isize) {
-        let position = self.position();
-        *position = position.saturating_add_signed(rows);
-    }
-
-    fn position(&mut self) -> &mut usize {
-        match self.help {
-            true => &mut self.help_scroll,
-            false => &mut self.scroll[self.focus.index()],
+    /// Moves the selected row; by a page, what is shown with it.
+    fn move_by(&mut self, rows: isize, page: bool) {
+        let index = self.focus.index();
+        let moved = |at: usize| at.saturating_add_signed(rows);
+        if self.help {
+            self.help_scroll = moved(self.help_scroll);
+        } else if self.detail.is_some() {
+            self.detail_scroll = moved(self.detail_scroll);
+        } else {
+            self.selected[index] = moved(self.selected[index]);
+            // Without rows to be opened there is nothing else that moves.
+            if page || self.focus.sorts().is_empty() {
+                self.scroll[index] = moved(self.scroll[index]);
+            }
         }
     }
 }

@@ -18,6 +18,11 @@ pub(super) fn head() -> Style {
     Style::new().add_modifier(Modifier::REVERSED)
 }
 
+/// The row that `Enter` opens.
+pub(super) fn selected() -> Style {
+    Style::new().add_modifier(Modifier::REVERSED)
+}
+
 pub(super) fn strong() -> Style {
     Style::new().add_modifier(Modifier::BOLD)
 }

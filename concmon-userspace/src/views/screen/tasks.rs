@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use super::super::escape::{brief, cut, cut_front, left, right, width};
 use super::super::{digest, format};
 use super::Rows;
-use super::state::ScreenState;
+use super::state::{ScreenState, Section};
 use super::style;
 use crate::schema::{Loop, Process, Snapshot, Task, TaskState};
 
@@ -42,7 +42,7 @@ pub(super) fn rows(
             skip = 0;
             // Sorting is for what is looked at only: a loop may have 100,000 tasks.
             let room = count - lines.len();
-            let tasks = ordered(&l.tasks).into_iter().skip(first).take(room);
+            let tasks = ordered(&l.tasks, state).into_iter().skip(first).take(room);
             lines.extend(tasks.map(|task| task_line(task, cells, name_cells)));
         }
     }
@@ -62,19 +62,49 @@ pub(super) fn rows(
     }
 }
 
-/// Running first, done last, else the oldest first, in a stable order.
-fn ordered(tasks: &[Task]) -> Vec<&Task> {
+/// Running first, done last, else the oldest first, in a stable order; or as the user wants them.
+fn ordered<'a>(tasks: &'a [Task], state: &ScreenState) -> Vec<&'a Task> {
+    let (sort, reverse) = state.sorted(Section::Tasks);
     let mut tasks: Vec<&Task> = tasks.iter().collect();
-    tasks.sort_by_key(|task| {
+    tasks.sort_by_cached_key(|task| {
         let first_seen_unix_ns = task.seen.map(|seen| seen.first_seen_unix_ns);
-        let order = match task.state {
-            TaskState::Running => 0,
-            TaskState::Done => 2,
-            TaskState::Pending => 1,
+        let order = match (sort, task.state) {
+            ("state", TaskState::Pending) => 1,
+            ("state", TaskState::Done) => 2,
+            _ => 0,
         };
-        (order, first_seen_unix_ns, task.id)
+        let text = match sort {
+            "name" => task.name.clone(),
+            "place" => digest::task_place(task),
+            _ => String::new(),
+        };
+        (order, text, first_seen_unix_ns, task.id)
     });
+    if reverse {
+        tasks.reverse();
+    }
     tasks
+}
+
+/// What stands in a row: a loop, or one of its tasks.
+pub(super) fn at<'a>(
+    snapshot: &'a Snapshot,
+    mut row: usize,
+    state: &ScreenState,
+) -> Option<(&'a Process, &'a Loop, Option<&'a Task>)> {
+    for process in &snapshot.processes {
+        for l in &process.loops {
+            if row <= l.tasks.len() {
+                let tasks = || ordered(&l.tasks, state);
+                let task = row
+                    .checked_sub(1)
+                    .and_then(|task| tasks().get(task).copied());
+                return Some((process, l, task));
+            }
+            row -= 1 + l.tasks.len();
+        }
+    }
+    None
 }
 
 fn loop_line(process: &Process, l: &Loop, state: &ScreenState) -> Line<'static> {

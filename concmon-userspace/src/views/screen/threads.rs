@@ -7,7 +7,7 @@ use super::super::columns::{self, Column};
 use super::super::escape::{cut_middle, left, right};
 use super::super::{digest, format};
 use super::Rows;
-use super::state::{ScreenState, Sort};
+use super::state::{ScreenState, Section};
 use super::style;
 use crate::schema::{Process, Snapshot, Thread};
 
@@ -36,18 +36,7 @@ pub(super) fn rows(
     state: &ScreenState,
     range: Option<&str>,
 ) -> Rows<'static> {
-    let mut threads: Vec<(&Process, &Thread)> = snapshot
-        .processes
-        .iter()
-        .flat_map(|process| process.threads.iter().map(move |thread| (process, thread)))
-        .collect();
-    threads.sort_by_cached_key(|(process, thread)| {
-        (
-            std::cmp::Reverse(rank(thread, state.sort)),
-            process.pid,
-            thread.tid,
-        )
-    });
+    let threads = ordered(snapshot, state);
     let several = snapshot.processes.len() > 1;
     let table = Table::new(cells, several);
     let shown = threads.into_iter().skip(from).take(count);
@@ -59,14 +48,36 @@ pub(super) fn rows(
     }
 }
 
+/// All threads, in the order of their rows.
+pub(super) fn ordered<'a>(
+    snapshot: &'a Snapshot,
+    state: &ScreenState,
+) -> Vec<(&'a Process, &'a Thread)> {
+    let (sort, reverse) = state.sorted(Section::Threads);
+    let of_process = |process: &'a Process| process.threads.iter().map(move |one| (process, one));
+    let mut threads: Vec<_> = snapshot.processes.iter().flat_map(of_process).collect();
+    threads.sort_by_cached_key(|(process, thread)| {
+        let name = match sort {
+            "name" => digest::thread_label(thread),
+            _ => String::new(),
+        };
+        let rank = std::cmp::Reverse(rank(thread, sort));
+        (rank, name, process.pid, thread.tid)
+    });
+    if reverse {
+        threads.reverse();
+    }
+    threads
+}
+
 /// Larger ranks come first; steps of 5 % of wall keep the order still.
-fn rank(thread: &Thread, sort: Sort) -> u64 {
-    let ns = match sort {
-        Sort::Activity => digest::activity_ns(thread),
-        Sort::Gil => thread.ledger.blocked_ns.gil,
-        Sort::OnCpu => thread.ledger.on_cpu_ns,
-        Sort::Runnable => thread.ledger.runnable_ns,
-        Sort::Tid => return 0,
+fn rank(thread: &Thread, sort: &str) -> u64 {
+    let column = Column::ALL.into_iter().find(|one| one.name() == sort);
+    let ns = match (sort, column) {
+        ("activity", _) => digest::activity_ns(thread),
+        ("wake99", _) => return thread.wakeup_latency.p99_ns.unwrap_or(0),
+        (_, Some(column)) => column.of(&thread.ledger),
+        (_, None) => return 0,
     };
     format::share(ns, thread.ledger.wall_ns).map_or(0, |percent| (percent / 5.0).round() as u64)
 }
