@@ -7,7 +7,7 @@ use concmon::model::intervals::Intervals;
 use concmon::source::replay::{Replay, Step};
 use concmon::views::export::{self, By, FlameFormat, perfetto::Perfetto};
 use concmon::views::html::{self, Series};
-use concmon::views::{Paint, json, lines, summary};
+use concmon::views::{Form, Paint, json, lines, summary};
 
 /// Replays the bytes of a file, and makes all of it that can be made.
 pub(crate) fn file(bytes: &[u8]) {
@@ -26,7 +26,11 @@ pub(crate) fn file(bytes: &[u8]) {
         Step::Window(window) => {
             trace.window(&window);
             series.add(&window);
-            let _ = lines::write(&window, Paint::Ansi, &mut io::sink());
+            let _ = lines::write(
+                &window,
+                Form::new(Paint::Ansi, None, false),
+                &mut io::sink(),
+            );
         }
     });
     let Ok(watch) = replayed else {
@@ -42,7 +46,7 @@ pub(crate) fn file(bytes: &[u8]) {
     let out = &mut io::sink();
     let _ = html::write(&shown, out);
     let _ = json::write(&watch, out);
-    let _ = summary::write(&watch, Paint::Ansi, out);
+    let _ = summary::write(&watch, Form::new(Paint::Ansi, None, false), out);
     for format in [
         FlameFormat::Speedscope,
         FlameFormat::Collapsed,

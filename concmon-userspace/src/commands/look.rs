@@ -103,8 +103,8 @@ pub(super) fn run(options: &Options, look: &Look, view: LookView) -> Result<u8, 
     let dump = Dump::new(kind, clocks.unix_ns, &findings);
     let written = match view {
         _ if options.json => json::write(&dump, &mut writer),
-        LookView::Dump { .. } => dump::write(&dump, form.paint, &mut writer),
-        LookView::Tasks(arrangement) => tasks::write(&dump, arrangement, form.paint, &mut writer),
+        LookView::Dump { .. } => dump::write(&dump, form, &mut writer),
+        LookView::Tasks(arrangement) => tasks::write(&dump, arrangement, form, &mut writer),
     };
     printed(written.and_then(|()| writer.finish()))?;
     Ok(code::OK)

@@ -30,17 +30,18 @@ pub(super) fn run(options: &Options, report: &Report) -> Result<u8, Failure> {
     }
     let mut sink = output::open_beside(options, &[&report.input])?;
     crate::session::settle_reader(privileges::CAPTURES, options.output.as_deref());
+    let mut stream = json::Stream::new(sink.form.all());
     let mut printed = Ok(());
     let summary = replay
         .run(&mut |step| {
-            let Step::Window(window) = step else {
+            let Step::Window(mut window) = step else {
                 return;
             };
             if report.per.is_none() || printed.is_err() {
                 return;
             }
             printed = if options.json {
-                json::write(&window, &mut sink.writer)
+                stream.write(&mut window, &mut sink.writer)
             } else {
                 lines::write(&window, sink.form, &mut sink.writer)
             };

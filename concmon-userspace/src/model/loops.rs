@@ -433,6 +433,7 @@ impl Loops {
             watched: look.map_or_else(Vec::new, |look| watched(&state.seen, look)),
             missed_wakeup: loop_times.missed_wakeup(tid, state.seen.id, scope, clock),
             tasks,
+            tasks_unchanged: 0,
             timing,
             hang,
             limits,

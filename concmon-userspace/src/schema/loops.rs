@@ -43,8 +43,11 @@ pub struct Loop {
     /// Callbacks were ready, and its thread slept in the selector all the same; `null`: none is known. The
     /// longest such time of the window.
     pub missed_wakeup: Option<MissedWakeup>,
-    /// What existed at the latest look.
+    /// What existed at the latest look. In a line of a stream only what is new or has changed, unless all
+    /// was asked for (`-v`): the first snapshot and the summary are whole.
     pub tasks: Vec<Task>,
+    /// Tasks that are as the stream's last snapshot has them, of no cost since, and not in `tasks`.
+    pub tasks_unchanged: u64,
     /// Absent: nothing is sampled.
     #[serde(flatten)]
     pub timing: Option<Timing>,

@@ -238,8 +238,8 @@ pub(crate) async fn drive(
                 told = Some(watch.tick());
             }
             Wake::Tell => {
-                if let Some(snapshot) = told.take() {
-                    if let Err(error) = tell(&snapshot, &watch, &mut output, flight.as_mut()) {
+                if let Some(mut snapshot) = told.take() {
+                    if let Err(error) = tell(&mut snapshot, &watch, &mut output, flight.as_mut()) {
                         (unread, end.unread) = (true, is_failure(error));
                         break;
                     }
@@ -254,7 +254,7 @@ pub(crate) async fn drive(
                     Action::Quit => break,
                     Action::None => {}
                     Action::Redraw => {
-                        if let Some(snapshot) = &last
+                        if let Some(snapshot) = &mut last
                             && let Err(error) = output.window(snapshot)
                         {
                             (unread, end.unread) = (true, is_failure(error));
@@ -273,8 +273,8 @@ pub(crate) async fn drive(
             }
         }
     }
-    if let Some(snapshot) = told
-        && let Err(error) = tell(&snapshot, &watch, &mut output, flight.as_mut())
+    if let Some(mut snapshot) = told
+        && let Err(error) = tell(&mut snapshot, &watch, &mut output, flight.as_mut())
     {
         (unread, end.unread) = (true, is_failure(error));
     }
@@ -290,7 +290,7 @@ pub(crate) async fn drive(
     if unread {
         return Ok(end);
     }
-    let last = watch.finish(&options.watching.fail_on);
+    let mut last = watch.finish(&options.watching.fail_on);
     end.failed = last.failed;
     if let Some(recorded) = last.recorded {
         end.unrecorded = !output.recorded(recorded, &last.summary);
@@ -301,7 +301,7 @@ pub(crate) async fn drive(
     }
     let told = output
         .notices(last.notices)
-        .and_then(|()| output.window(&last.window))
+        .and_then(|()| output.window(&mut last.window))
         .and_then(|()| output.summary(&last.summary));
     let drained = match told {
         Ok(()) => output.drain(&mut signals, &mut end.signal).await,
@@ -321,7 +321,7 @@ pub(crate) async fn drive(
 
 /// Tells everybody of a window that has ended.
 fn tell(
-    snapshot: &Snapshot,
+    snapshot: &mut Snapshot,
     watch: &Watch,
     output: &mut Output,
     flight: Option<&mut Flight>,

@@ -31,7 +31,7 @@ const MAX_HELD_STALLS: usize = 1_024;
 
 /// What a run prints while it goes on.
 enum Windows {
-    Json,
+    Json(json::Stream),
     Lines,
     Screen(Box<Screen>, Sources),
     /// Only the summary: standard output is the watched program's.
@@ -103,7 +103,7 @@ impl Output {
         } = sink;
         let out = To::new(writer)?;
         let windows = if options.json {
-            Windows::Json
+            Windows::Json(json::Stream::new(form.all()))
         } else if shared && options.output.is_none() {
             Windows::None
         } else if terminal && io::stdin().is_terminal() {
@@ -194,12 +194,12 @@ impl Output {
         }
     }
 
-    pub(crate) fn window(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+    pub(crate) fn window(&mut self, snapshot: &mut Snapshot) -> io::Result<()> {
         let form = self.form;
         match &mut self.windows {
-            Windows::Json => self
+            Windows::Json(stream) => self
                 .out
-                .put(Kind::Report, |mut out| json::write(snapshot, &mut out)),
+                .put(Kind::Report, |mut out| stream.write(snapshot, &mut out)),
             Windows::Lines => self.out.put(Kind::Report, |mut out| {
                 lines::write(snapshot, form, &mut out)
             }),
@@ -220,7 +220,7 @@ impl Output {
             let written = stream.check();
             written.map_err(|error| named(name, &error, ""))?;
         }
-        if !matches!(self.windows, Windows::Json | Windows::Lines) {
+        if !matches!(self.windows, Windows::Json(_) | Windows::Lines) {
             return Ok(());
         }
         for notice in notices {

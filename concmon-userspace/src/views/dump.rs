@@ -5,32 +5,34 @@ use std::io::{self, Write};
 
 use super::digest::{self, Gap};
 use super::escape::escape;
-use super::{Paint, forest, format};
+use super::fold::MANY;
+use super::{Form, Paint, forest, format, names};
 use crate::model::dump::{Activity, Dump, Inside, Loop, Process, Thread};
-use crate::schema::{Executor, Limit};
+use crate::schema::{Executor, Limit, WaitingFor};
 
 /// Writes all processes and flushes.
 ///
 /// # Errors
 /// What the writer says; a closed pipe is [`io::ErrorKind::BrokenPipe`].
-pub fn write(dump: &Dump, paint: Paint, out: &mut dyn Write) -> io::Result<()> {
+pub fn write(dump: &Dump, form: Form, out: &mut dyn Write) -> io::Result<()> {
     for (index, process) in dump.processes.iter().enumerate() {
         let mut text = String::new();
         if index > 0 {
             text.push('\n');
         }
+        let paint = form.paint;
         push_head(&mut text, process, paint);
         if let Some(inside) = &process.inside {
             push_interpreter(&mut text, process, inside);
-            for thread in &inside.threads {
+            for threads in together(inside, form) {
                 text.push('\n');
-                push_thread(&mut text, thread, inside, paint);
+                push_threads(&mut text, &threads, inside, paint);
             }
         }
         for one in &process.loops {
             text.push('\n');
             push_loop(&mut text, process, one, paint);
-            forest::push(&mut text, &one.tasks, paint);
+            forest::push(&mut text, &one.tasks, form);
         }
         if let Some(inside) = &process.inside {
             push_executors(&mut text, inside, paint);
@@ -56,6 +58,10 @@ pub(super) fn push_head(text: &mut String, process: &Process, paint: Paint) {
         "{}",
         paint.bold(&format!("Process {}: {command}", process.pid))
     );
+    let title = process.title.as_deref().map_or("".into(), escape);
+    if !command.contains(&*title) && process.name != title {
+        let _ = writeln!(text, "Called {title}");
+    }
     if let Some(place) = digest::place_label(&process.place) {
         let _ = writeln!(text, "In {place}");
     }
@@ -129,22 +135,86 @@ fn thread_of(inside: &Inside, tid: u32) -> String {
     }
 }
 
-fn push_thread(text: &mut String, thread: &Thread, inside: &Inside, paint: Paint) {
+/// The threads, those together that have one name and state, and are in the same place.
+fn together(inside: &Inside, form: Form) -> Vec<Vec<&Thread>> {
+    let key = |thread: &Thread| {
+        let name = thread.name.as_deref().unwrap_or_default();
+        (names::stem(name), state(thread, inside, false))
+    };
+    let mut rows: Vec<((String, String), Vec<&Thread>)> = Vec::new();
+    for thread in &inside.threads {
+        let key = key(thread);
+        let same = |(known, threads): &(_, Vec<&Thread>)| {
+            *known == key && threads[0].stack == thread.stack
+        };
+        match rows.iter_mut().find(|row| same(row)) {
+            Some((_, threads)) if !form.all => threads.push(thread),
+            _ => rows.push((key, vec![thread])),
+        }
+    }
+    let rows = rows
+        .into_iter()
+        .flat_map(|(_, threads)| match threads.len() {
+            MANY.. => vec![threads],
+            _ => threads.into_iter().map(|thread| vec![thread]).collect(),
+        });
+    rows.collect()
+}
+
+/// What a thread does or waits for; `whole`: with the address of the object.
+fn state(thread: &Thread, inside: &Inside, whole: bool) -> String {
     let mut state = match (&thread.waiting_for, thread.state) {
-        (Some(waiting), _) => digest::waiting(waiting, |tid| thread_of(inside, tid)),
+        (Some(waiting), _) if whole => digest::waiting(waiting, |tid| thread_of(inside, tid)),
+        (Some(waiting), _) => {
+            let waiting = WaitingFor {
+                object: None,
+                ..waiting.clone()
+            };
+            digest::waiting(&waiting, |tid| thread_of(inside, tid))
+        }
         (None, Some(Activity::Active)) => "active".to_owned(),
         (None, Some(Activity::Idle)) => "idle".to_owned(),
         (None, None) => "state not known".to_owned(),
     };
-    if inside
-        .gil
-        .is_some_and(|gil| gil.holder_tid == Some(thread.tid))
-    {
+    let gil = inside.gil;
+    if gil.is_some_and(|gil| gil.holder_tid == Some(thread.tid)) {
         state += "+gil";
     }
-    let mut head = format!("Thread {} ({state})", thread.tid);
-    if let Some(name) = &thread.name {
-        let _ = write!(head, ": \"{}\"", escape(name));
+    state
+}
+
+/// A thread, or several that are alike, with their stack.
+fn push_threads(text: &mut String, threads: &[&Thread], inside: &Inside, paint: Paint) {
+    let thread = threads[0];
+    let whole = state(thread, inside, true);
+    let same = threads.iter().all(|one| state(one, inside, true) == whole);
+    let state = if same {
+        whole
+    } else {
+        state(thread, inside, false)
+    };
+    let mut head = match threads.len() {
+        1 => format!("Thread {} ({state})", thread.tid),
+        count => {
+            let tids = threads.iter().take(MAX_TIDS);
+            let tids: Vec<String> = tids.map(|thread| thread.tid.to_string()).collect();
+            let more = match count.saturating_sub(MAX_TIDS) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            format!("Threads {}{more} ({state})", tids.join(", "))
+        }
+    };
+    if thread.name.is_some() {
+        let labels = threads
+            .iter()
+            .map(|one| escape(one.name.as_deref().unwrap_or_default()));
+        let labels: Vec<_> = labels.collect();
+        let label = names::common(labels.iter().map(AsRef::as_ref));
+        let _ = write!(head, ": \"{label}\"");
+    }
+    if threads.len() > 1 {
+        let _ = write!(head, " ×{}", threads.len());
     }
     let _ = writeln!(text, "{}", paint.bold(&head));
     for frame in &thread.stack {
@@ -156,6 +226,9 @@ fn push_thread(text: &mut String, thread: &Thread, inside: &Inside, paint: Paint
         let _ = writeln!(text, "    no stack: {reason}");
     }
 }
+
+/// Threads of one place that are named by their ids.
+const MAX_TIDS: usize = 8;
 
 /// One line: which loop, where, and how full it is.
 pub(super) fn push_loop(text: &mut String, process: &Process, one: &Loop, paint: Paint) {

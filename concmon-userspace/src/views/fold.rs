@@ -9,7 +9,7 @@ use super::names::{common, stem};
 use crate::schema::{LedgerSum, Process, Role, Thread};
 
 /// From so many on, equal things are one row.
-const MANY: usize = 3;
+pub(super) const MANY: usize = 3;
 
 /// A thread with its process.
 pub(super) type Member<'a> = (&'a Process, &'a Thread);

@@ -2,14 +2,18 @@
 //!
 //! Roots are the tasks that nobody awaits. Under each task is its coroutine chain, and under the
 //! innermost frame are the tasks that it awaits. Any graph is shown, each task once: a task with
-//! several awaiters is referred to after its first time, and a cycle ends in a line that names it.
+//! several awaiters is referred to after its first time, and a cycle ends in a line that names it. Equal
+//! trees beside one another are shown once, with their count.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::iter::once;
 
-use super::Paint;
 use super::escape::escape;
+use super::fold::MANY;
+use super::shapes::Shapes;
+use super::{Form, Paint, names};
 use crate::schema::{Address, Frame, Task, TaskState};
 
 /// Levels of one tree; what lies deeper is shown as a tree of its own.
@@ -18,18 +22,20 @@ const MAX_LEVELS: usize = 64;
 const MAX_CYCLE: usize = 1_000;
 /// Tasks of one cycle that are named.
 const MAX_NAMED: usize = 8;
+/// Contexts of equal tasks that are shown.
+const MAX_CONTEXTS: usize = 3;
 
 /// Appends the forest of these tasks, which are those of one loop.
-pub(super) fn push(text: &mut String, tasks: &[Task], paint: Paint) {
-    let mut forest = Forest::new(tasks, paint);
-    for root in forest.roots() {
-        forest.tree(text, root);
+pub(super) fn push(text: &mut String, tasks: &[Task], form: Form) {
+    let mut forest = Forest::new(tasks, form);
+    for (root, alike) in forest.together(&forest.roots()) {
+        forest.tree(text, root, &alike);
     }
     // What is left is awaited by others that are left: each of these has a cycle above it.
     for task in forest.order.clone() {
         if !forest.shown[task] {
             let root = forest.cycle_above(task);
-            forest.tree(text, root);
+            forest.tree(text, root, &[]);
         }
     }
 }
@@ -87,6 +93,19 @@ pub(super) fn by_number(name: &str) -> (&str, Option<u64>) {
     (stem, name[stem.len()..].parse().ok())
 }
 
+/// What a task's lines say, without its name, its context, and addresses.
+fn lines(task: &Task) -> String {
+    let mut lines = format!("{}\n{}\n", state(task), task.coroutine);
+    for one in &task.awaiting {
+        lines += &frame(one);
+        lines.push('\n');
+    }
+    if let Some(wait) = &task.waits_for {
+        lines += &wait.kind;
+    }
+    lines
+}
+
 struct Forest<'a> {
     tasks: &'a [Task],
     paint: Paint,
@@ -95,6 +114,8 @@ struct Forest<'a> {
     /// Whom each task awaits, in that order.
     awaits: Vec<Vec<usize>>,
     awaited_by: Vec<Vec<usize>>,
+    /// Of equal numbers are equal trees; `None`: there is no other.
+    shapes: Vec<Option<usize>>,
     shown: Vec<bool>,
     /// Under whom a task was shown.
     above: Vec<Option<usize>>,
@@ -103,7 +124,7 @@ struct Forest<'a> {
 }
 
 impl<'a> Forest<'a> {
-    fn new(tasks: &'a [Task], paint: Paint) -> Self {
+    fn new(tasks: &'a [Task], form: Form) -> Self {
         let index: HashMap<Address, usize> = tasks
             .iter()
             .enumerate()
@@ -126,12 +147,22 @@ impl<'a> Forest<'a> {
             }
             awaited_by[*at] = parents;
         }
+        let roots = order.iter().copied();
+        let roots: Vec<usize> = roots.filter(|at| awaited_by[*at].is_empty()).collect();
+        let shapes = match form.all {
+            true => vec![None; tasks.len()],
+            false => {
+                let lines: Vec<String> = tasks.iter().map(lines).collect();
+                Shapes::below(&roots, &lines, &awaits, &awaited_by)
+            }
+        };
         Forest {
             tasks,
-            paint,
+            paint: form.paint,
             order,
             awaits,
             awaited_by,
+            shapes,
             shown: vec![false; tasks.len()],
             above: vec![None; tasks.len()],
             deferred: Vec::new(),
@@ -143,6 +174,39 @@ impl<'a> Forest<'a> {
         roots
             .filter(|task| self.awaited_by[*task].is_empty())
             .collect()
+    }
+
+    /// Tasks beside one another, each with those that are like it: they are shown with the first.
+    fn together(&self, tasks: &[usize]) -> Vec<(usize, Vec<usize>)> {
+        let mut counts: HashMap<usize, usize> = HashMap::new();
+        for shape in tasks.iter().filter_map(|at| self.shapes[*at]) {
+            *counts.entry(shape).or_default() += 1;
+        }
+        let mut places: HashMap<usize, usize> = HashMap::new();
+        let mut rows: Vec<(usize, Vec<usize>)> = Vec::new();
+        for at in tasks {
+            let shape = self.shapes[*at].filter(|shape| counts[shape] >= MANY);
+            match shape.and_then(|shape| places.get(&shape)) {
+                Some(place) => rows[*place].1.push(*at),
+                None => {
+                    if let Some(shape) = shape {
+                        places.insert(shape, rows.len());
+                    }
+                    rows.push((*at, Vec::new()));
+                }
+            }
+        }
+        rows
+    }
+
+    /// A tree that is like another one needs no lines.
+    fn pass_over(&mut self, at: usize) {
+        let mut todo = vec![at];
+        while let Some(at) = todo.pop() {
+            if !std::mem::replace(&mut self.shown[at], true) {
+                todo.extend(&self.awaits[at]);
+            }
+        }
     }
 
     /// A task in a cycle from which `task` is reached; every task above it has an awaiter.
@@ -163,11 +227,11 @@ impl<'a> Forest<'a> {
     }
 
     /// A tree, and those that it was too deep for.
-    fn tree(&mut self, text: &mut String, root: usize) {
-        self.task(text, root, &mut String::new(), 0, true);
+    fn tree(&mut self, text: &mut String, root: usize, alike: &[usize]) {
+        self.task(text, root, alike, &mut String::new(), 0, true);
         while let Some(root) = self.deferred.pop() {
             if !self.shown[root] {
-                self.task(text, root, &mut String::new(), 0, true);
+                self.task(text, root, &[], &mut String::new(), 0, true);
             }
         }
     }
@@ -183,26 +247,30 @@ impl<'a> Forest<'a> {
         &mut self,
         text: &mut String,
         at: usize,
+        alike: &[usize],
         indent: &mut String,
         levels: usize,
         last: bool,
     ) {
         self.shown[at] = true;
         let task = &self.tasks[at];
-        let mut label = self.paint.bold(&format!("(T) {}", self.name(at)));
+        let mut label = self.paint.bold(&self.label(at, alike));
         if task.state != TaskState::Pending || task.cancel_requested {
             let _ = write!(label, "  {}", state(task));
         }
-        let context = context(task);
-        if !context.is_empty() {
-            let _ = write!(label, "  [{context}]");
+        let contexts = self.contexts(at, alike);
+        if !contexts.is_empty() {
+            let _ = write!(label, "  [{contexts}]");
         }
         let before = indent.len();
         node(text, indent, last, &label);
         descend(indent, last);
         let mut levels = levels + 1;
         let awaited = std::mem::take(&mut self.awaits[at]);
-        let wait = waits_for(task);
+        let wait = match (&task.waits_for, alike) {
+            (Some(wait), [_, ..]) => escape(&wait.kind).into_owned(),
+            _ => waits_for(task),
+        };
         let leaf = awaited.is_empty() && !wait.is_empty();
         let mut lines: Vec<String> = task.awaiting.iter().map(frame).collect();
         match lines.last_mut() {
@@ -219,12 +287,51 @@ impl<'a> Forest<'a> {
             descend(indent, true);
             levels += 1;
         }
-        for (position, child) in awaited.iter().enumerate() {
-            let last = position + 1 == awaited.len();
-            self.child(text, at, *child, indent, levels, last);
+        let rows = self.together(&awaited);
+        for (position, (child, alike)) in rows.iter().enumerate() {
+            let last = position + 1 == rows.len();
+            self.child(text, at, *child, alike, indent, levels, last);
         }
         self.awaits[at] = awaited;
         indent.truncate(before);
+        for other in alike {
+            self.pass_over(*other);
+        }
+    }
+
+    /// `(T) Task-7`; of several that are alike `(T) Task-# ×2000`.
+    fn label(&self, at: usize, alike: &[usize]) -> String {
+        if alike.is_empty() {
+            return format!("(T) {}", self.name(at));
+        }
+        let tasks: Vec<Cow<'_, str>> = once(&at).chain(alike).map(|at| self.name(*at)).collect();
+        let stem = names::stem(&tasks[0]);
+        let label = match tasks.iter().all(|name| names::stem(name) == stem) {
+            true => names::common(tasks.iter().map(AsRef::as_ref)),
+            false => format!("{} and others", tasks[0]),
+        };
+        format!("(T) {label} ×{}", tasks.len())
+    }
+
+    /// The context variables of a task and of those that are like it.
+    fn contexts(&self, at: usize, alike: &[usize]) -> String {
+        let mut contexts: Vec<String> = Vec::new();
+        let mut more = 0;
+        for at in once(&at).chain(alike) {
+            let context = context(&self.tasks[*at]);
+            if context.is_empty() || contexts.contains(&context) {
+                continue;
+            }
+            match contexts.len() < MAX_CONTEXTS {
+                true => contexts.push(context),
+                false => more += 1,
+            }
+        }
+        let shown = contexts.join("; ");
+        match more {
+            0 => shown,
+            more => format!("{shown}; and {more} more"),
+        }
     }
 
     fn child(
@@ -232,6 +339,7 @@ impl<'a> Forest<'a> {
         text: &mut String,
         parent: usize,
         at: usize,
+        alike: &[usize],
         indent: &mut String,
         levels: usize,
         last: bool,
@@ -244,7 +352,7 @@ impl<'a> Forest<'a> {
         } else {
             self.above[at] = Some(parent);
             if levels < MAX_LEVELS {
-                self.task(text, at, indent, levels, last);
+                self.task(text, at, alike, indent, levels, last);
             } else {
                 self.deferred.push(at);
                 let label = format!("(T) {}, see below", self.name(at));

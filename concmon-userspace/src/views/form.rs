@@ -38,6 +38,11 @@ impl Form {
         }
     }
 
+    /// Equal things are shown one by one, lists are whole.
+    pub fn all(self) -> bool {
+        self.all
+    }
+
     pub(super) fn width(self) -> usize {
         self.width
     }

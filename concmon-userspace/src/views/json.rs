@@ -1,11 +1,15 @@
 //! NDJSON: one object per line, with exactly the fields of the snapshot or the dump.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::io::{self, Write};
 
+use foldhash::fast::FixedState;
 use serde::Serialize;
 use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
 
 use super::escape::{escape, is_hostile};
+use crate::schema::{Address, Kind, Snapshot, Task};
 
 /// Writes one line and flushes.
 ///
@@ -18,6 +22,92 @@ pub fn write<T: Serialize>(object: &T, out: &mut dyn Write) -> io::Result<()> {
 /// As [`write`], for who shows the texts: in them, what is hostile has become visible, as on a terminal.
 pub(super) fn write_shown<T: Serialize>(object: &T, out: &mut dyn Write) -> io::Result<()> {
     line(object, ShownFormatter, out)
+}
+
+/// The lines of a watch, one after the other. Between the first snapshot and the summary, tasks that have not
+/// changed are a number.
+#[derive(Debug)]
+pub struct Stream {
+    all: bool,
+    /// The tasks of the last snapshot, and what each was like.
+    known: HashMap<TaskKey, u64>,
+}
+
+/// Process, its start, task.
+type TaskKey = (u32, u64, Address);
+
+impl Stream {
+    /// `all`: every line has all tasks.
+    pub fn new(all: bool) -> Self {
+        Self {
+            all,
+            known: HashMap::new(),
+        }
+    }
+
+    /// Writes the next line and flushes. The snapshot has all its tasks after that, in another order.
+    ///
+    /// # Errors
+    /// What the writer says; a closed pipe is [`io::ErrorKind::BrokenPipe`].
+    pub fn write(&mut self, snapshot: &mut Snapshot, out: &mut dyn Write) -> io::Result<()> {
+        if self.all || snapshot.kind == Kind::Summary {
+            return write(snapshot, out);
+        }
+        let mut known = HashMap::new();
+        let mut unchanged = Vec::new();
+        for process in &mut snapshot.processes {
+            for l in &mut process.loops {
+                let tasks = std::mem::take(&mut l.tasks).into_iter();
+                let (same, changed): (Vec<Task>, Vec<Task>) = tasks.partition(|task| {
+                    let key = (process.pid, process.start_unix_ns, task.id);
+                    let state = fingerprint(task);
+                    known.insert(key, state);
+                    is_idle(task) && self.known.get(&key) == Some(&state)
+                });
+                (l.tasks, l.tasks_unchanged) = (changed, same.len() as u64);
+                unchanged.push(same);
+            }
+        }
+        self.known = known;
+        let written = write(snapshot, out);
+        let loops = snapshot.processes.iter_mut().flat_map(|one| &mut one.loops);
+        for (l, same) in loops.zip(unchanged) {
+            l.tasks.extend(same);
+            l.tasks_unchanged = 0;
+        }
+        written
+    }
+}
+
+/// It has cost nothing in the window, as far as samples tell.
+fn is_idle(task: &Task) -> bool {
+    let cost = task.cost.unwrap_or_default();
+    cost.samples == 0 && cost.cost.total_ns() == 0
+}
+
+/// All of a task but its age and its cost.
+fn fingerprint(task: &Task) -> u64 {
+    let mut hasher = FixedState::default().build_hasher();
+    (
+        &task.name,
+        &task.coroutine,
+        task.state.name(),
+        task.timeout_ns,
+    )
+        .hash(&mut hasher);
+    for frame in &task.awaiting {
+        (&frame.function, &frame.file, frame.line).hash(&mut hasher);
+    }
+    if let Some(wait) = &task.waits_for {
+        let object = wait.object.map(|object| object.0);
+        (&wait.kind, object, wait.since_unix_ns).hash(&mut hasher);
+    }
+    for awaiter in &task.awaited_by {
+        awaiter.0.hash(&mut hasher);
+    }
+    let outcome = (task.cancel_requested, &task.exception, task.retrieved);
+    (outcome, &task.context).hash(&mut hasher);
+    hasher.finish()
 }
 
 fn line(object: &impl Serialize, formatter: impl Formatter, out: &mut dyn Write) -> io::Result<()> {

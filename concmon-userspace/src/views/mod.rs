@@ -27,6 +27,7 @@ mod names;
 mod paint;
 pub mod recording;
 pub mod screen;
+mod shapes;
 pub mod stalls;
 pub mod summary;
 mod table;

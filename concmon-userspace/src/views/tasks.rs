@@ -27,11 +27,12 @@ const COUNTED: &str = "Task-";
 pub fn write(
     dump: &Dump,
     arrangement: Arrangement,
-    paint: Paint,
+    form: Form,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     for (index, process) in dump.processes.iter().enumerate() {
         let mut text = String::new();
+        let paint = form.paint;
         if index > 0 {
             text.push('\n');
         }
@@ -43,7 +44,7 @@ pub fn write(
                 for one in &process.loops {
                     text.push('\n');
                     push_loop(&mut text, process, one, paint);
-                    forest::push(&mut text, &one.tasks, paint);
+                    forest::push(&mut text, &one.tasks, form);
                 }
             }
             Arrangement::Groups(by) => push_groups(&mut text, process, by, paint),

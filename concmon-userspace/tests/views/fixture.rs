@@ -220,6 +220,7 @@ pub(crate) fn event_loop(tid: u32, busy_ms: u64, tasks: Vec<Task>) -> Loop {
         watched: Vec::new(),
         missed_wakeup: None,
         tasks,
+        tasks_unchanged: 0,
         timing: None,
         hang: None,
         limits: Vec::new(),

@@ -110,7 +110,7 @@ fn keys_are_those_of_the_contract() {
             &snapshot,
             "/processes/0/loops/0",
             "tid kind running wall_ns idle_ns busy_ns utilization stall_threshold_ns ready \
-             scheduled pending_tasks tasks_created queue queue_read_unix_ns watched missed_wakeup \
+             scheduled pending_tasks tasks_created queue queue_read_unix_ns watched missed_wakeup tasks_unchanged \
              tasks hang limits iterations lag step tasks_ns callbacks_ns unknown_ns busy stalls_count stalls_ns stalls saturation by_name \
              callbacks estimated",
         ),
@@ -226,6 +226,79 @@ fn one_line_that_is_safe_to_print_and_means_the_same() {
 }
 
 /// Each stall has a line of its own, so that logs carry the request.
+/// Between the first snapshot and the summary, tasks that are as they were are a number; what has changed, what
+/// is new, and what cost something is told.
+#[test]
+fn unchanged_tasks_are_a_number() {
+    let second = || {
+        let mut snapshot = fixture::blocked_loop();
+        let tasks = &mut snapshot.processes[0].loops[0].tasks;
+        for task in tasks.iter_mut() {
+            if let Some(seen) = &mut task.seen {
+                seen.age_ns += 1000 * fixture::MS;
+            }
+        }
+        tasks[1].awaiting[0].line += 1;
+        tasks[2].cost = fixture::stalls().processes[0].loops[0].tasks[2].cost;
+        tasks.remove(0);
+        let mut new = tasks[2].clone();
+        new.id.0 += 1;
+        tasks.push(new);
+        snapshot
+    };
+    let lines = |all: bool| {
+        let mut stream = json::Stream::new(all);
+        let mut out = Vec::new();
+        let mut last = second();
+        let mut summary = fixture::as_summary(second());
+        for snapshot in [
+            &mut fixture::blocked_loop(),
+            &mut last,
+            &mut second(),
+            &mut summary,
+        ] {
+            let before = snapshot.processes[0].loops[0].tasks.len();
+            stream
+                .write(snapshot, &mut out)
+                .expect("a Vec takes everything");
+            // Whoever sees the snapshot next sees all of them.
+            assert_eq!(snapshot.processes[0].loops[0].tasks.len(), before);
+        }
+        let text = String::from_utf8(out).expect("JSON is UTF-8");
+        let line = |line: &str| {
+            let value: Value = serde_json::from_str(line).expect("JSON");
+            let row = value["processes"][0]["loops"][0].clone();
+            let names = row["tasks"].as_array().expect("tasks").iter();
+            let names: Vec<String> = names.map(|task| task["name"].to_string()).collect();
+            (
+                names.join(" "),
+                row["tasks_unchanged"].as_u64(),
+                row["pending_tasks"].as_u64(),
+            )
+        };
+        text.lines().map(line).collect::<Vec<_>>()
+    };
+    let said = |names: &[u32], unchanged| {
+        let names = names.iter().map(|number| format!("\"Task-{number}\""));
+        (
+            names.collect::<Vec<_>>().join(" "),
+            Some(unchanged),
+            Some(4),
+        )
+    };
+    assert_eq!(
+        lines(false),
+        [
+            said(&[1, 101, 102, 103], 0),
+            said(&[101, 102, 103], 1),
+            // Who ran is told again.
+            said(&[102], 3),
+            said(&[101, 102, 103, 103], 0),
+        ]
+    );
+    assert_eq!(lines(true)[2], said(&[101, 102, 103, 103], 0));
+}
+
 #[test]
 fn a_stall_is_a_line_with_its_request() {
     let new = |stall| {

@@ -6,7 +6,7 @@ use concmon::cli::{Arrangement, GroupBy};
 use concmon::event::*;
 use concmon::model::dump::{Activity, Dump, Findings, Kind};
 use concmon::views::escape::is_hostile;
-use concmon::views::{Paint, dump, json, tasks};
+use concmon::views::{Form, Paint, dump, json, tasks};
 use serde_json::Value;
 
 const GROUPS: [GroupBy; 3] = [GroupBy::Await, GroupBy::Coroutine, GroupBy::Name];
@@ -250,13 +250,20 @@ fn found(kind: Kind, look: Option<&PythonFact>) -> Dump {
 
 fn text_of(dump: &Dump) -> String {
     let mut out = Vec::new();
-    dump::write(dump, Paint::Plain, &mut out).expect("a Vec takes everything");
+    dump::write(dump, Form::new(Paint::Plain, None, false), &mut out)
+        .expect("a Vec takes everything");
     String::from_utf8(out).expect("text")
 }
 
 fn tasks_of(dump: &Dump, arrangement: Arrangement) -> String {
     let mut out = Vec::new();
-    tasks::write(dump, arrangement, Paint::Plain, &mut out).expect("a Vec takes everything");
+    tasks::write(
+        dump,
+        arrangement,
+        Form::new(Paint::Plain, None, false),
+        &mut out,
+    )
+    .expect("a Vec takes everything");
     String::from_utf8(out).expect("text")
 }
 
@@ -477,6 +484,45 @@ fn nothing_hostile_is_printed() {
     }
 }
 
+/// Equal trees are one, with their count; what differs in a line, or below it, is not equal. Each by itself is
+/// there, too.
+#[test]
+fn equal_trees_are_shown_once() {
+    let mut look = look();
+    for number in 0..300 {
+        // Each request awaits a query; every third one is elsewhere.
+        let place = [("handle", 10 + u32::from(number % 3 == 0))];
+        look.tasks
+            .push(task(2 * number, &format!("request-{number}"), &place, &[]));
+        let query = task(
+            2 * number + 1,
+            &format!("query-{number}"),
+            &[("query", 99)],
+            &[2 * number],
+        );
+        look.tasks.push(query);
+    }
+    look.tasks
+        .push(task(1_000, "alone", &[("handle", 10)], &[]));
+    let dump = found(Kind::Tasks, Some(&look));
+    let tree = |all| {
+        let mut out = Vec::new();
+        let form = Form::new(Paint::Plain, None, all);
+        tasks::write(&dump, Arrangement::Tree, form, &mut out).expect("a Vec takes everything");
+        String::from_utf8(out).expect("text")
+    };
+    let folded = tree(false);
+    let count = |text: &str, what: &str| text.matches(what).count();
+    assert_eq!(count(&folded, "(T) request-# ×200\n"), 1, "{folded}");
+    assert_eq!(count(&folded, "(T) request-# ×100\n"), 1, "{folded}");
+    assert_eq!(count(&folded, "(T) query-"), 2, "{folded}");
+    assert_eq!(count(&folded, "(T) alone\n"), 1, "{folded}");
+    assert!(folded.lines().count() < 20, "{folded}");
+    let whole = tree(true);
+    assert_eq!(count(&whole, "(T) request-"), 300);
+    assert_eq!(count(&whole, "(T) query-"), 300);
+}
+
 /// Any graph is shown: each task once, nothing deeper than lines can be, and every cycle named.
 #[test]
 fn trees_of_any_graph_end_and_show_each_task_once() {
@@ -495,7 +541,11 @@ fn trees_of_any_graph_end_and_show_each_task_once() {
             look.tasks
                 .push(task(number, &format!("t{number}."), &[("f", 1)], &awaiters));
         }
-        let text = tasks_of(&found(Kind::Tasks, Some(&look)), Arrangement::Tree);
+        let dump = found(Kind::Tasks, Some(&look));
+        let mut out = Vec::new();
+        let each = Form::new(Paint::Plain, None, true);
+        tasks::write(&dump, Arrangement::Tree, each, &mut out).expect("a Vec takes everything");
+        let text = String::from_utf8(out).expect("text");
         for number in 0..count {
             let label = format!("(T) t{number}.\n");
             assert_eq!(text.matches(&label).count(), 1, "round {round}: {label}");
@@ -551,7 +601,8 @@ fn long_chains_and_large_cycles_stay_narrow() {
 fn color_changes_the_looks_only() {
     let dump = found(Kind::Dump, Some(&service()));
     let mut colored = Vec::new();
-    dump::write(&dump, Paint::Ansi, &mut colored).expect("a Vec takes everything");
+    dump::write(&dump, Form::new(Paint::Ansi, None, false), &mut colored)
+        .expect("a Vec takes everything");
     let colored = String::from_utf8(colored).expect("text");
     let plain = ["\x1b[0m", "\x1b[1m", "\x1b[1;31m"]
         .iter()
