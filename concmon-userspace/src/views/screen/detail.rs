@@ -182,7 +182,7 @@ impl Page<'_> {
             }
             _ => self.row("blocked", "not at the end of the window"),
         }
-        if let Some(waits) = digest::lock_waits(thread) {
+        if let Some(waits) = digest::lock_waits(&thread.lock_ns) {
             self.row("locks", &waits);
         }
         for waker in thread.wakers.iter().take(3) {
