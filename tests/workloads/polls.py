@@ -166,6 +166,20 @@ def again():
     in_loop(main)
 
 
+def again_soon():
+    """As that, without a timer."""
+
+    async def main(loop):
+        def tick():
+            count()
+            loop.call_soon(tick)
+
+        tick()
+        await rest()
+
+    in_loop(main)
+
+
 def again_near():
     """A timer of 10 ms."""
 
@@ -222,6 +236,40 @@ def short_get():
         truth["task"] = "getter"
         getter = asyncio.ensure_future(poll(asyncio.Queue()))
         getter.set_name("getter")
+        await rest()
+
+    in_loop(main)
+
+
+def wait_none():
+    """Asks whether something has come, without ever waiting for it."""
+
+    async def poll(loop):
+        future = loop.create_future()
+        while not future.done():
+            count()
+            await asyncio.wait([future], timeout=0)
+
+    spinning(poll)
+
+
+def wait_for_none():
+    async def poll(loop):
+        queue = asyncio.Queue()
+        while True:
+            count()
+            try:
+                await asyncio.wait_for(queue.get(), 0)
+            except asyncio.TimeoutError:
+                pass
+
+    spinning(poll)
+
+
+def spinning(poll):
+    async def main(loop):
+        poller = asyncio.ensure_future(poll(loop))
+        truth["task"] = poller.get_name()
         await rest()
 
     in_loop(main)

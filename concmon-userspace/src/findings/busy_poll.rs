@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::history::Always;
+use super::history::{Always, History};
 use super::spinning::{Cause, Poller, about, cause, per_second, turns_per_second};
-use super::{Context, Held, Rule, Severity, last_part, loops, percent, round};
+use super::{Context, Held, Rule, Severity, loops, percent, round};
 use crate::schema::{Descriptor, Loop};
 
 /// A loop goes round because something is always ready, or tasks ask many times in a second.
@@ -39,22 +39,22 @@ impl Rule for BusyPoll {
     }
 
     fn check(&self, context: &Context<'_>) -> Option<Held> {
-        let ns = context.duration_ns;
+        let history = context.history;
         let found = loops(context.process).filter_map(|one| {
-            let cause = cause(one, ns, context.history)?;
+            let cause = cause(one, history)?;
             match cause {
                 Cause::SleepZero(_) => None,
-                Cause::Ready(always) => Some(of_callback(one, &always, ns)),
-                Cause::Tasks(tasks) => Some(of_tasks(one, &tasks, ns)),
+                Cause::Ready(always) => Some(of_callback(one, &always, history)),
+                Cause::Tasks(tasks) => Some(of_tasks(one, &tasks, history)),
             }
         });
         found.max_by(|one, other| one.weight.total_cmp(&other.weight))
     }
 }
 
-fn of_callback(one: &Loop, always: &Always, ns: u64) -> Held {
+fn of_callback(one: &Loop, always: &Always, history: &History) -> Held {
     // Of uvloop before 0.18, turns are not known.
-    let rate = turns_per_second(one, ns);
+    let rate = turns_per_second(one, history);
     let function = always.function.as_deref().unwrap_or("a callback");
     let mut evidence = super::Evidence::new();
     evidence.insert("tid", Value::from(one.tid));
@@ -106,8 +106,8 @@ fn named(descriptor: &Descriptor) -> String {
     }
 }
 
-fn of_tasks(one: &Loop, pollers: &[Poller<'_>], ns: u64) -> Held {
-    let rate = |poller: Poller<'_>| per_second(one, poller, ns).unwrap_or(0.0);
+fn of_tasks(one: &Loop, pollers: &[Poller<'_>], history: &History) -> Held {
+    let rate = |poller: Poller<'_>| per_second(one, poller, history).unwrap_or(0.0);
     let mut tasks = pollers.to_vec();
     tasks.sort_by(|one, other| {
         rate(*other)
@@ -160,22 +160,10 @@ fn of_tasks(one: &Loop, pollers: &[Poller<'_>], ns: u64) -> Held {
     }
 }
 
-/// `asyncio.sleep(0.001)`; the innermost call of asyncio's that was given a time says which.
+/// `asyncio.sleep(0.001)`.
 fn call(poller: Poller<'_>) -> String {
-    const CALLS: [(&str, &str); 3] = [
-        ("sleep", "sleep"),
-        ("_wait", "wait"),
-        ("wait_for", "wait_for"),
-    ];
-    let mut frames = poller.task.awaiting.iter().rev();
-    let call = frames.find_map(|frame| {
-        let is_asyncio = frame.file.ends_with("/asyncio/tasks.py");
-        let name = last_part(&frame.function);
-        let known = CALLS.iter().find(|(known, _)| is_asyncio && *known == name);
-        known.map(|(_, call)| *call)
-    });
     let seconds = poller.timeout_ns as f64 / 1e9;
-    match call {
+    match poller.call {
         Some("sleep") => format!("asyncio.sleep({seconds})"),
         Some(call) => format!("asyncio.{call}(timeout={seconds})"),
         None => format!("a timeout of {seconds} s"),

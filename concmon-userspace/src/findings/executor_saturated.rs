@@ -18,11 +18,11 @@ const SHORT_NS: f64 = 5e9;
 /// `None`: it does not fall.
 fn drain_ns(history: &History) -> Option<f64> {
     let mut windows = history.windows().rev();
-    let mut earlier = *windows.next()?;
+    let mut earlier = windows.next()?;
     let (now, mut ns) = (earlier.queued, 0);
     for past in windows {
         ns += earlier.duration_ns;
-        earlier = *past;
+        earlier = past;
         if ns >= RULE_PATIENCE_NS {
             break;
         }

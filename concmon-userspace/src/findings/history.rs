@@ -13,6 +13,8 @@ const MAX_WINDOWS: usize = 128;
 /// Tasks of a kind that are remembered.
 const MAX_TASKS: usize = 10_000;
 const SECOND_NS: u64 = 1_000_000_000;
+/// Turns are counted when samples have come, which may be a window later: over so long they are steady, ns.
+const STEADY_NS: u64 = 3 * SECOND_NS;
 /// A task that waits for no longer than this polls, ns.
 const POLL_NS: u64 = 4_000_000;
 /// Callbacks of one loop that are remembered, and loops.
@@ -22,10 +24,20 @@ const MAX_QUEUES: usize = MAX_TASKS / MAX_CALLS;
 const TRANSPORTS: &str = "Transport.";
 const ACCEPTS: &str = "_accept_connection";
 
+/// The turns of a loop, and its time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Turns {
+    pub(super) count: u64,
+    pub(super) busy_ns: u64,
+    pub(super) wall_ns: u64,
+}
+
 /// One window.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Past {
     pub(super) duration_ns: u64,
+    /// By the loop's thread.
+    turns: BTreeMap<u32, Turns>,
     /// Tasks of all loops that are not done; `None`: not known.
     pub(super) pending: Option<u64>,
     /// Work that no executor's worker has begun.
@@ -154,8 +166,9 @@ pub(super) struct Polling {
     pub(super) sighted: Sighted,
     /// How many looks have shown it waiting; others have met it between two waits.
     pub(super) waits: u32,
-    /// For how long it waited last, ns.
+    /// For how long it waited last, ns, and by which call.
     pub(super) timeout_ns: u64,
+    pub(super) call: Option<&'static str>,
 }
 
 /// A task by its loop's thread, its address and its name.
@@ -187,6 +200,7 @@ impl History {
         let known = process.loops.iter().any(|one| one.pending_tasks.is_some());
         self.windows.push_back(Past {
             duration_ns: window.duration_ns,
+            turns: turns(process, window),
             pending: known.then(|| pending.fold(0, u64::saturating_add)),
             queued: process
                 .executors
@@ -290,6 +304,7 @@ impl History {
                     sighted: Sighted::again(was.map(|was| was.sighted), unix_ns),
                     waits,
                     timeout_ns,
+                    call: polling_call(task).or(was.and_then(|was| was.call)),
                 })
             },
         );
@@ -324,6 +339,23 @@ impl History {
         self.windows.iter()
     }
 
+    /// The turns of the loop that a thread runs, lately; `None`: none is known.
+    pub(super) fn turns(&self, tid: u32) -> Option<Turns> {
+        let mut sum = Turns::default();
+        let windows = self.windows.iter().rev();
+        for one in windows.map_while(|past| past.turns.get(&tid)) {
+            if sum.wall_ns >= STEADY_NS {
+                break;
+            }
+            sum = Turns {
+                count: sum.count.saturating_add(one.count),
+                busy_ns: sum.busy_ns.saturating_add(one.busy_ns),
+                wall_ns: sum.wall_ns.saturating_add(one.wall_ns),
+            };
+        }
+        (sum.count > 0).then_some(sum)
+    }
+
     /// In how many of the last ten seconds a loop stood still.
     pub(super) fn stalled_seconds(&self) -> usize {
         self.stalled.len()
@@ -352,6 +384,19 @@ impl History {
     }
 }
 
+fn turns(process: &Process, window: Window) -> BTreeMap<u32, Turns> {
+    let loops = process.loops.iter().filter(|one| one.running);
+    let told = loops.filter_map(|one| {
+        let turns = Turns {
+            count: one.timing.as_ref()?.iterations.unwrap_or(0),
+            busy_ns: one.busy_ns,
+            wall_ns: window.duration_ns,
+        };
+        Some((one.tid, turns))
+    });
+    told.take(MAX_QUEUES).collect()
+}
+
 /// What `next` says of the tasks that there are, by what was known before and when they were looked at.
 fn known<T>(
     process: &Process,
@@ -376,6 +421,22 @@ fn known<T>(
 
 fn key(tid: u32, task: &Task) -> TaskKey {
     (tid, task.id, task.name.clone())
+}
+
+/// The innermost call of asyncio's that a task has given a time to.
+fn polling_call(task: &Task) -> Option<&'static str> {
+    const CALLS: [(&str, &str); 3] = [
+        ("sleep", "sleep"),
+        ("_wait", "wait"),
+        ("wait_for", "wait_for"),
+    ];
+    let mut frames = task.awaiting.iter().rev();
+    frames.find_map(|frame| {
+        let is_asyncio = frame.file.ends_with("/asyncio/tasks.py");
+        let name = last_part(&frame.function);
+        let known = CALLS.iter().find(|(known, _)| is_asyncio && *known == name);
+        known.map(|(_, call)| *call)
+    })
 }
 
 /// Whether its name is its own: asyncio gives numbers to tasks that get no name.

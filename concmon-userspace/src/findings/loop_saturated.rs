@@ -62,7 +62,7 @@ impl Rule for LoopSaturated {
             .filter(|one| one.utilization >= BUSY && one.busy_ns >= context.duration_ns / 2);
         let one = busy
             .filter(|one| {
-                let spins = cause(one, context.duration_ns, context.history);
+                let spins = cause(one, context.history);
                 !spins.is_some_and(|cause| cause.is_why_it_never_waits(one))
             })
             .filter(|one| {

@@ -28,9 +28,9 @@ impl Rule for SleepZeroSpin {
     }
 
     fn check(&self, context: &Context<'_>) -> Option<Held> {
-        let ns = context.duration_ns;
+        let history = context.history;
         let (one, mut tasks) =
-            loops(context.process).find_map(|one| match cause(one, ns, context.history)? {
+            loops(context.process).find_map(|one| match cause(one, history)? {
                 Cause::SleepZero(tasks) => Some((one, tasks)),
                 Cause::Ready(_) | Cause::Tasks(_) => None,
             })?;
@@ -46,7 +46,7 @@ impl Rule for SleepZeroSpin {
         evidence.insert("tasks", Value::from(tasks.len()));
         evidence.insert("coroutines", Value::from(names.clone()));
         evidence.insert("iterations", Value::from(iterations));
-        let rate = turns_per_second(one, ns);
+        let rate = turns_per_second(one, history);
         let per_second = rate.map(|rate| rate.round() as u64);
         evidence.insert("per_second", Value::from(per_second));
         evidence.insert("utilization", round(one.utilization));

@@ -15,7 +15,7 @@ const SHORT_TURN_NS: u64 = 100_000;
 /// What goes on for this long polls; a task that serves a request has ended by then, ns.
 const LONG_NS: u64 = 1_000_000_000;
 /// A task whose name may be another's, too, polls when it has been met so much more often.
-const ALIKE: u32 = 3;
+const ALIKE: u32 = 2;
 /// A task that was in `asyncio.sleep(0)` so long ago still goes through it, unless it waits for something, ns.
 const LATELY_NS: u64 = 5_000_000_000;
 /// What a loop calls to empty its own pipe, which wakes it for other threads.
@@ -39,8 +39,9 @@ pub(super) enum Cause<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Poller<'a> {
     pub(super) task: &'a Task,
-    /// For how long it waits each time, ns.
+    /// For how long it waits each time, ns, and by which call.
     pub(super) timeout_ns: u64,
+    pub(super) call: Option<&'static str>,
 }
 
 impl Cause<'_> {
@@ -56,7 +57,7 @@ impl Cause<'_> {
 }
 
 /// Why a loop is busy with nothing; `None`: it is not, as far as is known.
-pub(super) fn cause<'a>(one: &'a Loop, ns: u64, history: &'a History) -> Option<Cause<'a>> {
+pub(super) fn cause<'a>(one: &'a Loop, history: &'a History) -> Option<Cause<'a>> {
     if goes_round(one) {
         let yielding = |task: &&Task| {
             let known = history.yielding(one.tid, task);
@@ -68,12 +69,16 @@ pub(super) fn cause<'a>(one: &'a Loop, ns: u64, history: &'a History) -> Option<
         }
         let ready = history.always_ready(one.tid).iter().filter(|always| {
             let is_known = always.sighted.count >= 2 && always.sighted.known_ns() >= LONG_NS;
-            is_known && is_short(one) && is_its_own(one, always) && leaves_little_else(one, always)
+            is_known
+                && is_short(one, history)
+                && is_its_own(one, always)
+                && leaves_little_else(one, always)
         });
         if let Some(always) = ready.max_by_key(|always| always.sighted.known_ns()) {
             return Some(Cause::Ready(Cow::Borrowed(always)));
         }
-        if let Some(polled) = polled(one).filter(|polled| leaves_little_else(one, polled)) {
+        if let Some(polled) = polled(one, history).filter(|polled| leaves_little_else(one, polled))
+        {
             return Some(Cause::Ready(Cow::Owned(polled)));
         }
     }
@@ -82,9 +87,14 @@ pub(super) fn cause<'a>(one: &'a Loop, ns: u64, history: &'a History) -> Option<
             sighted,
             waits,
             timeout_ns,
+            call,
         } = history.polling(one.tid, task)?;
-        let poller = Poller { task, timeout_ns };
-        let often = per_second(one, poller, ns).is_some_and(|rate| rate >= OFTEN);
+        let poller = Poller {
+            task,
+            timeout_ns,
+            call,
+        };
+        let often = per_second(one, poller, history).is_some_and(|rate| rate >= OFTEN);
         // Of those that may share a name, others may have been met there.
         let times = if is_numbered(task) { 1 } else { ALIKE };
         let is_known = waits > times && sighted.known_ns() >= LONG_NS * u64::from(times);
@@ -136,11 +146,11 @@ fn is_next_to_all(one: &Loop, name: &str) -> bool {
 
 /// The descriptor of a loop that does not tell what is ready: all that it calls, next to nothing else,
 /// is the callback of one.
-fn polled(one: &Loop) -> Option<Always> {
+fn polled(one: &Loop, history: &History) -> Option<Always> {
     let timing = one.timing.as_ref()?;
     let name = last_part(&timing.callbacks.first()?.name);
     // Where turns are known, there is next to nothing to do in one.
-    let is_work = timing.iterations.is_some() && !is_short(one);
+    let is_work = history.turns(one.tid).is_some() && !is_short(one, history);
     (!is_work && is_next_to_all(one, name)).then_some(())?;
     let mut watched = one.watched.iter().filter(|watched| {
         let function = watched.function.as_deref();
@@ -162,9 +172,9 @@ fn goes_round(one: &Loop) -> bool {
 }
 
 /// There is next to nothing to do in a turn.
-fn is_short(one: &Loop) -> bool {
-    let turns = one.timing.as_ref().and_then(|timing| timing.iterations);
-    turns.is_some_and(|turns| turns > 0 && one.busy_ns / turns < SHORT_TURN_NS)
+fn is_short(one: &Loop, history: &History) -> bool {
+    let turns = history.turns(one.tid);
+    turns.is_some_and(|turns| turns.busy_ns / turns.count < SHORT_TURN_NS)
 }
 
 /// Most of the time is the callback's, and the loop's own.
@@ -178,19 +188,29 @@ fn leaves_little_else(one: &Loop, always: &Always) -> bool {
     })
 }
 
-/// How often a task that polls asks at most: once in a turn, and once in the time that it waits.
-pub(super) fn per_second(one: &Loop, poller: Poller<'_>, ns: u64) -> Option<f64> {
-    let turns = turns_per_second(one, ns)?;
+/// How often a task that polls asks at most: once in the turns that its call takes, and once in the time that it waits.
+pub(super) fn per_second(one: &Loop, poller: Poller<'_>, history: &History) -> Option<f64> {
+    let turns = turns_per_second(one, history)?;
     Some(match poller.timeout_ns {
-        0 => turns,
+        0 => turns / turns_per_call(poller),
         timeout_ns => turns.min(1e9 / timeout_ns.max(RESOLUTION_NS) as f64),
     })
 }
 
+/// How many turns of asyncio's loop it takes to wait for no time: one for the timer of `wait()`, or for the task that
+/// `wait_for()` makes and cancels, one for what tells the waiter, and one for the task itself.
+fn turns_per_call(poller: Poller<'_>) -> f64 {
+    match poller.call {
+        Some("wait") => 2.0,
+        Some("wait_for") => 3.0,
+        _ => 1.0,
+    }
+}
+
 /// How often a loop goes round.
-pub(super) fn turns_per_second(one: &Loop, ns: u64) -> Option<f64> {
-    let turns = one.timing.as_ref()?.iterations?;
-    (ns > 0).then(|| turns as f64 / (ns as f64 / 1e9))
+pub(super) fn turns_per_second(one: &Loop, history: &History) -> Option<f64> {
+    let turns = history.turns(one.tid)?;
+    (turns.wall_ns > 0).then(|| turns.count as f64 / (turns.wall_ns as f64 / 1e9))
 }
 
 /// As many digits as an estimate has.

@@ -15,11 +15,15 @@ use serde_json::{Value, json};
 use crate::watch_python;
 
 /// Programs that take a CPU, with the kind of what they poll: one at a time.
-const SPINNING: [(&str, &str, &str); 4] = [
+const SPINNING: [(&str, &str, &str); 8] = [
     ("3.9", "closed_pipe", "descriptor"),
     ("3.13", "own_pipe", "descriptor"),
     ("3.9", "writer", "descriptor"),
     ("3.13", "again", "callback"),
+    ("3.9", "again_soon", "callback"),
+    ("3.9", "wait_none", "task"),
+    ("3.11", "wait_for_none", "task"),
+    ("3.13", "wait_none", "task"),
 ];
 /// Programs that need little: watched together, each beside the one that is healthy.
 const QUIET: [(&str, &str); 4] = [
@@ -102,6 +106,7 @@ fn no_findings(report: &Report, name: &str, program: &Workload) -> Result<()> {
 /// The finding names the descriptor and callback, or the task, and hides that there was too much work.
 fn spinning(version: &str, name: &str, kind: &str) -> Result<()> {
     let mut program = start(version, name)?;
+    let before = truth(&mut program)?;
     let outcome = watch_until_polling(program.pid())?;
     let truth = truth(&mut program)?;
     let found = raised(outcome.summary()?, program.pid(), "busy-poll")?;
@@ -128,11 +133,17 @@ fn spinning(version: &str, name: &str, kind: &str) -> Result<()> {
     }
     if kind == "task" {
         ensure!(evidence["tasks"][0]["name"] == truth["task"], "{found:?}");
+        let own = per_second(&before, &truth)?;
+        let told = rate(&outcome, program.pid())?;
+        ensure!(
+            (0.3..3.0).contains(&(told / own)),
+            "{name}: {told} times per second, were {own}"
+        );
     } else {
         let function = evidence["function"].as_str().context("no function")?;
         let own = match name {
             "own_pipe" => "_read_from_self",
-            "again" => "tick",
+            "again" | "again_soon" => "tick",
             _ => "count",
         };
         ensure!(function.ends_with(own), "{found:?}");
@@ -157,6 +168,16 @@ fn watch_until_polling(pid: u32) -> Result<Outcome> {
             "busy-poll: {polls}, and {saturated:?}"
         );
     }
+}
+
+/// How often the program has counted between two of its accounts.
+fn per_second(before: &Value, after: &Value) -> Result<f64> {
+    let grown = |field: &str| {
+        let [before, after] = [before, after].map(|of| of[field].as_f64());
+        Some(after? - before?)
+    };
+    let (count, seconds) = (grown("count"), grown("at"));
+    Ok(count.context("no count")? / seconds.context("no instant")?)
 }
 
 /// The middle one of how often the tasks of `busy-poll` ask, by the windows.
@@ -189,7 +210,7 @@ fn quiet(version: &str) -> Result<()> {
     let pids: Vec<u32> = pids
         .chain(near.iter().map(|(_, program)| program.pid()))
         .collect();
-    let outcome = watch(&pids, 8, &[])?;
+    let outcome = watch(&pids, 10, &[])?;
     let summary = outcome.summary()?;
     for (name, rule, program, before) in &mut bad {
         let after = truth(program)?;
@@ -199,8 +220,7 @@ fn quiet(version: &str) -> Result<()> {
         let number = |of: &Value, field: &str| of[field].as_f64().context("no number");
         if *rule == "busy-poll" {
             ensure!(evidence["tasks"][0]["name"] == after["task"], "{found:?}");
-            let count = number(&after, "count")? - number(before, "count")?;
-            let own = count / (number(&after, "at")? - number(before, "at")?);
+            let own = per_second(before, &after)?;
             let told = rate(&outcome, program.pid())?;
             ensure!(
                 (0.6..1.7).contains(&(told / own)),

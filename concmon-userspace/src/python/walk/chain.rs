@@ -7,6 +7,9 @@ use crate::python::objects::{Kind, OBJECT_TYPE, Reader};
 
 /// How many bytes of locals and values are read along with a frame.
 const FIRST_VALUES_BYTES: u32 = 96;
+/// The same of one that stands still for a moment only, and how often it is read to meet it so.
+const RESTLESS_VALUES_BYTES: u32 = 1024;
+const MAX_TRIES: usize = 48;
 
 /// How the walk of a chain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,19 +39,22 @@ pub(crate) struct Chain {
     head: Vec<u8>,
 }
 
-/// The chain of each coroutine, of at most `depth` frames.
-pub(crate) fn chains(reader: &mut Reader<'_>, coroutines: &[u64], depth: usize) -> Vec<Chain> {
-    let mut chains: Vec<Chain> = coroutines
-        .iter()
-        .map(|_| Chain {
+impl Chain {
+    fn new() -> Self {
+        Chain {
             positions: Vec::new(),
             qualnames: Vec::new(),
             end: End::TooDeep,
             qualname: 0,
             locals: Vec::new(),
             head: Vec::new(),
-        })
-        .collect();
+        }
+    }
+}
+
+/// The chain of each coroutine, of at most `depth` frames.
+pub(crate) fn chains(reader: &mut Reader<'_>, coroutines: &[u64], depth: usize) -> Vec<Chain> {
+    let mut chains = vec![Chain::new(); coroutines.len()];
     if depth == 0 {
         note_names(reader, coroutines, &mut chains);
         return chains;
@@ -58,9 +64,41 @@ pub(crate) fn chains(reader: &mut Reader<'_>, coroutines: &[u64], depth: usize) 
         if front.is_empty() {
             break;
         }
-        front = advance(reader, &mut chains, &front, level == 0);
+        front = advance(reader, &mut chains, &front, level == 0, FIRST_VALUES_BYTES);
     }
     chains
+}
+
+/// The chain of a coroutine that goes on sooner than all of it can be read: each frame is read until it stands still, so
+/// that they are of different instants.
+pub(crate) fn in_parts(reader: &mut Reader<'_>, coroutine: u64, depth: usize) -> Chain {
+    let mut chain = Chain::new();
+    let mut front = vec![(0, coroutine)];
+    for level in 0..depth {
+        for _ in 0..MAX_TRIES {
+            let mut longer = [Chain {
+                end: End::TooDeep,
+                ..chain.clone()
+            }];
+            let next = advance(
+                reader,
+                &mut longer,
+                &front,
+                level == 0,
+                RESTLESS_VALUES_BYTES,
+            );
+            let [one] = longer;
+            if let End::Whole | End::TooDeep = one.end {
+                (chain, front) = (one, next);
+                break;
+            }
+            chain.end = one.end;
+        }
+        if front.is_empty() || chain.end != End::TooDeep {
+            break;
+        }
+    }
+    chain
 }
 
 /// The names of coroutines whose chains are not asked for.
@@ -87,9 +125,10 @@ fn advance(
     chains: &mut [Chain],
     front: &[(usize, u64)],
     outermost: bool,
+    values_bytes: u32,
 ) -> Vec<(usize, u64)> {
     let addresses: Vec<u64> = front.iter().map(|(_, address)| *address).collect();
-    let first_len = reader.walk.frame.locals + FIRST_VALUES_BYTES;
+    let first_len = reader.walk.frame.locals + values_bytes;
     let pieces = Pieces::read(reader, &addresses, &vec![first_len; front.len()]);
     let mut steps = pieces.steps(reader);
     let longer: Vec<(usize, u32)> = steps
@@ -297,6 +336,11 @@ mod tests {
 
     fn walked(world: &World, coroutine: u64) -> (usize, End) {
         let chain = chains(&mut world.reader(), &[coroutine], 8).remove(0);
+        let parts = in_parts(&mut world.reader(), coroutine, 8);
+        assert_eq!(
+            (parts.positions.len(), parts.end),
+            (chain.positions.len(), chain.end)
+        );
         (chain.positions.len(), chain.end)
     }
 

@@ -17,6 +17,8 @@ const MAX_DESCRIPTORS: u64 = 1_024;
 /// loop may have to wait for the CPU that reads it.
 const MAX_TRIES: usize = 32;
 const PAUSE: Duration = Duration::from_micros(100);
+/// How often the head of a queue is read whose callbacks are gone by then.
+const MAX_HEADS: usize = 8;
 /// What takes longer does not show one instant, ns.
 const INSTANT_NS: u64 = 20_000_000;
 /// `dequeobject` (Modules/_collectionsmodule.c, 3.8 to 3.15): its first block, the index of its first
@@ -43,11 +45,22 @@ const MAX_POLLS: usize = 32;
 
 /// What is in the queue of a loop of process `pid`; `None`: it cannot be read.
 pub(crate) fn read(reader: &mut Reader<'_>, pid: Pid, id: u64, queue: u64) -> Option<PyQueue> {
-    let (read_ns, handles) = head(reader, queue)?;
-    let live: Vec<(u64, u64)> = handles
-        .into_iter()
-        .filter_map(|handle| Some((handle, callback(reader, handle)?)))
-        .collect();
+    let (mut read_ns, mut live) = (0, Vec::new());
+    for _ in 0..MAX_HEADS {
+        let (at_ns, handles) = head(reader, queue)?;
+        let is_empty = handles.is_empty();
+        let known = handles
+            .into_iter()
+            .filter_map(|handle| Some((handle, callback(reader, handle)?)));
+        (read_ns, live) = (at_ns, known.collect());
+        // What was there may have been called before it was read.
+        let is_told = |reader: &mut Reader<'_>, callback| {
+            task_of(reader, callback).is_some() || reader.callable_name(callback).is_some()
+        };
+        if is_empty || live.iter().any(|(_, callback)| is_told(reader, *callback)) {
+            break;
+        }
+    }
     let descriptors = match live.is_empty() {
         true => HashMap::new(),
         false => descriptors(reader, id, &live).unwrap_or_default(),

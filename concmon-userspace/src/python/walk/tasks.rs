@@ -22,6 +22,9 @@ use crate::python::options::ScanOptions;
 const TOGETHER: usize = 2048;
 /// The sizes of groups in which what changes is read, in each try.
 const GROUPS: [usize; 5] = [TOGETHER, 256, 32, 4, 1];
+/// Tasks that were not met waiting which are read in parts, and how often each.
+const MAX_RESTLESS: usize = 8;
+const MAX_TRIES: usize = 24;
 /// What is read of tasks last.
 const DETAILS: [&str; 5] = [
     "tasks.awaiting",
@@ -109,7 +112,20 @@ pub(crate) fn read(
         let open = in_ever_smaller_groups(reader, together.to_vec(), |reader, tasks| {
             read_once(reader, codes, tasks, running, stacks, options, &mut records)
         });
-        reader.failed += open.len() as u64;
+        for (number, task) in open.into_iter().enumerate() {
+            let restless = (number < MAX_RESTLESS)
+                .then(|| read_restless(reader, codes, task, options))
+                .flatten();
+            reader.failed += u64::from(restless.is_none());
+            records.extend(restless);
+        }
+        let runs = |record: &&mut Record| record.state == TaskState::Running;
+        for record in records.iter_mut().filter(runs).take(MAX_RESTLESS) {
+            let restless = read_restless(reader, codes, record.task, options);
+            if let Some(waits) = restless.filter(|one| one.state == TaskState::Pending) {
+                *record = waits;
+            }
+        }
         result.extend(complete(reader, records, &listed, options));
     }
     result
@@ -304,6 +320,71 @@ fn read_once(
         );
     }
     again
+}
+
+/// A task that goes from one wait to the next sooner than it can be read. Where two tries have met it at the same place, it
+/// waits there again and again; the innermost counts, for what is gone meanwhile looks like the end of a chain.
+fn read_restless(
+    reader: &mut Reader<'_>,
+    codes: &mut CodeCache,
+    task: u64,
+    options: &ScanOptions,
+) -> Option<Record> {
+    let mut met: Vec<Record> = Vec::new();
+    let mut best: Option<Record> = None;
+    for _ in 0..MAX_TRIES {
+        let runs = |one: &Record| one.state == TaskState::Running;
+        let runs_on = met.len() == 1 && best.as_ref().is_some_and(runs);
+        if reader.is_over() || runs_on {
+            break;
+        }
+        let Some(one) = read_in_parts(reader, codes, task, options) else {
+            continue;
+        };
+        let is_known = met.iter().any(|other| is_alike(&one, other));
+        let depth = |of: &Record| (!runs(of), of.awaiting.len());
+        if is_known && best.as_ref().is_none_or(|best| depth(best) < depth(&one)) {
+            best = Some(one);
+        } else if !is_known {
+            met.push(one);
+        }
+    }
+    best
+}
+
+fn is_alike(one: &Record, other: &Record) -> bool {
+    let what = |of: &Record| (of.head.coroutine, of.state, of.name.clone());
+    what(one) == what(other) && one.awaiting == other.awaiting
+}
+
+/// What a task seems to be, whatever changes meanwhile.
+fn read_in_parts(
+    reader: &mut Reader<'_>,
+    codes: &mut CodeCache,
+    task: u64,
+    options: &ScanOptions,
+) -> Option<Record> {
+    let head = read_heads(reader, &[task])
+        .pop()?
+        .filter(|head| !head.done)?;
+    let chain = chain::in_parts(reader, head.coroutine, options.chain);
+    codes.load(reader, chain.positions.iter().map(|position| position.code));
+    reader.load_texts([chain.qualname]);
+    let label = read_names(reader, &[head]).pop()??;
+    let state = match chain.end {
+        End::Executing => TaskState::Running,
+        End::Whole if !chain.positions.is_empty() => TaskState::Pending,
+        _ => return None,
+    };
+    Some(Record {
+        task,
+        head,
+        name: name(&label),
+        coroutine: reader.text(chain.qualname)?.to_string(),
+        state,
+        awaiting: frames(reader, codes, head, &chain, &[])?,
+        locals: chain.locals,
+    })
 }
 
 /// The name of each task, read now: strings come and go with their tasks.
