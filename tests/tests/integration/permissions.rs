@@ -393,7 +393,7 @@ fn given_up() -> Result<()> {
                 "{args:?}: {field} is {found:x?}, not {keeps:x}"
             );
             ensure!(
-                found.iter().any(|set| *set == keeps & mine),
+                found.contains(&(keeps & mine)),
                 "{args:?}: {field} is {found:x?}, not {keeps:x}"
             );
         }
