@@ -42,7 +42,7 @@ fn keys_are_those_of_the_contract() {
         (
             &snapshot,
             "/processes/0",
-            "pid ppid start_unix_ns name cmdline entry title role exited python cpu_ns cpu_percent \
+            "pid ppid start_unix_ns name cmdline entry title role pid_inside container_id unit exited python cpu_ns cpu_percent \
              rss_bytes vms_bytes threads_count children_count descendants_count zombies_count fds_count fds_limit \
              context_switches ended gc gil threads loops executors findings limits",
         ),

@@ -335,7 +335,7 @@ fn tasks_in_each_arrangement() {
 fn keys_are_those_of_the_contract() {
     let dump = json_of(&found(Kind::Dump, Some(&service())));
     let tasks = json_of(&found(Kind::Tasks, Some(&service())));
-    let about = "pid ppid start_unix_ns name cmdline entry title role executable python rss_bytes vms_bytes \
+    let about = "pid ppid start_unix_ns name cmdline entry title role pid_inside container_id unit executable python rss_bytes vms_bytes \
                  threads_count loops reads_failed limits";
     for (from, pointer, keys) in [
         (&dump, "", "schema type at_unix_ns processes"),

@@ -17,8 +17,7 @@ use crate::{
 };
 
 /// Between the looks at a process that has just begun to run a program, until it counts as no Python, ns.
-const PAUSES_NS: [u64; 7] = [
-    10_000_000,
+const PAUSES_NS: [u64; 6] = [
     30_000_000,
     100_000_000,
     300_000_000,
@@ -26,6 +25,12 @@ const PAUSES_NS: [u64; 7] = [
     2_000_000_000,
     4_000_000_000,
 ];
+/// Before the first of them, ns: an interpreter takes as long to start, and most of what a build runs is over.
+const FIRST_PAUSE_NS: u64 = 15_000_000;
+/// Looks are rationed, for a build runs hundreds of programs in a second: in the long run there is one in so many ns,
+/// and after a pause so many at once.
+const LOOK_NS: u64 = 10_000_000;
+const BURST_NS: u64 = 400 * LOOK_NS;
 /// Processes that wait to be looked at, at most; a sweep finds those that live on.
 const MAX_CANDIDATES: usize = 512;
 /// Programs that were begun and are taken notice of in one turn, and processes judged in one.
@@ -52,6 +57,8 @@ pub(super) struct Newcomers {
     known: BTreeMap<u32, Mark>,
     /// Where those who were there before are judged once more: titles and cgroups change.
     judged: u32,
+    /// When looks that were made would have been due one after the other, ns.
+    rationed_ns: u64,
     /// Execs that found no room, and newcomers that found none.
     unheard: u64,
     refused: u64,
@@ -65,6 +72,7 @@ impl Newcomers {
             candidates: BTreeMap::new(),
             known: tree.living().clone(),
             judged: 0,
+            rationed_ns: 0,
             unheard: 0,
             refused: 0,
         }
@@ -74,15 +82,15 @@ impl Newcomers {
         &mut self.selector
     }
 
-    /// A process begins to run a program, or has appeared.
-    fn began(&mut self, pid: Pid, now_ns: u64) {
+    /// A process begins to run a program, or has appeared; it is to be looked at from `look_ns` on.
+    fn began(&mut self, pid: Pid, look_ns: u64) {
         if self.candidates.len() >= MAX_CANDIDATES && !self.candidates.contains_key(&pid) {
             self.refused += 1;
             return;
         }
         let candidate = Candidate {
             looks: 0,
-            next_ns: now_ns,
+            next_ns: look_ns,
             under_way: false,
         };
         self.candidates.insert(pid, candidate);
@@ -124,13 +132,19 @@ impl Newcomers {
     fn due(&mut self, now_ns: u64, targets: &Targets) -> Vec<Pid> {
         let candidates = self.candidates.iter();
         let due = candidates.filter(|(_, one)| !one.under_way && one.next_ns <= now_ns);
-        let due: Vec<Pid> = due.map(|(pid, _)| *pid).take(MOST_JUDGED).collect();
+        let mut due: Vec<(u64, Pid)> = due.map(|(pid, one)| (one.next_ns, *pid)).collect();
+        due.sort_unstable();
         let mut wanted = Vec::new();
-        for pid in due {
+        for (_, pid) in due.into_iter().take(MOST_JUDGED) {
+            if self.rationed_ns > now_ns {
+                break;
+            }
             if targets.holds(pid) || !self.selector.wants(pid) {
                 self.candidates.remove(&pid);
             } else if let Some(candidate) = self.candidates.get_mut(&pid) {
                 candidate.under_way = true;
+                let earliest_ns = now_ns.saturating_sub(BURST_NS);
+                self.rationed_ns = self.rationed_ns.max(earliest_ns) + LOOK_NS;
                 wanted.push(pid);
             }
         }
@@ -166,7 +180,7 @@ impl Watch {
             began.insert(pid);
         });
         for pid in began {
-            newcomers.began(pid, now_ns);
+            newcomers.began(pid, now_ns + FIRST_PAUSE_NS);
         }
         for pid in newcomers.due(now_ns, &self.targets) {
             self.targets.meet(pid);
