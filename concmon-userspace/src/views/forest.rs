@@ -288,9 +288,9 @@ impl<'a> Forest<'a> {
             levels += 1;
         }
         let rows = self.together(&awaited);
-        for (position, (child, alike)) in rows.iter().enumerate() {
+        for (position, row) in rows.iter().enumerate() {
             let last = position + 1 == rows.len();
-            self.child(text, at, *child, alike, indent, levels, last);
+            self.child(text, at, row, indent, levels, last);
         }
         self.awaits[at] = awaited;
         indent.truncate(before);
@@ -338,12 +338,12 @@ impl<'a> Forest<'a> {
         &mut self,
         text: &mut String,
         parent: usize,
-        at: usize,
-        alike: &[usize],
+        (at, alike): &(usize, Vec<usize>),
         indent: &mut String,
         levels: usize,
         last: bool,
     ) {
+        let at = *at;
         if let Some(cycle) = self.cycle(parent, at) {
             node(text, indent, last, &self.paint.alarm(&cycle));
         } else if self.shown[at] {

@@ -84,10 +84,7 @@ fn block(snapshot: &Snapshot, form: Form) -> String {
 
 /// What is told about, and what is counted only: of many processes those with findings and those that did the
 /// most, in their order.
-fn choose<'a>(
-    sets: Vec<Vec<&'a Process>>,
-    form: Form,
-) -> (Vec<Vec<&'a Process>>, Vec<&'a Process>) {
+fn choose(sets: Vec<Vec<&Process>>, form: Form) -> (Vec<Vec<&Process>>, Vec<&Process>) {
     let weight = |set: &[&Process]| {
         let findings = set.iter().any(|process| !process.findings.is_empty());
         let each = set.iter().map(|process| process.cpu_ns);

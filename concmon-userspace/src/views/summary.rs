@@ -17,7 +17,7 @@ use std::io::{self, Write};
 use super::digest::{self, Bottleneck};
 use super::escape::{brief, escape};
 use super::{Form, counted, findings, fold, format, names};
-use crate::schema::{Kind, Process, Snapshot, Window};
+use crate::schema::{Kind, Process, ProcessRole, Snapshot, Window};
 
 /// Rows per table; the others are summed up in one row or counted.
 const MAX_ROWS: usize = 40;
@@ -54,8 +54,7 @@ impl Room {
     fn new(form: Form, sections: usize) -> Self {
         let (rows, lines) = match sections {
             ..=1 => (MAX_ROWS, 10),
-            2 => (6, 4),
-            _ => (4, 3),
+            _ => (4, 2),
         };
         Self {
             whole: sections <= 1 || form.all,
@@ -179,8 +178,8 @@ fn push_process(text: &mut String, process: &Process, room: Room) {
     form.heading(text, 0, &heading);
     let mut say = |what: &str, said: &str| form.wrap(text, 2, 12, &format!("{what:12}{said}"));
     let cmdline = process.cmdline.join(" ");
-    // What code a process of multiprocessing begins with says less than its name.
-    let tells = room.whole || process.entry.as_deref() != Some("-c");
+    // Of a worker its name says more.
+    let tells = room.whole || process.role != Some(ProcessRole::Worker);
     if !cmdline.is_empty() && tells {
         // One line of it, which is enough to know it again.
         let room = form.width().saturating_sub(14);
@@ -244,7 +243,8 @@ fn push_process(text: &mut String, process: &Process, room: Room) {
         );
         say("ended", &ended);
     }
-    if let Some(worst) = Bottleneck::of(process) {
+    // The overview has it, too.
+    if let Some(worst) = Bottleneck::of(process).filter(|_| room.whole) {
         let what = format!("{} ({})", worst.what, worst.place);
         let what = match worst.alarm {
             true => form.paint.alarm(&what),

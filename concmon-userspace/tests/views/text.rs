@@ -119,6 +119,30 @@ fn crowds_are_summed_up() {
     insta::assert_snapshot!("summary_crowd", summary_of(&fixture::as_summary(crowd)));
 }
 
+/// Services fit on a few pages, whatever the number of their workers and threads.
+#[test]
+fn services_are_short() {
+    let most = [
+        ("gunicorn", 20, 70),
+        ("uvicorn", 50, 100),
+        ("celery", 20, 40),
+    ];
+    for ((name, snapshot), (same, most_lines, most_summary)) in
+        fixture::services().into_iter().zip(most)
+    {
+        assert_eq!(name, same);
+        let lines = lines_of(&snapshot);
+        let summary = summary_of(&fixture::as_summary(snapshot));
+        for (text, most) in [(&lines, most_lines), (&summary, most_summary)] {
+            let count = text.lines().count();
+            assert!(count <= most, "{name}: {count} lines");
+            assert!(text.lines().all(|line| width(line) <= 100), "{name}");
+        }
+        insta::assert_snapshot!(format!("lines_{name}"), lines);
+        insta::assert_snapshot!(format!("summary_{name}"), summary);
+    }
+}
+
 /// A stall is told when it is known, between the reports.
 #[test]
 fn a_stall_is_one_line() {

@@ -9,7 +9,6 @@ use crate::schema::{Gil, Process};
 
 /// Rows of the table, at most; the others are counted.
 const MAX_ROWS: usize = 12;
-const FEW_ROWS: usize = 3;
 
 pub(super) fn push(text: &mut String, set: &[&Process], duration_ns: u64, room: Room) {
     let form = room.form;
@@ -21,6 +20,18 @@ pub(super) fn push(text: &mut String, set: &[&Process], duration_ns: u64, room: 
     let used: Vec<(&Process, &Gil)> = used.collect();
     if used.is_empty() {
         return;
+    }
+    if let ([_], [(process, gil)], false) = (set, &used[..], room.whole) {
+        let holder = gil::holders(gil)
+            .into_iter()
+            .find(|holder| holder.holder_tid.is_some());
+        let most = holder.map_or_else(String::new, |holder| {
+            let share = format::share_percent(holder.wait_ns, gil.wait_ns.unwrap_or(0));
+            format!("; {share} for {}", gil::name(process, holder.holder_tid))
+        });
+        let (usage, waits) = (gil::usage(gil, duration_ns), gil::waits(gil));
+        text.push('\n');
+        return form.wrap(text, 2, 2, &format!("GIL {usage}, {waits}{most}"));
     }
     form.heading(text, 2, "GIL");
     if let ([_], [(process, gil)]) = (set, &used[..]) {
@@ -77,10 +88,7 @@ fn push_pairs(text: &mut String, process: &Process, gil: &Gil, room: Room) {
     for head in ["FOR", "SHARE", "WAITS"] {
         table.column(head, Align::Right);
     }
-    let most = match room.whole {
-        true => form.most(MAX_ROWS),
-        false => FEW_ROWS,
-    };
+    let most = form.most(MAX_ROWS);
     for (names, (wait_ns, count)) in pairs.iter().take(most) {
         let [holder, victim] = names.clone();
         table.row(vec![
