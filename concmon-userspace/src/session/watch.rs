@@ -53,6 +53,8 @@ const UNSENT_SAMPLES_NS: u64 = 30_000_000;
 
 /// Between two searches for ended threads of which no record tells, ns: it may be lost.
 const COLLECTION_PAUSE_NS: u64 = 250_000_000;
+/// After so long, readings before the first window end, ns.
+const FIRST_READINGS_NS: u64 = 700_000_000;
 /// Between two times that room for threads is given back, ns.
 const ROOM_PAUSE_NS: u64 = 5_000_000_000;
 /// What the kernel side calls it that it had no room to tell who begins to run a program.
@@ -246,7 +248,7 @@ impl Watch {
         watch.targets.step(clocks.monotonic_ns, &mut watch.live);
         // The first facts stand at the beginning of the first window, so that what is read as a
         // difference has its base.
-        watch.read_all();
+        watch.read_first();
         first_facts.extend(watch.targets.facts(watch.schedule.tree()));
         watch.schedule.end();
         for fact in first_facts {
@@ -488,6 +490,18 @@ impl Watch {
             if end_ns >= ends_ns {
                 break;
             }
+        }
+    }
+
+    /// The same before anybody is told anything: of very many processes, some are read with the first window.
+    fn read_first(&mut self) {
+        self.begin_readings();
+        let ends_ns = clocks::monotonic_ns().saturating_add(FIRST_READINGS_NS);
+        while self.is_reading() && clocks::monotonic_ns() < ends_ns {
+            self.read_some();
+        }
+        while self.targets.is_busy() {
+            self.take(true);
         }
     }
 
