@@ -50,7 +50,7 @@ The id of a process may stand without --pid, and a capture without -i:
 concmon-bpf 4242, dump 4242, report FILE.
 
 Keys of the live view: q quit, p pause, s S sort, / filter, Enter details,
-t threads, a tasks, g GIL, f findings, + - interval, h help.
+t threads, a tasks, g GIL, f findings, c code (hot functions), + - interval, h help.
 
 Examples:
   sudo concmon-bpf --pid 4242                live view of a running service

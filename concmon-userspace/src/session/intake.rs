@@ -5,7 +5,7 @@ use std::io;
 use crate::{
     capture::{Filters, Header, Input, Recorder, Redactor, Store},
     event::Event,
-    model::WatchInfo,
+    model::{WatchInfo, intervals::Intervals},
     procfs::host::kernel_setting,
     source::pipeline::{Output, Pipeline},
 };
@@ -38,6 +38,10 @@ impl Intake {
 
     pub(crate) fn pipeline(&mut self) -> &mut Pipeline {
         &mut self.pipeline
+    }
+
+    pub(crate) fn intervals(&self) -> Option<&Intervals> {
+        self.pipeline.intervals()
     }
 
     /// A fact, which is applied at once; nothing follows from it before the tick.

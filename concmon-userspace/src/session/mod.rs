@@ -149,6 +149,9 @@ pub(crate) async fn drive(
     let mut signals = Signals::new()?;
     let owns_child = child.is_some();
     let mut keys = output.screen().is_some().then(read_keys).transpose()?;
+    if output.screen().is_some() {
+        watch.keep_intervals();
+    }
     let start = Instant::now();
     let mut period = options.watching.interval;
     // Who looks at a screen wants to see something at once.
@@ -255,7 +258,7 @@ pub(crate) async fn drive(
                     Action::None => {}
                     Action::Redraw => {
                         if let Some(snapshot) = &mut last
-                            && let Err(error) = output.window(snapshot)
+                            && let Err(error) = output.window(snapshot, watch.intervals())
                         {
                             (unread, end.unread) = (true, is_failure(error));
                             break;
@@ -301,7 +304,7 @@ pub(crate) async fn drive(
     }
     let told = output
         .notices(last.notices)
-        .and_then(|()| output.window(&mut last.window))
+        .and_then(|()| output.window(&mut last.window, None))
         .and_then(|()| output.summary(&last.summary));
     let drained = match told {
         Ok(()) => output.drain(&mut signals, &mut end.signal).await,
@@ -326,7 +329,7 @@ fn tell(
     output: &mut Output,
     flight: Option<&mut Flight>,
 ) -> io::Result<()> {
-    output.window(snapshot)?;
+    output.window(snapshot, watch.intervals())?;
     if let Some(flight) = flight {
         flight.window(snapshot, clocks::monotonic_ns());
     } else if let Some(Ok(bytes)) = watch.recorded() {

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     cli::Options,
-    model::timing::Notice,
+    model::{intervals::Intervals, timing::Notice},
     schema::Snapshot,
     views::{Form, Paint, json, lines, screen::Screen, stalls, summary},
 };
@@ -194,7 +194,12 @@ impl Output {
         }
     }
 
-    pub(crate) fn window(&mut self, snapshot: &mut Snapshot) -> io::Result<()> {
+    /// `intervals`: of the same watch, for who shows time by stack.
+    pub(crate) fn window(
+        &mut self,
+        snapshot: &mut Snapshot,
+        intervals: Option<&Intervals>,
+    ) -> io::Result<()> {
         let form = self.form;
         match &mut self.windows {
             Windows::Json(stream) => self
@@ -206,7 +211,7 @@ impl Output {
             Windows::Screen(screen, sources) => match &self.out {
                 // The next window is shown instead.
                 To::Stream(stream, _) if !stream.has_room() => Ok(()),
-                _ => screen.draw(snapshot, sources),
+                _ => screen.draw(snapshot, intervals, sources),
             },
             Windows::None | Windows::Recording(_) => Ok(()),
         }

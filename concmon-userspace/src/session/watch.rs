@@ -26,7 +26,7 @@ use crate::{
     cli::Share,
     decode::{DecodeError, RawBatch},
     event::{BudgetFact, Event, MonitorFact, Pid, Tick, Tid},
-    model::{WatchInfo, timing::Notice},
+    model::{WatchInfo, intervals::Intervals, timing::Notice},
     procfs::{
         ProcessReader,
         clocks::{self, Clocks},
@@ -571,6 +571,15 @@ impl Watch {
     ///
     /// # Errors
     /// There can be no thread.
+    /// From now on, time by stack is kept for who looks at it.
+    pub(crate) fn keep_intervals(&mut self) {
+        self.intake.pipeline().keep_intervals();
+    }
+
+    pub(crate) fn intervals(&self) -> Option<&Intervals> {
+        self.intake.intervals()
+    }
+
     pub(crate) fn start_worker(&mut self) -> io::Result<()> {
         self.targets.start_worker()
     }

@@ -6,7 +6,11 @@ use crate::{
     event::{Event, Exec, Exit, Fork, Tick},
     findings::Judge,
     kernel::Arch,
-    model::{Model, WatchInfo, timing::Notice},
+    model::{
+        Model, WatchInfo,
+        intervals::{Intervals, NoSink},
+        timing::Notice,
+    },
     schema::Snapshot,
     source::arrivals::Arrivals,
 };
@@ -52,14 +56,29 @@ fn notice(notice: Notice) -> Output {
 pub struct Pipeline {
     arrivals: Arrivals,
     conclusions: Conclusions,
+    info: WatchInfo,
+    /// Where somebody looks at stacks while they come.
+    intervals: Option<Box<Intervals>>,
 }
 
 impl Pipeline {
     pub fn new(info: WatchInfo) -> Self {
         Self {
             arrivals: Arrivals::new(info.start_ns, Arch::current(), false),
-            conclusions: Conclusions::new(info),
+            conclusions: Conclusions::new(info.clone()),
+            info,
+            intervals: None,
         }
+    }
+
+    /// From now on, time by stack is kept, too.
+    pub fn keep_intervals(&mut self) {
+        self.intervals = Some(Box::new(Intervals::new(&self.info)));
+    }
+
+    /// Time by stack, where it is kept.
+    pub fn intervals(&self) -> Option<&Intervals> {
+        self.intervals.as_deref()
     }
 
     /// Takes the next input in. A tick gives a window, the last of its outputs; releases, looks at steps and ticks
@@ -67,6 +86,9 @@ impl Pipeline {
     pub fn feed(&mut self, input: Input) -> Vec<Output> {
         let mut outputs = Vec::new();
         if let Input::Now(Event::Tick(tick)) = input {
+            if let Some(intervals) = &mut self.intervals {
+                intervals.apply(&Event::Tick(tick), &mut NoSink);
+            }
             let window = self.conclusions.tick(tick);
             outputs.extend(self.conclusions.notices().map(notice));
             outputs.push(Output::Window(Box::new(window)));
@@ -74,7 +96,11 @@ impl Pipeline {
         }
         let settles = settles(&input);
         let conclusions = &mut self.conclusions;
+        let intervals = &mut self.intervals;
         self.arrivals.take(input, |event| {
+            if let Some(intervals) = intervals {
+                intervals.apply(event, &mut NoSink);
+            }
             outputs.extend(Lifecycle::of(event).map(Output::Lifecycle));
             conclusions.apply(event);
         });

@@ -1,8 +1,10 @@
 //! The live view of a terminal: processes, threads, loops and tasks, redrawn per snapshot.
 
+mod code;
 mod detail;
 mod filter;
 mod findings;
+mod functions;
 mod gil;
 mod help;
 mod layout;
@@ -25,6 +27,7 @@ pub use render::render;
 pub use state::{Action, ScreenState, Section};
 pub use terminal::TerminalGuard;
 
+use crate::model::intervals::Intervals;
 use crate::schema::Snapshot;
 
 /// The rows of a section that are on the screen, and the line above them.
@@ -86,11 +89,17 @@ impl Screen {
     ///
     /// # Errors
     /// When the terminal cannot be written, for one because it is gone.
-    pub fn draw(&mut self, snapshot: &Snapshot, sources: &dyn Sources) -> io::Result<()> {
+    pub fn draw(
+        &mut self,
+        snapshot: &Snapshot,
+        intervals: Option<&Intervals>,
+        sources: &dyn Sources,
+    ) -> io::Result<()> {
         let snapshot = match self.state.paused() {
             true => self.frozen.get_or_insert_with(|| snapshot.clone()),
             false => {
                 self.frozen = None;
+                self.state.take_code(snapshot, intervals);
                 snapshot
             }
         };

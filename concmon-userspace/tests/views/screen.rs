@@ -1,6 +1,9 @@
 //! The live view, drawn on a terminal made of memory.
 
+use concmon::capture::Reader;
+use concmon::model::intervals::{Intervals, NoSink};
 use concmon::schema::Snapshot;
+use concmon::source::replay::{Replay, Step};
 use concmon::views::escape::is_hostile;
 use concmon::views::screen::{Action, NoSources, ScreenState, Sources, render};
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
@@ -242,6 +245,78 @@ fn enter_opens_the_selected_row() {
     }
 }
 
+/// Of the recorded demo: parts of a whole, the largest first, in each window and in the watch.
+#[test]
+fn hot_functions_are_parts_of_a_whole() {
+    let capture: &[u8] = include_bytes!("../../src/demo/misbehave.concmon");
+    let replay = Replay::new(Reader::embedded(capture).expect("a capture"));
+    let mut intervals = Intervals::new(&replay.header().info);
+    let mut state = ScreenState::new(false);
+    press(&mut state, KeyCode::Char('c'));
+    let mut pages = Vec::new();
+    let mut page = |state: &mut ScreenState, window: &Snapshot| {
+        pages.push(rows(&draw(window, state, 120, 60)));
+    };
+    let summary = replay.run(&mut |step| match step {
+        Step::Before(event) => intervals.before(event),
+        Step::Event(event) => intervals.apply(event, &mut NoSink),
+        Step::Window(window) => {
+            state.take_code(&window, Some(&intervals));
+            page(&mut state, &window);
+            // The same window again changes nothing.
+            state.take_code(&window, Some(&intervals));
+            page(&mut state, &window);
+        }
+    });
+    let summary = summary.expect("a capture");
+    assert!(pages.len() > 8);
+    for (at, pair) in pages.chunks(2).enumerate() {
+        assert_eq!(pair[0], pair[1]);
+        let below = pair[0]
+            .iter()
+            .skip_while(|row| !row.contains("OWN"))
+            .skip(1);
+        let functions: Vec<Vec<&str>> = below
+            .map(|row| row.split_whitespace().collect::<Vec<_>>())
+            .take_while(|row| row.len() > 9 && row[4] == "|")
+            .collect();
+        let number = |text: &str| match text {
+            "." | "-" => 0.0,
+            "<1" => 0.5,
+            digits => digits.parse::<f64>().expect("a number"),
+        };
+        for first in [0, 5] {
+            let own = functions.iter().map(|row| number(row[first]));
+            // Each may have been rounded up.
+            let most = 100.0 + functions.len() as f64 / 2.0;
+            assert!(own.clone().sum::<f64>() <= most, "{:#?}", pair[0]);
+            for row in &functions {
+                assert!(number(row[first]) <= number(row[first + 1]), "{row:?}");
+            }
+            // The first window is the whole watch so far, and has no numbers of its own.
+            if first == 0 && at == 0 {
+                assert!(functions.iter().all(|row| row[0] == "-"), "{functions:?}");
+            } else if first == 0 {
+                assert!(own.map(|own| -own).is_sorted(), "{:#?}", pair[0]);
+            }
+        }
+    }
+    let last = pages.last().expect("a page").join("\n");
+    assert!(last.contains("fight_for_the_gil"), "{last}");
+    // A filter is over functions and files there.
+    press(&mut state, KeyCode::Char('/'));
+    typed(&mut state, "nothing is called so");
+    let filtered = rows(&draw(&summary, &mut state, 120, 60)).join("\n");
+    assert!(!filtered.contains("fight_for_the_gil"), "{filtered}");
+    press(&mut state, KeyCode::Esc);
+    // Who leaves the page and comes back begins anew.
+    press(&mut state, KeyCode::Char('c'));
+    state.take_code(&summary, Some(&intervals));
+    press(&mut state, KeyCode::Char('c'));
+    let again = rows(&draw(&summary, &mut state, 120, 60)).join("\n");
+    assert!(again.contains("come with the next window"), "{again}");
+}
+
 #[test]
 fn any_size_draws() {
     let keys = [
@@ -250,6 +325,7 @@ fn any_size_draws() {
         KeyCode::Char('t'),
         KeyCode::Char('g'),
         KeyCode::Char('f'),
+        KeyCode::Char('c'),
         KeyCode::Char('h'),
         KeyCode::Char('h'),
         KeyCode::Tab,

@@ -34,7 +34,7 @@ impl Filter {
         &self.text
     }
 
-    fn is_in(&self, name: &str) -> bool {
+    pub(super) fn is_in(&self, name: &str) -> bool {
         match &self.pattern {
             Some(pattern) => pattern.is_match(name),
             None => name.to_lowercase().contains(&self.text.to_lowercase()),

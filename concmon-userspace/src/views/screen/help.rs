@@ -6,7 +6,7 @@ use super::super::columns::Column;
 use super::super::escape::width as cells;
 use super::style;
 
-const KEYS: [(&str, &str); 14] = [
+const KEYS: [(&str, &str); 15] = [
     ("q", "quit, and print the summary"),
     ("p", "pause the screen; the collection goes on"),
     (
@@ -27,6 +27,10 @@ const KEYS: [(&str, &str); 14] = [
     ("a", "only loops and tasks, and back"),
     ("g", "who waits for the GIL and who holds it, and back"),
     ("f", "findings with advice, and stalls, and back"),
+    (
+        "c",
+        "hot functions, in the window and in the whole watch, and back",
+    ),
     ("Tab", "choose the section that scrolls, marked >"),
     ("Up Down", "select a row; PageUp, PageDown, Home, End"),
     ("+ -", "longer, shorter interval"),
@@ -78,6 +82,18 @@ const LOOPS: [(&str, &str); 5] = [
     (
         "SEEN",
         "how long ago the task was first seen; it may be older",
+    ),
+];
+
+const CODE: [(&str, &str); 3] = [
+    (
+        "OWN",
+        "the part of all time on a CPU that the function itself took",
+    ),
+    ("ALL", "the same, with what it called"),
+    (
+        "GIL LOCK",
+        "the part of all time blocked on the GIL, on locks, that it waited itself",
     ),
 ];
 
@@ -162,6 +178,7 @@ pub(super) fn lines(width: usize, troubles: &[String]) -> Vec<Line<'static>> {
     );
     section("Loops and tasks", plain(&LOOPS));
     section("GIL", plain(&GIL));
+    section("Code: percent, by samples", plain(&CODE));
     section("Marks", plain(&MARKS));
     lines
 }

@@ -6,7 +6,7 @@ use ratatui::layout::Rect;
 
 use super::super::digest;
 use super::state::{SECTIONS, ScreenState, Section};
-use super::{detail, findings, gil, help};
+use super::{detail, findings, functions, gil, help};
 use crate::schema::Snapshot;
 
 /// The fixed parts of the screen; each may be empty.
@@ -75,6 +75,7 @@ impl Plan {
             tasks.map(|l| 1 + l.tasks.len()).sum(),
             gil::count(snapshot),
             findings::count(snapshot, usize::from(area.width)),
+            functions::count(state),
         ];
         let heights = match state.zoom {
             true => Section::ALL.map(|section| {
@@ -88,7 +89,7 @@ impl Plan {
                 let [processes, threads, tasks, ..] = rows;
                 let shown = [processes, threads, tasks];
                 let [a, b, c] = share_out(shown, state.focus, parts.body.height);
-                [a, b, c, 0, 0]
+                [a, b, c, 0, 0, 0]
             }
         };
         let mut y = parts.body.y;

@@ -8,11 +8,13 @@ use super::super::escape::{brief, cut_middle, left};
 use super::super::{digest, format};
 use super::layout::{self, Plan};
 use super::state::{ScreenState, Section};
-use super::{Sources, detail, findings, gil, help, processes, style, tasks, threads};
+use super::{Sources, detail, findings, functions, gil, help, processes, style, tasks, threads};
 use crate::schema::{Process, Snapshot};
 
 /// Below this width texts are shortened.
 const NARROW: usize = 60;
+/// From this width on, all that the first line has to say fits.
+const WIDE: usize = 110;
 
 /// Draws the screen. Any size will do; what has no room is left out.
 pub fn render(
@@ -85,6 +87,7 @@ fn draw_section(
         Section::Tasks => tasks::rows(snapshot, cells, from, count, state, range),
         Section::Gil => gil::rows(snapshot, cells, from, count, state, range),
         Section::Findings => findings::rows(snapshot, cells, from, count, state, range),
+        Section::Code => functions::rows(cells, from, count, state, range),
     };
     let mark = if section == state.focus { '>' } else { ' ' };
     let head = left(&format!("{mark}{}", rows.head), cells);
@@ -130,6 +133,7 @@ fn header(
             let label = cut_middle(&label, if cells < NARROW { 16 } else { 32 });
             let more = match others.len() {
                 0 => String::new(),
+                n if cells < WIDE => format!(" +{n}"),
                 n => format!(" +{n} processes"),
             };
             format!("{label} [{}]{more}", first.pid)
@@ -139,6 +143,8 @@ fn header(
     let end = window.start_unix_ns.saturating_add(window.duration_ns);
     let window_text = match cells {
         0..NARROW => format!("  {duration}"),
+        // Totals need the room.
+        NARROW..WIDE if processes.len() > 1 => format!("  {duration}"),
         _ => format!("  window {duration} to {}", format::time_of_day(end)),
     };
     let mut first = vec![Span::styled("concmon ", style::title(state))];
@@ -227,13 +233,13 @@ fn footer(frame: &mut Frame<'_>, state: &ScreenState, area: Rect) {
         (sort, false) => sort.to_owned(),
     };
     let keys = match usize::from(area.width) {
-        0..NARROW => format!("q quit h help p pause s {sort} / t a g f"),
+        0..NARROW => format!("q quit h help p pause s {sort} / t a g f c"),
         NARROW..100 => {
-            format!("q quit  h help  p pause  s {sort}  / filter  Enter more  t a g f")
+            format!("q quit  h help  p pause  s {sort}  / filter  Enter more  t a g f c")
         }
         _ => format!(
             "q quit  h help  p pause  s S sort: {sort}  / filter  Enter details  t threads  a tasks  \
-             g GIL  f findings"
+             g GIL  f findings  c code"
         ),
     };
     put(frame, area, 0, Line::styled(keys, style::faint()));

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
+use super::code::Code;
 use super::filter::Filter;
+use crate::model::intervals::Intervals;
 use crate::schema::{Address, Snapshot};
 
 /// How many sections there are.
@@ -35,15 +37,17 @@ pub enum Section {
     /// These are shown only when they have the screen for themselves.
     Gil,
     Findings,
+    Code,
 }
 
 impl Section {
-    pub(super) const ALL: [Section; 5] = [
+    pub(super) const ALL: [Section; 6] = [
         Section::Processes,
         Section::Threads,
         Section::Tasks,
         Section::Gil,
         Section::Findings,
+        Section::Code,
     ];
 
     pub(super) const fn index(self) -> usize {
@@ -53,6 +57,7 @@ impl Section {
             Section::Tasks => 2,
             Section::Gil => 3,
             Section::Findings => 4,
+            Section::Code => 5,
         }
     }
 
@@ -66,6 +71,7 @@ impl Section {
                 "disk", "stopped", "other", "unknown", "wake99", "name", "tid",
             ],
             Section::Tasks => &["state", "age", "name", "place"],
+            Section::Code => &["own", "all", "gil", "lock", "name"],
             Section::Gil | Section::Findings => &[],
         }
     }
@@ -105,6 +111,8 @@ pub struct ScreenState {
     pub(super) opens: bool,
     pub(super) detail: Option<Detail>,
     pub(super) detail_scroll: usize,
+    /// Hot functions, while they are shown.
+    pub(super) code: Option<Code>,
     /// Rows that a page moves.
     pub(super) page: usize,
 }
@@ -127,6 +135,7 @@ impl ScreenState {
             opens: false,
             detail: None,
             detail_scroll: 0,
+            code: None,
             page: 10,
         }
     }
@@ -141,6 +150,17 @@ impl ScreenState {
         match &self.filter {
             Some(filter) => Cow::Owned(filter.leave(snapshot)),
             None => Cow::Borrowed(snapshot),
+        }
+    }
+
+    /// Counts the functions of a new window, while they are shown.
+    pub fn take_code(&mut self, snapshot: &Snapshot, intervals: Option<&Intervals>) {
+        match intervals.filter(|_| self.focus == Section::Code) {
+            Some(intervals) => {
+                let code = self.code.get_or_insert_default();
+                code.take(snapshot.window.start_unix_ns, intervals);
+            }
+            None => self.code = None,
         }
     }
 
@@ -197,6 +217,7 @@ impl ScreenState {
             KeyCode::Char('t') => self.toggle(Section::Threads),
             KeyCode::Char('a') => self.toggle(Section::Tasks),
             KeyCode::Char('g') => self.toggle(Section::Gil),
+            KeyCode::Char('c') => self.toggle(Section::Code),
             KeyCode::Char('f') => self.toggle(Section::Findings),
             KeyCode::Tab | KeyCode::BackTab => {
                 // GILs and findings have pages, not a part of the overview.
@@ -259,7 +280,7 @@ impl ScreenState {
     }
 
     fn leave_page(&mut self) {
-        if matches!(self.focus, Section::Gil | Section::Findings) {
+        if matches!(self.focus, Section::Gil | Section::Findings | Section::Code) {
             (self.focus, self.zoom) = (Section::Threads, false);
         }
     }
