@@ -12,6 +12,7 @@ it started, and how that ended.
 {"do": "ids", "count": N}                  children that share one id, one after the other
 {"do": "service", "count": N}              restarts of a service that has a thread and a loop
 {"do": "loops", "count": N, "at_once": M}  threads that run a loop each
+{"do": "threads", "count": N}              threads that wait until {"do": "release"}, which joins them
 """
 
 import asyncio
@@ -164,7 +165,28 @@ def loops(count, at_once):
     return {"tids": tids}
 
 
-KINDS = {kind.__name__: kind for kind in (forks, execs, zombies, reap, namespaces, ids, service, loops)}
+waiting, released = [], threading.Event()
+
+
+def threads(count):
+    threading.stack_size(64 << 10)
+    for _ in range(count):
+        waiting.append(threading.Thread(target=released.wait))
+        waiting[-1].start()
+    return {"threads": count}
+
+
+def release():
+    released.set()
+    for thread in waiting:
+        thread.join()
+    return {"threads": len(waiting)}
+
+
+KINDS = {
+    kind.__name__: kind
+    for kind in (forks, execs, zombies, reap, namespaces, ids, service, loops, threads, release)
+}
 
 
 def main():

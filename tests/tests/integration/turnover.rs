@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use concmon_tests::harness::{case, goal, quiet};
 use concmon_tests::interpreter::Interpreter;
+use concmon_tests::laws;
 use concmon_tests::report::{Exited, Report};
 use concmon_tests::spawn::Group;
 use concmon_tests::watch::{Outcome, PATIENCE, Watch};
@@ -39,6 +40,11 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("loops_one_by_one", "3.13", &[], loops_one_by_one),
         ("loops_at_once", "3.13", &[], loops_at_once),
     ];
+    let room = quiet(
+        "turnover::room_follows_the_living",
+        &watch_python("3.13"),
+        room_follows_the_living,
+    );
     rows.into_iter()
         .map(|(name, version, options, body)| {
             let needs = watch_python(version);
@@ -50,7 +56,47 @@ pub(crate) fn trials() -> Vec<Trial> {
                 false => quiet(name, &needs, body),
             }
         })
+        .chain([room])
         .collect()
+}
+
+/// More threads than there is room for at the beginning, which end together: each has an account, and what was
+/// taken for them is given back.
+fn room_follows_the_living() -> Result<()> {
+    const THREADS: u64 = 6_000;
+    // Room is given back in two steps, each of so many seconds, and a little.
+    const GIVEN_BACK: Duration = Duration::from_secs(15);
+    let mut turnover = Turnover::start("3.13", "1s", &["--budget-memory", "1GB"])?;
+    turnover.ask(&json!({ "do": "threads", "count": THREADS }))?;
+    let window = turnover.settle()?;
+    let rows = window.process(turnover.pid())?.threads.len() as u64;
+    ensure!(rows == THREADS + 1, "{rows} threads have a row");
+    laws::hold(&window)?;
+    turnover.ask(&json!({ "do": "release" }))?;
+    let released = Instant::now();
+    while released.elapsed() < GIVEN_BACK {
+        turnover.watch.next(PATIENCE)?;
+    }
+    let pid = turnover.pid();
+    let outcome = turnover.finish()?;
+    let target = outcome.summary()?.process(pid)?;
+    let all = target.threads.len() as u64 + target.ended.threads;
+    ensure!(all == THREADS + 1, "{all} threads are told of");
+    const LINE: &str = "room at the end: for ";
+    let line = outcome
+        .stderr
+        .lines()
+        .find_map(|line| line.split_once(LINE));
+    let (_, line) = line.context("nothing is said of the room")?;
+    let numbers: Vec<u64> = line
+        .split(' ')
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    ensure!(
+        numbers.len() == 2 && numbers.iter().all(|room| *room < THREADS),
+        "there is room for {line}"
+    );
+    Ok(())
 }
 
 fn forks(version: &str, options: &[&str]) -> Result<()> {
