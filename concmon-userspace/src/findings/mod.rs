@@ -184,6 +184,7 @@ impl Judge {
                     findings.push(finding(rule.name(), held, state.since_unix_ns, active_ns));
                 }
             }
+            one_critical_per_cause(&mut findings);
             sort(&mut findings);
             process.findings = findings;
         }
@@ -201,6 +202,7 @@ impl Judge {
                     Some(finding(rule, worst, state.first_unix_ns, state.active_ns))
                 })
                 .collect();
+            one_critical_per_cause(&mut process.findings);
             sort(&mut process.findings);
         }
     }
@@ -269,6 +271,28 @@ fn finding(rule: &'static str, held: &Held, since_unix_ns: u64, active_ns: u64) 
         advice: held.advice.clone(),
         since_unix_ns,
         active_ns,
+    }
+}
+
+/// What follows from another critical finding of the same process is a warning beside it: who has the GIL and gets no
+/// CPU keeps the others waiting, and a loop that waits for either stands still.
+fn one_critical_per_cause(findings: &mut [Finding]) {
+    let critical = |rule: &str| {
+        let mut found = findings.iter();
+        found.any(|finding| finding.rule == rule && finding.severity == Severity::Critical)
+    };
+    let (starved, contended) = (critical("cpu-starved"), critical("gil-contention"));
+    for finding in findings {
+        let kind = finding.evidence.get("kind").and_then(Value::as_str);
+        let follows = match (finding.rule, kind) {
+            ("gil-contention", _) => starved,
+            ("loop-blocked", Some("runnable")) => starved,
+            ("loop-blocked", Some("gil")) => starved || contended,
+            _ => false,
+        };
+        if follows {
+            finding.severity = Severity::Warning;
+        }
     }
 }
 

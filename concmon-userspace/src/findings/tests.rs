@@ -609,6 +609,55 @@ fn the_critical_ones_come_first() {
     );
 }
 
+/// What follows from another critical finding is a warning beside it.
+#[test]
+fn one_cause_is_one_critical_finding() {
+    let critical = |rule: &'static str, kind: &str| Finding {
+        rule,
+        severity: Severity::Critical,
+        summary: String::new(),
+        evidence: [("kind", Value::from(kind))].into(),
+        advice: String::new(),
+        since_unix_ns: 0,
+        active_ns: 0,
+    };
+    for (found, still) in [
+        (
+            &[
+                ("cpu-starved", ""),
+                ("gil-contention", ""),
+                ("loop-blocked", "gil"),
+            ][..],
+            &["cpu-starved"][..],
+        ),
+        (
+            &[("gil-contention", ""), ("loop-blocked", "gil")],
+            &["gil-contention"],
+        ),
+        (
+            &[("cpu-starved", ""), ("loop-blocked", "runnable")],
+            &["cpu-starved"],
+        ),
+        (
+            &[("cpu-starved", ""), ("loop-blocked", "sleep")],
+            &["cpu-starved", "loop-blocked"],
+        ),
+        (&[("loop-blocked", "gil")], &["loop-blocked"]),
+        (
+            &[("gil-contention", ""), ("fd-exhaustion", "")],
+            &["gil-contention", "fd-exhaustion"],
+        ),
+    ] {
+        let found = found.iter();
+        let mut found: Vec<Finding> = found.map(|(rule, kind)| critical(rule, kind)).collect();
+        one_critical_per_cause(&mut found);
+        let left = found
+            .iter()
+            .filter(|one| one.severity == Severity::Critical);
+        assert_eq!(left.map(|one| one.rule).collect::<Vec<_>>(), still);
+    }
+}
+
 /// Sustained is five of the last ten seconds, not one long window.
 #[test]
 fn stalls_are_sustained_by_seconds() {
