@@ -154,3 +154,50 @@ fn another_implementation_is_named_and_not_read() {
     assert_eq!(info.implementation, "pypy");
     assert!(!info.supported && info.reason.is_some(), "{info:?}");
 }
+
+/// Children of `multiprocessing` are called what they call themselves, however they were made.
+#[test]
+fn children_have_their_names_and_what_they_run() {
+    // A spawned child imports what it runs.
+    const SOURCE: &str = "
+import json, multiprocessing, pathlib, sys, tempfile
+folder = tempfile.TemporaryDirectory()
+pathlib.Path(folder.name, 'shop.py').write_text('''
+import multiprocessing, os, time
+def consume(names):
+    names.put((os.getpid(), multiprocessing.current_process().name))
+    time.sleep(60)
+''')
+sys.path.insert(0, folder.name)
+import os, shop
+found = []
+for how in ('fork', 'spawn', 'forkserver'):
+    context = multiprocessing.get_context(how)
+    names = context.SimpleQueue()
+    for name in ('consumer-0', None):
+        context.Process(target=shop.consume, args=(names,), name=name, daemon=True).start()
+        found.append(names.get())
+found.append((os.getpid(), multiprocessing.current_process().name))
+print(json.dumps(found), flush=True)
+sys.stdin.read()
+";
+    for python in pythons(8..=15) {
+        let program = python.run(SOURCE);
+        let told: Vec<(u32, String)> = serde_json::from_str(&program.line()).expect("JSON");
+        assert_eq!(told.len(), 7, "{}", python.label());
+        for (pid, name) in told {
+            let process = look(Pid(pid)).process;
+            let process = process.unwrap_or_else(|| panic!("{}: {name}", python.label()));
+            let target = match name.as_str() {
+                "MainProcess" => None,
+                _ => Some("shop.consume"),
+            };
+            assert_eq!(
+                (process.name.as_str(), process.target.as_deref()),
+                (name.as_str(), target),
+                "{}",
+                python.label()
+            );
+        }
+    }
+}
