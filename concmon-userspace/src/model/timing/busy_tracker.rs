@@ -263,7 +263,7 @@ impl BusyTracker {
                 ..Stretch::new(segment.from_ns, torn)
             }
         });
-        stretch.segments.push(segment);
+        stretch.push(segment);
         if let Activity::Blocked {
             cause: Cause::Poll, ..
         } = segment.what
@@ -535,6 +535,7 @@ impl BusyTracker {
             .copied()
             .filter(|turn| (from_ns..until_ns).contains(turn))
             .collect();
+        let pauses: Vec<(u64, u64)> = stretch.pauses.iter().copied().collect();
         let (turned, turned_ns) = stretch.turned;
         let busy = Busy {
             kind: self.kind,
@@ -544,6 +545,7 @@ impl BusyTracker {
             turns: &turns,
             turn_ns: (turned > 0.0).then(|| (turned_ns as f64 / turned) as u64),
             steps: &stretch.steps,
+            pauses: &pauses,
         };
         let (idle_ns, latency_ns) = std::mem::take(&mut stretch.idle);
         let behind_ns = busy.wait(from_ns, 0);
@@ -560,6 +562,7 @@ impl BusyTracker {
         stretch.contributors.clear();
         stretch.turns.retain(|turn| *turn >= until_ns);
         stretch.steps.retain(|(_, end_ns)| *end_ns > until_ns);
+        stretch.pauses.retain(|(_, end_ns)| *end_ns > until_ns);
         stretch.booked_ns = until_ns;
         stretch.stalled_ns = 0;
         stretch.turned = (0.0, 0);

@@ -144,6 +144,7 @@ impl LoopThread {
             turns: &[],
             turn_ns: None,
             steps: &[],
+            pauses: &[],
         };
         Lag::default().busy(busy, lag);
         // Whatever was due when it began.

@@ -5,7 +5,8 @@
 //! One that is due in a busy stretch waits for the next turn of the loop. Then, asyncio: for that turn, for
 //! timers come last, and what it wakes waits for one more (a task that sleeps is woken by a callback, and
 //! goes on in the turn after that). uvloop: for nothing, timers come first. trio: for those that it puts in
-//! front of the task, in an order that is random. At the end of the stretch nothing is left to wait for.
+//! front of the task, in an order that is random. At the end of the stretch nothing is left to wait for. Where turns are
+//! known on average only, long times off the CPU are no part of that: slices tell whom they delay.
 
 use super::fine::Fine;
 use crate::event::LoopKind;
@@ -42,6 +43,8 @@ pub(super) struct Busy<'a> {
     pub(super) turn_ns: Option<u64>,
     /// Beginnings and ends of long steps, in order: no turn ends in them.
     pub(super) steps: &'a [(u64, u64)],
+    /// Beginnings and ends of long times off the CPU, in order: no turn ends in them, and the mean of turns does not tell.
+    pub(super) pauses: &'a [(u64, u64)],
 }
 
 impl Lag {
@@ -121,7 +124,7 @@ impl Busy<'_> {
             Some(turn_ns) if several(turn_ns, begin, end) => {
                 // The phases of the instants are spread evenly.
                 let phase = (point as f64 * 0.618_034).fract();
-                (turn_ns as f64 * (phase + behind)) as u64
+                self.with_pauses(due_ns, (turn_ns as f64 * (phase + behind)) as u64)
             }
             _ => {
                 let (mut until_ns, mut left, mut pair) = (end, behind, next);
@@ -141,6 +144,20 @@ impl Busy<'_> {
             }
         };
         if self.goes_on { wait } else { wait.min(to_end) }
+    }
+
+    /// A wait for turns of mean length, with the times off the CPU that it meets.
+    fn with_pauses(&self, due_ns: u64, wait_ns: u64) -> u64 {
+        let first = self.pauses.partition_point(|(_, end)| *end <= due_ns);
+        let mut until_ns = due_ns.saturating_add(wait_ns);
+        for (begin_ns, end_ns) in &self.pauses[first..] {
+            if *begin_ns >= until_ns {
+                break;
+            }
+            let from_ns = due_ns.max(*begin_ns);
+            until_ns = until_ns.saturating_add(end_ns.saturating_sub(from_ns));
+        }
+        until_ns.saturating_sub(due_ns)
     }
 
     /// Turns that it waits for when its turn has come.
@@ -191,6 +208,7 @@ mod tests {
             turns: &[],
             turn_ns: None,
             steps: &[],
+            pauses: &[],
         };
         Lag::default().busy(busy, &mut into);
         let (half, most) = percentiles(&into);
@@ -210,6 +228,7 @@ mod tests {
             turns: &[],
             turn_ns: Some(5 * MS),
             steps: &[],
+            pauses: &[],
         };
         Lag::default().busy(busy, &mut into);
         let (half, most) = percentiles(&into);
@@ -233,11 +252,32 @@ mod tests {
             turns: &turns,
             turn_ns: Some(5 * MS),
             steps: &[],
+            pauses: &[],
         };
         Lag::default().busy(busy, &mut into);
         let (half, most) = percentiles(&into);
         assert!((12.0..13.0).contains(&half), "{half}");
         assert!((14.5..15.1).contains(&most), "{most}");
+    }
+
+    /// Turns of 1 ms, and 20 ms without a CPU: who is due then or shortly before waits for it.
+    #[test]
+    fn what_is_due_without_a_cpu_waits_for_one() {
+        let mut into = Fine::default();
+        let busy = Busy {
+            kind: LoopKind::Uvloop,
+            from_ns: 0,
+            to_ns: 200 * MS,
+            goes_on: true,
+            turns: &[],
+            turn_ns: Some(MS),
+            steps: &[],
+            pauses: &[(50 * MS, 70 * MS)],
+        };
+        Lag::default().busy(busy, &mut into);
+        let (half, most) = percentiles(&into);
+        assert!((0.5..1.0).contains(&half), "{half}");
+        assert!((16.0..21.5).contains(&most), "{most}");
     }
 
     /// Short turns around a long step say nothing about it.
@@ -252,6 +292,7 @@ mod tests {
             turns: &[],
             turn_ns: Some(MS / 10),
             steps: &[(MS, 101 * MS)],
+            pauses: &[],
         };
         Lag::default().busy(busy, &mut into);
         let (half, most) = percentiles(&into);

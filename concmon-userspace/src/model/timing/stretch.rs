@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::run::{Lead, Run};
-use super::segments::Segments;
+use super::segments::{Activity, Segment, Segments};
 use super::step_counter::MAX_GROWTH;
 use crate::event::{LoopKind, Sample, SampleKind};
 
 /// Beginnings of turns, and stalls, that are kept of one stretch.
 pub(super) const MAX_TURNS: usize = 4_096;
+/// Times off the CPU that are shorter are part of what turns take on average, ns.
+const PAUSE_NS: u64 = 1_000_000;
 
 /// A stretch without an idle time in it.
 #[derive(Clone, Debug)]
@@ -39,6 +41,8 @@ pub(super) struct Stretch {
     /// Of the time since then, what stalls took.
     pub(super) stalled_ns: u64,
     pub(super) contributors: BTreeMap<Arc<str>, u64>,
+    /// Its times off the CPU that are long enough to count: beginnings and ends, in order. No turn ends in one.
+    pub(super) pauses: VecDeque<(u64, u64)>,
 }
 
 /// The last sample of a stretch.
@@ -68,7 +72,20 @@ impl Stretch {
             idle: (0, 0),
             stalled_ns: 0,
             contributors: BTreeMap::new(),
+            pauses: VecDeque::new(),
         }
+    }
+
+    /// Takes over a segment.
+    pub(super) fn push(&mut self, segment: Segment) {
+        let is_off = !matches!(segment.what, Activity::OnCpu { .. });
+        if is_off && segment.ns() >= PAUSE_NS {
+            if self.pauses.len() >= MAX_TURNS {
+                self.pauses.pop_front();
+            }
+            self.pauses.push_back((segment.from_ns, segment.to_ns));
+        }
+        self.segments.push(segment);
     }
 
     pub(super) fn note_turn(&mut self, sample: &Sample) {
