@@ -20,6 +20,10 @@ pub struct HistFact {
 
 impl From<&Hist> for HistFact {
     fn from(hist: &Hist) -> Self {
+        // Most of a thread's are empty.
+        if hist.count == 0 {
+            return Self::default();
+        }
         let counters = (0..=u8::MAX).zip(hist.buckets);
         Self {
             count: hist.count,

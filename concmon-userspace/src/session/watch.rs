@@ -413,6 +413,7 @@ impl Watch {
         self.read_all();
         self.check_steps(true);
         let window = self.read_window();
+        let read_ns = clocks::monotonic_ns();
         self.live.detach();
         let mut rest = Vec::new();
         self.live.drain(|bytes| rest.push(RawBatch::parse(bytes)));
@@ -426,7 +427,7 @@ impl Watch {
         self.live
             .drain_unsent_samples(u64::MAX, |bytes| rest.push(bytes.to_vec()));
         self.take_sample_batches(rest);
-        self.pass_on(window.end.at_ns);
+        self.pass_on(read_ns);
         self.tell_excluded();
         self.intake.now(Event::End);
         let window = self.close(window);
@@ -593,7 +594,8 @@ impl Watch {
     fn read_window(&mut self) -> WindowFacts {
         let now_ns = clocks::monotonic_ns();
         let kernel_run_ns = self.live.kernel_run_ns(now_ns);
-        let ledgers = self.read_ledgers();
+        let at_ns = clocks::monotonic_ns();
+        let ledgers = self.read_ledgers(at_ns);
         let mut others = self.targets.facts(self.schedule.tree());
         self.schedule.end();
         if now_ns.saturating_sub(self.room_given_ns) >= ROOM_PAUSE_NS {
@@ -601,7 +603,6 @@ impl Watch {
             self.live.give_room_back();
         }
         others.extend(self.targets.counts(&mut self.live));
-        let at_ns = clocks::monotonic_ns();
         let end = Tick {
             at_ns,
             unix_ns: self.clocks.unix_of_monotonic(at_ns),

@@ -66,12 +66,15 @@ fn room_follows_the_living() -> Result<()> {
     const THREADS: u64 = 6_000;
     // Room is given back in two steps, each of so many seconds, and a little.
     const GIVEN_BACK: Duration = Duration::from_secs(15);
-    let mut turnover = Turnover::start("3.13", "1s", &["--budget-memory", "1GB"])?;
+    let mut turnover = Turnover::start("3.13", "1s", &["--budget-memory", "1GB", "--rate", "0"])?;
     turnover.ask(&json!({ "do": "threads", "count": THREADS }))?;
     let window = turnover.settle()?;
-    let rows = window.process(turnover.pid())?.threads.len() as u64;
+    let threads = &window.process(turnover.pid())?.threads;
+    let rows = threads.len() as u64;
     ensure!(rows == THREADS + 1, "{rows} threads have a row");
-    laws::hold(&window)?;
+    for thread in threads {
+        laws::closed(&thread.ledger).with_context(|| format!("thread {}", thread.tid))?;
+    }
     turnover.ask(&json!({ "do": "release" }))?;
     let released = Instant::now();
     while released.elapsed() < GIVEN_BACK {

@@ -39,8 +39,10 @@ impl Watch {
         });
     }
 
-    /// Reads every account, and gives back the slots of threads that have ended.
-    pub(super) fn read_ledgers(&mut self) -> Vec<Event> {
+    /// Reads every account as of `now_ns`, or of its latest switch since, and gives back the slots of threads that
+    /// have ended. One instant for all: otherwise the walls of threads in a window would differ from it by as
+    /// much as reading takes longer in one window than in another.
+    pub(super) fn read_ledgers(&mut self, now_ns: u64) -> Vec<Event> {
         let mut facts = Vec::new();
         let mut missing = BTreeMap::new();
         let (reads_failed, missing_before) = (&mut self.reads_failed, &self.missing);
@@ -52,7 +54,7 @@ impl Watch {
             Reading::Moved
         };
         self.live.read_ledgers(reading, |ledger, hists| {
-            let mut fact = match decode::ledger::fact(ledger, hists, clocks::monotonic_ns()) {
+            let mut fact = match decode::ledger::fact(ledger, hists, now_ns) {
                 Ok(fact) => fact,
                 Err(LedgerError::Free) => return Collected::Keep,
                 Err(error) => {
