@@ -22,6 +22,8 @@ const MAX_LINE_BYTES: usize = 400;
 type Place = (u32, String, u32);
 /// Once it was looked for: `None` where it cannot be read.
 type Line = Option<String>;
+/// The two ends to the thread that reads.
+type Reader = (Sender<Place>, Receiver<(Place, Line)>);
 
 /// What was read so far, and the thread that reads.
 #[derive(Debug, Default)]
@@ -32,7 +34,7 @@ struct Inner {
     /// `None`: it is being looked for.
     lines: HashMap<Place, Option<Line>>,
     /// Begun with the first line; `None` within: there is no thread.
-    thread: Option<Option<(Sender<Place>, Receiver<(Place, Line)>)>>,
+    thread: Option<Option<Reader>>,
 }
 
 impl screen::Sources for Sources {
@@ -57,7 +59,7 @@ impl screen::Sources for Sources {
     }
 }
 
-fn begin() -> Option<(Sender<Place>, Receiver<(Place, Line)>)> {
+fn begin() -> Option<Reader> {
     let (wanted, places) = channel::<Place>();
     let (lines, found) = channel();
     let read_all = move || {

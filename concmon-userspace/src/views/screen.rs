@@ -76,7 +76,7 @@ impl Screen {
         // `Terminal::clear` asks where the cursor is.
         terminal.backend_mut().clear()?;
         // The first window takes a moment.
-        terminal.draw(|frame| render::waiting(frame))?;
+        terminal.draw(render::waiting)?;
         Ok(Self {
             state: ScreenState::new(color),
             frozen: None,

@@ -207,12 +207,12 @@ impl ScreenState {
                 let sorts = self.focus.sorts().len().max(1);
                 let (sort, _) = &mut self.sort[self.focus.index()];
                 *sort = (*sort + 1) % sorts;
-                self.to_first();
+                self.select_first();
             }
             KeyCode::Char('S') => {
                 let (_, reverse) = &mut self.sort[self.focus.index()];
                 *reverse = !*reverse;
-                self.to_first();
+                self.select_first();
             }
             KeyCode::Char('t') => self.toggle(Section::Threads),
             KeyCode::Char('a') => self.toggle(Section::Tasks),
@@ -260,7 +260,7 @@ impl ScreenState {
         self.filter = Filter::new(&text);
     }
 
-    fn to_first(&mut self) {
+    fn select_first(&mut self) {
         self.scroll[self.focus.index()] = 0;
         self.selected[self.focus.index()] = 0;
     }
