@@ -282,6 +282,10 @@ pub(crate) fn switch_in(ledger: *mut Ledger, task: Task, now: u64, cpu: u32) {
     unsafe {
         let seq = begin(ledger);
         let l = &mut *ledger;
+        if l.hists == 0 {
+            // It was blocked when the watch began: that wait has a place, too.
+            find_hists(ledger, now);
+        }
         let now = if now < l.since_ns { l.since_ns } else { now };
         if l.state == state::RUNNING {
             leave_unseen(ledger, task.ptr(), now);

@@ -13,11 +13,12 @@ pub type SlotPage = [u32; SLOTS_PER_PAGE];
 /// Elements of a [`SlotPage`]; a power of two.
 pub const SLOTS_PER_PAGE: usize = 1024;
 
-/// Accounts in a chunk of `LEDGERS`; a power of two.
-pub const LEDGERS_PER_CHUNK: usize = 256;
+/// Accounts in a chunk of `LEDGERS`; a power of two. Each chunk that is added or taken away costs a grace period
+/// of the kernel's, so that they are not smaller.
+pub const LEDGERS_PER_CHUNK: usize = 1024;
 
 /// Chunks that `LEDGERS` can have.
-pub const LEDGER_CHUNKS: usize = 512;
+pub const LEDGER_CHUNKS: usize = 128;
 
 /// Slots that there can be, slot 0 included.
 pub const MAX_SLOTS: u32 = (LEDGER_CHUNKS * LEDGERS_PER_CHUNK) as u32;
@@ -28,9 +29,8 @@ pub const HISTS_PER_CHUNK: usize = 256;
 /// Chunks that `HISTS` can have: every thread can have its own.
 pub const HIST_CHUNKS: usize = MAX_SLOTS as usize / HISTS_PER_CHUNK;
 
-/// Numbers that can wait in a queue of what is free: more than are ever needed before user space looks
-/// again.
-pub const FREE_NUMBERS: u32 = 1 << 15;
+/// Numbers that can wait in a queue of what is free: all there are.
+pub const FREE_NUMBERS: u32 = MAX_SLOTS;
 
 /// Counters, and what user space says while it watches: the one value of the memory-mapped array
 /// `CONTROL`. Counters are changed atomically by both sides.

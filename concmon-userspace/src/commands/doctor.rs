@@ -58,9 +58,14 @@ fn granting(missing: CapabilitySet) -> String {
     if rustix::process::geteuid().is_root() {
         let each = names(missing).join(" --cap-add=");
         let all = names(missing).join(", ");
+        let unit: Vec<String> = names(missing)
+            .iter()
+            .map(|name| format!("CAP_{name}"))
+            .collect();
+        let unit = unit.join(" ");
         return format!(
             "docker run --cap-add={each} ...; kubernetes: securityContext.capabilities.add: [{all}]; \
-             systemd: CapabilityBoundingSet="
+             systemd: add {unit} to CapabilityBoundingSet= of the unit"
         );
     }
     let has = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.permitted);

@@ -93,16 +93,17 @@ pub(super) async fn watch_command(
     )
     .await?;
     let never_ran = matches!(end.child, Some(Err(_)));
-    let made = match kept.at_end {
-        Some(at_end) if !never_ran => at_end.write(options.quiet),
-        _ => Ok(()),
-    };
     if let Some(signal) = end.signal {
         // A terminal has sent it to the program, too; anybody else only to us.
         if signal != SignalKind::interrupt() || !io::stdin().is_terminal() {
             signals::send(pid, signal);
         }
     }
+    // The program need not wait until a long recording has been drawn.
+    let made = match kept.at_end {
+        Some(at_end) if !never_ran => at_end.write(options.quiet),
+        _ => Ok(()),
+    };
     // The watch may end before the program does; its code is passed on all the same.
     if end.running.is_some() {
         end.child = Some(ended(&mut end.running).await);

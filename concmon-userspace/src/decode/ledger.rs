@@ -86,7 +86,8 @@ pub fn fact(
     })
 }
 
-/// Whether a wakeup waits for a switch-in to book it.
+/// Whether a wakeup waits for a switch-in to book it. One that came after the reading's instant, or that another
+/// CPU's clock has put into the future, is of the next reading.
 pub fn is_woken(ledger: &Ledger) -> bool {
     ledger.state == state::BLOCKED && ledger.waking_ns > ledger.since_ns
 }
@@ -94,9 +95,9 @@ pub fn is_woken(ledger: &Ledger) -> bool {
 /// Books a wakeup that no switch-in has booked yet, as that will do. Also gives how long the wait was, ns.
 fn book_wakeup(ledger: &Ledger, read_ns: u64) -> (Ledger, Option<u64>) {
     let mut booked = *ledger;
-    let (since_ns, waking_ns) = (ledger.since_ns, ledger.waking_ns.min(read_ns));
+    let (since_ns, waking_ns) = (ledger.since_ns, ledger.waking_ns);
     let cause = usize::from(ledger.cause);
-    if !is_woken(ledger) || waking_ns <= since_ns || cause >= cause::COUNT {
+    if !is_woken(ledger) || waking_ns > read_ns || cause >= cause::COUNT {
         return (booked, None);
     }
     let blocked_ns = waking_ns - since_ns;
@@ -268,8 +269,10 @@ mod tests {
         let off_cpu = &found.off_cpu[io];
         assert_eq!((off_cpu.count, off_cpu.sum_ns, off_cpu.min_ns), (1, 50, 50));
         assert_eq!(off_cpu.buckets, [(hist_bucket(50) as u8, 1)]);
-        // One that another CPU's clock has put into the future has just been.
-        assert_eq!(fact(&woken(1_400), 1_300).unwrap().since_ns, 1_300);
+        // One that came after the reading's instant is of the next reading.
+        let later = fact(&woken(1_400), 1_300).unwrap();
+        assert_eq!(later.state, ThreadState::Blocked(Cause::Io));
+        assert_eq!((later.since_ns, later.off_cpu[io].count), (1_200, 0));
         // One of the stretch before says nothing.
         let before = fact(&woken(1_100), 1_300).unwrap();
         assert_eq!(before.state, ThreadState::Blocked(Cause::Io));

@@ -115,6 +115,8 @@ struct State {
     worst: Option<Held>,
     /// When it first held, for the summary.
     first_unix_ns: u64,
+    /// It was told as critical in some window: nothing else that was critical explained it there.
+    was_critical: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -185,6 +187,11 @@ impl Judge {
                 }
             }
             one_critical_per_cause(&mut findings);
+            for told in &findings {
+                if let Some(state) = followed.states.get_mut(told.rule) {
+                    state.was_critical |= told.severity == Severity::Critical;
+                }
+            }
             sort(&mut findings);
             process.findings = findings;
         }
@@ -199,10 +206,13 @@ impl Judge {
             process.findings = states
                 .filter_map(|(rule, state)| {
                     let worst = state.worst.as_ref()?;
-                    Some(finding(rule, worst, state.first_unix_ns, state.active_ns))
+                    let mut found = finding(rule, worst, state.first_unix_ns, state.active_ns);
+                    if found.severity == Severity::Critical && !state.was_critical {
+                        found.severity = Severity::Warning;
+                    }
+                    Some(found)
                 })
                 .collect();
-            one_critical_per_cause(&mut process.findings);
             sort(&mut process.findings);
         }
     }

@@ -46,8 +46,9 @@ impl Tally {
             let before = before.map_or(0, |(_, count)| count);
             let counter = counters.next_if(|&(at, _)| at == bucket);
             let counter = counter.map_or(0, |(_, counter)| counter);
-            // No bucket grows by more than the whole.
-            let growth = u64::from(counter.wrapping_sub(before as u32)).min(left);
+            // No bucket grows by more than the whole: one that seems to has shrunk.
+            let growth = u64::from(counter.wrapping_sub(before as u32));
+            let growth = if growth > left { 0 } else { growth };
             left -= growth;
             let count = before.saturating_add(growth);
             if count > 0 {

@@ -8,6 +8,9 @@ const MAIN: &str = "MainProcess";
 /// Modules whose functions say nothing about the work of a process: they take it from a queue.
 const POOLS: [&str; 4] = ["multiprocessing.", "concurrent.", "billiard.", "joblib."];
 
+/// Packages that have the modules of [`Helper`], by themselves or inside of others.
+const PACKAGES: [&str; 3] = ["multiprocessing", "billiard", "loky.backend"];
+
 /// What the command line of a process of `multiprocessing` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Helper {
@@ -28,7 +31,14 @@ impl Helper {
             let code = word.strip_prefix("from ")?;
             code.split_once(" import ").map(|(module, _)| module)
         })?;
-        match code.rsplit('.').next()? {
+        let (package, module) = code.rsplit_once('.')?;
+        if !PACKAGES
+            .iter()
+            .any(|of| package == *of || package.ends_with(&format!(".{of}")))
+        {
+            return None;
+        }
+        match module {
             "resource_tracker" | "semaphore_tracker" => Some(Self::ResourceTracker),
             "forkserver" => Some(Self::ForkServer),
             "spawn" => Some(Self::Spawned),
@@ -102,8 +112,15 @@ impl Identity<'_> {
             return Err("it serves the others of its program only");
         }
         let entry = |of: &Self| of.fact.and_then(|fact| fact.entry.clone());
-        let same_program =
-            parent.is_some_and(|parent| parent.is_python && entry(parent) == entry(self));
+        if self.child().is_none() && self.cmdline().is_empty() {
+            return Err("its command line is not known");
+        }
+        let is_same = |parent: &Self| match entry(self).as_deref() {
+            // The word says nothing of what runs.
+            Some("-c") => parent.cmdline() == self.cmdline(),
+            own => entry(parent).as_deref() == own,
+        };
+        let same_program = parent.is_some_and(|parent| parent.is_python && is_same(parent));
         let made = self.child().is_some() || Helper::of(self.cmdline()).is_some();
         Ok(match made || same_program {
             true => ProcessRole::Worker,

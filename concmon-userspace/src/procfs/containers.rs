@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use serde::Deserialize;
 
 use super::cgroups::is_id;
@@ -15,6 +16,8 @@ use super::cgroups::is_id;
 const MAX_BYTES: u64 = 16 << 20;
 /// Containers that are told apart, at most.
 const MAX_CONTAINERS: usize = 16_384;
+/// Names of one.
+const MAX_NAMES: usize = 16;
 /// Where docker keeps a folder for each container.
 const DOCKER: &str = "var/lib/docker/containers";
 /// Where podman keeps a list, as root and below the home of a user.
@@ -59,11 +62,17 @@ impl Containers {
         let mut found = Self::default();
         found.read_docker(&root.join(DOCKER));
         found.read_podman(&root.join(PODMAN));
-        let homes = folders(&root.join("home"));
-        for home in homes.into_iter().chain([root.join("root")]) {
-            found.read_podman(&home.join(PODMAN_OF_USER));
-        }
         found.read_kubelet(&root.join(KUBELET));
+        found.read_podman(&root.join("root").join(PODMAN_OF_USER));
+        // What users say comes last, and names no container that is named already.
+        let known: Vec<String> = found.names.keys().cloned().collect();
+        let mut users = Self::default();
+        for home in folders(&root.join("home")) {
+            users.read_podman(&home.join(PODMAN_OF_USER));
+        }
+        users.names.retain(|id, _| known.binary_search(id).is_err());
+        let room = MAX_CONTAINERS.saturating_sub(known.len());
+        found.names.extend(users.names.into_iter().take(room));
         found
     }
 
@@ -111,17 +120,17 @@ impl Containers {
             return;
         }
         let names = self.names.entry(id.to_owned()).or_default();
-        if names.iter().all(|known| known != name) {
+        if names.len() < MAX_NAMES && names.iter().all(|known| known != name) {
             names.push(name.to_owned());
         }
     }
 
     /// Whether the container `id` is meant by `named`: its name, or the begin of its id.
     pub fn is(&self, id: &str, named: &str) -> bool {
-        let names = self.names.get(id);
-        id == named
-            || (is_id(id) && id.starts_with(named))
-            || names.is_some_and(|names| names.iter().any(|name| name == named))
+        let has = |names: &Vec<String>| names.iter().any(|name| name == named);
+        // A name like `db` is the begin of many ids.
+        let is_begin = || is_id(id) && id.starts_with(named) && !self.names.values().any(has);
+        id == named || self.names.get(id).is_some_and(has) || is_begin()
     }
 
     /// What people call a container: its name and the begin of its id.
@@ -142,10 +151,11 @@ fn folders(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn text(path: &Path) -> Option<Vec<u8>> {
-    // Users may put anything into their homes; opening a FIFO would wait for its other end.
-    let is_file = std::fs::metadata(path).ok()?.is_file();
+    // Users may put anything into their homes: links to elsewhere, a FIFO, a device.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(openat(CWD, path, flags, Mode::empty()).ok()?);
     let mut bytes = Vec::new();
-    let file = is_file.then(|| File::open(path))?.ok()?;
+    file.metadata().ok().filter(std::fs::Metadata::is_file)?;
     file.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
     Some(bytes)
 }

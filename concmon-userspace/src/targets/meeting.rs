@@ -73,7 +73,10 @@ impl Targets {
         };
         target.named = true;
         target.take_interpreter(interpreter, &mut self.gils);
-        live.watch(id.pid, target.gils(), follow)?;
+        if let Err(error) = live.watch(id.pid, target.gils(), follow) {
+            self.ended(id.pid, live);
+            return Err(error);
+        }
         set_unwind(target, live, self.wants);
         Ok(true)
     }

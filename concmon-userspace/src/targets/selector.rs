@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Between two readings of what containers are called, for one that is not known.
-const CONTAINERS_PAUSE: Duration = Duration::from_secs(1);
+const CONTAINERS_PAUSE: Duration = Duration::from_secs(3);
 
 /// Which processes are wanted.
 #[derive(Debug)]
@@ -77,8 +77,11 @@ impl Selector {
     /// Whether `pid` is not to be watched, whatever else holds.
     pub(crate) fn excludes(&self, pid: Pid) -> bool {
         let exclude = &self.selection.exclude;
-        !exclude.is_empty()
-            && procfs::command(pid.0).is_some_and(|(name, line)| matches(exclude, &name, &line))
+        // Whoever starts this tool may be watched by it; its own records would be about its records.
+        pid.0 == self.own
+            || (!exclude.is_empty()
+                && procfs::command(pid.0)
+                    .is_some_and(|(name, line)| matches(exclude, &name, &line)))
     }
 
     pub(crate) fn has_exclusions(&self) -> bool {
@@ -118,6 +121,10 @@ impl Selector {
             let mut named = selection.containers.iter();
             named.any(|named| containers.is(&id, named))
         };
+        if self.read_ns.is_none() {
+            self.read_ns = Some(clocks::monotonic_ns());
+            self.containers = Containers::read(Path::new("/"));
+        }
         if is(&self.containers, &self.selection) {
             return true;
         }

@@ -118,7 +118,7 @@ pub(super) fn alike<'a>(processes: &[&'a Process], all: bool) -> Vec<Vec<&'a Pro
             process.ppid,
             process.role,
             stem(&label),
-            process.exited.is_some(),
+            process.exited.map(digest::exited_label),
         )
     };
     let mut counts: BTreeMap<_, usize> = BTreeMap::new();

@@ -119,8 +119,8 @@ struct Forest<'a> {
     shown: Vec<bool>,
     /// Under whom a task was shown.
     above: Vec<Option<usize>>,
-    /// Trees that go on below, with the level they would have had.
-    deferred: Vec<usize>,
+    /// Trees that go on below, each with those that are like it.
+    deferred: Vec<(usize, Vec<usize>)>,
 }
 
 impl<'a> Forest<'a> {
@@ -229,9 +229,9 @@ impl<'a> Forest<'a> {
     /// A tree, and those that it was too deep for.
     fn tree(&mut self, text: &mut String, root: usize, alike: &[usize]) {
         self.task(text, root, alike, &mut String::new(), 0, true);
-        while let Some(root) = self.deferred.pop() {
+        while let Some((root, alike)) = self.deferred.pop() {
             if !self.shown[root] {
-                self.task(text, root, &[], &mut String::new(), 0, true);
+                self.task(text, root, &alike, &mut String::new(), 0, true);
             }
         }
     }
@@ -267,8 +267,10 @@ impl<'a> Forest<'a> {
         descend(indent, last);
         let mut levels = levels + 1;
         let awaited = std::mem::take(&mut self.awaits[at]);
-        let wait = match (&task.waits_for, alike) {
-            (Some(wait), [_, ..]) => escape(&wait.kind).into_owned(),
+        let object = |at: &usize| self.tasks[*at].waits_for.as_ref().map(|wait| wait.object);
+        let one_object = alike.iter().all(|other| object(other) == object(&at));
+        let wait = match &task.waits_for {
+            Some(wait) if !one_object => escape(&wait.kind).into_owned(),
             _ => waits_for(task),
         };
         let leaf = awaited.is_empty() && !wait.is_empty();
@@ -354,8 +356,8 @@ impl<'a> Forest<'a> {
             if levels < MAX_LEVELS {
                 self.task(text, at, alike, indent, levels, last);
             } else {
-                self.deferred.push(at);
-                let label = format!("(T) {}, see below", self.name(at));
+                let label = format!("{}, see below", self.label(at, alike));
+                self.deferred.push((at, alike.clone()));
                 node(text, indent, last, &label);
             }
         }

@@ -24,14 +24,17 @@ pub(super) fn write_shown<T: Serialize>(object: &T, out: &mut dyn Write) -> io::
     line(object, ShownFormatter, out)
 }
 
-/// The lines of a watch, one after the other. Between the first snapshot and the summary, tasks that have not
-/// changed are a number.
+/// The lines of a watch, one after the other. Of very many tasks, those that have not changed since the snapshot
+/// before are a number, between the first snapshot and the summary.
 #[derive(Debug)]
 pub struct Stream {
     all: bool,
     /// The tasks of the last snapshot, and what each was like.
     known: HashMap<TaskKey, u64>,
 }
+
+/// So many tasks of a snapshot are told of in each.
+const FEW_TASKS: usize = 256;
 
 /// Process, its start, task.
 type TaskKey = (u32, u64, Address);
@@ -55,6 +58,8 @@ impl Stream {
         }
         let mut known = HashMap::new();
         let mut unchanged = Vec::new();
+        let loops = snapshot.processes.iter().flat_map(|one| &one.loops);
+        let are_few = loops.map(|l| l.tasks.len()).sum::<usize>() <= FEW_TASKS;
         for process in &mut snapshot.processes {
             for l in &mut process.loops {
                 let tasks = std::mem::take(&mut l.tasks).into_iter();
@@ -62,7 +67,7 @@ impl Stream {
                     let key = (process.pid, process.start_unix_ns, task.id);
                     let state = fingerprint(task);
                     known.insert(key, state);
-                    is_idle(task) && self.known.get(&key) == Some(&state)
+                    !are_few && is_idle(task) && self.known.get(&key) == Some(&state)
                 });
                 (l.tasks, l.tasks_unchanged) = (changed, same.len() as u64);
                 unchanged.push(same);
@@ -93,6 +98,8 @@ fn fingerprint(task: &Task) -> u64 {
         &task.coroutine,
         task.state.name(),
         task.timeout_ns,
+        // Another task may have its address.
+        task.seen.map(|seen| seen.first_seen_unix_ns),
     )
         .hash(&mut hasher);
     for frame in &task.awaiting {

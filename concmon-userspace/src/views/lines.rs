@@ -154,6 +154,10 @@ fn push_crowd(text: &mut String, set: &[&Process], form: Form) {
         format::count(sum(|process| process.context_switches.involuntary)),
     );
     form.wrap(text, 0, 4, &line);
+    // All of them ended alike.
+    if let Some(exited) = set.first().and_then(|process| process.exited) {
+        form.wrap(text, 2, 4, &digest::exited_label(exited));
+    }
     findings::push(text, &findings::common(set), 2, set.len(), form);
 }
 

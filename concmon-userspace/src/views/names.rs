@@ -29,6 +29,10 @@ pub(super) fn common<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let Some(first) = names.next() else {
         return String::new();
     };
+    let mut names = names.peekable();
+    if names.peek().is_none() {
+        return first.to_owned();
+    }
     let mut shared: Vec<Option<String>> = numbers(first).into_iter().map(Some).collect();
     for name in names {
         for (known, number) in shared.iter_mut().zip(numbers(name)) {
@@ -37,11 +41,15 @@ pub(super) fn common<'a>(names: impl Iterator<Item = &'a str>) -> String {
     }
     let mut shared = shared.into_iter();
     let mut text = String::new();
-    for (index, piece) in stem(first).split('#').enumerate() {
-        if index > 0 {
-            text.push_str(shared.next().flatten().as_deref().unwrap_or("#"));
+    let mut in_number = false;
+    for c in first.chars() {
+        let is_digit = c.is_ascii_digit();
+        match (is_digit, in_number) {
+            (true, false) => text.push_str(shared.next().flatten().as_deref().unwrap_or("#")),
+            (true, true) => {}
+            (false, _) => text.push(c),
         }
-        text.push_str(piece);
+        in_number = is_digit;
     }
     text
 }

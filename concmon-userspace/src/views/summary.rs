@@ -276,6 +276,11 @@ fn push_crowd(text: &mut String, set: &[&Process], form: Form) {
         12,
         &format!("{:12}{}", "processes", pids.join(" ")),
     );
+    // All of them ended alike.
+    if let Some(exited) = set.first().and_then(|process| process.exited) {
+        let line = format!("{:12}{}", "state", digest::exited_label(exited));
+        form.wrap(text, 2, 12, &line);
+    }
     let sum = |of: fn(&Process) -> u64| set.iter().map(|process| of(process)).sum::<u64>();
     let known = |of: fn(&Process) -> Option<u64>| {
         let known = set.iter().filter_map(|process| of(process));

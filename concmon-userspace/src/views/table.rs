@@ -111,10 +111,10 @@ impl Table {
             }
         }
         let mut widths: Vec<usize> = shown.iter().map(|column| self.natural(*column)).collect();
+        let least: Vec<usize> = shown.iter().map(|column| self.least(*column)).collect();
         while total(&widths) > room {
-            let spare =
-                |(index, column): (usize, &usize)| (widths[index] - self.least(*column), index);
-            let Some((1.., widest)) = shown.iter().enumerate().map(spare).max() else {
+            let spare = |index: usize| (widths[index] - least[index], index);
+            let Some((1.., widest)) = (0..shown.len()).map(spare).max() else {
                 break;
             };
             widths[widest] -= 1;

@@ -159,7 +159,8 @@ fn exports_say_where(version: &str) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let capture = folder.path().join("capture.concmon");
     let pid = workload.pid().to_string();
-    let record = ["record", "-p", &pid, "-d", "4s", "-o"];
+    // With all rows of the summary.
+    let record = ["record", "-p", &pid, "-d", "4s", "-v", "-o"];
     let said = run(Command::new(binary()?).args(record).arg(&capture))?;
     let summary = String::from_utf8(said)?;
     let collapsed = String::from_utf8(export("collapsed", &capture)?)?;

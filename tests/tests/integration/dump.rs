@@ -228,7 +228,7 @@ fn every_arrangement_has_every_task(version: &str) -> Result<()> {
         let lines = table.lines().filter(|line| line.contains(&word)).count();
         ensure!(lines == 1, "{id}: {lines} lines");
     }
-    let tree = tool(&["tasks", "--tree"], workload.pid())?.ok()?;
+    let tree = tool(&["tasks", "--tree", "-v"], workload.pid())?.ok()?;
     let shown = tree.matches("(T) ").count() - tree.matches(", see above\n").count();
     ensure!(
         shown == ids.len(),
@@ -252,7 +252,7 @@ fn every_arrangement_has_every_task(version: &str) -> Result<()> {
 /// The program's tasks are made such that each line here follows from its source.
 fn trees(version: &str) -> Result<()> {
     let workload = Workload::start(&Interpreter::find(version)?, "awaits.py", &[])?;
-    let tree = tool(&["tasks", "--tree"], workload.pid())?.ok()?;
+    let tree = tool(&["tasks", "--tree", "-v"], workload.pid())?.ok()?;
     let lines: Vec<&str> = tree
         .lines()
         .map(|line| line.trim_start_matches([' ', '│', '├', '└', '─']))

@@ -14,9 +14,9 @@ use crate::{
         features::{Feature, Features, Need, Row, TABLE},
         offsets::{Offsets, btf_path},
     },
-    procfs::{host::kernel_setting, rights},
+    procfs::{host::kernel_setting, namespaces, rights},
     schema::{Check, CheckStatus},
-    session::Failure,
+    session::{Failure, code},
     source::live::{Live, LiveError, Sizes},
 };
 
@@ -63,9 +63,32 @@ pub(super) fn look() -> Host {
     checks.push(perf_paranoid());
     checks.push(filter());
     checks.push(temporary());
+    let own_proc = proc_is_ours();
+    let has_own = own_proc.status == CheckStatus::Ok;
+    checks.push(own_proc);
+    let failure = tried.err().map(Failure::from);
     Host {
         checks,
-        failure: tried.err().map(Failure::from),
+        failure: failure.or_else(|| {
+            let message = "/proc shows another PID namespace than the one that this program is in";
+            (!has_own).then(|| Failure::new(code::UNSUPPORTED, message))
+        }),
+    }
+}
+
+/// Whether `/proc` has the ids that this program is told.
+fn proc_is_ours() -> Check {
+    match namespaces::is_proc_ours() {
+        true => Check::ok(
+            "proc",
+            "/proc is of the PID namespace that this program is in",
+        ),
+        false => Check::not_ok(
+            "proc",
+            CheckStatus::Failed,
+            "/proc shows another PID namespace than the one that this program is in",
+            Some("unshare --pid --fork --mount-proc ..., or nsenter --pid --mount ...".to_owned()),
+        ),
     }
 }
 

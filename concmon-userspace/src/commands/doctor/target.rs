@@ -8,6 +8,7 @@ use crate::{
     procfs::{
         clocks, namespaces, now,
         target::{TargetIdentity, check_target},
+        tree::Tree,
     },
     python::{DetectError, Interpreter, NotExact, ScanOptions},
     schema::{Check, CheckStatus},
@@ -43,7 +44,25 @@ fn look_at(pid: u32, checks: &mut Vec<Check>) -> Result<(), Failure> {
     })?;
     checks.push(Check::ok("process", described(&target)));
     checks.push(container(pid));
-    let mut interpreter = attach(pid).map_err(|error| {
+    let attached = attach(pid);
+    if let Err(DetectError::NotPython) = &attached {
+        let tree = Tree::scan().map_err(Failure::from)?;
+        let below = tree.descendants(pid);
+        if let Some(python) = below
+            .iter()
+            .find(|pid| Interpreter::attach(Pid(**pid)).is_ok())
+        {
+            let said = format!("it is none, but process {python} below it is: that is watched");
+            checks.push(Check::ok("python", said));
+            return Ok(());
+        }
+    }
+    if let Err(DetectError::Starting) = &attached {
+        let said = "it has not finished starting; a watch waits for it";
+        checks.push(Check::ok("python", said));
+        return Ok(());
+    }
+    let mut interpreter = attached.map_err(|error| {
         let failure = Failure::from_detect(pid, &target.name, &error);
         checks.push(failed("python", pid, &failure));
         failure

@@ -7,7 +7,7 @@ use super::Watch;
 use crate::{
     event::{Event, Pid},
     procfs::{
-        clocks,
+        clocks, now,
         tree::{Mark, Tree},
     },
     python::DetectError,
@@ -240,6 +240,8 @@ impl Watch {
             let (live, targets) = (&mut self.live, &mut self.targets);
             taken = watch_late_children(live, targets, &joined, selector);
         }
+        let threads = joined.iter().map(|pid| now::count_threads(*pid));
+        self.live.make_room_for(threads.sum());
         let seeded = self.live.seed().map_err(Failure::from);
         if let Err(error) = taken.and(seeded) {
             log::warn!("processes that have appeared are not watched as a whole: {error}");

@@ -23,7 +23,7 @@ pub(super) const LEDGERS: Shape = Shape {
     per_chunk: LEDGERS_PER_CHUNK,
     most: LEDGER_CHUNKS,
     flags: MMAPABLE,
-    ready: 4_096,
+    ready: 3_000,
     by_calls: false,
 };
 
@@ -32,7 +32,7 @@ pub(super) const HISTS: Shape = Shape {
     per_chunk: HISTS_PER_CHUNK,
     most: HIST_CHUNKS,
     flags: MMAPABLE,
-    ready: 1_024,
+    ready: 700,
     by_calls: true,
 };
 
@@ -112,14 +112,13 @@ impl Accounts {
             reads_failed: 0,
             healed: BTreeSet::new(),
         };
-        // As if those were in use that are to be seeded.
         accounts.fill(threads as u64)?;
         Ok(accounts)
     }
 
-    /// Makes room before it is needed.
-    pub(super) fn make_room(&mut self) {
-        if let Err(error) = self.fill(0) {
+    /// Makes room before it is needed: for so many threads that are `coming` at once, and those that may be born.
+    pub(super) fn make_room(&mut self, coming: u64) {
+        if let Err(error) = self.fill(coming) {
             log::debug!("no more room for threads: {error}");
             self.reads_failed += 1;
         }
@@ -128,19 +127,19 @@ impl Accounts {
     fn fill(&mut self, coming: u64) -> Result<(), MapError> {
         let (slots, hists) = (self.control.slots_used(), self.control.hists_used());
         let chunks = &mut self.chunks;
-        self.room
-            .fill(slots + coming, |change| follow(chunks, change))?;
-        self.hists
-            .fill(hists + coming.min(HISTS.ready), |_| Ok(()))?;
+        let filled = self
+            .room
+            .fill(slots, coming, |change| follow(chunks, change));
         let room = self.room.room();
         // Threads are folded when there can be no more room.
-        let fold_above = if self.room.is_full() {
-            room - room / 8
-        } else {
-            u64::MAX
+        let fold_above = match self.room.is_full() || filled.is_err() {
+            true => room - room / 8,
+            false => u64::MAX,
         };
         self.control.set_fold_above(fold_above);
-        Ok(())
+        filled?;
+        // Who only waits needs none.
+        self.hists.fill(hists, coming.min(HISTS.ready), |_| Ok(()))
     }
 
     /// Gives back room that nobody has used for a while.

@@ -16,9 +16,11 @@ use aya::{
     maps::{Array, ArrayOfMaps, Map, MapData, MapError, Queue},
 };
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
-use concmon_ebpf::FREE_NUMBERS;
 
 use crate::source::{object::Wire, shared::SharedArray};
+
+/// Chunks that are added or taken away at one time, while records wait.
+const CHUNKS_AT_ONCE: usize = 3;
 
 /// What chunks are like.
 #[derive(Clone, Copy, Debug)]
@@ -109,27 +111,37 @@ where
     }
 
     fn wanted(&self, used: u64) -> u64 {
-        let most = u64::from(FREE_NUMBERS) / 2;
-        self.shape.ready.max(used / 4).min(most)
+        self.shape.ready.max(used / 4)
     }
 
-    /// Fills the queue; `used` elements are in use. `tell` hears of chunks that are added.
+    /// Fills the queue; `used` elements are in use, and so many more are `coming` at once. `tell` hears of chunks
+    /// that are added.
     ///
     /// # Errors
     /// The kernel has no memory for one more, or an array cannot be changed. What is there stays usable.
     pub(super) fn fill(
         &mut self,
         used: u64,
+        coming: u64,
         mut tell: impl FnMut(Change<'_>) -> Result<(), MapError>,
     ) -> Result<(), MapError> {
-        let (waiting, wanted) = (self.waiting(used), self.wanted(used));
+        let waiting = self.waiting(used);
+        let wanted = coming + self.wanted(used + coming);
         // Now and then, not one for one.
         if waiting >= wanted - wanted / 8 {
             return Ok(());
         }
+        let mut chunks = if coming > 0 {
+            usize::MAX
+        } else {
+            CHUNKS_AT_ONCE
+        };
         for _ in waiting..wanted {
-            if self.reserve.is_empty() && !self.grow(&mut tell)? {
-                break;
+            if self.reserve.is_empty() {
+                if chunks == 0 || !self.grow(&mut tell)? {
+                    break;
+                }
+                chunks -= 1;
             }
             if let Some(number) = self.reserve.pop_first() {
                 self.queue.push(number, 0)?;
@@ -253,7 +265,7 @@ where
             })
             .collect();
         let gone: Vec<usize> = unused.intersection(&self.unused).copied().collect();
-        for index in gone.into_iter().rev().take(most) {
+        for index in gone.into_iter().rev().take(most.min(CHUNKS_AT_ONCE)) {
             self.take_away(index)?;
             tell(Change::Gone(index))?;
         }

@@ -185,6 +185,8 @@ impl Live {
     /// those that switched while they were being seeded; by then their switch is long over.
     pub fn seed(&mut self) -> Result<(), LiveError> {
         hooks::walk_tasks(&mut self.ebpf, hooks::SEED)?;
+        // There may be more than were expected: the second walk finds those, too.
+        self.accounts.make_room(0);
         std::thread::sleep(SEED_PAUSE);
         hooks::walk_tasks(&mut self.ebpf, hooks::SEED)?;
         Ok(())
@@ -249,7 +251,12 @@ impl Live {
 
     /// Makes room for threads before it is needed: to be called several times a second.
     pub fn make_room(&mut self) {
-        self.accounts.make_room();
+        self.accounts.make_room(0);
+    }
+
+    /// Makes room for so many threads that are seeded next, too.
+    pub fn make_room_for(&mut self, threads: usize) {
+        self.accounts.make_room(threads as u64);
     }
 
     /// Gives back room for threads that was not used since this was called last: every few seconds.

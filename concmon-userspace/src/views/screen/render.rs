@@ -46,6 +46,7 @@ pub fn render(
         let last = lines
             .len()
             .saturating_sub(usize::from(plan.parts.body.height));
+        state.detail_end.set(last);
         let lines = lines.into_iter().skip(state.detail_scroll.min(last));
         put_lines(frame, plan.parts.body, lines);
         put(

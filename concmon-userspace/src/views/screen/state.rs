@@ -1,6 +1,7 @@
 //! What the live view remembers between two draws, and what keys do to it.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
@@ -111,6 +112,8 @@ pub struct ScreenState {
     pub(super) opens: bool,
     pub(super) detail: Option<Detail>,
     pub(super) detail_scroll: usize,
+    /// The furthest that the page which was drawn last scrolls.
+    pub(super) detail_end: Cell<usize>,
     /// Hot functions, while they are shown.
     pub(super) code: Option<Code>,
     /// Rows that a page moves.
@@ -135,6 +138,7 @@ impl ScreenState {
             opens: false,
             detail: None,
             detail_scroll: 0,
+            detail_end: Cell::new(0),
             code: None,
             page: 10,
         }
@@ -292,7 +296,8 @@ impl ScreenState {
         if self.help {
             self.help_scroll = moved(self.help_scroll);
         } else if self.detail.is_some() {
-            self.detail_scroll = moved(self.detail_scroll);
+            let end = self.detail_end.get();
+            self.detail_scroll = moved(self.detail_scroll.min(end)).min(end);
         } else {
             self.selected[index] = moved(self.selected[index]);
             // Without rows to be opened there is nothing else that moves.

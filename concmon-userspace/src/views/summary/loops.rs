@@ -53,6 +53,9 @@ pub(super) fn push_all(text: &mut String, set: &[&Process], room: Room) {
         {
             let _ = write!(line, ", {}", digest::plural(timing.stalls_count, "stall"));
         }
+        if let Some(hang) = &l.hang {
+            let _ = write!(line, ", HANGS for {}", format::duration(hang.lasting_ns));
+        }
         room.form.wrap(text, 2, 2, &line);
     }
     if others.len() > room.form.most(MAX_LOOPS) {
