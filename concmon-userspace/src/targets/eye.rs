@@ -94,7 +94,10 @@ impl Eye {
             return !goes_on && unseen_ns >= FRESH_NS;
         }
         let passed_ns = now_ns.saturating_sub(age_ns).saturating_add(threshold_ns);
-        age_ns >= threshold_ns && (unseen_ns >= PAUSE_NS || self.looked_ns < passed_ns)
+        // A look may have met the step before its samples showed it to be that old: there are some more at first.
+        let is_young = !self.lasts && age_ns < threshold_ns.saturating_mul(4);
+        let is_early = is_young && unseen_ns >= threshold_ns;
+        age_ns >= threshold_ns && (unseen_ns >= PAUSE_NS || self.looked_ns < passed_ns || is_early)
     }
 
     /// A look has met the thread, whose account was this. Gives the beginning of its account, if it was busy

@@ -230,11 +230,12 @@ fn exports_say_where(version: &str) -> Result<()> {
             "page: {} is in {place:?}",
             one.name
         );
-        // The summary has its place; where several are alike, in one row.
-        ensure!(
-            summary.contains(&format!("{function} (blocked.py:")),
-            "summary: {function}: {summary}"
+        // The summary has its place, cut in front where there is no room.
+        let end = format!(
+            "{} (blocked.py:",
+            &function[function.len().saturating_sub(8)..]
         );
+        ensure!(summary.contains(&end), "summary: {function}: {summary}");
     }
     Ok(())
 }

@@ -75,8 +75,10 @@ struct Done {
 
 impl Done {
     fn ok(self) -> Result<String> {
+        // With -v it says what it does.
+        let is_quiet = |line: &str| line.starts_with("[INFO ]");
         ensure!(
-            self.code == 0 && self.stderr.is_empty(),
+            self.code == 0 && self.stderr.lines().all(is_quiet),
             "exit code {}, stderr: {:?}",
             self.code,
             self.stderr
