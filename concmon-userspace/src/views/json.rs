@@ -29,11 +29,12 @@ pub(super) fn write_shown<T: Serialize>(object: &T, out: &mut dyn Write) -> io::
 #[derive(Debug)]
 pub struct Stream {
     all: bool,
+    few: usize,
     /// The tasks of the last snapshot, and what each was like.
     known: HashMap<TaskKey, u64>,
 }
 
-/// So many tasks of a snapshot are told of in each.
+/// Each of so many tasks is told of in every snapshot.
 const FEW_TASKS: usize = 256;
 
 /// Process, its start, task.
@@ -44,8 +45,15 @@ impl Stream {
     pub fn new(all: bool) -> Self {
         Self {
             all,
+            few: FEW_TASKS,
             known: HashMap::new(),
         }
+    }
+
+    /// Snapshots of at most so many tasks tell of each.
+    #[must_use]
+    pub fn with_few(self, few: usize) -> Self {
+        Self { few, ..self }
     }
 
     /// Writes the next line and flushes. The snapshot has all its tasks after that, in another order.
@@ -59,7 +67,7 @@ impl Stream {
         let mut known = HashMap::new();
         let mut unchanged = Vec::new();
         let loops = snapshot.processes.iter().flat_map(|one| &one.loops);
-        let are_few = loops.map(|l| l.tasks.len()).sum::<usize>() <= FEW_TASKS;
+        let are_few = loops.map(|l| l.tasks.len()).sum::<usize>() <= self.few;
         for process in &mut snapshot.processes {
             for l in &mut process.loops {
                 let tasks = std::mem::take(&mut l.tasks).into_iter();

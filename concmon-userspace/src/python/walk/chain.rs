@@ -76,6 +76,9 @@ pub(crate) fn in_parts(reader: &mut Reader<'_>, coroutine: u64, depth: usize) ->
     let mut front = vec![(0, coroutine)];
     for level in 0..depth {
         for _ in 0..MAX_TRIES {
+            if reader.is_over() {
+                return chain;
+            }
             let mut longer = [Chain {
                 end: End::TooDeep,
                 ..chain.clone()

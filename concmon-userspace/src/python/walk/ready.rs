@@ -57,7 +57,10 @@ pub(crate) fn read(reader: &mut Reader<'_>, pid: Pid, id: u64, queue: u64) -> Op
         let is_told = |reader: &mut Reader<'_>, callback| {
             task_of(reader, callback).is_some() || reader.callable_name(callback).is_some()
         };
-        if is_empty || live.iter().any(|(_, callback)| is_told(reader, *callback)) {
+        if is_empty
+            || reader.is_over()
+            || live.iter().any(|(_, callback)| is_told(reader, *callback))
+        {
             break;
         }
     }
