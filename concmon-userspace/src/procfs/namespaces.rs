@@ -36,6 +36,16 @@ pub fn has_foreign_ids(pid: Pid) -> bool {
     ids(format!("/proc/{pid}/status")).is_some_and(|ids| ids.len() > 1)
 }
 
+/// Whether the process has a file system of its own (another mount namespace than we have).
+pub fn has_own_files(pid: Pid) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let inode = |pid: &str| std::fs::metadata(format!("/proc/{pid}/ns/mnt")).map(|ns| ns.ino());
+    match (inode("self"), inode(&pid.to_string())) {
+        (Ok(own), Ok(its)) => own != its,
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -143,6 +143,11 @@ pub fn stack_limit(pid: Pid) -> Option<u64> {
     soft_limit(&limits, "Max stack size")
 }
 
+/// The folder that a process works in, by the path that it has for it.
+pub fn folder(pid: Pid) -> Option<std::path::PathBuf> {
+    std::fs::read_link(format!("/proc/{pid}/cwd")).ok()
+}
+
 /// The cgroups of a process, a line each.
 pub fn cgroups(pid: Pid) -> Option<String> {
     file::text(CWD, format!("/proc/{pid}/cgroup")).ok()

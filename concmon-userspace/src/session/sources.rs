@@ -9,7 +9,11 @@ use std::{
     sync::mpsc::{Receiver, Sender, channel},
 };
 
-use crate::{event::Pid, procfs::root, views::screen};
+use crate::{
+    event::Pid,
+    procfs::{now, root},
+    views::screen,
+};
 
 /// Lines that are kept, and looked for at one time.
 const MAX_LINES: usize = 4_096;
@@ -90,8 +94,7 @@ fn absolute(pid: u32, file: &str) -> Option<PathBuf> {
     if file.starts_with('<') {
         return None;
     }
-    let folder = std::fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
-    Some(folder.join(path))
+    Some(now::folder(Pid(pid))?.join(path))
 }
 
 fn nth(file: File, number: u32) -> Line {

@@ -5,4 +5,5 @@ mod fixture;
 mod json;
 mod look;
 mod screen;
+mod services;
 mod text;

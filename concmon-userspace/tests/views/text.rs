@@ -9,7 +9,7 @@ use concmon::schema::{
 use concmon::views::escape::{is_hostile, width};
 use concmon::views::{Form, Paint, json, lines, stalls, summary};
 
-use crate::fixture;
+use crate::{fixture, services};
 
 /// For a pipe.
 fn plain() -> Form {
@@ -128,7 +128,7 @@ fn services_are_short() {
         ("celery", 20, 40),
     ];
     for ((name, snapshot), (same, most_lines, most_summary)) in
-        fixture::services().into_iter().zip(most)
+        services::all().into_iter().zip(most)
     {
         assert_eq!(name, same);
         let lines = lines_of(&snapshot);

@@ -387,7 +387,7 @@ fn perf_paranoid() -> Check {
 }
 
 fn filter() -> Check {
-    let there = Path::new("/proc/sys/kernel/seccomp/actions_avail").exists();
+    let there = kernel_setting("seccomp/actions_avail").is_ok();
     match there {
         true => Check::ok("seccomp", "there"),
         false => Check::not_ok(

@@ -1,6 +1,6 @@
 //! A process: whether it can be watched, and what of its Python can be read.
 
-use std::{fs, os::unix::fs::MetadataExt as _, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use super::own_path;
 use crate::{
@@ -161,18 +161,11 @@ fn memory(pid: u32, look: &PythonFact) -> Check {
 
 /// Whose ids and files it has.
 fn container(pid: u32) -> Check {
-    let others = |kind: &str| {
-        let inode = |pid: &str| fs::metadata(format!("/proc/{pid}/ns/{kind}")).map(|ns| ns.ino());
-        match (inode("self"), inode(&pid.to_string())) {
-            (Ok(own), Ok(its)) => own != its,
-            _ => false,
-        }
-    };
     let mut parts = Vec::new();
     if namespaces::has_foreign_ids(Pid(pid)) {
         parts.push("it has other process ids for itself");
     }
-    if others("mnt") {
+    if namespaces::has_own_files(Pid(pid)) {
         parts.push("it has a file system of its own, which is read through /proc/PID/root");
     }
     let cgroups = now::cgroups(Pid(pid)).unwrap_or_default();
