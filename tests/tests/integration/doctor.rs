@@ -14,6 +14,7 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::WATCH;
+use crate::permissions::as_user_with;
 
 /// What doctor tells of, of those that a watch or a part of it needs.
 const CAPABILITIES: [&str; 6] = [
@@ -131,18 +132,8 @@ fn as_others() -> Result<()> {
     let own = program(UNPRIVILEGED)?;
     let others = program(UNPRIVILEGED - 1)?;
     let run = |set: &[&str], args: &[&str]| {
-        let set: String = set.iter().map(|name| format!(",+{name}")).collect();
-        let user = UNPRIVILEGED.to_string();
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--reuid", &user, "--regid", &user, "--clear-groups"])
-            .args(["--inh-caps", &format!("-all{set}")])
-            .args(["--bounding-set", &format!("-all{set}")])
-            .args(["--ambient-caps", &format!("-all{set}")])
-            .arg(&path)
-            .args(args)
-            .current_dir("/")
-            .stdin(Stdio::null());
+        let mut command = as_user_with(&path, set);
+        command.args(args).current_dir("/");
         command
     };
     let mut sets: Vec<Vec<&str>> = vec![Vec::new(), CAPABILITIES.to_vec()];

@@ -91,21 +91,8 @@ impl Tool {
 
     /// Run as a user who has exactly these capabilities.
     fn with(&self, capabilities: &[&str], args: &[&str]) -> Command {
-        let set: String = capabilities
-            .iter()
-            .map(|name| format!(",+{name}"))
-            .collect();
-        let user = UNPRIVILEGED.to_string();
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--reuid", &user, "--regid", &user, "--clear-groups"])
-            .args(["--inh-caps", &format!("-all{set}")])
-            .args(["--bounding-set", &format!("-all{set}")])
-            .args(["--ambient-caps", &format!("-all{set}")])
-            .arg(&self.path)
-            .args(args)
-            .current_dir(self.folder())
-            .stdin(Stdio::null());
+        let mut command = as_user_with(&self.path, capabilities);
+        command.args(args).current_dir(self.folder());
         command
     }
 
@@ -343,6 +330,24 @@ fn waits_to_be_confined(pid: u32) -> Result<()> {
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
+}
+
+/// The program at `path`, run as a user who has exactly these capabilities.
+pub(crate) fn as_user_with(path: &Path, capabilities: &[&str]) -> Command {
+    let set: String = capabilities
+        .iter()
+        .map(|name| format!(",+{name}"))
+        .collect();
+    let user = UNPRIVILEGED.to_string();
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid", &user, "--regid", &user, "--clear-groups"])
+        .args(["--inh-caps", &format!("-all{set}")])
+        .args(["--bounding-set", &format!("-all{set}")])
+        .args(["--ambient-caps", &format!("-all{set}")])
+        .arg(path)
+        .stdin(Stdio::null());
+    command
 }
 
 /// Bits of include/uapi/linux/capability.h.
