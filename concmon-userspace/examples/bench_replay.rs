@@ -72,6 +72,7 @@ fn write(store: FileStore, records: u64, threads: u64) -> Result<u64> {
             targets: vec![Pid(1000)],
             stall_threshold_ns: None,
             knows_causes: true,
+            place: Default::default(),
         },
         wire: WIRE_VERSION,
         architecture: std::env::consts::ARCH.to_owned(),

@@ -30,6 +30,7 @@ impl Redactor {
             Event::Process(fact) => {
                 fact.cmdline.clear();
                 fact.entry = None;
+                (fact.place.folder, fact.place.service) = (None, None);
             }
             Event::Sample(sample) => sample.stack = self.stack(&sample.stack),
             Event::Step(fact) => {

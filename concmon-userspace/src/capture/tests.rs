@@ -27,6 +27,7 @@ pub(super) fn header() -> Header {
             targets: vec![Pid(7)],
             stall_threshold_ns: None,
             knows_causes: true,
+            place: crate::event::PlaceFact::default(),
         },
         wire: WIRE_VERSION,
         architecture: std::env::consts::ARCH.to_owned(),

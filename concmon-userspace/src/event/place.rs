@@ -12,4 +12,10 @@ pub struct PlaceFact {
     pub container: Option<String>,
     #[serde(default)]
     pub unit: Option<String>,
+    /// The folder that it works in.
+    #[serde(default)]
+    pub folder: Option<String>,
+    /// The service that it says it is, for OpenTelemetry.
+    #[serde(default)]
+    pub service: Option<String>,
 }

@@ -1,5 +1,6 @@
 //! What the garbage collector did while it was watched: the growth of its own counts.
 
+use super::delta::{Add, GcDelta, Generations};
 use super::window::{Cumulative, Growth, Scope};
 use crate::event::PyGc;
 use crate::schema::Gc;
@@ -77,6 +78,18 @@ impl Collector {
 
     pub(crate) fn roll(&mut self) {
         self.grown.roll();
+    }
+
+    /// Adds what it did in the window.
+    pub(crate) fn add_to(&self, delta: &mut GcDelta) {
+        if self.seen {
+            let grown = self.grown.over(Scope::Window);
+            delta.add(&GcDelta {
+                seen: true,
+                collections: Generations(grown.collections),
+                collected: Generations(grown.collected),
+            });
+        }
     }
 
     /// `None` where it was never seen.

@@ -41,6 +41,8 @@ pub(crate) struct CpuSplit {
     latest: Modes,
     modes: Cumulative<Modes>,
     known: bool,
+    /// What sums have of it.
+    given: Modes,
 }
 
 impl CpuSplit {
@@ -70,6 +72,13 @@ impl CpuSplit {
         }
         let previous = [self.modes.now.user_ns, self.modes.now.system_ns];
         self.modes.now = modes(project(&previous, &ratio.split(on_cpu_ns)));
+    }
+
+    /// What came to it since this was asked last.
+    pub(crate) fn take_growth(&mut self) -> Modes {
+        let grown = self.modes.now.since(&self.given);
+        self.given = self.modes.now;
+        grown
     }
 
     /// The split; `None` when `/proc` was never read.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::delta::{Add, Delta};
 use super::rows::{created_limit, loop_kind, loop_limits, ready, watched};
 use super::thread::{Thread, ThreadKey};
 use super::threads::Threads;
@@ -313,6 +314,21 @@ impl Loops {
             state.retired = !state.running;
         }
         self.created.grown.roll();
+    }
+
+    /// Adds the time of the window, and the tasks that were made in it.
+    pub(crate) fn add_to(&self, delta: &mut Delta) {
+        for state in self.loops.values().filter(|state| !state.retired) {
+            let time = state.time.over(Scope::Window);
+            let of_kind = delta.loops.of(loop_kind(state.seen.kind));
+            of_kind.idle_ns.add(&time.idle_ns);
+            let busy_ns = time.wall_ns.saturating_sub(time.idle_ns);
+            of_kind.busy_ns.add(&busy_ns);
+        }
+        if let Some(created) = self.created.over(Scope::Window) {
+            delta.tasks.seen = true;
+            delta.tasks.created.add(&created);
+        }
     }
 
     /// How many loops have no row any more.

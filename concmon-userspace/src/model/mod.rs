@@ -6,11 +6,13 @@
 
 mod collector;
 mod cpu;
+mod delta;
 pub mod dump;
 mod executors;
 mod folded;
 mod gauges;
 mod gil;
+mod groups;
 mod histogram;
 mod interpreter;
 pub mod intervals;
@@ -26,6 +28,7 @@ mod process_table;
 mod projection;
 mod retention;
 mod rows;
+mod service;
 pub(crate) mod step_id;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -42,8 +45,9 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Event, Pid, Tick};
+use crate::event::{Event, Pid, PlaceFact, Tick};
 use crate::schema::{Kind, Limit, SCHEMA, Snapshot, Window};
+use groups::Groups;
 use monitor::Monitor;
 use process_row::ProcessContext;
 use process_table::ProcessTable;
@@ -67,6 +71,9 @@ pub struct WatchInfo {
     pub stall_threshold_ns: Option<u64>,
     /// The kernel tells which system call a blocked thread is in.
     pub knows_causes: bool,
+    /// Where the watch itself runs: whoever is in the same unit or container is not told apart by that.
+    #[serde(default)]
+    pub place: PlaceFact,
 }
 
 /// The state of a watch.
@@ -75,6 +82,7 @@ pub struct Model {
     info: WatchInfo,
     clock: Clock,
     process_table: ProcessTable,
+    groups: Groups,
     monitor: Monitor,
     /// Which window this is.
     epoch: u64,
@@ -102,6 +110,7 @@ impl Model {
         Model {
             clock,
             process_table: ProcessTable::new(&info.targets, info.stall_threshold_ns),
+            groups: Groups::new(info.place.clone()),
             monitor: Monitor::default(),
             epoch: 0,
             from: start,
@@ -202,6 +211,8 @@ impl Model {
             process.loop_times.settle(tick.at_ns, &self.clock);
             process.settle_gil(tick.at_ns, self.epoch, self.ending);
         }
+        self.process_table
+            .book(&mut self.groups, &self.clock, tick, self.epoch, self.ending);
         self.process_table.mark_excess(self.epoch);
         self.closed = true;
     }
@@ -210,8 +221,9 @@ impl Model {
     fn roll(&mut self) {
         self.closed = false;
         self.from = self.to;
-        self.process_table.fold_marked();
+        self.process_table.fold_marked(&mut self.groups);
         self.process_table.roll(self.epoch);
+        self.groups.roll();
         self.monitor.roll();
         self.epoch += 1;
     }
@@ -225,7 +237,7 @@ impl Model {
                 unix_ns: self.info.start_unix_ns,
             },
         };
-        let retired_totals = match scope {
+        let retired = match scope {
             Scope::Window => Default::default(),
             Scope::Whole => self.process_table.retired_totals(),
         };
@@ -246,13 +258,19 @@ impl Model {
                 stall_threshold_ns: self.info.stall_threshold_ns,
                 knows_causes: self.info.knows_causes,
                 parent: parent.and_then(|id| self.process_table.processes.get(&id)),
-                retired_totals: retired_totals.get(id).copied().unwrap_or_default(),
+                retired_totals: retired.processes.get(id).copied().unwrap_or_default(),
+                group: self.groups.name(process),
             })
         });
 
         let mut processes: Vec<_> = processes.collect();
         wakers::name_others(&mut processes);
+        let duration_ns = self.to.at_ns.saturating_sub(from.at_ns);
+        let groups = self
+            .groups
+            .rows(scope, &processes, &retired.groups, duration_ns);
         let mut limits = Vec::new();
+        limits.extend(self.groups.limit());
         if lost > 0 {
             limits.push(lost_wakers(lost));
         }
@@ -278,10 +296,11 @@ impl Model {
             },
             window: Window {
                 start_unix_ns: from.unix_ns,
-                duration_ns: self.to.at_ns.saturating_sub(from.at_ns),
+                duration_ns,
             },
             monitor: self.monitor.report(scope, self.info.version.clone()),
             processes,
+            groups,
             limits,
         }
     }

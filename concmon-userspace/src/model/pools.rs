@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::delta::{Add, WorkDelta};
 use super::rows::UNSEEN;
 use super::window::{Clock, Cumulative, Growth, Scope, limit};
 use crate::event::{PoolCounts, PoolsFact, PythonFact};
@@ -141,6 +142,17 @@ impl Pools {
     pub(crate) fn roll(&mut self) {
         for pool in self.pools.values_mut() {
             pool.sums.roll();
+        }
+    }
+
+    /// Adds what was counted in the window.
+    pub(crate) fn add_to(&self, delta: &mut WorkDelta) {
+        delta.counted |= matches!(self.since, Some(Ok(_)));
+        for pool in self.pools.values() {
+            let grown = pool.sums.over(Scope::Window);
+            delta.submitted.add(&grown.submitted);
+            delta.failed.add(&grown.failed);
+            delta.silent.add(&grown.silent);
         }
     }
 

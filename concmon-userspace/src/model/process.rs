@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::collector::Collector;
+use super::delta::{Add, Delta};
 use super::executors::Executors;
 use super::folded::{Folded, Rows};
 use super::gauges::Gauges;
 use super::gil::Gil;
+use super::groups::{GroupId, Member};
 use super::kept;
 use super::ledger::Totals;
 use super::locks::Futexes;
@@ -27,6 +29,15 @@ const MAX_ENDED_TASKS: usize = 256;
 /// A process of this watch, in the order in which they became known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ProcessId(pub(crate) u64);
+
+/// Where the row of an ended process has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FoldedInto {
+    /// The nearest ancestor in the same group that has a row.
+    Process(ProcessId),
+    /// Nobody of its group is left above it.
+    Group(Option<GroupId>),
+}
 
 #[derive(Clone, Debug)]
 pub(crate) struct Process {
@@ -68,8 +79,7 @@ pub(crate) struct Process {
     pub(crate) rows: Rows,
     /// Ended processes whose rows the model gave up in its favour.
     pub(crate) inherited: Rows,
-    /// Of these, how many are no descendants.
-    pub(crate) unattributed: u64,
+    pub(super) member: Member,
     /// Threads in `/proc` that the kernel programs do not account for.
     pub(crate) unaccounted: u64,
     /// `CLOCK_MONOTONIC` between which it was watched.
@@ -86,8 +96,8 @@ pub(crate) struct Process {
     /// It turned out to be one that the user does not want to see.
     pub(crate) excluded: bool,
     pub(crate) listed: bool,
-    /// Its row is gone from the summary: it is in the `ended` of this process.
-    pub(crate) folded_into: Option<ProcessId>,
+    /// Its row is gone from the summary: it is in the `ended` of this process, or of its group.
+    pub(crate) folded_into: Option<FoldedInto>,
 }
 
 impl Process {
@@ -123,7 +133,7 @@ impl Process {
             folded: Folded::default(),
             rows: Rows::default(),
             inherited: Rows::default(),
-            unattributed: 0,
+            member: Member::default(),
             unaccounted: 0,
             seen_from: None,
             seen_until: Cumulative::default(),
@@ -455,6 +465,46 @@ impl Process {
         }
         let threads = self.threads.iter();
         threads.fold(totals, |totals, thread| totals.plus(&thread.totals(scope)))
+    }
+
+    /// What the window `epoch` has added; asked for once in each.
+    pub(crate) fn delta(&mut self, epoch: u64, watch_start_boottime_ns: u64) -> Delta {
+        let mut delta = Delta::default();
+        if !self.member.began {
+            self.member.began = true;
+            let start = self.start.map(|(start, _)| start);
+            let is_new = start.map_or(self.fork_ppid.is_some(), |start| {
+                start >= watch_start_boottime_ns
+            });
+            delta.started = u64::from(is_new);
+        }
+        if !self.member.ended && self.finished(epoch) {
+            self.member.ended = true;
+            let exits = &mut delta.exits;
+            let how = match self.exited {
+                Some(Exited { code: Some(0), .. }) => &mut exits.ok,
+                Some(Exited { code: Some(_), .. }) => &mut exits.error,
+                Some(Exited {
+                    signal: Some(_), ..
+                }) => &mut exits.signal,
+                _ => &mut exits.unknown,
+            };
+            *how = 1;
+        }
+        let folded = self.folded.over(Scope::Window);
+        delta.threads_started = folded.threads;
+        if folded.totals != Totals::default() {
+            delta.threads.of(None).add(&folded.totals);
+        }
+        for thread in self.threads.iter_mut().filter(|thread| thread.accounted()) {
+            thread.add_to(&mut delta, epoch);
+        }
+        self.gil.add_to(&mut delta.gil);
+        self.collector.add_to(&mut delta.gc);
+        self.loops.add_to(&mut delta);
+        self.loop_times.add_to(&mut delta, self.pid.0);
+        self.pools.add_to(&mut delta.work);
+        delta
     }
 
     /// All of it, for the process that takes its row over.

@@ -26,11 +26,13 @@ pub(crate) struct ProcessContext<'a> {
     pub(crate) parent: Option<&'a Process>,
     /// Whole processes that are in this one's `ended`.
     pub(crate) retired_totals: Rows,
+    /// The name of its group.
+    pub(crate) group: Option<&'a str>,
 }
 
 impl Process {
     /// The latest reading of `/proc`, unless another program has taken its place since.
-    fn program(&self) -> Option<&ProcessFact> {
+    pub(super) fn program(&self) -> Option<&ProcessFact> {
         let fact = self.fact.as_deref();
         fact.filter(|fact| fact.read_ns >= self.exec_ns)
     }
@@ -110,6 +112,10 @@ impl Process {
         if title.is_none() {
             limits.push(limit("title", "its name is not known"));
         }
+        if context.group.is_none() {
+            let reason = "whether it is a service by itself is not known yet";
+            limits.push(limit("group", reason));
+        }
         let parent = context.parent.map(Self::identity);
         let role = identity.role(parent.as_ref());
         if let Err(reason) = role {
@@ -130,6 +136,7 @@ impl Process {
             cmdline: program.map_or_else(Vec::new, |fact| fact.cmdline.clone()),
             entry: program.and_then(|fact| fact.entry.clone()),
             title,
+            group: context.group.map(str::to_owned),
             role: role.ok(),
             place: fact.map(|fact| place(&fact.place)).unwrap_or_default(),
             exited: self.exited,
@@ -234,14 +241,6 @@ impl Process {
             ended > 0,
             "ended.ledger",
             format!("{ended} ended threads were not accounted for by the kernel programs"),
-        );
-        let unattributed = self.unattributed;
-        say(
-            unattributed > 0 && scope == Scope::Whole,
-            "ended.processes",
-            format!(
-                "{unattributed} of them are not its descendants: their parents are not watched"
-            ),
         );
         let stopped = self.loops.left_out();
         say(

@@ -2,18 +2,26 @@
 //!
 //! At a tick, what is too much is marked: windows still show what ended in them, the summary
 //! does not. With the next window it is summed up for good: a thread in its process, a process
-//! in its nearest ancestor that has a row.
+//! in its nearest ancestor that has a row, as far as they are one service, else in its group.
 
 use std::collections::BTreeMap;
 
 use super::folded::Rows;
-use super::process::ProcessId;
+use super::groups::{GroupId, Groups};
+use super::process::{FoldedInto, Process, ProcessId};
 use super::process_table::ProcessTable;
 
 /// Ended threads with a row in the summary.
 const MAX_ENDED_THREADS: usize = 4_096;
 /// Ended processes with a row in the summary.
 const MAX_ENDED_PROCESSES: usize = 1_024;
+
+/// What is marked leaves behind, by who takes it over.
+#[derive(Debug, Default)]
+pub(crate) struct Retired {
+    pub(crate) processes: BTreeMap<ProcessId, Rows>,
+    pub(crate) groups: BTreeMap<GroupId, Rows>,
+}
 
 impl ProcessTable {
     /// Marks the oldest of what ended, past the limits, at the end of the window `epoch`.
@@ -58,89 +66,81 @@ impl ProcessTable {
                 }
                 continue;
             }
-            let ancestor = self.ancestor(id);
-            let target = ancestor.or_else(|| self.unattributed_target(id));
-            if let (Some(target), Some(process)) = (target, self.processes.get_mut(&id)) {
-                process.folded_into = Some(target);
-                if ancestor.is_none()
-                    && let Some(target) = self.processes.get_mut(&target)
-                {
-                    target.unattributed = target.unattributed.saturating_add(1);
-                }
+            let into = self.heir(id);
+            if let Some(process) = self.processes.get_mut(&id) {
+                process.folded_into = Some(into);
             }
         }
     }
 
-    /// The nearest ancestor that has a row.
-    fn ancestor(&self, id: ProcessId) -> Option<ProcessId> {
-        let mut next = self.processes.get(&id)?.parent;
+    /// Who takes the row of a process over.
+    fn heir(&self, id: ProcessId) -> FoldedInto {
+        let group = self.processes.get(&id).and_then(Process::group);
+        let mut next = self.processes.get(&id).and_then(|process| process.parent);
         // Parents are told from outside: a cycle must not hang.
         for _ in 0..self.processes.len() {
-            let ancestor = next?;
-            let process = self.processes.get(&ancestor)?;
-            if process.folded_into.is_none() && ancestor != id {
-                return Some(ancestor);
+            let Some(ancestor) = next.filter(|next| *next != id) else {
+                break;
+            };
+            let Some(process) = self.processes.get(&ancestor) else {
+                break;
+            };
+            let is_other = group.is_some() && process.group() != group;
+            if is_other || process.excluded {
+                break;
             }
-            next = process.folded_into.or(process.parent);
+            next = match process.folded_into {
+                None => return FoldedInto::Process(ancestor),
+                Some(FoldedInto::Process(heir)) => Some(heir),
+                Some(FoldedInto::Group(_)) => break,
+            };
         }
-        None
+        FoldedInto::Group(group)
     }
 
-    /// For a process without ancestors here: the one that is known longest.
-    fn unattributed_target(&self, id: ProcessId) -> Option<ProcessId> {
-        let others = self.processes.iter().filter(|&(&other, _)| other != id);
-        others
-            .filter(|(_, process)| process.folded_into.is_none())
-            .map(|(&other, _)| other)
-            .next()
-    }
-
-    /// Where the row of a process ends up: what took it over may have been folded later.
-    fn fold_target(&self, id: ProcessId) -> ProcessId {
-        let mut target = id;
+    /// Where the row of a process ends up: what took it over may have been folded later. `None`: its row
+    /// is still there.
+    fn fold_target(&self, id: ProcessId) -> Option<FoldedInto> {
+        let mut target = self.processes.get(&id)?.folded_into?;
         // Each was folded after those it inherited from, so this ends.
-        while let Some(next) = self
-            .processes
-            .get(&target)
-            .and_then(|process| process.folded_into)
+        while let FoldedInto::Process(next) = target
+            && let Some(further) = self.processes.get(&next).and_then(|next| next.folded_into)
         {
-            target = next;
+            target = further;
         }
-        target
+        Some(target)
     }
 
-    /// What marked processes leave, by the process that takes it over.
-    pub(crate) fn retired_totals(&self) -> BTreeMap<ProcessId, Rows> {
-        let mut retired_totals = BTreeMap::<ProcessId, Rows>::new();
+    /// What marked processes leave, by the processes and the groups that take it over.
+    pub(crate) fn retired_totals(&self) -> Retired {
+        let mut retired = Retired::default();
         for (&id, process) in &self.processes {
-            if process.folded_into.is_some() {
-                retired_totals
-                    .entry(self.fold_target(id))
-                    .or_default()
-                    .add(&process.retired_totals());
-            }
+            let rows = match self.fold_target(id) {
+                Some(FoldedInto::Process(heir)) => retired.processes.entry(heir).or_default(),
+                Some(FoldedInto::Group(Some(group))) => retired.groups.entry(group).or_default(),
+                Some(FoldedInto::Group(None)) | None => continue,
+            };
+            rows.add(&process.retired_totals());
         }
-        retired_totals
+        retired
     }
 
     /// Sums up for good what is marked.
-    pub(crate) fn fold_marked(&mut self) {
-        let retired_totals = self.retired_totals();
-        let gone: BTreeMap<_, _> = self
-            .processes
-            .iter()
-            .filter(|(_, process)| process.folded_into.is_some())
-            .map(|(&id, process)| (id, (self.fold_target(id), process.unattributed)))
+    pub(crate) fn fold_marked(&mut self, groups: &mut Groups) {
+        let retired = self.retired_totals();
+        let marked = self.processes.keys();
+        let gone: BTreeMap<_, _> = marked
+            .filter_map(|&id| Some((id, self.fold_target(id)?)))
             .collect();
-        for (id, (target, unattributed)) in &gone {
+        for id in gone.keys() {
             self.remove(*id);
-            if let Some(target) = self.processes.get_mut(target) {
-                target.unattributed = target.unattributed.saturating_add(*unattributed);
-            }
         }
         for process in self.processes.values_mut() {
-            if let Some((target, _)) = process.parent.and_then(|parent| gone.get(&parent)) {
-                process.parent = Some(*target);
+            if let Some(into) = process.parent.and_then(|parent| gone.get(&parent)) {
+                process.parent = match into {
+                    FoldedInto::Process(heir) => Some(*heir),
+                    FoldedInto::Group(_) => None,
+                };
             }
             let rows = &mut process.rows;
             process.threads.retain(|thread| {
@@ -150,10 +150,13 @@ impl ProcessTable {
                 !thread.folded
             });
         }
-        for (target, totals) in retired_totals {
-            if let Some(target) = self.processes.get_mut(&target) {
-                target.inherited.add(&totals);
+        for (heir, totals) in retired.processes {
+            if let Some(heir) = self.processes.get_mut(&heir) {
+                heir.inherited.add(&totals);
             }
+        }
+        for (group, totals) in retired.groups {
+            groups.fold(group, &totals);
         }
         if !gone.is_empty() {
             let by_thread = &self.by_thread;

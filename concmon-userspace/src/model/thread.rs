@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::cpu::{CpuSplit, Modes};
+use super::delta::{Add, Delta};
 use super::interpreter::{PythonColumns, thread_limits};
 use super::ledger::{Account, Totals};
 use super::locks::{Futexes, LockWaits};
@@ -325,6 +326,26 @@ impl Thread {
             Scope::Window if self.retired => Totals::default(),
             Scope::Window => self.account.now.totals.since(&self.account.base().totals),
             Scope::Whole => self.account.now.totals,
+        }
+    }
+
+    /// Adds what the window has brought; `epoch` is the window's.
+    pub(crate) fn add_to(&mut self, delta: &mut Delta, epoch: u64) {
+        let modes = self.cpu.take_growth();
+        delta.cpu_user_ns.add(&modes.user_ns);
+        delta.cpu_system_ns.add(&modes.system_ns);
+        if self.first_read_in(epoch) && !self.seeded {
+            delta.threads_started.add(&1);
+        }
+        if self.retired {
+            return;
+        }
+        let role = self.python.as_ref().map(PythonColumns::role);
+        delta.threads.of(role).add(&self.totals(Scope::Window));
+        let (now, base) = (&self.account.now, self.account.base());
+        if now.wakeup_latency != base.wakeup_latency {
+            let grown = now.wakeup_latency.since(&base.wakeup_latency);
+            delta.wakeup_latency.add(&grown);
         }
     }
 

@@ -8,6 +8,7 @@ pub mod clocks;
 pub mod containers;
 pub mod delay;
 pub mod entry;
+mod environ;
 mod file;
 pub mod host;
 pub mod maps;
@@ -20,4 +21,4 @@ pub mod stat;
 pub mod target;
 pub mod tree;
 
-pub use process::{MAX_THREADS, ProcError, ProcessReader, command, program};
+pub use process::{MAX_THREADS, ProcError, ProcessReader, command, place, program};

@@ -5,11 +5,12 @@ use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, CWD, statat};
+use rustix::fs::{AtFlags, CWD, readlinkat, statat};
 
 use super::cgroups::Cgroups;
 use super::clocks::{self, Clocks};
 use super::entry;
+use super::environ;
 use super::file::{self, SMALL};
 use super::namespaces;
 use super::stat::Stat;
@@ -80,7 +81,14 @@ impl Dir {
             own_pid: namespaces::own_id(pid),
             container: cgroups.container(),
             unit: cgroups.unit(),
+            folder: self.folder(),
+            service: environ::service(&self.handle),
         }
+    }
+
+    fn folder(&self) -> Option<String> {
+        let target = readlinkat(&self.handle, "cwd", Vec::new()).ok()?;
+        Some(String::from_utf8_lossy(target.as_bytes()).into_owned())
     }
 
     /// Mapped and resident pages, the first two fields of `statm`, in bytes.
@@ -136,6 +144,12 @@ impl Dir {
         }
         threads
     }
+}
+
+/// Where process `pid` runs; nothing is known of one that is gone.
+pub fn place(pid: u32) -> PlaceFact {
+    let dir = Dir::open(pid);
+    dir.map(|dir| dir.place()).unwrap_or_default()
 }
 
 /// What process `pid` calls itself, and what it was started to run, where its command line tells.

@@ -14,6 +14,7 @@ pub mod dump;
 mod exact;
 mod executors;
 mod findings;
+mod groups;
 mod lines;
 mod loops;
 mod place;
@@ -33,6 +34,10 @@ pub use doctor::{Check, CheckStatus, Doctor, DoctorKind};
 pub use exact::{CountedPool, CountedTasks, Exact, Pools};
 pub use executors::{Executor, ExecutorKind, Work};
 pub use findings::{Finding, RuleKind, RuleLine, Severity};
+pub use groups::{
+    Exits, Group, GroupExact, GroupFinding, GroupGc, GroupGil, GroupLoops, GroupSource, GroupStall,
+    GroupTasks, GroupWork, Roles,
+};
 pub use lines::{HangKind, HangLine, StallKind, StallLine, document};
 pub use loops::{
     BusySplit, ByName, Callback, Contributor, Culprit, CulpritKind, Descriptor, Hang, Loop,
@@ -75,6 +80,8 @@ pub struct Snapshot {
     pub monitor: Monitor,
     /// Watched processes, in the order of their ids.
     pub processes: Vec<Process>,
+    /// The services that they are, by name.
+    pub groups: Vec<Group>,
     pub limits: Vec<Limit>,
 }
 

@@ -24,6 +24,8 @@ pub struct Process {
     /// What people call it: its name in `multiprocessing` (`ForkPoolWorker-3`), the title that it gave itself
     /// (`gunicorn: worker [app]`), else the last part of `entry`, else `name`.
     pub title: Option<String>,
+    /// The service that it belongs to, as `groups` has it; `null`: that is not known yet.
+    pub group: Option<String>,
     /// `null`: it is not Python, or it serves others of its program only, as a resource tracker does.
     pub role: Option<ProcessRole>,
     #[serde(flatten)]

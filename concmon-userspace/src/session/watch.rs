@@ -201,6 +201,7 @@ impl Watch {
             targets: plan.targets,
             stall_threshold_ns: plan.stall_threshold_ns,
             knows_causes: live.knows_causes(),
+            place: crate::procfs::place(std::process::id()),
         };
         let filters = Filters {
             follow_children: plan.follow_children,

@@ -263,6 +263,7 @@ fn watched() -> Watched {
         targets: vec![Pid(100)],
         stall_threshold_ns: None,
         knows_causes: true,
+        place: PlaceFact::default(),
     };
     let mut model = Model::new(info.clone());
     let mut intervals = Intervals::new(&info);

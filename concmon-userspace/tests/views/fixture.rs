@@ -37,6 +37,7 @@ pub(crate) fn snapshot(processes: Vec<Process>) -> Snapshot {
             limits: Vec::new(),
         },
         processes,
+        groups: Vec::new(),
         limits: Vec::new(),
     }
 }
@@ -59,6 +60,7 @@ pub(crate) fn process(pid: u32, entry: &str, threads: Vec<Thread>) -> Process {
     Process {
         pid,
         ppid: 1,
+        group: Some("app.py".to_owned()),
         start_unix_ns: START - 3_600_000 * MS,
         name: "python3".to_owned(),
         cmdline: vec![

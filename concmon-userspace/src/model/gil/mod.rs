@@ -15,6 +15,7 @@ mod timeline;
 mod usage;
 mod waits;
 
+use super::delta::{Add, GilDelta};
 use super::histogram::Tally;
 use super::window::{Cumulative, Scope, limit};
 use crate::event::{Cause, LedgerFact, PyGil, PythonFact, Slice, ThreadState, Tid};
@@ -270,6 +271,19 @@ impl Gil {
             pairs,
             limits,
         })
+    }
+
+    /// Adds what was waited for it in the window, and its use.
+    pub(crate) fn add_to(&self, delta: &mut GilDelta) {
+        if self.gils.is_empty() && !self.told(Scope::Window) {
+            return;
+        }
+        delta.add(&GilDelta {
+            seen: true,
+            wait_ns: self.wait_ns.over(Scope::Window),
+            waits: self.tally.over(Scope::Window),
+            held_ns: self.usage.held_ns(),
+        });
     }
 
     /// There was a GIL, before the process ran another program, of which something is to be told.

@@ -91,6 +91,11 @@ impl Usage {
         }
     }
 
+    /// For how long it was held, as booked in the window, ns.
+    pub(super) fn held_ns(&self) -> u64 {
+        self.held_ns.over(Scope::Window)
+    }
+
     /// Another program runs.
     pub(super) fn restart(&mut self) {
         self.settle();

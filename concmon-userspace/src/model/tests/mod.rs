@@ -1,5 +1,6 @@
 //! The model as a whole: what views see of known and of random events.
 
+mod groups;
 mod hostile;
 mod life;
 mod loops;

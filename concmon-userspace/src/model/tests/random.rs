@@ -9,6 +9,9 @@ use crate::event::*;
 use crate::model::testing::*;
 use crate::schema::Snapshot;
 
+/// Windows of a watch.
+const WINDOWS: u64 = 12;
+
 /// Sums of everything that counts, by a path such as `100.tid101@17.blocked_ns.gil`.
 #[derive(Default)]
 struct Sums(BTreeMap<String, u64>);
@@ -98,6 +101,30 @@ impl Sums {
                 self.add_fields(&path, row, &["wall_ns", "idle_ns", "busy_ns"]);
             }
         }
+        for group in json["groups"].as_array().expect("groups") {
+            let path = format!("group {}", group["name"]);
+            let counters = [
+                "processes_started",
+                "processes_ended",
+                "exits",
+                "cpu_ns",
+                "cpu_user_ns",
+                "cpu_system_ns",
+                "threads_started",
+                "context_switches",
+                "by_role",
+            ];
+            self.add_fields(&path, group, &counters);
+            self.add_histogram(&format!("{path}.latency"), &group["wakeup_latency"]);
+            if group["gil"].is_object() {
+                self.add_fields(&path, &group["gil"], &["wait_ns", "held_ns"]);
+                self.add_histogram(&format!("{path}.gil"), &group["gil"]["waits"]);
+            }
+            for row in group["loops"].as_array().expect("loops") {
+                let path = format!("{path}.loops{}", row["kind"]);
+                self.add_fields(&path, row, &["idle_ns", "busy_ns", "stalls_count"]);
+            }
+        }
     }
 }
 
@@ -183,7 +210,7 @@ fn watch_events(seed: u64) -> Vec<Event> {
     let mut monitor = MonitorFact::default();
     let mut now = START;
     let mut next_tid = 101;
-    for window in 0..12 {
+    for window in 0..WINDOWS {
         now += 100 * MS + random.below(SECOND);
         for _ in 0..random.below(4) {
             let at_ns = now - random.below(90 * MS);
@@ -254,6 +281,9 @@ fn watch_events(seed: u64) -> Vec<Event> {
         monitor.kernel_run_ns = Some(monitor.cpu_ns / 2);
         *monitor.faults.entry("no-slot".into()).or_default() += random.below(2);
         events.push(Event::Monitor(Box::new(monitor.clone())));
+        if window == WINDOWS - 1 {
+            events.push(Event::End);
+        }
         let unix_ns = START_UNIX + now - START;
         events.push(Event::Tick(Tick {
             at_ns: now,
@@ -326,6 +356,10 @@ fn the_summary_is_the_sum_of_the_snapshots() {
         }
         assert_eq!(whole.0.len(), sums.0.len());
         assert!(whole.0.len() > 100, "nothing was compared");
+        // Services have all of it, each nanosecond once.
+        let of_groups = summary.groups.iter().map(|group| group.cpu_ns);
+        let of_processes = summary.processes.iter().map(|process| process.cpu_ns);
+        assert_eq!(of_groups.sum::<u64>(), of_processes.sum::<u64>());
         // And it is what the kernel said, to the nanosecond.
         let threads = summary
             .processes

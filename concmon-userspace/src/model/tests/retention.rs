@@ -102,9 +102,11 @@ fn ended_processes_fold_into_their_ancestors() {
 }
 
 #[test]
-fn a_process_without_ancestors_goes_to_another_and_that_is_said() {
+fn a_process_without_ancestors_is_kept_by_its_group_and_by_nobody_else() {
     let mut watch = Fixture::new();
-    watch.read(100, 100, SECOND, |_| {});
+    watch
+        .read(100, 100, SECOND, |_| {})
+        .proc(100, SECOND, |_| {});
     for pid in 1_000..2_100 {
         watch.fork(1, pid, pid, MS).die(pid, pid, 2 * MS);
         watch.exit(pid, pid, 2 * MS, |exit| exit.last = true);
@@ -113,12 +115,15 @@ fn a_process_without_ancestors_goes_to_another_and_that_is_said() {
     for round in 0..2 {
         let summary = watch.model.summary();
         let target = &summary.processes[0];
-        assert_eq!(
-            (target.pid, target.ended.processes),
-            (100, 1_100 - 1_024),
-            "{round}"
-        );
-        assert!(has_limit(&target.limits, "ended.processes"));
+        assert_eq!((target.pid, target.ended.processes), (100, 0), "{round}");
+        assert_eq!(target.group.as_deref(), Some("app.py"));
+        let [app, others] = &summary.groups[..] else {
+            panic!("{:?}", summary.groups);
+        };
+        assert_eq!((app.name.as_str(), app.ended.processes), ("app.py", 0));
+        assert_eq!(others.name, "worker");
+        assert_eq!(others.ended.processes, 1_100 - 1_024);
+        assert_eq!((others.processes_ended, others.cpu_ns), (1_100, 1_100 * MS));
         watch.read(100, 100, 2 * SECOND, |_| {}).tick(2 * SECOND);
         assert_eq!(watch.model.process_table.processes.len(), 1_025);
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::gone::{Gone, Totals};
 use crate::event::{ExactFact, PythonFact, TaskCounts, Tid};
+use crate::model::delta::{Add, TaskDelta};
 use crate::model::histogram::Tally;
 use crate::model::window::{Clock, Cumulative, Growth, Scope, limit};
 use crate::schema::{self, CountedTasks};
@@ -181,6 +182,19 @@ impl Exact {
                 .flatten()
                 .map(|(name, counts)| (name.clone(), self.over(loop_id, name, counts, scope)))
                 .collect()),
+        }
+    }
+
+    /// Adds what was counted in the window.
+    pub(super) fn add_to(&self, delta: &mut TaskDelta) {
+        delta.counted |= self.known > 0 || matches!(self.since, Some(Ok(_)));
+        for counts in self.rows.values().flat_map(BTreeMap::values) {
+            let counts = counts.over(Scope::Window);
+            delta.started.add(&counts.started);
+            delta.finished.add(&counts.finished);
+            delta.failed.add(&counts.failed);
+            delta.cancelled.add(&counts.cancelled);
+            delta.duration.add(&counts.duration);
         }
     }
 

@@ -63,6 +63,29 @@ impl Fine {
         *of = of.saturating_add(count);
     }
 
+    /// How many durations.
+    pub(crate) const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Adds all of another one.
+    pub(crate) fn add(&mut self, other: &Self) {
+        if other.count == 0 {
+            return;
+        }
+        self.min_ns = match self.count {
+            0 => other.min_ns,
+            _ => self.min_ns.min(other.min_ns),
+        };
+        self.max_ns = self.max_ns.max(other.max_ns);
+        self.count = self.count.saturating_add(other.count);
+        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
+        for (bucket, count) in &other.buckets {
+            let of = self.buckets.entry(*bucket).or_insert(0);
+            *of = of.saturating_add(*count);
+        }
+    }
+
     /// Adds `count` durations, spread evenly from `from_ns` to `to_ns`.
     pub(crate) fn record_evenly(&mut self, from_ns: u64, to_ns: u64, count: u64) {
         let parts = count.min(64);
@@ -117,6 +140,9 @@ impl Growth for Fine {
     fn since(&self, base: &Self) -> Self {
         if base.count == 0 {
             return self.clone();
+        }
+        if base.count == self.count {
+            return Fine::default();
         }
         let mut buckets = BTreeMap::new();
         for (bucket, count) in &self.buckets {

@@ -63,6 +63,12 @@ impl LoopThread {
         }
     }
 
+    /// The sums of all loops of the thread.
+    pub(super) fn all_sums(&self) -> impl Iterator<Item = &Sums> {
+        let stopped = self.stopped.iter().map(|(_, sums)| sums);
+        stopped.chain([&self.tracker.sums])
+    }
+
     /// Whether it is this loop that it runs.
     pub(super) fn runs(&self, loop_id: u64) -> bool {
         self.loop_id == Some(loop_id)

@@ -12,7 +12,7 @@ mod code;
 pub(crate) mod cost;
 mod culprit;
 mod exact;
-mod fine;
+pub(crate) mod fine;
 mod gone;
 mod hang;
 mod lag;
@@ -31,6 +31,7 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use super::delta::Delta;
 use super::window::{Clock, Cumulative, Scope, limit};
 use crate::event::{
     ExactFact, LedgerFact, LoopKind, PythonFact, Sample, SampleKind, SampledStack, Slice, StepFact,
@@ -494,6 +495,17 @@ impl LoopTimes {
                 "callbacks",
             ],
         })
+    }
+
+    /// Adds what is new in the window.
+    pub(crate) fn add_to(&self, delta: &mut Delta, pid: u32) {
+        for (tid, thread) in &self.threads {
+            let kind = super::rows::loop_kind(thread.tracker.kind);
+            for sums in thread.all_sums().filter(|sums| sums.has_grown()) {
+                sums.add_to(delta.loops.of(kind), &mut delta.stalls, pid, tid.0);
+            }
+        }
+        self.exact.add_to(&mut delta.tasks);
     }
 
     /// What code a thread ran when it was sampled; `None`: nothing is sampled.

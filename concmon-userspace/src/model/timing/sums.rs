@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::fine::Fine;
 use super::share::Share;
+use crate::model::delta::{Add, LoopDelta, StallOf, Worst};
 use crate::model::window::{Cumulative, Growth, Scope};
-use crate::schema::{BusySplit, Contributor, Cost, Saturation, Stall};
+use crate::schema::{BusySplit, Contributor, Cost, CulpritKind, Saturation, Stall};
 
 /// Stalls that are kept: in the whole watch the worst, in a window the worst of it.
 const MAX_STALLS: usize = 256;
@@ -158,6 +159,36 @@ impl Sums {
         self.saturated.now.busy_ns = self.saturated.now.busy_ns.saturating_add(busy_ns);
         self.window_contributors.add(busy_ns, &samples);
         self.contributors.add(busy_ns, &samples);
+    }
+
+    /// Steps, lag or stalls have come in the window.
+    pub(super) fn has_grown(&self) -> bool {
+        let grows = |fine: &Cumulative<Fine>| fine.now.count() > fine.base().count();
+        grows(&self.lag) || grows(&self.step) || self.stalls_count.over(Scope::Window) > 0
+    }
+
+    /// Adds what is new in the window; `pid` and `tid` are the loop's.
+    pub(super) fn add_to(&self, of_kind: &mut LoopDelta, worst: &mut Worst, pid: u32, tid: u32) {
+        of_kind.lag.add(&self.lag.over(Scope::Window));
+        of_kind.step.add(&self.step.over(Scope::Window));
+        let count = self.stalls_count.over(Scope::Window);
+        if count == 0 {
+            return;
+        }
+        of_kind.stalls_ns.add(&self.stalls_ns.over(Scope::Window));
+        for stall in &self.window_stalls {
+            of_kind.stalls.of(stall.culprit.kind).add(&1);
+        }
+        let left_out = count.saturating_sub(self.window_stalls.len() as u64);
+        if left_out > 0 {
+            of_kind.stalls.of(CulpritKind::Other).add(&left_out);
+        }
+        let stalls = self.window_stalls.iter().map(|stall| StallOf {
+            pid,
+            tid,
+            stall: stall.clone(),
+        });
+        worst.add(&Worst(stalls.collect()));
     }
 
     /// Takes over what samples said of a task's steps; `name` is the task's.

@@ -199,6 +199,7 @@ fn recording(path: &Path) -> Result<Recording, String> {
         targets: vec![Pid(1)],
         stall_threshold_ns: None,
         knows_causes: true,
+        place: crate::event::PlaceFact::default(),
     };
     let mut recording = Recording::new(Some(path), "x").map_err(|failure| failure.message)?;
     let header = intake::header(&info, Filters::default());
@@ -264,6 +265,7 @@ fn two_that_find_a_place_free_do_not_share_it() {
             targets: Vec::new(),
             stall_threshold_ns: None,
             knows_causes: true,
+            place: crate::event::PlaceFact::default(),
         },
         Filters::default(),
     );

@@ -17,6 +17,7 @@ pub(super) fn info() -> WatchInfo {
         targets: vec![Pid(100)],
         stall_threshold_ns: None,
         knows_causes: true,
+        place: PlaceFact::default(),
     }
 }
 

@@ -26,6 +26,7 @@ impl Fixture {
             targets: vec![Pid(100)],
             stall_threshold_ns: None,
             knows_causes: true,
+            place: PlaceFact::default(),
         };
         Fixture {
             intervals: Intervals::new(&info),

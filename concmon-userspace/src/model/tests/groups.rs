@@ -1,0 +1,224 @@
+//! Groups: who belongs to which, and that their sums are those of the processes, whatever becomes of these.
+
+use crate::event::*;
+use crate::model::testing::*;
+use crate::schema::{Group, GroupSource, Snapshot};
+
+fn group<'a>(snapshot: &'a Snapshot, name: &str) -> &'a Group {
+    let mut groups = snapshot.groups.iter();
+    let names = || {
+        snapshot
+            .groups
+            .iter()
+            .map(|group| &group.name)
+            .collect::<Vec<_>>()
+    };
+    groups
+        .find(|group| group.name == name)
+        .unwrap_or_else(|| panic!("no {name} in {:?}", names()))
+}
+
+fn group_of(snapshot: &Snapshot, pid: u32) -> Option<&str> {
+    let mut processes = snapshot.processes.iter();
+    let process = processes.find(|process| process.pid == pid);
+    process.and_then(|process| process.group.as_deref())
+}
+
+fn runs(script: &str) -> impl FnOnce(&mut ProcessFact) + '_ {
+    move |fact| {
+        fact.cmdline = vec!["python3".into(), script.into()];
+        fact.entry = Some(script.into());
+    }
+}
+
+fn exec(watch: &mut Fixture, pid: u32, at: u64) {
+    watch.apply(Event::Exec(Exec {
+        at_ns: START + at,
+        pid: Pid(pid),
+        comm: "python3".into(),
+    }));
+}
+
+/// Workers of one service come and go by the thousand: their sums stay, and are nobody else's.
+#[test]
+fn sums_outlive_the_workers() {
+    let mut watch = Fixture::new();
+    let mut pid = 1_000;
+    let (mut started, mut spent) = (0, 0);
+    let mut before = 0;
+    for window in 1..=40 {
+        let now = window * SECOND;
+        watch.read(100, 100, now, |_| {}).proc(100, now, |_| {});
+        watch
+            .read(200, 200, now, |_| {})
+            .proc(200, now, runs("other.py"));
+        for _ in 0..100 {
+            pid += 1;
+            watch
+                .fork(100, pid, pid, now - 3 * MS)
+                .die(pid, pid, now - MS);
+            watch.exit(pid, pid, now - MS, |exit| {
+                exit.last = true;
+                exit.status = if pid % 2 == 0 { 9 } else { 1 << 8 };
+            });
+            (started, spent) = (started + 1, spent + 2 * MS);
+        }
+        watch.tick(now);
+        let summary = watch.model.summary();
+        let app = group(&summary, "app.py");
+        assert_eq!((app.processes_started, app.cpu_ns), (started, spent));
+        assert_eq!(
+            (app.exits.signal, app.exits.error),
+            (started / 2, started / 2)
+        );
+        assert_eq!(app.processes_count, 1);
+        assert!(app.cpu_ns >= before);
+        before = app.cpu_ns;
+        let other = group(&summary, "other.py");
+        assert_eq!((other.cpu_ns, other.processes_started), (0, 0));
+        assert_eq!(other.ended.processes, 0);
+    }
+    let summary = watch.model.summary();
+    // Those without a row are in the row of what has made them.
+    assert_eq!(summary.processes[0].ended.processes, 4_000 - 1_024);
+}
+
+/// The id of an ended process goes to one of another service.
+#[test]
+fn an_id_that_is_used_again_is_not_the_same_process() {
+    let mut watch = Fixture::new();
+    watch
+        .read(100, 100, SECOND, |_| {})
+        .proc(100, SECOND, |_| {});
+    watch
+        .read(200, 200, SECOND, |_| {})
+        .proc(200, SECOND, runs("other.py"));
+    watch
+        .fork(100, 300, 300, SECOND / 2)
+        .die(300, 300, SECOND / 2 + 7 * MS);
+    watch.exit(300, 300, SECOND / 2 + 7 * MS, |exit| exit.last = true);
+    watch
+        .fork(200, 300, 300, SECOND - 50 * MS)
+        .die(300, 300, SECOND - 45 * MS);
+    watch.exit(300, 300, SECOND - 45 * MS, |exit| exit.last = true);
+    let snapshot = watch.tick(SECOND);
+    assert_eq!(group(&snapshot, "app.py").cpu_ns, 7 * MS);
+    assert_eq!(group(&snapshot, "other.py").cpu_ns, 5 * MS);
+}
+
+/// A program that is started by another one is a service by itself once it has lived; what ended before
+/// that has worked for whoever started it, and until then nothing is charged to either.
+#[test]
+fn a_program_of_its_own_becomes_a_service() {
+    let mut watch = Fixture::new();
+    watch
+        .read(100, 100, SECOND, |_| {})
+        .proc(100, SECOND, |_| {});
+    for pid in [300, 400] {
+        watch.fork(100, pid, pid, SECOND / 2);
+        exec(&mut watch, pid, SECOND / 2 + MS);
+        watch.proc(pid, SECOND - MS, runs("job.py"));
+        watch.read(pid, pid, SECOND, |fact| fact.on_cpu_ns = SECOND / 2);
+    }
+    let snapshot = watch.tick(SECOND);
+    assert_eq!(
+        (group_of(&snapshot, 300), group_of(&snapshot, 400)),
+        (None, None)
+    );
+    assert_eq!(group(&snapshot, "app.py").cpu_ns, 0);
+    watch
+        .die(400, 400, 2 * SECOND)
+        .exit(400, 400, 2 * SECOND, |exit| exit.last = true);
+    watch.read(100, 100, 2 * SECOND, |_| {});
+    watch.read(300, 300, 2 * SECOND, |_| {});
+    let snapshot = watch.tick(2 * SECOND);
+    let app = group(&snapshot, "app.py");
+    assert_eq!((app.cpu_ns, app.processes_ended), (3 * SECOND / 2, 1));
+    for second in 3..=6 {
+        let at = second * SECOND;
+        watch.read(100, 100, at, |_| {}).read(300, 300, at, |_| {});
+        watch.tick(at);
+    }
+    let summary = watch.model.summary();
+    assert_eq!(group_of(&summary, 300), Some("job.py"));
+    let job = group(&summary, "job.py");
+    assert_eq!(
+        (job.source, job.processes_started),
+        (GroupSource::Script, 1)
+    );
+    assert_eq!(job.cpu_ns, 11 * SECOND / 2);
+    assert_eq!(group(&summary, "app.py").cpu_ns, 3 * SECOND / 2);
+}
+
+/// Two services of one name, in two folders; helpers that name no program; what a process says of itself.
+#[test]
+fn who_belongs_to_whom() {
+    let mut watch = Fixture::new();
+    let at = SECOND;
+    let place = |fact: &mut ProcessFact, folder: &str| fact.place.folder = Some(folder.into());
+    for (pid, folder) in [(100, "/srv/a"), (200, "/srv/b")] {
+        watch.read(pid, pid, at, |_| {});
+        watch.proc(pid, at, |fact| {
+            runs("job.py")(fact);
+            place(fact, folder);
+        });
+    }
+    watch.read(201, 201, at, |_| {}).proc(201, at, |fact| {
+        runs("-c")(fact);
+        fact.ppid = 200;
+    });
+    watch.read(202, 202, at, |_| {}).proc(202, at, |fact| {
+        fact.ppid = 200;
+        fact.place.service = Some("shop".into());
+    });
+    watch.read(203, 203, at, |_| {}).proc(203, at, |fact| {
+        (fact.cmdline, fact.entry) = (vec!["uwsgi".into()], None);
+        fact.name = "uwsgi".into();
+    });
+    let snapshot = watch.tick(at);
+    for (pid, name) in [
+        (100, "job.py"),
+        (200, "job.py (/srv/b)"),
+        (201, "job.py (/srv/b)"),
+        (202, "shop"),
+        (203, "uwsgi"),
+    ] {
+        assert_eq!(group_of(&snapshot, pid), Some(name), "{pid}");
+    }
+    assert_eq!(group(&snapshot, "uwsgi").source, GroupSource::Tree);
+    assert_eq!(group(&snapshot, "shop").source, GroupSource::Otel);
+    assert_eq!(group(&snapshot, "job.py (/srv/b)").processes_count, 2);
+}
+
+/// What was made before its parent is known does not get lost.
+#[test]
+fn what_ends_before_its_parent_is_known_is_its_parents() {
+    let mut watch = Fixture::new();
+    watch.read(100, 100, SECOND, |_| {});
+    watch
+        .fork(100, 300, 300, SECOND / 2)
+        .die(300, 300, SECOND / 2 + 7 * MS);
+    watch.exit(300, 300, SECOND / 2 + 7 * MS, |exit| exit.last = true);
+    let snapshot = watch.tick(SECOND);
+    assert!(snapshot.groups.is_empty(), "{:?}", snapshot.groups);
+    watch
+        .read(100, 100, 2 * SECOND, |_| {})
+        .proc(100, 2 * SECOND, |_| {});
+    watch.tick(2 * SECOND);
+    let summary = watch.model.summary();
+    let app = group(&summary, "app.py");
+    assert_eq!((app.cpu_ns, app.processes_ended), (7 * MS, 1));
+}
+
+#[test]
+fn services_are_bounded() {
+    let mut watch = Fixture::new();
+    for pid in 1_000..1_300 {
+        watch.read(pid, pid, SECOND, |_| {});
+        watch.proc(pid, SECOND, runs(&format!("job{pid}.py")));
+    }
+    let snapshot = watch.tick(SECOND);
+    assert_eq!(snapshot.groups.len(), 201);
+    assert_eq!(group(&snapshot, "_OTHER").processes_count, 100);
+    assert!(has_limit(&snapshot.limits, "groups"));
+}
