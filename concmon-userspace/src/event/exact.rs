@@ -9,6 +9,9 @@ use super::{HistFact, Pid, Tid, shared::at_most};
 pub struct ExactFact {
     pub read_ns: u64,
     pub pid: Pid,
+    /// When the process started (`CLOCK_BOOTTIME`), ns, to a clock tick; 0: that is not known.
+    #[serde(default)]
+    pub start_boottime_ns: u64,
     /// Since when, ns; else why not.
     pub since: Result<u64, String>,
     #[serde(deserialize_with = "at_most::<16_384, _, _>")]
@@ -38,6 +41,9 @@ pub struct TaskCounts {
 pub struct PoolsFact {
     pub read_ns: u64,
     pub pid: Pid,
+    /// When the process started (`CLOCK_BOOTTIME`), ns, to a clock tick; 0: that is not known.
+    #[serde(default)]
+    pub start_boottime_ns: u64,
     /// Since when, ns; else why not.
     pub since: Result<u64, String>,
     pub pools: Vec<PoolCounts>,

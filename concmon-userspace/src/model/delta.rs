@@ -124,6 +124,8 @@ sums! {
         created: u64,
         /// Probes count them.
         counted: bool,
+        /// Processes that ended, and were not counted from their beginning on.
+        uncounted: u64,
         started: u64,
         finished: u64,
         failed: u64,

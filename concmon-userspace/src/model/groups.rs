@@ -306,7 +306,7 @@ impl ProcessTable {
             let Some(process) = self.processes.get_mut(&id) else {
                 continue;
             };
-            let mut delta = process.delta(epoch, clock.start_boottime_ns);
+            let mut delta = process.delta(epoch, clock);
             if let Some(pending) = process.member.pending.take() {
                 delta.add(&pending);
             }
@@ -425,6 +425,12 @@ fn row(
     }
     if !delta.tasks.counted {
         limits.push(limit("tasks.exact", "not counted (--exact tasks)"));
+    } else if delta.tasks.uncounted > 0 {
+        let reason = format!(
+            "at least: {} processes that have ended were not counted from their beginning on",
+            delta.tasks.uncounted
+        );
+        limits.push(limit("tasks.exact", reason));
     }
     if !delta.work.counted {
         limits.push(limit("work", "not counted (--exact futures)"));

@@ -126,7 +126,7 @@ impl Model {
         if self.closed {
             self.roll();
         }
-        let epoch = self.epoch;
+        let (epoch, clock) = (self.epoch, &self.clock);
         let process_table = &mut self.process_table;
         match event {
             Event::Slice(slice) => process_table.slice(slice),
@@ -141,28 +141,33 @@ impl Model {
             Event::Ledger(fact) => process_table.ledger(fact, epoch),
             Event::Process(fact) => process_table.fact(fact, epoch),
             Event::Sample(sample) => {
-                if let Some(process) = process_table.newest(sample.pid, epoch) {
+                if let Some(process) = process_table.holder(sample.pid, sample.at_ns, clock, epoch)
+                {
                     process.loop_times.sample(sample);
                 }
             }
             Event::Step(fact) => {
-                if let Some(process) = process_table.newest(fact.pid, epoch) {
+                if let Some(process) = process_table.holder(fact.pid, fact.read_ns, clock, epoch) {
                     process.loop_times.step(fact);
                 }
             }
             Event::Exact(fact) => {
-                if let Some(process) = process_table.newest(fact.pid, epoch) {
+                if let Some(process) =
+                    process_table.counted(fact.pid, fact.start_boottime_ns, epoch)
+                {
                     process.loop_times.count(fact);
                 }
             }
             Event::Pools(fact) => {
-                if let Some(process) = process_table.newest(fact.pid, epoch) {
+                if let Some(process) =
+                    process_table.counted(fact.pid, fact.start_boottime_ns, epoch)
+                {
                     process.pools.take(fact);
                 }
             }
             Event::Python(fact) => {
                 let mut kept = process_table.kept;
-                if let Some(process) = process_table.newest(fact.pid, epoch) {
+                if let Some(process) = process_table.holder(fact.pid, fact.read_ns, clock, epoch) {
                     process.python(fact, &mut kept);
                 }
                 process_table.kept = kept;

@@ -468,13 +468,13 @@ impl Process {
     }
 
     /// What the window `epoch` has added; asked for once in each.
-    pub(crate) fn delta(&mut self, epoch: u64, watch_start_boottime_ns: u64) -> Delta {
+    pub(crate) fn delta(&mut self, epoch: u64, clock: &Clock) -> Delta {
         let mut delta = Delta::default();
         if !self.member.began {
             self.member.began = true;
             let start = self.start.map(|(start, _)| start);
             let is_new = start.map_or(self.fork_ppid.is_some(), |start| {
-                start >= watch_start_boottime_ns
+                start >= clock.start_boottime_ns
             });
             delta.started = u64::from(is_new);
         }
@@ -490,6 +490,14 @@ impl Process {
                 _ => &mut exits.unknown,
             };
             *how = 1;
+            // Of those that were there before, `since_unix_ns` says it.
+            let start = self
+                .start
+                .filter(|(start, _)| *start > clock.start_boottime_ns);
+            let is_late = start.is_some_and(|(start, _)| {
+                !self.loop_times.is_counted_since(clock.of_boottime(start))
+            });
+            delta.tasks.uncounted = u64::from(is_late);
         }
         let folded = self.folded.over(Scope::Window);
         delta.threads_started = folded.threads;

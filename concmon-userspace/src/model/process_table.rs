@@ -10,6 +10,7 @@ use foldhash::fast::FixedState;
 use super::process::{Process, ProcessId};
 use super::thread::{Thread, ThreadKey};
 use super::wakers::Wakers;
+use super::window::Clock;
 use crate::event::{Exit, Fork, LedgerFact, Pid, ProcessFact, Slice, Tid};
 
 /// Threads that are kept, living and ended.
@@ -70,6 +71,44 @@ impl ProcessTable {
             None => self.create(pid, epoch)?,
         };
         self.processes.get_mut(&id)
+    }
+
+    /// Who had this id at an instant (`CLOCK_MONOTONIC`): what is told of a process may come after its id
+    /// has gone to another one.
+    pub(crate) fn holder(
+        &mut self,
+        pid: Pid,
+        at_ns: u64,
+        clock: &Clock,
+        epoch: u64,
+    ) -> Option<&mut Process> {
+        let known = self.by_pid.get(&pid).into_iter().flatten().rev();
+        let holder = known.copied().find(|id| {
+            let start = self.processes.get(id).and_then(|process| process.start);
+            start.is_none_or(|(start, _)| clock.of_boottime(start) <= at_ns)
+        });
+        match holder {
+            Some(id) => self.processes.get_mut(&id),
+            None => self.newest(pid, epoch),
+        }
+    }
+
+    /// The process of which something was counted; its start is known to a clock tick, 0 where it is not.
+    pub(crate) fn counted(
+        &mut self,
+        pid: Pid,
+        start_boottime_ns: u64,
+        epoch: u64,
+    ) -> Option<&mut Process> {
+        let known = self.by_pid.get(&pid).into_iter().flatten().rev();
+        let same = known.copied().find(|id| {
+            let process = self.processes.get(id);
+            process.is_some_and(|process| process.started_at(start_boottime_ns, false))
+        });
+        match same {
+            Some(id) => self.processes.get_mut(&id),
+            None => self.newest(pid, epoch),
+        }
     }
 
     fn newest_id(&self, pid: Pid) -> Option<ProcessId> {

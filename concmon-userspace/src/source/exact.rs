@@ -1,6 +1,14 @@
 //! Probes in watched processes, attached on request only, and what the kernel programs count there.
 
-use std::{collections::BTreeMap, num::NonZeroU32, path::Path};
+use std::{
+    collections::BTreeMap,
+    num::NonZeroU32,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use aya::{
     Ebpf,
@@ -67,6 +75,8 @@ pub struct ExactLive {
     failed: HashMap<MapData, Wire<FailedKey>, u64>,
     /// Dropping a link takes the probe away, which takes the kernel a tenth of a second or more.
     links: BTreeMap<Pid, Vec<UProbeLink>>,
+    /// Probes of processes that have ended, which the kernel takes away one after the other.
+    leaving: Arc<AtomicUsize>,
     /// Why nothing can be probed; `None`: it can.
     refused: Option<&'static str>,
     /// Rows that could not be read in one piece.
@@ -101,9 +111,15 @@ impl ExactLive {
             pools: opened(ebpf, "EXACT_POOLS")?,
             failed: opened(ebpf, "EXACT_FAILED")?,
             links: BTreeMap::new(),
+            leaving: Arc::default(),
             refused: features.lacks(Feature::Probes),
             reads_failed: 0,
         })
+    }
+
+    /// The kernel takes probes away: while it does, putting one somewhere waits for all of them.
+    pub fn is_clearing(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed) > 0
     }
 
     /// A process that can be probed.
@@ -126,7 +142,7 @@ impl ExactLive {
             Ok(()) => self.links.entry(pid).or_default().extend(links),
             Err(_) => {
                 self.forget_view(pid);
-                take_away(pid, links);
+                take_away(pid, links, &self.leaving);
             }
         }
         attached
@@ -235,7 +251,7 @@ impl ExactLive {
                 Ok(link) => links.push(link),
                 Err(error) => {
                     let _ = self.futures.remove(&pid.0);
-                    take_away(pid, links);
+                    take_away(pid, links, &self.leaving);
                     return Err(error);
                 }
             }
@@ -252,7 +268,7 @@ impl ExactLive {
         let Some(links) = self.links.remove(&pid) else {
             return;
         };
-        take_away(pid, links);
+        take_away(pid, links, &self.leaving);
         self.forget_view(pid);
         // Missing is what is wanted. Another program may have other tasks at the same addresses.
         let of_process = |key: &Wire<ExactTaskKey>| key.0.tgid == pid.0;
@@ -322,17 +338,31 @@ impl ExactLive {
     }
 }
 
-/// Takes probes away meanwhile.
-fn take_away(pid: Pid, links: Vec<UProbeLink>) {
+/// Takes probes away meanwhile; `leaving` counts them.
+fn take_away(pid: Pid, links: Vec<UProbeLink>, leaving: &Arc<AtomicUsize>) {
     if links.is_empty() {
         return;
     }
+    leaving.fetch_add(links.len(), Ordering::Relaxed);
+    let leave = Leave(Arc::clone(leaving), links);
     let dropped = std::thread::Builder::new()
         .name("detach".to_owned())
-        .spawn(move || drop(links));
+        .spawn(move || drop(leave));
     if let Err(error) = dropped {
         // The links were dropped with what was to drop them.
         log::debug!("process {pid}: its probes were taken away by the main thread: {error}");
+    }
+}
+
+/// Probes that are taken away with it, and then counted no more.
+struct Leave(Arc<AtomicUsize>, Vec<UProbeLink>);
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        for link in self.1.drain(..) {
+            drop(link);
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

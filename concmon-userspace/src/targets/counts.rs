@@ -47,6 +47,7 @@ pub(super) fn of<'a, T: Iterator<Item = &'a Target>>(
             facts.push(Event::Pools(Box::new(PoolsFact {
                 read_ns,
                 pid: target.id.pid,
+                start_boottime_ns: target.id.start_boottime_ns,
                 since: target.futures.since(),
                 pools,
                 missed,
@@ -60,6 +61,7 @@ pub(super) fn of<'a, T: Iterator<Item = &'a Target>>(
             facts.push(Event::Exact(Box::new(ExactFact {
                 read_ns,
                 pid: target.id.pid,
+                start_boottime_ns: target.id.start_boottime_ns,
                 since: target.tasks.since(),
                 tasks: counts.remove(&target.id.pid).unwrap_or_default(),
                 missed,

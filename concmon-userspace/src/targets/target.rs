@@ -19,7 +19,9 @@ use crate::{
         clocks::{self, Clocks},
         tree::Tree,
     },
-    python::{DetectError, GilSampler, Interpreter, LentScanner, NotExact},
+    python::{
+        DetectError, ExactFutures, ExactTasks, GilSampler, Interpreter, LentScanner, NotExact,
+    },
     source::live::{LedgerHead, Live},
 };
 
@@ -82,6 +84,13 @@ pub(super) struct Look {
     pub(super) hurried: bool,
 }
 
+/// What is probed in a process.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Places {
+    tasks: Option<Arc<ExactTasks>>,
+    futures: Option<Arc<ExactFutures>>,
+}
+
 /// A watched process.
 #[derive(Debug)]
 pub(super) struct Target {
@@ -94,6 +103,8 @@ pub(super) struct Target {
     pub(super) steps: Steps,
     pub(super) tasks: Uprobes,
     pub(super) futures: Uprobes,
+    /// Where its probes are: a child that it forks has the same code at the same places.
+    places: Places,
     /// Probes were tried in a program that it ran before.
     tried_before: bool,
     activity: Activity,
@@ -115,6 +126,7 @@ impl Target {
             steps: Steps::default(),
             tasks: Uprobes::default(),
             futures: Uprobes::default(),
+            places: Places::default(),
             tried_before: false,
             activity: Activity::default(),
             reader: ProcessReader::new(id.pid.0),
@@ -418,15 +430,17 @@ impl Target {
         let Stage::Attached(attached) = &self.stage else {
             return;
         };
-        let Some((exact, ebpf)) = live.exact() else {
+        let Some((exact, ebpf)) = live.exact().filter(|(exact, _)| !exact.is_clearing()) else {
             return;
         };
         let (pid, interpreter) = (self.id.pid, &attached.interpreter);
+        let places = &mut self.places;
         if wants.exact_tasks {
             self.tasks.step(now_ns, pid, "tasks", |_| {
                 let tasks = interpreter.exact_tasks()?;
                 let attached = exact.attach(ebpf, pid, &tasks);
                 attached.map_err(NotExact::Refused)?;
+                places.tasks = Some(Arc::new(tasks));
                 Ok(true)
             });
         }
@@ -438,8 +452,41 @@ impl Target {
                 }
                 let attached = exact.attach_futures(ebpf, pid, &futures, again);
                 attached.map_err(NotExact::Refused)?;
-                Ok(futures.asyncio)
+                let whole = futures.asyncio;
+                places.futures = Some(Arc::new(futures));
+                Ok(whole)
             });
+        }
+    }
+
+    /// What is probed in it, for a child that it has just forked.
+    pub(super) fn places(&self) -> Places {
+        self.places.clone()
+    }
+
+    /// It was forked by a process with these probes: it is counted at once, and not only when its own
+    /// interpreter has been read.
+    pub(super) fn inherit(&mut self, places: Places, live: &mut Live) {
+        let Some((exact, ebpf)) = live.exact().filter(|(exact, _)| !exact.is_clearing()) else {
+            return;
+        };
+        let pid = self.id.pid;
+        if let Some(tasks) = &places.tasks {
+            match exact.attach(ebpf, pid, tasks) {
+                Ok(()) => {
+                    self.tasks.inherit(clocks::monotonic_ns(), true);
+                    self.places.tasks = places.tasks;
+                }
+                // It is tried again once its own interpreter has been read.
+                Err(error) => log::debug!("process {pid}: probed later: {error}"),
+            }
+        }
+        if let Some(futures) = &places.futures
+            && exact.attach_futures(ebpf, pid, futures, false).is_ok()
+        {
+            self.futures
+                .inherit(clocks::monotonic_ns(), futures.asyncio);
+            self.places.futures = places.futures;
         }
     }
 }

@@ -79,6 +79,15 @@ impl Uprobes {
         }
     }
 
+    /// Probes were put where its parent has them; `whole`: there is nothing more to come.
+    pub(super) fn inherit(&mut self, now_ns: u64, whole: bool) {
+        self.first_ns = Some(now_ns);
+        self.state = State::Probed {
+            since_ns: now_ns,
+            whole,
+        };
+    }
+
     /// Since when all of it is counted, ns; else why it is not.
     pub(super) fn since(&self) -> Result<u64, String> {
         match &self.state {

@@ -101,9 +101,31 @@ fn an_id_that_is_used_again_is_not_the_same_process() {
         .fork(200, 300, 300, SECOND - 50 * MS)
         .die(300, 300, SECOND - 45 * MS);
     watch.exit(300, 300, SECOND - 45 * MS, |exit| exit.last = true);
+    // What probes have counted of the first one is read when the second one lives.
+    let exact = ExactFact {
+        read_ns: START + SECOND,
+        pid: Pid(300),
+        start_boottime_ns: boot(START + SECOND / 2) / (10 * MS) * (10 * MS),
+        since: Ok(START),
+        tasks: vec![TaskCounts {
+            tid: Tid(300),
+            loop_id: 7,
+            name: "job".into(),
+            started: 3,
+            finished: 2,
+            failed: 1,
+            cancelled: 0,
+            duration: hist(&[1, 2, 3]),
+        }],
+        missed: 0,
+    };
+    watch.apply(Event::Exact(Box::new(exact)));
     let snapshot = watch.tick(SECOND);
-    assert_eq!(group(&snapshot, "app.py").cpu_ns, 7 * MS);
-    assert_eq!(group(&snapshot, "other.py").cpu_ns, 5 * MS);
+    let (app, other) = (group(&snapshot, "app.py"), group(&snapshot, "other.py"));
+    assert_eq!((app.cpu_ns, other.cpu_ns), (7 * MS, 5 * MS));
+    let counts = app.tasks.exact.as_ref().expect("they are counted");
+    assert_eq!((counts.started, counts.finished, counts.failed), (3, 2, 1));
+    assert!(other.tasks.exact.is_none());
 }
 
 /// A program that is started by another one is a service by itself once it has lived; what ended before

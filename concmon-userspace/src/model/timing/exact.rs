@@ -12,6 +12,9 @@ use crate::schema::{self, CountedTasks};
 /// Rows that are kept; the kernel programs keep as many for all processes together.
 const MAX_ROWS: usize = 8_192;
 
+/// How long a process may have lived before its tasks are counted, ns.
+const GRACE_NS: u64 = 50_000_000;
+
 /// What became of tasks.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts {
@@ -185,6 +188,12 @@ impl Exact {
         }
     }
 
+    /// They have been counted since about then: an interpreter takes as long to begin.
+    pub(super) fn is_counted_since(&self, began_ns: u64) -> bool {
+        let since = self.since.as_ref().and_then(|since| since.as_ref().ok());
+        since.is_some_and(|since_ns| *since_ns <= began_ns.saturating_add(GRACE_NS))
+    }
+
     /// Adds what was counted in the window.
     pub(super) fn add_to(&self, delta: &mut TaskDelta) {
         delta.counted |= self.known > 0 || matches!(self.since, Some(Ok(_)));
@@ -269,6 +278,7 @@ mod tests {
             duration: hist(&[]),
         });
         ExactFact {
+            start_boottime_ns: 0,
             read_ns,
             pid: Pid(100),
             since: Ok(100),

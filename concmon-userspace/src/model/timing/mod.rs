@@ -497,6 +497,11 @@ impl LoopTimes {
         })
     }
 
+    /// Its tasks have been counted by probes since about then.
+    pub(crate) fn is_counted_since(&self, began_ns: u64) -> bool {
+        self.exact.is_counted_since(began_ns)
+    }
+
     /// Adds what is new in the window.
     pub(crate) fn add_to(&self, delta: &mut Delta, pid: u32) {
         for (tid, thread) in &self.threads {
