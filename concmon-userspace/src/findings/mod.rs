@@ -11,6 +11,7 @@ mod fd_exhaustion;
 mod futures_failing;
 mod gc_heavy;
 mod gil_contention;
+mod groups;
 mod history;
 mod lock_convoy;
 mod loop_blocked;
@@ -132,6 +133,7 @@ pub struct Judge {
     processes: BTreeMap<(u32, u64), Followed>,
     /// Rules that have held at all.
     held: std::collections::BTreeSet<&'static str>,
+    groups: groups::Groups,
 }
 
 impl Judge {
@@ -141,6 +143,7 @@ impl Judge {
             Kind::Snapshot => self.window(snapshot),
             Kind::Summary => self.summary(snapshot),
         }
+        self.groups.judge(snapshot);
     }
 
     /// Whether a rule, or with `any` some rule, has held in the watch.

@@ -1,5 +1,6 @@
 //! Rules on snapshots that are made up: each is raised by one, and not by one that comes near.
 
+mod groups;
 mod polls;
 
 use std::collections::BTreeMap;

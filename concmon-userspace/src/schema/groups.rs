@@ -227,7 +227,7 @@ pub struct GroupFinding {
     pub rule: &'static str,
     /// The highest.
     pub severity: Severity,
-    /// In how many processes it holds; in a summary, has held.
+    /// In how many processes it holds, 1,024 at most; in a summary, has held.
     pub processes_count: u64,
     /// The process where it is worst.
     pub pid: u32,
