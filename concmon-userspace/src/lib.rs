@@ -57,7 +57,8 @@
 //! the growth is the number of steps. A step that enters contexts by itself is known by its place in the loop's
 //! turn. A sample also tells of the loop's turns, for a loop that goes round without
 //! waiting has no idle time: asyncio's and trio's functions have the time when the turn began in a local
-//! variable, libuv counts the turns of uvloop.
+//! variable, libuv counts the turns of uvloop. Turns that no sample has met are spread over the busy time between two
+//! samples, as many as these tell (`model/timing/turns.rs`).
 //!
 //! - *Exact*, from slices: idle and busy, and what a stall's time was spent on.
 //! - *Estimated*, from samples, and marked so: whose the busy time was (tasks, callbacks and unknown sum to

@@ -6,8 +6,7 @@ LOAD: percent of the loop's time in steps of 1 ms; 100: steps that never sleep, 
 blocks now and then, for 120 to 300 ms, half of the times in time.sleep, half on the CPU. A line on stdin: says
 how late the timers were so far: (instant, lateness), by CLOCK_MONOTONIC, ns.
 
-A timer of asyncio goes on in the turn after its callback, as a task that sleeps does; one of uvloop is a
-callback, one of trio a task.
+A timer of asyncio and uvloop is a callback, one of trio a task.
 """
 
 import argparse
@@ -118,10 +117,7 @@ else:
         loop = asyncio.get_running_loop()
 
         def timer(due):
-            if options.loop == "uvloop":
-                loop.call_at(due, record, due)
-            else:
-                loop.call_at(due, loop.call_soon, record, due)
+            loop.call_at(due, record, due)
 
         tasks = [loop.create_task(job) for job in jobs()]
         tasks.append(loop.create_task(sow(timer)))

@@ -106,8 +106,9 @@ pub struct MissedWakeup {
 pub struct Timing {
     /// Turns of the loop; `null`: too little was sampled, or trio's, which does not count them.
     pub iterations: Option<u64>,
-    /// How late a timer runs that is due at a random instant: one such instant per millisecond. Of asyncio with
-    /// the task that it wakes, of trio its task, of uvloop its callback. No stall is longer than the maximum.
+    /// How late a timer runs that is due at a random instant: one such instant per millisecond. Of asyncio and
+    /// uvloop its callback (a task that sleeps goes on a turn later), of trio its task. No stall is longer than the
+    /// maximum.
     pub lag: Option<Histogram>,
     /// Lengths of steps: task steps and callbacks. Those longer than the threshold are the stalls.
     pub step: Option<Histogram>,

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::lag::{Busy, Lag};
+use super::lag::Lag;
 use super::run::{Owner, Run};
 use super::segments::{Activity, Segment, Segments, of_slice};
 use super::share::Share;
 use super::step_counter::StepCounter;
 use super::stretch::{Last, Stretch};
 use super::sums::Sums;
+use super::turns::{Busy, Turns};
 use crate::event::{
     Cause, LedgerFact, LoopKind, Sample, SampleKind, Slice, StepFact, ThreadState, Tid,
 };
@@ -47,6 +48,7 @@ pub(super) struct BusyTracker {
     waiting: VecDeque<Sample>,
     stretch: Option<Stretch>,
     lag: Lag,
+    turns: Turns,
     /// Busy time up to `pos_ns`.
     busy_ns: u64,
     /// Of that, in selectors that are not the loop's own; not yet asked for.
@@ -78,6 +80,7 @@ impl BusyTracker {
             waiting: VecDeque::new(),
             stretch: None,
             lag: Lag::default(),
+            turns: Turns::default(),
             busy_ns: 0,
             polled_ns: 0,
             polled_until_ns: 0,
@@ -141,7 +144,7 @@ impl BusyTracker {
     /// Up to where lag is booked of the stretch that goes on.
     pub(super) fn booked_ns(&self) -> Option<u64> {
         let stretch = self.stretch.as_ref().filter(|stretch| !stretch.torn);
-        stretch.map(|stretch| stretch.booked_ns)
+        stretch.map(|stretch| stretch.busy.booked_ns)
     }
 
     /// Since when the loop has been busy, as far as slices have come; `None`: it was never seen to be idle.
@@ -222,19 +225,15 @@ impl BusyTracker {
             };
             self.segment(segment, candidates);
         }
+        let waiting = self.turns.take_waiting();
+        self.book(waiting);
+        self.book_open();
         let threshold_ns = self.threshold_ns;
-        if let Some(stretch) = &mut self.stretch
-            && let Some(last) = stretch.last
-            && last.at_ns.saturating_sub(stretch.booked_ns) > threshold_ns
+        if let Some(stretch) = &self.stretch
+            && let Some(until_ns) = stretch.certain_ns()
+            && until_ns.saturating_sub(stretch.judged_ns) > threshold_ns
         {
-            // Not the step that runs: it may become a stall.
-            let until_ns = match &stretch.run {
-                Some(run) => run.begin_ns.min(last.at_ns),
-                None => last.at_ns,
-            };
-            if until_ns > stretch.booked_ns {
-                self.book(until_ns, true);
-            }
+            self.judge(until_ns);
         }
     }
 
@@ -258,10 +257,12 @@ impl BusyTracker {
                 Activity::Runnable => segment.ns(),
                 _ => 0,
             };
-            Stretch {
-                idle: (idle_ns, latency_ns),
-                ..Stretch::new(segment.from_ns, torn)
+            if !torn {
+                self.turns.begun();
             }
+            let mut stretch = Stretch::new(segment.from_ns, torn);
+            stretch.busy.idle = (idle_ns, latency_ns);
+            stretch
         });
         stretch.push(segment);
         if let Activity::Blocked {
@@ -354,12 +355,14 @@ impl BusyTracker {
             let mut stretch = Stretch::new(segment.from_ns, true);
             stretch.segments.push(segment);
             self.stretch = Some(stretch);
+            self.turns.tear();
             return;
         }
         if std::mem::take(&mut stretch.torn) {
             let turn_ns = sample.iteration.map(|turn| turn.start_ns);
             let begin_ns = turn_ns.unwrap_or(sample.at_ns).max(stretch.from_ns);
-            (stretch.from_ns, stretch.booked_ns) = (begin_ns, begin_ns);
+            (stretch.from_ns, stretch.judged_ns) = (begin_ns, begin_ns);
+            stretch.busy.begin_at(begin_ns);
         }
         // A block is the same step from its beginning to its end.
         let same_until = match (sample.kind, segment.what) {
@@ -368,7 +371,6 @@ impl BusyTracker {
             }
             _ => sample.at_ns,
         };
-        stretch.note_turn(sample);
         if let Some(name) = owner.function()
             && sample.kind == SampleKind::OnCpu
         {
@@ -386,7 +388,6 @@ impl BusyTracker {
             self.end_run(end_ns, candidates);
             if let Some(stretch) = &mut self.stretch {
                 let mut run = Run::new(sample, begin_ns);
-                run.lead = stretch.lead_of(sample, self.steps.turns_per_step());
                 // The first step of a turn has run since that began.
                 if sample.iteration.is_some_and(|turn| turn.index == Some(0)) {
                     run.sure_ns = begin_ns;
@@ -396,9 +397,17 @@ impl BusyTracker {
         }
         let most_ns = self.threshold_ns;
         (self.steps).sample(sample, is_same, busy_ns, most_ns, &mut self.sums);
+        let turns_per_step = self.steps.turns_per_step();
         let Some(stretch) = &mut self.stretch else {
             return;
         };
+        let told = (self.turns).sample(
+            &mut stretch.busy,
+            sample,
+            is_same,
+            same_until,
+            turns_per_step,
+        );
         if let Some(run) = &mut stretch.run {
             run.add(sample, same_until.saturating_sub(sample.at_ns));
             run.last_ns = run.last_ns.max(same_until);
@@ -406,9 +415,13 @@ impl BusyTracker {
         stretch.last = Some(Last {
             at_ns: same_until,
             version,
-            turns: sample.turns,
             is_block: same_until > sample.at_ns,
         });
+        let is_full = stretch.busy.is_full();
+        self.book(told);
+        if is_full {
+            self.book_open();
+        }
     }
 
     fn share(&mut self, owner: &Owner, sample: &Sample, segment: Segment) {
@@ -457,11 +470,13 @@ impl BusyTracker {
             self.sums.step.now.record(length, 1);
             self.steps.long(length);
         }
-        stretch.note_lead(&run, is_stall);
         if !is_stall {
             return;
         }
-        stretch.note_stall(self.kind, run.turn, run.begin_ns, end_ns);
+        stretch.stalled_ns = stretch.stalled_ns.saturating_add(length);
+        if (stretch.busy).note_stall(self.kind, run.turn, run.begin_ns, end_ns) {
+            self.turns.begun();
+        }
         candidates.push(StallCandidate {
             begin_ns: run.begin_ns,
             end_ns,
@@ -499,7 +514,8 @@ impl BusyTracker {
         if candidates.len() == before && stretch.last.is_none() && length >= self.threshold_ns {
             let cost = stretch.segments.cost(stretch.from_ns, end_ns);
             if cost.on_cpu_ns < length / 4 {
-                stretch.note_stall(self.kind, None, stretch.from_ns, end_ns);
+                stretch.stalled_ns = stretch.stalled_ns.saturating_add(length);
+                (stretch.busy).note_stall(self.kind, None, stretch.from_ns, end_ns);
                 self.sums.step.now.record(length, 1);
                 self.steps.long(length);
                 candidates.push(StallCandidate {
@@ -512,7 +528,7 @@ impl BusyTracker {
                 });
             }
         }
-        self.book(end_ns, false);
+        self.judge(end_ns);
         let long_ns: u64 = candidates[before..]
             .iter()
             .map(|candidate| candidate.end_ns - candidate.begin_ns)
@@ -520,57 +536,49 @@ impl BusyTracker {
         if long_ns < length / 2 {
             self.steps.stretch(length - long_ns);
         }
-        self.stretch = None;
+        if let Some(mut stretch) = self.stretch.take() {
+            stretch.busy.to_ns = Some(end_ns.max(stretch.from_ns));
+            let full = self.turns.close(stretch.busy);
+            self.book(full);
+        }
     }
 
-    /// Books lag and saturation of the stretch up to an instant.
-    fn book(&mut self, until_ns: u64, goes_on: bool) {
+    /// Books the lag of stretches that are over.
+    fn book(&mut self, over: Vec<Busy>) {
+        for mut busy in over {
+            let (into, to_ns) = (&mut self.sums.lag.now, busy.to_ns.unwrap_or(0));
+            (self.lag).book(self.kind, &mut busy, to_ns, self.light_ns, into);
+        }
+    }
+
+    /// The same for the one that goes on, as far as it is certain.
+    fn book_open(&mut self) {
+        if let Some(stretch) = &mut self.stretch
+            && let Some(until_ns) = stretch.certain_ns()
+        {
+            let (into, busy) = (&mut self.sums.lag.now, &mut stretch.busy);
+            (self.lag).book(self.kind, busy, until_ns, self.light_ns, into);
+        }
+    }
+
+    /// Books saturation of the stretch up to an instant.
+    fn judge(&mut self, until_ns: u64) {
         let Some(stretch) = &mut self.stretch else {
             return;
         };
-        let from_ns = stretch.booked_ns;
-        let turns: Vec<u64> = stretch
-            .turns
-            .iter()
-            .copied()
-            .filter(|turn| (from_ns..until_ns).contains(turn))
-            .collect();
-        let pauses: Vec<(u64, u64)> = stretch.pauses.iter().copied().collect();
-        let (turned, turned_ns) = stretch.turned;
-        let busy = Busy {
-            kind: self.kind,
-            from_ns,
-            to_ns: until_ns,
-            goes_on,
-            turns: &turns,
-            turn_ns: (turned > 0.0).then(|| (turned_ns as f64 / turned) as u64),
-            steps: &stretch.steps,
-            pauses: &pauses,
-        };
-        let (idle_ns, latency_ns) = std::mem::take(&mut stretch.idle);
-        let behind_ns = busy.wait(from_ns, 0);
-        let wake_ns = latency_ns.max(self.light_ns);
-        self.lag
-            .idle(idle_ns, wake_ns, behind_ns, &mut self.sums.lag.now);
-        self.lag.busy(busy, &mut self.sums.lag.now);
-        let length = until_ns.saturating_sub(from_ns);
+        let length = until_ns.saturating_sub(stretch.judged_ns);
         let saturated_ns = length.saturating_sub(stretch.stalled_ns);
+        let contributors = std::mem::take(&mut stretch.contributors);
         if saturated_ns >= self.threshold_ns {
-            let contributors = std::mem::take(&mut stretch.contributors);
             self.sums.saturated(saturated_ns, contributors);
         }
-        stretch.contributors.clear();
-        stretch.turns.retain(|turn| *turn >= until_ns);
-        stretch.steps.retain(|(_, end_ns)| *end_ns > until_ns);
-        stretch.pauses.retain(|(_, end_ns)| *end_ns > until_ns);
-        stretch.booked_ns = until_ns;
-        stretch.stalled_ns = 0;
-        stretch.turned = (0.0, 0);
+        (stretch.judged_ns, stretch.stalled_ns) = (until_ns, 0);
     }
 
     /// Slices are missing: what is under way is given up.
     fn tear(&mut self) {
         self.steps.tear();
+        self.turns.tear();
         self.stretch = None;
         self.after_idle = false;
         let pos_ns = self.pos_ns;

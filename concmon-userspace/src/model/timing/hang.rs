@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use super::busy_tracker::StallCandidate;
-use super::lag::{Busy, Lag};
+use super::lag::Lag;
 use super::open_step::{OpenStep, busy};
 use super::run::Run;
+use super::turns::Busy;
 use super::{DEFAULT_THRESHOLD_NS, Fine, LoopThread, LoopTimes};
 use crate::event::{SampleKind, StepFact, StepSeen, ThreadState, Tid, is_library};
 use crate::model::rows;
@@ -132,21 +133,10 @@ impl LoopThread {
         let Some(open) = self.hanging() else {
             return;
         };
-        let busy = Busy {
-            kind: self.tracker.kind,
-            from_ns: self
-                .tracker
-                .booked_ns()
-                .unwrap_or(open.begin_ns)
-                .max(open.begin_ns),
-            to_ns: open.until_ns,
-            goes_on: false,
-            turns: &[],
-            turn_ns: None,
-            steps: &[],
-            pauses: &[],
-        };
-        Lag::default().busy(busy, lag);
+        let booked_ns = self.tracker.booked_ns().unwrap_or(open.begin_ns);
+        let mut busy = Busy::new(booked_ns.max(open.begin_ns));
+        busy.to_ns = Some(open.until_ns);
+        Lag::default().book(self.tracker.kind, &mut busy, open.until_ns, 0, lag);
         // Whatever was due when it began.
         lag.record(open.length_ns(), 1);
         step.record(open.length_ns(), 1);

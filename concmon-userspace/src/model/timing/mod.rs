@@ -27,6 +27,7 @@ mod stretch;
 mod sums;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -49,15 +49,6 @@ struct Seen {
     weight: u64,
 }
 
-/// Turns of a loop, and their time.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Lead {
-    pub(super) turns: f64,
-    pub(super) ns: u64,
-    /// By the age of the turn that the sample has met: its time is that turn's, with all that is in it.
-    pub(super) by_age: bool,
-}
-
 /// Samples that show the same step.
 #[derive(Clone, Debug)]
 pub(super) struct Run {
@@ -75,8 +66,6 @@ pub(super) struct Run {
     /// Up to here it is the same step for sure.
     pub(super) last_ns: u64,
     pub(super) samples: u64,
-    /// Turns since the sample before its first, and their time.
-    pub(super) lead: Lead,
     on_cpu: u64,
     collecting: u64,
     native: u64,
@@ -98,7 +87,6 @@ impl Run {
             sure_ns: sample.at_ns,
             last_ns: sample.at_ns,
             samples: 0,
-            lead: Lead::default(),
             on_cpu: 0,
             collecting: 0,
             native: 0,

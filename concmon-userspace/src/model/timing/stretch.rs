@@ -1,17 +1,13 @@
 //! A busy stretch of a loop's thread: what is known of it, and where the steps in it begin and end.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::run::{Lead, Run};
+use super::run::Run;
 use super::segments::{Activity, Segment, Segments};
 use super::step_counter::MAX_GROWTH;
-use crate::event::{LoopKind, Sample, SampleKind};
-
-/// Beginnings of turns, and stalls, that are kept of one stretch.
-pub(super) const MAX_TURNS: usize = 4_096;
-/// Times off the CPU that are shorter are part of what turns take on average, ns.
-const PAUSE_NS: u64 = 1_000_000;
+use super::turns::Busy;
+use crate::event::{Sample, SampleKind};
 
 /// A stretch without an idle time in it.
 #[derive(Clone, Debug)]
@@ -24,25 +20,13 @@ pub(super) struct Stretch {
     pub(super) run: Option<Run>,
     /// The last sample in it.
     pub(super) last: Option<Last>,
-    pub(super) turns: VecDeque<u64>,
-    /// Its stalls: beginnings and ends; those of one turn as one. Those of shorter steps are not known well
-    /// enough to count.
-    pub(super) steps: Vec<(u64, u64)>,
-    /// The turn that the last of these is of.
-    pub(super) stalled_turn: Option<u64>,
-    /// Turns between its samples, and their time; without those of its stalls.
-    pub(super) turned: (f64, u64),
-    /// The end of its last stall.
-    pub(super) stalled_until_ns: u64,
-    /// Up to where lag and saturation are booked.
-    pub(super) booked_ns: u64,
-    /// How long the loop was idle before it, and then waited for a CPU; not yet booked.
-    pub(super) idle: (u64, u64),
+    /// Its turns, as far as lag is not booked.
+    pub(super) busy: Busy,
+    /// Up to where saturation is booked.
+    pub(super) judged_ns: u64,
     /// Of the time since then, what stalls took.
     pub(super) stalled_ns: u64,
     pub(super) contributors: BTreeMap<Arc<str>, u64>,
-    /// Its times off the CPU that are long enough to count: beginnings and ends, in order. No turn ends in one.
-    pub(super) pauses: VecDeque<(u64, u64)>,
 }
 
 /// The last sample of a stretch.
@@ -50,7 +34,6 @@ pub(super) struct Stretch {
 pub(super) struct Last {
     pub(super) at_ns: u64,
     pub(super) version: Option<u64>,
-    pub(super) turns: Option<u32>,
     /// `at_ns` is the end of a block.
     pub(super) is_block: bool,
 }
@@ -63,121 +46,26 @@ impl Stretch {
             segments: Segments::default(),
             run: None,
             last: None,
-            turns: VecDeque::new(),
-            turned: (0.0, 0),
-            stalled_until_ns: 0,
-            steps: Vec::new(),
-            stalled_turn: None,
-            booked_ns: from_ns,
-            idle: (0, 0),
+            busy: Busy::new(from_ns),
+            judged_ns: from_ns,
             stalled_ns: 0,
             contributors: BTreeMap::new(),
-            pauses: VecDeque::new(),
         }
     }
 
     /// Takes over a segment.
     pub(super) fn push(&mut self, segment: Segment) {
-        let is_off = !matches!(segment.what, Activity::OnCpu { .. });
-        if is_off && segment.ns() >= PAUSE_NS {
-            if self.pauses.len() >= MAX_TURNS {
-                self.pauses.pop_front();
-            }
-            self.pauses.push_back((segment.from_ns, segment.to_ns));
+        if !matches!(segment.what, Activity::OnCpu { .. }) {
+            self.busy.note_pause(segment.from_ns, segment.to_ns);
         }
         self.segments.push(segment);
     }
 
-    pub(super) fn note_turn(&mut self, sample: &Sample) {
-        if let Some(turn) = sample.iteration
-            && turn.start_ns > self.from_ns
-            && self.turns.back().is_none_or(|last| turn.start_ns > *last)
-        {
-            if self.turns.len() >= MAX_TURNS {
-                self.turns.pop_front();
-            }
-            self.turns.push_back(turn.start_ns);
-        }
-    }
-
-    /// Turns from the last sample to this one: as the loop counts them, else as steps make them. What counts
-    /// neither (trio) tells when the turn began, and a clock meets one in its middle on average. Of a loop that
-    /// tells nothing, each step is taken for a turn: it is as late as that, at least.
-    pub(super) fn lead_of(&self, sample: &Sample, turns_per_step: Option<f64>) -> Lead {
-        let counted = || {
-            let before = self.last?.turns?;
-            Some(f64::from(sample.turns?.wrapping_sub(before)))
-        };
-        let by_steps = |turns: f64| {
-            let grown = sample.context_version?.checked_sub(self.last?.version?)?;
-            Some(grown as f64 / 2.0 * turns)
-        };
-        let by_age = || {
-            let turn = sample.iteration.filter(|turn| turn.index.is_none())?;
-            let is_whole = turn.start_ns >= self.from_ns.max(self.stalled_until_ns);
-            (is_whole && sample.kind == SampleKind::OnCpu).then(|| Lead {
-                turns: 1.0,
-                ns: sample.at_ns.saturating_sub(turn.start_ns).saturating_mul(2),
-                by_age: true,
-            })
-        };
-        let since_ns = self.last.map_or(0, |last| last.at_ns);
-        let between = |turns: f64| Lead {
-            turns: if turns < MAX_GROWTH as f64 {
-                turns
-            } else {
-                0.0
-            },
-            ns: (sample.at_ns).saturating_sub(since_ns.max(self.stalled_until_ns)),
-            by_age: false,
-        };
-        let known = counted().or_else(|| by_steps(turns_per_step?));
-        (known.map(between))
-            .or_else(by_age)
-            .or_else(|| by_steps(1.0).map(between))
-            .unwrap_or_default()
-    }
-
-    /// Takes over the turns before a step that has ended; without the time of a stall, which was one turn's.
-    pub(super) fn note_lead(&mut self, run: &Run, is_stall: bool) {
-        let lead = run.lead;
-        let ns = match is_stall {
-            true if lead.by_age => return,
-            true => lead
-                .ns
-                .saturating_sub(run.first_ns.saturating_sub(run.begin_ns)),
-            false => lead.ns,
-        };
-        self.turned.0 += lead.turns;
-        self.turned.1 = self.turned.1.saturating_add(ns);
-    }
-
-    /// Books a step that was a stall.
-    pub(super) fn note_stall(
-        &mut self,
-        kind: LoopKind,
-        turn: Option<u64>,
-        begin_ns: u64,
-        end_ns: u64,
-    ) {
-        self.stalled_ns = self
-            .stalled_ns
-            .saturating_add(end_ns.saturating_sub(begin_ns));
-        self.stalled_until_ns = end_ns;
-        let before = std::mem::replace(&mut self.stalled_turn, turn);
-        if let Some(last) = self.steps.last_mut()
-            && turn.is_some()
-            && before == turn
-        {
-            // Nothing that is due runs between steps of one turn.
-            last.1 = end_ns;
-        } else if self.steps.len() < MAX_TURNS {
-            self.steps.push((begin_ns, end_ns));
-            // Nothing else tells when a turn of uvloop ended.
-            if kind == LoopKind::Uvloop {
-                self.turns.push_back(end_ns);
-            }
-        }
+    /// Up to where nothing changes any more; `None`: no sample has met it. Not the step that runs: it may become a stall.
+    pub(super) fn certain_ns(&self) -> Option<u64> {
+        let last = self.last?;
+        let run = self.run.as_ref();
+        Some(run.map_or(last.at_ns, |run| run.begin_ns.min(last.at_ns)))
     }
 
     /// Steps from the last sample's to this one's.
@@ -276,15 +164,10 @@ mod tests {
             stretch.last = Some(Last {
                 at_ns: 9_000,
                 version: Some(2),
-                turns: None,
                 is_block,
             });
             let begin_ns = stretch.begin_of(&sample(3_000), 500);
             assert!(begin_ns <= 3_000, "{begin_ns}");
         }
-        let mut run = Run::new(&sample(3_000), 5_000);
-        run.lead.ns = 700;
-        stretch.note_lead(&run, true);
-        assert_eq!(stretch.turned.1, 700);
     }
 }

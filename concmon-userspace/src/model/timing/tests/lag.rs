@@ -12,6 +12,12 @@ const SLOW: Who = task(2, "slow");
 fn sim(kind: LoopKind) -> Simulator {
     let mut sim = Simulator::new();
     sim.kind = kind;
+    sim.watch.look(100, 0, |look| {
+        look.loops = vec![PyLoop {
+            kind,
+            ..py_loop(TID, LOOP)
+        }];
+    });
     sim.run(MS).idle(300 * MS);
     sim
 }
@@ -44,7 +50,7 @@ fn turns(sim: &mut Simulator, count: u64, steps: u64) {
     }
 }
 
-/// The loop is never idle; asyncio's timers wait for two turns more, trio's for up to one.
+/// The loop is never idle; asyncio's timers wait for one turn more, trio's for a part of one.
 #[test]
 fn a_loop_that_goes_round_is_as_late_as_its_turns() {
     for kind in KINDS {
@@ -53,7 +59,7 @@ fn a_loop_that_goes_round_is_as_late_as_its_turns() {
             turns(&mut sim, 20_000 / steps, steps);
             let lag = lag(&mut sim);
             let (half, most) = match kind {
-                LoopKind::Asyncio => (5, 6),
+                LoopKind::Asyncio => (3, 4),
                 LoopKind::Uvloop => (1, 2),
                 LoopKind::Trio => (2, 4),
             };
@@ -61,7 +67,10 @@ fn a_loop_that_goes_round_is_as_late_as_its_turns() {
             // Of 22 s, 2 were idle: the middle is a little lower.
             assert_near(kind, "p50", lag.p50_ns, half * turn / 2);
             assert_near(kind, "p99", lag.p99_ns, most * turn / 2);
-            assert_near(kind, "max", lag.max_ns, most * turn / 2);
+            // How old turns are says what they are on average: the clock meets these ones in step.
+            if kind != LoopKind::Trio {
+                assert_near(kind, "max", lag.max_ns, most * turn / 2);
+            }
         }
     }
 }
@@ -87,7 +96,7 @@ fn stalls_among_short_turns_do_not_lengthen_these() {
             assert_eq!(timing.stalls_count, 20, "{kind:?}");
             let lag = timing.lag.as_ref().expect("lag");
             let middle = match kind {
-                LoopKind::Asyncio => 2_500 * US,
+                LoopKind::Asyncio => 1_500 * US,
                 LoopKind::Uvloop => 600 * US,
                 LoopKind::Trio => MS,
             };
@@ -139,6 +148,46 @@ fn stalls_are_steps_and_delay_what_is_due() {
             "{kind:?}: no step is longer than the stalls"
         );
         assert_eq!(timing(&summary).stalls_count, 8, "{kind:?}");
+    }
+}
+
+/// Stretches of 12 short turns, fewer samples than stretches: no timer waits for a whole one.
+#[test]
+fn turns_of_stretches_without_a_sample_are_told_by_the_next() {
+    for kind in KINDS {
+        let mut sim = sim(kind);
+        for _ in 0..1_000 {
+            turns(&mut sim, 12, 1);
+            sim.idle(8 * MS);
+        }
+        let lag = lag(&mut sim);
+        let (half, most) = match kind {
+            LoopKind::Asyncio => (1_000 * US, 2 * MS),
+            LoopKind::Uvloop => (600 * US, MS),
+            LoopKind::Trio => (700 * US, 2 * MS),
+        };
+        assert_near(kind, "p50", lag.p50_ns, half);
+        assert_near(kind, "p99", lag.p99_ns, most);
+        assert_near(kind, "max", lag.max_ns, most);
+    }
+}
+
+/// Long turns among short ones are told one by one.
+#[test]
+fn turns_are_as_long_as_they_are_where_they_are() {
+    for kind in KINDS {
+        let mut sim = sim(kind);
+        for _ in 0..100 {
+            turns(&mut sim, 100, 1);
+            turns(&mut sim, 3, 30);
+        }
+        let lag = lag(&mut sim);
+        let most = match kind {
+            LoopKind::Asyncio => 60 * MS,
+            LoopKind::Uvloop => 30 * MS,
+            LoopKind::Trio => 54 * MS,
+        };
+        assert_near(kind, "p99", lag.p99_ns, most);
     }
 }
 
