@@ -23,6 +23,8 @@ use clap::{
     ValueEnum,
 };
 
+pub use clap_complete::Shell;
+
 pub use budget::Share;
 pub use capture::{Flight, Recorded, Report};
 pub use doctor::Doctor;
@@ -94,6 +96,8 @@ Examples:
                        concmon-bpf dump|tasks [OPTIONS] --pid <PID>...|--name <REGEX>\n       \
                        concmon-bpf doctor [--pid <PID>...]\n       \
                       concmon-bpf explain <RULE>|--list\n       \
+                      concmon-bpf completions <SHELL>\n       \
+                      concmon-bpf man [SUBCOMMAND]\n       \
                       concmon-bpf schema"
 )]
 pub struct Cli {
@@ -221,6 +225,21 @@ enum Command {
     },
     /// Print the JSON Schema of every line that --json prints
     Schema,
+    /// Print what makes a shell complete this command line
+    ///
+    /// For bash: concmon-bpf completions bash > /etc/bash_completion.d/concmon-bpf
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Print the manual page, of a subcommand where one is named
+    ///
+    /// To read it: concmon-bpf man | man -l -
+    Man {
+        /// A subcommand
+        subcommand: Option<String>,
+    },
 }
 
 /// Names under which programs commonly keep what they work on.
@@ -318,6 +337,10 @@ pub enum Target {
     Explain(Option<String>),
     /// Print the JSON Schema.
     Schema,
+    /// Print a shell's completions.
+    Completions(Shell),
+    /// Print the manual page of a subcommand; `None`: of the whole.
+    Man(Option<String>),
 }
 
 /// What to watch.
@@ -416,6 +439,8 @@ impl Cli {
             Some(Command::Doctor(doctor)) => Target::Doctor(doctor.clone()),
             Some(Command::Explain { rule, list: _ }) => Target::Explain(rule.clone()),
             Some(Command::Schema) => Target::Schema,
+            Some(Command::Completions { shell }) => Target::Completions(*shell),
+            Some(Command::Man { subcommand }) => Target::Man(subcommand.clone()),
             None => Target::Watch(self.what.watched()),
         }
     }

@@ -524,3 +524,45 @@ fn exports_and_diffs() {
         assert!(parse(line).is_err(), "{line}");
     }
 }
+
+/// What the program prints.
+fn printed(arguments: &[&str]) -> String {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_concmon-bpf"))
+        .args(arguments)
+        .output()
+        .expect("the program");
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// Shells complete every subcommand, and each has a page with all of its options.
+#[test]
+fn completions_and_manual_pages_have_all_there_is() {
+    let mut command = Cli::clap_command();
+    command.build();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let text = printed(&["completions", shell]);
+        for subcommand in command.get_subcommands() {
+            assert!(
+                text.contains(subcommand.get_name()),
+                "{shell}: {subcommand}"
+            );
+        }
+    }
+    let whole = printed(&["man"]);
+    assert!(
+        whole.starts_with(".ie") && whole.contains("\nconcmon\\-bpf \\-"),
+        "{whole:.300}"
+    );
+    for subcommand in command.get_subcommands() {
+        let page = printed(&["man", subcommand.get_name()]);
+        assert!(page.contains(&format!("concmon\\-bpf\\-{} ", subcommand.get_name())));
+        let shown = subcommand
+            .get_arguments()
+            .filter(|argument| !argument.is_hide_set());
+        for long in shown.filter_map(clap::Arg::get_long) {
+            let option = format!("\\-\\-{}", long.replace('-', "\\-"));
+            assert!(page.contains(&option), "{subcommand}: {long}");
+        }
+    }
+}

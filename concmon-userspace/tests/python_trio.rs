@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{Program, Python, pythons};
-use concmon::event::{LoopKind, PyTask, PythonFact, TaskState};
+use concmon::event::{ExecutorKind, LoopKind, PyTask, PythonFact, TaskState};
 use concmon::python::{Interpreter, MAX_TEXT_CHARS, ScanOptions};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::{Value, json};
 
+const LIMITS: &str = include_str!("../../tests/workloads/interpreter_limits.py");
 const TRIO: &str = include_str!("../../tests/workloads/interpreter_trio.py");
 
 /// The one that needs the kernel, too.
@@ -30,6 +31,10 @@ const CASES: &[Case] = &[
     ("trio_0_16", &["trio==0.16.0"], trio),
     ("anyio_on_trio", &["anyio", "trio"], anyio_on_trio),
     ("anyio_on_asyncio", &["anyio", "trio"], anyio_on_asyncio),
+    ("limiters_on_asyncio", &["anyio", "trio"], limiters),
+    ("limiters_on_trio", &["anyio", "trio"], limiters_on_trio),
+    ("waitress", &["waitress"], waitress),
+    ("cheroot", &["cheroot"], cheroot),
     ("trio_that_never_rests", &["trio"], trio_that_never_rests),
     ("uvloop", &["uvloop"], uvloop),
     ("gevent", &["gevent"], gevent),
@@ -248,6 +253,62 @@ fn trio(python: &Python, folder: &str) {
 
 fn anyio_on_trio(python: &Python, folder: &str) {
     equals_account(python, folder, &["anyio"], 1, 6);
+}
+
+fn limiters(python: &Python, folder: &str) {
+    equals_rows(python, folder, "asyncio");
+}
+
+fn limiters_on_trio(python: &Python, folder: &str) {
+    equals_rows(python, folder, "trio");
+}
+
+fn waitress(python: &Python, folder: &str) {
+    equals_rows(python, folder, "waitress");
+}
+
+fn cheroot(python: &Python, folder: &str) {
+    equals_rows(python, folder, "cheroot");
+}
+
+/// The program's limiters, or its server's threads, are those that it says it has.
+fn equals_rows(python: &Python, folder: &str, what: &str) {
+    let label = python.label();
+    let program = run(python, folder, LIMITS, &[what]);
+    let account: Value = serde_json::from_str(&program.line()).expect("JSON");
+    let mut interpreter = attach(&program);
+    for _ in 0..2 {
+        let fact = look(&mut interpreter);
+        let rows = fact.executors.iter().map(|row| {
+            json!({
+                "kind": format!("{:?}", row.kind),
+                "name_prefix": row.name_prefix,
+                "workers": row.workers,
+                "workers_idle": row.workers_idle,
+                "max_workers": row.max_workers,
+                "queued": row.queued,
+            })
+        });
+        let rows: Vec<Value> = rows.collect();
+        assert_eq!(Value::from(rows), account, "{label}");
+        let waits = fact.tasks.iter().filter_map(|task| task.waits_for.as_ref());
+        let waits: Vec<_> = waits
+            .filter(|wait| wait.kind == "CapacityLimiter")
+            .collect();
+        let limiters = fact
+            .executors
+            .iter()
+            .filter(|row| row.kind == ExecutorKind::Limiter);
+        for row in limiters.clone() {
+            let waiting = waits.iter().filter(|wait| wait.object == Some(row.id));
+            assert_eq!(Some(waiting.count() as u64), row.queued, "{label}");
+        }
+        assert_eq!(
+            limiters.filter_map(|row| row.queued).sum::<u64>(),
+            waits.len() as u64
+        );
+        assert_eq!(fact.reads_failed, 0, "{label}: {:?}", fact.limits);
+    }
 }
 
 fn equals_account(python: &Python, folder: &str, arguments: &[&str], runs: usize, least: usize) {

@@ -7,6 +7,7 @@ mod doctor;
 mod explain;
 mod export;
 mod look;
+mod manual;
 mod report;
 mod select;
 mod start;
@@ -51,6 +52,8 @@ pub fn run(cli: &Cli) -> Result<u8, Failure> {
         Target::Doctor(asked) => return doctor::run(&cli.options, &asked),
         Target::Explain(rule) => return explain::run(&cli.options, rule.as_deref()),
         Target::Schema => return explain::schema(),
+        Target::Completions(shell) => return manual::completions(shell),
+        Target::Man(subcommand) => return manual::page(subcommand.as_deref()),
     };
     explain::check(&cli.options.watching.fail_on)?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -192,9 +192,15 @@ pub struct PyGeneration {
 pub enum ExecutorKind {
     Thread,
     Process,
+    /// Lets so many do something at once, and has no workers of its own.
+    Limiter,
+    /// A server's threads.
+    Server,
+    /// What runs tasks of a queue of their own.
+    Task,
 }
 
-/// A `concurrent.futures` executor.
+/// An executor of `concurrent.futures`, or what is like one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PyExecutor {
     /// Address of the executor object; of a worker's queue when the executor itself is gone.
@@ -205,10 +211,12 @@ pub struct PyExecutor {
     pub kind: ExecutorKind,
     /// `None`: it has none, or it could not be read.
     pub name_prefix: Option<String>,
+    /// Of a limiter: tokens that are lent.
     pub workers: u64,
     pub workers_idle: Option<u64>,
+    /// Of a limiter: all tokens; `None`: they are not limited, too.
     pub max_workers: Option<u64>,
-    /// Work that no worker has begun.
+    /// Work that no worker has begun; who waits for a limiter.
     pub queued: Option<u64>,
     pub running: Vec<PyWork>,
 }

@@ -100,6 +100,8 @@ impl WaitingFor {
 /// Why nobody can count what went through an executor.
 const NO_TRACE: &str = "a dropped failed future leaves no trace in memory";
 
+const NO_COUNT: &str = "it keeps no count of that";
+
 impl Executor {
     /// `since` tells when a watch first saw a piece of work, on the wall clock.
     pub(crate) fn of(executor: &PyExecutor, since: impl Fn(&PyWork) -> Option<u64>) -> Self {
@@ -112,8 +114,21 @@ impl Executor {
                 since_unix_ns: since(work),
             })
             .collect();
+        let is_pool = matches!(
+            executor.kind,
+            event::ExecutorKind::Thread | event::ExecutorKind::Process
+        );
+        let busy = executor
+            .workers_idle
+            .map(|idle| executor.workers.saturating_sub(idle));
+        // What servers run, and who has a limiter's tokens, has no name.
+        let begun = match busy.filter(|_| !is_pool) {
+            Some(busy) => busy,
+            None => running.len() as u64,
+        };
+        let uncounted = if is_pool { NO_TRACE } else { NO_COUNT };
         let mut limits: Vec<Limit> = ["submitted", "finished", "failed", "unretrieved"]
-            .map(|field| limit(field, NO_TRACE))
+            .map(|field| limit(field, uncounted))
             .into();
         for (field, missing) in [
             ("workers_idle", executor.workers_idle.is_none()),
@@ -135,15 +150,17 @@ impl Executor {
             kind: match executor.kind {
                 event::ExecutorKind::Thread => ExecutorKind::Thread,
                 event::ExecutorKind::Process => ExecutorKind::Process,
+                event::ExecutorKind::Limiter => ExecutorKind::Limiter,
+                event::ExecutorKind::Server => ExecutorKind::Server,
+                event::ExecutorKind::Task => ExecutorKind::Task,
             },
             name_prefix: executor.name_prefix.clone(),
             workers: executor.workers,
             workers_idle: executor.workers_idle,
             max_workers: executor.max_workers,
             queued: executor.queued,
-            unfinished: executor
-                .queued
-                .map(|queued| queued.saturating_add(running.len() as u64)),
+            waiting: executor.queued.filter(|_| !is_pool),
+            unfinished: executor.queued.map(|queued| queued.saturating_add(begun)),
             running,
             submitted: None,
             finished: None,

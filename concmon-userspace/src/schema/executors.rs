@@ -6,20 +6,24 @@ use serde::Serialize;
 use super::Limit;
 use super::words::words;
 
-/// A `concurrent.futures` executor.
+/// An executor of `concurrent.futures`, or what is like one: a limiter, a server's threads, workers of a task queue.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Executor {
     pub kind: ExecutorKind,
-    /// Names of its threads begin so.
+    /// Names of its threads, or of its processes, begin so.
     pub name_prefix: Option<String>,
-    /// Workers that exist.
+    /// Workers that exist; of a limiter, tokens that are lent.
     pub workers: u64,
     /// Workers without work.
     pub workers_idle: Option<u64>,
-    /// Workers that it may have.
+    /// Workers that it may have; of a limiter, all tokens, `null` for one without a limit.
     pub max_workers: Option<u64>,
     /// Work that no worker has begun.
     pub queued: Option<u64>,
+    /// Tasks or requests that wait for it: the same as `queued` for a limiter, a server and the workers of a task
+    /// queue; absent for executors of `concurrent.futures`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<u64>,
     /// Work that has begun.
     pub running: Vec<Work>,
     /// Queued and running.
@@ -35,11 +39,26 @@ pub struct Executor {
     pub limits: Vec<Limit>,
 }
 
+impl Executor {
+    /// How much work has begun, also where it has no names.
+    pub(crate) fn begun(&self) -> u64 {
+        let known = self.unfinished.zip(self.queued);
+        let begun = known.map(|(unfinished, queued)| unfinished.saturating_sub(queued));
+        begun.unwrap_or(self.running.len() as u64)
+    }
+}
+
 words! {
     /// What the workers of an executor are.
     pub enum ExecutorKind {
         Thread = "thread",
         Process = "process",
+        /// Tokens, as anyio and trio lend them to tasks that want a thread.
+        Limiter = "limiter",
+        /// Threads of a server for requests: waitress, cheroot.
+        Server = "server",
+        /// Workers of a task queue: celery's processes, threads of dask's workers.
+        Task = "task",
     }
 }
 

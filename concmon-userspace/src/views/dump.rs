@@ -8,7 +8,7 @@ use super::escape::escape;
 use super::fold::MANY;
 use super::{Form, Paint, forest, format, names};
 use crate::model::dump::{Activity, Dump, Inside, Loop, Process, Thread};
-use crate::schema::{Executor, Limit, WaitingFor};
+use crate::schema::{Executor, ExecutorKind, Limit, WaitingFor};
 
 /// Writes all processes and flushes.
 ///
@@ -272,9 +272,25 @@ fn push_executors(text: &mut String, inside: &Inside, paint: Paint) {
         let Executor {
             kind, name_prefix, ..
         } = executor;
-        let mut head = format!("Executor of {kind} workers");
+        let mut head = match kind {
+            ExecutorKind::Limiter => "Limiter".to_owned(),
+            ExecutorKind::Server => "Threads of a server".to_owned(),
+            ExecutorKind::Task => "Workers for tasks".to_owned(),
+            ExecutorKind::Thread | ExecutorKind::Process => format!("Executor of {kind} workers"),
+        };
         if let Some(prefix) = name_prefix {
             let _ = write!(head, " \"{}\"", escape(prefix));
+        }
+        if *kind == ExecutorKind::Limiter {
+            let _ = writeln!(
+                text,
+                "{}: {} of {} tokens lent, {} tasks wait for one",
+                paint.bold(&head),
+                format::count(executor.workers),
+                format::maybe_count(executor.max_workers),
+                format::maybe_count(executor.queued),
+            );
+            continue;
         }
         let _ = writeln!(
             text,
@@ -284,7 +300,7 @@ fn push_executors(text: &mut String, inside: &Inside, paint: Paint) {
             format::maybe_count(executor.max_workers),
             format::maybe_count(executor.workers_idle),
             format::maybe_count(executor.queued),
-            format::count(executor.running.len() as u64),
+            format::count(executor.begun()),
             format::maybe_count(executor.unfinished),
         );
         for work in &executor.running {

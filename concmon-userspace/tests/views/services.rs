@@ -59,6 +59,7 @@ fn service_worker(pid: u32, title: &str, pool: &str, threads: u32) -> Process {
         workers_idle: Some(2),
         max_workers: Some(u64::from(threads)),
         queued: Some(1),
+        waiting: None,
         running: Vec::new(),
         unfinished: Some(1),
         submitted: None,

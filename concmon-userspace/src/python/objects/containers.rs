@@ -237,6 +237,14 @@ impl Reader<'_> {
         Some([address, head.keys, used, count])
     }
 
+    /// How many entries a dict has.
+    pub(crate) fn dict_length(&mut self, address: u64) -> Option<u64> {
+        let info = self.types_of(&[address]).pop()??;
+        (info.kind == Kind::Dict).then_some(())?;
+        let used = at(address, self.walk.containers.dict_used);
+        self.pointer(used).ok()
+    }
+
     /// The dict of a module object.
     pub(crate) fn module_dict(&mut self, module: u64) -> Option<u64> {
         let info = self.types_of(&[module]).pop()??;

@@ -1,7 +1,8 @@
 //! One pass over one interpreter of a process: its threads, their loops, all tasks.
 
 use super::remembered::{
-    BILLIARD, GEVENT, GREENLET, MULTIPROCESSING, PROCESS_POOLS, Remembered, THREAD_POOLS, TRIO,
+    ANYIO, BILLIARD, CELERY, CHEROOT, DASK, GEVENT, GREENLET, MULTIPROCESSING, PROCESS_POOLS,
+    Remembered, THREAD_POOLS, TRIO, WAITRESS,
 };
 use crate::event::{LoopKind, PythonFact, Tid};
 use crate::python::detect;
@@ -11,9 +12,10 @@ use crate::python::memory::{Memory, ReadError, at};
 use crate::python::objects::Reader;
 use crate::python::objects::code::CodeCache;
 use crate::python::options::ScanOptions;
+use crate::python::walk::limiters::{self, Limiter};
 use crate::python::walk::stacks::Stack;
 use crate::python::walk::thread_states::{self, ThreadRecord};
-use crate::python::walk::{executors, gil, loops, processes, trio};
+use crate::python::walk::{celery, executors, gil, loops, processes, thread_servers, trio};
 
 /// Says what a scan lacks whose time was up before it had read anything.
 pub(super) fn note_over(reader: &mut Reader<'_>, error: ReadError) {
@@ -80,8 +82,9 @@ impl Scan<'_> {
         if self.remembered.has_asyncio() {
             self.add_tasks(reader, &records, &stacks, fact);
         }
-        self.add_trio(reader, &records, &tids, &stacks, fact);
+        let limiters = self.add_trio(reader, &records, &tids, &stacks, fact);
         reader.note_cut("tasks");
+        self.add_limiters(reader, limiters, fact);
         self.limit_greenlets(reader);
     }
 
@@ -92,17 +95,29 @@ impl Scan<'_> {
         tids: &[Option<Tid>],
         stacks: &[Stack],
         fact: &mut PythonFact,
-    ) {
-        if let Some(module) = self.remembered.module(TRIO) {
-            let scan = trio::TrioScan {
-                module,
-                threads: records,
-                tids,
-                stacks,
-                options: self.options,
-            };
-            scan.add(reader, self.codes, fact);
-        }
+    ) -> Vec<Limiter> {
+        let Some(module) = self.remembered.module(TRIO) else {
+            return Vec::new();
+        };
+        let scan = trio::TrioScan {
+            module,
+            threads: records,
+            tids,
+            stacks,
+            options: self.options,
+        };
+        scan.add(reader, self.codes, fact)
+    }
+
+    /// Adds the limiters of loops' own threads, of trio's the ones that were found, and all that tasks wait for.
+    fn add_limiters(&self, reader: &mut Reader<'_>, of_trio: Vec<Limiter>, fact: &mut PythonFact) {
+        let of_anyio = match self.remembered.module(ANYIO) {
+            Some(module) => limiters::of_anyio(reader, module),
+            None => Vec::new(),
+        };
+        let met = of_anyio.into_iter().chain(of_trio);
+        let found = limiters::read(reader, met.chain(limiters::waited_for(&fact.tasks)));
+        fact.executors.extend(found);
     }
 
     /// Greenlets are kept in private structures, and their stacks are moved about: only the one
@@ -198,11 +213,27 @@ impl Scan<'_> {
             self.remembered.module(THREAD_POOLS),
             self.remembered.module(PROCESS_POOLS),
         );
-        if threads.is_none() && processes.is_none() {
+        let modules = [CELERY, BILLIARD].map(|module| self.remembered.module(module));
+        if let [Some(state), Some(billiard)] = modules {
+            fact.executors.extend(celery::read(reader, state, billiard));
+        }
+        let has_crews = [WAITRESS, CHEROOT, DASK]
+            .iter()
+            .any(|module| self.remembered.module(*module).is_some());
+        if threads.is_none() && processes.is_none() && !has_crews {
             return;
         }
         let workers = self.living_threads(reader, records, tids);
         let found = executors::read(reader, self.codes, threads, processes, &workers);
         fact.executors.extend(found);
+        if has_crews {
+            let crews = thread_servers::crews(reader, &workers);
+            fact.executors
+                .extend(executors::dask_pools(reader, self.codes, &crews));
+            let servers = crews
+                .iter()
+                .filter_map(|crew| thread_servers::server(reader, crew));
+            fact.executors.extend(servers);
+        }
     }
 }

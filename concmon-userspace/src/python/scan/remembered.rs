@@ -17,6 +17,11 @@ const MODULES: &[&str] = &[
     "concurrent.futures.process",
     "multiprocessing.process",
     "billiard.process",
+    "anyio.lowlevel",
+    "waitress.task",
+    "cheroot.workers.threadpool",
+    "distributed.threadpoolexecutor",
+    "celery.worker.state",
 ];
 pub(super) const THREADING: usize = 0;
 pub(super) const ASYNCIO_TASKS: usize = 1;
@@ -28,6 +33,11 @@ pub(super) const THREAD_POOLS: usize = 6;
 pub(super) const PROCESS_POOLS: usize = 7;
 pub(super) const MULTIPROCESSING: usize = 8;
 pub(super) const BILLIARD: usize = 9;
+pub(super) const ANYIO: usize = 10;
+pub(super) const WAITRESS: usize = 11;
+pub(super) const CHEROOT: usize = 12;
+pub(super) const DASK: usize = 13;
+pub(super) const CELERY: usize = 14;
 
 /// What is remembered of an interpreter between scans.
 #[derive(Debug, Default)]

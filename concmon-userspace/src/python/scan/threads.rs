@@ -6,7 +6,7 @@ use super::pass::Scan;
 use super::remembered::THREADING;
 use crate::event::{PyThread, PythonFact, Tid};
 use crate::python::objects::Reader;
-use crate::python::walk::executors::{Worker, Workers};
+use crate::python::walk::pool_parts::{Worker, Workers};
 use crate::python::walk::stacks::{self, Stack};
 use crate::python::walk::thread_states::ThreadRecord;
 use crate::python::walk::threads::{self, ThreadAccount};

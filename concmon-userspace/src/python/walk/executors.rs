@@ -4,49 +4,21 @@
 //! every thread that manages a process pool one of `concurrent.futures.process._threads_wakeups`. A pool
 //! without any worker yet is in neither.
 
-use std::collections::HashMap;
-
-use super::queues::queue_length;
+use super::pool_parts::{
+    MAX_EXECUTORS, Names, Worker, Workers, function_name, limit, positive, referent, weak_entries,
+};
+use super::process_pools::process_pools;
+use super::queues::{plain_queue_length, queue_length};
+use super::thread_servers::{Crew, CrewKind};
 use super::workers::{self, Activity};
-use crate::event::{ExecutorKind, PyExecutor, PyWork, Tid};
+use crate::event::{ExecutorKind, PyExecutor, PyWork};
 use crate::python::layout::WorkShape;
-use crate::python::memory::at;
+use crate::python::objects::Reader;
 use crate::python::objects::code::CodeCache;
 use crate::python::objects::text::as_bool;
-use crate::python::objects::{Kind, Reader};
 
-/// The most executors that are read.
-const MAX_EXECUTORS: usize = 256;
-/// The most workers that are looked at.
-const MAX_WORKERS: usize = 4096;
 /// How often workers that go on to other work while they are read are read in all.
 const MAX_TRIES: usize = 3;
-/// The most wrappers around a function that are taken off, and arguments that are kept for that.
-const MAX_WRAPPERS: usize = 8;
-const MAX_ARGUMENTS: u64 = 8;
-/// Pending work items whose state is read, beyond what the workers can have.
-const MORE_ITEMS: u64 = 64;
-/// Functions that call what they get as their first argument.
-const CALLERS: &[&str] = &[
-    "Context.run",
-    "_contextvars.Context.run",
-    "concurrent.futures.process._process_chunk",
-];
-
-/// A thread as far as executors care.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Worker {
-    /// Address of its thread state.
-    pub(crate) state: u64,
-    pub(crate) tid: Tid,
-}
-
-/// Living threads by the address of their `threading.Thread`. (Its ident is not enough: in a forked
-/// child the workers are gone, and a new thread may have the ident of one.)
-pub(crate) type Workers = HashMap<u64, Worker>;
-
-/// Names of functions met in one read.
-type Names = HashMap<u64, Option<String>>;
 
 /// A thread pool, as its workers have it.
 struct Pool {
@@ -54,10 +26,6 @@ struct Pool {
     /// `None`: it is gone.
     executor: Option<u64>,
     workers: Vec<Worker>,
-}
-
-fn limit(reader: &mut Reader<'_>, field: &str, reason: &str) {
-    reader.limits.insert(field.to_owned(), reason.to_owned());
 }
 
 /// Reads the executors of an interpreter. The modules are the dicts of `concurrent.futures.thread`
@@ -77,51 +45,6 @@ pub(crate) fn read(
         limit(reader, "executors", &reason);
     }
     executors
-}
-
-/// The entries of a weak dict of threads, an attribute of a module, whose threads live: thread
-/// object, value, and thread.
-fn weak_entries(
-    reader: &mut Reader<'_>,
-    module: Option<u64>,
-    attribute: &str,
-    threads: &Workers,
-) -> Vec<(u64, u64, Worker)> {
-    let Some(module) = module else {
-        return Vec::new();
-    };
-    let entries = reader
-        .dict_values(module, &[attribute])
-        .and_then(|found| reader.attributes_of(found[0]?, &["data"]))
-        .and_then(|found| reader.dict(found[0]?));
-    let Some(mut entries) = entries else {
-        // While the module is being imported, its names are not there yet.
-        limit(reader, "executors", "concurrent.futures could not be read");
-        return Vec::new();
-    };
-    if entries.len() > MAX_WORKERS {
-        entries.truncate(MAX_WORKERS);
-        let reason = format!("there are more than the {MAX_WORKERS} workers that are read");
-        limit(reader, "executors", &reason);
-    }
-    let references: Vec<u64> = entries.iter().map(|(reference, _)| *reference).collect();
-    let objects: Vec<u64> = reader
-        .referents(&references)
-        .into_iter()
-        .map(|object| object.unwrap_or(0))
-        .collect();
-    objects
-        .into_iter()
-        .zip(entries)
-        .filter_map(|(object, (_, value))| Some((object, value, *threads.get(&object)?)))
-        .collect()
-}
-
-/// What a weak reference refers to; `None` when that is gone.
-fn referent(reader: &mut Reader<'_>, reference: u64) -> Option<u64> {
-    let object = reader.referents(&[reference]).pop()??;
-    let info = reader.types_of(&[object]).pop()??;
-    (&*info.name != "NoneType").then_some(object)
 }
 
 fn thread_pools(
@@ -255,7 +178,9 @@ fn thread_pool(reader: &mut Reader<'_>, pool: &Pool, doings: Vec<Doing>) -> PyEx
         Some(shutdown) => as_bool(reader.integers(&[shutdown])[0]).unwrap_or(true),
         None => true,
     };
-    let queued = queue_length(reader, pool.queue, ends);
+    // dask's pools have a queue that is written in Python.
+    let queued =
+        queue_length(reader, pool.queue, ends).or_else(|| plain_queue_length(reader, pool.queue));
     if queued.is_none() {
         let reason = "the pool's queue has a form that is not known";
         limit(reader, "executors.queued", reason);
@@ -273,10 +198,6 @@ fn thread_pool(reader: &mut Reader<'_>, pool: &Pool, doings: Vec<Doing>) -> PyEx
         queued,
         running,
     }
-}
-
-fn positive(reader: &mut Reader<'_>, number: u64) -> Option<u64> {
-    u64::try_from(reader.integers(&[number])[0]?).ok()
 }
 
 /// What the functions of the workers' items are called.
@@ -307,151 +228,36 @@ fn work_name(reader: &mut Reader<'_>, names: &mut Names, item: u64) -> Option<St
     function_name(reader, names, function, arguments)
 }
 
-/// The name of what the program wants to be run, without what only calls it.
-fn function_name(
+/// The pools of dask's workers among the pools that threads work for.
+pub(crate) fn dask_pools(
     reader: &mut Reader<'_>,
-    names: &mut Names,
-    function: u64,
-    arguments: Option<u64>,
-) -> Option<String> {
-    let mut function = function;
-    let mut arguments = arguments
-        .and_then(|arguments| reader.tuple(arguments, MAX_ARGUMENTS))
-        .unwrap_or_default();
-    for _ in 0..MAX_WRAPPERS {
-        let info = reader.types_of(&[function]).pop()??;
-        if info.kind == Kind::Partial {
-            let own = at(function, reader.walk.executors.partial_arguments);
-            let own = reader.pointer(own).ok()?;
-            let mut own = reader.tuple(own, MAX_ARGUMENTS)?;
-            own.append(&mut arguments);
-            arguments = own;
-            let inner = at(function, reader.walk.callable.partial_function);
-            function = reader.pointer(inner).ok()?;
-            continue;
-        }
-        let name = match names.get(&function) {
-            Some(name) => name.clone(),
-            None => {
-                let name = reader.callable_name(function);
-                names.insert(function, name.clone());
-                name
-            }
-        };
-        let is_caller = name.as_deref().is_some_and(|name| CALLERS.contains(&name));
-        if !is_caller || arguments.is_empty() {
-            return name;
-        }
-        function = arguments.remove(0);
-    }
-    None
-}
-
-fn process_pools(
-    reader: &mut Reader<'_>,
-    module: Option<u64>,
-    threads: &Workers,
+    codes: &mut CodeCache,
+    crews: &[Crew],
 ) -> Vec<PyExecutor> {
-    let mut names = Names::new();
-    let managers = weak_entries(reader, module, "_threads_wakeups", threads);
-    let mut pools = Vec::new();
-    for (manager, _, _) in managers.into_iter().take(MAX_EXECUTORS) {
-        match process_pool(reader, &mut names, manager) {
-            Some(pool) => pools.push(pool),
-            None => {
-                reader.failed += 1;
-                limit(reader, "executors", "a process pool could not be read");
-            }
-        }
+    let mut found = Vec::new();
+    for crew in crews.iter().filter(|crew| crew.kind == CrewKind::Dask) {
+        let queue = reader
+            .attributes_of(crew.master, &["_work_queue"])
+            .and_then(|found| found[0]);
+        let pool = Pool {
+            queue: queue.unwrap_or(0),
+            executor: Some(crew.master),
+            workers: crew.members.iter().map(|(_, worker)| *worker).collect(),
+        };
+        let doings = works(reader, codes, &pool.workers);
+        found.push(PyExecutor {
+            kind: ExecutorKind::Task,
+            ..thread_pool(reader, &pool, doings)
+        });
     }
-    pools
-}
-
-/// The reference to the executor, its processes by id and its work items by number: attributes of
-/// the thread, before 3.9 its first arguments.
-fn manager_fields(reader: &mut Reader<'_>, manager: u64) -> Option<[u64; 3]> {
-    let found = reader.attributes_of(
-        manager,
-        &[
-            "executor_reference",
-            "processes",
-            "pending_work_items",
-            "_args",
-        ],
-    )?;
-    if let (Some(reference), Some(processes), Some(items)) = (found[0], found[1], found[2]) {
-        return Some([reference, processes, items]);
-    }
-    reader.tuple(found[3]?, 3)?.try_into().ok()
-}
-
-fn process_pool(reader: &mut Reader<'_>, names: &mut Names, manager: u64) -> Option<PyExecutor> {
-    let [reference, processes, items] = manager_fields(reader, manager)?;
-    let executor = referent(reader, reference);
-    let workers = reader.dict(processes)?.len() as u64;
-    let entries = reader.dict(items)?;
-    let max_workers = executor
-        .and_then(|executor| reader.attributes_of(executor, &["_max_workers"])?[0])
-        .and_then(|number| positive(reader, number));
-    // Work is begun in order, so what may be begun is in front.
-    let looked_at = max_workers.unwrap_or(0).max(workers) + MORE_ITEMS;
-    let objects: Vec<u64> = entries
-        .iter()
-        .map(|(_, item)| *item)
-        .take(looked_at.min(MAX_WORKERS as u64) as usize)
-        .collect();
-    let found = reader.attributes(&objects, &["future", "fn", "args"]);
-    let futures: Vec<u64> = found
-        .iter()
-        .map(|found| found.as_ref().and_then(|found| found[0]).unwrap_or(0))
-        .collect();
-    let states = reader.attributes(&futures, &["_state"]);
-    let states: Vec<u64> = states
-        .iter()
-        .map(|found| found.as_ref().and_then(|found| found[0]).unwrap_or(0))
-        .collect();
-    reader.load_texts(states.iter().copied());
-    let mut running = Vec::new();
-    let mut not_queued = 0;
-    for (slot, item) in objects.into_iter().enumerate() {
-        let state = reader.text(states[slot]).cloned();
-        let is = |name: &str| state.as_deref().is_some_and(|state| state == name);
-        if is("CANCELLED") || is("CANCELLED_AND_NOTIFIED") || is("FINISHED") {
-            not_queued += 1;
-        }
-        // One more than there are workers is handed over ahead; it waits behind theirs.
-        if is("RUNNING") && (running.len() as u64) < workers {
-            let found = found[slot].as_deref().unwrap_or_default();
-            let function = match found {
-                [_, Some(function), arguments] => {
-                    function_name(reader, names, *function, *arguments)
-                }
-                _ => None,
-            };
-            running.push(PyWork {
-                tid: None,
-                function,
-                item,
-            });
-        }
-    }
-    let begun = running.len() as u64;
-    Some(PyExecutor {
-        id: executor.unwrap_or(items),
-        queue: 0,
-        kind: ExecutorKind::Process,
-        name_prefix: None,
-        workers,
-        workers_idle: Some(workers - begun),
-        max_workers,
-        queued: Some((entries.len() as u64).saturating_sub(begun + not_queued)),
-        running,
-    })
+    found
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::process_pools::process_pool;
     use super::*;
+    use crate::event::Tid;
     use crate::python::layout::{Version, row};
     use crate::python::objects::synthetic::Noise;
 
@@ -476,6 +282,12 @@ mod tests {
                 work_name(&mut reader, &mut names, object);
                 function_name(&mut reader, &mut names, object, Some(object + 8));
                 process_pool(&mut reader, &mut names, object);
+                let crew = Crew {
+                    kind: CrewKind::Dask,
+                    master: object,
+                    members: workers.iter().map(|one| (object, *one)).collect(),
+                };
+                dask_pools(&mut reader, &mut codes, &[crew]);
                 queue_length(&mut reader, object, true);
             }
         }

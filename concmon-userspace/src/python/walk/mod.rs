@@ -1,5 +1,6 @@
 //! Walks from objects to facts: threads and their stacks, event loops, tasks, pools, and what waits for what.
 
+pub(super) mod celery;
 pub(super) mod chain;
 pub(super) mod collector;
 pub(super) mod contexts;
@@ -7,8 +8,11 @@ pub(super) mod executors;
 mod frames;
 pub(super) mod gil;
 pub(super) mod heap;
+pub(super) mod limiters;
 pub(super) mod locals;
 pub(super) mod loops;
+pub(super) mod pool_parts;
+mod process_pools;
 pub(super) mod processes;
 pub(super) mod queues;
 pub(super) mod ready;
@@ -19,6 +23,7 @@ pub(super) mod task_lists;
 pub(super) mod task_waits;
 pub(super) mod tasks;
 pub(super) mod thread_locals;
+pub(super) mod thread_servers;
 pub(super) mod thread_states;
 pub(super) mod threads;
 mod timeouts;

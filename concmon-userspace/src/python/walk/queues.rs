@@ -1,4 +1,4 @@
-//! How much is in the queues of `_queue`.
+//! How much is in queues: those of `_queue`, and `queue.Queue`.
 
 use crate::python::layout::QueueShape;
 use crate::python::memory::{Batch, at, word};
@@ -6,6 +6,12 @@ use crate::python::objects::Reader;
 
 /// The end of a queue that is searched for signals to the workers.
 const MAX_SIGNALS: u64 = 64;
+
+/// How many items are in a `queue.Queue`.
+pub(crate) fn plain_queue_length(reader: &mut Reader<'_>, queue: u64) -> Option<u64> {
+    let items = reader.attributes_of(queue, &["queue"])?[0]?;
+    reader.length(items)
+}
 
 /// How much work is in a `_queue.SimpleQueue`. When its pool `ends`, signals to the workers may be
 /// behind the work, which are none.

@@ -60,6 +60,10 @@ const USERS_OF_LOCKS: &[(&str, &str, &str)] = &[
     ("locks.py", "Barrier._wait", "Barrier"),
 ];
 
+/// The function of anyio's limiter that waits for a token, and its file.
+const LIMITER: &str = "acquire_on_behalf_of";
+const LIMITER_FILE: &str = "/anyio/_backends/_asyncio.py";
+
 /// A function that a future calls when work in an executor is to be given up: it stands for that.
 const OF_EXECUTOR: &str = "_chain_future.<locals>._call_check_cancel";
 
@@ -81,7 +85,11 @@ pub(crate) fn waits(reader: &mut Reader<'_>, tasks: &[Waiting<'_>]) -> Vec<Optio
         .iter()
         .zip(&said)
         .map(|(task, said)| match said {
-            Some(Says::Receiver) => task.locals.last().map_or(0, |locals| locals[0]),
+            Some(Says::Receiver) => {
+                let innermost = task.frames.len().saturating_sub(1);
+                let frame = limiter_frame(task.frames).unwrap_or(innermost);
+                task.locals.get(frame).map_or(0, |locals| locals[0])
+            }
             _ => 0,
         })
         .collect();
@@ -112,8 +120,20 @@ pub(crate) fn waits(reader: &mut Reader<'_>, tasks: &[Waiting<'_>]) -> Vec<Optio
         .collect()
 }
 
+/// Which frame is that of anyio's limiter: it waits by means of an event.
+fn limiter_frame(frames: &[PyFrame]) -> Option<usize> {
+    let is_limiter = |frame: &PyFrame| {
+        last_part(&frame.function) == LIMITER && frame.file.ends_with(LIMITER_FILE)
+    };
+    let found = frames.iter().rposition(is_limiter)?;
+    (frames.len() - found <= 2).then_some(found)
+}
+
 /// What the innermost functions say, as far as they are asyncio's.
 fn said(frames: &[PyFrame]) -> Option<Says> {
+    if limiter_frame(frames).is_some() {
+        return Some(Says::Receiver);
+    }
     let asyncios = frames
         .iter()
         .rev()

@@ -1,6 +1,7 @@
 //! trio's runs and tasks, by trio's own objects. What is private in them may change with any
 //! release: what is not there is `None`, with a reason in the limits.
 
+use super::limiters::{self, Limiter};
 use super::stacks::Stack;
 use super::thread_locals;
 use super::thread_states::ThreadRecord;
@@ -47,32 +48,40 @@ pub(crate) struct TrioScan<'a> {
 }
 
 impl TrioScan<'_> {
-    /// Adds all runs of the threads with their tasks to `fact`.
+    /// Adds all runs of the threads with their tasks to `fact`; gives the limiters of their threads.
     pub(crate) fn add(
         &self,
         reader: &mut Reader<'_>,
         codes: &mut CodeCache,
         fact: &mut PythonFact,
-    ) {
+    ) -> Vec<Limiter> {
+        let mut limiters = Vec::new();
         let found = reader.dict_values(self.module, &["GLOBAL_RUN_CONTEXT", "Task"]);
         let Some([Some(context), Some(class)]) = found.as_deref() else {
             // While trio is being imported, its names are not there yet.
             unread(reader, "trio's names could not be read");
-            return;
+            return limiters;
         };
         let Some(runs) = self.runs(reader, *context) else {
             unread(reader, "trio's run context could not be read");
-            return;
+            return limiters;
         };
         for run in runs {
             if reader.is_over() {
                 break;
             }
-            let attributes = reader.members_of(run.runner, &["runq", "deadlines", "tasks"]);
-            let [ready, deadlines, tasks] = match attributes.as_deref() {
-                Some([ready, deadlines, tasks]) => [*ready, *deadlines, *tasks],
-                _ => [None; 3],
+            let names = ["runq", "deadlines", "tasks", "_locals"];
+            let attributes = reader.members_of(run.runner, &names);
+            let [ready, deadlines, tasks, variables] = match attributes.as_deref() {
+                Some([ready, deadlines, tasks, variables]) => {
+                    [*ready, *deadlines, *tasks, *variables]
+                }
+                _ => [None; 4],
             };
+            if let Some(variables) = variables {
+                let found = limiters::among_variables(reader, variables, limiters::TRIO_THREADS);
+                limiters.extend(found);
+            }
             fact.loops.push(read_loop(reader, run, ready, deadlines));
             let Some(tasks) = tasks else {
                 unread(reader, "trio's tasks could not be read");
@@ -88,6 +97,7 @@ impl TrioScan<'_> {
             let limit = self.options.tasks.saturating_sub(fact.tasks.len());
             fact.tasks.extend(walk.tasks(reader, tasks, limit));
         }
+        limiters
     }
 
     /// The runs of the threads; `None` when it cannot be told.

@@ -314,9 +314,13 @@ fn waits_for(
     let class = object.and_then(|object| classes.get(&object));
     // Of a chain that goes on it is not known which function waits.
     let frames = if chain.end == End::Whole { frames } else { &[] };
+    // What it sleeps on is only a part of a limiter, whose own function has the limiter.
+    let limiter = trio_waits::limiter_frame(frames)
+        .and_then(|index| chain.locals.get(index))
+        .map(|locals| locals[0]);
     TaskWait {
         kind: trio_waits::kind(frames, class.map(String::as_str)),
-        object,
+        object: limiter.or(object),
     }
 }
 

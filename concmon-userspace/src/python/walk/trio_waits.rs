@@ -2,6 +2,9 @@
 
 use crate::event::PyFrame;
 
+/// The function in which tasks wait for a limiter.
+const LIMITER: &str = "CapacityLimiter.acquire_on_behalf_of";
+
 /// Functions that say what they wait for, whoever calls them: qualified name, kind. Releases from
 /// 0.16 to 0.35.
 const WAITS: &[(&str, &str)] = &[
@@ -14,7 +17,7 @@ const WAITS: &[(&str, &str)] = &[
     ("_LockImpl.acquire", "Lock"),
     ("Semaphore.acquire", "Semaphore"),
     ("CapacityLimiter.acquire", "CapacityLimiter"),
-    ("CapacityLimiter.acquire_on_behalf_of", "CapacityLimiter"),
+    (LIMITER, "CapacityLimiter"),
     (
         "MemoryReceiveChannel.receive",
         "MemoryReceiveChannel.receive",
@@ -58,6 +61,12 @@ pub(crate) fn kind(chain: &[PyFrame], sleeps_on: Option<&str>) -> String {
         .or(sleeps_on)
         .unwrap_or(TRAP)
         .to_owned()
+}
+
+/// Which of a task's frames is the limiter's own function that waits for a token.
+pub(crate) fn limiter_frame(chain: &[PyFrame]) -> Option<usize> {
+    let is_limiter = |frame: &PyFrame| &*frame.function == LIMITER && is_of_trio(&frame.file);
+    chain.iter().rposition(is_limiter)
 }
 
 fn is_of_trio(file: &str) -> bool {

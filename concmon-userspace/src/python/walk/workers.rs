@@ -9,10 +9,13 @@ use crate::python::objects::Reader;
 use crate::python::objects::code::CodeCache;
 use crate::python::objects::code::CodePosition;
 
-/// The function that every worker runs, the file it is in, and the variable that has its work.
+/// The function that every worker runs.
 const WORKER_FUNCTION: &str = "_worker";
-const WORKER_FILE: &str = "concurrent/futures/thread.py";
-const WORK_VARIABLE: &str = "work_item";
+/// The files it is in, and the variable that has its work there.
+const WORKER_FILES: &[(&str, &str)] = &[
+    ("concurrent/futures/thread.py", "work_item"),
+    ("distributed/threadpoolexecutor.py", "task"),
+];
 /// The deepest stack of a worker that is followed.
 const MAX_FRAMES: usize = 1024;
 /// The worker function has fewer local variables.
@@ -214,26 +217,28 @@ fn load_codes(
             code: *code,
             offset: -1,
         };
-        let is_worker = codes.frame(position, fields.lines).is_some_and(|frame| {
-            *frame.function == *WORKER_FUNCTION && frame.file.ends_with(WORKER_FILE)
+        let work = codes
+            .frame(position, fields.lines)
+            .filter(|frame| *frame.function == *WORKER_FUNCTION)
+            .and_then(|frame| {
+                WORKER_FILES
+                    .iter()
+                    .find(|(file, _)| frame.file.ends_with(file))
+            });
+        let found = work.and_then(|(_, name)| {
+            let names = reader.pointer(at(*code, fields.local_names)).ok()?;
+            variable(reader, names, name)
         });
-        let names = is_worker
-            .then(|| reader.pointer(at(*code, fields.local_names)).ok())
-            .flatten();
-        variables.insert(*code, names.and_then(|names| variable(reader, names)));
+        variables.insert(*code, found);
     }
 }
 
 /// Which of the local variables has the work.
-fn variable(reader: &mut Reader<'_>, names: u64) -> Option<u32> {
+fn variable(reader: &mut Reader<'_>, names: u64, work: &str) -> Option<u32> {
     let names = reader.tuple(names, MAX_LOCALS)?;
     reader.load_texts(names.iter().copied());
     names
         .iter()
-        .position(|name| {
-            reader
-                .text(*name)
-                .is_some_and(|name| &**name == WORK_VARIABLE)
-        })
+        .position(|name| reader.text(*name).is_some_and(|name| &**name == work))
         .map(|index| index as u32)
 }

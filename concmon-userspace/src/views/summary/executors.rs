@@ -28,7 +28,7 @@ pub(super) fn push(text: &mut String, set: &[&Process], room: Room) {
     let waiting = |executors: &[&Executor]| {
         let each = executors
             .iter()
-            .map(|one| one.queued.unwrap_or(0) + one.running.len() as u64);
+            .map(|one| one.queued.unwrap_or(0) + one.begun());
         each.sum::<u64>()
     };
     rows.sort_by_key(|(_, executors)| std::cmp::Reverse(waiting(executors)));
@@ -52,7 +52,7 @@ pub(super) fn push(text: &mut String, set: &[&Process], room: Room) {
             sum(|one| Some(one.workers)),
             sum(|one| one.max_workers),
             sum(|one| one.workers_idle),
-            sum(|one| Some(one.running.len() as u64)),
+            sum(|one| Some(one.begun())),
             sum(|one| one.queued),
         ]);
     }
