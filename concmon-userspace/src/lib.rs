@@ -40,7 +40,8 @@
 //!
 //! # The GIL
 //!
-//! A wait for the GIL is the time blocked on it and the runnable time directly after that, from slices.
+//! How long threads waited for the GIL in a window is what their accounts have as blocked on it. Waits, which end
+//! with the runnable time directly after that, come from slices.
 //! Each is charged to whoever held the GIL meanwhile. That is inferred: while somebody waits, whoever
 //! drops the GIL wakes a waiter or waits for the next holder itself, and both show in slices
 //! (`model/gil`). What nobody is known to have held it is charged to nobody, mostly the hand-over. How

@@ -1,6 +1,7 @@
 //! One look at processes, without the kernel's help: `dump` and `tasks`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::select::{STARTING, select};
 use crate::session::{
@@ -19,7 +20,7 @@ use crate::{
         target::TargetError,
         tree::Tree,
     },
-    python::{DetectError, Interpreter, ScanOptions},
+    python::{DetectError, GilRange, Interpreter, ScanOptions},
     targets::unsupported,
     views::{dump, json, tasks},
 };
@@ -30,6 +31,10 @@ const MAX_TASKS: usize = 1_000_000;
 const MAX_BYTES: usize = 4 << 30;
 /// Frames of one stack; CPython's own limit on recursion is 1,000 unless it is raised.
 const MAX_STACK: usize = 1_100;
+
+/// How often it is asked whether a thread waits for the GIL, and how far apart.
+const LOOKS: usize = 3;
+const BETWEEN_LOOKS: Duration = Duration::from_micros(300);
 
 /// What was read of one process.
 struct Read {
@@ -129,6 +134,35 @@ fn attach(pid: Pid) -> Result<Interpreter, DetectError> {
     Ok(interpreter)
 }
 
+/// What the threads of a process do.
+fn activities(pid: Pid, gils: &[GilRange]) -> BTreeMap<Tid, Activity> {
+    let of = |(tid, state)| match state {
+        b'R' => (tid, Activity::Active),
+        _ => (tid, Activity::Idle),
+    };
+    let mut activities: BTreeMap<Tid, Activity> =
+        now::thread_states(pid).into_iter().map(of).collect();
+    if gils.is_empty() {
+        return activities;
+    }
+    let waits_for_gil = |tid: Tid| {
+        let futex = now::blocking_futex(pid, tid).ok().flatten();
+        futex.is_some_and(|futex| gils.iter().any(|gil| gil.contains(futex)))
+    };
+    // Who waits for it wakes up every few milliseconds to ask for it.
+    for look in 0..LOOKS {
+        if look > 0 {
+            std::thread::sleep(BETWEEN_LOOKS);
+        }
+        for (tid, activity) in &mut activities {
+            if (look == 0 || *activity == Activity::Active) && waits_for_gil(*tid) {
+                *activity = Activity::Gil;
+            }
+        }
+    }
+    activities
+}
+
 fn read(
     pid: u32,
     interpreter: Option<Interpreter>,
@@ -137,18 +171,13 @@ fn read(
     tree: &Tree,
 ) -> Result<Read, Failure> {
     let gone = |_| Failure::from_target(&TargetError::NoSuchProcess(pid));
-    let states = now::thread_states(Pid(pid));
+    let gils = interpreter.as_ref().map(Interpreter::gils);
+    let gils = gils.and_then(Result::ok).unwrap_or_default();
+    let activities = activities(Pid(pid), &gils);
     let look = interpreter.map(|mut interpreter| interpreter.scan(clocks::monotonic_ns(), options));
     let process = procfs::ProcessReader::new(pid)
         .read(clocks::monotonic_ns(), clocks, tree)
         .map_err(gone)?;
-    let activities = states
-        .into_iter()
-        .map(|(tid, state)| match state {
-            b'R' => (tid, Activity::Active),
-            _ => (tid, Activity::Idle),
-        })
-        .collect();
     Ok(Read {
         process,
         executable: now::executable(Pid(pid)),

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::python::is_library;
+pub(crate) use self::python::{is_library, own_frame};
 pub use self::{
     account::{HistFact, LedgerFact, ThreadState},
     exact::{ExactFact, PoolCounts, PoolsFact, TaskCounts},

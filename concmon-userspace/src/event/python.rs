@@ -388,6 +388,17 @@ pub struct PyFrame {
     pub line: u32,
 }
 
+/// The innermost frame of a stack that is the program's own, else of a package that was installed; `None`: all are
+/// of Python's library.
+pub(crate) fn own_frame<F>(stack: &[F], file: impl Fn(&F) -> &str) -> Option<&F> {
+    let foreign = ["/site-packages/", "/dist-packages/"];
+    let is_foreign = |frame: &F| foreign.iter().any(|of| file(frame).contains(of));
+    let users = || stack.iter().filter(|frame| !is_library(file(frame)));
+    users()
+        .find(|frame| !is_foreign(frame))
+        .or_else(|| users().next())
+}
+
 /// A file of Python's own library, frozen modules included; not of packages that were installed.
 pub(crate) fn is_library(file: &str) -> bool {
     if file.starts_with("<frozen ") {

@@ -2,16 +2,24 @@
 
 use serde_json::Value;
 
-use super::{Context, Held, Rule, Severity, percent, round, share, thread_name};
+use super::history::GilPast;
+use super::{
+    Context, Held, Rule, Severity, percent, place, round, share, thread_name, whole_place,
+};
 use crate::schema::CodeSamples;
 
-/// Threads wait for the GIL more than a little, and it is nearly always held.
+/// Threads wait for the GIL more than a little: it is nearly always held, or held for long at a time.
 pub(super) struct GilContention;
 
 /// Waiting, of waiting and running, from which on a program would gain from another design.
 const WAITING: f64 = 0.2;
-/// Held for so much of the time; below, waits are hand-overs.
+/// Held for so much of the time; below, short waits are hand-overs.
 const HELD: f64 = 0.85;
+/// What is summed up, ns: holds may be seconds apart.
+const SPAN_NS: u64 = 5_000_000_000;
+/// Waits that are so long on average are for somebody who does not let go, ns: bytecode does after 5 ms.
+const LONG_NS: u64 = 50_000_000;
+const BYTECODE: &str = "bytecode";
 /// Victims that are named, those that waited most.
 const VICTIMS: usize = 3;
 
@@ -27,10 +35,11 @@ impl Rule for GilContention {
     fn explanation(&self) -> &'static str {
         "Threads of the process spent at least a fifth of their time that they wanted to run waiting \
          for the global interpreter lock (time waiting for it, of that and time on a CPU), while it \
-         was held at least 85 % of the time. It looks like CPU load of one core, and more threads make \
-         it worse.\n\n\
+         was held at least 85 % of the time, or for so long at a time that a wait took 50 ms on average. \
+         It looks like CPU load of one core, and more threads make it worse.\n\n\
          The hog is the thread that held it while others waited most. In bytecode it lets go every 5 ms; \
-         in native code it does so when that code says so.\n\n\
+         in native code it does so when that code says so: one call of re, of a large integer, or of an \
+         extension may keep it for seconds. Where the hog was met most is in the finding.\n\n\
          What to do: processes instead of threads for computation, native code that releases the GIL \
          (numpy, hashlib and zlib do on large inputs), or a free-threaded build."
     }
@@ -38,60 +47,85 @@ impl Rule for GilContention {
     fn check(&self, context: &Context<'_>) -> Option<Held> {
         let process = context.process;
         let gil = process.gil.as_ref()?;
-        let (wait_ns, utilization) = (gil.wait_ns?, gil.utilization?);
-        let waiting = waiting(context, wait_ns).filter(|_| utilization >= HELD)?;
-        let mut holders: Vec<(u32, u64)> = Vec::new();
-        let mut victims: Vec<(u32, u64)> = Vec::new();
-        for pair in &gil.pairs {
-            if let Some(tid) = pair.holder_tid {
-                add(&mut holders, tid, pair.wait_ns);
-            }
-            add(&mut victims, pair.victim_tid, pair.wait_ns);
-        }
-        for sums in [&mut holders, &mut victims] {
+        let past = context.history.gil(SPAN_NS);
+        let long = long_waits(&past);
+        let held = || {
+            let waiting = waiting(context, gil.wait_ns?)?;
+            gil.utilization.filter(|held| *held >= HELD)?;
+            Some(waiting)
+        };
+        let waiting = long.or_else(held)?;
+        let most_first = |sums: &std::collections::BTreeMap<u32, u64>| {
+            let mut sums: Vec<(u32, u64)> = sums.iter().map(|(tid, ns)| (*tid, *ns)).collect();
             sums.sort_by_key(|(tid, ns)| (std::cmp::Reverse(*ns), *tid));
-        }
-        let hog = holders.first().copied();
+            sums
+        };
+        let hog = most_first(&past.holders).first().map(|(tid, _)| *tid);
         // Threads that hold it in turn are each other's victims.
-        victims.retain(|(tid, _)| hog.is_none_or(|(hog, _)| hog != *tid));
+        let mut victims = most_first(&past.victims);
+        victims.retain(|(tid, _)| hog != Some(*tid));
         let shown = victims.iter().take(VICTIMS);
         let names: Vec<String> = shown.map(|(tid, _)| thread_name(process, *tid)).collect();
         let others = victims.len() - names.len();
         let code = hog
-            .and_then(|(tid, _)| process.threads.iter().find(|thread| thread.tid == tid))
+            .and_then(|tid| process.threads.iter().find(|thread| thread.tid == tid))
             .and_then(|thread| thread.code)
-            .and_then(runs);
-        let hog_name = hog.map(|(tid, _)| thread_name(process, tid));
+            .and_then(runs)
+            // Bytecode lets go: the C code of a builtin counts as the interpreter's, too.
+            .filter(|code| long.is_none() || *code != BYTECODE);
+        let frame = past.hog.filter(|(tid, _)| hog == Some(*tid));
+        let frame = frame.map(|(_, frame)| frame);
+        let hog_name = hog.map(|tid| thread_name(process, tid));
         let mut evidence = super::Evidence::new();
         evidence.insert("waiting_share", round(waiting));
-        evidence.insert("gil_utilization", round(utilization));
-        evidence.insert("wait_ns", Value::from(wait_ns));
+        evidence.insert(
+            "gil_utilization",
+            gil.utilization.map_or(Value::Null, round),
+        );
+        evidence.insert("wait_ns", Value::from(gil.wait_ns));
         evidence.insert("hog", Value::from(hog_name.clone()));
-        evidence.insert("hog_tid", Value::from(hog.map(|(tid, _)| tid)));
+        evidence.insert("hog_tid", Value::from(hog));
         evidence.insert("hog_runs", Value::from(code));
+        evidence.insert("where", Value::from(frame.as_ref().map(whole_place)));
+        evidence.insert("long_waits", Value::from(long.is_some()));
         evidence.insert("victims", Value::from(names.clone()));
         evidence.insert("victims_count", Value::from(victims.len()));
+        let at = frame.as_ref().map(place);
+        let doing = match (code, &at) {
+            (Some(code), Some(at)) => format!(", in {code}, at {at}"),
+            (Some(code), None) => format!(", in {code}"),
+            (None, Some(at)) => format!(", at {at}"),
+            (None, None) => String::new(),
+        };
         let summary = format!(
             "threads wait for the GIL {} of the time that they could run{}{}",
             percent(waiting),
-            hog_name.map_or_else(String::new, |name| {
-                format!(
-                    "; {name} holds it most{}",
-                    code.map_or_else(String::new, |code| format!(", in {code}"))
-                )
-            }),
+            hog_name
+                .as_ref()
+                .map_or_else(String::new, |name| format!("; {name} holds it most{doing}")),
             match (names.is_empty(), others) {
                 (true, _) => String::new(),
                 (false, 0) => format!("; victims: {}", names.join(", ")),
                 (false, others) => format!("; victims: {} and {others} more", names.join(", ")),
             },
         );
+        let advice = match (&hog_name, at) {
+            (Some(name), Some(at)) => format!(
+                "move what {name} does at {at} to a process, use native code that releases the GIL, \
+                 or a free-threaded build"
+            ),
+            _ => "use processes for computation, native code that releases the GIL, or a free-threaded build"
+                .to_owned(),
+        };
         Some(Held {
-            severity: if waiting >= 0.5 { Severity::Critical } else { Severity::Warning },
+            severity: if waiting >= 0.5 {
+                Severity::Critical
+            } else {
+                Severity::Warning
+            },
             summary,
             evidence,
-            advice: "use processes for computation, native code that releases the GIL, or a free-threaded build"
-                .to_owned(),
+            advice,
             weight: waiting,
         })
     }
@@ -99,10 +133,20 @@ impl Rule for GilContention {
     /// How much it is held is read in looks, of which a window may have none.
     fn cannot_tell(&self, context: &Context<'_>) -> bool {
         let gil = context.process.gil.as_ref();
-        gil.filter(|gil| gil.utilization.is_none())
+        let tells = long_waits(&context.history.gil(SPAN_NS)).is_some();
+        gil.filter(|gil| gil.utilization.is_none() && !tells)
             .and_then(|gil| waiting(context, gil.wait_ns?))
             .is_some()
     }
+}
+
+/// The share of the time that threads could run in which they waited, where that is much and each wait is long.
+fn long_waits(past: &GilPast) -> Option<f64> {
+    let waiting = share(past.wait_ns, past.wait_ns.saturating_add(past.on_cpu_ns));
+    // One may go on.
+    let each_ns = past.wait_ns / past.waits.saturating_add(1);
+    let is_much = waiting >= WAITING && past.wait_ns >= past.span_ns / 10;
+    (is_much && each_ns >= LONG_NS).then_some(waiting)
 }
 
 /// The share of the time that threads could run in which they waited, where that is much.
@@ -115,13 +159,6 @@ fn waiting(context: &Context<'_>, wait_ns: u64) -> Option<f64> {
     (waiting >= WAITING && wait_ns >= context.duration_ns / 10).then_some(waiting)
 }
 
-fn add(sums: &mut Vec<(u32, u64)>, tid: u32, ns: u64) {
-    match sums.iter_mut().find(|(known, _)| *known == tid) {
-        Some((_, sum)) => *sum = sum.saturating_add(ns),
-        None => sums.push((tid, ns)),
-    }
-}
-
 fn runs(code: CodeSamples) -> Option<&'static str> {
     let all = code.interpreter.saturating_add(code.native);
     if all < 5 {
@@ -130,6 +167,6 @@ fn runs(code: CodeSamples) -> Option<&'static str> {
     Some(if code.native > all / 2 {
         "native code"
     } else {
-        "bytecode"
+        BYTECODE
     })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::schema::{Address, Descriptor, Loop, Process, Ready, Task, TaskState, Window};
+use crate::schema::{Address, Descriptor, Frame, Loop, Process, Ready, Task, TaskState, Window};
 
 use super::last_part;
 
@@ -42,6 +42,73 @@ pub(super) struct Past {
     pub(super) pending: Option<u64>,
     /// Work that no executor's worker has begun.
     pub(super) queued: u64,
+    /// Waiting for the GIL; `None`: not known.
+    pub(super) gil: Option<GilPast>,
+}
+
+/// Waiting for the GIL in one window, or several.
+#[derive(Clone, Debug, Default)]
+pub(super) struct GilPast {
+    pub(super) span_ns: u64,
+    pub(super) wait_ns: u64,
+    /// Waits that ended.
+    pub(super) waits: u64,
+    /// What threads of Python's ran, ns.
+    pub(super) on_cpu_ns: u64,
+    /// How long threads were waited for, and how long threads waited, ns.
+    pub(super) holders: BTreeMap<u32, u64>,
+    pub(super) victims: BTreeMap<u32, u64>,
+    /// Where the one that was waited for most was met.
+    pub(super) hog: Option<(u32, Frame)>,
+}
+
+impl GilPast {
+    fn of(process: &Process, span_ns: u64) -> Option<Self> {
+        let gil = process.gil.as_ref()?;
+        let threads = process.threads.iter();
+        let python = threads.filter(|thread| thread.ident.is_some());
+        let on_cpu_ns = python.map(|thread| thread.ledger.on_cpu_ns);
+        let mut past = GilPast {
+            span_ns,
+            wait_ns: gil.wait_ns?,
+            waits: gil.waits.as_ref().map_or(0, |waits| waits.count),
+            on_cpu_ns: on_cpu_ns.fold(0, u64::saturating_add),
+            hog: gil
+                .hog
+                .as_ref()
+                .and_then(|hog| Some((hog.tid, hog.frame.clone()?))),
+            ..GilPast::default()
+        };
+        for pair in &gil.pairs {
+            if let Some(tid) = pair.holder_tid {
+                add(&mut past.holders, tid, pair.wait_ns);
+            }
+            add(&mut past.victims, pair.victim_tid, pair.wait_ns);
+        }
+        Some(past)
+    }
+
+    /// Adds an earlier window.
+    fn add(&mut self, earlier: &Self) {
+        self.span_ns = self.span_ns.saturating_add(earlier.span_ns);
+        self.wait_ns = self.wait_ns.saturating_add(earlier.wait_ns);
+        self.waits = self.waits.saturating_add(earlier.waits);
+        self.on_cpu_ns = self.on_cpu_ns.saturating_add(earlier.on_cpu_ns);
+        for (sums, of) in [
+            (&mut self.holders, &earlier.holders),
+            (&mut self.victims, &earlier.victims),
+        ] {
+            of.iter().for_each(|(tid, ns)| add(sums, *tid, *ns));
+        }
+        if self.hog.is_none() {
+            self.hog.clone_from(&earlier.hog);
+        }
+    }
+}
+
+fn add(sums: &mut BTreeMap<u32, u64>, tid: u32, ns: u64) {
+    let sum = sums.entry(tid).or_default();
+    *sum = sum.saturating_add(ns);
 }
 
 /// How looks have shown something. A look is shown until there is another, so it counts once.
@@ -207,6 +274,7 @@ impl History {
                 .iter()
                 .filter_map(|one| one.queued)
                 .fold(0, u64::saturating_add),
+            gil: GilPast::of(process, window.duration_ns),
         });
         while self.windows.len() > MAX_WINDOWS || self.windows.len() > 1 && self.span_ns() > SPAN_NS
         {
@@ -337,6 +405,23 @@ impl History {
 
     pub(super) fn windows(&self) -> impl DoubleEndedIterator<Item = &Past> {
         self.windows.iter()
+    }
+
+    /// Waiting for the GIL in the last windows, up to `span_ns`.
+    pub(super) fn gil(&self, span_ns: u64) -> GilPast {
+        let mut sum = GilPast::default();
+        for past in self
+            .windows
+            .iter()
+            .rev()
+            .filter_map(|past| past.gil.as_ref())
+        {
+            if sum.span_ns >= span_ns {
+                break;
+            }
+            sum.add(past);
+        }
+        sum
     }
 
     /// The turns of the loop that a thread runs, lately; `None`: none is known.

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use crate::schema::{CulpritKind, Hang, Loop, StallTask};
+use crate::schema::{CulpritKind, Frame, Hang, Loop, StallTask};
 
-use super::{Context, Held, Rule, Severity, ms, place, whole_place};
+use super::{Context, Held, Rule, Severity, ms, place, thread_name, whole_place};
 
 /// A single step kept an event loop longer than its threshold.
 pub(super) struct LoopBlocked;
@@ -58,13 +58,14 @@ impl Rule for LoopBlocked {
             {
                 worst
             }
-            (_, Some((one, hang))) => return Some(lasts(one, hang)),
+            (_, Some((one, hang))) => return Some(lasts(context, one, hang)),
             (_, None) => return None,
         };
         let sustained = context.history.stalled_seconds() >= SUSTAINED;
         let kind = worst.culprit.kind;
         let frame = worst.culprit.frame.as_ref();
         let who = who(worst.task.as_ref(), worst.coroutine.as_deref());
+        let holder = holder(context, worst.culprit.holder_tid);
         let mut evidence = super::Evidence::new();
         evidence.insert("tid", Value::from(one.tid));
         evidence.insert("stalls", Value::from(timing.stalls_count));
@@ -74,6 +75,7 @@ impl Rule for LoopBlocked {
         evidence.insert("where", Value::from(frame.map(whole_place)));
         evidence.insert("coroutine", Value::from(worst.coroutine.clone()));
         evidence.insert("context", serde_json::json!(worst.context));
+        evidence.insert("holder", Value::from(holder.clone()));
         if let Some((_, hang)) = hanging {
             evidence.insert("lasting", Value::from(true));
             evidence.insert("lasting_ns", Value::from(hang.lasting_ns));
@@ -85,13 +87,14 @@ impl Rule for LoopBlocked {
                 Severity::Warning
             },
             summary: format!(
-                "the event loop stood still for {}{who}: {kind}{}{}",
+                "the event loop stood still for {}{who}: {kind}{}{}{}",
                 ms(worst.duration_ns),
+                held_by(holder.as_deref()),
                 frame.map_or_else(String::new, |frame| format!(", {}", place(frame))),
                 if sustained { "; sustained" } else { "" },
             ),
             evidence,
-            advice: advice(kind).to_owned(),
+            advice: advice(kind, holder.as_deref(), frame),
             // The summary's is the one with the longest of the whole watch's stalls.
             weight: worst.duration_ns as f64,
         })
@@ -99,7 +102,8 @@ impl Rule for LoopBlocked {
 }
 
 /// A step that has not ended.
-fn lasts(one: &Loop, hang: &Hang) -> Held {
+fn lasts(context: &Context<'_>, one: &Loop, hang: &Hang) -> Held {
+    let holder = holder(context, hang.holder_tid);
     let mut evidence = super::Evidence::new();
     evidence.insert("tid", Value::from(one.tid));
     evidence.insert("lasting", Value::from(true));
@@ -114,6 +118,7 @@ fn lasts(one: &Loop, hang: &Hang) -> Held {
     );
     evidence.insert("coroutine", Value::from(hang.coroutine.clone()));
     evidence.insert("context", serde_json::json!(hang.context));
+    evidence.insert("holder", Value::from(holder.clone()));
     let (at_least, since) = match hang.before_watch {
         true => ("at least ", ", since before the watch"),
         false => ("", ""),
@@ -124,16 +129,17 @@ fn lasts(one: &Loop, hang: &Hang) -> Held {
             false => Severity::Warning,
         },
         summary: format!(
-            "the event loop stands still, for {at_least}{} by now{since}{}: {}{}",
+            "the event loop stands still, for {at_least}{} by now{since}{}: {}{}{}",
             ms(hang.lasting_ns),
             who(hang.task.as_ref(), hang.coroutine.as_deref()),
             hang.cause,
+            held_by(holder.as_deref()),
             hang.frame
                 .as_ref()
                 .map_or_else(String::new, |frame| format!(", {}", place(frame))),
         ),
         evidence,
-        advice: advice(hang.cause).to_owned(),
+        advice: advice(hang.cause, holder.as_deref(), hang.frame.as_ref()),
         weight: hang.lasting_ns as f64,
     }
 }
@@ -146,7 +152,26 @@ fn who(task: Option<&StallTask>, coroutine: Option<&str>) -> String {
     }
 }
 
-fn advice(kind: CulpritKind) -> &'static str {
+/// Python's name of the thread that has the GIL.
+fn holder(context: &Context<'_>, tid: Option<u32>) -> Option<String> {
+    tid.map(|tid| thread_name(context.process, tid))
+}
+
+fn held_by(holder: Option<&str>) -> String {
+    holder.map_or_else(String::new, |name| format!(", held by {name}"))
+}
+
+fn advice(kind: CulpritKind, holder: Option<&str>, frame: Option<&Frame>) -> String {
+    if let (CulpritKind::Gil, Some(holder)) = (kind, holder) {
+        let at = frame.map_or_else(String::new, |frame| format!(" at {}", place(frame)));
+        return format!(
+            "move what {holder} does{at} to a process, or let native code release the GIL"
+        );
+    }
+    general_advice(kind).to_owned()
+}
+
+fn general_advice(kind: CulpritKind) -> &'static str {
     match kind {
         CulpritKind::Sleep => "await asyncio.sleep() instead of time.sleep()",
         CulpritKind::Io | CulpritKind::Poll => {
@@ -154,7 +179,7 @@ fn advice(kind: CulpritKind) -> &'static str {
         }
         CulpritKind::Lock => "use asyncio's own locks in coroutines, or take the lock in a thread",
         CulpritKind::Gil => {
-            "the thread named here held the GIL: move its work to a process, or let native code release the GIL"
+            "another thread held the GIL: move computation to a process, or let native code release the GIL"
         }
         CulpritKind::Gc => {
             "make fewer long-lived containers, freeze them (gc.freeze), or collect at quiet times"

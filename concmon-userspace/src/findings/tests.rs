@@ -10,8 +10,9 @@ use crate::event::{PyExecutor, PyGc, Tid};
 use crate::model::testing::{Fixture, MS, SECOND, START, py_loop, py_task, py_thread};
 use crate::schema::{Address, CulpritKind, TaskState};
 use crate::schema::{
-    ByName, Cause, CodeSamples, Cost, CountedPool, Culprit, Descriptor, Exact, Frame, GilPair,
-    Histogram, Pools, Purpose, Ready, Stall, Task, Thread, Timing, WaitKind, WaitingFor, Waker,
+    ByName, Cause, CodeSamples, Cost, CountedPool, Culprit, Descriptor, Exact, Frame, GilHog,
+    GilPair, Histogram, Pools, Purpose, Ready, Stall, Task, Thread, Timing, WaitKind, WaitingFor,
+    Waker,
 };
 
 const HOG: u32 = 101;
@@ -248,6 +249,8 @@ fn contended(process: &mut Process, wait_ms: u64, utilization: f64) {
     }
     let gil = process.gil.as_mut().expect("a GIL");
     (gil.wait_ns, gil.utilization) = (Some(wait_ms * MS), Some(utilization));
+    // Bytecode lets go after 5 ms.
+    gil.waits.as_mut().expect("waits").count = wait_ms / 5;
     let pair = |holder_tid, victim_tid, ns| GilPair {
         holder_tid,
         victim_tid,
@@ -727,10 +730,47 @@ fn the_hog_is_named_with_its_code_and_its_victims() {
         assert_eq!(evidence["hog_tid"], HOG);
         assert_eq!(evidence["hog"], "thread-101 (101)");
         assert_eq!(evidence["hog_runs"].as_str(), runs);
+        assert_eq!(evidence["long_waits"], false);
         let victims = ["thread-100 (100)", "thread-102 (102)", "thread-103 (103)"];
         assert_eq!(evidence["victims"], serde_json::json!(victims));
         assert!(found[0].summary.contains("thread-101 (101) holds it most"));
     }
+}
+
+/// One call keeps the GIL for a second, again and again: the place where it does is named, though it is free for
+/// half of the time.
+#[test]
+fn long_holds_of_the_gil_are_contention_between_which_it_is_free() {
+    let mut story = Story::new();
+    let mut found = Vec::new();
+    for number in 0..8 {
+        found = story.window(|process, _| {
+            let holds = number % 2 == 0;
+            contended(process, if holds { 900 } else { 0 }, 0.5);
+            for thread in &mut process.threads {
+                thread.ledger.on_cpu_ns = if holds && thread.tid == HOG {
+                    900 * MS
+                } else {
+                    0
+                };
+            }
+            let gil = process.gil.as_mut().expect("a GIL");
+            gil.waits.as_mut().expect("waits").count = 1;
+            gil.hog = holds.then(|| GilHog {
+                tid: HOG,
+                wait_ns: 900 * MS,
+                frame: Some(frame("scan")),
+            });
+        });
+    }
+    assert_eq!(names(&found), ["gil-contention"]);
+    assert!(
+        found[0].summary.contains("at scan ("),
+        "{}",
+        found[0].summary
+    );
+    assert!(found[0].advice.contains("thread-101 (101) does at scan ("));
+    assert_eq!(found[0].evidence["long_waits"], true);
 }
 
 /// A crowd that is filled once is a pool, and threads that were there before are not born.

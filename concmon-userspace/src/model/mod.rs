@@ -205,7 +205,13 @@ impl Model {
         let clock = self.clock;
         let processes = self.process_table.processes.values_mut();
         processes
-            .flat_map(|process| process.loop_times.take_notices(process.pid.0, &clock))
+            .flat_map(|process| {
+                let (pid, look) = (process.pid.0, process.look.as_deref());
+                process.loop_times.take_notices(pid, &clock, |tid| {
+                    let mut threads = look?.threads.iter();
+                    threads.find(|seen| seen.tid == tid)?.name.clone()
+                })
+            })
             .collect()
     }
 

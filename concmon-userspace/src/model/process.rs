@@ -353,7 +353,11 @@ impl Process {
     /// records will come.
     pub(crate) fn settle_gil(&mut self, at_ns: u64, epoch: u64, ending: bool) {
         let last = ending || self.retired || self.finished(epoch);
-        self.gil.settle(at_ns, last);
+        let blocked = self.threads.iter().map(|thread| {
+            let grown = thread.totals(Scope::Window);
+            (thread.key.tid, grown.columns.gil_ns())
+        });
+        self.gil.settle(at_ns, blocked, last);
     }
 
     /// Finds the threads of a new reading of `/proc`.

@@ -1,5 +1,7 @@
 //! The row of a process.
 
+use std::collections::BTreeMap;
+
 use super::folded::Rows;
 use super::gil::GilContext;
 use super::interpreter::unsupported;
@@ -8,7 +10,7 @@ use super::process::Process;
 use super::thread::RowContext;
 use super::title::Identity;
 use super::window::{Clock, Scope, limit};
-use crate::event::{PlaceFact, ProcessFact};
+use crate::event::{PlaceFact, ProcessFact, Tid, own_frame};
 use crate::kernel::features::Feature;
 use crate::schema::{self, Exited, Limit};
 
@@ -122,7 +124,10 @@ impl Process {
             limits.push(limit("role", reason));
         }
         let gil = match gil {
-            Ok(gil) => Some(gil),
+            Ok(gil) => Some(schema::Gil {
+                hog: self.hog(&gil.pairs),
+                ..gil
+            }),
             Err(reason) => {
                 limits.push(limit("gil", reason));
                 None
@@ -191,6 +196,32 @@ impl Process {
                     .into(),
             }),
         }
+    }
+
+    /// Whom others waited for most, and where that was.
+    fn hog(&self, pairs: &[schema::GilPair]) -> Option<schema::GilHog> {
+        let mut sums: BTreeMap<u32, u64> = BTreeMap::new();
+        for pair in pairs {
+            if let Some(tid) = pair.holder_tid {
+                let sum = sums.entry(tid).or_default();
+                *sum = sum.saturating_add(pair.wait_ns);
+            }
+        }
+        let (tid, wait_ns) = sums.into_iter().max_by_key(|(_, ns)| *ns)?;
+        let frame = self.loop_times.ran_most(Tid(tid)).or_else(|| {
+            let look = self.look.as_deref()?;
+            let gil = look.gils.first().filter(|gil| gil.locked)?;
+            let mut threads = look.threads.iter();
+            let thread =
+                threads.find(|seen| seen.tid.0 == tid && gil.last_holder == Some(seen.tid))?;
+            let frame = own_frame(&thread.stack, |frame| &frame.file);
+            frame.or(thread.stack.first()).cloned()
+        });
+        Some(schema::GilHog {
+            tid,
+            wait_ns,
+            frame: frame.as_ref().map(super::rows::frame),
+        })
     }
 
     fn limits(&self, scope: Scope, knows_causes: bool) -> Vec<Limit> {

@@ -23,6 +23,13 @@ pub struct GilRange {
     pub size_bytes: u64,
 }
 
+impl GilRange {
+    /// An address is inside it.
+    pub const fn contains(&self, address: u64) -> bool {
+        address.wrapping_sub(self.address) < self.size_bytes
+    }
+}
+
 /// An interpreter in a living process.
 #[derive(Debug)]
 pub struct Interpreter {

@@ -148,6 +148,7 @@ words! {
         /// On a CPU or waiting for one.
         Active = "active",
         Idle = "idle",
+        Gil = "waiting_for_gil",
     }
 }
 

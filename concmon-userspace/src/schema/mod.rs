@@ -44,7 +44,7 @@ pub use loops::{
     LoopKind, MissedWakeup, Ready, Saturation, Stall, StallTask, Timing, Waiting,
 };
 pub use place::Place;
-pub use process::{Ended, Exited, Gc, Gil, GilPair, Process, ProcessRole, Python};
+pub use process::{Ended, Exited, Gc, Gil, GilHog, GilPair, Process, ProcessRole, Python};
 pub use tasks::{Cost, Seen, Task, TaskCost, TaskState, TaskWait};
 pub use thread::{
     Blocked, Cause, CodeSamples, Frame, Histogram, LedgerSum, LockNs, Purpose, Role, Switches,

@@ -4,7 +4,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::words::words;
-use super::{Exact, Executor, Finding, Histogram, LedgerSum, Limit, Loop, Place, Switches, Thread};
+use super::{
+    Exact, Executor, Finding, Frame, Histogram, LedgerSum, Limit, Loop, Place, Switches, Thread,
+};
 
 /// A watched process.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -136,10 +138,10 @@ pub struct Gc {
 /// Waiting for the GIL, and its use.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Gil {
-    /// Blocked on it, and runnable directly after that, ns; the sum of all pairs. A stretch is booked
-    /// when it is known who held the GIL, up to 2 s after it ended.
+    /// Blocked on it: the threads' `blocked_ns.gil`, also of those without a row; the sum of all pairs. Who held it
+    /// may be known up to 2 s later only: until then a look says who has it.
     pub wait_ns: Option<u64>,
-    /// Waits that ended. Less than 200 us on a CPU between two blocks does not end one.
+    /// Waits that ended, with the runnable time directly after each. Less than 200 us on a CPU between two blocks does not end one.
     pub waits: Option<Histogram>,
     /// The most threads that waited at the same time.
     pub waiters_max: Option<u64>,
@@ -156,7 +158,22 @@ pub struct Gil {
     pub switches: Option<u64>,
     /// Most waiting first.
     pub pairs: Vec<GilPair>,
+    /// The thread that others waited for most. Absent: nobody waited, or it is not known for whom.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hog: Option<GilHog>,
     pub limits: Vec<Limit>,
+}
+
+/// A thread that kept others from the GIL.
+#[derive(Clone, Debug, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct GilHog {
+    /// The thread.
+    pub tid: u32,
+    /// For how long others waited for it, ns.
+    pub wait_ns: u64,
+    /// Where it was met most while it did not wait itself: the innermost frame that is not Python's own library;
+    /// `null`: no sample and no look has met it.
+    pub frame: Option<Frame>,
 }
 
 /// What a thread waited for the GIL while another one held it.

@@ -174,6 +174,7 @@ fn state(thread: &Thread, inside: &Inside, whole: bool) -> String {
         }
         (None, Some(Activity::Active)) => "active".to_owned(),
         (None, Some(Activity::Idle)) => "idle".to_owned(),
+        (None, Some(Activity::Gil)) => "waiting for the GIL".to_owned(),
         (None, None) => "state not known".to_owned(),
     };
     let gil = inside.gil;

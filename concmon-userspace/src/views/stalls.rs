@@ -39,8 +39,14 @@ pub fn write_json(notice: &Notice, out: &mut dyn Write) -> io::Result<()> {
 /// What the writer says.
 pub fn write_line(notice: &Notice, form: Form, out: &mut dyn Write) -> io::Result<()> {
     let (what, line) = match notice {
-        Notice::Stall(new) => (format!("stall {}:", new.pid), line(&new.stall)),
-        Notice::Hang(new) => (format!("HANG {}:", new.pid), hang(&new.hang)),
+        Notice::Stall(new) => {
+            let line = named_line(&new.stall, new.holder.as_deref());
+            (format!("stall {}:", new.pid), line)
+        }
+        Notice::Hang(new) => {
+            let line = named_hang(&new.hang, new.holder.as_deref());
+            (format!("HANG {}:", new.pid), line)
+        }
     };
     let mut text = String::new();
     form.wrap(
@@ -55,11 +61,16 @@ pub fn write_line(notice: &Notice, form: Form, out: &mut dyn Write) -> io::Resul
 
 /// `12:30:01.120Z 152ms sleep: slow (app.py:10) in slow-1, request_id=7; 3 ready, 2 timers late`.
 pub(super) fn line(stall: &Stall) -> String {
+    named_line(stall, None)
+}
+
+/// With the name of the thread that had the GIL, where that is known.
+fn named_line(stall: &Stall, holder: Option<&str>) -> String {
     let mut text = format!(
         "{} {} {}",
         format::precise_time_of_day(stall.at_unix_ns),
         format::duration(stall.duration_ns),
-        culprit(&stall.culprit)
+        culprit(&stall.culprit, holder)
     );
     let about = About {
         task: stall.task.as_ref(),
@@ -74,6 +85,10 @@ pub(super) fn line(stall: &Stall) -> String {
 
 /// `for at least 12s (since before the watch) lock: fetch (app.py:10) in task T (fetch), request_id=7; meanwhile 3 ready`.
 pub(super) fn hang(hang: &Hang) -> String {
+    named_hang(hang, None)
+}
+
+fn named_hang(hang: &Hang, holder: Option<&str>) -> String {
     let (at_least, since) = match hang.before_watch {
         true => ("at least ", "before the watch".to_owned()),
         false => ("", format::precise_time_of_day(hang.since_unix_ns)),
@@ -86,7 +101,7 @@ pub(super) fn hang(hang: &Hang) -> String {
     let mut text = format!(
         "for {at_least}{} (since {since}) {}",
         format::duration(hang.lasting_ns),
-        culprit(&culprit_of)
+        culprit(&culprit_of, holder)
     );
     let about = About {
         task: hang.task.as_ref(),
@@ -148,7 +163,7 @@ impl About<'_> {
 }
 
 /// What it was, and where: `sleep: slow (app.py:10)`.
-pub(super) fn culprit(culprit: &Culprit) -> String {
+fn culprit(culprit: &Culprit, holder: Option<&str>) -> String {
     let what = match culprit.kind {
         CulpritKind::Cpu => "on CPU",
         CulpritKind::Gc => "garbage collection",
@@ -157,9 +172,13 @@ pub(super) fn culprit(culprit: &Culprit) -> String {
         other => other.name(),
     };
     let place = culprit.frame.as_ref().map(place);
-    match (place, culprit.holder_tid) {
-        (Some(place), Some(tid)) => format!("{what}, held by thread {tid}: {place}"),
-        (None, Some(tid)) => format!("{what}, held by thread {tid}"),
+    let holder = culprit.holder_tid.map(|tid| match holder {
+        Some(name) => format!("{} ({tid})", brief(name, MAX_NAME)),
+        None => format!("thread {tid}"),
+    });
+    match (place, holder) {
+        (Some(place), Some(holder)) => format!("{what}, held by {holder}: {place}"),
+        (None, Some(holder)) => format!("{what}, held by {holder}"),
         (Some(place), None) => format!("{what}: {place}"),
         (None, None) => what.to_owned(),
     }

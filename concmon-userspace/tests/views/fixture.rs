@@ -119,6 +119,7 @@ fn quiet_gil() -> Gil {
         estimated: vec!["held_ns", "free_ns", "utilization"],
         switches: Some(3),
         pairs: Vec::new(),
+        hog: None,
         limits: Vec::new(),
     }
 }
@@ -381,6 +382,7 @@ pub(crate) fn fought_gil() -> Gil {
             pair(Some(5001), 5002, 170, 40),
             pair(None, 5004, 120, 14),
         ],
+        hog: None,
         ..quiet_gil()
     }
 }

@@ -307,6 +307,7 @@ fn a_stall_is_a_line_with_its_request() {
             tid: 4243,
             kind: LoopKind::Asyncio,
             stall,
+            holder: None,
         })
     };
     let mut out = Vec::new();

@@ -156,6 +156,7 @@ fn a_stall_is_one_line() {
                 tid: 4242,
                 kind: LoopKind::Asyncio,
                 stall: stall.clone(),
+                holder: None,
             };
             let mut out = Vec::new();
             stalls::write_line(&Notice::Stall(new), plain(), &mut out)

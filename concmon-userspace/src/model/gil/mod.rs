@@ -4,8 +4,9 @@
 //! time directly after it. While a thread waits it wakes up every 5 ms to ask for the GIL (the
 //! switch interval), so stretches with less than 200 µs on a CPU between two blocks are part of one
 //! wait. Waits are kept in *pieces*, one per block. A piece is booked, and charged to whoever held
-//! the GIL meanwhile, as soon as the hand-overs up to its end are known, 2 s later at the latest:
-//! `wait_ns` is always the sum of all pairs. The histogram counts a wait when it has ended.
+//! the GIL meanwhile, as soon as the hand-overs up to its end are known, 2 s later at the latest. For how long
+//! threads were blocked in a window their accounts say at its end, before that (`pairs`): that is `wait_ns`, and
+//! always the sum of all pairs. The histogram counts a wait when it has ended, with its runnable time.
 //!
 //! How much the GIL is held is estimated from samples, see `usage`.
 
@@ -177,8 +178,14 @@ impl Gil {
         self.usage.restart();
     }
 
-    /// At the end of a window. `last`: nothing more will come.
-    pub(crate) fn settle(&mut self, at_ns: u64, last: bool) {
+    /// At the end of a window. `blocked`: for how long threads were blocked on the GIL in it, by their
+    /// accounts. `last`: nothing more will come.
+    pub(crate) fn settle(
+        &mut self,
+        at_ns: u64,
+        blocked: impl Iterator<Item = (Tid, u64)>,
+        last: bool,
+    ) {
         if last {
             self.waits.close_all();
         }
@@ -187,6 +194,12 @@ impl Gil {
         self.threads.forget(forgotten_ns, &mut self.waits);
         self.usage.settle();
         self.settle_at = 0;
+        for (tid, ns) in blocked {
+            self.pairs.blocked(tid, ns);
+        }
+        let holder = self.usage.holder(at_ns.saturating_sub(PATIENCE_NS));
+        let told_ns = self.pairs.tell(holder);
+        self.wait_ns.now = self.wait_ns.now.saturating_add(told_ns);
     }
 
     /// Books the pieces whose holders are known. `all`: the others, too.
@@ -197,25 +210,26 @@ impl Gil {
         };
         let known = self.timeline.settle(expired_ns);
         let (timeline, pairs) = (&self.timeline, &mut self.pairs);
-        let mut booked_ns = 0u64;
         let tally = &mut self.tally.now;
         self.waits.book(known, expired_ns, |step| match step {
             Step::Piece {
                 victim,
                 wait_from_ns,
                 piece,
+                blocked_ns,
                 expired,
                 parts,
             } => {
-                booked_ns = booked_ns.saturating_add(piece.ns());
                 let waited = Waited {
                     victim,
                     from_ns: wait_from_ns,
                     piece,
                     expired,
                 };
+                let whole_ns = u128::from(piece.ns().max(1));
                 timeline.charge(waited, |holder, ns| {
-                    pairs.add(holder, victim, ns);
+                    let blocked = u128::from(ns) * u128::from(blocked_ns) / whole_ns;
+                    pairs.charge(holder, victim, u64::try_from(blocked).unwrap_or(ns));
                     parts.add(holder, ns);
                 });
             }
@@ -228,7 +242,6 @@ impl Gil {
                 pairs.count(holder, victim);
             }
         });
-        self.wait_ns.now = self.wait_ns.now.saturating_add(booked_ns);
         self.timeline.forget(self.waits.oldest_ns());
         self.crowd.settle(expired_ns);
     }
@@ -269,6 +282,7 @@ impl Gil {
             estimated: vec!["held_ns", "free_ns", "utilization"],
             switches: usage.switches,
             pairs,
+            hog: None,
             limits,
         })
     }

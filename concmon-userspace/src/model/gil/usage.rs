@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::super::window::{Cumulative, Scope, limit};
 use super::timeline::Hold;
-use crate::event::{PyGil, PythonFact};
+use crate::event::{PyGil, PythonFact, Tid};
 use crate::schema::Limit;
 
 /// Samples below which there is no estimate.
@@ -78,6 +78,15 @@ impl Usage {
         self.fresh = false;
         self.last = look.gils.iter().map(|gil| (gil.address, *gil)).collect();
         hold
+    }
+
+    /// Who has the only GIL, if a look since `since_ns` says so.
+    pub(super) fn holder(&self, since_ns: u64) -> Option<Tid> {
+        let mut gils = self.last.values();
+        let gil = gils
+            .next()
+            .filter(|gil| gil.locked && gil.read_ns >= since_ns)?;
+        gil.last_holder.filter(|_| gils.next().is_none())
     }
 
     fn sampled(&mut self, before: &PyGil, gil: &PyGil) {

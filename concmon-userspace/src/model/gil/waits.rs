@@ -269,10 +269,14 @@ impl Thread {
             held_back: Vec::new(),
         });
         let joined_ns = open.to_ns;
+        let blocked_ns = wait
+            .wake_ns
+            .unwrap_or(slice.in_ns)
+            .saturating_sub(wait.off_ns);
         for held_back in open.held_back.drain(..) {
-            waits.add(open.wait, held_back);
+            waits.add(open.wait, held_back, 0);
         }
-        waits.add(open.wait, piece);
+        waits.add(open.wait, piece, blocked_ns.min(piece.ns()));
         open.to_ns = piece.to_ns;
         open.run_ns = 0;
         Block {
@@ -281,10 +285,7 @@ impl Thread {
             run_ns: self.cycles.back().map(|cycle| cycle.in_ns),
             joined_ns,
             to_ns: piece.to_ns,
-            blocked_ns: wait
-                .wake_ns
-                .unwrap_or(slice.in_ns)
-                .saturating_sub(wait.off_ns),
+            blocked_ns,
             waker: wait.waker,
             wake_ns: wait.wake_ns,
             futex: wait.arg0,
@@ -303,8 +304,8 @@ impl Thread {
 struct Pending {
     victim: Tid,
     from_ns: u64,
-    /// In order of time.
-    pieces: VecDeque<Piece>,
+    /// In order of time, each with how much of it the thread was blocked, ns.
+    pieces: VecDeque<(Piece, u64)>,
     /// Of the booked pieces.
     wait_ns: u64,
     parts: Parts,
@@ -320,6 +321,8 @@ pub(super) enum Step<'a> {
         /// Where the wait that it belongs to begins.
         wait_from_ns: u64,
         piece: Piece,
+        /// How much of it the thread was blocked, ns; after that it was runnable.
+        blocked_ns: u64,
         /// Nobody will tell any more who held the GIL meanwhile.
         expired: bool,
         /// Of the wait it belongs to.
@@ -359,9 +362,9 @@ impl Waits {
         wait
     }
 
-    fn add(&mut self, wait: u64, piece: Piece) {
+    fn add(&mut self, wait: u64, piece: Piece, blocked_ns: u64) {
         if let Some(pending) = self.pending.get_mut(&wait) {
-            pending.pieces.push_back(piece);
+            pending.pieces.push_back((piece, blocked_ns));
             self.pieces += 1;
         }
     }
@@ -393,7 +396,7 @@ impl Waits {
     /// Where the first piece that is not booked begins.
     pub(super) fn oldest_ns(&self) -> Option<u64> {
         let firsts = self.pending.values().filter_map(|p| p.pieces.front());
-        firsts.map(|piece| piece.from_ns).min()
+        firsts.map(|(piece, _)| piece.from_ns).min()
     }
 
     /// Books the pieces of which it is known who held the GIL, and those up to `expired_ns`.
@@ -401,7 +404,7 @@ impl Waits {
         let count = &mut self.pieces;
         self.pending.retain(|_, wait| {
             let explained_ns = wait.handed_over_ns.max(known.explained_ns);
-            while let Some(&piece) = wait.pieces.front() {
+            while let Some(&(piece, blocked_ns)) = wait.pieces.front() {
                 let expired = piece.to_ns <= expired_ns;
                 let known = piece.to_ns <= explained_ns && piece.to_ns < known.complete_ns;
                 if !known && !expired {
@@ -414,6 +417,7 @@ impl Waits {
                     victim: wait.victim,
                     wait_from_ns: wait.from_ns,
                     piece,
+                    blocked_ns,
                     expired: expired && !known,
                     parts: &mut wait.parts,
                 });

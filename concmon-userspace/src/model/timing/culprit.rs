@@ -1,10 +1,12 @@
 //! Stalls as they are told: what a long step was, whose, and who is to blame.
 
+use std::collections::BTreeMap;
+
 use super::busy_tracker::StallCandidate;
 use super::cost::column;
 use super::run::{Owner, Run};
 use super::{LoopTimes, Recent, same_function};
-use crate::event::{Cause, PyFrame, SampleKind, Tid};
+use crate::event::{Cause, PyFrame, SampleKind, Tid, own_frame};
 use crate::model::rows::{self, frames};
 use crate::model::window::{Clock, limit};
 use crate::schema::{Address, Cost, Culprit, CulpritKind, Limit, Stall, StallTask, Waiting};
@@ -139,12 +141,7 @@ impl LoopTimes {
                 .filter(|recent| (candidate.begin_ns..=candidate.end_ns).contains(&recent.at_ns))
                 .collect()
         };
-        let met = |tid: Tid| {
-            of(tid)
-                .iter()
-                .filter(|recent| !matches!(recent.kind, SampleKind::Block(Cause::Gil)))
-                .count()
-        };
+        let met = |tid: Tid| of(tid).iter().filter(|recent| recent.had_gil()).count();
         let by_waker = candidate
             .gil_wakers
             .iter()
@@ -161,10 +158,44 @@ impl LoopTimes {
         let frame = of(holder)
             .iter()
             .rev()
-            .find(|recent| !matches!(recent.kind, SampleKind::Block(Cause::Gil)))
+            .find(|recent| recent.had_gil())
             .or(of(holder).last())
-            .and_then(|recent| recent.stack.frames.first().cloned());
+            .and_then(|recent| {
+                let frames = &recent.stack.frames;
+                own_frame(frames, |frame| &frame.file)
+                    .or(frames.first())
+                    .cloned()
+            });
         Some((holder, frame))
+    }
+}
+
+impl LoopTimes {
+    /// Where samples have met a thread most lately, while it did not wait for the GIL.
+    pub(crate) fn ran_most(&self, tid: Tid) -> Option<PyFrame> {
+        let mut met: BTreeMap<(&str, &str, u32), (usize, &PyFrame)> = BTreeMap::new();
+        for recent in self
+            .recent
+            .get(&tid)?
+            .iter()
+            .filter(|recent| recent.had_gil())
+        {
+            let frames = &recent.stack.frames;
+            let own = own_frame(frames, |frame| &frame.file).or(frames.first());
+            if let Some(frame) = own {
+                let key = (&*frame.file, &*frame.function, frame.line);
+                met.entry(key).or_insert((0, frame)).0 += 1;
+            }
+        }
+        let most = met.into_values().max_by_key(|(count, _)| *count);
+        most.map(|(_, frame)| frame.clone())
+    }
+}
+
+impl Recent {
+    /// It may have had the GIL: it did not wait for it.
+    fn had_gil(&self) -> bool {
+        !matches!(self.kind, SampleKind::Block(Cause::Gil))
     }
 }
 

@@ -12,7 +12,7 @@ use super::open_step::{OpenStep, busy};
 use super::run::Run;
 use super::turns::Busy;
 use super::{DEFAULT_THRESHOLD_NS, Fine, LoopThread, LoopTimes};
-use crate::event::{SampleKind, StepFact, StepSeen, ThreadState, Tid, is_library};
+use crate::event::{SampleKind, StepFact, StepSeen, ThreadState, Tid, own_frame};
 use crate::model::rows;
 use crate::model::step_id::StepId;
 use crate::model::timing::cost::column;
@@ -29,6 +29,8 @@ pub struct NewHang {
     pub tid: u32,
     pub kind: schema::LoopKind,
     pub hang: Hang,
+    /// Python's name of the thread that has the GIL, where that is the culprit.
+    pub holder: Option<String>,
 }
 
 impl LoopThread {
@@ -145,7 +147,12 @@ impl LoopThread {
 
 impl LoopTimes {
     /// Hangs that have become known since this was asked last.
-    pub(super) fn take_hangs(&mut self, pid: u32, clock: &Clock) -> Vec<NewHang> {
+    pub(super) fn take_hangs(
+        &mut self,
+        pid: u32,
+        clock: &Clock,
+        name: impl Fn(Tid) -> Option<String>,
+    ) -> Vec<NewHang> {
         let mut new = Vec::new();
         for tid in std::mem::take(&mut self.looked) {
             let Some(thread) = self.threads.get(&tid) else {
@@ -154,11 +161,13 @@ impl LoopTimes {
             let Some(open) = thread.hanging().filter(|open| !open.told) else {
                 continue;
             };
+            let hang = self.describe(tid, thread, open, clock);
             new.push(NewHang {
                 pid,
                 tid: tid.0,
                 kind: rows::loop_kind(thread.tracker.kind),
-                hang: self.describe(tid, thread, open, clock),
+                holder: hang.holder_tid.and_then(|tid| name(Tid(tid))),
+                hang,
             });
             if let Some(open) = self
                 .threads
@@ -197,14 +206,7 @@ impl LoopTimes {
                 limit.field = own.to_owned();
             }
         }
-        let foreign = |file: &str| {
-            ["/site-packages/", "/dist-packages/"]
-                .iter()
-                .any(|of| file.contains(of))
-        };
-        let users = || stack.iter().filter(|frame| !is_library(&frame.file));
-        let own = users().find(|frame| !foreign(&frame.file));
-        let user = own.or_else(|| users().next()).cloned();
+        let user = own_frame(&stack, |frame| &frame.file).cloned();
         Hang {
             since_unix_ns: at_unix_ns,
             lasting_ns: open.length_ns(),

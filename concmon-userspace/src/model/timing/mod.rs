@@ -67,6 +67,8 @@ pub struct NewStall {
     pub tid: u32,
     pub kind: schema::LoopKind,
     pub stall: Stall,
+    /// Python's name of the thread that had the GIL, where that is the culprit.
+    pub holder: Option<String>,
 }
 
 /// What is told at once.
@@ -360,8 +362,13 @@ impl LoopTimes {
         polled_ns
     }
 
-    /// Stalls and hangs that have become known since this was asked last.
-    pub(crate) fn take_notices(&mut self, pid: u32, clock: &Clock) -> Vec<Notice> {
+    /// Stalls and hangs that have become known since this was asked last. `name` is Python's of a thread.
+    pub(crate) fn take_notices(
+        &mut self,
+        pid: u32,
+        clock: &Clock,
+        name: impl Fn(Tid) -> Option<String>,
+    ) -> Vec<Notice> {
         self.finish(clock);
         let new = std::mem::take(&mut self.new);
         let stalls = new.into_iter().map(|(tid, kind, stall)| {
@@ -369,11 +376,16 @@ impl LoopTimes {
                 pid,
                 tid: tid.0,
                 kind: super::rows::loop_kind(kind),
+                holder: stall.culprit.holder_tid.and_then(|tid| name(Tid(tid))),
                 stall,
             })
         });
         let mut notices: Vec<Notice> = stalls.collect();
-        notices.extend(self.take_hangs(pid, clock).into_iter().map(Notice::Hang));
+        notices.extend(
+            self.take_hangs(pid, clock, name)
+                .into_iter()
+                .map(Notice::Hang),
+        );
         notices
     }
 
