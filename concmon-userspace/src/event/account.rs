@@ -3,7 +3,7 @@
 use concmon_ebpf::{Hist, cause, hist_bucket};
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, Pid, Tid, shared::at_most};
+use super::{Cause, Pid, PyGil, Tid, shared::at_most};
 
 /// A duration histogram as the kernel keeps it; see [`concmon_ebpf::Hist`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,4 +149,14 @@ pub struct LedgerFact {
     pub slice: HistFact,
     #[serde(deserialize_with = "at_most::<64, _, _>")]
     pub off_cpu: Vec<HistFact>,
+}
+/// Nothing has run in a process since its accounts were read last, nor since `/proc` and its interpreter were: all of
+/// it is now as it was then. A capture, of which the parts before may be missing, has the readings themselves.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StillFact {
+    pub read_ns: u64,
+    pub pid: Pid,
+    /// The GILs, for samples of them go on; none where there was no look.
+    #[serde(deserialize_with = "at_most::<1_024, _, _>")]
+    pub gils: Vec<PyGil>,
 }

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::python::{is_library, own_frame};
 pub use self::{
-    account::{HistFact, LedgerFact, ThreadState},
+    account::{HistFact, LedgerFact, StillFact, ThreadState},
     exact::{ExactFact, PoolCounts, PoolsFact, TaskCounts},
     ids::{Pid, Tid},
     monitor::{BudgetFact, MonitorFact, PassFact},
@@ -50,6 +50,7 @@ pub enum Event {
     Exit(Exit),
     Loss(Loss),
     Ledger(Box<LedgerFact>),
+    Still(Box<StillFact>),
     Process(Box<ProcessFact>),
     Python(Arc<PythonFact>),
     Exact(Box<ExactFact>),
@@ -89,6 +90,7 @@ impl Event {
             Event::Exit(exit) => exit.at_ns,
             Event::Loss(loss) => loss.to_ns,
             Event::Ledger(fact) => fact.read_ns,
+            Event::Still(fact) => fact.read_ns,
             Event::Process(fact) => fact.read_ns,
             Event::Python(fact) => fact.read_ns,
             Event::Exact(fact) => fact.read_ns,

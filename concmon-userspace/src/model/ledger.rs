@@ -73,6 +73,12 @@ impl Columns {
         Columns(project(&self.0, &columns))
     }
 
+    /// It has waited for so much longer.
+    pub(crate) fn wait(&mut self, cause: Cause, grown_ns: u64) {
+        let column = &mut self.0[BLOCKED + cause as usize];
+        *column = column.saturating_add(grown_ns);
+    }
+
     pub(crate) fn wall_ns(&self) -> u64 {
         self.0
             .iter()

@@ -162,8 +162,15 @@ impl LockWaits {
 
     /// Takes the open stretch of a reading.
     pub(crate) fn ledger(&mut self, fact: &LedgerFact) {
-        self.open = (fact.state == ThreadState::Blocked(Cause::Lock))
-            .then_some((fact.since_ns, fact.read_ns.max(fact.since_ns)));
+        match fact.state {
+            ThreadState::Blocked(cause) => self.stands(cause, fact.since_ns, fact.read_ns),
+            _ => self.open = None,
+        }
+    }
+
+    /// The thread waits, since when, and still does.
+    pub(crate) fn stands(&mut self, cause: Cause, since_ns: u64, read_ns: u64) {
+        self.open = (cause == Cause::Lock).then_some((since_ns, read_ns.max(since_ns)));
     }
 
     /// A look met the thread waiting for this.

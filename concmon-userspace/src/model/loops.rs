@@ -65,8 +65,9 @@ impl Growth for LoopTime {
 #[derive(Clone, Copy)]
 pub(crate) struct LoopContext<'a> {
     pub(crate) scope: Scope,
-    /// The latest look into the process.
+    /// The latest look into the process, and until when what it says is known to hold, ns.
     pub(crate) look: Option<&'a PythonFact>,
+    pub(crate) look_holds_ns: u64,
     pub(crate) clock: &'a Clock,
     /// The user's threshold for stalls.
     pub(crate) threshold_ns: Option<u64>,
@@ -368,13 +369,14 @@ impl Loops {
         let &LoopContext {
             scope,
             look,
+            look_holds_ns,
             clock,
             threshold_ns,
             loop_times,
         } = context;
         let time = state.time.over(scope);
         let busy_ns = time.wall_ns.saturating_sub(time.idle_ns);
-        let read_ns = look.map_or(0, |look| look.read_ns);
+        let read_ns = look.map_or(0, |look| look.read_ns.max(look_holds_ns));
         let tasks: Vec<Task> = tasks
             .iter()
             .map(|task| {

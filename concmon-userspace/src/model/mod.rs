@@ -139,6 +139,11 @@ impl Model {
             Event::Exit(exit) => process_table.exit(exit, epoch),
             Event::Loss(loss) => self.monitor.loss(loss),
             Event::Ledger(fact) => process_table.ledger(fact, epoch),
+            Event::Still(fact) => {
+                if let Some(process) = process_table.newest(fact.pid, epoch) {
+                    process.stands(fact, epoch);
+                }
+            }
             Event::Process(fact) => process_table.fact(fact, epoch),
             Event::Sample(sample) => {
                 if let Some(process) = process_table.holder(sample.pid, sample.at_ns, clock, epoch)

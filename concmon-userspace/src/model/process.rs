@@ -18,7 +18,7 @@ use super::thread::{PROC_TICK_NS, Thread, ThreadKey};
 use super::threads::Threads;
 use super::timing::LoopTimes;
 use super::window::{Clock, Cumulative, Scope};
-use crate::event::{Exec, Exit, LedgerFact, Pid, ProcessFact, PyProcess, PythonFact};
+use crate::event::{Exec, Exit, LedgerFact, Pid, ProcessFact, PyProcess, PythonFact, StillFact};
 use crate::schema::Exited;
 
 /// Windows without any sign of life after which a process is taken for ended.
@@ -62,6 +62,8 @@ pub(crate) struct Process {
     /// What a look has read of it last: one that ends early may lack it.
     pub(crate) multiprocessing: Option<PyProcess>,
     look_is_new: bool,
+    /// Until when what it says is known to hold, ns.
+    pub(crate) look_holds_ns: u64,
     /// What the look and the reading of `/proc` take, bytes.
     look_bytes: usize,
     fact_bytes: usize,
@@ -119,6 +121,7 @@ impl Process {
             look: None,
             multiprocessing: None,
             look_is_new: false,
+            look_holds_ns: 0,
             look_bytes: 0,
             fact_bytes: 0,
             tasks_cut: false,
@@ -279,10 +282,26 @@ impl Process {
         if let Some(gc) = &look.gc {
             self.collector.look(gc);
         }
-        self.gil.look(look);
+        self.gil.look(&look.gils);
         self.look = Some(Arc::clone(look));
+        self.look_holds_ns = look.read_ns;
         self.look_is_new = true;
         self.tasks_cut = false;
+    }
+
+    /// Nothing has run in it since all of it was read last.
+    pub(crate) fn stands(&mut self, fact: &StillFact, epoch: u64) {
+        for thread in self.threads.iter_mut() {
+            thread.stands(fact.read_ns, epoch);
+        }
+        self.loop_times.stands(fact.read_ns);
+        if self.fact.is_some() {
+            self.fact_epoch = epoch;
+        }
+        if self.look.is_some() {
+            self.look_holds_ns = self.look_holds_ns.max(fact.read_ns);
+            self.gil.look(&fact.gils);
+        }
     }
 
     pub(crate) fn folded_ledger(&mut self, fact: &LedgerFact) {

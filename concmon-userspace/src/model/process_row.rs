@@ -167,6 +167,7 @@ impl Process {
             loops: self.loops.rows(&LoopContext {
                 scope,
                 look,
+                look_holds_ns: self.look_holds_ns,
                 clock,
                 threshold_ns: context.stall_threshold_ns,
                 loop_times: &self.loop_times,

@@ -177,6 +177,18 @@ impl Thread {
         }
     }
 
+    /// It waits for the same as when its ledger was read last.
+    pub(crate) fn stands(&mut self, read_ns: u64, epoch: u64) {
+        let Some((since_ns, cause)) = self.wait.filter(|_| self.alive() && !self.retired) else {
+            return;
+        };
+        let grown_ns = read_ns.saturating_sub(self.read_ns);
+        self.account.now.totals.columns.wait(cause, grown_ns);
+        self.read_epoch = Some(epoch);
+        self.read_ns = self.read_ns.max(read_ns);
+        self.locks.stands(cause, since_ns, self.read_ns);
+    }
+
     pub(crate) fn exit(&mut self, at_ns: u64, epoch: u64) {
         self.exit.get_or_insert((at_ns, epoch));
     }

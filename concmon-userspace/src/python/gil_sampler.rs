@@ -2,6 +2,9 @@
 //!
 //! A sample is one read of 32 bytes. The time between two rounds varies, so that it keeps no step
 //! with what the target does, for one its switch interval of 5 ms.
+//!
+//! While nothing runs in a process, its GIL stays as it is: it is read once, and counted at its turns from then on.
+//! These counts are good when it turns out that nothing has run until then, and given up otherwise.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -32,6 +35,12 @@ pub struct GilCounts {
 struct Sampled {
     counts: GilCounts,
     failures: u32,
+    /// Nothing has run in the process lately.
+    rests: bool,
+    /// Whether it was locked when it was read since then.
+    stays: Option<bool>,
+    /// Turns at which it was not read since then.
+    unread: u64,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +106,16 @@ impl GilSampler {
             .retain(|(other, _), _| *other != pid);
     }
 
+    /// Takes over in which processes nothing has run since this was told last.
+    pub fn rested(&self, processes: impl Iterator<Item = (Pid, bool)>) {
+        let mut state = self.shared.lock();
+        for (pid, rests) in processes {
+            for (_, sampled) in state.gils.range_mut((pid, 0)..=(pid, u64::MAX)) {
+                sampled.rested(rests);
+            }
+        }
+    }
+
     /// How many GILs are watched.
     pub fn watched(&self) -> usize {
         self.shared.lock().gils.len()
@@ -138,9 +157,10 @@ fn run(shared: &Shared) {
             return;
         }
         choose(&state.gils, last, &mut round);
+        last = round.last().copied().unwrap_or(last);
+        round.retain(|key| state.gils.get_mut(key).is_some_and(|of| !of.stays()));
         drop(state);
         for key in &round {
-            last = *key;
             let (pid, address) = *key;
             let mut bytes = [0; GIL_BYTES];
             let read = ProcessMemory::new(pid).read_plain(address, &mut bytes);
@@ -165,12 +185,32 @@ fn choose(gils: &BTreeMap<(Pid, u64), Sampled>, last: (Pid, u64), round: &mut Ve
 }
 
 impl Sampled {
+    /// Nothing has run in its process since this was told last, or something has.
+    fn rested(&mut self, rests: bool) {
+        if let Some(locked) = self.stays.filter(|_| rests) {
+            self.counts.samples += self.unread;
+            self.counts.locked += self.unread * u64::from(locked);
+        }
+        if !rests {
+            self.stays = None;
+        }
+        (self.rests, self.unread) = (rests, 0);
+    }
+
+    /// It is its turn: whether it needs no reading.
+    fn stays(&mut self) -> bool {
+        let stays = self.stays.is_some();
+        self.unread += u64::from(stays);
+        stays
+    }
+
     fn take(&mut self, state: Option<GilState>) {
         match state {
             Some(state) => {
                 self.counts.samples += 1;
                 self.counts.locked += u64::from(state.locked);
                 self.failures = 0;
+                self.stays = self.rests.then_some(state.locked);
             }
             None => self.failures += 1,
         }
@@ -214,6 +254,40 @@ mod tests {
                 "{all}: {least:?} {most:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_rests_is_read_once_and_counted_while_it_does() {
+        let locked = GilState::parse(&bytes_of(&[5_000, 0, 1, 9]));
+        let mut sampled = Sampled::default();
+        let turn = |sampled: &mut Sampled| {
+            let reads = !sampled.stays();
+            if reads {
+                sampled.take(locked);
+            }
+            reads
+        };
+        assert!(turn(&mut sampled) && turn(&mut sampled));
+        sampled.rested(true);
+        assert!(turn(&mut sampled) && !turn(&mut sampled) && !turn(&mut sampled));
+        assert_eq!(sampled.counts.samples, 3);
+        sampled.rested(true);
+        assert_eq!((sampled.counts.samples, sampled.counts.locked), (5, 5));
+        assert!(!turn(&mut sampled));
+        // It has run: what was not read meanwhile may have been anything.
+        sampled.rested(false);
+        assert_eq!(sampled.counts.samples, 5);
+        assert!(turn(&mut sampled));
+    }
+
+    fn bytes_of(words: &[u64; 4]) -> [u8; GIL_BYTES] {
+        let mut bytes = [0; GIL_BYTES];
+        let words = words.iter().flat_map(|word| word.to_ne_bytes());
+        bytes
+            .iter_mut()
+            .zip(words)
+            .for_each(|(to, from)| *to = from);
+        bytes
     }
 
     /// This process's own memory, with something like a GIL in it.

@@ -250,7 +250,11 @@ impl Watch {
         // The first facts stand at the beginning of the first window, so that what is read as a
         // difference has its base.
         watch.read_first();
-        first_facts.extend(watch.targets.facts(watch.schedule.tree()));
+        let now_ns = clocks::monotonic_ns();
+        let first = watch
+            .targets
+            .facts(watch.schedule.tree(), now_ns, &BTreeSet::new());
+        first_facts.extend(first);
         watch.schedule.end();
         for fact in first_facts {
             watch.intake.now(fact);
@@ -596,8 +600,9 @@ impl Watch {
         let now_ns = clocks::monotonic_ns();
         let kernel_run_ns = self.live.kernel_run_ns(now_ns);
         let at_ns = clocks::monotonic_ns();
-        let ledgers = self.read_ledgers(at_ns);
-        let mut others = self.targets.facts(self.schedule.tree());
+        let still = self.still();
+        let ledgers = self.read_ledgers(at_ns, &still);
+        let mut others = self.targets.facts(self.schedule.tree(), at_ns, &still);
         self.schedule.end();
         if now_ns.saturating_sub(self.room_given_ns) >= ROOM_PAUSE_NS {
             self.room_given_ns = now_ns;

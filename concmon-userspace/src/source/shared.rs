@@ -127,6 +127,8 @@ impl<T> Drop for SharedArray<T> {
 /// What an account says first.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LedgerHead {
+    /// It grows with each change.
+    pub seq: u32,
     pub tid: u32,
     /// The process of its thread.
     pub tgid: u32,
@@ -173,6 +175,12 @@ impl SharedArray<Ledger> {
         unsafe { (&raw const (*self.at(slot)).state).read_volatile() }
     }
 
+    /// The process of the thread in a slot.
+    pub(super) fn tgid(&self, slot: usize) -> u32 {
+        // SAFETY: inside the mapping; a word is read in one piece.
+        unsafe { (&raw const (*self.at(slot)).tgid).read_volatile() }
+    }
+
     /// Whether a thread ever had this slot since it was last freed.
     pub(super) fn is_used(&self, slot: usize) -> bool {
         self.state(slot) != state::FREE
@@ -189,6 +197,7 @@ impl SharedArray<Ledger> {
                 let before = (&raw const (*ledger).seq).read_volatile();
                 fence(Ordering::Acquire);
                 let head = LedgerHead {
+                    seq: before,
                     tid: (&raw const (*ledger).tid).read_volatile(),
                     tgid: (&raw const (*ledger).tgid).read_volatile(),
                     state: (&raw const (*ledger).state).read_volatile(),

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use concmon_ebpf::state;
 
-use crate::source::live::LedgerHead;
+use crate::{event::Pid, source::live::LedgerHead};
 
 /// How long what was read of a process holds that does not run, ns: from outside, its memory may be
-/// reclaimed, or its limits changed.
-const HOLDS_NS: u64 = 10_000_000_000;
+/// reclaimed, or its limits changed. The longer it has not run, the less of that is to be expected.
+const HOLDS_NS: (u64, u64) = (10_000_000_000, 120_000_000_000);
+/// Many processes that were read at once are not read again at once: each holds longer by its share of this.
+const SPREAD: u64 = 16;
 
 /// Whether anything in a process has run, by the ledgers of its threads.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,18 +19,29 @@ pub(super) struct Activity {
     ran_ns: u64,
     /// Living threads with a ledger of their own.
     pub(super) threads: u64,
-    /// When the ledgers were read, ns.
+    /// When the ledgers were read, ns, and when before that.
     pub(super) read_ns: u64,
+    before_ns: u64,
+    /// Where it is among processes that are alike.
+    place: u64,
 }
 
 impl Activity {
+    pub(super) fn of(pid: Pid) -> Self {
+        Self {
+            place: u64::from(pid.0),
+            ..Self::default()
+        }
+    }
+
     /// The ledgers are read anew.
     pub(super) fn begin(&mut self, now_ns: u64) {
-        *self = Self {
-            read_ns: now_ns,
-            ran_ns: self.ran_ns,
-            ..Self::default()
-        };
+        (self.before_ns, self.read_ns, self.threads) = (self.read_ns, now_ns, 0);
+    }
+
+    /// No thread has run from one reading of the ledgers to the other.
+    pub(super) fn has_rested(&self) -> bool {
+        self.ran_ns < self.before_ns
     }
 
     /// What the ledger of one thread says.
@@ -51,6 +64,8 @@ pub(super) struct Reading<F> {
     pub(super) fact: Option<Arc<F>>,
     /// When that was, ns.
     pub(super) read_ns: u64,
+    /// Nothing but what runs in the process can change it.
+    pub(super) is_whole: bool,
     /// It has not been given to anybody.
     pub(super) is_new: bool,
 }
@@ -60,26 +75,31 @@ impl<F> Default for Reading<F> {
         Self {
             fact: None,
             read_ns: 0,
+            is_whole: false,
             is_new: false,
         }
     }
 }
 
 impl<F: Clone> Reading<F> {
-    /// Takes over what was read at `read_ns`.
-    pub(super) fn set(&mut self, fact: F, read_ns: u64) {
+    /// Takes over what was read at `read_ns`; `is_whole`: nothing but what runs in the process can change it.
+    pub(super) fn set(&mut self, fact: F, read_ns: u64, is_whole: bool) {
         *self = Self {
             fact: Some(Arc::new(fact)),
             read_ns,
+            is_whole,
             is_new: true,
         };
     }
 
     /// Whether the process as it was read has not run since: another reading would be the same.
     pub(super) fn holds(&self, activity: &Activity) -> bool {
+        let rested_ns = self.read_ns.saturating_sub(activity.ran_ns);
+        let holds_ns = rested_ns.clamp(HOLDS_NS.0, HOLDS_NS.1);
+        let holds_ns = holds_ns + holds_ns / SPREAD * (activity.place % SPREAD);
         self.fact.is_some()
             && activity.ran_ns < self.read_ns
-            && activity.read_ns.saturating_sub(self.read_ns) < HOLDS_NS
+            && (self.is_whole || activity.read_ns.saturating_sub(self.read_ns) < holds_ns)
     }
 }
 
@@ -107,8 +127,21 @@ mod tests {
             activity.thread(&head(state, since_ns));
         }
         let mut reading = Reading::default();
-        reading.set((), read_ns);
+        reading.set((), read_ns, false);
         reading.holds(&activity)
+    }
+
+    /// What was read at `read_ns` of a process that has not run since `ran_ns` holds for so long, ns.
+    fn held_ns(pid: u32, ran_ns: u64, read_ns: u64) -> u64 {
+        let mut activity = Activity::of(Pid(pid));
+        let mut reading = Reading::default();
+        reading.set((), read_ns, false);
+        let holds = |seconds: &u64| {
+            activity.begin(read_ns + seconds * S);
+            activity.thread(&head(state::BLOCKED, ran_ns));
+            !reading.holds(&activity)
+        };
+        (1..).find(holds).expect("it does not hold for ever") * S
     }
 
     #[test]
@@ -120,7 +153,27 @@ mod tests {
             assert!(!holds(2 * S, 3 * S, &[blocked, (runs, S)]), "{runs}");
         }
         assert!(holds(2 * S, 3 * S, &[blocked, (state::DEAD, 3 * S)]));
-        assert!(!holds(2 * S, 2 * S + HOLDS_NS, &[blocked]));
+        assert!(!holds(2 * S, 2 * S + HOLDS_NS.0, &[blocked]));
+    }
+
+    #[test]
+    fn what_rests_is_read_seldom_and_not_all_at_once() {
+        let rested = [1, 30, 1_000].map(|seconds| held_ns(0, S, S + seconds * S) / S);
+        assert_eq!(rested, [10, 30, 120]);
+        let spread = [0, 8, 15].map(|pid| held_ns(pid, S, 41 * S) / S);
+        assert_eq!(spread, [40, 60, 78]);
+    }
+
+    #[test]
+    fn what_only_the_process_can_change_holds_as_long_as_it_rests() {
+        let mut activity = Activity::default();
+        let mut reading = Reading::default();
+        reading.set((), 2 * S, true);
+        activity.begin(9_999 * S);
+        activity.thread(&head(state::BLOCKED, S));
+        assert!(reading.holds(&activity));
+        activity.thread(&head(state::RUNNING, S));
+        assert!(!reading.holds(&activity));
     }
 
     #[test]

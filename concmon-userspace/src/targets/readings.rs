@@ -1,6 +1,10 @@
 //! What is read of processes for a window: `/proc`, and by the worker their interpreters.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::Arc,
+};
 
 use tokio::sync::Notify;
 
@@ -111,6 +115,9 @@ impl Targets {
         for target in self.living.values_mut() {
             target.steps.forget_ended();
         }
+        let attached = self.living.values().filter(|target| target.is_attached());
+        self.gils
+            .rested(attached.map(|target| (target.id.pid, target.has_rested())));
         let outdated = self.living.values().filter(|target| target.is_outdated());
         let mut due: Vec<_> = outdated
             .map(|target| (!target.steps.has_open(), target.read_ns(), target.id))
@@ -196,6 +203,7 @@ impl Targets {
             let fact = scanner.scan_until(begin_ns, &options, &|| deadline.over());
             let look = Look {
                 scanner,
+                whole: fact.reads_failed == 0 && deadline.over().is_none(),
                 fact,
                 took_ns: clocks::monotonic_ns().saturating_sub(begin_ns),
                 hurried: deadline.was_hurried(),
@@ -248,11 +256,20 @@ impl Targets {
         taken
     }
 
-    /// What is known of every process at the end of a window.
-    pub(crate) fn facts(&mut self, tree: &Tree) -> Vec<Event> {
+    /// Whether a process of which no account has moved is as it was told last.
+    pub(crate) fn stands(&self, pid: Pid, tree: &Tree) -> bool {
+        let target = self.holder(pid);
+        target.is_some_and(|target| target.stands(tree))
+    }
+
+    /// What is known of every process at the end of a window, at `now_ns`. Of those in `still`, nothing has changed.
+    pub(crate) fn facts(&mut self, tree: &Tree, now_ns: u64, still: &BTreeSet<Pid>) -> Vec<Event> {
         let mut facts = Vec::new();
         for target in self.living.values_mut() {
-            target.facts(tree, &self.gils, |fact| facts.push(fact));
+            match still.contains(&target.id.pid) {
+                true => facts.push(target.still(now_ns, &self.gils)),
+                false => target.facts(tree, &self.gils, |fact| facts.push(fact)),
+            }
         }
         facts
     }

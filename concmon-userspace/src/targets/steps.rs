@@ -24,6 +24,9 @@ const LONG_NS: (u64, u64) = (2_000_000, 1_000_000_000);
 /// Between two checks of the threads of a process: this part of the threshold, within bounds, ns.
 const CHECKS: u64 = 10;
 const CHECK_NS: (u64, u64) = (1_000_000, 20_000_000);
+/// The same where all of them were idle: what begins then has half of the threshold left when it is met.
+const RESTFUL_CHECKS: u64 = 2;
+const RESTFUL_CHECK_NS: (u64, u64) = (1_000_000, 50_000_000);
 /// Looks at steps that last in one process and turn.
 const MAX_LOOKS: usize = 16;
 /// Loop threads of one process that are remembered.
@@ -103,6 +106,8 @@ pub(super) struct Steps {
     threshold_ns: Option<u64>,
     /// When its threads were checked last, ns.
     checked_ns: u64,
+    /// All of them were idle then, and have shown nothing since.
+    is_restful: bool,
 }
 
 impl Steps {
@@ -113,7 +118,14 @@ impl Steps {
 
     /// Whether it is time to check its threads; if so, the next time comes later.
     pub(super) fn is_check_due(&mut self, now_ns: u64, user_ns: Option<u64>) -> bool {
-        let pause_ns = (self.stall_ns(user_ns) / CHECKS).clamp(CHECK_NS.0, CHECK_NS.1);
+        if self.threads.is_empty() {
+            return false;
+        }
+        let (part, bounds) = match self.is_restful {
+            true => (RESTFUL_CHECKS, RESTFUL_CHECK_NS),
+            false => (CHECKS, CHECK_NS),
+        };
+        let pause_ns = (self.stall_ns(user_ns) / part).clamp(bounds.0, bounds.1);
         let is_due = now_ns.saturating_sub(self.checked_ns) >= pause_ns;
         if is_due {
             self.checked_ns = now_ns;
@@ -137,6 +149,7 @@ impl Steps {
             return Added::Refused;
         }
         self.threads.insert(tid, LoopThread::default());
+        self.is_restful = false;
         Added::New
     }
 
@@ -188,6 +201,7 @@ impl Steps {
         if !thread.gave(head, sample) {
             return None;
         }
+        self.is_restful = false;
         if raw.has(sample_flags::LONG) || is_old(thread, long_ns) {
             return thread.tell();
         }
@@ -212,8 +226,10 @@ impl Steps {
     ) -> Vec<StepAt> {
         let threshold_ns = self.stall_ns(user_ns);
         let mut owed = Vec::new();
+        let mut is_restful = true;
         for (tid, thread) in &mut self.threads {
             if owed.len() >= MAX_LOOKS {
+                is_restful = false;
                 break;
             }
             let Some(head) = head(*tid) else { continue };
@@ -225,6 +241,7 @@ impl Steps {
                 // What comes next is another step, though nothing may have shown that.
                 thread.step.1 = now_ns;
             }
+            is_restful &= head.is_idle() && thread.seen.is_none();
             if thread.eye.owes(&head, now_ns, shown, threshold_ns, all) {
                 owed.push(StepAt {
                     tid: *tid,
@@ -234,6 +251,7 @@ impl Steps {
                 });
             }
         }
+        self.is_restful = is_restful && owed.is_empty();
         owed
     }
 

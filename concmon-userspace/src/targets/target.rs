@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     escape::escape,
-    event::{Event, Pid, ProcessFact, PythonFact, PythonInfo, Tid},
+    event::{Event, Pid, ProcessFact, PyGil, PythonFact, PythonInfo, StillFact, Tid},
     procfs::{
         ProcError, ProcessReader,
         clocks::{self, Clocks},
@@ -34,6 +34,9 @@ const SETTLE_NS: u64 = 5_000_000_000;
 const DOUBT_NS: u64 = 1_000_000_000;
 /// Between two tries to find out how the stacks of an interpreter can be walked, ns.
 const UNWIND_PAUSE_NS: u64 = 300_000_000;
+
+/// Parts of a look that say when they were cut: the next one may have more.
+const PARTS: [&str; 5] = ["python", "threads", "loops", "executors", "tasks"];
 
 /// How far it has come. What it can tell beyond that is up to its probes.
 #[derive(Debug)]
@@ -82,6 +85,8 @@ pub(super) struct Look {
     pub(super) took_ns: u64,
     /// There was no time to look as usual.
     pub(super) hurried: bool,
+    /// It was not cut, and read whatever it tried to.
+    pub(super) whole: bool,
 }
 
 /// What is probed in a process.
@@ -128,7 +133,7 @@ impl Target {
             futures: Uprobes::default(),
             places: Places::default(),
             tried_before: false,
-            activity: Activity::default(),
+            activity: Activity::of(id.pid),
             reader: ProcessReader::new(id.pid.0),
             process: Reading::default(),
             look: Reading::default(),
@@ -295,11 +300,19 @@ impl Target {
 
     /// Whether what was read of it may be outdated.
     pub(super) fn is_outdated(&self) -> bool {
-        // A thread without a ledger may run unseen.
-        let is_whole = |fact: &Arc<ProcessFact>| fact.threads == Some(self.activity.threads);
-        let accounted = self.process.fact.as_ref().is_some_and(is_whole);
         let looked = self.attached().is_none() || self.look.holds(&self.activity);
-        !(accounted && looked && self.process.holds(&self.activity))
+        !(self.is_accounted() && looked && self.process.holds(&self.activity))
+    }
+
+    /// None of its threads can run unseen, for lack of a ledger.
+    fn is_accounted(&self) -> bool {
+        let is_whole = |fact: &Arc<ProcessFact>| fact.threads == Some(self.activity.threads);
+        self.process.fact.as_ref().is_some_and(is_whole)
+    }
+
+    /// Nothing has run in it from one reading of the ledgers to the other.
+    pub(super) fn has_rested(&self) -> bool {
+        self.activity.has_rested() && self.is_accounted()
     }
 
     /// Reads what `/proc` says of it; `false`: its id has another holder.
@@ -318,7 +331,7 @@ impl Target {
         let whole = fact.threads.is_none_or(|all| all <= tids.len() as u64);
         self.listed = whole.then_some(tids);
         let read_ns = fact.read_ns;
-        self.process.set(fact, read_ns);
+        self.process.set(fact, read_ns, false);
         Ok(true)
     }
 
@@ -328,22 +341,52 @@ impl Target {
         Some(listed.binary_search(&tid).is_ok())
     }
 
+    /// Whether it is as it was told last, provided that none of its threads has run since.
+    pub(super) fn stands(&self, tree: &Tree) -> bool {
+        let family = tree.family(self.id.pid.0);
+        let is_same = |fact: &Arc<ProcessFact>| {
+            (fact.children, fact.descendants, fact.zombies)
+                == (family.children, family.descendants, family.zombies)
+        };
+        let is_told = !self.process.is_new && !self.look.is_new;
+        is_told && !self.is_outdated() && self.process.fact.as_ref().is_some_and(is_same)
+    }
+
+    /// That it is as it was told last.
+    pub(super) fn still(&self, now_ns: u64, sampler: &GilSampler) -> Event {
+        let gils = self.look.fact.iter().flat_map(|fact| &fact.gils);
+        let gils = gils.map(|gil| {
+            let counts = sampler.counts(self.id.pid, gil.address);
+            PyGil {
+                read_ns: now_ns.max(gil.read_ns),
+                samples: counts.samples,
+                locked_samples: counts.locked,
+                ..*gil
+            }
+        });
+        Event::Still(Box::new(StillFact {
+            read_ns: now_ns,
+            pid: self.id.pid,
+            gils: gils.collect(),
+        }))
+    }
+
     /// What is known of it now, for the end of a window: what was read in it, or has not changed since.
     pub(super) fn facts(&mut self, tree: &Tree, gils: &GilSampler, mut sink: impl FnMut(Event)) {
         let now_ns = self.activity.read_ns;
         let as_of = |read_ns: u64| now_ns.max(read_ns);
         if (self.process.is_new || self.process.holds(&self.activity))
-            && let Some(fact) = &self.process.fact
+            && let Some(fact) = &mut self.process.fact
         {
-            let mut fact = Box::new(ProcessFact::clone(fact));
+            let family = tree.family(fact.pid);
+            let fact = Arc::make_mut(fact);
             if !self.process.is_new {
                 fact.read_ns = as_of(fact.read_ns);
             }
-            let family = tree.family(fact.pid);
             fact.children = family.children;
             fact.descendants = family.descendants;
             fact.zombies = family.zombies;
-            sink(Event::Process(fact));
+            sink(Event::Process(Box::new(fact.clone())));
         }
         let holds = !self.is_outdated();
         if (self.look.is_new || holds)
@@ -409,20 +452,23 @@ impl Target {
         if look.hurried && !is_first {
             return None;
         }
+        let is_whole = look.whole
+            && attached.is_settled()
+            && !PARTS.iter().any(|part| fact.limits.contains_key(*part));
         count_samples(pid, &mut fact, gils);
         attached.add_limits(&mut fact);
-        self.set_look(fact);
+        self.set_look(fact, is_whole);
         self.look.fact.as_deref()
     }
 
     /// Takes over what a look has found.
-    fn set_look(&mut self, fact: PythonFact) {
+    fn set_look(&mut self, fact: PythonFact, is_whole: bool) {
         let thresholds = fact.loops.iter().filter_map(|of| of.stall_threshold_ns);
         if let Some(lowest) = thresholds.min() {
             self.steps.set_threshold(lowest);
         }
         let read_ns = fact.read_ns;
-        self.look.set(fact, read_ns);
+        self.look.set(fact, read_ns, is_whole);
     }
 
     /// Probes what has been imported by now of what is to be counted exactly.
@@ -550,6 +596,12 @@ impl Attached {
         if let Err(error) = sampler.watch(pid, &self.gils) {
             log::debug!("process {pid}: its GIL is not sampled: {error}");
         }
+    }
+
+    /// What a look cannot tell will not be known soon.
+    fn is_settled(&self) -> bool {
+        let has_gil = !self.interpreter.info().free_threaded;
+        self.no_samples.is_none() && (!has_gil || !self.gils.is_empty())
     }
 
     /// Says what a look cannot tell.

@@ -141,15 +141,16 @@ impl Gil {
         }
     }
 
-    /// Takes a look into the interpreter.
-    pub(crate) fn look(&mut self, look: &PythonFact) {
-        if look.gils.is_empty() {
+    /// Takes over what a look into the interpreter says of its GILs.
+    pub(crate) fn look(&mut self, gils: &[PyGil]) {
+        if gils.is_empty() {
             return;
         }
-        if let Some(hold) = self.usage.look(look) {
+        if let Some(hold) = self.usage.look(gils) {
             self.timeline.seen_holding(hold);
         }
-        self.gils.clone_from(&look.gils);
+        self.gils.clear();
+        self.gils.extend_from_slice(gils);
     }
 
     /// Takes the reading of a thread's ledger: blocked on something else, it does not wait for the

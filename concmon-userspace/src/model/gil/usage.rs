@@ -46,12 +46,12 @@ pub(super) struct Report {
 }
 
 impl Usage {
-    /// Takes a look. Returns who is known to have had the main GIL, up to now.
-    pub(super) fn look(&mut self, look: &PythonFact) -> Option<Hold> {
+    /// Takes what a look says. Returns who is known to have had the main GIL, up to now.
+    pub(super) fn look(&mut self, gils: &[PyGil]) -> Option<Hold> {
         let mut hold = None;
         let mut compared = false;
-        self.several |= look.gils.len() > 1;
-        for (index, gil) in look.gils.iter().enumerate() {
+        self.several |= gils.len() > 1;
+        for (index, gil) in gils.iter().enumerate() {
             let before = self.last.get(&gil.address).copied();
             if let Some(before) = &before {
                 let switches = gil.switches.saturating_sub(before.switches);
@@ -76,7 +76,7 @@ impl Usage {
         }
         self.compared.now += u64::from(compared);
         self.fresh = false;
-        self.last = look.gils.iter().map(|gil| (gil.address, *gil)).collect();
+        self.last = gils.iter().map(|gil| (gil.address, *gil)).collect();
         hold
     }
 

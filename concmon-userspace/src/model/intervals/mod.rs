@@ -163,7 +163,8 @@ impl Intervals {
             }
             Event::Loss(loss) => self.losses.add(loss),
             Event::Tick(tick) => self.end_ns = self.end_ns.max(tick.at_ns),
-            Event::Step(_)
+            Event::Still(_)
+            | Event::Step(_)
             | Event::Exact(_)
             | Event::Pools(_)
             | Event::Exec(_)

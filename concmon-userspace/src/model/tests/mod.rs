@@ -7,4 +7,5 @@ mod loops;
 mod python;
 mod random;
 mod retention;
+mod still;
 mod windows;

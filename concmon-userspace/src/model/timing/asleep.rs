@@ -137,6 +137,16 @@ impl Sleepers {
         }
     }
 
+    /// Whoever was blocked still is.
+    pub(super) fn stands(&mut self, at_ns: u64) {
+        for sleeper in self.threads.values_mut() {
+            if let Some((read_ns, _)) = &mut sleeper.blocked {
+                *read_ns = (*read_ns).max(at_ns);
+                sleeper.judge();
+            }
+        }
+    }
+
     pub(super) fn look(&mut self, look: &PythonFact) {
         let mut stacks = look.threads.iter().map(|thread| &thread.stack);
         let is_woken = stacks.any(|stack| stack.iter().any(|frame| is_named(frame, WAKES)));

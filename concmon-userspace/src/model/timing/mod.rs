@@ -208,6 +208,11 @@ impl LoopTimes {
         }
     }
 
+    /// Nothing has run in the process since its ledgers were read last.
+    pub(crate) fn stands(&mut self, read_ns: u64) {
+        self.sleepers.stands(read_ns);
+    }
+
     /// Takes over what probes have counted.
     pub(crate) fn count(&mut self, fact: &ExactFact) {
         self.exact.take(fact);

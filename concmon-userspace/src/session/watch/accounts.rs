@@ -1,11 +1,11 @@
 //! The accounts of threads, read for the end of a window, and collected of those that have ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Watch;
 use crate::{
     decode::{self, ledger::LedgerError},
-    event::{Event, LedgerFact, ThreadState},
+    event::{Event, LedgerFact, Pid, ThreadState},
     procfs::{clocks, now},
     source::live::{Collected, Reading},
 };
@@ -20,29 +20,42 @@ impl Watch {
         // Not the end of the account: a reading of the living thread may say it was made later.
         let now_ns = clocks::monotonic_ns();
         let (intake, reads_failed) = (&mut self.intake, &mut self.reads_failed);
-        self.live.read_ledgers(Reading::Ended, |ledger, hists| {
-            match decode::ledger::fact(ledger, hists, now_ns) {
-                Ok(fact) => {
-                    let folded = fact.folded;
-                    intake.now(Event::Ledger(Box::new(fact)));
-                    if folded {
+        self.live
+            .read_ledgers(Reading::Ended, &BTreeSet::new(), |ledger, hists| {
+                match decode::ledger::fact(ledger, hists, now_ns) {
+                    Ok(fact) => {
+                        let folded = fact.folded;
+                        intake.now(Event::Ledger(Box::new(fact)));
+                        if folded {
+                            Collected::Keep
+                        } else {
+                            Collected::Free
+                        }
+                    }
+                    Err(_) => {
+                        *reads_failed += 1;
                         Collected::Keep
-                    } else {
-                        Collected::Free
                     }
                 }
-                Err(_) => {
-                    *reads_failed += 1;
-                    Collected::Keep
-                }
-            }
-        });
+            });
     }
 
-    /// Reads every account as of `now_ns`, or of its latest switch since, and gives back the slots of threads that
+    /// The processes in which nothing has run since all of it was read and told last.
+    pub(super) fn still(&self) -> BTreeSet<Pid> {
+        // A capture may begin with any of its windows, and time by stack is told apart: both are given all. A thread
+        // that `/proc` does not have is looked after one by one.
+        if self.intake.keeps() || self.intake.intervals().is_some() || !self.missing.is_empty() {
+            return BTreeSet::new();
+        }
+        let mut still = self.live.still();
+        still.retain(|pid| self.targets.stands(*pid, self.schedule.tree()));
+        still
+    }
+
+    /// Reads every account, but for those of the processes in `still`, as of `now_ns`, or of its latest switch since, and gives back the slots of threads that
     /// have ended. One instant for all: otherwise the walls of threads in a window would differ from it by as
     /// much as reading takes longer in one window than in another.
-    pub(super) fn read_ledgers(&mut self, now_ns: u64) -> Vec<Event> {
+    pub(super) fn read_ledgers(&mut self, now_ns: u64, still: &BTreeSet<Pid>) -> Vec<Event> {
         let mut facts = Vec::new();
         let mut missing = BTreeMap::new();
         let (reads_failed, missing_before) = (&mut self.reads_failed, &self.missing);
@@ -53,7 +66,7 @@ impl Watch {
         } else {
             Reading::Moved
         };
-        self.live.read_ledgers(reading, |ledger, hists| {
+        self.live.read_ledgers(reading, still, |ledger, hists| {
             let mut fact = match decode::ledger::fact(ledger, hists, now_ns) {
                 Ok(fact) => fact,
                 Err(LedgerError::Free) => return Collected::Keep,

@@ -11,7 +11,7 @@ use concmon_ebpf::{
 use super::chunks::{Change, Chunks, Shape};
 use crate::{
     decode::ledger::is_woken,
-    event::{Pid, Tid},
+    event::{Cause, Pid, Tid},
     source::shared::{LedgerHead, SharedArray, TRIES},
 };
 
@@ -192,11 +192,40 @@ impl Accounts {
         }
     }
 
-    /// Reads accounts in use. `visit` gets a consistent copy of each, with its histograms where `reading`
-    /// asks for them, and says whether a dead one's slot can be given back.
+    /// The processes of which no account has moved since it was read last: each of their threads still waits for
+    /// what it waited for then.
+    pub(super) fn still(&self) -> BTreeSet<Pid> {
+        let (mut still, mut moved) = (BTreeSet::new(), BTreeSet::new());
+        let mut last = None;
+        for chunk in self.chunks.iter().flatten() {
+            for (at, &read) in chunk.read.iter().enumerate() {
+                if !chunk.ledgers.is_used(at) {
+                    continue;
+                }
+                let head = chunk.ledgers.head(at);
+                let stands = head.as_ref().is_some_and(|head| {
+                    let waits = head.blocked().is_some_and(|cause| cause != Cause::Gil);
+                    waits && head.seq == read
+                });
+                // One that cannot be read is of somebody who runs.
+                let tgid = head.map_or_else(|| chunk.ledgers.tgid(at), |head| head.tgid);
+                // Most lie beside others of their process.
+                if last.replace((tgid, stands)) != Some((tgid, stands)) {
+                    let of = if stands { &mut still } else { &mut moved };
+                    of.insert(Pid(tgid));
+                }
+            }
+        }
+        still.retain(|pid| !moved.contains(pid));
+        still
+    }
+
+    /// Reads accounts in use, but for those of the processes in `but`. `visit` gets a consistent copy of each, with its
+    /// histograms where `reading` asks for them, and says whether a dead one's slot can be given back.
     pub(super) fn read(
         &mut self,
         reading: Reading,
+        but: &BTreeSet<Pid>,
         mut visit: impl FnMut(&Ledger, Option<&Hists>) -> Collected,
     ) {
         let used: Vec<usize> = self.used().collect();
@@ -205,6 +234,9 @@ impl Accounts {
                 continue;
             };
             if reading == Reading::Ended && ledgers.state(at) != state::DEAD {
+                continue;
+            }
+            if !but.is_empty() && but.contains(&Pid(ledgers.tgid(at))) {
                 continue;
             }
             let Some((ledger, hists)) = self.read_one(slot, reading) else {

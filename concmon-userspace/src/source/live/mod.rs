@@ -6,7 +6,11 @@ mod chunks;
 mod hooks;
 mod load;
 
-use std::{collections::BTreeMap, os::fd::BorrowedFd, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::BorrowedFd,
+    time::Duration,
+};
 
 use aya::{
     Ebpf,
@@ -234,14 +238,21 @@ impl Live {
         self.samples.drain_unsent(opened_ns, sink);
     }
 
-    /// Reads accounts in use. `visit` gets a consistent copy of each, with its histograms where `reading`
-    /// asks for them, and says whether a dead one's slot can be given back.
+    /// The processes of which no account has moved since it was read last: each of their threads still waits for
+    /// what it waited for then.
+    pub fn still(&self) -> BTreeSet<Pid> {
+        self.accounts.still()
+    }
+
+    /// Reads accounts in use, but for those of the processes in `but`. `visit` gets a consistent copy of each, with its
+    /// histograms where `reading` asks for them, and says whether a dead one's slot can be given back.
     pub fn read_ledgers(
         &mut self,
         reading: Reading,
+        but: &BTreeSet<Pid>,
         visit: impl FnMut(&Ledger, Option<&Hists>) -> Collected,
     ) {
-        self.accounts.read(reading, visit);
+        self.accounts.read(reading, but, visit);
     }
 
     /// Room for accounts and for sets of histograms, in use or not.
