@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::super::window::{Cumulative, Scope, limit};
 use super::timeline::Hold;
-use crate::event::{PyGil, PythonFact, Tid};
+use crate::event::{PyGil, Tid};
 use crate::schema::Limit;
 
 /// Samples below which there is no estimate.
