@@ -8,6 +8,7 @@ mod executors;
 mod gil;
 mod loops;
 mod overview;
+mod services;
 mod threads;
 mod waits;
 
@@ -84,6 +85,7 @@ fn render(snapshot: &Snapshot, form: Form) -> String {
         text.push_str("\nNo process was seen.\n");
     } else {
         overview::push(&mut text, &tree, form);
+        services::push(&mut text, snapshot, form);
     }
     let common = findings::common(&processes);
     if !common.is_empty() {
