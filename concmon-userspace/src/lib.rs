@@ -76,6 +76,16 @@
 //! `model/timing` goes through a thread's slices and samples in order of time (`busy_tracker.rs`), and settles at
 //! ticks what has become certain. Rules (`findings`) judge snapshots, not events.
 //!
+//! # Services
+//!
+//! At the end of each window, what a process has added in it to any family of sums is one *delta*: fields that are
+//! sums, or the worst few under a total order (`model/delta.rs`). An accumulator adds deltas by key, and a process's
+//! state may go then: the sums of its *group*, the processes that one service is, stay and never fall. Which group
+//! a process belongs to is decided once for each program that it runs (`model/groups.rs`): by what it says of itself
+//! (`OTEL_SERVICE_NAME`), by its container, its unit, by the script or module that it runs (`model/service.rs`); what
+//! is forked belongs to its parent's. Until it is decided, what it adds is kept, and goes to the group then. Rows that
+//! are folded away go to an ancestor of the same group, else to the group itself.
+//!
 //! # Data flow: one direction
 //!
 //! ```text

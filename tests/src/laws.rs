@@ -234,12 +234,34 @@ pub fn sum_up(snapshots: &[Report], summary: &Report) -> Result<()> {
             <= 1_000_000,
         "the summary does not begin where the first snapshot does"
     );
+    let counters = |report: &Report, counters: &mut Counters| {
+        add(counters, report);
+        add_services(counters, report);
+    };
+    are_sums(snapshots, summary, counters)
+}
+
+/// The same of services alone: rows of processes that were folded away are in another one's.
+///
+/// # Errors
+/// What does not add up.
+pub fn services_sum_up(snapshots: &[Report], summary: &Report) -> Result<()> {
+    are_sums(snapshots, summary, |report, counters| {
+        add_services(counters, report)
+    })
+}
+
+fn are_sums(
+    snapshots: &[Report],
+    summary: &Report,
+    add: impl Fn(&Report, &mut Counters),
+) -> Result<()> {
     let mut sums = Counters::new();
     for snapshot in snapshots {
-        add(&mut sums, snapshot);
+        add(snapshot, &mut sums);
     }
     let mut whole = Counters::new();
-    add(&mut whole, summary);
+    add(summary, &mut whole);
     for (key, value) in &whole {
         let sum = sums.get(key).copied().unwrap_or(0);
         ensure!(
@@ -274,6 +296,25 @@ fn add(counters: &mut Counters, report: &Report) {
             let key = (process.pid, process.start_unix_ns, tid, name.to_owned());
             *counters.entry(key).or_insert(0) += value;
         });
+    }
+}
+
+fn add_services(counters: &mut Counters, report: &Report) {
+    for group in &report.groups {
+        let exact = group.tasks.exact.unwrap_or_default();
+        for (name, value) in [
+            ("cpu_ns", group.cpu_ns),
+            ("processes_started", group.processes_started),
+            ("processes_ended", group.processes_ended),
+            ("threads_started", group.threads_started),
+            ("voluntary", group.context_switches.voluntary),
+            ("involuntary", group.context_switches.involuntary),
+            ("tasks started", exact.started),
+            ("tasks finished", exact.finished),
+        ] {
+            let key = (0, 0, 0, format!("of service {} {name}", group.name));
+            *counters.entry(key).or_insert(0) += value;
+        }
     }
 }
 

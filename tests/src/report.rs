@@ -27,6 +27,7 @@ pub struct Report {
     pub window: Window,
     pub monitor: Monitor,
     pub processes: Vec<Process>,
+    pub groups: Vec<Group>,
     pub limits: Vec<Limit>,
 }
 
@@ -70,6 +71,35 @@ pub struct Passes {
     pub longest_ns: u64,
 }
 
+/// What a service comes to.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Group {
+    pub name: String,
+    pub processes_count: u64,
+    pub processes_started: u64,
+    pub processes_ended: u64,
+    pub cpu_ns: u64,
+    pub threads_started: u64,
+    pub context_switches: Switches,
+    pub ended: Ended,
+    pub tasks: GroupTasks,
+    pub limits: Vec<Limit>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct GroupTasks {
+    #[serde(deserialize_with = "nullable")]
+    pub exact: Option<GroupExact>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct GroupExact {
+    pub started: u64,
+    pub finished: u64,
+    pub failed: u64,
+    pub cancelled: u64,
+}
+
 #[derive(Clone, Debug, Deserialize)]
 pub struct Process {
     pub pid: u32,
@@ -85,6 +115,8 @@ pub struct Process {
     pub container_id: Option<String>,
     #[serde(deserialize_with = "nullable")]
     pub unit: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub group: Option<String>,
     #[serde(deserialize_with = "nullable")]
     pub exited: Option<Exited>,
     #[serde(deserialize_with = "nullable")]

@@ -39,6 +39,7 @@ mod quick;
 mod schema;
 mod selectors;
 mod servers;
+mod services;
 mod signals;
 mod stalls;
 mod turnover;
@@ -101,6 +102,7 @@ fn main() {
         schema::trials(),
         selectors::trials(),
         servers::trials(),
+        services::trials(),
         signals::trials(),
         stalls::trials(),
         turnover::trials(),

@@ -311,7 +311,9 @@ impl Turnover {
         let outcome = self.finish()?;
         let summary = outcome.summary()?;
         let rows = summary.processes.len() as u64 - 1;
-        let folded: u64 = summary.processes.iter().map(|p| p.ended.processes).sum();
+        let in_rows = summary.processes.iter().map(|p| p.ended.processes);
+        let in_groups = summary.groups.iter().map(|group| group.ended.processes);
+        let folded: u64 = in_rows.chain(in_groups).sum();
         ensure!(
             rows + folded == expected,
             "{rows} process rows and {folded} folded, there were {expected}"
