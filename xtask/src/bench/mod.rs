@@ -5,6 +5,7 @@ mod look;
 mod record;
 mod replay;
 mod servers;
+mod soak;
 mod switch;
 mod targets;
 mod tracer;
@@ -47,6 +48,7 @@ enum What {
     Record(record::Args),
     Servers(servers::Args),
     Replay(replay::Args),
+    Soak(soak::Args),
     Switch(switch::Args),
     Targets(targets::Args),
 }
@@ -59,6 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         What::Record(args) => record::run(args),
         What::Servers(args) => servers::run(args),
         What::Replay(args) => replay::run(args),
+        What::Soak(args) => soak::run(args),
         What::Switch(args) => switch::run(args),
         What::Targets(args) => targets::run(args),
     }

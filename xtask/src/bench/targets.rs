@@ -149,7 +149,7 @@ fn passes(output: File) -> Result<serde_json::Value> {
 }
 
 /// CPU time in user and in system mode, ticks (fields 14 and 15 of `/proc/PID/stat`, proc(5)).
-fn times(pid: u32) -> Result<(u64, u64)> {
+pub(super) fn times(pid: u32) -> Result<(u64, u64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("concmon has ended")?;
     let fields = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' '));
     let mut fields = fields.context("its stat has no name")?.skip(11);
@@ -157,7 +157,7 @@ fn times(pid: u32) -> Result<(u64, u64)> {
     Ok((next()?, next()?))
 }
 
-fn ticks_per_second() -> f64 {
+pub(super) fn ticks_per_second() -> f64 {
     // SAFETY: sysconf has no preconditions.
     unsafe { libc::sysconf(libc::_SC_CLK_TCK) as f64 }
 }
