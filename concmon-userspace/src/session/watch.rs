@@ -54,7 +54,7 @@ const UNSENT_SAMPLES_NS: u64 = 30_000_000;
 /// Between two searches for ended threads of which no record tells, ns: it may be lost.
 const COLLECTION_PAUSE_NS: u64 = 250_000_000;
 /// After so long, readings before the first window end, ns.
-const FIRST_READINGS_NS: u64 = 700_000_000;
+const FIRST_READINGS_NS: u64 = 200_000_000;
 /// Between two times that room for threads is given back, ns.
 const ROOM_PAUSE_NS: u64 = 5_000_000_000;
 /// What the kernel side calls it that it had no room to tell who begins to run a program.
@@ -573,10 +573,6 @@ impl Watch {
         self.begin_look();
     }
 
-    /// From now on, searches and looks are made by a thread of their own.
-    ///
-    /// # Errors
-    /// There can be no thread.
     /// From now on, time by stack is kept for who looks at it.
     pub(crate) fn keep_intervals(&mut self) {
         self.intake.pipeline().keep_intervals();
@@ -586,7 +582,12 @@ impl Watch {
         self.intake.intervals()
     }
 
+    /// From now on, searches and looks are made by a thread of their own, and another one waits for the kernel.
+    ///
+    /// # Errors
+    /// There can be no thread.
     pub(crate) fn start_worker(&mut self) -> io::Result<()> {
+        self.live.start_helper()?;
         self.targets.start_worker()
     }
 

@@ -1,6 +1,6 @@
 //! The accounts of threads, as user space reads them in place, and the room for them.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, io, time::Duration};
 
 use aya::maps::MapError;
 use concmon_ebpf::{
@@ -8,7 +8,7 @@ use concmon_ebpf::{
     MAX_GILS, SlotPage, state,
 };
 
-use super::chunks::{Change, Chunks, Shape};
+use super::chunks::{Change, Chunks, Helper, Shape};
 use crate::{
     decode::ledger::is_woken,
     event::{Cause, Pid, Tid},
@@ -114,6 +114,17 @@ impl Accounts {
         };
         accounts.fill(threads as u64)?;
         Ok(accounts)
+    }
+
+    /// From now on, a thread waits while the kernel puts room in its place, with the rights of the calling one.
+    ///
+    /// # Errors
+    /// There can be no thread.
+    pub(super) fn start_helper(&mut self) -> io::Result<()> {
+        let helper = Helper::start()?;
+        self.room.set_helper(helper.clone());
+        self.hists.set_helper(helper);
+        Ok(())
     }
 
     /// Makes room before it is needed: for so many threads that are `coming` at once, and those that may be born.

@@ -8,6 +8,7 @@ mod load;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     os::fd::BorrowedFd,
     time::Duration,
 };
@@ -258,6 +259,14 @@ impl Live {
     /// Room for accounts and for sets of histograms, in use or not.
     pub fn room(&self) -> (u64, u64) {
         self.accounts.room()
+    }
+
+    /// From now on, a thread of its own waits for the kernel where room for threads comes and goes.
+    ///
+    /// # Errors
+    /// There can be no thread.
+    pub fn start_helper(&mut self) -> io::Result<()> {
+        self.accounts.start_helper()
     }
 
     /// Makes room for threads before it is needed: to be called several times a second.
