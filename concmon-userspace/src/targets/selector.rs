@@ -1,7 +1,7 @@
 //! Which processes are wanted: by name, unit, container, cgroup, by whom they descend from. Whether they are Python
 //! is not its matter.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::mpsc, thread, time::Duration};
 
 use crate::{
     cli::Selection,
@@ -22,6 +22,10 @@ pub(crate) struct Selector {
     containers: Containers,
     /// When these were read, ns; `None`: not yet.
     read_ns: Option<u64>,
+    /// From now on, whoever asks does not wait for files: what is not known yet counts as not wanted.
+    is_hurried: bool,
+    /// They are read by another thread.
+    coming: Option<mpsc::Receiver<Containers>>,
     /// Processes that are no Python, whose descendants are wanted.
     above: Vec<TargetId>,
     own: u32,
@@ -38,9 +42,35 @@ impl Selector {
             selection,
             containers: Containers::default(),
             read_ns: None,
+            is_hurried: false,
+            coming: None,
             above: Vec::new(),
             own: std::process::id(),
         }
+    }
+
+    /// From now on, what containers are called is read by another thread; [`Self::has_learned`] tells.
+    pub(crate) fn hurry(&mut self) {
+        self.is_hurried = true;
+    }
+
+    /// Somebody may be in a container that is not known yet.
+    pub(crate) fn is_unsure(&self) -> bool {
+        self.coming.is_some()
+    }
+
+    /// Whether more has become known of containers since this was asked last.
+    pub(crate) fn has_learned(&mut self) -> bool {
+        let Some(coming) = &self.coming else {
+            return false;
+        };
+        match coming.try_recv() {
+            Ok(containers) => self.containers = containers,
+            Err(mpsc::TryRecvError::Empty) => return false,
+            Err(mpsc::TryRecvError::Disconnected) => {}
+        }
+        self.coming = None;
+        true
     }
 
     /// Descendants of `pid` are wanted, those to come as well.
@@ -138,8 +168,25 @@ impl Selector {
             return false;
         }
         self.read_ns = Some(now_ns);
+        if self.is_hurried {
+            self.begin_reading();
+            return false;
+        }
         self.containers = Containers::read(Path::new("/"));
         is(&self.containers, &self.selection)
+    }
+
+    fn begin_reading(&mut self) {
+        let (sender, coming) = mpsc::channel();
+        let read = move || {
+            // The watch may be over by now.
+            let _ = sender.send(Containers::read(Path::new("/")));
+        };
+        let builder = thread::Builder::new().name("containers".to_owned());
+        match builder.spawn(read) {
+            Ok(_) => self.coming = Some(coming),
+            Err(error) => log::debug!("names of containers are not read: {error}"),
+        }
     }
 
     fn is_descendant(&self, pid: Pid) -> bool {

@@ -53,6 +53,8 @@ struct Candidate {
 pub(super) struct Newcomers {
     selector: Selector,
     candidates: BTreeMap<Pid, Candidate>,
+    /// Who may be in a container that is not known yet.
+    unsure: BTreeSet<Pid>,
     /// Everybody who was there at the last sweep.
     known: BTreeMap<u32, Mark>,
     /// Where those who were there before are judged once more: titles and cgroups change.
@@ -66,10 +68,12 @@ pub(super) struct Newcomers {
 
 impl Newcomers {
     /// `tree`: who was there, and was judged.
-    pub(super) fn new(selector: Selector, tree: &Tree) -> Self {
+    pub(super) fn new(mut selector: Selector, tree: &Tree) -> Self {
+        selector.hurry();
         Self {
             selector,
             candidates: BTreeMap::new(),
+            unsure: BTreeSet::new(),
             known: tree.living().clone(),
             judged: 0,
             rationed_ns: 0,
@@ -80,6 +84,23 @@ impl Newcomers {
 
     pub(super) fn selector(&mut self) -> &mut Selector {
         &mut self.selector
+    }
+
+    fn wants(&mut self, pid: Pid) -> bool {
+        let wants = self.selector.wants(pid);
+        if !wants && self.selector.is_unsure() && self.unsure.len() < MAX_CANDIDATES {
+            self.unsure.insert(pid);
+        }
+        wants
+    }
+
+    /// Who was not wanted before more became known is judged once more.
+    fn learn(&mut self, now_ns: u64) {
+        if self.selector.has_learned() {
+            for pid in std::mem::take(&mut self.unsure) {
+                self.began(pid, now_ns);
+            }
+        }
     }
 
     /// A process begins to run a program, or has appeared; it is to be looked at from `look_ns` on.
@@ -117,7 +138,7 @@ impl Newcomers {
             _ => 0,
         };
         for pid in again {
-            if !self.candidates.contains_key(&Pid(pid)) && self.selector.wants(Pid(pid)) {
+            if !self.candidates.contains_key(&Pid(pid)) && self.wants(Pid(pid)) {
                 self.began(Pid(pid), now_ns);
                 // One look is enough: it has run for a while.
                 if let Some(candidate) = self.candidates.get_mut(&Pid(pid)) {
@@ -139,7 +160,7 @@ impl Newcomers {
             if self.rationed_ns > now_ns {
                 break;
             }
-            if targets.holds(pid) || !self.selector.wants(pid) {
+            if targets.holds(pid) || !self.wants(pid) {
                 self.candidates.remove(&pid);
             } else if let Some(candidate) = self.candidates.get_mut(&pid) {
                 candidate.under_way = true;
@@ -182,6 +203,7 @@ impl Watch {
         for pid in began {
             newcomers.began(pid, now_ns + FIRST_PAUSE_NS);
         }
+        newcomers.learn(now_ns);
         for pid in newcomers.due(now_ns, &self.targets) {
             self.targets.meet(pid);
         }
