@@ -177,6 +177,11 @@ impl Interpreter {
         self.unwinder.config(&self.attached, long_ns)
     }
 
+    /// It was scanned: what was at an address may be gone.
+    pub fn begin_scan(&mut self) {
+        self.unwinder.begin_scan(self.attached.pid);
+    }
+
     /// Turns stacks of addresses into stacks of names. Those of other processes are left out.
     pub fn resolve(&mut self, raw: &[RawSample]) -> Vec<Sample> {
         self.unwinder.resolve(&self.attached, raw)

@@ -12,6 +12,7 @@ mod pace;
 mod readings;
 mod samples;
 mod selector;
+mod shape;
 mod steps;
 mod target;
 mod uprobes;
@@ -37,6 +38,10 @@ use crate::{
 
 /// Processes that are kept track of, at most; the kernel side has room for fewer.
 const MAX_TARGETS: usize = 65_536;
+
+/// How long finding out how stacks are walked may take in one turn, ns, and before the first one.
+const UNWINDS_NS: u64 = 3_000_000;
+const FIRST_UNWINDS_NS: u64 = 100_000_000;
 
 /// A process, and not just the holder of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -146,10 +151,28 @@ impl Targets {
         live.watch(pid, gils, true)
     }
 
-    /// Tells the kernel side how to walk the stacks of everybody who is known.
+    /// Tells the kernel side how to walk the stacks of those who are known; of very many, it hears of the others in
+    /// the turns to come.
     pub(crate) fn set_unwinds(&mut self, live: &mut Live) {
-        for target in self.living.values_mut() {
-            set_unwind(target, live, self.wants);
+        self.find_unwinds(FIRST_UNWINDS_NS, live);
+    }
+
+    /// Finds out how stacks are walked where that is due, for so long.
+    fn find_unwinds(&mut self, most_ns: u64, live: &mut Live) {
+        let begin_ns = clocks::monotonic_ns();
+        let living = self.living.values();
+        let due = living.filter_map(|target| Some((target.unwind_due_ns(begin_ns)?, target.id)));
+        let mut due: Vec<_> = due.collect();
+        // Those that nobody has tried come first.
+        due.sort_unstable();
+        for (_, id) in due {
+            if let Some(target) = self.living.get_mut(&id) {
+                target.try_unwind_later(begin_ns);
+                set_unwind(target, live, self.wants);
+            }
+            if clocks::monotonic_ns().saturating_sub(begin_ns) >= most_ns {
+                break;
+            }
         }
     }
 
@@ -282,11 +305,9 @@ impl Targets {
             if target.learn_gils(now_ns, &mut self.gils) {
                 live.set_gils(pid, target.gils());
             }
-            if target.is_unwind_due(now_ns) {
-                set_unwind(target, live, self.wants);
-            }
             target.probe(now_ns, self.wants, live);
         }
+        self.find_unwinds(UNWINDS_NS, live);
     }
 
     /// From now on, looks read so many tasks at most.

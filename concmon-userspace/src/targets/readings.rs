@@ -247,7 +247,10 @@ impl Targets {
                             add_loop(target, tid, live, &mut self.refused);
                             target.steps.name(tid, ident);
                         }
-                        set_unwind(target, live, self.wants);
+                        let long_ns = target.steps.long_ns(self.wants.stall_threshold_ns);
+                        if !target.is_still_walkable(long_ns) {
+                            set_unwind(target, live, self.wants);
+                        }
                     }
                 }
             }

@@ -8,6 +8,7 @@ use super::{
     TargetId, Wants,
     activity::{Activity, Reading},
     pace::Pace,
+    shape::Shape,
     steps::Steps,
     uprobes::Uprobes,
 };
@@ -72,8 +73,8 @@ struct Attached {
     pace: Pace,
     /// Why its stacks cannot be sampled.
     no_samples: Option<String>,
-    /// Kernel programs know how to walk its stacks; else when to try again, ns.
-    walkable: bool,
+    /// Kernel programs know how to walk its stacks, as of a look that was like this; else when to try again, ns.
+    walkable: Option<Shape>,
     next_unwind_ns: u64,
 }
 
@@ -262,26 +263,29 @@ impl Target {
         Some(&mut self.attached_mut()?.interpreter)
     }
 
-    /// Kernel programs cannot walk its stacks yet, and it is time to try again.
-    pub(super) fn is_unwind_due(&mut self, now_ns: u64) -> bool {
-        let Some(attached) = self.attached_mut() else {
-            return false;
-        };
-        let is_due = !attached.walkable && now_ns >= attached.next_unwind_ns;
-        if is_due {
+    /// Since when it is time to find out how its stacks are walked, ns; `None`: kernel programs know, or it is not yet.
+    pub(super) fn unwind_due_ns(&self, now_ns: u64) -> Option<u64> {
+        let attached = self.attached()?;
+        let is_due = attached.walkable.is_none() && now_ns >= attached.next_unwind_ns;
+        is_due.then_some(attached.next_unwind_ns)
+    }
+
+    /// It is tried now, and should that fail, after a while.
+    pub(super) fn try_unwind_later(&mut self, now_ns: u64) {
+        if let Some(attached) = self.attached_mut() {
             attached.next_unwind_ns = now_ns + UNWIND_PAUSE_NS;
         }
-        is_due
     }
 
     /// What kernel programs need to walk its stacks, and to tell steps that take longer than `long_ns`.
     /// `None`: it has no interpreter, or, as a limit of the next look says, they cannot.
     pub(super) fn unwind_config(&mut self, long_ns: u64) -> Option<KernelPython> {
+        let shape = Shape::of(self.look.fact.as_deref(), long_ns);
         let attached = self.attached_mut()?;
         match attached.interpreter.unwind_config(long_ns) {
             Ok(config) => {
                 attached.no_samples = None;
-                attached.walkable = true;
+                attached.walkable = Some(shape);
                 Some(config)
             }
             Err(reason) => {
@@ -289,6 +293,22 @@ impl Target {
                 None
             }
         }
+    }
+
+    /// A look was made: whether kernel programs know how to walk its stacks as they did, for nothing has come or gone
+    /// that this depends on. Some looks are made for certainty.
+    pub(super) fn is_still_walkable(&mut self, long_ns: u64) -> bool {
+        let shape = Shape::of(self.look.fact.as_deref(), long_ns);
+        let Some(attached) = self.attached_mut() else {
+            return false;
+        };
+        let known = attached.walkable.as_mut();
+        let Some(known) = known.filter(|known| known.same_as(&shape)) else {
+            return false;
+        };
+        known.looked();
+        attached.interpreter.begin_scan();
+        true
     }
 
     /// Its stacks are not sampled, as the next look says.
@@ -579,7 +599,7 @@ impl Attached {
             gil_known_ns: None,
             pace: Pace::default(),
             no_samples: None,
-            walkable: false,
+            walkable: None,
             next_unwind_ns: 0,
         }
     }

@@ -57,6 +57,12 @@ struct Resolved {
 }
 
 impl Unwinder {
+    /// What is cached by address is good until the next scan.
+    pub(super) fn begin_scan(&mut self, pid: Pid) {
+        self.stacks.clear();
+        self.code.begin_scan(pid);
+    }
+
     /// What kernel programs need to walk this interpreter's stacks.
     ///
     /// # Errors
@@ -72,9 +78,7 @@ impl Unwinder {
         let Some(main) = interpreters.first().copied() else {
             return Err("it has no interpreter".to_owned());
         };
-        // What is cached by address is good until the next scan.
-        self.stacks.clear();
-        self.code.begin_scan(attached.pid);
+        self.begin_scan(attached.pid);
         let states = thread_states::threads(
             memory,
             main,
