@@ -89,6 +89,9 @@ pub fn cut_middle(text: &str, cells: usize) -> Cow<'_, str> {
 
 /// A foreign text made safe, of at most `cells` cells.
 pub fn brief(text: &str, cells: usize) -> String {
+    if is_brief(text, cells) {
+        return text.to_owned();
+    }
     // What is left of each end is enough to cut from, and bounds the work for a name of a megabyte.
     let mut chars = text.chars();
     let front: String = chars.by_ref().take(cells + 1).collect();
@@ -96,6 +99,12 @@ pub fn brief(text: &str, cells: usize) -> String {
     let back = rest.char_indices().rev().nth(cells).map_or(0, |(at, _)| at);
     let ends = front + &rest[back..];
     cut_middle(&escape(&ends), cells).into_owned()
+}
+
+/// Whether it is safe and short without anybody looking closer: most texts are plain ASCII.
+pub fn is_brief(text: &str, cells: usize) -> bool {
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'\\';
+    text.len() <= cells && text.bytes().all(is_plain)
 }
 
 fn ellipsis(cells: usize) -> Option<char> {

@@ -3,7 +3,7 @@
 //! Everything that leaves here as text is escaped.
 
 use super::columns::Column;
-use super::escape::brief;
+use super::escape::{brief, is_brief};
 use super::format;
 use super::names::stem;
 use crate::event::is_library;
@@ -426,6 +426,17 @@ impl std::fmt::Display for Gap {
 /// Adds what is not known of an object to what is not known of others.
 pub(super) fn gather(gaps: &mut Vec<Gap>, prefix: &str, limits: &[Limit]) {
     for limit in limits {
+        // Hundreds of threads say the same in a window.
+        let is_same = |gap: &&mut Gap| {
+            gap.reason == limit.reason && gap.field.strip_prefix(prefix) == Some(&limit.field)
+        };
+        if is_brief(&limit.field, MAX_NAME)
+            && is_brief(&limit.reason, MAX_SENTENCE)
+            && let Some(gap) = gaps.iter_mut().find(is_same)
+        {
+            gap.count += 1;
+            continue;
+        }
         let field = format!("{prefix}{}", brief(&limit.field, MAX_NAME));
         let reason = brief(&limit.reason, MAX_SENTENCE);
         match gaps
