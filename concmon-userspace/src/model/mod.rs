@@ -155,6 +155,7 @@ impl Model {
                 if let Some(process) = process_table.holder(fact.pid, fact.read_ns, clock, epoch) {
                     process.loop_times.step(fact);
                 }
+                process_table.has_news(fact.pid);
             }
             Event::Exact(fact) => {
                 if let Some(process) =
@@ -208,24 +209,29 @@ impl Model {
     /// Stalls and hangs that have become known since this was asked last, process by process.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         let clock = self.clock;
-        let processes = self.process_table.processes.values_mut();
-        processes
-            .flat_map(|process| {
+        let mut notices = Vec::new();
+        for id in self.process_table.take_news() {
+            if let Some(process) = self.process_table.processes.get_mut(&id) {
                 let (pid, look) = (process.pid.0, process.look.as_deref());
-                process.loop_times.take_notices(pid, &clock, |tid| {
+                let name = |tid| {
                     let mut threads = look?.threads.iter();
                     threads.find(|seen| seen.tid == tid)?.name.clone()
-                })
-            })
-            .collect()
+                };
+                notices.extend(process.loop_times.take_notices(pid, &clock, name));
+            }
+        }
+        notices
     }
 
     fn close(&mut self, tick: Tick) {
         self.to = tick;
-        for process in self.process_table.processes.values_mut() {
+        for (&id, process) in &mut self.process_table.processes {
             process.settle(&self.clock, self.from.at_ns, self.epoch);
             process.loop_times.settle(tick.at_ns, &self.clock);
             process.settle_gil(tick.at_ns, self.epoch, self.ending);
+            if process.loop_times.has_news() {
+                self.process_table.news.insert(id);
+            }
         }
         self.process_table
             .book(&mut self.groups, &self.clock, tick, self.epoch, self.ending);

@@ -45,6 +45,8 @@ pub(crate) struct ProcessTable {
     /// Ended threads and processes with a row, oldest first.
     pub(crate) ended_threads: VecDeque<ThreadKey>,
     pub(crate) ended_processes: VecDeque<ProcessId>,
+    /// Those that may have something to tell at once.
+    pub(crate) news: BTreeSet<ProcessId>,
     /// What is kept of looks and of `/proc`, bytes.
     pub(crate) kept: usize,
     /// Readings, forks and exits of what found no room.
@@ -109,6 +111,16 @@ impl ProcessTable {
             Some(id) => self.processes.get_mut(&id),
             None => self.newest(pid, epoch),
         }
+    }
+
+    /// A process with this id may have something to tell at once.
+    pub(crate) fn has_news(&mut self, pid: Pid) {
+        self.news.extend(self.by_pid.get(&pid).into_iter().flatten());
+    }
+
+    /// Those that may have something to tell at once, in their order.
+    pub(crate) fn take_news(&mut self) -> BTreeSet<ProcessId> {
+        std::mem::take(&mut self.news)
     }
 
     fn newest_id(&self, pid: Pid) -> Option<ProcessId> {
@@ -295,6 +307,9 @@ impl ProcessTable {
             thread.ledger(fact, epoch);
             process.gil.ledger(fact);
             process.loop_times.ledger(fact);
+            if process.loop_times.has_news() {
+                self.news.extend(self.by_thread.get(&key).copied());
+            }
         }
     }
 
@@ -306,6 +321,9 @@ impl ProcessTable {
         {
             process.gil.slice(slice);
             process.loop_times.slice(slice);
+            if process.loop_times.has_news() {
+                self.news.insert(id);
+            }
             return;
         }
         // Before the first reading of its ledger, only `/proc` says whose thread it is.
@@ -314,6 +332,9 @@ impl ProcessTable {
         {
             process.gil.slice(slice);
             process.loop_times.slice(slice);
+            if process.loop_times.has_news() {
+                self.news.insert(*id);
+            }
         }
         let Some(wait) = &slice.wait else {
             return;

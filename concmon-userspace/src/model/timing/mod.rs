@@ -394,6 +394,11 @@ impl LoopTimes {
         notices
     }
 
+    /// Whether notices may have come since they were taken.
+    pub(crate) fn has_news(&self) -> bool {
+        !(self.candidates.is_empty() && self.new.is_empty() && self.looked.is_empty())
+    }
+
     fn finish(&mut self, clock: &Clock) {
         for (tid, candidate) in std::mem::take(&mut self.candidates) {
             let stall = self.stall(tid, &candidate, clock);
