@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use super::busy::Busy;
 use super::lag::Lag;
 use super::run::{Owner, Run};
 use super::segments::{Activity, Segment, Segments, of_slice};
@@ -10,7 +11,7 @@ use super::share::Share;
 use super::step_counter::StepCounter;
 use super::stretch::{Last, Stretch};
 use super::sums::Sums;
-use super::turns::{Busy, Turns};
+use super::turns::Turns;
 use crate::event::{
     Cause, LedgerFact, LoopKind, Sample, SampleKind, Slice, StepFact, ThreadState, Tid,
 };

@@ -6,11 +6,11 @@
 
 use std::sync::Arc;
 
+use super::busy::Busy;
 use super::busy_tracker::StallCandidate;
 use super::lag::Lag;
 use super::open_step::{OpenStep, busy};
 use super::run::Run;
-use super::turns::Busy;
 use super::{DEFAULT_THRESHOLD_NS, Fine, LoopThread, LoopTimes};
 use crate::event::{SampleKind, StepFact, StepSeen, ThreadState, Tid, own_frame};
 use crate::model::rows;

@@ -7,8 +7,8 @@
 //! those that it puts in front of the timer's task, in an order that is random. At the end of the stretch nothing is
 //! left to wait for.
 
+use super::busy::Busy;
 use super::fine::Fine;
-use super::turns::Busy;
 use crate::event::LoopKind;
 
 /// Between two instants.

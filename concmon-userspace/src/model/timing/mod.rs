@@ -6,6 +6,7 @@
 //! such; what comes from slices is not.
 
 mod asleep;
+mod busy;
 mod busy_tracker;
 mod by_name;
 mod code;

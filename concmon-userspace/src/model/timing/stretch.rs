@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::busy::Busy;
 use super::run::Run;
 use super::segments::{Activity, Segment, Segments};
 use super::step_counter::MAX_GROWTH;
-use super::turns::Busy;
 use crate::event::{Sample, SampleKind};
 
 /// A stretch without an idle time in it.
