@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::delta::{Accumulator, Add, Delta};
+use super::accumulator::Accumulator;
+use super::delta::Delta;
 use super::folded::Rows;
-use super::process::{Process, ProcessId};
-use super::process_table::ProcessTable;
+use super::member::GroupId;
+use super::process::Process;
 use super::service::Service;
 use super::window::{Clock, Scope, limit};
-use crate::event::{PlaceFact, Tick};
+use crate::event::PlaceFact;
 use crate::schema::{
     self, Ended, Group, GroupExact, GroupGc, GroupGil, GroupLoops, GroupSource, GroupStall,
     GroupTasks, GroupWork, Roles,
@@ -25,30 +26,6 @@ const OTHER: &str = "_OTHER";
 /// A process that runs a program of its own is a service by itself when it has lived for so long, ns:
 /// what ends sooner has worked for whoever started it.
 const MIN_AGE_NS: u64 = 5_000_000_000;
-
-/// A group of this watch, in the order in which they became known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct GroupId(usize);
-
-/// What a process has to do with a group.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Member {
-    /// The group, and when the program was started that it was decided for.
-    of: Option<(GroupId, u64)>,
-    /// What is to go to it.
-    pending: Option<Box<Delta>>,
-    /// It has been counted as begun, and as ended.
-    pub(super) began: bool,
-    pub(super) ended: bool,
-}
-
-impl Member {
-    /// The group, unless another program has begun since that was decided.
-    fn group(&self, exec_ns: u64) -> Option<GroupId> {
-        let of = self.of.filter(|(_, decided_ns)| *decided_ns == exec_ns);
-        of.map(|(group, _)| group)
-    }
-}
 
 #[derive(Clone, Debug)]
 struct Named {
@@ -64,7 +41,7 @@ pub(crate) struct Groups {
     named: Vec<Named>,
     by_service: BTreeMap<Service, GroupId>,
     names: BTreeSet<String>,
-    sums: Accumulator<GroupId>,
+    pub(super) sums: Accumulator<GroupId>,
     /// Services that found no room.
     refused: BTreeSet<Service>,
     /// Where the watch runs.
@@ -72,34 +49,34 @@ pub(crate) struct Groups {
 }
 
 /// What decides.
-struct Decision<'a> {
-    process: &'a Process,
-    parent: Parent,
-    now: Now<'a>,
+pub(super) struct Decision<'a> {
+    pub(super) process: &'a Process,
+    pub(super) parent: Parent,
+    pub(super) now: Now<'a>,
     /// Nothing more will come of it.
-    last: bool,
+    pub(super) last: bool,
 }
 
 /// The end of a window.
 #[derive(Clone, Copy)]
-struct Now<'a> {
-    clock: &'a Clock,
-    at_ns: u64,
-    epoch: u64,
+pub(super) struct Now<'a> {
+    pub(super) clock: &'a Clock,
+    pub(super) at_ns: u64,
+    pub(super) epoch: u64,
     /// No more records will come.
-    ending: bool,
+    pub(super) ending: bool,
 }
 
 impl Now<'_> {
     /// Nothing more will come of a process.
-    fn is_last(&self, process: &Process) -> bool {
+    pub(super) fn is_last(&self, process: &Process) -> bool {
         self.ending || process.finished(self.epoch)
     }
 }
 
 /// What a process could belong to.
 #[derive(Clone, Copy)]
-enum Parent {
+pub(super) enum Parent {
     /// Nobody who is watched has made it.
     Nobody,
     In(GroupId),
@@ -108,7 +85,7 @@ enum Parent {
 }
 
 /// Where a process belongs.
-enum Home {
+pub(super) enum Home {
     To(GroupId),
     Own(Service),
     /// That cannot be told yet; if nothing more comes of it, it goes with its parent.
@@ -123,7 +100,7 @@ impl Groups {
         }
     }
 
-    fn decide(&self, decision: &Decision<'_>) -> Home {
+    pub(super) fn decide(&self, decision: &Decision<'_>) -> Home {
         let &Decision {
             process,
             parent,
@@ -169,7 +146,7 @@ impl Groups {
     }
 
     /// The group of a service, a new one if there is none.
-    fn of(&mut self, service: Service) -> GroupId {
+    pub(super) fn of(&mut self, service: Service) -> GroupId {
         if let Some(known) = self.by_service.get(&service) {
             return *known;
         }
@@ -273,113 +250,6 @@ impl Groups {
                 format!("no room for {count} services: they are in {OTHER}"),
             )
         })
-    }
-}
-
-impl ProcessTable {
-    /// At the end of a window: books what each process has added to its group. `ending`: no more
-    /// records will come.
-    pub(crate) fn book(
-        &mut self,
-        groups: &mut Groups,
-        clock: &Clock,
-        tick: Tick,
-        epoch: u64,
-        ending: bool,
-    ) {
-        let all = self.processes.iter();
-        let all = all.filter(|(_, process)| !process.excluded && process.shown(Scope::Window));
-        let ids: Vec<ProcessId> = all.map(|(id, _)| *id).collect();
-        let now = Now {
-            clock,
-            at_ns: tick.at_ns,
-            epoch,
-            ending,
-        };
-        // A parent may have become known after its child.
-        for again in [true, false] {
-            for id in &ids {
-                self.join(*id, groups, now, again);
-            }
-        }
-        for id in ids {
-            let Some(process) = self.processes.get_mut(&id) else {
-                continue;
-            };
-            let mut delta = process.delta(epoch, clock);
-            if let Some(pending) = process.member.pending.take() {
-                delta.add(&pending);
-            }
-            let ended = process.finished(epoch);
-            let keeper = match process.member.group(process.exec_ns) {
-                Some(group) => {
-                    groups.sums.add(group, &delta);
-                    continue;
-                }
-                None if ended => self.keeper(id, now, false),
-                None => None,
-            };
-            if let Some(keeper) = self.processes.get_mut(&keeper.unwrap_or(id)) {
-                keeper.member.pending.get_or_insert_default().add(&delta);
-            }
-        }
-    }
-
-    /// The nearest ancestor whose group is decided, or will be. `again`: any parent's might.
-    fn keeper(&self, id: ProcessId, now: Now<'_>, again: bool) -> Option<ProcessId> {
-        let mut next = self.processes.get(&id)?.parent;
-        // Parents are told from outside: a cycle must not hang.
-        for _ in 0..self.processes.len() {
-            let ancestor = self.processes.get(&next?)?;
-            let is_decided = ancestor.member.group(ancestor.exec_ns).is_some();
-            if ancestor.excluded {
-                return None;
-            }
-            if is_decided || again || !now.is_last(ancestor) {
-                return next;
-            }
-            next = ancestor.parent;
-        }
-        None
-    }
-
-    /// Decides which group a process belongs to, as far as that can be told. `again`: it is asked once more.
-    fn join(&mut self, id: ProcessId, groups: &mut Groups, now: Now<'_>, again: bool) {
-        let Some(process) = self.processes.get(&id) else {
-            return;
-        };
-        if process.member.group(process.exec_ns).is_some() {
-            return;
-        }
-        let keeper = self.keeper(id, now, again);
-        let parent = match keeper.and_then(|keeper| self.processes.get(&keeper)) {
-            None => Parent::Nobody,
-            Some(parent) => match parent.member.group(parent.exec_ns) {
-                Some(group) => Parent::In(group),
-                None => Parent::Undecided,
-            },
-        };
-        let home = groups.decide(&Decision {
-            process,
-            parent,
-            now,
-            last: now.is_last(process),
-        });
-        let group = match home {
-            Home::To(group) => group,
-            Home::Own(service) => groups.of(service),
-            Home::Unknown => return,
-        };
-        if let Some(process) = self.processes.get_mut(&id) {
-            process.member.of = Some((group, process.exec_ns));
-        }
-    }
-}
-
-impl Process {
-    /// The group that its rows go to when it is gone.
-    pub(crate) fn group(&self) -> Option<GroupId> {
-        self.member.of.map(|(group, _)| group)
     }
 }
 

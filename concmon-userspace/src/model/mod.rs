@@ -4,11 +4,13 @@
 //! Everything in it is cumulative, with its value at the beginning of the window: a snapshot is
 //! the difference, so snapshots add up to the summary.
 
+mod accumulator;
 mod collector;
 mod cpu;
 mod delta;
 pub mod dump;
 mod executors;
+mod fine;
 mod folded;
 mod gauges;
 mod gil;
@@ -20,6 +22,8 @@ mod kept;
 mod ledger;
 mod locks;
 mod loops;
+mod member;
+mod membership;
 mod monitor;
 mod pools;
 mod process;

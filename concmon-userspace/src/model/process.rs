@@ -8,11 +8,11 @@ use super::executors::Executors;
 use super::folded::{Folded, Rows};
 use super::gauges::Gauges;
 use super::gil::Gil;
-use super::groups::{GroupId, Member};
 use super::kept;
 use super::ledger::Totals;
 use super::locks::Futexes;
 use super::loops::{Loops, thread_at};
+use super::member::{GroupId, Member};
 use super::pools::Pools;
 use super::thread::{PROC_TICK_NS, Thread, ThreadKey};
 use super::threads::Threads;
@@ -536,6 +536,11 @@ impl Process {
         self.loop_times.add_to(&mut delta, self.pid.0);
         self.pools.add_to(&mut delta.work);
         delta
+    }
+
+    /// The group that its rows go to when it is gone.
+    pub(crate) fn group(&self) -> Option<GroupId> {
+        self.member.of.map(|(group, _)| group)
     }
 
     /// All of it, for the process that takes its row over.

@@ -115,7 +115,8 @@ impl ProcessTable {
 
     /// A process with this id may have something to tell at once.
     pub(crate) fn has_news(&mut self, pid: Pid) {
-        self.news.extend(self.by_pid.get(&pid).into_iter().flatten());
+        self.news
+            .extend(self.by_pid.get(&pid).into_iter().flatten());
     }
 
     /// Those that may have something to tell at once, in their order.

@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 
 use super::folded::Rows;
-use super::groups::{GroupId, Groups};
+use super::groups::Groups;
+use super::member::GroupId;
 use super::process::{FoldedInto, Process, ProcessId};
 use super::process_table::ProcessTable;
 

@@ -235,9 +235,8 @@ impl Flight {
     }
 
     fn begin(&self, stem: &str, reason: &str) -> io::Result<NewFile> {
-        let new = self
-            .folder
-            .create(OsStr::new(&format!("{stem}-{reason}")), "part.concmon")?;
+        let name = format!("{stem}-{reason}");
+        let new = NewFile::make(&self.folder, OsStr::new(&name), "part.concmon")?;
         let file = new.file().try_clone()?;
         self.ring.dump(file, &self.service, reason)?;
         Ok(new)
@@ -302,7 +301,7 @@ struct RingStore {
 impl RingStore {
     fn begun(&mut self, header: &Header) -> io::Result<()> {
         if let Some(size) = self.mirrored {
-            let new = self.folder.create(OsStr::new(&self.stem), "concmon")?;
+            let new = NewFile::make(&self.folder, OsStr::new(&self.stem), "concmon")?;
             new.lock()?;
             self.ring
                 .mirror(DiskRing::new(new.file().try_clone()?, size));

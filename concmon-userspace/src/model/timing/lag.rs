@@ -8,8 +8,8 @@
 //! left to wait for.
 
 use super::busy::Busy;
-use super::fine::Fine;
 use crate::event::LoopKind;
+use crate::model::fine::Fine;
 
 /// Between two instants.
 const STEP_NS: u64 = 1_000_000;

@@ -13,7 +13,6 @@ mod code;
 pub(crate) mod cost;
 mod culprit;
 mod exact;
-pub(crate) mod fine;
 mod gone;
 mod hang;
 mod lag;
@@ -34,6 +33,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::delta::Delta;
+use super::fine::Fine;
 use super::window::{Clock, Cumulative, Scope, limit};
 use crate::event::{
     ExactFact, LedgerFact, LoopKind, PythonFact, Sample, SampleKind, SampledStack, Slice, StepFact,
@@ -45,7 +45,6 @@ use asleep::Sleepers;
 use busy_tracker::StallCandidate;
 use code::CodeCounts;
 use exact::Exact;
-use fine::Fine;
 pub use hang::NewHang;
 use loop_thread::LoopThread;
 use names::folded;

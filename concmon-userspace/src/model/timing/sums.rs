@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::fine::Fine;
 use super::share::Share;
 use crate::model::delta::{Add, LoopDelta, StallOf, Worst};
+use crate::model::fine::Fine;
 use crate::model::window::{Cumulative, Growth, Scope};
 use crate::schema::{BusySplit, Contributor, Cost, CulpritKind, Saturation, Stall};
 

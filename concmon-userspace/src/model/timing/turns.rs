@@ -221,10 +221,10 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fine::Fine;
     use super::super::lag::Lag;
     use super::*;
     use crate::event::LoopKind;
+    use crate::model::fine::Fine;
 
     const MS: u64 = 1_000_000;
 

@@ -17,14 +17,10 @@ use rustix::{
     },
     io::Errno,
     process::geteuid,
-    rand::{GetRandomFlags, getrandom},
 };
 
-use super::{NewFile, found::Found};
+use super::found::Found;
 use crate::views::escape::escape;
-
-/// Bytes of a wanted name that a random name begins with; the longest name has 255.
-const STEM_BYTES: usize = 180;
 
 /// A folder where files are written.
 #[derive(Debug)]
@@ -108,21 +104,20 @@ impl Folder {
         Ok(unlinkat(&self.handle, name, AtFlags::empty())?)
     }
 
-    /// Makes a new file, which others can neither read nor foretell the name of: `stem.RANDOM.end`.
-    pub(crate) fn create(self: &Rc<Self>, stem: &OsStr, end: &str) -> io::Result<NewFile> {
-        let mut random = [0; 8];
-        getrandom(&mut random, GetRandomFlags::empty())?;
-        let stem = stem.as_bytes();
-        let mut name = OsStr::from_bytes(&stem[..stem.len().min(STEM_BYTES)]).to_owned();
-        name.push(format!(".{:016x}.{end}", u64::from_ne_bytes(random)));
+    /// Makes a new file, which others cannot read.
+    pub(crate) fn create(&self, name: &OsStr) -> io::Result<File> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&self.handle, &name, flags, Mode::RUSR | Mode::WUSR)?;
-        let new = NewFile::new(file.into(), Rc::clone(self), name);
-        if let Some((user, group)) = self.caller {
-            fchown(new.file(), Some(user), Some(group))?;
+        let file = openat(&self.handle, name, flags, Mode::RUSR | Mode::WUSR)?;
+        Ok(file.into())
+    }
+
+    /// Gives a new file to whoever is to have it.
+    pub(crate) fn hand_over(&self, file: &File) -> io::Result<()> {
+        match self.caller {
+            Some((user, group)) => Ok(fchown(file, Some(user), Some(group))?),
+            None => Ok(()),
         }
-        Ok(new)
     }
 
     /// Gives `from` the name `to`. `over` is what was found there, and the only thing that may go:

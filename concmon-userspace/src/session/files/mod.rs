@@ -12,6 +12,7 @@ mod found;
 mod new;
 mod out;
 mod recording;
+mod replace;
 #[cfg(test)]
 mod tests;
 

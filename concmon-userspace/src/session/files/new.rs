@@ -4,12 +4,19 @@ use std::{
     ffi::{OsStr, OsString},
     fs::File,
     io,
+    os::unix::ffi::OsStrExt as _,
     rc::Rc,
 };
 
-use rustix::fs::{FlockOperation, flock, fstat};
+use rustix::{
+    fs::{FlockOperation, flock, fstat},
+    rand::{GetRandomFlags, getrandom},
+};
 
 use super::{Folder, found::Found};
+
+/// Bytes of a wanted name that a random name begins with; the longest name has 255.
+const STEM_BYTES: usize = 180;
 
 /// A new file. It goes away with this value, unless it was given its name.
 #[derive(Debug)]
@@ -21,13 +28,21 @@ pub(crate) struct NewFile {
 }
 
 impl NewFile {
-    pub(crate) fn new(file: File, folder: Rc<Folder>, name: OsString) -> Self {
-        Self {
-            file,
-            folder,
+    /// Makes one, which others can neither read nor foretell the name of: `stem.RANDOM.end`.
+    pub(crate) fn make(folder: &Rc<Folder>, stem: &OsStr, end: &str) -> io::Result<Self> {
+        let mut random = [0; 8];
+        getrandom(&mut random, GetRandomFlags::empty())?;
+        let stem = stem.as_bytes();
+        let mut name = OsStr::from_bytes(&stem[..stem.len().min(STEM_BYTES)]).to_owned();
+        name.push(format!(".{:016x}.{end}", u64::from_ne_bytes(random)));
+        let new = Self {
+            file: folder.create(&name)?,
+            folder: Rc::clone(folder),
             name,
             stays: false,
-        }
+        };
+        folder.hand_over(&new.file)?;
+        Ok(new)
     }
 
     pub(crate) fn file(&self) -> &File {

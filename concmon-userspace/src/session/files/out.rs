@@ -17,10 +17,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{
-    FileError, Folder, NewFile,
-    found::{Found, replaceable},
-};
+use super::{FileError, Folder, NewFile, found::Found, replace::replaceable};
 use crate::{
     procfs,
     session::{
@@ -122,7 +119,7 @@ impl Target {
             Self::New(existing) => existing,
         };
         let failed = |error| FileError::io(place.shown(), error);
-        let new = place.folder.create(&place.name, "part").map_err(failed)?;
+        let new = NewFile::make(&place.folder, &place.name, "part").map_err(failed)?;
         let writer = LineWriter::new(new.file().try_clone().map_err(failed)?);
         Ok(Out(Kind::New {
             writer,
@@ -194,7 +191,7 @@ impl Out {
     pub(crate) fn free(stem: String, end: &'static str) -> Result<Self, FileError> {
         let place = Place::of(Path::new(&format!("{stem}{end}")))?;
         let failed = |error| FileError::io(place.shown(), error);
-        let new = place.folder.create(&place.name, "part").map_err(failed)?;
+        let new = NewFile::make(&place.folder, &place.name, "part").map_err(failed)?;
         let writer = LineWriter::new(new.file().try_clone().map_err(failed)?);
         Ok(Self(Kind::New {
             writer,

@@ -11,8 +11,8 @@ use std::{
 
 use super::{
     FileError, Folder, NewFile,
-    found::capture_to_move,
     out::{MOST_TRIES, Open, Place},
+    replace::capture_to_move,
 };
 use crate::{
     capture::{FileStore, Header, Sealed, Store},
@@ -125,7 +125,7 @@ impl Recording {
             store.begin(header).map(|()| store)
         };
         let new = |folder: &Rc<Folder>, name: &OsStr| {
-            let new = folder.create(name, "part.concmon")?;
+            let new = NewFile::make(folder, name, "part.concmon")?;
             new.lock()?;
             let store = begin(new.file().try_clone()?)?;
             Ok((new, store))

@@ -27,7 +27,7 @@ fn folder() -> (TempDir, Rc<Folder>) {
 }
 
 fn new(folder: &Rc<Folder>, content: &str) -> NewFile {
-    let new = folder.create(OsStr::new("new"), "part").expect("a file");
+    let new = NewFile::make(&folder, OsStr::new("new"), "part").expect("a file");
     new.file().write_all(content.as_bytes()).expect("room");
     new
 }
@@ -63,11 +63,7 @@ fn a_new_file_is_private_and_goes_away() {
     drop(file);
     assert!(names(&folder).is_empty());
     let long = "n".repeat(255);
-    drop(
-        folder
-            .create(OsStr::new(&long), "part.concmon")
-            .expect("a file"),
-    );
+    drop(NewFile::make(&folder, OsStr::new(&long), "part.concmon").expect("a file"));
 }
 
 #[test]
