@@ -29,7 +29,7 @@
 //!   are reconstructed from the thread's own CPU clock and switch counters, and counted as
 //!   `switch-unseen`. Counts of voluntary and involuntary switches are always the kernel's.
 //! - Room for accounts grows with the threads: they lie in chunks, which user space adds before they are
-//!   needed and takes away once they are empty (`source/live/chunks.rs`). Histograms are apart from the
+//!   needed and takes away once they are empty (`source/live/chunks.rs`); a thread of its own waits for the kernel then. Histograms are apart from the
 //!   columns, and are given to a thread with its first switch; where more threads begin at once than there
 //!   is room ready for, they begin later, and say since when. When the accounts are read, histograms of
 //!   those that have not moved are left out.
@@ -122,8 +122,10 @@
 //!
 //! Readings of a window begin shortly before its end (`session/schedule.rs`): as long before as the last ones took
 //! twice, a few processes at a time, with what arrives in between, who has a long step first. A process is read
-//! again only when one of its ledgers has moved since it was read last, or when that was ten seconds ago: if none of
-//! its threads ran, what was read still holds, and is given out as of now. `/proc` is scanned as a whole when
+//! again only when one of its ledgers has moved since it was read last: if none of its threads ran, what was read
+//! still holds, and is given out as of now. `/proc` is read again all the same, after ten seconds at first, and less
+//! and less often while the process rests. A process of which no account has moved since the last window is told to
+//! the model in one word (`Event::Still`); a capture, which may begin with any of its windows, has all readings. `/proc` is scanned as a whole when
 //! somebody has come or gone, and every ten seconds. Interpreters are searched for and looked at by a thread of
 //! their own, one look at a time, under one budget: the scanner is lent to it, while samples go on being resolved.
 //! How long the turns of the select loop take is in every report (`monitor.passes`).

@@ -86,6 +86,8 @@ pub(crate) struct Targets {
     worker: Worker<Done>,
     /// A look is under way.
     looking: bool,
+    /// There is nothing to be found out about anybody.
+    settled: bool,
     /// Programs that have been seen.
     programs: u64,
     gils: GilSampler,
@@ -106,6 +108,7 @@ impl Targets {
             options: Arc::new(options),
             worker: Worker::new(),
             looking: false,
+            settled: false,
             programs: 0,
             gils: GilSampler::default(),
             losses: LossMeter::new(clocks::monotonic_ns()),
@@ -220,6 +223,7 @@ impl Targets {
             exact.detach(exec.pid);
         }
         self.programs += 1;
+        self.settled = false;
         target.replaced(self.programs, exec.at_ns);
     }
 
@@ -260,6 +264,7 @@ impl Targets {
             return;
         }
         self.programs += 1;
+        self.settled = false;
         self.living
             .insert(id, Target::new(id, self.programs, began_ns));
     }
@@ -292,6 +297,9 @@ impl Targets {
 
     /// Finds what is due by now: interpreters, GILs, how stacks are walked, what is to be probed.
     pub(crate) fn step(&mut self, now_ns: u64, live: &mut Live) {
+        if self.settled {
+            return;
+        }
         for target in self.living.values_mut() {
             let pid = target.id.pid;
             if target.begin_search(now_ns) {
@@ -308,6 +316,8 @@ impl Targets {
             target.probe(now_ns, self.wants, live);
         }
         self.find_unwinds(UNWINDS_NS, live);
+        let counts = self.wants.exact_tasks || self.wants.exact_futures;
+        self.settled = !counts && self.living.values().all(Target::is_settled);
     }
 
     /// From now on, looks read so many tasks at most.

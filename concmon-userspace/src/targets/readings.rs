@@ -221,6 +221,7 @@ impl Targets {
         let mut taken = Taken::default();
         let mut next = self.worker.next(wait);
         while let Some(Done { id, program, work }) = next {
+            self.settled &= !matches!(work, Work::Searched(_));
             match work {
                 Work::Met(found) => taken.met.push(Met { id, found: *found }),
                 Work::Searched(found) => {

@@ -491,6 +491,15 @@ impl Target {
         self.look.set(fact, read_ns, is_whole);
     }
 
+    /// There is nothing to be found out about it.
+    pub(super) fn is_settled(&self) -> bool {
+        match &self.stage {
+            Stage::Found(_) => false,
+            Stage::Attached(attached) => !attached.gils.is_empty() && attached.walkable.is_some(),
+            Stage::Refused => true,
+        }
+    }
+
     /// Probes what has been imported by now of what is to be counted exactly.
     pub(super) fn probe(&mut self, now_ns: u64, wants: Wants, live: &mut Live) {
         let Stage::Attached(attached) = &self.stage else {

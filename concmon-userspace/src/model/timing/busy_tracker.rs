@@ -104,11 +104,6 @@ impl BusyTracker {
         if self.waiting.len() >= MAX_WAITING {
             self.waiting.pop_front();
         }
-        // A look may have met the same block.
-        let is_known = |other: &Sample| other.at_ns == sample.at_ns && other.kind == sample.kind;
-        if sample.kind != SampleKind::OnCpu && self.waiting.iter().any(is_known) {
-            return;
-        }
         // In order of time, whatever the order of arrival at the same instant.
         let behind = self
             .waiting
@@ -117,6 +112,12 @@ impl BusyTracker {
             .take_while(|waiting| waiting.at_ns > sample.at_ns)
             .count();
         let place = self.waiting.len() - behind;
+        // A look may have met the same block.
+        let before = self.waiting.range(..place).rev();
+        let mut at_once = before.take_while(|other| other.at_ns == sample.at_ns);
+        if sample.kind != SampleKind::OnCpu && at_once.any(|other| other.kind == sample.kind) {
+            return;
+        }
         let mut sample = sample.clone();
         // The loop's variable is the target's: it may say anything.
         sample.iteration = sample
