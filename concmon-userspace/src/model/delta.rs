@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::fine::Fine;
 use super::histogram::Tally;
 use super::ledger::Totals;
-use crate::schema::{CulpritKind, LoopKind, Role, Stall};
+use crate::schema::{CulpritKind, LockNs, LoopKind, Role, Stall};
 
 /// Stalls that are kept, the longest.
 const MAX_STALLS: usize = 16;
@@ -60,6 +60,7 @@ sums! {
         threads_started: u64,
         /// Columns and switches, by what the threads are for; `None`: not known.
         threads: ByKey<Option<Role>, Totals>,
+        lock_ns: LockNs,
         cpu_user_ns: u64,
         cpu_system_ns: u64,
         wakeup_latency: Tally,
@@ -152,6 +153,15 @@ impl Add for Tally {
 impl Add for Fine {
     fn add(&mut self, other: &Self) {
         Fine::add(self, other);
+    }
+}
+
+impl Add for LockNs {
+    fn add(&mut self, other: &Self) {
+        self.contended.add(&other.contended);
+        self.waiting_for_work.add(&other.waiting_for_work);
+        self.join.add(&other.join);
+        self.other.add(&other.other);
     }
 }
 

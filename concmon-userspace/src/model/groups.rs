@@ -341,6 +341,7 @@ fn row(
         threads_started: delta.threads_started,
         fds_count: sum(|process| process.fds_count),
         ledger,
+        lock_ns: delta.lock_ns,
         by_role: by_role.collect(),
         context_switches: totals.switches,
         wakeup_latency: delta.wakeup_latency.report(),

@@ -354,6 +354,7 @@ impl Thread {
         }
         let role = self.python.as_ref().map(PythonColumns::role);
         delta.threads.of(role).add(&self.totals(Scope::Window));
+        delta.lock_ns.add(&self.locks.over(Scope::Window));
         let (now, base) = (&self.account.now, self.account.base());
         if now.wakeup_latency != base.wakeup_latency {
             let grown = now.wakeup_latency.since(&base.wakeup_latency);

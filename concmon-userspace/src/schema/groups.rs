@@ -6,7 +6,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::words::words;
-use super::{Ended, Histogram, LedgerSum, Limit, LoopKind, ProcessRole, Severity, Stall, Switches};
+use super::{
+    Ended, Histogram, LedgerSum, Limit, LockNs, LoopKind, ProcessRole, Severity, Stall, Switches,
+};
 
 /// The processes that one service is. Its sums outlive them: in the snapshots of one watch they add up to
 /// the summary, and they never fall.
@@ -49,7 +51,9 @@ pub struct Group {
     /// Where the time of all threads went.
     #[serde(flatten)]
     pub ledger: LedgerSum,
-    /// The same, by what the threads are for; `none`: it was not known.
+    /// `blocked_ns.lock` by what was waited for.
+    pub lock_ns: LockNs,
+    /// The same as of all threads, by what these are for; `none`: it was not known.
     pub by_role: BTreeMap<&'static str, LedgerSum>,
     /// The kernel's own counts.
     pub context_switches: Switches,

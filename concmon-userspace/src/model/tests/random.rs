@@ -112,6 +112,7 @@ impl Sums {
                 "cpu_system_ns",
                 "threads_started",
                 "context_switches",
+                "lock_ns",
                 "by_role",
             ];
             self.add_fields(&path, group, &counters);

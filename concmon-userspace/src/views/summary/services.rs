@@ -75,7 +75,13 @@ fn waits(group: &Group) -> String {
         None => "-".to_owned(),
         Some(most) => {
             let share = format::share_percent(most.of(&group.ledger), group.ledger.wall_ns);
-            format!("{} {share}", most.name())
+            let name = match most {
+                Column::Lock if group.lock_ns.waiting_for_work > most.of(&group.ledger) / 2 => {
+                    "work"
+                }
+                column => column.name(),
+            };
+            format!("{name} {share}")
         }
     }
 }
