@@ -452,6 +452,7 @@ impl Loops {
             missed_wakeup: loop_times.missed_wakeup(tid, state.seen.id, scope, clock),
             tasks,
             tasks_unchanged: 0,
+            tasks_gone: Vec::new(),
             timing,
             hang,
             limits,

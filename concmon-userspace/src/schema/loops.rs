@@ -46,8 +46,13 @@ pub struct Loop {
     /// What existed at the latest look. In a line of a stream only what is new or has changed, unless all
     /// was asked for (`-v`): the first snapshot and the summary are whole.
     pub tasks: Vec<Task>,
-    /// Tasks that are as the stream's last snapshot has them, of no cost since, and not in `tasks`.
+    /// Tasks that are as the stream's last snapshot has them, of no cost since, and not in `tasks`; more than 0
+    /// only where a snapshot has more than 256 tasks.
     pub tasks_unchanged: u64,
+    /// The ids of those that the stream's last snapshot had of this loop, and that are not there any more (or are
+    /// not read any more, where `limits` say that not all tasks are). So whoever keeps tasks by id, takes `tasks`
+    /// over and drops these, has all of them at each snapshot. Empty in a summary.
+    pub tasks_gone: Vec<Address>,
     /// Absent: nothing is sampled.
     #[serde(flatten)]
     pub timing: Option<Timing>,

@@ -24,21 +24,24 @@ pub(super) fn write_shown<T: Serialize>(object: &T, out: &mut dyn Write) -> io::
     line(object, ShownFormatter, out)
 }
 
-/// The lines of a watch, one after the other. Of very many tasks, those that have not changed since the snapshot
-/// before are a number, between the first snapshot and the summary.
+/// The lines of a watch, one after the other. Whoever takes the tasks of each line over the ones that it knows, by
+/// their ids, and drops those that have gone, has all of them at each line: of very many tasks, those that have not
+/// changed since the snapshot before are only counted, between the first snapshot and the summary.
 #[derive(Debug)]
 pub struct Stream {
     all: bool,
     few: usize,
-    /// The tasks of the last snapshot, and what each was like.
-    known: HashMap<TaskKey, u64>,
+    known: HashMap<ProcessKey, KnownTasks>,
 }
 
 /// Each of so many tasks is told of in every snapshot.
 const FEW_TASKS: usize = 256;
 
-/// Process, its start, task.
-type TaskKey = (u32, u64, Address);
+/// A process, and its start.
+type ProcessKey = (u32, u64);
+
+/// The tasks that the last snapshot has of a process: what each was like, and in whose loop.
+type KnownTasks = HashMap<Address, (u64, u32)>;
 
 impl Stream {
     /// `all`: every line has all tasks.
@@ -61,32 +64,44 @@ impl Stream {
     /// # Errors
     /// What the writer says; a closed pipe is [`io::ErrorKind::BrokenPipe`].
     pub fn write(&mut self, snapshot: &mut Snapshot, out: &mut dyn Write) -> io::Result<()> {
-        if self.all || snapshot.kind == Kind::Summary {
+        if snapshot.kind == Kind::Summary {
             return write(snapshot, out);
         }
-        let mut known = HashMap::new();
         let mut unchanged = Vec::new();
         let loops = snapshot.processes.iter().flat_map(|one| &one.loops);
-        let are_few = loops.map(|l| l.tasks.len()).sum::<usize>() <= self.few;
+        let is_whole = self.all || loops.map(|l| l.tasks.len()).sum::<usize>() <= self.few;
+        let mut before = std::mem::take(&mut self.known);
         for process in &mut snapshot.processes {
+            let key = (process.pid, process.start_unix_ns);
+            let mut before = before.remove(&key).unwrap_or_default();
+            let mut now = KnownTasks::new();
             for l in &mut process.loops {
                 let tasks = std::mem::take(&mut l.tasks).into_iter();
                 let (same, changed): (Vec<Task>, Vec<Task>) = tasks.partition(|task| {
-                    let key = (process.pid, process.start_unix_ns, task.id);
                     let state = fingerprint(task);
-                    known.insert(key, state);
-                    !are_few && is_idle(task) && self.known.get(&key) == Some(&state)
+                    now.insert(task.id, (state, l.tid));
+                    let known = before.remove(&task.id);
+                    !is_whole && is_idle(task) && known.is_some_and(|(known, _)| known == state)
                 });
                 (l.tasks, l.tasks_unchanged) = (changed, same.len() as u64);
                 unchanged.push(same);
             }
+            for (id, (_, tid)) in before {
+                let mut loops = process.loops.iter_mut();
+                // With its loop a task is gone anyway.
+                if let Some(l) = loops.find(|l| l.tid == tid) {
+                    l.tasks_gone.push(id);
+                }
+            }
+            process.loops.iter_mut().for_each(|l| l.tasks_gone.sort());
+            self.known.insert(key, now);
         }
-        self.known = known;
         let written = write(snapshot, out);
         let loops = snapshot.processes.iter_mut().flat_map(|one| &mut one.loops);
         for (l, same) in loops.zip(unchanged) {
             l.tasks.extend(same);
             l.tasks_unchanged = 0;
+            l.tasks_gone.clear();
         }
         written
     }

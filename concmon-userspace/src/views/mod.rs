@@ -24,6 +24,7 @@ pub mod html;
 pub mod json;
 pub mod lines;
 mod names;
+mod overview;
 mod paint;
 pub mod recording;
 pub mod screen;

@@ -8,6 +8,8 @@ mod functions;
 mod gil;
 mod help;
 mod layout;
+mod left;
+mod line;
 mod processes;
 mod render;
 mod state;
@@ -104,10 +106,9 @@ impl Screen {
             }
         };
         let size = self.terminal.size()?;
-        let shown = self.state.shown(snapshot);
-        self.state.settle(&shown, size.into());
+        self.state.settle(snapshot, size.into());
         self.terminal
-            .draw(|frame| render(frame, &shown, &self.state, sources))?;
+            .draw(|frame| render(frame, snapshot, &self.state, sources))?;
         Ok(())
     }
 

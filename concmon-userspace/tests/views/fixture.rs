@@ -224,6 +224,7 @@ pub(crate) fn event_loop(tid: u32, busy_ms: u64, tasks: Vec<Task>) -> Loop {
         missed_wakeup: None,
         tasks,
         tasks_unchanged: 0,
+        tasks_gone: Vec::new(),
         timing: None,
         hang: None,
         limits: Vec::new(),

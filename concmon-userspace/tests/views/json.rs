@@ -1,16 +1,18 @@
 //! The JSON contract: key names, line shape, escapes.
 
+use std::collections::BTreeMap;
+
 use concmon::model::timing::{NewStall, Notice};
 use concmon::schema::{CulpritKind, LoopKind};
 use concmon::views::escape::is_hostile;
-use concmon::views::{Form, Paint, json, stalls};
-use serde_json::Value;
+use concmon::views::{Form, Paint, json as lines, stalls};
+use serde_json::{Value, json};
 
 use crate::fixture;
 
 fn line(snapshot: &concmon::schema::Snapshot) -> String {
     let mut out = Vec::new();
-    json::write(snapshot, &mut out).expect("a Vec takes everything");
+    lines::write(snapshot, &mut out).expect("a Vec takes everything");
     String::from_utf8(out).expect("JSON is UTF-8")
 }
 
@@ -110,7 +112,7 @@ fn keys_are_those_of_the_contract() {
             &snapshot,
             "/processes/0/loops/0",
             "tid kind running wall_ns idle_ns busy_ns utilization stall_threshold_ns ready \
-             scheduled pending_tasks tasks_created queue queue_read_unix_ns watched missed_wakeup tasks_unchanged \
+             scheduled pending_tasks tasks_created queue queue_read_unix_ns watched missed_wakeup tasks_unchanged tasks_gone \
              tasks hang limits iterations lag step tasks_ns callbacks_ns unknown_ns busy stalls_count stalls_ns stalls saturation by_name \
              callbacks estimated",
         ),
@@ -225,7 +227,6 @@ fn one_line_that_is_safe_to_print_and_means_the_same() {
     }
 }
 
-/// Each stall has a line of its own, so that logs carry the request.
 /// Between the first snapshot and the summary, tasks that are as they were are a number; what has changed, what
 /// is new, and what cost something is told.
 #[test]
@@ -247,7 +248,7 @@ fn unchanged_tasks_are_a_number() {
         snapshot
     };
     let lines = |all: bool| {
-        let mut stream = json::Stream::new(all).with_few(0);
+        let mut stream = lines::Stream::new(all).with_few(0);
         let mut out = Vec::new();
         let mut last = second();
         let mut summary = fixture::as_summary(second());
@@ -274,29 +275,86 @@ fn unchanged_tasks_are_a_number() {
                 names.join(" "),
                 row["tasks_unchanged"].as_u64(),
                 row["pending_tasks"].as_u64(),
+                row["tasks_gone"].as_array().map(Vec::len),
             )
         };
         text.lines().map(line).collect::<Vec<_>>()
     };
-    let said = |names: &[u32], unchanged| {
+    let said = |names: &[u32], unchanged, gone| {
         let names = names.iter().map(|number| format!("\"Task-{number}\""));
         (
             names.collect::<Vec<_>>().join(" "),
             Some(unchanged),
             Some(4),
+            Some(gone),
         )
     };
     assert_eq!(
         lines(false),
         [
-            said(&[1, 101, 102, 103], 0),
-            said(&[101, 102, 103], 1),
+            said(&[1, 101, 102, 103], 0, 0),
+            said(&[101, 102, 103], 1, 1),
             // Who ran is told again.
-            said(&[102], 3),
-            said(&[101, 102, 103, 103], 0),
+            said(&[102], 3, 0),
+            said(&[101, 102, 103, 103], 0, 0),
         ]
     );
-    assert_eq!(lines(true)[2], said(&[101, 102, 103, 103], 0));
+    assert_eq!(lines(true)[1], said(&[101, 102, 103, 103], 0, 1));
+}
+
+/// Whoever takes over what each line has, and drops what has gone, has all tasks at each line.
+#[test]
+fn tasks_can_be_kept_from_line_to_line() {
+    let first = fixture::crowd();
+    let mut snapshots = vec![first.clone()];
+    for round in 0..6_usize {
+        let mut next = first.clone();
+        for l in next.processes.iter_mut().flat_map(|one| &mut one.loops) {
+            let mut number = 0;
+            l.tasks.retain(|_| {
+                number += 1;
+                (number * 7 + round) % 5 != 0
+            });
+            for task in l.tasks.iter_mut().step_by(3 + round) {
+                task.name = format!("in round {round}");
+            }
+        }
+        snapshots.push(next);
+    }
+    for (all, few) in [(false, 0), (false, 10_000), (true, 0)] {
+        let mut stream = lines::Stream::new(all).with_few(few);
+        let mut kept: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
+        let (mut gone, mut unchanged) = (0, 0);
+        for snapshot in &mut snapshots {
+            let mut out = Vec::new();
+            stream.write(snapshot, &mut out).expect("memory");
+            let line: Value = serde_json::from_slice(&out).expect("JSON");
+            let list = |value: &Value| value.as_array().cloned().expect("a list");
+            for (process, row) in snapshot.processes.iter().zip(list(&line["processes"])) {
+                for (l, row) in process.loops.iter().zip(list(&row["loops"])) {
+                    let kept = kept
+                        .entry(format!("{} {}", process.pid, l.tid))
+                        .or_default();
+                    for id in list(&row["tasks_gone"]) {
+                        assert!(kept.remove(&id.to_string()).is_some(), "{id} was not there");
+                        gone += 1;
+                    }
+                    for task in list(&row["tasks"]) {
+                        kept.insert(task["id"].to_string(), task["name"].clone());
+                    }
+                    unchanged += row["tasks_unchanged"].as_u64().expect("a number");
+                    let wanted: BTreeMap<String, Value> = l
+                        .tasks
+                        .iter()
+                        .map(|task| (json!(task.id).to_string(), json!(task.name)))
+                        .collect();
+                    assert_eq!(*kept, wanted);
+                }
+            }
+        }
+        assert!(gone > 10, "{gone}");
+        assert_eq!(unchanged > 0, !all && few == 0);
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use concmon::schema::Snapshot;
 use concmon::source::replay::{Replay, Step};
 use concmon::views::escape::is_hostile;
 use concmon::views::screen::{Action, NoSources, ScreenState, Sources, render};
+use concmon::views::{Form, Paint, summary};
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -13,15 +14,13 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier};
 
-use crate::fixture;
+use crate::{fixture, services};
 
 fn press(state: &mut ScreenState, code: KeyCode) -> Action {
     state.on_key(KeyEvent::new(code, KeyModifiers::NONE))
 }
 
 fn draw(snapshot: &Snapshot, state: &mut ScreenState, width: u16, height: u16) -> Buffer {
-    let shown = state.shown(snapshot);
-    let snapshot = &*shown;
     state.settle(snapshot, Rect::new(0, 0, width, height));
     let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("memory");
     terminal
@@ -60,6 +59,57 @@ fn overviews() {
         for (width, height) in [(80, 24), (40, 10), (132, 40)] {
             let screen = text(&snapshot, &[], width, height);
             insta::assert_snapshot!(format!("screen_{name}_{width}x{height}"), screen);
+        }
+    }
+}
+
+#[test]
+fn services_have_an_overview() {
+    for (name, snapshot) in services::all() {
+        for (width, height) in [(80, 24), (200, 60)] {
+            let screen = text(&snapshot, &[], width, height);
+            insta::assert_snapshot!(format!("screen_{name}_{width}x{height}"), screen);
+        }
+    }
+}
+
+/// A process is told in one way: by the summary and by the screen, whatever the filter leaves of it.
+#[test]
+fn screen_and_summary_say_the_same_of_a_process() {
+    for (name, snapshot) in fixture::all().into_iter().chain(services::all()) {
+        let mut summary = Vec::new();
+        let form = Form::new(Paint::Plain, Some(400), true);
+        summary::write(&snapshot, form, &mut summary).expect("memory");
+        let summary = String::from_utf8(summary).expect("text");
+        let of_summary: Vec<&str> = summary
+            .lines()
+            .skip_while(|line| !line.contains("  WORST"))
+            .collect();
+        let worst = of_summary.first().and_then(|head| head.find("WORST"));
+        for process in snapshot.processes.iter().take(6) {
+            let pid = process.pid.to_string();
+            let starts = |line: &&&str| line.split_whitespace().next() == Some(&pid);
+            let Some(line) = of_summary.iter().skip(1).find(starts) else {
+                panic!("{name}: no line of {pid} in {summary}");
+            };
+            let worst: String = line.chars().skip(worst.unwrap_or_default()).collect();
+            for thread in std::iter::once(None).chain(process.threads.iter().take(2).map(Some)) {
+                let mut state = ScreenState::new(false);
+                press(&mut state, KeyCode::Char('/'));
+                let filter = thread.map_or(process.pid, |thread| thread.tid);
+                typed(&mut state, &format!("^{filter}$"));
+                press(&mut state, KeyCode::Enter);
+                let rows = rows(&draw(&snapshot, &mut state, 300, 40));
+                let below = rows.iter().skip_while(|row| !row.contains("WAITS FOR"));
+                let row = below
+                    .skip(1)
+                    .find(|row| row.split_whitespace().next() == Some(&pid));
+                let row = row.unwrap_or_else(|| panic!("{name}: {pid} by {filter}: {rows:?}"));
+                assert!(
+                    row.ends_with(&format!("  {}", worst.trim())),
+                    "{row} / {line}"
+                );
+            }
         }
     }
 }
@@ -105,7 +155,7 @@ fn the_gil_page_is_left_by_g_by_escape_and_by_tab() {
         assert_eq!(text(&fixture::gil_fight(), &keys, 80, 24), overview);
     }
     let tabbed = text(&fixture::gil_fight(), &[g, KeyCode::BackTab], 80, 24);
-    assert!(tabbed.contains("BOTTLENECK"), "{tabbed}");
+    assert!(tabbed.contains("WAITS FOR"), "{tabbed}");
 }
 
 fn typed(state: &mut ScreenState, text: &str) {
@@ -160,12 +210,13 @@ fn a_filter_leaves_what_has_the_name() {
     typed(&mut state, &format!("^{pid}$"));
     press(&mut state, KeyCode::Enter);
     assert_eq!(
-        state.shown(&fight).processes[0].threads.len(),
+        section(&fight, &mut state, " TID ").len(),
         fight.processes[0].threads.len()
     );
     // Esc drops a filter that was kept, too.
     press(&mut state, KeyCode::Esc);
-    assert_eq!(state.shown(&crowd).processes.len(), crowd.processes.len());
+    let whole = rows(&draw(&crowd, &mut ScreenState::new(false), 160, 60));
+    assert_eq!(rows(&draw(&crowd, &mut state, 160, 60)), whole);
 }
 
 #[test]
@@ -179,7 +230,7 @@ fn rows_are_sorted_by_any_column_and_from_either_end() {
     };
     let mut state = ScreenState::new(false);
     let mut orders = vec![tids(&mut state)];
-    for _ in 0..16 {
+    for _ in 0..18 {
         press(&mut state, KeyCode::Char('s'));
         let order = tids(&mut state);
         press(&mut state, KeyCode::Char('S'));
@@ -191,8 +242,8 @@ fn rows_are_sorted_by_any_column_and_from_either_end() {
     }
     // After all of them it is as in the beginning, and the last but one is by id.
     assert_eq!(orders.first(), orders.last());
-    assert!(orders[15].is_sorted(), "{orders:?}");
-    assert_ne!(orders[0], orders[15]);
+    assert!(orders[17].is_sorted(), "{orders:?}");
+    assert_ne!(orders[0], orders[17]);
     // A section has its own order.
     press(&mut state, KeyCode::BackTab);
     press(&mut state, KeyCode::Char('S'));

@@ -1,8 +1,8 @@
-//! What `/` leaves of a snapshot: processes, threads and tasks by their names.
+//! The pattern of `/`, and what has it: processes, threads and tasks by their names.
 
 use regex::{Regex, RegexBuilder};
 
-use crate::schema::{Process, Snapshot, Task, Thread};
+use crate::schema::{Process, Task, Thread};
 use crate::views::digest;
 
 /// What a pattern may take when it is compiled, bytes.
@@ -41,7 +41,7 @@ impl Filter {
         }
     }
 
-    fn has_process(&self, process: &Process) -> bool {
+    pub(super) fn has_process(&self, process: &Process) -> bool {
         self.is_in(&digest::process_label(process))
             || self.is_in(&process.name)
             || self.is_in(&process.pid.to_string())
@@ -51,55 +51,13 @@ impl Filter {
                 .is_some_and(|entry| self.is_in(entry))
     }
 
-    fn has_thread(&self, thread: &Thread) -> bool {
+    pub(super) fn has_thread(&self, thread: &Thread) -> bool {
         self.is_in(&digest::thread_label(thread)) || self.is_in(&thread.tid.to_string())
     }
 
-    fn has_task(&self, task: &Task) -> bool {
+    pub(super) fn has_task(&self, task: &Task) -> bool {
         self.is_in(&task.name)
             || self.is_in(&task.coroutine)
             || task.context.values().any(|value| self.is_in(value))
-    }
-
-    /// What is left: of a process that has the name everything, else its threads and tasks that have it.
-    pub(super) fn leave(&self, snapshot: &Snapshot) -> Snapshot {
-        let processes = snapshot.processes.iter().filter_map(|process| {
-            if self.has_process(process) {
-                return Some(process.clone());
-            }
-            let threads: Vec<Thread> = process
-                .threads
-                .iter()
-                .filter(|thread| self.has_thread(thread))
-                .cloned()
-                .collect();
-            let loops: Vec<_> = process
-                .loops
-                .iter()
-                .filter_map(|l| {
-                    let tasks: Vec<Task> = l
-                        .tasks
-                        .iter()
-                        .filter(|task| self.has_task(task))
-                        .cloned()
-                        .collect();
-                    let stays = !tasks.is_empty() || threads.iter().any(|t| t.tid == l.tid);
-                    stays.then(|| {
-                        let mut left = l.clone();
-                        left.tasks = tasks;
-                        left
-                    })
-                })
-                .collect();
-            (!threads.is_empty() || !loops.is_empty()).then(|| {
-                let mut left = process.clone();
-                (left.threads, left.loops) = (threads, loops);
-                left
-            })
-        });
-        Snapshot {
-            processes: processes.collect(),
-            ..snapshot.clone()
-        }
     }
 }

@@ -25,10 +25,11 @@ struct Row {
     alarm: bool,
 }
 
-/// All rows of the page, wrapped to `cells`.
-fn all(snapshot: &Snapshot, cells: usize) -> Vec<Row> {
+/// All rows of the page that the filter leaves, wrapped to `cells`.
+fn all(snapshot: &Snapshot, state: &ScreenState, cells: usize) -> Vec<Row> {
     let mut rows = Vec::new();
-    for process in &snapshot.processes {
+    let processes = snapshot.processes.iter();
+    for process in processes.filter(|process| state.leaves_process(process)) {
         let mut push = |text: &str, alarm| {
             let room = cells.saturating_sub(INDENT);
             for (number, part) in wrap(text, room).into_iter().enumerate() {
@@ -85,8 +86,8 @@ fn wrap(text: &str, cells: usize) -> Vec<String> {
 }
 
 /// How many rows the page has; one says that there is nothing, when there is.
-pub(super) fn count(snapshot: &Snapshot, cells: usize) -> usize {
-    all(snapshot, cells).len().max(1)
+pub(super) fn count(snapshot: &Snapshot, state: &ScreenState, cells: usize) -> usize {
+    all(snapshot, state, cells).len().max(1)
 }
 
 /// The worst finding, for the head of every page.
@@ -117,7 +118,7 @@ pub(super) fn rows(
     state: &ScreenState,
     range: Option<&str>,
 ) -> Rows<'static> {
-    let mut lines: Vec<Line<'static>> = all(snapshot, cells)
+    let mut lines: Vec<Line<'static>> = all(snapshot, state, cells)
         .into_iter()
         .map(|row| match row.alarm {
             true => Line::styled(row.text, style::alarm(state)),

@@ -10,9 +10,10 @@ use super::state::ScreenState;
 use super::style;
 use crate::schema::{Gil, Process, Snapshot};
 
-/// The processes that have a GIL, or a reason why not that is worth a line.
-fn processes(snapshot: &Snapshot) -> impl Iterator<Item = &Process> {
-    snapshot.processes.iter().filter(|p| p.python.is_some())
+/// The processes that the filter leaves and that have a GIL, or a reason why not that is worth a line.
+fn processes<'a>(snapshot: &'a Snapshot, state: &ScreenState) -> impl Iterator<Item = &'a Process> {
+    let processes = snapshot.processes.iter().filter(|p| p.python.is_some());
+    processes.filter(|process| state.leaves_process(process))
 }
 
 fn rows_of(process: &Process) -> usize {
@@ -23,8 +24,8 @@ fn rows_of(process: &Process) -> usize {
 }
 
 /// All rows of the page.
-pub(super) fn count(snapshot: &Snapshot) -> usize {
-    processes(snapshot).map(rows_of).sum()
+pub(super) fn count(snapshot: &Snapshot, state: &ScreenState) -> usize {
+    processes(snapshot, state).map(rows_of).sum()
 }
 
 pub(super) fn rows(
@@ -42,7 +43,7 @@ pub(super) fn rows(
     };
     let mut lines = Vec::with_capacity(count);
     let mut skip = from;
-    for process in processes(snapshot) {
+    for process in processes(snapshot, state) {
         let rows = rows_of(process);
         if skip >= rows || lines.len() >= count {
             skip = skip.saturating_sub(rows);

@@ -37,14 +37,19 @@ const KEYS: [(&str, &str); 15] = [
     ("h", "this page, and back"),
 ];
 
-const PROCESSES: [(&str, &str); 6] = [
+const PROCESSES: [(&str, &str); 7] = [
     ("CPU%", "100 is one core"),
     ("THR CHLD", "threads; living direct children"),
     ("CTX/s", "context switches per second"),
     (
-        "BOTTLENECK",
+        "WAITS FOR",
         "the largest wait for the GIL, a CPU or the disk from 10% of a thread's wall on, or a loop \
-         that is busy for half of its wall or more and what its thread does meanwhile",
+         that is busy for half of its wall or more and what its thread does meanwhile; without those, \
+         where most of the time of all threads went that was spent on no CPU",
+    ),
+    (
+        "WORST",
+        "the finding that matters most, and how many other rules hold",
     ),
     ("FDS LIMIT", "open files, and how many may be open"),
     ("ZOMB", "ended children that nobody waited for"),

@@ -6,7 +6,7 @@ use ratatui::layout::Rect;
 
 use super::super::digest;
 use super::state::{SECTIONS, ScreenState, Section};
-use super::{detail, findings, functions, gil, help};
+use super::{detail, findings, functions, gil, help, tasks};
 use crate::schema::Snapshot;
 
 /// The fixed parts of the screen; each may be empty.
@@ -68,13 +68,14 @@ impl Plan {
         let troubles = troubles(snapshot);
         let parts = split(area, !troubles.is_empty());
         let processes = &snapshot.processes;
-        let tasks = processes.iter().flat_map(|process| &process.loops);
+        let left = processes.iter().filter(|one| state.leaves_process(one));
+        let threads = processes.iter().map(|one| state.threads(one).count());
         let rows = [
-            processes.len(),
-            processes.iter().map(|process| process.threads.len()).sum(),
-            tasks.map(|l| 1 + l.tasks.len()).sum(),
-            gil::count(snapshot),
-            findings::count(snapshot, usize::from(area.width)),
+            left.count(),
+            threads.sum(),
+            tasks::count(snapshot, state),
+            gil::count(snapshot, state),
+            findings::count(snapshot, state, usize::from(area.width)),
             functions::count(state),
         ];
         let heights = match state.zoom {

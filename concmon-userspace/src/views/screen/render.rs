@@ -7,6 +7,7 @@ use ratatui::text::{Line, Span};
 use super::super::escape::{brief, cut_middle, left};
 use super::super::{digest, format};
 use super::layout::{self, Plan};
+use super::line::push_fitting;
 use super::state::{ScreenState, Section};
 use super::{Sources, detail, findings, functions, gil, help, processes, style, tasks, threads};
 use crate::schema::{Process, Snapshot};
@@ -161,7 +162,7 @@ fn header(
     first.push(Span::styled(target, style::strong()));
     first.push(Span::raw(window_text));
     if processes.len() > 1 && cells >= NARROW {
-        first.push(Span::raw(totals(processes)));
+        push_fitting(&mut first, totals(processes).map(Span::raw), cells);
     }
     put(frame, area, 0, Line::from(first));
 
@@ -208,18 +209,17 @@ fn header(
     }
 }
 
-/// Of all processes: `  all: cpu 182%  rss 1.2G  threads 45`.
-fn totals(processes: &[Process]) -> String {
+/// Of all processes: `  all: cpu 182%  rss 1.2G  threads 45`, in its parts.
+fn totals(processes: &[Process]) -> [String; 3] {
     let living = || processes.iter().filter(|process| process.exited.is_none());
     let rss: u64 = living().filter_map(|process| process.rss_bytes).sum();
     let threads: u64 = living().filter_map(|process| process.threads_count).sum();
     let cpu: f64 = processes.iter().map(|process| process.cpu_percent).sum();
-    format!(
-        "  all: cpu {}  rss {}  threads {}",
-        format::percent(cpu),
-        format::bytes(rss),
-        format::count(threads)
-    )
+    [
+        format!("  all: cpu {}", format::percent(cpu)),
+        format!("  rss {}", format::bytes(rss)),
+        format!("  threads {}", format::count(threads)),
+    ]
 }
 
 fn footer(frame: &mut Frame<'_>, state: &ScreenState, area: Rect) {

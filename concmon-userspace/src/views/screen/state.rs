@@ -1,6 +1,5 @@
 //! What the live view remembers between two draws, and what keys do to it.
 
-use std::borrow::Cow;
 use std::cell::Cell;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
@@ -65,11 +64,14 @@ impl Section {
     /// By what its rows can be sorted, in the order of `s`; empty: they have an order of their own.
     pub(super) const fn sorts(self) -> &'static [&'static str] {
         match self {
-            Section::Processes => &["tree", "cpu", "rss", "threads", "switches", "name", "pid"],
+            Section::Processes => &[
+                "tree", "cpu", "rss", "threads", "children", "switches", "zombies", "files",
+                "limit", "waits", "worst", "name", "role", "pid",
+            ],
             // The first two lead to what there is to see; the columns follow in their order.
             Section::Threads => &[
                 "activity", "gil", "on_cpu", "runnable", "lock", "poll", "sleep", "io", "child",
-                "disk", "stopped", "other", "unknown", "wake99", "name", "tid",
+                "disk", "stopped", "other", "unknown", "wake99", "lock_for", "name", "pid", "tid",
             ],
             Section::Tasks => &["state", "age", "name", "place"],
             Section::Code => &["own", "all", "gil", "lock", "name"],
@@ -147,14 +149,6 @@ impl ScreenState {
     /// Whether the screen stands still; collection never does.
     pub fn paused(&self) -> bool {
         self.paused
-    }
-
-    /// What is left to be shown of a snapshot: all of it without a filter.
-    pub fn shown<'a>(&self, snapshot: &'a Snapshot) -> Cow<'a, Snapshot> {
-        match &self.filter {
-            Some(filter) => Cow::Owned(filter.leave(snapshot)),
-            None => Cow::Borrowed(snapshot),
-        }
     }
 
     /// Counts the functions of a new window, while they are shown.

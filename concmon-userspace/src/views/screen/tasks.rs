@@ -6,6 +6,7 @@ use ratatui::text::{Line, Span};
 use super::super::escape::{brief, cut, cut_front, left, right, width};
 use super::super::{digest, format};
 use super::Rows;
+use super::line::push_fitting;
 use super::state::{ScreenState, Section};
 use super::style;
 use crate::schema::{Loop, Process, Snapshot, Task, TaskState};
@@ -30,19 +31,22 @@ pub(super) fn rows(
     let mut skip = from;
     for process in &snapshot.processes {
         for l in &process.loops {
-            let rows = 1 + l.tasks.len();
+            let Some(tasks) = state.tasks(process, l) else {
+                continue;
+            };
+            let rows = 1 + tasks.len();
             if skip >= rows || lines.len() == count {
                 skip = skip.saturating_sub(rows);
                 continue;
             }
             if skip == 0 {
-                lines.push(loop_line(process, l, state));
+                lines.push(loop_line(process, l, cells, state));
             }
             let first = skip.saturating_sub(1);
             skip = 0;
             // Sorting is for what is looked at only: a loop may have 100,000 tasks.
             let room = count - lines.len();
-            let tasks = ordered(&l.tasks, state).into_iter().skip(first).take(room);
+            let tasks = ordered(tasks, state).into_iter().skip(first).take(room);
             lines.extend(tasks.map(|task| task_line(task, cells, name_cells)));
         }
     }
@@ -62,10 +66,19 @@ pub(super) fn rows(
     }
 }
 
+/// All rows that the filter leaves.
+pub(super) fn count(snapshot: &Snapshot, state: &ScreenState) -> usize {
+    let of = |process: &Process| -> usize {
+        let loops = process.loops.iter();
+        let tasks = loops.filter_map(|l| state.tasks(process, l));
+        tasks.map(|tasks| 1 + tasks.len()).sum()
+    };
+    snapshot.processes.iter().map(of).sum()
+}
+
 /// Running first, done last, else the oldest first, in a stable order; or as the user wants them.
-fn ordered<'a>(tasks: &'a [Task], state: &ScreenState) -> Vec<&'a Task> {
+fn ordered<'a>(mut tasks: Vec<&'a Task>, state: &ScreenState) -> Vec<&'a Task> {
     let (sort, reverse) = state.sorted(Section::Tasks);
-    let mut tasks: Vec<&Task> = tasks.iter().collect();
     tasks.sort_by_cached_key(|task| {
         let first_seen_unix_ns = task.seen.map(|seen| seen.first_seen_unix_ns);
         let order = match (sort, task.state) {
@@ -94,66 +107,66 @@ pub(super) fn at<'a>(
 ) -> Option<(&'a Process, &'a Loop, Option<&'a Task>)> {
     for process in &snapshot.processes {
         for l in &process.loops {
-            if row <= l.tasks.len() {
-                let tasks = || ordered(&l.tasks, state);
-                let task = row
-                    .checked_sub(1)
-                    .and_then(|task| tasks().get(task).copied());
+            let Some(tasks) = state.tasks(process, l) else {
+                continue;
+            };
+            if row <= tasks.len() {
+                let task = row.checked_sub(1);
+                let task = task.and_then(|task| ordered(tasks, state).get(task).copied());
                 return Some((process, l, task));
             }
-            row -= 1 + l.tasks.len();
+            row -= 1 + tasks.len();
         }
     }
     None
 }
 
-fn loop_line(process: &Process, l: &Loop, state: &ScreenState) -> Line<'static> {
+/// As much of it as fits in whole parts, what alarms first.
+fn loop_line(process: &Process, l: &Loop, cells: usize, state: &ScreenState) -> Line<'static> {
     let hot = l.utilization >= digest::BUSY_LOOP;
-    let busy = format!("busy {}", format::share_percent(l.busy_ns, l.wall_ns));
-    let mut spans = vec![
-        Span::styled(format!("{:>7} {} loop  ", l.tid, l.kind), style::strong()),
-        Span::styled(
-            busy,
-            if hot {
-                style::alarm(state)
-            } else {
-                style::strong()
-            },
-        ),
-    ];
-    if let Some(why) = digest::loop_thread(process, l)
-        .filter(|_| hot)
-        .and_then(digest::busy_with)
-    {
-        spans.push(Span::styled(format!(": {why}"), style::alarm(state)));
+    let style = match hot {
+        true => style::alarm(state),
+        false => style::strong(),
+    };
+    let mut busy = format!("busy {}", format::share_percent(l.busy_ns, l.wall_ns));
+    let thread = digest::loop_thread(process, l).filter(|_| hot);
+    if let Some(why) = thread.and_then(digest::busy_with) {
+        busy += &format!(": {why}");
     }
+    let mut line = vec![
+        Span::styled(format!("{:>7} {} loop  ", l.tid, l.kind), style::strong()),
+        Span::styled(busy, style),
+    ];
+    let mut parts = Vec::new();
     if let Some(hang) = &l.hang {
         let at_least = if hang.before_watch { "at least " } else { "" };
         let text = format!("  HANGS {at_least}{}", format::duration(hang.lasting_ns));
-        spans.push(Span::styled(text, style::alarm(state)));
+        parts.push(Span::styled(text, style::alarm(state)));
     }
     if let Some(timing) = &l.timing {
         if let Some(late_ns) = timing.lag.as_ref().and_then(|lag| lag.p99_ns) {
-            spans.push(Span::raw(format!(
-                "  lag ~p99 {}",
-                format::duration(late_ns)
-            )));
+            let late = format::duration(late_ns);
+            parts.push(Span::raw(format!("  lag ~p99 {late}")));
         }
         if timing.stalls_count > 0 {
             let stalls = digest::plural(timing.stalls_count, "stall");
             let text = format!("  {stalls} {}", format::duration(timing.stalls_ns));
-            spans.push(Span::styled(text, style::alarm(state)));
+            parts.push(Span::styled(text, style::alarm(state)));
         }
     }
-    let queues = format!(
-        "  pending {} ready {} timers {}{}",
-        format::maybe_count(l.pending_tasks),
-        format::maybe_count(l.ready),
-        format::maybe_count(l.scheduled),
-        if l.running { "" } else { "  not running" },
-    );
-    spans.push(Span::raw(queues));
-    Line::from(spans)
+    if !l.running {
+        parts.push(Span::raw("  not running"));
+    }
+    for (name, count) in [
+        ("pending", l.pending_tasks),
+        ("ready", l.ready),
+        ("timers", l.scheduled),
+    ] {
+        let count = format::maybe_count(count);
+        parts.push(Span::raw(format!("  {name} {count}")));
+    }
+    push_fitting(&mut line, parts, cells);
+    Line::from(line)
 }
 
 fn task_line(task: &Task, cells: usize, name_cells: usize) -> Line<'static> {

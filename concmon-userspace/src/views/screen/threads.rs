@@ -48,21 +48,26 @@ pub(super) fn rows(
     }
 }
 
-/// All threads, in the order of their rows.
+/// All threads that the filter leaves, in the order of their rows.
 pub(super) fn ordered<'a>(
     snapshot: &'a Snapshot,
-    state: &ScreenState,
+    state: &'a ScreenState,
 ) -> Vec<(&'a Process, &'a Thread)> {
     let (sort, reverse) = state.sorted(Section::Threads);
-    let of_process = |process: &'a Process| process.threads.iter().map(move |one| (process, one));
-    let mut threads: Vec<_> = snapshot.processes.iter().flat_map(of_process).collect();
+    let mut threads = Vec::new();
+    for process in &snapshot.processes {
+        threads.extend(state.threads(process).map(|thread| (process, thread)));
+    }
     threads.sort_by_cached_key(|(process, thread)| {
         let name = match sort {
             "name" => digest::thread_label(thread),
+            "lock_for" => digest::main_lock_wait(thread).unwrap_or("~").to_owned(),
             _ => String::new(),
         };
         let rank = std::cmp::Reverse(rank(thread, sort));
-        (rank, name, process.pid, thread.tid)
+        // Ids of threads are of one row for all processes.
+        let pid = if sort == "tid" { 0 } else { process.pid };
+        (rank, name, pid, thread.tid)
     });
     if reverse {
         threads.reverse();
