@@ -52,20 +52,28 @@ pub(super) fn rows<'a>(tree: &[(usize, &'a Process)], most: usize) -> Vec<Row<'a
     rows.collect()
 }
 
-/// What all of them sum up to; of waits and findings there is no sum.
-pub(super) fn totals(processes: &[&Process]) -> Cells {
+/// What all of them sum up to in a window of so many ns; of waits and findings there is no sum.
+pub(super) fn totals(processes: &[&Process], window_ns: u64) -> Cells {
     Cells {
         pid: String::new(),
         role: String::new(),
         label: digest::processes(processes.len() as u64),
         waits: String::new(),
         worst: String::new(),
-        ..sums(processes)
+        ..sums(processes, window_ns)
     }
 }
 
-fn sums(set: &[&Process]) -> Cells {
-    let percent: f64 = set.iter().map(|process| process.cpu_percent).sum();
+fn sums(set: &[&Process], window_ns: u64) -> Cells {
+    let percent = match set {
+        [one] => one.cpu_percent,
+        // Each by itself is a part of the time that it lived.
+        _ => {
+            let cpu_ns = set.iter().map(|process| process.cpu_ns);
+            let cpu_ns = cpu_ns.fold(0, u64::saturating_add);
+            cpu_ns as f64 * 100.0 / window_ns.max(1) as f64
+        }
+    };
     let sum = |of: fn(&Process) -> Option<u64>| {
         let known = set.iter().filter_map(|process| of(process));
         known.reduce(u64::saturating_add)
@@ -95,8 +103,9 @@ fn sums(set: &[&Process]) -> Cells {
 }
 
 impl Row<'_> {
-    pub(super) fn cells(&self) -> Cells {
-        let mut cells = sums(&self.set);
+    /// What it says of a window of so many ns.
+    pub(super) fn cells(&self, window_ns: u64) -> Cells {
+        let mut cells = sums(&self.set, window_ns);
         cells.label = format!("{:1$}{2}", "", self.depth.min(MAX_DEPTH) * 2, cells.label);
         if let [process] = self.set[..]
             && let Some(bottleneck) = Bottleneck::of(process).filter(|one| one.alarm)

@@ -84,7 +84,7 @@ fn render(snapshot: &Snapshot, form: Form) -> String {
     if processes.is_empty() {
         text.push_str("\nNo process was seen.\n");
     } else {
-        overview::push(&mut text, &tree, form);
+        overview::push(&mut text, &tree, window.duration_ns, form);
         services::push(&mut text, snapshot, form);
     }
     let common = findings::common(&processes);

@@ -33,7 +33,7 @@ fn keys_are_those_of_the_contract() {
                  coroutine stack context waiting samples estimated limits";
     let ledger = "wall_ns on_cpu_ns runnable_ns preempted_ns stolen_ns blocked_ns unknown_ns";
     for (from, pointer, keys) in [
-        (&snapshot, "", "schema type window monitor processes limits"),
+        (&snapshot, "", "schema type window monitor processes groups limits"),
         (&snapshot, "/window", "start_unix_ns duration_ns"),
         (
             &snapshot,
@@ -44,7 +44,7 @@ fn keys_are_those_of_the_contract() {
         (
             &snapshot,
             "/processes/0",
-            "pid ppid start_unix_ns name cmdline entry title role pid_inside container_id unit exited python cpu_ns cpu_percent \
+            "pid ppid start_unix_ns name cmdline entry title group role pid_inside container_id unit exited python cpu_ns cpu_percent \
              rss_bytes vms_bytes threads_count children_count descendants_count zombies_count fds_count fds_limit \
              context_switches ended gc gil threads loops executors findings limits",
         ),

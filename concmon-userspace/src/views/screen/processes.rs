@@ -79,7 +79,7 @@ pub(super) fn rows(
             depth,
             set: vec![process],
         };
-        let cells_of = row.cells();
+        let cells_of = row.cells(snapshot.window.duration_ns);
         let mut text = format!("{:>7} {}", process.pid, left(&cells_of.label, name_cells));
         if cells >= MIN_ROLE {
             text += &format!(" {}", left(&cells_of.role, ROLE));
@@ -138,7 +138,7 @@ pub(super) fn ordered<'a>(
         processes.sort_by_cached_key(|(depth, process)| {
             let cells = || {
                 let set = vec![*process];
-                overview::Row { depth: *depth, set }.cells()
+                overview::Row { depth: *depth, set }.cells(snapshot.window.duration_ns)
             };
             let text = match sort {
                 "name" => digest::process_label(process),

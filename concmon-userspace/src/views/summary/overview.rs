@@ -8,7 +8,8 @@ use super::super::{Form, digest};
 use super::MAX_ROWS;
 use crate::schema::Process;
 
-pub(super) fn push(text: &mut String, tree: &[(usize, &Process)], form: Form) {
+/// `window_ns`: how long the window is.
+pub(super) fn push(text: &mut String, tree: &[(usize, &Process)], window_ns: u64, form: Form) {
     let mut table = Table::default();
     table.column("PID", Align::Right);
     table.column("ROLE", Align::Left);
@@ -21,11 +22,11 @@ pub(super) fn push(text: &mut String, tree: &[(usize, &Process)], form: Form) {
     let most = form.most(MAX_ROWS);
     let rows = overview::rows(tree, most);
     for row in rows.iter().take(most) {
-        table.row(in_order(row.cells()));
+        table.row(in_order(row.cells(window_ns)));
     }
     if tree.len() > 1 {
         let all: Vec<&Process> = tree.iter().map(|(_, process)| *process).collect();
-        table.row(in_order(overview::totals(&all)));
+        table.row(in_order(overview::totals(&all, window_ns)));
     }
     text.push('\n');
     text.push_str(&table.render("  ", form));
