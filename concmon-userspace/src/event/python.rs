@@ -146,6 +146,15 @@ pub struct PyWait {
     pub owner: Option<Tid>,
     /// The futex that the thread is blocked on.
     pub futex: u64,
+    /// The object does not say who has it: `owner` is in a `with` statement of it.
+    #[serde(default)]
+    pub inferred: bool,
+    /// Somebody has it who is no thread of this interpreter any more.
+    #[serde(default)]
+    pub owner_gone: bool,
+    /// It waits at a `with` statement of a lock; looked for where the owner is not known.
+    #[serde(default)]
+    pub at_statement: bool,
 }
 
 /// A GIL at the moment of the look.
@@ -219,6 +228,9 @@ pub struct PyExecutor {
     /// Work that no worker has begun; who waits for a limiter.
     pub queued: Option<u64>,
     pub running: Vec<PyWork>,
+    /// Addresses of the futures of the first work that no worker has begun, of a thread pool without idle workers.
+    #[serde(default, deserialize_with = "at_most::<64, _, _>")]
+    pub queued_futures: Vec<u64>,
 }
 
 /// A function that an executor's worker runs.
@@ -230,6 +242,9 @@ pub struct PyWork {
     pub function: Option<String>,
     /// Address of the work item: another one is other work.
     pub item: u64,
+    /// Address of its future; 0: not known.
+    #[serde(default)]
+    pub future: u64,
 }
 
 /// Which kind of future.
@@ -356,6 +371,9 @@ pub struct PyTask {
     /// given, ns; `None`: it is in none.
     #[serde(default)]
     pub timeout_ns: Option<u64>,
+    /// Addresses of locks that others wait for and that it has, by the `async with` statements that it is in.
+    #[serde(default)]
+    pub holds: Vec<u64>,
     /// [`PyTask::id`] of the tasks that wait for this one; of trio's, the nursery's task.
     pub awaited_by: Vec<u64>,
     /// It was asked to end, and has not yet.

@@ -61,7 +61,14 @@ impl Rule for ExecutorSaturated {
     }
 
     fn check(&self, context: &Context<'_>) -> Option<Held> {
-        let full = context.process.executors.iter().filter(|one| is_full(one));
+        // One that waits for itself is told as a deadlock.
+        let is_stuck = |one: &&Executor| {
+            let tids = one.running.iter().filter_map(|work| work.tid);
+            tids.into_iter()
+                .any(|tid| super::is_deadlocked(context.process, tid))
+        };
+        let executors = context.process.executors.iter();
+        let full = executors.filter(|one| is_full(one) && !is_stuck(one));
         let one = full.max_by_key(|one| one.queued)?;
         if drain_ns(context.history).is_some_and(|ns| ns < SHORT_NS) {
             return None;

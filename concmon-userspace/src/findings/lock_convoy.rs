@@ -10,6 +10,8 @@ pub(super) struct LockConvoy;
 
 /// A thread stands in line when it waits for so much of its time.
 const WAITING: f64 = 0.3;
+/// Who has been in one wait for so long does not stand in line, which moves, ns.
+const STANDSTILL_NS: u64 = 5_000_000_000;
 /// So many of them are a convoy.
 const THREADS: usize = 3;
 
@@ -54,7 +56,16 @@ impl Rule for LockConvoy {
             let lives = thread.ledger.wall_ns >= context.duration_ns / 4;
             lives && share(thread.lock_ns.contended, thread.ledger.wall_ns) >= WAITING
         };
-        let waiting: Vec<_> = context.process.threads.iter().filter(waits).collect();
+        // Nobody goes on there: that is told as what it is.
+        let stands_still = |thread: &&Thread| {
+            super::is_deadlocked(context.process, thread.tid)
+                || super::waits_ns(context, thread) >= STANDSTILL_NS
+        };
+        let threads = context.process.threads.iter();
+        let waiting: Vec<_> = threads
+            .filter(waits)
+            .filter(|thread| !stands_still(thread))
+            .collect();
         let threads: Vec<&Thread> = waiting
             .iter()
             .copied()

@@ -6,6 +6,7 @@
 
 mod busy_poll;
 mod cpu_starved;
+mod deadlock;
 mod executor_saturated;
 mod fd_exhaustion;
 mod futures_failing;
@@ -14,9 +15,12 @@ mod gil_contention;
 mod groups;
 mod history;
 mod lock_convoy;
+mod lock_held_across_fork;
+mod lock_not_released;
 mod loop_blocked;
 mod loop_saturated;
 mod missed_wakeup;
+mod pool_exhausted;
 mod sleep_zero_spin;
 mod spinning;
 mod task_collected;
@@ -30,7 +34,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::schema::{Finding, Frame, Kind, Loop, Process, Severity, Snapshot};
+use crate::schema::{Finding, Frame, Kind, Loop, Process, Severity, Snapshot, Thread};
 use history::History;
 
 /// A rule whose condition is false for this long is over, ns.
@@ -75,7 +79,11 @@ pub(crate) trait Rule: Sync {
     }
 }
 
-const RULES: [&dyn Rule; 16] = [
+const RULES: [&dyn Rule; 20] = [
+    &deadlock::Deadlocked,
+    &lock_held_across_fork::LockHeldAcrossFork,
+    &lock_not_released::LockNotReleased,
+    &pool_exhausted::PoolExhausted,
     &loop_blocked::LoopBlocked,
     &loop_saturated::LoopSaturated,
     &sleep_zero_spin::SleepZeroSpin,
@@ -364,6 +372,22 @@ fn thread_name(process: &Process, tid: u32) -> String {
     thread
         .and_then(|thread| thread.name.clone())
         .map_or_else(|| format!("thread {tid}"), |name| format!("{name} ({tid})"))
+}
+
+/// For how long a thread has been in the wait that the latest look has met, ns; 0: it has gone on, or waits for nothing.
+fn waits_ns(context: &Context<'_>, thread: &Thread) -> u64 {
+    let since = thread
+        .waiting_for
+        .as_ref()
+        .and_then(|wait| wait.since_unix_ns);
+    let until_unix_ns = context.begin_unix_ns.saturating_add(context.duration_ns);
+    since.map_or(0, |since| until_unix_ns.saturating_sub(since))
+}
+
+/// Whether a thread is in a deadlock.
+fn is_deadlocked(process: &Process, tid: u32) -> bool {
+    let members = process.deadlocks.iter().flat_map(|one| &one.members);
+    members.into_iter().any(|member| member.tid == Some(tid))
 }
 
 /// Loops that ran in the window.

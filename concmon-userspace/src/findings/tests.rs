@@ -10,9 +10,9 @@ use crate::event::{PyExecutor, PyGc, Tid};
 use crate::model::testing::{Fixture, MS, SECOND, START, py_loop, py_task, py_thread};
 use crate::schema::{Address, CulpritKind, TaskState};
 use crate::schema::{
-    ByName, Cause, CodeSamples, Cost, CountedPool, Culprit, Descriptor, Exact, Frame, GilHog,
-    GilPair, Histogram, Pools, Purpose, Ready, Stall, Task, Thread, Timing, WaitKind, WaitingFor,
-    Waker,
+    ByName, Cause, CodeSamples, Cost, CountedPool, Culprit, Deadlock, DeadlockMember, Descriptor,
+    Exact, Frame, GilHog, GilPair, Histogram, Pools, Purpose, Ready, Stall, Task, Thread, Timing,
+    WaitKind, WaitingFor, Waker, Work,
 };
 
 const HOG: u32 = 101;
@@ -45,7 +45,9 @@ fn quiet() -> Snapshot {
                 tid: Some(Tid(103)),
                 function: Some("app.job".into()),
                 item: 1,
+                future: 0,
             }],
+            queued_futures: Vec::new(),
         }];
         look.gils = vec![crate::event::PyGil {
             read_ns: START + SECOND,
@@ -282,6 +284,55 @@ fn convoy(process: &mut Process, threads: usize, ms: u64) {
     }
 }
 
+/// Two threads wait for one lock since then.
+fn waiting(process: &mut Process, since_unix_ns: u64, change: fn(&mut WaitingFor)) {
+    for thread in process.threads.iter_mut().skip(1).take(2) {
+        let mut wait = WaitingFor {
+            kind: WaitKind::Lock,
+            purpose: Purpose::Contended,
+            object: Some(Address(0xa)),
+            owner_tid: None,
+            owner_inferred: false,
+            owner_gone: false,
+            at_statement: false,
+            since_unix_ns: Some(since_unix_ns),
+        };
+        change(&mut wait);
+        thread.waiting_for = Some(wait);
+    }
+}
+
+/// Two threads wait in a function of this name and file.
+fn connecting(process: &mut Process, since_unix_ns: u64, file: &str) {
+    waiting(process, since_unix_ns, |wait| {
+        (wait.kind, wait.purpose) = (WaitKind::Queue, Purpose::WaitingForWork);
+    });
+    for thread in process.threads.iter_mut().skip(1).take(2) {
+        thread.stack = vec![Frame {
+            function: "QueuePool._do_get".into(),
+            file: format!("/srv/lib/{file}").into(),
+            line: 7,
+        }];
+    }
+}
+
+fn deadlocked(process: &mut Process, since_unix_ns: u64) {
+    waiting(process, since_unix_ns, |_| {});
+    let member = |tid: u32| DeadlockMember {
+        tid: Some(tid),
+        task: None,
+        name: Some(format!("thread-{tid}")),
+        holds: Some("RLock 0xa".to_owned()),
+        inferred: false,
+        waits_for: "RLock 0xb".to_owned(),
+        place: Some(frame("restock")),
+    };
+    process.deadlocks = vec![Deadlock {
+        members: vec![member(101), member(102)],
+        behind: 0,
+    }];
+}
+
 fn churn(process: &mut Process, begin: u64, born: u32, alive: bool) {
     for tid in 0..born {
         let mut thread = process.threads[1].clone();
@@ -396,7 +447,7 @@ fn another_level_of_load_is_no_pileup() {
 
 #[test]
 fn each_rule_is_raised_and_a_near_miss_raises_none() {
-    let table: [(&str, Change, Change); 16] = [
+    let table: [(&str, Change, Change); 20] = [
         (
             "loop-blocked",
             |p, begin, _| stalled(p, CulpritKind::Sleep, begin, 150),
@@ -466,6 +517,28 @@ fn each_rule_is_raised_and_a_near_miss_raises_none() {
             |p, _, _| convoy(p, 2, 900),
         ),
         (
+            "deadlock",
+            |p, begin, _| deadlocked(p, begin - 9 * SECOND),
+            // Who waits has only just begun to.
+            |p, begin, _| deadlocked(p, begin + 900 * MS),
+        ),
+        (
+            "lock-held-across-fork",
+            |p, begin, _| waiting(p, begin - 9 * SECOND, |wait| wait.owner_gone = true),
+            |p, begin, _| waiting(p, begin - 9 * SECOND, |wait| wait.owner_tid = Some(100)),
+        ),
+        (
+            "lock-not-released",
+            |p, begin, _| waiting(p, begin - 20 * SECOND, |wait| wait.at_statement = true),
+            // It is a signal, by which nobody else is kept out.
+            |p, begin, _| waiting(p, begin - 20 * SECOND, |_| {}),
+        ),
+        (
+            "pool-exhausted",
+            |p, begin, _| connecting(p, begin - 9 * SECOND, "sqlalchemy/pool/impl.py"),
+            |p, begin, _| connecting(p, begin - 9 * SECOND, "app/pool/impl.py"),
+        ),
+        (
             "thread-churn",
             |p, begin, _| churn(p, begin, 25, false),
             |p, begin, number| churn(p, begin, if number == 0 { 200 } else { 10 }, false),
@@ -518,6 +591,9 @@ fn handing_work_over_by_locks_is_no_convoy() {
                         purpose: Purpose::Contended,
                         object: Some(Address(object)),
                         owner_tid,
+                        owner_inferred: false,
+                        owner_gone: false,
+                        at_statement: false,
                         since_unix_ns: None,
                     });
                 }
@@ -917,4 +993,40 @@ fn rules_explain_themselves() {
             .collect::<Vec<_>>()
             .join("\n")
     );
+}
+
+/// Work that would put something into the queue waits behind who waits for it.
+#[test]
+fn workers_that_all_wait_for_one_queue_have_exhausted_it() {
+    let raised = |change: fn(&mut Process)| {
+        let mut story = Story::new();
+        let mut found = Vec::new();
+        for _ in 0..4 {
+            found = story.window(|process, begin| {
+                waiting(process, begin - 9 * SECOND, |wait| {
+                    (wait.kind, wait.purpose) = (WaitKind::Queue, Purpose::WaitingForWork);
+                });
+                let tids: Vec<u32> = process.threads[1..3].iter().map(|one| one.tid).collect();
+                let executor = &mut process.executors[0];
+                executor.running = tids
+                    .into_iter()
+                    .map(|tid| Work {
+                        tid: Some(tid),
+                        function: None,
+                        since_unix_ns: None,
+                    })
+                    .collect();
+                executor.queued = Some(1);
+                change(process);
+            });
+        }
+        names(&found).contains(&"pool-exhausted")
+    };
+    assert!(raised(|_| {}));
+    assert!(!raised(|process| process.executors[0].queued = Some(0)));
+    assert!(!raised(|process| process.threads[1].waiting_for = None));
+    assert!(!raised(|process| {
+        let wait = process.threads[1].waiting_for.as_mut();
+        wait.expect("it waits").object = Some(Address(0xb));
+    }));
 }

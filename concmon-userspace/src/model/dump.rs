@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use super::deadlocks::deadlocks;
 use super::interpreter::{PythonColumns, thread_limits, unsupported};
 use super::process_row::place;
 use super::rows::{created_limit, loop_kind, loop_limits};
@@ -187,6 +188,7 @@ impl Inside {
                 let executors = look.executors.iter();
                 executors.map(|one| Executor::of(one, |_| None)).collect()
             }),
+            deadlocks: look.map_or_else(Vec::new, deadlocks),
             heap_scan: look.and_then(|look| look.heap.as_ref()).map(HeapScan::of),
         }
     }

@@ -7,6 +7,7 @@
 mod accumulator;
 mod collector;
 mod cpu;
+mod deadlocks;
 mod delta;
 pub mod dump;
 mod executors;

@@ -92,6 +92,9 @@ impl WaitingFor {
             },
             object: wait.object.map(Address),
             owner_tid: wait.owner.map(|tid| tid.0),
+            owner_inferred: wait.inferred,
+            owner_gone: wait.owner_gone,
+            at_statement: wait.at_statement,
             since_unix_ns: None,
         }
     }

@@ -101,6 +101,13 @@ pub fn is_running(pid: Pid) -> bool {
     line.is_ok_and(|line| Stat::parse(line).is_some_and(|stat| !stat.is_zombie()))
 }
 
+/// Whether the process has been forked and has not executed another program since.
+pub fn is_fork(pid: Pid) -> bool {
+    let mut room = [0; SMALL];
+    let line = file::small(CWD, format!("/proc/{pid}/stat"), &mut room);
+    line.is_ok_and(|line| Stat::parse(line).is_some_and(|stat| stat.is_fork()))
+}
+
 /// Whether the first thread of a process has ended, or the process is not there at all.
 pub fn has_ended(pid: Pid) -> bool {
     let mut room = [0; SMALL];

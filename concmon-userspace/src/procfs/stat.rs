@@ -22,6 +22,8 @@ pub struct Stat<'a> {
 
 /// `PF_KTHREAD` of `include/linux/sched.h`.
 const PF_KTHREAD: u32 = 0x0020_0000;
+/// `PF_FORKNOEXEC`.
+const PF_FORKNOEXEC: u32 = 0x0000_0040;
 
 impl<'a> Stat<'a> {
     /// Reads one line; `None` when it has not the documented form.
@@ -52,6 +54,11 @@ impl<'a> Stat<'a> {
             start_ticks: number(22)?,
             image: [28, 48].map(|field| number(field).unwrap_or(0)),
         })
+    }
+
+    /// It runs the program of the process that has forked it.
+    pub const fn is_fork(&self) -> bool {
+        self.flags & PF_FORKNOEXEC != 0
     }
 
     /// What the process or thread calls itself.

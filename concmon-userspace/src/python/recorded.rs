@@ -68,6 +68,10 @@ impl ProcessSource for RecordedProcess {
         self.tids.values().any(|known| *known == tid.0)
     }
 
+    fn is_fork(&self) -> bool {
+        false
+    }
+
     fn blocking_futex(&self, tid: Tid) -> io::Result<Option<u64>> {
         Ok(self.futexes.get(&tid.0).copied())
     }

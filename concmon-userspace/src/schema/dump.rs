@@ -7,7 +7,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::words::words;
-use super::{Executor, Frame, Limit, LoopKind, Place, ProcessRole, Python, Role, Task, WaitingFor};
+use super::{
+    Deadlock, Executor, Frame, Limit, LoopKind, Place, ProcessRole, Python, Role, Task, WaitingFor,
+};
 
 words! {
     /// Which command looked.
@@ -82,6 +84,7 @@ pub struct Inside {
     /// The main thread first.
     pub threads: Vec<Thread>,
     pub executors: Vec<Executor>,
+    pub deadlocks: Vec<Deadlock>,
     /// Only where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heap_scan: Option<HeapScan>,

@@ -8,6 +8,7 @@
 //! the start of a watch. [`document`] gives the JSON Schema of all lines.
 
 mod address;
+mod deadlocks;
 pub mod diff;
 mod doctor;
 pub mod dump;
@@ -30,6 +31,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use address::Address;
+pub use deadlocks::{Deadlock, DeadlockMember};
 pub use doctor::{Check, CheckStatus, Doctor, DoctorKind};
 pub use exact::{CountedPool, CountedTasks, Exact, Pools};
 pub use executors::{Executor, ExecutorKind, Work};

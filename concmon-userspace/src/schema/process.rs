@@ -5,7 +5,8 @@ use serde::Serialize;
 
 use super::words::words;
 use super::{
-    Exact, Executor, Finding, Frame, Histogram, LedgerSum, Limit, Loop, Place, Switches, Thread,
+    Deadlock, Exact, Executor, Finding, Frame, Histogram, LedgerSum, Limit, Loop, Place, Switches,
+    Thread,
 };
 
 /// A watched process.
@@ -67,6 +68,8 @@ pub struct Process {
     pub threads: Vec<Thread>,
     pub loops: Vec<Loop>,
     pub executors: Vec<Executor>,
+    /// As of the latest look.
+    pub deadlocks: Vec<Deadlock>,
     /// What probes have counted; absent: nothing was asked to be counted by probes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exact: Option<Exact>,

@@ -264,6 +264,16 @@ pub struct WaitingFor {
     pub object: Option<Address>,
     /// The thread that has it, or whose end is waited for.
     pub owner_tid: Option<u32>,
+    /// The object does not say who has it: that thread is in a `with` statement of it. Absent: not so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub owner_inferred: bool,
+    /// Somebody has it who is no thread of this process: a fork copies a lock, not the thread that has it. Absent:
+    /// not so, as far as is known.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub owner_gone: bool,
+    /// It waits at a `with` statement of a lock. Absent: not so, or not looked for.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub at_statement: bool,
     /// Since when its thread has been blocked there, by its account. Absent: a single look does not know
     /// it, or the thread has gone on since the look.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -35,6 +35,7 @@ pub fn write(dump: &Dump, form: Form, out: &mut dyn Write) -> io::Result<()> {
             forest::push(&mut text, &one.tasks, form);
         }
         if let Some(inside) = &process.inside {
+            push_deadlocks(&mut text, inside, paint);
             push_executors(&mut text, inside, paint);
             push_heap_scan(&mut text, inside, paint);
         }
@@ -265,6 +266,39 @@ pub(super) fn push_loop(text: &mut String, process: &Process, one: &Loop, paint:
         text.push_str(", debug");
     }
     text.push('\n');
+}
+
+/// Who waits for whom in a circle.
+fn push_deadlocks(text: &mut String, inside: &Inside, paint: Paint) {
+    for deadlock in &inside.deadlocks {
+        let behind = match deadlock.behind {
+            0 => String::new(),
+            behind => format!(", {} more behind them", format::count(behind)),
+        };
+        let head = format!(
+            "Deadlock of {}{behind}",
+            format::count(deadlock.members.len() as u64)
+        );
+        let _ = writeln!(text, "\n{}", paint.alarm(&head));
+        for member in &deadlock.members {
+            let who = match member.tid {
+                Some(tid) => thread_of(inside, tid),
+                None => format!("task {}", escape(member.name.as_deref().unwrap_or("?"))),
+            };
+            let has = match (&member.holds, member.inferred) {
+                (Some(holds), true) => format!("has {holds} (by its statement), "),
+                (Some(holds), false) => format!("has {holds}, "),
+                (None, _) => String::new(),
+            };
+            let at = member.place.as_ref().map(super::stalls::place);
+            let at = at.map_or_else(String::new, |at| format!(" at {at}"));
+            let _ = writeln!(
+                text,
+                "    {who}: {has}waits for {}{at}",
+                escape(&member.waits_for)
+            );
+        }
+    }
 }
 
 fn push_executors(text: &mut String, inside: &Inside, paint: Paint) {

@@ -420,6 +420,7 @@ fn look(read_ns: u64, pid: u32, loops: u64, tasks: u64) -> PythonFact {
                 state: TaskState::Pending,
                 awaiting: Vec::new(),
                 waits_for: None,
+                holds: Vec::new(),
                 timeout_ns: None,
                 awaited_by: Vec::new(),
                 cancel_requested: false,

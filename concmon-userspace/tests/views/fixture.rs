@@ -102,6 +102,7 @@ pub(crate) fn process(pid: u32, entry: &str, threads: Vec<Thread>) -> Process {
         loops: Vec::new(),
         exact: None,
         executors: Vec::new(),
+        deadlocks: Vec::new(),
         findings: Vec::new(),
         limits: Vec::new(),
     }

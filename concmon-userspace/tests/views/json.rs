@@ -46,7 +46,7 @@ fn keys_are_those_of_the_contract() {
             "/processes/0",
             "pid ppid start_unix_ns name cmdline entry title group role pid_inside container_id unit exited python cpu_ns cpu_percent \
              rss_bytes vms_bytes threads_count children_count descendants_count zombies_count fds_count fds_limit \
-             context_switches ended gc gil threads loops executors findings limits",
+             context_switches ended gc gil threads loops executors deadlocks findings limits",
         ),
         (&dead, "/processes/1/exited", "code signal"),
         (

@@ -172,7 +172,9 @@ fn service() -> PythonFact {
                 tid: Some(Tid(4243)),
                 function: Some("app.resize".to_owned()),
                 item: 1,
+                future: 0,
             }],
+            queued_futures: Vec::new(),
         },
         PyExecutor {
             id: 6,
@@ -184,6 +186,7 @@ fn service() -> PythonFact {
             max_workers: None,
             queued: None,
             running: Vec::new(),
+            queued_futures: Vec::new(),
         },
     ];
     let mut last = task(13, "Task-13", &[("boom", 5)], &[]);
@@ -342,7 +345,7 @@ fn keys_are_those_of_the_contract() {
         (
             &dump,
             "/processes/0",
-            &*format!("{about} gil gc threads executors"),
+            &*format!("{about} gil gc threads executors deadlocks"),
         ),
         (&tasks, "/processes/0", about),
         (&dump, "/processes/0/gil", "locked holder_tid switches"),
@@ -457,7 +460,9 @@ fn nothing_hostile_is_printed() {
             tid: None,
             function: Some(evil.to_owned()),
             item: 1,
+            future: 0,
         }],
+        queued_futures: Vec::new(),
     }];
     look.info.version = Some(evil.to_owned());
     look.limits = BTreeMap::from([(evil.to_owned(), evil.to_owned())]);

@@ -42,6 +42,7 @@ mod servers;
 mod services;
 mod signals;
 mod stalls;
+mod stuck;
 mod turnover;
 mod untouched;
 mod wakeup;
@@ -105,6 +106,7 @@ fn main() {
         services::trials(),
         signals::trials(),
         stalls::trials(),
+        stuck::trials(),
         turnover::trials(),
         untouched::trials(),
         wakeup::trials(),

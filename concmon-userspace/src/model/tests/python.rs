@@ -160,6 +160,9 @@ fn stacks_waits_and_executors_are_those_of_the_latest_look() {
         object: Some(0xbeef),
         owner: Some(Tid(100)),
         futex: 0xbef0,
+        inferred: false,
+        owner_gone: false,
+        at_statement: false,
     };
     let mut watch = Fixture::new();
     for window in 1..=3 {
@@ -195,7 +198,9 @@ fn stacks_waits_and_executors_are_those_of_the_latest_look() {
                     tid: Some(Tid(101)),
                     function: Some("app.work".into()),
                     item: if window == 3 { 2 } else { 1 },
+                    future: 0,
                 }],
+                queued_futures: Vec::new(),
             }];
         });
         let snapshot = watch.tick(window * SECOND);
@@ -237,6 +242,9 @@ fn waits_that_go_on_have_an_age() {
         object: Some(0xbeef),
         owner: None,
         futex: 0xbef0,
+        inferred: false,
+        owner_gone: false,
+        at_statement: false,
     };
     for (window, since) in [(1, 0), (2, 0), (3, 2 * SECOND + 5), (4, 4 * SECOND)] {
         watch.read(100, 100, window * SECOND, |fact| {

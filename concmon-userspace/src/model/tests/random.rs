@@ -302,6 +302,9 @@ fn random_wait(random: &mut Random) -> PyWait {
         object: None,
         owner: None,
         futex: random.below(3),
+        inferred: random.chance(10),
+        owner_gone: random.chance(10),
+        at_statement: random.chance(10),
     }
 }
 

@@ -34,6 +34,10 @@ impl ProcessSource for LiveProcess {
         now::has_thread(self.0, tid)
     }
 
+    fn is_fork(&self) -> bool {
+        now::is_fork(self.0)
+    }
+
     fn blocking_futex(&self, tid: Tid) -> io::Result<Option<u64>> {
         now::blocking_futex(self.0, tid)
     }

@@ -124,6 +124,11 @@ impl ProcessView {
     }
 
     /// The futex that a thread is blocked on.
+    /// Whether the process has been forked and runs the program of its parent.
+    pub(crate) fn is_fork(&self) -> bool {
+        self.source.is_fork()
+    }
+
     pub(crate) fn blocking_futex(&self, tid: Tid) -> std::io::Result<Option<u64>> {
         self.source.blocking_futex(tid)
     }

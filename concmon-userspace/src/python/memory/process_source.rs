@@ -16,6 +16,8 @@ pub(crate) trait ProcessSource: Debug + Send + Sync {
     fn stack_limit(&self) -> Option<u64>;
     /// From the thread ids that the process itself uses to ours.
     fn native_tids(&self) -> HashMap<u32, Tid>;
+    /// Whether the process has been forked and runs the program of its parent.
+    fn is_fork(&self) -> bool;
     fn is_thread(&self, tid: Tid) -> bool;
     /// The futex that a thread is blocked on.
     fn blocking_futex(&self, tid: Tid) -> io::Result<Option<u64>>;

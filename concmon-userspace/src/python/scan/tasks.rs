@@ -4,14 +4,36 @@ use std::collections::HashSet;
 
 use super::pass::Scan;
 use super::remembered::ASYNCIO_TASKS;
-use crate::event::PythonFact;
+use crate::event::{PyTask, PythonFact};
 use crate::python::memory::addresses::AddressSet;
 use crate::python::memory::at;
 use crate::python::objects::Reader;
+use crate::python::walk::holders;
 use crate::python::walk::stacks::Stack;
 use crate::python::walk::task_lists::{self, ListHead};
 use crate::python::walk::tasks::{self, Listed};
 use crate::python::walk::thread_states::ThreadRecord;
+
+/// Suspended tasks that are searched for locks that they have.
+const MAX_SEARCHED: usize = 2_000;
+
+/// Says which tasks have the locks that tasks wait for.
+fn add_holders(reader: &mut Reader<'_>, tasks: &mut [PyTask]) {
+    let waits = tasks.iter().filter_map(|task| task.waits_for.as_ref());
+    let locks = waits.filter(|wait| wait.kind == "Lock");
+    let locks: AddressSet = locks.filter_map(|wait| wait.object).collect();
+    if locks.is_empty() || reader.is_over() {
+        return;
+    }
+    let suspended = tasks.iter_mut().filter(|task| task.waits_for.is_some());
+    let mut suspended: Vec<&mut PyTask> = suspended.take(MAX_SEARCHED).collect();
+    let coroutines: Vec<u64> = suspended.iter().map(|task| task.coroutine_id).collect();
+    let inside = holders::of_coroutines(reader, &coroutines, &locks);
+    for (task, inside) in suspended.iter_mut().zip(inside) {
+        task.holds = inside;
+    }
+}
+
 impl Scan<'_> {
     pub(super) fn add_tasks(
         &mut self,
@@ -82,6 +104,8 @@ impl Scan<'_> {
             self.options,
         );
         tasks::note_cut(reader, found.len(), &listed);
+        let mut found = found;
+        add_holders(reader, &mut found);
         fact.tasks.extend(found);
     }
 

@@ -4,13 +4,30 @@ use std::collections::{HashMap, HashSet};
 
 use super::pass::Scan;
 use super::remembered::THREADING;
-use crate::event::{PyThread, PythonFact, Tid};
+use crate::event::{PyThread, PyWait, PythonFact, Tid, WaitKind, WaitPurpose};
+use crate::python::memory::addresses::{AddressMap, AddressSet};
 use crate::python::objects::Reader;
+use crate::python::walk::holders;
 use crate::python::walk::pool_parts::{Worker, Workers};
-use crate::python::walk::stacks::{self, Stack};
+use crate::python::walk::stacks::{self, Stack, StackFrame};
 use crate::python::walk::thread_states::ThreadRecord;
 use crate::python::walk::threads::{self, ThreadAccount};
 use crate::python::walk::waits::{self, Blocked};
+
+/// Blocked threads whose stacks are searched for locks that they have.
+const MAX_SEARCHED: usize = 256;
+
+/// What is known beside the blocked threads, for those whose locks do not say who has them.
+struct Owners<'a> {
+    is_fork: std::cell::OnceCell<bool>,
+    /// Threads that stand still for other reasons.
+    others: Vec<(Tid, &'a [StackFrame])>,
+    /// With those, all threads stand still.
+    all: bool,
+    /// The scan had to end early.
+    is_cut: bool,
+}
+
 impl Scan<'_> {
     /// Gives our id of each record's thread.
     pub(super) fn add_threads(
@@ -233,6 +250,23 @@ impl Scan<'_> {
             .zip(tids)
             .filter_map(|(stands, tid)| tid.filter(|_| stands))
             .collect();
+        let mut waits = waits;
+        let is_cut = reader.limits.contains_key("threads") || reader.is_over();
+        let mut others: Vec<(Tid, &[StackFrame])> = Vec::new();
+        let known: HashSet<Tid> = blocked.iter().map(|thread| thread.tid).collect();
+        for (tid, stack) in tids.iter().zip(stacks) {
+            others.extend(
+                tid.filter(|tid| !known.contains(tid) && stand_still.contains(tid))
+                    .map(|tid| (tid, &*stack.frames)),
+            );
+        }
+        let owners = Owners {
+            is_fork: std::cell::OnceCell::new(),
+            all: blocked.len() + others.len() == tids.len(),
+            others,
+            is_cut,
+        };
+        self.add_owners(reader, &blocked, &mut waits, &owners);
         for (slot, wait) in slots.into_iter().zip(waits) {
             let thread = &mut fact.threads[slot];
             // What was read in between is about a thread that stood still.
@@ -241,6 +275,89 @@ impl Scan<'_> {
                 stand_still.contains(&thread.tid)
                     && still.is_ok_and(|futex| futex == Some(wait.futex))
             });
+        }
+    }
+
+    /// Says who has the locks that do not say it, as far as those wait themselves, and doubts those that do: after
+    /// a fork, a new thread may have the ident of one that had a lock and is not there.
+    fn add_owners(
+        &self,
+        reader: &mut Reader<'_>,
+        blocked: &[Blocked<'_>],
+        waits: &mut [Option<PyWait>],
+        owners: &Owners<'_>,
+    ) {
+        let is_fork = || *owners.is_fork.get_or_init(|| self.process.is_fork());
+        let is_open = |wait: &PyWait| match (wait.kind, wait.purpose) {
+            (WaitKind::Lock, WaitPurpose::Contended) => wait.owner.is_none(),
+            (WaitKind::RLock, _) => {
+                wait.owner.is_some_and(|owner| !self.process.is_main(owner)) && is_fork()
+            }
+            _ => false,
+        };
+        let open = waits.iter().flatten().filter(|wait| is_open(wait));
+        let locks: AddressSet = open.filter_map(|wait| wait.object).collect();
+        for wait in waits.iter_mut().flatten() {
+            wait.owner_gone &= !owners.is_cut;
+        }
+        if locks.is_empty() {
+            return;
+        }
+        let mut searched: Vec<(Tid, &[StackFrame])> = blocked
+            .iter()
+            .map(|thread| (thread.tid, thread.frames))
+            .collect();
+        if is_fork() {
+            searched.extend(&owners.others);
+        }
+        let all_searched = owners.all && searched.len() <= MAX_SEARCHED && !owners.is_cut;
+        searched.truncate(MAX_SEARCHED);
+        let stacks: Vec<&[StackFrame]> = searched.iter().map(|(_, frames)| *frames).collect();
+        let inside = holders::of_stacks(reader, &stacks, &locks);
+        let statements = |slot: usize, lock: u64| -> usize {
+            let inside = inside.get(slot).into_iter().flatten();
+            inside.filter(|held| **held == lock).count()
+        };
+        let owner_of = |lock: u64| {
+            let waits_for_it = |slot: usize| {
+                let wait = waits.get(slot).and_then(Option::as_ref);
+                wait.is_some_and(|wait| wait.object == Some(lock))
+            };
+            let only = |waiting: bool, least: usize| {
+                let mut owners = searched.iter().enumerate().filter(|(slot, _)| {
+                    waits_for_it(*slot) == waiting && statements(*slot, lock) >= least
+                });
+                let (_, (owner, _)) = owners.next()?;
+                owners.next().is_none().then_some(*owner)
+            };
+            // Who waits for it is in one statement of it by that.
+            only(false, 1).or_else(|| only(true, 2))
+        };
+        let found: AddressMap<Option<Tid>> =
+            locks.iter().map(|lock| (*lock, owner_of(*lock))).collect();
+        for (slot, wait) in waits.iter_mut().enumerate() {
+            let Some(wait) = wait.as_mut().filter(|wait| is_open(wait)) else {
+                continue;
+            };
+            let Some(lock) = wait.object else {
+                continue;
+            };
+            wait.at_statement = statements(slot, lock) > 0;
+            if wait.kind == WaitKind::Lock {
+                wait.owner = found.get(&lock).copied().flatten();
+                wait.inferred = wait.owner.is_some();
+                // All threads wait, and none of them is in a statement of it.
+                let is_nobodys = wait.at_statement && wait.owner.is_none();
+                wait.owner_gone = is_nobodys && all_searched && is_fork();
+                continue;
+            }
+            // The program takes this one by statements, and who has its ident is in none of them.
+            let mut threads = searched.iter();
+            let owner = threads.position(|(tid, _)| Some(*tid) == wait.owner);
+            let is_doubtful = owner.is_some_and(|owner| statements(owner, lock) == 0);
+            if is_doubtful && wait.at_statement {
+                (wait.owner, wait.owner_gone) = (None, !owners.is_cut);
+            }
         }
     }
 }

@@ -29,6 +29,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, state: u64, billiard: u64) -> Option
                 .and_then(|found| reader.read_text(found[0]?))
                 .map(|name| name.to_string()),
             item: *request,
+            future: 0,
         })
         .collect();
     Some(PyExecutor {
@@ -41,6 +42,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, state: u64, billiard: u64) -> Option
         max_workers: Some(workers),
         queued: Some(queued as u64),
         running,
+        queued_futures: Vec::new(),
     })
 }
 

@@ -8,7 +8,7 @@ use super::pool_parts::{
     MAX_EXECUTORS, Names, Worker, Workers, function_name, limit, positive, referent, weak_entries,
 };
 use super::process_pools::process_pools;
-use super::queues::{plain_queue_length, queue_length};
+use super::queues::{first_items, plain_queue_length, queue_length};
 use super::thread_servers::{Crew, CrewKind};
 use super::workers::{self, Activity};
 use crate::event::{ExecutorKind, PyExecutor, PyWork};
@@ -17,6 +17,8 @@ use crate::python::objects::Reader;
 use crate::python::objects::code::CodeCache;
 use crate::python::objects::text::as_bool;
 
+/// Queued work whose futures are told.
+const MAX_QUEUED: u64 = 64;
 /// How often workers that go on to other work while they are read are read in all.
 const MAX_TRIES: usize = 3;
 
@@ -124,6 +126,7 @@ fn works(reader: &mut Reader<'_>, codes: &mut CodeCache, workers: &[Worker]) -> 
                         tid: Some(workers[index].tid),
                         function: function.filter(|_| is_sure),
                         item,
+                        future: future_of(reader, item),
                     };
                     (Doing::Running(work), is_sure)
                 }
@@ -181,6 +184,11 @@ fn thread_pool(reader: &mut Reader<'_>, pool: &Pool, doings: Vec<Doing>) -> PyEx
     // dask's pools have a queue that is written in Python.
     let queued =
         queue_length(reader, pool.queue, ends).or_else(|| plain_queue_length(reader, pool.queue));
+    let is_stuck = idle == 0 && !unknown && queued.is_some_and(|queued| queued > 0);
+    let queued_futures = match is_stuck {
+        true => queued_futures(reader, pool.queue),
+        false => Vec::new(),
+    };
     if queued.is_none() {
         let reason = "the pool's queue has a form that is not known";
         limit(reader, "executors.queued", reason);
@@ -197,7 +205,21 @@ fn thread_pool(reader: &mut Reader<'_>, pool: &Pool, doings: Vec<Doing>) -> PyEx
         max_workers: max_workers.and_then(|number| positive(reader, number)),
         queued,
         running,
+        queued_futures,
     }
+}
+
+/// The future of a work item; 0: it has none.
+fn future_of(reader: &mut Reader<'_>, item: u64) -> u64 {
+    let found = reader.attributes_of(item, &["future"]);
+    found.and_then(|found| found[0]).unwrap_or(0)
+}
+
+/// The futures of the first work in a pool's queue.
+fn queued_futures(reader: &mut Reader<'_>, queue: u64) -> Vec<u64> {
+    let items = first_items(reader, queue, MAX_QUEUED);
+    let found = reader.attributes(&items, &["future"]).into_iter();
+    found.filter_map(|found| found?[0]).collect()
 }
 
 /// What the functions of the workers' items are called.

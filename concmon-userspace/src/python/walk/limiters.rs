@@ -133,6 +133,7 @@ fn row(
         max_workers: reader.read_number(total).and_then(tokens),
         queued: waiting.and_then(|waiting| reader.dict_length(waiting)),
         running: Vec::new(),
+        queued_futures: Vec::new(),
     })
 }
 

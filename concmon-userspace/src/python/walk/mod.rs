@@ -8,6 +8,7 @@ pub(super) mod executors;
 mod frames;
 pub(super) mod gil;
 pub(super) mod heap;
+pub(super) mod holders;
 pub(super) mod limiters;
 pub(super) mod locals;
 pub(super) mod loops;

@@ -99,6 +99,7 @@ pub(super) fn process_pool(
                 tid: None,
                 function,
                 item,
+                future: futures[slot],
             });
         }
     }
@@ -113,5 +114,6 @@ pub(super) fn process_pool(
         max_workers,
         queued: Some((entries.len() as u64).saturating_sub(begun + not_queued)),
         running,
+        queued_futures: Vec::new(),
     })
 }

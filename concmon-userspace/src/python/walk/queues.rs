@@ -1,4 +1,4 @@
-//! How much is in queues: those of `_queue`, and `queue.Queue`.
+//! What is in queues, and how much: those of `_queue`, and `queue.Queue`.
 
 use crate::python::layout::QueueShape;
 use crate::python::memory::{Batch, at, word};
@@ -13,16 +13,37 @@ pub(crate) fn plain_queue_length(reader: &mut Reader<'_>, queue: u64) -> Option<
     reader.length(items)
 }
 
-/// How much work is in a `_queue.SimpleQueue`. When its pool `ends`, signals to the workers may be
-/// behind the work, which are none.
-pub(crate) fn queue_length(reader: &mut Reader<'_>, queue: u64, ends: bool) -> Option<u64> {
+/// Where the items of a queue are: that many from the first on, around the end of the room for them.
+struct Items {
+    count: u64,
+    address: u64,
+    first: u64,
+    capacity: u64,
+}
+
+impl Items {
+    /// The addresses of some items, by their places in the queue.
+    fn read(&self, reader: &mut Reader<'_>, places: std::ops::Range<u64>) -> Vec<u64> {
+        let mut batch = Batch::new();
+        for index in places {
+            let place = self.first.wrapping_add(index) % self.capacity;
+            batch.push(self.address.wrapping_add(place.wrapping_mul(8)), 8);
+        }
+        reader.fetch(&mut batch);
+        (0..batch.len())
+            .map(|index| word(batch.prefix(index), 0).unwrap_or(0))
+            .collect()
+    }
+}
+
+fn items(reader: &mut Reader<'_>, queue: u64) -> Option<Items> {
     let fields = reader.walk.executors;
     let info = reader.types_of(&[queue]).pop()??;
     let is_known =
         &*info.name == "_queue.SimpleQueue" && info.basic_size == u64::from(fields.queue_size);
     is_known.then_some(())?;
     let bytes = reader.bytes(queue, fields.queue_size as usize).ok()?;
-    let (count, items, first, capacity) = match fields.queue {
+    let (count, address, first, capacity) = match fields.queue {
         QueueShape::List { list, taken } => {
             let list = word(&bytes, list)?;
             let length = reader.length(list)?;
@@ -45,18 +66,31 @@ pub(crate) fn queue_length(reader: &mut Reader<'_>, queue: u64, ends: bool) -> O
             (count, word(&bytes, items)?, first, capacity.max(1))
         }
     };
+    Some(Items {
+        count,
+        address,
+        first,
+        capacity,
+    })
+}
+
+/// The addresses of the first items of a `_queue.SimpleQueue`, so many at most; none where it cannot be read.
+pub(crate) fn first_items(reader: &mut Reader<'_>, queue: u64, most: u64) -> Vec<u64> {
+    match items(reader, queue) {
+        Some(items) => items.read(reader, 0..items.count.min(most)),
+        None => Vec::new(),
+    }
+}
+
+/// How much work is in a `_queue.SimpleQueue`. When its pool `ends`, signals to the workers may be
+/// behind the work, which are none.
+pub(crate) fn queue_length(reader: &mut Reader<'_>, queue: u64, ends: bool) -> Option<u64> {
+    let items = items(reader, queue)?;
+    let count = items.count;
     if !ends || count == 0 {
         return Some(count);
     }
-    let mut batch = Batch::new();
-    for index in count.saturating_sub(MAX_SIGNALS)..count {
-        let place = first.wrapping_add(index) % capacity;
-        batch.push(items.wrapping_add(place.wrapping_mul(8)), 8);
-    }
-    reader.fetch(&mut batch);
-    let last: Vec<u64> = (0..batch.len())
-        .map(|index| word(batch.prefix(index), 0).unwrap_or(0))
-        .collect();
+    let last = items.read(reader, count.saturating_sub(MAX_SIGNALS)..count);
     let signals = reader
         .types_of(&last)
         .into_iter()
@@ -130,6 +164,8 @@ mod tests {
                 assert_eq!(queue_length(&mut reader, queue, true), Some(expected));
                 let all = Some(items.len() as u64);
                 assert_eq!(queue_length(&mut reader, queue, false), all, "3.{minor}");
+                assert_eq!(first_items(&mut reader, queue, 64), items, "3.{minor}");
+                assert_eq!(first_items(&mut reader, queue, 1), items[..1], "3.{minor}");
             }
         }
     }

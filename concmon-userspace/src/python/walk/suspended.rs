@@ -104,6 +104,21 @@ impl Pieces {
         }
     }
 
+    /// What a suspended generator's frame holds: variables, and what is on its stack.
+    pub(super) fn values(&self, walk: &WalkLayout, slot: usize) -> Vec<u64> {
+        let (address, frame) = self.frame(walk, slot);
+        let top = stack_top(walk, address, frame).unwrap_or(0);
+        let (from, to) = (
+            walk.frame.locals as usize,
+            usize::try_from(top).unwrap_or(0),
+        );
+        let words = frame.get(from..to.min(frame.len())).unwrap_or_default();
+        words
+            .chunks_exact(8)
+            .filter_map(|bytes| Some(walk.frame.untag(word(bytes, 0)?)))
+            .collect()
+    }
+
     pub(super) fn first_locals(&self, walk: &WalkLayout, slot: usize) -> FirstLocals {
         let (_, frame) = self.frame(walk, slot);
         [0, 8].map(|offset| {

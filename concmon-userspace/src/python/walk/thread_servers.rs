@@ -122,6 +122,7 @@ pub(crate) fn server(reader: &mut Reader<'_>, crew: &Crew) -> Option<PyExecutor>
         max_workers: most,
         queued,
         running: Vec::new(),
+        queued_futures: Vec::new(),
     })
 }
 

@@ -157,6 +157,7 @@ impl TaskWalk<'_> {
                     awaiting,
                     waits_for,
                     timeout_ns: None,
+                    holds: Vec::new(),
                     awaited_by: head
                         .nursery
                         .and_then(|nursery| parents.get(&nursery).copied())

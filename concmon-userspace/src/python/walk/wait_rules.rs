@@ -100,6 +100,36 @@ pub(crate) static WAIT: FunctionRule = rule(
     WaitPurpose::Other,
 );
 
+/// Functions that block on a lock for who calls them: what for, only those can say.
+pub(crate) static ENTRIES: &[FunctionRule] = {
+    use WaitKind::{Condition, Lock, Semaphore};
+    use WaitPurpose::{Contended, Other};
+    &[
+        rule(
+            "multiprocessing/synchronize.py",
+            "__enter__",
+            Some("SemLock"),
+            Semaphore,
+            Contended,
+        ),
+        rule(
+            "billiard/synchronize.py",
+            "__enter__",
+            Some("SemLock"),
+            Semaphore,
+            Contended,
+        ),
+        rule(
+            "gevent/_threading.py",
+            "acquire_with_timeout",
+            None,
+            Lock,
+            Other,
+        ),
+        rule("gevent/_threading.py", "wait", None, Condition, Other),
+    ]
+};
+
 /// Functions that block on a lock themselves.
 pub(crate) static HOLDERS: &[FunctionRule] = {
     use WaitKind::{Join, Lock, Queue};
@@ -130,6 +160,8 @@ pub(crate) static HOLDERS: &[FunctionRule] = {
             Queue,
             Work,
         ),
+        rule("billiard/queues.py", "get", None, Queue, Work),
+        rule("gevent/_threading.py", "get", None, Queue, Work),
         rule(
             "trio/_core/_thread_cache.py",
             "_work",

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::locals::{self, Variables};
 use super::stacks::StackFrame;
-use super::wait_rules::{CALLERS, FunctionRule, HOLDERS, LOCKS, WAIT, WAITER};
+use super::wait_rules::{CALLERS, ENTRIES, FunctionRule, HOLDERS, LOCKS, WAIT, WAITER};
 use crate::event::{PyFrame, PyWait, Tid, WaitKind, WaitPurpose};
 use crate::python::memory::addresses::{AddressMap, AddressSet};
 use crate::python::memory::{Batch, at, plausible, word};
@@ -116,6 +116,7 @@ fn known_functions(reader: &mut Reader<'_>, blocked: &[Blocked<'_>]) -> Vec<Vec<
             .take(MAX_FRAMES)
             .map(|place| {
                 std::iter::once(&WAIT)
+                    .chain(ENTRIES)
                     .chain(HOLDERS)
                     .chain(CALLERS)
                     .filter(|rule| rule.names(&place.function, &place.file))
@@ -282,12 +283,16 @@ fn by_object(
         .has_owner
         .then(|| reader.pointer(at(object, reader.walk.lock.owner)).ok())
         .flatten();
+    let tid = owner.and_then(|ident| tids.get(&ident).copied());
     Some(PyWait {
         kind: rule.kind,
         purpose: rule.purpose,
         object: Some(object),
-        owner: owner.and_then(|ident| tids.get(&ident).copied()),
+        owner: tid,
         futex: 0,
+        inferred: false,
+        owner_gone: tid.is_none() && owner.is_some_and(|ident| ident != 0),
+        at_statement: false,
     })
 }
 
@@ -302,6 +307,9 @@ fn ended_thread(reader: &mut Reader<'_>, parked: u64, tids: &HashMap<u64, Tid>) 
         object: None,
         owner: Some(*tids.get(&ident)?),
         futex: 0,
+        inferred: false,
+        owner_gone: false,
+        at_statement: false,
     })
 }
 
@@ -312,7 +320,15 @@ fn by_functions(
     wait: &mut PyWait,
     tids: &HashMap<u64, Tid>,
 ) {
-    let Some((first, others)) = known.split_first() else {
+    let is_of = |rule: &FunctionRule, rules: &[FunctionRule]| {
+        rules.iter().any(|one| std::ptr::eq(rule, one))
+    };
+    let is_entry = |known: &&KnownFunction| {
+        let rule = known.rule(reader);
+        rule.is_some_and(|rule| is_of(rule, ENTRIES))
+    };
+    let entries = known.iter().take_while(is_entry).count();
+    let Some((first, others)) = known.get(entries..).and_then(<[_]>::split_first) else {
         return;
     };
     let Some(rule) = first.rule(reader) else {
@@ -320,6 +336,7 @@ fn by_functions(
     };
     let take = |wait: &mut PyWait, rule: &FunctionRule, known: &KnownFunction| {
         (wait.kind, wait.purpose) = (rule.kind, rule.purpose);
+        wait.owner_gone = false;
         wait.object = known.this.as_ref().map(|(this, _)| *this);
     };
     if std::ptr::eq(rule, &WAIT) {
@@ -333,7 +350,7 @@ fn by_functions(
             };
             take(wait, rule, caller);
         }
-    } else if HOLDERS.iter().any(|holder| std::ptr::eq(rule, holder)) {
+    } else if is_of(rule, HOLDERS) {
         take(wait, rule, first);
         if wait.kind == WaitKind::Join {
             let ident = wait

@@ -1,0 +1,229 @@
+//! Threads and tasks that wait for an item of a pool which has none left.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{
+    Context, Held, Rule, Severity, last_part, ms, place, thread_name, waits_ns, whole_place,
+};
+use crate::event::own_frame;
+use crate::schema::{Address, Executor, Frame, Purpose, Thread, WaitKind};
+
+/// Who wants an item of a pool waits for one, and only those that have one could return it.
+pub(super) struct PoolExhausted;
+
+/// Each has waited for so long, ns.
+const AGE_NS: u64 = 2_000_000_000;
+/// So many workers that wait for one thing are no coincidence.
+const WORKERS: usize = 2;
+
+/// Functions in which connection pools wait for a connection: how the file's path ends, function, name.
+const POOLS: &[(&str, &str, &str)] = &[
+    (
+        "sqlalchemy/pool/impl.py",
+        "_do_get",
+        "SQLAlchemy's connection pool",
+    ),
+    (
+        "psycopg_pool/pool.py",
+        "getconn",
+        "psycopg's connection pool",
+    ),
+    (
+        "psycopg_pool/pool_async.py",
+        "getconn",
+        "psycopg's connection pool",
+    ),
+    (
+        "redis/connection.py",
+        "get_connection",
+        "redis's connection pool",
+    ),
+    (
+        "redis/asyncio/connection.py",
+        "get_connection",
+        "redis's connection pool",
+    ),
+    ("asyncpg/pool.py", "_acquire", "asyncpg's connection pool"),
+    (
+        "urllib3/connectionpool.py",
+        "_get_conn",
+        "urllib3's connection pool",
+    ),
+    (
+        "pymongo/synchronous/pool.py",
+        "_get_conn",
+        "pymongo's connection pool",
+    ),
+    (
+        "dbutils/pooled_db.py",
+        "connection",
+        "DBUtils' connection pool",
+    ),
+    (
+        "httpcore/_sync/connection_pool.py",
+        "wait_for_connection",
+        "httpx's connection pool",
+    ),
+    (
+        "httpcore/_async/connection_pool.py",
+        "wait_for_connection",
+        "httpx's connection pool",
+    ),
+];
+
+impl Rule for PoolExhausted {
+    fn name(&self) -> &'static str {
+        "pool-exhausted"
+    }
+
+    fn patience_ns(&self) -> u64 {
+        1_000_000_000
+    }
+
+    fn explanation(&self) -> &'static str {
+        "Threads or tasks have waited for two seconds and more for an item of a pool that has none left: for a \
+         connection of a connection pool (SQLAlchemy, psycopg, redis, asyncpg, urllib3, httpx and others, known by \
+         the function that waits); or all workers of an executor wait for the same queue, semaphore or event, \
+         while more work is queued for them, so that what would give it back may be in that queue. Only who has an \
+         item can return it.\n\n\
+         What to do: look where those that have items are (concmon-bpf dump); return them sooner, in a `with` \
+         statement, and not in work that needs a worker of the same executor; do not take a second one while \
+         having one; set a timeout, then the size."
+    }
+
+    fn check(&self, context: &Context<'_>) -> Option<Held> {
+        connections(context).or_else(|| workers(context))
+    }
+}
+
+/// The pool in whose function a stack waits.
+fn pool(stack: &[Frame]) -> Option<&'static str> {
+    let mut frames = stack.iter();
+    frames.find_map(|frame| {
+        let mut pools = POOLS.iter();
+        let function = last_part(&frame.function);
+        let known = pools.find(|(file, name, _)| *name == function && frame.file.ends_with(file));
+        known.map(|(_, _, pool)| *pool)
+    })
+}
+
+/// Who waits for a connection.
+fn connections(context: &Context<'_>) -> Option<Held> {
+    let process = context.process;
+    let mut waiting: BTreeMap<&str, Vec<(String, Option<&Frame>)>> = BTreeMap::new();
+    for thread in process
+        .threads
+        .iter()
+        .filter(|thread| waits_ns(context, thread) >= AGE_NS)
+    {
+        if let Some(pool) = pool(&thread.stack) {
+            let frame = own_frame(&thread.stack, |frame| &frame.file);
+            let name = thread_name(process, thread.tid);
+            waiting.entry(pool).or_default().push((name, frame));
+        }
+    }
+    for task in process.loops.iter().flat_map(|one| &one.tasks) {
+        if task.wait_ns().is_some_and(|ns| ns >= AGE_NS)
+            && let Some(pool) = pool(&task.awaiting)
+        {
+            let mut frames = task.awaiting.iter().rev();
+            let foreign = ["/site-packages/", "/dist-packages/"];
+            let frame = frames.find(|frame| !foreign.iter().any(|of| frame.file.contains(of)));
+            waiting
+                .entry(pool)
+                .or_default()
+                .push((format!("task {}", task.name), frame));
+        }
+    }
+    let (pool, waiting) = waiting
+        .into_iter()
+        .max_by_key(|(_, waiting)| waiting.len())?;
+    let names: Vec<&str> = waiting.iter().take(3).map(|(name, _)| &**name).collect();
+    let frame = waiting.iter().find_map(|(_, frame)| *frame);
+    let mut evidence = super::Evidence::new();
+    evidence.insert("pool", Value::from(pool));
+    evidence.insert("waiting", Value::from(waiting.len()));
+    evidence.insert("names", Value::from(names.clone()));
+    evidence.insert("where", Value::from(frame.map(whole_place)));
+    Some(Held {
+        severity: Severity::Critical,
+        summary: format!(
+            "{pool} has none left: {} wait for one ({}){}",
+            waiting.len(),
+            names.join(", "),
+            frame.map_or_else(String::new, |frame| format!(", at {}", place(frame))),
+        ),
+        evidence,
+        advice: "return connections sooner, in a with statement, and take no second one while having one; see \
+                 with concmon-bpf dump who has them"
+            .to_owned(),
+        weight: waiting.len() as f64,
+    })
+}
+
+/// All workers of an executor wait for one thing.
+fn workers(context: &Context<'_>) -> Option<Held> {
+    let process = context.process;
+    let thread_of = |tid: u32| process.threads.iter().find(|thread| thread.tid == tid);
+    let stuck = |one: &&Executor| -> Option<(WaitKind, Address, u64)> {
+        let tids = one.running.iter().filter_map(|work| work.tid);
+        let threads: Vec<&Thread> = tids.filter_map(thread_of).collect();
+        let is_full = one.workers_idle == Some(0)
+            && one.queued.is_some_and(|queued| queued > 0)
+            && threads.len() as u64 == one.workers
+            && threads.len() >= WORKERS;
+        let first = threads.first()?.waiting_for.as_ref().filter(|_| is_full)?;
+        let waits_so = |thread: &&Thread| {
+            let wait = thread.waiting_for.as_ref();
+            wait.is_some_and(|wait| {
+                (wait.kind, wait.object) == (first.kind, first.object)
+                    && wait.owner_tid.is_none()
+                    && wait.purpose != Purpose::Join
+            }) && waits_ns(context, thread) >= AGE_NS
+        };
+        let shortest_ns = threads
+            .iter()
+            .map(|thread| waits_ns(context, thread))
+            .min()?;
+        threads
+            .iter()
+            .all(waits_so)
+            .then_some((first.kind, first.object?, shortest_ns))
+    };
+    let executors = process.executors.iter();
+    let mut found = executors.filter_map(|one| Some((one, stuck(&one)?)));
+    let (one, (kind, object, ns)) = found.next()?;
+    let thread = one
+        .running
+        .iter()
+        .filter_map(|work| work.tid)
+        .find_map(thread_of)?;
+    let frame = own_frame(&thread.stack, |frame| &frame.file).or(thread.stack.first());
+    let name = one
+        .name_prefix
+        .clone()
+        .unwrap_or_else(|| one.kind.to_string());
+    let queued = one.queued.unwrap_or(0);
+    let mut evidence = super::Evidence::new();
+    evidence.insert("pool", Value::from(format!("{kind} {object}")));
+    evidence.insert("executor", Value::from(name.clone()));
+    evidence.insert("workers", Value::from(one.workers));
+    evidence.insert("queued", Value::from(queued));
+    evidence.insert("where", Value::from(frame.map(whole_place)));
+    Some(Held {
+        severity: Severity::Critical,
+        summary: format!(
+            "all {} workers of executor {name} have waited for {kind} {object} for {}{}, {queued} more are queued",
+            one.workers,
+            ms(ns),
+            frame.map_or_else(String::new, |frame| format!(", at {}", place(frame))),
+        ),
+        evidence,
+        advice: "what would give it back may be queued behind them: return it elsewhere, or bound how many \
+                 workers may wait for it"
+            .to_owned(),
+        weight: one.workers as f64,
+    })
+}

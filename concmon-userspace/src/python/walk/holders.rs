@@ -1,0 +1,146 @@
+//! Who holds a lock that does not say so: whoever is inside a `with` or `async with` statement of it.
+//!
+//! Up to the end of the statement its frame keeps the bound method that will give the lock back. So does the frame of
+//! who still waits to get in: one such method is no proof for who waits for that lock itself, two are. Frames also
+//! have leftovers: a method that has been given up has no references any more.
+
+use super::frames::StackFrame;
+use super::locals;
+use super::suspended::{Pieces, Step};
+use crate::python::memory::addresses::{AddressMap, AddressSet};
+use crate::python::memory::{Batch, plausible, word};
+use crate::python::objects::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader};
+
+/// Frames of one stack that are searched, and coroutines of one chain.
+const MAX_FRAMES: usize = 64;
+const MAX_DEPTH: usize = 32;
+/// Bytes of a suspended frame that are read.
+const VALUES_BYTES: u32 = 1024;
+/// More references than these are no count of references.
+const MAX_REFERENCES: u64 = 1 << 20;
+/// Of a bound method: references, type, function, object.
+const METHOD_BYTES: usize = 32;
+const BOUND_SELF: u32 = 24;
+
+/// Which of `locks` each stack is inside of, once for each statement.
+pub(crate) fn of_stacks(
+    reader: &mut Reader<'_>,
+    stacks: &[&[StackFrame]],
+    locks: &AddressSet,
+) -> Vec<Vec<u64>> {
+    let lengths: Vec<usize> = stacks.iter().map(|one| one.len().min(MAX_FRAMES)).collect();
+    let frames: Vec<StackFrame> = stacks
+        .iter()
+        .flat_map(|one| one.iter().take(MAX_FRAMES).copied())
+        .collect();
+    let mut variables = locals::variables(reader, &frames).into_iter();
+    let values: Vec<Vec<u64>> = lengths
+        .into_iter()
+        .map(|length| {
+            let frames = variables.by_ref().take(length);
+            frames.flat_map(|frame| frame.values).collect()
+        })
+        .collect();
+    inside(reader, &values, locks, "__exit__")
+}
+
+/// Which of `locks` each suspended coroutine is inside of, once for each statement.
+pub(crate) fn of_coroutines(
+    reader: &mut Reader<'_>,
+    coroutines: &[u64],
+    locks: &AddressSet,
+) -> Vec<Vec<u64>> {
+    let mut values: Vec<Vec<u64>> = vec![Vec::new(); coroutines.len()];
+    let mut front: Vec<(usize, u64)> = coroutines.iter().copied().enumerate().collect();
+    let length = reader.walk.frame.locals + VALUES_BYTES;
+    for _ in 0..MAX_DEPTH {
+        if front.is_empty() || reader.is_over() {
+            break;
+        }
+        let addresses: Vec<u64> = front.iter().map(|(_, address)| *address).collect();
+        let pieces = Pieces::read(reader, &addresses, &vec![length; front.len()]);
+        let steps = pieces.steps(reader);
+        let mut next = Vec::new();
+        for (slot, step) in steps.into_iter().enumerate() {
+            let (index, _) = front[slot];
+            match step {
+                Step::Next(_, awaited) | Step::NextIf(_, awaited) => {
+                    values[index].extend(pieces.values(&reader.walk, slot));
+                    next.push((index, awaited));
+                }
+                Step::Last(_) => values[index].extend(pieces.values(&reader.walk, slot)),
+                Step::Through(inner) => next.push((index, inner)),
+                Step::Longer(_) | Step::Leaf | Step::Executing | Step::Torn => {}
+            }
+        }
+        front = next;
+    }
+    inside(reader, &values, locks, "__aexit__")
+}
+
+/// The locks whose method of this name is among the values, once for each such object.
+fn inside(
+    reader: &mut Reader<'_>,
+    values: &[Vec<u64>],
+    locks: &AddressSet,
+    name: &str,
+) -> Vec<Vec<u64>> {
+    let wanted: AddressSet = values
+        .iter()
+        .flatten()
+        .copied()
+        .filter(|value| plausible(*value) && value % 8 == 0)
+        .collect();
+    let mut batch = Batch::new();
+    for value in &wanted {
+        batch.push(*value, METHOD_BYTES);
+    }
+    reader.fetch(&mut batch);
+    let bound: Vec<(u64, Vec<u8>)> = wanted
+        .into_iter()
+        .enumerate()
+        .filter_map(|(slot, value)| {
+            let bytes = batch.whole(slot)?;
+            let references = word(bytes, 0)?;
+            let is_one = locks.contains(&word(bytes, BOUND_SELF)?)
+                && (1..=MAX_REFERENCES).contains(&references);
+            is_one.then(|| (value, bytes.to_vec()))
+        })
+        .collect();
+    reader.load_types(
+        bound
+            .iter()
+            .filter_map(|(_, bytes)| word(bytes, OBJECT_TYPE)),
+    );
+    let mut methods: AddressMap<u64> = AddressMap::default();
+    for (value, bytes) in bound {
+        let function = word(&bytes, OBJECT_SIZE).unwrap_or(0);
+        let called = match reader.kind(&bytes) {
+            Some(Kind::Builtin) => reader.definition_name(function),
+            Some(Kind::Method) => function_name(reader, function),
+            _ => None,
+        };
+        let last = called.as_deref().and_then(|name| name.rsplit('.').next());
+        if last == Some(name) {
+            methods.extend(word(&bytes, BOUND_SELF).map(|lock| (value, lock)));
+        }
+    }
+    values
+        .iter()
+        .map(|values| {
+            let distinct: AddressSet = values.iter().copied().collect();
+            let mut inside: Vec<u64> = distinct
+                .iter()
+                .filter_map(|value| methods.get(value).copied())
+                .collect();
+            inside.sort_unstable();
+            inside
+        })
+        .collect()
+}
+
+fn function_name(reader: &mut Reader<'_>, function: u64) -> Option<String> {
+    let place = u64::from(reader.walk.callable.function_qualname);
+    let name = reader.pointer(function.wrapping_add(place)).ok()?;
+    reader.read_text(name).map(|name| name.to_string())
+}

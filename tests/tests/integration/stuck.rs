@@ -1,0 +1,143 @@
+//! Programs that stand still get the one finding that says why, with who does and where; those that only wait for
+//! work get none.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use concmon_tests::harness::case;
+use concmon_tests::interpreter::Interpreter;
+use concmon_tests::report::{Finding, Report};
+use concmon_tests::watch::{Outcome, PATIENCE, Watch};
+use concmon_tests::workload::Workload;
+use libtest_mimic::Trial;
+
+use crate::watch_python;
+
+/// Programs, and the rule that holds for each.
+const SICK: [(&str, &str); 11] = [
+    ("two_rlocks", "deadlock"),
+    ("three_rlocks", "deadlock"),
+    ("two_locks", "deadlock"),
+    ("lock_and_join", "deadlock"),
+    ("relocking_handler", "deadlock"),
+    ("own_pool", "deadlock"),
+    ("asyncio_locks", "deadlock"),
+    ("tasks_that_await_each_other", "deadlock"),
+    ("lock_across_fork", "lock-held-across-fork"),
+    ("plain_lock_across_fork", "lock-held-across-fork"),
+    ("workers_that_wait_for_one_queue", "pool-exhausted"),
+];
+/// It takes ten seconds to tell.
+const LEFT_TAKEN: (&str, &str) = ("lock_that_is_left_taken", "lock-not-released");
+const HEALTHY: [&str; 9] = [
+    "idle_thread_pool",
+    "idle_process_pool",
+    "idle_multiprocessing_pool",
+    "idle_pool_of_threads",
+    "signals_by_semaphore",
+    "signals_by_locks",
+    "barrier",
+    "many_consumers",
+    "nested_locks",
+];
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for version in ["3.9", "3.11", "3.13"] {
+        trials.push(case(
+            format!("stuck::each_program_gets_its_finding::py{version}"),
+            &watch_python(version),
+            move || each_program_gets_its_finding(version),
+        ));
+        trials.push(case(
+            format!("stuck::who_waits_for_work_gets_none::py{version}"),
+            &watch_python(version),
+            move || who_waits_for_work_gets_none(version),
+        ));
+    }
+    trials
+}
+
+fn start(version: &str, program: &str) -> Result<Workload> {
+    let python = Interpreter::find(version)?;
+    let workload = Workload::start(&python, "stuck.py", &[program]);
+    workload.with_context(|| program.to_owned())
+}
+
+fn watch(workloads: &[(&str, Workload)], seconds: u32) -> Result<Outcome> {
+    let duration = format!("{seconds}s");
+    let pids: Vec<String> = workloads
+        .iter()
+        .map(|(_, one)| one.pid().to_string())
+        .collect();
+    let mut args = vec!["--json", "-d", &*duration, "--fail-on", "any"];
+    for pid in &pids {
+        args.extend(["-p", pid]);
+    }
+    Watch::start(&args)?.finish(PATIENCE + Duration::from_secs(u64::from(seconds)))
+}
+
+/// Those of a program and of what it forked.
+fn findings<'a>(report: &'a Report, pid: u32) -> Vec<&'a Finding> {
+    let of_it = report
+        .processes
+        .iter()
+        .filter(|one| one.pid == pid || one.ppid == pid);
+    of_it.flat_map(|one| &one.findings).collect()
+}
+
+fn each_program_gets_its_finding(version: &str) -> Result<()> {
+    let mut workloads = Vec::new();
+    for (program, _) in SICK.iter().chain([&LEFT_TAKEN]) {
+        workloads.push((*program, start(version, program)?));
+    }
+    let outcome = watch(&workloads, 14)?;
+    ensure!(outcome.code == 6, "exit code {}", outcome.code);
+    let summary = outcome.summary()?;
+    let snapshots = outcome.snapshots();
+    for ((program, rule), (_, workload)) in SICK.iter().chain([&LEFT_TAKEN]).zip(&workloads) {
+        let found = findings(summary, workload.pid());
+        let rules: Vec<&str> = found.iter().map(|one| &*one.rule).collect();
+        ensure!(rules == [*rule], "{program}: {rules:?}, wanted {rule}");
+        let said = format!("{} {:?}", found[0].summary, found[0].evidence);
+        let members: Vec<String> = workload.said("members")?;
+        for member in members {
+            ensure!(said.contains(&member), "{program}: no {member} in {said}");
+        }
+        ensure!(said.contains("stuck.py"), "{program}: no place in {said}");
+        let told = |report: &Report| !findings(report, workload.pid()).is_empty();
+        let first = snapshots.iter().position(told).context("in no snapshot")?;
+        ensure!(
+            *rule == LEFT_TAKEN.1 || first < 6,
+            "{program}: told in window {first}"
+        );
+    }
+    Ok(())
+}
+
+fn who_waits_for_work_gets_none(version: &str) -> Result<()> {
+    let mut workloads = Vec::new();
+    for program in HEALTHY {
+        workloads.push((program, start(version, program)?));
+    }
+    let outcome = watch(&workloads, 15)?;
+    let summary = outcome.summary()?;
+    for (program, workload) in &workloads {
+        let found = findings(summary, workload.pid());
+        let said: Vec<&str> = found.iter().map(|one| &*one.summary).collect();
+        ensure!(said.is_empty(), "{program}: {said:?}");
+        let of_pool = program.starts_with("idle_");
+        let of_it = summary.processes.iter();
+        let of_it = of_it.filter(|one| one.pid == workload.pid() || one.ppid == workload.pid());
+        for thread in of_it.flat_map(|one| &one.threads).filter(|_| of_pool) {
+            let contended = thread.lock_ns.contended;
+            ensure!(
+                contended <= thread.lock_ns.total() / 20 + 50_000_000,
+                "{program}: thread {} contended for {contended} ns",
+                thread.tid
+            );
+        }
+    }
+    ensure!(outcome.code == 0, "exit code {}", outcome.code);
+    Ok(())
+}

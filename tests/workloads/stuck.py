@@ -1,0 +1,307 @@
+"""Programs that stand still, each for a reason of its own, and some that only wait for work.
+
+The argument says which. It tells its pid, and the members of what stands still as it names them.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
+
+from account import say
+
+
+def run(threads, members=None):
+    for name, function in threads:
+        threading.Thread(target=function, name=name, daemon=True).start()
+    ready(members or [name for name, _ in threads])
+    while True:
+        time.sleep(0.5)
+
+
+def ready(members=(), **more):
+    say(account="ready", pid=os.getpid(), members=list(members), **more)
+
+
+def circle(count, make):
+    locks = [make() for _ in range(count)]
+
+    def member(index):
+        with locks[index]:
+            time.sleep(0.4)
+            with locks[(index + 1) % count]:
+                pass
+
+    run([(f"member-{index}", lambda index=index: member(index)) for index in range(count)])
+
+
+def two_rlocks():
+    circle(2, threading.RLock)
+
+
+def three_rlocks():
+    circle(3, threading.RLock)
+
+
+def two_locks():
+    circle(2, threading.Lock)
+
+
+def lock_and_join():
+    lock = threading.Lock()
+
+    def writer():
+        time.sleep(0.3)
+        with lock:
+            pass
+
+    def closer():
+        thread = threading.Thread(target=writer, name="writer", daemon=True)
+        thread.start()
+        with lock:
+            thread.join()
+
+    run([("closer", closer)], ["closer", "writer"])
+
+
+def relocking_handler():
+    lock = threading.Lock()
+
+    def handler(*_):
+        with lock:
+            pass
+
+    signal.signal(signal.SIGUSR1, handler)
+    ready(["MainThread"])
+    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGUSR1)).start()
+    with lock:
+        while True:
+            time.sleep(0.1)
+
+
+def own_pool():
+    pool = ThreadPoolExecutor(2, thread_name_prefix="render")
+
+    def outer():
+        time.sleep(0.3)
+        return pool.submit(time.sleep, 0).result()
+
+    for _ in range(2):
+        pool.submit(outer)
+    ready(["render_0", "render_1"])
+    while True:
+        time.sleep(0.5)
+
+
+async def tick():
+    while True:
+        await asyncio.sleep(0.2)
+
+
+def asyncio_locks():
+    async def main():
+        first, second = asyncio.Lock(), asyncio.Lock()
+
+        async def take(one, other):
+            async with one:
+                await asyncio.sleep(0.2)
+                async with other:
+                    pass
+
+        loop = asyncio.get_running_loop()
+        tasks = [loop.create_task(take(first, second)), loop.create_task(take(second, first))]
+        for task, name in zip(tasks, ["forth", "back"]):
+            task.set_name(name)
+        ready(["forth", "back"])
+        await tick()
+
+    asyncio.run(main())
+
+
+def tasks_that_await_each_other():
+    async def main():
+        tasks = {}
+
+        async def wait_for(other):
+            await asyncio.sleep(0.1)
+            await tasks[other]
+
+        for name, other in [("left", "right"), ("right", "left")]:
+            tasks[name] = asyncio.get_running_loop().create_task(wait_for(other), name=name)
+        ready(["left", "right"])
+        await tick()
+
+    asyncio.run(main())
+
+
+def lock_across_fork(make=threading.RLock):
+    lock = make()
+
+    def hold():
+        with lock:
+            time.sleep(1000)
+
+    threading.Thread(target=hold, name="holder", daemon=True).start()
+    time.sleep(0.2)
+    parent = os.getpid()
+    if os.fork() == 0:
+        # It may get the identity of the holder.
+        threading.Thread(target=time.sleep, args=(1000,), name="helper", daemon=True).start()
+        time.sleep(0.3)
+        with lock:
+            pass
+        os._exit(1)
+    ready(["MainThread"], parent=parent)
+    while True:
+        time.sleep(0.5)
+
+
+def plain_lock_across_fork():
+    lock_across_fork(threading.Lock)
+
+
+def lock_that_is_left_taken():
+    lock = threading.Lock()
+    lock.acquire()
+
+    def wants():
+        with lock:
+            pass
+
+    run([(f"wants-{index}", wants) for index in range(3)])
+
+
+def workers_that_wait_for_one_queue():
+    pool = ThreadPoolExecutor(3, thread_name_prefix="request")
+    connections = queue.Queue()
+    for _ in range(4):
+        pool.submit(connections.get)
+    pool.submit(connections.put, 1)
+    ready(["request_0", "request_1", "request_2"])
+    while True:
+        time.sleep(0.5)
+
+
+def busy_beside():
+    """What is idle stays so beside some work."""
+    while True:
+        sum(range(20_000))
+        time.sleep(0.02)
+
+
+def idle_thread_pool():
+    pool = ThreadPoolExecutor(4)
+    list(pool.map(time.sleep, [0.05] * 8))
+    ready()
+    busy_beside()
+
+
+def idle_process_pool():
+    pool = ProcessPoolExecutor(3)
+    list(pool.map(abs, range(9)))
+    ready()
+    busy_beside()
+
+
+def idle_multiprocessing_pool():
+    pool = multiprocessing.Pool(4)
+    pool.map(abs, range(9))
+    ready()
+    busy_beside()
+
+
+def idle_pool_of_threads():
+    pool = ThreadPool(6)
+    pool.map(abs, range(9))
+    ready()
+    busy_beside()
+
+
+def signals_by_semaphore():
+    semaphore = threading.Semaphore(0)
+
+    def worker():
+        while True:
+            semaphore.acquire()
+
+    for index in range(6):
+        threading.Thread(target=worker, name=f"worker-{index}", daemon=True).start()
+    ready()
+    while True:
+        semaphore.release()
+        time.sleep(0.3)
+
+
+def signals_by_locks():
+    locks = [threading.Lock() for _ in range(6)]
+    for lock in locks:
+        lock.acquire()
+
+    def worker(lock):
+        while True:
+            lock.acquire()
+
+    for lock in locks:
+        threading.Thread(target=worker, args=(lock,), daemon=True).start()
+    ready()
+    while True:
+        time.sleep(0.3)
+        locks[0].release()
+
+
+def barrier():
+    meeting = threading.Barrier(5)
+
+    def worker():
+        while True:
+            meeting.wait()
+
+    for _ in range(4):
+        threading.Thread(target=worker, daemon=True).start()
+    ready()
+    while True:
+        time.sleep(1)
+        meeting.wait()
+
+
+def many_consumers():
+    items = queue.Queue()
+
+    def worker():
+        while True:
+            items.get()
+
+    for _ in range(6):
+        threading.Thread(target=worker, daemon=True).start()
+    ready()
+    while True:
+        items.put(1)
+        time.sleep(0.3)
+
+
+def nested_locks():
+    """Taken in one order, for moments."""
+    first, second = threading.RLock(), threading.Lock()
+
+    def worker():
+        while True:
+            with first:
+                with second:
+                    time.sleep(0.001)
+            time.sleep(0.03)
+
+    for _ in range(3):
+        threading.Thread(target=worker, daemon=True).start()
+    ready()
+    while True:
+        time.sleep(0.5)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]]()
