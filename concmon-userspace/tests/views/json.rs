@@ -33,7 +33,11 @@ fn keys_are_those_of_the_contract() {
                  coroutine stack context waiting samples estimated limits";
     let ledger = "wall_ns on_cpu_ns runnable_ns preempted_ns stolen_ns blocked_ns unknown_ns";
     for (from, pointer, keys) in [
-        (&snapshot, "", "schema type window monitor processes groups limits"),
+        (
+            &snapshot,
+            "",
+            "schema type window monitor processes groups limits",
+        ),
         (&snapshot, "/window", "start_unix_ns duration_ns"),
         (
             &snapshot,

@@ -45,6 +45,9 @@ fn wait(kind: WaitKind, purpose: WaitPurpose, owner: Option<u32>) -> Option<PyWa
         object: Some(0x7f3a_0000_1000),
         owner: owner.map(Tid),
         futex: 0x7f3a_0000_1010,
+        at_statement: false,
+        inferred: false,
+        owner_gone: false,
     })
 }
 
@@ -63,6 +66,7 @@ fn task(number: u64, name: &str, chain: &[(&str, u32)], awaited_by: &[u64]) -> P
             .collect(),
         waits_for: None,
         timeout_ns: None,
+        holds: Vec::new(),
         awaited_by: awaited_by.to_vec(),
         cancel_requested: false,
         exception: None,

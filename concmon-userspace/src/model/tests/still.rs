@@ -52,6 +52,9 @@ fn read(watch: &mut Fixture, at: u64) {
                     object: Some(0x77),
                     owner: Some(Tid(102)),
                     futex: 0x78,
+                    at_statement: false,
+                    inferred: false,
+                    owner_gone: false,
                 }),
                 ..py_thread(101, "Thread-1")
             },
