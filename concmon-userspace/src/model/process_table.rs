@@ -14,7 +14,7 @@ use super::window::Clock;
 use crate::event::{Exit, Fork, LedgerFact, Pid, ProcessFact, Slice, Tid};
 
 /// Threads that are kept, living and ended.
-const MAX_THREADS: usize = 65_536;
+const MAX_THREADS: usize = 131_072;
 /// Processes that are kept, living and ended.
 const MAX_PROCESSES: usize = 16_384;
 /// Processes with the same id that are kept.

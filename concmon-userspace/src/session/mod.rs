@@ -56,7 +56,7 @@ use crate::{
 /// How often what has arrived is taken in when no batch says so, and ended threads are collected.
 const PUMP: Duration = Duration::from_millis(50);
 /// The first window of a live view.
-const FIRST_SCREEN: Duration = Duration::from_millis(150);
+const FIRST_SCREEN: Duration = Duration::from_millis(80);
 /// The bounds of the interval that `+` and `-` change.
 const INTERVALS: [Duration; 8] = [
     Duration::from_millis(100),
