@@ -198,12 +198,12 @@ impl Targets {
         self.ended(fork.pid, live);
         self.forget_counts(fork.pid, live);
         self.insert_watched(id, None, live);
-        let parents = self.living.values();
+        let mut parents = self.living.values();
         let has_made = |target: &&Target| {
             let is_leader = target.id.pid.0 == fork.parent.0;
             is_leader || target.has_thread(fork.parent) == Some(true)
         };
-        let parent = parents.filter(has_made).next_back();
+        let parent = parents.rfind(has_made);
         if let Some(places) = parent.map(Target::places)
             && let Some(child) = self.living.get_mut(&id)
         {
