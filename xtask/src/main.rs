@@ -10,6 +10,7 @@ mod demo;
 mod digest;
 mod fuzz;
 mod guests;
+mod healthy;
 mod images;
 mod layouts;
 mod pythons;
@@ -31,6 +32,7 @@ enum Command {
     Demo(demo::Args),
     Fuzz(fuzz::Args),
     Guests(guests::Args),
+    Healthy(healthy::Args),
     Images(images::Args),
     Layouts(layouts::Args),
     Pythons(pythons::Args),
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Guests(args) => guests::run(&args),
+        Command::Healthy(args) => healthy::run(&args),
         Command::Images(args) => images::run(&args),
         Command::Layouts(args) => layouts::run(&args),
         Command::Pythons(args) => pythons::run(&args),

@@ -20,6 +20,7 @@ mod findings;
 mod flight;
 mod gil;
 mod hangs;
+mod healthy;
 mod lags;
 mod ledger;
 mod leftovers;
@@ -86,6 +87,7 @@ fn main() {
         flight::trials(),
         gil::trials(),
         hangs::trials(),
+        healthy::trials(),
         lags::trials(),
         leftovers::trials(),
         ledger::trials(),
