@@ -250,7 +250,7 @@
 //!     waits for it is bounded, and while there is no room, windows get longer.
 //! 16. A capture holds inputs, in the order of their arrival, before any conclusion. Fed through the
 //!     pipeline again they give the live watch's reports to the byte; what is missing is said.
-//! 16. All files are written through `session/files`: made exclusively and relative to a folder that is
+//! 17. All files are written through `session/files`: made exclusively and relative to a folder that is
 //!     open, 0600, the caller's before their first byte, renamed when whole (a recording: when it has its
 //!     header). Nothing that is there is opened for writing, and only an ordinary file of the same owner
 //!     is ever replaced, deleted or moved.

@@ -58,6 +58,8 @@ impl Redactor {
     pub fn header(header: &mut Header) {
         header.command.clear();
         header.host.clear();
+        let place = &mut header.info.place;
+        (place.folder, place.service) = (None, None);
         header.filters.redacted = true;
     }
 

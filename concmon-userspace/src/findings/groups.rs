@@ -29,9 +29,8 @@ impl Groups {
             };
             for finding in &process.findings {
                 window.add(group, process, finding);
-                if snapshot.kind == Kind::Snapshot {
-                    self.add(group, process, finding);
-                }
+                // In the summary, those too whose group was not known when it held.
+                self.add(group, process, finding);
             }
         }
         let told = match snapshot.kind {

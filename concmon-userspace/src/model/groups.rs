@@ -96,6 +96,7 @@ impl Groups {
     pub(crate) fn new(own: PlaceFact) -> Self {
         Self {
             own,
+            names: [OTHER.to_owned()].into(),
             ..Self::default()
         }
     }

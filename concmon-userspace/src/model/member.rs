@@ -11,6 +11,8 @@ pub(crate) struct GroupId(pub(super) usize);
 pub(crate) struct Member {
     /// The group, and when the program was started that it was decided for.
     pub(super) of: Option<(GroupId, u64)>,
+    /// It began another program in this window: what the window has added is this group's, where it was before.
+    pub(super) replaced: Option<GroupId>,
     /// What is to go to it.
     pub(super) pending: Option<Box<Delta>>,
     /// It has been counted as begun, and as ended.

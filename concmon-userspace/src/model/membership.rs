@@ -18,6 +18,7 @@ impl ProcessTable {
         epoch: u64,
         ending: bool,
     ) {
+        self.find_parents();
         let all = self.processes.iter();
         let all = all.filter(|(_, process)| !process.excluded && process.shown(Scope::Window));
         let ids: Vec<ProcessId> = all.map(|(id, _)| *id).collect();
@@ -40,6 +41,10 @@ impl ProcessTable {
             let mut delta = process.delta(epoch, clock);
             if let Some(pending) = process.member.pending.take() {
                 delta.add(&pending);
+            }
+            if let Some(group) = process.member.replaced.take() {
+                groups.sums.add(group, &delta);
+                continue;
             }
             let ended = process.finished(epoch);
             let keeper = match process.member.group(process.exec_ns) {

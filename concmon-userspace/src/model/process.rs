@@ -18,7 +18,9 @@ use super::thread::{PROC_TICK_NS, Thread, ThreadKey};
 use super::threads::Threads;
 use super::timing::LoopTimes;
 use super::window::{Clock, Cumulative, Scope};
-use crate::event::{Exec, Exit, LedgerFact, Pid, ProcessFact, PyProcess, PythonFact, StillFact};
+use crate::event::{
+    Exec, Exit, LedgerFact, Pid, ProcessFact, PyProcess, PythonFact, StillFact, Tid,
+};
 use crate::schema::Exited;
 
 /// Windows without any sign of life after which a process is taken for ended.
@@ -48,6 +50,8 @@ pub(crate) struct Process {
     pub(crate) parent: Option<ProcessId>,
     /// Of the parent at the fork.
     pub(crate) fork_ppid: Option<u32>,
+    /// The thread that forked it, until its process is looked up.
+    pub(crate) forked_by: Option<Tid>,
     pub(crate) name: String,
     name_ns: u64,
     /// The latest reading of `/proc`, of a zombie only where there is no other.
@@ -110,6 +114,7 @@ impl Process {
             born_epoch: epoch,
             parent: None,
             fork_ppid: None,
+            forked_by: None,
             name: String::new(),
             name_ns: 0,
             fact: None,
@@ -186,6 +191,8 @@ impl Process {
 
     pub(crate) fn exec(&mut self, exec: &Exec) {
         self.rename(&exec.comm, exec.at_ns);
+        let before = self.group();
+        self.member.replaced = self.member.replaced.or(before);
         self.exec_ns = self.exec_ns.max(exec.at_ns);
         self.collector.replaced();
         self.loops.replaced();

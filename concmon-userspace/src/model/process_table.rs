@@ -257,9 +257,30 @@ impl ProcessTable {
         process.seen(fork.at_ns);
         if fork.tid.0 == fork.pid.0 {
             process.rename(&fork.comm, fork.at_ns);
+            process.forked_by = Some(fork.parent);
             if let Some((id, pid)) = parent {
                 process.parent = Some(id);
                 process.fork_ppid = Some(pid.0);
+            }
+        }
+    }
+
+    /// Finds the parents of those whose own were not known at the fork: their threads were read later.
+    pub(crate) fn find_parents(&mut self) {
+        let mut found = Vec::new();
+        for (&id, process) in &mut self.processes {
+            let by = process.forked_by.take();
+            if let Some(by) = by.filter(|_| process.parent.is_none()) {
+                found.push((id, by));
+            }
+        }
+        for (id, by) in found {
+            let parent = self.newest.get(&by).map(|newest| newest.id);
+            let parent = parent.filter(|parent| *parent != id);
+            let pid = parent.and_then(|parent| Some(self.processes.get(&parent)?.pid));
+            if let Some(process) = self.processes.get_mut(&id) {
+                process.parent = parent;
+                process.fork_ppid = pid.map(|pid| pid.0);
             }
         }
     }
@@ -354,9 +375,15 @@ impl ProcessTable {
         let Some(id) = self.started(pid, fact.start_boottime_ns, false, epoch) else {
             return;
         };
-        let parent = self
-            .newest_id(Pid(fact.ppid))
-            .filter(|&parent| parent != id);
+        // The id of one that has ended may be somebody's who is not watched.
+        let is_parent = |parent: &ProcessId| {
+            let process = self.processes.get(parent);
+            let lives = |process: &Process| {
+                !process.ended() && process.started_before(fact.start_boottime_ns)
+            };
+            *parent != id && process.is_some_and(lives)
+        };
+        let parent = self.newest_id(Pid(fact.ppid)).filter(is_parent);
         let stats = fact.thread_stats.iter();
         self.listed.extend(stats.map(|stat| (stat.tid, id)));
         if let Some(process) = self.processes.get_mut(&id) {

@@ -28,7 +28,7 @@ impl ProcessTable {
     /// Marks the oldest of what ended, past the limits, at the end of the window `epoch`.
     pub(crate) fn mark_excess(&mut self, epoch: u64) {
         for (&id, process) in &mut self.processes {
-            if !process.listed && process.finished(epoch) {
+            if !process.listed && !process.excluded && process.finished(epoch) {
                 process.listed = true;
                 self.ended_processes.push_back(id);
             }

@@ -15,7 +15,8 @@ use super::{
 ///
 /// A process that was made by a fork belongs to its parent's service. One that runs a program of its own is
 /// a service by itself when it has lived for five seconds, and until then in none; one that ends sooner has
-/// worked for its parent's.
+/// worked for its parent's. What it has added until then counts in the window in which that becomes known; the
+/// window in which it begins another program is the one's that it was before.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Group {
     /// The service's.

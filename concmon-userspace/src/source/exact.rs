@@ -1,7 +1,7 @@
 //! Probes in watched processes, attached on request only, and what the kernel programs count there.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     num::NonZeroU32,
     path::Path,
     sync::{
@@ -11,7 +11,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf,
+    Ebpf, Pod,
     maps::{HashMap, MapData},
     programs::{UProbe, uprobe::UProbeLink, uprobe::UProbeScope},
 };
@@ -269,18 +269,19 @@ impl ExactLive {
             return;
         };
         take_away(pid, links, &self.leaving);
-        self.forget_view(pid);
+        self.forget_tasks(&[pid].into());
+    }
+
+    /// Forgets what programs know of the tasks and futures of these processes, each map gone through once.
+    fn forget_tasks(&mut self, pids: &BTreeSet<Pid>) {
         // Missing is what is wanted. Another program may have other tasks at the same addresses.
-        let of_process = |key: &Wire<ExactTaskKey>| key.0.tgid == pid.0;
-        let tasks: Vec<_> = self.tasks.keys().filter_map(Result::ok).collect();
-        for key in tasks.into_iter().filter(of_process) {
-            let _ = self.tasks.remove(&key);
+        for pid in pids {
+            let _ = self.views.remove(&pid.0);
+            let _ = self.futures.remove(&pid.0);
         }
-        let _ = self.futures.remove(&pid.0);
-        let failed: Vec<_> = self.failed.keys().filter_map(Result::ok).collect();
-        for key in failed.into_iter().filter(|key| key.0.tgid == pid.0) {
-            let _ = self.failed.remove(&key);
-        }
+        remove(&mut self.places, |key| pids.contains(&Pid(key.0.tgid)));
+        remove(&mut self.tasks, |key| pids.contains(&Pid(key.0.tgid)));
+        remove(&mut self.failed, |key| pids.contains(&Pid(key.0.tgid)));
     }
 
     /// Takes all probes away, many at a time: the kernel waits for each, and for all together no longer.
@@ -298,17 +299,23 @@ impl ExactLive {
         });
     }
 
-    /// Gives up what was counted in a process that has ended.
-    pub fn forget(&mut self, pid: Pid) {
-        self.detach(pid);
-        let rows: Vec<_> = self.rows.keys().filter_map(Result::ok).collect();
-        for key in rows.into_iter().filter(|key| key.0.tgid == pid.0) {
-            let _ = self.rows.remove(&key);
+    /// Gives up what was counted in processes that have ended.
+    pub fn forget(&mut self, pids: &BTreeSet<Pid>) {
+        if pids.is_empty() {
+            return;
         }
-        let pools: Vec<_> = self.pools.keys().filter_map(Result::ok).collect();
-        for key in pools.into_iter().filter(|key| key.0.tgid == pid.0) {
-            let _ = self.pools.remove(&key);
+        let probed = pids.iter().copied();
+        let probed: BTreeSet<Pid> = probed.filter(|pid| self.links.contains_key(pid)).collect();
+        for pid in &probed {
+            if let Some(links) = self.links.remove(pid) {
+                take_away(*pid, links, &self.leaving);
+            }
         }
+        if !probed.is_empty() {
+            self.forget_tasks(&probed);
+        }
+        remove(&mut self.rows, |key| pids.contains(&Pid(key.0.tgid)));
+        remove(&mut self.pools, |key| pids.contains(&Pid(key.0.tgid)));
     }
 
     /// How many processes are probed, and how many rows there are of what was counted.
@@ -335,6 +342,15 @@ impl ExactLive {
             }
         }
         rows
+    }
+}
+
+/// Removes the entries of a map whose keys are so.
+fn remove<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>, is_so: impl Fn(&K) -> bool) {
+    let keys: Vec<K> = map.keys().filter_map(Result::ok).filter(is_so).collect();
+    for key in keys {
+        // Missing is what is wanted.
+        let _ = map.remove(&key);
     }
 }
 

@@ -198,16 +198,15 @@ impl Targets {
         self.ended(fork.pid, live);
         self.forget_counts(fork.pid, live);
         self.insert_watched(id, None, live);
-        let mut parents = self.living.values();
-        let has_made = |target: &&Target| {
-            let is_leader = target.id.pid.0 == fork.parent.0;
-            is_leader || target.has_thread(fork.parent) == Some(true)
-        };
-        let parent = parents.rfind(has_made);
+        if !self.wants.exact_tasks && !self.wants.exact_futures {
+            return;
+        }
+        let leader = self.holder(Pid(fork.parent.0));
+        let parent = leader.or_else(|| self.living.values().find(|one| one.owns(fork.parent)));
         if let Some(places) = parent.map(Target::places)
             && let Some(child) = self.living.get_mut(&id)
         {
-            child.inherit(places, live);
+            child.may_inherit(places, clocks::monotonic_ns());
         }
     }
 
@@ -253,7 +252,7 @@ impl Targets {
         if self.ended.len() < before
             && let Some((exact, _)) = live.exact()
         {
-            exact.forget(pid);
+            exact.forget(&[pid].into());
         }
     }
 
@@ -313,6 +312,7 @@ impl Targets {
             if target.learn_gils(now_ns, &mut self.gils) {
                 live.set_gils(pid, target.gils());
             }
+            target.inherit(now_ns, live);
             target.probe(now_ns, self.wants, live);
         }
         self.find_unwinds(UNWINDS_NS, live);
@@ -331,9 +331,7 @@ impl Targets {
         let ended = std::mem::take(&mut self.ended);
         let facts = counts::of(self.wants, live, || self.living.values().chain(&ended));
         if let Some((exact, _)) = live.exact() {
-            for target in &ended {
-                exact.forget(target.id.pid);
-            }
+            exact.forget(&ended.iter().map(|target| target.id.pid).collect());
         }
         facts
     }

@@ -33,6 +33,8 @@ const SEARCH_PAUSE_NS: u64 = 10_000_000;
 const SETTLE_NS: u64 = 5_000_000_000;
 /// How long after that beginning an interpreter that cannot be read may not be whole yet, or not any more, ns.
 const DOUBT_NS: u64 = 1_000_000_000;
+/// A child that is there to run another program does so within this time, ns.
+const SPAWN_NS: u64 = 5_000_000;
 /// Between two tries to find out how the stacks of an interpreter can be walked, ns.
 const UNWIND_PAUSE_NS: u64 = 300_000_000;
 
@@ -109,6 +111,9 @@ pub(super) struct Target {
     pub(super) steps: Steps,
     pub(super) tasks: Uprobes,
     pub(super) futures: Uprobes,
+    /// Where its parent had probes when it was forked, and when it is to have them, unless it runs another
+    /// program by then.
+    inherits: Option<(u64, Places)>,
     /// Where its probes are: a child that it forks has the same code at the same places.
     places: Places,
     /// Probes were tried in a program that it ran before.
@@ -132,6 +137,7 @@ impl Target {
             steps: Steps::default(),
             tasks: Uprobes::default(),
             futures: Uprobes::default(),
+            inherits: None,
             places: Places::default(),
             tried_before: false,
             activity: Activity::of(id.pid),
@@ -355,6 +361,12 @@ impl Target {
         Ok(true)
     }
 
+    /// Whether this is one of its threads, as far as `/proc` has told.
+    pub(super) fn owns(&self, tid: Tid) -> bool {
+        let listed = self.listed.as_ref();
+        listed.is_some_and(|listed| listed.binary_search(&tid).is_ok())
+    }
+
     /// Whether `/proc` has a thread, by what was read in this window; `None`: nothing was.
     pub(super) fn has_thread(&self, tid: Tid) -> Option<bool> {
         let listed = self.listed.as_ref().filter(|_| self.process.is_new)?;
@@ -539,9 +551,20 @@ impl Target {
         self.places.clone()
     }
 
-    /// It was forked by a process with these probes: it is counted at once, and not only when its own
-    /// interpreter has been read.
-    pub(super) fn inherit(&mut self, places: Places, live: &mut Live) {
+    /// It was forked by a process with these probes.
+    pub(super) fn may_inherit(&mut self, places: Places, now_ns: u64) {
+        if places.tasks.is_some() || places.futures.is_some() {
+            self.inherits = Some((now_ns + SPAWN_NS, places));
+        }
+    }
+
+    /// Probes it where its parent is probed: it is counted soon, and not only when its own interpreter has
+    /// been read.
+    pub(super) fn inherit(&mut self, now_ns: u64, live: &mut Live) {
+        let is_due = |(due_ns, _): &mut (u64, Places)| now_ns >= *due_ns;
+        let Some((_, places)) = self.inherits.take_if(is_due) else {
+            return;
+        };
         let Some((exact, ebpf)) = live.exact().filter(|(exact, _)| !exact.is_clearing()) else {
             return;
         };

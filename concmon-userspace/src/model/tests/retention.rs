@@ -132,7 +132,7 @@ fn a_process_without_ancestors_is_kept_by_its_group_and_by_nobody_else() {
 #[test]
 fn living_threads_are_bounded_against_endless_input() {
     let mut watch = Fixture::new();
-    for tid in 0..70_000 {
+    for tid in 0..140_000 {
         watch.apply(Event::Fork(Fork {
             at_ns: START,
             parent: Tid(100),

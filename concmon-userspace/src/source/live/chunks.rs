@@ -302,7 +302,10 @@ where
                     self.reserve.extend(numbers);
                     (Place::There(chunk), Ok(()))
                 }
-                _ => (Place::Empty, tell(Change::Gone(index))),
+                _ => {
+                    self.full = false;
+                    (Place::Empty, tell(Change::Gone(index)))
+                }
             };
             self.places[index] = place;
             taken = taken.and(set).and(told);
