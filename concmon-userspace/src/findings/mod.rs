@@ -30,7 +30,7 @@ mod task_pileup;
 mod tests;
 mod thread_churn;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -134,13 +134,22 @@ struct Followed {
     states: BTreeMap<&'static str, State>,
 }
 
+impl Followed {
+    /// Its last window is over: only what the summary tells of it is kept. Whether there is something.
+    fn has_told_at_its_end(&mut self) -> bool {
+        self.history = History::default();
+        self.states.retain(|_, state| state.worst.is_some());
+        !self.states.is_empty()
+    }
+}
+
 /// Judges window after window.
 #[derive(Clone, Debug, Default)]
 pub struct Judge {
     /// By process id and start.
     processes: BTreeMap<(u32, u64), Followed>,
     /// Rules that have held at all.
-    held: std::collections::BTreeSet<&'static str>,
+    held: BTreeSet<&'static str>,
     groups: groups::Groups,
 }
 
@@ -165,9 +174,12 @@ impl Judge {
     fn window(&mut self, snapshot: &mut Snapshot) {
         let window = snapshot.window;
         let end_unix_ns = window.start_unix_ns.saturating_add(window.duration_ns);
-        let present: Vec<(u32, u64)> = snapshot.processes.iter().map(key).collect();
-        if self.processes.len() > MAX_PROCESSES {
-            self.processes.retain(|key, _| present.contains(key));
+        let present: BTreeSet<(u32, u64)> = snapshot.processes.iter().map(key).collect();
+        if self.processes.len() > present.len() {
+            let has_room = self.processes.len() <= MAX_PROCESSES;
+            self.processes.retain(|key, followed| {
+                present.contains(key) || (has_room && followed.has_told_at_its_end())
+            });
         }
         for process in &mut snapshot.processes {
             let followed = self.processes.entry(key(process)).or_default();

@@ -1,5 +1,6 @@
 //! Rules on snapshots that are made up: each is raised by one, and not by one that comes near.
 
+mod churn;
 mod groups;
 mod holding;
 mod polls;
