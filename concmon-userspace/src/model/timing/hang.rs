@@ -188,7 +188,13 @@ impl LoopTimes {
     }
 
     fn describe(&self, tid: Tid, thread: &LoopThread, open: &OpenStep, clock: &Clock) -> Hang {
-        let stall = self.stall(tid, &candidate(thread, open), clock);
+        let mut candidate = candidate(thread, open);
+        let cost = &mut candidate.cost;
+        // Without what the host took it is a hang as well: then that is not what it hangs by.
+        if cost.total_ns().saturating_sub(cost.runnable_ns) >= thread.tracker.threshold_ns {
+            cost.runnable_ns = 0;
+        }
+        let stall = self.stall(tid, &candidate, clock);
         let Stall {
             at_unix_ns,
             culprit,
