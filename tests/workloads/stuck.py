@@ -180,10 +180,24 @@ def lock_that_is_left_taken():
 def workers_that_wait_for_one_queue():
     pool = ThreadPoolExecutor(3, thread_name_prefix="request")
     connections = queue.Queue()
+
+    def checkout():
+        return connections.get()
+
     for _ in range(4):
-        pool.submit(connections.get)
+        pool.submit(checkout)
     pool.submit(connections.put, 1)
     ready(["request_0", "request_1", "request_2"])
+    while True:
+        time.sleep(0.5)
+
+
+def killed_pool_worker():
+    pool = multiprocessing.Pool(2)
+    threading.Thread(target=pool.map, args=(time.sleep, [3] * 4), daemon=True).start()
+    ready(["PoolWorker-"])
+    time.sleep(4)
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
     while True:
         time.sleep(0.5)
 

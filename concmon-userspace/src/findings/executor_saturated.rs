@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::history::History;
-use super::{Context, Held, Rule, Severity};
-use crate::schema::Executor;
+use super::{Context, Held, Rule, Severity, last_part};
+use crate::schema::{Executor, Process, Role, Thread};
 
 /// All workers of an executor are busy, and work waits.
 pub(super) struct ExecutorSaturated;
@@ -42,6 +42,31 @@ fn is_full(executor: &Executor) -> bool {
     busy && executor.queued.is_some_and(|queued| queued > 0)
 }
 
+/// Whether one thread has filled the queue and waits for the results, and no loop hands work over beside it: that is
+/// how a batch is worked off.
+fn is_batch(process: &Process, one: &Executor) -> bool {
+    let works = |tid: u32| one.running.iter().any(|work| work.tid == Some(tid));
+    let waits = |thread: &&Thread| {
+        let mut frames = thread.stack.iter();
+        !works(thread.tid)
+            && thread.waiting_for.is_some()
+            && frames.any(|frame| frame.file.contains("/concurrent/futures/"))
+            && thread.role != Some(Role::Pool)
+            && !is_manager(thread)
+    };
+    let no_loop = process.loops.iter().all(|one| !one.running);
+    no_loop && process.threads.iter().filter(waits).count() == 1
+}
+
+/// The thread that hands the work of a process pool over.
+fn is_manager(thread: &Thread) -> bool {
+    let mut frames = thread.stack.iter();
+    frames.any(|frame| {
+        last_part(&frame.function) == "run"
+            && frame.file.ends_with("/concurrent/futures/process.py")
+    })
+}
+
 impl Rule for ExecutorSaturated {
     fn name(&self) -> &'static str {
         "executor-saturated"
@@ -54,21 +79,24 @@ impl Rule for ExecutorSaturated {
     fn explanation(&self) -> &'static str {
         "For three seconds all workers of a concurrent.futures executor were busy while work waited in \
          its queue. What is submitted now (run_in_executor, to_thread included) waits for its turn \
-         before it runs. A queue that is worked off within five seconds does not count.\n\n\
+         before it runs. A queue that is worked off within five seconds does not count, nor \
+         does a batch: one thread has filled the queue and waits for the results, and no event loop runs.\n\n\
          What to do: see what the workers do (concmon-bpf dump); give it more workers when they wait \
          for something outside, fewer jobs or processes when they compute, an executor of its own to \
          slow work."
     }
 
     fn check(&self, context: &Context<'_>) -> Option<Held> {
-        // One that waits for itself is told as a deadlock.
+        // One that waits for itself is told as that.
         let is_stuck = |one: &&Executor| {
             let tids = one.running.iter().filter_map(|work| work.tid);
             tids.into_iter()
                 .any(|tid| super::is_deadlocked(context.process, tid))
+                || super::pool_exhausted::stuck(context, one).is_some()
         };
         let executors = context.process.executors.iter();
         let full = executors.filter(|one| is_full(one) && !is_stuck(one));
+        let full = full.filter(|one| !is_batch(context.process, one));
         let one = full.max_by_key(|one| one.queued)?;
         if drain_ns(context.history).is_some_and(|ns| ns < SHORT_NS) {
             return None;

@@ -29,6 +29,7 @@ mod task_pileup;
 #[cfg(test)]
 mod tests;
 mod thread_churn;
+mod worker_killed;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,6 +64,8 @@ pub(crate) struct Context<'a> {
     begin_unix_ns: u64,
     duration_ns: u64,
     history: &'a History,
+    /// Processes in which somebody waits for results of a pool of processes.
+    owed: &'a BTreeSet<u32>,
 }
 
 /// A rule.
@@ -79,11 +82,12 @@ pub(crate) trait Rule: Sync {
     }
 }
 
-const RULES: [&dyn Rule; 20] = [
+const RULES: [&dyn Rule; 21] = [
     &deadlock::Deadlocked,
     &lock_held_across_fork::LockHeldAcrossFork,
     &lock_not_released::LockNotReleased,
     &pool_exhausted::PoolExhausted,
+    &worker_killed::WorkerKilled,
     &loop_blocked::LoopBlocked,
     &loop_saturated::LoopSaturated,
     &sleep_zero_spin::SleepZeroSpin,
@@ -181,6 +185,9 @@ impl Judge {
                 present.contains(key) || (has_room && followed.has_told_at_its_end())
             });
         }
+        let owed = snapshot.processes.iter();
+        let owed = owed.filter(|process| worker_killed::is_owed(process));
+        let owed: BTreeSet<u32> = owed.map(|process| process.pid).collect();
         for process in &mut snapshot.processes {
             let followed = self.processes.entry(key(process)).or_default();
             followed.history.add(process, window);
@@ -191,6 +198,7 @@ impl Judge {
                     begin_unix_ns: window.start_unix_ns,
                     duration_ns: window.duration_ns,
                     history: &followed.history,
+                    owed: &owed,
                 };
                 let found = rule.check(&context);
                 let state = followed.states.entry(rule.name()).or_default();

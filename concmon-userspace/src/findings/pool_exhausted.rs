@@ -8,7 +8,7 @@ use super::{
     Context, Held, Rule, Severity, last_part, ms, place, thread_name, waits_ns, whole_place,
 };
 use crate::event::own_frame;
-use crate::schema::{Address, Executor, Frame, Purpose, Thread, WaitKind};
+use crate::schema::{Address, Executor, ExecutorKind, Frame, Process, Purpose, Thread, WaitKind};
 
 /// Who wants an item of a pool waits for one, and only those that have one could return it.
 pub(super) struct PoolExhausted;
@@ -163,43 +163,72 @@ fn connections(context: &Context<'_>) -> Option<Held> {
     })
 }
 
+/// The threads that work for an executor. A limiter does not say who has its tokens: they are those of the threads
+/// that anyio and trio keep for it, as many as wait for the same.
+fn workers_of<'a>(process: &'a Process, executor: &Executor) -> Vec<&'a Thread> {
+    let threads = process.threads.iter().filter(|thread| thread.alive);
+    if executor.kind != ExecutorKind::Limiter {
+        let works = |tid: u32| executor.running.iter().any(|work| work.tid == Some(tid));
+        return threads.filter(|thread| works(thread.tid)).collect();
+    }
+    let object = |thread: &Thread| thread.waiting_for.as_ref().and_then(|wait| wait.object);
+    let mut by_object: BTreeMap<Address, Vec<&Thread>> = BTreeMap::new();
+    for thread in threads.filter(|thread| is_of_limiter(thread)) {
+        if let Some(object) = object(thread) {
+            by_object.entry(object).or_default().push(thread);
+        }
+    }
+    by_object
+        .into_values()
+        .max_by_key(Vec::len)
+        .unwrap_or_default()
+}
+
+/// It runs a function that anyio or trio was given for a thread.
+fn is_of_limiter(thread: &Thread) -> bool {
+    let keepers = [
+        "/anyio/_backends/_asyncio.py",
+        "/trio/_core/_thread_cache.py",
+    ];
+    let mut frames = thread.stack.iter().skip(1);
+    frames.any(|frame| keepers.iter().any(|file| frame.file.ends_with(file)))
+}
+
+/// What all workers of a full executor wait for, and for how long all of them have, ns.
+pub(super) fn stuck(context: &Context<'_>, one: &Executor) -> Option<(WaitKind, Address, u64)> {
+    let process = context.process;
+    let threads = workers_of(process, one);
+    let is_full = one.workers_idle == Some(0)
+        && one.max_workers.is_some_and(|most| one.workers >= most)
+        && one.queued.is_some_and(|queued| queued > 0)
+        && threads.len() as u64 >= one.workers
+        && threads.len() >= WORKERS;
+    let first = threads.first()?.waiting_for.as_ref().filter(|_| is_full)?;
+    let waits_so = |thread: &&Thread| {
+        let wait = thread.waiting_for.as_ref();
+        wait.is_some_and(|wait| {
+            (wait.kind, wait.object) == (first.kind, first.object)
+                && wait.owner_tid.is_none()
+                && wait.purpose != Purpose::Join
+        }) && waits_ns(context, thread) >= AGE_NS
+    };
+    let shortest_ns = threads
+        .iter()
+        .map(|thread| waits_ns(context, thread))
+        .min()?;
+    threads
+        .iter()
+        .all(waits_so)
+        .then_some((first.kind, first.object?, shortest_ns))
+}
+
 /// All workers of an executor wait for one thing.
 fn workers(context: &Context<'_>) -> Option<Held> {
     let process = context.process;
-    let thread_of = |tid: u32| process.threads.iter().find(|thread| thread.tid == tid);
-    let stuck = |one: &&Executor| -> Option<(WaitKind, Address, u64)> {
-        let tids = one.running.iter().filter_map(|work| work.tid);
-        let threads: Vec<&Thread> = tids.filter_map(thread_of).collect();
-        let is_full = one.workers_idle == Some(0)
-            && one.queued.is_some_and(|queued| queued > 0)
-            && threads.len() as u64 == one.workers
-            && threads.len() >= WORKERS;
-        let first = threads.first()?.waiting_for.as_ref().filter(|_| is_full)?;
-        let waits_so = |thread: &&Thread| {
-            let wait = thread.waiting_for.as_ref();
-            wait.is_some_and(|wait| {
-                (wait.kind, wait.object) == (first.kind, first.object)
-                    && wait.owner_tid.is_none()
-                    && wait.purpose != Purpose::Join
-            }) && waits_ns(context, thread) >= AGE_NS
-        };
-        let shortest_ns = threads
-            .iter()
-            .map(|thread| waits_ns(context, thread))
-            .min()?;
-        threads
-            .iter()
-            .all(waits_so)
-            .then_some((first.kind, first.object?, shortest_ns))
-    };
     let executors = process.executors.iter();
-    let mut found = executors.filter_map(|one| Some((one, stuck(&one)?)));
+    let mut found = executors.filter_map(|one| Some((one, stuck(context, one)?)));
     let (one, (kind, object, ns)) = found.next()?;
-    let thread = one
-        .running
-        .iter()
-        .filter_map(|work| work.tid)
-        .find_map(thread_of)?;
+    let thread = *workers_of(process, one).first()?;
     let frame = own_frame(&thread.stack, |frame| &frame.file).or(thread.stack.first());
     let name = one
         .name_prefix

@@ -13,8 +13,8 @@ use crate::model::testing::{Fixture, MS, SECOND, START, py_loop, py_task, py_thr
 use crate::schema::{Address, CulpritKind, TaskState};
 use crate::schema::{
     ByName, Cause, CodeSamples, Cost, CountedPool, Culprit, Deadlock, DeadlockMember, Descriptor,
-    Exact, Frame, GilHog, GilPair, Histogram, Pools, Purpose, Ready, Stall, Task, Thread, Timing,
-    WaitKind, WaitingFor, Waker, Work,
+    Exact, Exited, Frame, GilHog, GilPair, Histogram, Pools, Purpose, Ready, Stall, Task, Thread,
+    Timing, WaitKind, WaitingFor, Waker, Work,
 };
 
 const HOG: u32 = 101;
@@ -304,6 +304,24 @@ fn waiting(process: &mut Process, since_unix_ns: u64, change: fn(&mut WaitingFor
     }
 }
 
+/// A worker of a pool whose parent, here itself, waits for results.
+fn killed(process: &mut Process, signal: u8) {
+    process.title = Some("ForkPoolWorker-2".to_owned());
+    process.exited = Some(Exited {
+        code: None,
+        signal: Some(signal),
+    });
+    process.ppid = process.pid;
+    waiting(process, 0, |wait| {
+        (wait.kind, wait.purpose) = (WaitKind::Future, Purpose::Other);
+    });
+    process.threads[1].stack = vec![Frame {
+        function: "ApplyResult.get".into(),
+        file: "/usr/lib/python3.11/multiprocessing/pool.py".into(),
+        line: 7,
+    }];
+}
+
 /// Two threads wait in a function of this name and file.
 fn connecting(process: &mut Process, since_unix_ns: u64, file: &str) {
     waiting(process, since_unix_ns, |wait| {
@@ -449,7 +467,7 @@ fn another_level_of_load_is_no_pileup() {
 
 #[test]
 fn each_rule_is_raised_and_a_near_miss_raises_none() {
-    let table: [(&str, Change, Change); 20] = [
+    let table: [(&str, Change, Change); 21] = [
         (
             "loop-blocked",
             |p, begin, _| stalled(p, CulpritKind::Sleep, begin, 150),
@@ -539,6 +557,12 @@ fn each_rule_is_raised_and_a_near_miss_raises_none() {
             "pool-exhausted",
             |p, begin, _| connecting(p, begin - 9 * SECOND, "sqlalchemy/pool/impl.py"),
             |p, begin, _| connecting(p, begin - 9 * SECOND, "app/pool/impl.py"),
+        ),
+        (
+            "worker-killed",
+            |p, _, _| killed(p, libc::SIGKILL as u8),
+            // As a pool ends its workers.
+            |p, _, _| killed(p, libc::SIGTERM as u8),
         ),
         (
             "thread-churn",
@@ -857,4 +881,34 @@ fn workers_that_all_wait_for_one_queue_have_exhausted_it() {
         let wait = process.threads[1].waiting_for.as_mut();
         wait.expect("it waits").object = Some(Address(0xb));
     }));
+}
+
+/// One thread maps a batch over a pool, and waits.
+#[test]
+fn a_batch_saturates_nothing() {
+    let raised = |waiting_threads: usize, with_loop: bool| {
+        let mut story = Story::new();
+        let mut found = Vec::new();
+        for _ in 0..6 {
+            found = story.window(|process, begin| {
+                process.executors[0].queued = Some(1_000);
+                process.loops[0].running = with_loop;
+                waiting(process, begin, |wait| {
+                    (wait.kind, wait.purpose) = (WaitKind::Future, Purpose::Other);
+                });
+                for thread in process.threads.iter_mut().skip(1).take(waiting_threads) {
+                    thread.stack = vec![Frame {
+                        function: "Future.result".into(),
+                        file: "/usr/lib/python3.11/concurrent/futures/_base.py".into(),
+                        line: 7,
+                    }];
+                }
+            });
+        }
+        names(&found).contains(&"executor-saturated")
+    };
+    assert!(!raised(1, false));
+    assert!(raised(0, false));
+    assert!(raised(2, false));
+    assert!(raised(1, true));
 }

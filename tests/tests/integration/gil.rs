@@ -152,7 +152,7 @@ fn names_the_hog(told: &Told, gil: &Gil) -> Result<(u64, u64)> {
     Ok((hog, all))
 }
 
-/// All that threads' accounts have as blocked on the GIL, within 1 %.
+/// All that threads' accounts have as blocked on the GIL, within 1 % or 1 ms: threads that lived for a moment have no row.
 fn counts_in_its_window(report: &Report, pid: u32) -> Result<()> {
     let process = report.process(pid)?;
     let blocked = process.threads.iter().map(|t| t.ledger.blocked_ns.gil);
@@ -160,7 +160,7 @@ fn counts_in_its_window(report: &Report, pid: u32) -> Result<()> {
     let gil = process.gil.as_ref().context("the process has a GIL")?;
     let wait_ns = gil.wait_ns.context("wait_ns")?;
     ensure!(
-        wait_ns.abs_diff(blocked) <= blocked / 100,
+        wait_ns.abs_diff(blocked) <= (blocked / 100).max(1_000_000),
         "waited {wait_ns} ns; {blocked} ns blocked"
     );
     Ok(())

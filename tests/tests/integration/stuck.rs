@@ -14,7 +14,7 @@ use libtest_mimic::Trial;
 use crate::watch_python;
 
 /// Programs, and the rule that holds for each.
-const SICK: [(&str, &str); 11] = [
+const SICK: [(&str, &str); 12] = [
     ("two_rlocks", "deadlock"),
     ("three_rlocks", "deadlock"),
     ("two_locks", "deadlock"),
@@ -26,6 +26,7 @@ const SICK: [(&str, &str); 11] = [
     ("lock_across_fork", "lock-held-across-fork"),
     ("plain_lock_across_fork", "lock-held-across-fork"),
     ("workers_that_wait_for_one_queue", "pool-exhausted"),
+    ("killed_pool_worker", "worker-killed"),
 ];
 /// It takes ten seconds to tell.
 const LEFT_TAKEN: (&str, &str) = ("lock_that_is_left_taken", "lock-not-released");
@@ -78,7 +79,7 @@ fn watch(workloads: &[(&str, Workload)], seconds: u32) -> Result<Outcome> {
 }
 
 /// Those of a program and of what it forked.
-fn findings<'a>(report: &'a Report, pid: u32) -> Vec<&'a Finding> {
+fn findings(report: &Report, pid: u32) -> Vec<&Finding> {
     let of_it = report
         .processes
         .iter()
@@ -104,7 +105,8 @@ fn each_program_gets_its_finding(version: &str) -> Result<()> {
         for member in members {
             ensure!(said.contains(&member), "{program}: no {member} in {said}");
         }
-        ensure!(said.contains("stuck.py"), "{program}: no place in {said}");
+        let has_place = *rule == "worker-killed" || said.contains("stuck.py");
+        ensure!(has_place, "{program}: no place in {said}");
         let told = |report: &Report| !findings(report, workload.pid()).is_empty();
         let first = snapshots.iter().position(told).context("in no snapshot")?;
         ensure!(

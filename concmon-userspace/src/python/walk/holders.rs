@@ -14,6 +14,9 @@ use crate::python::objects::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader};
 /// Frames of one stack that are searched, and coroutines of one chain.
 const MAX_FRAMES: usize = 64;
 const MAX_DEPTH: usize = 32;
+/// Words behind a frame's variables that are its own, or nobody's: the head of the next frame is longer. What is behind
+/// that may be of a thread that is no more, which had the same memory.
+const TEMPORARIES: usize = 8;
 /// Bytes of a suspended frame that are read.
 const VALUES_BYTES: u32 = 1024;
 /// More references than these are no count of references.
@@ -38,7 +41,9 @@ pub(crate) fn of_stacks(
         .into_iter()
         .map(|length| {
             let frames = variables.by_ref().take(length);
-            frames.flat_map(|frame| frame.values).collect()
+            frames
+                .flat_map(|frame| frame.own(TEMPORARIES).to_vec())
+                .collect()
         })
         .collect();
     inside(reader, &values, locks, "__exit__")

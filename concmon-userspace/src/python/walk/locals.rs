@@ -20,6 +20,12 @@ pub(crate) struct Variables {
 }
 
 impl Variables {
+    /// The variables, and so many words behind them.
+    pub(crate) fn own(&self, temporaries: usize) -> &[u64] {
+        let count = self.values.len().min(self.names.len() + temporaries);
+        &self.values[..count]
+    }
+
     /// The value of a variable; 0 when it has none at the moment, `None` when there is no such
     /// variable.
     pub(crate) fn named(&self, reader: &Reader<'_>, name: &str) -> Option<u64> {
