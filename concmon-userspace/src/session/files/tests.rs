@@ -27,7 +27,7 @@ fn folder() -> (TempDir, Rc<Folder>) {
 }
 
 fn new(folder: &Rc<Folder>, content: &str) -> NewFile {
-    let new = NewFile::make(&folder, OsStr::new("new"), "part").expect("a file");
+    let new = NewFile::make(folder, OsStr::new("new"), "part").expect("a file");
     new.file().write_all(content.as_bytes()).expect("room");
     new
 }
