@@ -29,7 +29,8 @@ impl Rule for LockHeldAcrossFork {
          the same behind.) An RLock has the identity of its owner; a plain Lock has not: there it is told only \
          where all threads of a forked process wait and none of them is in a `with` statement of it. Identities \
          are used again: a new thread that has that of the old one is not taken for it where its stack shows \
-         that it has not taken the lock.\n\n\
+         that it has not taken the lock. (The last two need that the frame shows that it waits at a `with` statement, \
+         which it does up to Python 3.11; later they are not told.)\n\n\
          What to do: fork before threads begin, use the start methods spawn or forkserver of multiprocessing, or \
          make such locks anew in the child (os.register_at_fork)."
     }

@@ -87,16 +87,27 @@ fn findings(report: &Report, pid: u32) -> Vec<&Finding> {
     of_it.flat_map(|one| &one.findings).collect()
 }
 
+/// From 3.12 on, frames do not show that they wait at a `with` statement.
+const SHOWN_UP_TO_3_11: [&str; 4] = [
+    "relocking_handler",
+    "lock_across_fork",
+    "plain_lock_across_fork",
+    LEFT_TAKEN.0,
+];
+
 fn each_program_gets_its_finding(version: &str) -> Result<()> {
+    let all = SICK.into_iter().chain([LEFT_TAKEN]);
+    let is_shown = |program: &str| version != "3.13" || !SHOWN_UP_TO_3_11.contains(&program);
+    let sick: Vec<(&str, &str)> = all.filter(|(program, _)| is_shown(program)).collect();
     let mut workloads = Vec::new();
-    for (program, _) in SICK.iter().chain([&LEFT_TAKEN]) {
+    for (program, _) in &sick {
         workloads.push((*program, start(version, program)?));
     }
     let outcome = watch(&workloads, 14)?;
     ensure!(outcome.code == 6, "exit code {}", outcome.code);
     let summary = outcome.summary()?;
     let snapshots = outcome.snapshots();
-    for ((program, rule), (_, workload)) in SICK.iter().chain([&LEFT_TAKEN]).zip(&workloads) {
+    for ((program, rule), (_, workload)) in sick.iter().zip(&workloads) {
         let found = findings(summary, workload.pid());
         let rules: Vec<&str> = found.iter().map(|one| &*one.rule).collect();
         ensure!(rules == [*rule], "{program}: {rules:?}, wanted {rule}");
