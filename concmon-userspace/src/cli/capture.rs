@@ -24,7 +24,8 @@ pub(super) struct Record {
     #[arg(id = "output", short = 'o', long = "output", value_name = "FILE", value_parser = PathBufValueParser::new())]
     _output: Option<PathBuf>,
 
-    /// Write what other tools read instead of a capture, as export does of one
+    /// Write what other tools read instead of a capture, as export does of one; until then what is
+    /// recorded is in FILE.concmon, which stays where this is killed
     #[arg(short, long, value_name = "FORMAT", conflicts_with = "ring")]
     format: Option<Format>,
 

@@ -4,10 +4,11 @@ use std::{
     fs::File,
     io::{self, BufWriter, Read, Seek as _, Write as _},
     path::Path,
+    rc::Rc,
 };
 
 use crate::session::{
-    files::{Out, Recording, Target},
+    files::{Out, Recording, Target, Written},
     outcome::{Failure, code},
     output, printed, privileges, say,
 };
@@ -98,36 +99,77 @@ fn convert<R: Read>(
     Ok(export::write(format, by, &info, &intervals, out))
 }
 
-/// What `record -f` makes at the end of a watch, of the capture that nobody else sees.
+/// What a picture is made of.
+enum Capture {
+    /// It has no name, as what is made of it has none.
+    Unnamed(File),
+    Named(Rc<Written>),
+}
+
+/// What `record -f` makes at the end of a watch, of a capture that goes away then.
 pub(super) struct AtEnd {
-    capture: File,
+    capture: Capture,
     format: Format,
     by: By,
-    out: Out,
+    /// `None`: it was written.
+    out: Option<Out>,
+}
+
+impl Drop for AtEnd {
+    /// Says where the capture is, where nothing was made of it.
+    fn drop(&mut self) {
+        if let Capture::Named(written) = &self.capture
+            && matches!(written.open(), Ok(Some(_)))
+        {
+            let name = written.name.borrow();
+            say(&format!(
+                "concmon-bpf: what was recorded is in {name}, for report and export\n"
+            ));
+        }
+    }
 }
 
 impl AtEnd {
+    /// Nothing ran that could be recorded.
+    pub(super) fn discard(self) {
+        if let Capture::Named(written) = &self.capture
+            && let Ok(Some(file)) = written.open()
+        {
+            written.remove(&file);
+        }
+    }
+
     /// Begins the file that `-o` names; without it one whose name begins with `stem`.
     pub(super) fn new(
         options: &Options,
         (format, by): (Format, By),
         stem: String,
     ) -> Result<(Self, Recording), Failure> {
-        let (out, is_stdout) = match options.output.as_deref() {
-            Some(path) => {
-                let target = Target::of(path)?;
-                let is_stdout = target.is_stdout();
-                (target.create()?, is_stdout)
-            }
-            None => (Out::free(stem, ending(format))?, false),
+        let path = options.output.as_deref();
+        let target = path.map(Target::of).transpose()?;
+        let open = target.as_ref().filter(|target| target.is_open());
+        let unnamed = open.map(Target::is_stdout);
+        let out = match target {
+            Some(target) => target.create()?,
+            None => Out::free(stem.clone(), ending(format))?,
         };
         check_terminal(format, &out)?;
-        let (recording, capture) = Recording::temporary(is_stdout)?;
+        let (recording, capture) = match unnamed {
+            Some(is_stdout) => {
+                let (recording, file) = Recording::temporary(is_stdout)?;
+                (recording, Capture::Unnamed(file))
+            }
+            None => {
+                let recording = Recording::passing(path, &stem)?;
+                let written = recording.written();
+                (recording, Capture::Named(written))
+            }
+        };
         let at_end = Self {
             capture,
             format,
             by,
-            out,
+            out: Some(out),
         };
         Ok((at_end, recording))
     }
@@ -138,12 +180,26 @@ impl AtEnd {
             let message = format!("cannot read what was recorded: {error}");
             Failure::new(code::FAILURE, message)
         };
-        self.capture.rewind()?;
-        let replay = Replay::new(Reader::new(self.capture).map_err(failed)?);
-        let mut out = BufWriter::new(self.out);
+        let mut file = match &self.capture {
+            Capture::Unnamed(file) => file.try_clone()?,
+            Capture::Named(written) => match written.open()? {
+                Some(file) => file,
+                None => return Ok(()),
+            },
+        };
+        file.rewind()?;
+        let same = file.try_clone()?;
+        let Some(out) = self.out.take() else {
+            return Ok(());
+        };
+        let replay = Replay::new(Reader::new(file).map_err(failed)?);
+        let mut out = BufWriter::new(out);
         let written = convert(replay, self.format, self.by, &mut out)
             .map_err(|error| failed(error.into()))?;
         let named = whole(written, out);
+        if let (Capture::Named(written), Ok(_)) = (&self.capture, &named) {
+            written.remove(&same);
+        }
         let name = named.as_ref().map_or_else(|_| String::new(), String::clone);
         if printed(named.map(drop))? && !quiet {
             say(&format!("concmon-bpf: wrote {name}\n"));
@@ -254,10 +310,10 @@ mod tests {
             let mut capture = File::open(&file).unwrap();
             io::copy(&mut capture, &mut io::sink()).unwrap();
             let at_end = AtEnd {
-                capture,
+                capture: Capture::Unnamed(capture),
                 format,
                 by: By::Wall,
-                out: out("one").create().unwrap(),
+                out: Some(out("one").create().unwrap()),
             };
             at_end.write(true).unwrap();
             assert!(bytes("one").len() > 100, "{format:?}");

@@ -101,8 +101,12 @@ pub(super) async fn watch_command(
     }
     // The program need not wait until a long recording has been drawn.
     let made = match kept.at_end {
-        Some(at_end) if !never_ran => at_end.write(options.quiet),
-        _ => Ok(()),
+        Some(at_end) if never_ran => {
+            at_end.discard();
+            Ok(())
+        }
+        Some(at_end) => at_end.write(options.quiet),
+        None => Ok(()),
     };
     // The watch may end before the program does; its code is passed on all the same.
     if end.running.is_some() {

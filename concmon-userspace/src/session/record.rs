@@ -56,9 +56,12 @@ impl Progress {
                     lost: summary.monitor.events_lost,
                     bytes,
                 };
+                let place = match self.written.is_passing {
+                    true => String::new(),
+                    false => format!(" in {}", self.written.name.borrow()),
+                };
                 say(&format!(
-                    "concmon-bpf: recorded in {}: {}\n",
-                    self.written.name.borrow(),
+                    "concmon-bpf: recorded{place}: {}\n",
                     line(recorded)
                 ));
                 true

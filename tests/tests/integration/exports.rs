@@ -248,6 +248,38 @@ fn in_one_step() -> Result<()> {
         "no flame graph"
     );
 
+    // Whoever is killed leaves what was recorded, to be read.
+    for name in left()? {
+        let _ = std::fs::remove_file(folder.path().join(name));
+    }
+    let mut watch = Group::start(
+        tool(&["-f", "svg", "-o", "picture"])?
+            .stdout(Stdio::null())
+            .stderr(Stdio::null()),
+    )?;
+    let kept = folder.path().join("picture.concmon");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !kept.is_file() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    watch.signal(libc::SIGKILL);
+    watch.wait_for(Duration::from_secs(20))?;
+    ensure!(!folder.path().join("picture").exists());
+    let exported = Command::new(binary()?)
+        .args(["export", "-f", "svg", "-i"])
+        .arg(&kept)
+        .output()?;
+    let svg = String::from_utf8(exported.stdout)?;
+    ensure!(
+        svg.contains("burn (gil.py:"),
+        "no flame graph of what was left"
+    );
+    // And the picture that was begun, which cannot be taken away any more.
+    for name in left()? {
+        std::fs::remove_file(folder.path().join(name))?;
+    }
+
     // The capture would be where the picture is.
     let refused = tool(&["-f", "svg", "--ring", "5s"])?.output()?;
     ensure!(refused.status.code() == Some(2), "{refused:?}");
@@ -255,7 +287,7 @@ fn in_one_step() -> Result<()> {
     std::os::unix::fs::symlink("/nowhere", folder.path().join("link"))?;
     let refused = tool(&["-f", "svg", "-d", "1s", "-o", "link"])?.output()?;
     ensure!(refused.status.code() == Some(1), "{refused:?}");
-    ensure!(left()?.len() == 2, "{:?}", left()?);
+    ensure!(left()?.len() == 1, "{:?}", left()?);
     Ok(())
 }
 

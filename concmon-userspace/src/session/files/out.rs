@@ -109,6 +109,11 @@ impl Target {
         matches!(self, Self::Open(open) if open.is_stdout)
     }
 
+    /// Whether it is something that is open already, or no file.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self, Self::Open(_))
+    }
+
     /// Begins the output.
     ///
     /// # Errors

@@ -5,12 +5,15 @@ use std::{
     ffi::{OsStr, OsString},
     fs::File,
     io::{self, IsTerminal as _},
-    path::Path,
+    path::{Path, PathBuf},
     rc::Rc,
 };
 
+use rustix::fs::fstat;
+
 use super::{
     FileError, Folder, NewFile,
+    found::Found,
     out::{MOST_TRIES, Open, Place},
     replace::capture_to_move,
 };
@@ -27,6 +30,37 @@ pub(crate) struct Written {
     pub(crate) name: RefCell<String>,
     /// It is standard output, which is nobody else's then.
     pub(crate) is_stdout: bool,
+    /// It goes away once something has been made of it.
+    pub(crate) is_passing: bool,
+    /// Where it stands under its name, once it has begun there.
+    stands: RefCell<Option<Place>>,
+}
+
+impl Written {
+    /// Opens what was recorded; `None`: it was not begun under a name.
+    ///
+    /// # Errors
+    /// It is not there any more, or cannot be read.
+    pub(crate) fn open(&self) -> io::Result<Option<File>> {
+        let stands = self.stands.borrow();
+        let open = |place: &Place| place.folder.open_to_read(&place.name);
+        stands.as_ref().map(open).transpose()
+    }
+
+    /// Takes away what was recorded, if `file` is what stands there.
+    pub(crate) fn remove(&self, file: &File) {
+        let Some(place) = self.stands.borrow_mut().take() else {
+            return;
+        };
+        let own = fstat(file).map(|stat| Found::of(&stat));
+        let there = place.folder.find(&place.name);
+        if let (Ok(own), Ok(Some(there))) = (own, there)
+            && own.is(&there)
+            && let Err(error) = place.folder.remove(&place.name)
+        {
+            log::warn!("{} stays: {error}", place.shown());
+        }
+    }
 }
 
 /// A capture file, made when its header is known: so it can be read from the instant on that it is
@@ -83,9 +117,31 @@ impl Recording {
             written: Rc::new(Written {
                 name: RefCell::new(name),
                 is_stdout,
+                ..Written::default()
             }),
             store: None,
         })
+    }
+
+    /// A capture that goes away once something has been made of it, and stays where that fails, or where this
+    /// program is killed: what is to be `FILE` is recorded in `FILE.concmon`.
+    ///
+    /// # Errors
+    /// As [`Recording::new`].
+    pub(crate) fn passing(path: Option<&Path>, stem: &str) -> Result<Self, Failure> {
+        let path = path.map(|path| {
+            let mut beside = path.as_os_str().to_owned();
+            beside.push(".concmon");
+            PathBuf::from(beside)
+        });
+        let mut recording = Self::new(path.as_deref(), stem)?;
+        let name = recording.written.name.borrow().clone();
+        recording.written = Rc::new(Written {
+            name: RefCell::new(name),
+            is_passing: true,
+            ..Written::default()
+        });
+        Ok(recording)
     }
 
     /// A file without a name, which is gone when nobody has it open, and the same to be read.
@@ -109,6 +165,8 @@ impl Recording {
         let written = Rc::new(Written {
             name: RefCell::new(shown),
             is_stdout,
+            is_passing: true,
+            ..Written::default()
         });
         let store = None;
         Ok((Self { to, written, store }, same))
@@ -135,6 +193,7 @@ impl Recording {
             To::Named(place) => {
                 let (mut new, store) = new(&place.folder, &place.name).map_err(failed)?;
                 put_in_place(&mut new, place)?;
+                self.stands_at(&place.folder, &place.name);
                 Ok(store)
             }
             To::Free(folder, stem) => {
@@ -143,9 +202,16 @@ impl Recording {
                     .rename_to_free(|number| free(stem, number))
                     .map_err(failed)?;
                 *self.written.name.borrow_mut() = folder.shown(OsStr::new(&name));
+                self.stands_at(folder, OsStr::new(&name));
                 Ok(store)
             }
         }
+    }
+
+    fn stands_at(&self, folder: &Rc<Folder>, name: &OsStr) {
+        let folder = Rc::clone(folder);
+        let name = name.to_owned();
+        *self.written.stands.borrow_mut() = Some(Place { folder, name });
     }
 
     fn store(&mut self) -> io::Result<&mut FileStore> {
