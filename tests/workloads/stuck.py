@@ -187,7 +187,7 @@ def workers_that_wait_for_one_queue():
     for _ in range(4):
         pool.submit(checkout)
     pool.submit(connections.put, 1)
-    ready(["request_0", "request_1", "request_2"])
+    ready(["3 workers of executor request"])
     while True:
         time.sleep(0.5)
 

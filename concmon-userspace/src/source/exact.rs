@@ -117,9 +117,9 @@ impl ExactLive {
         })
     }
 
-    /// The kernel takes probes away: while it does, putting one somewhere waits for all of them.
-    pub fn is_clearing(&self) -> bool {
-        self.leaving.load(Ordering::Relaxed) > 0
+    /// How many probes the kernel is taking away: putting one somewhere waits for all of them.
+    pub fn leaving(&self) -> usize {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// A process that can be probed.

@@ -23,7 +23,10 @@ use crate::{
     python::{
         DetectError, ExactFutures, ExactTasks, GilSampler, Interpreter, LentScanner, NotExact,
     },
-    source::live::{LedgerHead, Live},
+    source::{
+        exact::ExactLive,
+        live::{LedgerHead, Live},
+    },
 };
 
 /// The first pause between two tries to find an interpreter, ns; each is twice the one before.
@@ -33,6 +36,9 @@ const SEARCH_PAUSE_NS: u64 = 10_000_000;
 const SETTLE_NS: u64 = 5_000_000_000;
 /// How long after that beginning an interpreter that cannot be read may not be whole yet, or not any more, ns.
 const DOUBT_NS: u64 = 1_000_000_000;
+/// While the kernel takes more probes away than one or two processes have, none are put anywhere: that would hold
+/// the select loop for seconds.
+const MANY_LEAVING: usize = 40;
 /// A child that is there to run another program does so within this time, ns.
 const SPAWN_NS: u64 = 5_000_000;
 /// Between two tries to find out how the stacks of an interpreter can be walked, ns.
@@ -517,7 +523,8 @@ impl Target {
         let Stage::Attached(attached) = &self.stage else {
             return;
         };
-        let Some((exact, ebpf)) = live.exact().filter(|(exact, _)| !exact.is_clearing()) else {
+        let has_time = |exact: &ExactLive| exact.leaving() <= MANY_LEAVING;
+        let Some((exact, ebpf)) = live.exact().filter(|(exact, _)| has_time(exact)) else {
             return;
         };
         let (pid, interpreter) = (self.id.pid, &attached.interpreter);
@@ -565,7 +572,7 @@ impl Target {
         let Some((_, places)) = self.inherits.take_if(is_due) else {
             return;
         };
-        let Some((exact, ebpf)) = live.exact().filter(|(exact, _)| !exact.is_clearing()) else {
+        let Some((exact, ebpf)) = live.exact().filter(|(exact, _)| exact.leaving() == 0) else {
             return;
         };
         let pid = self.id.pid;
