@@ -371,7 +371,8 @@ pub struct PyTask {
     /// given, ns; `None`: it is in none.
     #[serde(default)]
     pub timeout_ns: Option<u64>,
-    /// Addresses of locks that others wait for and that it has, by the `async with` statements that it is in.
+    /// Addresses of locks that tasks wait for, once for each `async with` statement of the lock that it is in: who
+    /// still waits for the lock is in one by that.
     #[serde(default)]
     pub holds: Vec<u64>,
     /// [`PyTask::id`] of the tasks that wait for this one; of trio's, the nursery's task.

@@ -95,21 +95,9 @@ fn waits(look: &PythonFact) -> BTreeMap<Node, Wait> {
             awaited.entry(*waiter).or_default().push(task.id);
         }
     }
-    let is_lock = |task: &&PyTask| {
-        task.waits_for
-            .as_ref()
-            .is_some_and(|wait| wait.kind == "Lock")
-    };
-    let mut holders: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-    if look.tasks.iter().any(|task| is_lock(&task)) {
-        for task in &look.tasks {
-            for lock in &task.holds {
-                holders.entry(*lock).or_default().push(task.id);
-            }
-        }
-    }
+    let owners = lock_owners(&look.tasks);
     for task in &look.tasks {
-        if let Some(wait) = task_wait(task, &awaited, &holders) {
+        if let Some(wait) = task_wait(task, &awaited, &owners) {
             waits.insert(Node::Task(task.id), wait);
         }
     }
@@ -175,10 +163,45 @@ fn is_full(executor: &PyExecutor) -> bool {
         && known == executor.workers
 }
 
+/// The lock that a task waits for.
+fn wanted_lock(task: &PyTask) -> Option<u64> {
+    let wait = task.waits_for.as_ref()?;
+    wait.object.filter(|_| wait.kind == "Lock")
+}
+
+/// Which task has each lock that tasks wait for; none where several may.
+fn lock_owners(tasks: &[PyTask]) -> BTreeMap<u64, u64> {
+    let wanted: BTreeMap<u64, u64> = tasks
+        .iter()
+        .filter_map(|task| Some((task.id, wanted_lock(task)?)))
+        .collect();
+    let locks: BTreeSet<u64> = wanted.values().copied().collect();
+    // In how many statements of a lock each task is.
+    let mut statements: BTreeMap<u64, BTreeMap<u64, usize>> = BTreeMap::new();
+    for task in tasks.iter().filter(|_| !locks.is_empty()) {
+        for lock in task.holds.iter().filter(|lock| locks.contains(lock)) {
+            let of_lock = statements.entry(*lock).or_default();
+            *of_lock.entry(task.id).or_default() += 1;
+        }
+    }
+    let owners = statements.into_iter().filter_map(|(lock, inside)| {
+        let those = |waiting: bool, least: usize| {
+            let mut those = inside.iter().filter(|(task, count)| {
+                (wanted.get(*task) == Some(&lock)) == waiting && **count >= least
+            });
+            Some((those.next()?.0, those.next()))
+        };
+        // Who waits for it is in one statement of it by that, whoever has it.
+        let (owner, other) = those(false, 1).or_else(|| those(true, 2))?;
+        other.is_none().then_some((lock, *owner))
+    });
+    owners.collect()
+}
+
 fn task_wait(
     task: &PyTask,
     awaited: &BTreeMap<u64, Vec<u64>>,
-    holders: &BTreeMap<u64, Vec<u64>>,
+    owners: &BTreeMap<u64, u64>,
 ) -> Option<Wait> {
     // A time that it was given ends it.
     let wait = task
@@ -188,15 +211,8 @@ fn task_wait(
     match &*wait.kind {
         "Lock" => {
             let lock = wait.object?;
-            let of = holders.get(&lock)?;
-            // Who waits for it is in one statement of it by that.
-            let mut others = of.iter().copied().filter(|holder| {
-                let times = of.iter().filter(|one| *one == holder).count();
-                *holder != task.id || times > 1
-            });
-            let holder = others.next()?;
-            others.all(|other| other == holder).then(|| Wait {
-                on: vec![Node::Task(holder)],
+            Some(Wait {
+                on: vec![Node::Task(*owners.get(&lock)?)],
                 all: false,
                 what: What::Held(format!("asyncio.Lock {}", Address(lock))),
                 inferred: true,
@@ -582,5 +598,37 @@ mod tests {
         assert_eq!(found(Vec::new(), each), []);
         let queue = vec![task(1, "Lock", 0xa, &[0xa]), task(2, "sleep", 0, &[0xa])];
         assert_eq!(found(Vec::new(), queue), []);
+    }
+
+    #[test]
+    fn who_waits_for_a_lock_does_not_have_it_by_that() {
+        let two = || vec![task(1, "Lock", 0xa, &[0xa]), task(2, "Lock", 0xa, &[0xa])];
+        let with = |more: &[PyTask]| found(Vec::new(), [&two(), more].concat());
+        let ids = |all: &[Deadlock]| -> Vec<Option<u64>> {
+            let members = all.iter().flat_map(|one| &one.members);
+            members.map(|one| one.task.map(|task| task.0)).collect()
+        };
+        // Who has it runs, or has taken it without a statement, or goes on by itself.
+        let goes_on = task(3, "socket", 5, &[0xa]);
+        assert_eq!(with(&[]), []);
+        assert_eq!(with(&[py_task(3, 7, "runs")]), []);
+        assert_eq!(with(std::slice::from_ref(&goes_on)), []);
+        // Who has it waits for one of them.
+        let mut circle = two();
+        circle[0].awaited_by = vec![3];
+        circle.push(task(3, "Task", 1, &[0xa]));
+        let all = found(Vec::new(), circle.clone());
+        assert_eq!((ids(&all), all[0].behind), (vec![Some(1), Some(3)], 1));
+        // So may another that is inside.
+        circle[1].awaited_by = vec![4];
+        circle.push(task(4, "Task", 2, &[0xa]));
+        assert_eq!(found(Vec::new(), circle), []);
+        // One that has it wants it again, unless one that does not wait for it is inside, or another does that, too.
+        let again = task(4, "Lock", 0xa, &[0xa, 0xa]);
+        let all = with(std::slice::from_ref(&again));
+        assert_eq!((ids(&all), all[0].behind), (vec![Some(4)], 2));
+        assert_eq!(with(&[again.clone(), goes_on]), []);
+        let too = task(5, "Lock", 0xa, &[0xa, 0xa]);
+        assert_eq!(with(&[again, too]), []);
     }
 }
