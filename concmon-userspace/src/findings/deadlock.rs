@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Context, Held, Rule, Severity, place, whole_place};
-use crate::schema::{Deadlock, DeadlockMember};
+use crate::schema::{Address, Deadlock, DeadlockMember};
 
 /// Threads or tasks wait for one another, and none of them can go on.
 pub(super) struct Deadlocked;
@@ -35,18 +35,7 @@ impl Rule for Deadlocked {
 
     fn check(&self, context: &Context<'_>) -> Option<Held> {
         let process = context.process;
-        let lasts = |member: &DeadlockMember| {
-            let thread = process
-                .threads
-                .iter()
-                .find(|thread| Some(thread.tid) == member.tid);
-            // A task has no account.
-            thread.is_none_or(|thread| super::waits_ns(context, thread) >= AGE_NS)
-        };
-        let lasting = process
-            .deadlocks
-            .iter()
-            .filter(|one| one.members.iter().all(lasts));
+        let lasting = process.deadlocks.iter().filter(|one| lasts(context, one));
         let all: Vec<&Deadlock> = lasting.collect();
         let first = all.first()?;
         let mut evidence = super::Evidence::new();
@@ -84,6 +73,29 @@ impl Rule for Deadlocked {
             weight: first.members.len() as f64,
         })
     }
+}
+
+/// Whether all members are known to have been in their waits for long: threads by their accounts, tasks by looks that
+/// have met them there again, in the same deadlock.
+fn lasts(context: &Context<'_>, deadlock: &Deadlock) -> bool {
+    let process = context.process;
+    let known_ns = context.history.deadlock_ns(deadlock);
+    let of_thread = |tid: u32| {
+        let thread = process.threads.iter().find(|thread| thread.tid == tid)?;
+        Some(super::waits_ns(context, thread))
+    };
+    let of_task = |id: Address| {
+        let mut tasks = process.loops.iter().flat_map(|one| &one.tasks);
+        Some(tasks.find(|task| task.id == id)?.wait_ns()?.min(known_ns))
+    };
+    deadlock.members.iter().all(|member| {
+        let wait_ns = match (member.tid, member.task) {
+            (Some(tid), _) => of_thread(tid),
+            (None, Some(task)) => of_task(task),
+            (None, None) => None,
+        };
+        wait_ns.is_some_and(|wait_ns| wait_ns >= AGE_NS)
+    })
 }
 
 pub(super) fn name(member: &DeadlockMember) -> String {

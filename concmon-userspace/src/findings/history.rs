@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::schema::{Address, Descriptor, Frame, Loop, Process, Ready, Task, TaskState, Window};
+use crate::schema::{
+    Address, Deadlock, Descriptor, Frame, Loop, Process, Ready, Task, TaskState, Window,
+};
 
 use super::last_part;
 
@@ -241,6 +243,9 @@ pub(super) struct Polling {
 /// A task by its loop's thread, its address and its name.
 type TaskKey = (u32, Address, String);
 
+/// The threads and tasks of a deadlock, and what each waits for.
+type DeadlockKey = Vec<(Option<u32>, Option<Address>, String)>;
+
 /// The last windows of a process, the oldest first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct History {
@@ -259,6 +264,7 @@ pub(super) struct History {
     passing: BTreeMap<String, u64>,
     /// By the loop's thread.
     queues: BTreeMap<u32, Queue>,
+    deadlocks: BTreeMap<DeadlockKey, Sighted>,
 }
 
 impl History {
@@ -286,6 +292,21 @@ impl History {
         self.add_yielding(process);
         self.add_polling(process);
         self.add_queues(process);
+        self.add_deadlocks(process);
+    }
+
+    fn add_deadlocks(&mut self, process: &Process) {
+        let before = std::mem::take(&mut self.deadlocks);
+        let tasks = process.loops.iter().flat_map(|one| &one.tasks);
+        let Some(looked_unix_ns) = tasks.filter_map(Task::looked_unix_ns).max() else {
+            return;
+        };
+        let now = process.deadlocks.iter().map(|one| {
+            let key = deadlock_key(one);
+            let was = before.get(&key).copied();
+            (key, Sighted::again(was, looked_unix_ns))
+        });
+        self.deadlocks = now.collect();
     }
 
     fn add_stalls(&mut self, process: &Process, window: Window) {
@@ -446,6 +467,12 @@ impl History {
         self.stalled.len()
     }
 
+    /// For how long looks have shown a deadlock with tasks in it, ns.
+    pub(super) fn deadlock_ns(&self, deadlock: &Deadlock) -> u64 {
+        let known = self.deadlocks.get(&deadlock_key(deadlock));
+        known.map_or(0, Sighted::known_ns)
+    }
+
     /// For how long a task is known to have failed with nobody asking, ns.
     pub(super) fn failed_ns(&self, tid: u32, task: &Task) -> u64 {
         let failed = self.failed.get(&key(tid, task));
@@ -502,6 +529,12 @@ fn known<T>(
         }
     }
     now
+}
+
+fn deadlock_key(deadlock: &Deadlock) -> DeadlockKey {
+    let members = deadlock.members.iter();
+    let key = members.map(|one| (one.tid, one.task, one.waits_for.clone()));
+    key.collect()
 }
 
 fn key(tid: u32, task: &Task) -> TaskKey {

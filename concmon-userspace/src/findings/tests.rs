@@ -1,6 +1,7 @@
 //! Rules on snapshots that are made up: each is raised by one, and not by one that comes near.
 
 mod churn;
+mod deadlocks;
 mod groups;
 mod holding;
 mod polls;
