@@ -34,6 +34,9 @@ pub struct PythonFact {
     pub process: Option<PyProcess>,
     #[serde(deserialize_with = "at_most::<16_384, _, _>")]
     pub threads: Vec<PyThread>,
+    /// Threads whose waits for others were given a time, or are over by now: these waits end by themselves.
+    #[serde(default, deserialize_with = "at_most::<16_384, _, _>")]
+    pub timed: Vec<Tid>,
     #[serde(deserialize_with = "at_most::<16_384, _, _>")]
     pub loops: Vec<PyLoop>,
     #[serde(deserialize_with = "at_most::<16_384, _, _>")]
@@ -62,6 +65,7 @@ impl PythonFact {
             info,
             process: None,
             threads: Vec::new(),
+            timed: Vec::new(),
             loops: Vec::new(),
             tasks: Vec::new(),
             gils: Vec::new(),

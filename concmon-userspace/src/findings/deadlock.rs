@@ -8,7 +8,7 @@ use crate::schema::{Address, Deadlock, DeadlockMember};
 /// Threads or tasks wait for one another, and none of them can go on.
 pub(super) struct Deadlocked;
 
-/// A wait that is younger may have a timeout, ns.
+/// A wait that is younger may be for what is just given back, ns.
 const AGE_NS: u64 = 1_000_000_000;
 /// Members whose waits are told in the summary.
 const TOLD: usize = 4;
@@ -27,7 +27,9 @@ impl Rule for Deadlocked {
          has it, a thread that is waited for is the one whose end is awaited, a task says which tasks wait for \
          it, work that waits for a pool's workers is known by its future. Of a plain Lock and of asyncio's Lock \
          it is concluded who has it, from the `with` or `async with` statement that it is in (`inferred`). None \
-         of them goes on by itself; others may wait behind them (`behind`).\n\n\
+         of them goes on by itself: a wait that was given a time is in no circle (of tasks, the times of \
+         asyncio.sleep(), wait() and wait_for() are known, that of asyncio.timeout() is not). Others may wait \
+         behind them (`behind`).\n\n\
          What to do: take locks in one order everywhere; release them before waiting for a thread that needs \
          them; let no worker of a pool wait for work of the same pool. The members, what each has and where it \
          waits, are in the evidence, in deadlocks[], and in concmon-bpf dump."

@@ -79,7 +79,10 @@ pub(crate) fn deadlocks(look: &PythonFact) -> Vec<Deadlock> {
 }
 
 fn waits(look: &PythonFact) -> BTreeMap<Node, Wait> {
-    let threads = look.threads.iter().filter_map(|thread| {
+    let timed: BTreeSet<Tid> = look.timed.iter().copied().collect();
+    let threads = look.threads.iter();
+    let threads = threads.filter(|thread| !timed.contains(&thread.tid));
+    let threads = threads.filter_map(|thread| {
         let wait = thread_wait(thread.waiting_for.as_ref()?, &look.executors)?;
         Some((Node::Thread(thread.tid), wait))
     });
@@ -528,6 +531,12 @@ mod tests {
         ] {
             assert_eq!(found(threads, Vec::new()), []);
         }
+        // One of them goes on after a time, and the other by that.
+        let mut look = look(100, 1);
+        look.threads = vec![waiting(1, Join, 0, Some(2)), waiting(2, Lock, 0xa, Some(1))];
+        assert_eq!(deadlocks(&look).len(), 1);
+        look.timed = vec![Tid(1)];
+        assert_eq!(deadlocks(&look), []);
     }
 
     #[test]

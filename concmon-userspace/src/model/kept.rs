@@ -64,6 +64,7 @@ pub(super) fn fitted(look: &Arc<PythonFact>, others: usize) -> Arc<PythonFact> {
         info: look.info.clone(),
         process: look.process.clone(),
         threads: Vec::new(),
+        timed: Vec::new(),
         loops: Vec::new(),
         tasks: Vec::new(),
         gils: look.gils.clone(),

@@ -136,12 +136,25 @@ pub fn blocking_futex(pid: Pid, tid: Tid) -> io::Result<Option<u64>> {
     Ok(std::str::from_utf8(call).ok().and_then(futex_of))
 }
 
+/// Whether a thread is blocked on this futex, and was given no time after which it goes on anyway.
+pub fn waits_for_ever(pid: Pid, tid: Tid, futex: u64) -> bool {
+    let mut room = [0; SMALL];
+    let call = file::small(CWD, format!("/proc/{pid}/task/{tid}/syscall"), &mut room);
+    let call = call.ok().and_then(|call| std::str::from_utf8(call).ok());
+    call.is_some_and(|call| futex_of(call) == Some(futex) && has_no_time(call))
+}
+
 /// The first argument of a futex call: a number and its arguments, or `running`.
 fn futex_of(call: &str) -> Option<u64> {
     let mut words = call.split_whitespace();
     let number: libc::c_long = words.next()?.parse().ok()?;
     let address = words.next()?.strip_prefix("0x")?;
     (number == libc::SYS_futex).then(|| u64::from_str_radix(address, 16).ok())?
+}
+
+/// The fourth argument of a futex call says where the time is.
+fn has_no_time(call: &str) -> bool {
+    call.split_whitespace().nth(4) == Some("0x0")
 }
 
 /// The soft limit of the main thread's stack in bytes; `None` when unlimited or not known.
@@ -206,6 +219,10 @@ mod tests {
         let number = libc::SYS_futex;
         let call = format!("{number} 0x7f00a010 0x189 0x0 0x0 0x0 0xffffffff 0x7ffe10 0x7f0010\n");
         assert_eq!(futex_of(&call), Some(0x7f00_a010));
+        assert!(has_no_time(&call));
+        let timed = call.replacen("0x0 0x0", "0x0 0x7ffe20", 1);
+        assert_eq!(futex_of(&timed), Some(0x7f00_a010));
+        assert!(!has_no_time(&timed) && !has_no_time("running\n"));
         for other in [
             "running\n",
             "-1 0x7ffe10 0x7f0010\n",

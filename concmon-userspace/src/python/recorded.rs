@@ -76,6 +76,10 @@ impl ProcessSource for RecordedProcess {
         Ok(self.futexes.get(&tid.0).copied())
     }
 
+    fn waits_for_ever(&self, tid: Tid, futex: u64) -> bool {
+        self.futexes.get(&tid.0) == Some(&futex)
+    }
+
     fn mappings(&self) -> Vec<Mapping> {
         Vec::new()
     }

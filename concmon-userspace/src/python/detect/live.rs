@@ -42,6 +42,10 @@ impl ProcessSource for LiveProcess {
         now::blocking_futex(self.0, tid)
     }
 
+    fn waits_for_ever(&self, tid: Tid, futex: u64) -> bool {
+        now::waits_for_ever(self.0, tid, futex)
+    }
+
     fn mappings(&self) -> Vec<Mapping> {
         maps::mappings(self.0).unwrap_or_default()
     }

@@ -123,14 +123,19 @@ impl ProcessView {
         self.source.mappings()
     }
 
-    /// The futex that a thread is blocked on.
     /// Whether the process has been forked and runs the program of its parent.
     pub(crate) fn is_fork(&self) -> bool {
         self.source.is_fork()
     }
 
+    /// The futex that a thread is blocked on.
     pub(crate) fn blocking_futex(&self, tid: Tid) -> std::io::Result<Option<u64>> {
         self.source.blocking_futex(tid)
+    }
+
+    /// Whether a thread is blocked on this futex, and was given no time after which it goes on anyway.
+    pub(crate) fn waits_for_ever(&self, tid: Tid, futex: u64) -> bool {
+        self.source.waits_for_ever(tid, futex)
     }
 
     /// Bytes of the stack of a thread, without its guard; of the main thread's, how far it may

@@ -21,6 +21,8 @@ pub(crate) trait ProcessSource: Debug + Send + Sync {
     fn is_thread(&self, tid: Tid) -> bool;
     /// The futex that a thread is blocked on.
     fn blocking_futex(&self, tid: Tid) -> io::Result<Option<u64>>;
+    /// Whether a thread is blocked on this futex, and was given no time after which it goes on anyway.
+    fn waits_for_ever(&self, tid: Tid, futex: u64) -> bool;
     fn mappings(&self) -> Vec<Mapping>;
     /// Address of asyncio's own offset table.
     fn asyncio_table(&self) -> Option<u64>;

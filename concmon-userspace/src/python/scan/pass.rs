@@ -4,7 +4,7 @@ use super::remembered::{
     ANYIO, BILLIARD, CELERY, CHEROOT, DASK, GEVENT, GREENLET, MULTIPROCESSING, PROCESS_POOLS,
     Remembered, THREAD_POOLS, TRIO, WAITRESS,
 };
-use crate::event::{LoopKind, PythonFact, Tid};
+use crate::event::{LoopKind, PythonFact, Tid, WaitKind};
 use crate::python::detect;
 use crate::python::layout::Layout;
 use crate::python::memory::process::ProcessView;
@@ -71,6 +71,7 @@ impl Scan<'_> {
         let stacks = self.add_stacks(reader, &records, &tids, fact);
         reader.note_cut("threads.stack");
         self.add_waits(reader, &records, &tids, &stacks, fact);
+        self.add_timed(fact);
         reader.note_cut("threads.waiting_for");
         if self.remembered.has_asyncio() {
             self.add_loops(reader, &records, &tids, fact);
@@ -86,6 +87,17 @@ impl Scan<'_> {
         reader.note_cut("tasks");
         self.add_limiters(reader, limiters, fact);
         self.limit_greenlets(reader);
+    }
+
+    /// Says which waits for others end by themselves.
+    fn add_timed(&self, fact: &mut PythonFact) {
+        let waits = fact.threads.iter();
+        let waits = waits.filter_map(|thread| Some((thread.tid, thread.waiting_for.as_ref()?)));
+        let timed = waits.filter(|(tid, wait)| {
+            let is_for_another = wait.owner.is_some() || wait.kind == WaitKind::Future;
+            is_for_another && !self.process.waits_for_ever(*tid, wait.futex)
+        });
+        fact.timed = timed.map(|(tid, _)| tid).collect();
     }
 
     pub(super) fn add_trio(
