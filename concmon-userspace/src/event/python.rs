@@ -377,7 +377,7 @@ pub struct PyTask {
     pub timeout_ns: Option<u64>,
     /// Addresses of locks that tasks wait for, once for each `async with` statement of the lock that it is in: who
     /// still waits for the lock is in one by that.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_most::<64, _, _>")]
     pub holds: Vec<u64>,
     /// [`PyTask::id`] of the tasks that wait for this one; of trio's, the nursery's task.
     pub awaited_by: Vec<u64>,
@@ -433,4 +433,34 @@ pub(crate) fn is_library(file: &str) -> bool {
     let foreign = ["/site-packages/", "/dist-packages/", "/../"];
     behind.starts_with(|c: char| c.is_ascii_digit())
         && !foreign.iter().any(|folder| behind.contains(folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_is_in_so_many_statements_of_locks() {
+        let read = |holds: usize| {
+            let task = serde_json::json!({
+                "id": 1,
+                "loop_id": 7,
+                "name": "a",
+                "coroutine": "app.serve",
+                "coroutine_id": 2,
+                "state": "Pending",
+                "awaiting": [],
+                "waits_for": null,
+                "holds": vec![9; holds],
+                "awaited_by": [],
+                "cancel_requested": false,
+                "exception": null,
+                "retrieved": null,
+                "context": {},
+            });
+            let task = serde_json::from_value::<PyTask>(task).ok()?;
+            Some(task.holds.len())
+        };
+        assert_eq!((read(64), read(65)), (Some(64), None));
+    }
 }

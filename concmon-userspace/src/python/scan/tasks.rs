@@ -16,6 +16,8 @@ use crate::python::walk::thread_states::ThreadRecord;
 
 /// Suspended tasks that are searched for locks that they have.
 const MAX_SEARCHED: usize = 2_000;
+/// Statements of one task that are told.
+const MAX_HELD: usize = 64;
 
 /// Says which tasks have the locks that tasks wait for.
 fn add_holders(reader: &mut Reader<'_>, tasks: &mut [PyTask]) {
@@ -31,6 +33,7 @@ fn add_holders(reader: &mut Reader<'_>, tasks: &mut [PyTask]) {
     let inside = holders::of_coroutines(reader, &coroutines, &locks);
     for (task, inside) in suspended.iter_mut().zip(inside) {
         task.holds = inside;
+        task.holds.truncate(MAX_HELD);
     }
 }
 
