@@ -1,0 +1,230 @@
+//! Who waits for whom, and what comes of it.
+
+use super::*;
+use crate::event::{PyWork, TaskWait};
+use crate::model::testing::{look, py_task, py_thread};
+
+fn waiting(tid: u32, kind: WaitKind, object: u64, owner: Option<u32>) -> PyThread {
+    PyThread {
+        waiting_for: Some(PyWait {
+            kind,
+            purpose: match kind {
+                WaitKind::Join => WaitPurpose::Join,
+                WaitKind::Future => WaitPurpose::Other,
+                _ => WaitPurpose::Contended,
+            },
+            object: Some(object),
+            owner: owner.map(Tid),
+            futex: object,
+            inferred: kind == WaitKind::Lock,
+            owner_gone: false,
+            at_statement: false,
+        }),
+        stack: ["wait", "work"]
+            .map(|function| PyFrame {
+                function: function.into(),
+                file: if function == "wait" {
+                    "/usr/lib/python3.11/threading.py"
+                } else {
+                    "/srv/app.py"
+                }
+                .into(),
+                line: 3,
+            })
+            .into(),
+        ..py_thread(tid, &format!("t{tid}"))
+    }
+}
+
+fn task(id: u64, kind: &str, object: u64, holds: &[u64]) -> PyTask {
+    PyTask {
+        waits_for: Some(TaskWait {
+            kind: kind.into(),
+            object: Some(object),
+        }),
+        holds: holds.to_vec(),
+        ..py_task(id, 7, &format!("task-{id}"))
+    }
+}
+
+fn found(threads: Vec<PyThread>, tasks: Vec<PyTask>) -> Vec<Deadlock> {
+    let mut look = look(100, 1);
+    (look.threads, look.tasks) = (threads, tasks);
+    deadlocks(&look)
+}
+
+fn tids(deadlock: &Deadlock) -> Vec<u32> {
+    deadlock
+        .members
+        .iter()
+        .filter_map(|member| member.tid)
+        .collect()
+}
+
+#[test]
+fn cycles_of_owners_are_found_with_who_waits_behind_them() {
+    use WaitKind::{Join, Lock, RLock};
+    let two = [
+        waiting(1, RLock, 0xa, Some(2)),
+        waiting(2, RLock, 0xb, Some(1)),
+    ];
+    let behind = [
+        waiting(3, RLock, 0xa, Some(2)),
+        waiting(4, Join, 0, Some(3)),
+    ];
+    let all = found(two.iter().chain(&behind).cloned().collect(), Vec::new());
+    assert_eq!(
+        (all.len(), tids(&all[0]), all[0].behind),
+        (1, vec![1, 2], 2)
+    );
+    let first = &all[0].members[0];
+    assert_eq!(first.holds.as_deref(), Some("RLock 0xb"));
+    assert_eq!((&*first.waits_for, first.inferred), ("RLock 0xa", false));
+    assert_eq!(
+        first.place.as_ref().map(|frame| &*frame.function),
+        Some("work")
+    );
+    // A lock and the end of a thread; one that locks twice; two deadlocks.
+    let joins = vec![waiting(1, Join, 0, Some(2)), waiting(2, Lock, 0xa, Some(1))];
+    let all = found(joins, Vec::new());
+    assert_eq!(all[0].members[0].waits_for, "the end of t2 (2)");
+    assert_eq!(
+        (all[0].members[0].inferred, &all[0].members[1].holds),
+        (true, &None)
+    );
+    let relock = found(vec![waiting(1, Lock, 0xa, Some(1))], Vec::new());
+    assert_eq!(tids(&relock[0]), [1]);
+    let more = [
+        waiting(5, RLock, 0xc, Some(6)),
+        waiting(6, RLock, 0xd, Some(5)),
+    ];
+    assert_eq!(
+        found(two.into_iter().chain(more).collect(), Vec::new()).len(),
+        2
+    );
+}
+
+#[test]
+fn waits_that_somebody_may_end_are_none() {
+    use WaitKind::{Join, Lock, RLock};
+    for threads in [
+        // Its owner runs, or is not known.
+        vec![waiting(1, RLock, 0xa, Some(2)), py_thread(2, "runs")],
+        vec![waiting(1, Lock, 0xa, None), waiting(2, RLock, 0xb, Some(1))],
+        vec![
+            waiting(1, Join, 0, Some(2)),
+            waiting(2, RLock, 0xa, Some(3)),
+            py_thread(3, "runs"),
+        ],
+    ] {
+        assert_eq!(found(threads, Vec::new()), []);
+    }
+    // One of them goes on after a time, and the other by that.
+    let mut look = look(100, 1);
+    look.threads = vec![waiting(1, Join, 0, Some(2)), waiting(2, Lock, 0xa, Some(1))];
+    assert_eq!(deadlocks(&look).len(), 1);
+    look.timed = vec![Tid(1)];
+    assert_eq!(deadlocks(&look), []);
+}
+
+#[test]
+fn a_pool_waits_for_itself_when_all_its_workers_do() {
+    use WaitKind::Future;
+    let mut look = look(100, 1);
+    look.threads = vec![
+        waiting(1, Future, 0xf1, None),
+        waiting(2, Future, 0xf2, None),
+    ];
+    let work = |tid: u32| PyWork {
+        tid: Some(Tid(tid)),
+        function: None,
+        item: tid.into(),
+        future: 0xf0 + u64::from(tid) * 16,
+    };
+    let pool = PyExecutor {
+        id: 5,
+        queue: 9,
+        kind: ExecutorKind::Thread,
+        name_prefix: Some("pool".into()),
+        workers: 2,
+        workers_idle: Some(0),
+        max_workers: Some(2),
+        queued: Some(2),
+        running: vec![work(1), work(2)],
+        queued_futures: vec![0xf1, 0xf2],
+    };
+    look.executors = vec![pool.clone()];
+    let all = deadlocks(&look);
+    assert_eq!(tids(&all[0]), [1, 2]);
+    assert_eq!(
+        all[0].members[0].waits_for,
+        "a result that waits for a worker of pool"
+    );
+    // One worker does something else, or there may be more; or the work is another pool's.
+    for change in [
+        |look: &mut PythonFact| look.threads[1].waiting_for = None,
+        |look: &mut PythonFact| look.executors[0].max_workers = Some(3),
+        |look: &mut PythonFact| look.executors[0].queued_futures = vec![0xf2],
+    ] {
+        let mut look = look.clone();
+        change(&mut look);
+        assert_eq!(deadlocks(&look), []);
+    }
+}
+
+#[test]
+fn tasks_wait_for_locks_and_for_one_another() {
+    // Each is in a statement of the lock that it waits for, too.
+    let locks = vec![
+        task(1, "Lock", 0xb, &[0xa, 0xb]),
+        task(2, "Lock", 0xa, &[0xa, 0xb]),
+    ];
+    let all = found(Vec::new(), locks);
+    assert_eq!(all[0].members[0].task, Some(Address(1)));
+    assert_eq!(all[0].members[0].holds.as_deref(), Some("asyncio.Lock 0xa"));
+    assert!(all[0].members.iter().all(|member| member.inferred));
+    let relock = found(Vec::new(), vec![task(1, "Lock", 0xa, &[0xa, 0xa])]);
+    assert_eq!(relock[0].members.len(), 1);
+    let mut each = vec![task(1, "Task", 2, &[]), task(2, "Task", 1, &[])];
+    (each[0].awaited_by, each[1].awaited_by) = (vec![2], vec![1]);
+    assert_eq!(
+        found(Vec::new(), each.clone())[0].members[1].waits_for,
+        "task task-1"
+    );
+    each[0].timeout_ns = Some(5);
+    assert_eq!(found(Vec::new(), each), []);
+    let queue = vec![task(1, "Lock", 0xa, &[0xa]), task(2, "sleep", 0, &[0xa])];
+    assert_eq!(found(Vec::new(), queue), []);
+}
+
+#[test]
+fn who_waits_for_a_lock_does_not_have_it_by_that() {
+    let two = || vec![task(1, "Lock", 0xa, &[0xa]), task(2, "Lock", 0xa, &[0xa])];
+    let with = |more: &[PyTask]| found(Vec::new(), [&two(), more].concat());
+    let ids = |all: &[Deadlock]| -> Vec<Option<u64>> {
+        let members = all.iter().flat_map(|one| &one.members);
+        members.map(|one| one.task.map(|task| task.0)).collect()
+    };
+    // Who has it runs, or has taken it without a statement, or goes on by itself.
+    let goes_on = task(3, "socket", 5, &[0xa]);
+    assert_eq!(with(&[]), []);
+    assert_eq!(with(&[py_task(3, 7, "runs")]), []);
+    assert_eq!(with(std::slice::from_ref(&goes_on)), []);
+    // Who has it waits for one of them.
+    let mut circle = two();
+    circle[0].awaited_by = vec![3];
+    circle.push(task(3, "Task", 1, &[0xa]));
+    let all = found(Vec::new(), circle.clone());
+    assert_eq!((ids(&all), all[0].behind), (vec![Some(1), Some(3)], 1));
+    // So may another that is inside.
+    circle[1].awaited_by = vec![4];
+    circle.push(task(4, "Task", 2, &[0xa]));
+    assert_eq!(found(Vec::new(), circle), []);
+    // One that has it wants it again, unless one that does not wait for it is inside, or another does that, too.
+    let again = task(4, "Lock", 0xa, &[0xa, 0xa]);
+    let all = with(std::slice::from_ref(&again));
+    assert_eq!((ids(&all), all[0].behind), (vec![Some(4)], 2));
+    assert_eq!(with(&[again.clone(), goes_on]), []);
+    let too = task(5, "Lock", 0xa, &[0xa, 0xa]);
+    assert_eq!(with(&[again, too]), []);
+}
