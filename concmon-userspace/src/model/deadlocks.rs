@@ -15,6 +15,8 @@ use crate::schema::{Address, Deadlock, DeadlockMember, WaitingFor};
 
 /// Threads and tasks that are looked at: cycles among more are not searched for.
 const MAX_NODES: usize = 20_000;
+/// Who waits for whom: more are not followed.
+const MAX_EDGES: usize = 100_000;
 /// Deadlocks that are told, and members of each.
 const MAX_DEADLOCKS: usize = 16;
 const MAX_MEMBERS: usize = 64;
@@ -56,37 +58,61 @@ pub(crate) fn deadlocks(look: &PythonFact) -> Vec<Deadlock> {
         return Vec::new();
     }
     let waits = waits(look);
-    let stuck = stuck(&waits);
+    let waiters = waiters(&waits);
+    let stuck = stuck(&waits, &waiters);
     if stuck.is_empty() {
         return Vec::new();
     }
-    let cycles = cycles(&waits, stuck.clone());
+    let cycles = cycles(&waits, &stuck);
     let names = Names::of(look);
-    let mut found: Vec<Deadlock> = parts(&waits, &cycles)
-        .into_iter()
-        .take(MAX_DEADLOCKS)
-        .map(|members| Deadlock {
-            behind: behind(&waits, &stuck, &members),
-            members: members
-                .iter()
-                .take(MAX_MEMBERS)
-                .map(|node| member(*node, &members, &waits, &names))
-                .collect(),
-        })
-        .collect();
+    let parts = parts(&waits, &waiters, cycles).into_iter();
+    let found = parts.take(MAX_DEADLOCKS).map(|members| {
+        let held = held(&waits, &members);
+        let told = members.iter().take(MAX_MEMBERS).map(|node| {
+            let held = held.get(node).copied();
+            member(*node, &members, held, &waits, &names)
+        });
+        Deadlock {
+            behind: behind(&waiters, &stuck, &members),
+            members: told.collect(),
+        }
+    });
+    let mut found: Vec<Deadlock> = found.collect();
     found.sort_by_key(|one| std::cmp::Reverse(one.members.len()));
     found
 }
 
+/// Waits, as long as they are not too many.
+#[derive(Default)]
+struct Waits {
+    all: BTreeMap<Node, Wait>,
+    edges: usize,
+}
+
+impl Waits {
+    fn add(&mut self, node: Node, wait: Option<Wait>) {
+        let Some(wait) = wait else {
+            return;
+        };
+        self.edges = self.edges.saturating_add(wait.on.len());
+        match self.edges <= MAX_EDGES {
+            true => self.all.extend([(node, wait)]),
+            // Who waits for what is not told is taken for somebody who goes on.
+            false => self.all.clear(),
+        }
+    }
+}
+
 fn waits(look: &PythonFact) -> BTreeMap<Node, Wait> {
+    let mut waits = Waits::default();
     let timed: BTreeSet<Tid> = look.timed.iter().copied().collect();
+    let results = Results::of(&look.executors);
     let threads = look.threads.iter();
-    let threads = threads.filter(|thread| !timed.contains(&thread.tid));
-    let threads = threads.filter_map(|thread| {
-        let wait = thread_wait(thread.waiting_for.as_ref()?, &look.executors)?;
-        Some((Node::Thread(thread.tid), wait))
-    });
-    let mut waits: BTreeMap<Node, Wait> = threads.collect();
+    for thread in threads.filter(|thread| !timed.contains(&thread.tid)) {
+        let wait = thread.waiting_for.as_ref();
+        let wait = wait.and_then(|wait| thread_wait(wait, &results));
+        waits.add(Node::Thread(thread.tid), wait);
+    }
     // Who a task waits for says so.
     let mut awaited: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
     for task in look
@@ -100,14 +126,12 @@ fn waits(look: &PythonFact) -> BTreeMap<Node, Wait> {
     }
     let owners = lock_owners(&look.tasks);
     for task in &look.tasks {
-        if let Some(wait) = task_wait(task, &awaited, &owners) {
-            waits.insert(Node::Task(task.id), wait);
-        }
+        waits.add(Node::Task(task.id), task_wait(task, &awaited, &owners));
     }
-    waits
+    waits.all
 }
 
-fn thread_wait(wait: &PyWait, executors: &[PyExecutor]) -> Option<Wait> {
+fn thread_wait(wait: &PyWait, results: &Results<'_>) -> Option<Wait> {
     let one = |on: Tid, what: What| Wait {
         on: vec![Node::Thread(on)],
         all: false,
@@ -128,14 +152,10 @@ fn thread_wait(wait: &PyWait, executors: &[PyExecutor]) -> Option<Wait> {
         (_, WaitPurpose::Join) => wait.owner.map(|owner| one(owner, What::End(owner))),
         (WaitKind::Future, _) => {
             let future = wait.object?;
-            let works = executors.iter().flat_map(|executor| &executor.running);
-            let running = works.filter(|work| work.future == future);
-            if let Some(tid) = running.filter_map(|work| work.tid).next() {
-                return Some(one(tid, What::Result(tid)));
+            if let Some(tid) = results.running.get(&future) {
+                return Some(one(*tid, What::Result(*tid)));
             }
-            let pool = executors
-                .iter()
-                .find(|executor| executor.queued_futures.contains(&future) && is_full(executor))?;
+            let pool = results.queued.get(&future)?;
             let name = pool
                 .name_prefix
                 .clone()
@@ -149,6 +169,34 @@ fn thread_wait(wait: &PyWait, executors: &[PyExecutor]) -> Option<Wait> {
             })
         }
         _ => None,
+    }
+}
+
+/// Results of work, by their futures.
+#[derive(Default)]
+struct Results<'a> {
+    /// The worker that has it.
+    running: BTreeMap<u64, Tid>,
+    /// The pool that has no worker for it.
+    queued: BTreeMap<u64, &'a PyExecutor>,
+}
+
+impl<'a> Results<'a> {
+    fn of(executors: &'a [PyExecutor]) -> Self {
+        let mut results = Results::default();
+        for executor in executors {
+            for work in &executor.running {
+                if let Some(tid) = work.tid {
+                    results.running.entry(work.future).or_insert(tid);
+                }
+            }
+            if is_full(executor) {
+                for future in &executor.queued_futures {
+                    results.queued.entry(*future).or_insert(executor);
+                }
+            }
+        }
+        results
     }
 }
 
@@ -239,81 +287,128 @@ fn task_wait(
     }
 }
 
-/// Those whose waits nobody ends.
-fn stuck(waits: &BTreeMap<Node, Wait>) -> BTreeSet<Node> {
-    let mut stuck: BTreeSet<Node> = waits.keys().copied().collect();
-    loop {
-        let before = stuck.len();
-        let known = stuck.clone();
-        stuck.retain(|node| {
-            let wait = &waits[node];
-            let mut on = wait.on.iter();
-            match wait.all {
-                true => on.any(|one| known.contains(one)),
-                false => !wait.on.is_empty() && on.all(|one| known.contains(one)),
-            }
-        });
-        if stuck.len() == before {
-            return stuck;
+/// Who waits for each.
+fn waiters(waits: &BTreeMap<Node, Wait>) -> BTreeMap<Node, Vec<Node>> {
+    let mut waiters: BTreeMap<Node, Vec<Node>> = BTreeMap::new();
+    for (node, wait) in waits {
+        for on in &wait.on {
+            waiters.entry(*on).or_default().push(*node);
         }
     }
+    waiters
+}
+
+/// Those whose waits nobody ends.
+fn stuck(waits: &BTreeMap<Node, Wait>, waiters: &BTreeMap<Node, Vec<Node>>) -> BTreeSet<Node> {
+    let ends = |node: &Node, on_stuck: usize| {
+        let wait = &waits[node];
+        match wait.all {
+            true => on_stuck == 0,
+            false => wait.on.is_empty() || on_stuck < wait.on.len(),
+        }
+    };
+    let mut stuck: BTreeSet<Node> = waits.keys().copied().collect();
+    // Of those that each waits for, so many are stuck.
+    let mut on_stuck: BTreeMap<Node, usize> = BTreeMap::new();
+    for (node, wait) in waits {
+        let on = wait.on.iter().filter(|on| stuck.contains(on));
+        on_stuck.insert(*node, on.count());
+    }
+    let ended = on_stuck.iter().filter(|(node, count)| ends(node, **count));
+    let mut ended: Vec<Node> = ended.map(|(node, _)| *node).collect();
+    stuck.retain(|node| !ends(node, on_stuck[node]));
+    while let Some(node) = ended.pop() {
+        for waiter in waiters.get(&node).into_iter().flatten() {
+            let Some(count) = on_stuck.get_mut(waiter) else {
+                continue;
+            };
+            *count = count.saturating_sub(1);
+            if ends(waiter, *count) && stuck.remove(waiter) {
+                ended.push(*waiter);
+            }
+        }
+    }
+    stuck
 }
 
 /// Those for whom somebody stuck waits, again and again.
-fn cycles(waits: &BTreeMap<Node, Wait>, mut left: BTreeSet<Node>) -> BTreeSet<Node> {
-    loop {
-        let waited_for: BTreeSet<Node> = left
-            .iter()
-            .flat_map(|node| &waits[node].on)
-            .copied()
-            .collect();
-        let before = left.len();
-        left.retain(|node| waited_for.contains(node));
-        if left.len() == before {
-            return left;
+fn cycles(waits: &BTreeMap<Node, Wait>, stuck: &BTreeSet<Node>) -> BTreeSet<Node> {
+    let mut waiting: BTreeMap<Node, usize> = BTreeMap::new();
+    for on in stuck.iter().flat_map(|node| &waits[node].on) {
+        *waiting.entry(*on).or_default() += 1;
+    }
+    let mut left = stuck.clone();
+    let unwanted = stuck.iter().filter(|node| !waiting.contains_key(node));
+    let mut unwanted: Vec<Node> = unwanted.copied().collect();
+    while let Some(node) = unwanted.pop() {
+        left.remove(&node);
+        for on in waits[&node].on.iter().filter(|on| stuck.contains(on)) {
+            let count = waiting.entry(*on).or_default();
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                unwanted.push(*on);
+            }
         }
     }
+    left
 }
 
 /// The cycles apart: those that do not wait for one another.
-fn parts(waits: &BTreeMap<Node, Wait>, cycles: &BTreeSet<Node>) -> Vec<Vec<Node>> {
-    let mut part_of: BTreeMap<Node, Node> = cycles.iter().map(|node| (*node, *node)).collect();
-    let root = |part_of: &BTreeMap<Node, Node>, node: Node| {
-        let mut node = node;
-        while let Some(next) = part_of.get(&node).filter(|next| **next != node) {
-            node = *next;
+fn parts(
+    waits: &BTreeMap<Node, Wait>,
+    waiters: &BTreeMap<Node, Vec<Node>>,
+    mut cycles: BTreeSet<Node>,
+) -> Vec<BTreeSet<Node>> {
+    let mut parts = Vec::new();
+    while let Some(first) = cycles.pop_first() {
+        let mut part = BTreeSet::from([first]);
+        let mut front = vec![first];
+        while let Some(node) = front.pop() {
+            let waiters = waiters.get(&node).into_iter().flatten();
+            for other in waits[&node].on.iter().chain(waiters) {
+                if cycles.remove(other) {
+                    part.insert(*other);
+                    front.push(*other);
+                }
+            }
         }
-        node
-    };
-    for node in cycles {
-        for other in waits[node].on.iter().filter(|other| cycles.contains(other)) {
-            let (one, other) = (root(&part_of, *node), root(&part_of, *other));
-            part_of.insert(one.max(other), one.min(other));
-        }
+        parts.push(part);
     }
-    let mut parts: BTreeMap<Node, Vec<Node>> = BTreeMap::new();
-    for node in cycles {
-        parts.entry(root(&part_of, *node)).or_default().push(*node);
-    }
-    parts.into_values().collect()
+    parts
 }
 
 /// How many wait for members without being one.
-fn behind(waits: &BTreeMap<Node, Wait>, stuck: &BTreeSet<Node>, members: &[Node]) -> u64 {
-    let mut reached: BTreeSet<Node> = members.iter().copied().collect();
-    loop {
-        let more: Vec<Node> = stuck
-            .iter()
-            .copied()
-            .filter(|node| {
-                !reached.contains(node) && waits[node].on.iter().any(|on| reached.contains(on))
-            })
-            .collect();
-        if more.is_empty() {
-            return (reached.len() - members.len()) as u64;
+fn behind(
+    waiters: &BTreeMap<Node, Vec<Node>>,
+    stuck: &BTreeSet<Node>,
+    members: &BTreeSet<Node>,
+) -> u64 {
+    let mut reached = members.clone();
+    let mut front: Vec<Node> = members.iter().copied().collect();
+    while let Some(node) = front.pop() {
+        for waiter in waiters.get(&node).into_iter().flatten() {
+            if stuck.contains(waiter) && reached.insert(*waiter) {
+                front.push(*waiter);
+            }
         }
-        reached.extend(more);
     }
+    (reached.len() - members.len()) as u64
+}
+
+/// What each member has that another waits for, and whether that is concluded.
+fn held<'a>(
+    waits: &'a BTreeMap<Node, Wait>,
+    members: &BTreeSet<Node>,
+) -> BTreeMap<Node, (&'a str, bool)> {
+    let mut held = BTreeMap::new();
+    for wait in members.iter().map(|node| &waits[node]) {
+        if let What::Held(object) = &wait.what {
+            for on in &wait.on {
+                held.entry(*on).or_insert((&**object, wait.inferred));
+            }
+        }
+    }
+    held
 }
 
 /// Threads and tasks by id.
@@ -370,18 +465,12 @@ impl<'a> Names<'a> {
 
 fn member(
     node: Node,
-    members: &[Node],
+    members: &BTreeSet<Node>,
+    held: Option<(&str, bool)>,
     waits: &BTreeMap<Node, Wait>,
     names: &Names<'_>,
 ) -> DeadlockMember {
     let wait = &waits[&node];
-    let of_it = members.iter().map(|other| &waits[other]);
-    let held = of_it.filter(|other| other.on.contains(&node));
-    let held = held.filter_map(|other| match &other.what {
-        What::Held(object) => Some((object.clone(), other.inferred)),
-        _ => None,
-    });
-    let held = held.into_iter().next();
     let on = || {
         let inside = wait.on.iter().filter(|on| members.contains(on));
         let labels: Vec<String> = inside.take(3).map(|on| names.label(*on)).collect();
@@ -397,8 +486,8 @@ fn member(
             Node::Task(id) => Some(Address(id)),
         },
         name: names.name(node),
-        inferred: held.as_ref().is_some_and(|(_, inferred)| *inferred),
-        holds: held.map(|(object, _)| object),
+        inferred: held.is_some_and(|(_, inferred)| inferred),
+        holds: held.map(|(object, _)| object.to_owned()),
         waits_for: match &wait.what {
             What::Held(object) => object.clone(),
             What::End(tid) => format!("the end of {}", names.label(Node::Thread(*tid))),

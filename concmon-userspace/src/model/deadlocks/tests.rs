@@ -228,3 +228,54 @@ fn who_waits_for_a_lock_does_not_have_it_by_that() {
     let too = task(5, "Lock", 0xa, &[0xa, 0xa]);
     assert_eq!(with(&[again, too]), []);
 }
+
+#[test]
+fn long_chains_are_followed_to_their_end() {
+    const LENGTH: u64 = 9_000;
+    // Each waits for the one before it.
+    let chain = |first: PyTask| {
+        let others = (2..=LENGTH).map(|id| task(id, "Task", id - 1, &[]));
+        let mut tasks: Vec<PyTask> = [first].into_iter().chain(others).collect();
+        for task in &mut tasks {
+            task.awaited_by = vec![task.id % LENGTH + 1];
+        }
+        found(Vec::new(), tasks)
+    };
+    assert_eq!(chain(py_task(1, 7, "runs")), []);
+    let all = chain(task(1, "Lock", 0xa, &[0xa, 0xa]));
+    assert_eq!((all[0].members.len(), all[0].behind), (1, LENGTH - 1));
+    let all = chain(task(1, "Task", LENGTH, &[]));
+    assert_eq!((all[0].members.len(), all[0].behind), (MAX_MEMBERS, 0));
+}
+
+#[test]
+fn so_many_waits_are_followed() {
+    let all_for_one = |workers: u32| {
+        let mut look = look(100, 1);
+        let tids = 1..=workers;
+        look.threads = tids
+            .clone()
+            .map(|tid| waiting(tid, WaitKind::Future, 0xf1, None))
+            .collect();
+        let work = |tid: u32| PyWork {
+            tid: Some(Tid(tid)),
+            function: None,
+            item: tid.into(),
+            future: 0,
+        };
+        look.executors = vec![PyExecutor {
+            id: 5,
+            queue: 9,
+            kind: ExecutorKind::Thread,
+            name_prefix: None,
+            workers: workers.into(),
+            workers_idle: Some(0),
+            max_workers: Some(workers.into()),
+            queued: Some(1),
+            running: tids.map(work).collect(),
+            queued_futures: vec![0xf1],
+        }];
+        deadlocks(&look).len()
+    };
+    assert_eq!((all_for_one(200), all_for_one(2_000)), (1, 0));
+}
