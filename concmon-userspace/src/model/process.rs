@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::collector::Collector;
+use super::deadlocks::deadlocks;
 use super::delta::{Add, Delta};
 use super::executors::Executors;
 use super::folded::{Folded, Rows};
@@ -21,7 +22,7 @@ use super::window::{Clock, Cumulative, Scope};
 use crate::event::{
     Exec, Exit, LedgerFact, Pid, ProcessFact, PyProcess, PythonFact, StillFact, Tid,
 };
-use crate::schema::Exited;
+use crate::schema::{Deadlock, Exited};
 
 /// Windows without any sign of life after which a process is taken for ended.
 const PATIENCE: u64 = 2;
@@ -66,6 +67,8 @@ pub(crate) struct Process {
     /// What a look has read of it last: one that ends early may lack it.
     pub(crate) multiprocessing: Option<PyProcess>,
     look_is_new: bool,
+    /// What the look shows.
+    pub(crate) deadlocks: Vec<Deadlock>,
     /// Until when what it says is known to hold, ns.
     pub(crate) look_holds_ns: u64,
     /// What the look and the reading of `/proc` take, bytes.
@@ -126,6 +129,7 @@ impl Process {
             look: None,
             multiprocessing: None,
             look_is_new: false,
+            deadlocks: Vec::new(),
             look_holds_ns: 0,
             look_bytes: 0,
             fact_bytes: 0,
@@ -204,6 +208,7 @@ impl Process {
             .is_some_and(|look| look.read_ns < exec.at_ns)
         {
             self.look = None;
+            self.deadlocks = Vec::new();
             self.multiprocessing = None;
             self.look_is_new = false;
             self.loops.stop_all();
@@ -290,6 +295,7 @@ impl Process {
             self.collector.look(gc);
         }
         self.gil.look(&look.gils);
+        self.deadlocks = deadlocks(look);
         self.look = Some(Arc::clone(look));
         self.look_holds_ns = look.read_ns;
         self.look_is_new = true;
@@ -469,6 +475,7 @@ impl Process {
                 self.tasks_cut = look.tasks.len() > MAX_ENDED_TASKS;
                 look.tasks.truncate(MAX_ENDED_TASKS);
                 self.look_bytes = kept::look_bytes(look);
+                self.deadlocks = deadlocks(look);
             }
         }
     }

@@ -172,7 +172,7 @@ impl Process {
                 threshold_ns: context.stall_threshold_ns,
                 loop_times: &self.loop_times,
             }),
-            deadlocks: look.map_or_else(Vec::new, super::deadlocks::deadlocks),
+            deadlocks: self.deadlocks.clone(),
             executors: self
                 .executors
                 .rows(look, clock, |queue| self.pools.counts(queue, scope)),

@@ -321,3 +321,28 @@ fn collections_and_made_tasks_are_the_growth_in_the_window() {
     assert_eq!(process.gc.as_ref().expect("it was seen").collections, [4]);
     assert_eq!(process.loops[0].tasks_created, Some(10));
 }
+
+#[test]
+fn deadlocks_are_those_of_the_latest_look() {
+    let mut watch = Fixture::new();
+    let mut told = Vec::new();
+    for window in 1..=3 {
+        watch.read(100, 100, window * SECOND, |_| {});
+        match window {
+            1 => watch.look(100, SECOND, |look| {
+                look.tasks = vec![PyTask {
+                    waits_for: Some(TaskWait {
+                        kind: "Lock".into(),
+                        object: Some(0xa),
+                    }),
+                    holds: vec![0xa, 0xa],
+                    ..py_task(1, 7, "again")
+                }];
+            }),
+            2 => &mut watch,
+            _ => watch.look(100, window * SECOND, |_| {}),
+        };
+        told.push(watch.tick(window * SECOND).processes[0].deadlocks.len());
+    }
+    assert_eq!(told, [1, 1, 0]);
+}
