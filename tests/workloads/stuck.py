@@ -317,5 +317,46 @@ def nested_locks():
         time.sleep(0.5)
 
 
+def joins_with_a_time():
+    """The thread that is waited for waits for the lock, and gets it when the time is over."""
+    lock = threading.Lock()
+
+    def writer():
+        with lock:
+            pass
+
+    def closer():
+        while True:
+            thread = threading.Thread(target=writer, name="writer", daemon=True)
+            with lock:
+                thread.start()
+                thread.join(4)
+            thread.join()
+
+    threading.Thread(target=closer, name="closer", daemon=True).start()
+    ready()
+    while True:
+        time.sleep(0.5)
+
+
+def waiters_of_one_asyncio_lock():
+    """Who has it works for long, and has taken it without a statement."""
+
+    async def main():
+        lock = asyncio.Lock()
+        await lock.acquire()
+
+        async def wait():
+            async with lock:
+                pass
+
+        waiters = [asyncio.ensure_future(wait()) for _ in range(2)]
+        ready()
+        await tick()
+        await asyncio.gather(*waiters)
+
+    asyncio.run(main())
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]]()

@@ -30,7 +30,7 @@ const SICK: [(&str, &str); 12] = [
 ];
 /// It takes ten seconds to tell.
 const LEFT_TAKEN: (&str, &str) = ("lock_that_is_left_taken", "lock-not-released");
-const HEALTHY: [&str; 9] = [
+const HEALTHY: [&str; 11] = [
     "idle_thread_pool",
     "idle_process_pool",
     "idle_multiprocessing_pool",
@@ -40,6 +40,8 @@ const HEALTHY: [&str; 9] = [
     "barrier",
     "many_consumers",
     "nested_locks",
+    "joins_with_a_time",
+    "waiters_of_one_asyncio_lock",
 ];
 
 pub(crate) fn trials() -> Vec<Trial> {
