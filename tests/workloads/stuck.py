@@ -4,6 +4,7 @@ The argument says which. It tells its pid, and the members of what stands still 
 """
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import queue
@@ -151,9 +152,6 @@ def lock_across_fork(make=threading.RLock):
     time.sleep(0.2)
     parent = os.getpid()
     if os.fork() == 0:
-        # It may get the identity of the holder.
-        threading.Thread(target=time.sleep, args=(1000,), name="helper", daemon=True).start()
-        time.sleep(0.3)
         with lock:
             pass
         os._exit(1)
@@ -334,6 +332,38 @@ def joins_with_a_time():
             thread.join()
 
     threading.Thread(target=closer, name="closer", daemon=True).start()
+    ready()
+    while True:
+        time.sleep(0.5)
+
+
+def locks_of_a_fork():
+    """Threads of a fork have locks without being in a `with` statement of them, and keep them for long."""
+    locks = [threading.RLock(), threading.Lock()]
+
+    @contextlib.contextmanager
+    def taken(lock):
+        lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def work(lock):
+        with taken(lock):
+            time.sleep(1000)
+
+    def want(lock):
+        with lock:
+            pass
+
+    if os.fork() == 0:
+        for target in [work, want]:
+            for lock in locks:
+                threading.Thread(target=target, args=(lock,), daemon=True).start()
+            time.sleep(0.3)
+        locks[0].acquire()
+        os._exit(1)
     ready()
     while True:
         time.sleep(0.5)

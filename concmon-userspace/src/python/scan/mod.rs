@@ -2,6 +2,7 @@
 
 mod pass;
 mod remembered;
+mod statements;
 mod tasks;
 #[cfg(test)]
 mod tests;

@@ -4,28 +4,29 @@ use std::collections::{HashMap, HashSet};
 
 use super::pass::Scan;
 use super::remembered::THREADING;
+use super::statements::Statements;
 use crate::event::{PyThread, PyWait, PythonFact, Tid, WaitKind, WaitPurpose};
-use crate::python::memory::addresses::{AddressMap, AddressSet};
+use crate::python::memory::addresses::AddressSet;
+use crate::python::memory::at;
 use crate::python::objects::Reader;
 use crate::python::walk::holders;
 use crate::python::walk::pool_parts::{Worker, Workers};
 use crate::python::walk::stacks::{self, Stack, StackFrame};
-use crate::python::walk::thread_states::ThreadRecord;
+use crate::python::walk::thread_states::{self, ThreadRecord};
 use crate::python::walk::threads::{self, ThreadAccount};
 use crate::python::walk::waits::{self, Blocked};
 
-/// Blocked threads whose stacks are searched for locks that they have.
-const MAX_SEARCHED: usize = 256;
+/// Threads whose stacks are searched for locks that they have: in programs that have more, nobody is.
+const MAX_SEARCHED: usize = 512;
 
 /// What is known beside the blocked threads, for those whose locks do not say who has them.
-struct Owners<'a> {
-    is_fork: std::cell::OnceCell<bool>,
-    /// Threads that stand still for other reasons.
-    others: Vec<(Tid, &'a [StackFrame])>,
-    /// With those, all threads stand still.
+struct Others<'a> {
+    /// The stacks of all other threads that could be read.
+    stacks: Vec<&'a [StackFrame]>,
+    /// With those of the blocked threads, they are the stacks of all threads.
     all: bool,
-    /// The scan had to end early.
-    is_cut: bool,
+    /// No frame of a stack is left out.
+    whole: bool,
 }
 
 impl Scan<'_> {
@@ -244,29 +245,32 @@ impl Scan<'_> {
                 }
             }
         }
-        let waits = waits::waits(reader, &blocked, &by_ident);
+        let mut waits = waits::waits(reader, &blocked, &by_ident);
         let stand_still: HashSet<Tid> = stacks::stand_still(reader, records, stacks)
             .into_iter()
             .zip(tids)
             .filter_map(|(stands, tid)| tid.filter(|_| stands))
             .collect();
-        let mut waits = waits;
+        // A thread that is not known may have anything.
         let is_cut = reader.limits.contains_key("threads") || reader.is_over();
-        let mut others: Vec<(Tid, &[StackFrame])> = Vec::new();
+        let knows_all = !is_cut && tids.iter().all(Option::is_some);
         let known: HashSet<Tid> = blocked.iter().map(|thread| thread.tid).collect();
-        for (tid, stack) in tids.iter().zip(stacks) {
-            others.extend(
-                tid.filter(|tid| !known.contains(tid) && stand_still.contains(tid))
-                    .map(|tid| (tid, &*stack.frames)),
-            );
-        }
-        let owners = Owners {
-            is_fork: std::cell::OnceCell::new(),
-            all: blocked.len() + others.len() == tids.len(),
-            others,
-            is_cut,
+        let is_other = |tid: &Option<Tid>| tid.is_none_or(|tid| !known.contains(&tid));
+        let others: Vec<&[StackFrame]> = tids
+            .iter()
+            .zip(stacks)
+            .filter(|(tid, stack)| is_other(tid) && !stack.torn)
+            .map(|(_, stack)| &*stack.frames)
+            .collect();
+        let is_whole =
+            |stack: &Stack| !stack.cut && !stack.torn && stack.frames.len() <= holders::MAX_FRAMES;
+        let others = Others {
+            all: knows_all && blocked.len() + others.len() == tids.len(),
+            stacks: others,
+            whole: stacks.iter().all(is_whole),
         };
-        self.add_owners(reader, &blocked, &mut waits, &owners);
+        self.add_owners(reader, &blocked, &mut waits, &others);
+        self.doubt_gone(reader, &mut waits, knows_all);
         for (slot, wait) in slots.into_iter().zip(waits) {
             let thread = &mut fact.threads[slot];
             // What was read in between is about a thread that stood still.
@@ -278,86 +282,101 @@ impl Scan<'_> {
         }
     }
 
-    /// Says who has the locks that do not say it, as far as those wait themselves, and doubts those that do: after
-    /// a fork, a new thread may have the ident of one that had a lock and is not there.
+    /// Says who has the locks that do not say it, as far as those wait themselves; in a fork in which all threads wait
+    /// at statements of locks, which of them nobody has who is there.
     fn add_owners(
         &self,
         reader: &mut Reader<'_>,
         blocked: &[Blocked<'_>],
         waits: &mut [Option<PyWait>],
-        owners: &Owners<'_>,
+        others: &Others<'_>,
     ) {
-        let is_fork = || *owners.is_fork.get_or_init(|| self.process.is_fork());
-        let is_open = |wait: &PyWait| match (wait.kind, wait.purpose) {
-            (WaitKind::Lock, WaitPurpose::Contended) => wait.owner.is_none(),
-            (WaitKind::RLock, _) => {
-                wait.owner.is_some_and(|owner| !self.process.is_main(owner)) && is_fork()
-            }
-            _ => false,
-        };
-        let open = waits.iter().flatten().filter(|wait| is_open(wait));
-        let locks: AddressSet = open.filter_map(|wait| wait.object).collect();
-        for wait in waits.iter_mut().flatten() {
-            wait.owner_gone &= !owners.is_cut;
-        }
+        let is_plain =
+            |wait: &&PyWait| (wait.kind, wait.purpose) == (WaitKind::Lock, WaitPurpose::Contended);
+        let plain = |wait: &Option<PyWait>| wait.as_ref().filter(is_plain)?.object;
+        let waits_for: Vec<Option<u64>> = waits.iter().map(plain).collect();
+        let locks: AddressSet = waits_for.iter().flatten().copied().collect();
+        let stacks = blocked.iter().map(|thread| thread.frames);
+        let mut stacks: Vec<&[StackFrame]> = stacks.chain(others.stacks.iter().copied()).collect();
+        let all = others.all && stacks.len() <= MAX_SEARCHED;
+        stacks.truncate(MAX_SEARCHED);
         if locks.is_empty() {
             return;
         }
-        let mut searched: Vec<(Tid, &[StackFrame])> = blocked
-            .iter()
-            .map(|thread| (thread.tid, thread.frames))
-            .collect();
-        if is_fork() {
-            searched.extend(&owners.others);
-        }
-        let all_searched = owners.all && searched.len() <= MAX_SEARCHED && !owners.is_cut;
-        searched.truncate(MAX_SEARCHED);
-        let stacks: Vec<&[StackFrame]> = searched.iter().map(|(_, frames)| *frames).collect();
-        let inside = holders::of_stacks(reader, &stacks, &locks);
-        let statements = |slot: usize, lock: u64| -> usize {
-            let inside = inside.get(slot).into_iter().flatten();
-            inside.filter(|held| **held == lock).count()
+        let found = Statements {
+            inside: holders::of_stacks(reader, &stacks, &locks),
+            waits_for,
         };
-        let owner_of = |lock: u64| {
-            let waits_for_it = |slot: usize| {
-                let wait = waits.get(slot).and_then(Option::as_ref);
-                wait.is_some_and(|wait| wait.object == Some(lock))
-            };
-            let only = |waiting: bool, least: usize| {
-                let mut owners = searched.iter().enumerate().filter(|(slot, _)| {
-                    waits_for_it(*slot) == waiting && statements(*slot, lock) >= least
-                });
-                let (_, (owner, _)) = owners.next()?;
-                owners.next().is_none().then_some(*owner)
-            };
-            // Who waits for it is in one statement of it by that.
-            only(false, 1).or_else(|| only(true, 2))
-        };
-        let found: AddressMap<Option<Tid>> =
-            locks.iter().map(|lock| (*lock, owner_of(*lock))).collect();
+        let all_wait = all && others.whole && found.all_wait() && self.process.is_fork();
         for (slot, wait) in waits.iter_mut().enumerate() {
-            let Some(wait) = wait.as_mut().filter(|wait| is_open(wait)) else {
+            let lock = found.waits_for[slot];
+            let Some((wait, lock)) = wait.as_mut().zip(lock) else {
                 continue;
             };
-            let Some(lock) = wait.object else {
-                continue;
-            };
-            wait.at_statement = statements(slot, lock) > 0;
-            if wait.kind == WaitKind::Lock {
-                wait.owner = found.get(&lock).copied().flatten();
-                wait.inferred = wait.owner.is_some();
-                // All threads wait, and none of them is in a statement of it.
-                let is_nobodys = wait.at_statement && wait.owner.is_none();
-                wait.owner_gone = is_nobodys && all_searched && is_fork();
-                continue;
-            }
-            // The program takes this one by statements, and who has its ident is in none of them.
-            let mut threads = searched.iter();
-            let owner = threads.position(|(tid, _)| Some(*tid) == wait.owner);
-            let is_doubtful = owner.is_some_and(|owner| statements(owner, lock) == 0);
-            if is_doubtful && wait.at_statement {
-                (wait.owner, wait.owner_gone) = (None, !owners.is_cut);
-            }
+            wait.at_statement = found.count(slot, lock) > 0;
+            // What is left over in one stack may be what another thread has by now.
+            let owner = found.owner(lock).filter(|_| all);
+            wait.owner = owner.map(|slot| blocked[slot].tid);
+            wait.inferred = wait.owner.is_some();
+            wait.owner_gone = all_wait && found.is_nobodys(lock);
         }
+    }
+
+    /// Takes back that the owners of RLocks are gone unless all threads are known and none of them has such an identity:
+    /// of those that there are by now, too.
+    fn doubt_gone(&self, reader: &mut Reader<'_>, waits: &mut [Option<PyWait>], knows_all: bool) {
+        let says_so = |wait: &&mut PyWait| wait.owner_gone && wait.kind == WaitKind::RLock;
+        let mut gone: Vec<&mut PyWait> = waits.iter_mut().flatten().filter(says_so).collect();
+        if gone.is_empty() {
+            return;
+        }
+        let owners = |reader: &mut Reader<'_>, gone: &[&mut PyWait]| -> Vec<Option<u64>> {
+            let place = reader.walk.lock.owner;
+            let locks = gone.iter().map(|wait| wait.object);
+            locks
+                .map(|lock| reader.pointer(at(lock?, place)).ok())
+                .collect()
+        };
+        let before = owners(reader, &gone);
+        let fields = reader.walk.thread;
+        let head = self.layout.interpreter.threads_head;
+        let records = thread_states::threads(self.memory, self.interpreter, head, &fields, &[]);
+        let idents = records.map(|records| {
+            let idents = records.iter().map(|record| record.field(fields.ident));
+            idents.collect::<Vec<u64>>()
+        });
+        let after = owners(reader, &gone);
+        for (slot, wait) in gone.iter_mut().enumerate() {
+            let idents = idents.as_deref().unwrap_or_default();
+            wait.owner_gone = knows_all && is_gone(before[slot], idents, after[slot]);
+        }
+    }
+}
+
+/// Whether the owner that a lock names, before and after the identities of all threads were read, is none of them.
+/// A thread that has not begun has no identity yet.
+fn is_gone(before: Option<u64>, idents: &[u64], after: Option<u64>) -> bool {
+    let owner = before.filter(|owner| *owner != 0 && Some(*owner) == after);
+    let is_none = |owner: u64| idents.iter().all(|ident| *ident != 0 && *ident != owner);
+    !idents.is_empty() && owner.is_some_and(is_none)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only of a lock that names nobody who is there, twice.
+    #[test]
+    fn an_owner_is_gone_whom_no_thread_is() {
+        assert!(is_gone(Some(7), &[5, 6], Some(7)));
+        assert!(!is_gone(Some(7), &[5, 7], Some(7)));
+        // It has been released, or has gone from one to the other, meanwhile.
+        assert!(!is_gone(Some(7), &[5, 6], Some(0)));
+        assert!(!is_gone(Some(7), &[5, 6], Some(8)));
+        assert!(!is_gone(Some(0), &[5, 6], Some(0)));
+        // A thread that begins, or threads that could not be read.
+        assert!(!is_gone(Some(7), &[5, 0], Some(7)));
+        assert!(!is_gone(Some(7), &[], Some(7)));
+        assert!(!is_gone(None, &[5], None));
     }
 }

@@ -2,17 +2,19 @@
 //!
 //! Up to the end of the statement its frame keeps the bound method that will give the lock back. So does the frame of
 //! who still waits to get in: one such method is no proof for who waits for that lock itself, two are. Frames also
-//! have leftovers: a method that has been given up has no references any more.
+//! have leftovers: a method that has been given up has no references any more, or is another one by now, of who has
+//! got the memory next. So one that several have is nobody's.
 
 use super::frames::StackFrame;
 use super::locals;
 use super::suspended::{Pieces, Step};
+use crate::python::layout::StackShape;
 use crate::python::memory::addresses::{AddressMap, AddressSet};
-use crate::python::memory::{Batch, plausible, word};
+use crate::python::memory::{Batch, at, int, plausible, word};
 use crate::python::objects::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader};
 
 /// Frames of one stack that are searched, and coroutines of one chain.
-const MAX_FRAMES: usize = 64;
+pub(crate) const MAX_FRAMES: usize = 64;
 const MAX_DEPTH: usize = 32;
 /// Words behind a frame's variables that are its own, or nobody's: the head of the next frame is longer. What is behind
 /// that may be of a thread that is no more, which had the same memory.
@@ -36,17 +38,48 @@ pub(crate) fn of_stacks(
         .iter()
         .flat_map(|one| one.iter().take(MAX_FRAMES).copied())
         .collect();
-    let mut variables = locals::variables(reader, &frames).into_iter();
+    let depths = stack_depths(reader, &frames);
+    let variables = locals::variables(reader, &frames).into_iter();
+    let mut variables = variables.zip(depths);
     let values: Vec<Vec<u64>> = lengths
         .into_iter()
         .map(|length| {
             let frames = variables.by_ref().take(length);
             frames
-                .flat_map(|frame| frame.own(TEMPORARIES).to_vec())
+                .flat_map(|(frame, depth)| frame.own(TEMPORARIES, depth).to_vec())
                 .collect()
         })
         .collect();
     inside(reader, &values, locks, "__exit__")
+}
+
+/// How many words there are in each frame, from the first variable to the top of the stack, as far as frames say so
+/// while they call something.
+fn stack_depths(reader: &mut Reader<'_>, frames: &[StackFrame]) -> Vec<Option<usize>> {
+    let fields = reader.walk.frame;
+    let (StackShape::Pointer { top } | StackShape::Index { top }) = fields.stack else {
+        return vec![None; frames.len()];
+    };
+    let mut batch = Batch::new();
+    for frame in frames {
+        batch.push(at(frame.address, top), 8);
+    }
+    reader.fetch(&mut batch);
+    frames
+        .iter()
+        .enumerate()
+        .map(|(slot, frame)| {
+            let bytes = batch.whole(slot)?;
+            match fields.stack {
+                StackShape::Index { .. } => usize::try_from(int(bytes, 0)?).ok(),
+                _ => {
+                    let first = at(frame.address, fields.locals);
+                    let length = word(bytes, 0)?.checked_sub(first)?;
+                    usize::try_from(length / 8).ok()
+                }
+            }
+        })
+        .collect()
 }
 
 /// Which of `locks` each suspended coroutine is inside of, once for each statement.
@@ -130,13 +163,30 @@ fn inside(
             methods.extend(word(&bytes, BOUND_SELF).map(|lock| (value, lock)));
         }
     }
-    values
+    of_one_each(values, &methods)
+}
+
+/// The locks of the methods that each has, without those that several have.
+fn of_one_each(values: &[Vec<u64>], methods: &AddressMap<u64>) -> Vec<Vec<u64>> {
+    let of_each: Vec<AddressSet> = values
         .iter()
         .map(|values| {
-            let distinct: AddressSet = values.iter().copied().collect();
-            let mut inside: Vec<u64> = distinct
+            let values = values.iter().copied();
+            values.filter(|value| methods.contains_key(value)).collect()
+        })
+        .collect();
+    let mut counts: AddressMap<usize> = AddressMap::default();
+    for method in of_each.iter().flatten() {
+        *counts.entry(*method).or_default() += 1;
+    }
+    of_each
+        .iter()
+        .map(|of_one| {
+            let alone = of_one
                 .iter()
-                .filter_map(|value| methods.get(value).copied())
+                .filter(|method| counts.get(*method) == Some(&1));
+            let mut inside: Vec<u64> = alone
+                .filter_map(|method| methods.get(method).copied())
                 .collect();
             inside.sort_unstable();
             inside
@@ -148,4 +198,22 @@ fn function_name(reader: &mut Reader<'_>, function: u64) -> Option<String> {
     let place = u64::from(reader.walk.callable.function_qualname);
     let name = reader.pointer(function.wrapping_add(place)).ok()?;
     reader.read_text(name).map(|name| name.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is left over in one stack is what another has by now: it is not told whose it is.
+    #[test]
+    fn a_method_that_several_stacks_have_is_nobodys() {
+        let methods: AddressMap<u64> = [(1, 0x10), (2, 0x10), (3, 0x20)].into_iter().collect();
+        let inside = |stacks: &[Vec<u64>]| of_one_each(stacks, &methods);
+        assert_eq!(
+            inside(&[vec![1, 1, 9], vec![2, 3, 9]]),
+            [vec![0x10], vec![0x10, 0x20]]
+        );
+        assert_eq!(inside(&[vec![1, 2], vec![2, 3]]), [vec![0x10], vec![0x20]]);
+        assert_eq!(inside(&[vec![1, 2], vec![]]), [vec![0x10, 0x10], vec![]]);
+    }
 }

@@ -20,10 +20,13 @@ pub(crate) struct Variables {
 }
 
 impl Variables {
-    /// The variables, and so many words behind them.
-    pub(crate) fn own(&self, temporaries: usize) -> &[u64] {
-        let count = self.values.len().min(self.names.len() + temporaries);
-        &self.values[..count]
+    /// The variables, and what is on the stack behind them: `depth` words in all, or so many words behind the variables
+    /// where that is not known.
+    pub(crate) fn own(&self, temporaries: usize, depth: Option<usize>) -> &[u64] {
+        let possible = self.names.len()..=self.values.len();
+        let known = depth.filter(|depth| possible.contains(depth));
+        let count = known.unwrap_or(self.names.len() + temporaries);
+        &self.values[..count.min(self.values.len())]
     }
 
     /// The value of a variable; 0 when it has none at the moment, `None` when there is no such
@@ -78,4 +81,24 @@ fn names(reader: &mut Reader<'_>, frames: &[StackFrame]) -> AddressMap<Vec<u64>>
     }
     reader.load_texts(names.values().flatten().copied().collect::<Vec<_>>());
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_owns_what_is_below_the_top_of_its_stack() {
+        let frame = Variables {
+            names: vec![1, 2],
+            values: (0..10).collect(),
+        };
+        assert_eq!(frame.own(3, None).len(), 5);
+        assert_eq!(frame.own(3, Some(2)).len(), 2);
+        assert_eq!(frame.own(3, Some(9)).len(), 9);
+        // No depths of this frame.
+        assert_eq!(frame.own(3, Some(1)).len(), 5);
+        assert_eq!(frame.own(3, Some(11)).len(), 5);
+        assert_eq!(frame.own(30, None).len(), 10);
+    }
 }
