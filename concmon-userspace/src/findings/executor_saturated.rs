@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::history::History;
 use super::{Context, Held, Rule, Severity, last_part};
-use crate::schema::{Executor, Process, Role, Thread};
+use crate::schema::{Executor, ExecutorKind, Process, Role, Thread};
 
 /// All workers of an executor are busy, and work waits.
 pub(super) struct ExecutorSaturated;
@@ -42,6 +42,16 @@ fn is_full(executor: &Executor) -> bool {
     busy && executor.queued.is_some_and(|queued| queued > 0)
 }
 
+/// Whether it is there to keep work from waiting. A limiter that a program made for itself keeps work back on purpose,
+/// and task queues fetch work before they can run it.
+fn is_pool(executor: &Executor) -> bool {
+    match executor.kind {
+        ExecutorKind::Limiter => executor.name_prefix.is_some(),
+        ExecutorKind::Task => false,
+        _ => true,
+    }
+}
+
 /// Whether one thread has filled the queue and waits for the results, and no loop hands work over beside it: that is
 /// how a batch is worked off.
 fn is_batch(process: &Process, one: &Executor) -> bool {
@@ -77,10 +87,11 @@ impl Rule for ExecutorSaturated {
     }
 
     fn explanation(&self) -> &'static str {
-        "For three seconds all workers of a concurrent.futures executor were busy while work waited in \
-         its queue. What is submitted now (run_in_executor, to_thread included) waits for its turn \
+        "For three seconds all workers of a concurrent.futures executor, a server's threads, or all tokens of the \
+         limiter of a loop's own threads (anyio, trio) were busy while work waited in the queue. What is submitted now (run_in_executor, to_thread included) waits for its turn \
          before it runs. A queue that is worked off within five seconds does not count, nor \
-         does a batch: one thread has filled the queue and waits for the results, and no event loop runs.\n\n\
+         does a batch: one thread has filled the queue and waits for the results, and no event loop runs. \
+         Nor do limiters that a program made for itself, and workers of task queues.\n\n\
          What to do: see what the workers do (concmon-bpf dump); give it more workers when they wait \
          for something outside, fewer jobs or processes when they compute, an executor of its own to \
          slow work."
@@ -95,7 +106,7 @@ impl Rule for ExecutorSaturated {
                 || super::pool_exhausted::stuck(context, one).is_some()
         };
         let executors = context.process.executors.iter();
-        let full = executors.filter(|one| is_full(one) && !is_stuck(one));
+        let full = executors.filter(|one| is_pool(one) && is_full(one) && !is_stuck(one));
         let full = full.filter(|one| !is_batch(context.process, one));
         let one = full.max_by_key(|one| one.queued)?;
         if drain_ns(context.history).is_some_and(|ns| ns < SHORT_NS) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{Context, Held, Rule, Severity, place, thread_name, whole_place};
-use crate::schema::{Address, Thread};
+use crate::schema::{Address, Thread, WaitKind};
 
 /// Threads wait for a lock that a thread has which is not in this process.
 pub(super) struct LockHeldAcrossFork;
@@ -26,11 +26,11 @@ impl Rule for LockHeldAcrossFork {
         "Threads have waited for two seconds for a lock that is held by a thread which is not in this process, so \
          nobody will release it. A fork copies locks as they are, but only the thread that forks: what another \
          thread had at that moment stays taken in the child. (A thread that ends without releasing its RLock leaves \
-         the same behind.) An RLock has the identity of its owner; a plain Lock has not: there it is told only \
-         where all threads of a forked process wait and none of them is in a `with` statement of it. Identities \
-         are used again: a new thread that has that of the old one is not taken for it where its stack shows \
-         that it has not taken the lock. (The last two need that the frame shows that it waits at a `with` statement, \
-         which it does up to Python 3.11; later they are not told.)\n\n\
+         the same behind.) An RLock has the identity of its owner: it is told where no thread has that. Identities \
+         are used again: where a new thread has that of the old one, it is taken for the owner, and nothing is told. \
+         A plain Lock does not say who has it: there it is told, as a warning, only where all threads of a forked \
+         process wait at `with` statements of plain locks, and none of them is inside of this one. (That needs that \
+         frames show that they wait at a `with` statement, which they do up to Python 3.11.)\n\n\
          What to do: fork before threads begin, use the start methods spawn or forkserver of multiprocessing, or \
          make such locks anew in the child (os.register_at_fork)."
     }
@@ -63,10 +63,21 @@ impl Rule for LockHeldAcrossFork {
         evidence.insert("threads", Value::from(threads.len()));
         evidence.insert("waiting", Value::from(names.clone()));
         evidence.insert("where", Value::from(frame.map(whole_place)));
+        // Who has taken a plain lock otherwise than by a statement cannot be seen.
+        let (severity, has) = match kind {
+            WaitKind::Lock => (
+                Severity::Warning,
+                "which no thread of this process has, as far as their stacks show",
+            ),
+            _ => (
+                Severity::Critical,
+                "held by a thread that is not in this process",
+            ),
+        };
         Some(Held {
-            severity: Severity::Critical,
+            severity,
             summary: format!(
-                "{} waits for {object}{}, held by a thread that is not in this process{}",
+                "{} waits for {object}{}, {has}{}",
                 names[0],
                 frame.map_or_else(String::new, |frame| format!(" at {}", place(frame))),
                 match threads.len() {

@@ -8,7 +8,7 @@ use super::{
     Context, Held, Rule, Severity, last_part, ms, place, thread_name, waits_ns, whole_place,
 };
 use crate::event::own_frame;
-use crate::schema::{Address, Executor, ExecutorKind, Frame, Process, Purpose, Thread, WaitKind};
+use crate::schema::{Address, Executor, ExecutorKind, Frame, Process, Thread, WaitKind};
 
 /// Who wants an item of a pool waits for one, and only those that have one could return it.
 pub(super) struct PoolExhausted;
@@ -21,56 +21,75 @@ const WORKERS: usize = 2;
 /// Functions in which connection pools wait for a connection: how the file's path ends, function, name.
 const POOLS: &[(&str, &str, &str)] = &[
     (
-        "sqlalchemy/pool/impl.py",
+        "/sqlalchemy/pool/impl.py",
         "_do_get",
         "SQLAlchemy's connection pool",
     ),
     (
-        "psycopg_pool/pool.py",
+        "/psycopg_pool/pool.py",
         "getconn",
         "psycopg's connection pool",
     ),
     (
-        "psycopg_pool/pool_async.py",
+        "/psycopg_pool/pool_async.py",
         "getconn",
         "psycopg's connection pool",
     ),
     (
-        "redis/connection.py",
+        "/redis/connection.py",
         "get_connection",
         "redis's connection pool",
     ),
     (
-        "redis/asyncio/connection.py",
+        "/redis/asyncio/connection.py",
         "get_connection",
         "redis's connection pool",
     ),
-    ("asyncpg/pool.py", "_acquire", "asyncpg's connection pool"),
+    ("/asyncpg/pool.py", "_acquire", "asyncpg's connection pool"),
     (
-        "urllib3/connectionpool.py",
+        "/urllib3/connectionpool.py",
         "_get_conn",
         "urllib3's connection pool",
     ),
     (
-        "pymongo/synchronous/pool.py",
-        "_get_conn",
-        "pymongo's connection pool",
-    ),
-    (
-        "dbutils/pooled_db.py",
+        "/dbutils/pooled_db.py",
         "connection",
         "DBUtils' connection pool",
     ),
     (
-        "httpcore/_sync/connection_pool.py",
+        "/httpcore/_sync/connection_pool.py",
         "wait_for_connection",
         "httpx's connection pool",
     ),
     (
-        "httpcore/_async/connection_pool.py",
+        "/httpcore/_async/connection_pool.py",
         "wait_for_connection",
         "httpx's connection pool",
     ),
+];
+/// What these call until an item is there. They call others, too: to connect, to check a connection.
+const WAITS: &[&str] = &[
+    "get",
+    "wait",
+    "wait_for",
+    "wait_timeout",
+    "_wait_lock",
+    "_getconn_unchecked",
+    "_getconn_with_check_loop",
+    "_acquire_impl",
+    "park",
+    "wait_task_rescheduled",
+];
+/// What a task waits for then. (`wait_for` may hide anything: up to Python 3.11 it runs as a task of its own.)
+const TASK_WAITS: &[&str] = &[
+    "Condition",
+    "Event",
+    "Future",
+    "LifoQueue",
+    "PriorityQueue",
+    "Queue",
+    "Semaphore",
+    "BoundedSemaphore",
 ];
 
 impl Rule for PoolExhausted {
@@ -85,9 +104,9 @@ impl Rule for PoolExhausted {
     fn explanation(&self) -> &'static str {
         "Threads or tasks have waited for two seconds and more for an item of a pool that has none left: for a \
          connection of a connection pool (SQLAlchemy, psycopg, redis, asyncpg, urllib3, httpx and others, known by \
-         the function that waits); or all workers of an executor wait for the same queue, semaphore or event, \
-         while more work is queued for them, so that what would give it back may be in that queue. Only who has an \
-         item can return it.\n\n\
+         the function that waits; who connects or checks a connection there does not count); or all workers of an \
+         executor wait for the same queue or semaphore (a warning: event or condition), while more work is queued \
+         for them, so that what would give it back may be in that queue. Only who has an item can return it.\n\n\
          What to do: look where those that have items are (concmon-bpf dump); return them sooner, in a `with` \
          statement, and not in work that needs a worker of the same executor; do not take a second one while \
          having one; set a timeout, then the size."
@@ -98,15 +117,28 @@ impl Rule for PoolExhausted {
     }
 }
 
-/// The pool in whose function a stack waits.
-fn pool(stack: &[Frame]) -> Option<&'static str> {
-    let mut frames = stack.iter();
-    frames.find_map(|frame| {
-        let mut pools = POOLS.iter();
-        let function = last_part(&frame.function);
-        let known = pools.find(|(file, name, _)| *name == function && frame.file.ends_with(file));
-        known.map(|(_, _, pool)| *pool)
-    })
+/// The pool in whose function a stack waits, the innermost frame first.
+fn pool<'a>(mut frames: impl Iterator<Item = &'a Frame>) -> Option<&'static str> {
+    let frame = frames.find(|frame| !WAITS.contains(&last_part(&frame.function)))?;
+    let function = last_part(&frame.function);
+    let mut pools = POOLS.iter();
+    let known = pools.find(|(file, name, _)| *name == function && frame.file.ends_with(file));
+    known.map(|(_, _, pool)| *pool)
+}
+
+/// Whether a thread waits as one does for an item of a pool: not for a lock, nor for the network.
+fn may_wait_for_item(thread: &Thread) -> bool {
+    let wait = thread.waiting_for.as_ref();
+    wait.is_some_and(|wait| wait.kind == WaitKind::Future || severity(wait.kind).is_some())
+}
+
+/// How bad it is that all workers of an executor wait for one thing of this kind; `None`: it is no pool of anything.
+fn severity(kind: WaitKind) -> Option<Severity> {
+    match kind {
+        WaitKind::Queue | WaitKind::SimpleQueue | WaitKind::Semaphore => Some(Severity::Critical),
+        WaitKind::Event | WaitKind::Condition => Some(Severity::Warning),
+        _ => None,
+    }
 }
 
 /// Who waits for a connection.
@@ -116,17 +148,19 @@ fn connections(context: &Context<'_>) -> Option<Held> {
     for thread in process
         .threads
         .iter()
-        .filter(|thread| waits_ns(context, thread) >= AGE_NS)
+        .filter(|thread| may_wait_for_item(thread) && waits_ns(context, thread) >= AGE_NS)
     {
-        if let Some(pool) = pool(&thread.stack) {
+        if let Some(pool) = pool(thread.stack.iter()) {
             let frame = own_frame(&thread.stack, |frame| &frame.file);
             let name = thread_name(process, thread.tid);
             waiting.entry(pool).or_default().push((name, frame));
         }
     }
     for task in process.loops.iter().flat_map(|one| &one.tasks) {
-        if task.wait_ns().is_some_and(|ns| ns >= AGE_NS)
-            && let Some(pool) = pool(&task.awaiting)
+        let wait = task.waits_for.as_ref();
+        if wait.is_some_and(|wait| TASK_WAITS.contains(&&*wait.kind))
+            && task.wait_ns().is_some_and(|ns| ns >= AGE_NS)
+            && let Some(pool) = pool(task.awaiting.iter().rev())
         {
             let mut frames = task.awaiting.iter().rev();
             let foreign = ["/site-packages/", "/dist-packages/"];
@@ -163,54 +197,51 @@ fn connections(context: &Context<'_>) -> Option<Held> {
     })
 }
 
-/// The threads that work for an executor. A limiter does not say who has its tokens: they are those of the threads
-/// that anyio and trio keep for it, as many as wait for the same.
+/// The threads that work for an executor. A limiter does not say who has its tokens: those of a loop's own are had by
+/// the threads with its prefix that have work.
 fn workers_of<'a>(process: &'a Process, executor: &Executor) -> Vec<&'a Thread> {
     let threads = process.threads.iter().filter(|thread| thread.alive);
     if executor.kind != ExecutorKind::Limiter {
         let works = |tid: u32| executor.running.iter().any(|work| work.tid == Some(tid));
         return threads.filter(|thread| works(thread.tid)).collect();
     }
-    let object = |thread: &Thread| thread.waiting_for.as_ref().and_then(|wait| wait.object);
-    let mut by_object: BTreeMap<Address, Vec<&Thread>> = BTreeMap::new();
-    for thread in threads.filter(|thread| is_of_limiter(thread)) {
-        if let Some(object) = object(thread) {
-            by_object.entry(object).or_default().push(thread);
-        }
-    }
-    by_object
-        .into_values()
-        .max_by_key(Vec::len)
-        .unwrap_or_default()
+    let Some(prefix) = &executor.name_prefix else {
+        return Vec::new();
+    };
+    let is_its = |thread: &&Thread| {
+        let name = thread.name.as_deref();
+        name.is_some_and(|name| name.starts_with(&**prefix)) && !is_idle(thread)
+    };
+    threads.filter(is_its).collect()
 }
 
-/// It runs a function that anyio or trio was given for a thread.
-fn is_of_limiter(thread: &Thread) -> bool {
-    let keepers = [
-        "/anyio/_backends/_asyncio.py",
-        "/trio/_core/_thread_cache.py",
-    ];
-    let mut frames = thread.stack.iter().skip(1);
-    frames.any(|frame| keepers.iter().any(|file| frame.file.ends_with(file)))
+/// A thread of anyio's waits for the next function to run.
+fn is_idle(thread: &Thread) -> bool {
+    let waits = ["/threading.py", "/queue.py"];
+    let mut frames = thread.stack.iter();
+    let frame = frames.find(|frame| !waits.iter().any(|file| frame.file.ends_with(file)));
+    frame.is_some_and(|frame| frame.file.ends_with("/anyio/_backends/_asyncio.py"))
 }
 
 /// What all workers of a full executor wait for, and for how long all of them have, ns.
 pub(super) fn stuck(context: &Context<'_>, one: &Executor) -> Option<(WaitKind, Address, u64)> {
     let process = context.process;
     let threads = workers_of(process, one);
+    let count = threads.len() as u64;
+    // Threads of another limiter have the same names.
+    let are_known =
+        count == one.workers || (count > one.workers && one.kind != ExecutorKind::Limiter);
     let is_full = one.workers_idle == Some(0)
         && one.max_workers.is_some_and(|most| one.workers >= most)
         && one.queued.is_some_and(|queued| queued > 0)
-        && threads.len() as u64 >= one.workers
+        && are_known
         && threads.len() >= WORKERS;
     let first = threads.first()?.waiting_for.as_ref().filter(|_| is_full)?;
+    severity(first.kind)?;
     let waits_so = |thread: &&Thread| {
         let wait = thread.waiting_for.as_ref();
-        wait.is_some_and(|wait| {
-            (wait.kind, wait.object) == (first.kind, first.object)
-                && wait.owner_tid.is_none()
-                && wait.purpose != Purpose::Join
-        }) && waits_ns(context, thread) >= AGE_NS
+        wait.is_some_and(|wait| (wait.kind, wait.object) == (first.kind, first.object))
+            && waits_ns(context, thread) >= AGE_NS
     };
     let shortest_ns = threads
         .iter()
@@ -242,7 +273,7 @@ fn workers(context: &Context<'_>) -> Option<Held> {
     evidence.insert("queued", Value::from(queued));
     evidence.insert("where", Value::from(frame.map(whole_place)));
     Some(Held {
-        severity: Severity::Critical,
+        severity: severity(kind)?,
         summary: format!(
             "all {} workers of executor {name} have waited for {kind} {object} for {}{}, {queued} more are queued",
             one.workers,

@@ -20,6 +20,8 @@ use crate::schema::{
 };
 
 const HOG: u32 = 101;
+/// Of the process that is beside the other in stories.
+const PARENT: u32 = 50;
 
 /// A process with four threads, a loop, an executor and a collector, in a window of a second in which
 /// nothing is wrong.
@@ -207,6 +209,8 @@ impl Story {
             start_unix_ns: self.begin,
             duration_ns: self.interval,
         };
+        let parent = parent(&snapshot.processes[0]);
+        snapshot.processes.push(parent);
         let process = &mut snapshot.processes[0];
         change(process, self.begin);
         let looked_ns = if self.one_look {
@@ -306,36 +310,54 @@ fn waiting(process: &mut Process, since_unix_ns: u64, change: fn(&mut WaitingFor
     }
 }
 
-/// A worker of a pool whose parent, here itself, waits for results.
+/// A worker of a pool whose parent waits for results.
 fn killed(process: &mut Process, signal: u8) {
     process.title = Some("ForkPoolWorker-2".to_owned());
     process.exited = Some(Exited {
         code: None,
         signal: Some(signal),
     });
-    process.ppid = process.pid;
-    waiting(process, 0, |wait| {
+    process.ppid = PARENT;
+}
+
+/// A process that waits for results of a pool of processes.
+fn parent(process: &Process) -> Process {
+    let mut parent = process.clone();
+    parent.pid = PARENT;
+    waiting(&mut parent, 0, |wait| {
         (wait.kind, wait.purpose) = (WaitKind::Future, Purpose::Other);
     });
-    process.threads[1].stack = vec![Frame {
+    parent.threads[1].stack = vec![Frame {
         function: "ApplyResult.get".into(),
         file: "/usr/lib/python3.11/multiprocessing/pool.py".into(),
         line: 7,
     }];
+    parent
 }
 
 /// Two threads wait in a function of this name and file.
 fn connecting(process: &mut Process, since_unix_ns: u64, file: &str) {
     waiting(process, since_unix_ns, |wait| {
-        (wait.kind, wait.purpose) = (WaitKind::Queue, Purpose::WaitingForWork);
+        (wait.kind, wait.purpose) = (WaitKind::Condition, Purpose::Other);
     });
     for thread in process.threads.iter_mut().skip(1).take(2) {
-        thread.stack = vec![Frame {
-            function: "QueuePool._do_get".into(),
+        thread.stack = frames_of(&[
+            ("Condition.wait", "threading.py"),
+            ("Queue.get", "sqlalchemy/util/queue.py"),
+            ("QueuePool._do_get", file),
+        ]);
+    }
+}
+
+fn frames_of(places: &[(&str, &str)]) -> Vec<Frame> {
+    places
+        .iter()
+        .map(|(function, file)| Frame {
+            function: (*function).into(),
             file: format!("/srv/lib/{file}").into(),
             line: 7,
-        }];
-    }
+        })
+        .collect()
 }
 
 fn deadlocked(process: &mut Process, since_unix_ns: u64) {
@@ -546,7 +568,11 @@ fn each_rule_is_raised_and_a_near_miss_raises_none() {
         ),
         (
             "lock-held-across-fork",
-            |p, begin, _| waiting(p, begin - 9 * SECOND, |wait| wait.owner_gone = true),
+            |p, begin, _| {
+                waiting(p, begin - 9 * SECOND, |wait| {
+                    (wait.kind, wait.owner_gone) = (WaitKind::RLock, true);
+                });
+            },
             |p, begin, _| waiting(p, begin - 9 * SECOND, |wait| wait.owner_tid = Some(100)),
         ),
         (

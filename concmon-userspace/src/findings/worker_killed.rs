@@ -15,8 +15,11 @@ const WAITS: [&str; 3] = ["get", "wait", "next"];
 /// By these a pool, or who types Ctrl-C, ends its workers on purpose.
 const ASKED: [u8; 2] = [libc::SIGTERM as u8, libc::SIGINT as u8];
 
-/// Whether a thread of a process waits for results of a pool.
+/// Whether a thread of a process waits for results of a pool. One that has ended itself is owed nothing any more.
 pub(super) fn is_owed(process: &Process) -> bool {
+    if process.exited.is_some() {
+        return false;
+    }
     let waiting = process
         .threads
         .iter()

@@ -1,11 +1,12 @@
 //! Pools that nobody gives back, and what only looks like it.
 
 use super::*;
+use crate::schema::{ExecutorKind, TaskWait};
 
 /// Work that would put something into the queue waits behind who waits for it.
 #[test]
 fn workers_that_all_wait_for_one_queue_have_exhausted_it() {
-    let raised = |change: fn(&mut Process)| {
+    let found = |change: fn(&mut Process)| {
         let mut story = Story::new();
         let mut found = Vec::new();
         for _ in 0..4 {
@@ -27,9 +28,21 @@ fn workers_that_all_wait_for_one_queue_have_exhausted_it() {
                 change(process);
             });
         }
-        names(&found).contains(&"pool-exhausted")
+        let mut found = found.into_iter();
+        found
+            .find(|one| one.rule == "pool-exhausted")
+            .map(|one| one.severity)
     };
-    assert!(raised(|_| {}));
+    let raised = |change: fn(&mut Process)| found(change).is_some();
+    assert_eq!(found(|_| {}), Some(Severity::Critical));
+    assert_eq!(
+        found(|process| of_kind(process, WaitKind::Event)),
+        Some(Severity::Warning)
+    );
+    // A lock is given back by who has it, whoever that is.
+    assert!(!raised(|process| of_kind(process, WaitKind::Lock)));
+    assert!(!raised(|process| of_kind(process, WaitKind::RLock)));
+    assert!(!raised(|process| of_kind(process, WaitKind::Future)));
     assert!(!raised(|process| process.executors[0].queued = Some(0)));
     assert!(!raised(|process| process.threads[1].waiting_for = None));
     assert!(!raised(|process| {
@@ -66,4 +79,172 @@ fn a_batch_saturates_nothing() {
     assert!(raised(0, false));
     assert!(raised(2, false));
     assert!(raised(1, true));
+}
+
+fn of_kind(process: &mut Process, kind: WaitKind) {
+    let threads = process.threads.iter_mut();
+    for wait in threads.filter_map(|thread| thread.waiting_for.as_mut()) {
+        wait.kind = kind;
+    }
+}
+
+/// A loop's own limiter has lent all its tokens, and the threads that have them wait for one queue.
+#[test]
+fn a_limiter_is_exhausted_by_the_threads_that_it_lets_run() {
+    let found = |change: fn(&mut Process)| {
+        let mut story = Story::new();
+        let mut found = Vec::new();
+        for _ in 0..4 {
+            found = story.window(|process, begin| {
+                waiting(process, begin - 9 * SECOND, |wait| {
+                    (wait.kind, wait.purpose) = (WaitKind::Queue, Purpose::WaitingForWork);
+                });
+                for thread in process.threads.iter_mut().skip(1).take(2) {
+                    thread.name = Some("AnyIO worker thread".to_owned());
+                    thread.stack = frames_of(&[
+                        ("Condition.wait", "threading.py"),
+                        ("Queue.get", "queue.py"),
+                        ("checkout", "app.py"),
+                        ("WorkerThread.run", "anyio/_backends/_asyncio.py"),
+                    ]);
+                }
+                let executor = &mut process.executors[0];
+                executor.kind = ExecutorKind::Limiter;
+                executor.name_prefix = Some("AnyIO worker thread".to_owned());
+                (executor.running, executor.queued) = (Vec::new(), Some(1));
+                change(process);
+            });
+        }
+        names(&found).first().copied()
+    };
+    assert_eq!(found(|_| {}), Some("pool-exhausted"));
+    // They have no work.
+    assert_eq!(
+        found(|process| {
+            for thread in &mut process.threads {
+                thread.stack.retain(|frame| &*frame.function != "checkout");
+            }
+        }),
+        Some("executor-saturated")
+    );
+    // They are of another kind, or there are more than it has let run.
+    assert_eq!(
+        found(|process| process.threads[1].name = Some("worker".to_owned())),
+        Some("executor-saturated")
+    );
+    assert_eq!(
+        found(|process| {
+            process.threads[3].name = process.threads[1].name.clone();
+            process.threads[3].waiting_for = process.threads[1].waiting_for.clone();
+        }),
+        Some("executor-saturated")
+    );
+    // A limiter that the program made for itself keeps work back on purpose.
+    assert_eq!(
+        found(|process| process.executors[0].name_prefix = None),
+        None
+    );
+}
+
+/// Task queues fetch work before they can run it.
+#[test]
+fn what_a_task_queue_has_fetched_does_not_wait_for_its_workers() {
+    let raised = |kind: ExecutorKind| {
+        let mut story = Story::new();
+        let mut found = Vec::new();
+        for _ in 0..6 {
+            found = story.window(|process, _| {
+                (process.executors[0].kind, process.executors[0].queued) = (kind, Some(8));
+            });
+        }
+        names(&found).contains(&"executor-saturated")
+    };
+    assert!(raised(ExecutorKind::Process) && raised(ExecutorKind::Server));
+    assert!(!raised(ExecutorKind::Task));
+}
+
+/// Who gets a connection may have to make it, or to see whether it is still good.
+#[test]
+fn connecting_is_no_exhausted_pool() {
+    let raised = |kind: WaitKind, stack: &[(&str, &str)]| {
+        let mut story = Story::new();
+        let mut found = Vec::new();
+        for _ in 0..4 {
+            found = story.window(|process, begin| {
+                waiting(process, begin - 9 * SECOND, |_| {});
+                of_kind(process, kind);
+                for thread in process.threads.iter_mut().skip(1).take(2) {
+                    thread.stack = frames_of(stack);
+                }
+            });
+        }
+        names(&found).contains(&"pool-exhausted")
+    };
+    let wait = ("Condition.wait", "threading.py");
+    let pool = ("ConnectionPool.getconn", "psycopg_pool/pool.py");
+    let unchecked = ("ConnectionPool._getconn_unchecked", "psycopg_pool/pool.py");
+    let client = ("WaitingClient.wait", "psycopg_pool/pool.py");
+    let check = ("ConnectionPool._check_connection", "psycopg_pool/pool.py");
+    assert!(raised(
+        WaitKind::Condition,
+        &[wait, client, unchecked, pool]
+    ));
+    assert!(!raised(WaitKind::Condition, &[wait, check, pool]));
+    // The pool's own lock.
+    assert!(!raised(WaitKind::RLock, &[unchecked, pool]));
+    assert!(!raised(WaitKind::Lock, &[pool]));
+    let redis = ("get_connection", "redis/connection.py");
+    let get = ("Queue.get", "queue.py");
+    assert!(raised(WaitKind::Queue, &[wait, get, redis]));
+    let connect = ("AbstractConnection.connect", "redis/connection.py");
+    assert!(!raised(WaitKind::Event, &[wait, connect, redis]));
+    assert!(!raised(
+        WaitKind::Queue,
+        &[wait, get, ("get_connection", "myredis/connection.py")]
+    ));
+}
+
+/// The same of tasks.
+#[test]
+fn tasks_that_connect_wait_for_no_item() {
+    let raised = |kind: &str, stack: &[(&str, &str)]| {
+        let mut story = Story::new();
+        let mut found = Vec::new();
+        for _ in 0..4 {
+            found = story.window(|process, _| {
+                let task = &mut process.loops[0].tasks[0];
+                task.awaiting = frames_of(stack);
+                task.waits_for = Some(TaskWait {
+                    kind: kind.to_owned(),
+                    object: None,
+                    since_unix_ns: Some(0),
+                });
+            });
+        }
+        names(&found).contains(&"pool-exhausted")
+    };
+    let pool = ("Pool._acquire", "asyncpg/pool.py");
+    let inner = ("Pool._acquire.<locals>._acquire_impl", "asyncpg/pool.py");
+    let get = ("Queue.get", "asyncio/queues.py");
+    assert!(raised("LifoQueue", &[pool, inner, get]));
+    let holder = ("PoolConnectionHolder.acquire", "asyncpg/pool.py");
+    let connect = ("PoolConnectionHolder.connect", "asyncpg/pool.py");
+    assert!(!raised("Future", &[pool, inner, holder, connect]));
+    assert!(!raised(
+        "wait_for",
+        &[pool, ("wait_for", "asyncio/tasks.py")]
+    ));
+    assert!(!raised("socket", &[pool, inner]));
+}
+
+/// Who has ended waits for nothing, whatever the last look has seen.
+#[test]
+fn a_parent_that_has_ended_is_owed_nothing() {
+    let mut process = parent(&quiet().processes[0]);
+    assert!(worker_killed::is_owed(&process));
+    process.exited = Some(Exited {
+        code: Some(0),
+        signal: None,
+    });
+    assert!(!worker_killed::is_owed(&process));
 }
