@@ -12,6 +12,8 @@ pub(super) struct LockConvoy;
 const WAITING: f64 = 0.3;
 /// Who has been in one wait for so long does not stand in line, which moves, ns.
 const STANDSTILL_NS: u64 = 5_000_000_000;
+/// Where none of them has got on for so long, the line does not move, ns.
+const MOVES_NS: u64 = 2_000_000_000;
 /// So many of them are a convoy.
 const THREADS: usize = 3;
 
@@ -71,7 +73,8 @@ impl Rule for LockConvoy {
             .copied()
             .filter(|thread| is_in_line(thread, &waiting))
             .collect();
-        if threads.len() < THREADS {
+        let moves = |thread: &&Thread| super::waits_ns(context, thread) < MOVES_NS;
+        if threads.len() < THREADS || !threads.iter().any(moves) {
             return None;
         }
         let waits_ns = threads.iter().map(|thread| thread.lock_ns.contended);

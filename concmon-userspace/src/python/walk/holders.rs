@@ -27,6 +27,14 @@ const MAX_REFERENCES: u64 = 1 << 20;
 const METHOD_BYTES: usize = 32;
 const BOUND_SELF: u32 = 24;
 
+/// A word of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Value {
+    word: u64,
+    /// It lies below the top of its frame's stack, so it is no leftover.
+    is_sure: bool,
+}
+
 /// Which of `locks` each stack is inside of, once for each statement.
 pub(crate) fn of_stacks(
     reader: &mut Reader<'_>,
@@ -41,12 +49,20 @@ pub(crate) fn of_stacks(
     let depths = stack_depths(reader, &frames);
     let variables = locals::variables(reader, &frames).into_iter();
     let mut variables = variables.zip(depths);
-    let values: Vec<Vec<u64>> = lengths
+    let values: Vec<Vec<Value>> = lengths
         .into_iter()
         .map(|length| {
             let frames = variables.by_ref().take(length);
             frames
-                .flat_map(|(frame, depth)| frame.own(TEMPORARIES, depth).to_vec())
+                .flat_map(|(frame, depth)| {
+                    let is_sure = frame.is_possible(depth);
+                    let own = frame.own(TEMPORARIES, depth).iter();
+                    own.map(|word| Value {
+                        word: *word,
+                        is_sure,
+                    })
+                    .collect::<Vec<_>>()
+                })
                 .collect()
         })
         .collect();
@@ -88,7 +104,7 @@ pub(crate) fn of_coroutines(
     coroutines: &[u64],
     locks: &AddressSet,
 ) -> Vec<Vec<u64>> {
-    let mut values: Vec<Vec<u64>> = vec![Vec::new(); coroutines.len()];
+    let mut values: Vec<Vec<Value>> = vec![Vec::new(); coroutines.len()];
     let mut front: Vec<(usize, u64)> = coroutines.iter().copied().enumerate().collect();
     let length = reader.walk.frame.locals + VALUES_BYTES;
     for _ in 0..MAX_DEPTH {
@@ -103,10 +119,10 @@ pub(crate) fn of_coroutines(
             let (index, _) = front[slot];
             match step {
                 Step::Next(_, awaited) | Step::NextIf(_, awaited) => {
-                    values[index].extend(pieces.values(&reader.walk, slot));
+                    values[index].extend(sure(pieces.values(&reader.walk, slot)));
                     next.push((index, awaited));
                 }
-                Step::Last(_) => values[index].extend(pieces.values(&reader.walk, slot)),
+                Step::Last(_) => values[index].extend(sure(pieces.values(&reader.walk, slot))),
                 Step::Through(inner) => next.push((index, inner)),
                 Step::Longer(_) | Step::Leaf | Step::Executing | Step::Torn => {}
             }
@@ -119,14 +135,14 @@ pub(crate) fn of_coroutines(
 /// The locks whose method of this name is among the values, once for each such object.
 fn inside(
     reader: &mut Reader<'_>,
-    values: &[Vec<u64>],
+    values: &[Vec<Value>],
     locks: &AddressSet,
     name: &str,
 ) -> Vec<Vec<u64>> {
     let wanted: AddressSet = values
         .iter()
         .flatten()
-        .copied()
+        .map(|value| value.word)
         .filter(|value| plausible(*value) && value % 8 == 0)
         .collect();
     let mut batch = Batch::new();
@@ -166,27 +182,42 @@ fn inside(
     of_one_each(values, &methods)
 }
 
-/// The locks of the methods that each has, without those that several have.
-fn of_one_each(values: &[Vec<u64>], methods: &AddressMap<u64>) -> Vec<Vec<u64>> {
-    let of_each: Vec<AddressSet> = values
+/// What a suspended frame keeps.
+fn sure(words: impl IntoIterator<Item = u64>) -> impl Iterator<Item = Value> {
+    let sure = |word| Value {
+        word,
+        is_sure: true,
+    };
+    words.into_iter().map(sure)
+}
+
+/// The locks of the methods that each has, without those that several have: of these, only one may have it for sure.
+fn of_one_each(values: &[Vec<Value>], methods: &AddressMap<u64>) -> Vec<Vec<u64>> {
+    let of_each: Vec<AddressMap<bool>> = values
         .iter()
         .map(|values| {
-            let values = values.iter().copied();
-            values.filter(|value| methods.contains_key(value)).collect()
+            let mut of_one = AddressMap::default();
+            for value in values.iter().filter(|of| methods.contains_key(&of.word)) {
+                *of_one.entry(value.word).or_default() |= value.is_sure;
+            }
+            of_one
         })
         .collect();
-    let mut counts: AddressMap<usize> = AddressMap::default();
-    for method in of_each.iter().flatten() {
-        *counts.entry(*method).or_default() += 1;
+    // How many have it at all, and for sure.
+    let mut counts: AddressMap<(usize, usize)> = AddressMap::default();
+    for (method, is_sure) in of_each.iter().flatten() {
+        let (all, sure) = counts.entry(*method).or_default();
+        (*all, *sure) = (*all + 1, *sure + usize::from(*is_sure));
     }
     of_each
         .iter()
         .map(|of_one| {
-            let alone = of_one
-                .iter()
-                .filter(|method| counts.get(*method) == Some(&1));
-            let mut inside: Vec<u64> = alone
-                .filter_map(|method| methods.get(method).copied())
+            let own = of_one.iter().filter(|(method, is_sure)| {
+                let count = counts.get(*method);
+                matches!((count, **is_sure), (Some((_, 1)), true) | (Some((1, 0)), _))
+            });
+            let mut inside: Vec<u64> = own
+                .filter_map(|(method, _)| methods.get(method).copied())
                 .collect();
             inside.sort_unstable();
             inside
@@ -208,12 +239,30 @@ mod tests {
     #[test]
     fn a_method_that_several_stacks_have_is_nobodys() {
         let methods: AddressMap<u64> = [(1, 0x10), (2, 0x10), (3, 0x20)].into_iter().collect();
-        let inside = |stacks: &[Vec<u64>]| of_one_each(stacks, &methods);
+        let value = |word| Value {
+            word,
+            is_sure: false,
+        };
+        let sure = |word| Value {
+            word,
+            is_sure: true,
+        };
+        let inside = |stacks: &[&[Value]]| {
+            let stacks: Vec<Vec<Value>> = stacks.iter().map(|one| one.to_vec()).collect();
+            of_one_each(&stacks, &methods)
+        };
+        let (one, two, three, none) = (value(1), value(2), value(3), value(9));
         assert_eq!(
-            inside(&[vec![1, 1, 9], vec![2, 3, 9]]),
+            inside(&[&[one, one, none], &[two, three, none]]),
             [vec![0x10], vec![0x10, 0x20]]
         );
-        assert_eq!(inside(&[vec![1, 2], vec![2, 3]]), [vec![0x10], vec![0x20]]);
-        assert_eq!(inside(&[vec![1, 2], vec![]]), [vec![0x10, 0x10], vec![]]);
+        assert_eq!(
+            inside(&[&[one, two], &[two, three]]),
+            [vec![0x10], vec![0x20]]
+        );
+        assert_eq!(inside(&[&[one, two], &[]]), [vec![0x10, 0x10], vec![]]);
+        // What lies below the top of a stack is no leftover.
+        assert_eq!(inside(&[&[one], &[sure(1)]]), [vec![], vec![0x10]]);
+        assert_eq!(inside(&[&[sure(1)], &[sure(1)]]), [vec![0u64; 0], vec![]]);
     }
 }

@@ -23,10 +23,15 @@ impl Variables {
     /// The variables, and what is on the stack behind them: `depth` words in all, or so many words behind the variables
     /// where that is not known.
     pub(crate) fn own(&self, temporaries: usize, depth: Option<usize>) -> &[u64] {
-        let possible = self.names.len()..=self.values.len();
-        let known = depth.filter(|depth| possible.contains(depth));
+        let known = depth.filter(|_| self.is_possible(depth));
         let count = known.unwrap_or(self.names.len() + temporaries);
         &self.values[..count.min(self.values.len())]
+    }
+
+    /// A depth is known, and can be one.
+    pub(crate) fn is_possible(&self, depth: Option<usize>) -> bool {
+        let possible = self.names.len()..=self.values.len();
+        depth.is_some_and(|depth| possible.contains(&depth))
     }
 
     /// The value of a variable; 0 when it has none at the moment, `None` when there is no such
