@@ -3,7 +3,7 @@
 use super::columns::{self, Column};
 use super::digest::{self, Bottleneck};
 use super::{fold, format, names};
-use crate::schema::{Process, Severity};
+use crate::schema::{LedgerSum, Process, Severity};
 
 /// The deepest indentation that shows who is whose child.
 const MAX_DEPTH: usize = 6;
@@ -126,21 +126,26 @@ impl Row<'_> {
 fn waits(set: &[&Process]) -> String {
     let threads = || set.iter().flat_map(|process| &process.threads);
     let sum = columns::sum(threads().map(|thread| &thread.ledger));
-    let waits = Column::ALL.into_iter();
-    let waits = waits.filter(|column| *column != Column::OnCpu && column.of(&sum) > 0);
-    let Some(most) = waits.max_by_key(|column| column.of(&sum)) else {
-        return "-".to_owned();
-    };
-    let work: u64 = threads()
+    let work_ns = threads()
         .map(|thread| thread.lock_ns.waiting_for_work)
         .sum();
+    most_waited(&sum, work_ns)
+}
+
+/// The same of a sum of threads, which waited for work for so many ns.
+pub(super) fn most_waited(sum: &LedgerSum, work_ns: u64) -> String {
+    let waits = Column::ALL.into_iter();
+    let waits = waits.filter(|column| *column != Column::OnCpu && column.of(sum) > 0);
+    let Some(most) = waits.max_by_key(|column| column.of(sum)) else {
+        return "-".to_owned();
+    };
     let name = match most {
-        Column::Lock if work > sum.blocked_ns.lock / 2 => "work",
+        Column::Lock if work_ns > sum.blocked_ns.lock / 2 => "work",
         column => column.name(),
     };
     format!(
         "{name} {}",
-        format::share_percent(most.of(&sum), sum.wall_ns)
+        format::share_percent(most.of(sum), sum.wall_ns)
     )
 }
 

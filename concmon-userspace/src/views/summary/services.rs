@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::super::columns::Column;
 use super::super::escape::brief;
+use super::super::overview;
 use super::super::table::{Align, Table};
 use super::super::{Form, format};
 use super::MAX_ROWS;
@@ -41,7 +41,7 @@ pub(super) fn push(text: &mut String, snapshot: &Snapshot, form: Form) {
             format::percent(group.cpu_percent),
             format::duration(group.cpu_ns),
             format::maybe_bytes(group.rss_bytes),
-            waits(group),
+            overview::most_waited(&group.ledger, group.lock_ns.waiting_for_work),
             worst(group),
         ]);
     }
@@ -64,25 +64,6 @@ fn ended(group: &Group) -> String {
     match told.is_empty() {
         true => all,
         false => format!("{all}: {}", told.join(", ")),
-    }
-}
-
-/// Where most of the time of all threads went that was spent on no CPU.
-fn waits(group: &Group) -> String {
-    let waits = Column::ALL.into_iter();
-    let waits = waits.filter(|column| *column != Column::OnCpu && column.of(&group.ledger) > 0);
-    match waits.max_by_key(|column| column.of(&group.ledger)) {
-        None => "-".to_owned(),
-        Some(most) => {
-            let share = format::share_percent(most.of(&group.ledger), group.ledger.wall_ns);
-            let name = match most {
-                Column::Lock if group.lock_ns.waiting_for_work > most.of(&group.ledger) / 2 => {
-                    "work"
-                }
-                column => column.name(),
-            };
-            format!("{name} {share}")
-        }
     }
 }
 
