@@ -51,7 +51,7 @@ pub(crate) struct Process {
     pub(crate) parent: Option<ProcessId>,
     /// Of the parent at the fork.
     pub(crate) fork_ppid: Option<u32>,
-    /// The thread that forked it, until its process is looked up.
+    /// The thread that forked it, whose process was not known then, until that is looked up.
     pub(crate) forked_by: Option<Tid>,
     pub(crate) name: String,
     name_ns: u64,

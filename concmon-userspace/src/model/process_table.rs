@@ -257,10 +257,11 @@ impl ProcessTable {
         process.seen(fork.at_ns);
         if fork.tid.0 == fork.pid.0 {
             process.rename(&fork.comm, fork.at_ns);
-            process.forked_by = Some(fork.parent);
             if let Some((id, pid)) = parent {
                 process.parent = Some(id);
                 process.fork_ppid = Some(pid.0);
+            } else {
+                process.forked_by = Some(fork.parent);
             }
         }
     }

@@ -3,31 +3,37 @@
 use super::*;
 use crate::schema::{ExecutorKind, TaskWait};
 
+/// What holds after four windows in which two threads wait for one queue, each of them `change`d.
+fn after_waiting_for_a_queue(change: impl Fn(&mut Process)) -> Vec<Finding> {
+    let mut story = Story::new();
+    (0..4).fold(Vec::new(), |_, _| {
+        story.window(|process, begin| {
+            waiting(process, begin - 9 * SECOND, |wait| {
+                (wait.kind, wait.purpose) = (WaitKind::Queue, Purpose::WaitingForWork);
+            });
+            change(process);
+        })
+    })
+}
+
 /// Work that would put something into the queue waits behind who waits for it.
 #[test]
 fn workers_that_all_wait_for_one_queue_have_exhausted_it() {
     let found = |change: fn(&mut Process)| {
-        let mut story = Story::new();
-        let mut found = Vec::new();
-        for _ in 0..4 {
-            found = story.window(|process, begin| {
-                waiting(process, begin - 9 * SECOND, |wait| {
-                    (wait.kind, wait.purpose) = (WaitKind::Queue, Purpose::WaitingForWork);
-                });
-                let tids: Vec<u32> = process.threads[1..3].iter().map(|one| one.tid).collect();
-                let executor = &mut process.executors[0];
-                executor.running = tids
-                    .into_iter()
-                    .map(|tid| Work {
-                        tid: Some(tid),
-                        function: None,
-                        since_unix_ns: None,
-                    })
-                    .collect();
-                executor.queued = Some(1);
-                change(process);
-            });
-        }
+        let found = after_waiting_for_a_queue(|process| {
+            let tids: Vec<u32> = process.threads[1..3].iter().map(|one| one.tid).collect();
+            let executor = &mut process.executors[0];
+            executor.running = tids
+                .into_iter()
+                .map(|tid| Work {
+                    tid: Some(tid),
+                    function: None,
+                    since_unix_ns: None,
+                })
+                .collect();
+            executor.queued = Some(1);
+            change(process);
+        });
         let mut found = found.into_iter();
         found
             .find(|one| one.rule == "pool-exhausted")
@@ -92,29 +98,22 @@ fn of_kind(process: &mut Process, kind: WaitKind) {
 #[test]
 fn a_limiter_is_exhausted_by_the_threads_that_it_lets_run() {
     let found = |change: fn(&mut Process)| {
-        let mut story = Story::new();
-        let mut found = Vec::new();
-        for _ in 0..4 {
-            found = story.window(|process, begin| {
-                waiting(process, begin - 9 * SECOND, |wait| {
-                    (wait.kind, wait.purpose) = (WaitKind::Queue, Purpose::WaitingForWork);
-                });
-                for thread in process.threads.iter_mut().skip(1).take(2) {
-                    thread.name = Some("AnyIO worker thread".to_owned());
-                    thread.stack = frames_of(&[
-                        ("Condition.wait", "threading.py"),
-                        ("Queue.get", "queue.py"),
-                        ("checkout", "app.py"),
-                        ("WorkerThread.run", "anyio/_backends/_asyncio.py"),
-                    ]);
-                }
-                let executor = &mut process.executors[0];
-                executor.kind = ExecutorKind::Limiter;
-                executor.name_prefix = Some("AnyIO worker thread".to_owned());
-                (executor.running, executor.queued) = (Vec::new(), Some(1));
-                change(process);
-            });
-        }
+        let found = after_waiting_for_a_queue(|process| {
+            for thread in process.threads.iter_mut().skip(1).take(2) {
+                thread.name = Some("AnyIO worker thread".to_owned());
+                thread.stack = frames_of(&[
+                    ("Condition.wait", "threading.py"),
+                    ("Queue.get", "queue.py"),
+                    ("checkout", "app.py"),
+                    ("WorkerThread.run", "anyio/_backends/_asyncio.py"),
+                ]);
+            }
+            let executor = &mut process.executors[0];
+            executor.kind = ExecutorKind::Limiter;
+            executor.name_prefix = Some("AnyIO worker thread".to_owned());
+            (executor.running, executor.queued) = (Vec::new(), Some(1));
+            change(process);
+        });
         names(&found).first().copied()
     };
     assert_eq!(found(|_| {}), Some("pool-exhausted"));
