@@ -327,11 +327,12 @@ fn parent(process: &Process) -> Process {
     waiting(&mut parent, 0, |wait| {
         (wait.kind, wait.purpose) = (WaitKind::Future, Purpose::Other);
     });
-    parent.threads[1].stack = vec![Frame {
+    parent.threads[1].stack = [Frame {
         function: "ApplyResult.get".into(),
         file: "/usr/lib/python3.11/multiprocessing/pool.py".into(),
         line: 7,
-    }];
+    }]
+    .into();
     parent
 }
 
@@ -349,7 +350,7 @@ fn connecting(process: &mut Process, since_unix_ns: u64, file: &str) {
     }
 }
 
-fn frames_of(places: &[(&str, &str)]) -> Vec<Frame> {
+fn frames_of(places: &[(&str, &str)]) -> std::sync::Arc<[Frame]> {
     places
         .iter()
         .map(|(function, file)| Frame {

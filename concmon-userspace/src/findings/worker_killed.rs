@@ -24,7 +24,7 @@ pub(super) fn is_owed(process: &Process) -> bool {
         .threads
         .iter()
         .filter(|thread| thread.waiting_for.is_some());
-    let mut frames = waiting.flat_map(|thread| &thread.stack);
+    let mut frames = waiting.flat_map(|thread| &*thread.stack);
     frames.any(|frame| {
         frame.file.ends_with("/multiprocessing/pool.py")
             && WAITS.contains(&last_part(&frame.function))

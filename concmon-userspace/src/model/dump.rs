@@ -111,10 +111,10 @@ impl Process {
             )),
             Some(look) => {
                 if !look.info.supported {
-                    limits.push(limit("loops", unsupported(look)));
+                    limits.push(limit("loops", unsupported(look).to_owned()));
                 }
                 let said = look.limits.iter();
-                limits.extend(said.map(|(field, reason)| limit(field, reason)));
+                limits.extend(said.map(|(field, reason)| limit(field.clone(), reason.clone())));
             }
         }
         Process {
@@ -166,7 +166,7 @@ impl Inside {
             (None, Some(look)) if look.info.free_threaded => {
                 limits.push(limit("gil", "this build has none"));
             }
-            (None, _) if !said("gil") => limits.push(limit("gil", unread)),
+            (None, _) if !said("gil") => limits.push(limit("gil", unread.to_owned())),
             (Some(_), Some(look)) if look.gils.len() > 1 => {
                 let reason = format!("the main interpreter's; there are {}", look.gils.len());
                 limits.push(limit("gil", reason));
@@ -178,7 +178,7 @@ impl Inside {
             limits.push(limit("gil.holder_tid", "could not be read"));
         }
         if gc.is_none() && !said("gc") {
-            limits.push(limit("gc", unread));
+            limits.push(limit("gc", unread.to_owned()));
         }
         Inside {
             gil,
@@ -255,7 +255,7 @@ fn pending(tasks: &[Task], cut: Option<&str>) -> (Option<u64>, Vec<Limit>) {
         Some(reason) => (
             None,
             ["pending_tasks", "tasks"]
-                .map(|field| limit(field, reason))
+                .map(|field| limit(field, reason.to_owned()))
                 .into(),
         ),
     }
@@ -341,7 +341,7 @@ mod tests {
 
     fn reason<'a>(limits: &'a [Limit], field: &str) -> Option<&'a str> {
         let limit = limits.iter().find(|limit| limit.field == field);
-        limit.map(|limit| limit.reason.as_str())
+        limit.map(|limit| &*limit.reason)
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What the interpreter says of a process and of its threads.
 
+use std::{borrow::Cow, sync::Arc};
+
 use super::rows::{TORN, frames, stack_limits};
 use super::window::limit;
 use crate::event::{PyThread, PythonFact, PythonInfo};
@@ -21,15 +23,15 @@ impl Python {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PythonColumns {
     pub(crate) ident: u64,
-    pub(crate) name: Option<String>,
+    pub(crate) name: Option<Arc<str>>,
     pub(crate) daemon: Option<bool>,
-    pub(crate) entry: Option<String>,
+    pub(crate) entry: Option<Arc<str>>,
     pub(crate) stack_size_bytes: Option<u64>,
     pub(crate) main: bool,
     pub(crate) pool: bool,
     /// A loop ran in it in some look: that stays its role between two loops.
     pub(crate) looped: bool,
-    pub(crate) stack: Vec<Frame>,
+    pub(crate) stack: Arc<[Frame]>,
     /// Why there is none.
     no_stack: Option<&'static str>,
     pub(crate) waiting_for: Option<WaitingFor>,
@@ -44,18 +46,19 @@ impl PythonColumns {
         let before = before.filter(|before| before.ident == thread.ident);
         PythonColumns {
             ident: thread.ident,
-            name: thread.name.clone(),
+            name: thread.name.as_deref().map(Into::into),
             daemon: thread.daemon,
             entry: thread
                 .entry
-                .clone()
-                .or_else(|| thread.main.then(|| MAIN.to_owned())),
+                .as_deref()
+                .or(thread.main.then_some(MAIN))
+                .map(Into::into),
             stack_size_bytes: thread.stack_size_bytes,
             main: thread.main,
             pool: thread.pool,
             looped: before.is_some_and(|before| before.looped)
                 || fact.loops.iter().any(|running| running.tid == thread.tid),
-            stack: frames(&thread.stack),
+            stack: frames(&thread.stack).into(),
             no_stack: thread.stack_torn.then_some(TORN),
             waiting_for: thread.waiting_for.as_ref().map(WaitingFor::of),
         }
@@ -63,7 +66,7 @@ impl PythonColumns {
 
     /// What it runs and waits for is not known any more.
     pub(crate) fn forget_stack(&mut self) {
-        (self.stack, self.waiting_for) = (Vec::new(), None);
+        (self.stack, self.waiting_for) = (Arc::default(), None);
         self.no_stack = Some("the latest look did not find it");
     }
 
@@ -115,7 +118,10 @@ pub(crate) fn thread_limits(
                 None => "the interpreter was not read while it lived",
             },
         };
-        return FIELDS.iter().map(|&field| limit(field, reason)).collect();
+        return FIELDS
+            .iter()
+            .map(|&field| limit(field, reason.to_owned()))
+            .collect();
     };
     let missing = [
         (
@@ -143,7 +149,10 @@ pub(crate) fn thread_limits(
     missing
         .map(|(field, _, reason)| {
             let said = look.and_then(|look| look.limits.get(&format!("threads.{field}")));
-            limit(field, said.map_or(reason, String::as_str))
+            limit(
+                field,
+                said.map_or(reason.into(), |said| Cow::from(said.clone())),
+            )
         })
         .collect()
 }

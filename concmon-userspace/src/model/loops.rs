@@ -407,7 +407,7 @@ impl Loops {
         let mut limits: Vec<Limit> = Vec::new();
         limits.extend(note.map(|note| limit("wall_ns", note)));
         for field in ["pending_tasks", "tasks"] {
-            limits.extend(tasks_limit.map(|reason| limit(field, reason)));
+            limits.extend(tasks_limit.map(|reason| limit(field, reason.to_owned())));
         }
         let tasks_created = self.created.over(scope).filter(|_| look.is_some());
         limits.extend(loop_limits(

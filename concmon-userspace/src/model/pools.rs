@@ -199,7 +199,9 @@ impl Pools {
         rows.sort_by(|one, other| (other.submitted, one.queue).cmp(&(one.submitted, other.queue)));
         let mut limits = match since {
             Ok(_) => vec![limit("rows.unretrieved", UNSEEN)],
-            Err(reason) => vec![limit("since_unix_ns", reason), limit("rows", reason)],
+            Err(reason) => ["since_unix_ns", "rows"]
+                .map(|field| limit(field, reason.to_owned()))
+                .into(),
         };
         let says_nothing = |row: &CountedPool| row.queue.is_none() || row.name_prefix.is_none();
         if rows.iter().any(says_nothing) {

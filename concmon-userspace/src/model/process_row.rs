@@ -234,16 +234,16 @@ impl Process {
                 Feature::Causes.without()
             );
             for cause in ["gil", "lock", "poll", "sleep", "io", "child"] {
-                limits.push(limit(format!("blocked_ns.{cause}"), reason.as_str()));
+                limits.push(limit(format!("blocked_ns.{cause}"), reason.clone()));
             }
             for field in ["idle_ns", "busy_ns", "utilization"] {
-                limits.push(limit(format!("loops.{field}"), reason.as_str()));
+                limits.push(limit(format!("loops.{field}"), reason.clone()));
             }
         }
         self.proc_limits(&mut limits);
         self.python_limits(&mut limits);
 
-        let mut say = |said: bool, field: &str, reason: String| {
+        let mut say = |said: bool, field: &'static str, reason: String| {
             if said {
                 limits.push(limit(field, reason));
             }
@@ -347,17 +347,17 @@ impl Process {
             return;
         };
         if !look.info.supported {
-            limits.push(limit("loops", unsupported(look)));
+            limits.push(limit("loops", unsupported(look).to_owned()));
         }
         if self.collector.row(Scope::Whole).is_none() && !look.limits.contains_key("gc") {
             let reason = match look.info.supported {
                 true => "could not be read",
                 false => unsupported(look),
             };
-            limits.push(limit("gc", reason));
+            limits.push(limit("gc", reason.to_owned()));
         }
         let said = look.limits.iter();
-        limits.extend(said.map(|(field, reason)| limit(field, reason)));
+        limits.extend(said.map(|(field, reason)| limit(field.clone(), reason.clone())));
     }
 }
 

@@ -1,5 +1,7 @@
 //! Rows that one look into an interpreter gives, alike in the reports of a watch and in a dump.
 
+use std::borrow::Cow;
+
 use super::window::limit;
 use crate::event::{
     self, PyExecutor, PyFrame, PyLoop, PyReady, PyTask, PyWait, PyWork, PythonFact, WaitPurpose,
@@ -215,12 +217,18 @@ pub(crate) const fn loop_kind(kind: event::LoopKind) -> LoopKind {
 }
 
 /// Limits of a loop's row, for the fields that are missing.
-pub(crate) fn loop_limits(look: Option<&PythonFact>, fields: &[(&str, bool)]) -> Vec<Limit> {
+pub(crate) fn loop_limits(
+    look: Option<&PythonFact>,
+    fields: &[(&'static str, bool)],
+) -> Vec<Limit> {
     let missing = fields.iter().filter(|(_, missing)| *missing);
     missing
         .map(|(field, _)| {
             let said = look.and_then(|look| look.limits.get(&format!("loops.{field}")));
-            limit(*field, said.map_or(UNREAD, String::as_str))
+            limit(
+                *field,
+                said.map_or(UNREAD.into(), |said| Cow::from(said.clone())),
+            )
         })
         .collect()
 }
@@ -246,7 +254,7 @@ pub(crate) const TORN: &str = "it changed each time it was read";
 /// `missing`: why there is no stack, where the look itself says so.
 pub(crate) fn stack_limits(
     look: Option<&PythonFact>,
-    missing: Option<&str>,
+    missing: Option<&'static str>,
     empty: bool,
 ) -> Vec<Limit> {
     let said = |field: &str| look.and_then(|look| look.limits.get(&format!("threads.{field}")));
@@ -254,8 +262,8 @@ pub(crate) fn stack_limits(
     if let Some(reason) = missing {
         limits.push(limit("stack", reason));
     } else if let Some(reason) = said("stack").filter(|_| empty) {
-        limits.push(limit("stack", reason));
+        limits.push(limit("stack", reason.clone()));
     }
-    limits.extend(said("waiting_for").map(|reason| limit("waiting_for", reason)));
+    limits.extend(said("waiting_for").map(|reason| limit("waiting_for", reason.clone())));
     limits
 }

@@ -1,6 +1,6 @@
 //! A thread: its account, what else is known of it, and its row.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::cpu::{CpuSplit, Modes};
 use super::delta::{Add, Delta};
@@ -65,7 +65,7 @@ pub(crate) struct Thread {
     locks: LockWaits,
     cpu: CpuSplit,
     /// The kernel's name of it.
-    comm: Box<str>,
+    comm: Arc<str>,
     python: Option<PythonColumns>,
     looked: bool,
     /// Its last window is over.
@@ -105,7 +105,7 @@ impl Thread {
             wakers: Wakers::default(),
             locks: LockWaits::default(),
             cpu: CpuSplit::default(),
-            comm: Box::default(),
+            comm: Arc::default(),
             python: None,
             looked: false,
             retired: false,
@@ -442,7 +442,7 @@ impl Thread {
             tid: self.key.tid.0,
             ident: python.map(|python| python.ident),
             name: python.and_then(|python| python.name.clone()),
-            comm: (!self.comm.is_empty()).then(|| self.comm.as_ref().to_owned()),
+            comm: (!self.comm.is_empty()).then(|| self.comm.clone()),
             role: python.map(PythonColumns::role),
             daemon: python.and_then(|python| python.daemon),
             alive: self.alive(),
@@ -454,7 +454,7 @@ impl Thread {
             lock_ns: self.locks.over(scope),
             cpu_user_ns: cpu.map(|cpu| cpu.user_ns),
             cpu_system_ns: cpu.map(|cpu| cpu.system_ns),
-            estimated: vec!["cpu_user_ns", "cpu_system_ns", "lock_ns"],
+            estimated: &["cpu_user_ns", "cpu_system_ns", "lock_ns"],
             code: None,
             switches: account.totals.switches,
             migrations: account.migrations,
@@ -469,7 +469,7 @@ impl Thread {
                 before_watch: self.seeded && ns <= self.start_ns,
             }),
             waiting_for,
-            stack: running.map_or_else(Vec::new, |running| running.stack.clone()),
+            stack: running.map_or_else(Arc::default, |running| running.stack.clone()),
             limits,
         }
     }

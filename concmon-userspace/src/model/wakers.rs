@@ -153,7 +153,7 @@ pub(super) fn name_others(processes: &mut [Process]) {
             let other = WakerProcess {
                 pid: process.pid,
                 title: process.title.clone(),
-                name: name.cloned(),
+                name: name.map(|name| (**name).to_owned()),
             };
             // Of an id that was given out again, the thread that lives.
             if thread.alive || !others.contains_key(&thread.tid) {

@@ -1,5 +1,7 @@
 //! Windows and clocks: cumulative values with their value at the window's beginning.
 
+use std::borrow::Cow;
+
 use crate::schema::Limit;
 
 /// What a report covers.
@@ -95,7 +97,10 @@ fn shift(ns: u64, from: u64, to: u64) -> u64 {
 }
 
 /// A [`Limit`] from anything that reads as text.
-pub(crate) fn limit(field: impl Into<String>, reason: impl Into<String>) -> Limit {
+pub(crate) fn limit(
+    field: impl Into<Cow<'static, str>>,
+    reason: impl Into<Cow<'static, str>>,
+) -> Limit {
     Limit {
         field: field.into(),
         reason: reason.into(),

@@ -3,6 +3,8 @@
 //! The shape is a snapshot's, as far as a single look can fill it; what needs two looks or the
 //! kernel's account is left out.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -164,20 +166,20 @@ pub struct Thread {
     /// `threading.get_ident()`.
     pub ident: u64,
     /// Python's name of it.
-    pub name: Option<String>,
+    pub name: Option<Arc<str>>,
     /// What it is for.
     pub role: Role,
     /// Python's daemon flag.
     pub daemon: Option<bool>,
     /// The function that it began with.
-    pub entry: Option<String>,
+    pub entry: Option<Arc<str>>,
     /// Size of its stack, bytes.
     pub stack_size_bytes: Option<u64>,
     pub state: Option<Activity>,
     /// `null`: for nothing that Python knows.
     pub waiting_for: Option<WaitingFor>,
     /// The innermost frame first.
-    pub stack: Vec<Frame>,
+    pub stack: Arc<[Frame]>,
     pub limits: Vec<Limit>,
 }
 

@@ -100,9 +100,9 @@ pub struct Window {
 #[derive(Clone, Debug, Serialize, JsonSchema, PartialEq, Eq)]
 pub struct Limit {
     /// Name of the field, `outer.inner` for one of an object within.
-    pub field: String,
+    pub field: Cow<'static, str>,
     /// In words, for people.
-    pub reason: String,
+    pub reason: Cow<'static, str>,
 }
 
 /// What the tool itself costs, and what it failed to see.

@@ -17,9 +17,9 @@ pub struct Thread {
     /// `threading.get_ident()`; `null` for a thread that runs no Python.
     pub ident: Option<u64>,
     /// Python's name of it.
-    pub name: Option<String>,
+    pub name: Option<Arc<str>>,
     /// The kernel's name of it, which threads without Python have, too.
-    pub comm: Option<String>,
+    pub comm: Option<Arc<str>>,
     /// What it is for.
     pub role: Option<Role>,
     /// Python's daemon flag.
@@ -27,7 +27,7 @@ pub struct Thread {
     /// It has not ended.
     pub alive: bool,
     /// The function that it began with.
-    pub entry: Option<String>,
+    pub entry: Option<Arc<str>>,
     /// When it began.
     pub started_unix_ns: u64,
     /// `null`: it lives.
@@ -43,7 +43,7 @@ pub struct Thread {
     /// `on_cpu_ns` in the kernel, ns (see `estimated`).
     pub cpu_system_ns: Option<u64>,
     /// Fields of this object that are sampled or derived, not counted.
-    pub estimated: Vec<&'static str>,
+    pub estimated: &'static [&'static str],
     /// What code samples met it in on a CPU; `null`: nothing is sampled.
     pub code: Option<CodeSamples>,
     /// The kernel's own counts.
@@ -66,7 +66,7 @@ pub struct Thread {
     /// As of the latest look; `null`: for nothing that Python knows.
     pub waiting_for: Option<WaitingFor>,
     /// As of the latest look, the innermost frame first. Empty: it runs no Python code.
-    pub stack: Vec<Frame>,
+    pub stack: Arc<[Frame]>,
     pub limits: Vec<Limit>,
 }
 

@@ -695,15 +695,17 @@ impl Watch {
 
     /// Whether every process that the user asked for has ended.
     pub(crate) fn targets_gone(&mut self) -> bool {
+        let newcomers = self.newcomers.as_mut();
+        if newcomers.is_some_and(|newcomers| newcomers.selector().may_want_more()) {
+            return false;
+        }
         // Ends are told by records as well.
         let now_ns = clocks::monotonic_ns();
         if now_ns.saturating_sub(self.targets_seen_ns) >= TARGETS_PAUSE_NS {
             self.targets_seen_ns = now_ns;
             self.targets.check_named(&self.live);
         }
-        let newcomers = self.newcomers.as_mut();
-        let may_come = newcomers.is_some_and(|newcomers| newcomers.selector().may_want_more());
-        !may_come && !self.targets.has_named()
+        !self.targets.has_named()
     }
 }
 

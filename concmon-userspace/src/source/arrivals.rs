@@ -26,6 +26,13 @@ fn weight(event: &Event) -> usize {
     1 + bytes / HELD_BYTES
 }
 
+/// Samples of a CPU arrive much sooner than its slices, each in their order: where both had one lane, most slices
+/// would come behind. Of the same instant, samples come first.
+fn lane(cpu: u32, event: &Event) -> u32 {
+    let is_sample = matches!(event, Event::Sample(_));
+    cpu.wrapping_mul(2).wrapping_add(u32::from(!is_sample))
+}
+
 /// The first half of the way: what it gives is the same for all that conclude from it.
 #[derive(Clone, Debug)]
 pub(super) struct Arrivals {
@@ -104,7 +111,7 @@ impl Arrivals {
 
     fn ordered(&mut self, cpu: u32, event: Event, early: &mut impl FnMut(&Event)) {
         let at_ns = event.at_ns().unwrap_or(0);
-        self.order.push(at_ns, cpu, event, early);
+        self.order.push(at_ns, lane(cpu, &event), event, early);
     }
 
     /// Records that have come and were not left out.

@@ -1,28 +1,28 @@
 //! Events of several CPUs in the order of time, within bounded memory.
 //!
-//! Each CPU's batches arrive when they are full or old enough, so events of one CPU overtake those
+//! Each CPU's batches, of slices and of samples, arrive when they are full or old enough, so events of one stream overtake those
 //! of another. They are held until a horizon has passed before which nothing is outstanding.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
-/// CPUs that have a lane at most.
-const MAX_LANES: usize = 4_096;
+/// Lanes at most: two for each CPU.
+const MAX_LANES: usize = 8_192;
 /// Room for strays that is kept.
 const STRAYS: usize = 16_384;
 
 /// Holds items until their time has come.
 ///
-/// Items of the same instant come out by CPU, those of the same CPU in the order of arrival.
+/// Items of the same instant come out by stream, those of the same stream in the order of arrival.
 #[derive(Clone, Debug)]
 pub struct Orderer<T> {
-    /// One for each CPU: its items mostly come in their order.
+    /// One for each stream: its items mostly come in their order.
     lanes: Vec<Lane<T>>,
     places: BTreeMap<u32, usize>,
     /// The lanes that hold something, a heap by their first: none is before its parent, which is
     /// at `(i - 1) / 2`.
     fronts: Vec<Front>,
-    /// Those that came behind later ones of their CPU: by key, then arrival.
+    /// Those that came behind later ones of their stream: by key, then arrival.
     strays: BinaryHeap<Reverse<Stray<T>>>,
     /// What the items that are held weigh, at most, and each of them.
     held: usize,
@@ -35,12 +35,12 @@ pub struct Orderer<T> {
     late: u64,
 }
 
-/// Instant, CPU.
+/// Instant, stream.
 type Key = (u64, u32);
 
 #[derive(Clone, Debug)]
 struct Lane<T> {
-    cpu: u32,
+    stream: u32,
     items: VecDeque<(u64, T)>,
     /// Of these, how many have been passed on by the release that is under way.
     passed: usize,
@@ -110,16 +110,16 @@ impl<T> Orderer<T> {
         }
     }
 
-    /// Takes in an item of `cpu` at `at_ns`. Where that is too much, the earliest items are
+    /// Takes in an item of `stream` at `at_ns`. Where that is too much, the earliest items are
     /// passed on at once, and counted as early.
-    pub fn push(&mut self, at_ns: u64, cpu: u32, item: T, mut early: impl FnMut(&T)) {
+    pub fn push(&mut self, at_ns: u64, stream: u32, item: T, mut early: impl FnMut(&T)) {
         if at_ns < self.passed_ns {
             self.late += 1;
         }
         self.held += (self.weigh)(&item);
-        match self.place(cpu) {
+        match self.place(stream) {
             Some(place) => self.hold(place, at_ns, item),
-            None => self.stray((at_ns, cpu), item),
+            None => self.stray((at_ns, stream), item),
         }
         while self.held > self.most
             && let Some(item) = self.pop()
@@ -129,23 +129,27 @@ impl<T> Orderer<T> {
         }
     }
 
-    /// The lane of a CPU; `None`: there is no room for one.
-    fn place(&mut self, cpu: u32) -> Option<usize> {
-        // Mostly CPUs have their numbers as places.
-        let guess = cpu as usize;
-        if self.lanes.get(guess).is_some_and(|lane| lane.cpu == cpu) {
+    /// The lane of a stream; `None`: there is no room for one.
+    fn place(&mut self, stream: u32) -> Option<usize> {
+        // Mostly streams have their numbers as places.
+        let guess = stream as usize;
+        if self
+            .lanes
+            .get(guess)
+            .is_some_and(|lane| lane.stream == stream)
+        {
             return Some(guess);
         }
-        if let Some(place) = self.places.get(&cpu) {
+        if let Some(place) = self.places.get(&stream) {
             return Some(*place);
         }
         let place = self.lanes.len();
         if place >= MAX_LANES {
             return None;
         }
-        self.places.insert(cpu, place);
+        self.places.insert(stream, place);
         self.lanes.push(Lane {
-            cpu,
+            stream,
             items: VecDeque::new(),
             passed: 0,
         });
@@ -154,7 +158,7 @@ impl<T> Orderer<T> {
 
     fn hold(&mut self, place: usize, at_ns: u64, item: T) {
         let lane = &mut self.lanes[place];
-        let key = (at_ns, lane.cpu);
+        let key = (at_ns, lane.stream);
         match lane.items.back() {
             Some((last_ns, _)) if *last_ns > at_ns => self.stray(key, item),
             Some(_) => lane.items.push_back((at_ns, item)),

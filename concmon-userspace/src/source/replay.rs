@@ -462,9 +462,9 @@ impl<R: Read> Replay<R> {
                 "{unknown} parts are of kinds that this version does not know"
             ));
         }
-        let limit = |reason| Limit {
-            field: "capture".to_owned(),
-            reason,
+        let limit = |reason: String| Limit {
+            field: "capture".into(),
+            reason: reason.into(),
         };
         reasons.into_iter().map(limit).collect()
     }

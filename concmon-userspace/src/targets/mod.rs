@@ -96,6 +96,8 @@ pub(crate) struct Targets {
     damaged: u64,
     /// Processes and loops that found no room.
     refused: u64,
+    /// When the kernel side's processes were listed last, ns.
+    listed_ns: u64,
 }
 
 impl Targets {
@@ -114,6 +116,7 @@ impl Targets {
             losses: LossMeter::new(clocks::monotonic_ns()),
             damaged: 0,
             refused: 0,
+            listed_ns: 0,
         }
     }
 
@@ -286,6 +289,10 @@ impl Targets {
     pub(crate) fn check_named(&mut self, live: &Live) {
         for target in self.living.values_mut().filter(|target| target.named) {
             target.named = live.is_watched(target.id.pid);
+            // One is enough for the watch to go on.
+            if target.named {
+                break;
+            }
         }
     }
 

@@ -24,6 +24,9 @@ use crate::{
     source::live::Live,
 };
 
+/// Between two times that the kernel side's processes are listed, ns.
+const LIST_PAUSE_NS: u64 = 5_000_000_000;
+
 /// When a look has to end.
 pub(crate) trait Deadline: Send + 'static {
     /// The look begins.
@@ -98,20 +101,27 @@ impl Targets {
         is_new: bool,
         live: &mut Live,
     ) -> Vec<TargetId> {
-        for pid in live.watched() {
-            if self.holder(pid).is_none() {
-                // Its fork is on its way, or was lost.
-                self.insert(TargetId::of(pid), None);
+        // That takes a system call for each. Accounts tell sooner of somebody unheard of.
+        if now_ns.saturating_sub(self.listed_ns) >= LIST_PAUSE_NS {
+            self.listed_ns = now_ns;
+            for pid in live.watched() {
+                if self.holder(pid).is_none() {
+                    // Its fork is on its way, or was lost.
+                    self.insert(TargetId::of(pid), None);
+                }
             }
         }
         for target in self.living.values_mut() {
             target.begin_window(now_ns, is_new);
         }
-        live.read_heads(|head| {
-            if let Some(target) = holder_mut(&mut self.living, Pid(head.tgid)) {
-                target.read_ledger(head);
-            }
+        let mut unheard = false;
+        live.read_heads(|head| match holder_mut(&mut self.living, Pid(head.tgid)) {
+            Some(target) => target.read_ledger(head),
+            None => unheard |= head.lives(),
         });
+        if unheard {
+            self.listed_ns = 0;
+        }
         for target in self.living.values_mut() {
             target.steps.forget_ended();
         }

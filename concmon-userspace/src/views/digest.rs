@@ -505,10 +505,10 @@ pub(super) fn process_gaps(process: &Process) -> Vec<Gap> {
         // Of a loop that does nothing there are no times.
         let idle = l.busy_ns < l.wall_ns / 100;
         let limits = l.limits.iter();
-        let limits = limits.filter(|limit| !idle || !TIMES.contains(&limit.field.as_str()));
+        let limits = limits.filter(|limit| !idle || !TIMES.contains(&&*limit.field));
         gather(&mut gaps, "loops.", &limits.cloned().collect::<Vec<_>>());
     }
-    gaps.retain(|gap| !NOT_SHOWN.contains(&gap.field.as_str()));
+    gaps.retain(|gap| !NOT_SHOWN.contains(&&*gap.field));
     gaps
 }
 

@@ -219,7 +219,7 @@ fn push_threads(text: &mut String, threads: &[&Thread], inside: &Inside, paint: 
         let _ = write!(head, " ×{}", threads.len());
     }
     let _ = writeln!(text, "{}", paint.bold(&head));
-    for frame in &thread.stack {
+    for frame in &*thread.stack {
         let _ = writeln!(text, "    {}", forest::frame(frame));
     }
     if thread.stack.is_empty() {
@@ -386,10 +386,10 @@ pub(super) fn push_gaps(text: &mut String, process: &Process) {
         digest::gather(&mut gaps, "loops.", &one.limits);
     }
     // What rows say themselves need not be said again.
-    let said: Vec<String> = gaps.iter().map(|gap| gap.field.clone()).collect();
+    let said: Vec<_> = gaps.iter().map(|gap| gap.field.to_string()).collect();
     let others = process.limits.iter();
     let others: Vec<Limit> = others
-        .filter(|limit| !said.contains(&limit.field))
+        .filter(|limit| !said.iter().any(|said| *said == limit.field))
         .cloned()
         .collect();
     digest::gather(&mut gaps, "", &others);

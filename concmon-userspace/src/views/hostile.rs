@@ -224,8 +224,8 @@ fn stall() -> Stall {
 /// What the events do not bring.
 fn judged(mut snapshot: Snapshot) -> Snapshot {
     let limit = || Limit {
-        field: evil("field"),
-        reason: evil("reason"),
+        field: evil("field").into(),
+        reason: evil("reason").into(),
     };
     snapshot.limits.push(limit());
     snapshot.monitor.faults = BTreeMap::from([(evil("fault"), 1)]);

@@ -49,8 +49,8 @@ pub(crate) fn as_summary(mut snapshot: Snapshot) -> Snapshot {
 
 pub(crate) fn limit(field: &str, reason: &str) -> Limit {
     Limit {
-        field: field.to_owned(),
-        reason: reason.to_owned(),
+        field: field.to_owned().into(),
+        reason: reason.to_owned().into(),
     }
 }
 
@@ -132,8 +132,8 @@ pub(crate) fn thread(tid: u32, name: &str, ms: [u64; 9]) -> Thread {
     Thread {
         tid,
         ident: Some(0x7f00_0000_0000 + u64::from(tid) * 4096),
-        name: Some(name.to_owned()),
-        comm: Some("python3".to_owned()),
+        name: Some(name.into()),
+        comm: Some("python3".into()),
         role: Some(if name == "MainThread" {
             Role::Main
         } else {
@@ -170,7 +170,7 @@ pub(crate) fn thread(tid: u32, name: &str, ms: [u64; 9]) -> Thread {
         },
         cpu_user_ns: Some(on_cpu * 9 / 10),
         cpu_system_ns: Some(on_cpu / 10),
-        estimated: vec!["cpu_user_ns", "cpu_system_ns", "lock_ns"],
+        estimated: &["cpu_user_ns", "cpu_system_ns", "lock_ns"],
         code: None,
         switches: Switches {
             voluntary: waits,
@@ -184,7 +184,7 @@ pub(crate) fn thread(tid: u32, name: &str, ms: [u64; 9]) -> Thread {
         wakers: Vec::new(),
         wait: None,
         waiting_for: None,
-        stack: Vec::new(),
+        stack: [].into(),
         limits: Vec::new(),
     }
 }

@@ -102,8 +102,8 @@ fn counted_tasks() {
         tasks: None,
         pools: None,
         limits: vec![Limit {
-            field: "tasks".to_owned(),
-            reason: reason.to_owned(),
+            field: "tasks".into(),
+            reason: reason.to_owned().into(),
         }],
     });
     assert!(!lines_of(&snapshot).contains("counted"));
@@ -193,7 +193,7 @@ fn nothing_hostile_is_printed() {
 #[test]
 fn tables_are_aligned_for_wide_characters_too() {
     let mut snapshot = fixture::gil_fight();
-    snapshot.processes[0].threads[1].name = Some("线程-一".to_owned());
+    snapshot.processes[0].threads[1].name = Some("线程-一".into());
     let mut out = Vec::new();
     let each = Form::new(Paint::Plain, None, true);
     summary::write(&snapshot, each, &mut out).expect("a Vec takes everything");

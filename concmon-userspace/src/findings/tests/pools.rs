@@ -71,11 +71,12 @@ fn a_batch_saturates_nothing() {
                     (wait.kind, wait.purpose) = (WaitKind::Future, Purpose::Other);
                 });
                 for thread in process.threads.iter_mut().skip(1).take(waiting_threads) {
-                    thread.stack = vec![Frame {
+                    thread.stack = [Frame {
                         function: "Future.result".into(),
                         file: "/usr/lib/python3.11/concurrent/futures/_base.py".into(),
                         line: 7,
-                    }];
+                    }]
+                    .into();
                 }
             });
         }
@@ -100,7 +101,7 @@ fn a_limiter_is_exhausted_by_the_threads_that_it_lets_run() {
     let found = |change: fn(&mut Process)| {
         let found = after_waiting_for_a_queue(|process| {
             for thread in process.threads.iter_mut().skip(1).take(2) {
-                thread.name = Some("AnyIO worker thread".to_owned());
+                thread.name = Some("AnyIO worker thread".into());
                 thread.stack = frames_of(&[
                     ("Condition.wait", "threading.py"),
                     ("Queue.get", "queue.py"),
@@ -121,14 +122,17 @@ fn a_limiter_is_exhausted_by_the_threads_that_it_lets_run() {
     assert_eq!(
         found(|process| {
             for thread in &mut process.threads {
-                thread.stack.retain(|frame| &*frame.function != "checkout");
+                let frames = thread.stack.iter().cloned();
+                thread.stack = frames
+                    .filter(|frame| &*frame.function != "checkout")
+                    .collect();
             }
         }),
         Some("executor-saturated")
     );
     // They are of another kind, or there are more than it has let run.
     assert_eq!(
-        found(|process| process.threads[1].name = Some("worker".to_owned())),
+        found(|process| process.threads[1].name = Some("worker".into())),
         Some("executor-saturated")
     );
     assert_eq!(
@@ -212,7 +216,7 @@ fn tasks_that_connect_wait_for_no_item() {
         for _ in 0..4 {
             found = story.window(|process, _| {
                 let task = &mut process.loops[0].tasks[0];
-                task.awaiting = frames_of(stack);
+                task.awaiting = frames_of(stack).to_vec();
                 task.waits_for = Some(TaskWait {
                     kind: kind.to_owned(),
                     object: None,

@@ -333,7 +333,9 @@ impl Gil {
                 context.ledgers_ns,
                 self.blocked_ns.over(context.scope)
             );
-            limits.extend(["wait_ns", "waits", "waiters_max", "pairs"].map(|f| limit(f, &*reason)));
+            limits.extend(
+                ["wait_ns", "waits", "waiters_max", "pairs"].map(|f| limit(f, reason.clone())),
+            );
         }
         if left_out_ns > 0 {
             let reason = format!("only the largest: {left_out_ns} ns of waiting are in none");

@@ -150,7 +150,7 @@ impl Usage {
         if whole == 0 {
             let samples = self.unbooked.map_or(0, |unbooked| unbooked.samples);
             let reason = format!("only {samples} samples were taken, which is too few");
-            limits.extend(["held_ns", "free_ns", "utilization"].map(|f| limit(f, &*reason)));
+            limits.extend(["held_ns", "free_ns", "utilization"].map(|f| limit(f, reason.clone())));
         } else if self.several {
             let reason = "of the main interpreter's GIL; the process has several";
             limits.extend(["held_ns", "free_ns", "utilization"].map(|f| limit(f, reason)));

@@ -209,7 +209,7 @@ fn what_cannot_be_read_of_a_loop_is_null_with_a_reason() {
         ("tasks", "the set was torn"),
     ] {
         let limit = row.limits.iter().find(|limit| limit.field == field);
-        assert_eq!(limit.map(|limit| limit.reason.as_str()), Some(want));
+        assert_eq!(limit.map(|limit| &*limit.reason), Some(want));
     }
 }
 

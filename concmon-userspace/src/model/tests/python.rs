@@ -6,7 +6,7 @@ use crate::schema::{Address, Role, Thread};
 
 fn reason<'a>(thread: &'a Thread, field: &str) -> Option<&'a str> {
     let limit = thread.limits.iter().find(|limit| limit.field == field);
-    limit.map(|limit| limit.reason.as_str())
+    limit.map(|limit| &*limit.reason)
 }
 
 #[test]

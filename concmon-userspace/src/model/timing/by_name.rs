@@ -42,7 +42,7 @@ impl Named {
                 "gone",
                 "duration",
             ]
-            .map(|field| limit(field, reason))
+            .map(|field| limit(field, reason.to_owned()))
         });
         ByName {
             name,

@@ -245,9 +245,11 @@ impl Exact {
         });
         let mut limits = match since {
             Ok(_) => Vec::new(),
-            Err(reason) => vec![limit("since_unix_ns", reason), limit("tasks", reason)],
+            Err(reason) => ["since_unix_ns", "tasks"]
+                .map(|field| limit(field, reason.to_owned()))
+                .into(),
         };
-        limits.extend(self.doubt().map(|reason| limit("tasks", reason)));
+        limits.extend(self.doubt().map(|reason| limit("tasks", reason.to_owned())));
         let was_counted = since.is_ok() || self.known > 0;
         Some(schema::Exact {
             since_unix_ns: since.as_ref().ok().map(|ns| clock.unix_of(*ns)),

@@ -209,7 +209,7 @@ impl LoopTimes {
         } = stall;
         for limit in &mut limits {
             if let Some(own) = limit.field.strip_prefix("culprit.") {
-                limit.field = own.to_owned();
+                limit.field = own.to_owned().into();
             }
         }
         let user = own_frame(&stack, |frame| &frame.file).cloned();

@@ -465,7 +465,7 @@ impl LoopTimes {
             let known = look.and_then(|look| look.limits.get("samples"));
             let reason = known.map_or("nothing was sampled", String::as_str);
             let fields = ["iterations", "lag", "step", "stalls", "by_name"];
-            limits.extend(fields.map(|field| limit(field, reason)));
+            limits.extend(fields.map(|field| limit(field, reason.to_owned())));
             return None;
         };
         let busy = sums.split(scope);
@@ -489,7 +489,7 @@ impl LoopTimes {
             ("step", step.is_none(), little),
         ] {
             if missing {
-                limits.push(limit(field, reason));
+                limits.push(limit(field, reason.to_owned()));
             }
         }
         Some(Timing {

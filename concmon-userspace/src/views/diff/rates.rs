@@ -77,7 +77,7 @@ impl Rates {
             .limits
             .iter()
             .filter(|limit| limit.field == "capture");
-        self.side.gaps = gaps.map(|limit| limit.reason.clone()).collect();
+        self.side.gaps = gaps.map(|limit| limit.reason.to_string()).collect();
         for process in &summary.processes {
             for finding in &process.findings {
                 let key = (service(process), finding.rule);

@@ -75,7 +75,7 @@ fn process_lines(
 ) -> Vec<Line<'static>> {
     let Some(gil) = &process.gil else {
         let limit = process.limits.iter().find(|limit| limit.field == "gil");
-        let reason = limit.map_or("not known", |limit| limit.reason.as_str());
+        let reason = limit.map_or("not known", |limit| &*limit.reason);
         let text = format!(
             "{:>7} no GIL: {}",
             process.pid,
