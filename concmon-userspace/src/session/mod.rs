@@ -120,6 +120,7 @@ impl End {
 /// What the loop wakes up for.
 enum Wake {
     Tick,
+    EndWindow,
     Tell,
     Pump,
     BeginReadings,
@@ -164,7 +165,9 @@ pub(crate) async fn drive(
     let deadline = duration.map(|duration| start + duration);
     let mut end = End::default();
     let mut last = None;
-    // A window that has ended, and is to be told of next.
+    // A window is to end next.
+    let mut ending = false;
+    // One that has ended, and is to be told of next.
     let mut told: Option<Snapshot> = None;
     // Whoever read the output is gone, which ends the run quietly.
     let mut unread = false;
@@ -188,6 +191,7 @@ pub(crate) async fn drive(
             () = until(deadline) => Wake::Over,
             status = ended(&mut child) => Wake::Child(status),
             key = next_key(&mut keys) => Wake::Key(key),
+            () = std::future::ready(()), if ending => Wake::EndWindow,
             () = std::future::ready(()), if told.is_some() => Wake::Tell,
             () = sleep_until(tick_at), if output.has_room() => Wake::Tick,
             () = arrived.notified() => Wake::Pump,
@@ -238,7 +242,12 @@ pub(crate) async fn drive(
             Wake::Done => watch.take_done(),
             Wake::Tick => {
                 tick_at = Instant::now() + period;
-                told = Some(watch.tick());
+                watch.prepare_end();
+                ending = true;
+            }
+            Wake::EndWindow => {
+                ending = false;
+                told = Some(watch.end_window());
             }
             Wake::Tell => {
                 if let Some(mut snapshot) = told.take() {

@@ -390,8 +390,8 @@ impl Watch {
         std::mem::take(&mut self.notices)
     }
 
-    /// Ends a window now: reads the ledgers, and takes what was read of processes.
-    pub(crate) fn tick(&mut self) -> Snapshot {
+    /// A window is to end: takes in all that belongs to it and is not read with its end.
+    pub(crate) fn prepare_end(&mut self) {
         self.pump();
         // Where records leave no time for readings of their own turn, there are some all the same.
         if !self.has_begun_readings() {
@@ -400,6 +400,10 @@ impl Watch {
         self.read_some();
         self.take_done();
         self.check_steps(true);
+    }
+
+    /// Ends a window now: reads the ledgers, and takes what was read of processes.
+    pub(crate) fn end_window(&mut self) -> Snapshot {
         let window = self.read_window();
         self.close(window)
     }
