@@ -69,7 +69,7 @@ async def sow(timer):
 
 def listen():
     for _ in sys.stdin:
-        say(account="lags", at_ns=time.monotonic_ns(), late=list(late))
+        say(account="lags", late=list(late))
     os._exit(0)
 
 

@@ -1,20 +1,16 @@
 """An event loop with a known load, and its own account of it.
 
-usage: loads.py MODE...
+usage: loads.py MODE
 
-heartbeat PERCENT  steps of 5 ms that keep the loop busy for PERCENT of the time (100: five tasks that
-                   never sleep), and a heartbeat that records how late it wakes
-callbacks          200 callbacks of 1 ms in a row, again and again; no task
-spin               five tasks of 1 ms and sleep(0)
-shares             ten tasks with shares of the CPU from 1 to 30 percent, two that block in time.sleep
-threads            two loops in two threads, one of which runs asyncio.run again and again
+callbacks  200 callbacks of 1 ms in a row, again and again; no task
+spin       five tasks of 1 ms and sleep(0)
+shares     ten tasks with shares of the CPU from 1 to 30 percent, two that block in time.sleep
+busy       steps of 5 ms, a fifth of the time
 """
 
 import asyncio
 import os
-import random
 import sys
-import threading
 import time
 
 from account import say
@@ -27,24 +23,6 @@ def burn(seconds):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         pass
-
-
-class Heartbeat:
-    def __init__(self):
-        self.late = []
-
-    async def run(self):
-        loop = asyncio.get_running_loop()
-        while True:
-            # At instants that have nothing to do with the load's.
-            period = random.uniform(0.005, 0.015)
-            # What a timer wakes goes on a turn later: it is the timer that is late.
-            due = loop.time() + period
-            loop.call_at(due, self.record, loop, due)
-            await asyncio.sleep(period)
-
-    def record(self, loop, due):
-        self.late.append((time.monotonic_ns(), int((loop.time() - due) * 1e9)))
 
 
 async def steps(share, step=0.005):
@@ -85,7 +63,7 @@ async def commands(accounts):
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while await reader.readline():
-        say(account="loads", at_ns=time.monotonic_ns(), **accounts())
+        say(account="loads", at_ns=time.monotonic_ns(), tasks=accounts)
 
 
 def named(coroutine, name):
@@ -94,17 +72,10 @@ def named(coroutine, name):
     return task
 
 
-async def main(mode, argument):
-    heartbeat = Heartbeat()
+async def main(mode):
     kept = []
     accounts = {}
-    if mode == "heartbeat":
-        kept.append(named(heartbeat.run(), "heartbeat"))
-        if argument == 100:
-            kept += [named(never_sleeps(0.001), "busy-%d" % i) for i in range(5)]
-        else:
-            kept.append(named(steps(argument / 100), "busy"))
-    elif mode == "callbacks":
+    if mode == "callbacks":
 
         def train():
             for _ in range(200):
@@ -124,21 +95,11 @@ async def main(mode, argument):
             name = "sleeper_" + "ab"[number]
             accounts[name] = {"on_cpu_ns": 0, "blocked_ns": 0}
             kept.append(named(sleeper(share, accounts[name]), name))
-    elif mode == "threads":
-
-        async def short():
-            for _ in range(20):
-                await asyncio.sleep(0.01)
-
-        def again():
-            while True:
-                asyncio.run(short())
-
-        threading.Thread(target=again, name="again", daemon=True).start()
+    elif mode == "busy":
         kept.append(named(steps(0.2), "busy"))
     say(account="ready", pid=os.getpid())
-    await commands(lambda: {"late": heartbeat.late, "tasks": accounts})
+    await commands(accounts)
     os._exit(0)
 
 
-asyncio.run(main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0))
+asyncio.run(main(sys.argv[1]))

@@ -16,7 +16,7 @@ pub(crate) struct Args {
     /// Run unit tests, and a short one of each file of others: 3 minutes after the build
     #[arg(long, conflicts_with_all = ["filter", "pythons"])]
     quick: bool,
-    /// Run everything on every version of Python that is here, not on three
+    /// Run everything on every version of Python that is here, not on two
     #[arg(long)]
     pythons: bool,
 }

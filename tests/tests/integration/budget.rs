@@ -30,11 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// Watches a loop that is busy for a part of the time. Returns its process id, too.
 fn watch(budget: &str, seconds: u64) -> Result<(Outcome, u32)> {
-    let program = Workload::start(
-        &Interpreter::find("3.11")?,
-        "loads.py",
-        &["heartbeat", "20"],
-    )?;
+    let program = Workload::start(&Interpreter::find("3.11")?, "loads.py", &["busy"])?;
     let pid = program.pid().to_string();
     let duration = format!("{seconds}s");
     let args = [
