@@ -1,7 +1,7 @@
 //! Why threads were blocked, against threads that do one thing only.
 
 use anyhow::{Context, Result, ensure};
-use concmon_tests::harness::case;
+use concmon_tests::harness::{case, quiet};
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::watch::{PATIENCE, Watch};
 use concmon_tests::workload::Workload;
@@ -13,7 +13,7 @@ use crate::watch_python;
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for version in ["3.11", "3.13"] {
-        trials.push(case(
+        trials.push(quiet(
             format!("causes::each_thread_has_its_own::py{version}"),
             &watch_python(version),
             move || each_thread_has_its_own(version),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::{Result, ensure};
 use concmon_tests::clocks::unix_minus_monotonic;
-use concmon_tests::harness::case;
+use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::laws;
 use concmon_tests::report::Report;
@@ -23,7 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ["3.11", "3.13"]
         .into_iter()
         .map(|version| {
-            case(
+            quiet(
                 format!("churn::all_threads_and_processes_are_counted::py{version}"),
                 &watch_python(version),
                 move || all_are_counted(version),

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use concmon_tests::harness::{Skip, case, quiet};
+use concmon_tests::harness::{Skip, quiet};
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::needs::UNPRIVILEGED;
 use concmon_tests::spawn::{Group, code};
@@ -26,11 +26,11 @@ pub(crate) fn trials() -> Vec<Trial> {
         quiet("files::what_is_refused", &needs, what_is_refused),
         quiet("files::what_is_replaced", &needs, what_is_replaced),
         quiet("files::what_is_open", &needs, what_is_open),
-        case("files::nobody_else_reads", &needs, nobody_else_reads),
+        quiet("files::nobody_else_reads", &needs, nobody_else_reads),
         quiet("files::names_are_planted", &needs, names_are_planted),
         quiet("files::two_recorders", &needs, two_recorders),
         quiet("files::flight_recorders", &needs, flight_recorders),
-        case("files::killed_at_any_moment", &needs, killed_at_any_moment),
+        quiet("files::killed_at_any_moment", &needs, killed_at_any_moment),
         quiet("files::kept_dumps", &needs, kept_dumps),
         quiet("files::a_full_disk", &needs, a_full_disk),
     ]
@@ -459,7 +459,7 @@ fn killed_at_any_moment() -> Result<()> {
     /// The ring, and the rest of its last frame.
     const MOST_BYTES: u64 = 1 << 20;
     let kills = std::env::var("CONCMON_KILLS").ok();
-    let kills: u64 = kills.map_or(Ok(100), |kills| kills.parse())?;
+    let kills: u64 = kills.map_or(Ok(60), |kills| kills.parse())?;
     let home = tempfile::tempdir()?;
     let home = home.path();
     // They leave the CPUs to the recorders.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use concmon_tests::bpf::Objects;
-use concmon_tests::harness::case;
+use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::watch::{PATIENCE, Watch};
 use concmon_tests::workload::Workload;
@@ -20,7 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
     .into_iter()
     .map(|(name, signal)| {
-        case(
+        quiet(
             format!("leftovers::nothing_is_left_in_the_kernel_after::{name}"),
             &watch_python("3.11"),
             move || nothing_is_left(signal),

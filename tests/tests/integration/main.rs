@@ -70,6 +70,8 @@ fn main() {
     // Those that measure take turns all the same; see the harness.
     arguments.test_threads.get_or_insert(QUIET_PER_CPU * cpus);
     let mut trials: Vec<_> = [
+        // The longest quiet ones are not to be the last.
+        turnover::trials(),
         bad_input::trials(),
         blocked::trials(),
         budget::trials(),
@@ -109,7 +111,6 @@ fn main() {
         signals::trials(),
         stalls::trials(),
         stuck::trials(),
-        turnover::trials(),
         untouched::trials(),
         wakeup::trials(),
         workloads::trials(),

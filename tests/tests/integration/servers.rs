@@ -119,7 +119,7 @@ fn named(told: &Told, stall: &Stall) -> Result<()> {
 }
 
 fn a_healthy_one(version: &str) -> Result<()> {
-    let (_, outcome) = watch(version, "asyncio", &[], 20)?;
+    let (_, outcome) = watch(version, "asyncio", &[], 8)?;
     // What other programs take of the CPUs is not the server's.
     let others = made_up(&[], &outcome.stalls, THRESHOLD_NS);
     ensure!(others.is_empty(), "stalls: {others:?}");

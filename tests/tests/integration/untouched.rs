@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use concmon_tests::harness::case;
+use concmon_tests::harness::{case, quiet};
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::proc;
 use concmon_tests::watch::{PATIENCE, Watch};
@@ -27,7 +27,7 @@ const FEW: f64 = 30.0;
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for version in ["3.11", "3.13"] {
-        trials.push(case(
+        trials.push(quiet(
             format!("untouched::never_traced_or_stopped::py{version}"),
             &watch_python(version),
             move || never_traced_or_stopped(version),

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use concmon_tests::clocks;
 use concmon_tests::harness::Inconclusive;
-use concmon_tests::harness::case;
+use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::needs::Need;
 use concmon_tests::spawn::code;
@@ -20,7 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     VERSIONS
         .into_iter()
         .map(|version| {
-            case(
+            quiet(
                 format!("workloads::give_their_account::py{version}"),
                 &[Need::Python(version)],
                 move || give_their_account(version),
