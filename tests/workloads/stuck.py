@@ -86,6 +86,21 @@ def relocking_handler():
             time.sleep(0.1)
 
 
+def lock_that_is_taken_twice():
+    lock = threading.Lock()
+
+    def helper():
+        lock.acquire()
+        lock.release()
+
+    def caller():
+        time.sleep(0.3)
+        with lock:
+            helper()
+
+    run([("caller", caller)])
+
+
 def own_pool():
     pool = ThreadPoolExecutor(2, thread_name_prefix="render")
 
@@ -310,6 +325,41 @@ def nested_locks():
 
     for _ in range(3):
         threading.Thread(target=worker, daemon=True).start()
+    ready()
+    while True:
+        time.sleep(0.5)
+
+
+def with_statements_again_and_again():
+    """What is left on a thread's stack of statements that it has left does not make it the owner."""
+    lock = threading.Lock()
+
+    def deep():
+        for _ in range(3):
+            for _ in range(3):
+                with lock:
+                    pass
+
+    def worker():
+        while True:
+            for _ in range(2):
+                with lock:
+                    with open(os.devnull):
+                        pass
+            deep()
+            with lock:
+                pass
+            time.sleep(0.01)
+
+    def keeper():
+        while True:
+            lock.acquire()
+            time.sleep(2.5)
+            lock.release()
+            time.sleep(0.1)
+
+    threading.Thread(target=worker, daemon=True).start()
+    threading.Thread(target=keeper, daemon=True).start()
     ready()
     while True:
         time.sleep(0.5)

@@ -27,8 +27,8 @@ impl Rule for LockNotReleased {
         "All threads that wait for a lock at a `with` statement, two at least, have done so for ten seconds: \
          nobody has released it meanwhile. A plain Lock does not say who has it, so it is not told whether \
          somebody works that long with it, waits for these threads in turn, or has left it taken. (Where the \
-         owner is known and waits itself, that is `deadlock`.) From Python 3.12 on, frames do not show that they wait \
-         at such a statement, and this is not told.\n\n\
+         owner is known and waits itself, that is `deadlock`.) Waits in `acquire()` are not told: a lock that is \
+         waited for like that may be a signal.\n\n\
          What to do: look in concmon-bpf dump what the other threads do, and which of them are inside a \
          statement of this lock."
     }

@@ -14,12 +14,13 @@ use libtest_mimic::Trial;
 use crate::watch_python;
 
 /// Programs, and the rule that holds for each.
-const SICK: [(&str, &str); 12] = [
+const SICK: [(&str, &str); 13] = [
     ("two_rlocks", "deadlock"),
     ("three_rlocks", "deadlock"),
     ("two_locks", "deadlock"),
     ("lock_and_join", "deadlock"),
     ("relocking_handler", "deadlock"),
+    ("lock_that_is_taken_twice", "deadlock"),
     ("own_pool", "deadlock"),
     ("asyncio_locks", "deadlock"),
     ("tasks_that_await_each_other", "deadlock"),
@@ -32,7 +33,7 @@ const SICK: [(&str, &str); 12] = [
 const BY_HOST: &str = "cpu-starved";
 /// It takes ten seconds to tell.
 const LEFT_TAKEN: (&str, &str) = ("lock_that_is_left_taken", "lock-not-released");
-const HEALTHY: [&str; 12] = [
+const HEALTHY: [&str; 13] = [
     "idle_thread_pool",
     "idle_process_pool",
     "idle_multiprocessing_pool",
@@ -42,6 +43,7 @@ const HEALTHY: [&str; 12] = [
     "barrier",
     "many_consumers",
     "nested_locks",
+    "with_statements_again_and_again",
     "joins_with_a_time",
     "waiters_of_one_asyncio_lock",
     "locks_of_a_fork",
@@ -93,13 +95,9 @@ fn findings(report: &Report, pid: u32) -> Vec<&Finding> {
     all.filter(|one| one.rule != BY_HOST).collect()
 }
 
-/// From 3.12 on, frames do not show that they wait at a `with` statement.
-const SHOWN_UP_TO_3_11: [&str; 3] = ["relocking_handler", "plain_lock_across_fork", LEFT_TAKEN.0];
-
 fn each_program_gets_its_finding(version: &str) -> Result<()> {
     let all = SICK.into_iter().chain([LEFT_TAKEN]);
-    let is_shown = |program: &str| version != "3.13" || !SHOWN_UP_TO_3_11.contains(&program);
-    let sick: Vec<(&str, &str)> = all.filter(|(program, _)| is_shown(program)).collect();
+    let sick: Vec<(&str, &str)> = all.collect();
     let mut workloads = Vec::new();
     for (program, _) in &sick {
         workloads.push((*program, start(version, program)?));

@@ -30,6 +30,17 @@ pub enum StackShape {
     Index { top: u32 },
 }
 
+/// How a frame shows that it is about to enter a `with` statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum EnterShape {
+    /// This instruction looks up both methods and calls `__enter__`. Meanwhile `__exit__`, bound to the object, is in the
+    /// object's place on the stack if it `keeps_exit`, else the object still is.
+    Instruction { opcode: u8, keeps_exit: bool },
+    /// A call follows this instruction, which has looked `__enter__` up. On the stack are `__exit__` and the object,
+    /// before what is called.
+    Loaded { opcode: u8 },
+}
+
 /// How a frame says which instruction it is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum InstructionShape {
@@ -54,6 +65,7 @@ pub struct FrameLayout {
     pub generator: Option<u32>,
     pub stack: StackShape,
     pub awaited: AwaitShape,
+    pub enter: EnterShape,
     /// References to objects carry a tag in their two low bits.
     pub tagged: bool,
 }
@@ -79,18 +91,20 @@ pub(super) const FRAME: Since<FrameLayout> = &[
         13,
         FrameLayout {
             awaited: AwaitShape::State,
+            // BEFORE_WITH of Include/opcode_ids.h.
+            enter: EnterShape::Instruction {
+                opcode: 2,
+                keeps_exit: false,
+            },
             ..FRAME_3_12
         },
     ),
+    (14, FRAME_3_14),
     (
-        14,
+        15,
         FrameLayout {
-            locals: 80,
-            owner: Some(74),
-            stack: StackShape::Pointer { top: 64 },
-            awaited: AwaitShape::StateWithMarker,
-            tagged: true,
-            ..FRAME_3_12
+            enter: EnterShape::Loaded { opcode: 94 },
+            ..FRAME_3_14
         },
     ),
 ];
@@ -108,6 +122,11 @@ const FRAME_3_8: FrameLayout = FrameLayout {
     stack: StackShape::Pointer { top: 72 },
     // YIELD_FROM of Include/opcode.h.
     awaited: AwaitShape::YieldFrom { opcode: 72 },
+    // SETUP_WITH of the same.
+    enter: EnterShape::Instruction {
+        opcode: 143,
+        keeps_exit: true,
+    },
     tagged: false,
 };
 
@@ -123,6 +142,11 @@ const FRAME_3_11: FrameLayout = FrameLayout {
     awaited: AwaitShape::Resume {
         opcodes: [151, 150],
     },
+    // BEFORE_WITH of the same.
+    enter: EnterShape::Instruction {
+        opcode: 53,
+        keeps_exit: true,
+    },
     tagged: false,
 };
 
@@ -134,7 +158,22 @@ const FRAME_3_12: FrameLayout = FrameLayout {
     awaited: AwaitShape::Resume {
         opcodes: [151, 240],
     },
+    enter: EnterShape::Instruction {
+        opcode: 53,
+        keeps_exit: false,
+    },
     ..FRAME_3_11
+};
+
+const FRAME_3_14: FrameLayout = FrameLayout {
+    locals: 80,
+    owner: Some(74),
+    stack: StackShape::Pointer { top: 64 },
+    awaited: AwaitShape::StateWithMarker,
+    // LOAD_SPECIAL of Include/opcode_ids.h.
+    enter: EnterShape::Loaded { opcode: 95 },
+    tagged: true,
+    ..FRAME_3_12
 };
 
 /// Where a generator's frame is.

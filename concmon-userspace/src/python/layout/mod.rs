@@ -27,8 +27,8 @@ pub use collector::{
 pub use contexts::ContextLayout;
 pub use executors::{ExecutorLayout, QueueShape, WorkShape};
 pub use frames::{
-    AwaitShape, CodeLayout, FrameLayout, GeneratorFrame, GeneratorLayout, InstructionShape,
-    Instructions, LineTable, StackShape, StateNumbers, StateShape,
+    AwaitShape, CodeLayout, EnterShape, FrameLayout, GeneratorFrame, GeneratorLayout,
+    InstructionShape, Instructions, LineTable, StackShape, StateNumbers, StateShape,
 };
 pub use locks::{HandleLayout, LockLayout};
 pub use objects::{

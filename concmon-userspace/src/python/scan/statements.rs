@@ -1,34 +1,24 @@
 //! Which threads are inside `with` statements of plain locks, and what follows from that.
 
+use crate::python::walk::holders::Inside;
+
 /// The blocked threads come first, with what each of them waits for, then all others.
 pub(super) struct Statements {
     /// The plain lock that each blocked thread waits for.
     pub(super) waits_for: Vec<Option<u64>>,
-    /// The locks that each thread is inside of, once for each statement; who still waits at one is, too.
-    pub(super) inside: Vec<Vec<u64>>,
+    pub(super) inside: Vec<Inside>,
 }
 
 impl Statements {
-    pub(super) fn count(&self, slot: usize, lock: u64) -> usize {
-        let inside = self.inside.get(slot).into_iter().flatten();
-        inside.filter(|held| **held == lock).count()
+    pub(super) fn waits_to_enter(&self, slot: usize) -> bool {
+        self.inside.get(slot).is_some_and(|one| one.waits_to_enter)
     }
 
-    /// The threads that may have it: who waits for it is in one statement of it by that.
+    /// The threads that may have it.
     fn owners(&self, lock: u64) -> Vec<usize> {
-        let of = |waiting: bool, least: usize| -> Vec<usize> {
-            let waits = |slot: usize| self.waits_for.get(slot) == Some(&Some(lock));
-            let slots = 0..self.inside.len();
-            slots
-                .filter(|slot| waits(*slot) == waiting && self.count(*slot, lock) >= least)
-                .collect()
-        };
-        let others = of(false, 1);
-        if others.is_empty() {
-            of(true, 2)
-        } else {
-            others
-        }
+        let inside = self.inside.iter().enumerate();
+        let inside = inside.filter(|(_, inside)| inside.locks.contains(&lock));
+        inside.map(|(slot, _)| slot).collect()
     }
 
     /// The thread that has it, if there is one that may, and that is blocked itself.
@@ -45,10 +35,8 @@ impl Statements {
 
     /// Every thread waits at a statement of a plain lock, which has no time limit: none of them will release one.
     pub(super) fn all_wait(&self) -> bool {
-        let waits = |(slot, lock): (usize, &Option<u64>)| {
-            lock.is_some_and(|lock| self.count(slot, lock) > 0)
-        };
-        self.inside.len() == self.waits_for.len() && self.waits_for.iter().enumerate().all(waits)
+        self.inside.len() == self.waits_for.len()
+            && self.inside.iter().all(|inside| inside.waits_to_enter)
     }
 }
 
@@ -59,43 +47,65 @@ mod tests {
     const LOCK: u64 = 0x10;
     const OTHER: u64 = 0x20;
 
-    fn statements(waits_for: &[Option<u64>], inside: &[&[u64]]) -> Statements {
-        Statements {
-            waits_for: waits_for.to_vec(),
-            inside: inside.iter().map(|inside| inside.to_vec()).collect(),
+    fn inside(locks: &[u64], waits_to_enter: bool) -> Inside {
+        Inside {
+            locks: locks.to_vec(),
+            waits_to_enter,
         }
     }
 
     #[test]
-    fn the_owner_is_the_one_that_is_inside_and_does_not_wait_for_it() {
-        let waits = [Some(LOCK), Some(OTHER)];
-        let owner = |inside: &[&[u64]]| statements(&waits, inside).owner(LOCK);
-        assert_eq!(owner(&[&[LOCK], &[LOCK, OTHER]]), Some(1));
-        // It waits for what it has.
-        assert_eq!(owner(&[&[LOCK, LOCK], &[]]), Some(0));
+    fn the_owner_is_the_only_one_that_is_inside_and_waits() {
+        let owner = |inside: &[Inside]| {
+            let waits_for = vec![Some(LOCK), Some(OTHER)];
+            Statements {
+                waits_for,
+                inside: inside.to_vec(),
+            }
+            .owner(LOCK)
+        };
+        let (none, one) = (inside(&[], true), inside(&[LOCK], true));
+        assert_eq!(owner(&[none.clone(), one.clone()]), Some(1));
+        // It waits for what it has, at a statement or not.
+        assert_eq!(owner(&[one.clone(), none.clone()]), Some(0));
+        assert_eq!(owner(&[inside(&[LOCK], false), none.clone()]), Some(0));
         // Nobody, one of two, or one that goes on.
-        assert_eq!(owner(&[&[LOCK], &[]]), None);
-        assert_eq!(owner(&[&[LOCK], &[LOCK], &[LOCK]]), None);
-        assert_eq!(owner(&[&[LOCK, LOCK], &[], &[LOCK]]), None);
+        assert_eq!(owner(&[none.clone(), none.clone()]), None);
+        assert_eq!(owner(&[one.clone(), one.clone()]), None);
+        assert_eq!(owner(&[none.clone(), none, inside(&[LOCK], false)]), None);
     }
 
     /// Where any thread does something else, that may end, and release a lock that no statement shows.
     #[test]
     fn a_lock_is_nobodys_where_all_threads_wait_at_statements() {
-        let nobodys = |waits: &[Option<u64>], inside: &[&[u64]]| {
-            let found = statements(waits, inside);
+        let nobodys = |waits: &[Option<u64>], inside: &[Inside]| {
+            let found = Statements {
+                waits_for: waits.to_vec(),
+                inside: inside.to_vec(),
+            };
             found.all_wait() && found.is_nobodys(LOCK)
         };
-        assert!(nobodys(&[Some(LOCK)], &[&[LOCK]]));
-        assert!(nobodys(&[Some(LOCK), Some(LOCK)], &[&[LOCK], &[LOCK]]));
-        assert!(!nobodys(&[Some(LOCK)], &[&[LOCK, LOCK]]));
+        let none = inside(&[], true);
+        assert!(nobodys(&[Some(LOCK)], std::slice::from_ref(&none)));
+        assert!(nobodys(
+            &[Some(LOCK), Some(OTHER)],
+            &[none.clone(), none.clone()]
+        ));
+        assert!(!nobodys(&[Some(LOCK)], &[inside(&[LOCK], true)]));
         // It waits for it with `acquire`, for something else, or not at all.
-        assert!(!nobodys(&[Some(LOCK), Some(LOCK)], &[&[LOCK], &[]]));
-        assert!(!nobodys(&[Some(LOCK), None], &[&[LOCK], &[]]));
-        assert!(!nobodys(&[Some(LOCK)], &[&[LOCK], &[]]));
+        let other = inside(&[], false);
+        assert!(!nobodys(
+            &[Some(LOCK), Some(LOCK)],
+            &[none.clone(), other.clone()]
+        ));
+        assert!(!nobodys(
+            &[Some(LOCK), None],
+            &[none.clone(), other.clone()]
+        ));
+        assert!(!nobodys(&[Some(LOCK)], &[none.clone(), other]));
         assert!(!nobodys(
             &[Some(LOCK), Some(OTHER)],
-            &[&[LOCK], &[OTHER, LOCK]]
+            &[none, inside(&[LOCK], true)]
         ));
     }
 }

@@ -6,7 +6,6 @@ use super::pass::Scan;
 use super::remembered::THREADING;
 use super::statements::Statements;
 use crate::event::{PyThread, PyWait, PythonFact, Tid, WaitKind, WaitPurpose};
-use crate::python::memory::addresses::AddressSet;
 use crate::python::memory::at;
 use crate::python::objects::Reader;
 use crate::python::walk::holders;
@@ -295,16 +294,15 @@ impl Scan<'_> {
             |wait: &&PyWait| (wait.kind, wait.purpose) == (WaitKind::Lock, WaitPurpose::Contended);
         let plain = |wait: &Option<PyWait>| wait.as_ref().filter(is_plain)?.object;
         let waits_for: Vec<Option<u64>> = waits.iter().map(plain).collect();
-        let locks: AddressSet = waits_for.iter().flatten().copied().collect();
         let stacks = blocked.iter().map(|thread| thread.frames);
         let mut stacks: Vec<&[StackFrame]> = stacks.chain(others.stacks.iter().copied()).collect();
         let all = others.all && stacks.len() <= MAX_SEARCHED;
         stacks.truncate(MAX_SEARCHED);
-        if locks.is_empty() {
+        if waits_for.iter().all(Option::is_none) {
             return;
         }
         let found = Statements {
-            inside: holders::of_stacks(reader, &stacks, &locks),
+            inside: holders::of_stacks(reader, &stacks, &waits_for),
             waits_for,
         };
         let all_wait = all && others.whole && found.all_wait() && self.process.is_fork();
@@ -313,7 +311,7 @@ impl Scan<'_> {
             let Some((wait, lock)) = wait.as_mut().zip(lock) else {
                 continue;
             };
-            wait.at_statement = found.count(slot, lock) > 0;
+            wait.at_statement = found.waits_to_enter(slot);
             // What is left over in one stack may be what another thread has by now.
             let owner = found.owner(lock).filter(|_| all);
             wait.owner = owner.map(|slot| blocked[slot].tid);

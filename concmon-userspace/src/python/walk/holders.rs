@@ -1,14 +1,15 @@
 //! Who holds a lock that does not say so: whoever is inside a `with` or `async with` statement of it.
 //!
-//! Up to the end of the statement its frame keeps the bound method that will give the lock back. So does the frame of
-//! who still waits to get in: one such method is no proof for who waits for that lock itself, two are. Frames also
+//! Up to the end of the statement its frame keeps the method that will give the lock back, bound to the lock, or beside
+//! it. So does the frame of who still waits to get in, in most versions: that one is not counted. Frames also
 //! have leftovers: a method that has been given up has no references any more, or is another one by now, of who has
 //! got the memory next. So one that several have is nobody's.
 
+use super::entering;
 use super::frames::StackFrame;
-use super::locals;
+use super::locals::{self, Variables};
 use super::suspended::{Pieces, Step};
-use crate::python::layout::StackShape;
+use crate::python::layout::{EnterShape, StackShape};
 use crate::python::memory::addresses::{AddressMap, AddressSet};
 use crate::python::memory::{Batch, at, int, plausible, word};
 use crate::python::objects::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader};
@@ -26,6 +27,8 @@ const MAX_REFERENCES: u64 = 1 << 20;
 /// Of a bound method: references, type, function, object.
 const METHOD_BYTES: usize = 32;
 const BOUND_SELF: u32 = 24;
+/// Of a method of a type that is written in C.
+const DESCRIPTOR_NAME: u32 = 24;
 
 /// A word of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,12 +38,27 @@ struct Value {
     is_sure: bool,
 }
 
-/// Which of `locks` each stack is inside of, once for each statement.
+/// What one stack says about `with` statements of locks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Inside {
+    /// The locks that it is inside of, once for each statement.
+    pub(crate) locks: Vec<u64>,
+    /// It waits at a statement of the lock that it waits for, and is not inside of that one.
+    pub(crate) waits_to_enter: bool,
+}
+
+/// Which of the locks that threads wait for each stack is inside of. What each thread waits for comes in the order of
+/// their stacks; those behind wait for none.
 pub(crate) fn of_stacks(
     reader: &mut Reader<'_>,
     stacks: &[&[StackFrame]],
-    locks: &AddressSet,
-) -> Vec<Vec<u64>> {
+    waits_for: &[Option<u64>],
+) -> Vec<Inside> {
+    let locks: AddressSet = waits_for.iter().flatten().copied().collect();
+    let wanted = |slot: usize| waits_for.get(slot).copied().flatten();
+    let innermost = |slot: usize| wanted(slot).and_then(|_| stacks[slot].first().copied());
+    let innermost: Vec<Option<StackFrame>> = (0..stacks.len()).map(innermost).collect();
+    let enter = entering::enter(reader, &innermost);
     let lengths: Vec<usize> = stacks.iter().map(|one| one.len().min(MAX_FRAMES)).collect();
     let frames: Vec<StackFrame> = stacks
         .iter()
@@ -49,24 +67,51 @@ pub(crate) fn of_stacks(
     let depths = stack_depths(reader, &frames);
     let variables = locals::variables(reader, &frames).into_iter();
     let mut variables = variables.zip(depths);
-    let values: Vec<Vec<Value>> = lengths
-        .into_iter()
-        .map(|length| {
-            let frames = variables.by_ref().take(length);
-            frames
-                .flat_map(|(frame, depth)| {
-                    let is_sure = frame.is_possible(depth);
-                    let own = frame.own(TEMPORARIES, depth).iter();
-                    own.map(|word| Value {
-                        word: *word,
-                        is_sure,
-                    })
-                    .collect::<Vec<_>>()
-                })
-                .collect()
-        })
-        .collect();
-    inside(reader, &values, locks, "__exit__")
+    let keeps_exit = !matches!(
+        reader.walk.frame.enter,
+        EnterShape::Instruction {
+            keeps_exit: false,
+            ..
+        }
+    );
+    let mut is_object_there = vec![false; stacks.len()];
+    let mut values: Vec<Vec<Value>> = Vec::with_capacity(stacks.len());
+    for (slot, length) in lengths.into_iter().enumerate() {
+        let mut of_stack = Vec::new();
+        for (index, (frame, depth)) in variables.by_ref().take(length).enumerate() {
+            // What is to be entered is on top of the stack.
+            let entered = wanted(slot).filter(|_| index == 0 && enter[slot] && !keeps_exit);
+            let top = entered.and_then(|lock| frame.first_temporary(lock));
+            is_object_there[slot] |= top.is_some();
+            of_stack.extend(words(&frame, top.or(depth)));
+        }
+        values.push(of_stack);
+    }
+    let found = inside(reader, &values, &locks, "__exit__").into_iter();
+    let found = found.enumerate().map(|(slot, mut locks)| {
+        let own = |locks: &[u64]| locks.iter().position(|lock| Some(*lock) == wanted(slot));
+        let waits_to_enter = enter[slot]
+            && match keeps_exit {
+                true => own(&locks).map(|own| locks.remove(own)).is_some(),
+                false => is_object_there[slot],
+            };
+        Inside {
+            locks,
+            waits_to_enter,
+        }
+    });
+    found.collect()
+}
+
+/// What a frame has of its own.
+fn words(frame: &Variables, depth: Option<usize>) -> Vec<Value> {
+    let is_sure = frame.is_possible(depth);
+    let own = frame.own(TEMPORARIES, depth).iter();
+    own.map(|word| Value {
+        word: *word,
+        is_sure,
+    })
+    .collect()
 }
 
 /// How many words there are in each frame, from the first variable to the top of the stack, as far as frames say so
@@ -179,7 +224,61 @@ fn inside(
             methods.extend(word(&bytes, BOUND_SELF).map(|lock| (value, lock)));
         }
     }
-    of_one_each(values, &methods)
+    let mut found = of_one_each(values, &methods);
+    if let EnterShape::Loaded { .. } = reader.walk.frame.enter {
+        for (found, beside) in found.iter_mut().zip(beside(reader, values, locks, name)) {
+            found.extend(beside);
+            found.sort_unstable();
+        }
+    }
+    found
+}
+
+/// The locks that lie directly behind a method of this name that is not bound to any, below the top of the stack.
+fn beside(
+    reader: &mut Reader<'_>,
+    values: &[Vec<Value>],
+    locks: &AddressSet,
+    name: &str,
+) -> Vec<Vec<u64>> {
+    let pairs = |values: &[Value]| -> Vec<(u64, u64)> {
+        let sure = values.windows(2).filter_map(|pair| match pair {
+            [method, lock] if method.is_sure && lock.is_sure => Some((method.word, lock.word)),
+            _ => None,
+        });
+        sure.filter(|(method, lock)| locks.contains(lock) && plausible(*method))
+            .collect()
+    };
+    let pairs: Vec<Vec<(u64, u64)>> = values.iter().map(|values| pairs(values)).collect();
+    let mut methods: AddressMap<bool> = AddressMap::default();
+    for (method, _) in pairs.iter().flatten() {
+        if !methods.contains_key(method) {
+            let called = method_name(reader, *method);
+            let last = called.as_deref().and_then(|name| name.rsplit('.').next());
+            methods.insert(*method, last == Some(name));
+        }
+    }
+    let is_one = |method: &u64| methods.get(method) == Some(&true);
+    pairs
+        .into_iter()
+        .map(|pairs| {
+            let own = pairs.into_iter().filter(|(method, _)| is_one(method));
+            own.map(|(_, lock)| lock).collect()
+        })
+        .collect()
+}
+
+/// The name of a function of Python, or of one of C that is an attribute of its type.
+fn method_name(reader: &mut Reader<'_>, method: u64) -> Option<String> {
+    let info = reader.types_of(&[method]).pop()??;
+    match info.kind {
+        Kind::Function => function_name(reader, method),
+        _ if &*info.name == "method_descriptor" => {
+            let name = reader.pointer(at(method, DESCRIPTOR_NAME)).ok()?;
+            reader.read_text(name).map(|name| name.to_string())
+        }
+        _ => None,
+    }
 }
 
 /// What a suspended frame keeps.

@@ -28,6 +28,13 @@ impl Variables {
         &self.values[..count.min(self.values.len())]
     }
 
+    /// The place of a value among those behind the variables, as a depth: of the first one that is this.
+    pub(crate) fn first_temporary(&self, wanted: u64) -> Option<usize> {
+        let behind = self.values.get(self.names.len()..)?;
+        let index = behind.iter().position(|value| *value == wanted)?;
+        Some(self.names.len() + index)
+    }
+
     /// A depth is known, and can be one.
     pub(crate) fn is_possible(&self, depth: Option<usize>) -> bool {
         let possible = self.names.len()..=self.values.len();

@@ -4,6 +4,7 @@ pub(super) mod celery;
 pub(super) mod chain;
 pub(super) mod collector;
 pub(super) mod contexts;
+mod entering;
 pub(super) mod executors;
 mod frames;
 pub(super) mod gil;

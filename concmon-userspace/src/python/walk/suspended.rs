@@ -14,7 +14,7 @@ const TAG_BITS: u64 = 3;
 /// How far the argument of a resume says that something is awaited.
 const RESUME_AFTER_AWAIT: u8 = 2;
 /// Bytes of one instruction.
-const UNIT: u64 = 2;
+pub(super) const UNIT: u64 = 2;
 
 /// The first two local variables of a frame; 0 for one that has no value.
 pub(super) type FirstLocals = [u64; 2];
@@ -305,7 +305,7 @@ pub(super) fn await_says(reader: &mut Reader<'_>, steps: &[Step]) -> Vec<Option<
 }
 
 /// Where the instructions of each position's code object begin.
-fn first_instructions(
+pub(super) fn first_instructions(
     reader: &mut Reader<'_>,
     positions: impl Iterator<Item = Option<CodePosition>>,
 ) -> Vec<Option<u64>> {
