@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::history::{Always, History};
+use super::history::History;
+use super::queues::Always;
 use super::spinning::{Cause, Poller, about, cause, per_second, turns_per_second};
 use super::{Context, Held, Rule, Severity, loops, percent, round};
 use crate::schema::{Descriptor, Loop};

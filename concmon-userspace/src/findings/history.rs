@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::schema::{
-    Address, Deadlock, Descriptor, Frame, Loop, Process, Ready, Task, TaskState, Window,
-};
+use crate::schema::{Address, Deadlock, Frame, Process, Task, TaskState, Window};
 
-use super::last_part;
+use super::{
+    last_part,
+    queues::{Always, MAX_CALLS, Queue},
+    sighted::Sighted,
+};
 
 /// How far it goes back, ns.
 const SPAN_NS: u64 = 10_000_000_000;
@@ -19,12 +21,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 const STEADY_NS: u64 = 3 * SECOND_NS;
 /// A task that waits for no longer than this polls, ns.
 const POLL_NS: u64 = 4_000_000;
-/// Callbacks of one loop that are remembered, and loops.
-const MAX_CALLS: usize = 64;
 const MAX_QUEUES: usize = MAX_TASKS / MAX_CALLS;
-/// What asyncio's transports call, and its servers: they read or write what there is, and stop.
-const TRANSPORTS: &str = "Transport.";
-const ACCEPTS: &str = "_accept_connection";
 
 /// The turns of a loop, and its time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -111,122 +108,6 @@ impl GilPast {
 fn add(sums: &mut BTreeMap<u32, u64>, tid: u32, ns: u64) {
     let sum = sums.entry(tid).or_default();
     *sum = sum.saturating_add(ns);
-}
-
-/// How looks have shown something. A look is shown until there is another, so it counts once.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sighted {
-    /// The first look that has shown it, and the last, ns after 1970.
-    first_unix_ns: u64,
-    pub(super) last_unix_ns: u64,
-    /// How many looks have.
-    pub(super) count: u32,
-}
-
-impl Sighted {
-    const fn at(unix_ns: u64) -> Self {
-        Sighted {
-            first_unix_ns: unix_ns,
-            last_unix_ns: unix_ns,
-            count: 1,
-        }
-    }
-
-    /// A look shows it, which `was` known before or not.
-    fn again(was: Option<Self>, unix_ns: u64) -> Self {
-        match was {
-            None => Sighted::at(unix_ns),
-            Some(was) if was.last_unix_ns == unix_ns => was,
-            Some(was) => Sighted {
-                count: was.count.saturating_add(1),
-                last_unix_ns: unix_ns,
-                ..was
-            },
-        }
-    }
-
-    /// For how long it is known, ns.
-    pub(super) const fn known_ns(&self) -> u64 {
-        self.last_unix_ns.saturating_sub(self.first_unix_ns)
-    }
-}
-
-/// A callback that has been in a loop's queue whenever that was seen not to be empty.
-#[derive(Clone, Debug)]
-pub(super) struct Always {
-    pub(super) function: Option<String>,
-    pub(super) descriptor: Option<Descriptor>,
-    pub(super) sighted: Sighted,
-}
-
-impl Always {
-    /// What is known of it at first.
-    pub(super) fn of(ready: &Ready, unix_ns: u64) -> Self {
-        Always {
-            function: ready.function.clone(),
-            descriptor: ready.descriptor.clone(),
-            sighted: Sighted::at(unix_ns),
-        }
-    }
-
-    /// The function without its module and class.
-    pub(super) fn short_name(&self) -> &str {
-        self.function.as_deref().map_or("", last_part)
-    }
-
-    fn is(&self, ready: &Ready) -> bool {
-        (&self.function, &self.descriptor) == (&ready.function, &ready.descriptor)
-    }
-}
-
-/// What is in the queue of a thread's loop whenever something is.
-#[derive(Clone, Debug)]
-struct Queue {
-    /// When it was read last.
-    read_unix_ns: u64,
-    calls: Vec<Always>,
-}
-
-impl Queue {
-    /// After another reading.
-    fn of(one: &Loop, read_unix_ns: u64, was: Option<Queue>) -> Self {
-        let mut was = was.map_or_else(Vec::new, |was| was.calls);
-        if one.queue.is_empty() {
-            // It was not met filled.
-            for always in &mut was {
-                always.sighted.last_unix_ns = read_unix_ns;
-            }
-            return Queue {
-                read_unix_ns,
-                calls: was,
-            };
-        }
-        let mut calls: Vec<Always> = Vec::new();
-        for ready in one.queue.iter().filter(|ready| may_keep_on(ready)) {
-            if calls.len() >= MAX_CALLS || calls.iter().any(|known| known.is(ready)) {
-                continue;
-            }
-            let known = was.iter().find(|always| always.is(ready));
-            let sighted = Sighted::again(known.map(|known| known.sighted), read_unix_ns);
-            calls.push(Always {
-                sighted,
-                ..Always::of(ready, read_unix_ns)
-            });
-        }
-        Queue {
-            read_unix_ns,
-            calls,
-        }
-    }
-}
-
-/// Whether a callback may be what a loop goes round for: no task's step, nothing of asyncio's that takes what
-/// there is and stops, and that others have caused.
-fn may_keep_on(ready: &Ready) -> bool {
-    let function = ready.function.as_deref().unwrap_or_default();
-    let of_asyncio = function.starts_with("asyncio.") || function.starts_with("_asyncio.");
-    let takes = function.contains(TRANSPORTS) || last_part(function) == ACCEPTS;
-    ready.task.is_none() && !takes && (ready.descriptor.is_some() || !of_asyncio)
 }
 
 /// A task that was found to wait for next to no time whenever it waited.

@@ -21,6 +21,8 @@ mod loop_blocked;
 mod loop_saturated;
 mod missed_wakeup;
 mod pool_exhausted;
+mod queues;
+mod sighted;
 mod sleep_zero_spin;
 mod spinning;
 mod task_collected;

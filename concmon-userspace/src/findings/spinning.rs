@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::history::{Always, History, Polling, is_numbered, is_on_its_way, sleeps_zero};
+use super::history::{History, Polling, is_numbered, is_on_its_way, sleeps_zero};
 use super::last_part;
+use super::queues::Always;
 use crate::schema::{Callback, Loop, Task};
 
 /// Busy from here on.

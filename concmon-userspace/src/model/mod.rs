@@ -34,6 +34,7 @@ mod projection;
 mod retention;
 mod rows;
 mod service;
+mod settling;
 pub(crate) mod step_id;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -12,10 +12,10 @@ use super::gil::Gil;
 use super::kept;
 use super::ledger::Totals;
 use super::locks::Futexes;
-use super::loops::{Loops, thread_at};
+use super::loops::Loops;
 use super::member::{GroupId, Member};
 use super::pools::Pools;
-use super::thread::{PROC_TICK_NS, Thread, ThreadKey};
+use super::thread::{PROC_TICK_NS, Thread};
 use super::threads::Threads;
 use super::timing::LoopTimes;
 use super::window::{Clock, Cumulative, Scope};
@@ -25,7 +25,7 @@ use crate::event::{
 use crate::schema::{Deadlock, Exited};
 
 /// Windows without any sign of life after which a process is taken for ended.
-const PATIENCE: u64 = 2;
+pub(super) const PATIENCE: u64 = 2;
 /// Tasks kept of a process after its last window.
 const MAX_ENDED_TASKS: usize = 256;
 
@@ -47,7 +47,7 @@ pub(crate) struct Process {
     pub(crate) pid: Pid,
     /// In ns of `CLOCK_BOOTTIME`; and whether that is the kernel's own number or `/proc`'s.
     pub(crate) start: Option<(u64, bool)>,
-    born_epoch: u64,
+    pub(super) born_epoch: u64,
     pub(crate) parent: Option<ProcessId>,
     /// Of the parent at the fork.
     pub(crate) fork_ppid: Option<u32>,
@@ -57,16 +57,16 @@ pub(crate) struct Process {
     name_ns: u64,
     /// The latest reading of `/proc`, of a zombie only where there is no other.
     pub(crate) fact: Option<Box<ProcessFact>>,
-    fact_epoch: u64,
-    fact_is_new: bool,
-    zombie: bool,
+    pub(super) fact_epoch: u64,
+    pub(super) fact_is_new: bool,
+    pub(super) zombie: bool,
     last_gauges: Gauges,
     /// The command line read before is another program's.
     pub(crate) exec_ns: u64,
     pub(crate) look: Option<Arc<PythonFact>>,
     /// What a look has read of it last: one that ends early may lack it.
     pub(crate) multiprocessing: Option<PyProcess>,
-    look_is_new: bool,
+    pub(super) look_is_new: bool,
     /// What the look shows.
     pub(crate) deadlocks: Vec<Deadlock>,
     /// Until when what it says is known to hold, ns.
@@ -81,7 +81,7 @@ pub(crate) struct Process {
     pub(crate) pools: Pools,
     pub(crate) collector: Collector,
     pub(crate) executors: Executors,
-    futexes: Futexes,
+    pub(super) futexes: Futexes,
     pub(crate) gil: Gil,
     pub(crate) folded: Folded,
     /// Rows that the model gave up.
@@ -92,8 +92,8 @@ pub(crate) struct Process {
     /// Threads in `/proc` that the kernel programs do not account for.
     pub(crate) unaccounted: u64,
     /// `CLOCK_MONOTONIC` between which it was watched.
-    seen_from: Option<u64>,
-    seen_until: Cumulative<u64>,
+    pub(super) seen_from: Option<u64>,
+    pub(super) seen_until: Cumulative<u64>,
     group_status: Option<u32>,
     leader_status: Option<u32>,
     pub(crate) exited: Option<Exited>,
@@ -101,7 +101,7 @@ pub(crate) struct Process {
     ended_epoch: Option<u64>,
     exit_seen: bool,
     /// Its last window is over.
-    retired: bool,
+    pub(super) retired: bool,
     /// It turned out to be one that the user does not want to see.
     pub(crate) excluded: bool,
     pub(crate) listed: bool,
@@ -336,111 +336,6 @@ impl Process {
         match &self.fact {
             Some(fact) if !self.zombie && !self.ended() => Gauges::of(fact),
             _ => self.last_gauges,
-        }
-    }
-
-    /// At the end of the window `epoch`, which began at `start_ns`: brings everything that
-    /// depends on several inputs up to date.
-    pub(crate) fn settle(&mut self, clock: &Clock, start_ns: u64, epoch: u64) {
-        self.settle_stats(clock, start_ns);
-        self.settle_python();
-        self.folded.settle(&mut self.threads, epoch);
-        let ended = self.ended();
-        for thread in self.threads.iter_mut() {
-            thread.settle(epoch, ended, &self.futexes);
-        }
-        let folded = &mut self.folded;
-        self.threads.retain(|thread| {
-            let hopeless = thread.hopeless(epoch);
-            if hopeless && thread.exited() {
-                folded.count_thread();
-            }
-            !hopeless
-        });
-        let look = self
-            .look
-            .as_deref()
-            .filter(|look| self.look_is_new && look.info.supported);
-        self.loops
-            .settle(&self.threads, look, epoch, &mut self.loop_times);
-        self.fact_is_new = false;
-        self.look_is_new = false;
-
-        for thread in self.threads.iter().filter(|thread| thread.accounted()) {
-            let start_ns = self.seen_from.unwrap_or(thread.start_ns);
-            self.seen_from = Some(start_ns.min(thread.start_ns));
-            self.seen_until.now = self.seen_until.now.max(thread.accounted_until());
-        }
-        let threads_live = self
-            .threads
-            .iter()
-            .any(|thread| thread.accounted() && !thread.ended());
-        let in_proc = self.fact.is_some() && !self.zombie && self.fact_epoch + PATIENCE > epoch;
-        if !threads_live && !in_proc && self.born_epoch + PATIENCE <= epoch {
-            self.end(epoch);
-        }
-    }
-
-    /// At the end of the window `epoch`: books what threads waited for the GIL. `ending`: no more
-    /// records will come.
-    pub(crate) fn settle_gil(&mut self, at_ns: u64, epoch: u64, ending: bool) {
-        let last = ending || self.retired || self.finished(epoch);
-        let blocked = self.threads.iter().map(|thread| {
-            let grown = thread.totals(Scope::Window);
-            (thread.key.tid, grown.columns.gil_ns())
-        });
-        self.gil.settle(at_ns, blocked, last);
-    }
-
-    /// Finds the threads of a new reading of `/proc`.
-    fn settle_stats(&mut self, clock: &Clock, start_ns: u64) {
-        let Some(fact) = self.fact.as_ref().filter(|_| self.fact_is_new) else {
-            return;
-        };
-        self.unaccounted = 0;
-        for stat in &fact.thread_stats {
-            let key = |start_boottime_ns| ThreadKey {
-                tid: stat.tid,
-                start_boottime_ns,
-            };
-            let tick = stat.start_boottime_ns / PROC_TICK_NS * PROC_TICK_NS;
-            let of_tick = key(tick)..=key(tick.saturating_add(PROC_TICK_NS - 1));
-            let key = self
-                .threads
-                .range(of_tick)
-                .map(|thread| thread.key)
-                .next_back();
-            match key.and_then(|key| self.threads.get_mut(key)) {
-                Some(thread) if thread.accounted() => thread.stat(stat),
-                // The ledgers were read a moment before: what is new may be missing there.
-                _ if clock.of_boottime(stat.start_boottime_ns) < start_ns => self.unaccounted += 1,
-                _ => {}
-            }
-        }
-    }
-
-    /// Finds the threads of a new look into the interpreter.
-    fn settle_python(&mut self) {
-        let look = self
-            .look
-            .as_ref()
-            .filter(|look| self.look_is_new && look.info.supported);
-        let Some(look) = look else {
-            return;
-        };
-        for thread in self.threads.iter_mut() {
-            if thread.lived_at(look.read_ns) {
-                thread.looked_at();
-            }
-        }
-        for seen in &look.threads {
-            let key = thread_at(&self.threads, seen.tid, look.read_ns).map(|thread| thread.key);
-            if let Some(thread) = key.and_then(|key| self.threads.get_mut(key)) {
-                thread.python(seen, look);
-            }
-            if let Some(wait) = &seen.waiting_for {
-                self.futexes.met(wait.futex, wait.purpose);
-            }
         }
     }
 

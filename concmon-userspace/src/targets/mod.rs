@@ -5,6 +5,7 @@
 //! whoever holds a process id at an instant is its newest target: an id alone is no identity.
 
 mod activity;
+mod attached;
 mod counts;
 mod eye;
 mod meeting;
@@ -20,12 +21,12 @@ mod worker;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+pub(crate) use attached::unsupported;
 pub(crate) use readings::{Deadline, Met};
 use readings::{Done, Work};
 pub(crate) use selector::Selector;
 use steps::{Added, LOOP_INTERVAL};
 use target::Target;
-pub(crate) use target::unsupported;
 use worker::Worker;
 
 use crate::{

@@ -7,14 +7,13 @@ use concmon_ebpf::Python as KernelPython;
 use super::{
     TargetId, Wants,
     activity::{Activity, Reading},
-    pace::Pace,
+    attached::Attached,
     shape::Shape,
     steps::Steps,
     uprobes::Uprobes,
 };
 use crate::{
-    escape::escape,
-    event::{Event, Pid, ProcessFact, PyGil, PythonFact, PythonInfo, StillFact, Tid},
+    event::{Event, Pid, ProcessFact, PyGil, PythonFact, StillFact, Tid},
     procfs::{
         ProcError, ProcessReader,
         clocks::{self, Clocks},
@@ -68,22 +67,6 @@ struct Search {
     next_ns: u64,
     pause_ns: u64,
     under_way: bool,
-}
-
-#[derive(Debug)]
-struct Attached {
-    interpreter: Interpreter,
-    gils: Vec<u64>,
-    /// When the program began to run under watch, ns.
-    began_ns: Option<u64>,
-    /// When its GIL became known, ns; `None`: from the start on.
-    gil_known_ns: Option<u64>,
-    pace: Pace,
-    /// Why its stacks cannot be sampled.
-    no_samples: Option<String>,
-    /// Kernel programs know how to walk its stacks, as of a look that was like this; else when to try again, ns.
-    walkable: Option<Shape>,
-    next_unwind_ns: u64,
 }
 
 /// What a look has come to.
@@ -624,77 +607,4 @@ impl Search {
         self.next_ns = now_ns.saturating_add(self.pause_ns);
         self.pause_ns = self.pause_ns.saturating_mul(2);
     }
-}
-
-impl Attached {
-    fn new(pid: Pid, interpreter: Interpreter, began_ns: Option<u64>) -> Self {
-        if let Some(message) = unsupported(pid, interpreter.info()) {
-            log::warn!("{message}; what the kernel knows is complete");
-        }
-        Self {
-            interpreter,
-            gils: Vec::new(),
-            began_ns,
-            gil_known_ns: None,
-            pace: Pace::default(),
-            no_samples: None,
-            walkable: None,
-            next_unwind_ns: 0,
-        }
-    }
-
-    /// Finds out where its GILs are; `now_ns`: the watch has begun.
-    fn learn_gils(&mut self, pid: Pid, now_ns: Option<u64>, sampler: &mut GilSampler) {
-        let gils = self.interpreter.gils().unwrap_or_default();
-        self.gils = gils.iter().map(|gil| gil.address).collect();
-        if self.gils.is_empty() {
-            return;
-        }
-        self.gil_known_ns = now_ns;
-        // Without samples there is no estimate of how much a GIL is held, and the report says so.
-        if let Err(error) = sampler.watch(pid, &self.gils) {
-            log::debug!("process {pid}: its GIL is not sampled: {error}");
-        }
-    }
-
-    /// What a look cannot tell will not be known soon.
-    fn is_settled(&self) -> bool {
-        let has_gil = !self.interpreter.info().free_threaded;
-        self.no_samples.is_none() && (!has_gil || !self.gils.is_empty())
-    }
-
-    /// Says what a look cannot tell.
-    fn add_limits(&self, fact: &mut PythonFact) {
-        if let Some(reason) = &self.no_samples {
-            fact.limits.insert("samples".to_owned(), reason.clone());
-        }
-        if fact.info.free_threaded {
-            return;
-        }
-        if self.gils.is_empty() {
-            let reason = "the address of its GIL is not known; waits for it count as lock";
-            fact.limits
-                .insert("blocked_ns.gil".to_owned(), reason.to_owned());
-        } else if let (Some(began_ns), Some(known_ns)) = (self.began_ns, self.gil_known_ns) {
-            let reason = format!(
-                "GIL waits are told from lock waits since {} ms after the program began",
-                known_ns.saturating_sub(began_ns) / 1_000_000
-            );
-            fact.limits.insert("blocked_ns".to_owned(), reason);
-        }
-    }
-}
-
-/// That a process cannot be read, and why; `None` when it can.
-pub(crate) fn unsupported(pid: Pid, info: &PythonInfo) -> Option<String> {
-    let version = info.version.as_deref().unwrap_or("of unknown version");
-    let reason = info.reason.as_deref().unwrap_or("no reason known");
-    (!info.supported).then(|| {
-        format!(
-            "process {pid}: {} {} cannot be read ({})",
-            info.implementation,
-            escape(version),
-            escape(reason)
-        )
-    })
 }

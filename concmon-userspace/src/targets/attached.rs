@@ -1,0 +1,97 @@
+//! The interpreter of a watched process: what is known of it for as long as it can be read.
+
+use super::{pace::Pace, shape::Shape};
+use crate::{
+    escape::escape,
+    event::{Pid, PythonFact, PythonInfo},
+    python::{GilSampler, Interpreter},
+};
+
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub(super) interpreter: Interpreter,
+    pub(super) gils: Vec<u64>,
+    /// When the program began to run under watch, ns.
+    pub(super) began_ns: Option<u64>,
+    /// When its GIL became known, ns; `None`: from the start on.
+    pub(super) gil_known_ns: Option<u64>,
+    pub(super) pace: Pace,
+    /// Why its stacks cannot be sampled.
+    pub(super) no_samples: Option<String>,
+    /// Kernel programs know how to walk its stacks, as of a look that was like this; else when to try again, ns.
+    pub(super) walkable: Option<Shape>,
+    pub(super) next_unwind_ns: u64,
+}
+
+impl Attached {
+    pub(super) fn new(pid: Pid, interpreter: Interpreter, began_ns: Option<u64>) -> Self {
+        if let Some(message) = unsupported(pid, interpreter.info()) {
+            log::warn!("{message}; what the kernel knows is complete");
+        }
+        Self {
+            interpreter,
+            gils: Vec::new(),
+            began_ns,
+            gil_known_ns: None,
+            pace: Pace::default(),
+            no_samples: None,
+            walkable: None,
+            next_unwind_ns: 0,
+        }
+    }
+
+    /// Finds out where its GILs are; `now_ns`: the watch has begun.
+    pub(super) fn learn_gils(&mut self, pid: Pid, now_ns: Option<u64>, sampler: &mut GilSampler) {
+        let gils = self.interpreter.gils().unwrap_or_default();
+        self.gils = gils.iter().map(|gil| gil.address).collect();
+        if self.gils.is_empty() {
+            return;
+        }
+        self.gil_known_ns = now_ns;
+        // Without samples there is no estimate of how much a GIL is held, and the report says so.
+        if let Err(error) = sampler.watch(pid, &self.gils) {
+            log::debug!("process {pid}: its GIL is not sampled: {error}");
+        }
+    }
+
+    /// What a look cannot tell will not be known soon.
+    pub(super) fn is_settled(&self) -> bool {
+        let has_gil = !self.interpreter.info().free_threaded;
+        self.no_samples.is_none() && (!has_gil || !self.gils.is_empty())
+    }
+
+    /// Says what a look cannot tell.
+    pub(super) fn add_limits(&self, fact: &mut PythonFact) {
+        if let Some(reason) = &self.no_samples {
+            fact.limits.insert("samples".to_owned(), reason.clone());
+        }
+        if fact.info.free_threaded {
+            return;
+        }
+        if self.gils.is_empty() {
+            let reason = "the address of its GIL is not known; waits for it count as lock";
+            fact.limits
+                .insert("blocked_ns.gil".to_owned(), reason.to_owned());
+        } else if let (Some(began_ns), Some(known_ns)) = (self.began_ns, self.gil_known_ns) {
+            let reason = format!(
+                "GIL waits are told from lock waits since {} ms after the program began",
+                known_ns.saturating_sub(began_ns) / 1_000_000
+            );
+            fact.limits.insert("blocked_ns".to_owned(), reason);
+        }
+    }
+}
+
+/// That a process cannot be read, and why; `None` when it can.
+pub(crate) fn unsupported(pid: Pid, info: &PythonInfo) -> Option<String> {
+    let version = info.version.as_deref().unwrap_or("of unknown version");
+    let reason = info.reason.as_deref().unwrap_or("no reason known");
+    (!info.supported).then(|| {
+        format!(
+            "process {pid}: {} {} cannot be read ({})",
+            info.implementation,
+            escape(version),
+            escape(reason)
+        )
+    })
+}
