@@ -37,9 +37,9 @@ pub(crate) type Entries = Vec<(u64, u64)>;
 /// Where a dict's entries were at one instant. As long as they stay there, entries come and go in
 /// place, so only another place means that reading was in vain.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct DictHead {
-    keys: u64,
-    values: u64,
+pub(super) struct DictHead {
+    pub(super) keys: u64,
+    pub(super) values: u64,
 }
 
 /// How many bytes the index of a table of keys has, and whether its entries have a hash in front.
@@ -65,7 +65,7 @@ fn key_index(shape: KeysShape, header: &[u8]) -> Option<(u64, bool)> {
 }
 
 impl Reader<'_> {
-    fn dict_heads(&mut self, places: &[DictPlace]) -> Vec<Option<DictHead>> {
+    pub(super) fn dict_heads(&mut self, places: &[DictPlace]) -> Vec<Option<DictHead>> {
         let fields = self.walk.containers;
         let first_value = fields.split_values.first;
         let mut batch = Batch::new();
@@ -164,6 +164,20 @@ impl Reader<'_> {
                 })
             })
             .collect()
+    }
+
+    /// Where the first entry of a table of keys has its key, how many bytes lie between two, and the entries, unused
+    /// ones included.
+    pub(super) fn key_table(&mut self, address: u64) -> Option<(u64, u32, Entries)> {
+        let shape = self.walk.containers.keys;
+        let header = self.bytes(address, shape.header() as usize).ok()?;
+        let (index_bytes, general) = key_index(shape, &header)?;
+        let table = self.key_tables(std::iter::once(address)).remove(&address)?;
+        let first = at(address, shape.header()).wrapping_add(index_bytes);
+        Some(match general {
+            true => (at(first, 8), 24, table),
+            false => (first, 16, table),
+        })
     }
 
     /// The entries of each table of keys, unused ones included; values of split tables are 0.

@@ -4,6 +4,7 @@ pub(super) mod attributes;
 pub(super) mod code;
 pub(super) mod containers;
 mod kinds;
+mod known_entries;
 pub(super) mod lines;
 pub(super) mod names;
 mod reader;
@@ -17,4 +18,5 @@ mod types;
 pub(super) use kinds::{
     Kind, OBJECT_SIZE, OBJECT_TYPE, Slots, TypeInfo, expected_size, flags, signed_byte,
 };
+pub(super) use known_entries::KnownEntries;
 pub(super) use reader::{KEPT_ALL, Reader, kept_of};

@@ -2,7 +2,7 @@
 
 use crate::python::layout::Layout;
 use crate::python::memory::at;
-use crate::python::objects::Reader;
+use crate::python::objects::{KnownEntries, Reader};
 use crate::python::walk::trio;
 
 /// The modules that walkers look into.
@@ -46,6 +46,9 @@ pub(super) struct Remembered {
     fingerprint: Option<[u64; 4]>,
     /// The dicts of the modules in the order of [`MODULES`].
     pub(super) dicts: Vec<Option<u64>>,
+    /// Where `threading` and `asyncio.tasks` have what is asked for by each scan.
+    pub(super) of_threading: Option<KnownEntries>,
+    pub(super) of_asyncio: Option<KnownEntries>,
     /// asyncio's C module.
     pub(super) asyncio_module: Option<u64>,
     /// Thread states, so that they can be read together.
@@ -79,6 +82,7 @@ impl Remembered {
             reader.failed += 1;
             return;
         };
+        (self.of_threading, self.of_asyncio) = (None, None);
         self.asyncio_module = found[ASYNCIO_NATIVE];
         self.dicts = found
             .into_iter()

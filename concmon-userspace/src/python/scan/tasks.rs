@@ -52,10 +52,10 @@ impl Scan<'_> {
             .chain(fields.sets)
             .copied()
             .collect();
-        let found = self
-            .remembered
-            .module(ASYNCIO_TASKS)
-            .and_then(|module| reader.dict_values(module, &names));
+        let module = self.remembered.module(ASYNCIO_TASKS);
+        let found = module.and_then(|module| {
+            reader.known_values(module, &names, &mut self.remembered.of_asyncio)
+        });
         let Some(found) = found else {
             // While asyncio is being imported, its names are not there yet.
             reader.limits.insert(

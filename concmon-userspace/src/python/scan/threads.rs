@@ -84,7 +84,7 @@ impl Scan<'_> {
         tids
     }
 
-    pub(super) fn accounts(&self, reader: &mut Reader<'_>) -> HashMap<u64, ThreadAccount> {
+    pub(super) fn accounts(&mut self, reader: &mut Reader<'_>) -> HashMap<u64, ThreadAccount> {
         let Some(threading) = self.remembered.module(THREADING) else {
             reader.limits.insert(
                 "threads.name".to_owned(),
@@ -93,7 +93,7 @@ impl Scan<'_> {
             return HashMap::new();
         };
         let accounts = reader
-            .dict_values(threading, &["_active"])
+            .known_values(threading, &["_active"], &mut self.remembered.of_threading)
             .and_then(|found| threads::accounts(reader, found[0]?));
         accounts.unwrap_or_else(|| {
             reader.failed += 1;
