@@ -391,12 +391,8 @@ fn equals_tasks(label: &str, account: &Value, fact: &PythonFact, least: usize) {
             kinds += 1;
         }
         let mut own = own.clone();
-        let name: String = own["name"]
-            .as_str()
-            .expect("a name")
-            .chars()
-            .take(MAX_TEXT_CHARS)
-            .collect();
+        let name = own["name"].as_str().expect("a name").to_owned();
+        assert!(name.chars().count() <= MAX_TEXT_CHARS);
         own["name"] = name.clone().into();
         let differs: Vec<String> = own
             .as_object()

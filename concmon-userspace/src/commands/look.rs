@@ -72,7 +72,7 @@ pub(super) fn run(options: &Options, look: &Look, view: LookView) -> Result<u8, 
         LookView::Dump { .. } => Kind::Dump,
         LookView::Tasks(_) => Kind::Tasks,
     };
-    let mut looks = look_options(options, kind);
+    let mut looks = look_options(options);
     looks.heap_scan = view == LookView::Dump { heap_scan: true };
     let mut found = asked.clone();
     if options.follows_descendants() {
@@ -115,11 +115,12 @@ pub(super) fn run(options: &Options, look: &Look, view: LookView) -> Result<u8, 
     Ok(code::OK)
 }
 
-fn look_options(options: &Options, kind: Kind) -> ScanOptions {
+fn look_options(options: &Options) -> ScanOptions {
     ScanOptions {
         tasks: MAX_TASKS,
         bytes: MAX_BYTES,
-        stack: if kind == Kind::Dump { MAX_STACK } else { 0 },
+        // Where a task runs is what the stack of its thread says.
+        stack: MAX_STACK,
         context_vars: options.context_vars.clone(),
         ..ScanOptions::default()
     }

@@ -454,7 +454,7 @@ mod tests {
             (fact, reads - memory.left.load(Ordering::Relaxed))
         };
         let (whole, reads) = scan(1 << 20);
-        assert_eq!(whole.reads_failed, 0);
+        assert_eq!(whole.reads_failed, 0, "{:?}", whole.limits);
         assert!(reads > 100, "{reads}");
         for reads in (0..reads).step_by(3) {
             let (fact, _) = scan(reads);

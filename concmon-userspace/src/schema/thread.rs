@@ -245,9 +245,10 @@ pub struct CodeSamples {
 /// One Python frame.
 #[derive(Clone, Debug, Serialize, JsonSchema, PartialEq, Eq)]
 pub struct Frame {
-    /// Qualified name; a plain name before Python 3.11.
+    /// Qualified name; a plain name before Python 3.11. `[37 frames left out]` stands for the middle of a chain that is too
+    /// long, and has no file.
     pub function: Arc<str>,
-    /// As the code object has it.
+    /// As the code object has it. Of more than 512 characters both ends, and how much is between them.
     pub file: Arc<str>,
     /// 0 when there is none.
     pub line: u32,

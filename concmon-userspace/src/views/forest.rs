@@ -40,10 +40,11 @@ pub(super) fn push(text: &mut String, tasks: &[Task], form: Form) {
     }
 }
 
-/// `main (/srv/app.py:88)`, without a line where there is none.
+/// `main (/srv/app.py:88)`, without a line where there is none; just a name where there is no file.
 pub(super) fn frame(frame: &Frame) -> String {
     let (function, file) = (escape(&frame.function), escape(&frame.file));
     match frame.line {
+        _ if file.is_empty() => function.into_owned(),
         0 => format!("{function} ({file})"),
         line => format!("{function} ({file}:{line})"),
     }

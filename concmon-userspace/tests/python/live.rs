@@ -148,6 +148,18 @@ fn as_json(task: &PyTask) -> Value {
     })
 }
 
+/// A name as it is told: of a long one both ends.
+fn told(name: &str) -> String {
+    let chars: Vec<char> = name.chars().collect();
+    if chars.len() <= MAX_TEXT_CHARS {
+        return name.to_owned();
+    }
+    let (first, rest) = chars.split_at(MAX_TEXT_CHARS / 2);
+    let (between, last) = rest.split_at(rest.len() - MAX_TEXT_CHARS / 2);
+    let [first, last] = [first, last].map(String::from_iter);
+    format!("{first}[{} characters left out]{last}", between.len())
+}
+
 #[test]
 fn tasks_and_await_chains_are_what_the_program_says() {
     for_each_account(|python, account, fact| {
@@ -158,7 +170,7 @@ fn tasks_and_await_chains_are_what_the_program_says() {
             .map(|task| {
                 let mut task = task.clone();
                 let name = task["name"].as_str().expect("a name");
-                task["name"] = name.chars().take(MAX_TEXT_CHARS).collect::<String>().into();
+                task["name"] = told(name).into();
                 (task["id"].as_u64().expect("an id"), task)
             })
             .collect();

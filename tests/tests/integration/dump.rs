@@ -67,7 +67,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// What a run of the tool left behind.
-struct Done {
+pub(crate) struct Done {
     code: i32,
     stdout: String,
     stderr: String,
@@ -86,7 +86,7 @@ impl Done {
         Ok(self.stdout)
     }
 
-    fn json(self) -> Result<Value> {
+    pub(crate) fn json(self) -> Result<Value> {
         let text = self.ok()?;
         ensure!(text.lines().count() == 1, "not one line of JSON");
         schema::line(text.as_bytes())
@@ -117,13 +117,13 @@ fn run(command: &mut Command) -> Result<Done> {
     })
 }
 
-fn tool(args: &[&str], pid: u32) -> Result<Done> {
+pub(crate) fn tool(args: &[&str], pid: u32) -> Result<Done> {
     run(Command::new(binary()?)
         .args(args)
         .args(["-p", &pid.to_string()]))
 }
 
-fn array<'a>(value: &'a Value, pointer: &str) -> Result<&'a Vec<Value>> {
+pub(crate) fn array<'a>(value: &'a Value, pointer: &str) -> Result<&'a Vec<Value>> {
     value
         .pointer(pointer)
         .and_then(Value::as_array)

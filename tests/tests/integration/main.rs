@@ -47,6 +47,7 @@ mod stuck;
 mod turnover;
 mod untouched;
 mod wakeup;
+mod whole;
 mod workloads;
 
 use concmon_tests::harness::{QUIET, without_matrix};
@@ -113,6 +114,7 @@ fn main() {
         stuck::trials(),
         untouched::trials(),
         wakeup::trials(),
+        whole::trials(),
         workloads::trials(),
     ]
     .into_iter()

@@ -27,6 +27,23 @@ pub(crate) struct CodePosition {
     pub(crate) offset: i64,
 }
 
+/// No code object is there.
+const LEFT_OUT: u64 = u64::MAX;
+
+impl CodePosition {
+    /// Stands for so many frames, at least one, that are left out.
+    pub(crate) fn of_left_out(count: u32) -> Self {
+        Self {
+            code: LEFT_OUT,
+            offset: count.into(),
+        }
+    }
+
+    pub(crate) fn left_out(self) -> Option<u32> {
+        (self.code == LEFT_OUT).then(|| u32::try_from(self.offset).ok())?
+    }
+}
+
 /// What identifies a code object at its address: freed ones leave their address to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Head {
@@ -97,7 +114,7 @@ impl CodeCache {
     ) {
         let mut wanted: Vec<u64> = addresses
             .into_iter()
-            .filter(|address| !self.checked.contains(address))
+            .filter(|address| *address != LEFT_OUT && !self.checked.contains(address))
             .collect();
         wanted.sort_unstable();
         wanted.dedup();
@@ -171,6 +188,13 @@ impl CodeCache {
 
     /// The place of an instruction; `None` for a code object that could not be read.
     pub(crate) fn frame(&mut self, position: CodePosition, lines: LineTable) -> Option<PyFrame> {
+        if let Some(count) = position.left_out() {
+            return Some(PyFrame {
+                function: format!("[{count} frames left out]").into(),
+                file: "".into(),
+                line: 0,
+            });
+        }
         let info = self.codes.get_mut(&position.code)?;
         let offset = position.offset;
         let first_line = info.head.first_line;

@@ -6,8 +6,11 @@ use super::{Kind, OBJECT_TYPE, Reader};
 use crate::python::layout::{IntegerShape, WalkLayout};
 use crate::python::memory::{Batch, at, int, plausible, word};
 
-/// The longest string that is taken over, characters; what is longer is cut.
+/// The longest string that is taken over as a whole, characters. Of a longer one both ends are, so that a path keeps its
+/// base name, and how much is between them.
 pub const MAX_TEXT_CHARS: usize = 512;
+/// Characters of each end.
+const END_CHARS: usize = MAX_TEXT_CHARS / 2;
 /// First read of a string: header and a short content together.
 const TEXT_FIRST_BYTES: usize = 128;
 /// The same where there are many, and most are short.
@@ -47,7 +50,7 @@ impl Reader<'_> {
                     if let Some(inside) = place.inside(*address, bytes) {
                         Some(place.decode(inside))
                     } else {
-                        waiting.push((*address, place, longer.push(place.address, place.bytes())));
+                        waiting.push((*address, place, place.push(&mut longer)));
                         continue;
                     }
                 }
@@ -59,7 +62,7 @@ impl Reader<'_> {
             self.fetch(&mut longer);
         }
         for (address, place, index) in waiting {
-            let text = longer.whole(index).map(|bytes| place.decode(bytes));
+            let text = place.decode_pushed(&longer, index);
             self.keep_text(address, text);
         }
     }
@@ -102,7 +105,7 @@ impl Reader<'_> {
                         if let Some(inside) = place.inside(*address, bytes) {
                             return Some(Label::Text(place.decode(inside)));
                         }
-                        waiting.push((slot, place, longer.push(place.address, place.bytes())));
+                        waiting.push((slot, place, place.push(&mut longer)));
                         None
                     }
                     _ => None,
@@ -113,8 +116,7 @@ impl Reader<'_> {
             self.fetch(&mut longer);
         }
         for (slot, place, index) in waiting {
-            let text = longer.whole(index).map(|bytes| place.decode(bytes));
-            labels[slot] = text.map(Label::Text);
+            labels[slot] = place.decode_pushed(&longer, index).map(Label::Text);
         }
         labels
     }
@@ -241,19 +243,48 @@ impl TextPlace {
         };
         Some(Self {
             address,
-            chars: usize::try_from(length).ok()?.min(MAX_TEXT_CHARS),
+            chars: usize::try_from(length).ok()?,
             width,
         })
     }
 
-    fn bytes(self) -> usize {
-        self.chars * self.width
+    /// The characters that are between the ends, of a string that is too long.
+    fn left_out(self) -> usize {
+        match self.chars > MAX_TEXT_CHARS {
+            true => self.chars - 2 * END_CHARS,
+            false => 0,
+        }
     }
 
-    /// The characters, where they are among the `bytes` at the string's own address.
+    /// The characters, where all of them are among the `bytes` at the string's own address.
     fn inside(self, address: u64, bytes: &[u8]) -> Option<&[u8]> {
         let from = usize::try_from(self.address.wrapping_sub(address)).ok()?;
-        bytes.get(from..from.checked_add(self.bytes())?)
+        let len = (self.left_out() == 0).then_some(self.chars * self.width)?;
+        bytes.get(from..from.checked_add(len)?)
+    }
+
+    /// Adds what is read of the characters; gives the place of the first area.
+    fn push(self, batch: &mut Batch) -> usize {
+        if self.left_out() == 0 {
+            return batch.push(self.address, self.chars * self.width);
+        }
+        let end = END_CHARS * self.width;
+        let first = batch.push(self.address, end);
+        let behind = (self.chars - END_CHARS) as u64;
+        let behind = behind.wrapping_mul(self.width as u64);
+        batch.push(self.address.wrapping_add(behind), end);
+        first
+    }
+
+    /// The text of what was added at `index`.
+    fn decode_pushed(self, batch: &Batch, index: usize) -> Option<Arc<str>> {
+        let first = self.decode(batch.whole(index)?);
+        let left_out = self.left_out();
+        if left_out == 0 {
+            return Some(first);
+        }
+        let last = self.decode(batch.whole(index + 1)?);
+        Some(format!("{first}[{left_out} characters left out]{last}").into())
     }
 
     fn decode(self, bytes: &[u8]) -> Arc<str> {
@@ -333,11 +364,22 @@ mod tests {
     fn strings_of_every_width_and_length() {
         for minor in 8..=15 {
             let mut world = World::new(minor);
-            let long = "y".repeat(MAX_TEXT_CHARS + 1);
+            let whole = "y".repeat(MAX_TEXT_CHARS);
+            let long = format!("/begin/{whole}/end.py");
+            let folded = format!(
+                "/begin/{}[14 characters left out]{}/end.py",
+                "y".repeat(END_CHARS - 7),
+                "y".repeat(END_CHARS - 7)
+            );
+            let wide = "\u{4e16}".repeat(MAX_TEXT_CHARS + 1);
+            let of_wide = "\u{4e16}".repeat(END_CHARS);
+            let of_wide = format!("{of_wide}[1 characters left out]{of_wide}");
             let cases = [
                 (world.text(""), String::new()),
                 (world.text("short"), "short".to_owned()),
-                (world.text(&long), "y".repeat(MAX_TEXT_CHARS)),
+                (world.text(&whole), whole.clone()),
+                (world.text(&long), folded),
+                (world.wide_text(&wide, 2), of_wide),
                 (world.wide_text("n\u{e4}me", 1), "n\u{e4}me".to_owned()),
                 (
                     world.wide_text("\u{4e16}\u{754c}", 2),

@@ -10,15 +10,17 @@ const FIRST_VALUES_BYTES: u32 = 96;
 /// The same of one that stands still for a moment only, and how often it is read to meet it so.
 const RESTLESS_VALUES_BYTES: u32 = 1024;
 const MAX_TRIES: usize = 48;
+/// How far a chain is followed, whatever is kept of it; CPython's own limit on recursion is 1,000 unless it is raised.
+const MAX_DEPTH: usize = 4096;
 
 /// How the walk of a chain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// At something that is no generator, or at one that has not begun.
     Whole,
-    /// The outermost coroutine runs right now: it has no chain.
+    /// The outermost generator runs right now: it has no chain.
     Executing,
-    /// There are more frames than were asked for.
+    /// It goes on past what is followed, or in a circle.
     TooDeep,
     /// What was read does not fit together.
     Torn,
@@ -31,11 +33,20 @@ pub(crate) struct Chain {
     /// Addresses of the qualified names of the frames' coroutines.
     pub(crate) qualnames: Vec<u64>,
     pub(crate) end: End,
-    /// Address of the outermost coroutine's qualified name; 0 for what is no generator.
+    /// Address of the coroutine's own qualified name; 0 for what is no generator.
     pub(crate) qualname: u64,
+    /// The outermost generator, which is the coroutine itself or the one that it stands for, and the address of its
+    /// qualified name; 0 where there is none.
+    pub(crate) generator: u64,
+    pub(crate) generator_name: u64,
     /// The first local variables of each frame; 0 where it has none.
     pub(crate) locals: Vec<FirstLocals>,
-    /// What must be the same when the coroutine is read again for the chain to hold.
+    /// The coroutine is no generator, but stands for one.
+    is_proxy: bool,
+    /// How many generators were met, and the last of them at a power of two: who meets it again goes in a circle.
+    met: u32,
+    milestone: u64,
+    /// What must be the same when the generator is read again for the chain to hold.
     head: Vec<u8>,
 }
 
@@ -46,13 +57,67 @@ impl Chain {
             qualnames: Vec::new(),
             end: End::TooDeep,
             qualname: 0,
+            generator: 0,
+            generator_name: 0,
             locals: Vec::new(),
+            is_proxy: false,
+            met: 0,
+            milestone: u64::MAX,
             head: Vec::new(),
         }
     }
 }
 
-/// The chain of each coroutine, of at most `depth` frames.
+impl Chain {
+    /// Adds the frame that the last one awaits. Of more than `depth`, those in the middle are but counted.
+    fn push(&mut self, frame: (CodePosition, u64, FirstLocals), depth: usize) {
+        let (position, qualname, locals) = frame;
+        self.positions.push(position);
+        self.qualnames.push(qualname);
+        self.locals.push(locals);
+        let middle = depth / 2;
+        if self.positions.len() <= depth.max(middle + 2) {
+            return;
+        }
+        match self.positions[middle].left_out() {
+            Some(count) => {
+                self.positions[middle] = CodePosition::of_left_out(count + 1);
+                self.remove(middle + 1);
+            }
+            None => {
+                self.positions[middle] = CodePosition::of_left_out(2);
+                self.qualnames[middle] = 0;
+                self.locals[middle] = FirstLocals::default();
+                self.remove(middle + 1);
+            }
+        }
+    }
+
+    fn remove(&mut self, at: usize) {
+        self.positions.remove(at);
+        self.qualnames.remove(at);
+        self.locals.remove(at);
+    }
+}
+
+/// Says so where not all of each chain is told.
+pub(crate) fn note_folded(reader: &mut Reader<'_>, chains: &[Chain], depth: usize) {
+    let is_folded = |chain: &Chain| chain.positions.iter().any(|at| at.left_out().is_some());
+    if depth == 0 {
+        return;
+    }
+    let reason = match chains.iter().find(|chain| chain.end == End::TooDeep) {
+        Some(_) => format!("no chain is followed past {MAX_DEPTH} frames, or in a circle"),
+        None if chains.iter().any(is_folded) => format!(
+            "of chains of more than {depth} frames the outermost and the innermost are told; how many are between \
+             them is said there"
+        ),
+        None => return,
+    };
+    reader.limits.insert("tasks.awaiting".to_owned(), reason);
+}
+
+/// The chain of each coroutine, of at most `depth` frames: those in the middle of a longer one are left out.
 pub(crate) fn chains(reader: &mut Reader<'_>, coroutines: &[u64], depth: usize) -> Vec<Chain> {
     let mut chains = vec![Chain::new(); coroutines.len()];
     if depth == 0 {
@@ -60,11 +125,11 @@ pub(crate) fn chains(reader: &mut Reader<'_>, coroutines: &[u64], depth: usize) 
         return chains;
     }
     let mut front: Vec<(usize, u64)> = coroutines.iter().copied().enumerate().collect();
-    for level in 0..depth {
-        if front.is_empty() {
+    for _ in 0..MAX_DEPTH {
+        if front.is_empty() || reader.is_over() {
             break;
         }
-        front = advance(reader, &mut chains, &front, level == 0, FIRST_VALUES_BYTES);
+        front = advance(reader, &mut chains, &front, depth, FIRST_VALUES_BYTES);
     }
     chains
 }
@@ -74,7 +139,7 @@ pub(crate) fn chains(reader: &mut Reader<'_>, coroutines: &[u64], depth: usize) 
 pub(crate) fn in_parts(reader: &mut Reader<'_>, coroutine: u64, depth: usize) -> Chain {
     let mut chain = Chain::new();
     let mut front = vec![(0, coroutine)];
-    for level in 0..depth {
+    for _ in 0..MAX_DEPTH {
         for _ in 0..MAX_TRIES {
             if reader.is_over() {
                 return chain;
@@ -83,13 +148,7 @@ pub(crate) fn in_parts(reader: &mut Reader<'_>, coroutine: u64, depth: usize) ->
                 end: End::TooDeep,
                 ..chain.clone()
             }];
-            let next = advance(
-                reader,
-                &mut longer,
-                &front,
-                level == 0,
-                RESTLESS_VALUES_BYTES,
-            );
+            let next = advance(reader, &mut longer, &front, depth, RESTLESS_VALUES_BYTES);
             let [one] = longer;
             if let End::Whole | End::TooDeep = one.end {
                 (chain, front) = (one, next);
@@ -127,7 +186,7 @@ fn advance(
     reader: &mut Reader<'_>,
     chains: &mut [Chain],
     front: &[(usize, u64)],
-    outermost: bool,
+    depth: usize,
     values_bytes: u32,
 ) -> Vec<(usize, u64)> {
     let addresses: Vec<u64> = front.iter().map(|(_, address)| *address).collect();
@@ -150,14 +209,16 @@ fn advance(
             steps[slot] = step;
         }
     }
-    if outermost {
-        for (slot, (index, _)) in front.iter().enumerate() {
-            let bytes = pieces.generator(slot);
-            if reader.kind(bytes) == Some(Kind::Generator) {
-                let chain = &mut chains[*index];
-                chain.qualname = word(bytes, reader.walk.generator.qualname).unwrap_or(0);
-                chain.head = pieces.head(&reader.walk, slot);
+    for (slot, (index, address)) in front.iter().enumerate() {
+        let chain = &mut chains[*index];
+        let bytes = pieces.generator(slot);
+        if chain.positions.is_empty() && reader.kind(bytes) == Some(Kind::Generator) {
+            let name = word(bytes, reader.walk.generator.qualname).unwrap_or(0);
+            if !chain.is_proxy {
+                chain.qualname = name;
             }
+            (chain.generator, chain.generator_name) = (*address, name);
+            chain.head = pieces.head(&reader.walk, slot);
         }
     }
     let awaits = await_says(reader, &steps);
@@ -173,40 +234,43 @@ fn advance(
             },
             other => other,
         };
-        if let Step::Next(..) | Step::Last(_) = step {
+        if let Step::Next(position, _) | Step::Last(position) = step {
             let qualname = word(pieces.generator(slot), reader.walk.generator.qualname);
-            chain.qualnames.push(qualname.unwrap_or(0));
+            let locals = pieces.first_locals(&reader.walk, slot);
+            chain.push((position, qualname.unwrap_or(0), locals), depth);
         }
-        if let Step::Next(..) | Step::Last(_) = step {
-            chain.locals.push(pieces.first_locals(&reader.walk, slot));
-        }
+        let following = match step {
+            Step::Next(_, awaited) => Some(awaited),
+            Step::Through(inner) => Some(inner),
+            _ => None,
+        };
         match step {
-            Step::Next(position, awaited) => {
-                chain.positions.push(position);
-                next.push((index, awaited));
+            // What awaits itself is no chain that ends.
+            Step::Next(..) | Step::Through(_) if following == Some(chain.milestone) => {}
+            Step::Next(_, awaited) => next.push((index, awaited)),
+            Step::Last(_) => chain.end = End::Whole,
+            Step::Through(inner) => {
+                chain.is_proxy |= chain.positions.is_empty();
+                next.push((index, inner));
             }
-            Step::Last(position) => {
-                chain.positions.push(position);
-                chain.end = End::Whole;
-            }
-            Step::Through(inner) => next.push((index, inner)),
             Step::Leaf => chain.end = End::Whole,
             // A generator inside a suspended one cannot run.
-            Step::Executing if outermost => chain.end = End::Executing,
+            Step::Executing if chain.positions.is_empty() => chain.end = End::Executing,
             _ => chain.end = End::Torn,
+        }
+        chain.met += 1;
+        if chain.met.is_power_of_two() {
+            chain.milestone = following.unwrap_or(u64::MAX);
         }
     }
     next
 }
 
-/// Which chains still hold: their coroutines are in the state they were read in.
-pub(crate) fn still_hold(
-    reader: &mut Reader<'_>,
-    coroutines: &[u64],
-    chains: &[Chain],
-) -> Vec<bool> {
+/// Which chains still hold: their generators are in the state they were read in.
+pub(crate) fn still_hold(reader: &mut Reader<'_>, chains: &[Chain]) -> Vec<bool> {
     let len = reader.walk.frame.locals;
-    let pieces = Pieces::read(reader, coroutines, &vec![len; coroutines.len()]);
+    let generators: Vec<u64> = chains.iter().map(|chain| chain.generator).collect();
+    let pieces = Pieces::read(reader, &generators, &vec![len; generators.len()]);
     chains
         .iter()
         .enumerate()
@@ -229,6 +293,7 @@ mod tests {
         StateShape,
     };
     use crate::python::memory::at;
+    use crate::python::objects::OBJECT_SIZE;
     use crate::python::objects::synthetic::{World, set_word};
 
     struct Case {
@@ -378,6 +443,25 @@ mod tests {
             let executing = make(states.executing, vec![], [0, 0]);
             let runs_below = make(awaiting, vec![executing], after_await);
             let finished = make(7, vec![], [0, 0]);
+            let steps = world.class("async_generator_asend", 0, 32);
+            let step_of = |world: &mut World, generator: u64| {
+                let mut bytes = World::object(steps, 256);
+                set_word(&mut bytes, OBJECT_SIZE, generator);
+                world.put(&bytes)
+            };
+            let running_step = step_of(&mut world, executing);
+            let waiting_step = step_of(&mut world, outer);
+            let mut make = |state: i8, stack: Vec<u64>, resume: [u8; 2]| {
+                coroutine(
+                    &mut world,
+                    &Case {
+                        state,
+                        stack,
+                        resume,
+                    },
+                )
+            };
+            let awaits_running = make(awaiting, vec![running_step], after_await);
             let waits_for_none = make(awaiting, vec![0], after_await);
             let marker = make(awaiting, vec![inner, 3], after_await);
             for (name, coroutine, expected) in [
@@ -389,6 +473,9 @@ mod tests {
                 ("not begun", created, (1, End::Whole)),
                 ("running", executing, (0, End::Executing)),
                 ("running below a suspended one", runs_below, (1, End::Torn)),
+                ("a step of one that runs", running_step, (0, End::Executing)),
+                ("a step of one that waits", waiting_step, (2, End::Whole)),
+                ("awaits a step that runs", awaits_running, (1, End::Torn)),
                 ("finished", finished, (0, End::Torn)),
                 ("nothing", waits_for_none, (1, End::Torn)),
                 ("unmapped", 0x7777_0000, (0, End::Torn)),
@@ -422,6 +509,40 @@ mod tests {
         let own_address = coroutine(&mut world, &case(vec![0]));
         let mut other = World::new(13);
         assert_eq!(coroutine(&mut other, &case(vec![own_address])), own_address);
-        assert_eq!(walked(&other, own_address), (8, End::TooDeep));
+        assert_eq!(walked(&other, own_address), (2, End::TooDeep));
+    }
+
+    #[test]
+    fn of_a_long_chain_both_ends_are_told() {
+        let mut world = World::new(13);
+        let class = world.class("_asyncio.FutureIter", 0, 24);
+        let mut awaited = world.put(&World::object(class, 256));
+        for number in 0..100 {
+            let resume = [number + 1, 0];
+            let state = -1;
+            let stack = vec![awaited];
+            awaited = coroutine(
+                &mut world,
+                &Case {
+                    state,
+                    stack,
+                    resume,
+                },
+            );
+        }
+        let mut reader = world.reader();
+        let chain = chains(&mut reader, &[awaited], 8).remove(0);
+        assert_eq!(chain.end, End::Whole);
+        let left_out: Vec<Option<u32>> = chain.positions.iter().map(|at| at.left_out()).collect();
+        let fold = [None, None, None, None, Some(93), None, None, None];
+        assert_eq!(left_out, fold);
+        assert_eq!((chain.qualnames.len(), chain.locals.len()), (8, 8));
+        // The innermost one was made first.
+        let first = chains(&mut reader, &[awaited], 200).remove(0);
+        assert_eq!(first.positions.len(), 100);
+        assert_eq!(first.positions[..4], chain.positions[..4]);
+        assert_eq!(first.positions[97..], chain.positions[5..]);
+        note_folded(&mut reader, &[chain], 8);
+        assert!(reader.limits["tasks.awaiting"].contains("more than 8 frames"));
     }
 }

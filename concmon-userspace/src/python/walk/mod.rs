@@ -1,5 +1,6 @@
 //! Walks from objects to facts: threads and their stacks, event loops, tasks, pools, and what waits for what.
 
+mod as_completed;
 pub(super) mod celery;
 pub(super) mod chain;
 pub(super) mod collector;

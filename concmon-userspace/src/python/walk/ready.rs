@@ -187,29 +187,39 @@ fn words(bytes: &[u8], first: usize) -> Vec<u64> {
 /// The first items of a deque, and when they began to be read. One that is empty may be filled for a
 /// moment in each turn of its loop.
 fn head(reader: &mut Reader<'_>, deque: u64) -> Option<(u64, Vec<u64>)> {
-    let info = reader.types_of(&[deque]).pop()??;
-    (info.kind == Kind::Deque && info.basic_size >= DEQUE_BYTES as u64).then_some(())?;
     let mut read_ns = monotonic_ns();
     let mut changes = None;
     for _ in 0..MAX_TRIES {
         read_ns = monotonic_ns();
-        let bytes = reader.bytes(deque, DEQUE_BYTES).ok()?;
-        let count = word(&bytes, OBJECT_SIZE)?;
-        if count > 0 {
-            let (block, index) = (word(&bytes, FIRST_BLOCK)?, word(&bytes, FIRST_INDEX)?);
-            (plausible(block) && index < BLOCK_LEN).then_some(())?;
-            let count = count.min(MAX_READY).min(BLOCK_LEN - index);
-            let first = at(block, BLOCK_ITEMS + index as u32 * 8);
-            let items = reader.bytes(first, count as usize * 8).ok()?;
-            return Some((read_ns, words(&items, 0)));
+        let (number, items) = first_items(reader, deque)?;
+        if !items.is_empty() {
+            return Some((read_ns, items));
         }
-        let before = changes.replace(word(&bytes, CHANGES)?);
+        let before = changes.replace(number);
         if before == changes || reader.is_over() {
             break;
         }
         std::thread::sleep(PAUSE);
     }
     Some((read_ns, Vec::new()))
+}
+
+/// The number of changes of a deque so far, and its first items.
+pub(super) fn first_items(reader: &mut Reader<'_>, deque: u64) -> Option<(u64, Vec<u64>)> {
+    let info = reader.types_of(&[deque]).pop()??;
+    (info.kind == Kind::Deque && info.basic_size >= DEQUE_BYTES as u64).then_some(())?;
+    let bytes = reader.bytes(deque, DEQUE_BYTES).ok()?;
+    let changes = word(&bytes, CHANGES)?;
+    let count = word(&bytes, OBJECT_SIZE)?;
+    if count == 0 {
+        return Some((changes, Vec::new()));
+    }
+    let (block, index) = (word(&bytes, FIRST_BLOCK)?, word(&bytes, FIRST_INDEX)?);
+    (plausible(block) && index < BLOCK_LEN).then_some(())?;
+    let count = count.min(MAX_READY).min(BLOCK_LEN - index);
+    let first = at(block, BLOCK_ITEMS + index as u32 * 8);
+    let items = reader.bytes(first, count as usize * 8).ok()?;
+    Some((changes, words(&items, 0)))
 }
 
 /// What a handle is to call; `None`: nothing any more.

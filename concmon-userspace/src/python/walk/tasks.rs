@@ -270,12 +270,16 @@ fn read_once(
             .iter()
             .flat_map(|chain| chain.positions.iter().map(|position| position.code)),
     );
-    reader.load_texts(chains.iter().map(|chain| chain.qualname));
+    reader.load_texts(
+        chains
+            .iter()
+            .flat_map(|chain| [chain.qualname, chain.generator_name]),
+    );
     let names = read_names(reader, &heads);
     let fallbacks = coroutine_types(reader, &coroutines, &chains);
     // The memory of a task, its coroutine and its name may all have gone to another one, at the
     // same addresses: contents are compared, too.
-    let hold = chain::still_hold(reader, &coroutines, &chains);
+    let hold = chain::still_hold(reader, &chains);
     let after = read_heads(reader, &tasks);
     let names_after = read_names(reader, &heads);
     let mut again = Vec::new();
@@ -308,18 +312,7 @@ fn read_once(
             None => again.push(*task),
         }
     }
-    if chains
-        .iter()
-        .any(|chain| chain.end == End::TooDeep && !chain.positions.is_empty())
-    {
-        reader.limits.insert(
-            "tasks.awaiting".to_owned(),
-            format!(
-                "only the outer {} frames of a chain are read",
-                options.chain
-            ),
-        );
-    }
+    chain::note_folded(reader, &chains, options.chain);
     again
 }
 
@@ -370,7 +363,9 @@ fn read_in_parts(
         .filter(|head| !head.done)?;
     let chain = chain::in_parts(reader, head.coroutine, options.chain);
     codes.load(reader, chain.positions.iter().map(|position| position.code));
-    reader.load_texts([chain.qualname]);
+    reader.load_texts([chain.qualname, chain.generator_name]);
+    let fallback =
+        coroutine_types(reader, &[head.coroutine], std::slice::from_ref(&chain)).pop()?;
     let label = read_names(reader, &[head]).pop()??;
     let state = match chain.end {
         End::Executing => TaskState::Running,
@@ -381,7 +376,10 @@ fn read_in_parts(
         task,
         head,
         name: name(&label),
-        coroutine: reader.text(chain.qualname)?.to_string(),
+        coroutine: match reader.text(chain.qualname) {
+            Some(text) => text.to_string(),
+            None => Some(fallback).filter(|name| !name.is_empty())?,
+        },
         state,
         awaiting: frames(reader, codes, head, &chain, &[])?,
         locals: chain.locals,
@@ -429,14 +427,14 @@ fn frames(
         // It has no chain, but a place on the stack of the thread that runs it.
         let frames = stacks
             .iter()
-            .find_map(|stack| stacks::below(reader, stack, head.coroutine))
+            .find_map(|stack| stacks::below(reader, stack, chain.generator))
             .unwrap_or_default();
         let frames: Option<Vec<PyFrame>> = frames
             .iter()
             .map(|frame| codes.frame(frame.position, lines))
             .collect();
         // The stack is a little older: by now another coroutine may be where that one was.
-        let name = reader.text(chain.qualname)?;
+        let name = reader.text(chain.generator_name)?;
         let plain = name.rsplit('.').next();
         return frames.map(|frames| match frames.first() {
             Some(own) if own.function.rsplit('.').next() == plain => frames,

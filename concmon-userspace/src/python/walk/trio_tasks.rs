@@ -125,7 +125,7 @@ impl TaskWalk<'_> {
         );
         let cancelled = cancelled(reader, &heads);
         let classes = class_names(reader, &heads);
-        let hold = chain::still_hold(reader, &coroutines, &chains);
+        let hold = chain::still_hold(reader, &chains);
         let after = self.read_heads(reader, &tasks);
         let names_after = read_names(reader, &heads);
         let mut again = Vec::new();
@@ -138,7 +138,7 @@ impl TaskWalk<'_> {
             let read = (unchanged && hold[slot]).then(|| {
                 let is_running = chain.end == End::Executing
                     || chain.qualname == 0 && self.run.task == Some(*task);
-                let awaiting = self.frames(reader, head, chain)?;
+                let awaiting = self.frames(reader, chain)?;
                 let is_blocked = !is_running && is_none(&classes, head.next_send);
                 let waits_for = is_blocked.then(|| waits_for(head, chain, &awaiting, &classes));
                 Some(PyTask {
@@ -176,14 +176,7 @@ impl TaskWalk<'_> {
                 None => again.push(*task),
             }
         }
-        if chains
-            .iter()
-            .any(|chain| chain.end == End::TooDeep && !chain.positions.is_empty())
-        {
-            let depth = self.options.chain;
-            let reason = format!("only the outer {depth} frames of a chain are read");
-            reader.limits.insert("tasks.awaiting".to_owned(), reason);
-        }
+        chain::note_folded(reader, &chains, self.options.chain);
         again
     }
 
@@ -209,18 +202,13 @@ impl TaskWalk<'_> {
             .collect()
     }
 
-    fn frames(
-        &mut self,
-        reader: &mut Reader<'_>,
-        head: TaskHead,
-        chain: &Chain,
-    ) -> Option<Vec<PyFrame>> {
+    fn frames(&mut self, reader: &mut Reader<'_>, chain: &Chain) -> Option<Vec<PyFrame>> {
         let lines = reader.walk.code.lines;
         if chain.end == End::Executing {
             // It has no chain, but a place on the stack of the thread that runs it.
             let frames = self
                 .stack
-                .and_then(|stack| stacks::below(reader, stack, head.coroutine))
+                .and_then(|stack| stacks::below(reader, stack, chain.generator))
                 .unwrap_or_default();
             return frames
                 .iter()

@@ -1,16 +1,19 @@
 //! Which tasks wait for a task: as the task says itself, or as the callbacks tell that it will call
 //! when it is done.
 
+use super::as_completed;
 use crate::python::memory::addresses::{AddressMap, AddressSet};
 use crate::python::memory::{Batch, byte, plausible, word};
 use crate::python::objects::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader, TypeInfo};
 
 /// How many futures may lie between a task and one that waits for it (`gather`, `shield`, ...).
 const MAX_DEPTH: usize = 6;
-/// Tasks that are told for one.
-const MAX_WAITERS: usize = 64;
+/// Tasks that are told for one, and for one after so many have been told for all.
+const MAX_WAITERS: usize = 4096;
+const MAX_TOLD: usize = 1 << 20;
+const FEW_WAITERS: usize = 64;
 /// Callbacks of one future that are looked at, and things that one of them refers to.
-const MAX_CALLBACKS: u64 = 64;
+const MAX_CALLBACKS: u64 = 4096;
 const MAX_REFERENCES: u64 = 16;
 /// Callbacks that are read at once, or objects.
 const AT_ONCE: usize = 1 << 12;
@@ -79,8 +82,8 @@ struct Graph {
     objects: AddressMap<Node>,
     /// Bytes, as the scan counts them.
     kept: usize,
-    /// Not all that is there was followed.
-    is_cut: bool,
+    /// So many at least were not followed.
+    left_out: u64,
 }
 
 /// The tasks that wait for each of `tasks`, by their own words. `known` are tasks: those written in
@@ -91,8 +94,10 @@ pub(crate) fn awaited_by(
     known: &AddressSet,
 ) -> Vec<Vec<u64>> {
     let waiters: Vec<Waiters> = tasks.iter().map(|(_, waiters)| *waiters).collect();
-    let sources = sources(reader, &waiters);
+    let (sources, left_out) = sources(reader, &waiters);
     let mut graph = Graph::read(reader, &sources, known);
+    graph.left_out += left_out;
+    let mut told_of_all = 0;
     let mut behind: AddressMap<Vec<(usize, u64)>> = AddressMap::default();
     let mut result = Vec::with_capacity(tasks.len());
     let mut found: Vec<u64> = Vec::new();
@@ -105,25 +110,27 @@ pub(crate) fn awaited_by(
             found = graph.behind(&sources[slot], &mut behind);
         }
         // Some callbacks refer to the future that calls them, too.
-        let others = found.iter().copied().filter(|other| other != task);
-        let mut told: Vec<u64> = others.take(MAX_WAITERS + 1).collect();
-        graph.is_cut |= told.len() > MAX_WAITERS;
-        told.truncate(MAX_WAITERS);
+        let most = match told_of_all < MAX_TOLD {
+            true => MAX_WAITERS,
+            false => FEW_WAITERS,
+        };
+        let mut others = found.iter().copied().filter(|other| other != task);
+        let told: Vec<u64> = others.by_ref().take(most).collect();
+        graph.left_out += others.count() as u64;
+        told_of_all += told.len();
         result.push(told);
     }
     result.resize(tasks.len(), Vec::new());
-    if graph.is_cut {
-        note_more(reader);
+    if graph.left_out > 0 {
+        let reason = format!(
+            "too many wait for the same tasks: at least {} are left out",
+            graph.left_out
+        );
+        let limit = reader.limits.entry("tasks.awaited_by".to_owned());
+        limit.or_insert(reason);
     }
     reader.give_back(graph.kept);
     result
-}
-
-/// Says that not all who wait for a task are told.
-fn note_more(reader: &mut Reader<'_>) {
-    let reason = format!("at most {MAX_WAITERS} of those that wait for a task are told");
-    let limit = reader.limits.entry("tasks.awaited_by".to_owned());
-    limit.or_insert(reason);
 }
 
 impl Graph {
@@ -209,9 +216,9 @@ impl Graph {
         let mut front = objects.to_vec();
         for depth in 0..MAX_DEPTH {
             let mut next = Vec::new();
-            for object in front {
+            for (number, object) in front.iter().copied().enumerate() {
                 if found.len() >= MAX_WAITERS || seen.len() >= MAX_BEHIND {
-                    self.is_cut = true;
+                    self.left_out += (front.len() - number) as u64;
                     return found;
                 }
                 if !seen.insert(object) {
@@ -297,12 +304,13 @@ fn read_futures(reader: &mut Reader<'_>, futures: &[u64]) -> AddressMap<Sources>
             Some((*future, Waiters::of(reader, bytes)?))
         })
         .unzip();
-    let sources = sources(reader, &waiters);
+    let (sources, _) = sources(reader, &waiters);
     futures.into_iter().zip(sources).collect()
 }
 
-/// What is to be looked at of each of `waiters`.
-fn sources(reader: &mut Reader<'_>, waiters: &[Waiters]) -> Vec<Sources> {
+/// What is to be looked at of each of `waiters`, and how much of that is left out.
+fn sources(reader: &mut Reader<'_>, waiters: &[Waiters]) -> (Vec<Sources>, u64) {
+    let mut left_out = 0;
     let mut sources: Vec<Sources> = Vec::with_capacity(waiters.len());
     if reader.walk.task.awaited_by.is_some() {
         for waiters in waiters {
@@ -312,25 +320,20 @@ fn sources(reader: &mut Reader<'_>, waiters: &[Waiters]) -> Vec<Sources> {
                 set if waiters.is_set => reader.set(set).unwrap_or_default(),
                 one => vec![one],
             };
-            if objects.len() > MAX_WAITERS {
-                objects.truncate(MAX_WAITERS);
-                note_more(reader);
-            }
+            left_out += objects.len().saturating_sub(MAX_WAITERS) as u64;
+            objects.truncate(MAX_WAITERS);
             let callbacks = Vec::new();
             sources.push(Sources { callbacks, objects });
         }
-        return sources;
+        return (sources, left_out);
     }
     // A list of pairs: a callback, and the context to call it in.
     let lists: Vec<u64> = waiters.iter().map(|waiters| waiters.callbacks).collect();
     let lists = reader.lists(&lists, MAX_CALLBACKS);
-    if lists
-        .iter()
-        .flatten()
-        .any(|(count, _)| *count > MAX_CALLBACKS)
-    {
-        note_more(reader);
-    }
+    let counts = lists.iter().flatten().map(|(count, _)| *count);
+    left_out += counts
+        .map(|count| count.saturating_sub(MAX_CALLBACKS))
+        .fold(0, u64::saturating_add);
     let pairs: Vec<u64> = lists
         .iter()
         .flatten()
@@ -351,7 +354,7 @@ fn sources(reader: &mut Reader<'_>, waiters: &[Waiters]) -> Vec<Sources> {
             objects: Vec::new(),
         });
     }
-    sources
+    (sources, left_out)
 }
 
 /// Adds the first element of each tuple.
@@ -378,7 +381,7 @@ fn behind(
     definitions: &mut AddressMap<bool>,
 ) -> Vec<Vec<u64>> {
     /// The first fields of every kind of callback are in there.
-    const HEAD_BYTES: usize = 80;
+    const HEAD_BYTES: usize = 112;
     let mut batch = Batch::new();
     for callback in callbacks {
         batch.push(*callback, HEAD_BYTES);
@@ -388,6 +391,7 @@ fn behind(
     let fields = reader.walk.callable;
     let mut result: Vec<Vec<u64>> = vec![Vec::new(); callbacks.len()];
     let (mut closures, mut arguments) = (Vec::new(), Vec::new());
+    let (mut names, mut objects) = (Vec::new(), Vec::new());
     for (slot, result) in result.iter_mut().enumerate() {
         let bytes = batch.prefix(slot);
         match reader.kind(bytes) {
@@ -402,8 +406,13 @@ fn behind(
             }
             // `TaskWakeupMethWrapper.ww_task` is its first field.
             Some(Kind::TaskWakeup) => result.extend(word(bytes, OBJECT_SIZE)),
-            Some(Kind::Method) => result.extend(word(bytes, fields.method_self)),
+            Some(Kind::Method) => {
+                let object = word(bytes, fields.method_self);
+                result.extend(object);
+                objects.extend(object.map(|object| (slot, object)));
+            }
             Some(Kind::Function) => {
+                names.extend(word(bytes, fields.function_qualname).map(|name| (slot, name)));
                 closures.extend(word(bytes, fields.function_closure).map(|of| (slot, of)));
             }
             Some(Kind::Partial) => {
@@ -416,8 +425,13 @@ fn behind(
         result[slot].push(found);
     }
     let cells = reader.items_of(&closures);
-    for (slot, found) in reader.cell_contents(&cells) {
-        result[slot].push(found);
+    let contents = reader.cell_contents(&cells);
+    for (slot, found) in &contents {
+        result[*slot].push(*found);
+    }
+    let queues = as_completed::queues(reader, &names, &contents, &objects);
+    for (slot, getter) in as_completed::getters(reader, &queues) {
+        result[slot].push(getter);
     }
     result
 }
