@@ -1,6 +1,7 @@
 //! The command line: its types, what they accept, and the text of `--help`.
 
-mod budget;
+mod agent;
+pub(crate) mod budget;
 mod capture;
 mod doctor;
 pub mod duration;
@@ -25,6 +26,7 @@ use clap::{
 
 pub use clap_complete::Shell;
 
+pub use agent::Agent;
 pub use budget::Share;
 pub use capture::{Flight, Recorded, Report};
 pub use doctor::Doctor;
@@ -71,6 +73,7 @@ Examples:
   concmon-bpf dump -p 4242                   stacks, loops, task tree: one look
   concmon-bpf tasks -p 4242 --group-by await where tasks wait, in few lines
   sudo concmon-bpf -p 4242 -d 1m --fail-on loop-blocked    a check for scripts
+  sudo concmon-bpf agent                     all services of this host, for Prometheus
   concmon-bpf doctor -p 4242                 whether it would work, and what mends it
   concmon-bpf explain gil-contention         what a finding means";
 
@@ -94,6 +97,7 @@ Examples:
                       concmon-bpf export [OPTIONS] -i <FILE> -f <FORMAT>\n       \
                       concmon-bpf diff [OPTIONS] <BEFORE> <AFTER>\n       \
                        concmon-bpf dump|tasks [OPTIONS] --pid <PID>...|--name <REGEX>\n       \
+                       concmon-bpf agent [--config <FILE>] [--listen <ADDR:PORT>]\n       \
                        concmon-bpf doctor [--pid <PID>...]\n       \
                       concmon-bpf explain <RULE>|--list\n       \
                       concmon-bpf completions <SHELL>\n       \
@@ -207,6 +211,12 @@ enum Command {
         #[arg(long, value_name = "KEY", conflicts_with = "tree")]
         group_by: Option<GroupBy>,
     },
+    /// Watch every Python process of this host, and serve what services take to Prometheus
+    ///
+    /// One daemon: a collector with rights and without network, and an exporter with network and without
+    /// rights. GET /metrics has sums by service in the text format, OpenMetrics or protobuf with native
+    /// histograms, /healthz and /readyz say how it is. SIGHUP reads the configuration again.
+    Agent(Agent),
     /// Say what works here, what does not, and what mends it
     ///
     /// It does what a watch would do, in its order, and gives its exit code: 0 where a watch would
@@ -333,6 +343,7 @@ pub enum Target {
     Diff(Diff),
     Look(Look, LookView),
     Doctor(Doctor),
+    Agent(Agent),
     /// Explain one rule; `None`: list them all.
     Explain(Option<String>),
     /// Print the JSON Schema.
@@ -436,6 +447,7 @@ impl Cli {
             Some(Command::Report(report)) => Target::Report(report.clone()),
             Some(Command::Export(export)) => Target::Export(export.clone()),
             Some(Command::Diff(diff)) => Target::Diff(diff.clone()),
+            Some(Command::Agent(agent)) => Target::Agent(agent.clone()),
             Some(Command::Doctor(doctor)) => Target::Doctor(doctor.clone()),
             Some(Command::Explain { rule, list: _ }) => Target::Explain(rule.clone()),
             Some(Command::Schema) => Target::Schema,

@@ -86,6 +86,20 @@
 //! is forked belongs to its parent's. Until it is decided, what it adds is kept, and goes to the group then. Rows that
 //! are folded away go to an ancestor of the same group, else to the group itself.
 //!
+//! # The agent
+//!
+//! ```text
+//! collector: watch ─ window ─> sums of services ─> samples ─┬─ socket ─> exporter: text · OpenMetrics · protobuf ─> HTTP
+//! configuration ─ rules ─> selector, names of services      └─ settings
+//! ```
+//!
+//! Two processes (`agent`). The collector is a watch of everybody whose windows become samples: a pure step from
+//! the sums of services, and what is remembered between two windows is in one place (`agent/metrics/collect.rs`).
+//! It keeps sums only, and forgets a service, and whatever of its processes is left, when that has had none for
+//! long. The exporter is forked while there is one thread, has no capability and few system calls, and is never
+//! waited for: what it has not taken is replaced by what is newer. Rules are judged where processes are
+//! (`targets/rules.rs`): who is watched when it comes, and what its service is called is a fact of the process.
+//!
 //! # Data flow: one direction
 //!
 //! ```text
@@ -137,6 +151,7 @@
 //! ```text
 //! main
 //! commands
+//! agent
 //! session
 //! targets · views
 //! source
@@ -191,6 +206,7 @@
 //! - [`session`]: the one select loop, the order in which things are read, exit codes. A single look
 //!   (`dump`, `tasks`) takes a way of its own, without kernel programs and without the model's state:
 //!   `/proc` and [`python`], then `model::dump`, then a view.
+//! - `agent`: the daemon: its configuration, its samples and their formats, and the process that serves them.
 //! - [`commands`]: what the command line can ask for, one file each. `doctor` does what a watch would do, up to
 //!   its hooks, and tells of that instead.
 //!
@@ -254,6 +270,7 @@
 //!     open, 0600, the caller's before their first byte, renamed when whole (a recording: when it has its
 //!     header). Nothing that is there is opened for writing, and only an ordinary file of the same owner
 //!     is ever replaced, deleted or moved.
+mod agent;
 pub mod capture;
 pub mod cli;
 pub mod commands;

@@ -2,7 +2,10 @@
 
 use std::process::ExitCode;
 
-use concmon::{cli::Cli, commands, session};
+use concmon::{
+    cli::{Cli, Target},
+    commands, session,
+};
 
 fn main() -> ExitCode {
     keep_memory();
@@ -10,7 +13,8 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
-    init_log(cli.options.verbose, cli.options.quiet);
+    let is_agent = matches!(cli.target(), Target::Agent(_));
+    init_log(cli.options.verbose, cli.options.quiet, is_agent);
     let code = commands::run(&cli).unwrap_or_else(|failure| {
         session::say(&format!("concmon-bpf: {failure}\n"));
         failure.code
@@ -34,16 +38,21 @@ fn keep_memory() {
 #[cfg(not(target_env = "gnu"))]
 fn keep_memory() {}
 
-/// Diagnostics go to standard error: warnings by default, more with `-v`, none with `-q`.
-fn init_log(verbose: u8, quiet: bool) {
+/// Diagnostics go to standard error: warnings by default, more with `-v`, none with `-q`. The agent says by
+/// default what it does, too, in lines for machines.
+fn init_log(verbose: u8, quiet: bool, is_agent: bool) {
     use log::LevelFilter;
-    let level = match (quiet, verbose) {
+    let level = match (quiet, verbose + u8::from(is_agent)) {
         (true, _) => LevelFilter::Off,
         (false, 0) => LevelFilter::Warn,
         (false, 1) => LevelFilter::Info,
         (false, _) => LevelFilter::Debug,
     };
-    env_logger::Builder::new()
+    let mut builder = env_logger::Builder::new();
+    if is_agent {
+        builder.format(|out, record| session::write_log_line(out, record));
+    }
+    builder
         .filter_level(LevelFilter::Off)
         .filter_module("concmon", level)
         .format_timestamp(None)

@@ -19,7 +19,7 @@ fn help_is_pinned() {
     insta::assert_snapshot!(command.render_help().to_string());
     command.build();
     for name in [
-        "dump", "tasks", "record", "report", "export", "diff", "doctor",
+        "dump", "tasks", "record", "report", "export", "diff", "doctor", "agent",
     ] {
         let look = command.find_subcommand_mut(name).expect(name);
         insta::assert_snapshot!(format!("help_of_{name}"), look.render_help().to_string());

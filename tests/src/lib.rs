@@ -1,5 +1,6 @@
 //! What the integration tests stand on: requirements, workloads, watches, and the laws of a report.
 
+pub mod agent;
 pub mod bpf;
 pub mod browser;
 pub mod btf;

@@ -6,7 +6,7 @@ pub struct Share(pub f64);
 
 /// Why a text is no acceptable budget.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub(super) enum BudgetError {
+pub(crate) enum BudgetError {
     #[error("use percent, as in 1% or 0.5%")]
     Percent,
     #[error("it must be more than 0% and at most 100%")]
@@ -21,7 +21,7 @@ pub(super) enum BudgetError {
 const MIN_BYTES: u64 = 32_000_000;
 
 /// The value of `--budget-cpu`.
-pub(super) fn parse_share(text: &str) -> Result<Share, BudgetError> {
+pub(crate) fn parse_share(text: &str) -> Result<Share, BudgetError> {
     let text = text.trim();
     let number = text.strip_suffix('%').unwrap_or(text).trim_end();
     let percent: f64 = number.parse().map_err(|_| BudgetError::Percent)?;
@@ -33,7 +33,7 @@ pub(super) fn parse_share(text: &str) -> Result<Share, BudgetError> {
 }
 
 /// The value of `--budget-memory`, bytes.
-pub(super) fn parse_bytes(text: &str) -> Result<u64, BudgetError> {
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, BudgetError> {
     let text = text.trim();
     let split = text
         .find(|c: char| !(c.is_ascii_digit() || c == '.'))

@@ -31,6 +31,13 @@ impl PartialEq for Pattern {
 
 impl Eq for Pattern {}
 
+impl Pattern {
+    /// A pattern that is not on the command line.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        pattern(text)
+    }
+}
+
 fn pattern(text: &str) -> Result<Pattern, String> {
     if text.is_empty() {
         return Err("an empty pattern matches everything: use --all for that".to_owned());

@@ -1,5 +1,6 @@
 //! What the command line can ask for, one file each.
 
+mod agent;
 mod demo;
 mod demo_watch;
 mod diff;
@@ -49,6 +50,7 @@ pub fn run(cli: &Cli) -> Result<u8, Failure> {
         Target::Report(report) => return report::run(&cli.options, &report),
         Target::Export(export) => return export::run(&cli.options, &export),
         Target::Diff(files) => return diff::run(&cli.options, &files),
+        Target::Agent(flags) => return agent::run(&flags),
         Target::Doctor(asked) => return doctor::run(&cli.options, &asked),
         Target::Explain(rule) => return explain::run(&cli.options, rule.as_deref()),
         Target::Schema => return explain::schema(),

@@ -15,7 +15,7 @@ use crate::{
         ending,
         outcome::{Failure, code},
     },
-    targets::Selector,
+    targets::{Rules, Selector},
     views::escape::escape,
 };
 
@@ -50,11 +50,7 @@ pub(super) fn select(
     patience: Duration,
     mut attach: impl FnMut(Pid) -> Result<(), DetectError>,
 ) -> Result<Selected, Failure> {
-    if !namespaces::is_proc_ours() {
-        let message = "/proc shows another PID namespace than the one that this program is in: mount its own \
-                       (unshare --mount-proc), or enter both (nsenter --pid --mount)";
-        return Err(Failure::new(code::UNSUPPORTED, message));
-    }
+    is_proc_ours()?;
     let mut search = Search {
         selector: Selector::new(selection.clone()),
         patience,
@@ -95,6 +91,45 @@ pub(super) fn select(
         selector: search.selector,
         seen: search.seen,
     })
+}
+
+/// Every Python process that is there now and that the rules let be watched; none is no failure.
+///
+/// # Errors
+/// `/proc` cannot be read, or is that of another namespace.
+pub(super) fn present(
+    rules: Rules,
+    mut attach: impl FnMut(Pid) -> Result<(), DetectError>,
+) -> Result<Selected, Failure> {
+    is_proc_ours()?;
+    let selection = Selection {
+        all: true,
+        ..Selection::default()
+    };
+    let mut selector = Selector::new(selection);
+    selector.set_rules(rules);
+    let seen = Tree::scan()?;
+    let mut pids = Vec::new();
+    for &pid in seen.living().keys() {
+        // One that is just starting is found a moment later.
+        if selector.wants(Pid(pid)) && attach(Pid(pid)).is_ok() {
+            pids.push(pid);
+        }
+    }
+    Ok(Selected {
+        pids,
+        selector,
+        seen,
+    })
+}
+
+fn is_proc_ours() -> Result<(), Failure> {
+    if !namespaces::is_proc_ours() {
+        let message = "/proc shows another PID namespace than the one that this program is in: mount its own \
+                       (unshare --mount-proc), or enter both (nsenter --pid --mount)";
+        return Err(Failure::new(code::UNSUPPORTED, message));
+    }
+    Ok(())
 }
 
 struct Search<'a> {

@@ -18,4 +18,7 @@ pub struct PlaceFact {
     /// The service that it says it is, for OpenTelemetry.
     #[serde(default)]
     pub service: Option<String>,
+    /// The service that a rule of whoever watches says it is.
+    #[serde(default)]
+    pub rule: Option<String>,
 }

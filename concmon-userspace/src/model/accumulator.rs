@@ -55,6 +55,11 @@ impl<K: Ord> Accumulator<K> {
         sums.map(|sums| sums.ended).unwrap_or_default()
     }
 
+    /// Forgets what was added under a key.
+    pub(crate) fn remove(&mut self, key: &K) {
+        self.sums.remove(key);
+    }
+
     /// Begins a window.
     pub(crate) fn roll(&mut self) {
         for sums in self.sums.values_mut() {

@@ -19,8 +19,8 @@ use crate::schema::{
     GroupTasks, GroupWork, Roles,
 };
 
-/// Groups that are told apart; beyond, all are one.
-const MAX_GROUPS: usize = 200;
+/// Groups that are told apart, unless fewer are wanted; beyond, all are one.
+pub(super) const MAX_GROUPS: usize = 200;
 /// The name of that one.
 const OTHER: &str = "_OTHER";
 /// A process that runs a program of its own is a service by itself when it has lived for so long, ns:
@@ -36,9 +36,15 @@ struct Named {
 }
 
 /// All groups.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Groups {
     named: Vec<Named>,
+    /// Places in it of groups that were forgotten.
+    free: Vec<GroupId>,
+    /// Groups that are told apart.
+    pub(super) max: usize,
+    /// Services of one name are told apart by their folders; else by numbers.
+    pub(super) names_folders: bool,
     by_service: BTreeMap<Service, GroupId>,
     names: BTreeSet<String>,
     pub(super) sums: Accumulator<GroupId>,
@@ -95,9 +101,15 @@ pub(super) enum Home {
 impl Groups {
     pub(crate) fn new(own: PlaceFact) -> Self {
         Self {
-            own,
+            named: Vec::new(),
+            free: Vec::new(),
+            max: MAX_GROUPS,
+            names_folders: true,
+            by_service: BTreeMap::new(),
             names: [OTHER.to_owned()].into(),
-            ..Self::default()
+            sums: Accumulator::default(),
+            refused: BTreeSet::new(),
+            own,
         }
     }
 
@@ -151,22 +163,22 @@ impl Groups {
         if let Some(known) = self.by_service.get(&service) {
             return *known;
         }
-        if self.by_service.len() >= MAX_GROUPS {
+        if self.by_service.len() >= self.max {
             if self.refused.len() < MAX_GROUPS {
                 self.refused.insert(service);
             }
-            let other = self.named.iter().position(|named| named.service.is_none());
-            return GroupId(other.unwrap_or_else(|| {
-                self.named.push(Named {
+            let other = self.named.iter().position(|named| named.name == OTHER);
+            return match other {
+                Some(at) => GroupId(at),
+                None => self.put(Named {
                     name: OTHER.to_owned(),
                     source: GroupSource::Tree,
                     service: None,
-                });
-                self.named.len() - 1
-            }));
+                }),
+            };
         }
         let mut name = service.name.clone();
-        if self.names.contains(&name) && !service.folder.is_empty() {
+        if self.names_folders && self.names.contains(&name) && !service.folder.is_empty() {
             name = format!("{} ({})", service.name, service.folder);
         }
         let mut number = 2;
@@ -175,14 +187,47 @@ impl Groups {
             number += 1;
         }
         self.names.insert(name.clone());
-        let id = GroupId(self.named.len());
-        self.named.push(Named {
+        let id = self.put(Named {
             name,
             source: service.source,
             service: Some(service.clone()),
         });
         self.by_service.insert(service, id);
         id
+    }
+
+    fn put(&mut self, named: Named) -> GroupId {
+        if let Some(id) = self.free.pop() {
+            self.named[id.0] = named;
+            return id;
+        }
+        self.named.push(named);
+        GroupId(self.named.len() - 1)
+    }
+
+    /// The group of a service that has this name; none is the one of those that found no room.
+    pub(super) fn find(&self, name: &str) -> Option<GroupId> {
+        let mut named = self.by_service.values();
+        named.find(|id| self.named[id.0].name == name).copied()
+    }
+
+    /// Forgets a group, which no process belongs to any more, and its sums.
+    pub(super) fn forget(&mut self, id: GroupId) {
+        let named = &mut self.named[id.0];
+        self.names.remove(&named.name);
+        if let Some(service) = named.service.take() {
+            self.by_service.remove(&service);
+        }
+        // No process has it, so it has no row until it is somebody else's.
+        named.name.clear();
+        self.sums.remove(&id);
+        self.free.push(id);
+        self.refused.clear();
+    }
+
+    /// How many services found no room.
+    pub(crate) fn refused(&self) -> usize {
+        self.refused.len()
     }
 
     /// The name of a process's group; `None`: it is not decided yet.

@@ -48,15 +48,16 @@ mod wakers;
 mod window;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Pid, PlaceFact, Tick};
-use crate::schema::{Kind, Limit, SCHEMA, Snapshot, Window};
+use crate::schema::{Group, Kind, Limit, SCHEMA, Snapshot, Window};
 use groups::Groups;
 use monitor::Monitor;
 use process_row::ProcessContext;
-use process_table::ProcessTable;
+use process_table::{ProcessTable, Retention};
 use timing::Notice;
 use window::{Clock, Scope, limit};
 
@@ -210,6 +211,40 @@ impl Model {
     /// The whole watch up to the last tick, right after it was applied.
     pub fn summary(&self) -> Snapshot {
         self.report(Scope::Whole)
+    }
+
+    /// The sums of services since the watch began, and of those that live, what `window`, the window between
+    /// the last two ticks, says of them.
+    pub fn services(&self, window: &Snapshot) -> Vec<Group> {
+        let duration_ns = self.to.at_ns.saturating_sub(self.info.start_ns);
+        let none = BTreeMap::new();
+        self.groups
+            .rows(Scope::Whole, &window.processes, &none, duration_ns)
+    }
+
+    /// How many services are in none of their own for want of room.
+    pub fn services_refused(&self) -> usize {
+        self.groups.refused()
+    }
+
+    /// Forgets a service of which no process lives; what comes of it later is as of a new one.
+    pub fn forget_service(&mut self, name: &str) {
+        if let Some(group) = self.groups.find(name)
+            && self.process_table.forget(group, self.epoch)
+        {
+            self.groups.forget(group);
+        }
+    }
+
+    /// For a watch that nobody asks for a summary: few services, and rows of what ended, are kept, and no service
+    /// has a path in its name.
+    pub fn keep_sums_only(&mut self, max_groups: usize) {
+        self.groups.max = max_groups.min(groups::MAX_GROUPS);
+        self.groups.names_folders = false;
+        self.process_table.retention = Retention {
+            threads: 256,
+            processes: 64,
+        };
     }
 
     /// Stalls and hangs that have become known since this was asked last, process by process.

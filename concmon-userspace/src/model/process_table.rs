@@ -30,6 +30,22 @@ struct Newest {
     place: usize,
 }
 
+/// How many of what ended keep a row in the summary.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Retention {
+    pub(crate) threads: usize,
+    pub(crate) processes: usize,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            threads: 4_096,
+            processes: 1_024,
+        }
+    }
+}
+
 /// All processes and threads of a watch.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ProcessTable {
@@ -53,6 +69,8 @@ pub(crate) struct ProcessTable {
     pub(crate) refused: u64,
     /// Targets of which nothing has been seen.
     pub(crate) unseen: BTreeSet<Pid>,
+    /// How many of what ended keep a row.
+    pub(crate) retention: Retention,
     /// The user's.
     stall_threshold_ns: Option<u64>,
 }

@@ -12,11 +12,6 @@ use super::member::GroupId;
 use super::process::{FoldedInto, Process, ProcessId};
 use super::process_table::ProcessTable;
 
-/// Ended threads with a row in the summary.
-const MAX_ENDED_THREADS: usize = 4_096;
-/// Ended processes with a row in the summary.
-const MAX_ENDED_PROCESSES: usize = 1_024;
-
 /// What is marked leaves behind, by who takes it over.
 #[derive(Debug, Default)]
 pub(crate) struct Retired {
@@ -39,7 +34,7 @@ impl ProcessTable {
                 }
             }
         }
-        while self.ended_threads.len() > MAX_ENDED_THREADS {
+        while self.ended_threads.len() > self.retention.threads {
             let Some(key) = self.ended_threads.pop_front() else {
                 break;
             };
@@ -53,7 +48,7 @@ impl ProcessTable {
                 thread.listed = thread.folded;
             }
         }
-        while self.ended_processes.len() > MAX_ENDED_PROCESSES {
+        while self.ended_processes.len() > self.retention.processes {
             let Some(id) = self.ended_processes.pop_front() else {
                 break;
             };
@@ -72,6 +67,37 @@ impl ProcessTable {
                 process.folded_into = Some(into);
             }
         }
+    }
+
+    /// Forgets the rows of a group whose processes have all ended; `false`: one has not, or still has
+    /// something to add.
+    pub(crate) fn forget(&mut self, group: GroupId, epoch: u64) -> bool {
+        let is_of = |process: &Process| {
+            let member = &process.member;
+            let decided = member.of.is_some_and(|(of, _)| of == group);
+            decided || member.replaced == Some(group)
+        };
+        let of_group = self.processes.iter().filter(|(_, process)| is_of(process));
+        let is_over = |process: &Process| {
+            process.finished(epoch)
+                && process.member.replaced.is_none()
+                && process.member.pending.is_none()
+        };
+        let mut ids = Vec::new();
+        for (id, process) in of_group {
+            if !is_over(process) {
+                return false;
+            }
+            ids.push(*id);
+        }
+        for id in &ids {
+            self.remove(*id);
+        }
+        for process in self.processes.values_mut() {
+            process.parent = process.parent.filter(|parent| !ids.contains(parent));
+        }
+        self.ended_processes.retain(|id| !ids.contains(id));
+        true
     }
 
     /// Who takes the row of a process over.

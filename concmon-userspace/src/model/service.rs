@@ -65,9 +65,12 @@ impl Service {
         Self::new(GroupSource::Tree, name, "")
     }
 
-    /// What a process says, or whoever has started it: by its environment, its container, its unit.
+    /// What a rule says, else a process, or whoever has started it: by its environment, its container, its unit.
     /// `own`: where the watch runs.
     pub(super) fn told(place: &PlaceFact, own: &PlaceFact) -> Option<Self> {
+        if let Some(name) = &place.rule {
+            return Some(Self::new(GroupSource::Rule, name, ""));
+        }
         if let Some(name) = &place.service {
             return Some(Self::new(GroupSource::Otel, name, ""));
         }
@@ -215,6 +218,14 @@ mod tests {
                 place(None, Some(ID), unit),
                 &place(None, Some(ID), None),
                 Some((GroupSource::Unit, "shop")),
+            ),
+            (
+                PlaceFact {
+                    rule: Some("r".to_owned()),
+                    ..place(Some("a"), Some(ID), unit)
+                },
+                &nowhere,
+                Some((GroupSource::Rule, "r")),
             ),
             (place(None, None, unit), &place(None, None, unit), None),
             (place(None, None, Some("session-3.scope")), &nowhere, None),

@@ -125,6 +125,11 @@ impl Containers {
         }
     }
 
+    /// A name of the container `id` is known.
+    pub fn has(&self, id: &str) -> bool {
+        self.names.contains_key(id)
+    }
+
     /// Whether the container `id` is meant by `named`: its name, or the begin of its id.
     pub fn is(&self, id: &str, named: &str) -> bool {
         let has = |names: &Vec<String>| names.iter().any(|name| name == named);

@@ -34,6 +34,13 @@ pub fn native_tids(pid: Pid) -> HashMap<u32, Tid> {
         .collect()
 }
 
+/// The user that a process runs as (effective).
+pub fn user(pid: Pid) -> Option<u32> {
+    let status = file::text(CWD, format!("/proc/{pid}/status")).ok()?;
+    let ids = file::field(&status, "Uid:")?;
+    ids.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// How many threads a process has; 0: there is none.
 pub fn count_threads(pid: Pid) -> usize {
     tids(pid).len()

@@ -83,6 +83,7 @@ impl Dir {
             unit: cgroups.unit(),
             folder: self.folder(),
             service: environ::service(&self.handle),
+            rule: None,
         }
     }
 

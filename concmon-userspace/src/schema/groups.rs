@@ -84,6 +84,8 @@ pub struct Group {
 words! {
     /// What a service has its name from.
     pub enum GroupSource {
+        /// A rule of the agent's configuration.
+        Rule = "rule",
         /// `OTEL_SERVICE_NAME`, or `service.name` in `OTEL_RESOURCE_ATTRIBUTES`.
         Otel = "otel",
         /// Its container.

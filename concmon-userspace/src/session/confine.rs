@@ -61,6 +61,15 @@ const DENIED: &[i64] = &[
     libc::SYS_kexec_file_load,
     libc::SYS_reboot,
 ];
+/// Denied to who needs no network.
+const NETWORK: &[i64] = &[
+    libc::SYS_socket,
+    libc::SYS_connect,
+    libc::SYS_bind,
+    libc::SYS_listen,
+    libc::SYS_accept,
+    libc::SYS_accept4,
+];
 /// `BPF_PROG_LOAD` (enum bpf_cmd in include/uapi/linux/bpf.h).
 const BPF_PROG_LOAD: u64 = 5;
 /// `__X32_SYSCALL_BIT` (arch/x86/include/uapi/asm/unistd.h).
@@ -73,12 +82,22 @@ const X32: u32 = 0x4000_0000;
 /// # Errors
 /// The kernel has no such filters, or does not allow this one.
 pub fn confine(child: Option<Pid>) -> Result<(), Error> {
-    apply_filter_all_threads(&filter(std::process::id(), child)?)
+    apply_filter_all_threads(&filter(std::process::id(), child, &[])?)
+}
+
+/// The same for the agent's collector, which makes no connections either: those that it has go on.
+pub(crate) fn confine_collector_or_warn() {
+    let confined = filter(std::process::id(), None, NETWORK);
+    or_warn(confined.and_then(|filter| apply_filter_all_threads(&filter)));
 }
 
 /// The same for a run: it goes on where that cannot be done, and says so.
 pub(crate) fn confine_or_warn(child: Option<Pid>) {
-    match confine(child) {
+    or_warn(confine(child));
+}
+
+fn or_warn(confined: Result<(), Error>) {
+    match confined {
         Ok(()) => log::info!("a filter of system calls keeps this process from writing to others"),
         Err(error) => log::warn!(
             "no filter of system calls is in force, which would keep this process from writing to \
@@ -87,9 +106,12 @@ pub(crate) fn confine_or_warn(child: Option<Pid>) {
     }
 }
 
-fn filter(own: u32, child: Option<Pid>) -> Result<BpfProgram, Error> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        DENIED.iter().map(|number| (*number, Vec::new())).collect();
+fn filter(own: u32, child: Option<Pid>, more: &[i64]) -> Result<BpfProgram, Error> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = DENIED
+        .iter()
+        .chain(more)
+        .map(|number| (*number, Vec::new()))
+        .collect();
     rules.insert(libc::SYS_openat, not_exclusive(2)?);
     #[cfg(target_arch = "x86_64")]
     {

@@ -8,6 +8,7 @@ pub(crate) mod files;
 pub(crate) mod flight;
 mod intake;
 mod keep;
+mod log_lines;
 pub(crate) mod names;
 mod oom;
 pub(crate) mod outcome;
@@ -40,6 +41,7 @@ use tokio::{
 };
 
 use flight::Flight;
+pub use log_lines::write_log_line;
 pub use outcome::{Failure, code};
 use output::Output;
 use signals::{Request, Signals};
@@ -54,7 +56,7 @@ use crate::{
 };
 
 /// How often what has arrived is taken in when no batch says so, and ended threads are collected.
-const PUMP: Duration = Duration::from_millis(50);
+pub(crate) const PUMP: Duration = Duration::from_millis(50);
 /// The first window of a live view.
 const FIRST_SCREEN: Duration = Duration::from_millis(80);
 /// The bounds of the interval that `+` and `-` change.
@@ -347,7 +349,7 @@ fn tell(
     Ok(())
 }
 
-fn every(period: Duration) -> Interval {
+pub(crate) fn every(period: Duration) -> Interval {
     let mut interval = interval_at(Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
@@ -379,7 +381,7 @@ fn is_failure(error: io::Error) -> bool {
     failed.is_some()
 }
 
-async fn until(deadline: Option<Instant>) {
+pub(crate) async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
@@ -399,7 +401,7 @@ pub(crate) async fn ended(child: &mut Option<Ended>) -> io::Result<ExitStatus> {
 }
 
 /// A notification for every batch that the kernel has sent.
-fn notify_of_records(watch: &Watch) -> io::Result<Rc<Notify>> {
+pub(crate) fn notify_of_records(watch: &Watch) -> io::Result<Rc<Notify>> {
     let notify = Rc::new(Notify::new());
     for descriptor in watch.descriptors() {
         let own: OwnedFd = descriptor.try_clone_to_owned()?;

@@ -38,9 +38,9 @@ use crate::{
     source::{
         exact::ExactLive,
         live::{Live, Sizes, named_faults},
-        pipeline::{Lifecycle, Output},
+        pipeline::{Lifecycle, Output, Pipeline},
     },
-    targets::{Selector, TargetId, Targets},
+    targets::{Rules, Selector, TargetId, Targets},
 };
 
 /// Events are passed on this much after they happened, so that those of slower CPUs arrive first:
@@ -257,9 +257,37 @@ impl Watch {
         first_facts.extend(first);
         watch.schedule.end();
         for fact in first_facts {
-            watch.intake.now(fact);
+            watch.fact(fact);
         }
         Ok(watch)
+    }
+
+    /// A fact that was read; of a process, with the service that a rule says it is.
+    fn fact(&mut self, mut fact: Event) {
+        if let Event::Process(process) = &mut fact
+            && let Some(newcomers) = &mut self.newcomers
+        {
+            let service = newcomers.selector().service(Pid(process.pid));
+            process.place.rule = service.map(str::to_owned);
+        }
+        self.intake.now(fact);
+    }
+
+    /// From now on, these hold for whoever comes.
+    pub(crate) fn set_rules(&mut self, rules: Rules) {
+        if let Some(newcomers) = &mut self.newcomers {
+            newcomers.selector().set_rules(rules);
+        }
+    }
+
+    /// The processes that were wanted and may not be read.
+    pub(crate) fn denied(&self) -> usize {
+        self.newcomers.as_ref().map_or(0, Newcomers::denied)
+    }
+
+    /// What all that was fed has come to.
+    pub(crate) fn pipeline(&mut self) -> &mut Pipeline {
+        self.intake.pipeline()
     }
 
     /// Descriptors that become readable when records have arrived.
@@ -630,7 +658,7 @@ impl Watch {
     fn close(&mut self, window: WindowFacts) -> Snapshot {
         self.intake.key(window.end.at_ns);
         for event in window.ledgers.into_iter().chain(window.others) {
-            self.intake.now(event);
+            self.fact(event);
         }
         let monitor = self.read_self(window.kernel_run_ns);
         self.stay_inside(&monitor, window.end.at_ns);

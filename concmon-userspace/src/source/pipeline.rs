@@ -11,7 +11,7 @@ use crate::{
         intervals::{Intervals, NoSink},
         timing::Notice,
     },
-    schema::Snapshot,
+    schema::{Group, Snapshot},
     source::arrivals::Arrivals,
 };
 
@@ -113,6 +113,28 @@ impl Pipeline {
     /// The whole watch up to the last tick, right after it was fed.
     pub fn summary(&mut self) -> Snapshot {
         self.conclusions.summary()
+    }
+
+    /// The sums of services, see [`Model::services`].
+    pub fn services(&self, window: &Snapshot) -> Vec<Group> {
+        self.conclusions.model.services(window)
+    }
+
+    /// How many services are in none of their own for want of room.
+    pub fn services_refused(&self) -> usize {
+        self.conclusions.model.services_refused()
+    }
+
+    /// Forgets services of which no process lives.
+    pub fn forget_services(&mut self, names: &[String]) {
+        for name in names {
+            self.conclusions.model.forget_service(name);
+        }
+    }
+
+    /// See [`Model::keep_sums_only`].
+    pub fn keep_sums_only(&mut self, max_groups: usize) {
+        self.conclusions.model.keep_sums_only(max_groups);
     }
 
     /// Whether a rule, or with `any` some rule, has held.

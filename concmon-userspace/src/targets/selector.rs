@@ -3,6 +3,7 @@
 
 use std::{path::Path, sync::mpsc, thread, time::Duration};
 
+use super::rules::{Rules, Subject};
 use crate::{
     cli::Selection,
     event::Pid,
@@ -17,6 +18,8 @@ const CONTAINERS_PAUSE: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) struct Selector {
     selection: Selection,
+    /// What holds beside.
+    rules: Rules,
     /// Paths of the cgroups that were named.
     cgroups: Vec<String>,
     containers: Containers,
@@ -40,6 +43,7 @@ impl Selector {
                 .map(|path| cgroups::path_of(path))
                 .collect(),
             selection,
+            rules: Rules::default(),
             containers: Containers::default(),
             read_ns: None,
             is_hurried: false,
@@ -47,6 +51,11 @@ impl Selector {
             above: Vec::new(),
             own: std::process::id(),
         }
+    }
+
+    /// From now on, these hold for whoever is judged.
+    pub(crate) fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
     }
 
     /// From now on, what containers are called is read by another thread; [`Self::has_learned`] tells.
@@ -98,6 +107,9 @@ impl Selector {
         if matches(&self.selection.exclude, &name, &line) {
             return false;
         }
+        if !self.rules.is_empty() && !self.is_allowed(pid) {
+            return false;
+        }
         self.selection.all
             || matches(&self.selection.names, &name, &line)
             || self.is_in_place(pid)
@@ -107,15 +119,57 @@ impl Selector {
     /// Whether `pid` is not to be watched, whatever else holds.
     pub(crate) fn excludes(&self, pid: Pid) -> bool {
         let exclude = &self.selection.exclude;
+        let denies =
+            || Subject::of(pid).is_some_and(|of| self.rules.denies(&of, &self.knows_container()));
         // Whoever starts this tool may be watched by it; its own records would be about its records.
         pid.0 == self.own
             || (!exclude.is_empty()
                 && procfs::command(pid.0)
                     .is_some_and(|(name, line)| matches(exclude, &name, &line)))
+            || (!self.rules.deny.is_empty() && denies())
+    }
+
+    /// What a rule calls the service that a process is.
+    pub(crate) fn service(&self, pid: Pid) -> Option<&str> {
+        if self.rules.services.is_empty() {
+            return None;
+        }
+        let of = Subject::of(pid)?;
+        self.rules.service(&of, &self.knows_container())
+    }
+
+    /// Whether the rules let a process be watched.
+    fn is_allowed(&mut self, pid: Pid) -> bool {
+        let Some(of) = Subject::of(pid) else {
+            return false;
+        };
+        if self.rules.ask_for_containers() && of.cgroups.container().is_some() {
+            self.learn_container(&of.cgroups);
+            if self.is_unsure() {
+                return false;
+            }
+        }
+        let is_container = self.knows_container();
+        self.rules.allows(&of, &is_container) && !self.rules.denies(&of, &is_container)
+    }
+
+    /// Reads what containers are called, unless this one is known.
+    fn learn_container(&mut self, own: &Cgroups) {
+        let Some(id) = own.container() else {
+            return;
+        };
+        if self.containers.has(&id) {
+            return;
+        }
+        self.read_containers();
+    }
+
+    fn knows_container(&self) -> impl Fn(&str, &str) -> bool {
+        |id, named| self.containers.is(id, named)
     }
 
     pub(crate) fn has_exclusions(&self) -> bool {
-        !self.selection.exclude.is_empty()
+        !self.selection.exclude.is_empty() || !self.rules.deny.is_empty()
     }
 
     /// Those of the ids that were given as they are inside of containers, by the ids here.
@@ -158,7 +212,11 @@ impl Selector {
         if is(&self.containers, &self.selection) {
             return true;
         }
-        // It may have been made since.
+        self.read_containers() && is(&self.containers, &self.selection)
+    }
+
+    /// What they are called: one may have been made since. `false`: it is not known yet, or was read only just.
+    fn read_containers(&mut self) -> bool {
         let now_ns = clocks::monotonic_ns();
         let pause_ns = CONTAINERS_PAUSE.as_nanos() as u64;
         if self
@@ -173,7 +231,7 @@ impl Selector {
             return false;
         }
         self.containers = Containers::read(Path::new("/"));
-        is(&self.containers, &self.selection)
+        true
     }
 
     fn begin_reading(&mut self) {

@@ -4,6 +4,7 @@
 //! versions of Python two run, unless `CONCMON_TESTS_PYTHONS` is set, or the filter names a version.
 //! With `CONCMON_TESTS_QUICK` those of `quick.rs` run, and no other.
 
+mod agent;
 mod bad_input;
 mod blocked;
 mod budget;
@@ -73,6 +74,7 @@ fn main() {
     let mut trials: Vec<_> = [
         // The longest quiet ones are not to be the last.
         turnover::trials(),
+        agent::trials(),
         bad_input::trials(),
         blocked::trials(),
         budget::trials(),

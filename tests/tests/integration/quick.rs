@@ -4,6 +4,7 @@ use libtest_mimic::{Arguments, Trial};
 
 /// Names of trials, as declared in their files.
 const QUICK: &[&str] = &[
+    "agent::both_are_confined",
     "bad_input::no_btf",
     "blocked::waits_have_their_age::py3.11",
     "budget::a_large_one_leaves_nothing_out",

@@ -244,3 +244,42 @@ fn services_are_bounded() {
     assert_eq!(group(&snapshot, "_OTHER").processes_count, 100);
     assert!(has_limit(&snapshot.limits, "groups"));
 }
+
+/// The room of a service whose processes are long gone is another one's, which begins with nothing.
+#[test]
+fn a_service_that_is_forgotten_gives_its_room_back() {
+    let mut watch = Fixture::new();
+    watch.model.keep_sums_only(1);
+    let begin = |watch: &mut Fixture, pid, script, at: u64| {
+        watch
+            .fork(1, pid, pid, at - SECOND)
+            .proc(pid, at - SECOND / 2, runs(script));
+        watch.tick(at);
+    };
+    let end = |watch: &mut Fixture, pid, at: u64| {
+        watch.die(pid, pid, at - MS);
+        watch.exit(pid, pid, at - MS, |exit| exit.last = true);
+        watch.tick(at)
+    };
+    begin(&mut watch, 300, "one.py", 2 * SECOND);
+    let window = end(&mut watch, 300, 3 * SECOND);
+    let told = watch.model.services(&window);
+    assert_eq!((told.len(), told[0].processes_ended), (1, 1), "{told:?}");
+    assert!(told[0].cpu_ns > 0);
+    begin(&mut watch, 400, "two.py", 5 * SECOND);
+    assert_eq!(watch.model.services_refused(), 1);
+    // One of them lives, and it is not a service that can be forgotten.
+    watch.model.forget_service("_OTHER");
+    watch.model.forget_service("one.py");
+    let window = end(&mut watch, 400, 6 * SECOND);
+    let told = watch.model.services(&window);
+    assert_eq!((told.len(), told[0].name.as_str()), (1, "_OTHER"));
+    assert_eq!(watch.model.services_refused(), 0);
+    begin(&mut watch, 500, "three.py", 8 * SECOND);
+    watch.model.forget_service("three.py");
+    let window = watch.tick(9 * SECOND);
+    let told = watch.model.services(&window);
+    let three = told.iter().find(|group| group.name == "three.py");
+    let three = three.expect("it lives, so it stays");
+    assert_eq!((three.processes_started, three.processes_ended), (1, 0));
+}

@@ -64,6 +64,8 @@ pub(super) struct Newcomers {
     /// Execs that found no room, and newcomers that found none.
     unheard: u64,
     refused: u64,
+    /// Who is wanted, and may not be read.
+    denied: BTreeSet<Pid>,
 }
 
 impl Newcomers {
@@ -79,11 +81,16 @@ impl Newcomers {
             rationed_ns: 0,
             unheard: 0,
             refused: 0,
+            denied: BTreeSet::new(),
         }
     }
 
     pub(super) fn selector(&mut self) -> &mut Selector {
         &mut self.selector
+    }
+
+    pub(super) fn denied(&self) -> usize {
+        self.denied.len()
     }
 
     fn wants(&mut self, pid: Pid) -> bool {
@@ -146,6 +153,7 @@ impl Newcomers {
                 }
             }
         }
+        self.denied.retain(|pid| living.contains_key(&pid.0));
         self.known = living.clone();
     }
 
@@ -178,6 +186,9 @@ impl Newcomers {
             return;
         };
         let pause_ns = PAUSES_NS.get(candidate.looks);
+        if matches!(error, DetectError::NoPermission) {
+            self.denied.insert(pid);
+        }
         match (error, pause_ns) {
             // What has just begun may look like anything.
             (DetectError::NotPython | DetectError::Starting | DetectError::Io(_), Some(pause)) => {

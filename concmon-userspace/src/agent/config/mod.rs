@@ -1,0 +1,223 @@
+//! The agent's configuration: flags, then the environment, then a file, then what holds without.
+
+mod file;
+mod users;
+
+use std::{
+    fmt,
+    io::{self, Read as _},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use file::File;
+use users::user_id;
+
+use crate::{
+    cli::{Agent, Share, budget, duration},
+    session::{Failure, code},
+    targets::Rules,
+};
+
+/// Read where no other is named, if it is there.
+pub(crate) const DEFAULT_FILE: &str = "/etc/concmon/agent.toml";
+/// A configuration, or a token's file, is at most so long.
+const MAX_FILE: u64 = 1 << 20;
+const MAX_TOKEN: usize = 4_096;
+/// Services that are told apart, at most.
+const MAX_GROUPS: usize = 200;
+/// Where `nobody` has no line in the list of users.
+const NOBODY: u32 = 65_534;
+
+/// How the agent runs.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Config {
+    pub(crate) listen: SocketAddr,
+    pub(crate) interval: Duration,
+    pub(crate) budget_cpu: Share,
+    pub(crate) budget_memory: u64,
+    pub(crate) max_groups: usize,
+    pub(crate) rules: Rules,
+    /// The user that the exporter runs as.
+    pub(crate) user: u32,
+    pub(crate) max_clients: usize,
+    /// What who reads the metrics must show.
+    pub(crate) token: Option<String>,
+    /// Where it was read from.
+    pub(crate) file: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9788)),
+            interval: Duration::from_secs(5),
+            budget_cpu: Share(0.01),
+            budget_memory: 128_000_000,
+            max_groups: MAX_GROUPS,
+            rules: Rules::default(),
+            user: user_id("nobody").unwrap_or(NOBODY),
+            max_clients: 64,
+            token: None,
+            file: None,
+        }
+    }
+}
+
+/// What a setting must not be.
+fn wrong(place: impl fmt::Display, reason: impl fmt::Display) -> Failure {
+    let text = format!("{place}: {reason}");
+    Failure::new(code::USAGE, crate::escape::escape(&text).into_owned())
+}
+
+impl Config {
+    /// Puts it together. `variable` reads the environment.
+    ///
+    /// # Errors
+    /// [`Failure`], which names the flag, the variable, or the line of the file and its key.
+    pub(crate) fn read(
+        flags: &Agent,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, Failure> {
+        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let named = flags
+            .config
+            .clone()
+            .or_else(|| variable("CONCMON_CONFIG").map(PathBuf::from));
+        let mut config = match named {
+            Some(path) => Self::of_file(&path)?,
+            None if Path::new(DEFAULT_FILE).exists() => Self::of_file(Path::new(DEFAULT_FILE))?,
+            None => Self::default(),
+        };
+        let mut token_file = None;
+        for name in [
+            "CONCMON_LISTEN",
+            "CONCMON_INTERVAL",
+            "CONCMON_BUDGET_CPU",
+            "CONCMON_BUDGET_MEMORY",
+            "CONCMON_MAX_GROUPS",
+            "CONCMON_TOKEN_FILE",
+        ] {
+            let Some(value) = variable(name) else {
+                continue;
+            };
+            let set = match name {
+                "CONCMON_LISTEN" => address(&value).map(|at| config.listen = at),
+                "CONCMON_INTERVAL" => duration::parse_interval(&value)
+                    .map(|interval| config.interval = interval)
+                    .map_err(|error| error.to_string()),
+                "CONCMON_BUDGET_CPU" => budget::parse_share(&value)
+                    .map(|share| config.budget_cpu = share)
+                    .map_err(|error| error.to_string()),
+                "CONCMON_BUDGET_MEMORY" => budget::parse_bytes(&value)
+                    .map(|bytes| config.budget_memory = bytes)
+                    .map_err(|error| error.to_string()),
+                "CONCMON_MAX_GROUPS" => groups(value.parse().map_err(|_| NOT_A_NUMBER.to_owned()))
+                    .map(|count| config.max_groups = count),
+                _ => {
+                    token_file = Some(value);
+                    Ok(())
+                }
+            };
+            set.map_err(|reason| wrong(name, reason))?;
+        }
+        if let Some(path) = token_file {
+            config.token = Some(token(Path::new(&path))?);
+        }
+        config.listen = flags.listen.unwrap_or(config.listen);
+        config.interval = flags.interval.unwrap_or(config.interval);
+        config.budget_cpu = flags.budget_cpu.unwrap_or(config.budget_cpu);
+        config.budget_memory = flags.budget_memory.unwrap_or(config.budget_memory);
+        Ok(config)
+    }
+
+    fn of_file(path: &Path) -> Result<Self, Failure> {
+        let shown = path.display();
+        let text = read_text(path)?;
+        let File {
+            listen,
+            interval,
+            budget_cpu,
+            budget_memory,
+            max_groups,
+            exporter,
+            allow,
+            deny,
+            service,
+        } = File::parse(&text)
+            .map_err(|(line, reason)| wrong(format!("{shown}:{line}"), reason))?;
+        let mut config = Self {
+            file: Some(path.to_owned()),
+            rules: Rules {
+                allow,
+                deny,
+                services: service,
+            },
+            ..Self::default()
+        };
+        config.listen = listen.unwrap_or(config.listen);
+        config.interval = interval.unwrap_or(config.interval);
+        config.budget_cpu = budget_cpu.unwrap_or(config.budget_cpu);
+        config.budget_memory = budget_memory.unwrap_or(config.budget_memory);
+        config.max_groups = max_groups.unwrap_or(config.max_groups);
+        config.user = exporter.user.unwrap_or(config.user);
+        config.max_clients = exporter.max_clients.unwrap_or(config.max_clients);
+        if let Some(path) = exporter.token_file {
+            config.token = Some(token(&path)?);
+        }
+        Ok(config)
+    }
+}
+
+const NOT_A_NUMBER: &str = "it is not a whole number";
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let parsed = text.parse();
+    parsed.map_err(|_| "use ADDR:PORT, as in 127.0.0.1:9788 or [::1]:9788".to_owned())
+}
+
+fn groups(count: Result<usize, String>) -> Result<usize, String> {
+    match count? {
+        count @ 1..=MAX_GROUPS => Ok(count),
+        _ => Err(format!("it must be 1 to {MAX_GROUPS}")),
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, Failure> {
+    let failed = |error: io::Error| {
+        let kind = match error.kind() {
+            io::ErrorKind::PermissionDenied => code::PERMISSION,
+            io::ErrorKind::InvalidData => code::USAGE,
+            _ => code::FAILURE,
+        };
+        let text = format!("cannot read {}: {error}", path.display());
+        Failure::new(kind, crate::escape::escape(&text).into_owned())
+    };
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let read = file.take(MAX_FILE + 1).read_to_string(&mut text);
+    if read.map_err(failed)? as u64 > MAX_FILE {
+        return Err(wrong(path.display(), "it is too long"));
+    }
+    Ok(text)
+}
+
+/// A token, which is the first line of a file.
+fn token(path: &Path) -> Result<String, Failure> {
+    let text = read_text(path)?;
+    let token = text.lines().next().unwrap_or_default().trim();
+    let is_token = !token.is_empty()
+        && token.len() <= MAX_TOKEN
+        && token.bytes().all(|byte| byte.is_ascii_graphic());
+    match is_token {
+        true => Ok(token.to_owned()),
+        false => Err(wrong(
+            path.display(),
+            "its first line is no token: signs of ASCII without blanks",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests;

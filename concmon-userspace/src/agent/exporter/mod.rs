@@ -1,0 +1,176 @@
+//! The exporter: a process of its own that serves what the collector tells it, and can do nothing else.
+
+mod confine;
+mod pages;
+mod serve;
+
+use std::{
+    cell::RefCell,
+    io::{self, Write as _},
+    net::TcpListener,
+    os::unix::net::UnixStream,
+    rc::Rc,
+    time::Duration,
+};
+
+use rustix::{
+    process::{Gid, Signal, Uid, WaitOptions, set_parent_process_death_signal},
+    thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid},
+};
+use tokio::{io::AsyncReadExt as _, task::LocalSet};
+
+use pages::Pages;
+
+use super::{
+    config::Config,
+    wire::{self, Message, Settings},
+};
+use crate::{
+    event::Pid,
+    procfs::{now, rights},
+    session::{Failure, code},
+};
+
+/// The exporter, as the collector has it.
+#[derive(Debug)]
+pub(crate) struct Exporter {
+    pub(crate) pid: Pid,
+    pub(crate) socket: UnixStream,
+}
+
+/// Opens the address, and starts the exporter.
+///
+/// # Errors
+/// The address cannot be had, or there can be no process.
+pub(crate) fn start(config: &Config) -> Result<Exporter, Failure> {
+    let refused = |error: io::Error| {
+        let kind = match error.kind() {
+            io::ErrorKind::PermissionDenied => code::PERMISSION,
+            _ => code::FAILURE,
+        };
+        Failure::new(kind, format!("cannot listen at {}: {error}", config.listen))
+    };
+    let listener = TcpListener::bind(config.listen).map_err(refused)?;
+    listener.set_nonblocking(true).map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    let (ours, theirs) = UnixStream::pair()?;
+    let collector = std::process::id();
+    if now::count_threads(Pid(collector)) != 1 {
+        let message = "the exporter can be started only before there are other threads";
+        return Err(Failure::new(code::FAILURE, message));
+    }
+    // SAFETY: this process has one thread, so the child may do whatever a process may.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error().into()),
+        0 => {
+            drop(ours);
+            let ended = run(listener, theirs, config, collector);
+            if let Err(error) = &ended {
+                let _ = writeln!(io::stderr(), "concmon-bpf: the exporter ends: {error}");
+            }
+            std::process::exit(i32::from(ended.is_err()));
+        }
+        pid => {
+            log::info!("metrics are served at http://{address}/metrics");
+            Ok(Exporter {
+                pid: Pid(pid.cast_unsigned()),
+                socket: ours,
+            })
+        }
+    }
+}
+
+/// Waits a moment for the end of the exporter, whose socket is closed; says how it ended.
+pub(crate) fn wait(pid: Pid) -> Option<String> {
+    let pid = rustix::process::Pid::from_raw(pid.0.cast_signed())?;
+    for _ in 0..50 {
+        match rustix::process::waitpid(Some(pid), WaitOptions::NOHANG) {
+            Ok(None) => std::thread::sleep(Duration::from_millis(10)),
+            Ok(Some((_, status))) => {
+                return Some(match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => format!("with code {code}"),
+                    (None, signal) => format!("by signal {}", signal.unwrap_or(0)),
+                });
+            }
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+/// The exporter's life: it ends when the collector does.
+fn run(
+    listener: TcpListener,
+    socket: UnixStream,
+    config: &Config,
+    collector: u32,
+) -> io::Result<()> {
+    // Signals to all of a terminal or a unit are for the collector, whose end is ours.
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: ignoring runs no code of ours.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+    let settings = Settings {
+        token: config.token.clone(),
+        max_clients: config.max_clients,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()?;
+    rustix::thread::set_name(c"concmon-export")?;
+    become_user(config.user)?;
+    // A change of the user takes it back.
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    if std::os::unix::process::parent_id() != collector {
+        return Ok(());
+    }
+    rights::reduce_to(rustix::thread::CapabilitySet::empty())?;
+    LocalSet::new().block_on(&runtime, async {
+        socket.set_nonblocking(true)?;
+        let socket = tokio::net::UnixStream::from_std(socket)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let pages = Rc::new(RefCell::new(Pages::new(settings)));
+        if let Err(error) = confine::confine() {
+            let _ = writeln!(
+                io::stderr(),
+                "concmon-bpf: no filter of system calls is in force for the exporter: {error}"
+            );
+        }
+        tokio::task::spawn_local(serve::serve(listener, Rc::clone(&pages)));
+        listen_to_collector(socket, &pages).await
+    })
+}
+
+/// Gives up the user that everything was set up as, where that is root.
+fn become_user(user: u32) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
+    set_thread_groups(&[])?;
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)?;
+    Ok(())
+}
+
+/// Takes what the collector says, until it is gone.
+async fn listen_to_collector(
+    mut socket: tokio::net::UnixStream,
+    pages: &RefCell<Pages>,
+) -> io::Result<()> {
+    loop {
+        let mut head = [0; wire::HEAD];
+        match socket.read_exact(&mut head).await {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let mut body = vec![0; wire::length(head)?];
+        socket.read_exact(&mut body).await?;
+        match wire::parse(&body)? {
+            Message::Settings(settings) => pages.borrow_mut().set(settings),
+            Message::Samples(samples) => pages.borrow_mut().take(samples),
+        }
+    }
+}

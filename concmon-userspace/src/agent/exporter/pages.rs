@@ -1,0 +1,255 @@
+//! What the exporter has to show, in the formats that are asked for. Each is made once for a reading, whoever asks.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write as _},
+    time::{Duration, Instant},
+};
+
+use hyper::body::Bytes;
+
+use crate::agent::{
+    metrics::{
+        Name, Sample, Value, proto,
+        text::{self, Dialect},
+    },
+    wire::{Samples, Settings},
+};
+
+/// A format, and whether it is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Wanted {
+    pub(super) format: Format,
+    pub(super) gzip: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Format {
+    Text,
+    OpenMetrics,
+    Protobuf,
+}
+
+impl Format {
+    /// The best of those that are accepted, by their weights; of two alike the one with more in it.
+    pub(super) fn of(accept: &str) -> Self {
+        let mut best = (0.0, Format::Text);
+        for range in accept.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let kind = parts.next().unwrap_or_default();
+            let parameters: Vec<(&str, &str)> =
+                parts.filter_map(|part| part.split_once('=')).collect();
+            let parameter = |name: &str| {
+                let found = parameters.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| value.trim_matches('"'))
+            };
+            let format = match kind {
+                "application/vnd.google.protobuf"
+                    if parameter("proto") == Some("io.prometheus.client.MetricFamily")
+                        && parameter("encoding").is_none_or(|of| of == "delimited") =>
+                {
+                    Format::Protobuf
+                }
+                "application/openmetrics-text"
+                    if parameter("version").is_none_or(|of| ["1.0.0", "0.0.1"].contains(&of)) =>
+                {
+                    Format::OpenMetrics
+                }
+                "text/plain" => Format::Text,
+                _ => continue,
+            };
+            let weight: f64 = parameter("q").and_then(|q| q.parse().ok()).unwrap_or(1.0);
+            if weight > 0.0 && (weight, format) > best {
+                best = (weight, format);
+            }
+        }
+        best.1
+    }
+
+    pub(super) const fn content_type(self) -> &'static str {
+        match self {
+            Format::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Format::Protobuf => {
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+            }
+        }
+    }
+}
+
+/// All that there is to show.
+#[derive(Debug)]
+pub(super) struct Pages {
+    settings: Settings,
+    samples: Vec<Sample>,
+    /// Until when these are current; `None`: none have come.
+    valid: Option<Instant>,
+    made: BTreeMap<Wanted, Bytes>,
+    answered: BTreeMap<u16, u64>,
+    refused: u64,
+}
+
+impl Pages {
+    pub(super) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            samples: Vec::new(),
+            valid: None,
+            made: BTreeMap::new(),
+            answered: BTreeMap::new(),
+            refused: 0,
+        }
+    }
+
+    pub(super) fn set(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
+    pub(super) fn take(&mut self, samples: Samples) {
+        self.samples = samples.samples;
+        self.valid = Some(Instant::now() + Duration::from_millis(samples.valid_ms));
+        self.made.clear();
+    }
+
+    pub(super) fn max_clients(&self) -> usize {
+        self.settings.max_clients
+    }
+
+    /// Why the agent is not ready; `None`: it is.
+    pub(super) fn lacks(&self) -> Option<&'static str> {
+        match self.valid {
+            None => Some("nothing has been read yet\n"),
+            Some(valid) if valid < Instant::now() => Some("the last reading is too old\n"),
+            Some(_) => None,
+        }
+    }
+
+    /// Whether who shows this may read the metrics.
+    pub(super) fn admits(&self, authorization: Option<&[u8]>) -> bool {
+        let Some(token) = &self.settings.token else {
+            return true;
+        };
+        let shown = authorization.and_then(|shown| shown.strip_prefix(b"Bearer "));
+        let shown = shown.unwrap_or_default();
+        // How long it takes does not tell where they differ.
+        let differ = shown.iter().zip(token.bytes()).map(|(a, b)| a ^ b);
+        shown.len() == token.len() && differ.fold(0, |all, one| all | one) == 0
+    }
+
+    pub(super) fn answered(&mut self, status: u16) {
+        *self.answered.entry(status).or_default() += 1;
+    }
+
+    pub(super) fn refused(&mut self) {
+        self.refused += 1;
+    }
+
+    /// The metrics in a format.
+    pub(super) fn metrics(&mut self, wanted: Wanted) -> Bytes {
+        if let Some(made) = self.made.get(&wanted) {
+            return made.clone();
+        }
+        let mut samples = self.samples.clone();
+        let own = self.answered.iter().map(|(status, count)| Sample {
+            of: Name::ExporterRequests,
+            labels: vec![status.to_string()],
+            value: Value::Number(*count as f64),
+        });
+        samples.extend(own);
+        samples.push(Sample {
+            of: Name::ExporterRefused,
+            labels: Vec::new(),
+            value: Value::Number(self.refused as f64),
+        });
+        let plain = match wanted.format {
+            Format::Text => text::write(&samples, Dialect::Prometheus).into_bytes(),
+            Format::OpenMetrics => text::write(&samples, Dialect::OpenMetrics).into_bytes(),
+            Format::Protobuf => proto::write(&samples),
+        };
+        let body = match wanted.gzip {
+            // Compressing in memory does not fail; if it did, there would be nothing to show.
+            true => Bytes::from(compressed(&plain).unwrap_or_default()),
+            false => Bytes::from(plain),
+        };
+        self.made.insert(wanted, body.clone());
+        body
+    }
+}
+
+fn compressed(plain: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(plain)?;
+    encoder.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_of_what_is_accepted_is_served() {
+        let proto = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
+        for (accept, want) in [
+            (String::new(), Format::Text),
+            ("*/*".to_owned(), Format::Text),
+            ("text/html".to_owned(), Format::Text),
+            (
+                format!("{proto},application/openmetrics-text;version=1.0.0;q=0.8"),
+                Format::Protobuf,
+            ),
+            (
+                format!("{proto};q=0.3, text/plain;version=0.0.4;q=0.5"),
+                Format::Text,
+            ),
+            (
+                "application/openmetrics-text; version=1.0.0,text/plain;q=0.5".to_owned(),
+                Format::OpenMetrics,
+            ),
+            (
+                "application/openmetrics-text; version=7.0.0,text/plain;q=0.5".to_owned(),
+                Format::Text,
+            ),
+            (
+                "application/vnd.google.protobuf;proto=other".to_owned(),
+                Format::Text,
+            ),
+            (format!("{proto};q=0"), Format::Text),
+        ] {
+            assert_eq!(Format::of(&accept), want, "{accept}");
+        }
+    }
+
+    #[test]
+    fn only_the_token_admits() {
+        let open = Pages::new(Settings::default());
+        assert!(open.admits(None) && open.admits(Some(b"Basic x")));
+        let closed = Pages::new(Settings {
+            token: Some("abc".to_owned()),
+            max_clients: 1,
+        });
+        assert!(closed.admits(Some(b"Bearer abc")));
+        for wrong in [
+            None,
+            Some(&b"Bearer abd"[..]),
+            Some(b"Bearer ab"),
+            Some(b"abc"),
+            Some(b"Bearer "),
+        ] {
+            assert!(!closed.admits(wrong), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn it_is_ready_while_what_was_read_is_fresh() {
+        let mut pages = Pages::new(Settings::default());
+        assert!(pages.lacks().is_some());
+        pages.take(Samples {
+            valid_ms: 60_000,
+            samples: Vec::new(),
+        });
+        assert!(pages.lacks().is_none());
+        pages.take(Samples::default());
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(pages.lacks().is_some());
+    }
+}

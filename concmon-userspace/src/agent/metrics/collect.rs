@@ -1,0 +1,348 @@
+//! From the sums of services to samples. What must be remembered between two windows is here: when a service
+//! had a process last, which rules have held in it, and which series it has.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Distribution, Name, Sample, Value, seconds};
+use crate::schema::{
+    Blocked, ExecutorKind, Group, Histogram, LedgerSum, Process, ProcessRole, Snapshot,
+};
+
+/// A service goes so long after its last process, ns.
+const GRACE_NS: u64 = 300_000_000_000;
+/// Series of one service, at most; a histogram is as many as it is in the text formats.
+pub(in crate::agent) const MAX_SERIES: usize = 120;
+
+/// What is remembered of services.
+#[derive(Debug, Default)]
+pub(in crate::agent) struct Services {
+    known: BTreeMap<String, Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// When it had a process last, ns.
+    lived_ns: u64,
+    /// Rules that have held in it.
+    rules: BTreeSet<&'static str>,
+    /// Its series: those that it has stay when others come.
+    series: BTreeSet<(Name, Vec<String>)>,
+    /// How many these are in the text formats.
+    count: usize,
+    /// Series that found no room.
+    refused: BTreeSet<(Name, Vec<String>)>,
+}
+
+/// What a window comes to.
+#[derive(Debug, Default)]
+pub(in crate::agent) struct Collected {
+    pub(in crate::agent) samples: Vec<Sample>,
+    /// Services that have had no process for long: their sums are needed no more.
+    pub(in crate::agent) gone: Vec<String>,
+    /// Services that are told.
+    pub(in crate::agent) services: usize,
+    /// Series that are left out.
+    pub(in crate::agent) refused: usize,
+}
+
+impl Services {
+    /// `window` is the last one, `sums` those of its services since the watch began, `now_ns` its end.
+    pub(in crate::agent) fn collect(
+        &mut self,
+        window: &Snapshot,
+        sums: &[Group],
+        now_ns: u64,
+    ) -> Collected {
+        let mut collected = Collected::default();
+        for group in sums {
+            let known = self.known.entry(group.name.clone()).or_default();
+            if group.processes_count > 0 || known.lived_ns == 0 {
+                known.lived_ns = now_ns;
+            }
+            if now_ns.saturating_sub(known.lived_ns) >= GRACE_NS {
+                collected.gone.push(group.name.clone());
+                continue;
+            }
+            let row = window.groups.iter().find(|row| row.name == group.name);
+            let holding = row.map(|row| &row.findings[..]).unwrap_or_default();
+            known.rules.extend(holding.iter().map(|held| held.rule));
+            let mut of = Of {
+                group,
+                samples: Vec::new(),
+            };
+            let members = window.processes.iter().filter(|process| {
+                process.group.as_ref() == Some(&group.name) && process.exited.is_none()
+            });
+            of.all(&members.collect::<Vec<_>>());
+            for rule in &known.rules {
+                let held = holding.iter().find(|held| held.rule == *rule);
+                let count = held.map_or(0, |held| held.processes_count);
+                of.number(Name::FindingActive, &[rule], count as f64);
+            }
+            collected.services += 1;
+            let samples = of.samples.into_iter();
+            let samples = samples.filter(|sample| known.admits(sample));
+            collected.samples.extend(samples);
+            collected.refused += known.refused.len();
+        }
+        self.known
+            .retain(|name, _| sums.iter().any(|of| of.name == *name));
+        collected
+    }
+}
+
+impl Known {
+    /// Whether a series is one of those that there is room for.
+    fn admits(&mut self, sample: &Sample) -> bool {
+        let key = (sample.of, sample.labels.clone());
+        if self.series.contains(&key) {
+            return true;
+        }
+        let count = width(sample);
+        if self.count + count > MAX_SERIES {
+            if self.refused.len() < MAX_SERIES {
+                self.refused.insert(key);
+            }
+            return false;
+        }
+        self.count += count;
+        self.series.insert(key);
+        true
+    }
+}
+
+/// Series of the text formats that a sample is: with its buckets, that for all, sum and count.
+pub(super) fn width(sample: &Sample) -> usize {
+    match sample.of.family().kind {
+        super::Kind::Histogram(buckets) => buckets.bounds_ns.len() + 3,
+        _ => 1,
+    }
+}
+
+/// The samples of one service, those first that are the last to be left out.
+struct Of<'a> {
+    group: &'a Group,
+    samples: Vec<Sample>,
+}
+
+impl Of<'_> {
+    fn put(&mut self, of: Name, labels: &[&str], value: Value) {
+        let labels = std::iter::once(self.group.name.as_str()).chain(labels.iter().copied());
+        self.samples.push(Sample {
+            of,
+            labels: labels.map(str::to_owned).collect(),
+            value,
+        });
+    }
+
+    fn number(&mut self, of: Name, labels: &[&str], value: f64) {
+        self.put(of, labels, Value::Number(value));
+    }
+
+    fn time(&mut self, of: Name, labels: &[&str], ns: u64) {
+        self.number(of, labels, seconds(ns));
+    }
+
+    fn histogram(&mut self, of: Name, labels: &[&str], histogram: &Histogram) {
+        let distribution = Distribution {
+            sum_ns: histogram.sum_ns,
+            buckets: histogram.buckets.clone(),
+        };
+        self.put(of, labels, Value::Histogram(distribution));
+    }
+
+    /// `members`: its processes that live.
+    fn all(&mut self, members: &[&Process]) {
+        let group = self.group;
+        let main = members.iter().find(|of| of.role == Some(ProcessRole::Main));
+        let place = main.or(members.first()).map(|of| &of.place);
+        let text = |of: Option<&String>| of.cloned().unwrap_or_default();
+        let container = text(place.and_then(|place| place.container_id.as_ref()));
+        let unit = text(place.and_then(|place| place.unit.as_ref()));
+        let labels = [group.source.name(), &container, &unit];
+        self.number(Name::GroupInfo, &labels, 1.0);
+        self.time(Name::CpuTime, &["user"], group.cpu_user_ns);
+        self.time(Name::CpuTime, &["system"], group.cpu_system_ns);
+        for (of, value) in [
+            (Name::Memory, group.rss_bytes),
+            (Name::Threads, group.threads_count),
+            (Name::OpenFds, group.fds_count),
+        ] {
+            // Of none it is nothing; of living ones it may not be known.
+            match (value, group.processes_count) {
+                (None, 1..) => {}
+                (value, _) => self.number(of, &[], value.unwrap_or(0) as f64),
+            }
+        }
+        self.number(Name::Processes, &["main"], group.roles.main as f64);
+        self.number(Name::Processes, &["worker"], group.roles.worker as f64);
+        self.number(Name::ProcessStarts, &[], group.processes_started as f64);
+        for (outcome, count) in [
+            ("ok", group.exits.ok),
+            ("error", group.exits.error),
+            ("signal", group.exits.signal),
+        ] {
+            self.number(Name::ProcessExits, &[outcome], count as f64);
+        }
+        if group.exits.unknown > 0 {
+            self.number(Name::ProcessExits, &["unknown"], group.exits.unknown as f64);
+        }
+        self.number(Name::ThreadStarts, &[], group.threads_started as f64);
+        let switches = group.context_switches;
+        self.number(Name::Switches, &["voluntary"], switches.voluntary as f64);
+        self.number(
+            Name::Switches,
+            &["involuntary"],
+            switches.involuntary as f64,
+        );
+        if let Some(gil) = &group.gil {
+            self.time(Name::GilHeld, &[], gil.held_ns);
+            self.histogram(Name::GilWait, &[], &gil.waits);
+        }
+        self.histogram(Name::WakeupLatency, &[], &group.wakeup_latency);
+        self.loops();
+        self.tasks();
+        self.executors(members);
+        for (role, ledger) in &group.by_role {
+            let role = if *role == "none" { "other" } else { role };
+            self.thread_time(role, ledger);
+        }
+        self.merge_roles();
+        if let Some(gc) = &group.gc {
+            for (of, counts) in [
+                (Name::GcCollections, &gc.collections),
+                (Name::GcCollected, &gc.collected),
+            ] {
+                for (generation, count) in counts.iter().enumerate() {
+                    self.number(of, &[&generation.to_string()], *count as f64);
+                }
+            }
+        }
+    }
+
+    fn loops(&mut self) {
+        let loops = &self.group.loops;
+        if loops.is_empty() {
+            return;
+        }
+        let sum = |of: fn(&crate::schema::GroupLoops) -> u64| {
+            loops.iter().map(of).fold(0, u64::saturating_add)
+        };
+        self.time(Name::LoopTime, &["busy"], sum(|of| of.busy_ns));
+        self.time(Name::LoopTime, &["idle"], sum(|of| of.idle_ns));
+        self.number(Name::LoopHung, &[], sum(|of| of.hung) as f64);
+        let mut stalls: BTreeMap<&str, u64> = BTreeMap::new();
+        for of in loops {
+            for (cause, count) in &of.stalls_by_cause {
+                *stalls.entry(cause).or_default() += count;
+            }
+            for (name, histogram) in [(Name::LoopLag, &of.lag), (Name::LoopStep, &of.step)] {
+                if let Some(histogram) = histogram {
+                    self.histogram(name, &[of.kind.name()], histogram);
+                }
+            }
+        }
+        for (cause, count) in stalls {
+            self.number(Name::LoopStalls, &[cause], count as f64);
+        }
+    }
+
+    fn tasks(&mut self) {
+        let tasks = &self.group.tasks;
+        if let Some(pending) = tasks.pending {
+            self.number(Name::Tasks, &["pending"], pending as f64);
+        }
+        if let Some(created) = tasks.created {
+            self.number(Name::TaskStarts, &[], created as f64);
+        }
+        if let Some(exact) = &tasks.exact {
+            for (outcome, count) in [
+                ("finished", exact.finished),
+                ("failed", exact.failed),
+                ("cancelled", exact.cancelled),
+            ] {
+                self.number(Name::TaskEnds, &[outcome], count as f64);
+            }
+        }
+    }
+
+    fn executors(&mut self, members: &[&Process]) {
+        #[derive(Default)]
+        struct Sum {
+            queued: Option<u64>,
+            busy: u64,
+            idle: u64,
+        }
+        let mut kinds: BTreeMap<ExecutorKind, Sum> = BTreeMap::new();
+        for executor in members.iter().flat_map(|process| &process.executors) {
+            let sum = kinds.entry(executor.kind).or_default();
+            if let Some(queued) = executor.queued {
+                *sum.queued.get_or_insert_default() += queued;
+            }
+            if let Some(idle) = executor.workers_idle {
+                sum.idle += idle;
+                sum.busy += executor.workers.saturating_sub(idle);
+            }
+        }
+        for (kind, sum) in kinds {
+            let kind = kind.name();
+            if let Some(queued) = sum.queued {
+                self.number(Name::ExecutorQueued, &[kind], queued as f64);
+            }
+            self.number(Name::ExecutorWorkers, &[kind, "busy"], sum.busy as f64);
+            self.number(Name::ExecutorWorkers, &[kind, "idle"], sum.idle as f64);
+        }
+    }
+
+    /// States in which no time was spent have no series: of most roles most have none.
+    fn thread_time(&mut self, role: &str, ledger: &LedgerSum) {
+        let Blocked {
+            gil,
+            lock,
+            poll,
+            sleep,
+            io,
+            child,
+            disk,
+            stopped,
+            other,
+        } = ledger.blocked_ns;
+        for (state, ns) in [
+            ("on_cpu", ledger.on_cpu_ns),
+            ("runnable", ledger.runnable_ns),
+            ("gil", gil),
+            ("lock", lock),
+            ("poll", poll),
+            ("sleep", sleep),
+            ("io", io),
+            ("child", child),
+            ("disk", disk),
+            ("stopped", stopped),
+            ("other", other),
+            ("unknown", ledger.unknown_ns),
+        ] {
+            if ns > 0 {
+                self.time(Name::ThreadTime, &[role, state], ns);
+            }
+        }
+    }
+
+    /// Threads whose role is not known count with the others, so one series may have come twice.
+    fn merge_roles(&mut self) {
+        let mut sums: BTreeMap<Vec<String>, f64> = BTreeMap::new();
+        self.samples
+            .retain(|sample| match (sample.of, &sample.value) {
+                (Name::ThreadTime, Value::Number(value)) => {
+                    *sums.entry(sample.labels.clone()).or_default() += value;
+                    false
+                }
+                _ => true,
+            });
+        let samples = sums.into_iter().map(|(labels, value)| Sample {
+            of: Name::ThreadTime,
+            labels,
+            value: Value::Number(value),
+        });
+        self.samples.extend(samples);
+    }
+}

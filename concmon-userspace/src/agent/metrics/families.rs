@@ -1,0 +1,249 @@
+//! The table of metric families. Their names are the standard translation of the OpenTelemetry names:
+//! `concmon.loop.lag` in seconds is `concmon_loop_lag_seconds`, its attribute `concmon.kind` the label
+//! `concmon_kind`.
+
+use serde::{Deserialize, Serialize};
+
+/// What a family is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::agent) enum Kind {
+    /// Only grows; its samples end in `_total`.
+    Counter,
+    Gauge,
+    /// Always 1; its samples end in `_info`.
+    Info,
+    Histogram(Buckets),
+}
+
+/// The buckets of a histogram of durations.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::agent) struct Buckets {
+    /// Bounds of the classic ones, ns.
+    pub(in crate::agent) bounds_ns: &'static [u64],
+    /// They are served beside the native ones, too.
+    pub(in crate::agent) both: bool,
+    /// Sub-buckets of a power of two, as they are measured.
+    pub(in crate::agent) sub: u64,
+}
+
+/// Histograms that the kernel programs keep.
+const KERNEL: Kind = Kind::Histogram(Buckets {
+    bounds_ns: &[
+        100_000,
+        1_000_000,
+        5_000_000,
+        25_000_000,
+        100_000_000,
+        1_000_000_000,
+    ],
+    both: false,
+    sub: 4,
+});
+/// Those of loops.
+const LAG: Kind = Kind::Histogram(Buckets {
+    bounds_ns: LOOP_BOUNDS,
+    both: true,
+    sub: 16,
+});
+const STEP: Kind = Kind::Histogram(Buckets {
+    bounds_ns: LOOP_BOUNDS,
+    both: false,
+    sub: 16,
+});
+const LOOP_BOUNDS: &[u64] = &[
+    1_000_000,
+    5_000_000,
+    25_000_000,
+    100_000_000,
+    500_000_000,
+    2_500_000_000,
+];
+/// As the conventions advise for requests.
+const HTTP: Kind = Kind::Histogram(Buckets {
+    bounds_ns: &[
+        5_000_000,
+        10_000_000,
+        25_000_000,
+        50_000_000,
+        75_000_000,
+        100_000_000,
+        250_000_000,
+        500_000_000,
+        750_000_000,
+        1_000_000_000,
+        2_500_000_000,
+        5_000_000_000,
+        7_500_000_000,
+        10_000_000_000,
+    ],
+    both: true,
+    sub: 16,
+});
+
+/// A family.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::agent) struct Family {
+    /// Without `_total` and `_info`.
+    pub(in crate::agent) name: &'static str,
+    pub(in crate::agent) kind: Kind,
+    pub(in crate::agent) labels: &'static [&'static str],
+    pub(in crate::agent) help: &'static str,
+}
+
+impl Family {
+    /// The unit that its name ends in.
+    pub(in crate::agent) fn unit(&self) -> Option<&'static str> {
+        let units = ["seconds", "bytes"];
+        units.into_iter().find(|unit| {
+            let rest = self.name.strip_suffix(unit);
+            rest.is_some_and(|rest| rest.ends_with('_'))
+        })
+    }
+
+    /// What the names of its samples end in.
+    pub(in crate::agent) const fn suffix(&self) -> &'static str {
+        match self.kind {
+            Kind::Counter => "_total",
+            Kind::Info => "_info",
+            Kind::Gauge | Kind::Histogram(_) => "",
+        }
+    }
+}
+
+macro_rules! families {
+    ($($id:ident = $name:literal, $kind:expr, [$($label:literal),*], $help:literal;)+) => {
+        /// A family, by its place in the table.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        pub(in crate::agent) enum Name { $($id,)+ }
+
+        /// All of them: each is declared, with samples or without.
+        pub(in crate::agent) const FAMILIES: &[Family] = &[$(Family {
+            name: $name,
+            kind: $kind,
+            labels: &[$($label),*],
+            help: $help,
+        },)+];
+    };
+}
+
+use Kind::{Counter, Gauge, Info};
+
+families! {
+    CpuTime = "concmon_cpu_time_seconds", Counter, ["service_name", "concmon_mode"],
+        "CPU time of all threads, by mode; from /proc, whose clock ticks are coarse.";
+    CpuThrottled = "concmon_cpu_throttled_time_seconds", Counter, ["service_name"],
+        "Time that the CPU quota of the cgroup took.";
+    Memory = "concmon_memory_usage_bytes", Gauge, ["service_name"],
+        "Resident memory of the living processes; pages that they share count in each.";
+    Processes = "concmon_processes", Gauge, ["service_name", "concmon_role"],
+        "Living Python processes, by what they are for.";
+    Threads = "concmon_threads", Gauge, ["service_name"],
+        "Threads of the living processes.";
+    OpenFds = "concmon_open_fds", Gauge, ["service_name"],
+        "Open file descriptors of the living processes.";
+    ProcessStarts = "concmon_process_starts", Counter, ["service_name"],
+        "Processes that began while they were watched.";
+    ProcessExits = "concmon_process_exits", Counter, ["service_name", "concmon_outcome"],
+        "Processes that ended, by how they did.";
+    ThreadStarts = "concmon_thread_starts", Counter, ["service_name"],
+        "Threads that began while they were watched.";
+    Switches = "concmon_context_switches", Counter, ["service_name", "concmon_type"],
+        "Context switches, by the kernel's own count.";
+    ThreadTime = "concmon_thread_time_seconds", Counter, ["service_name", "concmon_role", "concmon_state"],
+        "Where the time of threads went; all states add up to the time that they lived.";
+    WakeupLatency = "concmon_thread_wakeup_latency_seconds", KERNEL, ["service_name"],
+        "From the decision to wake a thread to its being on a CPU.";
+    GilWait = "concmon_gil_wait_duration_seconds", KERNEL, ["service_name"],
+        "Waits for the GIL that ended, the wait for a CPU right after it included.";
+    OffCpu = "concmon_thread_off_cpu_duration_seconds", KERNEL, ["service_name", "concmon_state"],
+        "Waits of threads, by what they waited for.";
+    GilHeld = "concmon_gil_held_time_seconds", Counter, ["service_name"],
+        "Time that a GIL was held, all processes together; sampled.";
+    GcCollections = "cpython_gc_collections", Counter, ["service_name", "cpython_gc_generation"],
+        "Garbage collections.";
+    GcCollected = "cpython_gc_collected_objects", Counter, ["service_name", "cpython_gc_generation"],
+        "Objects that garbage collections freed.";
+    LoopLag = "concmon_loop_lag_seconds", LAG, ["service_name", "concmon_kind"],
+        "How late event loops ran what was due; sampled.";
+    LoopStep = "concmon_loop_step_duration_seconds", STEP, ["service_name", "concmon_kind"],
+        "How long steps of event loops took; sampled.";
+    LoopTime = "concmon_loop_time_seconds", Counter, ["service_name", "concmon_state"],
+        "Time of event loops, blocked in their selectors (idle) or not (busy).";
+    LoopStalls = "concmon_loop_stalls", Counter, ["service_name", "concmon_cause"],
+        "Steps of event loops past the threshold, by what took most of the time.";
+    LoopHung = "concmon_loop_hung", Gauge, ["service_name"],
+        "Event loops whose step is past the threshold, and still lasts.";
+    Tasks = "concmon_tasks", Gauge, ["service_name", "concmon_state"],
+        "Tasks of event loops that exist.";
+    TaskStarts = "concmon_task_starts", Counter, ["service_name"],
+        "Tasks that were made, as the interpreters count them.";
+    TaskEnds = "concmon_task_ends", Counter, ["service_name", "concmon_outcome"],
+        "Tasks that ended, by how they did; only where probes count them.";
+    TaskDuration = "concmon_task_duration_seconds", STEP, ["service_name", "task_name"],
+        "From the making of a task to its end, for names that are allowed.";
+    ExecutorQueued = "concmon_executor_queued", Gauge, ["service_name", "concmon_kind"],
+        "Work that no worker has begun.";
+    ExecutorWorkers = "concmon_executor_workers", Gauge, ["service_name", "concmon_kind", "concmon_state"],
+        "Workers of executors, with work (busy) or without (idle).";
+    ExecutorWork = "concmon_executor_work", Counter, ["service_name", "concmon_outcome"],
+        "Work of executors that ended, by how it did; only where probes count it.";
+    HttpDuration = "http_server_request_duration_seconds", HTTP,
+        ["service_name", "http_request_method", "url_scheme", "http_response_status_code", "error_type", "http_route"],
+        "How long requests took.";
+    HttpActive = "http_server_active_requests", Gauge, ["service_name", "http_request_method", "url_scheme"],
+        "Requests that are being handled.";
+    RequestQueue = "concmon_request_queue_duration_seconds", HTTP, ["service_name", "http_route"],
+        "How long requests waited until they were begun.";
+    RequestDelay = "concmon_request_delay_time_seconds", Counter, ["service_name", "concmon_cause"],
+        "What made requests wait.";
+    PeerWait = "concmon_peer_wait_time_seconds", Counter, ["service_name", "concmon_peer"],
+        "Time that threads waited for others on the network.";
+    FindingActive = "concmon_finding_active", Gauge, ["service_name", "concmon_rule"],
+        "Processes in which a finding holds, 0 when it does not; of rules that have held once.";
+    GroupInfo = "concmon_group", Info, ["service_name", "concmon_source", "container_id", "systemd_unit"],
+        "What is known of a service: where its name is from, and where its first process runs.";
+    BuildInfo = "concmon_build", Info, ["version", "architecture"],
+        "The agent.";
+    EventsLost = "concmon_agent_events_lost", Counter, ["concmon_source"],
+        "What the agent could not take in: detail is missing then, totals are not.";
+    AgentCpu = "concmon_agent_cpu_time_seconds", Counter, ["concmon_source"],
+        "CPU time of the agent: of its watching process, and of its kernel programs, which is estimated.";
+    AgentTargets = "concmon_agent_targets", Gauge, ["concmon_status"],
+        "Python processes: watched whole (attached), by the kernel alone (unsupported), not at all (denied).";
+    AgentShed = "concmon_agent_shed", Gauge, [],
+        "Kinds of detail that are left out now to stay inside the budget.";
+    AgentCoverage = "concmon_agent_coverage", Gauge, ["service_name"],
+        "The share of a service's time that was watched.";
+    AgentGroups = "concmon_agent_groups", Gauge, [],
+        "Services that are told apart now.";
+    AgentGroupsLimit = "concmon_agent_groups_limit", Gauge, [],
+        "Services that can be told apart.";
+    AgentGroupsRefused = "concmon_agent_groups_refused", Gauge, [],
+        "Services that are in _OTHER for want of room, of those seen since a service went last.";
+    AgentSeriesRefused = "concmon_agent_series_refused", Gauge, [],
+        "Series of services that are left out, past 120 for one service.";
+    AgentWindows = "concmon_agent_windows", Counter, ["concmon_outcome"],
+        "Readings of all services: handed to the exporter (sent), or dropped because it had not taken the last one.";
+    ExporterRequests = "concmon_agent_requests", Counter, ["http_response_status_code"],
+        "Requests that the exporter answered.";
+    ExporterRefused = "concmon_agent_connections_refused", Counter, [],
+        "Connections that the exporter closed at once, past the number of clients.";
+    OwnCpu = "process_cpu_seconds", Counter, [],
+        "CPU time of the agent's watching process.";
+    OwnRss = "process_resident_memory_bytes", Gauge, [],
+        "Resident memory of the agent's watching process.";
+    OwnVms = "process_virtual_memory_bytes", Gauge, [],
+        "Mapped memory of the agent's watching process.";
+    OwnStart = "process_start_time_seconds", Gauge, [],
+        "When the agent's watching process started, seconds after 1970.";
+    OwnFds = "process_open_fds", Gauge, [],
+        "Open file descriptors of the agent's watching process.";
+    OwnMaxFds = "process_max_fds", Gauge, [],
+        "How many file descriptors the agent's watching process may have open.";
+}
+
+impl Name {
+    pub(in crate::agent) fn family(self) -> &'static Family {
+        &FAMILIES[self as usize]
+    }
+}

@@ -1,0 +1,37 @@
+//! The command line of `agent`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Share, budget, duration};
+
+/// What of the configuration is given on the command line.
+#[derive(Clone, Debug, Default, PartialEq, Args)]
+pub struct Agent {
+    /// Read this configuration [default: /etc/concmon/agent.toml, where it is there]
+    #[arg(long, value_name = "FILE", value_parser = clap::builder::PathBufValueParser::new())]
+    pub config: Option<PathBuf>,
+
+    /// Serve metrics at this address [default: 127.0.0.1:9788]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+
+    /// Only say whether the configuration is right; exit code 2: it is not
+    #[arg(long)]
+    pub check_config: bool,
+
+    /// Time between two readings, at least 100ms [default: 5s]
+    #[arg(short, long, value_name = "TIME", value_parser = duration::parse_interval)]
+    pub interval: Option<Duration>,
+
+    /// Own CPU time, 100% is one core; past it, detail is left out [default: 1%]
+    #[arg(long, value_name = "PERCENT", value_parser = budget::parse_share)]
+    pub budget_cpu: Option<Share>,
+
+    /// Own memory; past it, detail is left out [default: 128MB]
+    #[arg(long, value_name = "SIZE", value_parser = budget::parse_bytes)]
+    pub budget_memory: Option<u64>,
+}

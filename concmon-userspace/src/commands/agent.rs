@@ -1,0 +1,94 @@
+//! `agent`: the daemon, from its configuration to its end.
+
+use std::io::Write as _;
+
+use rustix::thread::CapabilitySet;
+use tokio::task::LocalSet;
+
+use super::select::present;
+use crate::{
+    agent::{
+        collector::{Collector, EXPORTER_ENDED},
+        config::{Config, DEFAULT_FILE},
+        exporter,
+    },
+    cli::Agent,
+    event::Pid,
+    procfs::rights,
+    python::ScanOptions,
+    session::{
+        Failure, code, confine, printed, privileges,
+        watch::{Plan, Watch},
+    },
+    targets::{Targets, Wants},
+};
+
+/// Samples per second and CPU.
+const RATE: u32 = 99;
+
+pub(super) fn run(flags: &Agent) -> Result<u8, Failure> {
+    let config = Config::read(flags, |name| std::env::var(name).ok())?;
+    if flags.check_config {
+        return check(&config);
+    }
+    // Before there is any thread.
+    let exporter = exporter::start(&config)?;
+    let socket = exporter.socket;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let local = LocalSet::new();
+    let ended = local.block_on(&runtime, async {
+        let collector = Collector::new(socket, flags.clone(), config.clone())?;
+        let watch = start(&config)?;
+        privileges::give_up_but(rights::LOOKS | CapabilitySet::BPF | CapabilitySet::PERFMON);
+        confine::confine_collector_or_warn();
+        collector.run(watch).await
+    });
+    // With what waits in them, its end of the socket goes.
+    drop(local);
+    let how = exporter::wait(exporter.pid);
+    ended.map_err(|mut failure| {
+        if failure.message == EXPORTER_ENDED
+            && let Some(how) = how
+        {
+            failure.message = format!("{EXPORTER_ENDED} {how}");
+        }
+        failure
+    })
+}
+
+fn start(config: &Config) -> Result<Watch, Failure> {
+    let wants = Wants {
+        samples: true,
+        stall_threshold_ns: None,
+        exact_tasks: false,
+        exact_futures: false,
+    };
+    let mut targets = Targets::new(wants, ScanOptions::default());
+    let selected = present(config.rules.clone(), |pid| targets.try_adopt(pid))?;
+    let plan = Plan {
+        selector: selected.selector,
+        seen: selected.seen,
+        targets: selected.pids.into_iter().map(Pid).collect(),
+        follow_children: true,
+        rate: RATE,
+        budget_cpu: config.budget_cpu,
+        budget_memory_bytes: config.budget_memory,
+        stall_threshold_ns: None,
+        exact: false,
+        redact: false,
+    };
+    Watch::start(plan, targets, None)
+}
+
+/// Says that the configuration is right.
+fn check(config: &Config) -> Result<u8, Failure> {
+    let text = match &config.file {
+        Some(path) => format!("{}: ok\n", path.display()),
+        None => format!("{DEFAULT_FILE} is not there: defaults hold\n"),
+    };
+    let text = crate::escape::escape(text.trim_end()).into_owned() + "\n";
+    printed(std::io::stdout().write_all(text.as_bytes()))?;
+    Ok(code::OK)
+}
