@@ -62,6 +62,11 @@ impl Service {
 
     /// What nothing but the kernel's name of a process is known of.
     pub(super) fn named(name: &str) -> Self {
+        let name = match name {
+            // OpenTelemetry calls it that.
+            "" => "unknown_service",
+            name => name,
+        };
         Self::new(GroupSource::Tree, name, "")
     }
 
