@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Program, Python, pythons};
+use common::{Program, Python, in_turn, pythons};
 use concmon::event::{ExecutorKind, LoopKind, PyTask, PythonFact, TaskState};
 use concmon::python::{Interpreter, MAX_TEXT_CHARS, ScanOptions};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -50,7 +50,7 @@ fn main() {
     let run = versions_to_run(&arguments);
     for minor in 8..=15 {
         let found = pythons(minor..=minor);
-        for case in CASES {
+        for (turn, case) in CASES.iter().enumerate() {
             let (name, ..) = case;
             if found.is_empty() {
                 let reason = format!("no Python 3.{minor}");
@@ -58,7 +58,7 @@ fn main() {
             }
             for python in &found {
                 let name = format!("{name}::{}", python.label());
-                if !run.contains(&minor) {
+                if !run(turn).contains(&minor) {
                     trials.push(skipped(name, "left to cargo xtask test --pythons"));
                     continue;
                 }
@@ -81,21 +81,16 @@ fn main() {
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-/// The oldest, the middle and the newest that are here; all where that or a version is asked for.
-fn versions_to_run(arguments: &Arguments) -> Vec<u8> {
+/// Two versions for each case, in turn; all where a version is asked for.
+fn versions_to_run(arguments: &Arguments) -> impl Fn(usize) -> Vec<u8> + use<> {
     let mut here: Vec<u8> = pythons(8..=15).iter().map(|python| python.minor).collect();
     here.sort_unstable();
     here.dedup();
     let filter = arguments.filter.as_deref().unwrap_or_default();
-    let all = ["CONCMON_TESTS_PYTHONS", "CONCMON_TESTS_QUICK"];
-    let asked_for = all
-        .iter()
-        .any(|variable| std::env::var_os(variable).is_some());
-    match here[..] {
-        [first, .., last] if !asked_for && !filter.contains("3.") => {
-            vec![first, here[here.len() / 2], last]
-        }
-        _ => here,
+    let asked_for = filter.contains("3.") || std::env::var_os("CONCMON_TESTS_QUICK").is_some();
+    move |turn| match asked_for {
+        true => here.clone(),
+        false => in_turn(&here, turn),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, ExitStatus, Stdio};
+use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::interpreter::Interpreter;
 use crate::spawn::Group;
+use crate::watch::binary;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -51,6 +52,18 @@ impl Programs {
     /// The path of a program as the interpreter sees it.
     pub fn path(&self, program: &str) -> String {
         self.inside.join(program).to_string_lossy().into_owned()
+    }
+
+    /// A copy of the tool, which may lie where only root can go.
+    ///
+    /// # Errors
+    /// When there is no tool, or it cannot be copied.
+    pub fn tool(&self) -> Result<PathBuf> {
+        let path = self.folder().join("concmon-bpf");
+        // Nobody forks while this process has it open for writing: it could not be run until that child execs.
+        let status = Command::new("cp").arg(binary()?).arg(&path).status()?;
+        ensure!(status.success(), "copying the tool: {status}");
+        Ok(path)
     }
 
     /// The folder as the test sees it.

@@ -155,6 +155,31 @@ pub(crate) fn pythons(minors: std::ops::RangeInclusive<u8>) -> Vec<Python> {
     found
 }
 
+/// Two of the oldest, the middle and the newest of these versions, in turn; all of them where that is asked for.
+pub(crate) fn in_turn(minors: &[u8], turn: usize) -> Vec<u8> {
+    let is_all = std::env::var_os("CONCMON_TESTS_PYTHONS").is_some();
+    match minors {
+        [first, middle @ .., last] if !is_all && !middle.is_empty() => {
+            let mut some = vec![*first, minors[minors.len() / 2], *last];
+            some.remove(turn % some.len());
+            some
+        }
+        _ => minors.to_vec(),
+    }
+}
+
+/// For what hardly differs between versions: an interpreter of each of two, as [`in_turn`] says.
+#[allow(dead_code, reason = "not every test binary asks")]
+pub(crate) fn pythons_in_turn(turn: usize) -> Vec<Python> {
+    let mut found = pythons(8..=15);
+    found.sort_by_key(|python| python.minor);
+    found.dedup_by_key(|python| python.minor);
+    let minors: Vec<u8> = found.iter().map(|python| python.minor).collect();
+    let some = in_turn(&minors, turn);
+    found.retain(|python| some.contains(&python.minor));
+    found
+}
+
 fn minor_of(path: &Path) -> Option<u8> {
     path.exists().then_some(())?;
     path.file_name()?

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{Program, Python, pythons};
+use crate::common::{Program, Python, pythons_in_turn};
 use concmon::event::{Pid, PythonFact};
 use concmon::python::image::timeless;
 use concmon::python::{DetectError, Interpreter, ScanOptions};
@@ -53,7 +53,7 @@ fn look_at_rest(interpreter: &mut Interpreter) -> PythonFact {
 }
 
 fn for_each(check: impl Fn(&Python, Program, Interpreter, PythonFact)) {
-    for python in pythons(8..=15) {
+    for python in pythons_in_turn(0) {
         let program = python.run(TASKS);
         assert_eq!(program.line(), "ready");
         let mut interpreter = Interpreter::attach(program.pid()).expect("an interpreter");

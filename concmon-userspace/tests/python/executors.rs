@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::pythons;
+use crate::common::{pythons, pythons_in_turn};
 use concmon::event::PyExecutor;
 use concmon::python::{Interpreter, ScanOptions};
 use serde_json::{Value, json};
@@ -99,7 +99,7 @@ ends.set()
 ";
     const LOOKS: u32 = 200;
     let names = ["__main__.quick", "__main__.short", "__main__.Thing.method"];
-    for python in pythons(8..=15) {
+    for python in pythons_in_turn(2) {
         let mut program = python.run(SOURCE);
         program.line();
         let mut interpreter = Interpreter::attach(program.pid()).expect("a Python");

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::common::{Program, Python, pythons};
+use crate::common::{Program, Python, pythons, pythons_in_turn};
 use concmon::event::{LoopKind, Pid, PyTask, PythonFact, TaskState};
 use concmon::python::{DetectError, Interpreter, MAX_TEXT_CHARS, ScanOptions};
 use serde_json::{Value, json};
@@ -210,7 +210,7 @@ fn tasks_and_await_chains_are_what_the_program_says() {
 /// that can be true.
 #[test]
 fn no_task_is_torn_while_the_program_runs() {
-    for python in pythons(8..=15) {
+    for python in pythons_in_turn(2) {
         let program = python.run(CHURN);
         program.line();
         let mut interpreter = attach(&program);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::common::pythons;
+use crate::common::{pythons, pythons_in_turn};
 use concmon::event::{PyFrame, PyThread};
 use concmon::python::{Interpreter, ScanOptions};
 use serde_json::{Value, json};
@@ -77,7 +77,7 @@ fn stacks_of_busy_threads_are_right_or_marked() {
         .ok()
         .and_then(|looks| looks.parse().ok())
         .unwrap_or(LOOKS);
-    for python in pythons(8..=15) {
+    for python in pythons_in_turn(1) {
         let program = python.run(BUSY);
         assert_eq!(program.line(), "ready");
         let mut interpreter = Interpreter::attach(program.pid()).expect("a Python");

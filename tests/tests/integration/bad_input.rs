@@ -161,10 +161,8 @@ fn program_cannot_be_started() -> Result<()> {
 }
 
 fn user_without_permission(target: &Group) -> Result<()> {
-    // The binary may lie where only root can go.
     let programs = Programs::copy(&Interpreter::for_everyone()?)?;
-    let tool = programs.folder().join("concmon-bpf");
-    std::fs::copy(binary()?, &tool)?;
+    let tool = programs.tool()?;
     let outcome = Watch::with(
         Command::new(tool)
             .args(["--pid", &target.id().to_string(), "-d", "1s", "--json"])

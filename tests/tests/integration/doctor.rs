@@ -127,8 +127,7 @@ fn as_root() -> Result<()> {
 /// With each capability missing, and with none: as a watch of the same process would end.
 fn as_others() -> Result<()> {
     let programs = Programs::copy(&Interpreter::for_everyone()?)?;
-    let path = programs.folder().join("concmon-bpf");
-    std::fs::copy(binary()?, &path)?;
+    let path = programs.tool()?;
     let own = program(UNPRIVILEGED)?;
     let others = program(UNPRIVILEGED - 1)?;
     let run = |set: &[&str], args: &[&str]| {

@@ -356,10 +356,8 @@ const SLEEPER: &str = "import threading, time; print('ready', flush=True); time.
 
 /// The tool, run by a user without privileges.
 fn as_user(args: &[&str], pid: u32) -> Result<Done> {
-    // The binary may lie where only root can go.
     let programs = Programs::copy(&Interpreter::for_everyone()?)?;
-    let tool = programs.folder().join("concmon-bpf");
-    std::fs::copy(binary()?, &tool)?;
+    let tool = programs.tool()?;
     run(Command::new(tool)
         .args(args)
         .args(["-p", &pid.to_string()])

@@ -35,7 +35,7 @@ const VERSION: &str = "3.11";
 pub(crate) fn trials() -> Vec<Trial> {
     let needs = watch_python(VERSION);
     let mut trials = vec![
-        case("findings::quiet_programs", &needs, quiet_programs),
+        quiet("findings::quiet_programs", &needs, quiet_programs),
         quiet("findings::fail_on_gives_its_exit_code", &needs, fail_on),
         quiet("findings::unknown_rules_are_refused", &WATCH, unknown_rules),
     ];
@@ -88,7 +88,7 @@ fn quiet_programs() -> Result<()> {
 fn busy_program(name: &str) -> Result<()> {
     for (case, wanted) in [(name.to_owned(), true), (format!("{name}_near"), false)] {
         let program = start(&case)?;
-        let outcome = watch(&[program.pid()], 6)?;
+        let outcome = watch(&[program.pid()], 5)?;
         let summary = outcome.summary()?;
         let found = raised(summary, program.pid(), name)?;
         // A program with one thread, which waits for a CPU, waits for what else is on the host.

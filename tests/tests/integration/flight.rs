@@ -159,6 +159,11 @@ fn a_killed_recorder() -> Result<()> {
         &target,
     ];
     let mut recorder = recorder(folder.path(), &more)?;
+    let begin = Instant::now();
+    while std::fs::read_dir(folder.path())?.next().is_none() {
+        ensure!(begin.elapsed() < PATIENCE, "the recorder does not begin");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     std::thread::sleep(Duration::from_secs(3));
     recorder.signal(libc::SIGKILL);
     recorder.wait_for(PATIENCE)?;
@@ -184,8 +189,9 @@ fn out_of_memory() -> Result<()> {
     };
     let folder = tempfile::tempdir()?;
     let python = Interpreter::find("3.11")?;
+    // By then it is recorded.
     let program =
-        "import time\nkept = []\ntime.sleep(2)\nwhile True: kept.append(bytearray(1 << 20))";
+        "import time\nkept = []\ntime.sleep(5)\nwhile True: kept.append(bytearray(1 << 20))";
     let mut target = Group::start(python.command().args(["-c", program]))?;
     let pid = target.id();
     group.take(pid)?;

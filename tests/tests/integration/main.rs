@@ -51,9 +51,11 @@ mod wakeup;
 mod whole;
 mod workloads;
 
+use std::collections::HashMap;
+
 use concmon_tests::harness::{QUIET, without_matrix};
 use concmon_tests::needs::Need;
-use libtest_mimic::Arguments;
+use libtest_mimic::{Arguments, Trial};
 
 /// Quiet trials at once, per CPU.
 const QUIET_PER_CPU: usize = 3;
@@ -72,8 +74,6 @@ fn main() {
     // Those that measure take turns all the same; see the harness.
     arguments.test_threads.get_or_insert(QUIET_PER_CPU * cpus);
     let mut trials: Vec<_> = [
-        // The longest quiet ones are not to be the last.
-        turnover::trials(),
         agent::trials(),
         bad_input::trials(),
         blocked::trials(),
@@ -114,6 +114,7 @@ fn main() {
         signals::trials(),
         stalls::trials(),
         stuck::trials(),
+        turnover::trials(),
         untouched::trials(),
         wakeup::trials(),
         whole::trials(),
@@ -129,6 +130,21 @@ fn main() {
     } else if !filter.contains("3.") && !is_asked_for("CONCMON_TESTS_PYTHONS") {
         trials = without_matrix(trials);
     }
-    trials.sort_by_key(|trial| trial.kind() != QUIET);
-    libtest_mimic::run(&arguments, trials).exit();
+    libtest_mimic::run(&arguments, in_turn(trials)).exit();
+}
+
+/// Quiet ones first. Those of one file take turns with those of others, so that what takes much of the CPUs is not
+/// together.
+fn in_turn(trials: Vec<Trial>) -> Vec<Trial> {
+    let mut counts = HashMap::new();
+    let turn = |trial: &Trial| {
+        let file = trial.name().split("::").next().unwrap_or_default();
+        let count: &mut u32 = counts.entry(file.to_owned()).or_default();
+        *count += 1;
+        (trial.kind() != QUIET, *count)
+    };
+    let turns: Vec<_> = trials.iter().map(turn).collect();
+    let mut trials: Vec<_> = turns.into_iter().zip(trials).collect();
+    trials.sort_by_key(|(turn, _)| *turn);
+    trials.into_iter().map(|(_, trial)| trial).collect()
 }

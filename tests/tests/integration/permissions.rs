@@ -77,8 +77,7 @@ struct Tool {
 impl Tool {
     fn copy() -> Result<Self> {
         let programs = Programs::copy(&Interpreter::for_everyone()?)?;
-        let path = programs.folder().join("concmon-bpf");
-        std::fs::copy(binary()?, &path)?;
+        let path = programs.tool()?;
         let folder = programs.folder().join("out");
         std::fs::create_dir(&folder)?;
         std::os::unix::fs::chown(&folder, Some(UNPRIVILEGED), Some(UNPRIVILEGED))?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use concmon_tests::harness::case;
+use concmon_tests::harness::{case, quiet};
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::packages;
 use concmon_tests::report::{Stall, Timing};
@@ -33,16 +33,15 @@ const KINDS: [(&str, &str); 9] = [
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for version in ["3.8", "3.9", "3.11", "3.12", "3.13", "3.14", "3.15"] {
-        trials.push(case(
+        trials.push(quiet(
             format!("stalls::every_culprit_is_named::py{version}"),
             &watch_python(version),
-            // A busy machine adds waits of its own to the program's.
             move || every_culprit_is_named(version, "asyncio"),
         ));
     }
     for version in ["3.8", "3.9", "3.11", "3.12", "3.13", "3.14", "3.15"] {
         for kind in ["uvloop", "trio"] {
-            trials.push(case(
+            trials.push(quiet(
                 format!("stalls::every_culprit_is_named::{kind}::py{version}"),
                 &watch_python(version),
                 move || every_culprit_is_named(version, kind),

@@ -76,11 +76,16 @@ fn room_follows_the_living() -> Result<()> {
         laws::closed(&thread.ledger).with_context(|| format!("thread {}", thread.tid))?;
     }
     turnover.ask(&json!({ "do": "release" }))?;
+    let pid = turnover.pid();
+    // Threads take their time to end.
     let released = Instant::now();
-    while released.elapsed() < GIVEN_BACK {
+    while turnover.settle()?.process(pid)?.threads_count > Some(10) {
+        ensure!(released.elapsed() < 2 * PATIENCE, "threads do not end");
+    }
+    let gone = Instant::now();
+    while gone.elapsed() < GIVEN_BACK {
         turnover.watch.next(PATIENCE)?;
     }
-    let pid = turnover.pid();
     let outcome = turnover.watch.interrupt()?;
     let target = outcome.summary()?.process(pid)?;
     let all = target.threads.len() as u64 + target.ended.threads;
@@ -106,18 +111,18 @@ fn room_follows_the_living() -> Result<()> {
 
 fn forks(version: &str, options: &[&str]) -> Result<()> {
     let mut turnover = Turnover::start(version, "1s", options)?;
-    turnover.processes(&json!({ "do": "forks", "count": 2_000, "over_s": 10 }))?;
+    turnover.processes(&json!({ "do": "forks", "count": 1_000, "over_s": 5 }))?;
     turnover.end(|exited| exited.code == Some(0))
 }
 
 fn execs(version: &str, options: &[&str]) -> Result<()> {
     let mut turnover = Turnover::start(version, "1s", options)?;
-    turnover.processes(&json!({ "do": "execs", "count": 3_000 }))?;
+    turnover.processes(&json!({ "do": "execs", "count": 1_000 }))?;
     turnover.end(|exited| exited.code == Some(0))
 }
 
 fn zombies(version: &str, options: &[&str]) -> Result<()> {
-    const COUNT: u64 = 1_500;
+    const COUNT: u64 = 1_000;
     let mut turnover = Turnover::start(version, "1s", options)?;
     turnover.processes(&json!({ "do": "zombies", "count": COUNT }))?;
     for expected in [COUNT, 0] {
@@ -171,7 +176,7 @@ fn stranger(pid: u32) -> Result<Group> {
 fn service(version: &str, options: &[&str]) -> Result<()> {
     let mut turnover = Turnover::start(version, "1s", options)?;
     // Each takes longer with probes.
-    let count = if turnover.exact { 100 } else { 200 };
+    let count = if turnover.exact { 50 } else { 100 };
     turnover.processes(&json!({ "do": "service", "count": count }))?;
     turnover.end(|exited| exited.signal == Some(libc::SIGKILL as u8))
 }
