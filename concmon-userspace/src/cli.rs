@@ -405,6 +405,9 @@ impl Cli {
             look::refuse_what_a_look_has_not(&matches, name, look)?;
             refuse_what_a_file_has_not(&matches, name, look)?;
             watching::refuse_what_stands_before_it(&matches, name)?;
+            if name == "agent" {
+                agent::refuse_what_it_has_not(&matches, look)?;
+            }
         }
         cli.take_over();
         Ok(cli)

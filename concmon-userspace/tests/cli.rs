@@ -299,6 +299,27 @@ fn wrong_usage_exits_with_2_and_says_why() {
             "--pid <PID>",
         ),
         ("demo -p 1", ErrorKind::UnknownArgument, "-p"),
+        ("agent -p 1", ErrorKind::UnknownArgument, "-p"),
+        (
+            "agent --json",
+            ErrorKind::ArgumentConflict,
+            "leave out '--json'",
+        ),
+        (
+            "agent -d 5",
+            ErrorKind::ArgumentConflict,
+            "leave out '--duration'",
+        ),
+        (
+            "--budget-cpu 1% agent",
+            ErrorKind::ArgumentConflict,
+            "put '--budget-cpu' behind the subcommand 'agent'",
+        ),
+        (
+            "agent --listen here",
+            ErrorKind::ValueValidation,
+            "invalid socket address",
+        ),
         (
             "python app.py",
             ErrorKind::UnknownArgument,

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Args, CommandFactory as _};
 
-use super::{Share, budget, duration};
+use super::capture::Unused;
+use super::{Cli, Share, budget, by_user, duration};
 
 /// What of the configuration is given on the command line.
 #[derive(Clone, Debug, Default, PartialEq, Args)]
@@ -34,4 +36,23 @@ pub struct Agent {
     /// Own memory; past it, detail is left out [default: 128MB]
     #[arg(long, value_name = "SIZE", value_parser = budget::parse_bytes)]
     pub budget_memory: Option<u64>,
+
+    #[command(flatten)]
+    pub(crate) _unused: Unused,
+}
+
+/// Refuses options that say nothing about the agent; `agent` are those behind its name.
+pub(super) fn refuse_what_it_has_not(
+    all: &ArgMatches,
+    agent: &ArgMatches,
+) -> Result<(), clap::Error> {
+    let outputs = ["json", "output", "redact", "color"].map(|name| (name, name));
+    for (id, option) in Unused::ALL.into_iter().chain(outputs) {
+        if by_user(all, id) || by_user(agent, id) {
+            let message =
+                format!("the agent serves metrics of all processes: leave out '--{option}'");
+            return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
+        }
+    }
+    Ok(())
 }

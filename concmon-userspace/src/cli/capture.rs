@@ -155,8 +155,8 @@ pub struct Memory {
 }
 
 /// Options that say nothing about a file. They are global: hidden, and refused with a reason.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub(super) struct Unused {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub(crate) struct Unused {
     #[arg(id = "duration", short = 'd', long = "duration", hide = true, value_parser = duration::parse_duration)]
     _duration: Option<Duration>,
     #[arg(id = "_subprocesses", short = 's', long = "subprocesses", hide = true)]

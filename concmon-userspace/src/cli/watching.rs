@@ -62,6 +62,9 @@ pub(super) fn refuse_what_stands_before_it(
     };
     let message = match name {
         "record" => format!("put '--{option}' behind the subcommand 'record'"),
+        "agent" if ["interval", "budget-cpu", "budget-memory"].contains(&option) => {
+            format!("put '--{option}' behind the subcommand 'agent'")
+        }
         _ => format!("the subcommand '{name}' does not watch: leave out '--{option}'"),
     };
     Err(Cli::command().error(ErrorKind::ArgumentConflict, message))
