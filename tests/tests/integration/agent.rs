@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -35,6 +36,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         quiet("agent::who_may_ask", &WATCH, who_may_ask),
         quiet("agent::clients_are_bounded", &WATCH, clients_are_bounded),
         quiet("agent::both_are_confined", &WATCH, both_are_confined),
+        quiet("agent::systemd_is_told", &WATCH, systemd_is_told),
         quiet("agent::configuration", &[root], configuration),
         quiet(
             "agent::missing_rights",
@@ -354,14 +356,19 @@ fn who_may_ask() -> Result<()> {
     }
     let long = format!("X-Long: {}", "a".repeat(40_000));
     ensure!(agent.get("/healthz", &[&long])?.status == 431);
-    let deadline = Instant::now() + Duration::from_secs(20);
+    is_ready(&agent, Duration::from_secs(20))
+}
+
+/// Waits until what it has to show is fresh.
+fn is_ready(agent: &Agent, patience: Duration) -> Result<()> {
+    let deadline = Instant::now() + patience;
     while agent.get("/readyz", &[])?.status != 200 {
         ensure!(
             Instant::now() < deadline,
             "it does not get ready: {}",
             agent.said()
         );
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
 }
@@ -459,6 +466,51 @@ fn both_are_confined() -> Result<()> {
         !std::fs::exists(format!("/proc/{exporter}"))?,
         "the exporter stays"
     );
+    Ok(())
+}
+
+/// Ready once there is something to read, alive as often as it is wanted, and when it reads its configuration and ends.
+fn systemd_is_told() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path)?;
+    socket.set_read_timeout(Some(Duration::from_secs(30)))?;
+    let path = path.to_string_lossy();
+    let environment = [("NOTIFY_SOCKET", &*path), ("WATCHDOG_USEC", "300000")];
+    let config = config(NOBODY);
+    let mut agent = Agent::start(&config, &environment)?;
+    let hears = |what: &str| -> Result<usize> {
+        for others in 0..1_000 {
+            let mut room = [0; 256];
+            let length = socket
+                .recv(&mut room)
+                .with_context(|| format!("no {what}"))?;
+            if std::str::from_utf8(&room[..length])?
+                .lines()
+                .any(|line| line == what)
+            {
+                return Ok(others);
+            }
+        }
+        anyhow::bail!("no {what} among much else")
+    };
+    hears("READY=1")?;
+    is_ready(&agent, Duration::from_secs(2))?;
+    let begin = Instant::now();
+    for _ in 0..5 {
+        ensure!(hears("WATCHDOG=1")? == 0, "something else is said");
+    }
+    ensure!(
+        begin.elapsed() >= Duration::from_millis(500),
+        "{:?}",
+        begin.elapsed()
+    );
+    agent.reload(&config, "the configuration was read again")?;
+    hears("RELOADING=1")?;
+    hears("READY=1")?;
+    agent.signal(libc::SIGTERM);
+    hears("STOPPING=1")?;
+    ensure!(agent.end()? == 0);
     Ok(())
 }
 

@@ -72,6 +72,11 @@ pub(crate) fn start(config: &Config) -> Result<Exporter, Failure> {
         }
         pid => {
             log::info!("metrics are served at http://{address}/metrics");
+            if !address.ip().is_loopback() && config.token.is_none() {
+                log::warn!(
+                    "whoever reaches {address} can read them: exporter.token_file asks for a token"
+                );
+            }
             Ok(Exporter {
                 pid: Pid(pid.cast_unsigned()),
                 socket: ours,

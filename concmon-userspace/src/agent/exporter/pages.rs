@@ -77,6 +77,9 @@ impl Format {
     }
 }
 
+/// Why there are no metrics then.
+pub(super) const STALE: &str = "the last reading is too old\n";
+
 /// All that there is to show.
 #[derive(Debug)]
 pub(super) struct Pages {
@@ -119,9 +122,14 @@ impl Pages {
     pub(super) fn lacks(&self) -> Option<&'static str> {
         match self.valid {
             None => Some("nothing has been read yet\n"),
-            Some(valid) if valid < Instant::now() => Some("the last reading is too old\n"),
+            Some(_) if self.is_stale() => Some(STALE),
             Some(_) => None,
         }
+    }
+
+    /// The collector is there, and has told nothing for long: what it told is not how things stand.
+    pub(super) fn is_stale(&self) -> bool {
+        self.valid.is_some_and(|valid| valid < Instant::now())
     }
 
     /// Whether who shows this may read the metrics.
@@ -242,7 +250,7 @@ mod tests {
     #[test]
     fn it_is_ready_while_what_was_read_is_fresh() {
         let mut pages = Pages::new(Settings::default());
-        assert!(pages.lacks().is_some());
+        assert!(pages.lacks().is_some() && !pages.is_stale());
         pages.take(Samples {
             valid_ms: 60_000,
             samples: Vec::new(),
@@ -250,6 +258,6 @@ mod tests {
         assert!(pages.lacks().is_none());
         pages.take(Samples::default());
         std::thread::sleep(Duration::from_millis(2));
-        assert!(pages.lacks().is_some());
+        assert!(pages.lacks().is_some() && pages.is_stale());
     }
 }

@@ -13,7 +13,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::pages::{Format, Pages, Wanted};
+use super::pages::{Format, Pages, STALE, Wanted};
 
 /// The head of a request is at most so long, and has at most so many fields.
 const MAX_HEAD: usize = 16 << 10;
@@ -107,6 +107,9 @@ fn metrics(headers: &HeaderMap, pages: &mut Pages) -> Response<Full<Bytes>> {
     if !pages.admits(shown.map(HeaderValue::as_bytes)) {
         let response = text(StatusCode::UNAUTHORIZED, "a bearer token is needed\n");
         return with(response, header::WWW_AUTHENTICATE, "Bearer");
+    }
+    if pages.is_stale() {
+        return text(StatusCode::SERVICE_UNAVAILABLE, STALE);
     }
     let said = |name: HeaderName| {
         let values = headers.get_all(name).iter();
