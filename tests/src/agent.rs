@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -56,10 +57,19 @@ impl Agent {
     /// # Errors
     /// When it ends instead.
     pub fn start(config: &str, environment: &[(&str, &str)]) -> Result<Self> {
+        Self::of(Command::new(binary()?), config, environment)
+    }
+
+    /// The same with a command that begins the tool.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub fn of(mut command: Command, config: &str, environment: &[(&str, &str)]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
+        // It may run as another user.
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))?;
         let file = folder.path().join("agent.toml");
         std::fs::write(&file, config)?;
-        let mut command = Command::new(binary()?);
         command
             .args(["agent", "--listen", "127.0.0.1:0", "--config"])
             .arg(&file)

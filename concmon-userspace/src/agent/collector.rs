@@ -22,6 +22,7 @@ use crate::{
     procfs::{
         ProcessReader,
         clocks::{self, Clocks},
+        rights::Denied,
         tree::Tree,
     },
     session::{Failure, PUMP, code, every, notify_of_records, until, watch::Watch},
@@ -175,13 +176,20 @@ impl Collector {
         let window = watch.end_window();
         let now_ns = clocks::monotonic_ns();
         let denied = watch.denied();
+        if let Some((count, pid)) = denied
+            && !own.has_told_denied
+        {
+            own.has_told_denied = true;
+            let reason = Denied::reading(pid.0, "denied reading its memory");
+            log::warn!("{count} processes are not watched, for instance: {reason}");
+        }
         let pipeline = watch.pipeline();
         let sums = pipeline.services(&window);
         let mut collected = services.collect(&window, &sums, now_ns);
         pipeline.forget_services(&collected.gone);
         let process = reader.read(now_ns, &Clocks::now(), &Tree::default()).ok();
         let state = State {
-            denied,
+            denied: denied.map_or(0, |(count, _)| count),
             max_groups: self.config.max_groups,
             groups_refused: pipeline.services_refused(),
             process: process.as_ref(),

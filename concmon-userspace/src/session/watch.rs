@@ -280,9 +280,9 @@ impl Watch {
         }
     }
 
-    /// The processes that were wanted and may not be read.
-    pub(crate) fn denied(&self) -> usize {
-        self.newcomers.as_ref().map_or(0, Newcomers::denied)
+    /// How many processes were wanted and may not be read, Python or not, and one of them.
+    pub(crate) fn denied(&self) -> Option<(usize, Pid)> {
+        self.newcomers.as_ref()?.denied()
     }
 
     /// What all that was fed has come to.

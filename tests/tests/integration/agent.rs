@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
-use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,10 +16,11 @@ use concmon_tests::needs::{Need, UNPRIVILEGED};
 use concmon_tests::packages;
 use concmon_tests::protobuf::Message;
 use concmon_tests::watch::binary;
-use concmon_tests::workload::Workload;
+use concmon_tests::workload::{Programs, Workload};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
+use crate::permissions::as_user_with;
 use crate::{WATCH, watch_python};
 
 /// The service is off by so much of what it says, and by what its first process takes outside of what it counts, s.
@@ -40,7 +40,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         quiet("agent::configuration", &[root], configuration),
         quiet(
             "agent::missing_rights",
-            &[root, ebpf, Need::User],
+            &[root, ebpf, Need::User, Need::Setpriv, Need::Python("3.13")],
             missing_rights,
         ),
     ]
@@ -561,17 +561,27 @@ fn configuration() -> Result<()> {
     Ok(())
 }
 
-/// Who may not watch is told what is missing, and nothing stays behind.
+/// Who may not watch is told what is missing, and nothing stays behind; who may watch, but not read others, goes on.
 fn missing_rights() -> Result<()> {
-    let mut command = Command::new(binary()?);
-    command
+    let programs = Programs::copy(&Interpreter::for_everyone()?)?;
+    let path = programs.tool()?;
+    let output = as_user_with(&path, &[])
         .args(["agent", "--listen", "127.0.0.1:0"])
-        .uid(UNPRIVILEGED)
-        .gid(UNPRIVILEGED)
-        .stdin(Stdio::null());
-    let output = command.output()?;
+        .output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(4), "{output:?}");
     ensure!(said.contains("CAP_BPF"), "{said}");
+    let python = Interpreter::find("3.13")?;
+    let _roots = Workload::start(&python, "moments.py", &[])?;
+    let command = as_user_with(&path, &["bpf", "perfmon"]);
+    let mut agent = Agent::of(command, "interval = \"300ms\"\n", &[])?;
+    let said = agent.wait_for_line("processes are not watched")?;
+    ensure!(said.contains("CAP_SYS_PTRACE"), "{said}");
+    let denied = "concmon_agent_targets{concmon_status=\"denied\"}";
+    agent.metrics_with("a count of them", |metrics| {
+        sum(metrics, denied).is_some_and(|count| count >= 1.0)
+    })?;
+    agent.signal(libc::SIGINT);
+    ensure!(agent.end()? == 0);
     Ok(())
 }

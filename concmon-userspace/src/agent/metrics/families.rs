@@ -209,7 +209,7 @@ families! {
     AgentCpu = "concmon_agent_cpu_time_seconds", Counter, ["concmon_source"],
         "CPU time of the agent: of its watching process, and of its kernel programs, which is estimated.";
     AgentTargets = "concmon_agent_targets", Gauge, ["concmon_status"],
-        "Python processes: watched whole (attached), by the kernel alone (unsupported), not at all (denied).";
+        "Python processes: watched whole (attached), by the kernel alone (unsupported); and processes, Python or not, that may not be read (denied).";
     AgentShed = "concmon_agent_shed", Gauge, [],
         "Kinds of detail that are left out now to stay inside the budget.";
     AgentCoverage = "concmon_agent_coverage", Gauge, ["service_name"],

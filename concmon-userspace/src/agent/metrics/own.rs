@@ -14,6 +14,8 @@ pub(in crate::agent) struct Own {
     /// Windows that were handed to the exporter, and those that were not.
     pub(in crate::agent) sent: u64,
     pub(in crate::agent) dropped: u64,
+    /// Whoever reads the log knows that some processes may not be read.
+    pub(in crate::agent) has_told_denied: bool,
 }
 
 /// What else is known of it now.

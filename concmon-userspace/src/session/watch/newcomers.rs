@@ -89,8 +89,9 @@ impl Newcomers {
         &mut self.selector
     }
 
-    pub(super) fn denied(&self) -> usize {
-        self.denied.len()
+    /// How many, and the first of them.
+    pub(super) fn denied(&self) -> Option<(usize, Pid)> {
+        Some((self.denied.len(), *self.denied.first()?))
     }
 
     fn wants(&mut self, pid: Pid) -> bool {
