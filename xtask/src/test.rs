@@ -1,10 +1,10 @@
 //! `cargo xtask test`: every test of the workspace, with one closing line for all of them.
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::workspace;
 
@@ -30,8 +30,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // What harnesses cannot say in the lines of a test runner; see `concmon_tests::harness`.
     let repeated = tempfile::NamedTempFile::new().context("making a temporary file")?;
     let times = tempfile::NamedTempFile::new().context("making a temporary file")?;
-    let mut tally = Tally::default();
-    for mut cargo in commands(args) {
+    let prepared = |mut cargo: Command| {
         cargo
             .env("CONCMON_TESTS_REPEATED", repeated.path())
             .env("CONCMON_TESTS_TIMES", times.path());
@@ -41,10 +40,18 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         if args.pythons {
             cargo.env("CONCMON_TESTS_PYTHONS", "1");
         }
-        follow(&mut cargo, &mut tally)?;
+        cargo
+    };
+    let mut build = workspace::cargo();
+    workspace::run(build.args(["test", "--workspace", "--no-run", "--quiet"]))?;
+    let built = begin.elapsed().as_secs_f64();
+    let mut tally = Tally::default();
+    for stage in stages(args) {
+        tally.add(together(stage.into_iter().map(prepared).collect())?);
     }
     tell(&tally, &lines(repeated.path()), &lines(times.path()));
-    println!("\ncargo test took {:.0} s", begin.elapsed().as_secs_f64());
+    let took = begin.elapsed().as_secs_f64();
+    println!("\ncargo test took {took:.0} s, {built:.0} s of them the build");
     println!("\n{}", closing(args, &tally));
     Ok(if tally.failed == 0 && tally.total() > 0 {
         ExitCode::SUCCESS
@@ -53,16 +60,22 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
-/// Files of integration tests that `--quick` runs whole, or that choose for themselves.
-const QUICK_FILES: [&str; 6] = [
+/// What measures has the machine to itself.
+const ALONE: &str = "integration";
+/// A file of the package of `concmon-bpf`, for which cargo builds it: those that run alone need it.
+const WITH_BINARY: &str = "cli";
+/// Files of tests that mostly wait for the programs that they look at: they run beside the others.
+const WAITING: [&str; 2] = ["python", "python_trio"];
+/// The others.
+const OTHERS: [&str; 6] = [
     "captures",
-    "cli",
-    "integration",
-    "python_trio",
+    "fuzz",
+    "hostile_captures",
+    "images",
     "tidy",
     "views",
 ];
-/// Those of which it runs some, and which.
+/// Those of which `--quick` runs some, and which. Of the others it runs everything, or they choose for themselves.
 const QUICK_OF: [&str; 4] = ["fuzz", "hostile_captures", "images", "python"];
 const QUICK_TESTS: [&str; 13] = [
     "cases_that_were_found_do_not_fail_again",
@@ -80,55 +93,88 @@ const QUICK_TESTS: [&str; 13] = [
     "no_shape_is_forgotten",
 ];
 
-/// What cargo is to run. This builds `concmon-bpf`, too, for the tests of its package.
-fn commands(args: &Args) -> Vec<Command> {
+/// What cargo is to run, one stage after the other; what is in one stage runs together. All of it is of the
+/// workspace: for one package alone cargo would build it with other features.
+fn stages(args: &Args) -> Vec<Vec<Command>> {
     let cargo = |more: &[&str], files: &[&str]| {
         let mut cargo = workspace::cargo();
-        cargo.args(["test", "--no-fail-fast"]).args(more);
+        cargo.args(["test", "--no-fail-fast", "--workspace"]);
         cargo.args(files.iter().flat_map(|file| ["--test", *file]));
+        cargo.args(more);
         cargo
     };
-    if args.quick {
-        // Of the workspace, too: for one package alone cargo would build it with other features.
-        let mut some = cargo(&["--workspace"], &QUICK_OF);
-        some.args(["--", "--exact"]).args(QUICK_TESTS);
-        return vec![
-            cargo(&["--workspace", "--lib", "--bins"], &QUICK_FILES),
-            some,
-        ];
-    }
-    let mut all = cargo(&["--workspace"], &[]);
     if let Some(filter) = &args.filter {
-        all.args(["--", filter]);
+        return vec![vec![cargo(&["--", filter], &[])]];
     }
-    vec![all]
+    let alone = vec![cargo(&[], &[ALONE, WITH_BINARY])];
+    let units = ["--lib", "--bins"];
+    if args.quick {
+        let mut whole = [&OTHERS[..], &WAITING].concat();
+        whole.retain(|file| !QUICK_OF.contains(file));
+        let some = [&["--", "--exact"], &QUICK_TESTS[..]].concat();
+        return vec![alone, vec![cargo(&units, &whole), cargo(&some, &QUICK_OF)]];
+    }
+    let others = vec![
+        cargo(&units, &OTHERS),
+        cargo(&[], &WAITING),
+        cargo(&["--doc"], &[]),
+    ];
+    vec![alone, others]
 }
 
-/// Runs it, shows what it prints, and counts.
-fn follow(cargo: &mut Command, tally: &mut Tally) -> Result<()> {
+/// Runs them at the same time: what the first one prints is shown as it comes, that of the others after it.
+fn together(commands: Vec<Command>) -> Result<Tally> {
+    std::thread::scope(|scope| {
+        let mut commands = commands.into_iter();
+        let first = commands.next();
+        let others: Vec<_> = commands
+            .map(|mut cargo| {
+                scope.spawn(move || {
+                    let mut said = Vec::new();
+                    Ok((follow(&mut cargo, &mut said)?, said))
+                })
+            })
+            .collect();
+        let mut tally = Tally::default();
+        if let Some(mut cargo) = first {
+            tally.add(follow(&mut cargo, &mut std::io::stdout())?);
+        }
+        for other in others {
+            let ended: Result<_> = other.join().unwrap_or_else(|_| bail!("a thread panicked"));
+            let (more, said) = ended?;
+            std::io::stdout().write_all(&said)?;
+            tally.add(more);
+        }
+        Ok(tally)
+    })
+}
+
+/// Runs it, passes on what it prints, and counts.
+fn follow(cargo: &mut Command, out: &mut impl Write) -> Result<Tally> {
     let mut child = cargo
         .stdout(Stdio::piped())
         .spawn()
         .context("starting cargo test")?;
     let mut reader = BufReader::new(child.stdout.take().context("cargo test has no output")?);
-    let mut stdout = std::io::stdout();
+    let mut tally = Tally::default();
     let mut line = Vec::new();
-    let failed = tally.failed;
     while reader
         .read_until(b'\n', &mut line)
         .context("reading cargo test")?
         > 0
     {
-        stdout.write_all(&line).and_then(|()| stdout.flush())?;
+        out.write_all(&line).and_then(|()| out.flush())?;
         tally.read(&String::from_utf8_lossy(&line));
         line.clear();
     }
     let status = child.wait().context("waiting for cargo test")?;
-    if !status.success() && tally.failed == failed {
-        println!("\ncargo test ended with {status}: something failed outside a test, see above");
+    if !status.success() && tally.failed == 0 {
+        let line =
+            format!("\ncargo test ended with {status}: something failed outside a test, see above");
+        writeln!(out, "{line}")?;
         tally.failed += 1;
     }
-    Ok(())
+    Ok(tally)
 }
 
 fn lines(file: &Path) -> Vec<String> {
@@ -201,6 +247,15 @@ struct Tally {
 impl Tally {
     fn total(&self) -> u64 {
         self.passed + self.failed + self.skipped
+    }
+
+    fn add(&mut self, more: Self) {
+        self.passed += more.passed;
+        self.failed += more.failed;
+        self.skipped += more.skipped;
+        self.left_out += more.left_out;
+        self.failures.extend(more.failures);
+        self.ignored.extend(more.ignored);
     }
 
     /// Takes one line of libtest's (or libtest-mimic's) output.
@@ -286,9 +341,9 @@ mod tests {
     }
 
     #[test]
-    fn quick_forgets_no_file_and_names_tests_that_are_there() {
+    fn no_file_is_forgotten_and_quick_names_tests_that_are_there() {
         let files = test_files();
-        let mut known = [&QUICK_FILES[..], &QUICK_OF[..]].concat();
+        let mut known = [&[ALONE, WITH_BINARY], &WAITING[..], &OTHERS].concat();
         known.sort_unstable();
         assert!(files.keys().eq(known.iter()), "{:?}", files.keys());
         for name in QUICK_TESTS {
