@@ -9,7 +9,11 @@ use crate::schema::{Executor, ExecutorKind, Process, Role, Thread};
 /// All workers of an executor are busy, and work waits.
 pub(super) struct ExecutorSaturated;
 
-const RULE_PATIENCE_NS: u64 = 3_000_000_000;
+/// With the window in which it fills up, it is told within three seconds.
+const RULE_PATIENCE_NS: u64 = 2_000_000_000;
+
+/// Over so long it is seen whether a queue falls.
+const FALLS_NS: u64 = 3_000_000_000;
 
 /// Whoever submits something waits for less than this, ns: no harm.
 const SHORT_NS: f64 = 5e9;
@@ -23,7 +27,7 @@ fn drain_ns(history: &History) -> Option<f64> {
     for past in windows {
         ns += earlier.duration_ns;
         earlier = past;
-        if ns >= RULE_PATIENCE_NS {
+        if ns >= FALLS_NS {
             break;
         }
     }
@@ -87,7 +91,7 @@ impl Rule for ExecutorSaturated {
     }
 
     fn explanation(&self) -> &'static str {
-        "For three seconds all workers of a concurrent.futures executor, a server's threads, or all tokens of the \
+        "For two seconds all workers of a concurrent.futures executor, a server's threads, or all tokens of the \
          limiter of a loop's own threads (anyio, trio) were busy while work waited in the queue. What is submitted now (run_in_executor, to_thread included) waits for its turn \
          before it runs. A queue that is worked off within five seconds does not count, nor \
          does a batch: one thread has filled the queue and waits for the results, and no event loop runs. \
