@@ -64,7 +64,7 @@ fn watch_inside(selector: &str) -> Result<()> {
     // One of the host, whose id inside is none.
     let _outside = program(&[&own])?;
     let script = format!(
-        "{} & P=$!; sleep 0.7; {} {selector} -d 4s -i 500ms --json --budget-cpu 100%; kill $P",
+        "{} & P=$!; sleep 2; {} {selector} -d 4s -i 500ms --json --budget-cpu 100%; kill $P",
         line(&[&own, "--fork"])?,
         binary()?.display()
     );
@@ -109,7 +109,7 @@ fn look_and_record_inside() -> Result<()> {
     let file = folder.path().join("f.concmon");
     let tool = binary()?;
     let script = format!(
-        "{} & P=$!; sleep 0.7; set -e; {tool} dump --json --all; {tool} tasks --json --pid $P; \
+        "{} & P=$!; sleep 2; set -e; {tool} dump --json --all; {tool} tasks --json --pid $P; \
          {tool} record --name {own} -d 1500ms -q --json -o {}; {tool} report -i {1} --json; kill $P",
         line(&[&own])?,
         file.display(),
