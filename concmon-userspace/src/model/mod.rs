@@ -140,7 +140,7 @@ impl Model {
             Event::Fork(fork) => process_table.fork(fork, epoch),
             Event::Exec(exec) => {
                 if let Some(process) = process_table.newest(exec.pid, epoch) {
-                    process.exec(exec);
+                    process.exec(exec, clock);
                 }
             }
             Event::Exit(exit) => process_table.exit(exit, epoch),

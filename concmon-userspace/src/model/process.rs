@@ -63,6 +63,8 @@ pub(crate) struct Process {
     last_gauges: Gauges,
     /// The command line read before is another program's.
     pub(crate) exec_ns: u64,
+    /// The same by `CLOCK_BOOTTIME`.
+    pub(super) exec_boottime_ns: u64,
     pub(crate) look: Option<Arc<PythonFact>>,
     /// What a look has read of it last: one that ends early may lack it.
     pub(crate) multiprocessing: Option<PyProcess>,
@@ -126,6 +128,7 @@ impl Process {
             zombie: false,
             last_gauges: Gauges::default(),
             exec_ns: 0,
+            exec_boottime_ns: 0,
             look: None,
             multiprocessing: None,
             look_is_new: false,
@@ -193,7 +196,9 @@ impl Process {
         self.seen_until.now = self.seen_until.now.max(at_ns);
     }
 
-    pub(crate) fn exec(&mut self, exec: &Exec) {
+    pub(crate) fn exec(&mut self, exec: &Exec, clock: &Clock) {
+        let at_ns = clock.boottime_of(exec.at_ns);
+        self.exec_boottime_ns = self.exec_boottime_ns.max(at_ns);
         self.rename(&exec.comm, exec.at_ns);
         let before = self.group();
         self.member.replaced = self.member.replaced.or(before);

@@ -210,10 +210,43 @@ impl ProcessTable {
         }
     }
 
+    /// The process of which a thread that was not the first has taken over the id, for it has run another program in it:
+    /// it is older than that program, and younger than the process. It is the thread that it was.
+    fn take_over(&mut self, pid: Pid, key: ThreadKey) -> Option<ProcessId> {
+        let start_ns = key.start_boottime_ns;
+        let mut known = self.by_pid.get(&pid).into_iter().flatten().rev();
+        let id = *known.find(|id| {
+            let process = self.processes.get(id);
+            process.is_some_and(|process| process.started_before(start_ns))
+        })?;
+        let process = self.processes.get_mut(&id)?;
+        let is_meant = key.tid.0 == pid.0
+            && start_ns < process.exec_boottime_ns
+            && process.start.is_some()
+            && !process.started_at(start_ns, true);
+        is_meant.then_some(())?;
+        let threads = process.threads.iter();
+        let old = threads
+            .map(|thread| thread.key)
+            .find(|old| old.start_boottime_ns == start_ns);
+        if let Some(old) = old
+            && let Some(place) = process.threads.renumber(old, key)
+        {
+            self.by_thread.remove(&old);
+            self.by_thread.insert(key, id);
+            self.newest.remove(&old.tid);
+            self.newest.insert(key.tid, Newest { id, key, place });
+        }
+        Some(id)
+    }
+
     /// The process of a thread: where it is not known, the newest with this id that is not
     /// younger than the thread.
     fn process_of(&mut self, pid: Pid, key: ThreadKey, epoch: u64) -> Option<ProcessId> {
         if let Some(&id) = self.by_thread.get(&key) {
+            return Some(id);
+        }
+        if let Some(id) = self.take_over(pid, key) {
             return Some(id);
         }
         if key.tid.0 == pid.0 {

@@ -24,6 +24,14 @@ impl Threads {
         place
     }
 
+    /// A thread has another identity from now on; gives its place.
+    pub(crate) fn renumber(&mut self, old: ThreadKey, new: ThreadKey) -> Option<usize> {
+        let place = self.places.remove(&old)?;
+        self.slots.get_mut(place)?.key = new;
+        self.places.insert(new, place);
+        Some(place)
+    }
+
     pub(crate) fn contains(&self, key: ThreadKey) -> bool {
         self.places.contains_key(&key)
     }
@@ -104,6 +112,15 @@ mod tests {
         assert_eq!(of(&threads), [key(3, 2), key(3, 5), key(4, 4), key(9, 1)]);
         let of_3 = threads.range(key(3, 0)..=key(3, u64::MAX));
         assert!(of_3.map(|thread| thread.key).eq([key(3, 2), key(3, 5)]));
+
+        let place = threads.place(keys[3]);
+        assert_eq!(threads.renumber(keys[3], key(5, 4)), place);
+        assert_eq!(
+            threads.get(key(5, 4)).map(|thread| thread.key),
+            Some(key(5, 4))
+        );
+        assert_eq!(threads.renumber(keys[3], key(6, 4)), None);
+        assert_eq!(threads.renumber(key(5, 4), keys[3]), place);
 
         threads.retain(|thread| thread.key != keys[0]);
         assert_eq!(of(&threads), [key(3, 2), key(3, 5), key(4, 4)]);

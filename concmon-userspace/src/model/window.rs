@@ -88,6 +88,11 @@ impl Clock {
     pub(crate) fn of_boottime(&self, ns: u64) -> u64 {
         shift(ns, self.start_boottime_ns, self.start_ns)
     }
+
+    /// `CLOCK_BOOTTIME` at an instant of `CLOCK_MONOTONIC`.
+    pub(crate) fn boottime_of(&self, ns: u64) -> u64 {
+        shift(ns, self.start_ns, self.start_boottime_ns)
+    }
 }
 
 /// `ns` moved by the distance from `from` to `to`, within `u64`.

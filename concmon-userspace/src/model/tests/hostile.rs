@@ -117,7 +117,7 @@ fn nasty_event(random: &mut Random) -> Event {
     }
 }
 
-/// By thread, every column and every bucket.
+/// By thread, every column and every bucket. A thread is known by its start: with an exec it may take over another id.
 fn thread_sums(snapshot: &Snapshot, sums: &mut BTreeMap<String, u128>) {
     for thread in snapshot
         .processes
@@ -125,7 +125,7 @@ fn thread_sums(snapshot: &Snapshot, sums: &mut BTreeMap<String, u128>) {
         .flat_map(|process| &process.threads)
     {
         let mut add = |path: &str, value: u64| {
-            let path = format!("{}@{}.{path}", thread.tid, thread.started_unix_ns);
+            let path = format!("{}.{path}", thread.started_unix_ns);
             *sums.entry(path).or_default() += u128::from(value);
         };
         let columns = serde_json::to_value(thread.ledger).expect("JSON");

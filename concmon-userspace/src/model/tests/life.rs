@@ -169,6 +169,48 @@ fn the_last_exit_may_be_lost_if_another_told_how_the_process_ended() {
     assert_eq!((exited.code, exited.signal), (None, Some(9)));
 }
 
+/// An exec by a thread that is not the first: it takes over the first one's id, and keeps its account.
+#[test]
+fn an_exec_by_another_thread_makes_no_other_process_of_it() {
+    let mut watch = Fixture::new();
+    watch
+        .fork(100, 200, 200, 10 * MS)
+        .fork(200, 200, 207, 20 * MS);
+    let began = |fact: &mut LedgerFact, at| {
+        fact.start_boottime_ns = START_BOOT + at;
+        (fact.start_ns, fact.since_ns) = (START + at, START + at);
+    };
+    watch
+        .read(200, 200, SECOND, |fact| began(fact, 10 * MS))
+        .read(200, 207, SECOND, |fact| began(fact, 20 * MS));
+    let snapshot = watch.tick(SECOND);
+    assert_eq!(process(&snapshot, 200).threads.len(), 2);
+    let at = SECOND + 100 * MS;
+    watch.exit(200, 200, at, |exit| {
+        exit.start_boottime_ns = START_BOOT + 10 * MS;
+    });
+    watch.apply(Event::Exec(Exec {
+        at_ns: START + at,
+        pid: Pid(200),
+        comm: "other".into(),
+    }));
+    watch.read(200, 200, 2 * SECOND, |fact| began(fact, 20 * MS));
+    let snapshot = watch.tick(2 * SECOND);
+    let rows = snapshot.processes.iter().filter(|row| row.pid == 200);
+    assert_eq!(rows.count(), 1);
+    let row = process(&snapshot, 200);
+    assert_eq!((row.name.as_str(), row.exited.is_none()), ("other", true));
+    let alive: Vec<u32> = row
+        .threads
+        .iter()
+        .filter(|thread| thread.alive)
+        .map(|thread| thread.tid)
+        .collect();
+    assert_eq!(alive, [200]);
+    // The thread that it was is not there a second time.
+    assert!(row.threads.iter().all(|thread| thread.tid == 200));
+}
+
 #[test]
 fn a_child_that_dies_before_proc_is_read_still_has_a_row() {
     let mut watch = Fixture::new();
