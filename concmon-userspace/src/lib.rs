@@ -124,7 +124,9 @@
 //!
 //! `targets` has one home for each watched process, by id and start time: *found* by name, by a fork, or by a
 //! sweep; *attached* to its interpreter, which is searched for at growing pauses; *walkable* once the kernel side
-//! knows where its frames are; *probed* where that was asked for; and gone with its last exit. Whatever happens to a
+//! knows where its frames are; *probed* where that was asked for; and gone with its last exit. A program that begins
+//! under watch is looked at as soon as it has a GIL, and again at growing pauses, for it may end before a window does;
+//! what that says is told at once. Whatever happens to a
 //! process is told to the registry in one place, and a process that has ended leaves nothing behind but its last
 //! counts, until they are read.
 //!

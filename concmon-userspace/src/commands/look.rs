@@ -137,13 +137,16 @@ fn attach(pid: Pid) -> Result<Interpreter, DetectError> {
 
 /// What the threads of a process do.
 fn activities(pid: Pid, gils: &[GilRange]) -> BTreeMap<Tid, Activity> {
+    let is_frozen = now::is_frozen(pid);
     let of = |(tid, state)| match state {
+        _ if is_frozen => (tid, Activity::Stopped),
+        b'T' | b't' => (tid, Activity::Stopped),
         b'R' => (tid, Activity::Active),
         _ => (tid, Activity::Idle),
     };
     let mut activities: BTreeMap<Tid, Activity> =
         now::thread_states(pid).into_iter().map(of).collect();
-    if gils.is_empty() {
+    if gils.is_empty() || is_frozen {
         return activities;
     }
     let waits_for_gil = |tid: Tid| {
@@ -156,7 +159,8 @@ fn activities(pid: Pid, gils: &[GilRange]) -> BTreeMap<Tid, Activity> {
             std::thread::sleep(BETWEEN_LOOKS);
         }
         for (tid, activity) in &mut activities {
-            if (look == 0 || *activity == Activity::Active) && waits_for_gil(*tid) {
+            let may_wait = look == 0 && *activity != Activity::Stopped;
+            if (may_wait || *activity == Activity::Active) && waits_for_gil(*tid) {
                 *activity = Activity::Gil;
             }
         }
@@ -176,6 +180,10 @@ fn read(
     let gils = gils.and_then(Result::ok).unwrap_or_default();
     let activities = activities(Pid(pid), &gils);
     let look = interpreter.map(|mut interpreter| interpreter.scan(clocks::monotonic_ns(), options));
+    // Half of what there was is nothing to tell.
+    if !now::is_running(Pid(pid)) {
+        return Err(Failure::from_target(&TargetError::NoSuchProcess(pid)));
+    }
     let process = procfs::ProcessReader::new(pid)
         .read(clocks::monotonic_ns(), clocks, tree)
         .map_err(gone)?;

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
 use super::file;
+use super::shown;
 use crate::event::Pid;
 
 /// More than the mappings of any real process: 65,530 is the kernel's default limit of areas.
@@ -47,6 +48,7 @@ impl Mapping {
     /// # Errors
     /// Neither can be opened, or the name belongs to another file.
     pub fn open(&self, pid: Pid) -> io::Result<File> {
+        let pid = shown::shown_by(pid);
         File::open(self.file_path(pid)).or_else(|_| {
             // By now the name may belong to anything; opening a FIFO would wait for its other end.
             let file = File::options()
@@ -95,6 +97,7 @@ fn parse_line(line: &str) -> Option<Mapping> {
 /// # Errors
 /// Whatever reading them fails with.
 pub fn mappings(pid: Pid) -> io::Result<Vec<Mapping>> {
+    let pid = shown::shown_by(pid);
     let text = file::bytes(file::CWD, format!("/proc/{pid}/maps"), MAX_MAPS_BYTES)?;
     Ok(parse(&String::from_utf8_lossy(&text)))
 }

@@ -17,6 +17,7 @@ pub mod now;
 mod process;
 pub mod rights;
 pub mod root;
+pub mod shown;
 pub mod stat;
 pub mod target;
 pub mod tree;

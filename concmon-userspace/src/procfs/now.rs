@@ -8,6 +8,7 @@ use super::clocks;
 use super::file::{self, CWD, SMALL};
 use super::namespaces;
 use super::process::{MAX_THREADS, soft_limit};
+use super::shown;
 use super::stat::Stat;
 use crate::event::{Pid, Tid};
 
@@ -60,6 +61,7 @@ pub fn thread_states(pid: Pid) -> BTreeMap<Tid, u8> {
 
 /// The path of the executable as the process sees it; `None` when it cannot be read.
 pub fn executable(pid: Pid) -> Option<String> {
+    let pid = shown::shown_by(pid);
     let path = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     Some(path.to_string_lossy().into_owned())
 }
@@ -173,6 +175,23 @@ pub fn stack_limit(pid: Pid) -> Option<u64> {
 /// The folder that a process works in, by the path that it has for it.
 pub fn folder(pid: Pid) -> Option<std::path::PathBuf> {
     std::fs::read_link(format!("/proc/{pid}/cwd")).ok()
+}
+
+/// Whether the freezer of a process's cgroup, or of one above, keeps it from running.
+pub fn is_frozen(pid: Pid) -> bool {
+    let Some(cgroups) = cgroups(pid) else {
+        return false;
+    };
+    let path = cgroups.lines().find_map(|line| line.strip_prefix("0::/"));
+    let is_told = |text: String| text.lines().any(|line| line == "frozen 1");
+    // Where version 1 has controllers, the other hierarchy is below.
+    ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+        .iter()
+        .any(|root| {
+            let file = path.map(|path| format!("{root}/{path}/cgroup.events"));
+            let text = file.and_then(|file| file::text(CWD, file).ok());
+            text.is_some_and(is_told)
+        })
 }
 
 /// The cgroups of a process, a line each.

@@ -13,6 +13,7 @@ use super::entry;
 use super::environ;
 use super::file::{self, SMALL};
 use super::namespaces;
+use super::shown;
 use super::stat::Stat;
 use super::tree::Tree;
 use crate::event::{Pid, PlaceFact, ProcessFact, ThreadStat, Tid};
@@ -67,7 +68,12 @@ impl Dir {
     }
 
     pub(super) fn cmdline(&self) -> Vec<String> {
-        split_cmdline(&file::bytes(&self.handle, "cmdline", MAX_CMDLINE).unwrap_or_default())
+        let own = file::bytes(&self.handle, "cmdline", MAX_CMDLINE).unwrap_or_default();
+        if !own.is_empty() {
+            return split_cmdline(&own);
+        }
+        let path = format!("/proc/{}/cmdline", shown::shown_by(Pid(self.pid)));
+        split_cmdline(&file::bytes(file::CWD, path, MAX_CMDLINE).unwrap_or_default())
     }
 
     fn fds_limit(&self) -> Option<u64> {

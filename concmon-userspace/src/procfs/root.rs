@@ -15,6 +15,7 @@ use std::{
 
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat, readlinkat};
 
+use super::shown;
 use crate::event::Pid;
 
 /// Links that are followed for one path, as the kernel does (`MAXSYMLINKS`).
@@ -27,6 +28,7 @@ const MAX_PARTS: usize = 1_000;
 /// # Errors
 /// It is not there, is no ordinary file, or may not be read.
 pub fn open(pid: Pid, path: &Path) -> io::Result<File> {
+    let pid = shown::shown_by(pid);
     within(Path::new(&format!("/proc/{pid}/root")), path)
 }
 

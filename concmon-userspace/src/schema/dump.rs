@@ -154,6 +154,8 @@ words! {
         Active = "active",
         Idle = "idle",
         Gil = "waiting_for_gil",
+        /// By a signal, a tracer, or the freezer of its cgroup, whatever it did before.
+        Stopped = "stopped",
     }
 }
 

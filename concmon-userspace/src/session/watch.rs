@@ -320,6 +320,9 @@ impl Watch {
         self.tell_excluded();
         self.meet_newcomers(now_ns);
         self.targets.step(now_ns, &mut self.live);
+        for id in self.targets.early_looks(now_ns) {
+            self.read(id, now_ns);
+        }
     }
 
     fn take_samples(&mut self) {
@@ -602,6 +605,11 @@ impl Watch {
         self.schedule.allowance.took(taken.took_ns);
         self.schedule.took(taken.took_ns);
         self.take_met(taken.met);
+        for id in taken.early {
+            for fact in self.targets.facts_of(id, self.schedule.tree()) {
+                self.step(fact);
+            }
+        }
         self.begin_look();
     }
 

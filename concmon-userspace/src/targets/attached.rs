@@ -4,8 +4,12 @@ use super::{pace::Pace, shape::Shape};
 use crate::{
     escape::escape,
     event::{Pid, PythonFact, PythonInfo},
-    python::{GilSampler, Interpreter},
+    python::{GilSampler, Interpreter, ReadError},
 };
+
+/// The first and the last pause after a look at a program that has just begun, ns; each is twice the one before.
+const EARLY_PAUSE_NS: u64 = 20_000_000;
+const LAST_EARLY_PAUSE_NS: u64 = 640_000_000;
 
 #[derive(Debug)]
 pub(super) struct Attached {
@@ -16,11 +20,37 @@ pub(super) struct Attached {
     /// When its GIL became known, ns; `None`: from the start on.
     pub(super) gil_known_ns: Option<u64>,
     pub(super) pace: Pace,
+    /// When a program that has begun under watch is looked at before its first window ends.
+    pub(super) early: Early,
     /// Why its stacks cannot be sampled.
     pub(super) no_samples: Option<String>,
     /// Kernel programs know how to walk its stacks, as of a look that was like this; else when to try again, ns.
     pub(super) walkable: Option<Shape>,
     pub(super) next_unwind_ns: u64,
+}
+
+/// Looks at a program that has just begun, for it may end before a window does: at growing pauses.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Early {
+    next_ns: u64,
+    pause_ns: u64,
+}
+
+impl Early {
+    /// The program counts as one that has just begun.
+    pub(super) fn goes_on(&self) -> bool {
+        self.pause_ns <= LAST_EARLY_PAUSE_NS
+    }
+
+    /// Whether there is to be one now.
+    pub(super) fn take(&mut self, now_ns: u64) -> bool {
+        let is_due = self.goes_on() && now_ns >= self.next_ns;
+        if is_due {
+            self.next_ns = now_ns.saturating_add(self.pause_ns);
+            self.pause_ns *= 2;
+        }
+        is_due
+    }
 }
 
 impl Attached {
@@ -34,6 +64,10 @@ impl Attached {
             began_ns,
             gil_known_ns: None,
             pace: Pace::default(),
+            early: Early {
+                next_ns: 0,
+                pause_ns: EARLY_PAUSE_NS,
+            },
             no_samples: None,
             walkable: None,
             next_unwind_ns: 0,
@@ -80,6 +114,18 @@ impl Attached {
             fact.limits.insert("blocked_ns".to_owned(), reason);
         }
     }
+}
+
+/// An interpreter that ends takes its modules apart before its threads, and one that is gone tells nothing any more: what
+/// was known before stays.
+pub(super) fn has_lost_names(before: Option<&PythonFact>, now: &PythonFact) -> bool {
+    let Some(before) = before else {
+        return false;
+    };
+    let is_named = |fact: &PythonFact| fact.threads.iter().any(|thread| thread.name.is_some());
+    let gone = ReadError::Gone.to_string();
+    let is_gone = now.limits.get("python") == Some(&gone);
+    is_gone || is_named(before) && !is_named(now)
 }
 
 /// That a process cannot be read, and why; `None` when it can.

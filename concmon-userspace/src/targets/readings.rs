@@ -37,6 +37,9 @@ pub(crate) trait Deadline: Send + 'static {
     fn was_hurried(&self) -> bool;
 }
 
+/// Processes that are watched while programs that have just begun are looked at before their window ends.
+const MAX_EARLY: usize = 16;
+
 /// What was taken over.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
@@ -46,6 +49,8 @@ pub(crate) struct Taken {
     pub(crate) took_ns: u64,
     /// Reads that failed in them.
     pub(crate) reads_failed: u64,
+    /// Programs that have just begun, of which it is to be told at once what is known.
+    pub(crate) early: Vec<TargetId>,
 }
 
 /// A process that was looked for an interpreter, and what has come of it.
@@ -250,7 +255,9 @@ impl Targets {
                         let loops = match target.end_look(*look, &self.gils) {
                             Some(fact) => {
                                 taken.reads_failed += fact.reads_failed;
-                                loop_threads(fact)
+                                let loops = loop_threads(fact);
+                                taken.early.extend(target.is_early().then_some(id));
+                                loops
                             }
                             None => Vec::new(),
                         };
@@ -284,6 +291,26 @@ impl Targets {
                 true => facts.push(target.still(now_ns, &self.gils)),
                 false => target.facts(tree, &self.gils, |fact| facts.push(fact)),
             }
+        }
+        facts
+    }
+
+    /// Which programs have just begun and are to be looked at now. Where many processes are watched, the looks of their
+    /// windows take the time that there is.
+    pub(crate) fn early_looks(&mut self, now_ns: u64) -> Vec<TargetId> {
+        if self.living.len() > MAX_EARLY {
+            return Vec::new();
+        }
+        let living = self.living.values_mut();
+        let due = living.filter_map(|target| target.is_early_look_due(now_ns).then_some(target.id));
+        due.collect()
+    }
+
+    /// What is known of one process by now.
+    pub(crate) fn facts_of(&mut self, id: TargetId, tree: &Tree) -> Vec<Event> {
+        let mut facts = Vec::new();
+        if let Some(target) = self.living.get_mut(&id) {
+            target.facts(tree, &self.gils, |fact| facts.push(fact));
         }
         facts
     }

@@ -7,7 +7,7 @@ use concmon_ebpf::Python as KernelPython;
 use super::{
     TargetId, Wants,
     activity::{Activity, Reading},
-    attached::Attached,
+    attached::{Attached, has_lost_names},
     shape::Shape,
     steps::Steps,
     uprobes::Uprobes,
@@ -455,6 +455,20 @@ impl Target {
         })
     }
 
+    /// What was found out is not told before a window ends, and until then the program may have ended.
+    pub(super) fn is_early(&self) -> bool {
+        let attached = self.attached();
+        attached.is_some_and(|attached| attached.began_ns.is_some() && attached.early.goes_on())
+    }
+
+    /// Whether it has begun under watch, has got a GIL, and is to be looked at before a window ends.
+    pub(super) fn is_early_look_due(&mut self, now_ns: u64) -> bool {
+        self.attached_mut().is_some_and(|attached| {
+            let has_begun = attached.began_ns.is_some() && !attached.gils.is_empty();
+            has_begun && !attached.interpreter.is_lent() && attached.early.take(now_ns)
+        })
+    }
+
     /// What looks at its interpreter; `None`: there is none, or it is looked at already.
     pub(super) fn begin_look(&mut self) -> Option<LentScanner> {
         self.attached_mut()?.interpreter.lend_scanner()
@@ -467,6 +481,10 @@ impl Target {
         attached.interpreter.take_back(look.scanner);
         let is_first = attached.pace.last_ns() == 0;
         let mut fact = look.fact;
+        if has_lost_names(self.look.fact.as_deref(), &fact) {
+            return None;
+        }
+        let attached = self.attached_mut()?;
         if let Some(reason) = attached.pace.took(fact.read_ns, look.took_ns) {
             fact.limits.entry("python".to_owned()).or_insert(reason);
         }

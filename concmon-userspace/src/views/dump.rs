@@ -173,11 +173,15 @@ fn state(thread: &Thread, inside: &Inside, whole: bool) -> String {
             };
             digest::waiting(&waiting, |tid| thread_of(inside, tid))
         }
+        (None, Some(Activity::Stopped)) => "stopped".to_owned(),
         (None, Some(Activity::Active)) => "active".to_owned(),
         (None, Some(Activity::Idle)) => "idle".to_owned(),
         (None, Some(Activity::Gil)) => "waiting for the GIL".to_owned(),
         (None, None) => "state not known".to_owned(),
     };
+    if thread.waiting_for.is_some() && thread.state == Some(Activity::Stopped) {
+        state = format!("stopped, {state}");
+    }
     let gil = inside.gil;
     if gil.is_some_and(|gil| gil.holder_tid == Some(thread.tid)) {
         state += "+gil";

@@ -74,7 +74,7 @@ pub(crate) struct Done {
 }
 
 impl Done {
-    fn ok(self) -> Result<String> {
+    pub(crate) fn ok(self) -> Result<String> {
         // With -v it says what it does.
         let is_quiet = |line: &str| line.starts_with("[INFO ]");
         ensure!(
@@ -108,7 +108,7 @@ impl Done {
     }
 }
 
-fn run(command: &mut Command) -> Result<Done> {
+pub(crate) fn run(command: &mut Command) -> Result<Done> {
     let output = command.stdin(Stdio::null()).output()?;
     Ok(Done {
         code: output.status.code().context("killed by a signal")?,

@@ -1,16 +1,18 @@
 //! Nothing is missed and nothing is cut in silence: steps of generators that run, awaiters, names, chains.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::needs::Need;
-use concmon_tests::workload::Workload;
+use concmon_tests::watch::binary;
+use concmon_tests::workload::{Programs, Workload};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-use crate::dump::{array, tool};
+use crate::dump::{array, run, tool};
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
@@ -27,7 +29,110 @@ pub(crate) fn trials() -> Vec<Trial> {
             move || many(version),
         ));
     }
+    let needs = [Need::Root, Need::Python("3.12")];
+    trials.extend([
+        quiet("whole::a_stopped_process_says_so", &needs, stopped),
+        quiet("whole::a_short_program_is_known", &needs, short),
+        quiet(
+            "whole::others_live_on_when_the_first_thread_ends",
+            &needs,
+            leader,
+        ),
+    ]);
     trials
+}
+
+/// Whatever its threads do, or wait for, a process that was stopped says that of each.
+fn stopped() -> Result<()> {
+    let python = Interpreter::find("3.12")?;
+    let workload = Workload::start(&python, "whole.py", &["chain"])?;
+    // SAFETY: a signal to a child that is not waited for before.
+    let send = |signal| unsafe { libc::kill(workload.pid().cast_signed(), signal) };
+    let states = || -> Result<Vec<Value>> {
+        let line = tool(&["dump", "--json"], workload.pid())?.json()?;
+        let threads = array(&line, "/processes/0/threads")?.iter();
+        Ok(threads.map(|thread| thread["state"].clone()).collect())
+    };
+    ensure!(send(libc::SIGSTOP) == 0, "no signal");
+    let while_stopped = states();
+    ensure!(send(libc::SIGCONT) == 0, "no signal");
+    let (while_stopped, after) = (while_stopped?, states()?);
+    ensure!(
+        while_stopped.len() == 2 && while_stopped.iter().all(|state| state == "stopped"),
+        "stopped: {while_stopped:?}"
+    );
+    ensure!(
+        after.iter().all(|state| state == "idle"),
+        "after: {after:?}"
+    );
+    Ok(())
+}
+
+/// A process whose first thread has ended is attached to, and its other threads are told by both.
+fn leader() -> Result<()> {
+    let python = Interpreter::find("3.12")?;
+    let workload = Workload::start(&python, "leader_gone.py", &[])?;
+    let stat = format!("/proc/{}/stat", workload.pid());
+    let has_ended = || std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z "));
+    for _ in 0..100 {
+        if has_ended() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    ensure!(has_ended(), "the first thread lives on");
+    let workers = |process: &Value| -> Result<usize> {
+        let threads = array(process, "/threads")?.iter();
+        let names = threads.filter_map(|thread| thread["name"].as_str());
+        Ok(names.filter(|name| name.starts_with("worker-")).count())
+    };
+    let line = tool(&["dump", "--json"], workload.pid())?.json()?;
+    let told = workers(&line["processes"][0])?;
+    ensure!(told == 3, "dump: {told} workers");
+    let watched = run(Command::new(binary()?).args([
+        "--json",
+        "-d",
+        "1s",
+        "-p",
+        &workload.pid().to_string(),
+    ]))?;
+    let text = watched.ok()?;
+    let summary: Value = serde_json::from_str(text.lines().last().context("no summary")?)?;
+    let process = &summary["processes"][0];
+    let told = workers(process)?;
+    ensure!(
+        told == 3 && process["alive"] != false,
+        "watch: {told} workers, {process}"
+    );
+    Ok(())
+}
+
+/// A program that ends before the first window does is Python, and its threads have names.
+fn short() -> Result<()> {
+    let python = Interpreter::find("3.12")?;
+    for _ in 0..4 {
+        let programs = Programs::copy(&python)?;
+        let mut command = Command::new(binary()?);
+        command
+            .args(["--json", "--"])
+            .arg(python.command().get_program());
+        let output = command.args([&programs.path("short.py"), "0.3"]).output()?;
+        let text = String::from_utf8(output.stdout)?;
+        let summary: Value = serde_json::from_str(text.lines().last().context("no summary")?)?;
+        let process = &summary["processes"][0];
+        let version = process["python"]["version"].as_str().unwrap_or_default();
+        ensure!(
+            version.starts_with("3.12."),
+            "python: {}",
+            process["python"]
+        );
+        let names = array(process, "/threads")?
+            .iter()
+            .map(|thread| &thread["name"]);
+        let names: Vec<&Value> = names.collect();
+        ensure!(names == ["MainThread", "short-lived"], "threads: {names:?}");
+    }
+    Ok(())
 }
 
 /// The tasks that one look tells of a process.

@@ -1,9 +1,10 @@
 //! The memory of a living process: many areas with one system call.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use super::{Area, Batch, Memory, PAGE, ReadCost, ReadError};
 use crate::event::Pid;
+use crate::procfs::shown;
 
 /// How many remote areas one system call takes (`UIO_MAXIOV` of `linux/uio.h`).
 const MAX_AREAS: usize = 1024;
@@ -16,7 +17,9 @@ const MAX_GAP_BYTES: u64 = 2048;
 /// A living process, read with `process_vm_readv`.
 #[derive(Debug)]
 pub(crate) struct ProcessMemory {
-    pid: libc::pid_t,
+    pid: Pid,
+    /// The thread that is asked: the first one, as long as that lives.
+    asked: AtomicI32,
     calls: AtomicU64,
     bytes: AtomicU64,
 }
@@ -24,7 +27,8 @@ pub(crate) struct ProcessMemory {
 impl ProcessMemory {
     pub(crate) fn new(pid: Pid) -> Self {
         Self {
-            pid: libc::pid_t::try_from(pid.0).unwrap_or(libc::pid_t::MAX),
+            pid,
+            asked: AtomicI32::new(number(shown::shown_by(pid))),
             calls: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         }
@@ -40,8 +44,29 @@ impl ProcessMemory {
         }
     }
 
-    /// One system call: `remote` into consecutive bytes of `local`. How many bytes arrived.
+    /// `remote` into consecutive bytes of `local`. How many bytes arrived.
     fn readv(&self, local: &mut [u8], remote: &[libc::iovec]) -> Result<usize, i32> {
+        let asked = self.asked.load(Ordering::Relaxed);
+        let got = self.call(asked, local, remote);
+        if got != Err(libc::ESRCH) {
+            return got;
+        }
+        // The thread that was asked has ended; others may live on.
+        let other = number(shown::shown_by(self.pid));
+        if other == asked {
+            return got;
+        }
+        self.asked.store(other, Ordering::Relaxed);
+        self.call(other, local, remote)
+    }
+
+    /// One system call.
+    fn call(
+        &self,
+        thread: libc::pid_t,
+        local: &mut [u8],
+        remote: &[libc::iovec],
+    ) -> Result<usize, i32> {
         let into = libc::iovec {
             iov_base: local.as_mut_ptr().cast(),
             iov_len: local.len(),
@@ -49,7 +74,7 @@ impl ProcessMemory {
         // SAFETY: `into` describes exactly `local`, which is borrowed mutably for the call; the
         // kernel writes at most `iov_len` bytes there. Remote addresses belong to another process.
         let got = unsafe {
-            libc::process_vm_readv(self.pid, &into, 1, remote.as_ptr(), remote.len() as u64, 0)
+            libc::process_vm_readv(thread, &into, 1, remote.as_ptr(), remote.len() as u64, 0)
         };
         self.calls.fetch_add(1, Ordering::Relaxed);
         let bytes = u64::try_from(got).unwrap_or(0);
@@ -60,6 +85,10 @@ impl ProcessMemory {
                 .unwrap_or(libc::EIO)
         })
     }
+}
+
+fn number(thread: Pid) -> libc::pid_t {
+    libc::pid_t::try_from(thread.0).unwrap_or(libc::pid_t::MAX)
 }
 
 /// Areas that lie close together in the process, read as one piece.
