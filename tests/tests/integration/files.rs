@@ -497,8 +497,8 @@ fn killed_at_any_moment() -> Result<()> {
         recorder.signal(libc::SIGKILL);
         recorder.wait_for(PATIENCE)?;
         let mut there = listing(folder.path())?;
-        // One that was killed before it wrote a byte leaves nothing to read.
-        there.retain(|_, (.., length, _)| *length > 0);
+        // One that was killed before it wrote a byte leaves nothing to read, but under the name asked for.
+        there.retain(|name, (.., length, _)| *length > 0 || Path::new(name) == file);
         for (name, (.., length, _)) in &there {
             let read = run(&["report", "--json", "-i", name]);
             let read = read.with_context(|| format!("kill {kill}, {length} bytes"))?;

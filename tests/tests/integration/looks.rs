@@ -18,7 +18,7 @@ use crate::watch_python;
 
 const VERSIONS: [&str; 8] = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15"];
 /// How many that wait for one task are told.
-const TOLD: usize = 64;
+const TOLD: usize = 4096;
 /// The time over which the budget is averaged.
 const SPAN: Duration = Duration::from_secs(10);
 
@@ -82,18 +82,19 @@ fn waiters(process: &Value) -> Result<BTreeMap<String, BTreeSet<String>>> {
 fn who_waits(version: &str) -> Result<()> {
     let python = Interpreter::find(version)?;
     let has_groups = !["3.8", "3.9", "3.10"].contains(&version);
-    for (kind, count) in [
-        ("gathers", 7),
-        ("waits", 7),
-        ("chain", 1),
-        ("group", 1),
-        ("gathers", TOLD + 6),
+    for (kind, all, count) in [
+        ("gathers", 40, 7),
+        ("waits", 40, 7),
+        ("chain", 40, 1),
+        ("group", 40, 1),
+        ("gathers", 3, TOLD + 6),
     ] {
         if kind == "group" && !has_groups {
             continue;
         }
         let count = count.to_string();
-        let mut workload = Workload::start(&python, "crowds.py", &[kind, "40", &count])?;
+        let args = [kind, &all.to_string(), &count];
+        let mut workload = Workload::start(&python, "crowds.py", &args)?;
         let said = tasks(workload.pid())?;
         let process = said.pointer("/processes/0").context("no process")?;
         let found = waiters(process)?;
@@ -101,7 +102,7 @@ fn who_waits(version: &str) -> Result<()> {
         let own: BTreeMap<String, BTreeSet<String>> =
             serde_json::from_value(own["waiters"].clone())?;
         ensure!(
-            own.len() >= 39,
+            own.len() >= all - 1,
             "{kind}: {} tasks are waited for",
             own.len()
         );

@@ -259,7 +259,7 @@ impl TextPlace {
     /// The characters, where all of them are among the `bytes` at the string's own address.
     fn inside(self, address: u64, bytes: &[u8]) -> Option<&[u8]> {
         let from = usize::try_from(self.address.wrapping_sub(address)).ok()?;
-        let len = (self.left_out() == 0).then_some(self.chars * self.width)?;
+        let len = (self.left_out() == 0).then(|| self.chars * self.width)?;
         bytes.get(from..from.checked_add(len)?)
     }
 

@@ -23,6 +23,8 @@ const PAIRS_AT_ONCE: usize = 1 << 14;
 const NODE_BYTES: usize = 96;
 /// Objects behind one callback that are followed.
 const MAX_BEHIND: usize = 1 << 12;
+/// Tasks behind callbacks that are remembered; after that, few behind each.
+const MAX_REMEMBERED: usize = 1 << 18;
 /// What a future calls to wake the task that waits for it.
 const WAKEUP: &str = "task_wakeup";
 /// An attribute of `asyncio.TaskGroup`.
@@ -84,6 +86,10 @@ struct Graph {
     kept: usize,
     /// So many at least were not followed.
     left_out: u64,
+    /// What is behind each callback and object that has been asked for: tasks, each with how many futures lie in between.
+    behind: AddressMap<Vec<(usize, u64)>>,
+    /// How many tasks are in there.
+    remembered: usize,
 }
 
 /// The tasks that wait for each of `tasks`, by their own words. `known` are tasks: those written in
@@ -98,7 +104,6 @@ pub(crate) fn awaited_by(
     let mut graph = Graph::read(reader, &sources, known);
     graph.left_out += left_out;
     let mut told_of_all = 0;
-    let mut behind: AddressMap<Vec<(usize, u64)>> = AddressMap::default();
     let mut result = Vec::with_capacity(tasks.len());
     let mut found: Vec<u64> = Vec::new();
     for (slot, (task, _)) in tasks.iter().enumerate() {
@@ -107,7 +112,7 @@ pub(crate) fn awaited_by(
         }
         // Tasks that are waited for together have the same callbacks.
         if slot == 0 || sources[slot] != sources[slot - 1] {
-            found = graph.behind(&sources[slot], &mut behind);
+            found = graph.waiting(reader, &sources[slot]);
         }
         // Some callbacks refer to the future that calls them, too.
         let most = match told_of_all < MAX_TOLD {
@@ -189,24 +194,38 @@ impl Graph {
         may
     }
 
-    /// The tasks that wait by their own words in `sources`, the nearest first. `known` is what is known
-    /// of callbacks and objects.
-    fn behind(&mut self, sources: &Sources, known: &mut AddressMap<Vec<(usize, u64)>>) -> Vec<u64> {
-        let mut found: Vec<(usize, u64)> = Vec::new();
-        for callback in &sources.callbacks {
-            found.extend_from_slice(known.entry(*callback).or_insert_with(|| {
-                let objects = self.callbacks.get(callback).cloned();
-                self.tasks_behind(&objects.unwrap_or_default())
-            }));
+    /// The tasks that wait by their own words in `sources`, the nearest first.
+    fn waiting(&mut self, reader: &mut Reader<'_>, sources: &Sources) -> Vec<u64> {
+        // The least depth of each.
+        let mut found: AddressMap<usize> = AddressMap::default();
+        let mut order = Vec::new();
+        let both = sources.callbacks.iter().map(|callback| (*callback, true));
+        let both = both.chain(sources.objects.iter().map(|object| (*object, false)));
+        for (number, (address, is_callback)) in both.enumerate() {
+            if found.len() > MAX_WAITERS || reader.is_over() {
+                let all = sources.callbacks.len() + sources.objects.len();
+                self.left_out += (all - number) as u64;
+                break;
+            }
+            if !self.behind.contains_key(&address) {
+                let objects = match is_callback {
+                    true => self.callbacks.get(&address).cloned().unwrap_or_default(),
+                    false => vec![address],
+                };
+                let tasks = self.tasks_behind(&objects);
+                self.remembered += tasks.len();
+                self.behind.insert(address, tasks);
+            }
+            for (depth, task) in &self.behind[&address] {
+                let least = found.entry(*task).or_insert_with(|| {
+                    order.push(*task);
+                    *depth
+                });
+                *least = (*least).min(*depth);
+            }
         }
-        for object in &sources.objects {
-            let known = known.entry(*object);
-            found.extend_from_slice(known.or_insert_with(|| self.tasks_behind(&[*object])));
-        }
-        found.sort_by_key(|(depth, _)| *depth);
-        let mut seen = AddressSet::default();
-        found.retain(|(_, task)| seen.insert(*task));
-        found.into_iter().map(|(_, task)| task).collect()
+        order.sort_by_key(|task| found[task]);
+        order
     }
 
     /// The tasks that `objects` are or lead to, each with how many futures lie in between.
@@ -214,10 +233,14 @@ impl Graph {
         let mut found = Vec::new();
         let mut seen = AddressSet::default();
         let mut front = objects.to_vec();
+        let most = match self.remembered < MAX_REMEMBERED {
+            true => MAX_WAITERS,
+            false => FEW_WAITERS,
+        };
         for depth in 0..MAX_DEPTH {
             let mut next = Vec::new();
             for (number, object) in front.iter().copied().enumerate() {
-                if found.len() >= MAX_WAITERS || seen.len() >= MAX_BEHIND {
+                if found.len() >= most || seen.len() >= MAX_BEHIND {
                     self.left_out += (front.len() - number) as u64;
                     return found;
                 }
