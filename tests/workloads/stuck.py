@@ -205,6 +205,67 @@ def workers_that_wait_for_one_queue():
         time.sleep(0.5)
 
 
+def connections_of_sqlalchemy():
+    """Each thread has a connection, and wants a second one."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import QueuePool
+
+    engine = create_engine(
+        "sqlite://",
+        poolclass=QueuePool,
+        pool_size=3,
+        max_overflow=0,
+        pool_timeout=600,
+        connect_args={"check_same_thread": False},
+    )
+
+    def handler():
+        first = engine.connect()
+        time.sleep(0.3)
+        second = engine.connect()
+        second.close()
+        first.close()
+
+    run([(f"handler-{index}", handler) for index in range(5)], ["SQLAlchemy's connection pool"])
+
+
+def queue_of_threads_of_anyio():
+    import anyio
+    from anyio import to_thread
+
+    async def main():
+        to_thread.current_default_thread_limiter().total_tokens = 3
+        connections = queue.Queue()
+
+        def checkout():
+            return connections.get()
+
+        async with anyio.create_task_group() as group:
+            for function in [checkout] * 3 + [connections.get] * 3:
+                group.start_soon(to_thread.run_sync, function)
+            ready(["3 workers of executor AnyIO worker thread"])
+
+    anyio.run(main)
+
+
+def queue_of_threads_of_trio():
+    import trio
+
+    async def main():
+        trio.to_thread.current_default_thread_limiter().total_tokens = 3
+        connections = queue.Queue()
+
+        def checkout():
+            return connections.get()
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(6):
+                nursery.start_soon(trio.to_thread.run_sync, checkout)
+            ready(["3 workers of executor Trio thread"])
+
+    trio.run(main)
+
+
 def killed_pool_worker():
     pool = multiprocessing.Pool(2)
     threading.Thread(target=pool.map, args=(time.sleep, [3] * 4), daemon=True).start()
@@ -434,6 +495,59 @@ def waiters_of_one_asyncio_lock():
         ready()
         await tick()
         await asyncio.gather(*waiters)
+
+    asyncio.run(main())
+
+
+async def take_both(one, other, limited):
+    async with one:
+        await asyncio.sleep(0.1)
+        try:
+            await limited(other)
+        except asyncio.TimeoutError:
+            pass
+
+
+async def locked(lock):
+    async with lock:
+        pass
+
+
+def tasks_with_a_time():
+    """They want each other's locks, and give up after a time that a statement gives them, or a call."""
+
+    async def by_statement(lock):
+        async with asyncio.timeout(4):
+            await locked(lock)
+
+    async def by_call(lock):
+        await asyncio.wait_for(locked(lock), 4)
+
+    async def main():
+        ready()
+        while True:
+            circles = []
+            for limited in [by_call] + ([by_statement] if hasattr(asyncio, "timeout") else []):
+                first, second = asyncio.Lock(), asyncio.Lock()
+                circles.append(take_both(first, second, limited))
+                circles.append(take_both(second, first, limited))
+            await asyncio.gather(*circles)
+
+    asyncio.run(main())
+
+
+def tasks_that_are_given_up():
+    """They want each other's locks, until who waits for them cancels them."""
+
+    async def main():
+        ready()
+        while True:
+            first, second = asyncio.Lock(), asyncio.Lock()
+            circle = [take_both(first, second, locked), take_both(second, first, locked)]
+            circle = [asyncio.ensure_future(one) for one in circle]
+            _, pending = await asyncio.wait(circle, timeout=4)
+            for task in pending:
+                task.cancel()
 
     asyncio.run(main())
 

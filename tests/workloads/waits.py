@@ -56,7 +56,7 @@ def enter(thing):
 
 waiter("lock", "Lock", "Contended", lock.acquire, lock)
 waiter("lock-with", "Lock", "Contended", enter(lock), lock)
-waiter("lock-timed", "Lock", "Contended", lambda: timed.acquire(timeout=10000), timed)
+waiter("lock-timed", "Lock", "Item", lambda: timed.acquire(timeout=10000), timed)
 waiter("lock-attribute", "Lock", "Contended", guarded.work, guarded._lock)
 
 holds, gone = threading.Event(), threading.Event()
@@ -99,25 +99,25 @@ event = threading.Event()
 waiter("event", "Event", "Other", event.wait, event)
 waiter("event-timed", "Event", "Other", lambda: event.wait(10000), event)
 semaphore = threading.Semaphore(0)
-waiter("semaphore", "Semaphore", "Contended", semaphore.acquire, semaphore)
+waiter("semaphore", "Semaphore", "Item", semaphore.acquire, semaphore)
 bounded = threading.BoundedSemaphore(1)
 bounded.acquire()
-waiter("semaphore-with", "Semaphore", "Contended", enter(bounded), bounded)
+waiter("semaphore-with", "Semaphore", "Item", enter(bounded), bounded)
 barrier = threading.Barrier(2)
 waiter("barrier", "Barrier", "Other", barrier.wait, barrier)
 
 for name, made in (("queue", queue.Queue()), ("queue-priority", queue.PriorityQueue())):
-    waiter(name, "Queue", "Work", made.get, made)
-waiter("queue-timed", "Queue", "Work", lambda: made.get(timeout=10000), made)
+    waiter(name, "Queue", "Item", made.get, made)
+waiter("queue-timed", "Queue", "Item", lambda: made.get(timeout=10000), made)
 full = queue.Queue(1)
 full.put(1)
 waiter("queue-put", "Queue", "Other", lambda: full.put(2), full)
 waiter("queue-join", "Queue", "Other", full.join, full)
 simple = queue.SimpleQueue()
-waiter("simple", "SimpleQueue", "Work", simple.get, simple)
-waiter("simple-timed", "SimpleQueue", "Work", lambda: simple.get(timeout=10000), simple)
+waiter("simple", "SimpleQueue", "Item", simple.get, simple)
+waiter("simple-timed", "SimpleQueue", "Item", lambda: simple.get(timeout=10000), simple)
 in_python = queue._PySimpleQueue()
-waiter("simple-python", "SimpleQueue", "Work", in_python.get, in_python)
+waiter("simple-python", "SimpleQueue", "Item", in_python.get, in_python)
 
 waiter("join", "Join", "Join", holder.join, holder, holder.ident)
 waiter("join-timed", "Join", "Join", lambda: holder.join(10000), holder, holder.ident)
@@ -139,6 +139,8 @@ for worker in pool._threads:
         "owner": None,
     }
 
+permits = multiprocessing.Semaphore(0)
+waiter("permits", "Semaphore", "Item", permits.acquire, permits._semlock)
 between = multiprocessing.Lock()
 between.acquire()
 waiter("between", "Semaphore", "Contended", between.acquire, between._semlock)
@@ -151,7 +153,7 @@ def dig(depth):
     return dig(depth - 1) if depth else deep.acquire()
 
 
-waiter("deep", "Lock", "Contended", lambda: dig(50), deep)
+waiter("deep", "Lock", "Item", lambda: dig(50), deep)
 waiter("sleep", None, None, lambda: time.sleep(10000))
 
 # They are all on their way; what they wait for never comes.

@@ -30,7 +30,7 @@ threading.Thread(target=feed, daemon=True).start()
 legal = [
     ["Lock", "Contended", id(lock)],
     ["RLock", "Contended", id(again)],
-    ["Queue", "Work", id(items)],
+    ["Queue", "Item", id(items)],
     ["Lock", "Contended", id(items.mutex)],
 ]
 print(json.dumps(legal), flush=True)

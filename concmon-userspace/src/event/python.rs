@@ -133,8 +133,10 @@ pub enum WaitKind {
 pub enum WaitPurpose {
     /// Somebody else has what this thread wants.
     Contended,
-    /// An idle consumer or worker: there is nothing to do.
+    /// An idle worker: there is nothing to do.
     Work,
+    /// What others give: an item of a queue, a permit of a semaphore, a lock as a signal.
+    Item,
     Join,
     Other,
 }
@@ -375,6 +377,10 @@ pub struct PyTask {
     /// given, ns; `None`: it is in none.
     #[serde(default)]
     pub timeout_ns: Option<u64>,
+    /// It is in a statement that gives it a time (`asyncio.timeout`, anyio's `fail_after`); looked for where tasks wait for
+    /// each other.
+    #[serde(default)]
+    pub in_timeout: bool,
     /// Addresses of locks that tasks wait for, once for each `async with` statement of the lock that it is in: who
     /// still waits for the lock is in one by that.
     #[serde(default, deserialize_with = "at_most::<64, _, _>")]

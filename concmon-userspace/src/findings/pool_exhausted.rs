@@ -80,6 +80,8 @@ const WAITS: &[&str] = &[
     "park",
     "wait_task_rescheduled",
 ];
+/// The prefix of the limiter of trio's own threads.
+const TRIO: &str = "Trio thread";
 /// What a task waits for then. (`wait_for` may hide anything: up to Python 3.11 it runs as a task of its own.)
 const TASK_WAITS: &[&str] = &[
     "Condition",
@@ -117,13 +119,25 @@ impl Rule for PoolExhausted {
     }
 }
 
-/// The pool in whose function a stack waits, the innermost frame first.
-fn pool<'a>(mut frames: impl Iterator<Item = &'a Frame>) -> Option<&'static str> {
+/// The pool in whose function a stack waits, the innermost frame first, and how paths of its files name its package.
+fn pool<'a>(mut frames: impl Iterator<Item = &'a Frame>) -> Option<(&'static str, &'static str)> {
     let frame = frames.find(|frame| !WAITS.contains(&last_part(&frame.function)))?;
     let function = last_part(&frame.function);
     let mut pools = POOLS.iter();
     let known = pools.find(|(file, name, _)| *name == function && frame.file.ends_with(file));
-    known.map(|(_, _, pool)| *pool)
+    let (file, _, pool) = known?;
+    let package = file.get(1..).and_then(|path| path.find('/'));
+    Some((*pool, file.get(..package? + 2)?))
+}
+
+/// Where the program asks for a connection, the innermost frame first: outside of the pool's package.
+fn asks<'a>(frames: impl Iterator<Item = &'a Frame>, package: &str) -> Option<&'a Frame> {
+    let frames: Vec<&Frame> = frames.collect();
+    let inside = frames
+        .iter()
+        .rposition(|frame| frame.file.contains(package));
+    let outer = frames.get(inside.map_or(0, |inside| inside + 1)..)?;
+    own_frame(outer, |frame| &frame.file).copied()
 }
 
 /// Whether a thread waits as one does for an item of a pool: not for a lock, nor for the network.
@@ -150,8 +164,8 @@ fn connections(context: &Context<'_>) -> Option<Held> {
         .iter()
         .filter(|thread| may_wait_for_item(thread) && waits_ns(context, thread) >= AGE_NS)
     {
-        if let Some(pool) = pool(thread.stack.iter()) {
-            let frame = own_frame(&thread.stack, |frame| &frame.file);
+        if let Some((pool, package)) = pool(thread.stack.iter()) {
+            let frame = asks(thread.stack.iter(), package);
             let name = thread_name(process, thread.tid);
             waiting.entry(pool).or_default().push((name, frame));
         }
@@ -160,11 +174,9 @@ fn connections(context: &Context<'_>) -> Option<Held> {
         let wait = task.waits_for.as_ref();
         if wait.is_some_and(|wait| TASK_WAITS.contains(&&*wait.kind))
             && task.wait_ns().is_some_and(|ns| ns >= AGE_NS)
-            && let Some(pool) = pool(task.awaiting.iter().rev())
+            && let Some((pool, package)) = pool(task.awaiting.iter().rev())
         {
-            let mut frames = task.awaiting.iter().rev();
-            let foreign = ["/site-packages/", "/dist-packages/"];
-            let frame = frames.find(|frame| !foreign.iter().any(|of| frame.file.contains(of)));
+            let frame = asks(task.awaiting.iter().rev(), package);
             waiting
                 .entry(pool)
                 .or_default()
@@ -198,7 +210,7 @@ fn connections(context: &Context<'_>) -> Option<Held> {
 }
 
 /// The threads that work for an executor. A limiter does not say who has its tokens: those of a loop's own are had by
-/// the threads with its prefix that have work.
+/// the threads of anyio with its prefix that have work, and those in trio's function for it, which have names of their own.
 fn workers_of<'a>(process: &'a Process, executor: &Executor) -> Vec<&'a Thread> {
     let threads = process.threads.iter().filter(|thread| thread.alive);
     if executor.kind != ExecutorKind::Limiter {
@@ -210,17 +222,29 @@ fn workers_of<'a>(process: &'a Process, executor: &Executor) -> Vec<&'a Thread> 
     };
     let is_its = |thread: &&Thread| {
         let name = thread.name.as_deref();
-        name.is_some_and(|name| name.starts_with(&**prefix)) && !is_idle(thread)
+        let is_named = name.is_some_and(|name| name.starts_with(&**prefix));
+        (is_named && !is_idle(process, thread)) || (&**prefix == TRIO && works_for_trio(thread))
     };
     threads.filter(is_its).collect()
 }
 
-/// A thread of anyio's waits for the next function to run.
-fn is_idle(thread: &Thread) -> bool {
+/// A thread of anyio's waits for the next function to run: in a queue of its own. Others wait in one that a function
+/// was given which it runs.
+fn is_idle(process: &Process, thread: &Thread) -> bool {
     let waits = ["/threading.py", "/queue.py"];
     let mut frames = thread.stack.iter();
     let frame = frames.find(|frame| !waits.iter().any(|file| frame.file.ends_with(file)));
-    frame.is_some_and(|frame| frame.file.ends_with("/anyio/_backends/_asyncio.py"))
+    let object = |thread: &Thread| thread.waiting_for.as_ref()?.object;
+    let mut others = process.threads.iter().filter(|one| one.tid != thread.tid);
+    let is_own = object(thread).is_none_or(|own| !others.any(|one| object(one) == Some(own)));
+    is_own && frame.is_some_and(|frame| frame.file.ends_with("/anyio/_backends/_asyncio.py"))
+}
+
+fn works_for_trio(thread: &Thread) -> bool {
+    let mut frames = thread.stack.iter();
+    frames.any(|frame| {
+        last_part(&frame.function) == "worker_fn" && frame.file.ends_with("/trio/_threads.py")
+    })
 }
 
 /// What all workers of a full executor wait for, and for how long all of them have, ns.

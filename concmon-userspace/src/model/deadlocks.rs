@@ -125,7 +125,8 @@ fn waits(look: &PythonFact) -> BTreeMap<Node, Wait> {
         }
     }
     let owners = lock_owners(&look.tasks);
-    for task in &look.tasks {
+    let timed = timed_tasks(&look.tasks, &awaited);
+    for task in look.tasks.iter().filter(|task| !timed.contains(&task.id)) {
         waits.add(Node::Task(task.id), task_wait(task, &awaited, &owners));
     }
     waits.all
@@ -249,16 +250,29 @@ fn lock_owners(tasks: &[PyTask]) -> BTreeMap<u64, u64> {
     owners.collect()
 }
 
+/// The tasks that a time ends, which they were given, or who waits for them: it cancels what it waits for.
+fn timed_tasks(tasks: &[PyTask], awaited: &BTreeMap<u64, Vec<u64>>) -> BTreeSet<u64> {
+    let own = tasks
+        .iter()
+        .filter(|task| task.in_timeout || task.timeout_ns.is_some());
+    let mut front: Vec<u64> = own.map(|task| task.id).collect();
+    let mut timed: BTreeSet<u64> = front.iter().copied().collect();
+    while let Some(task) = front.pop() {
+        for on in awaited.get(&task).into_iter().flatten() {
+            if timed.insert(*on) {
+                front.push(*on);
+            }
+        }
+    }
+    timed
+}
+
 fn task_wait(
     task: &PyTask,
     awaited: &BTreeMap<u64, Vec<u64>>,
     owners: &BTreeMap<u64, u64>,
 ) -> Option<Wait> {
-    // A time that it was given ends it.
-    let wait = task
-        .waits_for
-        .as_ref()
-        .filter(|_| task.timeout_ns.is_none())?;
+    let wait = task.waits_for.as_ref()?;
     match &*wait.kind {
         "Lock" => {
             let lock = wait.object?;

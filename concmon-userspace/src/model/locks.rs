@@ -27,7 +27,7 @@ const fn index(purpose: WaitPurpose) -> usize {
         WaitPurpose::Contended => 0,
         WaitPurpose::Work => 1,
         WaitPurpose::Join => 2,
-        WaitPurpose::Other => OTHER,
+        WaitPurpose::Item | WaitPurpose::Other => OTHER,
     }
 }
 

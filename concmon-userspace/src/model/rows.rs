@@ -89,6 +89,7 @@ impl WaitingFor {
             purpose: match wait.purpose {
                 WaitPurpose::Contended => Purpose::Contended,
                 WaitPurpose::Work => Purpose::WaitingForWork,
+                WaitPurpose::Item => Purpose::Item,
                 WaitPurpose::Join => Purpose::Join,
                 WaitPurpose::Other => Purpose::Other,
             },

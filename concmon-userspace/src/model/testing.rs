@@ -476,6 +476,7 @@ pub(crate) fn py_task(id: u64, loop_id: u64, name: &str) -> PyTask {
         }],
         waits_for: None,
         timeout_ns: None,
+        in_timeout: false,
         holds: Vec::new(),
         awaited_by: Vec::new(),
         cancel_requested: false,

@@ -149,11 +149,11 @@ words! {
 pub struct LockNs {
     /// Somebody else had what the thread wanted, ns.
     pub contended: u64,
-    /// An idle consumer or worker, ns.
+    /// An idle worker of a pool, ns.
     pub waiting_for_work: u64,
     /// The end of a thread, ns.
     pub join: u64,
-    /// An event, a result, locks of C code, or not known, ns.
+    /// An item of a queue, a permit of a semaphore, an event, a result, locks of C code, or not known, ns.
     pub other: u64,
 }
 
@@ -304,8 +304,11 @@ words! {
     pub enum Purpose {
         /// Somebody else has what the thread wants.
         Contended = "contended",
-        /// It is an idle consumer or worker.
+        /// It is an idle worker of a pool.
         WaitingForWork = "waiting_for_work",
+        /// What others give: an item of a queue, a permit of a semaphore, a lock that nobody else wants. It is in
+        /// `lock_ns.other`.
+        Item = "item",
         /// The end of a thread.
         Join = "join",
         Other = "other",

@@ -324,6 +324,9 @@ pub(super) fn waiting(waiting: &WaitingFor, thread: impl Fn(u32) -> String) -> S
     }
     let mut text = match waiting.purpose {
         Purpose::WaitingForWork => format!("waiting for work: {}", waiting.kind),
+        Purpose::Item if matches!(waiting.kind, WaitKind::Queue | WaitKind::SimpleQueue) => {
+            format!("waiting for an item of {}", waiting.kind)
+        }
         _ => format!("waiting for {}", waiting.kind),
     };
     if let Some(object) = waiting.object {

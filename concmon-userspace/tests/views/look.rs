@@ -66,6 +66,7 @@ fn task(number: u64, name: &str, chain: &[(&str, u32)], awaited_by: &[u64]) -> P
             .collect(),
         waits_for: None,
         timeout_ns: None,
+        in_timeout: false,
         holds: Vec::new(),
         awaited_by: awaited_by.to_vec(),
         cancel_requested: false,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
+use concmon_tests::packages;
 use concmon_tests::report::{Finding, Report};
 use concmon_tests::watch::{Outcome, PATIENCE, Watch};
 use concmon_tests::workload::Workload;
@@ -29,11 +30,30 @@ const SICK: [(&str, &str); 13] = [
     ("workers_that_wait_for_one_queue", "pool-exhausted"),
     ("killed_pool_worker", "worker-killed"),
 ];
+/// The same of those that need libraries, which one version of Python has: what they need, and the rule.
+const LIBRARIES: [(&str, &[&str], &str); 3] = [
+    (
+        "connections_of_sqlalchemy",
+        &["sqlalchemy"],
+        "pool-exhausted",
+    ),
+    (
+        "queue_of_threads_of_anyio",
+        &["anyio", "trio"],
+        "pool-exhausted",
+    ),
+    (
+        "queue_of_threads_of_trio",
+        &["anyio", "trio"],
+        "pool-exhausted",
+    ),
+];
+const VERSION: &str = "3.13";
 /// Of programs that do not compute, it is the host's.
 const BY_HOST: &str = "cpu-starved";
 /// It takes ten seconds to tell.
 const LEFT_TAKEN: (&str, &str) = ("lock_that_is_left_taken", "lock-not-released");
-const HEALTHY: [&str; 13] = [
+const HEALTHY: [&str; 15] = [
     "idle_thread_pool",
     "idle_process_pool",
     "idle_multiprocessing_pool",
@@ -46,11 +66,25 @@ const HEALTHY: [&str; 13] = [
     "with_statements_again_and_again",
     "joins_with_a_time",
     "waiters_of_one_asyncio_lock",
+    "tasks_with_a_time",
+    "tasks_that_are_given_up",
     "locks_of_a_fork",
 ];
 
+/// Besides the idle pools: nobody in these has what others want.
+const NOT_CONTENDED: [&str; 4] = [
+    "signals_by_semaphore",
+    "signals_by_locks",
+    "barrier",
+    "many_consumers",
+];
+
 pub(crate) fn trials() -> Vec<Trial> {
-    let mut trials = Vec::new();
+    let mut trials = vec![quiet(
+        format!("stuck::pools_of_libraries_are_exhausted::py{VERSION}"),
+        &watch_python(VERSION),
+        pools_of_libraries_are_exhausted,
+    )];
     for version in ["3.9", "3.11", "3.13"] {
         trials.push(quiet(
             format!("stuck::each_program_gets_its_finding::py{version}"),
@@ -102,11 +136,28 @@ fn each_program_gets_its_finding(version: &str) -> Result<()> {
     for (program, _) in &sick {
         workloads.push((*program, start(version, program)?));
     }
-    let outcome = watch(&workloads, 14)?;
+    are_told(&sick, &workloads, 14)
+}
+
+fn pools_of_libraries_are_exhausted() -> Result<()> {
+    let python = Interpreter::find(VERSION)?;
+    let mut workloads = Vec::new();
+    for (program, needed, _) in LIBRARIES {
+        let packages = packages::folder(&python, VERSION, needed)?;
+        let workload = Workload::start_with(&python, Some(&packages), "stuck.py", &[program]);
+        workloads.push((program, workload.context(program)?));
+    }
+    let sick = LIBRARIES.map(|(program, _, rule)| (program, rule));
+    are_told(&sick, &workloads, 6)
+}
+
+/// Each of these has the one finding that is meant, soon, with its members and a place in its source.
+fn are_told(sick: &[(&str, &str)], workloads: &[(&str, Workload)], seconds: u32) -> Result<()> {
+    let outcome = watch(workloads, seconds)?;
     ensure!(outcome.code == 6, "exit code {}", outcome.code);
     let summary = outcome.summary()?;
     let snapshots = outcome.snapshots();
-    for ((program, rule), (_, workload)) in sick.iter().zip(&workloads) {
+    for ((program, rule), (_, workload)) in sick.iter().zip(workloads) {
         let found = findings(summary, workload.pid());
         let rules: Vec<&str> = found.iter().map(|one| &*one.rule).collect();
         ensure!(rules == [*rule], "{program}: {rules:?}, wanted {rule}");
@@ -138,10 +189,13 @@ fn who_waits_for_work_gets_none(version: &str) -> Result<()> {
         let found = findings(summary, workload.pid());
         let said: Vec<&str> = found.iter().map(|one| &*one.summary).collect();
         ensure!(said.is_empty(), "{program}: {said:?}");
-        let of_pool = program.starts_with("idle_");
+        let waits_for_others = NOT_CONTENDED.contains(program) || program.starts_with("idle_");
         let of_it = summary.processes.iter();
         let of_it = of_it.filter(|one| one.pid == workload.pid() || one.ppid == workload.pid());
-        for thread in of_it.flat_map(|one| &one.threads).filter(|_| of_pool) {
+        for thread in of_it
+            .flat_map(|one| &one.threads)
+            .filter(|_| waits_for_others)
+        {
             let contended = thread.lock_ns.contended;
             ensure!(
                 contended <= thread.lock_ns.total() / 20 + 50_000_000,

@@ -118,15 +118,27 @@ fn a_limiter_is_exhausted_by_the_threads_that_it_lets_run() {
         names(&found).first().copied()
     };
     assert_eq!(found(|_| {}), Some("pool-exhausted"));
-    // They have no work.
+    // They have no work, and wait for it in queues of their own; or for what the pool itself was given to call.
+    fn called_by_the_pool(process: &mut Process) {
+        for thread in &mut process.threads {
+            let frames = thread.stack.iter().cloned();
+            thread.stack = frames
+                .filter(|frame| &*frame.function != "checkout")
+                .collect();
+        }
+    }
+    fn of_their_own(process: &mut Process) {
+        for thread in &mut process.threads {
+            let own = Address(u64::from(thread.tid));
+            let wait = thread.waiting_for.as_mut();
+            wait.into_iter().for_each(|wait| wait.object = Some(own));
+        }
+    }
+    assert_eq!(found(called_by_the_pool), Some("pool-exhausted"));
     assert_eq!(
         found(|process| {
-            for thread in &mut process.threads {
-                let frames = thread.stack.iter().cloned();
-                thread.stack = frames
-                    .filter(|frame| &*frame.function != "checkout")
-                    .collect();
-            }
+            called_by_the_pool(process);
+            of_their_own(process);
         }),
         Some("executor-saturated")
     );

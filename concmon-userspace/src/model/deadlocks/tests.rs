@@ -179,10 +179,27 @@ fn tasks_wait_for_locks_and_for_one_another() {
         task(1, "Lock", 0xb, &[0xa, 0xb]),
         task(2, "Lock", 0xa, &[0xa, 0xb]),
     ];
-    let all = found(Vec::new(), locks);
+    let all = found(Vec::new(), locks.clone());
     assert_eq!(all[0].members[0].task, Some(Address(1)));
     assert_eq!(all[0].members[0].holds.as_deref(), Some("asyncio.Lock 0xa"));
     assert!(all[0].members.iter().all(|member| member.inferred));
+    // One of them gives up after a time, or is given up by who waits for it.
+    let limited = |change: fn(&mut PyTask)| {
+        let mut locks = locks.clone();
+        change(&mut locks[1]);
+        found(Vec::new(), locks)
+    };
+    assert_eq!(limited(|task| task.in_timeout = true), []);
+    assert_eq!(limited(|task| task.timeout_ns = Some(5)), []);
+    let waits = |timeout_ns: Option<u64>| {
+        let mut waiter = task(3, "Task", 1, &[]);
+        waiter.timeout_ns = timeout_ns;
+        let mut locks = locks.clone();
+        locks[0].awaited_by = vec![3];
+        locks.push(waiter);
+        found(Vec::new(), locks).len()
+    };
+    assert_eq!((waits(None), waits(Some(5))), (1, 0));
     let relock = found(Vec::new(), vec![task(1, "Lock", 0xa, &[0xa, 0xa])]);
     assert_eq!(relock[0].members.len(), 1);
     let mut each = vec![task(1, "Task", 2, &[]), task(2, "Task", 1, &[])];

@@ -11,6 +11,8 @@ pub struct LockLayout {
     pub lock: u32,
     /// Of a lock that can be taken several times: the identity of the thread that has it.
     pub owner: u32,
+    /// Of a semaphore of processes: how many permits there can be.
+    pub permits: u32,
     /// How far before the futex of a parked thread is the address of what it waits for
     /// (`struct wait_entry` of `Python/parking_lot.c`).
     pub before_futex: u32,
@@ -43,6 +45,7 @@ pub(super) const LOCK: Since<LockLayout> = &[
 const LOCK_3_8: LockLayout = LockLayout {
     lock: 16,
     owner: 24,
+    permits: 36,
     before_futex: 8,
     handle: None,
 };

@@ -29,6 +29,16 @@ impl Statements {
         }
     }
 
+    /// The only one that wants its lock does so by a call, and nobody is in a statement of it: others may give it, who
+    /// have never taken it.
+    pub(super) fn is_signal(&self, slot: usize) -> bool {
+        let lock = self.waits_for.get(slot).copied().flatten();
+        let wants = |one: &&Option<u64>| **one == lock;
+        let is_alone = self.waits_for.iter().filter(wants).count() == 1;
+        let is_call = self.inside.get(slot).is_some_and(|one| one.waits_in_call);
+        is_alone && is_call && lock.is_some_and(|lock| self.is_nobodys(lock))
+    }
+
     pub(super) fn is_nobodys(&self, lock: u64) -> bool {
         self.owners(lock).is_empty()
     }
@@ -51,6 +61,7 @@ mod tests {
         Inside {
             locks: locks.to_vec(),
             waits_to_enter,
+            waits_in_call: !waits_to_enter,
         }
     }
 

@@ -37,6 +37,30 @@ fn add_holders(reader: &mut Reader<'_>, tasks: &mut [PyTask]) {
     }
 }
 
+/// Says which of the tasks that wait for each other are in a statement that gives them a time.
+fn add_timeouts(reader: &mut Reader<'_>, tasks: &mut [PyTask]) {
+    let waits = |task: &PyTask, kinds: &[&str]| {
+        let wait = task.waits_for.as_ref();
+        wait.is_some_and(|wait| kinds.contains(&&*wait.kind))
+    };
+    const TASKS: &[&str] = &["Task", "gather", "TaskGroup"];
+    let may_be_stuck = |task: &PyTask| {
+        waits(task, &["Lock"]) || (waits(task, TASKS) && !task.awaited_by.is_empty())
+    };
+    if !tasks.iter().any(may_be_stuck) || reader.is_over() {
+        return;
+    }
+    let asked = tasks
+        .iter_mut()
+        .filter(|task| waits(task, &["Lock"]) || waits(task, TASKS));
+    let mut asked: Vec<&mut PyTask> = asked.take(MAX_SEARCHED).collect();
+    let coroutines: Vec<u64> = asked.iter().map(|task| task.coroutine_id).collect();
+    let found = holders::in_timeouts(reader, &coroutines);
+    for (task, found) in asked.iter_mut().zip(found) {
+        task.in_timeout = found;
+    }
+}
+
 impl Scan<'_> {
     pub(super) fn add_tasks(
         &mut self,
@@ -109,6 +133,7 @@ impl Scan<'_> {
         tasks::note_cut(reader, found.len(), &listed);
         let mut found = found;
         add_holders(reader, &mut found);
+        add_timeouts(reader, &mut found);
         fact.tasks.extend(found);
     }
 

@@ -18,6 +18,10 @@ use crate::python::walk::waits::{self, Blocked};
 /// Threads whose stacks are searched for locks that they have: in programs that have more, nobody is.
 const MAX_SEARCHED: usize = 512;
 
+/// Who takes a lock in this function, or in that file, does so for a while, and gives it back.
+const ENTER: &str = "__enter__";
+const THREADING_FILE: &str = "/threading.py";
+
 /// What is known beside the blocked threads, for those whose locks do not say who has them.
 struct Others<'a> {
     /// The stacks of all other threads that could be read.
@@ -312,6 +316,13 @@ impl Scan<'_> {
                 continue;
             };
             wait.at_statement = found.waits_to_enter(slot);
+            let place = blocked[slot].places.first();
+            let gives_back = place.is_some_and(|place| {
+                place.function.ends_with(ENTER) || place.file.ends_with(THREADING_FILE)
+            });
+            if found.is_signal(slot) && !gives_back {
+                wait.purpose = WaitPurpose::Item;
+            }
             // What is left over in one stack may be what another thread has by now.
             let owner = found.owner(lock).filter(|_| all);
             wait.owner = owner.map(|slot| blocked[slot].tid);

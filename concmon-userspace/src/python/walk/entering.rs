@@ -9,8 +9,8 @@ use crate::python::objects::Reader;
 /// The argument of what looks up `__enter__`.
 const ENTER: u8 = 0;
 
-/// Whether each frame is at an instruction that enters a statement; `None`: it is not to be asked.
-pub(super) fn enter(reader: &mut Reader<'_>, frames: &[Option<StackFrame>]) -> Vec<bool> {
+/// Whether each frame is at an instruction that enters a statement; `None`: that could not be read, or was not asked.
+pub(super) fn enter(reader: &mut Reader<'_>, frames: &[Option<StackFrame>]) -> Vec<Option<bool>> {
     let shape = reader.walk.frame.enter;
     // Bytes between the instruction that tells and the one that a frame is at.
     let before = match shape {
@@ -29,7 +29,7 @@ pub(super) fn enter(reader: &mut Reader<'_>, frames: &[Option<StackFrame>]) -> V
     }
     reader.fetch(&mut batch);
     (0..frames.len())
-        .map(|slot| batch.whole(slot).is_some_and(|code| says(shape, code)))
+        .map(|slot| Some(says(shape, batch.whole(slot)?)))
         .collect()
 }
 

@@ -12,7 +12,7 @@ use super::suspended::{Pieces, Step};
 use crate::python::layout::{EnterShape, StackShape};
 use crate::python::memory::addresses::{AddressMap, AddressSet};
 use crate::python::memory::{Batch, at, int, plausible, word};
-use crate::python::objects::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader};
+use crate::python::objects::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader, TypeInfo};
 
 /// Frames of one stack that are searched, and coroutines of one chain.
 pub(crate) const MAX_FRAMES: usize = 64;
@@ -22,6 +22,8 @@ const MAX_DEPTH: usize = 32;
 const TEMPORARIES: usize = 8;
 /// Bytes of a suspended frame that are read.
 const VALUES_BYTES: u32 = 1024;
+/// Types of asyncio, async_timeout and anyio.
+const TIMEOUTS: &[&str] = &["Timeout", "CancelScope"];
 /// More references than these are no count of references.
 const MAX_REFERENCES: u64 = 1 << 20;
 /// Of a bound method: references, type, function, object.
@@ -45,6 +47,8 @@ pub(crate) struct Inside {
     pub(crate) locks: Vec<u64>,
     /// It waits at a statement of the lock that it waits for, and is not inside of that one.
     pub(crate) waits_to_enter: bool,
+    /// It waits in a call.
+    pub(crate) waits_in_call: bool,
 }
 
 /// Which of the locks that threads wait for each stack is inside of. What each thread waits for comes in the order of
@@ -80,7 +84,8 @@ pub(crate) fn of_stacks(
         let mut of_stack = Vec::new();
         for (index, (frame, depth)) in variables.by_ref().take(length).enumerate() {
             // What is to be entered is on top of the stack.
-            let entered = wanted(slot).filter(|_| index == 0 && enter[slot] && !keeps_exit);
+            let entered =
+                wanted(slot).filter(|_| index == 0 && enter[slot] == Some(true) && !keeps_exit);
             let top = entered.and_then(|lock| frame.first_temporary(lock));
             is_object_there[slot] |= top.is_some();
             of_stack.extend(words(&frame, top.or(depth)));
@@ -89,15 +94,24 @@ pub(crate) fn of_stacks(
     }
     let found = inside(reader, &values, &locks, "__exit__").into_iter();
     let found = found.enumerate().map(|(slot, mut locks)| {
-        let own = |locks: &[u64]| locks.iter().position(|lock| Some(*lock) == wanted(slot));
-        let waits_to_enter = enter[slot]
-            && match keeps_exit {
-                true => own(&locks).map(|own| locks.remove(own)).is_some(),
-                false => is_object_there[slot],
-            };
+        let is_own = |lock: &u64| Some(*lock) == wanted(slot);
+        let waits_to_enter = match enter[slot] {
+            Some(true) if keeps_exit => {
+                let own = locks.iter().position(is_own);
+                own.map(|own| locks.remove(own)).is_some()
+            }
+            Some(true) => is_object_there[slot],
+            Some(false) => false,
+            // One of them may be the one that it waits at.
+            None => {
+                locks.retain(|lock| !is_own(lock));
+                false
+            }
+        };
         Inside {
             locks,
             waits_to_enter,
+            waits_in_call: enter[slot] == Some(false),
         }
     });
     found.collect()
@@ -149,6 +163,55 @@ pub(crate) fn of_coroutines(
     coroutines: &[u64],
     locks: &AddressSet,
 ) -> Vec<Vec<u64>> {
+    let values = values_of(reader, coroutines);
+    inside(reader, &values, locks, "__aexit__")
+}
+
+/// Which suspended coroutines have something that gives a time to what is inside of a statement of it, or the method
+/// that leaves such a statement.
+pub(crate) fn in_timeouts(reader: &mut Reader<'_>, coroutines: &[u64]) -> Vec<bool> {
+    let values = values_of(reader, coroutines);
+    let all: AddressSet = values.iter().flatten().map(|value| value.word).collect();
+    let all: Vec<u64> = all
+        .into_iter()
+        .filter(|word| plausible(*word) && word % 8 == 0)
+        .collect();
+    let kinds = reader.types_of(&all);
+    let is_method = |info: &TypeInfo| matches!(info.kind, Kind::Method | Kind::Builtin);
+    let mut timeouts = AddressSet::default();
+    let mut methods = Vec::new();
+    for (object, info) in all.into_iter().zip(kinds) {
+        match info {
+            Some(info) if TIMEOUTS.contains(&&*info.name) => timeouts.extend([object]),
+            Some(info) if is_method(&info) => methods.push(object),
+            _ => {}
+        }
+    }
+    let mut batch = Batch::new();
+    for method in &methods {
+        batch.push(at(*method, BOUND_SELF), 8);
+    }
+    reader.fetch(&mut batch);
+    let selves: Vec<u64> = (0..methods.len())
+        .map(|slot| {
+            batch
+                .whole(slot)
+                .and_then(|bytes| word(bytes, 0))
+                .unwrap_or(0)
+        })
+        .collect();
+    let kinds = reader.types_of(&selves);
+    let bound = methods.into_iter().zip(kinds);
+    timeouts.extend(bound.filter_map(|(method, info)| {
+        let is_one = TIMEOUTS.contains(&&*info?.name);
+        is_one.then_some(method)
+    }));
+    let has = |values: &Vec<Value>| values.iter().any(|value| timeouts.contains(&value.word));
+    values.iter().map(has).collect()
+}
+
+/// What the frames of each suspended coroutine keep, down to the innermost one.
+fn values_of(reader: &mut Reader<'_>, coroutines: &[u64]) -> Vec<Vec<Value>> {
     let mut values: Vec<Vec<Value>> = vec![Vec::new(); coroutines.len()];
     let mut front: Vec<(usize, u64)> = coroutines.iter().copied().enumerate().collect();
     let length = reader.walk.frame.locals + VALUES_BYTES;
@@ -174,7 +237,7 @@ pub(crate) fn of_coroutines(
         }
         front = next;
     }
-    inside(reader, &values, locks, "__aexit__")
+    values
 }
 
 /// The locks whose method of this name is among the values, once for each such object.

@@ -198,6 +198,7 @@ fn complete(
                 awaiting: record.awaiting,
                 waits_for,
                 timeout_ns,
+                in_timeout: false,
                 holds: Vec::new(),
                 awaited_by,
                 cancel_requested: record.head.cancel_requested && !record.head.done,

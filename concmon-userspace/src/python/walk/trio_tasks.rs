@@ -157,6 +157,7 @@ impl TaskWalk<'_> {
                     awaiting,
                     waits_for,
                     timeout_ns: None,
+                    in_timeout: false,
                     holds: Vec::new(),
                     awaited_by: head
                         .nursery

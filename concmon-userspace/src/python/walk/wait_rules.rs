@@ -5,8 +5,9 @@
 //! function that took it ([`HOLDERS`]), then, outwards from a `Condition.wait`, the functions that
 //! call one another ([`CALLERS`]); the outermost of them says it.
 //!
-//! Purposes: whoever takes a lock, or a semaphore, wants what somebody else has: *contended*. A
-//! consumer or a worker without work waits for *work*. Waiting for the end of a thread is a *join*.
+//! Purposes: whoever takes a lock wants what somebody else has: *contended*. Who waits for what others give, an item
+//! of a queue or a permit of a semaphore, waits for an *item*; where the loop of a pool's worker does ([`LOOPS`]), for
+//! *work*. Waiting for the end of a thread is a *join*.
 //! All else is *other*: who waits for an event, a result, or for room in a queue, waits for progress.
 
 use crate::event::{WaitKind, WaitPurpose};
@@ -37,7 +38,7 @@ pub(crate) static LOCKS: &[LockRule] = &[
     LockRule {
         name: "_queue.SimpleQueue",
         kind: WaitKind::SimpleQueue,
-        purpose: WaitPurpose::Work,
+        purpose: WaitPurpose::Item,
         has_owner: false,
     },
     LockRule {
@@ -63,11 +64,7 @@ pub(crate) struct FunctionRule {
 impl FunctionRule {
     /// Whether it is about functions of this name in this file.
     pub(crate) fn names(&self, function: &str, file: &str) -> bool {
-        let plain = function.rsplit('.').next().unwrap_or(function);
-        plain == self.function
-            && file
-                .strip_suffix(self.file)
-                .is_some_and(|folder| folder.ends_with('/'))
+        is_named(function, file, self.function, self.file)
     }
 }
 
@@ -133,7 +130,7 @@ pub(crate) static ENTRIES: &[FunctionRule] = {
 /// Functions that block on a lock themselves.
 pub(crate) static HOLDERS: &[FunctionRule] = {
     use WaitKind::{Join, Lock, Queue};
-    use WaitPurpose::Work;
+    use WaitPurpose::{Item, Other};
     const JOIN: WaitPurpose = WaitPurpose::Join;
     &[
         rule(
@@ -151,31 +148,80 @@ pub(crate) static HOLDERS: &[FunctionRule] = {
             "get",
             Some("Queue"),
             Queue,
-            Work,
+            Item,
         ),
         rule(
             "multiprocessing/queues.py",
             "get",
             Some("SimpleQueue"),
             Queue,
-            Work,
+            Item,
         ),
-        rule("billiard/queues.py", "get", None, Queue, Work),
-        rule("gevent/_threading.py", "get", None, Queue, Work),
+        rule(
+            "multiprocessing/queues.py",
+            "put",
+            Some("Queue"),
+            Queue,
+            Other,
+        ),
+        rule("billiard/queues.py", "get", None, Queue, Item),
+        rule("billiard/queues.py", "get_payload", None, Queue, Item),
+        rule("gevent/_threading.py", "get", None, Queue, Item),
         rule(
             "trio/_core/_thread_cache.py",
             "_work",
             Some("WorkerThread"),
             Lock,
-            Work,
+            Item,
         ),
     ]
 };
 
+/// The loops of workers of pools and servers: how the file's path ends, and the function's plain name.
+static LOOPS: &[(&str, &str)] = &[
+    ("concurrent/futures/thread.py", "_worker"),
+    ("concurrent/futures/process.py", "_process_worker"),
+    ("multiprocessing/pool.py", "worker"),
+    ("multiprocessing/pool.py", "_handle_tasks"),
+    ("multiprocessing/pool.py", "_handle_results"),
+    ("multiprocessing/queues.py", "_feed"),
+    ("billiard/pool.py", "_recv"),
+    ("billiard/pool.py", "body"),
+    ("loky/process_executor.py", "_process_worker"),
+    ("distributed/threadpoolexecutor.py", "_worker"),
+    ("anyio/_backends/_asyncio.py", "run"),
+    ("trio/_core/_thread_cache.py", "_work"),
+    ("gevent/threadpool.py", "run"),
+    ("gevent/threadpool.py", "_worker"),
+    ("waitress/task.py", "handler_thread"),
+    (
+        "cheroot/workers/threadpool.py",
+        "_process_connections_until_interrupted",
+    ),
+    ("cheroot/workers/threadpool.py", "run"),
+    ("twisted/_threads/_threadworker.py", "work"),
+    ("eventlet/tpool.py", "tworker"),
+    ("dramatiq/worker.py", "run"),
+];
+
+/// Whether a function is the loop of a pool's worker.
+pub(crate) fn is_loop(function: &str, file: &str) -> bool {
+    LOOPS
+        .iter()
+        .any(|(of, name)| is_named(function, file, name, of))
+}
+
+/// Whether a function has this plain name, and is in a file whose path ends so.
+fn is_named(function: &str, file: &str, name: &str, end: &str) -> bool {
+    let plain = function.rsplit('.').next().unwrap_or(function);
+    let folder = file.strip_suffix(end);
+    plain == name && folder.is_some_and(|folder| folder.ends_with('/'))
+}
+
 /// Functions that wait by means of a condition, or of one another.
 pub(crate) static CALLERS: &[FunctionRule] = {
     use WaitKind::{Barrier, Condition, Event, Future, Queue, Semaphore, SimpleQueue};
-    use WaitPurpose::{Contended, Other, Work};
+    use WaitPurpose::{Item, Other};
     &[
         rule(
             "threading.py",
@@ -190,16 +236,16 @@ pub(crate) static CALLERS: &[FunctionRule] = {
             "acquire",
             Some("Semaphore"),
             Semaphore,
-            Contended,
+            Item,
         ),
         rule("threading.py", "wait", Some("Barrier"), Barrier, Other),
         // A function inside uses their `self`, so it is no plain variable; `Barrier.wait` has it.
         rule("threading.py", "_wait", None, Barrier, Other),
         rule("threading.py", "_enter", None, Barrier, Other),
-        rule("queue.py", "get", Some("Queue"), Queue, Work),
+        rule("queue.py", "get", Some("Queue"), Queue, Item),
         rule("queue.py", "put", Some("Queue"), Queue, Other),
         rule("queue.py", "join", Some("Queue"), Queue, Other),
-        rule("queue.py", "get", Some("_PySimpleQueue"), SimpleQueue, Work),
+        rule("queue.py", "get", Some("_PySimpleQueue"), SimpleQueue, Item),
         rule(
             "concurrent/futures/_base.py",
             "result",
@@ -222,7 +268,7 @@ pub(crate) static CALLERS: &[FunctionRule] = {
             Future,
             Other,
         ),
-        rule("multiprocessing/queues.py", "_feed", None, Queue, Work),
+        rule("multiprocessing/queues.py", "_feed", None, Queue, Item),
         rule(
             "multiprocessing/pool.py",
             "wait",
@@ -242,7 +288,7 @@ pub(crate) static CALLERS: &[FunctionRule] = {
             "handler_thread",
             Some("ThreadedTaskDispatcher"),
             Condition,
-            Work,
+            Item,
         ),
     ]
 };
@@ -250,6 +296,23 @@ pub(crate) static CALLERS: &[FunctionRule] = {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn loops_of_workers_are_known() {
+        assert!(is_loop(
+            "_worker",
+            "/usr/lib/python3.9/concurrent/futures/thread.py"
+        ));
+        assert!(is_loop(
+            "WorkerThread.run",
+            "/srv/cheroot/workers/threadpool.py"
+        ));
+        assert!(!is_loop("_worker", "/srv/app/thread.py"));
+        assert!(!is_loop(
+            "_WorkItem.run",
+            "/usr/lib/python3.9/concurrent/futures/thread.py"
+        ));
+    }
 
     #[test]
     fn functions_are_known_by_name_and_file() {

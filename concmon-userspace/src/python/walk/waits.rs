@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use super::locals::{self, Variables};
 use super::stacks::StackFrame;
-use super::wait_rules::{CALLERS, ENTRIES, FunctionRule, HOLDERS, LOCKS, WAIT, WAITER};
+use super::wait_rules::{CALLERS, ENTRIES, FunctionRule, HOLDERS, LOCKS, WAIT, WAITER, is_loop};
 use crate::event::{PyFrame, PyWait, Tid, WaitKind, WaitPurpose};
 use crate::python::memory::addresses::{AddressMap, AddressSet};
-use crate::python::memory::{Batch, at, plausible, word};
+use crate::python::memory::{Batch, at, int, plausible, word};
 use crate::python::objects::{Reader, TypeInfo};
 
 /// How many frames are looked at: a wait that is made of more functions than this is not known.
@@ -81,7 +81,13 @@ pub(crate) fn waits(
             if known[slot].iter().any(|known| known.gone) {
                 return None;
             }
-            by_functions(reader, &known[slot], &mut wait, tids);
+            let taken = by_functions(reader, &known[slot], &mut wait, tids);
+            let mut ways = thread.places.iter().take(taken + 1);
+            if wait.purpose == WaitPurpose::Item
+                && ways.any(|way| is_loop(&way.function, &way.file))
+            {
+                wait.purpose = WaitPurpose::Work;
+            }
             // A handle is no object with a type: that it is one, functions must say, too.
             let is_known = objects[slot].is_some() || wait.kind == WaitKind::Join;
             // Who has it by now does not wait for it any more.
@@ -284,9 +290,18 @@ fn by_object(
         .then(|| reader.pointer(at(object, reader.walk.lock.owner)).ok())
         .flatten();
     let tid = owner.and_then(|ident| tids.get(&ident).copied());
+    // A semaphore with one permit is a lock.
+    let has_permits = |reader: &mut Reader<'_>| {
+        let permits = reader.bytes(at(object, reader.walk.lock.permits), 4).ok();
+        permits.is_some_and(|bytes| int(&bytes, 0) != Some(1))
+    };
+    let purpose = match rule.kind {
+        WaitKind::Semaphore if has_permits(reader) => WaitPurpose::Item,
+        _ => rule.purpose,
+    };
     Some(PyWait {
         kind: rule.kind,
-        purpose: rule.purpose,
+        purpose,
         object: Some(object),
         owner: tid,
         futex: 0,
@@ -313,13 +328,13 @@ fn ended_thread(reader: &mut Reader<'_>, parked: u64, tids: &HashMap<u64, Tid>) 
     })
 }
 
-/// What the functions that lead to a wait make of it.
+/// What the functions that lead to a wait make of it; how many of the innermost ones are a part of it.
 fn by_functions(
     reader: &mut Reader<'_>,
     known: &[KnownFunction],
     wait: &mut PyWait,
     tids: &HashMap<u64, Tid>,
-) {
+) -> usize {
     let is_of = |rule: &FunctionRule, rules: &[FunctionRule]| {
         rules.iter().any(|one| std::ptr::eq(rule, one))
     };
@@ -329,11 +344,12 @@ fn by_functions(
     };
     let entries = known.iter().take_while(is_entry).count();
     let Some((first, others)) = known.get(entries..).and_then(<[_]>::split_first) else {
-        return;
+        return entries;
     };
     let Some(rule) = first.rule(reader) else {
-        return;
+        return entries;
     };
+    let mut taken = entries;
     let take = |wait: &mut PyWait, rule: &FunctionRule, known: &KnownFunction| {
         (wait.kind, wait.purpose) = (rule.kind, rule.purpose);
         wait.owner_gone = false;
@@ -341,14 +357,16 @@ fn by_functions(
     };
     if std::ptr::eq(rule, &WAIT) {
         if first.variables.named(reader, WAITER) != wait.object {
-            return;
+            return entries;
         }
         take(wait, rule, first);
+        taken += 1;
         for caller in others {
             let Some(rule) = caller.rule(reader) else {
-                return;
+                break;
             };
             take(wait, rule, caller);
+            taken += 1;
         }
     } else if is_of(rule, HOLDERS) {
         take(wait, rule, first);
@@ -360,5 +378,7 @@ fn by_functions(
             let owner = ident.and_then(|ident| tids.get(&(ident as u64)).copied());
             wait.owner = owner.or(wait.owner);
         }
+        taken += 1;
     }
+    taken
 }

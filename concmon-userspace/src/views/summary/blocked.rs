@@ -46,7 +46,7 @@ pub(super) fn push(text: &mut String, processes: &[&Process], end_unix_ns: u64, 
         thread
             .wait
             .is_some_and(|wait| wait.cause == crate::schema::Cause::Poll)
-            || purpose == Some(Purpose::WaitingForWork)
+            || matches!(purpose, Some(Purpose::WaitingForWork | Purpose::Item))
     };
     rows.sort_by_key(|(_, threads)| {
         let (ns, (_, thread)) = threads[0];
