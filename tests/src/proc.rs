@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+
+use crate::watch::PATIENCE;
 
 /// `PF_KTHREAD` of the kernel's `include/linux/sched.h`.
 const PF_KTHREAD: u64 = 0x0020_0000;
@@ -82,4 +85,24 @@ pub fn kernel_thread() -> Option<u32> {
             .ok()?;
         (flags & PF_KTHREAD != 0).then_some(pid)
     })
+}
+
+/// Waits until a process has a handler for a signal, which may end it before.
+///
+/// # Errors
+/// When it has ended, or none comes.
+pub fn catches(pid: u32, signal: i32) -> Result<()> {
+    let path = format!("/proc/{pid}/status");
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        let status = std::fs::read_to_string(&path)?;
+        let mut lines = status.lines();
+        let caught = lines.find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = u64::from_str_radix(caught.context("no SigCgt")?.trim(), 16)?;
+        if caught & (1 << (signal - 1)) != 0 {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    bail!("process {pid} does not catch signal {signal}")
 }

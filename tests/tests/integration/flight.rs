@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
+use concmon_tests::proc;
 use concmon_tests::report::Report;
 use concmon_tests::spawn::Group;
 use concmon_tests::watch::{PATIENCE, binary};
@@ -65,6 +66,7 @@ fn a_killed_program() -> Result<()> {
     let mut workload = Workload::start(&Interpreter::find("3.11")?, "gil.py", &["2"])?;
     let pid = workload.pid();
     let mut recorder = recorder(folder.path(), &["--ring", "2s", "-p", &pid.to_string()])?;
+    proc::catches(recorder.id(), libc::SIGUSR2)?;
     // More than the ring holds.
     std::thread::sleep(Duration::from_secs(5));
     workload.signal(libc::SIGKILL);
@@ -112,6 +114,7 @@ fn a_deadlock() -> Result<()> {
     let workload = Workload::start(&Interpreter::find("3.11")?, "deadlock.py", &[])?;
     let pid = workload.pid();
     let mut recorder = recorder(folder.path(), &["--ring", "30s", "-p", &pid.to_string()])?;
+    proc::catches(recorder.id(), libc::SIGUSR2)?;
     std::thread::sleep(Duration::from_secs(2));
     recorder.signal(libc::SIGUSR2);
     let (_, report) = written(folder.path(), "sigusr2")?;

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::laws;
+use concmon_tests::proc;
 use concmon_tests::report::Report;
 use concmon_tests::schema;
 use concmon_tests::spawn::{Group, code};
@@ -170,6 +171,7 @@ fn nobody_reads_standard_error() -> Result<()> {
         .stderr(writer);
     let mut tool = Group::start(&mut command)?;
     let files = || -> Result<usize> { Ok(std::fs::read_dir(folder.path())?.count()) };
+    proc::catches(tool.id(), libc::SIGUSR2)?;
     std::thread::sleep(Duration::from_secs(3));
     tool.signal(libc::SIGUSR2);
     let deadline = Instant::now() + PATIENCE;
