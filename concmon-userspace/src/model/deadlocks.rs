@@ -252,9 +252,14 @@ fn lock_owners(tasks: &[PyTask]) -> BTreeMap<u64, u64> {
 
 /// The tasks that a time ends, which they were given, or who waits for them: it cancels what it waits for.
 fn timed_tasks(tasks: &[PyTask], awaited: &BTreeMap<u64, Vec<u64>>) -> BTreeSet<u64> {
+    // Who sleeps for a time cancels nobody at its end.
+    let sleeps = |task: &PyTask| {
+        let wait = task.waits_for.as_ref();
+        wait.is_some_and(|wait| wait.kind == "sleep")
+    };
     let own = tasks
         .iter()
-        .filter(|task| task.in_timeout || task.timeout_ns.is_some());
+        .filter(|task| task.in_timeout || task.timeout_ns.is_some() && !sleeps(task));
     let mut front: Vec<u64> = own.map(|task| task.id).collect();
     let mut timed: BTreeSet<u64> = front.iter().copied().collect();
     while let Some(task) = front.pop() {

@@ -223,6 +223,7 @@ impl ProcessTable {
         let is_meant = key.tid.0 == pid.0
             && start_ns < process.exec_boottime_ns
             && process.start.is_some()
+            && !process.ended()
             && !process.started_at(start_ns, true);
         is_meant.then_some(())?;
         let threads = process.threads.iter();
@@ -234,7 +235,14 @@ impl ProcessTable {
         {
             self.by_thread.remove(&old);
             self.by_thread.insert(key, id);
-            self.newest.remove(&old.tid);
+            // That id may be somebody else's by now.
+            if self
+                .newest
+                .get(&old.tid)
+                .is_some_and(|newest| newest.key == old)
+            {
+                self.newest.remove(&old.tid);
+            }
             self.newest.insert(key.tid, Newest { id, key, place });
         }
         Some(id)

@@ -1,5 +1,7 @@
 //! The interpreter of a watched process: what is known of it for as long as it can be read.
 
+use std::collections::HashMap;
+
 use super::{pace::Pace, shape::Shape};
 use crate::{
     escape::escape,
@@ -10,6 +12,8 @@ use crate::{
 /// The first and the last pause after a look at a program that has just begun, ns; each is twice the one before.
 const EARLY_PAUSE_NS: u64 = 20_000_000;
 const LAST_EARLY_PAUSE_NS: u64 = 640_000_000;
+/// For so long a program counts as one that has just begun, ns.
+const EARLY_NS: u64 = 2_000_000_000;
 
 #[derive(Debug)]
 pub(super) struct Attached {
@@ -37,14 +41,9 @@ pub(super) struct Early {
 }
 
 impl Early {
-    /// The program counts as one that has just begun.
-    pub(super) fn goes_on(&self) -> bool {
-        self.pause_ns <= LAST_EARLY_PAUSE_NS
-    }
-
     /// Whether there is to be one now.
     pub(super) fn take(&mut self, now_ns: u64) -> bool {
-        let is_due = self.goes_on() && now_ns >= self.next_ns;
+        let is_due = self.pause_ns <= LAST_EARLY_PAUSE_NS && now_ns >= self.next_ns;
         if is_due {
             self.next_ns = now_ns.saturating_add(self.pause_ns);
             self.pause_ns *= 2;
@@ -88,6 +87,12 @@ impl Attached {
         }
     }
 
+    /// The program has just begun under watch.
+    pub(super) fn is_early(&self, now_ns: u64) -> bool {
+        let began_ns = self.began_ns.filter(|_| !self.gils.is_empty());
+        began_ns.is_some_and(|began_ns| now_ns.saturating_sub(began_ns) < EARLY_NS)
+    }
+
     /// What a look cannot tell will not be known soon.
     pub(super) fn is_settled(&self) -> bool {
         let has_gil = !self.interpreter.info().free_threaded;
@@ -116,16 +121,30 @@ impl Attached {
     }
 }
 
-/// An interpreter that ends takes its modules apart before its threads, and one that is gone tells nothing any more: what
-/// was known before stays.
-pub(super) fn has_lost_names(before: Option<&PythonFact>, now: &PythonFact) -> bool {
-    let Some(before) = before else {
-        return false;
-    };
+/// A process that is gone tells nothing any more.
+pub(super) fn is_gone(fact: &PythonFact) -> bool {
+    let reason = fact.limits.get("python");
+    reason.is_some_and(|reason| *reason == ReadError::Gone.to_string())
+}
+
+/// An interpreter that ends takes its modules apart before its threads: the names that were known before stay.
+pub(super) fn keep_names(before: Option<&PythonFact>, now: &mut PythonFact) {
     let is_named = |fact: &PythonFact| fact.threads.iter().any(|thread| thread.name.is_some());
-    let gone = ReadError::Gone.to_string();
-    let is_gone = now.limits.get("python") == Some(&gone);
-    is_gone || is_named(before) && !is_named(now)
+    let Some(before) = before.filter(|before| is_named(before) && !is_named(now)) else {
+        return;
+    };
+    let known: HashMap<_, _> = before
+        .threads
+        .iter()
+        .map(|thread| ((thread.tid, thread.ident), thread))
+        .collect();
+    for thread in &mut now.threads {
+        if let Some(known) = known.get(&(thread.tid, thread.ident)) {
+            thread.name.clone_from(&known.name);
+            thread.entry.clone_from(&known.entry);
+            thread.daemon = known.daemon;
+        }
+    }
 }
 
 /// That a process cannot be read, and why; `None` when it can.

@@ -249,6 +249,7 @@ impl Targets {
                     }
                 }
                 Work::Looked(look) => {
+                    let now_ns = clocks::monotonic_ns();
                     self.looking = false;
                     taken.took_ns += look.took_ns;
                     if let Some(target) = running(&mut self.living, id, program) {
@@ -256,7 +257,7 @@ impl Targets {
                             Some(fact) => {
                                 taken.reads_failed += fact.reads_failed;
                                 let loops = loop_threads(fact);
-                                taken.early.extend(target.is_early().then_some(id));
+                                taken.early.extend(target.is_early(now_ns).then_some(id));
                                 loops
                             }
                             None => Vec::new(),

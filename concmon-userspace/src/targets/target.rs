@@ -7,7 +7,7 @@ use concmon_ebpf::Python as KernelPython;
 use super::{
     TargetId, Wants,
     activity::{Activity, Reading},
-    attached::{Attached, has_lost_names},
+    attached::{Attached, is_gone, keep_names},
     shape::Shape,
     steps::Steps,
     uprobes::Uprobes,
@@ -456,16 +456,18 @@ impl Target {
     }
 
     /// What was found out is not told before a window ends, and until then the program may have ended.
-    pub(super) fn is_early(&self) -> bool {
+    pub(super) fn is_early(&self, now_ns: u64) -> bool {
         let attached = self.attached();
-        attached.is_some_and(|attached| attached.began_ns.is_some() && attached.early.goes_on())
+        attached.is_some_and(|attached| attached.is_early(now_ns))
     }
 
     /// Whether it has begun under watch, has got a GIL, and is to be looked at before a window ends.
     pub(super) fn is_early_look_due(&mut self, now_ns: u64) -> bool {
         self.attached_mut().is_some_and(|attached| {
-            let has_begun = attached.began_ns.is_some() && !attached.gils.is_empty();
-            has_begun && !attached.interpreter.is_lent() && attached.early.take(now_ns)
+            attached.is_early(now_ns)
+                && !attached.interpreter.is_lent()
+                && attached.pace.is_due(now_ns, 0)
+                && attached.early.take(now_ns)
         })
     }
 
@@ -481,14 +483,10 @@ impl Target {
         attached.interpreter.take_back(look.scanner);
         let is_first = attached.pace.last_ns() == 0;
         let mut fact = look.fact;
-        if has_lost_names(self.look.fact.as_deref(), &fact) {
-            return None;
-        }
-        let attached = self.attached_mut()?;
         if let Some(reason) = attached.pace.took(fact.read_ns, look.took_ns) {
             fact.limits.entry("python".to_owned()).or_insert(reason);
         }
-        if look.hurried && !is_first {
+        if is_gone(&fact) || look.hurried && !is_first {
             return None;
         }
         let is_whole = look.whole
@@ -496,6 +494,7 @@ impl Target {
             && !PARTS.iter().any(|part| fact.limits.contains_key(*part));
         count_samples(pid, &mut fact, gils);
         attached.add_limits(&mut fact);
+        keep_names(self.look.fact.as_deref(), &mut fact);
         self.set_look(fact, is_whole);
         self.look.fact.as_deref()
     }

@@ -114,9 +114,9 @@ fn short() -> Result<()> {
         let programs = Programs::copy(&python)?;
         let mut command = Command::new(binary()?);
         command
-            .args(["--json", "--"])
+            .args(["--json", "-i", "5s", "--"])
             .arg(python.command().get_program());
-        let output = command.args([&programs.path("short.py"), "0.3"]).output()?;
+        let output = command.args([&programs.path("short.py"), "1"]).output()?;
         let text = String::from_utf8(output.stdout)?;
         let summary: Value = serde_json::from_str(text.lines().last().context("no summary")?)?;
         let process = &summary["processes"][0];

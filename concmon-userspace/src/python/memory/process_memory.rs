@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use super::{Area, Batch, Memory, PAGE, ReadCost, ReadError};
-use crate::event::Pid;
-use crate::procfs::shown;
+use crate::event::{Pid, Tid};
+use crate::procfs::{now, shown};
 
 /// How many remote areas one system call takes (`UIO_MAXIOV` of `linux/uio.h`).
 const MAX_AREAS: usize = 1024;
@@ -48,7 +48,9 @@ impl ProcessMemory {
     fn readv(&self, local: &mut [u8], remote: &[libc::iovec]) -> Result<usize, i32> {
         let asked = self.asked.load(Ordering::Relaxed);
         let got = self.call(asked, local, remote);
-        if got != Err(libc::ESRCH) {
+        // The number of a thread that has ended may be another process's by now; that of a process is looked after.
+        let is_own = || asked == number(self.pid) || is_thread(self.pid, asked);
+        if got != Err(libc::ESRCH) && is_own() {
             return got;
         }
         // The thread that was asked has ended; others may live on.
@@ -85,6 +87,10 @@ impl ProcessMemory {
                 .unwrap_or(libc::EIO)
         })
     }
+}
+
+fn is_thread(pid: Pid, thread: libc::pid_t) -> bool {
+    u32::try_from(thread).is_ok_and(|thread| now::has_thread(pid, Tid(thread)))
 }
 
 fn number(thread: Pid) -> libc::pid_t {

@@ -252,7 +252,9 @@ impl Graph {
                     Some(Node::Future(sources)) => {
                         let called = sources.callbacks.iter();
                         let called = called.filter_map(|callback| self.callbacks.get(callback));
-                        next.extend(called.flatten().chain(&sources.objects));
+                        let mut called = called.flatten().chain(&sources.objects);
+                        next.extend(called.by_ref().take(MAX_BEHIND.saturating_sub(next.len())));
+                        self.left_out += u64::from(called.next().is_some());
                     }
                     Some(Node::Other) | None => {}
                 }
