@@ -4,8 +4,18 @@
 use std::collections::BTreeMap;
 
 use seccompiler::{
-    BpfProgram, Error, SeccompAction, SeccompFilter, SeccompRule, apply_filter_all_threads,
+    BackendError, BpfProgram, Error, SeccompAction, SeccompCmpArgLen::Dword,
+    SeccompCmpArgLen::Qword, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    apply_filter_all_threads,
 };
+
+/// What may be asked of a descriptor: nothing that lets the kernel send signals to others on its account.
+const FCNTL: &[i32] = &[
+    libc::F_GETFD,
+    libc::F_SETFD,
+    libc::F_GETFL,
+    libc::F_DUPFD_CLOEXEC,
+];
 
 const ALLOWED: &[i64] = &[
     // Connections.
@@ -16,13 +26,9 @@ const ALLOWED: &[i64] = &[
     libc::SYS_recvmsg,
     libc::SYS_write,
     libc::SYS_writev,
-    libc::SYS_sendto,
-    libc::SYS_sendmsg,
     libc::SYS_shutdown,
     libc::SYS_close,
-    libc::SYS_fcntl,
     libc::SYS_getsockopt,
-    libc::SYS_setsockopt,
     libc::SYS_getsockname,
     libc::SYS_getpeername,
     // Waiting.
@@ -70,8 +76,22 @@ pub(super) fn confine() -> Result<(), Error> {
 }
 
 fn filter() -> Result<BpfProgram, Error> {
-    let rules: BTreeMap<i64, Vec<SeccompRule>> =
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         ALLOWED.iter().map(|number| (*number, Vec::new())).collect();
+    // With an address, or MSG_FASTOPEN, it would connect.
+    let flags = u64::from(libc::MSG_NOSIGNAL.cast_unsigned());
+    let answer = vec![
+        SeccompCondition::new(3, Dword, SeccompCmpOp::Eq, flags)?,
+        SeccompCondition::new(4, Qword, SeccompCmpOp::Eq, 0)?,
+    ];
+    rules.insert(libc::SYS_sendto, vec![SeccompRule::new(answer)?]);
+    let commands = FCNTL.iter().map(|command| {
+        let command = u64::from(command.cast_unsigned());
+        let is = SeccompCondition::new(1, Dword, SeccompCmpOp::Eq, command)?;
+        SeccompRule::new(vec![is])
+    });
+    let commands = commands.collect::<Result<_, BackendError>>()?;
+    rules.insert(libc::SYS_fcntl, commands);
     let denied = SeccompAction::Errno(libc::EPERM as u32);
     let arch = std::env::consts::ARCH.try_into()?;
     let filter = SeccompFilter::new(rules, denied, SeccompAction::Allow, arch)?;
@@ -83,8 +103,8 @@ mod tests {
     use std::{
         fs::File,
         io::{self, Read as _, Write as _},
-        net::{TcpListener, TcpStream, UdpSocket},
-        os::unix::net::UnixStream,
+        net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+        os::{fd::AsRawFd as _, unix::net::UnixStream},
         process::Command,
     };
 
@@ -92,6 +112,62 @@ mod tests {
 
     fn is_denied<T>(result: io::Result<T>) -> bool {
         result.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    }
+
+    /// Whether none of the ways is open to reach somebody else with a socket that is there.
+    fn reaches_nobody(socket: i32, address: SocketAddr) -> Vec<(&'static str, bool)> {
+        let SocketAddr::V4(address) = address else {
+            panic!("{address} is not of the old kind");
+        };
+        let name = libc::sockaddr_in {
+            sin_family: libc::AF_INET as u16,
+            sin_port: address.port().to_be(),
+            sin_addr: libc::in_addr {
+                s_addr: u32::from(*address.ip()).to_be(),
+            },
+            sin_zero: [0; 8],
+        };
+        let (name, size) = (&raw const name, size_of::<libc::sockaddr_in>());
+        let mut denied = Vec::new();
+        for (what, flags, name, size) in [
+            ("connect at once", libc::MSG_FASTOPEN, name, size),
+            (
+                "connect at once, quietly",
+                libc::MSG_FASTOPEN | libc::MSG_NOSIGNAL,
+                name,
+                size,
+            ),
+            ("send to", libc::MSG_NOSIGNAL, name, size),
+            ("send urgently", libc::MSG_OOB, std::ptr::null(), 0),
+        ] {
+            // SAFETY: the bytes and the name live until it returns.
+            let sent = unsafe {
+                libc::sendto(
+                    socket,
+                    b"x".as_ptr().cast(),
+                    1,
+                    flags,
+                    name.cast(),
+                    size as libc::socklen_t,
+                )
+            };
+            denied.push((what, sent == -1 && is_eperm()));
+        }
+        for (what, command, value) in [
+            ("owner", libc::F_SETOWN, 1),
+            ("signal", 10, libc::SIGKILL),
+            ("signals of its own accord", libc::F_SETFL, libc::O_ASYNC),
+            ("lease", libc::F_SETLEASE, libc::F_RDLCK),
+        ] {
+            // SAFETY: these commands take a number.
+            let set = unsafe { libc::fcntl(socket, command, value) };
+            denied.push((what, set == -1 && is_eperm()));
+        }
+        denied
+    }
+
+    fn is_eperm() -> bool {
+        io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
     }
 
     /// In force for a thread of its own.
@@ -122,11 +198,12 @@ mod tests {
                 ("kill", libc::SYS_kill),
                 ("exec", libc::SYS_execve),
                 ("user", libc::SYS_setresuid),
+                ("send message", libc::SYS_sendmsg),
+                ("set option", libc::SYS_setsockopt),
             ] {
                 // SAFETY: the filter refuses it, whatever the arguments are; they are all null.
                 let result = unsafe { libc::syscall(number, 0, 0, 0, 0, 0, 0) };
-                let error = io::Error::last_os_error().raw_os_error();
-                denied.push((name, result == -1 && error == Some(libc::EPERM)));
+                denied.push((name, result == -1 && is_eperm()));
             }
             let (mut stream, _) = listener.accept().expect("it may answer");
             let mut asked = [0; 3];
@@ -134,6 +211,10 @@ mod tests {
             stream.write_all(&asked).expect("it may write");
             let mut said = [0; 2];
             (&exporter).read_exact(&mut said).expect("it may listen");
+            // A listener that is shut down could connect.
+            // SAFETY: it is open.
+            unsafe { libc::shutdown(listener.as_raw_fd(), libc::SHUT_RDWR) };
+            denied.extend(reaches_nobody(listener.as_raw_fd(), address));
             denied
         });
         client.write_all(b"GET").expect("it reads");
