@@ -224,7 +224,7 @@ impl Collector {
                     || now.budget_cpu != config.budget_cpu
                     || now.budget_memory != config.budget_memory
                     || now.max_groups != config.max_groups
-                    || now.user != config.user;
+                    || now.exporter != config.exporter;
                 if stays {
                     log::warn!(
                         "listen, interval, budgets, max_groups and exporter.user are taken up by a restart only"

@@ -4,7 +4,7 @@ use std::{fmt::Display, net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::{NOT_A_NUMBER, address, groups, user_id};
+use super::{Account, NOT_A_NUMBER, address, groups, user_id};
 use crate::{
     cli::{Pattern, Share, budget, duration},
     procfs::cgroups,
@@ -39,8 +39,8 @@ pub(super) struct File {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Exporter {
-    #[serde(deserialize_with = "user")]
-    pub(super) user: Option<u32>,
+    #[serde(deserialize_with = "account")]
+    pub(super) user: Option<Account>,
     #[serde(deserialize_with = "max_clients")]
     pub(super) max_clients: Option<usize>,
     pub(super) token_file: Option<PathBuf>,
@@ -144,9 +144,11 @@ fn name<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> 
 }
 
 fn user<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
-    said(from, |text| {
-        user_id(text).ok_or_else(|| format!("there is no user `{text}`"))
-    })
+    said(from, user_id)
+}
+
+fn account<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Account>, D::Error> {
+    said(from, Account::of)
 }
 
 fn count<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {

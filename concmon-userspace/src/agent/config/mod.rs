@@ -12,6 +12,7 @@ use std::{
 };
 
 use file::File;
+pub(crate) use users::Account;
 use users::user_id;
 
 use crate::{
@@ -27,8 +28,6 @@ const MAX_FILE: u64 = 1 << 20;
 const MAX_TOKEN: usize = 4_096;
 /// Services that are told apart, at most.
 const MAX_GROUPS: usize = 200;
-/// Where `nobody` has no line in the list of users.
-const NOBODY: u32 = 65_534;
 
 /// How the agent runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,8 +38,8 @@ pub(crate) struct Config {
     pub(crate) budget_memory: u64,
     pub(crate) max_groups: usize,
     pub(crate) rules: Rules,
-    /// The user that the exporter runs as.
-    pub(crate) user: u32,
+    /// Whom the exporter runs as.
+    pub(crate) exporter: Account,
     pub(crate) max_clients: usize,
     /// What who reads the metrics must show.
     pub(crate) token: Option<String>,
@@ -57,7 +56,7 @@ impl Default for Config {
             budget_memory: 128_000_000,
             max_groups: MAX_GROUPS,
             rules: Rules::default(),
-            user: user_id("nobody").unwrap_or(NOBODY),
+            exporter: Account::nobody(),
             max_clients: 64,
             token: None,
             file: None,
@@ -161,7 +160,7 @@ impl Config {
         config.budget_cpu = budget_cpu.unwrap_or(config.budget_cpu);
         config.budget_memory = budget_memory.unwrap_or(config.budget_memory);
         config.max_groups = max_groups.unwrap_or(config.max_groups);
-        config.user = exporter.user.unwrap_or(config.user);
+        config.exporter = exporter.user.unwrap_or(config.exporter);
         config.max_clients = exporter.max_clients.unwrap_or(config.max_clients);
         if let Some(path) = exporter.token_file {
             config.token = Some(token(&path)?);

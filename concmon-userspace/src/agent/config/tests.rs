@@ -57,7 +57,7 @@ name = "."
     assert_eq!(config.budget_cpu, Share(0.005));
     assert_eq!((config.max_groups, config.max_clients), (20, 8));
     assert_eq!(
-        (config.user, config.token.as_deref()),
+        (config.exporter.user, config.token.as_deref()),
         (1234, Some("s3cret"))
     );
     let rules = config.rules;
@@ -90,6 +90,16 @@ fn mistakes_name_their_line_and_key() {
             "[exporter]\nuser = \"no-such-user\"",
             2,
             "user: there is no user",
+        ),
+        (
+            "[exporter]\nuser = \"0\"",
+            2,
+            "user: the exporter must not run as root",
+        ),
+        (
+            "[exporter]\nuser = \"4294967295\"",
+            2,
+            "user: `4294967295` is no user",
         ),
         ("[exporter]\nport = 1", 2, "`port`"),
         ("[[allow]]\ncommand = \"(\"\n", 2, "command: "),

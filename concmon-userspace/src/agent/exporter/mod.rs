@@ -6,9 +6,13 @@ mod serve;
 
 use std::{
     cell::RefCell,
+    fs::File,
     io::{self, Write as _},
     net::TcpListener,
-    os::unix::net::UnixStream,
+    os::{
+        fd::{AsRawFd as _, RawFd},
+        unix::net::UnixStream,
+    },
     rc::Rc,
     time::Duration,
 };
@@ -22,7 +26,7 @@ use tokio::{io::AsyncReadExt as _, task::LocalSet};
 use pages::Pages;
 
 use super::{
-    config::Config,
+    config::{Account, Config},
     wire::{self, Message, Settings},
 };
 use crate::{
@@ -110,6 +114,7 @@ fn run(
     config: &Config,
     collector: u32,
 ) -> io::Result<()> {
+    keep_only([listener.as_raw_fd(), socket.as_raw_fd()])?;
     // Signals to all of a terminal or a unit are for the collector, whose end is ours.
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         // SAFETY: ignoring runs no code of ours.
@@ -124,7 +129,7 @@ fn run(
         .enable_time()
         .build()?;
     rustix::thread::set_name(c"concmon-export")?;
-    become_user(config.user)?;
+    become_user(config.exporter)?;
     // A change of the user takes it back.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     if std::os::unix::process::parent_id() != collector {
@@ -147,12 +152,37 @@ fn run(
     })
 }
 
+/// Closes what whoever started the agent has left open, but for standard error and these.
+fn keep_only(mut kept: [RawFd; 2]) -> io::Result<()> {
+    let nothing = File::open("/dev/null")?;
+    for standard in [libc::STDIN_FILENO, libc::STDOUT_FILENO] {
+        // SAFETY: nobody in this process owns these two; both stay open.
+        if unsafe { libc::dup2(nothing.as_raw_fd(), standard) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    drop(nothing);
+    kept.sort_unstable();
+    let mut from = libc::STDERR_FILENO + 1;
+    for until in kept.into_iter().chain([RawFd::MAX]) {
+        // SAFETY: it closes what nothing in this process uses from now on.
+        if until > from && unsafe { libc::syscall(libc::SYS_close_range, from, until - 1, 0) } == -1
+        {
+            return Err(io::Error::last_os_error());
+        }
+        from = until.saturating_add(1);
+    }
+    Ok(())
+}
+
 /// Gives up the user that everything was set up as, where that is root.
-fn become_user(user: u32) -> io::Result<()> {
+fn become_user(account: Account) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
+        // Without the right to, these are those of a user who is not root.
+        let _ = set_thread_groups(&[]);
         return Ok(());
     }
-    let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
+    let (uid, gid) = (Uid::from_raw(account.user), Gid::from_raw(account.group));
     set_thread_groups(&[])?;
     set_thread_res_gid(gid, gid, gid)?;
     set_thread_res_uid(uid, uid, uid)?;
