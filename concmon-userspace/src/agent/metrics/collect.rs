@@ -56,14 +56,15 @@ impl Services {
         let mut collected = Collected::default();
         for group in sums {
             let known = self.known.entry(group.name.clone()).or_default();
-            if group.processes_count > 0 || known.lived_ns == 0 {
+            let row = window.groups.iter().find(|row| row.name == group.name);
+            // Short processes may all be over at the ends of windows.
+            if group.processes_count > 0 || row.is_some() || known.lived_ns == 0 {
                 known.lived_ns = now_ns;
             }
             if now_ns.saturating_sub(known.lived_ns) >= GRACE_NS {
                 collected.gone.push(group.name.clone());
                 continue;
             }
-            let row = window.groups.iter().find(|row| row.name == group.name);
             let holding = row.map(|row| &row.findings[..]).unwrap_or_default();
             known.rules.extend(holding.iter().map(|held| held.rule));
             let mut of = Of {
@@ -94,7 +95,11 @@ impl Services {
 impl Known {
     /// Whether a series is one of those that there is room for.
     fn admits(&mut self, sample: &Sample) -> bool {
-        let key = (sample.of, sample.labels.clone());
+        let mut key = (sample.of, sample.labels.clone());
+        // What it tells changes, and a service has one at a time.
+        if matches!(sample.of.family().kind, super::Kind::Info) {
+            key.1.truncate(1);
+        }
         if self.series.contains(&key) {
             return true;
         }
@@ -270,8 +275,8 @@ impl Of<'_> {
         #[derive(Default)]
         struct Sum {
             queued: Option<u64>,
-            busy: u64,
-            idle: u64,
+            /// Of those of which it is known.
+            workers: Option<(u64, u64)>,
         }
         let mut kinds: BTreeMap<ExecutorKind, Sum> = BTreeMap::new();
         for executor in members.iter().flat_map(|process| &process.executors) {
@@ -280,8 +285,9 @@ impl Of<'_> {
                 *sum.queued.get_or_insert_default() += queued;
             }
             if let Some(idle) = executor.workers_idle {
-                sum.idle += idle;
-                sum.busy += executor.workers.saturating_sub(idle);
+                let (all_busy, all_idle) = sum.workers.get_or_insert_default();
+                *all_busy += executor.workers.saturating_sub(idle);
+                *all_idle += idle;
             }
         }
         for (kind, sum) in kinds {
@@ -289,8 +295,10 @@ impl Of<'_> {
             if let Some(queued) = sum.queued {
                 self.number(Name::ExecutorQueued, &[kind], queued as f64);
             }
-            self.number(Name::ExecutorWorkers, &[kind, "busy"], sum.busy as f64);
-            self.number(Name::ExecutorWorkers, &[kind, "idle"], sum.idle as f64);
+            if let Some((busy, idle)) = sum.workers {
+                self.number(Name::ExecutorWorkers, &[kind, "busy"], busy as f64);
+                self.number(Name::ExecutorWorkers, &[kind, "idle"], idle as f64);
+            }
         }
     }
 

@@ -206,6 +206,50 @@ fn a_service_goes_five_minutes_after_its_last_process() {
     assert_eq!(shown(&back), Some(2.5));
 }
 
+/// None of its processes ever lives at the end of a window.
+#[test]
+fn a_service_of_short_processes_stays() {
+    let mut services = Services::default();
+    let mut window = window();
+    let told = Group {
+        processes_count: 0,
+        ..group("cron")
+    };
+    window.groups = vec![told.clone()];
+    for minute in 1..20 {
+        let collected = services.collect(&window, std::slice::from_ref(&told), minute * MINUTE_NS);
+        assert!(collected.gone.is_empty(), "after {minute} minutes");
+    }
+}
+
+/// Its container is another one after each start.
+#[test]
+fn what_is_known_of_a_service_may_change_as_often_as_it_will() {
+    let mut services = Services::default();
+    let mut told = group("shop");
+    for at in 0..300 {
+        told.source = match at % 2 {
+            0 => GroupSource::Script,
+            _ => GroupSource::Otel,
+        };
+        let mut fixture = Fixture::new();
+        fixture.read(100, 100, SECOND, |_| {});
+        fixture.proc(100, SECOND, |fact| {
+            fact.place.container = Some(format!("{at:064x}"));
+        });
+        let mut window = fixture.tick(SECOND);
+        for process in &mut window.processes {
+            process.group = Some("shop".to_owned());
+        }
+        let collected = services.collect(&window, std::slice::from_ref(&told), 1 + at);
+        let mut of = collected.samples.iter();
+        let info = of.find(|sample| sample.of == Name::GroupInfo);
+        let info = info.expect("it is told");
+        assert_eq!(info.labels[2], format!("{at:064x}"));
+        assert_eq!(collected.refused, 0, "after {at}");
+    }
+}
+
 #[test]
 fn a_rule_that_held_once_is_zero_from_then_on() {
     let mut services = Services::default();
