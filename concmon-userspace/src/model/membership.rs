@@ -20,7 +20,8 @@ impl ProcessTable {
     ) {
         self.find_parents();
         let all = self.processes.iter();
-        let all = all.filter(|(_, process)| !process.excluded && process.shown(Scope::Window));
+        let all =
+            all.filter(|(_, process)| process.excluded.is_none() && process.shown(Scope::Window));
         let ids: Vec<ProcessId> = all.map(|(id, _)| *id).collect();
         let now = Now {
             clock,
@@ -68,7 +69,7 @@ impl ProcessTable {
         for _ in 0..self.processes.len() {
             let ancestor = self.processes.get(&next?)?;
             let is_decided = ancestor.member.group(ancestor.exec_ns).is_some();
-            if ancestor.excluded {
+            if ancestor.excluded.is_some() {
                 return None;
             }
             if is_decided || again || !now.is_last(ancestor) {

@@ -186,7 +186,7 @@ impl Model {
                 process_table.kept = kept;
             }
             Event::Monitor(fact) => self.monitor.fact(fact),
-            Event::Excluded(pid) => process_table.exclude(*pid),
+            Event::Excluded(pid) => process_table.exclude(*pid, epoch),
             Event::End => self.ending = true,
             Event::Tick(tick) => self.close(*tick),
         }

@@ -104,8 +104,8 @@ pub(crate) struct Process {
     exit_seen: bool,
     /// Its last window is over.
     pub(super) retired: bool,
-    /// It turned out to be one that the user does not want to see.
-    pub(crate) excluded: bool,
+    /// The window in which it turned out to be one that the user does not want to see.
+    pub(crate) excluded: Option<u64>,
     pub(crate) listed: bool,
     /// Its row is gone from the summary: it is in the `ended` of this process, or of its group.
     pub(crate) folded_into: Option<FoldedInto>,
@@ -158,7 +158,7 @@ impl Process {
             ended_epoch: None,
             exit_seen: false,
             retired: false,
-            excluded: false,
+            excluded: None,
             listed: false,
             folded_into: None,
         }
@@ -382,7 +382,7 @@ impl Process {
 
     /// It has a row in `scope`.
     pub(crate) fn shown(&self, scope: Scope) -> bool {
-        if self.excluded {
+        if self.excluded.is_some() {
             return false;
         }
         match scope {

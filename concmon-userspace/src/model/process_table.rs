@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use foldhash::fast::FixedState;
 
+use super::member::Member;
 use super::process::{Process, ProcessId};
 use super::thread::{Thread, ThreadKey};
 use super::wakers::Wakers;
@@ -346,11 +347,13 @@ impl ProcessTable {
     }
 
     /// The newest process with this id is not shown any more.
-    pub(crate) fn exclude(&mut self, pid: Pid) {
+    pub(crate) fn exclude(&mut self, pid: Pid, epoch: u64) {
         if let Some(id) = self.newest_id(pid)
             && let Some(process) = self.processes.get_mut(&id)
         {
-            process.excluded = true;
+            process.excluded = Some(epoch);
+            // Its group may be forgotten, and its place in the list be another one's.
+            process.member = Member::default();
         }
     }
 

@@ -12,6 +12,9 @@ use super::member::GroupId;
 use super::process::{FoldedInto, Process, ProcessId};
 use super::process_table::ProcessTable;
 
+/// So many windows after it was left out, no record of a process is under way any more.
+const LATEST_RECORDS: u64 = 10;
+
 /// What is marked leaves behind, by who takes it over.
 #[derive(Debug, Default)]
 pub(crate) struct Retired {
@@ -23,9 +26,16 @@ impl ProcessTable {
     /// Marks the oldest of what ended, past the limits, at the end of the window `epoch`.
     pub(crate) fn mark_excess(&mut self, epoch: u64) {
         for (&id, process) in &mut self.processes {
-            if !process.listed && !process.excluded && process.finished(epoch) {
-                process.listed = true;
-                self.ended_processes.push_back(id);
+            match process.excluded {
+                None if !process.listed && process.finished(epoch) => {
+                    process.listed = true;
+                    self.ended_processes.push_back(id);
+                }
+                // It has nothing to add; whether it still lives is not told.
+                Some(since) if process.finished(epoch) || since + LATEST_RECORDS <= epoch => {
+                    process.folded_into = Some(FoldedInto::Group(None));
+                }
+                _ => {}
             }
             for thread in process.threads.iter_mut() {
                 if !thread.listed && thread.accounted() && thread.ended() {
@@ -113,7 +123,7 @@ impl ProcessTable {
                 break;
             };
             let is_other = group.is_some() && process.group() != group;
-            if is_other || process.excluded {
+            if is_other || process.excluded.is_some() {
                 break;
             }
             next = match process.folded_into {

@@ -283,3 +283,23 @@ fn a_service_that_is_forgotten_gives_its_room_back() {
     let three = three.expect("it lives, so it stays");
     assert_eq!((three.processes_started, three.processes_ended), (1, 0));
 }
+
+/// One who is left out holds no service back, and is not kept.
+#[test]
+fn who_is_left_out_does_not_stay() {
+    let mut watch = Fixture::new();
+    watch.model.keep_sums_only(1);
+    watch
+        .fork(1, 300, 300, SECOND)
+        .proc(300, SECOND + SECOND / 2, runs("one.py"));
+    let window = watch.tick(2 * SECOND);
+    assert_eq!(watch.model.services(&window).len(), 1);
+    watch.apply(Event::Excluded(Pid(300)));
+    let window = watch.tick(3 * SECOND);
+    watch.model.forget_service("one.py");
+    assert!(watch.model.services(&window).is_empty());
+    for at in 4..16 {
+        watch.tick(at * SECOND);
+    }
+    assert!(watch.model.process_table.processes.is_empty());
+}
