@@ -20,6 +20,11 @@ struct Told {
 pub(super) struct Groups(BTreeMap<String, BTreeMap<&'static str, Told>>);
 
 impl Groups {
+    /// What has held in a group is not asked for any more.
+    pub(super) fn forget(&mut self, group: &str) {
+        self.0.remove(group);
+    }
+
     /// Fills in the findings of the groups of a snapshot, whose processes have theirs.
     pub(super) fn judge(&mut self, snapshot: &mut Snapshot) {
         let mut window = Groups::default();

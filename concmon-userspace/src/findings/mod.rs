@@ -169,6 +169,11 @@ impl Judge {
         self.groups.judge(snapshot);
     }
 
+    /// Forgets a service.
+    pub fn forget_service(&mut self, name: &str) {
+        self.groups.forget(name);
+    }
+
     /// Whether a rule, or with `any` some rule, has held in the watch.
     pub fn has_held(&self, rule: &str) -> bool {
         match rule {

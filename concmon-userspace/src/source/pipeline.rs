@@ -129,6 +129,7 @@ impl Pipeline {
     pub fn forget_services(&mut self, names: &[String]) {
         for name in names {
             self.conclusions.model.forget_service(name);
+            self.conclusions.judge.forget_service(name);
         }
     }
 
