@@ -126,7 +126,7 @@ impl Collector {
             match wake {
                 Wake::End => break,
                 Wake::Broken(reason) => return Err(Failure::new(code::FAILURE, reason)),
-                Wake::Reload => self.reload(&mut watch),
+                Wake::Reload => self.reload(&mut watch, is_ready),
                 Wake::Alive => {
                     self.notify.tell("WATCHDOG=1");
                     alive_at = self.notify.watchdog.map(|pause| Instant::now() + pause);
@@ -214,9 +214,10 @@ impl Collector {
 
     /// Reads the configuration again: rules hold for whoever comes from now on, the token and the number of
     /// clients at once. All else stays until the next start.
-    fn reload(&mut self, watch: &mut Watch) {
+    fn reload(&mut self, watch: &mut Watch, is_ready: bool) {
         self.notify.reloading(clocks::monotonic_ns());
-        match Config::read(&self.flags, |name| std::env::var(name).ok()) {
+        let read = (self.config).read_again(&self.flags, |name| std::env::var(name).ok());
+        match read {
             Ok(config) => {
                 let now = &mut self.config;
                 let stays = now.listen != config.listen
@@ -233,6 +234,7 @@ impl Collector {
                 watch.set_rules(config.rules.clone());
                 (now.rules, now.token, now.max_clients) =
                     (config.rules, config.token, config.max_clients);
+                now.file = config.file;
                 let settings = Message::Settings(Settings {
                     token: now.token.clone(),
                     max_clients: now.max_clients,
@@ -244,6 +246,9 @@ impl Collector {
             }
             Err(error) => log::warn!("the configuration stays as it was: {error}"),
         }
-        self.notify.tell("READY=1");
+        // Before the first reading, that will tell it.
+        if is_ready {
+            self.notify.tell("READY=1");
+        }
     }
 }

@@ -85,9 +85,11 @@ impl Config {
             .clone()
             .or_else(|| variable("CONCMON_CONFIG").map(PathBuf::from));
         let mut config = match named {
-            Some(path) => Self::of_file(&path)?,
-            None if Path::new(DEFAULT_FILE).exists() => Self::of_file(Path::new(DEFAULT_FILE))?,
-            None => Self::default(),
+            Some(path) => Self::of_text(&path, &read_text(&path).map_err(|(why, _)| why)?)?,
+            None => match read_text(Path::new(DEFAULT_FILE)) {
+                Err((_, io::ErrorKind::NotFound)) => Self::default(),
+                text => Self::of_text(Path::new(DEFAULT_FILE), &text.map_err(|(why, _)| why)?)?,
+            },
         };
         let mut token_file = None;
         for name in [
@@ -131,9 +133,30 @@ impl Config {
         Ok(config)
     }
 
-    fn of_file(path: &Path) -> Result<Self, Failure> {
+    /// Puts it together once more, to replace this one.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; also that a file is gone, whose rules would not hold any more.
+    pub(crate) fn read_again(
+        &self,
+        flags: &Agent,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, Failure> {
+        let config = Self::read(flags, variable)?;
+        match (&self.file, &config.file) {
+            (Some(gone), None) => {
+                let text = format!("{} is not there any more", gone.display());
+                Err(Failure::new(
+                    code::FAILURE,
+                    crate::escape::escape(&text).into_owned(),
+                ))
+            }
+            _ => Ok(config),
+        }
+    }
+
+    fn of_text(path: &Path, text: &str) -> Result<Self, Failure> {
         let shown = path.display();
-        let text = read_text(path)?;
         let File {
             listen,
             interval,
@@ -144,8 +167,7 @@ impl Config {
             allow,
             deny,
             service,
-        } = File::parse(&text)
-            .map_err(|(line, reason)| wrong(format!("{shown}:{line}"), reason))?;
+        } = File::parse(text).map_err(|(line, reason)| wrong(format!("{shown}:{line}"), reason))?;
         let mut config = Self {
             file: Some(path.to_owned()),
             rules: Rules {
@@ -183,7 +205,7 @@ fn groups(count: Result<usize, String>) -> Result<usize, String> {
     }
 }
 
-fn read_text(path: &Path) -> Result<String, Failure> {
+fn read_text(path: &Path) -> Result<String, (Failure, io::ErrorKind)> {
     let failed = |error: io::Error| {
         let kind = match error.kind() {
             io::ErrorKind::PermissionDenied => code::PERMISSION,
@@ -191,20 +213,22 @@ fn read_text(path: &Path) -> Result<String, Failure> {
             _ => code::FAILURE,
         };
         let text = format!("cannot read {}: {error}", path.display());
-        Failure::new(kind, crate::escape::escape(&text).into_owned())
+        let failure = Failure::new(kind, crate::escape::escape(&text).into_owned());
+        (failure, error.kind())
     };
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(failed)?;
     let read = file.take(MAX_FILE + 1).read_to_string(&mut text);
     if read.map_err(failed)? as u64 > MAX_FILE {
-        return Err(wrong(path.display(), "it is too long"));
+        let failure = wrong(path.display(), "it is too long");
+        return Err((failure, io::ErrorKind::InvalidData));
     }
     Ok(text)
 }
 
 /// A token, which is the first line of a file.
 fn token(path: &Path) -> Result<String, Failure> {
-    let text = read_text(path)?;
+    let text = read_text(path).map_err(|(why, _)| why)?;
     let token = text.lines().next().unwrap_or_default().trim();
     let is_token = !token.is_empty()
         && token.len() <= MAX_TOKEN

@@ -153,3 +153,17 @@ fn flags_go_before_variables_and_these_before_the_file() {
     let failure = Config::read(&missing, |_| None).expect_err("no file");
     assert_eq!(failure.code, code::FAILURE);
 }
+
+/// What it allowed and denied would not hold any more.
+#[test]
+fn a_file_that_is_gone_does_not_open_everything() {
+    let before = of("[[deny]]\nname = \"secret\"").expect("it is right");
+    let failure = before.read_again(&Agent::default(), |_| None);
+    // Here, too, nobody has installed one.
+    if !Path::new(DEFAULT_FILE).exists() {
+        let failure = failure.expect_err("it is gone");
+        assert!(failure.message.contains("not there any more"), "{failure}");
+    }
+    let again = Config::default().read_again(&Agent::default(), |_| None);
+    assert!(again.is_ok(), "there was none");
+}
