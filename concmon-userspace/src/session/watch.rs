@@ -267,8 +267,7 @@ impl Watch {
         if let Event::Process(process) = &mut fact
             && let Some(newcomers) = &mut self.newcomers
         {
-            let service = newcomers.selector().service(Pid(process.pid));
-            process.place.rule = service.map(str::to_owned);
+            process.place.rule = newcomers.service(process);
         }
         self.intake.now(fact);
     }
@@ -667,6 +666,9 @@ impl Watch {
         self.intake.key(window.end.at_ns);
         for event in window.ledgers.into_iter().chain(window.others) {
             self.fact(event);
+        }
+        if let Some(newcomers) = &mut self.newcomers {
+            newcomers.forget_services(&self.targets);
         }
         let monitor = self.read_self(window.kernel_run_ns);
         self.stay_inside(&monitor, window.end.at_ns);

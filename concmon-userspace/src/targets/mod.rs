@@ -25,7 +25,7 @@ use std::{collections::BTreeMap, sync::Arc};
 pub(crate) use attached::unsupported;
 pub(crate) use readings::{Deadline, Met};
 use readings::{Done, Work};
-pub(crate) use rules::{Condition, Rules};
+pub(crate) use rules::{Condition, Rules, Subject};
 pub(crate) use selector::Selector;
 use steps::{Added, LOOP_INTERVAL};
 use target::Target;

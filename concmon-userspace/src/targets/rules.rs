@@ -2,7 +2,7 @@
 
 use crate::{
     cli::Pattern,
-    event::Pid,
+    event::{Pid, ProcessFact},
     procfs::{self, cgroups::Cgroups, now},
 };
 
@@ -35,16 +35,16 @@ pub(crate) struct Rules {
 }
 
 /// What rules ask about a process.
-pub(super) struct Subject {
-    name: String,
-    command: String,
+pub(crate) struct Subject {
+    pub(crate) name: String,
+    pub(crate) command: String,
     user: Option<u32>,
     pub(super) cgroups: Cgroups,
 }
 
 impl Subject {
     /// `None`: there is no such process any more, or it is a kernel thread.
-    pub(super) fn of(pid: Pid) -> Option<Self> {
+    pub(crate) fn of(pid: Pid) -> Option<Self> {
         let (name, command) = procfs::command(pid.0)?;
         Some(Self {
             name,
@@ -52,6 +52,17 @@ impl Subject {
             user: now::user(pid),
             cgroups: Cgroups::of(pid),
         })
+    }
+
+    /// One that was read, and may be over: then nobody tells its user and its cgroups.
+    pub(crate) fn read(fact: &ProcessFact) -> Self {
+        let pid = Pid(fact.pid);
+        Self {
+            name: fact.name.clone(),
+            command: fact.cmdline.join(" "),
+            user: now::user(pid),
+            cgroups: Cgroups::of(pid),
+        }
     }
 }
 

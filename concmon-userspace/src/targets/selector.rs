@@ -1,7 +1,7 @@
 //! Which processes are wanted: by name, unit, container, cgroup, by whom they descend from. Whether they are Python
 //! is not its matter.
 
-use std::{path::Path, sync::mpsc, thread, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::mpsc, thread, time::Duration};
 
 use super::rules::{Rules, Subject};
 use crate::{
@@ -13,6 +13,8 @@ use crate::{
 
 /// Between two readings of what containers are called, for one that is not known.
 const CONTAINERS_PAUSE: Duration = Duration::from_secs(3);
+/// Containers without a name whose ids are kept, at most.
+const MAX_NAMELESS: usize = 4_096;
 
 /// Which processes are wanted.
 #[derive(Debug)]
@@ -23,8 +25,16 @@ pub(crate) struct Selector {
     /// Paths of the cgroups that were named.
     cgroups: Vec<String>,
     containers: Containers,
-    /// When these were read, ns; `None`: not yet.
+    /// When the last reading of these began, ns; `None`: there was none.
     read_ns: Option<u64>,
+    /// When the one began that is over.
+    learned_ns: u64,
+    /// Containers of which nothing was read, and since when that is wanted, ns.
+    nameless: BTreeMap<String, u64>,
+    /// Who was judged last is in a container that may be read of yet.
+    is_unsure: bool,
+    /// Somebody waits for a reading.
+    is_awaited: bool,
     /// From now on, whoever asks does not wait for files: what is not known yet counts as not wanted.
     is_hurried: bool,
     /// They are read by another thread.
@@ -46,6 +56,10 @@ impl Selector {
             rules: Rules::default(),
             containers: Containers::default(),
             read_ns: None,
+            learned_ns: 0,
+            nameless: BTreeMap::new(),
+            is_unsure: false,
+            is_awaited: false,
             is_hurried: false,
             coming: None,
             above: Vec::new(),
@@ -63,22 +77,29 @@ impl Selector {
         self.is_hurried = true;
     }
 
-    /// Somebody may be in a container that is not known yet.
+    /// Whoever was judged last may be wanted, once it is known what its container is called.
     pub(crate) fn is_unsure(&self) -> bool {
-        self.coming.is_some()
+        self.is_unsure
     }
 
     /// Whether more has become known of containers since this was asked last.
     pub(crate) fn has_learned(&mut self) -> bool {
         let Some(coming) = &self.coming else {
+            if self.is_awaited {
+                self.read_containers();
+            }
             return false;
         };
         match coming.try_recv() {
-            Ok(containers) => self.containers = containers,
+            Ok(containers) => {
+                self.containers = containers;
+                self.learned_ns = self.read_ns.unwrap_or(0);
+            }
             Err(mpsc::TryRecvError::Empty) => return false,
             Err(mpsc::TryRecvError::Disconnected) => {}
         }
         self.coming = None;
+        self.is_awaited = false;
         true
     }
 
@@ -98,6 +119,7 @@ impl Selector {
 
     /// Whether `pid` is wanted for what it is; those that were named by their ids are not asked for here.
     pub(crate) fn wants(&mut self, pid: Pid) -> bool {
+        self.is_unsure = false;
         if pid.0 == self.own {
             return false;
         }
@@ -129,13 +151,14 @@ impl Selector {
             || (!self.rules.deny.is_empty() && denies())
     }
 
+    /// Rules say what services are called.
+    pub(crate) fn names_services(&self) -> bool {
+        !self.rules.services.is_empty()
+    }
+
     /// What a rule calls the service that a process is.
-    pub(crate) fn service(&self, pid: Pid) -> Option<&str> {
-        if self.rules.services.is_empty() {
-            return None;
-        }
-        let of = Subject::of(pid)?;
-        self.rules.service(&of, &self.knows_container())
+    pub(crate) fn service(&self, of: &Subject) -> Option<&str> {
+        self.rules.service(of, &self.knows_container())
     }
 
     /// Whether the rules let a process be watched.
@@ -143,9 +166,11 @@ impl Selector {
         let Some(of) = Subject::of(pid) else {
             return false;
         };
-        if self.rules.ask_for_containers() && of.cgroups.container().is_some() {
-            self.learn_container(&of.cgroups);
-            if self.is_unsure() {
+        if self.rules.ask_for_containers()
+            && let Some(id) = of.cgroups.container()
+        {
+            self.learn_container(&id);
+            if self.is_unsure {
                 return false;
             }
         }
@@ -153,15 +178,21 @@ impl Selector {
         self.rules.allows(&of, &is_container) && !self.rules.denies(&of, &is_container)
     }
 
-    /// Reads what containers are called, unless this one is known.
-    fn learn_container(&mut self, own: &Cgroups) {
-        let Some(id) = own.container() else {
-            return;
-        };
-        if self.containers.has(&id) {
+    /// Reads what containers are called, unless this one is known, or has no name: a reading that began after it was
+    /// asked for has none.
+    fn learn_container(&mut self, id: &str) {
+        if self.containers.has(id) {
+            self.nameless.remove(id);
             return;
         }
+        if self.nameless.len() >= MAX_NAMELESS {
+            self.nameless.clear();
+        }
+        let now_ns = clocks::monotonic_ns();
+        let asked_ns = *self.nameless.entry(id.to_owned()).or_insert(now_ns);
         self.read_containers();
+        self.is_unsure = self.is_hurried && self.learned_ns < asked_ns;
+        self.is_awaited |= self.is_unsure;
     }
 
     fn knows_container(&self) -> impl Fn(&str, &str) -> bool {
@@ -201,37 +232,26 @@ impl Selector {
         let Some(id) = own.container() else {
             return false;
         };
-        let is = |containers: &Containers, selection: &Selection| {
-            let mut named = selection.containers.iter();
-            named.any(|named| containers.is(&id, named))
-        };
-        if self.read_ns.is_none() {
-            self.read_ns = Some(clocks::monotonic_ns());
-            self.containers = Containers::read(Path::new("/"));
-        }
-        if is(&self.containers, &self.selection) {
-            return true;
-        }
-        self.read_containers() && is(&self.containers, &self.selection)
+        self.learn_container(&id);
+        let mut named = self.selection.containers.iter();
+        named.any(|named| self.containers.is(&id, named))
     }
 
-    /// What they are called: one may have been made since. `false`: it is not known yet, or was read only just.
-    fn read_containers(&mut self) -> bool {
+    /// What they are called: one may have been made since, but not if that was read only just.
+    fn read_containers(&mut self) {
         let now_ns = clocks::monotonic_ns();
         let pause_ns = CONTAINERS_PAUSE.as_nanos() as u64;
-        if self
-            .read_ns
-            .is_some_and(|read_ns| now_ns < read_ns + pause_ns)
-        {
-            return false;
+        let is_recent = |read_ns: u64| now_ns < read_ns + pause_ns;
+        if self.coming.is_some() || self.read_ns.is_some_and(is_recent) {
+            return;
         }
         self.read_ns = Some(now_ns);
         if self.is_hurried {
             self.begin_reading();
-            return false;
+            return;
         }
         self.containers = Containers::read(Path::new("/"));
-        true
+        self.learned_ns = now_ns;
     }
 
     fn begin_reading(&mut self) {
@@ -257,4 +277,33 @@ fn matches(patterns: &[crate::cli::Pattern], name: &str, line: &str) -> bool {
     patterns
         .iter()
         .any(|pattern| pattern.is_in(name) || pattern.is_in(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was read before somebody came says nothing of where that one is.
+    #[test]
+    fn a_container_is_unknown_until_a_reading_that_began_after_it_came() {
+        let mut selector = Selector::new(Selection::default());
+        selector.hurry();
+        selector.learn_container("first");
+        assert!(selector.is_unsure());
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while !selector.has_learned() {
+            assert!(std::time::Instant::now() < deadline, "nothing is read");
+            thread::sleep(Duration::from_millis(5));
+        }
+        selector.learn_container("first");
+        assert!(!selector.is_unsure(), "it has no name");
+        selector.learn_container("second");
+        assert!(selector.is_unsure(), "it was not there");
+        while !selector.has_learned() {
+            assert!(std::time::Instant::now() < deadline, "nobody reads again");
+            thread::sleep(Duration::from_millis(5));
+        }
+        selector.learn_container("second");
+        assert!(!selector.is_unsure());
+    }
 }

@@ -1,11 +1,14 @@
 //! Processes that nobody has named and whose parents are not watched: found when they begin to run a program, as the
 //! kernel side tells, and by the sweeps of `/proc`; watched once they turn out to be wanted, and Python.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
 
 use super::Watch;
 use crate::{
-    event::{Event, Pid},
+    event::{Event, Pid, ProcessFact},
     procfs::{
         clocks, now,
         tree::{Mark, Tree},
@@ -13,7 +16,7 @@ use crate::{
     python::DetectError,
     session::outcome::Failure,
     source::{live::Live, pipeline::Lifecycle},
-    targets::{Met, Selector, Targets},
+    targets::{Met, Selector, Subject, TargetId, Targets},
 };
 
 /// Between the looks at a process that has just begun to run a program, until it counts as no Python, ns.
@@ -48,6 +51,18 @@ struct Candidate {
     under_way: bool,
 }
 
+/// A program that a process runs: when that began, and a sum of what the program is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Program(u64, u64);
+
+impl Program {
+    fn of(start_boottime_ns: u64, name: &str, command: &str) -> Self {
+        let mut sum = DefaultHasher::new();
+        (name, command).hash(&mut sum);
+        Self(start_boottime_ns, sum.finish())
+    }
+}
+
 /// Who has come, of those that may be wanted.
 #[derive(Debug)]
 pub(super) struct Newcomers {
@@ -66,6 +81,9 @@ pub(super) struct Newcomers {
     refused: u64,
     /// Who is wanted, and may not be read.
     denied: BTreeSet<Pid>,
+    /// What rules call the services that processes are. Each program is judged once: at the end of its last window
+    /// there is nobody to judge any more.
+    services: BTreeMap<Pid, (Program, Option<String>)>,
 }
 
 impl Newcomers {
@@ -82,6 +100,7 @@ impl Newcomers {
             unheard: 0,
             refused: 0,
             denied: BTreeSet::new(),
+            services: BTreeMap::new(),
         }
     }
 
@@ -92,6 +111,41 @@ impl Newcomers {
     /// How many, and the first of them.
     pub(super) fn denied(&self) -> Option<(usize, Pid)> {
         Some((self.denied.len(), *self.denied.first()?))
+    }
+
+    /// What a rule calls the service that a process is, of which this was read.
+    pub(super) fn service(&mut self, fact: &ProcessFact) -> Option<String> {
+        if !self.selector.names_services() {
+            return None;
+        }
+        let pid = Pid(fact.pid);
+        let command = fact.cmdline.join(" ");
+        let program = Program::of(fact.start_boottime_ns, &fact.name, &command);
+        if let Some((judged, service)) = self.services.get(&pid)
+            && *judged == program
+        {
+            return service.clone();
+        }
+        let service = self.selector.service(&Subject::read(fact));
+        let service = service.map(str::to_owned);
+        self.services.insert(pid, (program, service.clone()));
+        service
+    }
+
+    /// Judges one that is watched from now on, while it lives.
+    fn judge(&mut self, id: TargetId) {
+        if self.selector.names_services()
+            && let Some(of) = Subject::of(id.pid)
+        {
+            let program = Program::of(id.start_boottime_ns, &of.name, &of.command);
+            let service = self.selector.service(&of).map(str::to_owned);
+            self.services.insert(id.pid, (program, service));
+        }
+    }
+
+    /// Forgets those that are watched no more.
+    pub(super) fn forget_services(&mut self, targets: &Targets) {
+        self.services.retain(|pid, _| targets.holds(*pid));
     }
 
     fn wants(&mut self, pid: Pid) -> bool {
@@ -260,7 +314,10 @@ impl Watch {
                 continue;
             }
             match (self.targets).join(id, interpreter, self.follows, &mut self.live) {
-                Ok(true) => joined.push(id.pid),
+                Ok(true) => {
+                    newcomers.judge(id);
+                    joined.push(id.pid);
+                }
                 Ok(false) => {}
                 Err(error) => log::warn!("process {}: {error}", id.pid),
             }
