@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{ArgMatches, Args, CommandFactory as _};
+use clap::{ArgMatches, Args, CommandFactory as _, builder::PathBufValueParser};
 
 use super::capture::Unused;
-use super::{Cli, Share, budget, by_user, duration};
+use super::{Cli, Color, Share, budget, by_user, duration};
 
 /// What of the configuration is given on the command line.
 #[derive(Clone, Debug, Default, PartialEq, Args)]
@@ -39,6 +39,22 @@ pub struct Agent {
 
     #[command(flatten)]
     pub(crate) _unused: Unused,
+
+    #[command(flatten)]
+    pub(crate) _outputs: Outputs,
+}
+
+/// Options of reports, which it does not write. They are global: hidden, and refused with a reason.
+#[derive(Clone, Debug, Default, PartialEq, Args)]
+pub(crate) struct Outputs {
+    #[arg(id = "json", long = "json", hide = true)]
+    _json: bool,
+    #[arg(id = "output", short = 'o', long = "output", hide = true, value_parser = PathBufValueParser::new())]
+    _output: Option<PathBuf>,
+    #[arg(id = "redact", long = "redact", hide = true)]
+    _redact: bool,
+    #[arg(id = "color", long = "color", hide = true, value_enum)]
+    _color: Option<Color>,
 }
 
 /// Refuses options that say nothing about the agent; `agent` are those behind its name.

@@ -53,6 +53,11 @@ pub(super) struct Service {
 
 impl Service {
     fn new(source: GroupSource, name: &str, folder: &str) -> Self {
+        let name = match name.trim() {
+            // OpenTelemetry calls it that.
+            "" => "unknown_service",
+            _ => name,
+        };
         Self {
             source,
             name: name.chars().take(MAX_NAME).collect(),
@@ -62,11 +67,6 @@ impl Service {
 
     /// What nothing but the kernel's name of a process is known of.
     pub(super) fn named(name: &str) -> Self {
-        let name = match name {
-            // OpenTelemetry calls it that.
-            "" => "unknown_service",
-            name => name,
-        };
         Self::new(GroupSource::Tree, name, "")
     }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -376,7 +377,8 @@ fn is_ready(agent: &Agent, patience: Duration) -> Result<()> {
 /// Those who say nothing, or half of something, keep nobody out for long.
 fn clients_are_bounded() -> Result<()> {
     let config = format!("{}[exporter]\nmax_clients = 3\n", config(NOBODY));
-    let agent = Agent::start(&config, &[])?;
+    let mut agent = Agent::start(&config, &[])?;
+    agent.wait_for_line("ready")?;
     let mut held = Vec::new();
     for at in 0..3 {
         let mut stream = TcpStream::connect(agent.address())?;
@@ -402,17 +404,11 @@ fn clients_are_bounded() -> Result<()> {
         );
     }
     let refused = "concmon_agent_connections_refused_total";
-    let metrics = agent.metrics_with("a count of who was refused", |metrics| {
+    let sent = "concmon_agent_windows_total{concmon_outcome=\"sent\"}";
+    agent.metrics_with("a count of who was refused, and more windows", |metrics| {
         sum(metrics, refused).is_some_and(|count| count >= 1.0)
+            && sum(metrics, sent).is_some_and(|count| count > 3.0)
     })?;
-    let windows = sum(
-        &metrics,
-        "concmon_agent_windows_total{concmon_outcome=\"sent\"}",
-    );
-    ensure!(
-        windows.is_some_and(|sent| sent > 3.0),
-        "watching stood: {metrics}"
-    );
     Ok(())
 }
 
@@ -427,6 +423,10 @@ fn status(pid: u32, field: &str) -> Result<String> {
 
 /// The exporter is another user without capabilities; the collector keeps those that it needs; both end with 0.
 fn both_are_confined() -> Result<()> {
+    // Whoever starts it may leave it more than it needs.
+    let left = std::fs::File::open("/proc/self/status")?;
+    // SAFETY: it is open.
+    ensure!(unsafe { libc::fcntl(left.as_raw_fd(), libc::F_SETFD, 0) } == 0);
     let mut agent = Agent::start(&config(NOBODY), &[])?;
     agent.wait_for_line("ready")?;
     let collector = agent.pid();
@@ -460,12 +460,28 @@ fn both_are_confined() -> Result<()> {
     for bit in [12, 21, 5, 7] {
         ensure!(bits & (1 << bit) == 0, "the collector keeps {bits:x}");
     }
+    for entry in std::fs::read_dir(format!("/proc/{exporter}/fd"))? {
+        let path = entry?.path();
+        let is = std::fs::read_link(&path)?.to_string_lossy().into_owned();
+        let number = path.file_name().and_then(|name| name.to_str());
+        match number {
+            Some("0" | "1") => ensure!(is == "/dev/null", "{is}"),
+            Some("2") => {}
+            // What it listens at, and what it waits with.
+            _ => ensure!(
+                is.starts_with("socket:") || is.starts_with("anon_inode:[event"),
+                "it has {is}"
+            ),
+        }
+    }
     agent.signal(libc::SIGTERM);
     ensure!(agent.end()? == 0);
-    ensure!(
-        !std::fs::exists(format!("/proc/{exporter}"))?,
-        "the exporter stays"
-    );
+    // Nobody but init waits for it now.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while std::fs::exists(format!("/proc/{exporter}"))? {
+        ensure!(Instant::now() < deadline, "the exporter stays");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     Ok(())
 }
 

@@ -223,6 +223,15 @@ impl Of<'_> {
                 }
             }
         }
+        if !members.is_empty() {
+            let pythons = members.iter().filter_map(|of| of.python.as_ref());
+            let whole = pythons.filter(|python| python.supported).count();
+            self.number(
+                Name::AgentCoverage,
+                &[],
+                whole as f64 / members.len() as f64,
+            );
+        }
     }
 
     fn loops(&mut self) {

@@ -209,11 +209,11 @@ families! {
     AgentCpu = "concmon_agent_cpu_time_seconds", Counter, ["concmon_source"],
         "CPU time of the agent: of its watching process, and of its kernel programs, which is estimated.";
     AgentTargets = "concmon_agent_targets", Gauge, ["concmon_status"],
-        "Python processes: watched whole (attached), by the kernel alone (unsupported); and processes, Python or not, that may not be read (denied).";
+        "Python processes: watched whole (attached), by the kernel alone (unsupported); that ended in the last window before their interpreters were read (short); and processes, Python or not, that may not be read (denied).";
     AgentShed = "concmon_agent_shed", Gauge, [],
         "Kinds of detail that are left out now to stay inside the budget.";
     AgentCoverage = "concmon_agent_coverage", Gauge, ["service_name"],
-        "The share of a service's time that was watched.";
+        "The share of a service's living processes that are watched whole.";
     AgentGroups = "concmon_agent_groups", Gauge, [],
         "Services that are told apart now.";
     AgentGroupsLimit = "concmon_agent_groups_limit", Gauge, [],

@@ -87,6 +87,11 @@ impl Own {
             &["unsupported"],
             unsupported.len() as f64,
         );
+        let short = window.processes.iter().filter(|process| {
+            let was_read = process.python.is_some();
+            process.exited.is_some() && !was_read
+        });
+        put(Name::AgentTargets, &["short"], short.count() as f64);
         put(Name::AgentTargets, &["denied"], state.denied as f64);
         put(Name::AgentShed, &[], monitor.shed.len() as f64);
         put(Name::AgentGroups, &[], collected.services as f64);
