@@ -426,6 +426,45 @@ def with_statements_again_and_again():
         time.sleep(0.5)
 
 
+def kept(*workers):
+    """Each has a lock of its own, which another thread has most of the time, and takes it without a statement."""
+    locks = [threading.Lock() for _ in workers]
+
+    def again_and_again(worker, lock):
+        while True:
+            worker(lock)
+            time.sleep(0.01)
+
+    def keeper():
+        while True:
+            for lock in locks:
+                lock.acquire()
+            time.sleep(2.5)
+            for lock in locks:
+                lock.release()
+            time.sleep(0.1)
+
+    for pair in zip(workers, locks):
+        threading.Thread(target=again_and_again, args=pair, daemon=True).start()
+    threading.Thread(target=keeper, daemon=True).start()
+    ready()
+    while True:
+        time.sleep(0.5)
+
+
+def statements_of_any_length():
+    """What enters a long one has a larger argument in some versions, which takes more instructions."""
+
+    def of(lines):
+        names = {}
+        body = "        count += 1\n" * lines
+        source = "def enter(lock):\n    count = 0\n    with lock:\n" + body
+        exec(compile(source, __file__, "exec"), names)
+        return names["enter"]
+
+    kept(of(1), of(120), of(10_000))
+
+
 def joins_with_a_time():
     """The thread that is waited for waits for the lock, and gets it when the time is over."""
     lock = threading.Lock()

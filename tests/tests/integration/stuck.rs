@@ -53,7 +53,7 @@ const VERSION: &str = "3.13";
 const BY_HOST: &str = "cpu-starved";
 /// It takes ten seconds to tell.
 const LEFT_TAKEN: (&str, &str) = ("lock_that_is_left_taken", "lock-not-released");
-const HEALTHY: [&str; 15] = [
+const HEALTHY: [&str; 14] = [
     "idle_thread_pool",
     "idle_process_pool",
     "idle_multiprocessing_pool",
@@ -63,7 +63,6 @@ const HEALTHY: [&str; 15] = [
     "barrier",
     "many_consumers",
     "nested_locks",
-    "with_statements_again_and_again",
     "joins_with_a_time",
     "waiters_of_one_asyncio_lock",
     "tasks_with_a_time",
@@ -79,12 +78,26 @@ const NOT_CONTENDED: [&str; 4] = [
     "many_consumers",
 ];
 
+/// Every version says in another way who is inside of a `with` statement.
+const VERSIONS: [&str; 8] = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15"];
+/// Programs of which no thread has what it waits for, and one in which it has.
+const WAITERS: [&str; 2] = [
+    "with_statements_again_and_again",
+    "statements_of_any_length",
+];
+const OWNER: &str = "lock_that_is_taken_twice";
+
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = vec![quiet(
         format!("stuck::pools_of_libraries_are_exhausted::py{VERSION}"),
         &watch_python(VERSION),
         pools_of_libraries_are_exhausted,
     )];
+    trials.push(quiet(
+        "stuck::who_waits_at_a_statement_does_not_own_the_lock",
+        &watch_python("3.9"),
+        who_waits_at_a_statement_does_not_own_the_lock,
+    ));
     for version in ["3.9", "3.11", "3.13"] {
         trials.push(quiet(
             format!("stuck::each_program_gets_its_finding::py{version}"),
@@ -174,6 +187,29 @@ fn are_told(sick: &[(&str, &str)], workloads: &[(&str, Workload)], seconds: u32)
             *rule == LEFT_TAKEN.1 || first < 6,
             "{program}: told in window {first}"
         );
+    }
+    Ok(())
+}
+
+/// Of all versions that are there.
+fn who_waits_at_a_statement_does_not_own_the_lock() -> Result<()> {
+    let is_there = |version: &&str| Interpreter::find(version).is_ok();
+    let mut workloads = Vec::new();
+    for version in VERSIONS.into_iter().filter(is_there) {
+        for program in WAITERS.into_iter().chain([OWNER]) {
+            workloads.push((program, start(version, program)?));
+        }
+    }
+    let outcome = watch(&workloads, 6)?;
+    let summary = outcome.summary()?;
+    for (program, workload) in &workloads {
+        let found = findings(summary, workload.pid());
+        let rules: Vec<&str> = found.iter().map(|one| &*one.rule).collect();
+        let wanted: &[&str] = match *program {
+            OWNER => &["deadlock"],
+            _ => &[],
+        };
+        ensure!(rules == wanted, "{program}, {}: {rules:?}", workload.pid());
     }
     Ok(())
 }

@@ -34,8 +34,13 @@ pub enum StackShape {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum EnterShape {
     /// This instruction looks up both methods and calls `__enter__`. Meanwhile `__exit__`, bound to the object, is in the
-    /// object's place on the stack if it `keeps_exit`, else the object still is.
-    Instruction { opcode: u8, keeps_exit: bool },
+    /// object's place on the stack if it `keeps_exit`, else the object still is. A frame is at the first of the `prefix`es
+    /// that stand before an instruction with a large argument.
+    Instruction {
+        opcode: u8,
+        prefix: Option<u8>,
+        keeps_exit: bool,
+    },
     /// A call follows this instruction, which has looked `__enter__` up. On the stack are `__exit__` and the object,
     /// before what is called.
     Loaded { opcode: u8 },
@@ -94,6 +99,7 @@ pub(super) const FRAME: Since<FrameLayout> = &[
             // BEFORE_WITH of Include/opcode_ids.h.
             enter: EnterShape::Instruction {
                 opcode: 2,
+                prefix: None,
                 keeps_exit: false,
             },
             ..FRAME_3_12
@@ -122,9 +128,10 @@ const FRAME_3_8: FrameLayout = FrameLayout {
     stack: StackShape::Pointer { top: 72 },
     // YIELD_FROM of Include/opcode.h.
     awaited: AwaitShape::YieldFrom { opcode: 72 },
-    // SETUP_WITH of the same.
+    // SETUP_WITH of the same, which says where the statement ends, and EXTENDED_ARG.
     enter: EnterShape::Instruction {
         opcode: 143,
+        prefix: Some(144),
         keeps_exit: true,
     },
     tagged: false,
@@ -145,6 +152,7 @@ const FRAME_3_11: FrameLayout = FrameLayout {
     // BEFORE_WITH of the same.
     enter: EnterShape::Instruction {
         opcode: 53,
+        prefix: None,
         keeps_exit: true,
     },
     tagged: false,
@@ -160,6 +168,7 @@ const FRAME_3_12: FrameLayout = FrameLayout {
     },
     enter: EnterShape::Instruction {
         opcode: 53,
+        prefix: None,
         keeps_exit: false,
     },
     ..FRAME_3_11

@@ -6,6 +6,8 @@ use crate::python::layout::EnterShape;
 use crate::python::memory::{Batch, byte};
 use crate::python::objects::Reader;
 
+/// An instruction with all the prefixes that it may have, bytes.
+const LONGEST: usize = 4 * UNIT as usize;
 /// The argument of what looks up `__enter__`.
 const ENTER: u8 = 0;
 
@@ -25,19 +27,53 @@ pub(super) fn enter(reader: &mut Reader<'_>, frames: &[Option<StackFrame>]) -> V
             let offset = u64::try_from(position.offset).ok()?.checked_sub(before)?;
             first.checked_add(offset)
         });
-        batch.push(telling.unwrap_or(0), UNIT as usize);
+        batch.push(telling.unwrap_or(0), LONGEST);
     }
     reader.fetch(&mut batch);
     (0..frames.len())
-        .map(|slot| Some(says(shape, batch.whole(slot)?)))
+        .map(|slot| says(shape, batch.prefix(slot)))
         .collect()
 }
 
-fn says(shape: EnterShape, instruction: &[u8]) -> bool {
+/// What the code from a frame's instruction on says; `None` where it is too short for that.
+fn says(shape: EnterShape, code: &[u8]) -> Option<bool> {
     match shape {
-        EnterShape::Instruction { opcode, .. } => byte(instruction, 0) == Some(opcode),
-        EnterShape::Loaded { opcode } => {
-            (byte(instruction, 0), byte(instruction, 1)) == (Some(opcode), Some(ENTER))
+        EnterShape::Instruction { opcode, prefix, .. } => {
+            let opcodes = code.iter().step_by(UNIT as usize);
+            let mut opcodes = opcodes.skip_while(|opcode| prefix == Some(**opcode));
+            Some(*opcodes.next()? == opcode)
         }
+        EnterShape::Loaded { opcode } => Some((byte(code, 0)?, byte(code, 1)?) == (opcode, ENTER)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instruction_may_have_prefixes() {
+        let shape = |prefix| EnterShape::Instruction {
+            opcode: 143,
+            prefix,
+            keeps_exit: true,
+        };
+        let with_prefix = shape(Some(144));
+        for (code, expected) in [
+            (vec![143, 9, 1, 0, 1, 0, 1, 0], Some(true)),
+            (vec![144, 1, 143, 9, 1, 0, 1, 0], Some(true)),
+            (vec![144, 1, 144, 2, 144, 3, 143, 9], Some(true)),
+            (vec![144, 1, 100, 143, 143, 0, 1, 0], Some(false)),
+            (vec![131, 143], Some(false)),
+            (vec![144, 1], None),
+            (vec![], None),
+        ] {
+            assert_eq!(says(with_prefix, &code), expected, "{code:?}");
+        }
+        assert_eq!(says(shape(None), &[144, 1, 143, 9]), Some(false));
+        let loaded = EnterShape::Loaded { opcode: 95 };
+        assert_eq!(says(loaded, &[95, ENTER]), Some(true));
+        assert_eq!(says(loaded, &[95, 1]), Some(false));
+        assert_eq!(says(loaded, &[95]), None);
     }
 }
