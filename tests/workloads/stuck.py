@@ -439,7 +439,7 @@ def kept(*workers):
         while True:
             for lock in locks:
                 lock.acquire()
-            time.sleep(2.5)
+            time.sleep(5)
             for lock in locks:
                 lock.release()
             time.sleep(0.1)
@@ -463,6 +463,27 @@ def statements_of_any_length():
         return names["enter"]
 
     kept(of(1), of(120), of(10_000))
+
+
+def methods_in_variables():
+    """Who has the method that would release a lock need not have the lock."""
+
+    def by_hand(lock):
+        leave = lock.__exit__
+        lock.acquire()
+        leave(None, None, None)
+
+    def by_argument(lock, leave=None):
+        if leave is None:
+            return by_argument(lock, lock.__exit__)
+        with lock:
+            pass
+
+    def by_stack(lock):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(lock)
+
+    kept(by_hand, by_argument, by_stack)
 
 
 def joins_with_a_time():

@@ -81,9 +81,10 @@ const NOT_CONTENDED: [&str; 4] = [
 /// Every version says in another way who is inside of a `with` statement.
 const VERSIONS: [&str; 8] = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15"];
 /// Programs of which no thread has what it waits for, and one in which it has.
-const WAITERS: [&str; 2] = [
+const WAITERS: [&str; 3] = [
     "with_statements_again_and_again",
     "statements_of_any_length",
+    "methods_in_variables",
 ];
 const OWNER: &str = "lock_that_is_taken_twice";
 

@@ -24,8 +24,8 @@ const TEMPORARIES: usize = 8;
 const VALUES_BYTES: u32 = 1024;
 /// Types of asyncio, async_timeout and anyio.
 const TIMEOUTS: &[&str] = &["Timeout", "CancelScope"];
-/// More references than these are no count of references.
-const MAX_REFERENCES: u64 = 1 << 20;
+/// Nobody but the frame has the method of a statement; one that is the argument of a call, the function has, too.
+const REFERENCES: u64 = 1;
 /// Of a bound method: references, type, function, object.
 const METHOD_BYTES: usize = 32;
 const BOUND_SELF: u32 = 24;
@@ -117,10 +117,10 @@ pub(crate) fn of_stacks(
     found.collect()
 }
 
-/// What a frame has of its own.
+/// What a frame has of its own behind its variables: these may have anything.
 fn words(frame: &Variables, depth: Option<usize>) -> Vec<Value> {
     let is_sure = frame.is_possible(depth);
-    let own = frame.own(TEMPORARIES, depth).iter();
+    let own = frame.temporaries(TEMPORARIES, depth).iter();
     own.map(|word| Value {
         word: *word,
         is_sure,
@@ -163,15 +163,25 @@ pub(crate) fn of_coroutines(
     coroutines: &[u64],
     locks: &AddressSet,
 ) -> Vec<Vec<u64>> {
-    let values = values_of(reader, coroutines);
+    let frames = kept(reader, coroutines);
+    let mut codes: Vec<u64> = frames.iter().map(|frame| frame.code).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    let counts = locals::counts(reader, &codes);
+    let mut values: Vec<Vec<Value>> = vec![Vec::new(); coroutines.len()];
+    for frame in frames {
+        let variables = counts.get(&frame.code).copied().unwrap_or(usize::MAX);
+        values[frame.coroutine].extend(sure(frame.words.into_iter().skip(variables)));
+    }
     inside(reader, &values, locks, "__aexit__")
 }
 
 /// Which suspended coroutines have something that gives a time to what is inside of a statement of it, or the method
 /// that leaves such a statement.
 pub(crate) fn in_timeouts(reader: &mut Reader<'_>, coroutines: &[u64]) -> Vec<bool> {
-    let values = values_of(reader, coroutines);
-    let all: AddressSet = values.iter().flatten().map(|value| value.word).collect();
+    let frames = kept(reader, coroutines);
+    let words = frames.iter().flat_map(|frame| &frame.words);
+    let all: AddressSet = words.copied().collect();
     let all: Vec<u64> = all
         .into_iter()
         .filter(|word| plausible(*word) && word % 8 == 0)
@@ -206,13 +216,23 @@ pub(crate) fn in_timeouts(reader: &mut Reader<'_>, coroutines: &[u64]) -> Vec<bo
         let is_one = TIMEOUTS.contains(&&*info?.name);
         is_one.then_some(method)
     }));
-    let has = |values: &Vec<Value>| values.iter().any(|value| timeouts.contains(&value.word));
-    values.iter().map(has).collect()
+    let mut found = vec![false; coroutines.len()];
+    for frame in &frames {
+        found[frame.coroutine] |= frame.words.iter().any(|word| timeouts.contains(word));
+    }
+    found
 }
 
-/// What the frames of each suspended coroutine keep, down to the innermost one.
-fn values_of(reader: &mut Reader<'_>, coroutines: &[u64]) -> Vec<Vec<Value>> {
-    let mut values: Vec<Vec<Value>> = vec![Vec::new(); coroutines.len()];
+/// What a frame of a suspended coroutine keeps: its variables, and what is behind them.
+struct Kept {
+    coroutine: usize,
+    code: u64,
+    words: Vec<u64>,
+}
+
+/// The frames of each suspended coroutine, down to the innermost one.
+fn kept(reader: &mut Reader<'_>, coroutines: &[u64]) -> Vec<Kept> {
+    let mut frames = Vec::new();
     let mut front: Vec<(usize, u64)> = coroutines.iter().copied().enumerate().collect();
     let length = reader.walk.frame.locals + VALUES_BYTES;
     for _ in 0..MAX_DEPTH {
@@ -225,19 +245,24 @@ fn values_of(reader: &mut Reader<'_>, coroutines: &[u64]) -> Vec<Vec<Value>> {
         let mut next = Vec::new();
         for (slot, step) in steps.into_iter().enumerate() {
             let (index, _) = front[slot];
+            if let Step::Next(position, _) | Step::NextIf(position, _) | Step::Last(position) =
+                &step
+            {
+                frames.push(Kept {
+                    coroutine: index,
+                    code: position.code,
+                    words: pieces.values(&reader.walk, slot),
+                });
+            }
             match step {
-                Step::Next(_, awaited) | Step::NextIf(_, awaited) => {
-                    values[index].extend(sure(pieces.values(&reader.walk, slot)));
-                    next.push((index, awaited));
-                }
-                Step::Last(_) => values[index].extend(sure(pieces.values(&reader.walk, slot))),
+                Step::Next(_, awaited) | Step::NextIf(_, awaited) => next.push((index, awaited)),
                 Step::Through(inner) => next.push((index, inner)),
-                Step::Longer(_) | Step::Leaf | Step::Executing | Step::Torn => {}
+                Step::Last(_) | Step::Longer(_) | Step::Leaf | Step::Executing | Step::Torn => {}
             }
         }
         front = next;
     }
-    values
+    frames
 }
 
 /// The locks whose method of this name is among the values, once for each such object.
@@ -263,9 +288,7 @@ fn inside(
         .enumerate()
         .filter_map(|(slot, value)| {
             let bytes = batch.whole(slot)?;
-            let references = word(bytes, 0)?;
-            let is_one = locks.contains(&word(bytes, BOUND_SELF)?)
-                && (1..=MAX_REFERENCES).contains(&references);
+            let is_one = locks.contains(&word(bytes, BOUND_SELF)?) && word(bytes, 0)? == REFERENCES;
             is_one.then(|| (value, bytes.to_vec()))
         })
         .collect();

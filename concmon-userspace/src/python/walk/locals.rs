@@ -3,7 +3,7 @@
 use super::stacks::StackFrame;
 use crate::python::memory::addresses::AddressMap;
 use crate::python::memory::{Batch, at, word};
-use crate::python::objects::Reader;
+use crate::python::objects::{OBJECT_SIZE, Reader};
 
 /// The most variables of a frame that are read.
 const MAX_VARIABLES: u64 = 128;
@@ -16,16 +16,20 @@ const TEMPORARIES: usize = 24;
 pub(crate) struct Variables {
     /// Addresses of the names of the first values.
     names: Vec<u64>,
+    /// These are the names of all variables.
+    knows_all: bool,
     pub(crate) values: Vec<u64>,
 }
 
 impl Variables {
-    /// The variables, and what is on the stack behind them: `depth` words in all, or so many words behind the variables
-    /// where that is not known.
-    pub(crate) fn own(&self, temporaries: usize, depth: Option<usize>) -> &[u64] {
+    /// What is on the stack behind the variables: up to `depth` words with these, or so many words where that is not
+    /// known. None where it is not known how many variables there are.
+    pub(crate) fn temporaries(&self, count: usize, depth: Option<usize>) -> &[u64] {
+        let first = self.names.len();
         let known = depth.filter(|_| self.is_possible(depth));
-        let count = known.unwrap_or(self.names.len() + temporaries);
-        &self.values[..count.min(self.values.len())]
+        let end = known.unwrap_or(first + count).min(self.values.len());
+        let behind = self.values.get(first..end).filter(|_| self.knows_all);
+        behind.unwrap_or_default()
     }
 
     /// The place of a value among those behind the variables, as a depth: of the first one that is this.
@@ -65,8 +69,10 @@ pub(crate) fn variables(reader: &mut Reader<'_>, frames: &[StackFrame]) -> Vec<V
         .enumerate()
         .map(|(index, frame)| {
             let words = batch.prefix(index).chunks_exact(8);
+            let names = names.get(&frame.position.code);
             Variables {
-                names: names.get(&frame.position.code).cloned().unwrap_or_default(),
+                knows_all: names.is_some_and(|names| (names.len() as u64) < MAX_VARIABLES),
+                names: names.cloned().unwrap_or_default(),
                 values: words
                     .filter_map(|bytes| Some(reader.walk.frame.untag(word(bytes, 0)?)))
                     .collect(),
@@ -89,10 +95,31 @@ fn names(reader: &mut Reader<'_>, frames: &[StackFrame]) -> AddressMap<Vec<u64>>
     for (index, code) in codes.into_iter().enumerate() {
         let tuple = batch.whole(index).and_then(|bytes| word(bytes, 0));
         let found = tuple.and_then(|tuple| reader.tuple(tuple, MAX_VARIABLES));
-        names.insert(code, found.unwrap_or_default());
+        names.extend(found.map(|found| (code, found)));
     }
     reader.load_texts(names.values().flatten().copied().collect::<Vec<_>>());
     names
+}
+
+/// How many variables frames of each code object have, of those where it can be read.
+pub(crate) fn counts(reader: &mut Reader<'_>, codes: &[u64]) -> AddressMap<usize> {
+    let place = reader.walk.code.local_names;
+    let mut tuples = Batch::new();
+    for code in codes {
+        tuples.push(at(*code, place), 8);
+    }
+    reader.fetch(&mut tuples);
+    let mut sizes = Batch::new();
+    for slot in 0..codes.len() {
+        let tuple = tuples.whole(slot).and_then(|bytes| word(bytes, 0));
+        sizes.push(at(tuple.unwrap_or(0), OBJECT_SIZE), 8);
+    }
+    reader.fetch(&mut sizes);
+    let size = |slot: usize| usize::try_from(word(sizes.whole(slot)?, 0)?).ok();
+    let sizes = codes.iter().enumerate();
+    sizes
+        .filter_map(|(slot, code)| Some((*code, size(slot)?)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -100,17 +127,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_owns_what_is_below_the_top_of_its_stack() {
-        let frame = Variables {
+    fn what_is_behind_the_variables_ends_at_the_top_of_the_stack() {
+        let mut frame = Variables {
             names: vec![1, 2],
+            knows_all: true,
             values: (0..10).collect(),
         };
-        assert_eq!(frame.own(3, None).len(), 5);
-        assert_eq!(frame.own(3, Some(2)).len(), 2);
-        assert_eq!(frame.own(3, Some(9)).len(), 9);
+        assert_eq!(frame.temporaries(3, None), [2, 3, 4]);
+        assert_eq!(frame.temporaries(3, Some(2)), [0u64; 0]);
+        assert_eq!(frame.temporaries(3, Some(9)), [2, 3, 4, 5, 6, 7, 8]);
         // No depths of this frame.
-        assert_eq!(frame.own(3, Some(1)).len(), 5);
-        assert_eq!(frame.own(3, Some(11)).len(), 5);
-        assert_eq!(frame.own(30, None).len(), 10);
+        assert_eq!(frame.temporaries(3, Some(1)), [2, 3, 4]);
+        assert_eq!(frame.temporaries(3, Some(11)), [2, 3, 4]);
+        assert_eq!(frame.temporaries(30, None).len(), 8);
+        frame.knows_all = false;
+        assert_eq!(frame.temporaries(3, Some(9)), [0u64; 0]);
     }
 }
