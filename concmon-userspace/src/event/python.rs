@@ -417,12 +417,28 @@ pub struct PyFrame {
     pub line: u32,
 }
 
+impl PyFrame {
+    /// Stands for so many frames, at least one, that are left out.
+    pub(crate) fn of_left_out(count: u32) -> Self {
+        Self {
+            function: format!("[{count} frames left out]").into(),
+            file: "".into(),
+            line: 0,
+        }
+    }
+
+    pub(crate) fn is_left_out(&self) -> bool {
+        (&*self.file, self.line) == ("", 0) && self.function.starts_with('[')
+    }
+}
+
 /// The innermost frame of a stack that is the program's own, else of a package that was installed; `None`: all are
-/// of Python's library.
+/// of Python's library. What stands for frames that are left out has no file, and is nobody's.
 pub(crate) fn own_frame<F>(stack: &[F], file: impl Fn(&F) -> &str) -> Option<&F> {
     let foreign = ["/site-packages/", "/dist-packages/"];
     let is_foreign = |frame: &F| foreign.iter().any(|of| file(frame).contains(of));
-    let users = || stack.iter().filter(|frame| !is_library(file(frame)));
+    let is_users = |frame: &&F| !file(frame).is_empty() && !is_library(file(frame));
+    let users = || stack.iter().filter(is_users);
     users()
         .find(|frame| !is_foreign(frame))
         .or_else(|| users().next())
@@ -444,6 +460,24 @@ pub(crate) fn is_library(file: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_for_other_frames_is_nobodys() {
+        let frame = |file: &str| PyFrame {
+            function: "[f]".into(),
+            file: file.into(),
+            line: 7,
+        };
+        let stack = [
+            frame("/usr/lib/python3.11/threading.py"),
+            PyFrame::of_left_out(3),
+            frame("/srv/app.py"),
+        ];
+        assert_eq!(own_frame(&stack, |frame| &frame.file), stack.last());
+        assert_eq!(own_frame(&stack[..2], |frame| &frame.file), None);
+        assert!(stack[1].is_left_out());
+        assert!(!stack[2].is_left_out() && !frame("").is_left_out());
+    }
 
     #[test]
     fn a_task_is_in_so_many_statements_of_locks() {

@@ -257,9 +257,12 @@ fn timed_tasks(tasks: &[PyTask], awaited: &BTreeMap<u64, Vec<u64>>) -> BTreeSet<
         let wait = task.waits_for.as_ref();
         wait.is_some_and(|wait| wait.kind == "sleep")
     };
+    // Of frames that are left out, one may have given it a time.
+    let is_folded = |task: &PyTask| task.awaiting.iter().any(PyFrame::is_left_out);
+    let is_timed = |task: &PyTask| task.timeout_ns.is_some() && !sleeps(task);
     let own = tasks
         .iter()
-        .filter(|task| task.in_timeout || task.timeout_ns.is_some() && !sleeps(task));
+        .filter(|task| task.in_timeout || is_timed(task) || is_folded(task));
     let mut front: Vec<u64> = own.map(|task| task.id).collect();
     let mut timed: BTreeSet<u64> = front.iter().copied().collect();
     while let Some(task) = front.pop() {

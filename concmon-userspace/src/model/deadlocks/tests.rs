@@ -208,6 +208,9 @@ fn tasks_wait_for_locks_and_for_one_another() {
         found(Vec::new(), each.clone())[0].members[1].waits_for,
         "task task-1"
     );
+    let mut folded = each.clone();
+    folded[0].awaiting = vec![PyFrame::of_left_out(27)];
+    assert_eq!(found(Vec::new(), folded), []);
     each[0].timeout_ns = Some(5);
     assert_eq!(found(Vec::new(), each), []);
     let queue = vec![task(1, "Lock", 0xa, &[0xa]), task(2, "sleep", 0, &[0xa])];

@@ -189,11 +189,7 @@ impl CodeCache {
     /// The place of an instruction; `None` for a code object that could not be read.
     pub(crate) fn frame(&mut self, position: CodePosition, lines: LineTable) -> Option<PyFrame> {
         if let Some(count) = position.left_out() {
-            return Some(PyFrame {
-                function: format!("[{count} frames left out]").into(),
-                file: "".into(),
-                line: 0,
-            });
+            return Some(PyFrame::of_left_out(count));
         }
         let info = self.codes.get_mut(&position.code)?;
         let offset = position.offset;
