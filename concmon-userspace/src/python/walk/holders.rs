@@ -6,7 +6,7 @@
 //! got the memory next. So one that several have is nobody's.
 
 use super::entering;
-use super::frames::StackFrame;
+use super::frames::{self, StackFrame};
 use super::locals::{self, Variables};
 use super::suspended::{Pieces, Step};
 use crate::python::layout::{EnterShape, StackShape};
@@ -62,15 +62,15 @@ pub(crate) fn of_stacks(
     let wanted = |slot: usize| waits_for.get(slot).copied().flatten();
     let innermost = |slot: usize| wanted(slot).and_then(|_| stacks[slot].first().copied());
     let innermost: Vec<Option<StackFrame>> = (0..stacks.len()).map(innermost).collect();
-    let enter = entering::enter(reader, &innermost);
+    let mut enter = entering::enter(reader, &innermost);
     let lengths: Vec<usize> = stacks.iter().map(|one| one.len().min(MAX_FRAMES)).collect();
     let frames: Vec<StackFrame> = stacks
         .iter()
         .flat_map(|one| one.iter().take(MAX_FRAMES).copied())
         .collect();
-    let depths = stack_depths(reader, &frames);
+    let now = now(reader, &frames);
     let variables = locals::variables(reader, &frames).into_iter();
-    let mut variables = variables.zip(depths);
+    let mut variables = variables.zip(now);
     let keeps_exit = !matches!(
         reader.walk.frame.enter,
         EnterShape::Instruction {
@@ -82,13 +82,16 @@ pub(crate) fn of_stacks(
     let mut values: Vec<Vec<Value>> = Vec::with_capacity(stacks.len());
     for (slot, length) in lengths.into_iter().enumerate() {
         let mut of_stack = Vec::new();
-        for (index, (frame, depth)) in variables.by_ref().take(length).enumerate() {
+        for (index, (frame, now)) in variables.by_ref().take(length).enumerate() {
+            if index == 0 && !now.is_there {
+                enter[slot] = None;
+            }
             // What is to be entered is on top of the stack.
             let entered =
                 wanted(slot).filter(|_| index == 0 && enter[slot] == Some(true) && !keeps_exit);
             let top = entered.and_then(|lock| frame.first_temporary(lock));
             is_object_there[slot] |= top.is_some();
-            of_stack.extend(words(&frame, top.or(depth)));
+            of_stack.extend(words(&frame, top.or(now.depth)));
         }
         values.push(of_stack);
     }
@@ -102,7 +105,7 @@ pub(crate) fn of_stacks(
             }
             Some(true) => is_object_there[slot],
             Some(false) => false,
-            // One of them may be the one that it waits at.
+            // One of them may be the one that it waits at by now.
             None => {
                 locks.retain(|lock| !is_own(lock));
                 false
@@ -128,30 +131,47 @@ fn words(frame: &Variables, depth: Option<usize>) -> Vec<Value> {
     .collect()
 }
 
-/// How many words there are in each frame, from the first variable to the top of the stack, as far as frames say so
-/// while they call something.
-fn stack_depths(reader: &mut Reader<'_>, frames: &[StackFrame]) -> Vec<Option<usize>> {
+/// What a frame says when its values are read.
+struct Now {
+    /// How many words there are, from the first variable to the top of the stack, as far as frames say so while they call
+    /// something.
+    depth: Option<usize>,
+    /// It is at the instruction that it was at before.
+    is_there: bool,
+}
+
+fn now(reader: &mut Reader<'_>, frames: &[StackFrame]) -> Vec<Now> {
     let fields = reader.walk.frame;
-    let (StackShape::Pointer { top } | StackShape::Index { top }) = fields.stack else {
-        return vec![None; frames.len()];
+    let top = match fields.stack {
+        StackShape::Pointer { top } | StackShape::Index { top } => top,
+        StackShape::Depth { depth, .. } => depth,
     };
+    let len = frames::head_len(&reader.walk).max(top as usize + 8);
     let mut batch = Batch::new();
     for frame in frames {
-        batch.push(at(frame.address, top), 8);
+        batch.push(frame.address, len);
     }
     reader.fetch(&mut batch);
+    let depth = |frame: &StackFrame, bytes: &[u8]| match fields.stack {
+        StackShape::Index { .. } => usize::try_from(int(bytes, top)?).ok(),
+        StackShape::Pointer { .. } => {
+            let first = at(frame.address, fields.locals);
+            let length = word(bytes, top)?.checked_sub(first)?;
+            usize::try_from(length / 8).ok()
+        }
+        StackShape::Depth { .. } => None,
+    };
+    let position = |frame: &StackFrame, bytes: &[u8]| {
+        let step = frames::Step::at(&reader.walk, frame.address, bytes)?;
+        step.position
+    };
+    let frames = frames.iter().enumerate();
     frames
-        .iter()
-        .enumerate()
         .map(|(slot, frame)| {
-            let bytes = batch.whole(slot)?;
-            match fields.stack {
-                StackShape::Index { .. } => usize::try_from(int(bytes, 0)?).ok(),
-                _ => {
-                    let first = at(frame.address, fields.locals);
-                    let length = word(bytes, 0)?.checked_sub(first)?;
-                    usize::try_from(length / 8).ok()
-                }
+            let bytes = batch.prefix(slot);
+            Now {
+                depth: depth(frame, bytes),
+                is_there: position(frame, bytes) == Some(frame.position),
             }
         })
         .collect()
@@ -419,6 +439,36 @@ fn function_name(reader: &mut Reader<'_>, function: u64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::python::layout::{InstructionShape, Instructions};
+    use crate::python::objects::code::CodePosition;
+    use crate::python::objects::synthetic::{World, set_word};
+
+    /// A thread that has gone on within its frame may have come to a statement.
+    #[test]
+    fn a_frame_that_has_gone_on_is_not_where_it_was() {
+        let mut world = World::new(11);
+        let (code, fields) = (0x5000_0000, world.walk.frame);
+        let (Instructions::Inside(first), InstructionShape::Pointer(pointer)) =
+            (world.walk.code.instructions, fields.instruction)
+        else {
+            panic!("frames of 3.11");
+        };
+        let mut bytes = vec![0; fields.locals as usize];
+        set_word(&mut bytes, fields.executable, code);
+        set_word(&mut bytes, pointer, at(code, first) + 6);
+        let address = world.put(&bytes);
+        for (offset, expected) in [(6, true), (4, false)] {
+            let position = CodePosition { code, offset };
+            let now = now(&mut world.reader(), &[StackFrame { address, position }]);
+            assert_eq!(now[0].is_there, expected, "{offset}");
+        }
+        let position = CodePosition { code, offset: 6 };
+        let gone = StackFrame {
+            address: 0x10,
+            position,
+        };
+        assert!(!now(&mut world.reader(), &[gone])[0].is_there);
+    }
 
     /// What is left over in one stack is what another has by now: it is not told whose it is.
     #[test]
