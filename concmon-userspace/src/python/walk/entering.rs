@@ -1,9 +1,9 @@
-//! Which frames are about to enter a `with` statement: by the instruction that they are at.
+//! Which frames are about to enter a `with` statement: by the instruction that they are at, if they still are.
 
-use super::stacks::StackFrame;
+use super::frames::{self, StackFrame};
 use super::suspended::{UNIT, first_instructions};
-use crate::python::layout::EnterShape;
-use crate::python::memory::{Batch, byte};
+use crate::python::layout::{EnterShape, StackShape};
+use crate::python::memory::{Batch, at, byte, int, word};
 use crate::python::objects::Reader;
 
 /// An instruction with all the prefixes that it may have, bytes.
@@ -47,9 +47,85 @@ fn says(shape: EnterShape, code: &[u8]) -> Option<bool> {
     }
 }
 
+/// What a frame says when its values are read.
+pub(super) struct Now {
+    /// How many words there are, from the first variable to the top of the stack, as far as frames say so while they call
+    /// something.
+    pub(super) depth: Option<usize>,
+    /// It is at the instruction that it was at before.
+    pub(super) is_there: bool,
+}
+
+pub(super) fn now(reader: &mut Reader<'_>, frames: &[StackFrame]) -> Vec<Now> {
+    let fields = reader.walk.frame;
+    let top = match fields.stack {
+        StackShape::Pointer { top } | StackShape::Index { top } => top,
+        StackShape::Depth { depth, .. } => depth,
+    };
+    let len = frames::head_len(&reader.walk).max(top as usize + 8);
+    let mut batch = Batch::new();
+    for frame in frames {
+        batch.push(frame.address, len);
+    }
+    reader.fetch(&mut batch);
+    let depth = |frame: &StackFrame, bytes: &[u8]| match fields.stack {
+        StackShape::Index { .. } => usize::try_from(int(bytes, top)?).ok(),
+        StackShape::Pointer { .. } => {
+            let first = at(frame.address, fields.locals);
+            let length = word(bytes, top)?.checked_sub(first)?;
+            usize::try_from(length / 8).ok()
+        }
+        StackShape::Depth { .. } => None,
+    };
+    let position = |frame: &StackFrame, bytes: &[u8]| {
+        let step = frames::Step::at(&reader.walk, frame.address, bytes)?;
+        step.position
+    };
+    let frames = frames.iter().enumerate();
+    frames
+        .map(|(slot, frame)| {
+            let bytes = batch.prefix(slot);
+            Now {
+                depth: depth(frame, bytes),
+                is_there: position(frame, bytes) == Some(frame.position),
+            }
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::python::layout::{InstructionShape, Instructions};
+    use crate::python::objects::code::CodePosition;
+    use crate::python::objects::synthetic::{World, set_word};
+
+    /// A thread that has gone on within its frame may have come to a statement.
+    #[test]
+    fn a_frame_that_has_gone_on_is_not_where_it_was() {
+        let mut world = World::new(11);
+        let (code, fields) = (0x5000_0000, world.walk.frame);
+        let (Instructions::Inside(first), InstructionShape::Pointer(pointer)) =
+            (world.walk.code.instructions, fields.instruction)
+        else {
+            panic!("frames of 3.11");
+        };
+        let mut bytes = vec![0; fields.locals as usize];
+        set_word(&mut bytes, fields.executable, code);
+        set_word(&mut bytes, pointer, at(code, first) + 6);
+        let address = world.put(&bytes);
+        for (offset, expected) in [(6, true), (4, false)] {
+            let position = CodePosition { code, offset };
+            let now = now(&mut world.reader(), &[StackFrame { address, position }]);
+            assert_eq!(now[0].is_there, expected, "{offset}");
+        }
+        let position = CodePosition { code, offset: 6 };
+        let gone = StackFrame {
+            address: 0x10,
+            position,
+        };
+        assert!(!now(&mut world.reader(), &[gone])[0].is_there);
+    }
 
     #[test]
     fn an_instruction_may_have_prefixes() {

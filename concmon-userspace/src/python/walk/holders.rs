@@ -6,12 +6,12 @@
 //! got the memory next. So one that several have is nobody's.
 
 use super::entering;
-use super::frames::{self, StackFrame};
+use super::frames::StackFrame;
 use super::locals::{self, Variables};
 use super::suspended::{Pieces, Step};
-use crate::python::layout::{EnterShape, StackShape};
+use crate::python::layout::EnterShape;
 use crate::python::memory::addresses::{AddressMap, AddressSet};
-use crate::python::memory::{Batch, at, int, plausible, word};
+use crate::python::memory::{Batch, at, plausible, word};
 use crate::python::objects::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader, TypeInfo};
 
 /// Frames of one stack that are searched, and coroutines of one chain.
@@ -68,7 +68,7 @@ pub(crate) fn of_stacks(
         .iter()
         .flat_map(|one| one.iter().take(MAX_FRAMES).copied())
         .collect();
-    let now = now(reader, &frames);
+    let now = entering::now(reader, &frames);
     let variables = locals::variables(reader, &frames).into_iter();
     let mut variables = variables.zip(now);
     let keeps_exit = !matches!(
@@ -92,6 +92,10 @@ pub(crate) fn of_stacks(
             let top = entered.and_then(|lock| frame.first_temporary(lock));
             is_object_there[slot] |= top.is_some();
             of_stack.extend(words(&frame, top.or(now.depth)));
+            let lock = wanted(slot).filter(|_| index == 0 && enter[slot] == Some(false));
+            if lock.is_some_and(|lock| calls_enter(reader, &of_stack, lock)) {
+                enter[slot] = Some(true);
+            }
         }
         values.push(of_stack);
     }
@@ -129,52 +133,6 @@ fn words(frame: &Variables, depth: Option<usize>) -> Vec<Value> {
         is_sure,
     })
     .collect()
-}
-
-/// What a frame says when its values are read.
-struct Now {
-    /// How many words there are, from the first variable to the top of the stack, as far as frames say so while they call
-    /// something.
-    depth: Option<usize>,
-    /// It is at the instruction that it was at before.
-    is_there: bool,
-}
-
-fn now(reader: &mut Reader<'_>, frames: &[StackFrame]) -> Vec<Now> {
-    let fields = reader.walk.frame;
-    let top = match fields.stack {
-        StackShape::Pointer { top } | StackShape::Index { top } => top,
-        StackShape::Depth { depth, .. } => depth,
-    };
-    let len = frames::head_len(&reader.walk).max(top as usize + 8);
-    let mut batch = Batch::new();
-    for frame in frames {
-        batch.push(frame.address, len);
-    }
-    reader.fetch(&mut batch);
-    let depth = |frame: &StackFrame, bytes: &[u8]| match fields.stack {
-        StackShape::Index { .. } => usize::try_from(int(bytes, top)?).ok(),
-        StackShape::Pointer { .. } => {
-            let first = at(frame.address, fields.locals);
-            let length = word(bytes, top)?.checked_sub(first)?;
-            usize::try_from(length / 8).ok()
-        }
-        StackShape::Depth { .. } => None,
-    };
-    let position = |frame: &StackFrame, bytes: &[u8]| {
-        let step = frames::Step::at(&reader.walk, frame.address, bytes)?;
-        step.position
-    };
-    let frames = frames.iter().enumerate();
-    frames
-        .map(|(slot, frame)| {
-            let bytes = batch.prefix(slot);
-            Now {
-                depth: depth(frame, bytes),
-                is_there: position(frame, bytes) == Some(frame.position),
-            }
-        })
-        .collect()
 }
 
 /// Which of `locks` each suspended coroutine is inside of, once for each statement.
@@ -374,6 +332,20 @@ fn beside(
         .collect()
 }
 
+/// Whether a stack ends with a call of `__enter__` behind what a statement of this lock keeps: a tracer may have put
+/// another instruction in the place of the one that would tell.
+fn calls_enter(reader: &mut Reader<'_>, words: &[Value], lock: u64) -> bool {
+    let (EnterShape::Loaded { .. }, [.., kept, method, object]) = (reader.walk.frame.enter, words)
+    else {
+        return false;
+    };
+    let is_sure = [kept, method, object].iter().all(|value| value.is_sure);
+    is_sure
+        && (kept.word, object.word) == (lock, lock)
+        && method_name(reader, method.word)
+            .is_some_and(|name| name.rsplit('.').next() == Some("__enter__"))
+}
+
 /// The name of a function of Python, or of one of C that is an attribute of its type.
 fn method_name(reader: &mut Reader<'_>, method: u64) -> Option<String> {
     let info = reader.types_of(&[method]).pop()??;
@@ -439,35 +411,41 @@ fn function_name(reader: &mut Reader<'_>, function: u64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::python::layout::{InstructionShape, Instructions};
-    use crate::python::objects::code::CodePosition;
     use crate::python::objects::synthetic::{World, set_word};
 
-    /// A thread that has gone on within its frame may have come to a statement.
     #[test]
-    fn a_frame_that_has_gone_on_is_not_where_it_was() {
-        let mut world = World::new(11);
-        let (code, fields) = (0x5000_0000, world.walk.frame);
-        let (Instructions::Inside(first), InstructionShape::Pointer(pointer)) =
-            (world.walk.code.instructions, fields.instruction)
-        else {
-            panic!("frames of 3.11");
-        };
-        let mut bytes = vec![0; fields.locals as usize];
-        set_word(&mut bytes, fields.executable, code);
-        set_word(&mut bytes, pointer, at(code, first) + 6);
-        let address = world.put(&bytes);
-        for (offset, expected) in [(6, true), (4, false)] {
-            let position = CodePosition { code, offset };
-            let now = now(&mut world.reader(), &[StackFrame { address, position }]);
-            assert_eq!(now[0].is_there, expected, "{offset}");
+    fn a_stack_shows_that_a_statement_is_entered() {
+        const LOCK: u64 = 0x5100_0000;
+        for (minor, is_loaded) in [(13, false), (14, true), (15, true)] {
+            let mut world = World::new(minor);
+            let class = world.class("method_descriptor", 0, 64);
+            let mut method = |name: &str| {
+                let mut bytes = World::object(class, 64);
+                set_word(&mut bytes, DESCRIPTOR_NAME, world.text(name));
+                world.put(&bytes)
+            };
+            let (exit, enter, acquire) =
+                (method("__exit__"), method("__enter__"), method("acquire"));
+            for (words, expected) in [
+                (vec![exit, LOCK, enter, LOCK], is_loaded),
+                (vec![7, exit, LOCK, enter, LOCK], is_loaded),
+                (vec![exit, LOCK, acquire, LOCK], false),
+                (vec![exit, LOCK, enter, 7], false),
+                (vec![exit, 7, enter, LOCK], false),
+                (vec![enter, LOCK], false),
+            ] {
+                let words: Vec<Value> = sure(words).collect();
+                assert_eq!(calls_enter(&mut world.reader(), &words, LOCK), expected);
+                let left_over: Vec<Value> = words
+                    .into_iter()
+                    .map(|value| Value {
+                        is_sure: false,
+                        ..value
+                    })
+                    .collect();
+                assert!(!calls_enter(&mut world.reader(), &left_over, LOCK));
+            }
         }
-        let position = CodePosition { code, offset: 6 };
-        let gone = StackFrame {
-            address: 0x10,
-            position,
-        };
-        assert!(!now(&mut world.reader(), &[gone])[0].is_there);
     }
 
     /// What is left over in one stack is what another has by now: it is not told whose it is.
