@@ -264,12 +264,16 @@ impl Watch {
 
     /// A fact that was read; of a process, with the service that a rule says it is.
     fn fact(&mut self, mut fact: Event) {
-        if let Event::Process(process) = &mut fact
+        self.judge_service(&mut fact);
+        self.intake.now(fact);
+    }
+
+    fn judge_service(&mut self, fact: &mut Event) {
+        if let Event::Process(process) = fact
             && let Some(newcomers) = &mut self.newcomers
         {
             process.place.rule = newcomers.service(process);
         }
-        self.intake.now(fact);
     }
 
     /// From now on, these hold for whoever comes.
@@ -605,7 +609,8 @@ impl Watch {
         self.schedule.took(taken.took_ns);
         self.take_met(taken.met);
         for id in taken.early {
-            for fact in self.targets.facts_of(id, self.schedule.tree()) {
+            for mut fact in self.targets.facts_of(id, self.schedule.tree()) {
+                self.judge_service(&mut fact);
                 self.step(fact);
             }
         }
