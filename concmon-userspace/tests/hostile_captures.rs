@@ -15,6 +15,8 @@ const BASE_BYTES: u64 = 256 << 20;
 /// Content before compression, of a file and of one twice as long.
 const CONTENT: [usize; 2] = [1 << 20, 2 << 20];
 /// What the shorter one may take at least, whatever it does.
+/// How often what took too long is measured again; the least counts.
+const AGAIN: usize = 3;
 const LEAST: Duration = Duration::from_millis(500);
 
 /// What a command took.
@@ -99,12 +101,19 @@ fn check(shape: Shape) {
     let mut slow: Vec<_> = ways.iter().map(|way| (way, took(way, bytes))).collect();
     // With what is as quick as this anyway, the shorter one is not compared.
     slow.retain(|(_, cpu)| *cpu > LEAST * 3);
-    let bytes = write(short);
-    for (way, long) in slow {
-        let short = took(way, bytes).max(LEAST);
+    for (way, mut least) in slow {
+        let mut least_of_short = took(way, write(short)).max(LEAST);
+        // CPU time, too, is longer beside others, who take caches and the hardware's threads.
+        for _ in 0..AGAIN {
+            if least <= least_of_short * 3 {
+                break;
+            }
+            least = least.min(took(way, write(long)));
+            least_of_short = least_of_short.min(took(way, write(short)).max(LEAST));
+        }
         assert!(
-            long <= short * 3,
-            "{shape:?}, {way:?}: {short:?}, and {long:?} for twice as much"
+            least <= least_of_short * 3,
+            "{shape:?}, {way:?}: {least_of_short:?}, and {least:?} for twice as much"
         );
     }
 }

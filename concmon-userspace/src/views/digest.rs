@@ -2,6 +2,8 @@
 //!
 //! Everything that leaves here as text is escaped.
 
+use std::{borrow::Cow, collections::HashMap};
+
 use super::columns::Column;
 use super::escape::{brief, is_brief};
 use super::format;
@@ -426,32 +428,41 @@ impl std::fmt::Display for Gap {
     }
 }
 
-/// Adds what is not known of an object to what is not known of others.
-pub(super) fn gather(gaps: &mut Vec<Gap>, prefix: &str, limits: &[Limit]) {
-    for limit in limits {
-        // Hundreds of threads say the same in a window.
-        let is_same = |gap: &&mut Gap| {
-            gap.reason == limit.reason && gap.field.strip_prefix(prefix) == Some(&limit.field)
-        };
-        if is_brief(&limit.field, MAX_NAME)
-            && is_brief(&limit.reason, MAX_SENTENCE)
-            && let Some(gap) = gaps.iter_mut().find(is_same)
-        {
-            gap.count += 1;
-            continue;
-        }
-        let field = format!("{prefix}{}", brief(&limit.field, MAX_NAME));
-        let reason = brief(&limit.reason, MAX_SENTENCE);
-        match gaps
-            .iter_mut()
-            .find(|gap| gap.field == field && gap.reason == reason)
-        {
-            Some(gap) => gap.count += 1,
-            None => gaps.push(Gap {
+/// What is not known of several objects, equal reasons together, in the order in which they come.
+#[derive(Debug, Default)]
+pub(super) struct Gaps {
+    pub(super) list: Vec<Gap>,
+    /// Where those with a reason are.
+    places: HashMap<String, Vec<usize>>,
+}
+
+impl Gaps {
+    /// Adds what is not known of an object.
+    pub(super) fn gather(&mut self, prefix: &str, limits: &[Limit]) {
+        for limit in limits {
+            let short = |text, cells| match is_brief(text, cells) {
+                true => Cow::Borrowed(text),
+                false => Cow::Owned(brief(text, cells)),
+            };
+            let reason = short(&*limit.reason, MAX_SENTENCE);
+            let field = short(&*limit.field, MAX_NAME);
+            let places = self.places.get(&*reason).map_or(&[][..], Vec::as_slice);
+            // Hundreds of threads say the same in a window.
+            let known = places
+                .iter()
+                .find(|at| self.list[**at].field.strip_prefix(prefix) == Some(&*field));
+            if let Some(at) = known {
+                self.list[*at].count += 1;
+                continue;
+            }
+            let (reason, field) = (reason.into_owned(), format!("{prefix}{field}"));
+            let places = self.places.entry(reason.clone()).or_default();
+            places.push(self.list.len());
+            self.list.push(Gap {
                 field,
                 reason,
                 count: 1,
-            }),
+            });
         }
     }
 }
@@ -480,9 +491,10 @@ impl std::fmt::Display for Cause {
 /// What is not known, once for each cause: reasons that differ in their numbers only are one.
 pub(super) fn causes(gaps: &[Gap]) -> Vec<Cause> {
     let mut causes: Vec<Cause> = Vec::new();
+    let mut places = HashMap::new();
     for gap in gaps {
-        let cause = stem(&gap.reason);
-        match causes.iter_mut().find(|known| stem(&known.reason) == cause) {
+        let at = *places.entry(stem(&gap.reason)).or_insert(causes.len());
+        match causes.get_mut(at) {
             Some(known) if known.fields.contains(&gap.field) => {}
             Some(known) => known.fields.push(gap.field.clone()),
             None => causes.push(Cause {
@@ -496,21 +508,22 @@ pub(super) fn causes(gaps: &[Gap]) -> Vec<Cause> {
 
 /// What is not known about a process, its threads and its loops and matters, equal reasons together.
 pub(super) fn process_gaps(process: &Process) -> Vec<Gap> {
-    let mut gaps = Vec::new();
-    gather(&mut gaps, "", &process.limits);
+    let mut gaps = Gaps::default();
+    gaps.gather("", &process.limits);
     for thread in &process.threads {
-        gather(&mut gaps, "threads.", &thread.limits);
+        gaps.gather("threads.", &thread.limits);
     }
     if let Some(gil) = process.gil.as_ref().filter(|gil| gil_is_used(gil)) {
-        gather(&mut gaps, "gil.", &gil.limits);
+        gaps.gather("gil.", &gil.limits);
     }
     for l in &process.loops {
         // Of a loop that does nothing there are no times.
         let idle = l.busy_ns < l.wall_ns / 100;
         let limits = l.limits.iter();
         let limits = limits.filter(|limit| !idle || !TIMES.contains(&&*limit.field));
-        gather(&mut gaps, "loops.", &limits.cloned().collect::<Vec<_>>());
+        gaps.gather("loops.", &limits.cloned().collect::<Vec<_>>());
     }
+    let mut gaps = gaps.list;
     gaps.retain(|gap| !NOT_SHOWN.contains(&&*gap.field));
     gaps
 }
@@ -540,9 +553,10 @@ const NOT_SHOWN: [&str; 11] = [
 
 /// What is not known about the watch and about the tool itself.
 pub(super) fn watch_gaps(snapshot: &Snapshot) -> Vec<Gap> {
-    let mut gaps = Vec::new();
-    gather(&mut gaps, "", &snapshot.limits);
-    gather(&mut gaps, "monitor.", &snapshot.monitor.limits);
+    let mut gaps = Gaps::default();
+    gaps.gather("", &snapshot.limits);
+    gaps.gather("monitor.", &snapshot.monitor.limits);
+    let mut gaps = gaps.list;
     gaps.retain(|gap| gap.field != "monitor.budget.cpu_percent_used");
     gaps
 }

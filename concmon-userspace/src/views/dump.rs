@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use super::digest::{self, Gap};
+use super::digest::{self, Gaps};
 use super::escape::escape;
 use super::fold::MANY;
 use super::{Form, Paint, forest, format, names};
@@ -382,21 +382,22 @@ fn push_heap_scan(text: &mut String, inside: &Inside, paint: Paint) {
 
 /// What is missing above, equal reasons together.
 pub(super) fn push_gaps(text: &mut String, process: &Process) {
-    let mut gaps: Vec<Gap> = Vec::new();
+    let mut gaps = Gaps::default();
     for thread in process.inside.iter().flat_map(|inside| &inside.threads) {
-        digest::gather(&mut gaps, "threads.", &thread.limits);
+        gaps.gather("threads.", &thread.limits);
     }
     for one in process.loops.iter().filter(|one| one.running) {
-        digest::gather(&mut gaps, "loops.", &one.limits);
+        gaps.gather("loops.", &one.limits);
     }
     // What rows say themselves need not be said again.
-    let said: Vec<_> = gaps.iter().map(|gap| gap.field.to_string()).collect();
+    let said: Vec<_> = gaps.list.iter().map(|gap| gap.field.to_string()).collect();
     let others = process.limits.iter();
     let others: Vec<Limit> = others
         .filter(|limit| !said.iter().any(|said| *said == limit.field))
         .cloned()
         .collect();
-    digest::gather(&mut gaps, "", &others);
+    gaps.gather("", &others);
+    let mut gaps = gaps.list;
     gaps.retain(|gap| !NOT_SHOWN.contains(&gap.field.as_str()));
     if gaps.is_empty() && process.reads_failed == 0 {
         return;
