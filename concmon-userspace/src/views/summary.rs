@@ -340,11 +340,7 @@ fn push_monitor(text: &mut String, snapshot: &Snapshot, form: Form) {
 fn push_gaps(text: &mut String, snapshot: &Snapshot, form: Form) {
     let mut gaps = digest::watch_gaps(snapshot);
     for process in &snapshot.processes {
-        for gap in digest::process_gaps(process) {
-            if !gaps.contains(&gap) {
-                gaps.push(gap);
-            }
-        }
+        gaps.extend(digest::process_gaps(process));
     }
     let causes = digest::causes(&gaps);
     if causes.is_empty() {
