@@ -12,6 +12,9 @@ pub(super) struct ExecutorSaturated;
 /// With the window in which it fills up, it is told within three seconds.
 const RULE_PATIENCE_NS: u64 = 2_000_000_000;
 
+/// When all workers have waited for one thing for so long, ns, that is told once it is sure, not this.
+const STUCK_NS: u64 = 500_000_000;
+
 /// Over so long it is seen whether a queue falls.
 const FALLS_NS: u64 = 3_000_000_000;
 
@@ -107,7 +110,7 @@ impl Rule for ExecutorSaturated {
             let tids = one.running.iter().filter_map(|work| work.tid);
             tids.into_iter()
                 .any(|tid| super::is_deadlocked(context.process, tid))
-                || super::pool_exhausted::stuck(context, one).is_some()
+                || super::pool_exhausted::stuck(context, one).is_some_and(|(.., ns)| ns >= STUCK_NS)
         };
         let executors = context.process.executors.iter();
         let full = executors.filter(|one| is_pool(one) && is_full(one) && !is_stuck(one));

@@ -265,7 +265,6 @@ pub(super) fn stuck(context: &Context<'_>, one: &Executor) -> Option<(WaitKind, 
     let waits_so = |thread: &&Thread| {
         let wait = thread.waiting_for.as_ref();
         wait.is_some_and(|wait| (wait.kind, wait.object) == (first.kind, first.object))
-            && waits_ns(context, thread) >= AGE_NS
     };
     let shortest_ns = threads
         .iter()
@@ -281,7 +280,8 @@ pub(super) fn stuck(context: &Context<'_>, one: &Executor) -> Option<(WaitKind, 
 fn workers(context: &Context<'_>) -> Option<Held> {
     let process = context.process;
     let executors = process.executors.iter();
-    let mut found = executors.filter_map(|one| Some((one, stuck(context, one)?)));
+    let found = executors.filter_map(|one| Some((one, stuck(context, one)?)));
+    let mut found = found.filter(|(_, (.., ns))| *ns >= AGE_NS);
     let (one, (kind, object, ns)) = found.next()?;
     let thread = *workers_of(process, one).first()?;
     let frame = own_frame(&thread.stack, |frame| &frame.file).or(thread.stack.first());
