@@ -8,7 +8,6 @@ use concmon::{
 };
 
 fn main() -> ExitCode {
-    keep_memory();
     let cli = match Cli::from_args(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
@@ -22,21 +21,6 @@ fn main() -> ExitCode {
     session::end_of_messages();
     ExitCode::from(code)
 }
-
-/// A report is made and forgotten with each window: its memory is not given back to the kernel in between, which would
-/// take a page fault for each page of the next one.
-#[cfg(target_env = "gnu")]
-fn keep_memory() {
-    const KEPT_BYTES: libc::c_int = 16 << 20;
-    // SAFETY: sets a number of the allocator; there is no other thread yet.
-    unsafe {
-        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, KEPT_BYTES);
-    }
-}
-
-#[cfg(not(target_env = "gnu"))]
-fn keep_memory() {}
 
 /// Diagnostics go to standard error: warnings by default, more with `-v`, none with `-q`. The agent says by
 /// default what it does, too, in lines for machines.
