@@ -103,10 +103,7 @@ impl Collector {
         log::info!("watching all Python processes of this host");
         loop {
             watch.passes.end();
-            let readings_at = match watch.has_begun_readings() {
-                true => None,
-                false => Some(tick_at - watch.lead(period)),
-            };
+            let readings_at = watch.readings_at(tick_at, period);
             let wake = tokio::select! {
                 biased;
                 _ = self.interrupt.recv() => Wake::End,
@@ -137,12 +134,7 @@ impl Collector {
                     drop(watch.take_notices());
                 }
                 Wake::BeginReadings => watch.begin_readings(),
-                Wake::Read => {
-                    watch.read_some();
-                    watch.passes.end();
-                    // Timers and records are looked at only while this waits.
-                    tokio::task::yield_now().await;
-                }
+                Wake::Read => watch.take_turn_reading().await,
                 Wake::Done => watch.take_done(),
                 Wake::Tick => {
                     tick_at = Instant::now() + period;

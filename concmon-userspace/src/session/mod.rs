@@ -183,10 +183,7 @@ pub(crate) async fn drive(
             end.signal = Some(signal);
             break;
         }
-        let readings_at = match watch.has_begun_readings() {
-            true => None,
-            false => Some(tick_at - watch.lead(period)),
-        };
+        let readings_at = watch.readings_at(tick_at, period);
         let wake = tokio::select! {
             biased;
             request = signals.next() => Wake::Signal(request),
@@ -235,12 +232,7 @@ pub(crate) async fn drive(
                 }
             }
             Wake::BeginReadings => watch.begin_readings(),
-            Wake::Read => {
-                watch.read_some();
-                watch.passes.end();
-                // Timers and records are looked at only while this waits.
-                tokio::task::yield_now().await;
-            }
+            Wake::Read => watch.take_turn_reading().await,
             Wake::Done => watch.take_done(),
             Wake::Tick => {
                 tick_at = Instant::now() + period;

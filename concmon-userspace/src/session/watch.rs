@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use newcomers::{Newcomers, watch_late_children};
 
@@ -502,6 +502,11 @@ impl Watch {
         self.schedule.has_begun()
     }
 
+    /// When readings begin for a window of `period` that ends at `end`; `None`: they have begun.
+    pub(crate) fn readings_at(&self, end: Instant, period: Duration) -> Option<Instant> {
+        (!self.has_begun_readings()).then(|| end - self.lead(period))
+    }
+
     /// Somebody is still to be read.
     pub(crate) fn is_reading(&self) -> bool {
         self.schedule.is_reading()
@@ -535,6 +540,14 @@ impl Watch {
                 break;
             }
         }
+    }
+
+    /// Reads some of them in a turn of the select loop, after which what has arrived has its own.
+    pub(crate) async fn take_turn_reading(&mut self) {
+        self.read_some();
+        self.passes.end();
+        // Timers and records are looked at only while this waits.
+        tokio::task::yield_now().await;
     }
 
     /// The same before anybody is told anything: of very many processes, some are read with the first window.

@@ -81,6 +81,14 @@ impl Batch {
             .then(|| &self.bytes[area.offset..area.offset + area.len])
     }
 
+    /// The word that each area begins with; 0 where that was not read.
+    pub(crate) fn words(&self) -> Vec<u64> {
+        let of = |index| word(self.whole(index)?, 0);
+        (0..self.len())
+            .map(|index| of(index).unwrap_or(0))
+            .collect()
+    }
+
     /// The area's bytes up to the first one that could not be read.
     pub(crate) fn prefix(&self, index: usize) -> &[u8] {
         match self.areas.get(index) {

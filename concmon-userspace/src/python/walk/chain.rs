@@ -424,9 +424,9 @@ mod tests {
                 AwaitShape::YieldFrom { opcode } => ([opcode, 0], [1, 0]),
                 _ => ([151, 3], [151, 1]),
             };
-            let mut make = |state: i8, stack: Vec<u64>, resume: [u8; 2]| {
+            let make = |world: &mut World, state: i8, stack: Vec<u64>, resume: [u8; 2]| {
                 coroutine(
-                    &mut world,
+                    world,
                     &Case {
                         state,
                         stack,
@@ -434,15 +434,20 @@ mod tests {
                     },
                 )
             };
-            let inner = make(awaiting, vec![77, future], after_await);
-            let outer = make(awaiting, vec![inner], after_await);
-            let many = make(awaiting, vec![1; 100], after_await);
-            let deep = make(awaiting, [vec![1; 100], vec![outer]].concat(), after_await);
-            let yields = make(states.suspended, vec![future], after_yield);
-            let created = make(states.created, vec![], [0, 0]);
-            let executing = make(states.executing, vec![], [0, 0]);
-            let runs_below = make(awaiting, vec![executing], after_await);
-            let finished = make(7, vec![], [0, 0]);
+            let inner = make(&mut world, awaiting, vec![77, future], after_await);
+            let outer = make(&mut world, awaiting, vec![inner], after_await);
+            let many = make(&mut world, awaiting, vec![1; 100], after_await);
+            let deep = make(
+                &mut world,
+                awaiting,
+                [vec![1; 100], vec![outer]].concat(),
+                after_await,
+            );
+            let yields = make(&mut world, states.suspended, vec![future], after_yield);
+            let created = make(&mut world, states.created, vec![], [0, 0]);
+            let executing = make(&mut world, states.executing, vec![], [0, 0]);
+            let runs_below = make(&mut world, awaiting, vec![executing], after_await);
+            let finished = make(&mut world, 7, vec![], [0, 0]);
             let steps = world.class("async_generator_asend", 0, 32);
             let step_of = |world: &mut World, generator: u64| {
                 let mut bytes = World::object(steps, 256);
@@ -451,19 +456,9 @@ mod tests {
             };
             let running_step = step_of(&mut world, executing);
             let waiting_step = step_of(&mut world, outer);
-            let mut make = |state: i8, stack: Vec<u64>, resume: [u8; 2]| {
-                coroutine(
-                    &mut world,
-                    &Case {
-                        state,
-                        stack,
-                        resume,
-                    },
-                )
-            };
-            let awaits_running = make(awaiting, vec![running_step], after_await);
-            let waits_for_none = make(awaiting, vec![0], after_await);
-            let marker = make(awaiting, vec![inner, 3], after_await);
+            let awaits_running = make(&mut world, awaiting, vec![running_step], after_await);
+            let waits_for_none = make(&mut world, awaiting, vec![0], after_await);
+            let marker = make(&mut world, awaiting, vec![inner, 3], after_await);
             for (name, coroutine, expected) in [
                 ("one", inner, (1, End::Whole)),
                 ("two", outer, (2, End::Whole)),

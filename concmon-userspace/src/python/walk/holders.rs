@@ -180,15 +180,7 @@ pub(crate) fn in_timeouts(reader: &mut Reader<'_>, coroutines: &[u64]) -> Vec<bo
         batch.push(at(*method, BOUND_SELF), 8);
     }
     reader.fetch(&mut batch);
-    let selves: Vec<u64> = (0..methods.len())
-        .map(|slot| {
-            batch
-                .whole(slot)
-                .and_then(|bytes| word(bytes, 0))
-                .unwrap_or(0)
-        })
-        .collect();
-    let kinds = reader.types_of(&selves);
+    let kinds = reader.types_of(&batch.words());
     let bound = methods.into_iter().zip(kinds);
     timeouts.extend(bound.filter_map(|(method, info)| {
         let is_one = TIMEOUTS.contains(&&*info?.name);

@@ -190,14 +190,7 @@ fn by_executor(
         );
     }
     reader.fetch(&mut batch);
-    let callbacks: Vec<u64> = (0..batch.len())
-        .map(|slot| {
-            batch
-                .whole(slot)
-                .and_then(|bytes| word(bytes, 0))
-                .unwrap_or(0)
-        })
-        .collect();
+    let callbacks = batch.words();
     if !callbacks.iter().any(|callback| plausible(*callback)) {
         return vec![false; futures.len()];
     }
