@@ -1,17 +1,14 @@
-//! What several views say about the same objects: names, bottlenecks, order, gaps.
+//! What several views say about the same objects: names, bottlenecks, order.
 //!
 //! Everything that leaves here as text is escaped.
 
-use std::{borrow::Cow, collections::HashMap};
-
 use super::columns::Column;
-use super::escape::{brief, is_brief};
+use super::escape::brief;
 use super::format;
-use super::names::stem;
 use crate::event::is_library;
 use crate::schema::{
-    Exited, Frame, Gil, Limit, LockNs, Loop, Monitor, Place, Process, Purpose, Python, Snapshot,
-    Task, Thread, Wait, WaitKind, WaitingFor,
+    Exited, Frame, Gil, Limit, LockNs, Loop, Monitor, Place, Process, Purpose, Python, Task,
+    Thread, Wait, WaitKind, WaitingFor,
 };
 
 /// A share of wall, in percent, from which a contention column deserves attention.
@@ -20,8 +17,8 @@ pub(super) const ALARM_PERCENT: f64 = 10.0;
 pub(super) const BUSY_LOOP: f64 = 0.5;
 
 /// Cells of a name, of a sentence from elsewhere.
-const MAX_NAME: usize = 48;
-const MAX_SENTENCE: usize = 160;
+pub(super) const MAX_NAME: usize = 48;
+pub(super) const MAX_SENTENCE: usize = 160;
 
 /// What holds a process back most, seen from its threads and loops.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -406,159 +403,9 @@ pub(super) fn is_limited(process: &Process, thread: &Thread, column: Column) -> 
     thread.limits.iter().any(names) || process.limits.iter().any(names)
 }
 
-/// One reason for one field, and how many objects it holds for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Gap {
-    pub(super) field: String,
-    pub(super) reason: String,
-    pub(super) count: usize,
-}
-
-impl std::fmt::Display for Gap {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            field,
-            reason,
-            count,
-        } = self;
-        match count {
-            1 => write!(f, "{field}: {reason}"),
-            n => write!(f, "{field} ({n} times): {reason}"),
-        }
-    }
-}
-
-/// What is not known of several objects, equal reasons together, in the order in which they come.
-#[derive(Debug, Default)]
-pub(super) struct Gaps {
-    pub(super) list: Vec<Gap>,
-    /// Where those with a reason are.
-    places: HashMap<String, Vec<usize>>,
-}
-
-impl Gaps {
-    /// Adds what is not known of an object.
-    pub(super) fn gather(&mut self, prefix: &str, limits: &[Limit]) {
-        for limit in limits {
-            let short = |text, cells| match is_brief(text, cells) {
-                true => Cow::Borrowed(text),
-                false => Cow::Owned(brief(text, cells)),
-            };
-            let reason = short(&*limit.reason, MAX_SENTENCE);
-            let field = short(&*limit.field, MAX_NAME);
-            let places = self.places.get(&*reason).map_or(&[][..], Vec::as_slice);
-            // Hundreds of threads say the same in a window.
-            let known = places
-                .iter()
-                .find(|at| self.list[**at].field.strip_prefix(prefix) == Some(&*field));
-            if let Some(at) = known {
-                self.list[*at].count += 1;
-                continue;
-            }
-            let (reason, field) = (reason.into_owned(), format!("{prefix}{field}"));
-            let places = self.places.entry(reason.clone()).or_default();
-            places.push(self.list.len());
-            self.list.push(Gap {
-                field,
-                reason,
-                count: 1,
-            });
-        }
-    }
-}
-
-/// Gaps of one cause: `gil.held_ns, gil.free_ns: only 2 samples were taken`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Cause {
-    fields: Vec<String>,
-    reason: String,
-}
-
-/// Fields of one cause that are named.
-const MAX_FIELDS: usize = 3;
-
-impl std::fmt::Display for Cause {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let named = &self.fields[..self.fields.len().min(MAX_FIELDS)];
-        f.write_str(&named.join(", "))?;
-        if self.fields.len() > named.len() {
-            write!(f, " and {} more", self.fields.len() - named.len())?;
-        }
-        write!(f, ": {}", self.reason)
-    }
-}
-
-/// What is not known, once for each cause: reasons that differ in their numbers only are one.
-pub(super) fn causes(gaps: &[Gap]) -> Vec<Cause> {
-    let mut causes: Vec<Cause> = Vec::new();
-    let mut places = HashMap::new();
-    for gap in gaps {
-        let at = *places.entry(stem(&gap.reason)).or_insert(causes.len());
-        match causes.get_mut(at) {
-            Some(known) if known.fields.contains(&gap.field) => {}
-            Some(known) => known.fields.push(gap.field.clone()),
-            None => causes.push(Cause {
-                fields: vec![gap.field.clone()],
-                reason: gap.reason.clone(),
-            }),
-        }
-    }
-    causes
-}
-
-/// What is not known about a process, its threads and its loops and matters, equal reasons together.
-pub(super) fn process_gaps(process: &Process) -> Vec<Gap> {
-    let mut gaps = Gaps::default();
-    gaps.gather("", &process.limits);
-    for thread in &process.threads {
-        gaps.gather("threads.", &thread.limits);
-    }
-    if let Some(gil) = process.gil.as_ref().filter(|gil| gil_is_used(gil)) {
-        gaps.gather("gil.", &gil.limits);
-    }
-    for l in &process.loops {
-        // Of a loop that does nothing there are no times.
-        let idle = l.busy_ns < l.wall_ns / 100;
-        let limits = l.limits.iter();
-        let limits = limits.filter(|limit| !idle || !TIMES.contains(&&*limit.field));
-        gaps.gather("loops.", &limits.cloned().collect::<Vec<_>>());
-    }
-    let mut gaps = gaps.list;
-    gaps.retain(|gap| !NOT_SHOWN.contains(&&*gap.field));
-    gaps
-}
-
 /// Somebody waited for it, or it was held.
 pub(super) fn gil_is_used(gil: &Gil) -> bool {
     gil.wait_ns.is_some_and(|ns| ns > 0) || gil.held_ns.is_some_and(|ns| ns > 0)
-}
-
-/// What samples tell of a loop's time.
-const TIMES: [&str; 3] = ["iterations", "lag", "step"];
-
-/// What no view of a watch shows for people: nobody misses it there.
-const NOT_SHOWN: [&str; 11] = [
-    "entry",
-    "vms_bytes",
-    "title",
-    "role",
-    "gc",
-    "gc.collecting_ns",
-    "executors.running.function",
-    "threads.comm",
-    "threads.stack",
-    "threads.waiting_for",
-    "loops.tasks_created",
-];
-
-/// What is not known about the watch and about the tool itself.
-pub(super) fn watch_gaps(snapshot: &Snapshot) -> Vec<Gap> {
-    let mut gaps = Gaps::default();
-    gaps.gather("", &snapshot.limits);
-    gaps.gather("monitor.", &snapshot.monitor.limits);
-    let mut gaps = gaps.list;
-    gaps.retain(|gap| gap.field != "monitor.budget.cpu_percent_used");
-    gaps
 }
 
 /// `1 thread`, `2 threads`.

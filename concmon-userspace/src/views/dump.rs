@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use super::digest::{self, Gaps};
+use super::digest;
 use super::escape::escape;
 use super::fold::MANY;
+use super::gaps::Gaps;
 use super::{Form, Paint, forest, format, names};
 use crate::model::dump::{Activity, Dump, Inside, Loop, Process, Thread};
 use crate::schema::{Executor, ExecutorKind, Limit, WaitingFor};

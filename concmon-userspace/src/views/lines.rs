@@ -7,6 +7,7 @@ use super::columns::Column;
 use super::digest::{self, Bottleneck};
 use super::escape::{brief, cut_front, cut_middle, left, width};
 use super::fold::{self, Crowd};
+use super::gaps;
 use super::{Form, counted, findings, format, gil, names, stalls};
 use crate::schema::{Loop, Process, Snapshot, TaskState};
 
@@ -324,11 +325,11 @@ fn push_loop(text: &mut String, process: &Process, l: &Loop, form: Form) {
 
 /// What is not known, once for each cause.
 fn push_gaps(text: &mut String, snapshot: &Snapshot, form: Form) {
-    let mut gaps = digest::watch_gaps(snapshot);
+    let mut gaps = gaps::watch_gaps(snapshot);
     for process in &snapshot.processes {
-        gaps.extend(digest::process_gaps(process));
+        gaps.extend(gaps::process_gaps(process));
     }
-    let causes = digest::causes(&gaps);
+    let causes = gaps::causes(&gaps);
     if causes.is_empty() {
         return;
     }

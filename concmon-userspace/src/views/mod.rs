@@ -17,6 +17,7 @@ mod fold;
 mod forest;
 mod form;
 mod format;
+mod gaps;
 mod gil;
 #[cfg(test)]
 mod hostile;

@@ -17,6 +17,7 @@ use std::io::{self, Write};
 
 use super::digest::{self, Bottleneck};
 use super::escape::{brief, escape};
+use super::gaps;
 use super::{Form, counted, findings, fold, format, names};
 use crate::schema::{Kind, Process, ProcessRole, Snapshot, Window};
 
@@ -338,11 +339,11 @@ fn push_monitor(text: &mut String, snapshot: &Snapshot, form: Form) {
 
 /// What is not known, once for each cause.
 fn push_gaps(text: &mut String, snapshot: &Snapshot, form: Form) {
-    let mut gaps = digest::watch_gaps(snapshot);
+    let mut gaps = gaps::watch_gaps(snapshot);
     for process in &snapshot.processes {
-        gaps.extend(digest::process_gaps(process));
+        gaps.extend(gaps::process_gaps(process));
     }
-    let causes = digest::causes(&gaps);
+    let causes = gaps::causes(&gaps);
     if causes.is_empty() {
         return;
     }

@@ -1,7 +1,7 @@
 //! Who waits for whom, and what comes of it.
 
 use super::*;
-use crate::event::{PyWork, TaskWait};
+use crate::event::{PyThread, PyWork, TaskWait};
 use crate::model::testing::{look, py_task, py_thread};
 
 fn waiting(tid: u32, kind: WaitKind, object: u64, owner: Option<u32>) -> PyThread {

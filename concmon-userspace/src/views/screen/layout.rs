@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ratatui::layout::Rect;
 
-use super::super::digest;
+use super::super::{digest, gaps};
 use super::state::{SECTIONS, ScreenState, Section};
 use super::{detail, findings, functions, gil, help, tasks};
 use crate::schema::Snapshot;
@@ -42,9 +42,9 @@ pub(super) fn split(area: Rect, troubles: bool) -> Parts {
 pub(super) fn troubles(snapshot: &Snapshot) -> Vec<String> {
     let mut troubles: Vec<String> = findings::worst(snapshot).into_iter().collect();
     troubles.extend(digest::troubles(&snapshot.monitor));
-    let gaps = snapshot.processes.iter().flat_map(digest::process_gaps);
+    let gaps = snapshot.processes.iter().flat_map(gaps::process_gaps);
     let mut said = BTreeSet::new();
-    for gap in gaps.chain(digest::watch_gaps(snapshot)) {
+    for gap in gaps.chain(gaps::watch_gaps(snapshot)) {
         let gap = format!("{}: {}", gap.field, gap.reason);
         if said.insert(gap.clone()) {
             troubles.push(gap);
