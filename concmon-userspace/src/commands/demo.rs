@@ -43,13 +43,13 @@ pub(super) async fn play(options: &Options, why: &str) -> Result<u8, Failure> {
     crate::session::settle_reader(CapabilitySet::empty(), options.output.as_deref());
     let paced = !options.json && options.output.is_none() && io::stdout().is_terminal();
     let mut stream = json::Stream::new(sink.form.all());
-    for window in &mut windows {
+    for window in windows {
         if paced {
             tokio::time::sleep(Duration::from_nanos(window.window.duration_ns)).await;
         }
         let written = match options.json {
             true => stream.write(window, &mut sink.writer),
-            false => lines::write(window, sink.form, &mut sink.writer),
+            false => lines::write(&window, sink.form, &mut sink.writer),
         };
         if !crate::session::printed(written)? {
             return Ok(code::OK);

@@ -34,14 +34,14 @@ pub(super) fn run(options: &Options, report: &Report) -> Result<u8, Failure> {
     let mut printed = Ok(());
     let summary = replay
         .run(&mut |step| {
-            let Step::Window(mut window) = step else {
+            let Step::Window(window) = step else {
                 return;
             };
             if report.per.is_none() || printed.is_err() {
                 return;
             }
             printed = if options.json {
-                stream.write(&mut window, &mut sink.writer)
+                stream.write(*window, &mut sink.writer)
             } else {
                 lines::write(&window, sink.form, &mut sink.writer)
             };

@@ -244,12 +244,15 @@ pub(crate) async fn drive(
                 told = Some(watch.end_window());
             }
             Wake::Tell => {
-                if let Some(mut snapshot) = told.take() {
-                    if let Err(error) = tell(&mut snapshot, &watch, &mut output, flight.as_mut()) {
+                let Some(snapshot) = told.take() else {
+                    continue;
+                };
+                match tell(snapshot, &watch, &mut output, flight.as_mut()) {
+                    Ok(snapshot) => last = snapshot,
+                    Err(error) => {
                         (unread, end.unread) = (true, is_failure(error));
                         break;
                     }
-                    last = Some(snapshot);
                 }
             }
             Wake::Key(key) => {
@@ -260,11 +263,15 @@ pub(crate) async fn drive(
                     Action::Quit => break,
                     Action::None => {}
                     Action::Redraw => {
-                        if let Some(snapshot) = &mut last
-                            && let Err(error) = output.window(snapshot, watch.intervals())
-                        {
-                            (unread, end.unread) = (true, is_failure(error));
-                            break;
+                        let Some(snapshot) = last.take() else {
+                            continue;
+                        };
+                        match output.window(snapshot, watch.intervals()) {
+                            Ok(snapshot) => last = snapshot,
+                            Err(error) => {
+                                (unread, end.unread) = (true, is_failure(error));
+                                break;
+                            }
                         }
                     }
                     Action::Slower => {
@@ -279,8 +286,8 @@ pub(crate) async fn drive(
             }
         }
     }
-    if let Some(mut snapshot) = told
-        && let Err(error) = tell(&mut snapshot, &watch, &mut output, flight.as_mut())
+    if let Some(snapshot) = told
+        && let Err(error) = tell(snapshot, &watch, &mut output, flight.as_mut())
     {
         (unread, end.unread) = (true, is_failure(error));
     }
@@ -296,7 +303,7 @@ pub(crate) async fn drive(
     if unread {
         return Ok(end);
     }
-    let mut last = watch.finish(&options.watching.fail_on);
+    let last = watch.finish(&options.watching.fail_on);
     end.failed = last.failed;
     if let Some(recorded) = last.recorded {
         end.unrecorded = !output.recorded(recorded, &last.summary);
@@ -307,8 +314,8 @@ pub(crate) async fn drive(
     }
     let told = output
         .notices(last.notices)
-        .and_then(|()| output.window(&mut last.window, None))
-        .and_then(|()| output.summary(&last.summary));
+        .and_then(|()| output.window(last.window, None))
+        .and_then(|_| output.summary(&last.summary));
     let drained = match told {
         Ok(()) => output.drain(&mut signals, &mut end.signal).await,
         Err(error) => Err(error),
@@ -325,20 +332,19 @@ pub(crate) async fn drive(
     Ok(end)
 }
 
-/// Tells everybody of a window that has ended.
+/// Tells everybody of a window that has ended; gives it back where it is on a screen.
 fn tell(
-    snapshot: &mut Snapshot,
+    snapshot: Snapshot,
     watch: &Watch,
     output: &mut Output,
     flight: Option<&mut Flight>,
-) -> io::Result<()> {
-    output.window(snapshot, watch.intervals())?;
+) -> io::Result<Option<Snapshot>> {
     if let Some(flight) = flight {
-        flight.window(snapshot, clocks::monotonic_ns());
+        flight.window(&snapshot, clocks::monotonic_ns());
     } else if let Some(Ok(bytes)) = watch.recorded() {
-        output.progress(snapshot, bytes);
+        output.progress(&snapshot, bytes);
     }
-    Ok(())
+    output.window(snapshot, watch.intervals())
 }
 
 pub(crate) fn every(period: Duration) -> Interval {

@@ -4,6 +4,7 @@ use std::{
     io::{self, IsTerminal as _, Write},
     path::Path,
     rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use rustix::termios::tcgetwinsize;
@@ -31,7 +32,7 @@ const MAX_HELD_STALLS: usize = 1_024;
 
 /// What a run prints while it goes on.
 enum Windows {
-    Json(json::Stream),
+    Json(Arc<Mutex<json::Stream>>),
     Lines,
     Screen(Box<Screen>, Sources),
     /// Only the summary: standard output is the watched program's.
@@ -90,6 +91,25 @@ impl To {
             To::Ended => Ok(()),
         }
     }
+
+    /// The same, by whoever writes, when it is its turn.
+    fn put_later(
+        &mut self,
+        kind: Kind,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<()> {
+        let To::Stream(stream, name) = self else {
+            return self.put(kind, write);
+        };
+        let make = || {
+            let mut text = Vec::new();
+            // Memory takes everything.
+            let _ = write(&mut text);
+            text
+        };
+        let sent = stream.send_later(kind, make);
+        sent.map_err(|error| named(name, &error, ""))
+    }
 }
 
 impl Output {
@@ -103,7 +123,7 @@ impl Output {
         } = sink;
         let out = To::new(writer)?;
         let windows = if options.json {
-            Windows::Json(json::Stream::new(form.all()))
+            Windows::Json(Arc::new(Mutex::new(json::Stream::new(form.all()))))
         } else if shared && options.output.is_none() {
             Windows::None
         } else if terminal && io::stdin().is_terminal() {
@@ -194,27 +214,36 @@ impl Output {
         }
     }
 
-    /// `intervals`: of the same watch, for who shows time by stack.
+    /// Tells of a window. `intervals`: of the same watch, for who shows time by stack. Where there is a screen, gives
+    /// it back.
     pub(crate) fn window(
         &mut self,
-        snapshot: &mut Snapshot,
+        mut snapshot: Snapshot,
         intervals: Option<&Intervals>,
-    ) -> io::Result<()> {
+    ) -> io::Result<Option<Snapshot>> {
         let form = self.form;
         match &mut self.windows {
-            Windows::Json(stream) => self
+            Windows::Json(stream) => {
+                let stream = Arc::clone(stream);
+                self.out.put_later(Kind::Report, move |out| {
+                    let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
+                    stream.write(snapshot, out)
+                })?;
+            }
+            Windows::Lines => self
                 .out
-                .put(Kind::Report, |mut out| stream.write(snapshot, &mut out)),
-            Windows::Lines => self.out.put(Kind::Report, |mut out| {
-                lines::write(snapshot, form, &mut out)
-            }),
-            Windows::Screen(screen, sources) => match &self.out {
-                // The next window is shown instead.
-                To::Stream(stream, _) if !stream.has_room() => Ok(()),
-                _ => screen.draw(snapshot, intervals, sources),
-            },
-            Windows::None | Windows::Recording(_) => Ok(()),
+                .put_later(Kind::Report, move |out| lines::write(&snapshot, form, out))?,
+            Windows::Screen(screen, sources) => {
+                match &self.out {
+                    // The next window is shown instead.
+                    To::Stream(stream, _) if !stream.has_room() => {}
+                    _ => screen.draw(&mut snapshot, intervals, sources)?,
+                }
+                return Ok(Some(snapshot));
+            }
+            Windows::None | Windows::Recording(_) => {}
         }
+        Ok(None)
     }
 
     /// Stalls and hangs that have just become known. The live view shows them with its next window.

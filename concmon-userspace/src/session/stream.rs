@@ -82,19 +82,24 @@ impl fmt::Display for Dropped {
     }
 }
 
-#[derive(Debug)]
+/// Makes a text.
+type Maker = Box<dyn FnOnce() -> Vec<u8> + Send>;
+
 struct Piece {
     kind: Kind,
     /// Taken away while it is being written.
-    text: Vec<u8>,
+    text: Option<Maker>,
+    /// What it counts as, as long as it waits.
     bytes: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     /// The first is being written.
     waiting: VecDeque<Piece>,
     bytes: usize,
+    /// How long the last report was.
+    report: usize,
     written: u64,
     /// The error number with which writing ended.
     failed: Option<i32>,
@@ -102,7 +107,6 @@ struct State {
     given_up: bool,
 }
 
-#[derive(Debug)]
 struct Shared {
     file: File,
     terminal: bool,
@@ -111,7 +115,7 @@ struct Shared {
 }
 
 /// An output that a thread of its own writes. Clones share it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Stream(Arc<Shared>);
 
 impl Stream {
@@ -142,12 +146,36 @@ impl Stream {
     /// With which writing has failed before. That nobody reads any more is
     /// [`io::ErrorKind::BrokenPipe`], of a terminal that is gone, too.
     pub(crate) fn send(&self, kind: Kind, text: Vec<u8>) -> io::Result<()> {
+        match text.len() {
+            0 => self.check(),
+            bytes => self.push(kind, Some(bytes), Box::new(|| text)),
+        }
+    }
+
+    /// The same for a piece that is made when it is its turn, by the thread that writes.
+    ///
+    /// # Errors
+    /// As for [`Self::send`].
+    pub(crate) fn send_later(
+        &self,
+        kind: Kind,
+        make: impl FnOnce() -> Vec<u8> + Send + 'static,
+    ) -> io::Result<()> {
+        self.push(kind, None, Box::new(make))
+    }
+
+    /// `bytes`; `None`: as many as the last report had.
+    fn push(&self, kind: Kind, bytes: Option<usize>, text: Maker) -> io::Result<()> {
         self.check()?;
         let mut state = self.0.state();
-        if !text.is_empty() && !state.given_up {
-            let bytes = text.len();
+        if !state.given_up {
+            let bytes = bytes.unwrap_or(state.report);
             state.bytes += bytes;
-            state.waiting.push_back(Piece { kind, text, bytes });
+            state.waiting.push_back(Piece {
+                kind,
+                text: Some(text),
+                bytes,
+            });
             self.0.changed.notify_all();
         }
         Ok(())
@@ -224,12 +252,14 @@ impl Shared {
     fn write(&self) {
         loop {
             let mut state = self.state();
-            let text = loop {
+            let (kind, make) = loop {
                 if state.over() {
                     return;
                 }
-                if let Some(piece) = state.waiting.front_mut() {
-                    break std::mem::take(&mut piece.text);
+                if let Some(piece) = state.waiting.front_mut()
+                    && let Some(make) = piece.text.take()
+                {
+                    break (piece.kind, make);
                 }
                 state = self
                     .changed
@@ -237,6 +267,10 @@ impl Shared {
                     .unwrap_or_else(PoisonError::into_inner);
             };
             drop(state);
+            let text = make();
+            if kind == Kind::Report {
+                self.state().report = text.len();
+            }
             for chunk in text.chunks(CHUNK) {
                 let written = self.write_chunk(chunk);
                 let mut state = self.state();
@@ -313,7 +347,6 @@ impl Reader {
 }
 
 /// Collects what is written until it is flushed, and hands that over in one piece.
-#[derive(Debug)]
 pub(crate) struct Pieces {
     stream: Stream,
     text: Vec<u8>,
@@ -339,7 +372,6 @@ impl Write for Pieces {
 }
 
 /// Standard error. Where nobody reads it, messages are dropped, and counted.
-#[derive(Debug)]
 struct Messages {
     /// `None`: an ordinary file, which takes everything.
     stream: Option<Stream>,

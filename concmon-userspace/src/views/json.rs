@@ -59,15 +59,14 @@ impl Stream {
         Self { few, ..self }
     }
 
-    /// Writes the next line and flushes. The snapshot has all its tasks after that, in another order.
+    /// Writes the next line and flushes.
     ///
     /// # Errors
     /// What the writer says; a closed pipe is [`io::ErrorKind::BrokenPipe`].
-    pub fn write(&mut self, snapshot: &mut Snapshot, out: &mut dyn Write) -> io::Result<()> {
+    pub fn write(&mut self, mut snapshot: Snapshot, out: &mut dyn Write) -> io::Result<()> {
         if snapshot.kind == Kind::Summary {
-            return write(snapshot, out);
+            return write(&snapshot, out);
         }
-        let mut unchanged = Vec::new();
         let loops = snapshot.processes.iter().flat_map(|one| &one.loops);
         let is_whole = self.all || loops.map(|l| l.tasks.len()).sum::<usize>() <= self.few;
         let mut before = std::mem::take(&mut self.known);
@@ -76,15 +75,14 @@ impl Stream {
             let mut before = before.remove(&key).unwrap_or_default();
             let mut now = KnownTasks::new();
             for l in &mut process.loops {
-                let tasks = std::mem::take(&mut l.tasks).into_iter();
-                let (same, changed): (Vec<Task>, Vec<Task>) = tasks.partition(|task| {
+                let all = l.tasks.len();
+                l.tasks.retain(|task| {
                     let state = fingerprint(task);
                     now.insert(task.id, (state, l.tid));
                     let known = before.remove(&task.id);
-                    !is_whole && is_idle(task) && known.is_some_and(|(known, _)| known == state)
+                    is_whole || !is_idle(task) || known.is_none_or(|(known, _)| known != state)
                 });
-                (l.tasks, l.tasks_unchanged) = (changed, same.len() as u64);
-                unchanged.push(same);
+                l.tasks_unchanged = (all - l.tasks.len()) as u64;
             }
             for (id, (_, tid)) in before {
                 let mut loops = process.loops.iter_mut();
@@ -96,14 +94,7 @@ impl Stream {
             process.loops.iter_mut().for_each(|l| l.tasks_gone.sort());
             self.known.insert(key, now);
         }
-        let written = write(snapshot, out);
-        let loops = snapshot.processes.iter_mut().flat_map(|one| &mut one.loops);
-        for (l, same) in loops.zip(unchanged) {
-            l.tasks.extend(same);
-            l.tasks_unchanged = 0;
-            l.tasks_gone.clear();
-        }
-        written
+        write(&snapshot, out)
     }
 }
 

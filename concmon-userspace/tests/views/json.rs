@@ -254,20 +254,15 @@ fn unchanged_tasks_are_a_number() {
     let lines = |all: bool| {
         let mut stream = lines::Stream::new(all).with_few(0);
         let mut out = Vec::new();
-        let mut last = second();
-        let mut summary = fixture::as_summary(second());
         for snapshot in [
-            &mut fixture::blocked_loop(),
-            &mut last,
-            &mut second(),
-            &mut summary,
+            fixture::blocked_loop(),
+            second(),
+            second(),
+            fixture::as_summary(second()),
         ] {
-            let before = snapshot.processes[0].loops[0].tasks.len();
             stream
                 .write(snapshot, &mut out)
                 .expect("a Vec takes everything");
-            // Whoever sees the snapshot next sees all of them.
-            assert_eq!(snapshot.processes[0].loops[0].tasks.len(), before);
         }
         let text = String::from_utf8(out).expect("JSON is UTF-8");
         let line = |line: &str| {
@@ -329,9 +324,9 @@ fn tasks_can_be_kept_from_line_to_line() {
         let mut stream = lines::Stream::new(all).with_few(few);
         let mut kept: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
         let (mut gone, mut unchanged) = (0, 0);
-        for snapshot in &mut snapshots {
+        for snapshot in &snapshots {
             let mut out = Vec::new();
-            stream.write(snapshot, &mut out).expect("memory");
+            stream.write(snapshot.clone(), &mut out).expect("memory");
             let line: Value = serde_json::from_slice(&out).expect("JSON");
             let list = |value: &Value| value.as_array().cloned().expect("a list");
             for (process, row) in snapshot.processes.iter().zip(list(&line["processes"])) {

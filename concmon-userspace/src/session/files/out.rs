@@ -5,7 +5,7 @@ use std::{
     fs::{File, Metadata},
     io::{self, IsTerminal, LineWriter, Write},
     os::{
-        fd::{FromRawFd as _, OwnedFd, RawFd},
+        fd::{AsFd as _, FromRawFd as _, OwnedFd, RawFd},
         unix::fs::{FileTypeExt as _, MetadataExt as _},
     },
     path::Path,
@@ -177,13 +177,13 @@ impl Out {
         }
     }
 
-    /// The same file once more, where somebody must read what is written.
+    /// The same file once more, for a thread that writes: where somebody must read that, and standard output.
     ///
     /// # Errors
     /// There is no further descriptor.
     pub(crate) fn stream(&self) -> io::Result<Option<File>> {
         match &self.0 {
-            Kind::Stdout(stdout) => stream::of(stdout),
+            Kind::Stdout(stdout) => Ok(Some(File::from(stdout.as_fd().try_clone_to_owned()?))),
             Kind::Open(file, _) => stream::of(file.get_ref()),
             Kind::New { .. } => Ok(None),
         }

@@ -81,3 +81,21 @@ fn what_was_dropped_has_a_name() {
         assert_eq!(dropped.to_string(), text);
     }
 }
+
+#[test]
+fn what_is_made_later_keeps_its_place_and_is_bounded() {
+    let (mut reader, stream) = pipe();
+    stream.send(Kind::Other, b"a".to_vec()).expect("sent");
+    let made = || vec![b'b'; 1 << 20];
+    stream.send_later(Kind::Report, made).expect("sent");
+    stream.send(Kind::Other, b"c".to_vec()).expect("sent");
+    let mut all = vec![0; (1 << 20) + 2];
+    reader.read_exact(&mut all).expect("it is open");
+    assert!(all[0] == b'a' && all[(1 << 20) + 1] == b'c');
+    stream.drain();
+    // What waits unmade counts as much as the last one had.
+    stream.send(Kind::Other, vec![b'd'; 1 << 20]).expect("sent");
+    stream.send_later(Kind::Report, made).expect("sent");
+    assert!(!stream.has_room());
+    stream.give_up();
+}
