@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use crate::report::{Gil, Histogram, Ledger, Limit, Process, Report, Thread};
 
 /// How much later than its window ends a ledger may be read, where the host keeps the tool from the CPUs.
-const LATE_NS: u64 = 100_000_000;
+const LATE_NS: u64 = 200_000_000;
 
 /// Checks one report: ledgers and loops are closed, parts are contained in their wholes,
 /// histograms agree with themselves, and what is `null` has a reason.

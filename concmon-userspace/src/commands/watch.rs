@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::signal::unix::SignalKind;
+use tokio::{signal::unix::SignalKind, time::timeout};
 
 use super::{
     export::AtEnd,
@@ -26,11 +26,14 @@ use crate::{
         flight::Flight,
         names,
         output::{self, Output, Sink},
-        privileges, signals,
+        privileges, say, signals,
         watch::{Plan, Watch},
     },
     targets::{Selector, Targets, Wants},
 };
+
+/// A program that ends this soon after its watch is waited for without a word.
+const MOMENT: Duration = Duration::from_secs(1);
 
 pub(super) async fn watch_processes(
     options: &Options,
@@ -110,7 +113,18 @@ pub(super) async fn watch_command(
     };
     // The watch may end before the program does; its code is passed on all the same.
     if end.running.is_some() {
-        end.child = Some(ended(&mut end.running).await);
+        let soon = timeout(MOMENT, ended(&mut end.running)).await;
+        end.child = Some(match soon {
+            Ok(status) => status,
+            Err(_) => {
+                if !options.quiet {
+                    say(&format!(
+                        "concmon-bpf: the watch is over; process {pid} goes on, and its exit code is waited for\n"
+                    ));
+                }
+                ended(&mut end.running).await
+            }
+        });
     }
     made?;
     match end.child {
