@@ -27,4 +27,6 @@ pub enum By {
     Lock,
     Io,
     Wall,
+    /// Of the GIL and of locks: of whoever had them, while others waited
+    Blame,
 }

@@ -85,6 +85,10 @@ fn convert<R: Read>(
         By::Lock => export::By::Lock,
         By::Io => export::By::Io,
         By::Wall => export::By::Wall,
+        By::Blame => {
+            intervals = intervals.with_blame();
+            export::By::Blame
+        }
     };
     let summary = replay.run(&mut |step| match step {
         Step::Before(event) => intervals.before(event),

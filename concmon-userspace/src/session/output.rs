@@ -218,7 +218,7 @@ impl Output {
     /// it back.
     pub(crate) fn window(
         &mut self,
-        mut snapshot: Snapshot,
+        snapshot: Snapshot,
         intervals: Option<&Intervals>,
     ) -> io::Result<Option<Snapshot>> {
         let form = self.form;
@@ -237,7 +237,7 @@ impl Output {
                 match &self.out {
                     // The next window is shown instead.
                     To::Stream(stream, _) if !stream.has_room() => {}
-                    _ => screen.draw(&mut snapshot, intervals, sources)?,
+                    _ => screen.draw(&snapshot, intervals, sources)?,
                 }
                 return Ok(Some(snapshot));
             }

@@ -31,6 +31,11 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         quiet("exports::in_one_step", &needs, in_one_step),
         quiet(
+            "exports::blame_names_who_made_others_wait",
+            &needs,
+            blame_names_who_made_others_wait,
+        ),
+        quiet(
             "exports::a_diff_names_what_changed",
             &needs,
             a_diff_names_what_changed,
@@ -43,6 +48,53 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
+/// One thread has the GIL, another one a lock, which two others want all the time.
+fn blame_names_who_made_others_wait() -> Result<()> {
+    let recorded = Recorded::of("hogs.py", &[], "4s")?;
+    let lines = String::from_utf8(recorded.export("collapsed", "blame")?)?;
+    let mut sums = BTreeMap::<&str, u64>::new();
+    for line in lines.lines() {
+        let (path, ns) = line.rsplit_once(' ').context("no count")?;
+        let ns = ns.parse::<u64>()?;
+        for (place, what) in [
+            ("gil_hog (hogs.py:", "[had the GIL]"),
+            ("lock_hog (hogs.py:", "[had a lock]"),
+        ] {
+            if path.ends_with(what) {
+                *sums.entry(what).or_default() += ns;
+                if path.contains(place) {
+                    *sums.entry(place).or_default() += ns;
+                }
+            }
+        }
+    }
+    let of = |what: &str| sums.get(what).copied().unwrap_or(0);
+    for (place, what, column) in [
+        ("gil_hog (hogs.py:", "[had the GIL]", "gil"),
+        ("lock_hog (hogs.py:", "[had a lock]", "lock"),
+    ] {
+        ensure!(
+            of(place) * 10 >= of(what) * 9,
+            "{} of {} ns are {place}: {lines}",
+            of(place),
+            of(what)
+        );
+        // Waits for a lock are charged from the first look at it on.
+        let victims = recorded.threads().filter(|thread| {
+            // The main thread waits for ever, for nobody's lock.
+            column == "gil" || thread["name"] == "lock_victim"
+        });
+        let waited = victims.filter_map(|thread| thread["blocked_ns"][column].as_u64());
+        let waited_ns: u64 = waited.sum();
+        ensure!(
+            of(what) * 10 >= waited_ns * 6 && of(what) <= waited_ns / 100 * 102,
+            "{} of {waited_ns} ns in {column} are charged: {lines}",
+            of(what)
+        );
+    }
+    Ok(())
+}
+
 /// A recording, and what is said of it.
 struct Recorded {
     folder: tempfile::TempDir,
@@ -53,9 +105,13 @@ struct Recorded {
 impl Recorded {
     /// Of threads that fight for the GIL.
     fn new(fighters: &str, duration: &str) -> Result<Self> {
+        Self::of("gil.py", &[fighters], duration)
+    }
+
+    fn of(program: &str, arguments: &[&str], duration: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("capture.concmon");
-        let workload = Workload::start(&Interpreter::find("3.11")?, "gil.py", &[fighters])?;
+        let workload = Workload::start(&Interpreter::find("3.11")?, program, arguments)?;
         let pid = workload.pid().to_string();
         let record = [
             "record", "-p", &pid, "-d", duration, "-i", "250ms", "--json", "-o",
@@ -123,6 +179,8 @@ fn agree_with_the_report() -> Result<()> {
         ("on-cpu", on_cpu_ns),
         ("gil", gil_ns),
         ("wall", recorded.sum("/wall_ns")),
+        // Who had it made others wait as long as they waited.
+        ("blame", gil_ns),
     ] {
         let lines = String::from_utf8(recorded.export("collapsed", by)?)?;
         let mut sum_ns = 0;

@@ -34,6 +34,8 @@ const PATIENCE_NS: u64 = 2_000_000_000;
 const FORGET_NS: u64 = 60_000_000_000;
 /// Pieces after which books are made before the end of the window.
 const MANY_PIECES: usize = 16_384;
+/// Charges that are kept for who asks for them.
+const MAX_CHARGES: usize = 1 << 20;
 /// Pieces that are kept at most: beyond, they are booked with what is known.
 const MAX_PIECES: usize = 65_536;
 /// Where things are in a GIL, in bytes from its condition variable: the futexes of that on which
@@ -66,6 +68,17 @@ pub(crate) struct GilContext<'a> {
     pub(crate) ledgers_ns: u64,
 }
 
+/// A part of a wait, and who held the GIL in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Charge {
+    pub(crate) holder: Tid,
+    pub(crate) victim: Tid,
+    pub(crate) from_ns: u64,
+    pub(crate) to_ns: u64,
+    /// As long in it the victim was blocked; the rest it waited for a CPU.
+    pub(crate) blocked_ns: u64,
+}
+
 /// Everything about the GIL of one process.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gil {
@@ -83,9 +96,27 @@ pub(crate) struct Gil {
     blocked_ns: Cumulative<u64>,
     /// Pieces at which books are made next.
     settle_at: usize,
+    /// What was charged to somebody, for who asks for it.
+    charges: Option<Vec<Charge>>,
 }
 
 impl Gil {
+    /// One that keeps what it charges.
+    pub(crate) fn with_charges() -> Self {
+        Self {
+            charges: Some(Vec::new()),
+            ..Self::default()
+        }
+    }
+
+    /// What was charged since this was asked last.
+    pub(crate) fn take_charges(&mut self) -> Vec<Charge> {
+        self.charges
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+
     /// Takes a slice of one of the process's threads.
     pub(crate) fn slice(&mut self, slice: &Slice) {
         let told = self.threads.slice(slice, &mut self.waits);
@@ -212,6 +243,7 @@ impl Gil {
         let known = self.timeline.settle(expired_ns);
         let (timeline, pairs) = (&self.timeline, &mut self.pairs);
         let tally = &mut self.tally.now;
+        let charges = &mut self.charges;
         self.waits.book(known, expired_ns, |step| match step {
             Step::Piece {
                 victim,
@@ -228,10 +260,23 @@ impl Gil {
                     expired,
                 };
                 let whole_ns = u128::from(piece.ns().max(1));
-                timeline.charge(waited, |holder, ns| {
+                timeline.charge(waited, |holder, part| {
+                    let ns = part.ns();
                     let blocked = u128::from(ns) * u128::from(blocked_ns) / whole_ns;
-                    pairs.charge(holder, victim, u64::try_from(blocked).unwrap_or(ns));
+                    let blocked_ns = u64::try_from(blocked).unwrap_or(ns);
+                    pairs.charge(holder, victim, blocked_ns);
                     parts.add(holder, ns);
+                    if let (Some(charges), Some(holder)) = (charges.as_mut(), holder)
+                        && charges.len() < MAX_CHARGES
+                    {
+                        charges.push(Charge {
+                            holder,
+                            victim,
+                            from_ns: part.from_ns,
+                            to_ns: part.to_ns,
+                            blocked_ns,
+                        });
+                    }
                 });
             }
             Step::End {

@@ -218,8 +218,8 @@ impl Timeline {
     }
 
     /// Shares what `waited` tells among those who held the GIL meanwhile; `None` is for what nobody
-    /// is known to have held it. What has expired is also compared with looks.
-    pub(super) fn charge(&self, waited: Waited, mut part: impl FnMut(Option<Tid>, u64)) {
+    /// is known to have held it, wherever in the piece. What has expired is also compared with looks.
+    pub(super) fn charge(&self, waited: Waited, mut part: impl FnMut(Option<Tid>, Piece)) {
         let Waited { victim, piece, .. } = waited;
         let whole_ns = piece.ns();
         let mut left_ns = whole_ns;
@@ -230,7 +230,8 @@ impl Timeline {
             if ns > 0 && hold.tid != victim {
                 let ns = ns.min(*left_ns);
                 *left_ns -= ns;
-                part(Some(hold.tid), ns);
+                let to_ns = from_ns + ns;
+                part(Some(hold.tid), Piece { from_ns, to_ns });
             }
         };
         let mut after_ns = piece.from_ns;
@@ -265,7 +266,8 @@ impl Timeline {
             }
         }
         if left_ns > 0 {
-            part(None, left_ns);
+            let from_ns = piece.to_ns - left_ns;
+            part(None, Piece { from_ns, ..piece });
         }
     }
 

@@ -269,7 +269,7 @@ impl Flames {
         *sum = sum.saturating_add(ns);
     }
 
-    fn intern(&mut self, frames: &[PyFrame]) -> NodeId {
+    pub(super) fn intern(&mut self, frames: &[PyFrame]) -> NodeId {
         let mut node = ROOT;
         for frame in frames.iter().rev() {
             let Some(frame) = self.frame(frame) else {

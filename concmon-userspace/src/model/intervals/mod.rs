@@ -5,6 +5,7 @@
 //! close, and none is kept; what is kept of them is bounded: [`bins`] and [`flames`].
 
 pub mod bins;
+pub mod blame;
 pub mod flames;
 pub mod loss;
 pub mod steps;
@@ -17,6 +18,7 @@ use crate::event::{
 };
 use crate::model::WatchInfo;
 use bins::Bins;
+use blame::Blame;
 use flames::Flames;
 use loss::Losses;
 use steps::{Steps, TaskStretch};
@@ -127,6 +129,8 @@ pub struct Intervals {
     flames: Flames,
     losses: Losses,
     steps: Steps,
+    /// For who asks for it.
+    blame: Option<Blame>,
     start_ns: u64,
     end_ns: u64,
 }
@@ -140,9 +144,17 @@ impl Intervals {
             flames: Flames::default(),
             losses: Losses::default(),
             steps: Steps::default(),
+            blame: None,
             start_ns: info.start_ns,
             end_ns: info.start_ns,
         }
+    }
+
+    /// It also tells who made others wait.
+    #[must_use]
+    pub fn with_blame(self) -> Self {
+        let blame = Some(Blame::default());
+        Self { blame, ..self }
     }
 
     /// Takes the next event; what closes by it goes to `sink`.
@@ -162,12 +174,21 @@ impl Intervals {
                 self.steps.look(fact, &self.threads, sink);
             }
             Event::Loss(loss) => self.losses.add(loss),
-            Event::Tick(tick) => self.end_ns = self.end_ns.max(tick.at_ns),
+            Event::Tick(tick) => {
+                self.end_ns = self.end_ns.max(tick.at_ns);
+                if let Some(blame) = &mut self.blame {
+                    blame.settle(tick.at_ns, false, &self.threads);
+                }
+            }
+            Event::Exec(exec) => {
+                if let Some(blame) = &mut self.blame {
+                    blame.exec(exec.pid, exec.at_ns);
+                }
+            }
             Event::Still(_)
             | Event::Step(_)
             | Event::Exact(_)
             | Event::Pools(_)
-            | Event::Exec(_)
             | Event::Exit(_)
             | Event::Monitor(_)
             | Event::Excluded(_)
@@ -207,6 +228,14 @@ impl Intervals {
         }
         self.steps.finish(self.end_ns, &self.threads, sink);
         self.flames.finish();
+        if let Some(blame) = &mut self.blame {
+            blame.settle(self.end_ns, true, &self.threads);
+        }
+    }
+
+    /// Who made others wait; `None`: that was not asked for.
+    pub const fn blame(&self) -> Option<&Blame> {
+        self.blame.as_ref()
     }
 
     /// Where the watch began (`CLOCK_MONOTONIC`, ns).
@@ -240,6 +269,10 @@ impl Intervals {
             return;
         };
         self.flames.sample(thread, sample);
+        if let Some(blame) = &mut self.blame {
+            let stack = self.flames.intern(&sample.stack.frames);
+            blame.stack(sample.tid, sample.at_ns, stack);
+        }
         self.steps.sample(thread, sample, &self.threads, sink);
     }
 
@@ -249,6 +282,9 @@ impl Intervals {
         };
         if slice.out_ns < slice.in_ns {
             return;
+        }
+        if let (Some(blame), Some(known)) = (&mut self.blame, self.threads.get(thread)) {
+            blame.slice(known.pid, slice);
         }
         let blank = Interval {
             thread,
@@ -305,11 +341,17 @@ impl Intervals {
         if let Some(tracked) = thread.and_then(|thread| self.threads.get_mut(thread)) {
             tracked.read(fact);
         }
+        if let Some(blame) = &mut self.blame {
+            blame.ledger(fact);
+        }
     }
 
     /// Takes the stacks of threads that waited from before a look until after it: their accounts are read
     /// when the look is over, and come first.
     fn look(&mut self, look: &PythonFact) {
+        if let Some(blame) = &mut self.blame {
+            blame.look(look, &self.threads, &mut self.flames);
+        }
         for thread in look.threads.iter().filter(|seen| !seen.stack.is_empty()) {
             let Some(at) = self.threads.newest(thread.tid) else {
                 continue;
@@ -381,6 +423,9 @@ impl Intervals {
             }
             self.bins.add(&interval);
             let stack = self.flames.interval(&interval, since_ns);
+            if let Some(blame) = &mut self.blame {
+                blame.interval(&interval);
+            }
             let place = stack.and_then(|node| self.flames.innermost(node));
             sink.interval(&interval, place, &self.threads);
         }

@@ -2,7 +2,9 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::event::{Fork, Pid, PyThread, SampleKind, SampledStack, Tick, Wait};
+use crate::event::{
+    Fork, Pid, PyThread, PyWait, SampleKind, SampledStack, Tick, Wait, WaitKind, WaitPurpose,
+};
 use crate::model::testing::{
     MS, Random, START, START_BOOT, START_UNIX, boot, ledger, look, py_loop, py_task, py_thread,
     random_state,
@@ -435,4 +437,83 @@ fn a_part_begins_at_a_tick() {
     ];
     assert_eq!(kept.told(), want);
     assert_eq!((intervals.start_ns() - START) / MS, 100);
+}
+
+/// Blamed threads by id, what they had, their stack, and ms.
+fn blamed(events: &[Event]) -> Vec<(u32, blame::Held, String, u64)> {
+    let (mut intervals, mut sink) = (Intervals::new(&info()).with_blame(), NoSink);
+    for event in events {
+        intervals.apply(event, &mut sink);
+    }
+    intervals.finish(&mut sink);
+    let blame = intervals.blame().expect("it was asked for");
+    let weights = blame.weights().map(|(one, ns)| {
+        let thread = intervals.threads().get(one.thread).expect("it is known");
+        let stack = intervals.flames().stack(one.stack);
+        let stack: Vec<&str> = stack.iter().map(|frame| &*frame.function).collect();
+        (thread.tid.0, one.held, stack.join(";"), ns / MS)
+    });
+    weights.collect()
+}
+
+/// From the wait on in which a look meets the owner of a lock, what that one ends is its doing.
+#[test]
+fn waits_for_a_lock_are_charged_to_its_owner() {
+    let lock = ThreadState::Blocked(Cause::Lock);
+    let mut met = looked(
+        40,
+        &[(100, &["sleep", "hold"]), (101, &["acquire", "want"])],
+    );
+    met.threads[1].waiting_for = Some(PyWait {
+        kind: WaitKind::RLock,
+        purpose: WaitPurpose::Contended,
+        object: Some(7),
+        owner: Some(Tid(100)),
+        futex: 0,
+        inferred: false,
+        owner_gone: false,
+        at_statement: false,
+    });
+    let wait = |from, to| Some((from, to, Cause::Lock));
+    let events = [
+        account(100, 0, ThreadState::Blocked(Cause::Sleep), 5),
+        account(101, 0, lock, 5),
+        // Nobody knows yet whose lock it was.
+        Event::Slice(slice(101, wait(0, 20), (21, 22))),
+        Event::Python(Arc::new(met)),
+        Event::Slice(slice(101, wait(22, 52), (54, 56))),
+        Event::Slice(slice(101, wait(56, 66), (67, 68))),
+        // Another cause has another owner.
+        Event::Slice(slice(101, Some((68, 90, Cause::Sleep)), (91, 92))),
+        tick(100),
+    ];
+    let want = [(100, blame::Held::Lock, "hold;sleep".to_owned(), 40)];
+    assert_eq!(blamed(&events), want);
+}
+
+/// Who wakes a waiter has held the GIL since it began to run.
+#[test]
+fn waits_for_the_gil_are_charged_to_the_stacks_of_who_held_it() {
+    let events = [
+        account(100, 0, ThreadState::Running, 1),
+        account(101, 0, ThreadState::Running, 1),
+        Event::Slice(slice(101, None, (0, 10))),
+        sample(100, 15, SampleKind::OnCpu, &["first", "burn"]),
+        sample(100, 25, SampleKind::OnCpu, &["second", "burn"]),
+        Event::Slice(slice(100, Some((0, 8, Cause::Sleep)), (9, 31))),
+        Event::Slice(slice(101, Some((10, 30, Cause::Gil)), (32, 40))),
+        Event::Slice(slice(101, Some((40, 50, Cause::Sleep)), (51, 60))),
+        tick(100),
+        tick(3_000),
+    ];
+    let told = blamed(&events);
+    assert!(
+        told.iter()
+            .all(|one| (one.0, one.1) == (100, blame::Held::Gil)),
+        "{told:?}"
+    );
+    let of = |stack: &str| told.iter().find(|one| one.2 == stack).map(|one| one.3);
+    let (first, second) = (of("burn;first"), of("burn;second"));
+    let sum = first.zip(second).map(|(one, other)| one + other);
+    assert!(sum.is_some_and(|ms| (18..=20).contains(&ms)), "{told:?}");
 }

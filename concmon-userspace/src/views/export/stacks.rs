@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::event::Cause;
+use crate::model::intervals::blame::{Blame, Held};
 use crate::model::intervals::flames::{Flames, NodeId, ROOT};
 use crate::model::intervals::{Activity, Intervals};
 use crate::views::escape::escape;
@@ -20,6 +21,8 @@ pub enum By {
     Io,
     /// All of it, with what was done as the innermost frame.
     Wall,
+    /// Time that others waited for the GIL or for a lock, by the stack of whoever had it.
+    Blame,
 }
 
 impl By {
@@ -31,6 +34,7 @@ impl By {
             By::Lock => "lock",
             By::Io => "io",
             By::Wall => "wall",
+            By::Blame => "blame",
         }
     }
 
@@ -111,6 +115,9 @@ impl Stacks {
                 by.wants(*activity, known)
             })
             .collect();
+        if let (By::Blame, Some(blame)) = (by, intervals.blame()) {
+            weights = blamed(blame, flames);
+        }
         fit(&mut weights, flames);
         for (thread, activity, node, ns) in weights {
             let frames = flames.stack(node).into_iter();
@@ -121,19 +128,12 @@ impl Stacks {
                     line: frame.line,
                 })
                 .collect();
-            let told = matches!(by, By::Wall | By::Io);
-            if told || frames.is_empty() {
-                let function = match (told, frames.is_empty()) {
-                    (true, true) => format!("[{}, no stack]", activity.name()),
-                    (true, false) => format!("[{}]", activity.name()),
-                    (false, _) => "[no stack]".to_owned(),
-                };
-                frames.push(Frame {
-                    function: function.into(),
-                    file: "".into(),
-                    line: 0,
-                });
-            }
+            let innermost = innermost(by, activity, frames.is_empty());
+            frames.extend(innermost.map(|function| Frame {
+                function: function.into(),
+                file: "".into(),
+                line: 0,
+            }));
             stacks.push(Stack {
                 thread,
                 activity,
@@ -162,6 +162,45 @@ impl Stacks {
             stacks,
         }
     }
+}
+
+/// Time of waits by who had what was waited for; of a thread that waited [`Activity::Unseen`], where that is not known.
+fn blamed(blame: &Blame, flames: &Flames) -> Vec<Weight> {
+    let mut waited = BTreeMap::<usize, u64>::new();
+    for (thread, activity, _, ns) in flames.weights() {
+        if activity == Activity::Blocked(Cause::Gil) {
+            *waited.entry(thread).or_default() += ns;
+        }
+    }
+    let unknown = waited.into_iter().filter_map(|(thread, ns)| {
+        let ns = ns.saturating_sub(blame.charged_ns(thread));
+        (ns > 0).then_some((thread, Activity::Unseen, ROOT, ns))
+    });
+    let known = blame.weights().map(|(blamed, ns)| {
+        let cause = match blamed.held {
+            Held::Gil => Cause::Gil,
+            Held::Lock => Cause::Lock,
+        };
+        (blamed.thread, Activity::Blocked(cause), blamed.stack, ns)
+    });
+    known.chain(unknown).collect()
+}
+
+/// What stands below the frames of a stack: what was done, or that there is none.
+fn innermost(by: By, activity: Activity, is_empty: bool) -> Option<String> {
+    let what = match (by, activity) {
+        (By::Blame, Activity::Blocked(Cause::Gil)) => "had the GIL",
+        (By::Blame, Activity::Blocked(_)) => "had a lock",
+        (By::Blame, _) => return Some("[waited for the GIL, holder not known]".to_owned()),
+        (By::Wall | By::Io, activity) => activity.name(),
+        (By::OnCpu | By::Gil | By::Lock, _) => {
+            return is_empty.then(|| "[no stack]".to_owned());
+        }
+    };
+    Some(match is_empty {
+        true => format!("[{what}, no stack]"),
+        false => format!("[{what}]"),
+    })
 }
 
 /// Takes the stacks of the least time away where there are more than fit.

@@ -24,6 +24,7 @@ pub(super) fn write(stacks: &Stacks, out: &mut dyn Write) -> io::Result<()> {
         By::Lock => "Time blocked on locks",
         By::Io => "Time blocked on I/O",
         By::Wall => "All time of threads",
+        By::Blame => "Time that others waited for the GIL or a lock, by who had it",
     }
     .to_owned();
     options.count_name = "us".to_owned();
