@@ -99,7 +99,7 @@ fn syscall_entry(number: i64) -> SyscallEntry {
         cause: cause::OTHER,
         cause_if_arg0_zero: cause::OTHER,
         flags: 0,
-        reserved: 0,
+        buffer: 0,
     }
 }
 

@@ -28,6 +28,8 @@ mod probes;
 #[cfg(target_arch = "bpf")]
 mod pywalk;
 #[cfg(target_arch = "bpf")]
+mod sockets;
+#[cfg(target_arch = "bpf")]
 mod task;
 #[cfg(target_arch = "bpf")]
 mod verifier;

@@ -13,7 +13,8 @@ use concmon_ebpf::{
     Batch, Control, Exact, ExactCall, ExactFutures, ExactKey, ExactPlace, ExactRow, ExactTask,
     ExactTaskKey, FREE_NUMBERS, FailedKey, HIST_CHUNKS, HISTS_PER_CHUNK, Hists, LEDGER_CHUNKS,
     LEDGERS_PER_CHUNK, Ledger, MAX_SYSCALLS, Namespace, PoolKey, PoolRow, Process, Python,
-    SLOTS_PER_PAGE, SampleBatch, SelfTest, SlotPage, SyscallEntry, fault,
+    SLOTS_PER_PAGE, SampleBatch, SelfTest, SlotPage, Socket, SocketBatch, SocketTest, SyscallEntry,
+    fault,
 };
 
 use crate::{task::Task, verifier::bounded};
@@ -161,6 +162,24 @@ pub(crate) static EXACT_POOLS: HashMap<PoolKey, PoolRow> =
 #[map]
 pub(crate) static EXACT_FAILED: HashMap<FailedKey, u64> =
     HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// Sockets that may speak HTTP, by their cookies. Like the next two, of one entry unless that is asked for.
+#[map]
+pub(crate) static SOCKETS: LruHashMap<u64, Socket> = LruHashMap::with_max_entries(1, 0);
+
+/// One [`SocketBatch`] per CPU; mapped by user space.
+#[map]
+pub(crate) static SOCKET_BATCHES: Array<SocketBatch> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// By local port: 1 where a watched process serves. No lock is needed where each has a byte.
+#[map]
+pub(crate) static SERVED_PORTS: Array<u8> = Array::with_max_entries(1, 0);
+
+#[map]
+pub(crate) static SOCKET_RECORDS: PerfEventByteArray = PerfEventByteArray::new(0);
+
+#[map]
+pub(crate) static SOCKET_TEST: Array<SocketTest> = Array::with_max_entries(1, 0);
 
 #[map]
 pub(crate) static FAULTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(fault::COUNT as u32, 0);

@@ -250,14 +250,7 @@ impl Task {
     /// The saved user-mode instruction pointer; 0 where it is not known.
     #[inline(always)]
     pub(crate) fn ip(self) -> u64 {
-        if config!(has_task_regs) == 0 {
-            return 0;
-        }
-        // SAFETY: as in `syscall`.
-        unsafe {
-            let regs = bpf_task_pt_regs(self.ptr().cast()) as *const c_void;
-            core::ptr::read_volatile(regs.byte_add(config!(regs_ip) as usize).cast())
-        }
+        self.register(config!(regs_ip))
     }
 
     /// The syscall in the saved user registers.
@@ -277,6 +270,19 @@ impl Task {
             };
             let arg0 = core::ptr::read_volatile(regs.byte_add(config!(regs_arg0) as usize).cast());
             Syscall { number, arg0 }
+        }
+    }
+
+    /// An eight-byte saved user register, by its offset; 0 where none can be read.
+    #[inline(always)]
+    pub(crate) fn register(self, offset: u32) -> u64 {
+        if config!(has_task_regs) == 0 {
+            return 0;
+        }
+        // SAFETY: as in `syscall`.
+        unsafe {
+            let regs = bpf_task_pt_regs(self.ptr().cast()) as *const c_void;
+            core::ptr::read_volatile(regs.byte_add(offset as usize).cast())
         }
     }
 }

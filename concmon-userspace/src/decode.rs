@@ -4,10 +4,12 @@
 //! itself, is skipped and counted, and its neighbours are kept.
 
 pub mod exact;
+pub mod http;
 pub mod ledger;
 pub mod loss;
 mod records;
 pub mod samples;
+pub mod sockets;
 
 use concmon_ebpf::{BATCH_RECORDS, BatchHeader, Record, RecordHead, WIRE_VERSION};
 

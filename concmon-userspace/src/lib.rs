@@ -76,6 +76,16 @@
 //! `model/timing` goes through a thread's slices and samples in order of time (`busy_tracker.rs`), and settles at
 //! ticks what has become certain. Rules (`findings`) judge snapshots, not events.
 //!
+//! # HTTP requests
+//!
+//! On request (`--http`), kernel programs at sockets see where requests and responses begin, and hand over up to 1 KiB of
+//! each head (`concmon-ebpf/src/sockets.rs`). A socket is known by its cookie, which no other one ever has, from its first
+//! bytes on: on a port that a watched process serves, when they become readable, which may be long before anybody accepts
+//! the connection. From first readable byte to read a request has *lain unread*; from its whole head read to the head of its
+//! response written is its *duration*. Records are put in the order of time first, then assembled to requests with their
+//! responses (`decode/http.rs`): bodies are passed over by their length or their chunks, so what lies in one is taken for no
+//! head. Only what was concluded goes on to the model and into captures; bytes of heads stay behind.
+//!
 //! # Services
 //!
 //! At the end of each window, what a process has added in it to any family of sums is one *delta*: fields that are
@@ -104,6 +114,7 @@
 //!
 //! ```text
 //! kernel programs ─┬─ batches ────────────────────────┐
+//!                  ├─ sockets ─> order ─> requests ───┤
 //!                  └─ stacks ─> python ─ samples ─────┤
 //! ledgers ─ mapped memory ────> decode ─ facts ───────┤
 //! interpreter memory ─────────> python ─ facts ───────┼─ inputs ─┬───────────> pipeline ─> Snapshot ─> views

@@ -119,6 +119,8 @@ pub struct Process {
     pub group: Option<String>,
     #[serde(deserialize_with = "nullable")]
     pub exited: Option<Exited>,
+    /// Absent where requests are not looked for.
+    pub http: Option<Value>,
     #[serde(deserialize_with = "nullable")]
     pub python: Option<Python>,
     pub cpu_ns: u64,

@@ -5,4 +5,5 @@ mod process;
 mod sample;
 mod sched;
 mod seed;
+mod socket;
 mod tick;

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 
-use crate::{emit::flush_stale, pywalk};
+use crate::{emit::flush_stale, pywalk, sockets};
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "perf_event")]
@@ -13,5 +13,6 @@ fn tick(ctx: *mut c_void) -> i32 {
     let now = unsafe { bpf_ktime_get_ns() };
     flush_stale(ctx, now);
     pywalk::flush(ctx, now);
+    sockets::flush(ctx, now);
     0
 }

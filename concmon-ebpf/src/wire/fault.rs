@@ -27,8 +27,10 @@ pub const EXACT_READ: u32 = 10;
 pub const NO_HISTS: u32 = 11;
 /// A process that begins to run a program found no room in `EXECS`; all are searched then.
 pub const EXEC_ROOM: u32 = 12;
+/// A record of a socket found the batch of its CPU in use and was lost.
+pub const SOCKET_BUSY: u32 = 13;
 /// How many codes there are.
-pub const COUNT: usize = 13;
+pub const COUNT: usize = 14;
 /// Their names, in order.
 pub const NAMES: [&str; COUNT] = [
     "output-failed",
@@ -44,4 +46,5 @@ pub const NAMES: [&str; COUNT] = [
     "exact-read-failed",
     "no-histograms",
     "exec-no-room",
+    "socket-batch-busy",
 ];

@@ -19,6 +19,7 @@ mod sample;
 mod self_test;
 mod slice;
 mod slots;
+mod socket;
 mod syscall;
 
 pub use self::{
@@ -47,6 +48,10 @@ pub use self::{
     slots::{
         Control, FREE_NUMBERS, HIST_CHUNKS, HISTS_PER_CHUNK, LEDGER_CHUNKS, LEDGERS_PER_CHUNK,
         MAX_SLOTS, SLOTS_PER_PAGE, SlotPage,
+    },
+    socket::{
+        SOCKET_AREA, SOCKET_BYTES, SOCKET_STARTS, Socket, SocketBatch, SocketConfig, SocketHead,
+        SocketTest, socket_flags, socket_kind, socket_state, syscall_buffer,
     },
     syscall::{MAX_SYSCALLS, SyscallEntry, syscall_flags},
 };

@@ -11,7 +11,8 @@ pub struct SyscallEntry {
     pub cause_if_arg0_zero: u8,
     /// [`syscall_flags`].
     pub flags: u8,
-    pub reserved: u8,
+    /// [`syscall_buffer`](super::syscall_buffer).
+    pub buffer: u8,
 }
 
 /// Bits of [`SyscallEntry::flags`].

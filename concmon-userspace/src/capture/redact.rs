@@ -1,12 +1,12 @@
 //! What of inputs is nobody else's business: left out where `--redact` says so.
 //!
-//! Command lines with what is taken from them, values of context variables, and paths of files that
+//! Command lines with what is taken from them, values of context variables, paths and ids of requests, and paths of files that
 //! are not Python's own library. Names of functions, threads and tasks stay.
 
 use std::{collections::HashMap, sync::Arc};
 
 use super::{Header, Input};
-use crate::event::{Event, PyFrame, SampledStack, is_library};
+use crate::event::{Event, HttpWhat, PyFrame, SampledStack, is_library};
 
 /// What stands for a path that was left out.
 const REDACTED: &str = "<redacted>";
@@ -39,6 +39,14 @@ impl Redactor {
                     seen.sample.stack = self.stack(&seen.sample.stack);
                 }
             }
+            Event::Http(event) => match &mut event.what {
+                HttpWhat::Began { request, ids, .. } => {
+                    request.path = None;
+                    ids.clear();
+                }
+                HttpWhat::Answered { request, .. } => request.path = None,
+                HttpWhat::Abandoned { .. } | HttpWhat::Unparsed(_) | HttpWhat::Lost { .. } => {}
+            },
             Event::Python(fact) => {
                 let fact = Arc::make_mut(fact);
                 for task in &mut fact.tasks {

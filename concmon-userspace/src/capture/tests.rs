@@ -28,6 +28,7 @@ pub(super) fn header() -> Header {
             stall_threshold_ns: None,
             knows_causes: true,
             place: crate::event::PlaceFact::default(),
+            http: Default::default(),
         },
         wire: WIRE_VERSION,
         architecture: std::env::consts::ARCH.to_owned(),

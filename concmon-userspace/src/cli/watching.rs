@@ -26,6 +26,19 @@ pub struct Watching {
     #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
     pub exact: Vec<Exact>,
 
+    /// HTTP/1 requests: how long each lay unread, how long its response took, and which are under way. About 2 us of
+    /// kernel time for each request; needs Linux 6.3
+    #[arg(long, overrides_with = "no_http")]
+    pub http: bool,
+
+    /// No requests, whatever stands before
+    #[arg(long, overrides_with = "http")]
+    pub no_http: bool,
+
+    /// A header that says which request it is; may be repeated [default: x-request-id, traceparent]
+    #[arg(long, value_name = "NAME", requires = "http", value_parser = parse_header)]
+    pub request_id_header: Vec<String>,
+
     /// A step of an event loop longer than this is a stall [default: the loop's own
     /// slow_callback_duration, else 100ms]
     #[arg(long, value_name = "TIME", value_parser = duration::parse_threshold)]
@@ -42,6 +55,28 @@ pub struct Watching {
     /// Exit with code 6 when this finding has held (any: whichever); may be repeated
     #[arg(long, value_name = "RULE")]
     pub fail_on: Vec<String>,
+}
+
+impl Watching {
+    /// The headers of requests whose values are kept; `None`: nobody asked for requests.
+    pub(crate) fn http(&self) -> Option<Vec<String>> {
+        if !self.http || self.no_http {
+            return None;
+        }
+        Some(match self.request_id_header.is_empty() {
+            true => ["x-request-id", "traceparent"].map(str::to_owned).into(),
+            false => self.request_id_header.clone(),
+        })
+    }
+}
+
+/// The name of a header, in lower case.
+fn parse_header(text: &str) -> Result<String, String> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    match text.bytes().all(is_token) && (1..=64).contains(&text.len()) {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err("it must be the name of a header, such as x-request-id".to_owned()),
+    }
 }
 
 /// Refuses options of a watch before a subcommand that has them itself or does not watch: they would

@@ -77,6 +77,7 @@ fn start(config: &Config) -> Result<Watch, Failure> {
         budget_memory_bytes: config.budget_memory,
         stall_threshold_ns: None,
         exact: false,
+        http: None,
         redact: false,
     };
     Watch::start(plan, targets, None)

@@ -254,6 +254,7 @@ fn plan(options: &Options, targets: Vec<Pid>, selector: Selector, seen: Tree) ->
         budget_memory_bytes: watching.budget_memory,
         stall_threshold_ns: stall_threshold_ns(options),
         exact: !watching.exact.is_empty(),
+        http: watching.http(),
         redact: options.redact,
     }
 }

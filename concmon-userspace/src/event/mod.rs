@@ -9,6 +9,7 @@
 
 mod account;
 mod exact;
+mod http;
 mod ids;
 mod monitor;
 mod place;
@@ -26,6 +27,7 @@ pub(crate) use self::python::{is_library, own_frame};
 pub use self::{
     account::{HistFact, LedgerFact, StillFact, ThreadState},
     exact::{ExactFact, PoolCounts, PoolsFact, TaskCounts},
+    http::{HttpEvent, HttpRequest, HttpWhat, NotParsed},
     ids::{Pid, Tid},
     monitor::{BudgetFact, MonitorFact, PassFact},
     place::PlaceFact,
@@ -55,6 +57,7 @@ pub enum Event {
     Python(Arc<PythonFact>),
     Exact(Box<ExactFact>),
     Pools(Box<PoolsFact>),
+    Http(Box<HttpEvent>),
     Monitor(Box<MonitorFact>),
     /// A process turned out to be one that the user does not want to see.
     Excluded(Pid),
@@ -75,6 +78,7 @@ impl Event {
                 | Event::Exec(_)
                 | Event::Exit(_)
                 | Event::Loss(_)
+                | Event::Http(_)
         )
     }
 
@@ -95,6 +99,7 @@ impl Event {
             Event::Python(fact) => fact.read_ns,
             Event::Exact(fact) => fact.read_ns,
             Event::Pools(fact) => fact.read_ns,
+            Event::Http(event) => event.at_ns,
             Event::Monitor(_) | Event::Excluded(_) | Event::End => return None,
             Event::Tick(tick) => tick.at_ns,
         })

@@ -1,6 +1,9 @@
 //! What not every kernel has, in one table: what it takes, what it gives, and what is said without it.
 
-use super::{Arch, offsets::Offsets};
+use super::{
+    Arch,
+    offsets::{Offsets, SOCKET_TRACEPOINTS},
+};
 
 /// Something that the tool does with a kernel, where that kernel can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +14,7 @@ pub enum Feature {
     DelayedDequeue,
     Probes,
     RunTime,
+    Requests,
 }
 
 /// What a feature takes.
@@ -23,6 +27,8 @@ pub enum Need {
     /// So many arguments of the tracepoint `sched_switch`, by BTF.
     SwitchArguments(u32),
     Architecture(Arch),
+    /// Tracepoints, and what their arguments have, by BTF.
+    Tracepoints(&'static [&'static str], fn(&Offsets) -> bool),
     /// A command of the system call `bpf`. Whether it is there is told by using it.
     Command(&'static str),
 }
@@ -41,7 +47,7 @@ pub struct Row {
 const REGISTERS: Need = Need::Helpers(&["bpf_task_pt_regs", "bpf_get_current_task_btf"]);
 
 /// All features. The oldest supported kernels have none of them.
-pub static TABLE: [Row; 6] = [
+pub static TABLE: [Row; 7] = [
     Row {
         feature: Feature::Causes,
         needs: &[(
@@ -106,6 +112,21 @@ pub static TABLE: [Row; 6] = [
         since: (5, 8),
         gives: "the run time of the tool's own kernel programs",
     },
+    Row {
+        feature: Feature::Requests,
+        needs: &[
+            (
+                Need::Tracepoints(&SOCKET_TRACEPOINTS, |offsets| offsets.sockets.is_some()),
+                "this kernel does not tell what sockets read and write (it would from 6.3 on)",
+            ),
+            (
+                REGISTERS,
+                "this kernel does not tell where a system call has its bytes (it would from 5.15 on)",
+            ),
+        ],
+        since: (6, 3),
+        gives: "HTTP requests: how long each lay unread, and how long its response took (--http)",
+    },
 ];
 
 impl Feature {
@@ -162,7 +183,7 @@ impl Features {
     fn meets(&self, need: &Need) -> bool {
         match need {
             Need::Helpers(_) => self.helpers,
-            Need::Member(_, is_there) => is_there(&self.offsets),
+            Need::Member(_, is_there) | Need::Tracepoints(_, is_there) => is_there(&self.offsets),
             Need::SwitchArguments(count) => self.switch_arguments.is_some_and(|n| n >= *count),
             Need::Architecture(arch) => Arch::current() == Some(*arch),
             Need::Command(_) => true,

@@ -87,6 +87,8 @@ pub struct Offsets {
     pub task_tls: Option<u32>,
     /// Where a process has its ids in other PID namespaces; `None` where that is not as it is known.
     pub ids: Option<IdOffsets>,
+    /// Of sockets; `None` where the kernel does not tell what they read and write.
+    pub sockets: Option<SocketOffsets>,
 }
 
 /// Byte offsets on the way from a task to its ids in all PID namespaces.
@@ -109,6 +111,35 @@ impl IdOffsets {
             task_thread_pid: at(&task, "thread_pid")?,
             pid_level: at(&pid, "level")?,
             pid_numbers: at(&pid, "numbers")?,
+        })
+    }
+}
+
+/// Byte offsets in `struct sock`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketOffsets {
+    /// The local port.
+    pub port: u32,
+    pub family: u32,
+}
+
+/// The tracepoints that tell what sockets read and write: both came with Linux 6.3.
+pub const SOCKET_TRACEPOINTS: [&str; 2] = ["sock_recv_length", "sk_data_ready"];
+
+impl SocketOffsets {
+    fn resolve(btf: &Btf<'_>) -> Option<Self> {
+        let is_there = |name: &&str| btf.tracepoint_args(name).is_some();
+        if !SOCKET_TRACEPOINTS.iter().all(is_there) {
+            return None;
+        }
+        let [sock] = btf.structs(["sock"]);
+        let at = |member| {
+            let field = sock.field(member).ok()?;
+            (field.size == Some(2)).then_some(field.offset)
+        };
+        Some(Self {
+            port: at("__sk_common.skc_num")?,
+            family: at("__sk_common.skc_family")?,
         })
     }
 }
@@ -254,6 +285,7 @@ impl Offsets {
             regs_ip: regs.one(ip, &[8])?,
             task_tls,
             ids: IdOffsets::resolve(btf),
+            sockets: SocketOffsets::resolve(btf),
         })
     }
 }

@@ -4,7 +4,7 @@
 //! unless it has `KEEPS_CAUSE`; a wait that a tracer or a signal brought about is `stopped`.
 
 use concmon_ebpf::syscall_flags::{FUTEX, KEEPS_CAUSE, QUEUE, WAKES};
-use concmon_ebpf::{MAX_SYSCALLS, SyscallEntry, cause};
+use concmon_ebpf::{MAX_SYSCALLS, SyscallEntry, cause, syscall_buffer};
 use libc::*;
 
 use super::Arch;
@@ -156,7 +156,7 @@ pub fn table() -> Vec<SyscallEntry> {
         cause: cause::OTHER,
         cause_if_arg0_zero: cause::OTHER,
         flags: 0,
-        reserved: 0,
+        buffer: syscall_buffer::NONE,
     };
     let mut table = vec![other; MAX_SYSCALLS];
     for row in rows() {
@@ -167,9 +167,25 @@ pub fn table() -> Vec<SyscallEntry> {
             entry.cause = row.cause;
             entry.cause_if_arg0_zero = row.cause_if_arg0_zero;
             entry.flags = row.flags;
+            entry.buffer = buffer(row.number);
         }
     }
     table
+}
+
+/// Where a call has the bytes that it reads or writes. `recvmmsg`, `sendmmsg`, `sendfile`, `splice` and io_uring do not
+/// tell by their arguments.
+fn buffer(number: libc::c_long) -> u8 {
+    let is = |one: &[libc::c_long]| one.contains(&number);
+    if is(&[SYS_read, SYS_write, SYS_recvfrom, SYS_sendto]) {
+        syscall_buffer::PLAIN
+    } else if is(&[SYS_readv, SYS_writev]) {
+        syscall_buffer::VECTORS
+    } else if is(&[SYS_recvmsg, SYS_sendmsg]) {
+        syscall_buffer::MESSAGE
+    } else {
+        syscall_buffer::NONE
+    }
 }
 
 /// Whether a thread that is blocked in a syscall waits on a queue of events, as loops do: for records that

@@ -17,6 +17,7 @@ mod gauges;
 mod gil;
 mod groups;
 mod histogram;
+mod http;
 mod interpreter;
 pub mod intervals;
 mod kept;
@@ -52,7 +53,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Event, Pid, PlaceFact, Tick};
+use crate::event::{Event, HttpWhat, Pid, PlaceFact, Tick};
 use crate::schema::{Group, Kind, Limit, SCHEMA, Snapshot, Window};
 use groups::Groups;
 use monitor::Monitor;
@@ -81,6 +82,18 @@ pub struct WatchInfo {
     /// Where the watch itself runs: whoever is in the same unit or container is not told apart by that.
     #[serde(default)]
     pub place: PlaceFact,
+    #[serde(default)]
+    pub http: HttpMode,
+}
+
+/// Whether HTTP requests are looked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HttpMode {
+    #[default]
+    Off,
+    On,
+    /// They were to be, and cannot be seen, for this reason.
+    Unavailable(String),
 }
 
 /// The state of a watch.
@@ -185,6 +198,18 @@ impl Model {
                 }
                 process_table.kept = kept;
             }
+            Event::Http(event) => match event.what {
+                HttpWhat::Lost { records } => process_table
+                    .processes
+                    .values_mut()
+                    .for_each(|process| process.http.lose(records)),
+                _ => {
+                    let (pid, at_ns) = (event.pid, event.at_ns);
+                    if let Some(process) = process_table.holder(pid, at_ns, clock, epoch) {
+                        process.http.take(event);
+                    }
+                }
+            },
             Event::Monitor(fact) => self.monitor.fact(fact),
             Event::Excluded(pid) => process_table.exclude(*pid, epoch),
             Event::End => self.ending = true,
@@ -320,6 +345,8 @@ impl Model {
                 lost,
                 stall_threshold_ns: self.info.stall_threshold_ns,
                 knows_causes: self.info.knows_causes,
+                http: &self.info.http,
+                to_ns: self.to.at_ns,
                 parent: parent.and_then(|id| self.process_table.processes.get(&id)),
                 retired_totals: retired.processes.get(id).copied().unwrap_or_default(),
                 group: self.groups.name(process),

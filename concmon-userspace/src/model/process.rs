@@ -9,6 +9,7 @@ use super::executors::Executors;
 use super::folded::{Folded, Rows};
 use super::gauges::Gauges;
 use super::gil::Gil;
+use super::http::Http;
 use super::kept;
 use super::ledger::Totals;
 use super::locks::Futexes;
@@ -81,6 +82,7 @@ pub(crate) struct Process {
     pub(crate) loops: Loops,
     pub(crate) loop_times: LoopTimes,
     pub(crate) pools: Pools,
+    pub(crate) http: Http,
     pub(crate) collector: Collector,
     pub(crate) executors: Executors,
     pub(super) futexes: Futexes,
@@ -141,6 +143,7 @@ impl Process {
             loops: Loops::default(),
             loop_times: LoopTimes::new(stall_threshold_ns),
             pools: Pools::default(),
+            http: Http::default(),
             collector: Collector::default(),
             executors: Executors::default(),
             futexes: Futexes::default(),
@@ -206,6 +209,7 @@ impl Process {
         self.collector.replaced();
         self.loops.replaced();
         self.futexes = Futexes::default();
+        self.http.replaced();
         self.gil.exec(exec.at_ns);
         if self
             .look
@@ -242,6 +246,7 @@ impl Process {
     /// said; neither may have been seen.
     pub(crate) fn end(&mut self, epoch: u64) {
         self.ended_epoch.get_or_insert(epoch);
+        self.http.replaced();
         self.exited = Some(exited(self.group_status.or(self.leader_status)));
     }
 
@@ -359,6 +364,7 @@ impl Process {
         self.loops.roll();
         self.loop_times.roll();
         self.pools.roll();
+        self.http.roll();
         self.collector.roll();
         self.gil.roll();
         self.folded.roll();

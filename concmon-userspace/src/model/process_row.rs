@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::HttpMode;
 use super::folded::Rows;
 use super::gil::GilContext;
 use super::interpreter::unsupported;
@@ -24,6 +25,9 @@ pub(crate) struct ProcessContext<'a> {
     pub(crate) stall_threshold_ns: Option<u64>,
     /// Blocked time is told apart by cause.
     pub(crate) knows_causes: bool,
+    pub(crate) http: &'a HttpMode,
+    /// The instant of the tick, ns.
+    pub(crate) to_ns: u64,
     /// Its parent, where that is watched.
     pub(crate) parent: Option<&'a Process>,
     /// Whole processes that are in this one's `ended`.
@@ -133,6 +137,17 @@ impl Process {
                 None
             }
         };
+        let http = match context.http {
+            HttpMode::On => Some(
+                self.http
+                    .row(scope, context.to_ns, |tid| self.place_of(tid)),
+            ),
+            HttpMode::Unavailable(reason) => {
+                limits.push(limit("http", reason.clone()));
+                None
+            }
+            HttpMode::Off => None,
+        };
         schema::Process {
             pid: self.pid.0,
             ppid: fact.map(|fact| fact.ppid).or(self.fork_ppid).unwrap_or(0),
@@ -177,6 +192,7 @@ impl Process {
                 .executors
                 .rows(look, clock, |queue| self.pools.counts(queue, scope)),
             exact: self.exact(scope, clock),
+            http,
             findings: Vec::new(),
             limits,
         }
@@ -198,6 +214,21 @@ impl Process {
                     .into(),
             }),
         }
+    }
+
+    /// Where a thread that runs no loop was at the latest look.
+    fn place_of(&self, tid: Tid) -> Result<schema::Frame, &'static str> {
+        let look = self.look.as_deref().ok_or("no look has met its thread")?;
+        if look.loops.iter().any(|one| one.tid == tid) {
+            return Err("its thread runs an event loop, which may do something else meanwhile");
+        }
+        let mut threads = look.threads.iter();
+        let thread = threads.find(|seen| seen.tid == tid);
+        let stack = thread.map_or(&[][..], |thread| &thread.stack);
+        let frame = own_frame(stack, |frame| &frame.file).or(stack.first());
+        frame
+            .map(super::rows::frame)
+            .ok_or("no look has met its thread")
     }
 
     /// Whom others waited for most, and where that was.

@@ -287,6 +287,7 @@ impl Fixture {
                 stall_threshold_ns: None,
                 knows_causes: true,
                 place: PlaceFact::default(),
+                http: Default::default(),
             }),
             ledgers: BTreeMap::new(),
         }

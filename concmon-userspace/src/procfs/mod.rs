@@ -11,6 +11,7 @@ pub mod entry;
 mod environ;
 mod file;
 pub mod host;
+pub mod listeners;
 pub mod maps;
 pub mod namespaces;
 pub mod now;

@@ -16,6 +16,7 @@ mod exact;
 mod executors;
 mod findings;
 mod groups;
+mod http;
 mod lines;
 mod loops;
 mod place;
@@ -40,6 +41,7 @@ pub use groups::{
     Exits, Group, GroupExact, GroupFinding, GroupGc, GroupGil, GroupLoops, GroupSource, GroupStall,
     GroupTasks, GroupWork, Roles,
 };
+pub use http::{Http, HttpActive, HttpRequests};
 pub use lines::{HangKind, HangLine, StallKind, StallLine, document};
 pub use loops::{
     BusySplit, ByName, Callback, Contributor, Culprit, CulpritKind, Descriptor, Hang, Loop,

@@ -5,8 +5,8 @@ use serde::Serialize;
 
 use super::words::words;
 use super::{
-    Deadlock, Exact, Executor, Finding, Frame, Histogram, LedgerSum, Limit, Loop, Place, Switches,
-    Thread,
+    Deadlock, Exact, Executor, Finding, Frame, Histogram, Http, LedgerSum, Limit, Loop, Place,
+    Switches, Thread,
 };
 
 /// A watched process.
@@ -73,6 +73,9 @@ pub struct Process {
     /// What probes have counted; absent: nothing was asked to be counted by probes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exact: Option<Exact>,
+    /// HTTP requests; absent: nobody asked for them (`--http`), or they cannot be seen here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<Http>,
     /// The rules that hold; in a summary, that have held.
     pub findings: Vec<Finding>,
     pub limits: Vec<Limit>,

@@ -26,10 +26,11 @@ use crate::{
     cli::Share,
     decode::{DecodeError, RawBatch},
     event::{BudgetFact, Event, MonitorFact, Pid, Tick, Tid},
-    model::{WatchInfo, intervals::Intervals, timing::Notice},
+    model::{HttpMode, WatchInfo, intervals::Intervals, timing::Notice},
     procfs::{
         ProcessReader,
         clocks::{self, Clocks},
+        listeners::listening_ports,
         now,
         tree::Tree,
     },
@@ -39,6 +40,7 @@ use crate::{
         exact::ExactLive,
         live::{Live, Sizes, named_faults},
         pipeline::{Lifecycle, Output, Pipeline},
+        requests::{self, Requests},
     },
     targets::{Rules, Selector, TargetId, Targets},
 };
@@ -89,6 +91,8 @@ pub(crate) struct Plan {
     pub(crate) stall_threshold_ns: Option<u64>,
     /// Something is counted by probes.
     pub(crate) exact: bool,
+    /// Requests are looked for; with the values of these headers.
+    pub(crate) http: Option<Vec<String>>,
     /// Leave out command lines, context values, and paths outside Python's library.
     pub(crate) redact: bool,
 }
@@ -110,6 +114,8 @@ pub(crate) struct Finished {
 pub(crate) struct Watch {
     live: Live,
     intake: Intake,
+    /// `None`: nobody asked for them, or they cannot be seen.
+    requests: Option<Requests>,
     targets: Targets,
     schedule: Schedule,
     pub(crate) passes: Passes,
@@ -180,6 +186,7 @@ impl Watch {
         let has_newcomers = plan.selector.may_want_more() || plan.selector.has_exclusions();
         let mut live = Live::load(Sizes {
             tells_execs: plan.selector.may_want_more(),
+            requests: plan.http.is_some(),
             ..Sizes::for_threads(threads, plan.exact)
         })?;
         targets.watch(&mut live, plan.follow_children)?;
@@ -190,6 +197,11 @@ impl Watch {
             watch_late_children(&mut live, &mut targets, &plan.targets, selector)?;
         }
         live.seed()?;
+        if plan.http.is_some() {
+            for pid in live.watched() {
+                live.serve(listening_ports(pid.0));
+            }
+        }
         let clocks = Clocks::now();
         // Measuring begins here; there is nothing to tell yet.
         live.measure_run_time(clocks.monotonic_ns);
@@ -202,6 +214,14 @@ impl Watch {
             stall_threshold_ns: plan.stall_threshold_ns,
             knows_causes: live.knows_causes(),
             place: crate::procfs::place(std::process::id()),
+            http: match (&plan.http, live.no_requests()) {
+                (None, _) => HttpMode::Off,
+                (Some(_), None) => HttpMode::On,
+                (Some(_), Some(reason)) => {
+                    log::warn!("no requests are seen (--http): {reason}");
+                    HttpMode::Unavailable(reason.to_owned())
+                }
+            },
         };
         let filters = Filters {
             follow_children: plan.follow_children,
@@ -214,6 +234,8 @@ impl Watch {
             newcomers,
             excluded: Vec::new(),
             live,
+            requests: (info.http == HttpMode::On)
+                .then(|| Requests::new(plan.http.unwrap_or_default())),
             intake: Intake::new(info, filters, store),
             targets,
             schedule: Schedule::new(
@@ -314,7 +336,9 @@ impl Watch {
             self.take_batch(batch);
         }
         self.take_samples();
-        self.pass_on(now_ns.saturating_sub(HORIZON_NS));
+        let until_ns = now_ns.saturating_sub(HORIZON_NS);
+        self.take_requests(old_ns, until_ns);
+        self.pass_on(until_ns);
         let is_due = now_ns.saturating_sub(self.collected_ns) >= COLLECTION_PAUSE_NS;
         if std::mem::take(&mut self.has_ended) || is_due {
             self.collected_ns = now_ns;
@@ -368,6 +392,21 @@ impl Watch {
         for fact in facts {
             self.step(fact);
         }
+    }
+
+    /// Takes what sockets have told, and passes on what is old enough.
+    fn take_requests(&mut self, opened_ns: u64, until_ns: u64) {
+        let Some(requests) = &mut self.requests else {
+            return;
+        };
+        let intake = &mut self.intake;
+        let mut sink = |event| {
+            let cpu = requests::STREAM;
+            intake.feed(Input::Ordered { cpu, event });
+        };
+        self.live
+            .drain_sockets(opened_ns, |bytes| requests.take(bytes, &mut sink));
+        requests.release(until_ns, sink);
     }
 
     fn take_batch(&mut self, batch: Result<RawBatch, DecodeError>) {
@@ -470,6 +509,7 @@ impl Watch {
         self.live
             .drain_unsent_samples(u64::MAX, |bytes| rest.push(bytes.to_vec()));
         self.take_sample_batches(rest);
+        self.take_requests(u64::MAX, read_ns);
         self.pass_on(read_ns);
         self.tell_excluded();
         self.intake.now(Event::End);
@@ -708,6 +748,7 @@ impl Watch {
         ]
         .into_iter()
         .chain(pipeline.faults())
+        .chain(self.requests.iter().flat_map(Requests::faults))
         .chain(self.targets.faults())
         {
             if count != 0 {

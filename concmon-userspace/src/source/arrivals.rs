@@ -21,6 +21,7 @@ fn weight(event: &Event) -> usize {
         Event::Sample(sample) => sample.stack.frames.iter().map(frame).sum(),
         Event::Fork(fork) => fork.comm.len(),
         Event::Exec(exec) => exec.comm.len(),
+        Event::Http(_) => 2 * HELD_BYTES,
         _ => 0,
     };
     1 + bytes / HELD_BYTES

@@ -1,6 +1,6 @@
 //! What this kernel and this process bring along: offsets, limits.
 
-use concmon_ebpf::KernelConfig;
+use concmon_ebpf::{KernelConfig, SocketConfig};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::{
@@ -50,6 +50,17 @@ pub(super) fn kernel_config(offsets: &Offsets, features: &Features) -> KernelCon
         has_prev_state: has(Feature::SwitchState),
         has_sched_delayed: has(Feature::DelayedDequeue),
         ..KernelConfig::default()
+    }
+}
+
+/// What kernel programs are told of sockets; `enabled`: they are looked at.
+pub(super) fn socket_config(offsets: &Offsets, enabled: bool) -> SocketConfig {
+    let sockets = offsets.sockets.filter(|_| enabled);
+    SocketConfig {
+        port: sockets.map_or(0, |sockets| sockets.port),
+        family: sockets.map_or(0, |sockets| sockets.family),
+        regs_arg1: offsets.regs_arg1,
+        enabled: u32::from(sockets.is_some()),
     }
 }
 

@@ -11,6 +11,7 @@ mod object;
 pub mod order;
 pub mod pipeline;
 pub mod replay;
+pub mod requests;
 mod room;
 mod run_time;
 mod run_time_switch;

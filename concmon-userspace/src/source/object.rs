@@ -8,7 +8,8 @@ use aya::{
 };
 use concmon_ebpf::{
     Exact, ExactFutures, ExactKey, ExactPlace, ExactRow, ExactTask, ExactTaskKey, FailedKey, Hists,
-    KernelConfig, Ledger, PoolKey, PoolRow, Process, Python, SelfTest, SyscallEntry,
+    KernelConfig, Ledger, PoolKey, PoolRow, Process, Python, SelfTest, SocketConfig, SocketTest,
+    SyscallEntry,
 };
 
 use super::{
@@ -36,7 +37,8 @@ macro_rules! pods {
 
 pods! {
     Exact ExactFutures ExactKey ExactPlace ExactRow ExactTask ExactTaskKey FailedKey
-    Hists KernelConfig Ledger PoolKey PoolRow Process Python SelfTest SyscallEntry
+    Hists KernelConfig Ledger PoolKey PoolRow Process Python SelfTest SocketConfig SocketTest
+    SyscallEntry
 }
 
 /// Takes a map out, opened as what it is.

@@ -4,7 +4,9 @@
 //! so what it has is taken from the mapped batch itself. It is sent later all the same, with what has
 //! been added; what was taken before is left out then.
 
-use concmon_ebpf::{Batch, BatchHeader, Record, SampleBatch, SampleFrame, SampleHead};
+use concmon_ebpf::{
+    Batch, BatchHeader, Record, SampleBatch, SampleFrame, SampleHead, SocketBatch, SocketHead,
+};
 
 use super::shared::SharedArray;
 
@@ -50,6 +52,25 @@ impl Items for SampleBatch {
         };
         let frames = usize::from(u16::from_le_bytes([frames[0], frames[1]]));
         (size_of::<SampleHead>() + frames * size_of::<SampleFrame>()).min(items.len())
+    }
+}
+
+impl Items for SocketBatch {
+    fn used(&self) -> usize {
+        self.used as usize
+    }
+
+    fn is_busy(&self) -> bool {
+        self.busy != 0
+    }
+
+    fn item_bytes(items: &[u8]) -> usize {
+        // `SocketHead::bytes`.
+        let Some(bytes) = items.get(2..4) else {
+            return 0;
+        };
+        let bytes = usize::from(u16::from_le_bytes([bytes[0], bytes[1]]));
+        (size_of::<SocketHead>() + bytes.next_multiple_of(8)).min(items.len())
     }
 }
 

@@ -264,6 +264,7 @@ fn watched() -> Watched {
         stall_threshold_ns: None,
         knows_causes: true,
         place: PlaceFact::default(),
+        http: Default::default(),
     };
     let mut model = Model::new(info.clone());
     let mut intervals = Intervals::new(&info);

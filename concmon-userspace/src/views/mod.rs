@@ -28,6 +28,7 @@ mod names;
 mod overview;
 mod paint;
 pub mod recording;
+mod requests;
 pub mod screen;
 mod shapes;
 pub mod stalls;

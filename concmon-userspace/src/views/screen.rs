@@ -12,6 +12,7 @@ mod left;
 mod line;
 mod processes;
 mod render;
+mod requests;
 mod state;
 mod style;
 mod tasks;

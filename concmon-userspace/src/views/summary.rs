@@ -8,6 +8,7 @@ mod executors;
 mod gil;
 mod loops;
 mod overview;
+mod requests;
 mod services;
 mod threads;
 mod waits;
@@ -145,6 +146,10 @@ fn is_quiet(process: &Process) -> bool {
             .iter()
             .all(|one| one.hang.is_none() && one.utilization * 100.0 < QUIET_PERCENT)
         && process.exact.is_none()
+        && process
+            .http
+            .as_ref()
+            .is_none_or(|http| http.requests.is_empty())
         && process.exited.is_none_or(|exited| exited.signal.is_none())
         && process.ended.threads == 0
         && process.ended.processes == 0
@@ -164,6 +169,7 @@ fn push_section(text: &mut String, set: &[&Process], window: Window, room: Room)
     gil::push(text, set, window.duration_ns, room);
     loops::push_all(text, set, room);
     executors::push(text, set, room);
+    requests::push(text, set, room);
     for process in set {
         counted::push_table(text, process.exact.as_ref(), form);
         counted::push_pool_table(text, process.exact.as_ref(), form);

@@ -101,6 +101,7 @@ pub(crate) fn process(pid: u32, entry: &str, threads: Vec<Thread>) -> Process {
         threads,
         loops: Vec::new(),
         exact: None,
+        http: None,
         executors: Vec::new(),
         deadlocks: Vec::new(),
         findings: Vec::new(),

@@ -38,6 +38,7 @@ mod polls;
 mod process;
 mod programs;
 mod quick;
+mod requests;
 mod schema;
 mod selectors;
 mod servers;
@@ -109,6 +110,7 @@ fn main() {
         programs::trials(),
         schema::trials(),
         selectors::trials(),
+        requests::trials(),
         servers::trials(),
         services::trials(),
         signals::trials(),

@@ -237,6 +237,7 @@ fn feature(row: &Row, tried: &Result<Live, LiveError>, found: Option<&Features>)
         Feature::DelayedDequeue => "delayed-dequeue",
         Feature::Probes => "probes",
         Feature::RunTime => "run-time",
+        Feature::Requests => "requests",
     };
     let (major, minor) = row.since;
     let needs: Vec<String> = row.needs.iter().map(|(need, _)| need_of(need)).collect();
@@ -289,6 +290,7 @@ fn need_of(need: &Need) -> String {
         Need::Member(name, _) => (*name).to_owned(),
         Need::SwitchArguments(count) => format!("{count} arguments of sched_switch"),
         Need::Architecture(arch) => format!("{arch:?}").to_lowercase(),
+        Need::Tracepoints(names, _) => names.join(" and "),
         Need::Command(name) => (*name).to_owned(),
     }
 }

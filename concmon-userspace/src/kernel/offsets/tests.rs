@@ -133,6 +133,7 @@ fn a_new_kernel_on_x86_64() {
             pid_level: 8,
             pid_numbers: 96,
         }),
+        sockets: None,
     };
     assert_eq!(offsets, expected);
     let without = kernel(Era::V6_12, Arch::X86_64, "thread_pid");

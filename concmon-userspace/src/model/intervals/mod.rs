@@ -189,6 +189,7 @@ impl Intervals {
             | Event::Step(_)
             | Event::Exact(_)
             | Event::Pools(_)
+            | Event::Http(_)
             | Event::Exit(_)
             | Event::Monitor(_)
             | Event::Excluded(_)

@@ -20,6 +20,7 @@ fn info() -> WatchInfo {
         stall_threshold_ns: None,
         knows_causes: true,
         place: crate::event::PlaceFact::default(),
+        http: Default::default(),
     }
 }
 

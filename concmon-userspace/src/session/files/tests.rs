@@ -196,6 +196,7 @@ fn recording(path: &Path) -> Result<Recording, String> {
         stall_threshold_ns: None,
         knows_causes: true,
         place: crate::event::PlaceFact::default(),
+        http: Default::default(),
     };
     let mut recording = Recording::new(Some(path), "x").map_err(|failure| failure.message)?;
     let header = intake::header(&info, Filters::default());
@@ -262,6 +263,7 @@ fn two_that_find_a_place_free_do_not_share_it() {
             stall_threshold_ns: None,
             knows_causes: true,
             place: crate::event::PlaceFact::default(),
+            http: Default::default(),
         },
         Filters::default(),
     );

@@ -8,14 +8,14 @@ use aya::{
     util::{nr_cpus, online_cpus},
 };
 use aya_log::EbpfLogger;
-use concmon_ebpf::{KernelConfig, SLOTS_PER_PAGE, SelfTest, SyscallEntry};
+use concmon_ebpf::{KernelConfig, SLOTS_PER_PAGE, SelfTest, SocketConfig, SyscallEntry};
 
 use super::{
     Live,
     accounts::{self, Accounts},
     buffers::Buffers,
     chunks::Chunks,
-    hooks,
+    hooks, sockets,
 };
 use crate::{
     kernel::{
@@ -26,7 +26,7 @@ use crate::{
     source::{
         error::{LiveError, failed, failing, permission_or},
         exact::{self, ExactLive},
-        host::{HIGHEST_TID, highest_tid, kernel_config, lift_memlock},
+        host::{HIGHEST_TID, highest_tid, kernel_config, lift_memlock, socket_config},
         object::{PREBUILT, Wire, mapped, opened},
         run_time::RunTime,
         run_time_switch::Switch,
@@ -42,6 +42,8 @@ pub struct Sizes {
     pub processes: u32,
     /// Tasks can be counted exactly.
     pub exact: bool,
+    /// Requests are looked for at sockets, where the kernel tells.
+    pub requests: bool,
     /// It is told who begins to run a program, of processes that are not watched.
     pub tells_execs: bool,
 }
@@ -53,6 +55,7 @@ impl Sizes {
             threads,
             processes: 4_096,
             exact,
+            requests: false,
             tells_execs: false,
         }
     }
@@ -92,7 +95,8 @@ pub(super) fn load(sizes: Sizes) -> Result<Live, LiveError> {
             ..kernel_config(&offsets, &features)
         };
         let loader = loader.take().unwrap_or_else(EbpfLoader::new);
-        match load_with(loader, &config, features, sizes, &btf) {
+        let sockets = socket_config(&offsets, sizes.requests && features.has(Feature::Requests));
+        match load_with(loader, (&config, &sockets), features, sizes, &btf) {
             Ok(mut live) => {
                 if let Some(run_time) = run_time.take() {
                     live.run_time = run_time;
@@ -122,13 +126,14 @@ pub(super) fn load(sizes: Sizes) -> Result<Live, LiveError> {
 
 fn load_with(
     loader: EbpfLoader<'static>,
-    config: &KernelConfig,
+    (config, sockets): (&KernelConfig, &SocketConfig),
     features: Features,
     sizes: Sizes,
     btf: &Btf,
 ) -> Result<Live, LiveError> {
     let has_own_ids = config.in_namespace != 0;
-    let config = Wire(*config);
+    let (config, socket_config) = (Wire(*config), Wire(*sockets));
+    let looks_at_sockets = sockets.enabled != 0;
     let slot_pages = highest_tid().map_err(failing!("reading the range of thread ids"))?
         / SLOTS_PER_PAGE as u32
         + 1;
@@ -138,7 +143,8 @@ fn load_with(
     let mut loader: EbpfLoader<'_> = loader;
     loader
         .btf(Some(btf))
-        .override_global("CONFIG", &config, true);
+        .override_global("CONFIG", &config, true)
+        .override_global("SOCKET_CONFIG", &socket_config, true);
     let of_exact = sizes.exact.then_some(exact::entries(sizes.processes));
     for (name, entries) in [
         ("PROCESSES", sizes.processes),
@@ -158,13 +164,21 @@ fn load_with(
     ]
     .into_iter()
     .chain(of_exact.into_iter().flatten())
-    {
+    .chain(
+        looks_at_sockets
+            .then_some(sockets::entries(cpu_count as u32))
+            .into_iter()
+            .flatten(),
+    ) {
         loader.map_max_entries(name, entries);
     }
     let mut ebpf = loader
         .load(PREBUILT)
         .map_err(|error| permission_or(&error))?;
     hooks::load(&mut ebpf, btf)?;
+    if looks_at_sockets {
+        sockets::load(&mut ebpf, btf)?;
+    }
     if sizes.exact {
         exact::load_programs(&mut ebpf)?;
     }
@@ -228,6 +242,7 @@ fn load_with(
     let mut live = Live {
         records,
         samples,
+        sockets: None,
         accounts,
         processes: opened(&mut ebpf, "PROCESSES")?,
         pythons: opened(&mut ebpf, "PYTHONS")?,
@@ -246,6 +261,9 @@ fn load_with(
         ebpf,
     };
     self_test(&mut live.ebpf, features.has(Feature::Causes), has_own_ids)?;
+    if looks_at_sockets {
+        live.sockets = Some(sockets::open(&mut live.ebpf, &cpus, cpu_count)?);
+    }
     Ok(live)
 }
 

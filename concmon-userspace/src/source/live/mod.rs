@@ -5,6 +5,7 @@ mod buffers;
 mod chunks;
 mod hooks;
 mod load;
+mod sockets;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +22,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use concmon_ebpf::{Batch, Hists, Ledger, MAX_GILS, Process, Python, SampleBatch};
 
-use self::{accounts::Accounts, buffers::Buffers};
+use self::{accounts::Accounts, buffers::Buffers, sockets::Sockets};
 pub use self::{
     accounts::{Collected, Reading},
     load::Sizes,
@@ -44,6 +45,8 @@ pub struct Live {
     ebpf: Ebpf,
     records: Buffers<Batch>,
     samples: Buffers<SampleBatch>,
+    /// What sockets read and write, where that is looked at; or why the kernel's types are not to be trusted there.
+    sockets: Option<Result<Sockets, String>>,
     accounts: Accounts,
     processes: HashMap<MapData, u32, Wire<Process>>,
     pythons: HashMap<MapData, u32, Wire<Python>>,
@@ -175,6 +178,9 @@ impl Live {
     /// Attaches the hooks, and the sampling clock with `rate` samples per second and CPU; 0: none.
     pub fn attach(&mut self, rate: u32) -> Result<(), LiveError> {
         hooks::attach(&mut self.ebpf)?;
+        if let Some(Ok(_)) = self.sockets {
+            sockets::attach(&mut self.ebpf)?;
+        }
         self.set_sample_rate(rate)
     }
 
@@ -207,12 +213,44 @@ impl Live {
     /// readable.
     pub fn detach(&mut self) {
         hooks::detach(&mut self.ebpf);
+        if let Some(Ok(_)) = self.sockets {
+            sockets::detach(&mut self.ebpf);
+        }
     }
 
     /// Descriptors that become readable when a batch has arrived.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let records = self.records.descriptors();
-        records.chain(self.samples.descriptors())
+        let sockets = self.sockets.iter().flatten();
+        records
+            .chain(self.samples.descriptors())
+            .chain(sockets.flat_map(|sockets| sockets.records.descriptors()))
+    }
+
+    /// Why no requests are looked for although they were to be; `None`: they are, or nobody asked for them.
+    pub fn no_requests(&self) -> Option<&str> {
+        match &self.sockets {
+            Some(Err(reason)) => Some(reason),
+            _ => self.lacks(Feature::Requests),
+        }
+    }
+
+    /// Hands every batch of records of sockets that has arrived to `sink`, as it came, and what lies in batches since
+    /// before `opened_ns`.
+    pub fn drain_sockets(&mut self, opened_ns: u64, mut sink: impl FnMut(&[u8])) {
+        if let Some(Ok(sockets)) = &mut self.sockets {
+            sockets.records.drain(&mut sink);
+            sockets.records.drain_unsent(opened_ns, sink);
+        }
+    }
+
+    /// Requests to these local ports are seen from their first bytes on; 0: to unix sockets.
+    pub fn serve(&mut self, ports: impl IntoIterator<Item = u16>) {
+        if let Some(Ok(sockets)) = &mut self.sockets {
+            for port in ports {
+                sockets.serve(port);
+            }
+        }
     }
 
     /// Hands every batch that has arrived to `sink`, as it came.

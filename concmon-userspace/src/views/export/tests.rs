@@ -18,6 +18,7 @@ pub(super) fn info() -> WatchInfo {
         stall_threshold_ns: None,
         knows_causes: true,
         place: PlaceFact::default(),
+        http: Default::default(),
     }
 }
 

@@ -27,6 +27,7 @@ impl Fixture {
             stall_threshold_ns: None,
             knows_causes: true,
             place: PlaceFact::default(),
+            http: Default::default(),
         };
         Fixture {
             intervals: Intervals::new(&info),

@@ -36,7 +36,7 @@ pub(super) fn selected(snapshot: &Snapshot, state: &ScreenState) -> Option<Detai
                 None => Detail::Thread(process.pid, l.tid),
             })
         }
-        Section::Gil | Section::Findings | Section::Code => None,
+        Section::Gil | Section::Findings | Section::Code | Section::Requests => None,
     }
 }
 

@@ -6,7 +6,7 @@ use super::super::columns::Column;
 use super::super::escape::width as cells;
 use super::style;
 
-const KEYS: [(&str, &str); 15] = [
+const KEYS: [(&str, &str); 16] = [
     ("q", "quit, and print the summary"),
     ("p", "pause the screen; the collection goes on"),
     (
@@ -30,6 +30,10 @@ const KEYS: [(&str, &str); 15] = [
     (
         "c",
         "hot functions, in the window and in the whole watch, and back",
+    ),
+    (
+        "r",
+        "HTTP requests, how long they took and lay unread, and which are under way (--http), and back",
     ),
     ("Tab", "choose the section that scrolls, marked >"),
     ("Up Down", "select a row; PageUp, PageDown, Home, End"),

@@ -6,7 +6,7 @@ use ratatui::layout::Rect;
 
 use super::super::{digest, gaps};
 use super::state::{SECTIONS, ScreenState, Section};
-use super::{detail, findings, functions, gil, help, tasks};
+use super::{detail, findings, functions, gil, help, requests, tasks};
 use crate::schema::Snapshot;
 
 /// The fixed parts of the screen; each may be empty.
@@ -77,6 +77,7 @@ impl Plan {
             gil::count(snapshot, state),
             findings::count(snapshot, state, usize::from(area.width)),
             functions::count(state),
+            requests::count(snapshot, state),
         ];
         let heights = match state.zoom {
             true => Section::ALL.map(|section| {
@@ -90,7 +91,7 @@ impl Plan {
                 let [processes, threads, tasks, ..] = rows;
                 let shown = [processes, threads, tasks];
                 let [a, b, c] = share_out(shown, state.focus, parts.body.height);
-                [a, b, c, 0, 0, 0]
+                [a, b, c, 0, 0, 0, 0]
             }
         };
         let mut y = parts.body.y;

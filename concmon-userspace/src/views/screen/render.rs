@@ -9,7 +9,9 @@ use super::super::{digest, format};
 use super::layout::{self, Plan};
 use super::line::push_fitting;
 use super::state::{ScreenState, Section};
-use super::{Sources, detail, findings, functions, gil, help, processes, style, tasks, threads};
+use super::{
+    Sources, detail, findings, functions, gil, help, processes, requests, style, tasks, threads,
+};
 use crate::schema::{Process, Snapshot};
 
 /// Below this width texts are shortened.
@@ -90,6 +92,7 @@ fn draw_section(
         Section::Gil => gil::rows(snapshot, cells, from, count, state, range),
         Section::Findings => findings::rows(snapshot, cells, from, count, state, range),
         Section::Code => functions::rows(cells, from, count, state, range),
+        Section::Requests => requests::rows(snapshot, cells, from, count, state, range),
     };
     let mark = if section == state.focus { '>' } else { ' ' };
     let head = left(&format!("{mark}{}", rows.head), cells);
@@ -234,13 +237,13 @@ fn footer(frame: &mut Frame<'_>, state: &ScreenState, area: Rect) {
         (sort, false) => sort.to_owned(),
     };
     let keys = match usize::from(area.width) {
-        0..NARROW => format!("q quit h help p pause s {sort} / t a g f c"),
+        0..NARROW => format!("q quit h help p pause s {sort} / t a g f c r"),
         NARROW..100 => {
-            format!("q quit  h help  p pause  s {sort}  / filter  Enter more  t a g f c")
+            format!("q quit  h help  p pause  s {sort}  / filter  Enter more  t a g f c r")
         }
         _ => format!(
             "q quit  h help  p pause  s S sort: {sort}  / filter  Enter details  t threads  a tasks  \
-             g GIL  f findings  c code"
+             g GIL  f findings  c code  r requests"
         ),
     };
     put(frame, area, 0, Line::styled(keys, style::faint()));

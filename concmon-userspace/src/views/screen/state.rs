@@ -38,16 +38,18 @@ pub enum Section {
     Gil,
     Findings,
     Code,
+    Requests,
 }
 
 impl Section {
-    pub(super) const ALL: [Section; 6] = [
+    pub(super) const ALL: [Section; 7] = [
         Section::Processes,
         Section::Threads,
         Section::Tasks,
         Section::Gil,
         Section::Findings,
         Section::Code,
+        Section::Requests,
     ];
 
     pub(super) const fn index(self) -> usize {
@@ -58,6 +60,7 @@ impl Section {
             Section::Gil => 3,
             Section::Findings => 4,
             Section::Code => 5,
+            Section::Requests => 6,
         }
     }
 
@@ -75,7 +78,7 @@ impl Section {
             ],
             Section::Tasks => &["state", "age", "name", "place"],
             Section::Code => &["own", "all", "gil", "lock", "name"],
-            Section::Gil | Section::Findings => &[],
+            Section::Gil | Section::Findings | Section::Requests => &[],
         }
     }
 }
@@ -217,6 +220,7 @@ impl ScreenState {
             KeyCode::Char('g') => self.toggle(Section::Gil),
             KeyCode::Char('c') => self.toggle(Section::Code),
             KeyCode::Char('f') => self.toggle(Section::Findings),
+            KeyCode::Char('r') => self.toggle(Section::Requests),
             KeyCode::Tab | KeyCode::BackTab => {
                 // GILs and findings have pages, not a part of the overview.
                 let parts = Section::Gil.index();
@@ -278,7 +282,7 @@ impl ScreenState {
     }
 
     fn leave_page(&mut self) {
-        if matches!(self.focus, Section::Gil | Section::Findings | Section::Code) {
+        if self.focus.index() >= Section::Gil.index() {
             (self.focus, self.zoom) = (Section::Threads, false);
         }
     }

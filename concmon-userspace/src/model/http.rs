@@ -1,0 +1,254 @@
+//! HTTP requests of a process: sums by what they were, and what is under way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::fine::Fine;
+use super::window::{Cumulative, Growth, Scope, limit};
+use crate::event::{HttpEvent, HttpRequest, HttpWhat, NotParsed, Tid};
+use crate::schema;
+
+/// Rows of a process, and paths among them.
+const MAX_ROWS: usize = 512;
+const MAX_PATHS: usize = 64;
+/// Requests that are under way, and those that are shown.
+const MAX_ACTIVE: usize = 16_384;
+const MAX_SHOWN: usize = 64;
+
+/// What requests have in common.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    method: String,
+    path: Option<String>,
+    status: u16,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Row {
+    duration: Fine,
+    queue: Fine,
+}
+
+impl Growth for Row {
+    fn since(&self, base: &Self) -> Self {
+        Self {
+            duration: self.duration.since(&base.duration),
+            queue: self.queue.since(&base.queue),
+        }
+    }
+
+    fn catch_up(&mut self, now: &Self) {
+        // Most rows rest in most windows.
+        if self.duration.count() != now.duration.count() {
+            self.clone_from(now);
+        }
+    }
+}
+
+/// A request that has no response.
+#[derive(Clone, Debug)]
+struct Active {
+    request: HttpRequest,
+    tid: Tid,
+    began_ns: u64,
+    ids: BTreeMap<String, String>,
+}
+
+/// The requests of one process.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Http {
+    rows: BTreeMap<Key, Cumulative<Row>>,
+    paths: BTreeSet<String>,
+    active: BTreeMap<u64, Active>,
+    abandoned: Cumulative<u64>,
+    unparsed: BTreeMap<NotParsed, Cumulative<u64>>,
+    /// Requests that found no row, and records that never arrived.
+    refused: Cumulative<u64>,
+    lost: Cumulative<u64>,
+}
+
+impl Http {
+    pub(crate) fn take(&mut self, event: &HttpEvent) {
+        match &event.what {
+            HttpWhat::Began { id, request, ids } => {
+                if self.active.len() < MAX_ACTIVE {
+                    let active = Active {
+                        request: self.known(request),
+                        tid: event.tid,
+                        began_ns: event.at_ns,
+                        ids: ids.clone(),
+                    };
+                    self.active.insert(*id, active);
+                }
+            }
+            HttpWhat::Answered {
+                id,
+                request,
+                status,
+                duration_ns,
+            } => {
+                self.active.remove(id);
+                let HttpRequest {
+                    method,
+                    path,
+                    queue_ns,
+                } = self.known(request);
+                let key = Key {
+                    method,
+                    path,
+                    status: *status,
+                };
+                if self.rows.len() >= MAX_ROWS && !self.rows.contains_key(&key) {
+                    self.refused.now += 1;
+                    return;
+                }
+                let row = &mut self.rows.entry(key).or_default().now;
+                row.duration.record(*duration_ns, 1);
+                if let Some(queue_ns) = queue_ns {
+                    row.queue.record(queue_ns, 1);
+                }
+            }
+            HttpWhat::Abandoned { id } => {
+                self.abandoned.now += u64::from(self.active.remove(id).is_some());
+            }
+            HttpWhat::Unparsed(reason) => self.unparsed.entry(*reason).or_default().now += 1,
+            HttpWhat::Lost { records } => self.lose(*records),
+        }
+    }
+
+    /// The request, with its path while there is room for one more.
+    fn known(&mut self, request: &HttpRequest) -> HttpRequest {
+        let mut request = request.clone();
+        request.path = request.path.filter(|path| {
+            self.paths.contains(path)
+                || self.paths.len() < MAX_PATHS && self.paths.insert(path.clone())
+        });
+        request
+    }
+
+    /// Records never arrived: what is under way is not known any more.
+    pub(crate) fn lose(&mut self, records: u64) {
+        self.lost.now = self.lost.now.saturating_add(records);
+        self.active.clear();
+    }
+
+    /// Begins a window.
+    pub(crate) fn roll(&mut self) {
+        self.rows.values_mut().for_each(Cumulative::roll);
+        self.unparsed.values_mut().for_each(Cumulative::roll);
+        self.abandoned.roll();
+        self.refused.roll();
+        self.lost.roll();
+    }
+
+    /// Another program runs in the process, or none any more.
+    pub(crate) fn replaced(&mut self) {
+        self.active.clear();
+    }
+
+    /// The row of the process. `frame` says where a thread is.
+    pub(crate) fn row(
+        &self,
+        scope: Scope,
+        now_ns: u64,
+        frame: impl Fn(Tid) -> Result<schema::Frame, &'static str>,
+    ) -> schema::Http {
+        let mut requests: Vec<_> = self
+            .rows
+            .iter()
+            .map(|(key, row)| (key, row.over(scope)))
+            .filter_map(|(key, row)| Some((key, row.duration.report()?, row.queue.report())))
+            .map(|(key, duration, queue)| requests(key, duration, queue))
+            .collect();
+        requests.sort_by_key(|row| std::cmp::Reverse(row.duration.sum_ns));
+        let active = self.active.values().take(MAX_SHOWN);
+        let unparsed = self.unparsed.iter();
+        let mut limits = Vec::new();
+        let refused = self.refused.over(scope);
+        if refused > 0 {
+            let reason = format!("no room for {refused} requests of more kinds");
+            limits.push(limit("requests", reason));
+        }
+        let lost = self.lost.over(scope);
+        if lost > 0 {
+            let reason = format!(
+                "{lost} records of sockets were lost: requests are missing, and those that were under way are not known"
+            );
+            limits.push(limit("requests", reason));
+        }
+        schema::Http {
+            requests,
+            active: active.map(|active| active.row(now_ns, &frame)).collect(),
+            active_count: self.active.len() as u64,
+            abandoned: self.abandoned.over(scope),
+            unparsed: unparsed
+                .map(|(reason, count)| (reason.name().to_owned(), count.over(scope)))
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+            limits,
+        }
+    }
+}
+
+const NO_ROUTE: &str = "the routes of frameworks are not read";
+
+impl Active {
+    fn row(
+        &self,
+        now_ns: u64,
+        frame: impl Fn(Tid) -> Result<schema::Frame, &'static str>,
+    ) -> schema::HttpActive {
+        let mut limits = vec![limit("route", NO_ROUTE)];
+        let place = frame(self.tid);
+        if let Err(reason) = &place {
+            limits.push(limit("where", *reason));
+        }
+        if self.request.queue_ns.is_none() {
+            limits.push(limit("queue_ns", UNSEEN));
+        }
+        limits.extend(no_path(self.request.path.as_ref()));
+        schema::HttpActive {
+            method: self.request.method.clone(),
+            route: None,
+            learned_path: self.request.path.clone(),
+            age_ns: now_ns.saturating_sub(self.began_ns),
+            queue_ns: self.request.queue_ns,
+            tid: self.tid.0,
+            place: place.ok(),
+            ids: self.ids.clone(),
+            limits,
+        }
+    }
+}
+
+/// Why there is no path.
+fn no_path(path: Option<&String>) -> Option<schema::Limit> {
+    let reason = "left out by --redact, or there are more paths than are kept";
+    path.is_none().then(|| limit("learned_path", reason))
+}
+
+const UNSEEN: &str = "when its bytes became readable was not seen";
+
+fn requests(
+    key: &Key,
+    duration: schema::Histogram,
+    queue: Option<schema::Histogram>,
+) -> schema::HttpRequests {
+    let mut limits = vec![limit("route", NO_ROUTE)];
+    limits.extend(no_path(key.path.as_ref()));
+    let queue = queue.unwrap_or_default();
+    if queue.count < duration.count {
+        let missing = duration.count - queue.count;
+        limits.push(limit("queue", format!("of {missing} requests: {UNSEEN}")));
+    }
+    schema::HttpRequests {
+        method: key.method.clone(),
+        route: None,
+        learned_path: key.path.clone(),
+        status: key.status,
+        count: duration.count,
+        duration,
+        queue,
+        estimated: vec!["learned_path"],
+        limits,
+    }
+}

@@ -1,0 +1,72 @@
+//! HTTP requests of a process.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{Frame, Histogram, Limit};
+
+/// HTTP requests that a process has read from its sockets, and its responses.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Http {
+    /// Requests that have a response, by what they were; those that took longest in sum first.
+    pub requests: Vec<HttpRequests>,
+    /// Requests that were read and have no response yet, the oldest first; not all, where there are many.
+    pub active: Vec<HttpActive>,
+    /// How many there are.
+    pub active_count: u64,
+    /// Requests whose connection was closed before a response.
+    pub abandoned: u64,
+    /// Connections on which nothing is understood, by why: `tls`, `http2`, `malformed`, `other`.
+    pub unparsed: BTreeMap<String, u64>,
+    pub limits: Vec<Limit>,
+}
+
+/// Requests of one method and path that had one status.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct HttpRequests {
+    /// One of those that everybody knows, else `_OTHER`.
+    pub method: String,
+    /// As the framework names it; `null`: it is not read.
+    pub route: Option<String>,
+    /// What their paths have in common: parts that look like identifiers are folded (`/items/{number}`), which is a guess
+    /// (see `estimated`). `null`: left out, or there are too many.
+    pub learned_path: Option<String>,
+    /// Of the response.
+    pub status: u16,
+    /// How many.
+    pub count: u64,
+    /// From when the head of the request had been read until the head of its response was written.
+    pub duration: Histogram,
+    /// From when its first byte could be read until it was read: how long it lay unread, the time before its connection
+    /// was accepted included. Of those of which it was seen.
+    pub queue: Histogram,
+    /// Fields of this object that are guessed.
+    pub estimated: Vec<&'static str>,
+    pub limits: Vec<Limit>,
+}
+
+/// A request without a response.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct HttpActive {
+    /// As [`HttpRequests::method`].
+    pub method: String,
+    /// As the framework names it; `null`: it is not read.
+    pub route: Option<String>,
+    /// As [`HttpRequests::learned_path`].
+    pub learned_path: Option<String>,
+    /// Since its head had been read, ns.
+    pub age_ns: u64,
+    /// How long it lay unread before, ns; `null`: not seen.
+    pub queue_ns: Option<u64>,
+    /// The thread that read it.
+    pub tid: u32,
+    /// Where that thread is, as of the latest look; `null`: not known, or it runs an event loop, which may do something
+    /// else meanwhile.
+    #[serde(rename = "where")]
+    pub place: Option<Frame>,
+    /// Headers that were asked for (`--request-id-header`), by name.
+    pub ids: BTreeMap<String, String>,
+    pub limits: Vec<Limit>,
+}

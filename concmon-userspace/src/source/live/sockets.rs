@@ -1,0 +1,165 @@
+//! The kernel programs at sockets: loaded, tried on a socket of the tool's own, and attached, only where requests are
+//! asked for.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+};
+
+use aya::{
+    Btf, Ebpf,
+    maps::{Array, MapData},
+    programs::BtfTracePoint,
+};
+use concmon_ebpf::{SocketBatch, SocketTest};
+
+use super::buffers::Buffers;
+use crate::source::{
+    error::{LiveError, failing, permission_or},
+    object::{Wire, mapped, opened, program},
+};
+
+/// Attached in this order: a socket is known before anything is read from it.
+const HOOKS: [&str; 4] = [
+    "inet_sock_set_state",
+    "sk_data_ready",
+    "sock_recv_length",
+    "sock_send_length",
+];
+const SELF_TEST: &str = "socket_self_test";
+/// Sockets that are followed at a time; the ones that were not used for longest are forgotten.
+const MOST_SOCKETS: u32 = 32_768;
+/// All local ports.
+const PORTS: u32 = 65_536;
+/// Pages of each CPU's buffer.
+const PAGES: usize = 128;
+
+/// What the programs at sockets send, and what they are told.
+pub(super) struct Sockets {
+    pub(super) records: Buffers<SocketBatch>,
+    /// By local port: 1 where a watched process serves.
+    served: Array<MapData, u8>,
+}
+
+impl Sockets {
+    /// From now on, connections to a port are followed from their first bytes on; 0: unix sockets.
+    pub(super) fn serve(&mut self, port: u16) {
+        if let Err(error) = self.served.set(u32::from(port), 1, 0) {
+            log::debug!("port {port}: {error}");
+        }
+    }
+}
+
+/// The sizes of maps that are of one entry otherwise.
+pub(super) fn entries(cpus: u32) -> [(&'static str, u32); 3] {
+    [
+        ("SOCKETS", MOST_SOCKETS),
+        ("SERVED_PORTS", PORTS),
+        ("SOCKET_BATCHES", cpus),
+    ]
+}
+
+/// Loads them, while the object still has all maps.
+pub(super) fn load(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), LiveError> {
+    for (name, tracepoint) in HOOKS
+        .map(|name| (name, name))
+        .into_iter()
+        .chain([(SELF_TEST, "sock_recv_length")])
+    {
+        let hook: &mut BtfTracePoint = program(ebpf, name)?;
+        hook.load(tracepoint, btf)
+            .map_err(|error| permission_or(&error))?;
+    }
+    Ok(())
+}
+
+/// Has the self-test read a socket of this process. `Err` within: what they would read is not what the kernel's types
+/// say, or it could not be tried.
+pub(super) fn open(
+    ebpf: &mut Ebpf,
+    cpus: &[u32],
+    cpu_count: usize,
+) -> Result<Result<Sockets, String>, LiveError> {
+    if let Err(reason) = self_test(ebpf)? {
+        return Ok(Err(format!("the self-test at a socket failed: {reason}")));
+    }
+    let batches = mapped(
+        ebpf,
+        "SOCKET_BATCHES",
+        cpu_count,
+        "mapping the batches of sockets",
+    )?;
+    let records = opened(ebpf, "SOCKET_RECORDS")?;
+    Ok(Ok(Sockets {
+        records: Buffers::open(records, cpus, PAGES, batches)?,
+        served: opened(ebpf, "SERVED_PORTS")?,
+    }))
+}
+
+pub(super) fn attach(ebpf: &mut Ebpf) -> Result<(), LiveError> {
+    for name in HOOKS {
+        let hook: &mut BtfTracePoint = program(ebpf, name)?;
+        hook.attach().map_err(|error| permission_or(&error))?;
+    }
+    Ok(())
+}
+
+pub(super) fn detach(ebpf: &mut Ebpf) {
+    for name in HOOKS {
+        if let Ok(hook) = program::<BtfTracePoint>(ebpf, name) {
+            let _ = hook.unload();
+        }
+    }
+}
+
+/// What this process knows of what it has read.
+struct Truth {
+    port: u16,
+    bytes: [u8; 8],
+}
+
+/// Reads eight bytes from a connection to itself.
+fn read_own() -> io::Result<Truth> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let mut sender = TcpStream::connect(listener.local_addr()?)?;
+    let (mut receiver, _) = listener.accept()?;
+    sender.write_all(b"selftest")?;
+    let mut bytes = [0; 8];
+    receiver.read_exact(&mut bytes)?;
+    Ok(Truth {
+        port: listener.local_addr()?.port(),
+        bytes,
+    })
+}
+
+/// Has the self-test program see how this process reads from a socket, and compares.
+fn self_test(ebpf: &mut Ebpf) -> Result<Result<(), String>, LiveError> {
+    let hook: &mut BtfTracePoint = program(ebpf, SELF_TEST)?;
+    hook.attach().map_err(|error| permission_or(&error))?;
+    let truth = read_own();
+    let hook: &mut BtfTracePoint = program(ebpf, SELF_TEST)?;
+    hook.unload().map_err(failing!("detaching a hook"))?;
+    let truth = match truth {
+        Ok(truth) => truth,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    let results: Array<_, Wire<SocketTest>> = opened(ebpf, "SOCKET_TEST")?;
+    let Wire(seen) = results
+        .get(&0, 0)
+        .map_err(failing!("reading the self-test"))?;
+    let compared = [
+        ("port", u64::from(seen.port), u64::from(truth.port)),
+        ("family", u64::from(seen.family), libc::AF_INET as u64),
+        (
+            "system call",
+            seen.syscall.cast_unsigned(),
+            libc::SYS_recvfrom.cast_unsigned(),
+        ),
+        ("bytes", seen.bytes, u64::from_le_bytes(truth.bytes)),
+    ];
+    let wrong = compared.into_iter().find(|(_, seen, truth)| seen != truth);
+    Ok(match wrong {
+        Some((field, seen, truth)) => Err(format!("{field} reads {seen}, but is {truth}")),
+        None => Ok(()),
+    })
+}

@@ -1,0 +1,66 @@
+//! HTTP requests in words: the rows that the summary and the live view have in common.
+
+use super::escape::brief;
+use super::format;
+use crate::schema::{Histogram, Http, HttpActive, HttpRequests};
+
+/// Cells of a path.
+const MAX_PATH: usize = 60;
+
+/// `GET /items/{number} 200`.
+pub(super) fn name(row: &HttpRequests) -> String {
+    let path = path(row.route.as_deref(), row.learned_path.as_deref());
+    format!("{} {path} {}", brief(&row.method, 10), row.status)
+}
+
+/// What a request is for: the framework's route, else the path that was learned, marked as a guess.
+pub(super) fn path(route: Option<&str>, learned: Option<&str>) -> String {
+    match (route, learned) {
+        (Some(route), _) => brief(route, MAX_PATH),
+        (None, Some(path)) => format!("~{}", brief(path, MAX_PATH)),
+        (None, None) => "(any path)".to_owned(),
+    }
+}
+
+/// Half, and 99 % of them, take at most this long.
+pub(super) fn percentiles(times: &Histogram) -> [String; 2] {
+    [times.p50_ns, times.p99_ns].map(format::maybe_duration)
+}
+
+/// What is under way and what was not understood, in a few words each.
+pub(super) fn remarks(http: &Http) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if http.active_count > 0 {
+        remarks.push(format!("{} under way", format::count(http.active_count)));
+    }
+    if http.abandoned > 0 {
+        let count = format::count(http.abandoned);
+        remarks.push(format!("{count} abandoned before a response"));
+    }
+    for (reason, count) in &http.unparsed {
+        let count = format::count(*count);
+        remarks.push(format!("{count} connections not understood ({reason})"));
+    }
+    remarks
+}
+
+/// `GET ~/slow for 1.2s, lay unread for 3ms, thread 17, in handler app.py:12`.
+pub(super) fn under_way(active: &HttpActive) -> String {
+    let mut said = format!(
+        "{} {} for {}",
+        brief(&active.method, 10),
+        path(active.route.as_deref(), active.learned_path.as_deref()),
+        format::duration(active.age_ns)
+    );
+    if let Some(queue_ns) = active.queue_ns {
+        said += &format!(", lay unread for {}", format::duration(queue_ns));
+    }
+    said += &format!(", thread {}", active.tid);
+    if let Some(frame) = &active.place {
+        said += &format!(", in {}", brief(&frame.function, 60));
+    }
+    for (name, value) in &active.ids {
+        said += &format!(", {} {}", brief(name, 20), brief(value, 60));
+    }
+    said
+}

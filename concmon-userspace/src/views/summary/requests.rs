@@ -1,0 +1,57 @@
+//! The summary's table of HTTP requests: how long each kind took, and lay unread before.
+
+use super::super::table::{Align, Table};
+use super::super::{format, requests};
+use super::Room;
+use crate::schema::Process;
+
+pub(super) fn push(text: &mut String, set: &[&Process], room: Room) {
+    for process in set {
+        let Some(http) = &process.http else { continue };
+        let remarks = requests::remarks(http);
+        if http.requests.is_empty() && remarks.is_empty() {
+            continue;
+        }
+        text.push('\n');
+        let mut table = Table::default();
+        table.names("REQUEST", 20);
+        for head in ["COUNT", "P50", "P99", "UNREAD P50", "UNREAD P99"] {
+            table.column(head, Align::Right);
+        }
+        for row in http.requests.iter().take(room.rows) {
+            let [p50, p99] = requests::percentiles(&row.duration);
+            let [unread50, unread99] = requests::percentiles(&row.queue);
+            let count = format::count(row.count);
+            table.row(vec![
+                requests::name(row),
+                count,
+                p50,
+                p99,
+                unread50,
+                unread99,
+            ]);
+        }
+        if !http.requests.is_empty() {
+            text.push_str(&table.render("  ", room.form));
+        }
+        let left = http.requests.len().saturating_sub(room.rows);
+        if left > 0 {
+            text.push_str(&format!("  ... and {left} more\n"));
+        }
+        let mut said = remarks;
+        if set.len() > 1 && !said.is_empty() {
+            said[0] = format!("process {}: {}", process.pid, said[0]);
+        }
+        if !said.is_empty() {
+            room.form.wrap(
+                text,
+                2,
+                12,
+                &format!("{:12}{}", "requests", said.join(", ")),
+            );
+        }
+        for active in http.active.iter().take(room.lines) {
+            room.form.wrap(text, 4, 6, &requests::under_way(active));
+        }
+    }
+}
