@@ -1,4 +1,5 @@
 //! `cargo xtask bench`: what watching costs the watched, and everybody else.
+mod agent;
 mod attach;
 mod child;
 mod look;
@@ -43,6 +44,7 @@ impl Tools {
 
 #[derive(clap::Subcommand)]
 enum What {
+    Agent(agent::Args),
     Attach(attach::Args),
     Look(look::Args),
     Record(record::Args),
@@ -56,6 +58,7 @@ enum What {
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match &args.what {
+        What::Agent(args) => agent::run(args),
         What::Attach(args) => attach::run(args),
         What::Look(args) => look::run(args),
         What::Record(args) => record::run(args),
