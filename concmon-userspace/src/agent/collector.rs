@@ -90,7 +90,7 @@ impl Collector {
         watch.start_worker()?;
         let done = watch.done();
         let max_groups = self.config.max_groups;
-        watch.pipeline().keep_sums_only(max_groups);
+        watch.keep_sums_only(max_groups);
         let (mut services, mut own) = (Services::default(), Own::default());
         let mut reader = ProcessReader::new(std::process::id());
         let period = self.config.interval;

@@ -30,7 +30,7 @@ impl Redactor {
             Event::Process(fact) => {
                 fact.cmdline.clear();
                 fact.entry = None;
-                (fact.place.folder, fact.place.service) = (None, None);
+                fact.place.redact();
             }
             Event::Sample(sample) => sample.stack = self.stack(&sample.stack),
             Event::Step(fact) => {
@@ -66,8 +66,7 @@ impl Redactor {
     pub fn header(header: &mut Header) {
         header.command.clear();
         header.host.clear();
-        let place = &mut header.info.place;
-        (place.folder, place.service) = (None, None);
+        header.info.place.redact();
         header.filters.redacted = true;
     }
 

@@ -23,6 +23,9 @@ use crate::{
     targets::{Targets, Wants},
 };
 
+/// In a unit of systemd, with a `User=` of its own.
+const GRANT: &str = "AmbientCapabilities=CAP_BPF CAP_PERFMON CAP_SYS_PTRACE CAP_DAC_READ_SEARCH";
+
 /// Samples per second and CPU.
 const RATE: u32 = 99;
 
@@ -40,7 +43,17 @@ pub(super) fn run(flags: &Agent) -> Result<u8, Failure> {
     let local = LocalSet::new();
     let ended = local.block_on(&runtime, async {
         let collector = Collector::new(socket, flags.clone(), config.clone())?;
-        let watch = start(&config)?;
+        let watch = start(&config).map_err(|mut failure| {
+            if failure.code == code::PERMISSION
+                && let Some(grant) = grant()
+            {
+                failure.message = format!("{}; {grant}", failure.message);
+            }
+            failure
+        })?;
+        if let Some(grant) = grant() {
+            log::warn!("{grant}");
+        }
         privileges::give_up_but(rights::LOOKS | CapabilitySet::BPF | CapabilitySet::PERFMON);
         confine::confine_collector_or_warn();
         collector.run(watch).await
@@ -55,6 +68,18 @@ pub(super) fn run(flags: &Agent) -> Result<u8, Failure> {
             failure.message = format!("{EXPORTER_ENDED} {how}");
         }
         failure
+    })
+}
+
+/// What of its capabilities is missing, and the line that grants them; `None`: it has all.
+fn grant() -> Option<String> {
+    let looks = CapabilitySet::SYS_PTRACE | CapabilitySet::DAC_READ_SEARCH;
+    let missing = rights::lacking(rights::LOADING | looks);
+    (!missing.is_empty()).then(|| {
+        format!(
+            "without {}, less is watched, or nothing; a unit of systemd grants all that is needed by the line {GRANT}",
+            rights::names(missing)
+        )
     })
 }
 

@@ -30,8 +30,8 @@ pub use self::{
     http::{HttpEvent, HttpRequest, HttpWhat, NotParsed},
     ids::{Pid, Tid},
     monitor::{BudgetFact, MonitorFact, PassFact},
-    place::PlaceFact,
-    process::{ProcessFact, ThreadStat},
+    place::{KubernetesFact, PlaceFact},
+    process::{ProcessFact, ThreadStat, ThrottledFact},
     python::{
         ExecutorKind, FutureKind, LoopKind, PyDescriptor, PyExecutor, PyFailures, PyFrame, PyGc,
         PyGeneration, PyGil, PyHeapScan, PyLoop, PyProcess, PyQueue, PyReady, PyTask, PyThread,

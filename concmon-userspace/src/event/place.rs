@@ -21,4 +21,40 @@ pub struct PlaceFact {
     /// The service that a rule of whoever watches says it is.
     #[serde(default)]
     pub rule: Option<String>,
+    /// The service that it publishes to be, as OpenTelemetry's process context.
+    #[serde(default)]
+    pub published: Option<String>,
+    /// The service that it says it is, for Datadog.
+    #[serde(default)]
+    pub datadog: Option<String>,
+    #[serde(default)]
+    pub kubernetes: Option<KubernetesFact>,
+    /// The version of the service, and where it is deployed: production, say.
+    #[serde(default)]
+    pub version: Option<String>,
+    #[serde(default)]
+    pub environment: Option<String>,
+}
+
+/// The pod that a process runs in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubernetesFact {
+    pub namespace: String,
+    pub pod: String,
+    pub container: Option<String>,
+    /// Of the pod.
+    pub uid: String,
+}
+
+impl PlaceFact {
+    /// Leaves out what tells what runs there.
+    pub fn redact(&mut self) {
+        *self = Self {
+            own_pid: self.own_pid,
+            container: self.container.take(),
+            unit: self.unit.take(),
+            rule: self.rule.take(),
+            ..Self::default()
+        };
+    }
 }

@@ -34,6 +34,21 @@ pub struct ProcessFact {
     pub zombies: u64,
     #[serde(deserialize_with = "at_most::<65_536, _, _>")]
     pub thread_stats: Vec<ThreadStat>,
+    /// `None`: no CPU quota holds for it.
+    #[serde(default)]
+    pub throttled: Option<ThrottledFact>,
+}
+
+/// The CPU quota of the innermost cgroup around a process that has one, and what that has taken since it was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThrottledFact {
+    pub cgroup: String,
+    /// CPU time in each period.
+    pub quota_ns: u64,
+    pub period_ns: u64,
+    /// How long its threads were kept from running, all CPUs together, and in how many periods.
+    pub throttled_ns: u64,
+    pub count: u64,
 }
 
 /// What `/proc/PID/task/TID` says of a thread.

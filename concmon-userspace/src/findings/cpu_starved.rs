@@ -25,11 +25,11 @@ impl Rule for CpuStarved {
 
     fn explanation(&self) -> &'static str {
         "Threads of the process waited for a CPU at least a quarter of the time that they could have \
-         run, for three seconds: other programs, other threads of this one, or a limit of its cgroup \
-         took it. CPU use looks moderate meanwhile. Waits of less than 0.1 ms on average do not count: \
+         run, for three seconds: other programs or other threads of this one took it (where the quota of its \
+         cgroup did, cpu-throttled says so). CPU use looks moderate meanwhile. Waits of less than 0.1 ms on average do not count: \
          threads that wake each other all the time have them on an idle host, too.\n\n\
-         What to do: look at the load of the host and at cpu.max of the cgroup (throttling), run fewer \
-         workers than CPUs, move noisy neighbours away."
+         What to do: look at the load of the host, run fewer workers than CPUs, move noisy neighbours \
+         away."
     }
 
     fn check(&self, context: &Context<'_>) -> Option<Held> {
@@ -51,6 +51,12 @@ impl Rule for CpuStarved {
         let worst = threads
             .iter()
             .max_by_key(|thread| thread.ledger.runnable_ns)?;
+        // Its quota is what it waits for, not its neighbours.
+        if super::cpu_throttled::throttled_ns(context)
+            .is_some_and(|ns| worst.ledger.runnable_ns <= ns.saturating_mul(2))
+        {
+            return None;
+        }
         let name = super::thread_name(context.process, worst.tid);
         let mut evidence = super::Evidence::new();
         evidence.insert("waiting_share", round(waiting));
@@ -69,7 +75,7 @@ impl Rule for CpuStarved {
                 percent(waiting)
             ),
             evidence,
-            advice: "look for noisy neighbours and cgroup limits, or run fewer workers".to_owned(),
+            advice: "look for noisy neighbours, or run fewer workers".to_owned(),
             weight: waiting,
         })
     }

@@ -6,6 +6,7 @@
 
 mod busy_poll;
 mod cpu_starved;
+mod cpu_throttled;
 mod deadlock;
 mod executor_saturated;
 mod fd_exhaustion;
@@ -84,7 +85,7 @@ pub(crate) trait Rule: Sync {
     }
 }
 
-const RULES: [&dyn Rule; 21] = [
+const RULES: [&dyn Rule; 22] = [
     &deadlock::Deadlocked,
     &lock_held_across_fork::LockHeldAcrossFork,
     &lock_not_released::LockNotReleased,
@@ -102,6 +103,7 @@ const RULES: [&dyn Rule; 21] = [
     &futures_failing::FuturesFailing,
     &gil_contention::GilContention,
     &cpu_starved::CpuStarved,
+    &cpu_throttled::CpuThrottled,
     &lock_convoy::LockConvoy,
     &thread_churn::ThreadChurn,
     &gc_heavy::GcHeavy,

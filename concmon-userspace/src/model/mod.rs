@@ -43,6 +43,7 @@ pub(crate) mod testing;
 mod tests;
 mod thread;
 mod threads;
+mod throttling;
 pub mod timing;
 mod title;
 mod wakers;
@@ -53,7 +54,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Event, HttpWhat, Pid, PlaceFact, Tick};
+use crate::event::{Event, HttpWhat, Pid, PlaceFact, Tick, Tid};
 use crate::schema::{Group, Kind, Limit, SCHEMA, Snapshot, Window};
 use groups::Groups;
 use monitor::Monitor;
@@ -270,6 +271,14 @@ impl Model {
             threads: 256,
             processes: 64,
         };
+    }
+
+    /// Threads of which sums need all slices, right after a tick: those that run loops, and all of processes whose
+    /// GIL was waited for more than a little.
+    pub fn needs_slices_of(&self) -> impl Iterator<Item = Tid> {
+        let window_ns = self.to.at_ns.saturating_sub(self.from.at_ns);
+        let processes = self.process_table.processes.values();
+        processes.flat_map(move |process| process.needs_slices_of(window_ns))
     }
 
     /// Stalls and hangs that have become known since this was asked last, process by process.

@@ -18,6 +18,7 @@ use super::member::{GroupId, Member};
 use super::pools::Pools;
 use super::thread::{PROC_TICK_NS, Thread};
 use super::threads::Threads;
+use super::throttling::Throttling;
 use super::timing::LoopTimes;
 use super::window::{Clock, Cumulative, Scope};
 use crate::event::{
@@ -62,6 +63,7 @@ pub(crate) struct Process {
     pub(super) fact_is_new: bool,
     pub(super) zombie: bool,
     last_gauges: Gauges,
+    pub(super) throttling: Throttling,
     /// The command line read before is another program's.
     pub(crate) exec_ns: u64,
     /// The same by `CLOCK_BOOTTIME`.
@@ -129,6 +131,7 @@ impl Process {
             fact_is_new: false,
             zombie: false,
             last_gauges: Gauges::default(),
+            throttling: Throttling::default(),
             exec_ns: 0,
             exec_boottime_ns: 0,
             look: None,
@@ -264,6 +267,7 @@ impl Process {
         self.zombie = fact.zombie;
         // Of a zombie, /proc still says who it is, but no more what it uses.
         if !fact.zombie {
+            self.throttling.read(fact.throttled.as_ref());
             if self.ended() && !self.exit_seen {
                 // It was given up too early.
                 (self.ended_epoch, self.exited, self.retired) = (None, None, false);
@@ -356,11 +360,24 @@ impl Process {
         })
     }
 
+    /// Its threads of which sums need all slices, at the end of a window that was so long.
+    pub(crate) fn needs_slices_of(&self, window_ns: u64) -> impl Iterator<Item = Tid> {
+        let contended = self
+            .gil
+            .is_contended(window_ns)
+            .then(|| self.threads.iter());
+        let living = contended.into_iter().flatten().filter(|one| one.alive());
+        self.loop_times
+            .loops()
+            .chain(living.map(|thread| thread.key.tid))
+    }
+
     /// Begins the window after `epoch`.
     pub(crate) fn roll(&mut self, epoch: u64) {
         for thread in self.threads.iter_mut() {
             thread.roll();
         }
+        self.throttling.roll();
         self.loops.roll();
         self.loop_times.roll();
         self.pools.roll();

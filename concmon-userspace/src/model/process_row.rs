@@ -174,6 +174,7 @@ impl Process {
             zombies_count: gauges.zombies,
             fds_count: gauges.fds,
             fds_limit: gauges.fds_limit,
+            throttled: self.throttling.row(scope),
             context_switches: totals.switches,
             ended: ended.report(),
             gc,
@@ -398,5 +399,13 @@ pub(super) fn place(fact: &PlaceFact) -> schema::Place {
         pid_inside: fact.own_pid,
         container_id: fact.container.clone(),
         unit: fact.unit.clone(),
+        k8s: fact.kubernetes.as_ref().map(|of| schema::Kubernetes {
+            namespace: of.namespace.clone(),
+            pod: of.pod.clone(),
+            container: of.container.clone(),
+            uid: of.uid.clone(),
+        }),
+        service_version: fact.version.clone(),
+        deployment_environment: fact.environment.clone(),
     }
 }

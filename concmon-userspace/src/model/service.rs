@@ -70,14 +70,26 @@ impl Service {
         Self::new(GroupSource::Tree, name, "")
     }
 
-    /// What a rule says, else a process, or whoever has started it: by its environment, its container, its unit.
+    /// What a rule says, else a process, or whoever has started it: by what it publishes, its environment, its pod,
+    /// its container, its unit.
     /// `own`: where the watch runs.
     pub(super) fn told(place: &PlaceFact, own: &PlaceFact) -> Option<Self> {
         if let Some(name) = &place.rule {
             return Some(Self::new(GroupSource::Rule, name, ""));
         }
-        if let Some(name) = &place.service {
+        if let Some(name) = place.published.as_ref().or(place.service.as_ref()) {
             return Some(Self::new(GroupSource::Otel, name, ""));
+        }
+        if let Some(name) = &place.datadog {
+            return Some(Self::new(GroupSource::Datadog, name, ""));
+        }
+        if let Some(of) = &place.kubernetes {
+            let name = format!(
+                "{}/{}",
+                of.namespace,
+                of.container.as_ref().unwrap_or(&of.pod)
+            );
+            return Some(Self::new(GroupSource::Kubernetes, &name, ""));
         }
         if let Some(id) = place.container.as_deref()
             && own.container.as_deref() != Some(id)
@@ -183,6 +195,7 @@ fn is_dotted(word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::KubernetesFact;
 
     const ID: &str = "4c290e9407ce1b639e5ecf689f9a52834c290e9407ce1b639e5ecf689f9a5283";
 
@@ -195,6 +208,12 @@ mod tests {
                 unit: unit.map(str::to_owned),
                 ..PlaceFact::default()
             };
+        let pod = |container: Option<&str>| KubernetesFact {
+            namespace: "prod".to_owned(),
+            pod: "shop-1".to_owned(),
+            container: container.map(str::to_owned),
+            uid: String::new(),
+        };
         let nowhere = PlaceFact::default();
         let unit = Some("shop.service");
         for (at, own, want) in [
@@ -223,6 +242,40 @@ mod tests {
                 place(None, Some(ID), unit),
                 &place(None, Some(ID), None),
                 Some((GroupSource::Unit, "shop")),
+            ),
+            (
+                PlaceFact {
+                    published: Some("p".to_owned()),
+                    datadog: Some("d".to_owned()),
+                    ..place(Some("a"), Some(ID), unit)
+                },
+                &nowhere,
+                Some((GroupSource::Otel, "p")),
+            ),
+            (
+                PlaceFact {
+                    datadog: Some("d".to_owned()),
+                    kubernetes: Some(pod(Some("web"))),
+                    ..place(None, Some(ID), unit)
+                },
+                &nowhere,
+                Some((GroupSource::Datadog, "d")),
+            ),
+            (
+                PlaceFact {
+                    kubernetes: Some(pod(Some("web"))),
+                    ..place(None, Some(ID), unit)
+                },
+                &nowhere,
+                Some((GroupSource::Kubernetes, "prod/web")),
+            ),
+            (
+                PlaceFact {
+                    kubernetes: Some(pod(None)),
+                    ..place(None, Some(ID), unit)
+                },
+                &nowhere,
+                Some((GroupSource::Kubernetes, "prod/shop-1")),
             ),
             (
                 PlaceFact {

@@ -50,6 +50,12 @@ impl Cgroups {
         self.parts().find_map(container_of).map(str::to_owned)
     }
 
+    /// The uid of its Kubernetes pod: of `pod<uid>`, or with systemd `kubepods-burstable-pod<uid>.slice`, where
+    /// underscores stand for dashes.
+    pub fn pod_uid(&self) -> Option<String> {
+        self.parts().find_map(pod_of)
+    }
+
     /// Whether it is in the cgroup `path`, or in one below it.
     pub fn is_below(&self, path: &str) -> bool {
         let path = path.trim_end_matches('/');
@@ -84,6 +90,19 @@ fn container_of(part: &str) -> Option<&str> {
     }
     let id = part.rsplit(['-', ':']).next()?;
     is_id(id).then_some(id)
+}
+
+/// The uid of the pod that one component of a path names. Pods that are no objects of the cluster have a hash for it.
+fn pod_of(part: &str) -> Option<String> {
+    // Older runtimes: `kubepods-pod<uid>.slice:cri-containerd:<id>`.
+    let part = part.split(':').next().unwrap_or(part);
+    let part = part.strip_suffix(".slice").unwrap_or(part);
+    let uid = match part.rsplit_once("-pod") {
+        Some((before, uid)) if before.starts_with("kubepods") => uid.replace('_', "-"),
+        _ => part.strip_prefix("pod")?.to_owned(),
+    };
+    let is_uid = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
+    (matches!(uid.len(), 32 | 36) && uid.bytes().all(is_uid)).then_some(uid)
 }
 
 /// Whether a text is the whole id of a container.
@@ -127,7 +146,7 @@ fn path_in(named: &str, mounts: &str) -> String {
 }
 
 /// Where a line of `mountinfo` says that cgroups are, and from which one on.
-fn cgroup_mount(line: &str) -> Option<(PathBuf, String)> {
+pub(super) fn cgroup_mount(line: &str) -> Option<(PathBuf, String)> {
     let (mount, kind) = line.split_once(" - ")?;
     if !kind.starts_with("cgroup") {
         return None;
@@ -196,6 +215,25 @@ mod tests {
             "/".to_owned(),
         ] {
             assert_eq!(at(&path).container(), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn pods() {
+        const UID: &str = "12345678-9abc-def0-1234-56789abcdef0";
+        let systemd = UID.replace('-', "_");
+        for path in [
+            format!("/kubepods/besteffort/pod{UID}/{ID}"),
+            format!("/kubepods.slice/kubepods-pod{systemd}.slice/cri-containerd-{ID}.scope"),
+            format!("/kubepods.slice/kubepods-burstable-pod{systemd}.slice/crio-{ID}.scope/x"),
+            format!(
+                "/system.slice/containerd.service/kubepods-pod{systemd}.slice:cri-containerd:{ID}"
+            ),
+        ] {
+            assert_eq!(at(&path).pod_uid().as_deref(), Some(UID), "{path}");
+        }
+        for path in ["/kubepods/pods/x", "/podman/pod1234", "/", "/docker"] {
+            assert_eq!(at(path).pod_uid(), None, "{path}");
         }
     }
 

@@ -12,15 +12,18 @@ mod environ;
 mod file;
 pub mod host;
 pub mod listeners;
+mod kubernetes;
 pub mod maps;
 pub mod namespaces;
 pub mod now;
 mod process;
+mod process_context;
 pub mod rights;
 pub mod root;
 pub mod shown;
 pub mod stat;
 pub mod target;
+mod throttling;
 pub mod tree;
 
 pub use process::{MAX_THREADS, ProcError, ProcessReader, command, place, program};

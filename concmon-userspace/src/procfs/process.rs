@@ -10,13 +10,16 @@ use rustix::fs::{AtFlags, CWD, readlinkat, statat};
 use super::cgroups::Cgroups;
 use super::clocks::{self, Clocks};
 use super::entry;
-use super::environ;
+use super::environ::{self, Said};
 use super::file::{self, SMALL};
+use super::kubernetes;
 use super::namespaces;
+use super::process_context;
 use super::shown;
 use super::stat::Stat;
+use super::throttling::Quota;
 use super::tree::Tree;
-use crate::event::{Pid, PlaceFact, ProcessFact, ThreadStat, Tid};
+use crate::event::{KubernetesFact, Pid, PlaceFact, ProcessFact, ThreadStat, Tid};
 
 /// Threads described one by one, at most; [`ProcessFact::threads`] is not limited by it.
 pub const MAX_THREADS: usize = 4096;
@@ -24,6 +27,8 @@ pub const MAX_THREADS: usize = 4096;
 const MAX_CMDLINE: u64 = 64 << 10;
 /// How old what is kept gets: programs change their titles, and people the limits of programs.
 const KEPT_NS: u64 = 10_000_000_000;
+/// What a program publishes a while after its start is looked for so often, [`KEPT_NS`] apart.
+const IDENTITY_LOOKS: u32 = 3;
 
 /// Why a process could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -80,17 +85,40 @@ impl Dir {
         soft_limit(&file::text(&self.handle, "limits").ok()?, "Max open files")
     }
 
-    fn place(&self) -> PlaceFact {
+    /// `before`: what the same program said of itself.
+    fn place(&self, before: Option<Identity>) -> (PlaceFact, Identity) {
         let pid = Pid(self.pid);
         let cgroups = Cgroups::of(pid);
-        PlaceFact {
+        let identity = before.unwrap_or_else(|| Identity {
+            said: environ::said(&self.handle),
+            ..Identity::default()
+        });
+        let identity = identity.look(&self.handle, &cgroups);
+        let Identity {
+            said,
+            published,
+            kubernetes,
+            ..
+        } = identity.clone();
+        let attribute = |wanted: &str| {
+            let mut attributes = published.iter();
+            let (_, text) = attributes.find(|(key, _)| key == wanted)?;
+            environ::name(text)
+        };
+        let place = PlaceFact {
             own_pid: namespaces::own_id(pid),
             container: cgroups.container(),
             unit: cgroups.unit(),
             folder: self.folder(),
-            service: environ::service(&self.handle),
+            service: said.service,
             rule: None,
-        }
+            published: attribute("service.name"),
+            datadog: said.datadog,
+            kubernetes,
+            version: attribute("service.version").or(said.version),
+            environment: attribute("deployment.environment.name").or(said.environment),
+        };
+        (place, identity)
     }
 
     fn folder(&self) -> Option<String> {
@@ -156,7 +184,7 @@ impl Dir {
 /// Where process `pid` runs; nothing is known of one that is gone.
 pub fn place(pid: u32) -> PlaceFact {
     let dir = Dir::open(pid);
-    dir.map(|dir| dir.place()).unwrap_or_default()
+    dir.map(|dir| dir.place(None).0).unwrap_or_default()
 }
 
 /// What process `pid` calls itself, and what it was started to run, where its command line tells.
@@ -194,6 +222,33 @@ struct Kept {
     entry: Option<String>,
     fds_limit: Option<u64>,
     place: PlaceFact,
+    identity: Identity,
+    quota: Option<Quota>,
+}
+
+/// What a program says of itself, which stays what it is once it is known.
+#[derive(Clone, Debug, Default)]
+struct Identity {
+    said: Said,
+    published: Vec<(String, String)>,
+    kubernetes: Option<KubernetesFact>,
+    /// How often it was looked for what comes a while after the start.
+    looks: u32,
+}
+
+impl Identity {
+    fn look(mut self, dir: &OwnedFd, cgroups: &Cgroups) -> Self {
+        if self.looks < IDENTITY_LOOKS {
+            self.looks += 1;
+            if self.published.is_empty() {
+                self.published = process_context::attributes(dir);
+            }
+            if self.kubernetes.is_none() {
+                self.kubernetes = kubernetes::of(cgroups);
+            }
+        }
+        self
+    }
 }
 
 impl ProcessReader {
@@ -244,6 +299,7 @@ impl ProcessReader {
             descendants: family.descendants,
             zombies: family.zombies,
             thread_stats: dir.threads(),
+            throttled: kept.quota.as_ref().and_then(Quota::read),
         })
     }
 
@@ -257,22 +313,34 @@ impl ProcessReader {
                 // It may just be starting, its arguments not in place yet.
                 && !kept.cmdline.is_empty()
         };
-        let kept = self.kept.take().filter(is_fresh).unwrap_or_else(|| {
-            let cmdline = dir.cmdline();
-            Kept {
-                of: (
-                    stat.start_ticks,
-                    stat.comm.to_vec(),
-                    stat.image,
-                    stat.has_ended(),
-                ),
-                read_ns,
-                entry: entry::entry_of(&cmdline),
-                cmdline,
-                fds_limit: dir.fds_limit(),
-                place: dir.place(),
+        let before = self.kept.take();
+        let kept = match before {
+            Some(kept) if is_fresh(&kept) => kept,
+            before => {
+                let cmdline = dir.cmdline();
+                let is_same = |kept: &Kept| {
+                    (kept.of.0, kept.of.2) == (stat.start_ticks, stat.image)
+                        && !kept.cmdline.is_empty()
+                };
+                let identity = before.filter(is_same).map(|kept| kept.identity);
+                let (place, identity) = dir.place(identity);
+                Kept {
+                    of: (
+                        stat.start_ticks,
+                        stat.comm.to_vec(),
+                        stat.image,
+                        stat.has_ended(),
+                    ),
+                    read_ns,
+                    entry: entry::entry_of(&cmdline),
+                    cmdline,
+                    fds_limit: dir.fds_limit(),
+                    place,
+                    identity,
+                    quota: Quota::of(Pid(dir.pid)),
+                }
             }
-        });
+        };
         self.kept.insert(kept)
     }
 }

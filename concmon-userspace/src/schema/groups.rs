@@ -86,8 +86,13 @@ words! {
     pub enum GroupSource {
         /// A rule of the agent's configuration.
         Rule = "rule",
-        /// `OTEL_SERVICE_NAME`, or `service.name` in `OTEL_RESOURCE_ATTRIBUTES`.
+        /// `service.name` in OpenTelemetry's process context, `OTEL_SERVICE_NAME`, or `service.name` in
+        /// `OTEL_RESOURCE_ATTRIBUTES`.
         Otel = "otel",
+        /// `DD_SERVICE`.
+        Datadog = "datadog",
+        /// The namespace and the container of its pod.
+        Kubernetes = "kubernetes",
         /// Its container.
         Container = "container",
         /// Its systemd unit.

@@ -47,8 +47,10 @@ pub use loops::{
     BusySplit, ByName, Callback, Contributor, Culprit, CulpritKind, Descriptor, Hang, Loop,
     LoopKind, MissedWakeup, Ready, Saturation, Stall, StallTask, Timing, Waiting,
 };
-pub use place::Place;
-pub use process::{Ended, Exited, Gc, Gil, GilHog, GilPair, Process, ProcessRole, Python};
+pub use place::{Kubernetes, Place};
+pub use process::{
+    CpuQuota, Ended, Exited, Gc, Gil, GilHog, GilPair, Process, ProcessRole, Python, Throttled,
+};
 pub use tasks::{Cost, Seen, Task, TaskCost, TaskState, TaskWait};
 pub use thread::{
     Blocked, Cause, CodeSamples, Frame, Histogram, LedgerSum, LockNs, Purpose, Role, Switches,

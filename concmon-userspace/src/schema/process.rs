@@ -57,6 +57,9 @@ pub struct Process {
     pub fds_count: Option<u64>,
     /// How many it may have open (soft `RLIMIT_NOFILE`).
     pub fds_limit: Option<u64>,
+    /// Absent: no CPU quota holds for it.
+    #[serde(flatten)]
+    pub throttled: Option<Throttled>,
     /// The kernel's own counts, all threads together.
     pub context_switches: Switches,
     /// Rows that were folded away.
@@ -79,6 +82,26 @@ pub struct Process {
     /// The rules that hold; in a summary, that have held.
     pub findings: Vec<Finding>,
     pub limits: Vec<Limit>,
+}
+
+/// What the CPU quota of its cgroup took, from all processes in that.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Throttled {
+    /// How long the quota kept threads of the cgroup from running, all CPUs together, ns.
+    pub throttled_ns: u64,
+    /// In how many periods it was used up.
+    pub throttled_count: u64,
+    /// The quota.
+    pub cpu_quota: CpuQuota,
+}
+
+/// A CPU quota.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct CpuQuota {
+    /// The innermost cgroup around the process that has one.
+    pub cgroup: String,
+    /// How many CPUs it allows for.
+    pub cpus: f64,
 }
 
 words! {

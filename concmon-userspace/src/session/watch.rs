@@ -59,6 +59,9 @@ const COLLECTION_PAUSE_NS: u64 = 250_000_000;
 const FIRST_READINGS_NS: u64 = 200_000_000;
 /// Between two times that room for threads is given back, ns.
 const ROOM_PAUSE_NS: u64 = 5_000_000_000;
+/// Between two stacks of a thread that runs no loop, when it blocks for the same cause and sums are all that is asked
+/// for, in the long run.
+const STACK_INTERVAL: Duration = Duration::from_secs(30);
 /// What the kernel side calls it that it had no room to tell who begins to run a program.
 const UNHEARD: &str = concmon_ebpf::fault::NAMES[concmon_ebpf::fault::EXEC_ROOM as usize];
 /// Between two looks whether the targets still run, ns.
@@ -143,6 +146,8 @@ pub(crate) struct Watch {
     newcomers: Option<Newcomers>,
     /// Of whom the model is still to be told that they are left out.
     excluded: Vec<Pid>,
+    /// Nobody asks for more than sums.
+    sums_only: bool,
 }
 
 impl Watch {
@@ -233,6 +238,7 @@ impl Watch {
             follows: plan.follow_children,
             newcomers,
             excluded: Vec::new(),
+            sums_only: false,
             live,
             requests: (info.http == HttpMode::On)
                 .then(|| Requests::new(plan.http.unwrap_or_default())),
@@ -308,6 +314,13 @@ impl Watch {
     /// How many processes were wanted and may not be read, Python or not, and one of them.
     pub(crate) fn denied(&self) -> Option<(usize, Pid)> {
         self.newcomers.as_ref()?.denied()
+    }
+
+    /// For a watch that nobody asks for more than the sums of services: of few services, and without what only
+    /// details are made of. Stacks of threads that run no loops are such; sums of the GIL need no stack.
+    pub(crate) fn keep_sums_only(&mut self, max_groups: usize) {
+        self.sums_only = true;
+        self.pipeline().keep_sums_only(max_groups);
     }
 
     /// What all that was fed has come to.
@@ -699,6 +712,9 @@ impl Watch {
         let kernel_run_ns = self.live.kernel_run_ns(now_ns);
         let at_ns = clocks::monotonic_ns();
         let still = self.still();
+        if self.sums_only {
+            self.live.ration_stacks(STACK_INTERVAL);
+        }
         let ledgers = self.read_ledgers(at_ns, &still);
         let mut others = self.targets.facts(self.schedule.tree(), at_ns, &still);
         self.schedule.end();

@@ -3,9 +3,9 @@
 use crate::{
     capture::Input,
     decode::{RawBatch, loss::LossMeter},
-    event::{Event, Loss, PyFrame},
+    event::{Event, Loss, PyFrame, Tid},
     kernel::Arch,
-    source::order::Orderer,
+    source::{needed::NeededSlices, order::Orderer},
 };
 
 /// Records held for ordering at most (64 bytes each in the kernel, about 150 here).
@@ -45,6 +45,8 @@ pub(super) struct Arrivals {
     damaged: u64,
     /// The watch is over its budget: slices are not looked at.
     sheds_slices: bool,
+    /// Which slices are; `None`: all.
+    needed: Option<NeededSlices>,
 }
 
 impl Arrivals {
@@ -60,7 +62,14 @@ impl Arrivals {
             events: 0,
             damaged: 0,
             sheds_slices: false,
+            needed: None,
         }
+    }
+
+    /// From now on, only slices that sums need are looked at: all of those of these threads. To be told again with
+    /// each window.
+    pub(super) fn need_only(&mut self, whole: impl Iterator<Item = Tid>) {
+        self.needed.get_or_insert_default().renew(whole);
     }
 
     /// Takes the next input in, and gives the events whose turn it is.
@@ -73,6 +82,11 @@ impl Arrivals {
                 if let Event::Monitor(fact) = &event {
                     self.sheds_slices = fact.budget.sheds_slices;
                 }
+                if let Event::Python(fact) = &event
+                    && let Some(needed) = &mut self.needed
+                {
+                    needed.look(fact);
+                }
                 sink(&event);
             }
         }
@@ -83,23 +97,32 @@ impl Arrivals {
         if let Some(loss) = self.losses.batch(header, header.opened_ns) {
             sink(&loss);
         }
-        let mut shed = 0;
+        let (mut shed, mut unneeded) = (0, 0);
         let (last_ns, unknown, invalid) = batch.each(self.arch, |event| {
             // Births and ends do not wait for their turn: what is read next is about them.
-            if matches!(event, Event::Slice(_)) {
-                if self.sheds_slices {
-                    shed += 1;
-                    return;
+            match &event {
+                Event::Slice(slice) => {
+                    let needed = self.needed.as_mut();
+                    if needed.is_some_and(|needed| !needed.has(slice)) {
+                        unneeded += 1;
+                    } else if self.sheds_slices {
+                        shed += 1;
+                    } else {
+                        self.ordered(header.cpu, event, sink);
+                    }
                 }
-                self.ordered(header.cpu, event, sink);
-            } else {
-                sink(&event);
+                other => {
+                    if let (Event::Exit(exit), Some(needed)) = (other, &mut self.needed) {
+                        needed.ended(exit.tid);
+                    }
+                    sink(other);
+                }
             }
         });
         self.losses.saw(header.cpu, last_ns);
         self.damaged += unknown + invalid;
-        // What is left out counts as lost, and only there.
-        self.events += u64::from(header.count).saturating_sub(shed);
+        // What is left out counts as lost, and only there; what nobody needs counts nowhere.
+        self.events += u64::from(header.count).saturating_sub(shed + unneeded);
         if shed > 0 {
             sink(&Event::Loss(Loss {
                 cpu: header.cpu,

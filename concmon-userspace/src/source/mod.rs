@@ -7,6 +7,7 @@ pub mod exact;
 pub mod fuzz;
 mod host;
 pub mod live;
+mod needed;
 mod object;
 pub mod order;
 pub mod pipeline;

@@ -59,6 +59,8 @@ pub struct Pipeline {
     info: WatchInfo,
     /// Where somebody looks at stacks while they come.
     intervals: Option<Box<Intervals>>,
+    /// Nobody asks for more than sums.
+    sums_only: bool,
 }
 
 impl Pipeline {
@@ -68,6 +70,7 @@ impl Pipeline {
             conclusions: Conclusions::new(info.clone()),
             info,
             intervals: None,
+            sums_only: false,
         }
     }
 
@@ -90,6 +93,10 @@ impl Pipeline {
                 intervals.apply(&Event::Tick(tick), &mut NoSink);
             }
             let window = self.conclusions.tick(tick);
+            if self.sums_only {
+                let threads = self.conclusions.model.needs_slices_of();
+                self.arrivals.need_only(threads);
+            }
             outputs.extend(self.conclusions.notices().map(notice));
             outputs.push(Output::Window(Box::new(window)));
             return outputs;
@@ -133,8 +140,9 @@ impl Pipeline {
         }
     }
 
-    /// See [`Model::keep_sums_only`].
+    /// See [`Model::keep_sums_only`]. From the end of this window on, slices that sums do not need are not looked at.
     pub fn keep_sums_only(&mut self, max_groups: usize) {
+        self.sums_only = true;
         self.conclusions.model.keep_sums_only(max_groups);
     }
 

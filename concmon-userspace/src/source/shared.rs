@@ -298,6 +298,18 @@ impl SharedArray<Ledger> {
         }
     }
 
+    /// The same for whoever is in `slot`, unless that was said before.
+    pub(super) fn ration_stacks(&self, slot: usize, interval_ns: u64) {
+        let ledger = self.at(slot);
+        // SAFETY: as above.
+        unsafe {
+            let interval = &raw mut (*ledger).stack_interval_ns;
+            if interval.read_volatile() == 0 {
+                interval.write_volatile(interval_ns);
+            }
+        }
+    }
+
     /// Empties a dead thread's account, for the next thread.
     pub(super) fn clear(&self, slot: usize) {
         // SAFETY: inside the mapping; no program writes a dead thread's account, and all-zero

@@ -91,6 +91,7 @@ pub(crate) fn process(pid: u32, entry: &str, threads: Vec<Thread>) -> Process {
         zombies_count: Some(0),
         fds_count: Some(34),
         fds_limit: Some(1024),
+        throttled: None,
         context_switches: Switches {
             voluntary: switches(|s| s.voluntary),
             involuntary: switches(|s| s.involuntary),

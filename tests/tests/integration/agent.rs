@@ -16,6 +16,7 @@ use concmon_tests::interpreter::Interpreter;
 use concmon_tests::needs::{Need, UNPRIVILEGED};
 use concmon_tests::packages;
 use concmon_tests::protobuf::Message;
+use concmon_tests::spawn::Group;
 use concmon_tests::watch::binary;
 use concmon_tests::workload::{Programs, Workload};
 use libtest_mimic::Trial;
@@ -44,6 +45,12 @@ pub(crate) fn trials() -> Vec<Trial> {
             &[root, ebpf, Need::User, Need::Setpriv, Need::Python("3.13")],
             missing_rights,
         ),
+        quiet(
+            "agent::listed_rights",
+            &[root, ebpf, Need::User, Need::Setpriv, Need::Python("3.13")],
+            listed_rights,
+        ),
+        quiet("agent::what_a_service_says_of_itself", &python, identity),
     ]
 }
 
@@ -56,6 +63,8 @@ fn config(program: &str) -> String {
     )
 }
 
+/// What grants the capabilities that it needs.
+const GRANT: &str = "AmbientCapabilities=CAP_BPF CAP_PERFMON CAP_SYS_PTRACE CAP_DAC_READ_SEARCH";
 const NOBODY: &str = "no program has this name";
 
 /// Series that only grow, by their text.
@@ -586,18 +595,109 @@ fn missing_rights() -> Result<()> {
         .output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(4), "{output:?}");
-    ensure!(said.contains("CAP_BPF"), "{said}");
+    ensure!(said.contains("CAP_BPF") && said.contains(GRANT), "{said}");
     let python = Interpreter::find("3.13")?;
     let _roots = Workload::start(&python, "moments.py", &[])?;
     let command = as_user_with(&path, &["bpf", "perfmon"]);
     let mut agent = Agent::of(command, "interval = \"300ms\"\n", &[])?;
     let said = agent.wait_for_line("processes are not watched")?;
     ensure!(said.contains("CAP_SYS_PTRACE"), "{said}");
+    agent.wait_for_line(GRANT)?;
     let denied = "concmon_agent_targets{concmon_status=\"denied\"}";
     agent.metrics_with("a count of them", |metrics| {
         sum(metrics, denied).is_some_and(|count| count >= 1.0)
     })?;
     agent.signal(libc::SIGINT);
     ensure!(agent.end()? == 0);
+    Ok(())
+}
+
+/// Another user with the listed capabilities, and no others, watches root's programs as a whole.
+fn listed_rights() -> Result<()> {
+    let programs = Programs::copy(&Interpreter::for_everyone()?)?;
+    let path = programs.tool()?;
+    let python = Interpreter::find("3.13")?;
+    let roots = Workload::start(&python, "moments.py", &[])?;
+    let rights = ["bpf", "perfmon", "sys_ptrace", "dac_read_search"];
+    let agent = Agent::of(as_user_with(&path, &rights), &config(roots.program()), &[])?;
+    agent.metrics_with("the loop of the program", |metrics| {
+        let lag = "concmon_loop_lag_seconds_count{service_name=\"shop\"";
+        sum(metrics, lag).is_some_and(|count| count > 0.0)
+    })?;
+    ensure!(!agent.said().contains(GRANT), "{}", agent.said());
+    let uid = status(agent.pid(), "Uid:")?;
+    ensure!(uid.starts_with(&UNPRIVILEGED.to_string()), "{uid}");
+    agent.signal(libc::SIGTERM);
+    ensure!(agent.end()? == 0);
+    Ok(())
+}
+
+/// Publishes OpenTelemetry's process context, as OTEP 4719 has it: a header of version 2 in a mapping that is called
+/// `OTEL_CTX`, and the resource's attributes in protobuf. Its environment says something else.
+const PUBLISHES: &str = r#"
+import ctypes, mmap, os, struct, time
+def field(number, data): return bytes([number << 3 | 2, len(data)]) + data
+def attribute(key, text): return field(1, field(1, key) + field(2, field(1, text)))
+context = field(1, attribute(b"service.name", b"published") + attribute(b"service.version", b"7"))
+payload = ctypes.create_string_buffer(context, len(context))
+file = os.memfd_create("OTEL_CTX")
+os.ftruncate(file, 4096)
+header = mmap.mmap(file, 4096)
+os.close(file)
+header[8:32] = struct.pack("=IIQQ", 2, len(context), time.time_ns(), ctypes.addressof(payload))
+header[0:8] = b"OTEL_CTX"
+print("ready", flush=True)
+time.sleep(3600)
+"#;
+
+/// What is published goes before the environment, of which nothing is told but the names of the service.
+fn identity() -> Result<()> {
+    let python = Interpreter::find("3.13")?;
+    let start = |program: &str| -> Result<Group> {
+        let mut command = python.command();
+        command
+            .args(["-c", program])
+            .env("DD_SERVICE", "by-datadog")
+            .env("DD_ENV", "staging")
+            .env("DD_API_KEY", "s3cret")
+            .env(
+                "OTEL_RESOURCE_ATTRIBUTES",
+                "service.name=by-otel,token=s3cret",
+            )
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        if program != PUBLISHES {
+            command.env_remove("OTEL_RESOURCE_ATTRIBUTES");
+        }
+        let mut child = Group::start(&mut command)?;
+        let stdout = child.stdout.as_mut().context("no stdout")?;
+        stdout.read_exact(&mut [0; 6])?;
+        Ok(child)
+    };
+    let _published = start(PUBLISHES)?;
+    let _plain = start("import time\nprint('ready', flush=True)\ntime.sleep(3600)")?;
+    let config =
+        "interval = \"300ms\"\nbudget_cpu = \"100%\"\n[[allow]]\ncommand = 'sleep\\(3600\\)'\n";
+    let agent = Agent::start(config, &[])?;
+    let info = |name: &str| format!("concmon_group_info{{service_name=\"{name}\"");
+    let metrics = agent.metrics_with("both services", |metrics| {
+        ["published", "by-datadog"]
+            .iter()
+            .all(|name| sum(metrics, &info(name)) == Some(1.0))
+    })?;
+    for (name, label) in [
+        ("published", "service_version=\"7\""),
+        ("published", "deployment_environment_name=\"staging\""),
+        ("published", "concmon_source=\"otel\""),
+        ("by-datadog", "concmon_source=\"datadog\""),
+        ("by-datadog", "process_runtime_name=\"cpython\""),
+    ] {
+        let mut lines = metrics.lines();
+        let line = lines.find(|line| line.starts_with(&info(name)));
+        let line = line.context("no information")?;
+        ensure!(line.contains(label), "no {label} in {line}");
+    }
+    ensure!(!metrics.contains("s3cret"), "{metrics}");
+    ensure!(!metrics.contains("by-otel"), "{metrics}");
     Ok(())
 }

@@ -46,6 +46,7 @@ mod services;
 mod signals;
 mod stalls;
 mod stuck;
+mod throttling;
 mod turnover;
 mod untouched;
 mod wakeup;
@@ -116,6 +117,7 @@ fn main() {
         signals::trials(),
         stalls::trials(),
         stuck::trials(),
+        throttling::trials(),
         turnover::trials(),
         untouched::trials(),
         wakeup::trials(),

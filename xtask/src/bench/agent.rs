@@ -239,9 +239,15 @@ impl Agent {
     /// What it leaves out now.
     fn shed(&self) -> Result<String> {
         let metrics = String::from_utf8(self.get("")?)?;
-        let lines = metrics.lines();
-        let mut shed = lines.filter(|line| line.starts_with("concmon_agent_shed"));
-        Ok(shed.next().unwrap_or_default().to_owned())
+        let kinds = metrics.lines().filter_map(|line| {
+            let kind = line.strip_prefix("concmon_agent_shed{concmon_detail=\"")?;
+            kind.strip_suffix("\"} 1")
+        });
+        let kinds: Vec<&str> = kinds.collect();
+        Ok(match kinds.as_slice() {
+            [] => "nothing left out".to_owned(),
+            kinds => format!("left out: {}", kinds.join(", ")),
+        })
     }
 
     /// The body of the metrics.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Distribution, Name, Sample, Value, seconds};
 use crate::schema::{
-    Blocked, ExecutorKind, Group, Histogram, LedgerSum, Process, ProcessRole, Snapshot,
+    Blocked, ExecutorKind, Group, Histogram, Kubernetes, LedgerSum, Process, ProcessRole, Snapshot,
 };
 
 /// A service goes so long after its last process, ns.
@@ -31,6 +31,8 @@ struct Known {
     count: usize,
     /// Series that found no room.
     refused: BTreeSet<(Name, Vec<String>)>,
+    /// What the CPU quotas of its cgroups took, ns; `None`: it has had none.
+    throttled_ns: Option<u64>,
 }
 
 /// What a window comes to.
@@ -74,7 +76,11 @@ impl Services {
             let members = window.processes.iter().filter(|process| {
                 process.group.as_ref() == Some(&group.name) && process.exited.is_none()
             });
-            of.all(&members.collect::<Vec<_>>());
+            let members: Vec<_> = members.collect();
+            of.all(&members);
+            if let Some(ns) = known.throttled(&members) {
+                of.time(Name::CpuThrottled, &[], ns);
+            }
             for rule in &known.rules {
                 let held = holding.iter().find(|held| held.rule == *rule);
                 let count = held.map_or(0, |held| held.processes_count);
@@ -93,6 +99,20 @@ impl Services {
 }
 
 impl Known {
+    /// Adds what quotas took in a window, of each cgroup once.
+    fn throttled(&mut self, members: &[&Process]) -> Option<u64> {
+        let mut cgroups: BTreeMap<&str, u64> = BTreeMap::new();
+        for throttled in members.iter().filter_map(|of| of.throttled.as_ref()) {
+            let ns = cgroups.entry(&throttled.cpu_quota.cgroup).or_default();
+            *ns = (*ns).max(throttled.throttled_ns);
+        }
+        if !cgroups.is_empty() {
+            let sum = cgroups.into_values().fold(0, u64::saturating_add);
+            *self.throttled_ns.get_or_insert_default() += sum;
+        }
+        self.throttled_ns
+    }
+
     /// Whether a series is one of those that there is room for.
     fn admits(&mut self, sample: &Sample) -> bool {
         let mut key = (sample.of, sample.labels.clone());
@@ -164,7 +184,25 @@ impl Of<'_> {
         let text = |of: Option<&String>| of.cloned().unwrap_or_default();
         let container = text(place.and_then(|place| place.container_id.as_ref()));
         let unit = text(place.and_then(|place| place.unit.as_ref()));
-        let labels = [group.source.name(), &container, &unit];
+        let pod = place.and_then(|place| place.k8s.as_ref());
+        let of_pod = |field: fn(&Kubernetes) -> &str| pod.map(field).unwrap_or_default();
+        let python = main.or(members.first()).and_then(|of| of.python.as_ref());
+        let labels = [
+            group.source.name(),
+            &container,
+            &unit,
+            of_pod(|pod| &pod.namespace),
+            of_pod(|pod| &pod.pod),
+            of_pod(|pod| pod.container.as_deref().unwrap_or_default()),
+            of_pod(|pod| &pod.uid),
+            &text(place.and_then(|place| place.service_version.as_ref())),
+            &text(place.and_then(|place| place.deployment_environment.as_ref())),
+            // As OpenTelemetry calls it: `cpython`.
+            &python
+                .map(|of| of.implementation.to_lowercase())
+                .unwrap_or_default(),
+            &text(python.and_then(|of| of.version.as_ref())),
+        ];
         self.number(Name::GroupInfo, &labels, 1.0);
         self.time(Name::CpuTime, &["user"], group.cpu_user_ns);
         self.time(Name::CpuTime, &["system"], group.cpu_system_ns);

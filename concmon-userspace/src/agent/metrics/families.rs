@@ -200,8 +200,9 @@ families! {
         "Time that threads waited for others on the network.";
     FindingActive = "concmon_finding_active", Gauge, ["service_name", "concmon_rule"],
         "Processes in which a finding holds, 0 when it does not; of rules that have held once.";
-    GroupInfo = "concmon_group", Info, ["service_name", "concmon_source", "container_id", "systemd_unit"],
-        "What is known of a service: where its name is from, and where its first process runs.";
+    GroupInfo = "concmon_group", Info,
+        ["service_name", "concmon_source", "container_id", "systemd_unit", "k8s_namespace_name", "k8s_pod_name", "k8s_container_name", "k8s_pod_uid", "service_version", "deployment_environment_name", "process_runtime_name", "process_runtime_version"],
+        "What is known of a service: where its name is from, and of its first process where that runs, and in what.";
     BuildInfo = "concmon_build", Info, ["version", "architecture"],
         "The agent.";
     EventsLost = "concmon_agent_events_lost", Counter, ["concmon_source"],
@@ -210,8 +211,8 @@ families! {
         "CPU time of the agent: of its watching process, and of its kernel programs, which is estimated.";
     AgentTargets = "concmon_agent_targets", Gauge, ["concmon_status"],
         "Python processes: watched whole (attached), by the kernel alone (unsupported); that ended in the last window before their interpreters were read (short); and processes, Python or not, that may not be read (denied).";
-    AgentShed = "concmon_agent_shed", Gauge, [],
-        "Kinds of detail that are left out now to stay inside the budget.";
+    AgentShed = "concmon_agent_shed", Gauge, ["concmon_detail"],
+        "Whether detail of a kind is left out now to stay inside the budget; all of it, or some.";
     AgentCoverage = "concmon_agent_coverage", Gauge, ["service_name"],
         "The share of a service's living processes that are watched whole.";
     AgentGroups = "concmon_agent_groups", Gauge, [],

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use super::{Name, Sample, Value, collect::Collected, seconds};
 use crate::{event::ProcessFact, schema::Snapshot};
 
+/// The kinds of detail that a budget leaves out, as `monitor.shed` begins with them.
+const SHED: [&str; 4] = ["samples", "looks", "tasks", "slices"];
+
 /// Sums of what windows tell of the agent itself.
 #[derive(Debug, Default)]
 pub(in crate::agent) struct Own {
@@ -93,7 +96,10 @@ impl Own {
         });
         put(Name::AgentTargets, &["short"], short.count() as f64);
         put(Name::AgentTargets, &["denied"], state.denied as f64);
-        put(Name::AgentShed, &[], monitor.shed.len() as f64);
+        for detail in SHED {
+            let is_shed = monitor.shed.iter().any(|words| words.starts_with(detail));
+            put(Name::AgentShed, &[detail], f64::from(u8::from(is_shed)));
+        }
         put(Name::AgentGroups, &[], collected.services as f64);
         put(Name::AgentGroupsLimit, &[], state.max_groups as f64);
         put(Name::AgentGroupsRefused, &[], state.groups_refused as f64);

@@ -28,6 +28,8 @@ use timeline::{Timeline, Waited, Wakeup};
 use usage::Usage;
 use waits::{Step, Threads, Waits};
 
+/// It is waited for more than a little from this part of a window on, all threads together.
+const CONTENDED: u64 = 50;
 /// How long a piece waits for the slice that tells what its holder did, ns.
 const PATIENCE_NS: u64 = 2_000_000_000;
 /// A thread without slices for this long has its past forgotten, ns.
@@ -290,6 +292,11 @@ impl Gil {
         });
         self.timeline.forget(self.waits.oldest_ns());
         self.crowd.settle(expired_ns);
+    }
+
+    /// Whether threads waited for it more than a little in the window, which was so long.
+    pub(crate) fn is_contended(&self, window_ns: u64) -> bool {
+        self.wait_ns.over(Scope::Window) > window_ns / CONTENDED
     }
 
     /// Begins a window.

@@ -223,6 +223,13 @@ impl LoopTimes {
         self.exact.row(scope, clock)
     }
 
+    /// The threads that run loops.
+    pub(crate) fn loops(&self) -> impl Iterator<Item = Tid> {
+        let threads = self.threads.iter();
+        let loops = threads.filter(|(_, thread)| thread.tracker.is_loop && !thread.ended);
+        loops.map(|(tid, _)| *tid)
+    }
+
     /// `None`: there is no room for another thread.
     fn loop_thread(&mut self, tid: Tid) -> Option<&mut LoopThread> {
         if self.threads.len() >= MAX_THREADS && !self.threads.contains_key(&tid) {

@@ -195,6 +195,20 @@ impl Accounts {
         }
     }
 
+    /// Threads give a stack when they block so seldom, in the long run, unless it was said how often. Those that have
+    /// not been read yet do not: they may turn out to run loops.
+    pub(super) fn ration_stacks(&mut self, interval: Duration) {
+        let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
+        for slot in self.used() {
+            let (index, at) = (slot / LEDGERS_PER_CHUNK, slot % LEDGERS_PER_CHUNK);
+            if let Some(Some(chunk)) = self.chunks.get(index)
+                && chunk.read[at] != UNREAD
+            {
+                chunk.ledgers.ration_stacks(at, interval_ns);
+            }
+        }
+    }
+
     pub(super) fn set_gils(&mut self, pid: Pid, gils: &[u64; MAX_GILS]) {
         for slot in self.used() {
             if let Some((ledgers, at)) = self.at(slot) {

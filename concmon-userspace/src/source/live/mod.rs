@@ -138,6 +138,11 @@ impl Live {
         self.accounts.set_stack_interval(pid, tid, interval);
     }
 
+    /// Threads of which nobody has said how often give a stack when they block so seldom, in the long run.
+    pub fn ration_stacks(&mut self, interval: Duration) {
+        self.accounts.ration_stacks(interval);
+    }
+
     /// The processes watched now, those that joined at fork included.
     pub fn watched(&self) -> Vec<Pid> {
         self.processes
