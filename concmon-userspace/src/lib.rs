@@ -100,15 +100,18 @@
 //!
 //! ```text
 //! collector: watch ─ window ─> sums of services ─> samples ─┬─ socket ─> exporter: text · OpenMetrics · protobuf ─> HTTP
-//! configuration ─ rules ─> selector, names of services      └─ settings
+//! configuration ─ rules ─> selector, names of services      ├─ settings      └─> OTLP ─> receivers
+//!                              stalls, hangs, findings ─────┘ events             ^ connections: dialer
 //! ```
 //!
-//! Two processes (`agent`). The collector is a watch of everybody whose windows become samples: a pure step from
-//! the sums of services, and what is remembered between two windows is in one place (`agent/metrics/collect.rs`).
-//! It keeps sums only, and forgets a service, and whatever of its processes is left, when that has had none for
-//! long. The exporter is forked while there is one thread, has no capability and few system calls, and is never
-//! waited for: what it has not taken is replaced by what is newer. Rules are judged where processes are
-//! (`targets/rules.rs`): who is watched when it comes, and what its service is called is a fact of the process.
+//! Two processes (`agent`), and a third where it pushes. The collector is a watch of everybody whose windows become
+//! samples: a pure step from the sums of services, and what is remembered between two windows is in one place
+//! (`agent/metrics/collect.rs`). It keeps sums only, and forgets a service, and whatever of its processes is left, when
+//! that has had none for long. The exporter is forked while there is one thread, has no capability and few system calls,
+//! and is never waited for: what it has not taken is replaced by what is newer; of events a number waits. What it pushes
+//! (`agent/exporter/push.rs`) goes over connections that the dialer hands to it, for it may connect nowhere itself. Rules
+//! are judged where processes are (`targets/rules.rs`): who is watched when it comes, and what its service is called is a
+//! fact of the process.
 //!
 //! # Data flow: one direction
 //!

@@ -40,12 +40,12 @@ fn own_cache() -> Result<PathBuf> {
         .context("no cache folder")
 }
 
-/// Some packages do not run on every Python that pip installs them for.
+/// A dash in a package's name stands for the dot of a namespace. Some packages do not run on every Python that pip installs them for.
 fn import(python: &Interpreter, inside: &Path, packages: &[&str]) -> Result<()> {
     let output = python
         .command()
         .arg("-c")
-        .arg(format!("import {}", packages.join(", ")))
+        .arg(format!("import {}", packages.join(", ").replace('-', ".")))
         .env("PYTHONPATH", inside)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .stdin(Stdio::null())

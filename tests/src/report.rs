@@ -526,6 +526,8 @@ pub struct Stall {
     pub creator: Option<Value>,
     pub stack: Vec<Frame>,
     pub context: BTreeMap<String, String>,
+    /// The span that it was in.
+    pub trace: Option<Value>,
 }
 
 /// A step that has not ended.

@@ -9,13 +9,14 @@ use tokio::{
 
 use super::{
     config::Config,
+    events::Events,
     link::Link,
     metrics::{
         collect::Services,
         own::{Own, State},
     },
     notify::Notify,
-    wire::{Message, Samples, Settings},
+    wire::{Samples, Settings},
 };
 use crate::{
     cli::Agent,
@@ -93,6 +94,8 @@ impl Collector {
         watch.keep_sums_only(max_groups);
         let (mut services, mut own) = (Services::default(), Own::default());
         let mut reader = ProcessReader::new(std::process::id());
+        let otlp = &self.config.otlp;
+        let mut events = (otlp.has_events()).then(|| Events::new(&otlp.context_vars));
         let period = self.config.interval;
         let mut tick_at = Instant::now() + period;
         let mut pump = every(PUMP);
@@ -131,7 +134,10 @@ impl Collector {
                 Wake::Pump => {
                     watch.pump();
                     // Stalls and hangs are counted in the sums.
-                    drop(watch.take_notices());
+                    let notices = watch.take_notices();
+                    if let Some(events) = &mut events {
+                        events.take(notices);
+                    }
                 }
                 Wake::BeginReadings => watch.begin_readings(),
                 Wake::Read => watch.take_turn_reading().await,
@@ -143,7 +149,13 @@ impl Collector {
                 }
                 Wake::EndWindow => {
                     ending = false;
-                    self.tell(&mut watch, &mut services, &mut own, &mut reader);
+                    self.tell(
+                        &mut watch,
+                        &mut services,
+                        &mut own,
+                        &mut reader,
+                        events.as_mut(),
+                    );
                     if !is_ready {
                         is_ready = true;
                         self.notify.tell("READY=1");
@@ -164,8 +176,14 @@ impl Collector {
         services: &mut Services,
         own: &mut Own,
         reader: &mut ProcessReader,
+        events: Option<&mut Events>,
     ) {
         let window = watch.end_window();
+        if let Some(events) = events {
+            events.take(watch.take_notices());
+            let lost = self.link.events(events.of_window(&window)) + events.take_lost();
+            own.lost("notices", lost);
+        }
         let now_ns = clocks::monotonic_ns();
         let denied = watch.denied();
         if let Some((count, pid)) = denied
@@ -190,11 +208,13 @@ impl Collector {
         let mut samples = std::mem::take(&mut collected.samples);
         samples.extend(of_agent);
         let valid = VALID.max(self.config.interval * VALID_INTERVALS);
-        let message = Message::Samples(Samples {
+        let of = window.window;
+        let samples = Samples {
+            at_unix_ns: of.start_unix_ns.saturating_add(of.duration_ns),
             valid_ms: valid.as_millis() as u64,
             samples,
-        });
-        match self.link.send(&message) {
+        };
+        match self.link.samples(samples) {
             Ok(true) => own.sent += 1,
             Ok(false) => own.dropped += 1,
             Err(error) => {
@@ -217,22 +237,23 @@ impl Collector {
                     || now.budget_cpu != config.budget_cpu
                     || now.budget_memory != config.budget_memory
                     || now.max_groups != config.max_groups
-                    || now.exporter != config.exporter;
+                    || now.exporter != config.exporter
+                    || now.otlp != config.otlp;
                 if stays {
                     log::warn!(
-                        "listen, interval, budgets, max_groups and exporter.user are taken up by a restart only"
+                        "listen, interval, budgets, max_groups, exporter.user and otlp are taken up by a restart only"
                     );
                 }
                 watch.set_rules(config.rules.clone());
                 (now.rules, now.token, now.max_clients) =
                     (config.rules, config.token, config.max_clients);
                 now.file = config.file;
-                let settings = Message::Settings(Settings {
+                let settings = Settings {
                     token: now.token.clone(),
                     max_clients: now.max_clients,
-                });
-                match self.link.send(&settings) {
-                    Ok(_) => log::info!("the configuration was read again"),
+                };
+                match self.link.settings(settings) {
+                    Ok(()) => log::info!("the configuration was read again"),
                     Err(error) => log::warn!("the exporter keeps its settings: {error}"),
                 }
             }

@@ -4,12 +4,14 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::metrics::Sample;
+use super::{events::Event, metrics::Sample};
 
 /// Of this protocol: both are of one program, so another one is an error.
-const VERSION: u32 = 0x434d_0001;
+const VERSION: u32 = 0x434d_0003;
 /// Longer messages are neither sent nor taken.
 pub(super) const MAX_BODY: usize = 16 << 20;
+/// Events of one message.
+pub(super) const MAX_EVENTS: usize = 256;
 /// A version and a length, both little-endian.
 pub(super) const HEAD: usize = 8;
 
@@ -18,6 +20,8 @@ pub(super) const HEAD: usize = 8;
 pub(super) enum Message {
     Settings(Settings),
     Samples(Samples),
+    /// What has happened since the last ones.
+    Events(Vec<Event>),
 }
 
 /// How the exporter serves.
@@ -30,6 +34,8 @@ pub(super) struct Settings {
 /// What it serves.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Samples {
+    /// When they were read.
+    pub(super) at_unix_ns: u64,
     /// For so long they are current, ms.
     pub(super) valid_ms: u64,
     pub(super) samples: Vec<Sample>,
@@ -72,8 +78,10 @@ pub(super) fn length(head: [u8; HEAD]) -> io::Result<usize> {
 pub(super) fn parse(body: &[u8]) -> io::Result<Message> {
     let parsed = rmp_serde::from_slice(body);
     let mut message = parsed.map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-    if let Message::Samples(samples) = &mut message {
-        samples.samples.retain(Sample::is_sound);
+    match &mut message {
+        Message::Samples(samples) => samples.samples.retain(Sample::is_sound),
+        Message::Events(events) => events.truncate(MAX_EVENTS),
+        Message::Settings(_) => {}
     }
     Ok(message)
 }
@@ -95,6 +103,7 @@ mod tests {
             buckets: vec![(1_024, 3)],
         });
         Message::Samples(Samples {
+            at_unix_ns: 3,
             valid_ms: 5,
             samples: vec![
                 sample(Name::Memory, &["shop"], Value::Number(2.5)),

@@ -35,6 +35,7 @@ impl Redactor {
             Event::Sample(sample) => sample.stack = self.stack(&sample.stack),
             Event::Step(fact) => {
                 fact.context.clear();
+                fact.span = None;
                 if let Some(seen) = &mut fact.seen {
                     seen.sample.stack = self.stack(&seen.sample.stack);
                 }

@@ -90,7 +90,10 @@ fn start(config: &Config) -> Result<Watch, Failure> {
         exact_tasks: false,
         exact_futures: false,
     };
-    let mut targets = Targets::new(wants, ScanOptions::default());
+    let mut options = ScanOptions::default();
+    let allowed = config.otlp.context_vars.iter().cloned();
+    options.context_vars.extend(allowed);
+    let mut targets = Targets::new(wants, options);
     let selected = present(config.rules.clone(), |pid| targets.try_adopt(pid))?;
     let plan = Plan {
         selector: selected.selector,

@@ -37,7 +37,10 @@ pub use self::{
         PyGeneration, PyGil, PyHeapScan, PyLoop, PyProcess, PyQueue, PyReady, PyTask, PyThread,
         PyWait, PyWork, PythonFact, PythonInfo, TaskState, TaskWait, WaitKind, WaitPurpose,
     },
-    sample::{CodeKind, Iteration, Sample, SampleKind, SampledStack, StepFact, StepSeen, StepTask},
+    sample::{
+        CodeKind, Iteration, Sample, SampleKind, SampledStack, SpanContext, StepFact, StepSeen,
+        StepTask,
+    },
     sched::{Cause, Exec, Exit, Fork, Loss, Slice, Wait},
 };
 

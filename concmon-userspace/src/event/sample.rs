@@ -93,6 +93,9 @@ pub struct StepFact {
     pub task: Option<StepTask>,
     /// Values of the context variables that were asked for, by name.
     pub context: BTreeMap<String, String>,
+    /// The span that the request is in, by its context; `None`: none is known.
+    #[serde(default)]
+    pub span: Option<SpanContext>,
     /// Callbacks that were ready meanwhile.
     pub ready: Option<u64>,
     /// Timers that were due already.
@@ -100,6 +103,29 @@ pub struct StepFact {
     /// What its thread did meanwhile; `None`: that was not looked at.
     #[serde(default)]
     pub seen: Option<StepSeen>,
+}
+
+/// A span of a trace (W3C Trace Context).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpanContext {
+    /// Big-endian, as it is written; not 0, and neither is the span's.
+    pub trace_id: [u8; 16],
+    /// `None`: only the trace is known.
+    pub span_id: Option<[u8; 8]>,
+    /// Whether the trace is kept; `None`: not known.
+    pub sampled: Option<bool>,
+}
+
+impl SpanContext {
+    /// `None`: these are no ids.
+    pub fn new(trace_id: u128, span_id: Option<u64>, sampled: Option<bool>) -> Option<Self> {
+        let is_valid = trace_id != 0 && span_id != Some(0);
+        is_valid.then(|| Self {
+            trace_id: trace_id.to_be_bytes(),
+            span_id: span_id.map(u64::to_be_bytes),
+            sampled,
+        })
+    }
 }
 
 /// A loop's thread as a look has met it.

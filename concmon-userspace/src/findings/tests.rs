@@ -136,6 +136,7 @@ fn stalled(process: &mut Process, kind: CulpritKind, at_unix_ns: u64, ms: u64) {
         creator: None,
         stack: vec![frame("slow")],
         context: [("request_id".to_owned(), "r-17".to_owned())].into(),
+        trace: None,
         waiting: None,
         samples: 9,
         estimated: Vec::new(),

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 
 use super::window::limit;
 use crate::event::{
-    self, PyExecutor, PyFrame, PyLoop, PyReady, PyTask, PyWait, PyWork, PythonFact, WaitPurpose,
+    self, PyExecutor, PyFrame, PyLoop, PyReady, PyTask, PyWait, PyWork, PythonFact, SpanContext,
+    WaitPurpose,
 };
 use crate::schema::{
     Address, Cause, Descriptor, Executor, ExecutorKind, Frame, Limit, LoopKind, Purpose, Ready,
-    Seen, StallTask, Task, TaskState, TaskWait, WaitKind, WaitingFor, Work,
+    Seen, StallTask, Task, TaskState, TaskWait, Trace, WaitKind, WaitingFor, Work,
 };
 
 impl Task {
@@ -37,6 +38,16 @@ impl Task {
             seen,
             cost: None,
         }
+    }
+}
+
+/// A span in the user's own trace.
+pub(crate) fn trace(of: &SpanContext) -> Trace {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Trace {
+        trace_id: hex(&of.trace_id),
+        span_id: of.span_id.as_ref().map(|id| hex(id)),
+        sampled: of.sampled,
     }
 }
 

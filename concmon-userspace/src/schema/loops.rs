@@ -211,6 +211,10 @@ pub struct Stall {
     pub stack: Vec<Frame>,
     /// Values of the context variables that were asked for, by name.
     pub context: BTreeMap<String, String>,
+    /// The span of the user's own trace that the step was in: OpenTelemetry's current one, else what one of those
+    /// context variables has. Absent: none is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Trace>,
     /// What else was waiting meanwhile; `null`: not read in time.
     pub waiting: Option<Waiting>,
     /// Stacks that show this step.
@@ -246,6 +250,9 @@ pub struct Hang {
     pub stack: Vec<Frame>,
     /// Values of the context variables that were asked for, by name.
     pub context: BTreeMap<String, String>,
+    /// As of a stall.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Trace>,
     /// What else waits meanwhile; `null`: it could not be read.
     pub waiting: Option<Waiting>,
     /// Fields of this object that are sampled or derived, not counted.
@@ -260,6 +267,17 @@ pub struct StallTask {
     pub id: Address,
     /// As the program named it.
     pub name: String,
+}
+
+/// A place in a trace (W3C Trace Context).
+#[derive(Clone, Debug, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct Trace {
+    /// 32 hexadecimal digits.
+    pub trace_id: String,
+    /// 16 hexadecimal digits; `null`: only the trace is known.
+    pub span_id: Option<String>,
+    /// Whether the trace is kept; `null`: not known.
+    pub sampled: Option<bool>,
 }
 
 /// What waited for a stalled loop, at one instant within the stall.

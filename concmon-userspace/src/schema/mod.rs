@@ -45,7 +45,7 @@ pub use http::{Http, HttpActive, HttpRequests};
 pub use lines::{HangKind, HangLine, StallKind, StallLine, document};
 pub use loops::{
     BusySplit, ByName, Callback, Contributor, Culprit, CulpritKind, Descriptor, Hang, Loop,
-    LoopKind, MissedWakeup, Ready, Saturation, Stall, StallTask, Timing, Waiting,
+    LoopKind, MissedWakeup, Ready, Saturation, Stall, StallTask, Timing, Trace, Waiting,
 };
 pub use place::{Kubernetes, Place};
 pub use process::{

@@ -214,6 +214,7 @@ fn stall() -> Stall {
         }),
         stack: vec![frame()],
         context: BTreeMap::from([(evil("variable"), evil("value"))]),
+        trace: None,
         waiting: None,
         samples: 2,
         estimated: Vec::new(),

@@ -588,6 +588,7 @@ pub(crate) fn stall(kind: CulpritKind, late_ms: u64, ms: u64, function: &str) ->
             frame("handle_request", "/srv/app/app.py", 41),
         ],
         context: BTreeMap::from([("request_id".to_owned(), "r-8812".to_owned())]),
+        trace: None,
         waiting: Some(Waiting {
             ready: Some(12),
             overdue: Some(3),
@@ -758,6 +759,7 @@ pub(crate) fn hang() -> Snapshot {
         creator: None,
         stack: stall.stack,
         context: stall.context,
+        trace: stall.trace,
         waiting: stall.waiting,
         estimated: vec!["since_unix_ns", "lasting_ns", "cause"],
         limits: Vec::new(),

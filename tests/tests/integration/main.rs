@@ -32,6 +32,7 @@ mod loops;
 mod names;
 mod namespaces;
 mod on_cpu;
+mod otlp;
 mod overload;
 mod permissions;
 mod polls;
@@ -103,6 +104,7 @@ fn main() {
         looks::trials(),
         loops::trials(),
         names::trials(),
+        otlp::trials(),
         namespaces::trials(),
         on_cpu::trials(),
         overload::trials(),

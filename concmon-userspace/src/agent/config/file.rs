@@ -4,7 +4,7 @@ use std::{fmt::Display, net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::{Account, NOT_A_NUMBER, address, groups, user_id};
+use super::{Account, NOT_A_NUMBER, address, groups, otlp, user_id};
 use crate::{
     cli::{Pattern, Share, budget, duration},
     procfs::cgroups,
@@ -28,6 +28,7 @@ pub(super) struct File {
     #[serde(deserialize_with = "max_groups")]
     pub(super) max_groups: Option<usize>,
     pub(super) exporter: Exporter,
+    pub(super) otlp: otlp::Table,
     #[serde(deserialize_with = "conditions")]
     pub(super) allow: Vec<Condition>,
     #[serde(deserialize_with = "conditions")]
@@ -108,7 +109,7 @@ impl File {
 }
 
 /// A text that says something else.
-fn said<'de, D: Deserializer<'de>, T, E: Display>(
+pub(super) fn said<'de, D: Deserializer<'de>, T, E: Display>(
     deserializer: D,
     parse: impl FnOnce(&str) -> Result<T, E>,
 ) -> Result<Option<T>, D::Error> {
@@ -120,7 +121,7 @@ fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::E
     said(from, address)
 }
 
-fn interval<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+pub(super) fn interval<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
     said(from, duration::parse_interval)
 }
 

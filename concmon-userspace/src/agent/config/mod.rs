@@ -1,6 +1,7 @@
 //! The agent's configuration: flags, then the environment, then a file, then what holds without.
 
 mod file;
+mod otlp;
 mod users;
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
 };
 
 use file::File;
+pub(crate) use otlp::{Destination, Endpoint, Otlp, Signal, Temporality};
 pub(crate) use users::Account;
 use users::user_id;
 
@@ -43,6 +45,7 @@ pub(crate) struct Config {
     pub(crate) max_clients: usize,
     /// What who reads the metrics must show.
     pub(crate) token: Option<String>,
+    pub(crate) otlp: Otlp,
     /// Where it was read from.
     pub(crate) file: Option<PathBuf>,
 }
@@ -59,6 +62,7 @@ impl Default for Config {
             exporter: Account::nobody(),
             max_clients: 64,
             token: None,
+            otlp: Otlp::default(),
             file: None,
         }
     }
@@ -84,13 +88,14 @@ impl Config {
             .config
             .clone()
             .or_else(|| variable("CONCMON_CONFIG").map(PathBuf::from));
-        let mut config = match named {
+        let (mut config, otlp) = match named {
             Some(path) => Self::of_text(&path, &read_text(&path).map_err(|(why, _)| why)?)?,
             None => match read_text(Path::new(DEFAULT_FILE)) {
-                Err((_, io::ErrorKind::NotFound)) => Self::default(),
+                Err((_, io::ErrorKind::NotFound)) => Default::default(),
                 text => Self::of_text(Path::new(DEFAULT_FILE), &text.map_err(|(why, _)| why)?)?,
             },
         };
+        config.otlp = otlp.read(&variable)?;
         let mut token_file = None;
         for name in [
             "CONCMON_LISTEN",
@@ -155,7 +160,8 @@ impl Config {
         }
     }
 
-    fn of_text(path: &Path, text: &str) -> Result<Self, Failure> {
+    /// Without the push, of which the environment has more to say.
+    fn of_text(path: &Path, text: &str) -> Result<(Self, otlp::Table), Failure> {
         let shown = path.display();
         let File {
             listen,
@@ -164,6 +170,7 @@ impl Config {
             budget_memory,
             max_groups,
             exporter,
+            otlp,
             allow,
             deny,
             service,
@@ -187,7 +194,7 @@ impl Config {
         if let Some(path) = exporter.token_file {
             config.token = Some(token(&path)?);
         }
-        Ok(config)
+        Ok((config, otlp))
     }
 }
 

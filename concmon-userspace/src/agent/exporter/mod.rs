@@ -1,7 +1,10 @@
 //! The exporter: a process of its own that serves what the collector tells it, and can do nothing else.
 
+mod client;
 mod confine;
+mod dial;
 mod pages;
+mod push;
 mod serve;
 
 use std::{
@@ -24,6 +27,7 @@ use rustix::{
 use tokio::{io::AsyncReadExt as _, task::LocalSet};
 
 use pages::Pages;
+use push::Push;
 
 use super::{
     config::{Account, Config},
@@ -59,14 +63,8 @@ pub(crate) fn start(config: &Config) -> Result<Exporter, Failure> {
     let address = listener.local_addr().map_err(refused)?;
     let (ours, theirs) = UnixStream::pair()?;
     let collector = std::process::id();
-    if now::count_threads(Pid(collector)) != 1 {
-        let message = "the exporter can be started only before there are other threads";
-        return Err(Failure::new(code::FAILURE, message));
-    }
-    // SAFETY: this process has one thread, so the child may do whatever a process may.
-    match unsafe { libc::fork() } {
-        -1 => Err(io::Error::last_os_error().into()),
-        0 => {
+    match fork()? {
+        Process::Child => {
             drop(ours);
             let ended = run(listener, theirs, config, collector);
             if let Err(error) = &ended {
@@ -74,18 +72,39 @@ pub(crate) fn start(config: &Config) -> Result<Exporter, Failure> {
             }
             std::process::exit(i32::from(ended.is_err()));
         }
-        pid => {
+        Process::Parent(pid) => {
             log::info!("metrics are served at http://{address}/metrics");
             if !address.ip().is_loopback() && config.token.is_none() {
                 log::warn!(
                     "whoever reaches {address} can read them: exporter.token_file asks for a token"
                 );
             }
-            Ok(Exporter {
-                pid: Pid(pid.cast_unsigned()),
-                socket: ours,
-            })
+            for (signal, to) in &config.otlp.destinations {
+                log::info!("{} are pushed to {}", signal.name(), to.endpoint);
+            }
+            Ok(Exporter { pid, socket: ours })
         }
+    }
+}
+
+/// Who one is after [`fork`].
+enum Process {
+    Parent(Pid),
+    Child,
+}
+
+/// # Errors
+/// There can be no process, or there are other threads already.
+fn fork() -> io::Result<Process> {
+    if now::count_threads(Pid(std::process::id())) != 1 {
+        let message = "a process can be started only before there are other threads";
+        return Err(io::Error::other(message));
+    }
+    // SAFETY: this process has one thread, so the child may do whatever a process may.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Process::Child),
+        pid => Ok(Process::Parent(Pid(pid.cast_unsigned()))),
     }
 }
 
@@ -114,12 +133,15 @@ fn run(
     config: &Config,
     collector: u32,
 ) -> io::Result<()> {
-    keep_only([listener.as_raw_fd(), socket.as_raw_fd()])?;
     // Signals to all of a terminal or a unit are for the collector, whose end is ours.
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         // SAFETY: ignoring runs no code of ours.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
+    let push = push::prepare(&config.otlp, config.exporter)?;
+    let mut kept = vec![listener.as_raw_fd(), socket.as_raw_fd()];
+    kept.extend(push.as_ref().map(|push| push.dialer().as_raw_fd()));
+    keep_only(&mut kept)?;
     let settings = Settings {
         token: config.token.clone(),
         max_clients: config.max_clients,
@@ -141,19 +163,24 @@ fn run(
         let socket = tokio::net::UnixStream::from_std(socket)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let pages = Rc::new(RefCell::new(Pages::new(settings)));
-        if let Err(error) = confine::confine() {
-            let _ = writeln!(
-                io::stderr(),
-                "concmon-bpf: no filter of system calls is in force for the exporter: {error}"
-            );
-        }
+        let push = push.map(|push| push.begin(&pages)).transpose()?;
+        confine::confine_or_warn(confine::Who::Exporter);
         tokio::task::spawn_local(serve::serve(listener, Rc::clone(&pages)));
-        listen_to_collector(socket, &pages).await
+        let dialer_ended = async {
+            match &push {
+                Some(push) => push.line.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ended = listen_to_collector(socket, &pages, push.as_ref()) => ended,
+            () = dialer_ended => Err(io::Error::other("the dialer has ended")),
+        }
     })
 }
 
 /// Closes what whoever started the agent has left open, but for standard error and these.
-fn keep_only(mut kept: [RawFd; 2]) -> io::Result<()> {
+fn keep_only(kept: &mut [RawFd]) -> io::Result<()> {
     let nothing = File::open("/dev/null")?;
     for standard in [libc::STDIN_FILENO, libc::STDOUT_FILENO] {
         // SAFETY: nobody in this process owns these two; both stay open.
@@ -164,7 +191,7 @@ fn keep_only(mut kept: [RawFd; 2]) -> io::Result<()> {
     drop(nothing);
     kept.sort_unstable();
     let mut from = libc::STDERR_FILENO + 1;
-    for until in kept.into_iter().chain([RawFd::MAX]) {
+    for until in kept.iter().copied().chain([RawFd::MAX]) {
         // SAFETY: it closes what nothing in this process uses from now on.
         if until > from && unsafe { libc::syscall(libc::SYS_close_range, from, until - 1, 0) } == -1
         {
@@ -193,6 +220,7 @@ fn become_user(account: Account) -> io::Result<()> {
 async fn listen_to_collector(
     mut socket: tokio::net::UnixStream,
     pages: &RefCell<Pages>,
+    push: Option<&Push>,
 ) -> io::Result<()> {
     loop {
         let mut head = [0; wire::HEAD];
@@ -205,7 +233,17 @@ async fn listen_to_collector(
         socket.read_exact(&mut body).await?;
         match wire::parse(&body)? {
             Message::Settings(settings) => pages.borrow_mut().set(settings),
-            Message::Samples(samples) => pages.borrow_mut().take(samples),
+            Message::Samples(samples) => {
+                if let Some(push) = push {
+                    push.learn(&samples.samples);
+                }
+                pages.borrow_mut().take(samples);
+            }
+            Message::Events(events) => {
+                if let Some(push) = push {
+                    push.take(events);
+                }
+            }
         }
     }
 }

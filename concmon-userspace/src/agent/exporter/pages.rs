@@ -9,6 +9,7 @@ use std::{
 use hyper::body::Bytes;
 
 use crate::agent::{
+    config::Signal,
     metrics::{
         Name, Sample, Value, proto,
         text::{self, Dialect},
@@ -85,11 +86,15 @@ pub(super) const STALE: &str = "the last reading is too old\n";
 pub(super) struct Pages {
     settings: Settings,
     samples: Vec<Sample>,
+    /// When these were read.
+    read_unix_ns: u64,
     /// Until when these are current; `None`: none have come.
     valid: Option<Instant>,
     made: BTreeMap<Wanted, Bytes>,
     answered: BTreeMap<u16, u64>,
     refused: u64,
+    /// What became of what was pushed: counts by outcome.
+    pushed: BTreeMap<(Name, Signal, &'static str), u64>,
 }
 
 impl Pages {
@@ -97,10 +102,12 @@ impl Pages {
         Self {
             settings,
             samples: Vec::new(),
+            read_unix_ns: 0,
             valid: None,
             made: BTreeMap::new(),
             answered: BTreeMap::new(),
             refused: 0,
+            pushed: BTreeMap::new(),
         }
     }
 
@@ -110,6 +117,7 @@ impl Pages {
 
     pub(super) fn take(&mut self, samples: Samples) {
         self.samples = samples.samples;
+        self.read_unix_ns = samples.at_unix_ns;
         self.valid = Some(Instant::now() + Duration::from_millis(samples.valid_ms));
         self.made.clear();
     }
@@ -152,23 +160,45 @@ impl Pages {
         self.refused += 1;
     }
 
+    pub(super) fn pushed(&mut self, of: Name, signal: Signal, outcome: &'static str, count: u64) {
+        *self.pushed.entry((of, signal, outcome)).or_default() += count;
+    }
+
+    /// All samples that are current, and when they were read; `None`: none are.
+    pub(super) fn reading(&self) -> Option<(Vec<Sample>, u64)> {
+        let is_current = self.lacks().is_none();
+        is_current.then(|| (self.samples(), self.read_unix_ns))
+    }
+
+    /// All samples, those of the exporter itself included.
+    fn samples(&self) -> Vec<Sample> {
+        let own = |of, labels: Vec<String>, count: u64| Sample {
+            of,
+            labels,
+            value: Value::Number(count as f64),
+        };
+        let mut samples = self.samples.clone();
+        let answered = self.answered.iter();
+        samples.extend(
+            answered.map(|(status, count)| {
+                own(Name::ExporterRequests, vec![status.to_string()], *count)
+            }),
+        );
+        samples.push(own(Name::ExporterRefused, Vec::new(), self.refused));
+        let pushed = self.pushed.iter();
+        samples.extend(pushed.map(|((of, signal, outcome), count)| {
+            let labels = vec![signal.name().to_owned(), (*outcome).to_owned()];
+            own(*of, labels, *count)
+        }));
+        samples
+    }
+
     /// The metrics in a format.
     pub(super) fn metrics(&mut self, wanted: Wanted) -> Bytes {
         if let Some(made) = self.made.get(&wanted) {
             return made.clone();
         }
-        let mut samples = self.samples.clone();
-        let own = self.answered.iter().map(|(status, count)| Sample {
-            of: Name::ExporterRequests,
-            labels: vec![status.to_string()],
-            value: Value::Number(*count as f64),
-        });
-        samples.extend(own);
-        samples.push(Sample {
-            of: Name::ExporterRefused,
-            labels: Vec::new(),
-            value: Value::Number(self.refused as f64),
-        });
+        let samples = self.samples();
         let plain = match wanted.format {
             Format::Text => text::write(&samples, Dialect::Prometheus).into_bytes(),
             Format::OpenMetrics => text::write(&samples, Dialect::OpenMetrics).into_bytes(),
@@ -184,7 +214,7 @@ impl Pages {
     }
 }
 
-fn compressed(plain: &[u8]) -> io::Result<Vec<u8>> {
+pub(super) fn compressed(plain: &[u8]) -> io::Result<Vec<u8>> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(plain)?;
     encoder.finish()
@@ -253,7 +283,7 @@ mod tests {
         assert!(pages.lacks().is_some() && !pages.is_stale());
         pages.take(Samples {
             valid_ms: 60_000,
-            samples: Vec::new(),
+            ..Samples::default()
         });
         assert!(pages.lacks().is_none());
         pages.take(Samples::default());

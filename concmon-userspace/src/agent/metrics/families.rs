@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub(in crate::agent) enum Kind {
     /// Only grows; its samples end in `_total`.
     Counter,
+    /// A sum that falls, too: to Prometheus a gauge.
+    UpDown,
     Gauge,
     /// Always 1; its samples end in `_info`.
     Info,
@@ -105,7 +107,7 @@ impl Family {
         match self.kind {
             Kind::Counter => "_total",
             Kind::Info => "_info",
-            Kind::Gauge | Kind::Histogram(_) => "",
+            Kind::UpDown | Kind::Gauge | Kind::Histogram(_) => "",
         }
     }
 }
@@ -126,20 +128,20 @@ macro_rules! families {
     };
 }
 
-use Kind::{Counter, Gauge, Info};
+use Kind::{Counter, Gauge, Info, UpDown};
 
 families! {
     CpuTime = "concmon_cpu_time_seconds", Counter, ["service_name", "concmon_mode"],
         "CPU time of all threads, by mode; from /proc, whose clock ticks are coarse.";
     CpuThrottled = "concmon_cpu_throttled_time_seconds", Counter, ["service_name"],
         "Time that the CPU quota of the cgroup took.";
-    Memory = "concmon_memory_usage_bytes", Gauge, ["service_name"],
+    Memory = "concmon_memory_usage_bytes", UpDown, ["service_name"],
         "Resident memory of the living processes; pages that they share count in each.";
-    Processes = "concmon_processes", Gauge, ["service_name", "concmon_role"],
+    Processes = "concmon_processes", UpDown, ["service_name", "concmon_role"],
         "Living Python processes, by what they are for.";
-    Threads = "concmon_threads", Gauge, ["service_name"],
+    Threads = "concmon_threads", UpDown, ["service_name"],
         "Threads of the living processes.";
-    OpenFds = "concmon_open_fds", Gauge, ["service_name"],
+    OpenFds = "concmon_open_fds", UpDown, ["service_name"],
         "Open file descriptors of the living processes.";
     ProcessStarts = "concmon_process_starts", Counter, ["service_name"],
         "Processes that began while they were watched.";
@@ -173,7 +175,7 @@ families! {
         "Steps of event loops past the threshold, by what took most of the time.";
     LoopHung = "concmon_loop_hung", Gauge, ["service_name"],
         "Event loops whose step is past the threshold, and still lasts.";
-    Tasks = "concmon_tasks", Gauge, ["service_name", "concmon_state"],
+    Tasks = "concmon_tasks", UpDown, ["service_name", "concmon_state"],
         "Tasks of event loops that exist.";
     TaskStarts = "concmon_task_starts", Counter, ["service_name"],
         "Tasks that were made, as the interpreters count them.";
@@ -181,16 +183,16 @@ families! {
         "Tasks that ended, by how they did; only where probes count them.";
     TaskDuration = "concmon_task_duration_seconds", STEP, ["service_name", "task_name"],
         "From the making of a task to its end, for names that are allowed.";
-    ExecutorQueued = "concmon_executor_queued", Gauge, ["service_name", "concmon_kind"],
+    ExecutorQueued = "concmon_executor_queued", UpDown, ["service_name", "concmon_kind"],
         "Work that no worker has begun.";
-    ExecutorWorkers = "concmon_executor_workers", Gauge, ["service_name", "concmon_kind", "concmon_state"],
+    ExecutorWorkers = "concmon_executor_workers", UpDown, ["service_name", "concmon_kind", "concmon_state"],
         "Workers of executors, with work (busy) or without (idle).";
     ExecutorWork = "concmon_executor_work", Counter, ["service_name", "concmon_outcome"],
         "Work of executors that ended, by how it did; only where probes count it.";
     HttpDuration = "http_server_request_duration_seconds", HTTP,
         ["service_name", "http_request_method", "url_scheme", "http_response_status_code", "error_type", "http_route"],
         "How long requests took.";
-    HttpActive = "http_server_active_requests", Gauge, ["service_name", "http_request_method", "url_scheme"],
+    HttpActive = "http_server_active_requests", UpDown, ["service_name", "http_request_method", "url_scheme"],
         "Requests that are being handled.";
     RequestQueue = "concmon_request_queue_duration_seconds", HTTP, ["service_name", "http_route"],
         "How long requests waited until they were begun.";
@@ -229,15 +231,19 @@ families! {
         "Requests that the exporter answered.";
     ExporterRefused = "concmon_agent_connections_refused", Counter, [],
         "Connections that the exporter closed at once, past the number of clients.";
+    OtlpItems = "concmon_agent_otlp_items", Counter, ["concmon_signal", "concmon_outcome"],
+        "Data points, log records and spans for the OTLP receiver: taken by it (sent), refused by it (rejected), or given up (dropped).";
+    OtlpRequests = "concmon_agent_otlp_requests", Counter, ["concmon_signal", "concmon_outcome"],
+        "Requests to the OTLP receiver: ok, to be tried again (retried), or failed for good (failed).";
     OwnCpu = "process_cpu_seconds", Counter, [],
         "CPU time of the agent's watching process.";
-    OwnRss = "process_resident_memory_bytes", Gauge, [],
+    OwnRss = "process_resident_memory_bytes", UpDown, [],
         "Resident memory of the agent's watching process.";
-    OwnVms = "process_virtual_memory_bytes", Gauge, [],
+    OwnVms = "process_virtual_memory_bytes", UpDown, [],
         "Mapped memory of the agent's watching process.";
     OwnStart = "process_start_time_seconds", Gauge, [],
         "When the agent's watching process started, seconds after 1970.";
-    OwnFds = "process_open_fds", Gauge, [],
+    OwnFds = "process_open_fds", UpDown, [],
         "Open file descriptors of the agent's watching process.";
     OwnMaxFds = "process_max_fds", Gauge, [],
         "How many file descriptors the agent's watching process may have open.";
@@ -247,4 +253,56 @@ impl Name {
     pub(in crate::agent) fn family(self) -> &'static Family {
         &FAMILIES[self as usize]
     }
+
+    /// What OpenTelemetry calls it; `None`: nothing that could be pushed.
+    pub(in crate::agent) fn otel_name(self) -> Option<String> {
+        let family = self.family();
+        let name = match self {
+            Self::OwnCpu => "process.cpu.time",
+            Self::OwnRss => "process.memory.usage",
+            Self::OwnVms => "process.memory.virtual",
+            Self::OwnFds => "process.unix.file_descriptor.count",
+            // The resource has what infos tell, and processes of OpenTelemetry have no such metrics.
+            Self::OwnStart | Self::OwnMaxFds => return None,
+            _ if family.kind == Kind::Info => return None,
+            _ => {
+                let unit = family.unit().map_or(0, |unit| unit.len() + 1);
+                return Some(dotted(&family.name[..family.name.len() - unit]));
+            }
+        };
+        Some(name.to_owned())
+    }
+
+    /// Its unit as OpenTelemetry writes it; empty: a plain number.
+    pub(in crate::agent) fn otel_unit(self) -> &'static str {
+        match (self, self.family().unit()) {
+            (_, Some("seconds")) => "s",
+            (_, Some("bytes")) => "By",
+            (Self::GcCollections, _) => "{collection}",
+            (Self::GcCollected, _) => "{object}",
+            (Self::HttpActive, _) => "{request}",
+            (Self::LoopHung, _) => "{loop}",
+            (Self::FindingActive, _) => "{finding}",
+            (Self::OwnFds, _) => "{file_descriptor}",
+            _ => "",
+        }
+    }
+}
+
+/// Names of OpenTelemetry that have underscores of their own.
+const WORDS: &[&str] = &[
+    "active_requests",
+    "collected_objects",
+    "context_switches",
+    "off_cpu",
+    "open_fds",
+    "status_code",
+];
+
+/// The name that a name of Prometheus is the translation of.
+pub(in crate::agent) fn dotted(name: &str) -> String {
+    let dotted = name.replace('_', ".");
+    WORDS.iter().fold(dotted, |name, word| {
+        name.replace(&word.replace('_', "."), word)
+    })
 }

@@ -2,7 +2,7 @@
 
 pub(super) mod collect;
 pub(super) mod families;
-mod native;
+pub(super) mod native;
 pub(super) mod own;
 pub(super) mod proto;
 pub(super) mod text;
@@ -57,6 +57,12 @@ pub(super) fn seconds(ns: u64) -> f64 {
 }
 
 impl Sample {
+    /// The service that it is of; `None`: the agent itself.
+    pub(super) fn service(&self) -> Option<&str> {
+        let is_named = self.of.family().labels.first() == Some(&"service_name");
+        self.labels.first().filter(|_| is_named).map(String::as_str)
+    }
+
     /// Whether it is one of its family, whoever has sent it.
     pub(super) fn is_sound(&self) -> bool {
         let family = self.of.family();
@@ -64,7 +70,7 @@ impl Sample {
         self.labels.len() == family.labels.len()
             && match family.kind {
                 Kind::Histogram(_) => matches!(self.value, Value::Histogram(_)),
-                Kind::Counter | Kind::Gauge | Kind::Info => is_number,
+                Kind::Counter | Kind::UpDown | Kind::Gauge | Kind::Info => is_number,
             }
     }
 }

@@ -7,9 +7,9 @@
 use super::Distribution;
 
 /// 2^SCHEMA buckets for each power of two.
-pub(super) const SCHEMA: i32 = 3;
+pub(in crate::agent) const SCHEMA: i32 = 3;
 /// What is shorter counts as nothing, s.
-pub(super) const ZERO_S: f64 = 1e-9;
+pub(in crate::agent) const ZERO_S: f64 = 1e-9;
 
 /// Buckets as they are served.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -27,9 +27,10 @@ fn number(ns: f64) -> i32 {
     ((ns / 1e9).log2() * per_octave).ceil() as i32
 }
 
-/// `sub`: measured buckets of a power of two.
-pub(super) fn of(distribution: &Distribution, sub: u64) -> Native {
-    let mut native = Native::default();
+/// How many count as nothing, and the counts of buckets by their numbers, in ascending order. `sub`: measured buckets
+/// of a power of two.
+pub(in crate::agent) fn counts(distribution: &Distribution, sub: u64) -> (u64, Vec<(i32, u64)>) {
+    let mut zero = 0u64;
     let mut counts: Vec<(i32, u64)> = Vec::new();
     for &(le, count) in &distribution.buckets {
         if count == 0 {
@@ -39,7 +40,7 @@ pub(super) fn of(distribution: &Distribution, sub: u64) -> Native {
         let width = ((1 << last.ilog2()) / sub).max(1);
         let middle = le as f64 - width as f64 / 2.0;
         if middle <= ZERO_S * 1e9 {
-            native.zero = native.zero.saturating_add(count);
+            zero = zero.saturating_add(count);
             continue;
         }
         let number = number(middle);
@@ -48,6 +49,16 @@ pub(super) fn of(distribution: &Distribution, sub: u64) -> Native {
             _ => counts.push((number, count)),
         }
     }
+    (zero, counts)
+}
+
+/// `sub`: measured buckets of a power of two.
+pub(super) fn of(distribution: &Distribution, sub: u64) -> Native {
+    let (zero, counts) = counts(distribution, sub);
+    let mut native = Native {
+        zero,
+        ..Native::default()
+    };
     let (mut end, mut before) = (None, 0i64);
     for (number, count) in counts {
         match (end, native.spans.last_mut()) {

@@ -32,6 +32,11 @@ pub(in crate::agent) struct State<'a> {
 }
 
 impl Own {
+    /// Something of a source was lost.
+    pub(in crate::agent) fn lost(&mut self, source: &str, count: u64) {
+        *self.lost.entry(source.to_owned()).or_default() += count;
+    }
+
     /// Adds a window, and says how things stand.
     pub(in crate::agent) fn collect(
         &mut self,
@@ -51,7 +56,7 @@ impl Own {
             .iter()
             .map(|(name, count)| (name.as_str(), *count));
         for (source, count) in lost.into_iter().chain(faults) {
-            *self.lost.entry(source.to_owned()).or_default() += count;
+            self.lost(source, count);
         }
         let mut samples = Vec::new();
         let mut put = |of: Name, labels: &[&str], value: f64| {

@@ -91,7 +91,7 @@ pub(in crate::agent) fn write(samples: &[Sample]) -> Vec<u8> {
             help: Some(family.help.to_owned()),
             kind: Some(match family.kind {
                 Kind::Counter => 0,
-                Kind::Gauge | Kind::Info => 1,
+                Kind::UpDown | Kind::Gauge | Kind::Info => 1,
                 Kind::Histogram(_) => 4,
             }),
             metric: samples.iter().map(|of| metric(family, of)).collect(),

@@ -32,7 +32,7 @@ fn head(out: &mut String, family: &Family, dialect: Dialect) {
         (Dialect::OpenMetrics, Kind::Counter) => ("", "counter"),
         (Dialect::Prometheus, Kind::Counter) => (family.suffix(), "counter"),
         (Dialect::Prometheus, Kind::Info) => (family.suffix(), "gauge"),
-        (_, Kind::Gauge) => ("", "gauge"),
+        (_, Kind::UpDown | Kind::Gauge) => ("", "gauge"),
         (_, Kind::Histogram(_)) => ("", "histogram"),
     };
     let name = family.name;

@@ -113,6 +113,7 @@ impl LoopTimes {
             creator: self.creator(run),
             stack: frames(&stack),
             context: fact.map(|fact| fact.context.clone()).unwrap_or_default(),
+            trace: fact.and_then(|fact| fact.span.as_ref()).map(rows::trace),
             waiting: fact.map(|fact| Waiting {
                 ready: fact.ready,
                 overdue: fact.overdue,

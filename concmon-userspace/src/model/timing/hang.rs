@@ -203,6 +203,7 @@ impl LoopTimes {
             creator,
             stack,
             context,
+            trace,
             waiting,
             mut limits,
             ..
@@ -228,6 +229,7 @@ impl LoopTimes {
             creator,
             stack,
             context,
+            trace,
             waiting,
             estimated: vec!["since_unix_ns", "lasting_ns", "cause"],
             limits,

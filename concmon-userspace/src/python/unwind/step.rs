@@ -1,13 +1,13 @@
 //! A look at a step that lasts: its task, its context variables, and what waits meanwhile.
 
 use super::{Unwinder, by_hand};
-use crate::event::{Sample, StepFact, StepTask, Tid};
+use crate::event::{Sample, SpanContext, StepFact, StepTask, Tid};
 use crate::python::attached::Attached;
 use crate::python::memory::{at, plausible};
 use crate::python::objects::Reader;
 use crate::python::options::ScanOptions;
 use crate::python::walk::thread_states::ThreadRecord;
-use crate::python::walk::{contexts, loops, task_heads, tasks, timers, trio};
+use crate::python::walk::{contexts, loops, spans, task_heads, tasks, timers, trio};
 
 /// What one look at a step may read, bytes.
 const STEP_BYTES: usize = 1 << 20;
@@ -68,11 +68,8 @@ impl Unwinder {
             .pointer(at(state, walk.thread.context))
             .ok()
             .filter(|context| plausible(*context));
-        let values = context.map(|context| {
-            contexts::values(&mut reader, &[context], &options.context_vars)
-                .remove(&context)
-                .map(|values| (*values).clone())
-                .unwrap_or_default()
+        let (values, span) = context.map_or_else(Default::default, |context| {
+            context_of(&mut reader, context, &options.context_vars)
         });
         let waiting = loop_object.map(|id| {
             let about = loops::read(&mut reader, id, tid);
@@ -104,13 +101,31 @@ impl Unwinder {
             tid,
             context_version: version,
             task,
-            context: values.unwrap_or_default(),
+            context: values,
+            span,
             ready: waiting.and_then(|(ready, _)| ready),
             overdue: waiting.and_then(|(_, overdue)| overdue),
             seen: None,
         };
         Some((fact, sample))
     }
+}
+
+/// The values of variables in a context, and the span that it is in.
+fn context_of(
+    reader: &mut Reader<'_>,
+    context: u64,
+    names: &[String],
+) -> (contexts::Values, Option<SpanContext>) {
+    let (values, current) = contexts::values_and(reader, context, names, spans::VARIABLE);
+    let span = current.and_then(|current| spans::current(reader, current));
+    let named = || {
+        values
+            .iter()
+            .find_map(|(name, text)| spans::named(name, text))
+    };
+    let span = span.or_else(named);
+    (values, span)
 }
 
 /// The task that a thread says it runs, or the one that its loop has current.

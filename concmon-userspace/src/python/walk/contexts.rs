@@ -42,30 +42,54 @@ pub(crate) fn values(
     if wanted.is_empty() || names.is_empty() {
         return AddressMap::default();
     }
-    let roots = roots(reader, &wanted);
+    let found = objects(reader, &wanted, names);
+    let rendered = render(reader, found.iter().flatten().map(|(_, value)| *value));
+    wanted
+        .into_iter()
+        .zip(found)
+        .map(|(context, found)| (context, Arc::new(texts(&found, names, &rendered))))
+        .collect()
+}
+
+/// The values of the variables `names` in one context, and the object that the variable `other` has there.
+pub(crate) fn values_and(
+    reader: &mut Reader<'_>,
+    context: u64,
+    names: &[String],
+    other: &str,
+) -> (Values, Option<u64>) {
+    let mut all = names.to_vec();
+    all.push(other.to_owned());
+    let mut found = objects(reader, &[context], &all).pop().unwrap_or_default();
+    let is_others = |(name, _): &(usize, u64)| all[*name] == other;
+    let object = found
+        .iter()
+        .find(|pair| is_others(pair))
+        .map(|(_, value)| *value);
+    found.retain(|(name, _)| *name < names.len());
+    let rendered = render(reader, found.iter().map(|(_, value)| *value));
+    (texts(&found, names, &rendered), object)
+}
+
+/// Which of the variables `names` have which objects in each context.
+fn objects(reader: &mut Reader<'_>, contexts: &[u64], names: &[String]) -> Vec<Vec<(usize, u64)>> {
+    let roots = roots(reader, contexts);
     let nodes = nodes(reader, roots.iter().flatten().copied());
     let variables = variables(reader, &nodes, names);
-    let found: Vec<Vec<(usize, u64)>> = roots
+    roots
         .iter()
         .map(|root| match root {
             Some(root) if !reader.is_over() => pairs(&nodes, *root, &variables),
             _ => Vec::new(),
         })
-        .collect();
-    let rendered = render(reader, found.iter().flatten().map(|(_, value)| *value));
-    wanted
-        .into_iter()
-        .zip(found)
-        .map(|(context, found)| {
-            let values = found
-                .into_iter()
-                .filter_map(|(name, value)| {
-                    Some((names[name].clone(), rendered.get(&value)?.clone()))
-                })
-                .collect();
-            (context, Arc::new(values))
-        })
         .collect()
+}
+
+fn texts(found: &[(usize, u64)], names: &[String], rendered: &AddressMap<String>) -> Values {
+    let texts = found
+        .iter()
+        .filter_map(|(name, value)| Some((names[*name].clone(), rendered.get(value)?.clone())));
+    texts.collect()
 }
 
 /// The root of each context's tree.

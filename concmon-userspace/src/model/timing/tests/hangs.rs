@@ -53,6 +53,7 @@ fn a_step_that_lasts_is_told_while_it_does() {
         Some("waits")
     );
     assert_eq!(last.context["request_id"], "r-1");
+    assert!(last.trace.is_some());
     sim.idle(2_000 * MS);
     let summary = sim.end();
     let stall = only_stall(&summary);

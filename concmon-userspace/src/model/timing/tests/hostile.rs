@@ -88,6 +88,7 @@ fn no_numbers_panic_or_break_a_law() {
                         context_version: random.nasty(),
                         task: None,
                         context: Default::default(),
+                        span: None,
                         ready: Some(random.nasty()),
                         overdue: None,
                         seen: random.chance(80).then(|| StepSeen {

@@ -217,6 +217,7 @@ impl Simulator {
                 coroutine: self.step.and_then(|who| who.coroutine),
             }),
             context: [("request_id".to_owned(), request.to_owned())].into(),
+            span: SpanContext::new(0xab, Some(0xcd), Some(true)),
             ready: Some(3),
             overdue: Some(2),
             seen: None,
@@ -246,6 +247,7 @@ impl Simulator {
             context_version: self.version,
             task: None,
             context: [("request_id".to_owned(), "r-1".to_owned())].into(),
+            span: SpanContext::new(0xab, Some(0xcd), Some(true)),
             ready: Some(3),
             overdue: Some(2),
             seen: Some(StepSeen {

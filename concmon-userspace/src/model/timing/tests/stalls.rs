@@ -129,6 +129,10 @@ fn what_is_read_meanwhile_is_in_the_stall() {
     let summary = sim.end();
     let stall = only_stall(&summary);
     assert_eq!(stall.context["request_id"], "r-17");
+    let trace = stall.trace.as_ref().expect("its span");
+    assert_eq!(trace.trace_id, "000000000000000000000000000000ab");
+    assert_eq!(trace.span_id.as_deref(), Some("00000000000000cd"));
+    assert_eq!(trace.sampled, Some(true));
     let waiting = stall.waiting.expect("it was read");
     assert_eq!((waiting.ready, waiting.overdue), (Some(3), Some(2)));
     assert_eq!(stall.task.as_ref().expect("a task").name, "Task-77");

@@ -1,0 +1,372 @@
+//! The push: what is sent to receivers when, and what becomes of it. It has no part in what `/metrics` shows, and what
+//! waits for a receiver is bounded.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    io::{self, Write as _},
+    os::fd::OwnedFd,
+    rc::Rc,
+    time::{Duration, SystemTime},
+};
+
+use hyper::body::Bytes;
+use prost::Message as _;
+use tokio::{
+    sync::Notify,
+    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until},
+};
+
+use super::{
+    client::{Answer, Client, Roots},
+    dial::{self, Line},
+    pages::{Pages, compressed},
+};
+use crate::agent::{
+    config::{Account, Endpoint, Otlp, Signal},
+    events::Event,
+    metrics::{Name, Sample},
+    otlp::{Resources, events, metrics::Streams},
+};
+
+/// After a first failure, and after many.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A batch of events is given up after this time, and has at most so many.
+const KEPT: Duration = Duration::from_secs(300);
+const BATCH: usize = 256;
+/// From an event to the batch that it is in.
+const GATHERING: Duration = Duration::from_secs(1);
+/// Events of one signal that wait, at most.
+const MAX_QUEUED: usize = 2_048;
+const MAX_QUEUED_BYTES: usize = 4 << 20;
+
+/// Everything that must be there before the exporter has given up its rights.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    otlp: Otlp,
+    dialer: OwnedFd,
+    roots: Option<Roots>,
+}
+
+/// Starts the dialer, if there is anything to push.
+///
+/// # Errors
+/// It cannot be started, or the certificates to trust cannot be read.
+pub(super) fn prepare(otlp: &Otlp, user: Account) -> io::Result<Option<Prepared>> {
+    if otlp.destinations.is_empty() {
+        return Ok(None);
+    }
+    let receivers = otlp.destinations.values().map(|to| to.endpoint.clone());
+    let receivers: Vec<Endpoint> = receivers.collect();
+    let dialer = dial::start(&receivers, user)?;
+    let roots = match receivers.iter().any(|receiver| receiver.tls) {
+        true => Some(Roots::of_system()?),
+        false => None,
+    };
+    Ok(Some(Prepared {
+        otlp: otlp.clone(),
+        dialer,
+        roots,
+    }))
+}
+
+impl Prepared {
+    pub(super) const fn dialer(&self) -> &OwnedFd {
+        &self.dialer
+    }
+
+    /// Begins to push.
+    ///
+    /// # Errors
+    /// The dialer cannot be waited for, or a receiver cannot be spoken to.
+    pub(super) fn begin(self, pages: &Rc<RefCell<Pages>>) -> io::Result<Push> {
+        let line = Rc::new(Line::new(self.dialer)?);
+        let resources = Rc::new(RefCell::new(Resources::new(&self.otlp.resource)));
+        let mut queues = Vec::new();
+        for (number, (signal, to)) in (0..).zip(self.otlp.destinations) {
+            let client = Client::new(to, number, Rc::clone(&line), self.roots.as_ref())?;
+            let sender = Sender::new(signal, client, Rc::clone(pages));
+            let resources = Rc::clone(&resources);
+            if signal == Signal::Metrics {
+                let streams = Streams::new(self.otlp.temporality, unix_ns());
+                let pause = self.otlp.interval;
+                tokio::task::spawn_local(push_metrics(sender, streams, resources, pause));
+            } else {
+                let queue = Rc::new(Queue::default());
+                queues.push((signal, Rc::clone(&queue)));
+                tokio::task::spawn_local(push_events(sender, queue, resources));
+            }
+        }
+        Ok(Push {
+            line,
+            pages: Rc::clone(pages),
+            resources,
+            queues,
+        })
+    }
+}
+
+/// What goes on.
+#[derive(Debug)]
+pub(super) struct Push {
+    /// The way to the dialer, without which nothing goes.
+    pub(super) line: Rc<Line>,
+    pages: Rc<RefCell<Pages>>,
+    resources: Rc<RefCell<Resources>>,
+    queues: Vec<(Signal, Rc<Queue>)>,
+}
+
+impl Push {
+    /// Takes over what samples tell of services.
+    pub(super) fn learn(&self, samples: &[Sample]) {
+        self.resources.borrow_mut().learn(samples);
+    }
+
+    /// Queues events, in place of older ones where there is no room.
+    pub(super) fn take(&self, events: Vec<Event>) {
+        for event in events.into_iter().map(Rc::new) {
+            for (signal, queue) in &self.queues {
+                if *signal == Signal::Traces && !events::is_span(&event) {
+                    continue;
+                }
+                let dropped = queue.add(Rc::clone(&event));
+                let mut pages = self.pages.borrow_mut();
+                pages.pushed(Name::OtlpItems, *signal, Outcome::Dropped.name(), dropped);
+            }
+        }
+    }
+}
+
+/// Events that wait to be pushed.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: RefCell<Waiting>,
+    news: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    events: VecDeque<Rc<Event>>,
+    bytes: usize,
+}
+
+impl Queue {
+    /// Gives how many older ones had to go.
+    fn add(&self, event: Rc<Event>) -> u64 {
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.bytes += event.size();
+        waiting.events.push_back(event);
+        let mut dropped = 0;
+        while waiting.events.len() > MAX_QUEUED || waiting.bytes > MAX_QUEUED_BYTES {
+            if waiting.pop().is_none() {
+                break;
+            }
+            dropped += 1;
+        }
+        self.news.notify_one();
+        dropped
+    }
+
+    fn batch(&self) -> Vec<Rc<Event>> {
+        let mut waiting = self.waiting.borrow_mut();
+        std::iter::from_fn(|| waiting.pop()).take(BATCH).collect()
+    }
+}
+
+impl Waiting {
+    fn pop(&mut self) -> Option<Rc<Event>> {
+        let event = self.events.pop_front()?;
+        self.bytes -= event.size();
+        Some(event)
+    }
+}
+
+fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_nanos() as u64)
+}
+
+async fn push_metrics(
+    sender: Sender,
+    mut streams: Streams,
+    resources: Rc<RefCell<Resources>>,
+    pause: Duration,
+) {
+    let mut due = interval_at(Instant::now() + pause, pause);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut pushed_unix_ns = 0;
+    loop {
+        due.tick().await;
+        let until = Instant::now() + pause;
+        let reading = sender.pages.borrow().reading();
+        let Some((samples, at_unix_ns)) = reading.filter(|(_, at)| *at > pushed_unix_ns) else {
+            continue;
+        };
+        let (request, count) = streams.request(&resources.borrow(), &samples, at_unix_ns);
+        drop(samples);
+        // One that is given up is replaced by the next, which has all that it had.
+        if sender.send(request.encode_to_vec(), count, until).await != Outcome::Dropped {
+            streams.is_pushed();
+        }
+        pushed_unix_ns = at_unix_ns;
+    }
+}
+
+async fn push_events(sender: Sender, queue: Rc<Queue>, resources: Rc<RefCell<Resources>>) {
+    loop {
+        let batch = queue.batch();
+        if batch.is_empty() {
+            queue.news.notified().await;
+            // What comes together goes together.
+            sleep(GATHERING).await;
+            continue;
+        }
+        let message = match sender.signal {
+            Signal::Traces => events::spans(&resources.borrow(), &batch, span_id).encode_to_vec(),
+            _ => events::logs(&resources.borrow(), &batch, unix_ns()).encode_to_vec(),
+        };
+        let count = batch.len() as u64;
+        drop(batch);
+        sender.send(message, count, Instant::now() + KEPT).await;
+    }
+}
+
+/// A new id; without chance it is none, and the span is refused.
+fn span_id() -> [u8; 8] {
+    let mut id = [0; 8];
+    let _ = rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty());
+    id
+}
+
+/// What has become of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Sent,
+    Rejected,
+    Dropped,
+}
+
+impl Outcome {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Rejected => "rejected",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// The way of one signal to its receiver.
+#[derive(Debug)]
+struct Sender {
+    signal: Signal,
+    client: Client,
+    pages: Rc<RefCell<Pages>>,
+    /// When the receiver wants the next request at the earliest.
+    not_before: Cell<Instant>,
+    /// The last request has failed, and that was told.
+    fails: Cell<bool>,
+}
+
+impl Sender {
+    fn new(signal: Signal, client: Client, pages: Rc<RefCell<Pages>>) -> Self {
+        Self {
+            signal,
+            client,
+            pages,
+            not_before: Cell::new(Instant::now()),
+            fails: Cell::new(false),
+        }
+    }
+
+    /// Sends a batch of so many items, again and again until it is taken, refused, or its time is over.
+    async fn send(&self, message: Vec<u8>, count: u64, until: Instant) -> Outcome {
+        let (outcome, rejected) = self.try_until(message, until).await;
+        self.count(
+            Name::OtlpItems,
+            outcome.name(),
+            count.saturating_sub(rejected),
+        );
+        self.count(
+            Name::OtlpItems,
+            Outcome::Rejected.name(),
+            rejected.min(count),
+        );
+        outcome
+    }
+
+    async fn try_until(&self, message: Vec<u8>, until: Instant) -> (Outcome, u64) {
+        let body = match self.client.to.gzip {
+            true => compressed(&message),
+            false => Ok(message),
+        };
+        let Ok(body) = body.map(Bytes::from) else {
+            return (Outcome::Dropped, 0);
+        };
+        let mut pause = FIRST_PAUSE;
+        loop {
+            sleep_until(self.not_before.get()).await;
+            let (why, asked) = match self.client.post(body.clone()).await {
+                Answer::Taken(rejected) => {
+                    self.count(Name::OtlpRequests, "ok", 1);
+                    if self.fails.replace(false) {
+                        self.say("is taken again");
+                    }
+                    return (Outcome::Sent, rejected);
+                }
+                Answer::Refused(why) => {
+                    self.count(Name::OtlpRequests, "failed", 1);
+                    self.failed(&why);
+                    return (Outcome::Rejected, 0);
+                }
+                Answer::Later(why, asked) => (why, asked),
+            };
+            self.failed(&why);
+            let now = Instant::now();
+            let next = now + asked.unwrap_or_else(|| jittered(pause));
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            if asked.is_some() {
+                self.not_before.set(next);
+            }
+            if next >= until {
+                self.count(Name::OtlpRequests, "failed", 1);
+                return (Outcome::Dropped, 0);
+            }
+            self.count(Name::OtlpRequests, "retried", 1);
+            sleep(next - now).await;
+        }
+    }
+
+    fn count(&self, of: Name, outcome: &'static str, count: u64) {
+        self.pages
+            .borrow_mut()
+            .pushed(of, self.signal, outcome, count);
+    }
+
+    /// Says why it fails, once until it does not any more.
+    fn failed(&self, why: &str) {
+        if !self.fails.replace(true) {
+            self.say(&format!("is not taken: {why}"));
+        }
+    }
+
+    fn say(&self, what: &str) {
+        let text = format!(
+            "the push of {} to {} {what}",
+            self.signal.name(),
+            self.client.to.endpoint
+        );
+        let text = crate::escape::escape(&text);
+        let _ = writeln!(io::stderr(), "concmon-bpf: {text}");
+    }
+}
+
+/// Some more or less, so that not all hosts come at once.
+fn jittered(pause: Duration) -> Duration {
+    let mut byte = [0; 1];
+    // Without chance it is the pause as it is.
+    let chance = rustix::rand::getrandom(&mut byte, rustix::rand::GetRandomFlags::empty());
+    let part = chance.map_or(0.5, |_| f64::from(byte[0]) / 255.0);
+    pause.mul_f64(0.8 + 0.4 * part)
+}
