@@ -111,6 +111,15 @@ fn mistakes_name_their_line_and_key() {
             "a service needs a name",
         ),
         ("listen = [", 1, "listen: "),
+        ("[otlp]\nendpoint = \"here\"", 2, "endpoint: use http://"),
+        ("[otlp]\n\ntimeout = 5", 3, "timeout: invalid type"),
+        (
+            "[otlp]\ntemporality = \"both\"",
+            2,
+            "temporality: unknown variant",
+        ),
+        ("[otlp]\nheaders = { \"a b\" = \"c\" }", 2, "headers: `a b`"),
+        ("[otlp]\nport = 1", 2, "`port`"),
     ] {
         let failure = of(text).expect_err(text);
         assert_eq!(failure.code, code::USAGE, "{text}");

@@ -370,3 +370,48 @@ fn jittered(pause: Duration) -> Duration {
     let part = chance.map_or(0.5, |_| f64::from(byte[0]) / 255.0);
     pause.mul_f64(0.8 + 0.4 * part)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::events::{Held, What};
+
+    fn event(summary: usize) -> Rc<Event> {
+        Rc::new(Event {
+            service: "shop".to_owned(),
+            pid: 7,
+            at_unix_ns: 1,
+            duration_ns: 2,
+            what: What::Finding(Held {
+                rule: "gil-contention".to_owned(),
+                severity: 1,
+                summary: "x".repeat(summary),
+                raised: true,
+            }),
+        })
+    }
+
+    /// Nobody takes anything: the newest stay, within bounds of number and size.
+    #[test]
+    fn what_waits_for_a_receiver_is_bounded() {
+        let queue = Queue::default();
+        let dropped: u64 = (0..MAX_QUEUED + 10).map(|_| queue.add(event(1))).sum();
+        assert_eq!(dropped, 10);
+        let dropped: u64 = (0..10)
+            .map(|_| queue.add(event(MAX_QUEUED_BYTES / 4)))
+            .sum();
+        let waiting = queue.waiting.borrow().events.len();
+        assert!(waiting <= 4 && waiting as u64 + dropped == MAX_QUEUED as u64 + 10);
+        assert!(queue.waiting.borrow().bytes <= MAX_QUEUED_BYTES);
+        assert_eq!(queue.batch().len(), waiting);
+        assert_eq!((queue.waiting.borrow().bytes, queue.batch().len()), (0, 0));
+    }
+
+    #[test]
+    fn pauses_are_about_as_long_as_they_should_be() {
+        for _ in 0..100 {
+            let part = jittered(FIRST_PAUSE).as_secs_f64() / FIRST_PAUSE.as_secs_f64();
+            assert!((0.8..=1.2).contains(&part), "{part}");
+        }
+    }
+}
