@@ -97,6 +97,45 @@ os._exit(0)
     }
 }
 
+/// A server that forks in C: Python is not told, and its thread states go on saying what the parent's threads are.
+#[test]
+fn a_fork_that_python_was_not_told_of_has_its_own_thread() {
+    const SOURCE: &str = "
+import ctypes, os, sys, threading, time
+threading.Thread(target=time.sleep, args=(3600,), name='helper', daemon=True).start()
+read, write = os.pipe()
+parent = os.getpid()
+def serves():
+    os.write(write, b'x')
+    while os.getppid() == parent:
+        time.sleep(0.05)
+    os._exit(0)
+# It keeps the GIL, which the child has then.
+child = ctypes.PyDLL(None).fork()
+if child == 0:
+    serves()
+os.read(read, 1)
+print(child, flush=True)
+sys.stdin.read()
+os._exit(0)
+";
+    for python in pythons(8..=15) {
+        let program = python.run(SOURCE);
+        let child = Pid(program.line().parse().expect("an id"));
+        let fact = look(child);
+        let found: BTreeSet<u32> = fact.threads.iter().map(|thread| thread.tid.0).collect();
+        assert_eq!(found, tids(child), "{}", python.label());
+        let [main] = &fact.threads[..] else {
+            panic!("{}: {:?}", python.label(), fact.threads);
+        };
+        assert!(main.main && main.name.as_deref() == Some("MainThread"));
+        let functions = main.stack.iter().map(|frame| frame.function.as_ref());
+        assert!(functions.eq(["serves", "<module>"]), "{:?}", main.stack);
+        assert_eq!(fact.reads_failed, 0, "{}", python.label());
+        assert_eq!(look(program.pid()).threads.len(), 2, "{}", python.label());
+    }
+}
+
 /// After an upgrade, the name of a library in use belongs to another file.
 #[test]
 fn a_replaced_library_is_read_as_it_was_loaded() {

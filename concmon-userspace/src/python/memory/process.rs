@@ -118,6 +118,12 @@ impl ProcessView {
         self.source.is_thread(tid).then_some(native)
     }
 
+    /// Whether the process has a thread that calls itself `native`.
+    pub(crate) fn is_thread(&mut self, native: u64) -> bool {
+        let tid = self.tid(native);
+        tid.is_some_and(|tid| self.source.is_thread(tid))
+    }
+
     /// Everything that is mapped now.
     pub(crate) fn all_mappings(&self) -> Vec<Mapping> {
         self.source.mappings()

@@ -44,6 +44,7 @@ impl Scan<'_> {
         let mut accounts = self.accounts(reader);
         let idents = records.iter().map(|record| record.field(fields.ident));
         self.process.find_stacks(self.memory, idents);
+        let is_fork = self.process.is_fork();
         let mut tids = Vec::with_capacity(records.len());
         for record in records {
             let ident = record.field(fields.ident);
@@ -53,15 +54,22 @@ impl Scan<'_> {
                 continue;
             }
             let account = accounts.remove(&ident).unwrap_or_default();
-            let native = match fields.native_id {
-                Some(offset) => Some(record.field(offset)),
-                // After a fork, what `threading` has may still be the parent's.
-                None => self.process.described_id(ident).or(account.native_id),
+            // After a fork, what `threading` has may still be the parent's; so may what the state has, where
+            // Python was not told of the fork.
+            let native = match fields.native_id.map(|offset| record.field(offset)) {
+                Some(native) if !is_fork || self.process.is_thread(native) => Some(native),
+                Some(_) => self.process.described_id(ident),
+                None => {
+                    let noted = account.native_id;
+                    let noted = noted.filter(|id| !is_fork || self.process.is_thread(*id));
+                    self.process.described_id(ident).or(noted)
+                }
             };
             let tid = native.and_then(|native| self.process.tid(native));
             tids.push(tid);
             let Some(tid) = tid else {
-                reader.failed += 1;
+                // In a fork, states of threads that only the parent has may be left over.
+                reader.failed += u64::from(!is_fork);
                 continue;
             };
             let main = self.process.is_main(tid);
