@@ -73,6 +73,7 @@ fn write(store: FileStore, records: u64, threads: u64) -> Result<u64> {
             stall_threshold_ns: None,
             knows_causes: true,
             place: Default::default(),
+            http: Default::default(),
         },
         wire: WIRE_VERSION,
         architecture: std::env::consts::ARCH.to_owned(),
