@@ -5,6 +5,7 @@ pub mod bpf;
 pub mod browser;
 pub mod btf;
 pub mod clocks;
+pub mod exported;
 pub mod harness;
 pub mod interpreter;
 pub mod laws;

@@ -70,9 +70,11 @@ fn convert<R: Read>(
                 Step::Event(event) => intervals.apply(event, &mut trace),
                 Step::Window(window) => trace.window(&window),
             });
-            warn_of_gaps(&summary?);
+            let summary = summary?;
+            warn_of_gaps(&summary);
             intervals.finish(&mut trace);
-            return Ok(trace.finish(&intervals));
+            let corrections = intervals.settle(&summary);
+            return Ok(trace.finish(&intervals, &corrections));
         }
         Format::Speedscope => FlameFormat::Speedscope,
         Format::Collapsed => FlameFormat::Collapsed,
@@ -95,8 +97,10 @@ fn convert<R: Read>(
         Step::Event(event) => intervals.apply(event, &mut NoSink),
         Step::Window(_) => {}
     });
-    warn_of_gaps(&summary?);
+    let summary = summary?;
+    warn_of_gaps(&summary);
     intervals.finish(&mut NoSink);
+    intervals.settle(&summary);
     if intervals.flames().samples() == 0 {
         log::warn!("no stack was taken in this watch: its time is without stacks");
     }
@@ -284,6 +288,41 @@ pub(super) fn unread(path: &Path) -> impl Fn(CaptureError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// All of the report's time is in the stacks, to the nanosecond.
+    #[test]
+    fn times_by_stack_add_up_to_the_report() {
+        let capture: &[u8] = include_bytes!("../demo/misbehave.concmon");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("capture");
+        std::fs::write(&file, capture).unwrap();
+        let open = || Replay::open(&file).map(|replay| replay.granted(Some(u64::MAX / 2)));
+        let (first, second) = match (open(), open()) {
+            (Ok(first), Ok(second)) => (first, second),
+            // It was made on another architecture.
+            (Err(error), _) | (_, Err(error)) => {
+                return eprintln!("SKIPPED times_by_stack_add_up_to_the_report: {error}");
+            }
+        };
+        let summary = first.run(&mut |_| {}).unwrap();
+        let mut want_ns = 0;
+        for process in &summary.processes {
+            let threads = process.threads.iter().map(|thread| thread.ledger.wall_ns);
+            want_ns += threads.sum::<u64>() + process.ended.ledger.wall_ns;
+        }
+        for group in &summary.groups {
+            want_ns += group.ended.ledger.wall_ns;
+        }
+        let out = Target::of(&folder.path().join("stacks")).unwrap();
+        let mut out = BufWriter::new(out.create().unwrap());
+        let written = convert(second, Format::Collapsed, By::Wall, &mut out).unwrap();
+        whole(written, out).unwrap();
+        let text = std::fs::read_to_string(folder.path().join("stacks")).unwrap();
+        let counts = text.lines().filter_map(|line| line.rsplit_once(' '));
+        let sum_ns: u64 = counts.map(|(_, ns)| ns.parse::<u64>().unwrap()).sum();
+        assert!(want_ns > 0);
+        assert_eq!(sum_ns, want_ns);
+    }
 
     /// One step gives the bytes of two: recording, and exporting that.
     #[test]

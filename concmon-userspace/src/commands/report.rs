@@ -78,6 +78,7 @@ fn page(options: &Options, report: &Report, page: &Path) -> Result<u8, Failure> 
         })
         .map_err(|error| unread(error.into()))?;
     intervals.finish(&mut NoSink);
+    intervals.settle(&summary);
     let shown = html::Report {
         summary: &summary,
         intervals: &intervals,

@@ -1,12 +1,12 @@
 //! Exports of a recording, read by other means than the tool's own, against the report of it.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use concmon_tests::browser;
+use concmon_tests::exported;
 use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::needs::Need;
@@ -20,6 +20,8 @@ use serde_json::Value;
 
 use crate::watch_python;
 
+mod add_up;
+
 pub(crate) fn trials() -> Vec<Trial> {
     let needs = watch_python("3.11");
     let [root, ebpf, python] = watch_python("3.11");
@@ -29,6 +31,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             &needs,
             agree_with_the_report,
         ),
+        quiet("exports::add_up", &needs, add_up::every_format_has_all_time),
         quiet("exports::in_one_step", &needs, in_one_step),
         quiet(
             "exports::blame_names_who_made_others_wait",
@@ -125,6 +128,20 @@ impl Recorded {
         })
     }
 
+    /// What is in a capture.
+    fn of(file: PathBuf) -> Result<Self> {
+        let said = run(Command::new(binary()?)
+            .args(["report", "--json", "-i"])
+            .arg(&file))?;
+        let last = String::from_utf8(said)?;
+        let last = last.lines().last().context("no report")?;
+        Ok(Recorded {
+            folder: tempfile::tempdir()?,
+            file,
+            summary: serde_json::from_str(last)?,
+        })
+    }
+
     fn export(&self, format: &str, by: &str) -> Result<Vec<u8>> {
         let out = self.folder.path().join(format);
         let export = ["export", "-f", format, "--by", by, "-i"];
@@ -160,19 +177,9 @@ fn run(command: &mut Command) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// Two sums are the same but for where slices and ledgers part: `part` of the larger.
-fn close(what: &str, one: u64, other: u64, part: f64) -> Result<()> {
-    let off = one.abs_diff(other) as f64;
-    ensure!(
-        off <= part * one.max(other) as f64,
-        "{what}: {one} is not {other}"
-    );
-    Ok(())
-}
-
 fn agree_with_the_report() -> Result<()> {
     let recorded = Recorded::new("3", "2s")?;
-    perfetto(&recorded)?;
+    wakeups(&recorded)?;
     let on_cpu_ns = recorded.sum("/on_cpu_ns");
     let gil_ns = recorded.sum("/blocked_ns/gil");
     for (by, want_ns) in [
@@ -183,26 +190,9 @@ fn agree_with_the_report() -> Result<()> {
         ("blame", gil_ns),
     ] {
         let lines = String::from_utf8(recorded.export("collapsed", by)?)?;
-        let mut sum_ns = 0;
-        for line in lines.lines() {
-            let (path, ns) = line.rsplit_once(' ').context("no count")?;
-            ensure!(path.split(';').count() >= 3, "no stack: {line}");
-            sum_ns += ns.parse::<u64>()?;
-        }
-        close(&format!("collapsed by {by}"), sum_ns, want_ns, 0.02)?;
+        let sum_ns: u64 = exported::collapsed(&lines, by)?.values().sum();
+        ensure!(sum_ns == want_ns, "by {by}: {sum_ns} is not {want_ns}");
         ensure!(lines.contains("burn (gil.py:"), "by {by}: {lines}");
-        close(
-            &format!("speedscope by {by}"),
-            speedscope(&recorded, by)?,
-            sum_ns,
-            1e-9,
-        )?;
-        close(
-            &format!("pprof by {by}"),
-            pprof(&recorded, by)?,
-            sum_ns,
-            1e-9,
-        )?;
     }
     let svg = String::from_utf8(recorded.export("svg", "on-cpu")?)?;
     ensure!(
@@ -274,7 +264,8 @@ fn in_one_step() -> Result<()> {
     let ns = lines
         .lines()
         .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
-    close("collapsed", ns.sum(), recorded.sum("/on_cpu_ns"), 0.02)?;
+    let (sum_ns, want_ns) = (ns.sum::<u64>(), recorded.sum("/on_cpu_ns"));
+    ensure!(sum_ns == want_ns, "{sum_ns} is not {want_ns}");
     ensure!(lines.contains("burn (gil.py:"), "{lines}");
     std::fs::remove_file(&recorded.file)?;
 
@@ -349,167 +340,27 @@ fn in_one_step() -> Result<()> {
     Ok(())
 }
 
-/// Slices of each thread add up to its ledger, and wakeups have two ends.
+/// Wakeups have two ends, in order of time.
 ///
-/// Field numbers are those of Perfetto's `trace_packet.proto`, `track_event.proto`,
-/// `track_descriptor.proto`.
-fn perfetto(recorded: &Recorded) -> Result<()> {
+/// Field numbers are those of Perfetto's `trace_packet.proto` and `track_event.proto`.
+fn wakeups(recorded: &Recorded) -> Result<()> {
     let bytes = recorded.export("perfetto", "on-cpu")?;
-    let trace = Message::parse(&bytes)?;
-    let mut names = BTreeMap::new();
-    let mut tids = BTreeMap::new();
-    let mut open = BTreeMap::new();
-    let mut sums: BTreeMap<(u64, String), u64> = BTreeMap::new();
-    let mut flows = (Vec::new(), Vec::new());
-    let mut events = Vec::new();
-    for packet in trace.messages(1)? {
-        for data in packet.messages(12)? {
-            for name in data.messages(2)? {
-                names.insert(name.number(1), name.text(2)?);
-            }
-        }
-        if let Some(descriptor) = packet.message(60)?
-            && let Some(thread) = descriptor.message(4)?
-        {
-            tids.insert(descriptor.number(1), thread.number(2).context("no tid")?);
-        }
-        if let Some(event) = packet.message(11)? {
-            events.push((packet.number(8).context("no time")?, event));
-        }
-    }
-    events.sort_by_key(|(at_ns, _)| *at_ns);
-    for (at_ns, event) in events {
-        flows
-            .0
-            .extend(event.numbers(47)?.into_iter().map(|id| (id, at_ns)));
-        flows
-            .1
-            .extend(event.numbers(48)?.into_iter().map(|id| (id, at_ns)));
-        let Some(&tid) = tids.get(&event.number(11)) else {
+    let (mut from, mut to) = (Vec::new(), Vec::new());
+    for packet in Message::parse(&bytes)?.messages(1)? {
+        let Some(event) = packet.message(11)? else {
             continue;
         };
-        match event.number(9) {
-            Some(1) => {
-                let name = names.get(&event.number(10)).context("no name")?;
-                let stolen = event
-                    .messages(4)?
-                    .iter()
-                    .find_map(|one| (one.number(1) == Some(2)).then(|| one.number(3)))
-                    .flatten()
-                    .unwrap_or(0);
-                ensure!(
-                    open.insert(tid, (at_ns, *name, stolen)).is_none(),
-                    "two slices at a time"
-                );
-            }
-            Some(2) => {
-                let (from_ns, name, stolen) =
-                    open.remove(&tid).context("an end without a beginning")?;
-                *sums.entry((tid, name.to_owned())).or_default() += at_ns - from_ns - stolen;
-                *sums.entry((tid, "runnable".to_owned())).or_default() += stolen;
-            }
-            _ => {}
-        }
+        let at_ns = packet.number(8).context("no time")?;
+        from.extend(event.numbers(47)?.into_iter().map(|id| (id, at_ns)));
+        to.extend(event.numbers(48)?.into_iter().map(|id| (id, at_ns)));
     }
-    ensure!(open.is_empty(), "slices without an end: {open:?}");
-    ensure!(!flows.0.is_empty(), "nobody woke anybody");
-    flows.0.sort_unstable();
-    flows.1.sort_unstable();
-    ensure!(flows.0.len() == flows.1.len(), "arrows with one end");
-    ensure!(
-        flows
-            .0
-            .iter()
-            .zip(&flows.1)
-            .all(|(from, to)| from.0 == to.0 && from.1 <= to.1)
-    );
-    for thread in recorded.threads() {
-        let tid = thread["tid"].as_u64().context("no tid")?;
-        let sum = |name: &str| sums.get(&(tid, name.to_owned())).copied().unwrap_or(0);
-        let wall_ns = thread["wall_ns"].as_u64().unwrap_or(0);
-        let columns = ["on_cpu", "runnable"].map(|name| (name, &thread[format!("{name}_ns")]));
-        let blocked =
-            ["gil", "lock", "poll", "sleep", "io"].map(|name| (name, &thread["blocked_ns"][name]));
-        for (name, column) in columns.into_iter().chain(blocked) {
-            let want_ns = column.as_u64().unwrap_or(0);
-            let off_ns = sum(name).abs_diff(want_ns);
-            ensure!(
-                off_ns <= wall_ns / 50,
-                "thread {tid}, {name}: slices have {}, the ledger {want_ns} of {wall_ns}",
-                sum(name)
-            );
-        }
-    }
+    ensure!(!from.is_empty(), "nobody woke anybody");
+    from.sort_unstable();
+    to.sort_unstable();
+    ensure!(from.len() == to.len(), "arrows with one end");
+    let mut arrows = from.iter().zip(&to);
+    ensure!(arrows.all(|(from, to)| from.0 == to.0 && from.1 <= to.1));
     Ok(())
-}
-
-/// The time of all profiles, ns; frames and weights have to fit.
-fn speedscope(recorded: &Recorded, by: &str) -> Result<u64> {
-    let file: Value = serde_json::from_slice(&recorded.export("speedscope", by)?)?;
-    let frames = file["shared"]["frames"]
-        .as_array()
-        .context("no frames")?
-        .len() as u64;
-    let mut sum_ns = 0;
-    for profile in file["profiles"].as_array().context("no profiles")? {
-        ensure!(profile["type"] == "sampled" && profile["unit"] == "nanoseconds");
-        let samples = profile["samples"].as_array().context("no samples")?;
-        let weights = profile["weights"].as_array().context("no weights")?;
-        ensure!(samples.len() == weights.len());
-        let mut indices = samples
-            .iter()
-            .flat_map(|sample| sample.as_array().into_iter().flatten());
-        ensure!(
-            indices.all(|at| at.as_u64().is_some_and(|at| at < frames)),
-            "an unknown frame"
-        );
-        sum_ns += weights.iter().filter_map(Value::as_u64).sum::<u64>();
-    }
-    Ok(sum_ns)
-}
-
-/// The time of all samples, ns; ids have to fit. Field numbers are those of `profile.proto`.
-fn pprof(recorded: &Recorded, by: &str) -> Result<u64> {
-    let packed = recorded.folder.path().join("packed.gz");
-    std::fs::write(&packed, recorded.export("pprof", by)?)?;
-    let unpack = "import gzip, sys; sys.stdout.buffer.write(gzip.open(sys.argv[1]).read())";
-    let bytes = run(Interpreter::find("3.11")?
-        .command()
-        .args(["-c", unpack])
-        .arg(&packed))?;
-    let profile = Message::parse(&bytes)?;
-    let strings = profile.texts(6)?;
-    ensure!(strings.first() == Some(&""), "the first string is empty");
-    let ids = |field| -> Result<Vec<Option<u64>>> {
-        Ok(profile
-            .messages(field)?
-            .iter()
-            .map(|one| one.number(1))
-            .collect())
-    };
-    let (locations, functions) = (ids(4)?, ids(5)?);
-    for location in profile.messages(4)? {
-        for line in location.messages(4)? {
-            ensure!(functions.contains(&line.number(1)), "an unknown function");
-        }
-    }
-    for function in profile.messages(5)? {
-        let name = usize::try_from(function.number(2).unwrap_or(0))?;
-        ensure!(
-            strings.get(name).is_some_and(|name| !name.is_empty()),
-            "a function without a name"
-        );
-    }
-    let mut sum_ns = 0;
-    for sample in profile.messages(2)? {
-        let stack = sample.numbers(1)?;
-        ensure!(
-            !stack.is_empty() && stack.iter().all(|id| locations.contains(&Some(*id))),
-            "an unknown location"
-        );
-        sum_ns += sample.numbers(2)?.iter().sum::<u64>();
-    }
-    Ok(sum_ns)
 }
 
 /// One thread more that wants the GIL is most of what changed.

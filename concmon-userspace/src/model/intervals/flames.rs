@@ -208,6 +208,45 @@ impl Flames {
         }
     }
 
+    /// Adds time that has no stack.
+    pub(super) fn grow(&mut self, thread: usize, activity: Activity, ns: u64) {
+        self.weigh(thread, activity, ROOT, ns);
+    }
+
+    /// Takes time away: what has no stack first, then of all stacks the same part.
+    pub(super) fn shrink(&mut self, thread: usize, activity: Activity, ns: u64) {
+        let mut left = u128::from(ns);
+        let root = (thread, activity, ROOT);
+        if let Some(own) = self.weights.get_mut(&root) {
+            let part = left.min(u128::from(*own));
+            *own -= part as u64;
+            left -= part;
+        }
+        let all = root..=(thread, activity, NodeId::MAX);
+        let whole: u128 = self
+            .weights
+            .range(all.clone())
+            .map(|(_, ns)| u128::from(*ns))
+            .sum();
+        let excess = left;
+        let mut empty = Vec::new();
+        for (key, own) in self.weights.range_mut(all) {
+            let part = (u128::from(*own) * excess)
+                .checked_div(whole)
+                .map_or(0, |down| down + 1)
+                .min(left)
+                .min(u128::from(*own));
+            *own -= part as u64;
+            left -= part;
+            if *own == 0 {
+                empty.push(*key);
+            }
+        }
+        for key in empty {
+            self.weights.remove(&key);
+        }
+    }
+
     /// `(thread, activity, stack, ns)`: time without a stack is under [`ROOT`].
     pub fn weights(&self) -> impl Iterator<Item = (usize, Activity, NodeId, u64)> {
         self.weights

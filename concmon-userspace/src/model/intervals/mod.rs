@@ -8,6 +8,7 @@ pub mod bins;
 pub mod blame;
 pub mod flames;
 pub mod loss;
+pub mod settle;
 pub mod steps;
 #[cfg(test)]
 mod tests;
@@ -322,11 +323,15 @@ impl Intervals {
             };
             self.emit(runnable, sink);
         }
+        // The kernel's account may exceed the stretch between our instants, at the expense of the wait after it.
+        let most_ns = (slice.out_ns - slice.in_ns).saturating_add(SAME_NS);
+        let on_cpu_ns = slice.on_cpu_ns.min(most_ns);
+        let out_ns = slice.out_ns.max(slice.in_ns.saturating_add(on_cpu_ns));
         let run = Interval {
             from_ns: slice.in_ns,
-            to_ns: slice.out_ns,
+            to_ns: out_ns,
             activity: Activity::OnCpu,
-            on_cpu_ns: slice.on_cpu_ns.min(slice.out_ns - slice.in_ns),
+            on_cpu_ns: on_cpu_ns.min(out_ns - slice.in_ns),
             cpu: Some(slice.cpu),
             ..blank
         };

@@ -141,6 +141,27 @@ impl Threads {
         Some(at)
     }
 
+    /// What stands for all threads that are not told apart.
+    pub(super) fn others(&mut self) -> usize {
+        let at = self.all.len();
+        self.all.push(Tracked {
+            thread: Thread {
+                pid: Pid(0),
+                tid: Tid(0),
+                name: "others".to_owned(),
+                loop_kind: None,
+            },
+            start_boottime_ns: 0,
+            before: None,
+            named: true,
+            pos_ns: None,
+            open: None,
+            ended_ns: None,
+        });
+        self.processes.insert(Pid(0), "other threads".to_owned());
+        at
+    }
+
     /// A thread is born. Returns the one that had its id before.
     pub(super) fn fork(&mut self, fork: &Fork) -> Option<usize> {
         if let Some(at) = self.newest(fork.tid)

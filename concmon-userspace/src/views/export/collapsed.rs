@@ -6,24 +6,21 @@ use super::stacks::{Frame, Stack, Stacks};
 
 /// Writes one line per stack, sorted.
 pub(super) fn write(stacks: &Stacks, out: &mut dyn Write) -> io::Result<()> {
-    for line in lines(stacks, 1) {
+    for line in lines(stacks) {
         writeln!(out, "{line}")?;
     }
     Ok(())
 }
 
-/// The lines, with counts in units of `unit_ns`; what is less than half of one is left out.
-pub(super) fn lines(stacks: &Stacks, unit_ns: u64) -> Vec<String> {
+/// The lines.
+pub(super) fn lines(stacks: &Stacks) -> Vec<String> {
     let mut lines = std::collections::BTreeMap::<String, u64>::new();
     for stack in &stacks.stacks {
         *lines.entry(path(stacks, stack)).or_default() += stack.ns;
     }
-    let counted = lines
+    lines
         .into_iter()
-        .map(|(path, ns)| (path, (ns + unit_ns / 2) / unit_ns));
-    counted
-        .filter(|(_, count)| *count > 0)
-        .map(|(path, count)| format!("{path} {count}"))
+        .map(|(path, ns)| format!("{path} {ns}"))
         .collect()
 }
 

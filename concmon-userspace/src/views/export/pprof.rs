@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use flate2::{Compression, write::GzEncoder};
 use prost::Message;
 
-use super::stacks::{Frame, Stacks};
+use super::stacks::{Frame, Stacks, state};
 use crate::model::WatchInfo;
 use crate::model::intervals::Intervals;
 
@@ -174,7 +174,7 @@ fn profile(stacks: &Stacks, info: &WatchInfo, intervals: &Intervals) -> Profile 
             for (key, text) in [
                 ("thread", &*name.thread),
                 ("process", &*name.process),
-                ("state", stack.activity.name()),
+                ("state", state(stack.activity)),
             ] {
                 label.push(Label {
                     key: strings.number(key),

@@ -40,8 +40,8 @@ impl By {
 
     fn wants(self, activity: Activity, known: bool) -> bool {
         match (self, activity) {
-            (By::Wall, activity) => activity != Activity::Unseen,
-            (By::OnCpu, Activity::OnCpu)
+            (By::Wall, _)
+            | (By::OnCpu, Activity::OnCpu)
             | (By::Gil, Activity::Blocked(Cause::Gil))
             | (By::Lock, Activity::Blocked(Cause::Lock))
             | (By::Io, Activity::Blocked(Cause::Io | Cause::Disk)) => true,
@@ -192,7 +192,7 @@ fn innermost(by: By, activity: Activity, is_empty: bool) -> Option<String> {
         (By::Blame, Activity::Blocked(Cause::Gil)) => "had the GIL",
         (By::Blame, Activity::Blocked(_)) => "had a lock",
         (By::Blame, _) => return Some("[waited for the GIL, holder not known]".to_owned()),
-        (By::Wall | By::Io, activity) => activity.name(),
+        (By::Wall | By::Io, activity) => state(activity),
         (By::OnCpu | By::Gil | By::Lock, _) => {
             return is_empty.then(|| "[no stack]".to_owned());
         }
@@ -201,6 +201,14 @@ fn innermost(by: By, activity: Activity, is_empty: bool) -> Option<String> {
         true => format!("[{what}, no stack]"),
         false => format!("[{what}]"),
     })
+}
+
+/// What was done, as the columns of reports are called.
+pub(super) const fn state(activity: Activity) -> &'static str {
+    match activity {
+        Activity::Unseen => "unknown",
+        activity => activity.name(),
+    }
 }
 
 /// Takes the stacks of the least time away where there are more than fit.

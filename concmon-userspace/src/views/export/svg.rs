@@ -7,12 +7,12 @@ use inferno::flamegraph::{Options, TextTruncateDirection, from_lines};
 use super::collapsed;
 use super::stacks::{By, Stacks};
 
-/// Writes the picture; widths are in us.
+/// Writes the picture; widths are in ns.
 ///
 /// # Errors
 /// What the writer says; [`io::ErrorKind::InvalidInput`] when there is no such time.
 pub(super) fn write(stacks: &Stacks, out: &mut dyn Write) -> io::Result<()> {
-    let lines = collapsed::lines(stacks, 1_000);
+    let lines = collapsed::lines(stacks);
     if lines.is_empty() {
         let message = format!("there is no time by {}: nothing to draw", stacks.by.name());
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
@@ -27,7 +27,7 @@ pub(super) fn write(stacks: &Stacks, out: &mut dyn Write) -> io::Result<()> {
         By::Blame => "Time that others waited for the GIL or a lock, by who had it",
     }
     .to_owned();
-    options.count_name = "us".to_owned();
+    options.count_name = "ns".to_owned();
     options.hash = true;
     options.no_sort = true;
     options.text_truncate_direction = TextTruncateDirection::Right;

@@ -17,11 +17,13 @@ use prost::Message;
 
 use crate::event::PyFrame;
 use crate::model::WatchInfo;
+use crate::model::intervals::settle::Correction;
 use crate::model::intervals::steps::{Step, TaskStretch};
 use crate::model::intervals::threads::Threads;
 use crate::model::intervals::{Activity, Interval, Intervals, Sink};
 use crate::schema::{Loop, Snapshot, Stall};
 use crate::views::escape::escape;
+use crate::views::export::stacks::state;
 use proto::{
     BOOTTIME, Clock, ClockSnapshot, DebugAnnotation, INCREMENTAL_STATE_CLEARED, INSTANT,
     InternedData, MONOTONIC, NEEDS_INCREMENTAL_STATE, Name, ProcessDescriptor, REALTIME,
@@ -149,7 +151,8 @@ impl<'a> Perfetto<'a> {
     ///
     /// # Errors
     /// The first of the output.
-    pub fn finish(mut self, intervals: &Intervals) -> io::Result<()> {
+    pub fn finish(mut self, intervals: &Intervals, corrections: &[Correction]) -> io::Result<()> {
+        self.corrections(intervals, corrections);
         let threads = intervals.threads();
         let mut processes = BTreeSet::new();
         for (at, thread) in threads.iter().enumerate() {
@@ -177,6 +180,30 @@ impl<'a> Perfetto<'a> {
         self.drain(0);
         self.result?;
         self.out.flush()
+    }
+
+    /// What the slices of a thread lack of its account, or have too much, ns by state: one instant of its track at
+    /// the end.
+    fn corrections(&mut self, intervals: &Intervals, corrections: &[Correction]) {
+        for of_thread in corrections.chunk_by(|one, other| one.thread == other.thread) {
+            let Some(first) = of_thread.first() else {
+                continue;
+            };
+            let debug_annotations = of_thread.iter().map(|correction| DebugAnnotation {
+                name: Some(state(correction.activity).to_owned()),
+                int_value: Some(correction.ns),
+                ..DebugAnnotation::default()
+            });
+            let event = TrackEvent {
+                kind: INSTANT,
+                track_uuid: Track::Thread(first.thread).uuid(),
+                name: Some("not in slices, ns".to_owned()),
+                categories: vec!["account".to_owned()],
+                debug_annotations: debug_annotations.collect(),
+                ..TrackEvent::default()
+            };
+            self.event(intervals.end_ns(), event);
+        }
     }
 
     /// Takes the numbers and the stalls of a window.

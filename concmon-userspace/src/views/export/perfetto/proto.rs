@@ -150,6 +150,8 @@ pub(super) struct DebugAnnotation {
     pub(super) name_iid: Option<u64>,
     #[prost(uint64, optional, tag = "3")]
     pub(super) uint_value: Option<u64>,
+    #[prost(int64, optional, tag = "4")]
+    pub(super) int_value: Option<i64>,
     #[prost(string, optional, tag = "6")]
     pub(super) string_value: Option<String>,
     #[prost(string, optional, tag = "10")]

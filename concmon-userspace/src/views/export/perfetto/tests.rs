@@ -16,7 +16,9 @@ fn packets() -> Vec<TracePacket> {
         intervals.apply(&event, &mut trace);
     }
     intervals.finish(&mut trace);
-    trace.finish(&intervals).expect("a vector takes everything");
+    trace
+        .finish(&intervals, &[])
+        .expect("a vector takes everything");
     Trace::decode(&*out).expect("a trace").packet
 }
 
