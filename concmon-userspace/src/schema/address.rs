@@ -18,7 +18,19 @@ impl fmt::Display for Address {
 
 impl Serialize for Address {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        // There may be millions of them.
+        let mut text = *b"0x0000000000000000";
+        let digits = self.0.checked_ilog(16).unwrap_or(0) as usize + 1;
+        let text = &mut text[..2 + digits];
+        let mut left = self.0;
+        for digit in text[2..].iter_mut().rev() {
+            *digit = b"0123456789abcdef"[(left % 16) as usize];
+            left /= 16;
+        }
+        match std::str::from_utf8(text) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => serializer.collect_str(self),
+        }
     }
 }
 
@@ -33,5 +45,19 @@ impl JsonSchema for Address {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         String::json_schema(generator)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_is_the_same_everywhere() {
+        for address in [0, 1, 15, 16, 0x7f00_a010, u64::MAX >> 4, u64::MAX] {
+            let address = Address(address);
+            let text = serde_json::to_string(&address).unwrap();
+            assert_eq!(text, format!("\"{address}\""));
+        }
     }
 }

@@ -143,12 +143,14 @@ impl Graph {
     fn read(reader: &mut Reader<'_>, sources: &[Sources], known: &AddressSet) -> Self {
         let mut graph = Self::default();
         let mut definitions = AddressMap::default();
-        let both = |of: &[Sources]| {
-            let callbacks = of.iter().flat_map(|of| &of.callbacks).copied();
-            let objects = of.iter().flat_map(|of| &of.objects).copied();
-            (callbacks.collect(), objects.collect())
-        };
-        let (mut callbacks, mut objects): (Vec<u64>, Vec<u64>) = both(sources);
+        // Tasks that are waited for together have the same callbacks.
+        let different = sources.chunk_by(|one, other| one == other);
+        let different = different.filter_map(<[Sources]>::first);
+        let (mut callbacks, mut objects): (Vec<u64>, Vec<u64>) = (Vec::new(), Vec::new());
+        for of in different {
+            callbacks.extend(&of.callbacks);
+            objects.extend(&of.objects);
+        }
         for _ in 0..MAX_DEPTH {
             retain_new(&mut callbacks, &graph.callbacks);
             for some in callbacks.chunks(AT_ONCE) {
@@ -391,11 +393,17 @@ fn first_items(reader: &mut Reader<'_>, tuples: &[u64], items: &mut Vec<Option<u
     }
     reader.fetch(&mut batch);
     reader.load_types((0..batch.len()).filter_map(|slot| word(batch.prefix(slot), OBJECT_TYPE)));
+    // Most have the type of the one before.
+    let mut tuple = 0;
     items.extend((0..batch.len()).map(|slot| {
         let bytes = batch.whole(slot)?;
-        let is_tuple = reader.kind(bytes)? == Kind::Tuple;
+        let class = word(bytes, OBJECT_TYPE)?;
+        if class != tuple || word(bytes, 0)? as u32 == 0 {
+            (reader.kind(bytes)? == Kind::Tuple).then_some(())?;
+            tuple = class;
+        }
         let is_empty = word(bytes, OBJECT_SIZE)? == 0;
-        (is_tuple && !is_empty).then(|| word(bytes, place))?
+        (!is_empty).then(|| word(bytes, place))?
     }));
 }
 
