@@ -95,6 +95,8 @@ pub(super) struct Step {
     pub(super) head: Head,
     /// `None`: the interpreter's own.
     pub(super) position: Option<CodePosition>,
+    /// It had returned when it was read, and is what it was before.
+    pub(super) gone: bool,
 }
 
 /// What a frame says; all but the instruction stays the same as long as it lives.
@@ -165,8 +167,15 @@ impl Walk {
         }
     }
 
-    /// Goes on as long as frames are in what was read in one go.
-    pub(super) fn through(&mut self, walk: &WalkLayout, piece: &Piece<'_>, depth: usize) {
+    /// Goes on as long as frames are in what was read in one go. Of a frame that is no more, what was read `before`
+    /// says who had called it.
+    pub(super) fn through(
+        &mut self,
+        walk: &WalkLayout,
+        (before, piece): (&Piece<'_>, &Piece<'_>),
+        depth: usize,
+    ) {
+        let len = head_len(walk);
         while self.state == WalkState::Open {
             if self.next == 0 {
                 self.state = WalkState::Whole;
@@ -175,16 +184,25 @@ impl Walk {
             } else if !plausible(self.next) || self.steps.len() - self.frames > MAX_OTHER_FRAMES {
                 self.state = WalkState::Torn;
             } else {
-                let Some(frame) = piece.frame(self.next, head_len(walk)) else {
+                let Some(frame) = piece.frame(self.next, len) else {
                     break;
                 };
-                self.step(walk, frame);
+                let now = Step::at(walk, self.next, frame);
+                let step = now.or_else(|| {
+                    let step = Step::at(walk, self.next, before.frame(self.next, len)?)?;
+                    Some(Step { gone: true, ..step })
+                });
+                self.take(step);
             }
         }
     }
 
     pub(super) fn step(&mut self, walk: &WalkLayout, frame: &[u8]) {
-        match Step::at(walk, self.next, frame) {
+        self.take(Step::at(walk, self.next, frame));
+    }
+
+    fn take(&mut self, step: Option<Step>) {
+        match step {
             Some(step) => {
                 self.next = step.head.previous;
                 self.frames += usize::from(step.position.is_some());
@@ -199,7 +217,7 @@ impl Walk {
     pub(super) fn keep_lasting(&mut self, walk: &WalkLayout, before: &Piece<'_>) {
         let len = head_len(walk);
         let mut lasting = 0;
-        for step in self.steps.iter().rev() {
+        for step in self.steps.iter().rev().take_while(|step| !step.gone) {
             let head = before
                 .frame(step.address, len)
                 .and_then(|frame| Head::of(walk, frame));
@@ -263,6 +281,7 @@ impl Step {
             address,
             head,
             position,
+            gone: false,
         })
     }
 }

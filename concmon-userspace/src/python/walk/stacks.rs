@@ -23,7 +23,7 @@ const MAX_CHUNK_BYTES: u64 = 256 << 10;
 /// A thread that goes on may have grown its stack since its end was read, bytes.
 const GROWTH_BYTES: u64 = 512;
 /// Places of frames that are remembered from one attempt to the next.
-const MAX_KNOWN: usize = 512;
+const MAX_KNOWN: usize = 1024;
 
 /// The stack of each thread, of at most `depth` frames; of fewer where there are very many threads.
 pub(crate) fn stacks(
@@ -218,20 +218,20 @@ fn read_once(
             Walk::from(innermost)
         })
         .collect();
-    let after: Vec<Option<Piece<'_>>> = places
+    let pieces: Vec<Option<(Piece<'_>, Piece<'_>)>> = places
         .iter()
         .map(|place| {
-            place
-                .as_ref()
-                .map(|(place, areas)| place.piece(&batch, areas.after))
+            let (place, areas) = place.as_ref()?;
+            let piece = |first| place.piece(&batch, first);
+            Some((piece(areas.before), piece(areas.after)))
         })
         .collect();
-    walk_all(reader, &mut walks, &after, depth);
-    for (walk, place) in walks.iter_mut().zip(&places) {
-        if let Some((place, areas)) = place
+    walk_all(reader, &mut walks, &pieces, depth);
+    for (walk, pieces) in walks.iter_mut().zip(&pieces) {
+        if let Some((before, _)) = pieces
             && walk.outside.is_empty()
         {
-            walk.keep_lasting(&reader.walk, &place.piece(&batch, areas.before));
+            walk.keep_lasting(&reader.walk, before);
         }
     }
     confirm(reader, &places, &mut walks);
@@ -253,14 +253,14 @@ fn read_once(
 fn walk_all(
     reader: &mut Reader<'_>,
     walks: &mut [Walk],
-    pieces: &[Option<Piece<'_>>],
+    pieces: &[Option<(Piece<'_>, Piece<'_>)>],
     depth: usize,
 ) {
     let len = head_len(&reader.walk);
     loop {
-        for (walk, piece) in walks.iter_mut().zip(pieces) {
-            if let Some(piece) = piece {
-                walk.through(&reader.walk, piece, depth);
+        for (walk, pieces) in walks.iter_mut().zip(pieces) {
+            if let Some((before, after)) = pieces {
+                walk.through(&reader.walk, (before, after), depth);
             }
         }
         let open: Vec<usize> = (0..walks.len())
@@ -316,6 +316,7 @@ fn confirm(reader: &mut Reader<'_>, places: &[Option<(Place, Areas)>], walks: &m
                 .zip(before)
                 .is_some_and(|(now, before)| now.is_same_frame(&before))
         });
+        let same = same && walk.steps.iter().all(|step| !step.gone);
         let roots = first + walk.outside.len();
         if !same || place.innermost(&batch, roots) != Some(walk.innermost) {
             walk.state = WalkState::Torn;
