@@ -103,6 +103,12 @@ pub fn ancestors(pid: Pid) -> impl Iterator<Item = Pid> {
     std::iter::successors(parent(pid), |pid| parent(*pid)).take(MOST)
 }
 
+/// Whether a process began less than `ns` ago, or is not there.
+pub fn is_young(pid: Pid, ns: u64) -> bool {
+    let began_ns = start_boottime_ns(pid);
+    began_ns.is_none_or(|began_ns| clocks::Clocks::now().boottime_ns.saturating_sub(began_ns) < ns)
+}
+
 /// Whether the process is there and has not ended; a zombie has.
 pub fn is_running(pid: Pid) -> bool {
     let mut room = [0; SMALL];
@@ -153,12 +159,27 @@ pub fn waits_for_ever(pid: Pid, tid: Tid, futex: u64) -> bool {
     call.is_some_and(|call| futex_of(call) == Some(futex) && has_no_time(call))
 }
 
-/// The first argument of a futex call: a number and its arguments, or `running`.
+/// The first argument of a futex call: a number and its arguments, or `running`. A call that goes on after a signal
+/// has the arguments that it had; which one it was, these tell.
 fn futex_of(call: &str) -> Option<u64> {
-    let mut words = call.split_whitespace();
-    let number: libc::c_long = words.next()?.parse().ok()?;
-    let address = words.next()?.strip_prefix("0x")?;
-    (number == libc::SYS_futex).then(|| u64::from_str_radix(address, 16).ok())?
+    let (number, arguments) = call.split_once(char::is_whitespace)?;
+    let word = |word: &str| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok();
+    let arguments: Vec<u64> = arguments.split_whitespace().map_while(word).collect();
+    let (private, realtime) = (libc::FUTEX_PRIVATE_FLAG, libc::FUTEX_CLOCK_REALTIME);
+    let waits = || {
+        let operation = i32::try_from(*arguments.get(1)?).ok()?;
+        let any_bit = arguments.get(5)? & u64::from(u32::MAX) == u64::from(u32::MAX);
+        Some(match operation & !(private | realtime) {
+            libc::FUTEX_WAIT_BITSET => any_bit,
+            _ => operation == libc::FUTEX_WAIT | private,
+        })
+    };
+    let is_futex = match number.parse::<libc::c_long>().ok()? {
+        libc::SYS_futex => true,
+        libc::SYS_restart_syscall => waits() == Some(true),
+        _ => false,
+    };
+    arguments.first().copied().filter(|_| is_futex)
 }
 
 /// The fourth argument of a futex call says where the time is.
@@ -249,6 +270,19 @@ mod tests {
         let timed = call.replacen("0x0 0x0", "0x0 0x7ffe20", 1);
         assert_eq!(futex_of(&timed), Some(0x7f00_a010));
         assert!(!has_no_time(&timed) && !has_no_time("running\n"));
+        let restart = libc::SYS_restart_syscall;
+        let after_stop = timed.replacen(&number.to_string(), &restart.to_string(), 1);
+        assert_eq!(futex_of(&after_stop), Some(0x7f00_a010));
+        assert!(!has_no_time(&after_stop));
+        // Nine descriptors, and a clock.
+        let others = [
+            "0x7f00a010 0x9 0x3e8 0x0 0x0 0x7f00",
+            "0x1 0x1 0x0 0x0 0x0 0x0",
+        ];
+        for arguments in others {
+            let call = format!("{restart} {arguments} 0x7ffe10 0x7f0010\n");
+            assert_eq!(futex_of(&call), None, "{call}");
+        }
         for other in [
             "running\n",
             "-1 0x7ffe10 0x7f0010\n",

@@ -8,7 +8,7 @@ use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::needs::Need;
 use concmon_tests::watch::binary;
-use concmon_tests::workload::{Programs, Workload};
+use concmon_tests::workload::{Programs, Workload, programs};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
@@ -27,6 +27,14 @@ pub(crate) fn trials() -> Vec<Trial> {
             format!("whole::what_is_too_long_says_what_is_left_out::py{version}"),
             &needs,
             move || many(version),
+        ));
+    }
+    for version in ["3.11", "3.13"] {
+        let needs = [Need::Root, Need::Ebpf, Need::Cc, Need::Python(version)];
+        trials.push(quiet(
+            format!("whole::an_interpreter_without_memory_has_kernel_columns::py{version}"),
+            &needs,
+            move || hidden(version),
         ));
     }
     let needs = [Need::Root, Need::Python("3.12")];
@@ -104,6 +112,45 @@ fn leader() -> Result<()> {
         told == 3 && process["alive"] != false,
         "watch: {told} workers, {process}"
     );
+    Ok(())
+}
+
+/// An interpreter that cannot be read is watched by what the kernel knows, and the report says why.
+fn hidden(version: &str) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let library = folder.path().join("hidden.so");
+    let mut compiler = Command::new("cc");
+    compiler
+        .args(["-shared", "-fPIC", "-pthread", "-o"])
+        .arg(&library);
+    let compiled = compiler.arg(programs().join("hidden.c")).status()?;
+    ensure!(compiled.success(), "cc: {compiled}");
+    let library = library.to_string_lossy();
+    for how in ["unmap", "protect"] {
+        let python = Interpreter::find(version)?;
+        let workload = Workload::start(&python, "hidden.py", &[&library, how])?;
+        // Who has just begun may not have mapped all of itself yet.
+        std::thread::sleep(std::time::Duration::from_millis(1_200));
+        let pid = workload.pid().to_string();
+        let watched = run(Command::new(binary()?).args(["--json", "-d", "2s", "-p", &pid]))?;
+        let text = watched.ok()?;
+        let summary: Value = serde_json::from_str(text.lines().last().context("no summary")?)?;
+        let process = &summary["processes"][0];
+        let python = &process["python"];
+        let reason = python["reason"].as_str().unwrap_or_default();
+        ensure!(
+            python["supported"] == false && !reason.is_empty(),
+            "{how}: {python}"
+        );
+        let threads = array(process, "/threads")?;
+        let on_cpu_ns = threads
+            .iter()
+            .filter_map(|thread| thread["on_cpu_ns"].as_u64());
+        ensure!(
+            threads.len() == 2 && on_cpu_ns.sum::<u64>() > 0,
+            "{how}: {process}"
+        );
+    }
     Ok(())
 }
 

@@ -25,6 +25,9 @@ const PAGE: u64 = 4096;
 /// The longest writable mapping that is searched for the cookie of a runtime, bytes.
 const MAX_SEARCH_BYTES: u64 = 16 << 20;
 
+/// How long after its beginning a process may have mapped its files in part only, ns.
+const DOUBT_NS: u64 = 1_000_000_000;
+
 /// Why there is no interpreter to be looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum DetectError {
@@ -319,9 +322,19 @@ fn describe(
     runtime: &LoadedRuntime<'_>,
 ) -> Result<Found, DetectError> {
     let mut table = vec![0; MAX_TABLE_BYTES];
-    memory
-        .read(runtime.address, &mut table)
-        .map_err(DetectError::from_read)?;
+    match memory.read(runtime.address, &mut table) {
+        Ok(()) => {}
+        Err(error @ ReadError::Unmapped { .. }) if !now::is_young(pid, DOUBT_NS) => {
+            let named = version_in_name(runtime.mapping.basename());
+            let version = named.map(|version| format!("{}.{}", version.major, version.minor));
+            let reason = format!("its memory is not there to be read: {error}");
+            return Ok(Found {
+                info: unsupported("cpython", version, reason),
+                runtime: None,
+            });
+        }
+        Err(error) => return Err(DetectError::from_read(error)),
+    }
     let version = version_of(pid, memory, runtime, &table);
     judge(memory, runtime.address, version, &table)
 }
