@@ -1,12 +1,15 @@
 //! The configuration file: TOML, each key as it stands there. What is not known is refused.
 
-use std::{fmt::Display, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::{Account, NOT_A_NUMBER, address, groups, otlp, user_id};
+use super::{
+    Account, NOT_A_NUMBER, address, groups, otlp, user_id,
+    values::{interval, said},
+};
 use crate::{
-    cli::{Pattern, Share, budget, duration},
+    cli::{Pattern, Share, budget},
     procfs::cgroups,
     targets::Condition,
 };
@@ -108,21 +111,8 @@ impl File {
     }
 }
 
-/// A text that says something else.
-pub(super) fn said<'de, D: Deserializer<'de>, T, E: Display>(
-    deserializer: D,
-    parse: impl FnOnce(&str) -> Result<T, E>,
-) -> Result<Option<T>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse(&text).map(Some).map_err(D::Error::custom)
-}
-
 fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
     said(from, address)
-}
-
-pub(super) fn interval<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    said(from, duration::parse_interval)
 }
 
 fn budget_cpu<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Share>, D::Error> {

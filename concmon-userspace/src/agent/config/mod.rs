@@ -3,6 +3,7 @@
 mod file;
 mod otlp;
 mod users;
+mod values;
 
 use std::{
     fmt,

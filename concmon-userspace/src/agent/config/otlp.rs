@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::{
-    file::{interval, said},
+    values::{interval, said},
     wrong,
 };
 use crate::session::Failure;
