@@ -72,7 +72,7 @@ pub(super) struct SpanIds {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Held {
     pub(super) rule: String,
-    pub(super) severity: u8,
+    pub(super) severity: String,
     pub(super) summary: String,
     pub(super) raised: bool,
 }
@@ -234,7 +234,7 @@ impl Events {
                     duration_ns: now_unix_ns.saturating_sub(*since_unix_ns),
                     what: What::Finding(Held {
                         rule: (*rule).to_owned(),
-                        severity: *severity as u8,
+                        severity: severity.name().to_owned(),
                         summary: summary.clone(),
                         raised,
                     }),
@@ -265,7 +265,7 @@ impl Event {
                     + step.task.as_ref().map_or(0, String::len)
                     + step.coroutine.as_ref().map_or(0, String::len)
             }
-            What::Finding(held) => held.rule.len() + held.summary.len(),
+            What::Finding(held) => held.rule.len() + held.severity.len() + held.summary.len(),
         };
         size_of::<Self>() + self.service.len() + texts
     }

@@ -421,7 +421,7 @@ fn clients_are_bounded() -> Result<()> {
     Ok(())
 }
 
-fn status(pid: u32, field: &str) -> Result<String> {
+pub(crate) fn status(pid: u32, field: &str) -> Result<String> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(field));
     Ok(line

@@ -7,12 +7,14 @@ use anyhow::{Context, Result, ensure};
 use concmon_tests::agent::{Agent, sum};
 use concmon_tests::harness::{case, quiet};
 use concmon_tests::interpreter::Interpreter;
+use concmon_tests::needs::UNPRIVILEGED;
 use concmon_tests::watch::{PATIENCE, Watch};
 use concmon_tests::workload::Workload;
 use concmon_tests::{packages, proc};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
+use crate::agent::status;
 use crate::watch_python;
 
 /// Of the receiver, and of the programs of the agent's trials.
@@ -36,6 +38,11 @@ pub(crate) fn trials() -> Vec<Trial> {
             "otlp::stalls_are_spans_of_their_requests",
             &python,
             stalls_are_spans,
+        ),
+        quiet(
+            "otlp::the_dialer_is_confined",
+            &python,
+            the_dialer_is_confined,
         ),
         case(
             "otlp::receivers_that_misbehave",
@@ -331,13 +338,10 @@ fn deltas_add_up() -> Result<()> {
     Ok(())
 }
 
-/// The packages of a program that has OpenTelemetry's SDK.
-const TRACED: [&str; 2] = ["opentelemetry-api", "opentelemetry-sdk"];
-
 /// A watch tells the span that was current, as the program's own API does.
 fn the_current_span_is_read(version: &str) -> Result<()> {
     let python = Interpreter::find(version)?;
-    let packages = packages::folder(&python, version, &TRACED[1..])?;
+    let packages = packages::folder(&python, version, &["opentelemetry-sdk"])?;
     let mut program = Workload::start_with(&python, Some(&packages), "traced.py", &["plain"])?;
     let pid = program.pid();
     let mut watch = Watch::pid(pid, "500ms", None)?;
@@ -379,7 +383,7 @@ fn stalls_are_spans() -> Result<()> {
     let packages = packages::folder(&python, VERSION, &needed)?;
     let mut receiver = Receiver::start()?;
     let mut service = Workload::start_with(&python, Some(&packages), "traced.py", &["web"])?;
-    let agent = receiver.agent(&service, "", &[])?;
+    let mut agent = receiver.agent(&service, "", &[])?;
     let lag = "concmon_loop_lag_seconds_count{service_name=\"shop\"";
     agent.metrics_with("the loop", |metrics| sum(metrics, lag).is_some())?;
     let mut kept = Vec::new();
@@ -387,12 +391,16 @@ fn stalls_are_spans() -> Result<()> {
     for asked in [json!(true), json!(false), Value::Null] {
         let command = json!({ "block_s": BLOCK_S, "kept": asked });
         let answer = service.ask(&command, "blocked")?;
+        // What happens while nobody takes it is told later.
+        receiver.behave("down")?;
         if answer["ids"]["sampled"] == true {
             kept.push(answer.clone());
         }
         said.push(answer);
     }
     ensure!(kept.len() == 2, "{}", json!(said));
+    agent.wait_for_line("the push of logs to")?;
+    receiver.behave("ok")?;
     let of_stalls = |all: &[Value]| -> Vec<Value> {
         let logs = items(all, "logs").into_iter();
         logs.filter(|log| log["name"] == "concmon.loop.stall")
@@ -466,7 +474,7 @@ fn receivers_that_misbehave() -> Result<()> {
     let agent = receiver.agent(&program, "timeout = \"500ms\"\n", &[])?;
     let is_there = |all: &[Value]| !named(all, "shop", "concmon.cpu.time").is_empty();
     receiver.take_until(&agent, "metrics", is_there)?;
-    let exporter = exporter_of(agent.pid())?;
+    let exporter = child(agent.pid(), "concmon-export")?;
     let before = proc::status(exporter, "VmRSS")?;
     let windows = "concmon_agent_windows_total{concmon_outcome=\"sent\"}";
     let failures = |metrics: &str| {
@@ -500,12 +508,39 @@ fn receivers_that_misbehave() -> Result<()> {
     Ok(())
 }
 
-/// The agent's child.
-fn exporter_of(agent: u32) -> Result<u32> {
-    let children = std::fs::read_to_string(format!("/proc/{agent}/task/{agent}/children"))?;
-    let child = children
+/// What connects is another user without capabilities, with a filter, and with one socket; without it the agent ends.
+fn the_dialer_is_confined() -> Result<()> {
+    let mut receiver = Receiver::start()?;
+    let program = Workload::start(&Interpreter::find(VERSION)?, "moments.py", &[])?;
+    let agent = receiver.agent(&program, "", &[])?;
+    let is_there = |all: &[Value]| !named(all, "shop", "concmon.cpu.time").is_empty();
+    receiver.take_until(&agent, "metrics", is_there)?;
+    let dialer = child(child(agent.pid(), "concmon-export")?, "concmon-dial")?;
+    let wanted = format!("{UNPRIVILEGED}\t{UNPRIVILEGED}\t{UNPRIVILEGED}\t{UNPRIVILEGED}");
+    ensure!(status(dialer, "Uid:")? == wanted && status(dialer, "Groups:")?.is_empty());
+    for set in ["CapEff:", "CapPrm:", "CapInh:", "CapAmb:"] {
+        let bits = u64::from_str_radix(&status(dialer, set)?, 16)?;
+        ensure!(bits == 0, "{set} {bits:x}");
+    }
+    ensure!(status(dialer, "Seccomp:")? == "2" && status(dialer, "NoNewPrivs:")? == "1");
+    let mut sockets = 0;
+    for entry in std::fs::read_dir(format!("/proc/{dialer}/fd"))? {
+        let is = std::fs::read_link(entry?.path())?;
+        sockets += usize::from(is.to_string_lossy().starts_with("socket:"));
+    }
+    ensure!(sockets == 1, "the dialer has {sockets} sockets");
+    // SAFETY: it is a process of this test's.
+    ensure!(unsafe { libc::kill(dialer as i32, libc::SIGKILL) } == 0);
+    ensure!(agent.end()? == 1, "it goes on without");
+    Ok(())
+}
+
+/// The child of a process that has this name.
+fn child(of: u32, name: &str) -> Result<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children"))?;
+    let mut pids = children
         .split_whitespace()
-        .next()
-        .context("it has no child")?;
-    Ok(child.parse()?)
+        .filter_map(|pid| pid.parse().ok());
+    let found = pids.find(|pid| status(*pid, "Name:").is_ok_and(|known| known == name));
+    found.with_context(|| format!("no {name} in {children}"))
 }

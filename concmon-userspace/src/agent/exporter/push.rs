@@ -200,7 +200,7 @@ async fn push_metrics(
         due.tick().await;
         let until = Instant::now() + pause;
         let reading = sender.pages.borrow().reading();
-        let Some((samples, at_unix_ns)) = reading.filter(|(_, at)| *at > pushed_unix_ns) else {
+        let Some((samples, at_unix_ns)) = reading.filter(|(_, at)| *at != pushed_unix_ns) else {
             continue;
         };
         let (request, count) = streams.request(&resources.borrow(), &samples, at_unix_ns);
@@ -384,7 +384,7 @@ mod tests {
             duration_ns: 2,
             what: What::Finding(Held {
                 rule: "gil-contention".to_owned(),
-                severity: 1,
+                severity: "info".to_owned(),
                 summary: "x".repeat(summary),
                 raised: true,
             }),

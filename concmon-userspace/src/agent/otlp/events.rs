@@ -130,10 +130,10 @@ fn log(event: &Event, now_unix_ns: u64) -> LogRecord {
             of_loop(record, "concmon.loop.hang", body, event, step)
         }
         What::Finding(held) => {
-            let severity = match (held.raised, held.severity) {
-                (false, _) | (true, 0) => SeverityNumber::Info,
-                (true, 1) => SeverityNumber::Warn,
-                (true, _) => SeverityNumber::Error,
+            let severity = match &*held.severity {
+                "critical" if held.raised => SeverityNumber::Error,
+                "warning" if held.raised => SeverityNumber::Warn,
+                _ => SeverityNumber::Info,
             };
             LogRecord {
                 event_name: "concmon.finding".to_owned(),
@@ -281,7 +281,7 @@ mod tests {
         })
     }
 
-    fn held(raised: bool, severity: u8) -> Rc<Event> {
+    fn held(raised: bool, severity: &str) -> Rc<Event> {
         Rc::new(Event {
             service: "shop".to_owned(),
             pid: 7,
@@ -289,7 +289,7 @@ mod tests {
             duration_ns: 9,
             what: What::Finding(Held {
                 rule: "gil-contention".to_owned(),
-                severity,
+                severity: severity.to_owned(),
                 summary: "threads wait".to_owned(),
                 raised,
             }),
@@ -313,7 +313,7 @@ mod tests {
             stall(None),
             stall(ids(false, Some([9; 8]))),
             stall(ids(true, None)),
-            held(true, 1),
+            held(true, "warning"),
         ];
         assert!(others.iter().all(|event| !is_span(event)));
         assert!(is_span(&kept));
@@ -353,8 +353,8 @@ mod tests {
         let events = [
             stall(ids(false, Some([9; 8]))),
             stall(None),
-            held(true, 2),
-            held(false, 2),
+            held(true, "critical"),
+            held(false, "critical"),
         ];
         let request = logs(&Resources::new(&BTreeMap::new()), &events, 77);
         let records = &request.resource_logs[0].scope_logs[0].log_records;

@@ -72,7 +72,7 @@ mod tests {
     use crate::python::layout::IntegerShape;
     use crate::python::objects::OBJECT_SIZE;
     use crate::python::objects::flags;
-    use crate::python::objects::synthetic::{World, set_word};
+    use crate::python::objects::synthetic::{Noise, World, set_word};
 
     const TRACE: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
     const SPAN: u64 = 0x00f0_67aa_0ba9_02b7;
@@ -199,6 +199,19 @@ mod tests {
             let mut world = World::new(minor);
             let text = world.text("current-span-");
             assert_eq!(current(&mut world.reader(), text), None);
+        }
+    }
+
+    #[test]
+    fn noise_is_no_span() {
+        for seed in 0..100 {
+            let minor = 8 + (seed % 8) as u8;
+            let memory = Noise::new(minor, seed);
+            let mut reader = Reader::new(&memory, World::new(minor).walk, 1 << 20);
+            for index in 0..200 {
+                let found = current(&mut reader, memory.address(index));
+                assert_eq!(found, None, "3.{minor}, seed {seed}");
+            }
         }
     }
 }
