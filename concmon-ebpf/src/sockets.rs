@@ -11,9 +11,9 @@ use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns, generated},
 };
 use concmon_ebpf::{
-    BatchHeader, MAX_SYSCALLS, SOCKET_AREA, SOCKET_BYTES, SOCKET_STARTS, Socket, SocketBatch,
-    SocketConfig, SocketHead, WIRE_VERSION, fault, socket_flags, socket_kind, socket_state,
-    syscall_buffer,
+    BatchHeader, MAX_SYSCALLS, RESPONSE_BYTES, SOCKET_AREA, SOCKET_BYTES, SOCKET_STARTS, Socket,
+    SocketBatch, SocketConfig, SocketHead, WIRE_VERSION, fault, socket_flags, socket_kind,
+    socket_state, syscall_buffer,
 };
 
 use crate::{
@@ -82,6 +82,18 @@ impl Sock {
     #[inline(always)]
     fn family(self) -> u16 {
         self.half_word(frozen(&SOCKET_CONFIG.family))
+    }
+
+    #[inline(always)]
+    fn is_unix(self) -> bool {
+        self.family() == AF_UNIX
+    }
+
+    /// It is of a family by which servers are reached.
+    #[inline(always)]
+    fn may_serve(self) -> bool {
+        let family = self.family();
+        family == AF_INET || family == AF_INET6 || family == AF_UNIX
     }
 
     #[inline(always)]
@@ -252,9 +264,7 @@ fn beginning(first: u64, length: u32) -> Beginning {
 /// Bytes have become readable on `sock`.
 #[inline(always)]
 pub(crate) fn ready(sock: Sock) {
-    let family = sock.family();
-    let is_inet = family == AF_INET || family == AF_INET6;
-    if !is_inet && family != AF_UNIX || !sock.is_served() {
+    if !sock.may_serve() || !sock.is_served() {
         return;
     }
     let cookie = sock.cookie();
@@ -299,8 +309,7 @@ pub(crate) fn received(ctx: *mut c_void, sock: Sock, length: i32, flags: i32) {
     if !is_watched() || length < 0 || flags & MSG_PEEK != 0 {
         return;
     }
-    let family = sock.family();
-    if family != AF_INET && family != AF_INET6 && family != AF_UNIX {
+    if !sock.may_serve() {
         return;
     }
     let length = length as u32;
@@ -322,7 +331,7 @@ pub(crate) fn received(ctx: *mut c_void, sock: Sock, length: i32, flags: i32) {
         if found.is_none() {
             if beginning == Beginning::Served {
                 sock.set_served();
-            } else if family == AF_UNIX || !sock.is_served() {
+            } else if sock.is_unix() || !sock.is_served() {
                 return;
             }
             let _ = SOCKETS.insert(&cookie, &EMPTY, 0);
@@ -360,7 +369,7 @@ pub(crate) fn received(ctx: *mut c_void, sock: Sock, length: i32, flags: i32) {
         // method is handed over in the midst of one, too: user space knows how long bodies are.
         let may_begin = state & socket_state::REQUEST == 0 || state & socket_state::COMPLETE != 0;
         let is_new = state & socket_state::HTTP == 0;
-        if is_new && family == AF_UNIX && beginning != Beginning::Served {
+        if is_new && sock.is_unix() && beginning != Beginning::Served {
             // Most unix sockets are for something else.
             (*socket).state = state | socket_state::IGNORED;
             return;
@@ -402,8 +411,7 @@ pub(crate) fn sent(ctx: *mut c_void, sock: Sock, length: i32) {
     if !is_watched() || length <= 0 {
         return;
     }
-    let family = sock.family();
-    if family != AF_INET && family != AF_INET6 && family != AF_UNIX {
+    if !sock.may_serve() {
         return;
     }
     let length = length as u32;
@@ -441,7 +449,7 @@ pub(crate) fn sent(ctx: *mut c_void, sock: Sock, length: i32) {
                 offset,
                 tail: 0,
                 at: bytes.at,
-                bytes: least(bytes.length, SOCKET_BYTES as u32),
+                bytes: least(bytes.length, RESPONSE_BYTES as u32),
             },
         );
     }
@@ -460,9 +468,12 @@ pub(crate) fn state(ctx: *mut c_void, sock: Sock, state: i32) {
             return;
         };
         // SAFETY: a live map value.
-        let has_spoken = unsafe { (*socket).state & socket_state::HTTP != 0 };
-        let _ = SOCKETS.remove(&cookie);
-        if has_spoken {
+        let before = unsafe { (*socket).state };
+        // What its peer had sent may still be read, and has no response: it stays in the map as what it is, until
+        // there is no room.
+        // SAFETY: as above.
+        unsafe { (*socket).state = socket_state::IGNORED };
+        if before & socket_state::HTTP != 0 {
             tell(
                 ctx,
                 &Told {

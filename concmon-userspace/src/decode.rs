@@ -91,17 +91,8 @@ impl RawBatch {
     /// # Errors
     /// [`DecodeError`], when nothing of it can be used.
     pub fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let (head, body) = bytes
-            .split_at_checked(HEADER_BYTES)
-            .ok_or(DecodeError::Header(bytes.len()))?;
-        let header = header(head);
-        if header.version != WIRE_VERSION {
-            return Err(DecodeError::Version(header.version));
-        }
+        let (header, body) = split(bytes, BATCH_RECORDS)?;
         let count = header.count;
-        if usize::from(count) > BATCH_RECORDS {
-            return Err(DecodeError::Count(count));
-        }
         let records =
             body.get(..usize::from(count) * RECORD_BYTES)
                 .ok_or(DecodeError::Truncated {
@@ -151,6 +142,21 @@ impl RawBatch {
 /// [`DecodeError`], when nothing of it can be used.
 pub fn batch(bytes: &[u8]) -> Result<Batch, DecodeError> {
     Ok(RawBatch::parse(bytes)?.decode(Arch::current()))
+}
+
+/// The header of a batch of at most so many items, and what follows it.
+fn split(bytes: &[u8], most: usize) -> Result<(BatchHeader, &[u8]), DecodeError> {
+    let (head, body) = bytes
+        .split_at_checked(HEADER_BYTES)
+        .ok_or(DecodeError::Header(bytes.len()))?;
+    let header = header(head);
+    if header.version != WIRE_VERSION {
+        return Err(DecodeError::Version(header.version));
+    }
+    if usize::from(header.count) > most {
+        return Err(DecodeError::Count(header.count));
+    }
+    Ok((header, body))
 }
 
 fn header(bytes: &[u8]) -> BatchHeader {

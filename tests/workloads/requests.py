@@ -157,6 +157,7 @@ def run_gunicorn(options):
     from gunicorn.app.base import BaseApplication
 
     sock = listener()
+    port = sock.getsockname()[1]
 
     class Application(BaseApplication):
         def load_config(self):
@@ -167,7 +168,7 @@ def run_gunicorn(options):
                 "threads": 4 if options.kind == "gthread" else 1,
                 "loglevel": "critical",
                 "when_ready": lambda server: threading.Thread(
-                    target=listen, args=(sock.getsockname()[1],), daemon=True
+                    target=listen, args=(port,), daemon=True
                 ).start(),
             }.items():
                 self.cfg.set(name, value)

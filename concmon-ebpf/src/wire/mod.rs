@@ -50,8 +50,9 @@ pub use self::{
         MAX_SLOTS, SLOTS_PER_PAGE, SlotPage,
     },
     socket::{
-        SOCKET_AREA, SOCKET_BYTES, SOCKET_STARTS, Socket, SocketBatch, SocketConfig, SocketHead,
-        SocketTest, socket_flags, socket_kind, socket_state, syscall_buffer,
+        RESPONSE_BYTES, SOCKET_AREA, SOCKET_BYTES, SOCKET_STARTS, Socket, SocketBatch,
+        SocketConfig, SocketHead, SocketTest, socket_flags, socket_kind, socket_state,
+        syscall_buffer,
     },
     syscall::{MAX_SYSCALLS, SyscallEntry, syscall_flags},
 };

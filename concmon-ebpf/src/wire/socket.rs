@@ -32,7 +32,7 @@ pub mod syscall_buffer {
 pub mod socket_state {
     /// A request was read on it.
     pub const HTTP: u32 = 1;
-    /// It speaks something else.
+    /// It speaks something else, or is closed.
     pub const IGNORED: u32 = 1 << 1;
     /// A request was begun to be read, and no final response was begun to be written since.
     pub const REQUEST: u32 = 1 << 2;
@@ -104,8 +104,11 @@ pub struct SocketHead {
     pub tail: u64,
 }
 
-/// The most bytes of one request or response that are handed over.
+/// The most bytes of one request that are handed over.
 pub const SOCKET_BYTES: usize = 1024;
+
+/// And of a response, of which little is needed but its first line.
+pub const RESPONSE_BYTES: usize = 256;
 
 /// Records begin before this offset; a power of two.
 pub const SOCKET_STARTS: usize = 32768;

@@ -1,10 +1,10 @@
 //! Batches of samples: stacks as a kernel program took them, still by addresses.
 
 use concmon_ebpf::{
-    BatchHeader, SAMPLE_AREA, SAMPLE_FRAMES, SampleFrame, SampleHead, WIRE_VERSION, sample_flags,
+    BatchHeader, SAMPLE_AREA, SAMPLE_FRAMES, SampleFrame, SampleHead, sample_flags,
 };
 
-use super::{DecodeError, Fields, HEADER_BYTES};
+use super::{DecodeError, Fields};
 use crate::event::{Cause, SampleKind};
 
 const HEAD_BYTES: usize = size_of::<SampleHead>();
@@ -41,17 +41,8 @@ pub struct Samples {
 /// # Errors
 /// [`DecodeError`], when nothing of it can be used.
 pub fn samples(bytes: &[u8]) -> Result<Samples, DecodeError> {
-    let (head, body) = bytes
-        .split_at_checked(HEADER_BYTES)
-        .ok_or(DecodeError::Header(bytes.len()))?;
-    let header = super::header(head);
-    if header.version != WIRE_VERSION {
-        return Err(DecodeError::Version(header.version));
-    }
+    let (header, body) = super::split(bytes, SAMPLE_AREA / HEAD_BYTES)?;
     let count = header.count;
-    if usize::from(count) > SAMPLE_AREA / HEAD_BYTES {
-        return Err(DecodeError::Count(count));
-    }
     let truncated = DecodeError::Truncated {
         count,
         bytes: bytes.len(),
@@ -127,6 +118,8 @@ fn frame(bytes: &[u8]) -> SampleFrame {
 
 #[cfg(test)]
 mod tests {
+    use concmon_ebpf::WIRE_VERSION;
+
     use super::*;
     use crate::testing::Rng;
 

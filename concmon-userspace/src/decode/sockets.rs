@@ -1,8 +1,8 @@
 //! Batches of what sockets read and wrote.
 
-use concmon_ebpf::{BatchHeader, SOCKET_AREA, SOCKET_BYTES, SocketHead, WIRE_VERSION, socket_kind};
+use concmon_ebpf::{BatchHeader, SOCKET_AREA, SOCKET_BYTES, SocketHead, socket_kind};
 
-use super::{DecodeError, Fields, HEADER_BYTES};
+use super::{DecodeError, Fields};
 
 const HEAD_BYTES: usize = size_of::<SocketHead>();
 
@@ -29,17 +29,8 @@ pub struct SocketRecords {
 /// # Errors
 /// [`DecodeError`], when nothing of it can be used.
 pub fn sockets(bytes: &[u8]) -> Result<SocketRecords, DecodeError> {
-    let (head, body) = bytes
-        .split_at_checked(HEADER_BYTES)
-        .ok_or(DecodeError::Header(bytes.len()))?;
-    let header = super::header(head);
-    if header.version != WIRE_VERSION {
-        return Err(DecodeError::Version(header.version));
-    }
+    let (header, body) = super::split(bytes, SOCKET_AREA / HEAD_BYTES)?;
     let count = header.count;
-    if usize::from(count) > SOCKET_AREA / HEAD_BYTES {
-        return Err(DecodeError::Count(count));
-    }
     let truncated = DecodeError::Truncated {
         count,
         bytes: bytes.len(),

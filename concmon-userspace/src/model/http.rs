@@ -252,3 +252,98 @@ fn requests(
         limits,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Pid;
+
+    fn event(what: HttpWhat) -> HttpEvent {
+        HttpEvent {
+            at_ns: 1_000,
+            pid: Pid(7),
+            tid: Tid(9),
+            what,
+        }
+    }
+
+    fn request(path: &str) -> HttpRequest {
+        HttpRequest {
+            method: "GET".to_owned(),
+            path: Some(path.to_owned()),
+            queue_ns: Some(50),
+        }
+    }
+
+    fn exchange(http: &mut Http, id: u64, path: &str, status: u16) {
+        let request = request(path);
+        http.take(&event(HttpWhat::Began {
+            id,
+            request: request.clone(),
+            ids: BTreeMap::new(),
+        }));
+        http.take(&event(HttpWhat::Answered {
+            id,
+            request,
+            status,
+            duration_ns: 1_000_000,
+        }));
+    }
+
+    fn row(http: &Http, scope: Scope) -> schema::Http {
+        http.row(scope, 3_000, |_| Err("not here"))
+    }
+
+    #[test]
+    fn windows_add_up() {
+        let mut http = Http::default();
+        let mut sum = 0;
+        for window in 0..3 {
+            for id in 0..window {
+                exchange(&mut http, id, "/a", 200);
+            }
+            let requests = row(&http, Scope::Window).requests;
+            let count: u64 = requests.iter().map(|row| row.count).sum();
+            assert_eq!(count, window);
+            sum += count;
+            http.roll();
+        }
+        let whole = row(&http, Scope::Whole);
+        assert_eq!((whole.requests[0].count, sum), (3, 3));
+        assert_eq!(whole.requests[0].queue.sum_ns, 150);
+        assert_eq!(whole.active_count, 0);
+    }
+
+    #[test]
+    fn what_is_under_way_ends_in_one_of_three_ways() {
+        let mut http = Http::default();
+        for id in 0..3 {
+            let (request, ids) = (request("/a"), BTreeMap::new());
+            http.take(&event(HttpWhat::Began { id, request, ids }));
+        }
+        let shown = row(&http, Scope::Whole);
+        assert_eq!((shown.active_count, shown.active[0].age_ns), (3, 2_000));
+        http.take(&event(HttpWhat::Abandoned { id: 1 }));
+        http.take(&event(HttpWhat::Abandoned { id: 1 }));
+        exchange(&mut http, 0, "/a", 200);
+        let shown = row(&http, Scope::Whole);
+        assert_eq!((shown.active_count, shown.abandoned), (1, 1));
+        http.lose(5);
+        let shown = row(&http, Scope::Whole);
+        assert_eq!((shown.active_count, shown.limits.len()), (0, 1));
+    }
+
+    #[test]
+    fn rows_and_paths_are_bounded() {
+        let mut http = Http::default();
+        for id in 0..2_000 {
+            exchange(&mut http, id, &format!("/p{id}"), 100 + (id % 900) as u16);
+        }
+        let shown = row(&http, Scope::Whole);
+        assert_eq!(shown.requests.len(), MAX_ROWS);
+        let paths = shown.requests.iter();
+        let paths: BTreeSet<_> = paths.filter_map(|row| row.learned_path.clone()).collect();
+        assert_eq!(paths.len(), MAX_PATHS);
+        assert!(shown.limits.iter().any(|limit| limit.field == "requests"));
+    }
+}

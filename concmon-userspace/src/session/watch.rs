@@ -778,7 +778,7 @@ impl Watch {
             rss_bytes: clocks::process_rss_bytes().unwrap_or(0),
             kernel_run_ns,
             events: pipeline.events(),
-            events_lost: pipeline.lost(),
+            events_lost: pipeline.lost() + self.requests.as_ref().map_or(0, Requests::lost),
             reads_failed: self.reads_failed + self.live.reads_failed(),
             faults,
             shed: {

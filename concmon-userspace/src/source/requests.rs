@@ -100,11 +100,15 @@ impl Requests {
         });
     }
 
+    /// Records that never arrived.
+    pub const fn lost(&self) -> u64 {
+        self.lost
+    }
+
     /// What went wrong on the way, by declared name.
-    pub const fn faults(&self) -> [(&'static str, u64); 3] {
+    pub const fn faults(&self) -> [(&'static str, u64); 2] {
         [
             ("damaged-socket-records", self.damaged),
-            ("lost-socket-records", self.lost),
             ("http-no-room", self.assembler.dropped()),
         ]
     }

@@ -146,10 +146,7 @@ fn is_quiet(process: &Process) -> bool {
             .iter()
             .all(|one| one.hang.is_none() && one.utilization * 100.0 < QUIET_PERCENT)
         && process.exact.is_none()
-        && process
-            .http
-            .as_ref()
-            .is_none_or(|http| http.requests.is_empty())
+        && process.http.as_ref().is_none_or(requests::is_quiet)
         && process.exited.is_none_or(|exited| exited.signal.is_none())
         && process.ended.threads == 0
         && process.ended.processes == 0

@@ -798,6 +798,56 @@ pub(crate) fn crowd() -> Snapshot {
     snapshot(processes)
 }
 
+/// A server with requests that were answered, one that is under way, and peers that sent something else.
+pub(crate) fn requests() -> Snapshot {
+    let mut server = process(
+        4242,
+        "/srv/app/serve.py",
+        vec![thread(4242, "MainThread", [400, 10, 0, 0, 590, 0, 0, 0, 0])],
+    );
+    let row = |method: &str, path: Option<&str>, status, count, ns, unread_ns| HttpRequests {
+        method: method.to_owned(),
+        route: None,
+        learned_path: path.map(str::to_owned),
+        status,
+        count,
+        duration: histogram(count, ns),
+        queue: histogram(count, unread_ns),
+        estimated: vec!["learned_path"],
+        limits: vec![limit("route", "the routes of frameworks are not read")],
+    };
+    server.http = Some(Http {
+        requests: vec![
+            row("GET", Some("/items/{number}"), 200, 812, 1_300_000, 90_000),
+            row(
+                "POST",
+                Some("/orders\u{1b}[31m"),
+                503,
+                3,
+                205_000_000,
+                161_000_000,
+            ),
+            row("_OTHER", None, 405, 1, 200_000, 40_000),
+        ],
+        active: vec![HttpActive {
+            method: "GET".to_owned(),
+            route: None,
+            learned_path: Some("/reports".to_owned()),
+            age_ns: 1_400_000_000,
+            queue_ns: Some(161_000_000),
+            tid: 4242,
+            place: None,
+            ids: BTreeMap::from([("x-request-id".to_owned(), "7f3c".to_owned())]),
+            limits: Vec::new(),
+        }],
+        active_count: 1,
+        abandoned: 2,
+        unparsed: BTreeMap::from([("tls".to_owned(), 4)]),
+        limits: vec![limit("requests", "12 records of sockets were lost")],
+    });
+    snapshot(vec![server])
+}
+
 pub(crate) fn nothing() -> Snapshot {
     let mut snapshot = snapshot(Vec::new());
     snapshot.window.duration_ns = 0;
@@ -815,6 +865,7 @@ pub(crate) fn all() -> Vec<(&'static str, Snapshot)> {
         ("dead_worker", dead_worker()),
         ("hostile", hostile()),
         ("crowd", crowd()),
+        ("requests", requests()),
         ("nothing", nothing()),
     ]
 }

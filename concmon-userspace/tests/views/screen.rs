@@ -128,6 +128,8 @@ fn zooms_and_help() {
         ("tasks_end", fixture::crowd(), &[tasks, KeyCode::End]),
         ("gil", fixture::gil_fight(), &[KeyCode::Char('g')]),
         ("no_gil", fixture::unsupported(), &[KeyCode::Char('g')]),
+        ("requests", fixture::requests(), &[KeyCode::Char('r')]),
+        ("no_requests", fixture::stalls(), &[KeyCode::Char('r')]),
         ("findings", fixture::stalls(), &[KeyCode::Char('f')]),
         ("no_findings", fixture::gil_fight(), &[KeyCode::Char('f')]),
         ("stalled_tasks", fixture::stalls(), &[tasks]),

@@ -22,7 +22,7 @@ until busybox grep -q ready /tmp/workload.log; do
 done
 echo "guest-python $(busybox grep python /tmp/workload.log)"
 
-/concmon-bpf --pid $pid -d 3 --exact tasks,futures --json >/tmp/out 2>/tmp/err
+/concmon-bpf --pid $pid -d 3 --exact tasks,futures --http --json >/tmp/out 2>/tmp/err
 code=$?
 busybox sed 's/^/guest-stderr /' /tmp/err
 busybox stty -F /dev/ttyS1 raw -echo

@@ -99,7 +99,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     print_table(&rows);
     Ok(
-        if rows.iter().all(|row| row.loaded && row.closed && row.exact) {
+        if rows
+            .iter()
+            .all(|row| row.loaded && row.closed && row.exact && row.requests)
+        {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
@@ -185,6 +188,8 @@ struct Row {
     closed: bool,
     /// Tasks were counted by probes.
     exact: bool,
+    /// Requests were seen, or it was said why not.
+    requests: bool,
     causes: String,
     notes: Vec<String>,
 }
@@ -197,6 +202,7 @@ impl Row {
             loaded: false,
             closed: false,
             exact: false,
+            requests: false,
             causes: "-".to_owned(),
             notes: vec![note],
         }
@@ -255,6 +261,7 @@ fn judge(series: &str, outcome: &Outcome, mut notes: Vec<String>) -> Row {
         loaded: outcome.exit_code == 0,
         closed: false,
         exact: false,
+        requests: false,
         causes: "-".to_owned(),
         notes,
     };
@@ -275,6 +282,10 @@ fn judge(series: &str, outcome: &Outcome, mut notes: Vec<String>) -> Row {
                 .join(" ");
             row.notes.push(format!("{} threads", verdict.threads));
             row.notes.push(format!("{} tasks", verdict.tasks));
+            let requests = verdict.requests;
+            row.requests = requests.is_some_and(|count| count > 0) || !verdict.limits.is_empty();
+            row.notes
+                .extend(requests.map(|count| format!("{count} requests")));
             row.notes.extend(verdict.limits);
             if verdict.unknown_ns != 0 {
                 row.notes.push(format!("unknown {} ns", verdict.unknown_ns));
@@ -292,17 +303,18 @@ fn judge(series: &str, outcome: &Outcome, mut notes: Vec<String>) -> Row {
 fn print_table(rows: &[Row]) {
     let word = |value: bool| if value { "yes" } else { "NO" };
     println!(
-        "\n{:7} {:34} {:6} {:6} {:6} {:42} notes",
-        "series", "kernel", "loaded", "closed", "exact", "causes"
+        "\n{:7} {:34} {:6} {:6} {:6} {:8} {:42} notes",
+        "series", "kernel", "loaded", "closed", "exact", "requests", "causes"
     );
     for row in rows {
         println!(
-            "{:7} {:34} {:6} {:6} {:6} {:42} {}",
+            "{:7} {:34} {:6} {:6} {:6} {:8} {:42} {}",
             row.series,
             row.kernel,
             word(row.loaded),
             word(row.closed),
             word(row.exact),
+            word(row.requests),
             row.causes,
             row.notes.join("; ")
         );

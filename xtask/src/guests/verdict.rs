@@ -16,6 +16,8 @@ pub(crate) struct Verdict {
     pub(crate) unknown_ns: i128,
     /// Tasks whose end was counted by probes.
     pub(crate) tasks: i128,
+    /// HTTP requests that were seen, each with how long it lay unread; `None`: they cannot be seen, which is said.
+    pub(crate) requests: Option<i128>,
     /// Why some of that is not known.
     pub(crate) limits: Vec<String>,
 }
@@ -36,6 +38,7 @@ pub(crate) fn judge(stdout: &[u8]) -> Result<Verdict> {
         causes: BTreeSet::new(),
         unknown_ns: 0,
         tasks: 0,
+        requests: None,
         limits: Vec::new(),
     };
     for process in list(&summary, "processes")? {
@@ -43,6 +46,15 @@ pub(crate) fn judge(stdout: &[u8]) -> Result<Verdict> {
         for row in exact["tasks"].as_array().into_iter().flatten() {
             verdict.tasks += ns(row, "finished")?;
         }
+        let requests = process["http"]["requests"].as_array();
+        for row in requests.into_iter().flatten() {
+            let (count, unread) = (ns(row, "count")?, ns(&row["queue"], "count")?);
+            *verdict.requests.get_or_insert(0) += count.min(unread);
+        }
+        let own = process["limits"].as_array().into_iter().flatten();
+        let own = own.filter(|limit| limit["field"] == "http");
+        let reasons = own.filter_map(|limit| limit["reason"].as_str());
+        verdict.limits.extend(reasons.map(str::to_owned));
         let limits = exact["limits"].as_array().into_iter().flatten();
         let reasons = limits.filter_map(|limit| limit["reason"].as_str());
         verdict.limits.extend(reasons.map(str::to_owned));

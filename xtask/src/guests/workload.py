@@ -45,6 +45,23 @@ def lock(lock):
             time.sleep(0.003)
 
 
+def serve(listener):
+    while True:
+        connection, _ = listener.accept()
+        connection.recv(1000)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        connection.close()
+
+
+def ask(address):
+    while True:
+        with socket.create_connection(address) as connection:
+            connection.sendall(b"GET /guest HTTP/1.1\r\n\r\n")
+            while connection.recv(1000):
+                pass
+        time.sleep(0.02)
+
+
 async def short():
     await asyncio.sleep(0)
 
@@ -91,6 +108,9 @@ start("ping", ping, left)
 start("pong", pong, right)
 start("lock-1", lock, shared)
 start("lock-2", lock, shared)
+listener = socket.create_server(("127.0.0.1", 0))
+start("serve", serve, listener)
+start("ask", ask, listener.getsockname())
 start("tasks", lambda: asyncio.run(tasks()))
 print("python", sys.version.split()[0], "pid", os.getpid(), flush=True)
 time.sleep(1)

@@ -247,7 +247,7 @@ fn long_heads_are_cut() {
     let query = format!("GET /q?{} HTTP/1.1\r\n\r\n", "q".repeat(3_000));
     peer.read_some(query.as_bytes(), true, SOCKET_BYTES)
         .write(OK);
-    let many = format!("GET /many HTTP/1.1\r\n{}\r\n", "a:\r\n".repeat(250));
+    let many = format!("GET /many HTTP/1.1\r\n{}\r\n", "a:\r\n".repeat(300));
     peer.read_some(many.as_bytes(), true, SOCKET_BYTES)
         .write(OK);
     let want = [

@@ -31,8 +31,9 @@ const SELF_TEST: &str = "socket_self_test";
 const MOST_SOCKETS: u32 = 32_768;
 /// All local ports.
 const PORTS: u32 = 65_536;
-/// Pages of each CPU's buffer.
-const PAGES: usize = 128;
+/// Pages of each CPU's buffer, on machines with few of them and with many: a busy server fills some MB a second.
+const PAGES: [usize; 2] = [512, 128];
+const FEW_CPUS: usize = 8;
 
 /// What the programs at sockets send, and what they are told.
 pub(super) struct Sockets {
@@ -91,7 +92,12 @@ pub(super) fn open(
     )?;
     let records = opened(ebpf, "SOCKET_RECORDS")?;
     Ok(Ok(Sockets {
-        records: Buffers::open(records, cpus, PAGES, batches)?,
+        records: Buffers::open(
+            records,
+            cpus,
+            PAGES[usize::from(cpus.len() > FEW_CPUS)],
+            batches,
+        )?,
         served: opened(ebpf, "SERVED_PORTS")?,
     }))
 }

@@ -3,15 +3,20 @@
 use super::super::table::{Align, Table};
 use super::super::{format, requests};
 use super::Room;
-use crate::schema::Process;
+use crate::schema::{Http, Process};
+
+/// There is nothing to say.
+pub(super) fn is_quiet(http: &Http) -> bool {
+    http.requests.is_empty() && requests::remarks(http).is_empty()
+}
 
 pub(super) fn push(text: &mut String, set: &[&Process], room: Room) {
     for process in set {
         let Some(http) = &process.http else { continue };
-        let remarks = requests::remarks(http);
-        if http.requests.is_empty() && remarks.is_empty() {
+        if is_quiet(http) {
             continue;
         }
+        let remarks = requests::remarks(http);
         text.push('\n');
         let mut table = Table::default();
         table.names("REQUEST", 20);
@@ -49,6 +54,10 @@ pub(super) fn push(text: &mut String, set: &[&Process], room: Room) {
                 12,
                 &format!("{:12}{}", "requests", said.join(", ")),
             );
+        }
+        for limit in &http.limits {
+            room.form
+                .wrap(text, 2, 12, &format!("{:12}{}", "requests", limit.reason));
         }
         for active in http.active.iter().take(room.lines) {
             room.form.wrap(text, 4, 6, &requests::under_way(active));
