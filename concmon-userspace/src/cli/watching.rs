@@ -26,7 +26,7 @@ pub struct Watching {
     #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
     pub exact: Vec<Exact>,
 
-    /// HTTP/1 requests: how long each lay unread, how long its response took, and which are under way. About 2 us of
+    /// HTTP/1 requests: how long each lay unread, how long its response took, and which are under way. 1 to 2 us of
     /// kernel time for each request; needs Linux 6.3
     #[arg(long, overrides_with = "no_http")]
     pub http: bool,
@@ -36,7 +36,7 @@ pub struct Watching {
     pub no_http: bool,
 
     /// A header that says which request it is; may be repeated [default: x-request-id, traceparent]
-    #[arg(long, value_name = "NAME", requires = "http", value_parser = parse_header)]
+    #[arg(long, value_name = "H", requires = "http", value_parser = parse_header)]
     pub request_id_header: Vec<String>,
 
     /// A step of an event loop longer than this is a stall [default: the loop's own
