@@ -148,5 +148,5 @@ const _: () = {
     assert!(size_of::<SocketHead>() == 56);
     assert!(size_of::<SocketBatch>() == 24 + SOCKET_AREA + 8);
     assert!(size_of::<SocketTest>() == 32);
-    assert!(SOCKET_STARTS.is_power_of_two() && SOCKET_AREA % 8 == 0);
+    assert!(SOCKET_STARTS.is_power_of_two() && SOCKET_AREA.is_multiple_of(8));
 };

@@ -1,5 +1,6 @@
 //! Exports of a recording, read by other means than the tool's own, against the report of it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -53,7 +54,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// One thread has the GIL, another one a lock, which two others want all the time.
 fn blame_names_who_made_others_wait() -> Result<()> {
-    let recorded = Recorded::of("hogs.py", &[], "4s")?;
+    let recorded = Recorded::of_program("hogs.py", &[], "4s")?;
     let lines = String::from_utf8(recorded.export("collapsed", "blame")?)?;
     let mut sums = BTreeMap::<&str, u64>::new();
     for line in lines.lines() {
@@ -108,10 +109,10 @@ struct Recorded {
 impl Recorded {
     /// Of threads that fight for the GIL.
     fn new(fighters: &str, duration: &str) -> Result<Self> {
-        Self::of("gil.py", &[fighters], duration)
+        Self::of_program("gil.py", &[fighters], duration)
     }
 
-    fn of(program: &str, arguments: &[&str], duration: &str) -> Result<Self> {
+    fn of_program(program: &str, arguments: &[&str], duration: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("capture.concmon");
         let workload = Workload::start(&Interpreter::find("3.11")?, program, arguments)?;
