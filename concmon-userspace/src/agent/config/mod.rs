@@ -96,7 +96,7 @@ impl Config {
                 text => Self::of_text(Path::new(DEFAULT_FILE), &text.map_err(|(why, _)| why)?)?,
             },
         };
-        config.otlp = otlp.read(&variable)?;
+        config.otlp = otlp.read(variable)?;
         let mut token_file = None;
         for name in [
             "CONCMON_LISTEN",

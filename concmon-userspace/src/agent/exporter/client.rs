@@ -211,7 +211,7 @@ fn pause(headers: &HeaderMap<HeaderValue>) -> Option<Duration> {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => {
             let until = jiff::fmt::rfc2822::parse(asked).ok()?.timestamp();
-            let until = SystemTime::try_from(until).ok()?;
+            let until = SystemTime::from(until);
             until.duration_since(SystemTime::now()).unwrap_or_default()
         }
     };
