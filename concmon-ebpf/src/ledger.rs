@@ -60,10 +60,21 @@ pub(crate) unsafe fn add(hist: *mut Hist, ns: u64) {
     }
 }
 
+/// No object is below this.
+const PAGE_SIZE: u64 = 4096;
+
 /// What a thread waits for, from its state and the syscall it is in; and the flags of that wait.
 #[inline(always)]
-pub(crate) fn classify(gils: &[u64; MAX_GILS], task_state: u32, syscall: Syscall) -> (u8, u8) {
-    let entry = syscall_entry(syscall.number);
+pub(crate) fn classify(
+    gils: &[u64; MAX_GILS],
+    task: Task,
+    task_state: u32,
+    syscall: Syscall,
+) -> (u8, u8) {
+    let mut entry = syscall_entry(syscall.number);
+    if entry.flags & syscall_flags::RESTARTS != 0 {
+        entry = restarted(task, syscall);
+    }
     let flags = slice_flags::BLOCKED | slice_flags::TOLD | (entry.flags & slice_flags::QUEUE);
     (cause_of(gils, task_state, syscall, entry), flags)
 }
@@ -85,6 +96,25 @@ fn cause_of(gils: &[u64; MAX_GILS], task_state: u32, syscall: Syscall, entry: Sy
         entry.cause_if_arg0_zero
     } else {
         entry.cause
+    }
+}
+
+/// What `restart_syscall` goes on with, whose arguments are still in the registers: a sleep has the number of a
+/// clock, `poll` the address of descriptors.
+#[inline(always)]
+fn restarted(task: Task, syscall: Syscall) -> SyscallEntry {
+    let (cause, flags) = if syscall.arg0 < PAGE_SIZE {
+        (cause::SLEEP, 0)
+    } else if task.waits_on_futex() {
+        (cause::LOCK, syscall_flags::FUTEX)
+    } else {
+        (cause::POLL, 0)
+    };
+    SyscallEntry {
+        cause,
+        cause_if_arg0_zero: cause,
+        flags,
+        reserved: 0,
     }
 }
 
@@ -214,7 +244,7 @@ fn book_leave(l: &mut Ledger, task: Task, now: u64, voluntary: bool, prev_state:
         let syscall = task.syscall();
         l.syscall = number_of(syscall);
         l.arg0 = syscall.arg0;
-        (l.cause, l.wait_flags) = classify(&l.gils, prev_state, syscall);
+        (l.cause, l.wait_flags) = classify(&l.gils, task, prev_state, syscall);
         l.state = state::BLOCKED;
     } else {
         l.wait_flags = 0;
@@ -420,6 +450,7 @@ pub(crate) fn open(ledger: *mut Ledger, task: Task, ids: Ids, birth: &Birth) {
         l.hists = 0;
         l.stack_tat_ns = [0; cause::COUNT];
         l.stack_interval_ns = 0;
+        l.thread_state = 0;
         l.step_version = 0;
         l.step_since_ns = birth.now;
         l.step_told = 0;

@@ -183,7 +183,15 @@ unsafe fn take(
         let at = bounded::<{ SAMPLE_STARTS as i32 }>((*batch).used as usize & !7);
         let head: *mut SampleHead = (&raw mut (*batch).area).cast::<u8>().add(at).cast();
         let mut flags = what as u8;
-        let thread_state = read(tls.wrapping_add_signed((*python).tls_offset));
+        let mut thread_state = read(tls.wrapping_add_signed((*python).tls_offset));
+        // In another interpreter it has a state that is not noted there.
+        let entered = (*ledger).thread_state;
+        if entered != 0
+            && read(entered + (*python).thread_ident) == tls
+            && innermost(python, entered) != 0
+        {
+            thread_state = entered;
+        }
         (*head).cause = (what >> 8) as u8;
         (*head).tid = (*ledger).tid;
         (*head).tgid = (*ledger).tgid;
@@ -211,14 +219,27 @@ unsafe fn take(
             if thread_state == (*python).turns_thread {
                 (*head).turns = read((*python).turns) as u32;
             }
-            let mut frame = read(thread_state + u64::from((*python).thread_frame));
-            if frame != 0 && (*python).root_frame != NO_OFFSET {
-                frame = read(frame + u64::from((*python).root_frame));
-            }
-            flags |= walk(batch, head, python, frame) as u8;
+            flags |= walk(batch, head, python, innermost(python, thread_state)) as u8;
         }
         (*head).flags = flags;
         1
+    }
+}
+
+/// Address of a thread state's innermost frame; 0: it has none.
+///
+/// # Safety
+///
+/// `python` is a live map value.
+#[inline(always)]
+unsafe fn innermost(python: *const Python, thread_state: u64) -> u64 {
+    // SAFETY: see the function's contract.
+    unsafe {
+        let frame = read(thread_state + u64::from((*python).thread_frame));
+        if frame != 0 && (*python).root_frame != NO_OFFSET {
+            return read(frame + u64::from((*python).root_frame));
+        }
+        frame
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) static CONFIG: KernelConfig = KernelConfig {
     signal_live: 0,
     regs_syscall: 0,
     regs_arg0: 0,
+    regs_arg1: 0,
+    regs_arg5: 0,
     has_task_regs: 0,
     has_prev_state: 0,
     has_sched_delayed: 0,
@@ -77,6 +79,11 @@ pub(crate) mod task_state {
     /// Being made: its fork has not been told yet.
     pub(crate) const NEW: u32 = 0x800;
 }
+
+/// Of `include/uapi/linux/futex.h`; `FUTEX_WAIT` is 0.
+const FUTEX_WAIT_BITSET: u32 = 9;
+const FUTEX_PRIVATE: u32 = 128;
+const FUTEX_CLOCK_REALTIME: u32 = 256;
 
 /// A task pointer that the verifier trusts (a tracepoint's argument or the current task).
 #[derive(Clone, Copy)]
@@ -251,6 +258,26 @@ impl Task {
     #[inline(always)]
     pub(crate) fn ip(self) -> u64 {
         self.register(config!(regs_ip))
+    }
+
+    /// Whether the arguments in the saved user registers are those of waiting on a futex, for which the first alone
+    /// is not enough: `FUTEX_WAIT_BITSET` for any bit, as C libraries wait with a time, else a private `FUTEX_WAIT`.
+    #[inline(always)]
+    pub(crate) fn waits_on_futex(self) -> bool {
+        if config!(has_task_regs) == 0 {
+            return false;
+        }
+        // SAFETY: as in `syscall`.
+        let (operation, bits) = unsafe {
+            let regs = bpf_task_pt_regs(self.ptr().cast()) as *const c_void;
+            let word = |offset: u32| {
+                core::ptr::read_volatile(regs.byte_add(offset as usize).cast::<u64>()) as u32
+            };
+            (word(config!(regs_arg1)), word(config!(regs_arg5)))
+        };
+        let any_bit = bits == u32::MAX;
+        (operation & !(FUTEX_PRIVATE | FUTEX_CLOCK_REALTIME) == FUTEX_WAIT_BITSET && any_bit)
+            || operation == FUTEX_PRIVATE
     }
 
     /// The syscall in the saved user registers.

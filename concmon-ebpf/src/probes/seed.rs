@@ -57,7 +57,7 @@ fn seed(ctx: *mut c_void) -> i32 {
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     let (cause, wait_flags) = if state == state::BLOCKED {
-        ledger::classify(&gils, state_bits, syscall)
+        ledger::classify(&gils, task, state_bits, syscall)
     } else {
         (cause::OTHER, 0)
     };

@@ -28,9 +28,11 @@ pub struct KernelConfig {
     pub signal_flags: u32,
     pub signal_group_exit_code: u32,
     pub signal_live: u32,
-    /// Syscall number and first argument in the saved user registers.
+    /// Syscall number, first, second and sixth argument in the saved user registers.
     pub regs_syscall: u32,
     pub regs_arg0: u32,
+    pub regs_arg1: u32,
+    pub regs_arg5: u32,
     /// `bpf_task_pt_regs` works (5.15), and `bpf_get_current_task_btf` (5.11); else causes come from the
     /// task state alone.
     pub has_task_regs: u32,
@@ -61,4 +63,4 @@ pub struct KernelConfig {
     pub tells_execs: u32,
 }
 
-const _: () = assert!(size_of::<KernelConfig>() == 35 * 4);
+const _: () = assert!(size_of::<KernelConfig>() == 37 * 4);

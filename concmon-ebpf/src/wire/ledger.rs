@@ -108,6 +108,9 @@ pub struct Ledger {
     pub stack_tat_ns: [u64; cause::COUNT],
     /// Time between two of one cause; 0: [`STACK_INTERVAL_NS`]. Set by user space.
     pub stack_interval_ns: u64,
+    /// The thread state of a thread that has entered another interpreter, and runs there as long as that has frames;
+    /// 0: none. Set by user space.
+    pub thread_state: u64,
     /// The context version that the last sample showed, and since when.
     pub step_version: u64,
     pub step_since_ns: u64,
@@ -142,5 +145,5 @@ pub const STACK_INTERVAL_NS: u64 = 50_000_000;
 /// How far a token bucket for a thread's stacks may be ahead: its burst.
 pub const STACK_WINDOW_NS: u64 = 1_000_000_000;
 
-const _: () = assert!(size_of::<Ledger>() == 400);
+const _: () = assert!(size_of::<Ledger>() == 408);
 const _: () = assert!(size_of::<Hists>() == 8 + 11 * 544);

@@ -15,6 +15,8 @@ pub struct Python {
     pub long_ns: u64,
     /// Clears the tag of a frame's reference to its code.
     pub executable_mask: u64,
+    /// In the thread state: the TLS base of the thread whose it is.
+    pub thread_ident: u64,
     /// In the thread state: the pointer to the current context; its version is behind it.
     pub thread_context: u32,
     /// In the thread state: the pointer to the innermost frame, or to what has it.
@@ -60,4 +62,4 @@ pub const OWNER_GENERATOR: u8 = 1;
 /// The most bytes of a frame that are read; a power of two.
 pub const FRAME_BYTES: usize = 128;
 
-const _: () = assert!(size_of::<Python>() == 120);
+const _: () = assert!(size_of::<Python>() == 128);

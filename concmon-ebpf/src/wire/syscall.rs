@@ -25,6 +25,8 @@ pub mod syscall_flags {
     pub const KEEPS_CAUSE: u8 = 1 << 2;
     /// Waits on a queue of events: what loops do when they are idle.
     pub const QUEUE: u8 = 1 << 3;
+    /// Goes on with a call that a signal has interrupted: which one, its arguments tell.
+    pub const RESTARTS: u8 = 1 << 4;
 }
 
 /// Syscall numbers below this have an entry in `SYSCALLS`; a power of two.

@@ -166,6 +166,7 @@ mod tests {
             waker_tid: 0,
             stack_tat_ns: [0; cause::COUNT],
             stack_interval_ns: 0,
+            thread_state: 0,
             step_version: 0,
             step_since_ns: 0,
             step_told: 0,

@@ -33,9 +33,10 @@ pub use self::{
     place::{KubernetesFact, PlaceFact},
     process::{ProcessFact, ThreadStat, ThrottledFact},
     python::{
-        ExecutorKind, FutureKind, LoopKind, PyDescriptor, PyExecutor, PyFailures, PyFrame, PyGc,
-        PyGeneration, PyGil, PyHeapScan, PyLoop, PyProcess, PyQueue, PyReady, PyTask, PyThread,
-        PyWait, PyWork, PythonFact, PythonInfo, TaskState, TaskWait, WaitKind, WaitPurpose,
+        ExecutorKind, FutureKind, LoopKind, PyDescriptor, PyEntered, PyExecutor, PyFailures,
+        PyFrame, PyGc, PyGeneration, PyGil, PyHeapScan, PyLoop, PyProcess, PyQueue, PyReady,
+        PyTask, PyThread, PyWait, PyWork, PythonFact, PythonInfo, TaskState, TaskWait, WaitKind,
+        WaitPurpose,
     },
     sample::{
         CodeKind, Iteration, Sample, SampleKind, SampledStack, SpanContext, StepFact, StepSeen,

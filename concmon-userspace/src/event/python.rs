@@ -44,6 +44,10 @@ pub struct PythonFact {
     /// The main interpreter's first; empty where there is none or none is known.
     #[serde(deserialize_with = "at_most::<64, _, _>")]
     pub gils: Vec<PyGil>,
+    /// Threads that have entered other interpreters than the main one, in the order in which these were made. For the
+    /// kernel side alone.
+    #[serde(skip)]
+    pub entered: Vec<PyEntered>,
     /// The main interpreter's garbage collector.
     pub gc: Option<PyGc>,
     #[serde(deserialize_with = "at_most::<16_384, _, _>")]
@@ -69,6 +73,7 @@ impl PythonFact {
             loops: Vec::new(),
             tasks: Vec::new(),
             gils: Vec::new(),
+            entered: Vec::new(),
             gc: None,
             executors: Vec::new(),
             heap: None,
@@ -76,6 +81,16 @@ impl PythonFact {
             limits: BTreeMap::new(),
         }
     }
+}
+
+/// A thread in an interpreter that is not the main one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PyEntered {
+    pub tid: Tid,
+    /// Address of its thread state there.
+    pub thread_state: u64,
+    /// Address of the GIL there; 0 where it is not known.
+    pub gil: u64,
 }
 
 /// A process as `multiprocessing` knows it, or `billiard`, which is celery's.

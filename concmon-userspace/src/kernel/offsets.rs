@@ -81,6 +81,7 @@ pub struct Offsets {
     pub regs_syscall_bytes: u32,
     pub regs_arg0: u32,
     pub regs_arg1: u32,
+    pub regs_arg5: u32,
     /// `ip` on x86-64, `pc` on aarch64.
     pub regs_ip: u32,
     /// Where the base of thread-local storage is kept; `None` where that is not `thread.fsbase`.
@@ -241,9 +242,9 @@ impl Offsets {
         let first = |lookup: &Lookup<'_>, paths: &[&str], known| {
             lookup.sized(paths, known).map(|(offset, _)| offset)
         };
-        let (syscall, arg0, arg1, ip) = match arch {
-            Arch::X86_64 => ("orig_ax", "di", "si", "ip"),
-            Arch::Aarch64 => ("syscallno", "orig_x0", "regs[1]", "pc"),
+        let (syscall, arg0, arg1, arg5, ip) = match arch {
+            Arch::X86_64 => ("orig_ax", "di", "si", "r9", "ip"),
+            Arch::Aarch64 => ("syscallno", "orig_x0", "regs[1]", "regs[5]", "pc"),
         };
         let task_tls = match arch {
             Arch::X86_64 => task.one("thread.fsbase", &[8]).ok(),
@@ -282,6 +283,7 @@ impl Offsets {
             regs_syscall_bytes,
             regs_arg0: regs.one(arg0, &[8])?,
             regs_arg1: regs.one(arg1, &[8])?,
+            regs_arg5: regs.one(arg5, &[8])?,
             regs_ip: regs.one(ip, &[8])?,
             task_tls,
             ids: IdOffsets::resolve(btf),

@@ -3,7 +3,7 @@
 //! A syscall without a row is `other`. Uninterruptible waits are `disk` whatever the row says,
 //! unless it has `KEEPS_CAUSE`; a wait that a tracer or a signal brought about is `stopped`.
 
-use concmon_ebpf::syscall_flags::{FUTEX, KEEPS_CAUSE, QUEUE, WAKES};
+use concmon_ebpf::syscall_flags::{FUTEX, KEEPS_CAUSE, QUEUE, RESTARTS, WAKES};
 use concmon_ebpf::{MAX_SYSCALLS, SyscallEntry, cause, syscall_buffer};
 use libc::*;
 
@@ -53,6 +53,9 @@ const COMMON: &[Row] = rows! {
 
     SYS_nanosleep: SLEEP, 0;
     SYS_clock_nanosleep: SLEEP, 0;
+
+    // What it goes on with is one of the calls that take a time.
+    SYS_restart_syscall: OTHER, RESTARTS;
 
     SYS_futex: LOCK, FUTEX | WAKES;
     SYS_futex_wait: LOCK, FUTEX;
@@ -229,6 +232,7 @@ mod tests {
             (SYS_wait4, (CHILD, CHILD, 0)),
             (SYS_clone, (CHILD, CHILD, WAKES | KEEPS_CAUSE)),
             (SYS_exit_group, (OTHER, OTHER, WAKES)),
+            (SYS_restart_syscall, (OTHER, OTHER, RESTARTS)),
             (SYS_getpid, (OTHER, OTHER, 0)),
             #[cfg(target_arch = "x86_64")]
             (SYS_select, (POLL, SLEEP, 0)),

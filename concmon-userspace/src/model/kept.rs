@@ -68,6 +68,7 @@ pub(super) fn fitted(look: &Arc<PythonFact>, others: usize) -> Arc<PythonFact> {
         loops: Vec::new(),
         tasks: Vec::new(),
         gils: look.gils.clone(),
+        entered: Vec::new(),
         gc: look.gc.clone(),
         executors: Vec::new(),
         heap: None,

@@ -43,6 +43,8 @@ pub(super) fn kernel_config(offsets: &Offsets, features: &Features) -> KernelCon
         regs_syscall: offsets.regs_syscall,
         regs_syscall_bytes: offsets.regs_syscall_bytes,
         regs_arg0: offsets.regs_arg0,
+        regs_arg1: offsets.regs_arg1,
+        regs_arg5: offsets.regs_arg5,
         regs_ip: offsets.regs_ip,
         task_tls: offsets.task_tls.unwrap_or(0),
         has_task_tls: u32::from(offsets.task_tls.is_some()),

@@ -284,6 +284,17 @@ impl SharedArray<Ledger> {
         }
     }
 
+    /// Tells the thread in `slot`, if it is still one of process `tgid`, which state it has in another interpreter.
+    pub(super) fn set_thread_state(&self, slot: usize, tgid: u32, thread_state: u64) {
+        let ledger = self.at(slot);
+        // SAFETY: inside the mapping; kernel programs only read this word of a living thread.
+        unsafe {
+            if (&raw const (*ledger).tgid).read_volatile() == tgid {
+                (&raw mut (*ledger).thread_state).write_volatile(thread_state);
+            }
+        }
+    }
+
     /// Says how often the thread in `slot`, if it is still one of process `tgid`, gives a stack.
     pub(super) fn set_stack_interval(&self, slot: usize, tgid: u32, interval_ns: u64) {
         if slot >= self.len {

@@ -253,15 +253,18 @@ impl Targets {
                     self.looking = false;
                     taken.took_ns += look.took_ns;
                     if let Some(target) = running(&mut self.living, id, program) {
+                        let mut entered = Vec::new();
                         let loops = match target.end_look(*look, &self.gils) {
                             Some(fact) => {
                                 taken.reads_failed += fact.reads_failed;
                                 let loops = loop_threads(fact);
+                                entered.extend_from_slice(&fact.entered);
                                 taken.early.extend(target.is_early(now_ns).then_some(id));
                                 loops
                             }
                             None => Vec::new(),
                         };
+                        live.set_entered(id.pid, target.gils().first().copied(), &entered);
                         for (tid, ident) in loops {
                             add_loop(target, tid, live, &mut self.refused);
                             target.steps.name(tid, ident);

@@ -1,5 +1,7 @@
 //! Why threads were blocked, against threads that do one thing only.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use concmon_tests::harness::{case, quiet};
 use concmon_tests::interpreter::Interpreter;
@@ -17,6 +19,11 @@ pub(crate) fn trials() -> Vec<Trial> {
             format!("causes::each_thread_has_its_own::py{version}"),
             &watch_python(version),
             move || each_thread_has_its_own(version),
+        ));
+        trials.push(quiet(
+            format!("causes::a_stop_changes_none::py{version}"),
+            &watch_python(version),
+            move || a_stop_changes_none(version),
         ));
         trials.push(case(
             format!("causes::cpu_bound_threads_wait_for_the_gil::py{version}"),
@@ -55,6 +62,45 @@ fn each_thread_has_its_own(version: &str) -> Result<()> {
         }
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// A call with a time goes on under another number after a stop: before the watch, and during it.
+fn a_stop_changes_none(version: &str) -> Result<()> {
+    let workload = Workload::start(&Interpreter::find(version)?, "restarts.py", &[])?;
+    let expected: Vec<Expected> = workload.said("expected")?;
+    let stop = || {
+        workload.signal(libc::SIGSTOP);
+        std::thread::sleep(Duration::from_millis(300));
+        workload.signal(libc::SIGCONT);
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    let restarted = || {
+        let call = |thread: &&Expected| {
+            let (pid, tid) = (workload.pid(), thread.tid);
+            let call = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall"));
+            call.is_ok_and(|call| call.starts_with(&format!("{} ", libc::SYS_restart_syscall)))
+        };
+        expected.iter().filter(call).count()
+    };
+    stop();
+    ensure!(restarted() >= 5, "only {} calls go on", restarted());
+    let watch = Watch::pid(workload.pid(), "1s", Some("5s"))?;
+    std::thread::sleep(Duration::from_secs(3));
+    stop();
+    let outcome = watch.finish(PATIENCE)?.ok()?;
+    let process = outcome.summary()?.process(workload.pid())?;
+    for Expected { tid, name, cause } in &expected {
+        let blocked = process.thread(*tid)?.ledger.blocked_ns;
+        let right = blocked.by_name(cause).context("no such cause")?;
+        let stopped = blocked.by_name("stopped").context("no such cause")?;
+        let all = blocked.total() - stopped;
+        ensure!(all > 3_000_000_000, "{name} blocked only {all} ns in 5 s");
+        ensure!(
+            right >= all / 100 * 99,
+            "{name}: {right} of {all} ns are {cause}: {blocked:?}"
+        );
+    }
     Ok(())
 }
 

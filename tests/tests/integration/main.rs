@@ -22,6 +22,7 @@ mod flight;
 mod gil;
 mod hangs;
 mod healthy;
+mod interpreters;
 mod lags;
 mod ledger;
 mod leftovers;
@@ -96,6 +97,7 @@ fn main() {
         gil::trials(),
         hangs::trials(),
         healthy::trials(),
+        interpreters::trials(),
         lags::trials(),
         leftovers::trials(),
         ledger::trials(),

@@ -65,12 +65,13 @@ fn kernel(era: Era, arch: Arch, leave_out: &str) -> Vec<u8> {
         Arch::X86_64 => {
             b.structure(
                 "pt_regs",
-                24,
+                40,
                 &[
                     ("si", long, 0),
                     ("di", long, 64),
                     ("orig_ax", long, 128),
                     ("ip", long, 192),
+                    ("r9", long, 256),
                 ],
             );
         }
@@ -126,6 +127,7 @@ fn a_new_kernel_on_x86_64() {
         regs_syscall_bytes: 8,
         regs_arg0: 8,
         regs_arg1: 0,
+        regs_arg5: 32,
         regs_ip: 24,
         task_tls: None,
         ids: Some(IdOffsets {
@@ -149,6 +151,7 @@ fn an_old_kernel_on_aarch64() {
     assert_eq!(offsets.ids.map(|ids| ids.pid_level), Some(4));
     assert_eq!((offsets.regs_syscall, offsets.regs_syscall_bytes), (256, 4));
     assert_eq!((offsets.regs_arg0, offsets.regs_arg1), (248, 8));
+    assert_eq!(offsets.regs_arg5, 40);
     assert_eq!(offsets.regs_ip, 256);
 }
 

@@ -150,6 +150,7 @@ impl Scanner {
                 }
             }
         }
+        let main = interpreters.first().copied();
         for interpreter in interpreters {
             let remembered = self.remembered.entry(interpreter).or_default();
             Scan {
@@ -157,6 +158,7 @@ impl Scanner {
                 runtime,
                 layout: &layout,
                 interpreter,
+                is_entered: Some(interpreter) != main,
                 process: &mut self.process,
                 codes: &mut self.codes,
                 remembered,

@@ -4,7 +4,7 @@ use super::remembered::{
     ANYIO, BILLIARD, CELERY, CHEROOT, DASK, GEVENT, GREENLET, MULTIPROCESSING, PROCESS_POOLS,
     Remembered, THREAD_POOLS, TRIO, WAITRESS,
 };
-use crate::event::{LoopKind, PythonFact, Tid, WaitKind};
+use crate::event::{LoopKind, PyEntered, PythonFact, Tid, WaitKind};
 use crate::python::detect;
 use crate::python::layout::Layout;
 use crate::python::memory::process::ProcessView;
@@ -16,6 +16,9 @@ use crate::python::walk::limiters::{self, Limiter};
 use crate::python::walk::stacks::Stack;
 use crate::python::walk::thread_states::{self, ThreadRecord};
 use crate::python::walk::{celery, executors, gil, loops, processes, thread_servers, trio};
+
+/// GILs that are told of one process.
+const MAX_GILS: usize = 64;
 
 /// Says what a scan lacks whose time was up before it had read anything.
 pub(super) fn note_over(reader: &mut Reader<'_>, error: ReadError) {
@@ -32,6 +35,8 @@ pub(super) struct Scan<'a> {
     pub(super) runtime: u64,
     pub(super) layout: &'a Layout,
     pub(super) interpreter: u64,
+    /// It is not the main one.
+    pub(super) is_entered: bool,
     pub(super) process: &'a mut ProcessView,
     pub(super) codes: &'a mut CodeCache,
     pub(super) remembered: &'a mut Remembered,
@@ -68,6 +73,9 @@ impl Scan<'_> {
         reader.note_cut("threads");
         reader.note_cut("threads.name");
         self.add_gil(reader, &records, &tids, fact);
+        if self.is_entered {
+            self.add_entered(&records, &tids, fact);
+        }
         let stacks = self.add_stacks(reader, &records, &tids, fact);
         reader.note_cut("threads.stack");
         self.add_waits(reader, &records, &tids, &stacks, fact);
@@ -167,10 +175,29 @@ impl Scan<'_> {
         let record = records.iter().position(|r| r.address == state.last_holder);
         let last_holder = record.and_then(|index| *tids.get(index)?);
         // Several interpreters may share one; its last holder is in one of them.
+        let is_full = fact.gils.len() >= MAX_GILS;
         match fact.gils.iter_mut().find(|gil| gil.address == address) {
             Some(known) => known.last_holder = known.last_holder.or(last_holder),
-            None => fact.gils.push(state.fact(address, last_holder)),
+            None if !is_full => fact.gils.push(state.fact(address, last_holder)),
+            None => {
+                let reason = format!("only {MAX_GILS} GILs are told");
+                reader.limits.insert("gil".to_owned(), reason);
+            }
         }
+    }
+
+    /// Notes whose thread states are in this interpreter.
+    fn add_entered(&self, records: &[ThreadRecord], tids: &[Option<Tid>], fact: &mut PythonFact) {
+        let gil = detect::gil_of(self.memory, self.runtime, self.interpreter, self.layout);
+        let gil = gil.unwrap_or(0);
+        let entered = records.iter().zip(tids).filter_map(|(record, tid)| {
+            Some(PyEntered {
+                tid: (*tid)?,
+                thread_state: record.address,
+                gil,
+            })
+        });
+        fact.entered.extend(entered);
     }
 
     /// How many tasks asyncio has named, where its module's state tells.

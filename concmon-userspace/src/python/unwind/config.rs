@@ -49,6 +49,7 @@ pub(super) fn config(
         turn_code: turn.map_or(0, |turn| turn.code),
         long_ns,
         executable_mask: if walk.frame.tagged { !3 } else { !0 },
+        thread_ident: u64::from(walk.thread.ident),
         thread_context: walk.thread.context,
         thread_frame,
         root_frame,

@@ -217,6 +217,21 @@ impl Accounts {
         }
     }
 
+    /// Where thread `tid`, which has entered another interpreter, has its state, and the GILs that it may wait for.
+    pub(super) fn set_entered(
+        &self,
+        pid: Pid,
+        tid: Tid,
+        thread_state: u64,
+        gils: &[u64; MAX_GILS],
+    ) {
+        let slot = self.slots.slot_of(tid.0);
+        if let Some((ledgers, at)) = slot.and_then(|slot| self.at(slot)) {
+            ledgers.set_thread_state(at, pid.0, thread_state);
+            ledgers.set_gils(at, pid.0, gils);
+        }
+    }
+
     /// The processes of which no account has moved since it was read last: each of their threads still waits for
     /// what it waited for then.
     pub(super) fn still(&self) -> BTreeSet<Pid> {

@@ -31,7 +31,7 @@ pub use super::error::LiveError;
 pub use super::shared::LedgerHead;
 use super::{error::failing, exact::ExactLive, object::Wire, run_time::RunTime};
 use crate::{
-    event::{Pid, Tid},
+    event::{Pid, PyEntered, Tid},
     kernel::features::{Feature, Features},
 };
 
@@ -178,6 +178,26 @@ impl Live {
             let _ = self.processes.insert(pid.0, Wire(process), BPF_EXIST);
         }
         self.accounts.set_gils(pid, &gils);
+    }
+
+    /// Threads of `pid` are in other interpreters than the main one: in the last of them where they are in several.
+    pub fn set_entered(&mut self, pid: Pid, main: Option<u64>, entered: &[PyEntered]) {
+        let mut of_threads: BTreeMap<Tid, Vec<&PyEntered>> = BTreeMap::new();
+        for one in entered {
+            of_threads.entry(one.tid).or_default().push(one);
+        }
+        for (tid, entered) in of_threads {
+            let newest = entered.iter().rev().map(|one| one.gil);
+            let mut gils: Vec<u64> = Vec::new();
+            for gil in main.into_iter().chain(newest) {
+                if gil != 0 && !gils.contains(&gil) {
+                    gils.push(gil);
+                }
+            }
+            let thread_state = entered.last().map_or(0, |one| one.thread_state);
+            let gils = first_gils(&gils);
+            self.accounts.set_entered(pid, tid, thread_state, &gils);
+        }
     }
 
     /// Attaches the hooks, and the sampling clock with `rate` samples per second and CPU; 0: none.
