@@ -114,7 +114,7 @@ fn restarted(task: Task, syscall: Syscall) -> SyscallEntry {
         cause,
         cause_if_arg0_zero: cause,
         flags,
-        reserved: 0,
+        buffer: 0,
     }
 }
 

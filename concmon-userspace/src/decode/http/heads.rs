@@ -140,7 +140,7 @@ fn body(headers: &[Header<'_>]) -> Result<Body, NotParsed> {
             .filter(move |header| header.name.eq_ignore_ascii_case(name));
         named.map(|header| header.value.trim_ascii())
     };
-    if let Some(coding) = values("transfer-encoding").last() {
+    if let Some(coding) = values("transfer-encoding").next_back() {
         let is_chunked = coding.to_ascii_lowercase().ends_with(b"chunked");
         return match is_chunked {
             true => Ok(Body::Chunks),
