@@ -16,7 +16,7 @@ pub(crate) fn file(bytes: &[u8]) {
     };
     let replay = Replay::new(reader);
     let info = replay.header().info.clone();
-    let mut intervals = Intervals::new(&info);
+    let mut intervals = Intervals::new(&info).with_blame();
     let mut series = Series::default();
     let mut nowhere = io::sink();
     let mut trace = Perfetto::new(&info, &mut nowhere);
@@ -37,7 +37,8 @@ pub(crate) fn file(bytes: &[u8]) {
         return;
     };
     intervals.finish(&mut trace);
-    let _ = trace.finish(&intervals);
+    let corrections = intervals.settle(&watch);
+    let _ = trace.finish(&intervals, &corrections);
     let shown = html::Report {
         summary: &watch,
         intervals: &intervals,
@@ -53,6 +54,8 @@ pub(crate) fn file(bytes: &[u8]) {
         FlameFormat::Svg,
         FlameFormat::Pprof,
     ] {
-        let _ = export::write(format, By::Wall, &info, &intervals, out);
+        for by in [By::Wall, By::Blame] {
+            let _ = export::write(format, by, &info, &intervals, out);
+        }
     }
 }

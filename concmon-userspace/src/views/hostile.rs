@@ -282,7 +282,9 @@ fn watched() -> Watched {
         }
     }
     intervals.finish(&mut perfetto);
-    perfetto.finish(&intervals).expect("a Vec takes everything");
+    perfetto
+        .finish(&intervals, &[])
+        .expect("a Vec takes everything");
     Watched {
         info,
         intervals,

@@ -90,7 +90,10 @@ impl Blame {
         if stacks.len() >= MAX_STACKS {
             stacks.pop_front();
         }
-        stacks.push_back((at_ns, stack));
+        // They come in order, but for damage.
+        if stacks.back().is_none_or(|(last_ns, _)| *last_ns <= at_ns) {
+            stacks.push_back((at_ns, stack));
+        }
     }
 
     pub(super) fn look(&mut self, look: &PythonFact, threads: &Threads, flames: &mut Flames) {
@@ -175,56 +178,34 @@ impl Blame {
 
     /// Shares what is charged among the stacks that its holder gave meanwhile.
     fn charge(&mut self, charge: &Charge, thread: usize) {
-        let held = Held::Gil;
-        let stacks = self.stacks.get(&charge.holder);
+        let stacks = self.stacks.get_mut(&charge.holder);
         let stacks: &[(u64, NodeId)] = match stacks {
-            // Those of several CPUs come in order.
-            Some(stacks) => &stacks.iter().copied().collect::<Vec<_>>(),
+            Some(stacks) => stacks.make_contiguous(),
             None => &[],
         };
         let from = stacks.partition_point(|(at_ns, _)| *at_ns < charge.from_ns);
         let to = stacks.partition_point(|(at_ns, _)| *at_ns <= charge.to_ns);
-        let within = &stacks[from..to];
-        let Some((&(_, last), others)) = within.split_last() else {
-            let near = |(at_ns, _): &&(u64, NodeId)| {
-                charge.from_ns.saturating_sub(*at_ns) <= NEAR_NS
-                    && at_ns.saturating_sub(charge.to_ns) <= NEAR_NS
-            };
-            // Time between two stacks is the later one's.
-            let later = stacks.get(to).filter(near);
-            let nearest = later.or_else(|| stacks[..from].last().filter(near));
-            let stack = nearest.map_or(ROOT, |(_, stack)| *stack);
-            self.add(
-                Blamed {
-                    thread,
-                    held,
-                    stack,
-                },
-                charge.blocked_ns,
-            );
-            return;
+        let near = |(at_ns, _): &&(u64, NodeId)| {
+            charge.from_ns.saturating_sub(*at_ns) <= NEAR_NS
+                && at_ns.saturating_sub(charge.to_ns) <= NEAR_NS
         };
-        let each = charge.blocked_ns / within.len() as u64;
-        for &(_, stack) in others {
-            self.add(
-                Blamed {
-                    thread,
-                    held,
-                    stack,
-                },
-                each,
-            );
+        // Time between two stacks is the later one's.
+        let later = || stacks.get(to).filter(near);
+        let nearest = || later().or_else(|| stacks[..from].last().filter(near));
+        let mut of: Vec<NodeId> = stacks[from..to].iter().map(|(_, stack)| *stack).collect();
+        if of.is_empty() {
+            of.push(nearest().map_or(ROOT, |(_, stack)| *stack));
         }
-        let rest = charge.blocked_ns - each * others.len() as u64;
-        let stack = last;
-        self.add(
-            Blamed {
+        let each = charge.blocked_ns / of.len() as u64;
+        let mut left_ns = charge.blocked_ns - each * of.len() as u64;
+        for stack in of {
+            let blamed = Blamed {
                 thread,
-                held,
+                held: Held::Gil,
                 stack,
-            },
-            rest,
-        );
+            };
+            self.add(blamed, each + std::mem::take(&mut left_ns));
+        }
     }
 
     fn add(&mut self, blamed: Blamed, ns: u64) {

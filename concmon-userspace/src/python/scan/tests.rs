@@ -82,6 +82,7 @@ fn scan_noise(
         runtime: address(3),
         layout: &layout,
         interpreter: address(3),
+        is_entered: false,
         process: &mut ProcessView::of(Box::new(LiveProcess(pid))),
         codes: &mut CodeCache::default(),
         remembered: &mut remembered,
