@@ -17,6 +17,9 @@ use serde_json::{Value, json};
 
 use crate::watch_python;
 
+/// A request that takes as long was delayed by a blocked loop, not by a busy machine.
+const LONG_NS: u64 = 120_000_000;
+
 /// Kinds of servers, with what they need and whether connections are kept.
 const SERVERS: [(&str, &[&str], bool, &str); 6] = [
     ("h11", &["uvicorn"], true, "3.11"),
@@ -278,7 +281,7 @@ fn lay_unread(kind: &str, needed: &[&str], keeps: bool) -> Result<()> {
     let delayed: Vec<u64> = answers
         .iter()
         .map(|answer| answer.took_ns)
-        .filter(|ns| *ns > 50_000_000)
+        .filter(|ns| *ns > LONG_NS)
         .collect();
     ensure!(delayed.len() >= 8, "only {} were delayed", delayed.len());
     // What delays a request either keeps it unread, or keeps its handler from running once it has been read.
@@ -286,13 +289,13 @@ fn lay_unread(kind: &str, needed: &[&str], keeps: bool) -> Result<()> {
         rows.iter()
             .filter_map(|row| row[field]["buckets"].as_array())
             .flatten()
-            .filter(|bucket| bucket[0].as_u64() > Some(50_000_000))
+            .filter(|bucket| bucket[0].as_u64() > Some(LONG_NS))
             .filter_map(|bucket| bucket[1].as_u64())
             .sum()
     };
     let (unread, unanswered) = (long("queue"), long("duration"));
     ensure!(
-        (unread + unanswered).abs_diff(delayed.len() as u64) <= 2,
+        (unread + unanswered).abs_diff(delayed.len() as u64) <= 2 + delayed.len() as u64 / 10,
         "{unread} lay unread for long, {unanswered} were answered late, {} were delayed",
         delayed.len()
     );
