@@ -70,7 +70,8 @@ def block(options):
 
 
 def listener():
-    sock = socket.socket()
+    # Whose connections asyncio sends at once: without a protocol it does not set TCP_NODELAY.
+    sock = socket.socket(proto=socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind(("127.0.0.1", 0))
     sock.listen(512)
