@@ -117,7 +117,7 @@ pub(super) async fn watch_command(
         end.child = Some(match soon {
             Ok(status) => status,
             Err(_) => {
-                if !options.quiet {
+                if end.over && !options.quiet {
                     say(&format!(
                         "concmon-bpf: the watch is over; process {pid} goes on, and its exit code is waited for\n"
                     ));

@@ -92,6 +92,8 @@ pub(crate) enum Recording {
 #[derive(Debug, Default)]
 pub(crate) struct End {
     pub(crate) targets_gone: bool,
+    /// Its time was over.
+    pub(crate) over: bool,
     /// How the started program ended; `None`: there is none, or it still runs.
     pub(crate) child: Option<io::Result<ExitStatus>>,
     /// The started program, if it still runs.
@@ -201,7 +203,10 @@ pub(crate) async fn drive(
         };
         watch.passes.begin();
         match wake {
-            Wake::Over => break,
+            Wake::Over => {
+                end.over = true;
+                break;
+            }
             Wake::Signal(Request::End(signal)) => {
                 end.signal = Some(signal);
                 break;

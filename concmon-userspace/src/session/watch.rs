@@ -1,16 +1,17 @@
 //! One watch: the sources on one side, the model on the other, and the order of things between.
 
 mod accounts;
+mod closing;
 mod newcomers;
+mod readings;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     sync::Arc,
-    time::Duration,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::sync::Notify;
 
 use newcomers::{Newcomers, watch_late_children};
 
@@ -25,7 +26,7 @@ use crate::{
     capture::{Filters, Input, Store},
     cli::Share,
     decode::{DecodeError, RawBatch},
-    event::{BudgetFact, Event, MonitorFact, Pid, Tick, Tid},
+    event::{Event, Pid, Tid},
     model::{HttpMode, WatchInfo, intervals::Intervals, timing::Notice},
     procfs::{
         ProcessReader,
@@ -34,15 +35,14 @@ use crate::{
         now,
         tree::Tree,
     },
-    python::MOST_TASKS,
     schema::Snapshot,
     source::{
         exact::ExactLive,
-        live::{Live, Sizes, named_faults},
+        live::{Live, Sizes},
         pipeline::{Lifecycle, Output, Pipeline},
         requests::{self, Requests},
     },
-    targets::{Rules, Selector, TargetId, Targets},
+    targets::{Rules, Selector, Targets},
 };
 
 /// Events are passed on this much after they happened, so that those of slower CPUs arrive first:
@@ -55,25 +55,8 @@ const UNSENT_SAMPLES_NS: u64 = 30_000_000;
 
 /// Between two searches for ended threads of which no record tells, ns: it may be lost.
 const COLLECTION_PAUSE_NS: u64 = 250_000_000;
-/// After so long, readings before the first window end, ns.
-const FIRST_READINGS_NS: u64 = 200_000_000;
-/// Between two times that room for threads is given back, ns.
-const ROOM_PAUSE_NS: u64 = 5_000_000_000;
-/// Between two stacks of a thread that runs no loop, when it blocks for the same cause and sums are all that is asked
-/// for, in the long run.
-const STACK_INTERVAL: Duration = Duration::from_secs(30);
-/// What the kernel side calls it that it had no room to tell who begins to run a program.
-const UNHEARD: &str = concmon_ebpf::fault::NAMES[concmon_ebpf::fault::EXEC_ROOM as usize];
 /// Between two looks whether the targets still run, ns.
 const TARGETS_PAUSE_NS: u64 = 500_000_000;
-
-/// What was read at the end of a window.
-struct WindowFacts {
-    ledgers: Vec<Event>,
-    others: Vec<Event>,
-    kernel_run_ns: Option<u64>,
-    end: Tick,
-}
 
 /// What to watch.
 #[derive(Debug)]
@@ -545,144 +528,6 @@ impl Watch {
         }
     }
 
-    /// How long before the end of a window of `period` its readings are to begin.
-    pub(crate) fn lead(&self, period: Duration) -> Duration {
-        self.schedule.lead(period)
-    }
-
-    /// The readings of the window that goes on have begun.
-    pub(crate) fn has_begun_readings(&self) -> bool {
-        self.schedule.has_begun()
-    }
-
-    /// When readings begin for a window of `period` that ends at `end`; `None`: they have begun.
-    pub(crate) fn readings_at(&self, end: Instant, period: Duration) -> Option<Instant> {
-        (!self.has_begun_readings()).then(|| end - self.lead(period))
-    }
-
-    /// Somebody is still to be read.
-    pub(crate) fn is_reading(&self) -> bool {
-        self.schedule.is_reading()
-    }
-
-    /// Finds out which processes are to be read for the window that goes on.
-    pub(crate) fn begin_readings(&mut self) {
-        let now_ns = clocks::monotonic_ns();
-        // At the end of a watch they may begin once more in a window.
-        let is_new = !self.schedule.has_begun();
-        let due = self.targets.begin_window(now_ns, is_new, &mut self.live);
-        if let Err(error) = self.schedule.sweep(now_ns, &due) {
-            log::warn!("/proc cannot be listed: {error}");
-            self.reads_failed += 1;
-        }
-        self.sweep_newcomers(now_ns);
-        self.schedule.begin(now_ns, due);
-        self.schedule
-            .took(clocks::monotonic_ns().saturating_sub(now_ns));
-    }
-
-    /// Reads some of them.
-    pub(crate) fn read_some(&mut self) {
-        let ends_ns = Schedule::turn_ends_ns();
-        while let Some(id) = self.schedule.next() {
-            let begin_ns = clocks::monotonic_ns();
-            self.read(id, begin_ns);
-            let end_ns = clocks::monotonic_ns();
-            self.schedule.took(end_ns.saturating_sub(begin_ns));
-            if end_ns >= ends_ns {
-                break;
-            }
-        }
-    }
-
-    /// Reads some of them in a turn of the select loop, after which what has arrived has its own.
-    pub(crate) async fn take_turn_reading(&mut self) {
-        self.read_some();
-        self.passes.end();
-        // Timers and records are looked at only while this waits.
-        tokio::task::yield_now().await;
-    }
-
-    /// The same before anybody is told anything: of very many processes, some are read with the first window.
-    fn read_first(&mut self) {
-        self.begin_readings();
-        let ends_ns = clocks::monotonic_ns().saturating_add(FIRST_READINGS_NS);
-        while self.is_reading() && clocks::monotonic_ns() < ends_ns {
-            self.read_some();
-        }
-        while self.targets.is_busy() {
-            self.take(true);
-        }
-    }
-
-    fn read_all(&mut self) {
-        if !self.has_begun_readings() {
-            self.begin_readings();
-        }
-        while self.is_reading() {
-            self.read_some();
-        }
-        while self.targets.is_busy() {
-            self.take(true);
-        }
-    }
-
-    /// Reads `/proc` and the interpreter of one process.
-    fn read(&mut self, id: TargetId, now_ns: u64) {
-        let tree = self.schedule.tree();
-        match self
-            .targets
-            .read_process(id, &self.clocks, tree, &mut self.live)
-        {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(error) => {
-                log::debug!("{error}");
-                self.reads_failed += 1;
-            }
-        }
-        let pause_ns = self.schedule.look_pause_ns;
-        if self.targets.is_look_due(id, now_ns, pause_ns) {
-            self.schedule.look_at(id);
-            self.begin_look();
-        }
-    }
-
-    /// Begins the next look, where none is under way.
-    fn begin_look(&mut self) {
-        let pause_ns = self.schedule.look_pause_ns;
-        while !self.targets.is_looking()
-            && let Some((id, deadline)) = self.schedule.next_look()
-        {
-            if self
-                .targets
-                .is_look_due(id, clocks::monotonic_ns(), pause_ns)
-            {
-                self.targets.begin_look(id, deadline);
-            }
-        }
-    }
-
-    /// Takes over what searches and looks have come to, and begins the next look.
-    pub(crate) fn take_done(&mut self) {
-        self.take(false);
-    }
-
-    fn take(&mut self, wait: bool) {
-        let taken = self.targets.take_done(wait, &mut self.live);
-        self.reads_failed += taken.reads_failed;
-        self.schedule.allowance.took(taken.took_ns);
-        self.schedule.took(taken.took_ns);
-        self.take_met(taken.met);
-        for id in taken.early {
-            for mut fact in self.targets.facts_of(id, self.schedule.tree()) {
-                self.judge_service(&mut fact);
-                self.step(fact);
-            }
-        }
-        self.begin_look();
-    }
-
     /// From now on, time by stack is kept for who looks at it.
     pub(crate) fn keep_intervals(&mut self) {
         self.intake.pipeline().keep_intervals();
@@ -704,110 +549,6 @@ impl Watch {
     /// Told when a search or a look is over.
     pub(crate) fn done(&self) -> Arc<Notify> {
         self.targets.notify()
-    }
-
-    /// Everything that is read at the end of a window.
-    fn read_window(&mut self) -> WindowFacts {
-        let now_ns = clocks::monotonic_ns();
-        let kernel_run_ns = self.live.kernel_run_ns(now_ns);
-        let at_ns = clocks::monotonic_ns();
-        let still = self.still();
-        if self.sums_only {
-            self.live.ration_stacks(STACK_INTERVAL);
-        }
-        let ledgers = self.read_ledgers(at_ns, &still);
-        let mut others = self.targets.facts(self.schedule.tree(), at_ns, &still);
-        self.schedule.end();
-        if now_ns.saturating_sub(self.room_given_ns) >= ROOM_PAUSE_NS {
-            self.room_given_ns = now_ns;
-            self.live.give_room_back();
-        }
-        others.extend(self.targets.counts(&mut self.live));
-        let end = Tick {
-            at_ns,
-            unix_ns: self.clocks.unix_of_monotonic(at_ns),
-        };
-        WindowFacts {
-            ledgers,
-            others,
-            kernel_run_ns,
-            end,
-        }
-    }
-
-    /// Ends a window in the model.
-    fn close(&mut self, window: WindowFacts) -> Snapshot {
-        self.intake.key(window.end.at_ns);
-        for event in window.ledgers.into_iter().chain(window.others) {
-            self.fact(event);
-        }
-        if let Some(newcomers) = &mut self.newcomers {
-            newcomers.forget_services(&self.targets);
-        }
-        let monitor = self.read_self(window.kernel_run_ns);
-        self.stay_inside(&monitor, window.end.at_ns);
-        let told = monitor.faults.get(UNHEARD).copied().unwrap_or(0);
-        if self.take_unheard(told) > 0 {
-            self.schedule.search_all();
-        }
-        self.intake.now(Event::Monitor(Box::new(monitor)));
-        let outputs = self.intake.feed(Input::Now(Event::Tick(window.end)));
-        self.sort(outputs).expect("a tick ends a window")
-    }
-
-    fn read_self(&mut self, kernel_run_ns: Option<u64>) -> MonitorFact {
-        let mut faults = named_faults(&self.live.faults());
-        let pipeline = self.intake.pipeline();
-        for (name, count) in [
-            ("damaged-records", self.damaged),
-            ("healed-ledgers", self.live.healed()),
-        ]
-        .into_iter()
-        .chain(pipeline.faults())
-        .chain(self.requests.iter().flat_map(Requests::faults))
-        .chain(self.targets.faults())
-        {
-            if count != 0 {
-                *faults.entry(name.to_owned()).or_default() += count;
-            }
-        }
-        let now = Clocks::now();
-        let told_ns = self.clocks.unix_of_monotonic(now.monotonic_ns);
-        MonitorFact {
-            cpu_ns: clocks::process_cpu_ns(),
-            rss_bytes: clocks::process_rss_bytes().unwrap_or(0),
-            kernel_run_ns,
-            events: pipeline.events(),
-            events_lost: pipeline.lost() + self.requests.as_ref().map_or(0, Requests::lost),
-            reads_failed: self.reads_failed + self.live.reads_failed(),
-            faults,
-            shed: {
-                let mut words = self.budget.shed().words(self.rate, MOST_TASKS);
-                words.extend(self.schedule.allowance.words());
-                words
-            },
-            budget: BudgetFact {
-                cpu_share: self.budget.cpu().0,
-                cpu_share_used: self.budget.used().map(|share| share.0),
-                memory_bytes: self.budget.memory_bytes(),
-                sheds_slices: self.budget.shed().slices(),
-            },
-            wall_clock_ahead_ns: now.unix_ns.wrapping_sub(told_ns).cast_signed(),
-            passes: self.passes.fact(),
-        }
-    }
-
-    /// Leaves out what the budget does not allow for.
-    fn stay_inside(&mut self, monitor: &MonitorFact, now_ns: u64) {
-        let judged = self.budget.judge(now_ns, monitor.cpu_ns, monitor.rss_bytes);
-        let Some(shed) = judged else {
-            return;
-        };
-        if let Err(error) = self.live.set_sample_rate(shed.rate(self.rate)) {
-            log::debug!("the sampling rate stays as it is: {error}");
-        }
-        self.schedule.look_pause_ns = shed.look_pause_ns();
-        self.targets.set_tasks(shed.tasks(MOST_TASKS));
     }
 
     /// Whether every process that the user asked for has ended.

@@ -1,0 +1,135 @@
+//! The end of a window: what is read at it, and what the tool says of itself.
+
+use std::time::Duration;
+
+use super::Watch;
+use crate::{
+    capture::Input,
+    event::{BudgetFact, Event, MonitorFact, Tick},
+    procfs::clocks::{self, Clocks},
+    python::MOST_TASKS,
+    schema::Snapshot,
+    source::{live::named_faults, requests::Requests},
+};
+
+/// Between two times that room for threads is given back, ns.
+const ROOM_PAUSE_NS: u64 = 5_000_000_000;
+/// Between two stacks of a thread that runs no loop, when it blocks for the same cause and sums are all that is asked
+/// for, in the long run.
+const STACK_INTERVAL: Duration = Duration::from_secs(30);
+/// What the kernel side calls it that it had no room to tell who begins to run a program.
+const UNHEARD: &str = concmon_ebpf::fault::NAMES[concmon_ebpf::fault::EXEC_ROOM as usize];
+
+/// What was read at the end of a window.
+pub(super) struct WindowFacts {
+    ledgers: Vec<Event>,
+    others: Vec<Event>,
+    kernel_run_ns: Option<u64>,
+    end: Tick,
+}
+
+impl Watch {
+    /// Everything that is read at the end of a window.
+    pub(super) fn read_window(&mut self) -> WindowFacts {
+        let now_ns = clocks::monotonic_ns();
+        let kernel_run_ns = self.live.kernel_run_ns(now_ns);
+        let at_ns = clocks::monotonic_ns();
+        let still = self.still();
+        if self.sums_only {
+            self.live.ration_stacks(STACK_INTERVAL);
+        }
+        let ledgers = self.read_ledgers(at_ns, &still);
+        let mut others = self.targets.facts(self.schedule.tree(), at_ns, &still);
+        self.schedule.end();
+        if now_ns.saturating_sub(self.room_given_ns) >= ROOM_PAUSE_NS {
+            self.room_given_ns = now_ns;
+            self.live.give_room_back();
+        }
+        others.extend(self.targets.counts(&mut self.live));
+        let end = Tick {
+            at_ns,
+            unix_ns: self.clocks.unix_of_monotonic(at_ns),
+        };
+        WindowFacts {
+            ledgers,
+            others,
+            kernel_run_ns,
+            end,
+        }
+    }
+
+    /// Ends a window in the model.
+    pub(super) fn close(&mut self, window: WindowFacts) -> Snapshot {
+        self.intake.key(window.end.at_ns);
+        for event in window.ledgers.into_iter().chain(window.others) {
+            self.fact(event);
+        }
+        if let Some(newcomers) = &mut self.newcomers {
+            newcomers.forget_services(&self.targets);
+        }
+        let monitor = self.read_self(window.kernel_run_ns);
+        self.stay_inside(&monitor, window.end.at_ns);
+        let told = monitor.faults.get(UNHEARD).copied().unwrap_or(0);
+        if self.take_unheard(told) > 0 {
+            self.schedule.search_all();
+        }
+        self.intake.now(Event::Monitor(Box::new(monitor)));
+        let outputs = self.intake.feed(Input::Now(Event::Tick(window.end)));
+        self.sort(outputs).expect("a tick ends a window")
+    }
+
+    fn read_self(&mut self, kernel_run_ns: Option<u64>) -> MonitorFact {
+        let mut faults = named_faults(&self.live.faults());
+        let pipeline = self.intake.pipeline();
+        for (name, count) in [
+            ("damaged-records", self.damaged),
+            ("healed-ledgers", self.live.healed()),
+        ]
+        .into_iter()
+        .chain(pipeline.faults())
+        .chain(self.requests.iter().flat_map(Requests::faults))
+        .chain(self.targets.faults())
+        {
+            if count != 0 {
+                *faults.entry(name.to_owned()).or_default() += count;
+            }
+        }
+        let now = Clocks::now();
+        let told_ns = self.clocks.unix_of_monotonic(now.monotonic_ns);
+        MonitorFact {
+            cpu_ns: clocks::process_cpu_ns(),
+            rss_bytes: clocks::process_rss_bytes().unwrap_or(0),
+            kernel_run_ns,
+            events: pipeline.events(),
+            events_lost: pipeline.lost() + self.requests.as_ref().map_or(0, Requests::lost),
+            reads_failed: self.reads_failed + self.live.reads_failed(),
+            faults,
+            shed: {
+                let mut words = self.budget.shed().words(self.rate, MOST_TASKS);
+                words.extend(self.schedule.allowance.words());
+                words
+            },
+            budget: BudgetFact {
+                cpu_share: self.budget.cpu().0,
+                cpu_share_used: self.budget.used().map(|share| share.0),
+                memory_bytes: self.budget.memory_bytes(),
+                sheds_slices: self.budget.shed().slices(),
+            },
+            wall_clock_ahead_ns: now.unix_ns.wrapping_sub(told_ns).cast_signed(),
+            passes: self.passes.fact(),
+        }
+    }
+
+    /// Leaves out what the budget does not allow for.
+    fn stay_inside(&mut self, monitor: &MonitorFact, now_ns: u64) {
+        let judged = self.budget.judge(now_ns, monitor.cpu_ns, monitor.rss_bytes);
+        let Some(shed) = judged else {
+            return;
+        };
+        if let Err(error) = self.live.set_sample_rate(shed.rate(self.rate)) {
+            log::debug!("the sampling rate stays as it is: {error}");
+        }
+        self.schedule.look_pause_ns = shed.look_pause_ns();
+        self.targets.set_tasks(shed.tasks(MOST_TASKS));
+    }
+}
