@@ -60,8 +60,15 @@ own = sys.argv[1] == "own"
 sources = [("computes", COMPUTES), ("loops", LOOPS)]
 sources += [("fights-%d" % number, FIGHTS) for number in range(int(sys.argv[2]))]
 tids = {}
+
+
+# Up to 3.12, an interpreter's thread state says that it is of the thread that has created it.
+def run(source):
+    interpreters.run_string(create(own), source)
+
+
 for name, source in sources:
-    thread = threading.Thread(target=interpreters.run_string, args=(create(own), source), name=name, daemon=True)
+    thread = threading.Thread(target=run, args=(source,), name=name, daemon=True)
     thread.start()
     tids[name] = thread.native_id
 time.sleep(1)

@@ -132,7 +132,10 @@ fn hidden(version: &str) -> Result<()> {
         // Who has just begun may not have mapped all of itself yet.
         std::thread::sleep(std::time::Duration::from_millis(1_200));
         let pid = workload.pid().to_string();
-        let watched = run(Command::new(binary()?).args(["--json", "-d", "2s", "-p", &pid]))?;
+        let mut command = Command::new(binary()?);
+        // One line warns of it.
+        command.args(["-q", "--json", "-d", "2s", "-p", &pid]);
+        let watched = run(&mut command)?;
         let text = watched.ok()?;
         let summary: Value = serde_json::from_str(text.lines().last().context("no summary")?)?;
         let process = &summary["processes"][0];
