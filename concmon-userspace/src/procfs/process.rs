@@ -14,7 +14,7 @@ use super::environ::{self, Said};
 use super::file::{self, SMALL};
 use super::kubernetes;
 use super::namespaces;
-use super::process_context;
+use super::process_context::{self, Published};
 use super::shown;
 use super::stat::Stat;
 use super::throttling::Quota;
@@ -100,11 +100,6 @@ impl Dir {
             kubernetes,
             ..
         } = identity.clone();
-        let attribute = |wanted: &str| {
-            let mut attributes = published.iter();
-            let (_, text) = attributes.find(|(key, _)| key == wanted)?;
-            environ::name(text)
-        };
         let place = PlaceFact {
             own_pid: namespaces::own_id(pid),
             container: cgroups.container(),
@@ -112,11 +107,11 @@ impl Dir {
             folder: self.folder(),
             service: said.service,
             rule: None,
-            published: attribute("service.name"),
+            published: published.service,
             datadog: said.datadog,
             kubernetes,
-            version: attribute("service.version").or(said.version),
-            environment: attribute("deployment.environment.name").or(said.environment),
+            version: published.version.or(said.version),
+            environment: published.environment.or(said.environment),
         };
         (place, identity)
     }
@@ -230,7 +225,7 @@ struct Kept {
 #[derive(Clone, Debug, Default)]
 struct Identity {
     said: Said,
-    published: Vec<(String, String)>,
+    published: Published,
     kubernetes: Option<KubernetesFact>,
     /// How often it was looked for what comes a while after the start.
     looks: u32,
@@ -240,8 +235,8 @@ impl Identity {
     fn look(mut self, dir: &OwnedFd, cgroups: &Cgroups) -> Self {
         if self.looks < IDENTITY_LOOKS {
             self.looks += 1;
-            if self.published.is_empty() {
-                self.published = process_context::attributes(dir);
+            if self.published.is_nothing() {
+                self.published = process_context::published(dir);
             }
             if self.kubernetes.is_none() {
                 self.kubernetes = kubernetes::of(cgroups);

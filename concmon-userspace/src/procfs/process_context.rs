@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 
 use prost::Message;
 
-use super::{file, maps};
+use super::{environ, file, maps};
 
 /// Name of the mapping, and the header's first bytes.
 const SIGNATURE: [u8; 8] = *b"OTEL_CTX";
@@ -58,12 +58,43 @@ struct ProcessContext {
     resource: Option<Resource>,
 }
 
-/// The attributes that a process publishes; none where it publishes nothing that can be read.
-pub(super) fn attributes(dir: impl AsFd) -> Vec<(String, String)> {
+/// What is kept of the attributes that a process publishes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Published {
+    /// `service.name`
+    pub(super) service: Option<String>,
+    /// `service.version`
+    pub(super) version: Option<String>,
+    /// `deployment.environment.name`, else `deployment.environment`.
+    pub(super) environment: Option<String>,
+}
+
+impl Published {
+    fn of(resource: &Resource) -> Self {
+        let attribute = |wanted: &str| {
+            let mut attributes = resource.attributes.iter();
+            let attribute = attributes.find(|attribute| attribute.key == wanted)?;
+            environ::name(attribute.value.as_ref()?.string_value.as_ref()?)
+        };
+        Self {
+            service: attribute("service.name"),
+            version: attribute("service.version"),
+            environment: attribute("deployment.environment.name")
+                .or_else(|| attribute("deployment.environment")),
+        }
+    }
+
+    pub(super) fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a process publishes; nothing where that cannot be read.
+pub(super) fn published(dir: impl AsFd) -> Published {
     read(&dir).unwrap_or_default()
 }
 
-fn read(dir: &impl AsFd) -> Option<Vec<(String, String)>> {
+fn read(dir: &impl AsFd) -> Option<Published> {
     let maps = file::bytes(dir, "maps", MAX_MAPS).ok()?;
     let at = maps::parse(&String::from_utf8_lossy(&maps))
         .into_iter()
@@ -100,20 +131,15 @@ fn payload(memory: &File, at: u64) -> Option<Vec<u8>> {
 }
 
 /// The payload is a context with a resource; the first publishers wrote the resource alone.
-fn parse(payload: &[u8]) -> Vec<(String, String)> {
-    let of = |resource: Resource| -> Vec<(String, String)> {
-        let attributes = resource.attributes.into_iter();
-        let texts = attributes.filter_map(|attribute| {
-            let text = attribute.value?.string_value?;
-            Some((attribute.key, text))
-        });
-        texts.collect()
-    };
+fn parse(payload: &[u8]) -> Published {
     let context = ProcessContext::decode(payload).ok();
-    let told = context.and_then(|context| context.resource).map(of);
-    match told.filter(|told| !told.is_empty()) {
+    let resource = context.and_then(|context| context.resource);
+    let told = resource.map(|resource| Published::of(&resource));
+    match told.filter(|told| !told.is_nothing()) {
         Some(told) => told,
-        None => Resource::decode(payload).map(of).unwrap_or_default(),
+        None => Resource::decode(payload)
+            .map(|resource| Published::of(&resource))
+            .unwrap_or_default(),
     }
 }
 
@@ -133,10 +159,11 @@ mod tests {
         \x0a\x15\x0a\x0fservice.version\x12\x02\x18\x07\
         \x0a\x10\x0a\x09host.name\x12\x03\x0a\x01a";
 
-    fn told() -> Vec<(String, String)> {
-        [("service.name", "shop"), ("host.name", "a")]
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into()
+    fn told() -> Published {
+        Published {
+            service: Some("shop".to_owned()),
+            ..Published::default()
+        }
     }
 
     fn own() -> OwnedFd {
@@ -146,7 +173,7 @@ mod tests {
     /// This process publishes what the specification says, and reads it as another one would.
     #[test]
     fn what_is_published_is_read() {
-        assert!(attributes(own()).is_empty());
+        assert!(published(own()).is_nothing());
         let mut context = vec![0x0a, RESOURCE.len() as u8];
         context.extend(RESOURCE);
         let size = 4_096;
@@ -178,7 +205,7 @@ mod tests {
             write(16, &1u64.to_ne_bytes());
             write(24, &(payload.as_ptr() as u64).to_ne_bytes());
             write(0, &SIGNATURE);
-            assert_eq!(attributes(own()), told());
+            assert_eq!(published(own()), told());
         }
         // It is being written, longer than anything, of another version, nowhere, another thing.
         for (offset, bytes) in [
@@ -195,12 +222,38 @@ mod tests {
                     .copy_to_nonoverlapping(kept.as_mut_ptr(), bytes.len())
             };
             write(offset, &bytes);
-            assert!(attributes(own()).is_empty(), "{offset}");
+            assert!(published(own()).is_nothing(), "{offset}");
             write(offset, &kept[..bytes.len()]);
-            assert_eq!(attributes(own()), told());
+            assert_eq!(published(own()), told());
         }
         // SAFETY: mapped above, and used no more.
         unsafe { munmap(at.cast(), size) }.expect("unmapped");
+    }
+
+    #[test]
+    fn little_is_kept_of_much() {
+        let attribute = |key: &str, text: &str| KeyValue {
+            key: key.to_owned(),
+            value: Some(AnyValue {
+                string_value: Some(text.to_owned()),
+            }),
+        };
+        let mut attributes: Vec<_> = (0..5_000).map(|_| attribute("k", "")).collect();
+        attributes.push(attribute("service.name", &"x".repeat(10_000)));
+        attributes.push(attribute("service.version", " 7 "));
+        attributes.push(attribute("deployment.environment", "old"));
+        let mut context = ProcessContext {
+            resource: Some(Resource { attributes }),
+        };
+        let kept = parse(&context.encode_to_vec());
+        assert_eq!(kept.service.map(|name| name.len()), Some(128));
+        assert_eq!(kept.version.as_deref(), Some("7"));
+        assert_eq!(kept.environment.as_deref(), Some("old"));
+        let resource = context.resource.as_mut().expect("a resource");
+        let newer = attribute("deployment.environment.name", "new");
+        resource.attributes.push(newer);
+        let kept = parse(&context.encode_to_vec());
+        assert_eq!(kept.environment.as_deref(), Some("new"));
     }
 
     #[test]
