@@ -34,12 +34,12 @@ pub struct ProcessFact {
     pub zombies: u64,
     #[serde(deserialize_with = "at_most::<65_536, _, _>")]
     pub thread_stats: Vec<ThreadStat>,
-    /// `None`: no CPU quota holds for it.
-    #[serde(default)]
-    pub throttled: Option<ThrottledFact>,
+    /// The CPU quotas that hold for it, that of the innermost cgroup first.
+    #[serde(default, deserialize_with = "at_most::<32, _, _>")]
+    pub quotas: Vec<ThrottledFact>,
 }
 
-/// The CPU quota of the innermost cgroup around a process that has one, and what that has taken since it was made.
+/// The CPU quota of a cgroup around a process, and what that has taken since it was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThrottledFact {
     pub cgroup: String,

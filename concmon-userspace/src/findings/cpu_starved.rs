@@ -32,6 +32,11 @@ impl Rule for CpuStarved {
          away."
     }
 
+    /// It may be the quota that they wait for.
+    fn cannot_tell(&self, context: &Context<'_>) -> bool {
+        super::cpu_throttled::CpuThrottled.cannot_tell(context)
+    }
+
     fn check(&self, context: &Context<'_>) -> Option<Held> {
         let threads = &context.process.threads;
         let sum = |of: fn(&Thread) -> u64| threads.iter().map(of).fold(0, u64::saturating_add);
@@ -52,7 +57,7 @@ impl Rule for CpuStarved {
             .iter()
             .max_by_key(|thread| thread.ledger.runnable_ns)?;
         // Its quota is what it waits for, not its neighbours.
-        if super::cpu_throttled::throttled_ns(context)
+        if super::cpu_throttled::kept_ns(context)
             .is_some_and(|ns| worst.ledger.runnable_ns <= ns.saturating_mul(2))
         {
             return None;

@@ -6,6 +6,7 @@ mod groups;
 mod holding;
 mod polls;
 mod pools;
+mod throttled;
 
 use std::collections::BTreeMap;
 

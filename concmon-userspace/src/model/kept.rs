@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::event::{ProcessFact, PyFrame, PyTask, PyThread, PythonFact, ThreadStat};
+use crate::event::{ProcessFact, PyFrame, PyTask, PyThread, PythonFact, ThreadStat, ThrottledFact};
 
 /// What looks and readings of `/proc` take at most, bytes: some 150,000 tasks.
 const MAX_BYTES: usize = 80 << 20;
@@ -45,7 +45,12 @@ pub(super) fn fact_bytes(fact: &ProcessFact) -> usize {
         .map(|one| size_of::<ThreadStat>() + one.comm.len())
         .sum();
     let words = fact.cmdline.iter();
+    let quotas = fact.quotas.iter();
+    let quotas: usize = quotas
+        .map(|one| size_of::<ThrottledFact>() + one.cgroup.len())
+        .sum();
     stats
+        + quotas
         + words
             .map(|word| size_of::<String>() + word.len())
             .sum::<usize>()

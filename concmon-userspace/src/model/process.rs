@@ -267,7 +267,7 @@ impl Process {
         self.zombie = fact.zombie;
         // Of a zombie, /proc still says who it is, but no more what it uses.
         if !fact.zombie {
-            self.throttling.read(fact.throttled.as_ref());
+            self.throttling.read(&fact.quotas);
             if self.ended() && !self.exit_seen {
                 // It was given up too early.
                 (self.ended_epoch, self.exited, self.retired) = (None, None, false);

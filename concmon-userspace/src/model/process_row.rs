@@ -122,6 +122,14 @@ impl Process {
             let reason = "whether it is a service by itself is not known yet";
             limits.push(limit("group", reason));
         }
+        let throttled = self.throttling.row(scope);
+        if throttled
+            .as_ref()
+            .is_some_and(|of| of.throttled_ns.is_none())
+        {
+            let reason = "it was not read in this window and the one before: it was at rest";
+            limits.extend(["throttled_ns", "throttled_count"].map(|field| limit(field, reason)));
+        }
         let parent = context.parent.map(Self::identity);
         let role = identity.role(parent.as_ref());
         if let Err(reason) = role {
@@ -174,7 +182,7 @@ impl Process {
             zombies_count: gauges.zombies,
             fds_count: gauges.fds,
             fds_limit: gauges.fds_limit,
-            throttled: self.throttling.row(scope),
+            throttled,
             context_switches: totals.switches,
             ended: ended.report(),
             gc,

@@ -19,7 +19,7 @@ use super::shown;
 use super::stat::Stat;
 use super::throttling::Quota;
 use super::tree::Tree;
-use crate::event::{KubernetesFact, Pid, PlaceFact, ProcessFact, ThreadStat, Tid};
+use crate::event::{KubernetesFact, Pid, PlaceFact, ProcessFact, ThreadStat, ThrottledFact, Tid};
 
 /// Threads described one by one, at most; [`ProcessFact::threads`] is not limited by it.
 pub const MAX_THREADS: usize = 4096;
@@ -218,7 +218,7 @@ struct Kept {
     fds_limit: Option<u64>,
     place: PlaceFact,
     identity: Identity,
-    quota: Option<Quota>,
+    quotas: Vec<Quota>,
 }
 
 /// What a program says of itself, which stays what it is once it is known.
@@ -294,8 +294,14 @@ impl ProcessReader {
             descendants: family.descendants,
             zombies: family.zombies,
             thread_stats: dir.threads(),
-            throttled: kept.quota.as_ref().and_then(Quota::read),
+            quotas: kept.quotas.iter().filter_map(Quota::read).collect(),
         })
+    }
+
+    /// What the CPU quotas have taken by now; `None`: it was not read before.
+    pub fn quotas(&self) -> Option<Vec<ThrottledFact>> {
+        let kept = self.kept.as_ref()?;
+        Some(kept.quotas.iter().filter_map(Quota::read).collect())
     }
 
     /// What is kept, read again after an exec and when it is old.
@@ -332,7 +338,7 @@ impl ProcessReader {
                     fds_limit: dir.fds_limit(),
                     place,
                     identity,
-                    quota: Quota::of(Pid(dir.pid)),
+                    quotas: Quota::of(Pid(dir.pid)),
                 }
             }
         };

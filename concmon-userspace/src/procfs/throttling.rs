@@ -10,7 +10,7 @@ use crate::event::{Pid, ThrottledFact};
 /// Cgroups that are one in the other, at most.
 const MAX_DEPTH: usize = 32;
 
-/// The innermost cgroup around a process that has a quota.
+/// A cgroup around a process that has a quota.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Quota {
     folder: PathBuf,
@@ -38,18 +38,22 @@ struct Mount {
 }
 
 impl Quota {
-    /// `None`: nothing limits it, or that cannot be read.
-    pub(super) fn of(pid: Pid) -> Option<Self> {
+    /// All of a process, the innermost first; none: nothing limits it, or that cannot be read.
+    pub(super) fn of(pid: Pid) -> Vec<Self> {
         static MOUNTS: OnceLock<Vec<Mount>> = OnceLock::new();
         let mounts = MOUNTS.get_or_init(|| {
             let text = std::fs::read_to_string("/proc/self/mountinfo");
             mounts(&text.unwrap_or_default())
         });
-        let text = file::text(file::CWD, format!("/proc/{pid}/cgroup")).ok()?;
-        mounts.iter().find_map(|mount| {
-            let path = path(&text, mount.version)?;
-            innermost(mount, path)
-        })
+        let text = file::text(file::CWD, format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let quotas = mounts.iter().map(|mount| {
+            let path = path(&text, mount.version);
+            path.map_or_else(Vec::new, |path| around(mount, path))
+        });
+        quotas
+            .into_iter()
+            .find(|quotas| !quotas.is_empty())
+            .unwrap_or_default()
     }
 
     /// What it has taken so far.
@@ -105,26 +109,31 @@ fn path(text: &str, version: Version) -> Option<&str> {
     })
 }
 
-fn innermost(mount: &Mount, cgroup: &str) -> Option<Quota> {
-    let below = cgroup.strip_prefix(mount.root.trim_end_matches('/'))?;
-    let mut folder = mount.point.join(below.trim_start_matches('/'));
+/// The quotas of a cgroup and of those around it: what one takes is not in the numbers of the others.
+fn around(mount: &Mount, cgroup: &str) -> Vec<Quota> {
+    let mut quotas = Vec::new();
+    let Ok(below) = Path::new(cgroup).strip_prefix(&mount.root) else {
+        return quotas;
+    };
+    let mut folder = mount.point.join(below);
     let mut cgroup = Path::new(cgroup);
     for _ in 0..MAX_DEPTH {
         if let Some((quota_ns, period_ns)) = quota(&folder, mount.version) {
-            return Some(Quota {
+            quotas.push(Quota {
                 cgroup: cgroup.to_string_lossy().into_owned(),
-                folder,
+                folder: folder.clone(),
                 version: mount.version,
                 quota_ns,
                 period_ns,
             });
         }
-        if folder == mount.point || !folder.pop() {
+        let Some(parent) = cgroup.parent().filter(|_| folder != mount.point) else {
             break;
-        }
-        cgroup = cgroup.parent()?;
+        };
+        cgroup = parent;
+        folder.pop();
     }
-    None
+    quotas
 }
 
 /// Quota and period of one cgroup, ns; `None`: it has none.
@@ -171,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_innermost_quota_counts() {
+    fn all_quotas_around_a_process_count() {
         let root = tempfile::tempdir().expect("a folder");
         let inner = root.path().join("a/b/c");
         std::fs::create_dir_all(&inner).expect("a folder");
@@ -183,10 +192,12 @@ mod tests {
         let write = |path: &str, text: &str| {
             std::fs::write(root.path().join(path), text).expect("written");
         };
-        assert_eq!(innermost(&mount, "/a/b/c"), None);
+        assert_eq!(around(&mount, "/a/b/c"), []);
         write("a/cpu.max", "200000 100000\n");
         write("a/b/c/cpu.max", "max 100000\n");
-        let quota = innermost(&mount, "/a/b/c").expect("a quota");
+        let [quota] = &around(&mount, "/a/b/c")[..] else {
+            panic!("one has a quota");
+        };
         assert_eq!((quota.cgroup.as_str(), quota.quota_ns), ("/a", 200_000_000));
         assert_eq!(quota.read(), None);
         write(
@@ -196,10 +207,29 @@ mod tests {
         let fact = quota.read().expect("readable");
         assert_eq!((fact.throttled_ns, fact.count), (6_000, 7));
         write("a/b/cpu.max", "50000 100000\n");
-        let quota = innermost(&mount, "/a/b/c").expect("a quota");
-        assert_eq!(
-            (quota.cgroup.as_str(), quota.quota_ns),
-            ("/a/b", 50_000_000)
-        );
+        let quotas = around(&mount, "/a/b/c");
+        let told: Vec<_> = quotas
+            .iter()
+            .map(|quota| (quota.cgroup.as_str(), quota.quota_ns))
+            .collect();
+        assert_eq!(told, [("/a/b", 50_000_000), ("/a", 200_000_000)]);
+    }
+
+    /// What a container sees of the host begins at its own cgroup.
+    #[test]
+    fn a_cgroup_whose_name_begins_alike_is_another() {
+        let root = tempfile::tempdir().expect("a folder");
+        let mount = Mount {
+            point: root.path().to_owned(),
+            root: "/lxc/web".to_owned(),
+            version: Version::Two,
+        };
+        std::fs::create_dir_all(root.path().join("2")).expect("a folder");
+        for path in ["cpu.max", "2/cpu.max"] {
+            std::fs::write(root.path().join(path), "50000 100000\n").expect("written");
+        }
+        assert_eq!(around(&mount, "/lxc/web2"), []);
+        assert_eq!(around(&mount, "/lxc/web").len(), 1);
+        assert_eq!(around(&mount, "/lxc/web/2").len(), 2);
     }
 }

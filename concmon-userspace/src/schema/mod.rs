@@ -48,6 +48,7 @@ pub use loops::{
     LoopKind, MissedWakeup, Ready, Saturation, Stall, StallTask, Timing, Trace, Waiting,
 };
 pub use place::{Kubernetes, Place};
+pub(crate) use process::QuotaReading;
 pub use process::{
     CpuQuota, Ended, Exited, Gc, Gil, GilHog, GilPair, Process, ProcessRole, Python, Throttled,
 };

@@ -84,21 +84,36 @@ pub struct Process {
     pub limits: Vec<Limit>,
 }
 
-/// What the CPU quota of its cgroup took, from all processes in that.
+/// What a CPU quota took, from all processes in its cgroup. Of several that hold for the process, it is the one
+/// that took most.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Throttled {
-    /// How long the quota kept threads of the cgroup from running, all CPUs together, ns.
-    pub throttled_ns: u64,
+    /// How long the quota kept threads of the cgroup from running, all CPUs together, ns. `null`: it was not read in this window
+    /// and in the one before, for the process was at rest.
+    pub throttled_ns: Option<u64>,
     /// In how many periods it was used up.
-    pub throttled_count: u64,
+    pub throttled_count: Option<u64>,
     /// The quota.
     pub cpu_quota: CpuQuota,
+    /// All quotas that hold for it, where they were read in this window.
+    #[serde(skip)]
+    pub(crate) readings: Vec<QuotaReading>,
+}
+
+/// What the quota of a cgroup had taken when it was read.
+#[derive(Clone, Debug)]
+pub(crate) struct QuotaReading {
+    pub(crate) cgroup: String,
+    /// Since the cgroup was made.
+    pub(crate) throttled_ns: u64,
+    /// Since the reading before; `None`: that was not in the window before.
+    pub(crate) window_ns: Option<u64>,
 }
 
 /// A CPU quota.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct CpuQuota {
-    /// The innermost cgroup around the process that has one.
+    /// The cgroup around the process that has it.
     pub cgroup: String,
     /// How many CPUs it allows for.
     pub cpus: f64,

@@ -403,6 +403,8 @@ impl Target {
             let fact = Arc::make_mut(fact);
             if !self.process.is_new {
                 fact.read_ns = as_of(fact.read_ns);
+                // Others of the cgroup may have run.
+                fact.quotas = self.reader.quotas().unwrap_or_default();
             }
             fact.children = family.children;
             fact.descendants = family.descendants;

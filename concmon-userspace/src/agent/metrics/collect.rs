@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Distribution, Name, Sample, Value, seconds};
 use crate::schema::{
-    Blocked, ExecutorKind, Group, Histogram, Kubernetes, LedgerSum, Process, ProcessRole, Snapshot,
+    Blocked, ExecutorKind, Group, Histogram, Kubernetes, LedgerSum, Process, ProcessRole,
+    QuotaReading, Snapshot,
 };
 
 /// A service goes so long after its last process, ns.
@@ -33,6 +34,16 @@ struct Known {
     refused: BTreeSet<(Name, Vec<String>)>,
     /// What the CPU quotas of its cgroups took, ns; `None`: it has had none.
     throttled_ns: Option<u64>,
+    /// Those cgroups, by name.
+    cgroups: BTreeMap<String, Quota>,
+}
+
+#[derive(Debug)]
+struct Quota {
+    /// What it had taken at most when it was read, ns.
+    taken_ns: u64,
+    /// When a process of the service was in it last, ns.
+    seen_ns: u64,
 }
 
 /// What a window comes to.
@@ -56,6 +67,12 @@ impl Services {
         now_ns: u64,
     ) -> Collected {
         let mut collected = Collected::default();
+        let mut processes: BTreeMap<&str, Vec<&Process>> = BTreeMap::new();
+        for process in &window.processes {
+            if let Some(group) = &process.group {
+                processes.entry(group).or_default().push(process);
+            }
+        }
         for group in sums {
             let known = self.known.entry(group.name.clone()).or_default();
             let row = window.groups.iter().find(|row| row.name == group.name);
@@ -73,12 +90,11 @@ impl Services {
                 group,
                 samples: Vec::new(),
             };
-            let members = window.processes.iter().filter(|process| {
-                process.group.as_ref() == Some(&group.name) && process.exited.is_none()
-            });
-            let members: Vec<_> = members.collect();
+            let mut members = processes.remove(group.name.as_str()).unwrap_or_default();
+            let throttled_ns = known.throttled(&members, now_ns);
+            members.retain(|process| process.exited.is_none());
             of.all(&members);
-            if let Some(ns) = known.throttled(&members) {
+            if let Some(ns) = throttled_ns {
                 of.time(Name::CpuThrottled, &[], ns);
             }
             for rule in &known.rules {
@@ -99,17 +115,40 @@ impl Services {
 }
 
 impl Known {
-    /// Adds what quotas took in a window, of each cgroup once.
-    fn throttled(&mut self, members: &[&Process]) -> Option<u64> {
-        let mut cgroups: BTreeMap<&str, u64> = BTreeMap::new();
+    /// Adds what quotas have taken since they were read last, by whichever process: `members` may share a cgroup, and
+    /// have slept through windows.
+    fn throttled(&mut self, members: &[&Process], now_ns: u64) -> Option<u64> {
+        let mut latest: BTreeMap<&str, &QuotaReading> = BTreeMap::new();
         for throttled in members.iter().filter_map(|of| of.throttled.as_ref()) {
-            let ns = cgroups.entry(&throttled.cpu_quota.cgroup).or_default();
-            *ns = (*ns).max(throttled.throttled_ns);
+            self.throttled_ns.get_or_insert_default();
+            for reading in &throttled.readings {
+                let known = latest.entry(&reading.cgroup).or_insert(reading);
+                if reading.throttled_ns > known.throttled_ns {
+                    *known = reading;
+                }
+            }
+            if let Some(quota) = self.cgroups.get_mut(&throttled.cpu_quota.cgroup) {
+                quota.seen_ns = now_ns;
+            }
         }
-        if !cgroups.is_empty() {
-            let sum = cgroups.into_values().fold(0, u64::saturating_add);
-            *self.throttled_ns.get_or_insert_default() += sum;
+        for (cgroup, reading) in latest {
+            let now = Quota {
+                taken_ns: reading.throttled_ns,
+                seen_ns: now_ns,
+            };
+            let grown_ns = match self.cgroups.insert(cgroup.to_owned(), now) {
+                None => reading.window_ns.unwrap_or(0),
+                // Less: it is another one of that name.
+                Some(known) => reading
+                    .throttled_ns
+                    .checked_sub(known.taken_ns)
+                    .unwrap_or(reading.throttled_ns),
+            };
+            let sum = self.throttled_ns.get_or_insert_default();
+            *sum = sum.saturating_add(grown_ns);
         }
+        self.cgroups
+            .retain(|_, quota| now_ns.saturating_sub(quota.seen_ns) < GRACE_NS);
         self.throttled_ns
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::collect::{Collected, MAX_SERIES, Services, width};
 use super::text::Dialect;
 use super::*;
+use crate::event::ThrottledFact;
 use crate::model::testing::{Fixture, SECOND};
 use crate::schema::{
     CulpritKind, Ended, Exits, Group, GroupFinding, GroupGc, GroupGil, GroupLoops, GroupSource,
@@ -248,6 +249,55 @@ fn what_is_known_of_a_service_may_change_as_often_as_it_will() {
         assert_eq!(info.labels[2], format!("{at:064x}"));
         assert_eq!(collected.refused, 0, "after {at}");
     }
+}
+
+/// A worker is throttled, its parent waits for it in the same cgroup and is read when it ends.
+#[test]
+fn what_a_quota_takes_counts_once() {
+    let mut services = Services::default();
+    let mut fixture = Fixture::new();
+    let mut after = |second: u64, read: &[(u32, u64)], ended: Option<u32>| {
+        let at = second * SECOND;
+        for (pid, throttled_ns) in read {
+            fixture.read(*pid, *pid, at, |_| {});
+            fixture.proc(*pid, at, |fact| {
+                fact.quotas = vec![ThrottledFact {
+                    cgroup: "/pod".to_owned(),
+                    quota_ns: 1,
+                    period_ns: 1,
+                    throttled_ns: *throttled_ns,
+                    count: 1,
+                }];
+            });
+        }
+        if let Some(pid) = ended {
+            fixture.die(pid, pid, at);
+        }
+        let mut window = fixture.tick(at);
+        for process in &mut window.processes {
+            process.group = Some("shop".to_owned());
+        }
+        let collected = services.collect(&window, &[group("shop")], at);
+        let mut of = collected.samples.iter();
+        let sample = of.find(|sample| sample.of == Name::CpuThrottled);
+        match sample.expect("it is told").value {
+            Value::Number(number) => (number * 1e9).round() as u64,
+            Value::Histogram(_) => panic!("it is a number"),
+        }
+    };
+    const S: u64 = SECOND;
+    // What was taken before is nobody's.
+    assert_eq!(after(1, &[(100, 50 * S), (101, 50 * S)], None), 0);
+    assert_eq!(after(2, &[(101, 51 * S)], None), S);
+    assert_eq!(after(3, &[(101, 52 * S)], None), 2 * S);
+    assert_eq!(after(4, &[(100, 53 * S), (101, 53 * S)], None), 3 * S);
+    // One ends, after it was read.
+    assert_eq!(after(5, &[(101, 54 * S)], Some(101)), 4 * S);
+    // Others of the cgroup used it up while nobody was read.
+    assert_eq!(after(6, &[], None), 4 * S);
+    assert_eq!(after(7, &[(100, 56 * S)], None), 6 * S);
+    // A new cgroup of that name.
+    assert_eq!(after(8, &[(100, S)], None), 7 * S);
 }
 
 #[test]
