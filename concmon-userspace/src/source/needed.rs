@@ -5,7 +5,7 @@
 //! the GIL more than a little, for who holds it; and waits for the GIL and for locks themselves, each with what comes
 //! after it, which tells that it is over.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::FixedState;
 
@@ -13,14 +13,17 @@ use crate::event::{Cause, PythonFact, Slice, Tid};
 
 /// Threads of a kind that are remembered.
 const MAX_THREADS: usize = 131_072;
+/// Windows after which a wait is not remembered any more: the last slice of a thread comes after its end.
+const MAX_AGE: u64 = 64;
 
 /// Tells needed slices from others.
 #[derive(Clone, Debug, Default)]
 pub(super) struct NeededSlices {
     /// All slices of these are needed.
     whole: HashSet<Tid, FixedState>,
-    /// Of these the latest slice was a wait that is needed.
-    waiting: HashSet<Tid, FixedState>,
+    /// Of these the latest slice was a wait that is needed, and in which window.
+    waiting: HashMap<Tid, u64, FixedState>,
+    window: u64,
 }
 
 impl NeededSlices {
@@ -28,6 +31,9 @@ impl NeededSlices {
     pub(super) fn renew(&mut self, whole: impl Iterator<Item = Tid>) {
         self.whole.clear();
         self.whole.extend(whole.take(MAX_THREADS));
+        self.window += 1;
+        self.waiting
+            .retain(|_, window| self.window - *window < MAX_AGE);
     }
 
     /// A look may show loops that were not known.
@@ -48,13 +54,13 @@ impl NeededSlices {
         let waits = match slice.wait.map(|wait| wait.cause) {
             Some(Some(Cause::Gil | Cause::Lock)) => {
                 if self.waiting.len() < MAX_THREADS {
-                    self.waiting.insert(slice.tid);
+                    self.waiting.insert(slice.tid, self.window);
                 }
                 true
             }
             // Preempted: what it waited for before may go on.
-            Some(None) => self.waiting.contains(&slice.tid),
-            Some(Some(_)) | None => self.waiting.remove(&slice.tid),
+            Some(None) => self.waiting.contains_key(&slice.tid),
+            Some(Some(_)) | None => self.waiting.remove(&slice.tid).is_some(),
         };
         waits || self.whole.contains(&slice.tid)
     }
@@ -82,6 +88,23 @@ mod tests {
             on_cpu_ns: 1,
             voluntary: true,
         }
+    }
+
+    /// Their last slices come after their ends.
+    #[test]
+    fn threads_that_ended_in_a_wait_do_not_take_all_room() {
+        let mut needed = NeededSlices::default();
+        for tid in 0..MAX_THREADS as u32 {
+            needed.ended(Tid(tid));
+            assert!(needed.has(&slice(tid, Some(Cause::Lock))));
+        }
+        for _ in 0..MAX_AGE {
+            needed.renew(std::iter::empty());
+        }
+        let tid = MAX_THREADS as u32;
+        assert!(needed.has(&slice(tid, Some(Cause::Gil))));
+        needed.renew(std::iter::empty());
+        assert!(needed.has(&slice(tid, Some(Cause::Sleep))), "it is over");
     }
 
     #[test]
