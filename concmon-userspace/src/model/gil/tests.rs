@@ -313,6 +313,33 @@ fn long_waits_are_told_before_they_end() {
     );
 }
 
+/// Of those that were left out between two slices, nobody knows when the last began.
+#[test]
+fn a_run_before_slices_that_are_missing_is_not_the_one_before_a_block() {
+    let slice = |off_ns, in_ns, cause| Slice {
+        tid: Tid(A),
+        cpu: 0,
+        wait: Some(Wait {
+            off_ns,
+            wake_ns: Some(in_ns),
+            cause: Some(cause),
+            queue: true,
+            arg0: 0,
+            waker: None,
+        }),
+        in_ns,
+        out_ns: in_ns + MS,
+        on_cpu_ns: MS,
+        voluntary: true,
+    };
+    for (off_ns, run_ns) in [(3 * MS, Some(2 * MS)), (500 * MS, None)] {
+        let (mut threads, mut waits) = (super::waits::Threads::default(), Default::default());
+        threads.slice(&slice(MS, 2 * MS, Cause::Sleep), &mut waits);
+        let told = threads.slice(&slice(off_ns, off_ns + MS, Cause::Gil), &mut waits);
+        assert_eq!(told.block.and_then(|block| block.run_ns), run_ns);
+    }
+}
+
 #[test]
 fn samples_become_time() {
     let mut fixture = Fixture::new();

@@ -11,6 +11,8 @@ use crate::event::{Cause, Slice, Tid, Wait};
 const SHORT_RUN_NS: u64 = 200_000;
 /// No block is longer, ns: 13 days.
 const LONGEST_NS: u64 = 1 << 50;
+/// A run that ended so long before a block, ns, is not the one before it: that was not told.
+const SLACK_NS: u64 = 10_000;
 /// Runs that are remembered of one thread.
 const MAX_RUNS: usize = 64;
 /// Preempted stretches that are kept until it is known whether the wait goes on.
@@ -269,6 +271,8 @@ impl Thread {
             held_back: Vec::new(),
         });
         let joined_ns = open.to_ns;
+        let run = self.cycles.back();
+        let run = run.filter(|cycle| wait.off_ns.saturating_sub(cycle.out_ns) <= SLACK_NS);
         let blocked_ns = wait
             .wake_ns
             .unwrap_or(slice.in_ns)
@@ -282,7 +286,7 @@ impl Thread {
         Block {
             wait: open.wait,
             from_ns: piece.from_ns,
-            run_ns: self.cycles.back().map(|cycle| cycle.in_ns),
+            run_ns: run.map(|cycle| cycle.in_ns),
             joined_ns,
             to_ns: piece.to_ns,
             blocked_ns,
