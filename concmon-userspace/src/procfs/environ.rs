@@ -66,7 +66,9 @@ fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
-        let code = after.get(..2).filter(|_| first == b'%');
+        let code = after
+            .get(..2)
+            .filter(|code| first == b'%' && code.iter().all(u8::is_ascii_hexdigit));
         let code = code.and_then(|code| std::str::from_utf8(code).ok());
         match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
             Some(byte) => {
@@ -107,6 +109,7 @@ mod tests {
                 "OTEL_RESOURCE_ATTRIBUTES=service.name=100%zz%4",
                 Some("100%zz%4"),
             ),
+            ("OTEL_RESOURCE_ATTRIBUTES=service.name=a%+1b", Some("a%+1b")),
             ("", None),
         ] {
             let said = said_in(environ.as_bytes());
