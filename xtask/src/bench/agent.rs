@@ -296,7 +296,7 @@ impl Reading {
         let mut cpu_ns = BTreeMap::new();
         for pid in pids {
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).context("it has ended")?;
-            cpu_ns.insert(name.trim().to_owned(), cpu_of(*pid)?);
+            *cpu_ns.entry(name.trim().to_owned()).or_insert(0) += cpu_of(*pid)?;
         }
         let stat = fs::read_to_string("/proc/stat")?;
         let line = stat.lines().find_map(|line| line.strip_prefix("ctxt "));
@@ -368,7 +368,7 @@ impl Used {
         );
         Ok(Self {
             user: user.collect(),
-            kernel: (after.kernel.0 - before.kernel.0) as f64 / ns,
+            kernel: after.kernel.0.saturating_sub(before.kernel.0) as f64 / ns,
             runs: (after.kernel.1 - before.kernel.1) as f64 / ns * 1e9,
             switches: (after.switches - before.switches) as f64 / ns * 1e9,
             resident_bytes,
