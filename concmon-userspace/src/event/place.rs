@@ -21,9 +21,6 @@ pub struct PlaceFact {
     /// The service that a rule of whoever watches says it is.
     #[serde(default)]
     pub rule: Option<String>,
-    /// The service that it publishes to be, as OpenTelemetry's process context.
-    #[serde(default)]
-    pub published: Option<String>,
     /// The service that it says it is, for Datadog.
     #[serde(default)]
     pub datadog: Option<String>,

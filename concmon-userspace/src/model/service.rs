@@ -70,25 +70,24 @@ impl Service {
         Self::new(GroupSource::Tree, name, "")
     }
 
-    /// What a rule says, else a process, or whoever has started it: by what it publishes, its environment, its pod,
-    /// its container, its unit.
+    /// What a rule says, else a process, or whoever has started it: by its environment, its pod, its container, its unit.
+    /// What it publishes later does not count: one that was seen early would be another service than the rest.
     /// `own`: where the watch runs.
     pub(super) fn told(place: &PlaceFact, own: &PlaceFact) -> Option<Self> {
         if let Some(name) = &place.rule {
             return Some(Self::new(GroupSource::Rule, name, ""));
         }
-        if let Some(name) = place.published.as_ref().or(place.service.as_ref()) {
+        if let Some(name) = &place.service {
             return Some(Self::new(GroupSource::Otel, name, ""));
         }
         if let Some(name) = &place.datadog {
             return Some(Self::new(GroupSource::Datadog, name, ""));
         }
-        if let Some(of) = &place.kubernetes {
-            let name = format!(
-                "{}/{}",
-                of.namespace,
-                of.container.as_ref().unwrap_or(&of.pod)
-            );
+        // Names of pods are made up, one for each.
+        if let Some(of) = &place.kubernetes
+            && let Some(container) = &of.container
+        {
+            let name = format!("{}/{container}", of.namespace);
             return Some(Self::new(GroupSource::Kubernetes, &name, ""));
         }
         if let Some(id) = place.container.as_deref()
@@ -245,12 +244,11 @@ mod tests {
             ),
             (
                 PlaceFact {
-                    published: Some("p".to_owned()),
                     datadog: Some("d".to_owned()),
                     ..place(Some("a"), Some(ID), unit)
                 },
                 &nowhere,
-                Some((GroupSource::Otel, "p")),
+                Some((GroupSource::Otel, "a")),
             ),
             (
                 PlaceFact {
@@ -275,7 +273,7 @@ mod tests {
                     ..place(None, Some(ID), unit)
                 },
                 &nowhere,
-                Some((GroupSource::Kubernetes, "prod/shop-1")),
+                Some((GroupSource::Container, &ID[..12])),
             ),
             (
                 PlaceFact {

@@ -107,7 +107,6 @@ impl Dir {
             folder: self.folder(),
             service: said.service,
             rule: None,
-            published: published.service,
             datadog: said.datadog,
             kubernetes,
             version: published.version.or(said.version),
@@ -238,8 +237,13 @@ impl Identity {
             if self.published.is_nothing() {
                 self.published = process_context::published(dir);
             }
-            if self.kubernetes.is_none() {
-                self.kubernetes = kubernetes::of(cgroups);
+            // The links that tell the container come after the folder of the pod.
+            if !self
+                .kubernetes
+                .as_ref()
+                .is_some_and(|of| of.container.is_some())
+            {
+                self.kubernetes = kubernetes::of(cgroups).or(self.kubernetes);
             }
         }
         self

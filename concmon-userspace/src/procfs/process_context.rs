@@ -58,11 +58,10 @@ struct ProcessContext {
     resource: Option<Resource>,
 }
 
-/// What is kept of the attributes that a process publishes.
+/// What is kept of the attributes that a process publishes. Its name is not: it comes some seconds after the start,
+/// when it is decided which service the process is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Published {
-    /// `service.name`
-    pub(super) service: Option<String>,
     /// `service.version`
     pub(super) version: Option<String>,
     /// `deployment.environment.name`, else `deployment.environment`.
@@ -77,7 +76,6 @@ impl Published {
             environ::name(attribute.value.as_ref()?.string_value.as_ref()?)
         };
         Self {
-            service: attribute("service.name"),
             version: attribute("service.version"),
             environment: attribute("deployment.environment.name")
                 .or_else(|| attribute("deployment.environment")),
@@ -153,15 +151,15 @@ mod tests {
     use super::*;
     use crate::testing::Rng;
 
-    /// `service.name` is `shop`, `service.version` 7, which is no text, and `host.name` `a`.
+    /// `service.version` is `shop`, `service.namespace` 7, which is no text, and `host.name` `a`.
     const RESOURCE: &[u8] = b"\
-        \x0a\x16\x0a\x0cservice.name\x12\x06\x0a\x04shop\
-        \x0a\x15\x0a\x0fservice.version\x12\x02\x18\x07\
+        \x0a\x19\x0a\x0fservice.version\x12\x06\x0a\x04shop\
+        \x0a\x17\x0a\x11service.namespace\x12\x02\x18\x07\
         \x0a\x10\x0a\x09host.name\x12\x03\x0a\x01a";
 
     fn told() -> Published {
         Published {
-            service: Some("shop".to_owned()),
+            version: Some("shop".to_owned()),
             ..Published::default()
         }
     }
@@ -239,15 +237,13 @@ mod tests {
             }),
         };
         let mut attributes: Vec<_> = (0..5_000).map(|_| attribute("k", "")).collect();
-        attributes.push(attribute("service.name", &"x".repeat(10_000)));
-        attributes.push(attribute("service.version", " 7 "));
+        attributes.push(attribute("service.version", &"x".repeat(10_000)));
         attributes.push(attribute("deployment.environment", "old"));
         let mut context = ProcessContext {
             resource: Some(Resource { attributes }),
         };
         let kept = parse(&context.encode_to_vec());
-        assert_eq!(kept.service.map(|name| name.len()), Some(128));
-        assert_eq!(kept.version.as_deref(), Some("7"));
+        assert_eq!(kept.version.map(|text| text.len()), Some(128));
         assert_eq!(kept.environment.as_deref(), Some("old"));
         let resource = context.resource.as_mut().expect("a resource");
         let newer = attribute("deployment.environment.name", "new");

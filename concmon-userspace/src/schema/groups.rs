@@ -86,8 +86,7 @@ words! {
     pub enum GroupSource {
         /// A rule of the agent's configuration.
         Rule = "rule",
-        /// `service.name` in OpenTelemetry's process context, `OTEL_SERVICE_NAME`, or `service.name` in
-        /// `OTEL_RESOURCE_ATTRIBUTES`.
+        /// `OTEL_SERVICE_NAME`, or `service.name` in `OTEL_RESOURCE_ATTRIBUTES`.
         Otel = "otel",
         /// `DD_SERVICE`.
         Datadog = "datadog",

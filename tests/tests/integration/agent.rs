@@ -650,7 +650,8 @@ print("ready", flush=True)
 time.sleep(3600)
 "#;
 
-/// What is published goes before the environment, of which nothing is told but the names of the service.
+/// Version and environment that are published go before those in the environment variables, of which nothing else is
+/// told but the names of the service.
 fn identity() -> Result<()> {
     let python = Interpreter::find("3.13")?;
     let start = |program: &str| -> Result<Group> {
@@ -681,14 +682,14 @@ fn identity() -> Result<()> {
     let agent = Agent::start(config, &[])?;
     let info = |name: &str| format!("concmon_group_info{{service_name=\"{name}\"");
     let metrics = agent.metrics_with("both services", |metrics| {
-        ["published", "by-datadog"]
+        ["by-otel", "by-datadog"]
             .iter()
             .all(|name| sum(metrics, &info(name)) == Some(1.0))
     })?;
     for (name, label) in [
-        ("published", "service_version=\"7\""),
-        ("published", "deployment_environment_name=\"staging\""),
-        ("published", "concmon_source=\"otel\""),
+        ("by-otel", "service_version=\"7\""),
+        ("by-otel", "deployment_environment_name=\"staging\""),
+        ("by-otel", "concmon_source=\"otel\""),
         ("by-datadog", "concmon_source=\"datadog\""),
         ("by-datadog", "process_runtime_name=\"cpython\""),
     ] {
@@ -698,6 +699,6 @@ fn identity() -> Result<()> {
         ensure!(line.contains(label), "no {label} in {line}");
     }
     ensure!(!metrics.contains("s3cret"), "{metrics}");
-    ensure!(!metrics.contains("by-otel"), "{metrics}");
+    ensure!(!metrics.contains("published"), "{metrics}");
     Ok(())
 }
