@@ -98,11 +98,14 @@ impl File {
             let line = before.matches('\n').count() + 1;
             let written = text.lines().nth(line - 1).unwrap_or_default();
             let reason = error.message().lines().collect::<Vec<_>>().join(": ");
-            // The key that stands there, unless the message is about it.
-            let key = match written.split_once('=') {
-                Some((key, _)) => key.trim(),
-                None => written.trim(),
-            };
+            // The key that stands there, unless the message is about it. Nothing else of the line, which may be a
+            // secret: no other keys are known than of these signs.
+            let key = written
+                .split_once('=')
+                .map_or(written, |(key, _)| key)
+                .trim();
+            let signs = |byte: u8| byte.is_ascii_lowercase() || b"_[]".contains(&byte);
+            let key = if key.bytes().all(signs) { key } else { "" };
             match reason.contains(&format!("`{key}`")) || key.is_empty() {
                 true => (line, reason),
                 false => (line, format!("{key}: {reason}")),

@@ -197,7 +197,9 @@ fn endpoint<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Endpoint
 }
 
 fn headers<'de, D: serde::Deserializer<'de>>(from: D) -> Result<HeaderMap, D::Error> {
-    let pairs = BTreeMap::<String, String>::deserialize(from)?;
+    // What is wrong with them could be told only with what stands there, which may be a secret.
+    let pairs = BTreeMap::<String, String>::deserialize(from)
+        .map_err(|_| serde::de::Error::custom("use { NAME = \"VALUE\", NAME = \"VALUE\" }"))?;
     header_map(pairs).map_err(serde::de::Error::custom)
 }
 
@@ -311,18 +313,19 @@ fn pairs(text: &str) -> Result<BTreeMap<String, String>, String> {
             .filter(|(name, _)| !name.is_empty())
             .ok_or("use NAME=VALUE,NAME=VALUE")?;
         let value = percent_decode_str(value.trim()).decode_utf8();
-        let value = value.map_err(|_| format!("{name}: its value is no text"))?;
+        let value = value.map_err(|_| "a value is no text")?;
         Ok((name.to_owned(), value.into_owned()))
     });
     pairs.collect()
 }
 
-/// They may be secrets, so no message has a value.
+/// They may be secrets, so no message has a value, and none a name that can be none: `Name: SECRET==` has a part of
+/// its value there.
 fn header_map(pairs: BTreeMap<String, String>) -> Result<HeaderMap, String> {
     let headers = pairs.into_iter().map(|(name, value)| {
-        let refused = |_| format!("`{name}` is no header, or its value is none");
-        let value = HeaderValue::try_from(value).map_err(|_| refused(()))?;
-        let name = HeaderName::try_from(&name).map_err(|_| refused(()))?;
+        let name = HeaderName::try_from(name).map_err(|_| "what stands before = is no header")?;
+        let value = HeaderValue::try_from(value);
+        let value = value.map_err(|_| format!("the value of `{name}` is none of a header"))?;
         Ok((name, value))
     });
     let mut headers: HeaderMap = headers.collect::<Result<_, String>>()?;
@@ -454,7 +457,18 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "0", "milliseconds"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", "gzip or none"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "secret", "NAME=VALUE"),
-            ("OTEL_EXPORTER_OTLP_HEADERS", "a b=secret", "`a b`"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "a b=secret", "no header"),
+            (
+                "OTEL_EXPORTER_OTLP_HEADERS",
+                "Authorization: Bearer secret==",
+                "no header",
+            ),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "a secret=%ff", "no text"),
+            (
+                "OTEL_EXPORTER_OTLP_HEADERS",
+                "api-key=secret%00",
+                "`api-key`",
+            ),
             ("OTEL_METRIC_EXPORT_INTERVAL", "-1", "milliseconds"),
             (
                 "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",

@@ -118,7 +118,7 @@ fn mistakes_name_their_line_and_key() {
             2,
             "temporality: unknown variant",
         ),
-        ("[otlp]\nheaders = { \"a b\" = \"c\" }", 2, "headers: `a b`"),
+        ("[otlp]\nheaders = { \"a b\" = \"c\" }", 2, "no header"),
         ("[otlp]\nport = 1", 2, "`port`"),
     ] {
         let failure = of(text).expect_err(text);
@@ -126,6 +126,26 @@ fn mistakes_name_their_line_and_key() {
         let begin = format!("F:{line}: ");
         assert!(failure.message.starts_with(&begin), "{text}: {failure}");
         assert!(failure.message.contains(says), "{text}: {failure}");
+    }
+}
+
+/// Whatever is wrong with headers, what they are is not told.
+#[test]
+fn mistakes_tell_no_secrets() {
+    for text in [
+        "[otlp]\nheaders = \"api-key=SECRET\"",
+        "[otlp]\nheaders = [\"SECRET\"]",
+        "[otlp]\nheaders = { api-key = 5318008 }",
+        "[otlp.headers]\napi-key = 5318008",
+        "[otlp]\nheaders = { \"Authorization: SECRET\" = \"x\" }",
+        "[otlp.headers]\n\"Authorization: Bearer SECRET==\"\n",
+        "[otlp.headers]\nSECRET\n",
+        "[otlp.headers]\nAuthorization = \"Bearer\nSECRET\"\n",
+        "[otlp.headers]\nAuthorization = Bearer SECRET\n",
+    ] {
+        let failure = of(text).expect_err(text);
+        let told = ["SECRET", "5318008"].map(|secret| failure.message.contains(secret));
+        assert_eq!(told, [false, false], "{text}: {failure}");
     }
 }
 
