@@ -112,10 +112,11 @@ pub(crate) struct Endpoint {
     pub(crate) path: String,
 }
 
+/// Without the path and the query, which may have a secret.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "https" } else { "http" };
-        write!(f, "{scheme}://{}{}", self.authority, self.path)
+        write!(f, "{scheme}://{}", self.authority)
     }
 }
 
@@ -356,7 +357,17 @@ mod tests {
 
     fn endpoints(otlp: &Otlp) -> Vec<String> {
         let destinations = otlp.destinations.values();
-        destinations.map(|to| to.endpoint.to_string()).collect()
+        destinations
+            .map(|to| format!("{}{}", to.endpoint, to.endpoint.path))
+            .collect()
+    }
+
+    #[test]
+    fn what_is_shown_of_an_endpoint_is_no_secret() {
+        let otlp = read("endpoint = \"https://h:1/secret?key=secret\"", &[]);
+        let otlp = otlp.expect("it is right");
+        let shown = otlp.destinations[&Signal::Logs].endpoint.to_string();
+        assert_eq!(shown, "https://h:1");
     }
 
     #[test]
