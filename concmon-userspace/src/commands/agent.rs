@@ -90,10 +90,7 @@ fn start(config: &Config) -> Result<Watch, Failure> {
         exact_tasks: false,
         exact_futures: false,
     };
-    let mut options = ScanOptions::default();
-    let allowed = config.otlp.context_vars.iter().cloned();
-    options.context_vars.extend(allowed);
-    let mut targets = Targets::new(wants, options);
+    let mut targets = Targets::new(wants, scan_options(config));
     let selected = present(config.rules.clone(), |pid| targets.try_adopt(pid))?;
     let plan = Plan {
         selector: selected.selector,
@@ -111,6 +108,14 @@ fn start(config: &Config) -> Result<Watch, Failure> {
     Watch::start(plan, targets, None)
 }
 
+/// No context variable is read but those whose values may be told: not those either that a watch shows unasked.
+fn scan_options(config: &Config) -> ScanOptions {
+    ScanOptions {
+        context_vars: config.otlp.context_vars.clone(),
+        ..ScanOptions::default()
+    }
+}
+
 /// Says that the configuration is right.
 fn check(config: &Config) -> Result<u8, Failure> {
     let text = match &config.file {
@@ -120,4 +125,17 @@ fn check(config: &Config) -> Result<u8, Failure> {
     let text = crate::escape::escape(text.trim_end()).into_owned() + "\n";
     printed(std::io::stdout().write_all(text.as_bytes()))?;
     Ok(code::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_context_variables_that_may_be_told_are_read() {
+        let mut config = Config::default();
+        assert!(scan_options(&config).context_vars.is_empty());
+        config.otlp.context_vars = vec!["tenant".to_owned()];
+        assert_eq!(scan_options(&config).context_vars, ["tenant"]);
+    }
 }

@@ -118,7 +118,8 @@ fn context_of(
     names: &[String],
 ) -> (contexts::Values, Option<SpanContext>) {
     let (values, current) = contexts::values_and(reader, context, names, spans::VARIABLE);
-    let span = current.and_then(|current| spans::current(reader, current));
+    let mut current = current.into_iter();
+    let span = current.find_map(|current| spans::current(reader, current));
     let named = || {
         values
             .iter()

@@ -51,24 +51,23 @@ pub(crate) fn values(
         .collect()
 }
 
-/// The values of the variables `names` in one context, and the object that the variable `other` has there.
+/// The values of the variables `names` in one context, and the objects that variables called `other` have there: the
+/// program may have one of its own of that name.
 pub(crate) fn values_and(
     reader: &mut Reader<'_>,
     context: u64,
     names: &[String],
     other: &str,
-) -> (Values, Option<u64>) {
+) -> (Values, Vec<u64>) {
     let mut all = names.to_vec();
     all.push(other.to_owned());
     let mut found = objects(reader, &[context], &all).pop().unwrap_or_default();
     let is_others = |(name, _): &(usize, u64)| all[*name] == other;
-    let object = found
-        .iter()
-        .find(|pair| is_others(pair))
-        .map(|(_, value)| *value);
+    let others = found.iter().filter(|pair| is_others(pair));
+    let others = others.map(|(_, value)| *value).collect();
     found.retain(|(name, _)| *name < names.len());
     let rendered = render(reader, found.iter().map(|(_, value)| *value));
-    (texts(&found, names, &rendered), object)
+    (texts(&found, names, &rendered), others)
 }
 
 /// Which of the variables `names` have which objects in each context.
@@ -423,7 +422,18 @@ mod tests {
             };
             let equal = [wanted[1].0, wanted[1].1, wanted[2].0, wanted[2].1];
             let equal = node(&mut world, "hamt_collision_node", fields.collisions, &equal);
-            let pairs = [wanted[0].0, wanted[0].1, other, wanted[0].1, 0, equal];
+            let same_name = variable(&mut world, "other");
+            let of_others = [wanted[0].1, wanted[1].1];
+            let pairs = [
+                wanted[0].0,
+                wanted[0].1,
+                other,
+                of_others[0],
+                same_name,
+                of_others[1],
+                0,
+                equal,
+            ];
             let pairs = node(&mut world, "hamt_bitmap_node", fields.pairs, &pairs);
             let mut children = [0; CHILDREN];
             children[7] = pairs;
@@ -446,6 +456,9 @@ mod tests {
             assert_eq!(*found[&context], expected, "3.{minor}");
             assert!(found[&pairs].is_empty(), "3.{minor}: no context");
             assert_eq!(found.len(), 2, "3.{minor}");
+            let (values, mut others) = values_and(&mut reader, context, &names, "other");
+            others.sort_unstable();
+            assert_eq!((values, &*others), (expected, &of_others[..]), "3.{minor}");
         }
     }
 
