@@ -36,7 +36,6 @@ const MAX_PAUSE: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) to: Destination,
-    receiver: u8,
     line: Rc<Line>,
     tls: Option<Tls>,
 }
@@ -81,16 +80,11 @@ impl Roots {
 }
 
 impl Client {
-    /// `receiver`: its number for the dialer.
+    /// `line` leads to the dialer of this receiver.
     ///
     /// # Errors
     /// TLS is asked for, and cannot be.
-    pub(super) fn new(
-        to: Destination,
-        receiver: u8,
-        line: Rc<Line>,
-        roots: Option<&Roots>,
-    ) -> io::Result<Self> {
+    pub(super) fn new(to: Destination, line: Rc<Line>, roots: Option<&Roots>) -> io::Result<Self> {
         let tls = match (to.endpoint.tls, roots) {
             (false, _) => None,
             (true, None) => return Err(io::Error::other("there are no certificates to trust")),
@@ -99,12 +93,7 @@ impl Client {
                 server: ServerName::try_from(to.endpoint.host.clone()).map_err(io::Error::other)?,
             }),
         };
-        Ok(Self {
-            to,
-            receiver,
-            line,
-            tls,
-        })
+        Ok(Self { to, line, tls })
     }
 
     /// Sends a request once.
@@ -118,7 +107,7 @@ impl Client {
 
     async fn exchange(&self, body: Bytes) -> Result<Response<Bytes>, String> {
         let request = self.request(body).map_err(text)?;
-        let stream = self.line.connect(self.receiver).await.map_err(text)?;
+        let stream = self.line.connect().await.map_err(text)?;
         match &self.tls {
             None => exchange(TokioIo::new(stream), request).await,
             Some(Tls { config, server }) => {

@@ -2,8 +2,8 @@
 //! collector, and to use connections that the dialer hands over. It opens no file, makes no socket, connects nowhere,
 //! starts nothing, and touches no other process.
 //!
-//! The dialer makes connections, and no more: it finds addresses by names, so it reads files, too, and asks servers
-//! of names by UDP. Where to it connects, no filter can hold; what it is told by the exporter is a number.
+//! A dialer makes connections, and no more: it finds addresses by names, so it reads files, too, and asks servers
+//! of names by UDP. Where to it connects, no filter can hold; the exporter tells it nothing but when.
 
 use std::{
     collections::BTreeMap,

@@ -140,7 +140,8 @@ fn run(
     }
     let push = push::prepare(&config.otlp, config.exporter)?;
     let mut kept = vec![listener.as_raw_fd(), socket.as_raw_fd()];
-    kept.extend(push.as_ref().map(|push| push.dialer().as_raw_fd()));
+    let dialers = push.iter().flat_map(|push| push.dialers());
+    kept.extend(dialers.map(|dialer| dialer.as_raw_fd()));
     keep_only(&mut kept)?;
     let settings = Settings {
         token: config.token.clone(),
@@ -168,13 +169,13 @@ fn run(
         tokio::task::spawn_local(serve::serve(listener, Rc::clone(&pages)));
         let dialer_ended = async {
             match &push {
-                Some(push) => push.line.ended().await,
+                Some(push) => push.dialer_ended.notified().await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             ended = listen_to_collector(socket, &pages, push.as_ref()) => ended,
-            () = dialer_ended => Err(io::Error::other("the dialer has ended")),
+            () = dialer_ended => Err(io::Error::other("a dialer has ended")),
         }
     })
 }

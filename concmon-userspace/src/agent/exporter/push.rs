@@ -3,7 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
     io::{self, Write as _},
     os::fd::OwnedFd,
     rc::Rc,
@@ -45,47 +45,58 @@ const MAX_QUEUED_BYTES: usize = 4 << 20;
 #[derive(Debug)]
 pub(super) struct Prepared {
     otlp: Otlp,
-    dialer: OwnedFd,
+    /// By the receivers' hosts and ports.
+    dialers: BTreeMap<(String, u16), OwnedFd>,
     roots: Option<Roots>,
 }
 
-/// Starts the dialer, if there is anything to push.
+/// Starts a dialer for each receiver, if there is anything to push.
 ///
 /// # Errors
-/// It cannot be started, or the certificates to trust cannot be read.
+/// One cannot be started, or the certificates to trust cannot be read.
 pub(super) fn prepare(otlp: &Otlp, user: Account) -> io::Result<Option<Prepared>> {
     if otlp.destinations.is_empty() {
         return Ok(None);
     }
-    let receivers = otlp.destinations.values().map(|to| to.endpoint.clone());
-    let receivers: Vec<Endpoint> = receivers.collect();
-    let dialer = dial::start(&receivers, user)?;
-    let roots = match receivers.iter().any(|receiver| receiver.tls) {
+    let receivers = || otlp.destinations.values().map(|to| &to.endpoint);
+    let mut dialers = BTreeMap::new();
+    for Endpoint { host, port, .. } in receivers() {
+        if let Entry::Vacant(vacant) = dialers.entry((host.clone(), *port)) {
+            vacant.insert(dial::start(host, *port, user)?);
+        }
+    }
+    let roots = match receivers().any(|receiver| receiver.tls) {
         true => Some(Roots::of_system()?),
         false => None,
     };
     Ok(Some(Prepared {
         otlp: otlp.clone(),
-        dialer,
+        dialers,
         roots,
     }))
 }
 
 impl Prepared {
-    pub(super) const fn dialer(&self) -> &OwnedFd {
-        &self.dialer
+    pub(super) fn dialers(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.dialers.values()
     }
 
     /// Begins to push.
     ///
     /// # Errors
-    /// The dialer cannot be waited for, or a receiver cannot be spoken to.
+    /// A dialer cannot be waited for, or a receiver cannot be spoken to.
     pub(super) fn begin(self, pages: &Rc<RefCell<Pages>>) -> io::Result<Push> {
-        let line = Rc::new(Line::new(self.dialer)?);
+        let dialer_ended = Rc::new(Notify::new());
+        let mut lines = BTreeMap::new();
+        for (receiver, dialer) in self.dialers {
+            let line = Line::new(dialer, Rc::clone(&dialer_ended))?;
+            lines.insert(receiver, Rc::new(line));
+        }
         let resources = Rc::new(RefCell::new(Resources::new(&self.otlp.resource)));
         let mut queues = Vec::new();
-        for (number, (signal, to)) in (0..).zip(self.otlp.destinations) {
-            let client = Client::new(to, number, Rc::clone(&line), self.roots.as_ref())?;
+        for (signal, to) in self.otlp.destinations {
+            let receiver = (to.endpoint.host.clone(), to.endpoint.port);
+            let client = Client::new(to, Rc::clone(&lines[&receiver]), self.roots.as_ref())?;
             let sender = Sender::new(signal, client, Rc::clone(pages));
             let resources = Rc::clone(&resources);
             if signal == Signal::Metrics {
@@ -99,7 +110,7 @@ impl Prepared {
             }
         }
         Ok(Push {
-            line,
+            dialer_ended,
             pages: Rc::clone(pages),
             resources,
             queues,
@@ -110,8 +121,8 @@ impl Prepared {
 /// What goes on.
 #[derive(Debug)]
 pub(super) struct Push {
-    /// The way to the dialer, without which nothing goes.
-    pub(super) line: Rc<Line>,
+    /// Told when a question has shown that a dialer is gone, without which nothing goes.
+    pub(super) dialer_ended: Rc<Notify>,
     pages: Rc<RefCell<Pages>>,
     resources: Rc<RefCell<Resources>>,
     queues: Vec<(Signal, Rc<Queue>)>,
