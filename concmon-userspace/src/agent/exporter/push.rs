@@ -335,7 +335,7 @@ impl Sender {
             };
             self.failed(&why);
             let now = Instant::now();
-            let next = now + asked.unwrap_or_else(|| jittered(pause));
+            let next = now + until_next(pause, asked);
             pause = (pause * 2).min(LONGEST_PAUSE);
             if asked.is_some() {
                 self.not_before.set(next);
@@ -373,13 +373,20 @@ impl Sender {
     }
 }
 
-/// Some more or less, so that not all hosts come at once.
-fn jittered(pause: Duration) -> Duration {
+/// Until the next try: this pause, or what the receiver asks for where that is longer; some more or less, so that not
+/// all hosts come at once, but never earlier than is asked.
+fn until_next(pause: Duration, asked: Option<Duration>) -> Duration {
+    let chance = chance();
+    let asked = asked.unwrap_or_default().mul_f64(1.0 + 0.2 * chance);
+    asked.max(pause.mul_f64(0.8 + 0.4 * chance))
+}
+
+/// From 0 to 1.
+fn chance() -> f64 {
     let mut byte = [0; 1];
-    // Without chance it is the pause as it is.
+    // Without chance it is the mean.
     let chance = rustix::rand::getrandom(&mut byte, rustix::rand::GetRandomFlags::empty());
-    let part = chance.map_or(0.5, |_| f64::from(byte[0]) / 255.0);
-    pause.mul_f64(0.8 + 0.4 * part)
+    chance.map_or(0.5, |_| f64::from(byte[0]) / 255.0)
 }
 
 #[cfg(test)]
@@ -420,9 +427,20 @@ mod tests {
 
     #[test]
     fn pauses_are_about_as_long_as_they_should_be() {
-        for _ in 0..100 {
-            let part = jittered(FIRST_PAUSE).as_secs_f64() / FIRST_PAUSE.as_secs_f64();
-            assert!((0.8..=1.2).contains(&part), "{part}");
+        let (zero, ten) = (Duration::ZERO, Duration::from_secs(10));
+        for (asked, low, high) in [
+            (None, 0.8, 1.2),
+            // Nobody is to be asked without end because the receiver says "now".
+            (Some(zero), 0.8, 1.2),
+            (Some(ten), 10.0, 12.0),
+        ] {
+            let pauses = (0..100).map(|_| until_next(FIRST_PAUSE, asked).as_secs_f64());
+            let pauses: Vec<f64> = pauses.collect();
+            assert!(
+                pauses.iter().all(|pause| (low..=high).contains(pause)),
+                "{asked:?}: {pauses:?}"
+            );
+            assert!(pauses.iter().any(|pause| *pause != pauses[0]), "{asked:?}");
         }
     }
 }
