@@ -181,7 +181,8 @@ impl Collector {
         let window = watch.end_window();
         if let Some(events) = events {
             events.take(watch.take_notices());
-            let lost = self.link.events(events.of_window(&window)) + events.take_lost();
+            let told = events.of_window(&window, self.link.room());
+            let lost = self.link.events(told) + events.take_lost();
             own.lost("notices", lost);
         }
         let now_ns = clocks::monotonic_ns();

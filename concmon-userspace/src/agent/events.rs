@@ -11,7 +11,7 @@ use crate::{
 
 /// Of one window.
 const MAX_EVENTS: usize = 1_024;
-/// Characters of a text, frames of a stack, and values of a context that are told.
+/// Bytes of a text, frames of a stack, and values of a context that are told.
 const MAX_TEXT: usize = 256;
 const MAX_FRAMES: usize = 32;
 const MAX_VALUES: usize = 16;
@@ -110,23 +110,24 @@ impl Events {
         mem::take(&mut self.lost)
     }
 
-    /// The events of a window that has ended, which knows whose processes they are.
-    pub(super) fn of_window(&mut self, window: &Snapshot) -> Vec<Event> {
+    /// The events of a window that has ended, which knows whose processes they are: findings first, but no more than
+    /// there is `room` for; others of them are told of the next window.
+    pub(super) fn of_window(&mut self, window: &Snapshot, room: usize) -> Vec<Event> {
+        let of = window.window;
+        let mut events = Vec::new();
+        self.findings(
+            window,
+            of.start_unix_ns.saturating_add(of.duration_ns),
+            room.min(MAX_EVENTS),
+            &mut events,
+        );
         let service = |pid: u32| {
             let found = window.processes.iter().find(|process| process.pid == pid);
             found.map_or_else(|| UNKNOWN.to_owned(), service)
         };
         let notices = mem::take(&mut self.notices);
-        let mut events: Vec<Event> = notices
-            .into_iter()
-            .map(|notice| self.of_notice(notice, &service))
-            .collect();
-        let of = window.window;
-        self.findings(
-            window,
-            of.start_unix_ns.saturating_add(of.duration_ns),
-            &mut events,
-        );
+        let notices = notices.into_iter();
+        events.extend(notices.map(|notice| self.of_notice(notice, &service)));
         self.lost += events.len().saturating_sub(MAX_EVENTS) as u64;
         events.truncate(MAX_EVENTS);
         events
@@ -210,8 +211,14 @@ impl Events {
         }
     }
 
-    /// Findings that hold now and did not, and the other way round.
-    fn findings(&mut self, window: &Snapshot, now_unix_ns: u64, events: &mut Vec<Event>) {
+    /// Findings that hold now and did not, and the other way round. Past `room` they stay as they were.
+    fn findings(
+        &mut self,
+        window: &Snapshot,
+        now_unix_ns: u64,
+        room: usize,
+        events: &mut Vec<Event>,
+    ) {
         let before = mem::take(&mut self.holding);
         for process in &window.processes {
             for finding in process.findings.iter().filter(|_| process.exited.is_none()) {
@@ -240,15 +247,30 @@ impl Events {
                     }),
                 }
             };
-        let raised = self
-            .holding
-            .iter()
-            .filter(|(key, _)| !before.contains_key(*key));
-        events.extend(raised.map(|(key, (service, known))| event(key, service, known, true)));
-        let ended = before
-            .iter()
-            .filter(|(key, _)| !self.holding.contains_key(*key));
-        events.extend(ended.map(|(key, (service, known))| event(key, service, known, false)));
+        let mut left = room;
+        let mut has_room = || {
+            let has = left > 0;
+            left = left.saturating_sub(1);
+            has
+        };
+        let mut kept = Vec::new();
+        for (key, of) in &before {
+            if self.holding.contains_key(key) {
+                continue;
+            }
+            match has_room() {
+                true => events.push(event(key, &of.0, &of.1, false)),
+                false => kept.push((*key, of.clone())),
+            }
+        }
+        self.holding.retain(|key, (service, known)| {
+            let is_told = before.contains_key(key) || has_room();
+            if is_told && !before.contains_key(key) {
+                events.push(event(key, service, known, true));
+            }
+            is_told
+        });
+        self.holding.extend(kept);
     }
 }
 
@@ -292,7 +314,9 @@ fn service(process: &Process) -> String {
 }
 
 fn clip(text: &str) -> String {
-    text.chars().take(MAX_TEXT).collect()
+    let ends = text.char_indices().map(|(at, sign)| at + sign.len_utf8());
+    let end = ends.take_while(|end| *end <= MAX_TEXT).last();
+    text[..end.unwrap_or(0)].to_owned()
 }
 
 #[cfg(test)]
@@ -376,7 +400,7 @@ mod tests {
     fn stalls_are_told_within_bounds_and_without_what_is_not_allowed() {
         let mut events = Events::new(&["request_id".to_owned()]);
         events.take(vec![stall(7), stall(8)]);
-        let told = events.of_window(&window(SECOND, &[]));
+        let told = events.of_window(&window(SECOND, &[]), MAX_EVENTS);
         let services: Vec<&str> = told.iter().map(|event| &*event.service).collect();
         assert_eq!(services, ["shop", UNKNOWN]);
         let What::Stall(step) = &told[0].what else {
@@ -392,8 +416,40 @@ mod tests {
         assert!(told[0].size() > MAX_FRAMES * MAX_TEXT);
         let mut closed = Events::new(&[]);
         closed.take(vec![stall(7)]);
-        let told = closed.of_window(&window(SECOND, &[]));
+        let told = closed.of_window(&window(SECOND, &[]), MAX_EVENTS);
         assert!(!format!("{told:?}").contains("r-1"), "{told:?}");
+    }
+
+    /// So that a message has room for its events, whatever is in them.
+    #[test]
+    fn texts_are_bounded_by_bytes() {
+        assert_eq!(clip("abc"), "abc");
+        assert_eq!(clip(&"\u{1f40d}".repeat(100)).len(), MAX_TEXT);
+        assert_eq!(clip(&"\u{20ac}".repeat(100)).len(), MAX_TEXT - 1);
+    }
+
+    /// Findings go before stalls, and are told later where there is no room.
+    #[test]
+    fn findings_are_told_in_any_case() {
+        let mut events = Events::new(&[]);
+        let mut told = |end_ns, stalls, room, findings: &[&'static str]| {
+            events.take(vec![stall(7); stalls]);
+            let told = events.of_window(&window(end_ns, findings), room);
+            let of_findings = told.iter().map_while(|event| match &event.what {
+                What::Finding(held) => Some((held.rule.clone(), held.raised)),
+                What::Stall(_) | What::Hang(_) => None,
+            });
+            (of_findings.collect::<Vec<_>>(), told.len())
+        };
+        let raised = |rule: &str, raised| (rule.to_owned(), raised);
+        let (one, two) = ("gil-contention", "loop-blocked");
+        let (findings, count) = told(SECOND, MAX_EVENTS, 9, &[one]);
+        assert_eq!((findings, count), (vec![raised(one, true)], MAX_EVENTS));
+        assert_eq!(told(2 * SECOND, 0, 0, &[two]), (vec![], 0));
+        let (findings, _) = told(3 * SECOND, 0, 1, &[two]);
+        assert_eq!(findings, [raised(one, false)]);
+        let (findings, _) = told(4 * SECOND, 0, 1, &[two]);
+        assert_eq!(findings, [raised(two, true)]);
     }
 
     #[test]
@@ -401,7 +457,10 @@ mod tests {
         let mut events = Events::new(&[]);
         events.take(vec![stall(7); MAX_EVENTS + 3]);
         events.take(vec![stall(7)]);
-        assert_eq!(events.of_window(&window(SECOND, &[])).len(), MAX_EVENTS);
+        assert_eq!(
+            events.of_window(&window(SECOND, &[]), MAX_EVENTS).len(),
+            MAX_EVENTS
+        );
         assert_eq!((events.take_lost(), events.take_lost()), (4, 0));
     }
 
@@ -409,7 +468,9 @@ mod tests {
     fn findings_are_told_when_they_begin_and_when_they_end() {
         let mut events = Events::default();
         let mut told = |end_ns, findings: &[&'static str]| {
-            let told = events.of_window(&window(end_ns, findings)).into_iter();
+            let told = events
+                .of_window(&window(end_ns, findings), MAX_EVENTS)
+                .into_iter();
             told.map(|event| match event.what {
                 What::Finding(held) => (held.rule, held.raised),
                 other => panic!("{other:?}"),

@@ -1,8 +1,8 @@
 //! The collector's end of the socket to the exporter. It never waits for the exporter: what that has not taken
-//! when there is something newer is dropped, but for settings, for a message that is half sent, and for a number of
-//! events.
+//! when there is something newer is dropped, but for settings, for a message that is half sent, and for events within
+//! bounds.
 
-use std::{cell::RefCell, collections::VecDeque, io, rc::Rc};
+use std::{cell::RefCell, collections::VecDeque, io, mem, rc::Rc};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -14,22 +14,29 @@ use tokio::{
 };
 
 use super::{
-    events::Event,
+    events::{Event, What},
     wire::{self, Message, Samples, Settings},
 };
 
 /// Why the agent ends then.
 pub(crate) const EXPORTER_ENDED: &str = "the exporter has ended";
 
-/// Events that wait, at most.
+/// Events that wait, at most, and about how many bytes they take.
 const MAX_WAITING: usize = 1_024;
+const MAX_WAITING_BYTES: usize = 4 << 20;
 
 /// What is to be sent.
 #[derive(Debug, Default)]
 struct Waiting {
     settings: Option<Vec<u8>>,
     samples: Option<Vec<u8>>,
-    events: VecDeque<Event>,
+    /// Findings begin and end, and are told once: they go first.
+    findings: VecDeque<Event>,
+    steps: VecDeque<Event>,
+    /// Of both.
+    bytes: usize,
+    /// Events that were lost since this was asked last.
+    lost: u64,
 }
 
 impl Waiting {
@@ -37,9 +44,46 @@ impl Waiting {
         if let Some(frame) = self.settings.take().or_else(|| self.samples.take()) {
             return Some(Ok(frame));
         }
-        let count = self.events.len().min(wire::MAX_EVENTS);
-        let events: Vec<Event> = self.events.drain(..count).collect();
-        (count > 0).then(|| wire::frame(&Message::Events(events)))
+        let mut bytes = 0;
+        let mut events = Vec::new();
+        while events.len() < wire::MAX_EVENTS {
+            let first = self.findings.front().or_else(|| self.steps.front());
+            let Some(size) = first.map(Event::size) else {
+                break;
+            };
+            bytes += size;
+            // One goes in any case.
+            if bytes > wire::MAX_EVENT_BYTES && !events.is_empty() {
+                break;
+            }
+            let next = self.findings.pop_front();
+            events.extend(next.or_else(|| self.steps.pop_front()));
+            self.bytes -= size;
+        }
+        let count = events.len() as u64;
+        let frame = (count > 0).then(|| wire::frame(&Message::Events(events)))?;
+        self.lost += if frame.is_err() { count } else { 0 };
+        Some(frame)
+    }
+
+    /// Adds events; where there is no room, older ones go, and steps first.
+    fn add(&mut self, events: Vec<Event>) {
+        for event in events {
+            self.bytes += event.size();
+            match &event.what {
+                What::Finding(_) => self.findings.push_back(event),
+                What::Stall(_) | What::Hang(_) => self.steps.push_back(event),
+            }
+        }
+        while self.findings.len() + self.steps.len() > MAX_WAITING || self.bytes > MAX_WAITING_BYTES
+        {
+            let oldest = self.steps.pop_front();
+            let Some(oldest) = oldest.or_else(|| self.findings.pop_front()) else {
+                break;
+            };
+            self.bytes -= oldest.size();
+            self.lost += 1;
+        }
     }
 }
 
@@ -89,14 +133,18 @@ impl Link {
         Ok(before.is_none())
     }
 
-    /// Sends events as soon as the exporter takes them; gives how many older ones there was no room for.
+    /// Findings that there is room for.
+    pub(super) fn room(&self) -> usize {
+        MAX_WAITING.saturating_sub(self.waiting.borrow().findings.len())
+    }
+
+    /// Sends events as soon as the exporter takes them; gives how many were lost since the last ones, most of them
+    /// older ones that there was no room for.
     pub(super) fn events(&self, events: Vec<Event>) -> u64 {
         let mut waiting = self.waiting.borrow_mut();
-        waiting.events.extend(events);
-        let lost = waiting.events.len().saturating_sub(MAX_WAITING);
-        waiting.events.drain(..lost);
+        waiting.add(events);
         self.news.notify_one();
-        lost as u64
+        mem::take(&mut waiting.lost)
     }
 
     /// Waits until the exporter is gone, or says something, which it must not.
@@ -121,5 +169,92 @@ async fn send_all(mut writer: OwnedWriteHalf, waiting: Rc<RefCell<Waiting>>, new
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::agent::events::{Held, Place, Step};
+
+    fn event(what: What) -> Event {
+        Event {
+            service: "shop".to_owned(),
+            pid: 7,
+            at_unix_ns: 1,
+            duration_ns: 2,
+            what,
+        }
+    }
+
+    fn finding() -> Event {
+        event(What::Finding(Held {
+            rule: "gil-contention".to_owned(),
+            severity: "info".to_owned(),
+            summary: String::new(),
+            raised: true,
+        }))
+    }
+
+    fn stall(bytes: usize) -> Event {
+        let place = Place {
+            function: "f".repeat(bytes),
+            file: String::new(),
+            line: 1,
+        };
+        event(What::Stall(Step {
+            cause: "io".to_owned(),
+            kind: "asyncio".to_owned(),
+            task: None,
+            coroutine: None,
+            stack: vec![place],
+            trace: None,
+            context: BTreeMap::new(),
+        }))
+    }
+
+    /// As the exporter would read it.
+    fn read(frame: io::Result<Vec<u8>>) -> Vec<Event> {
+        let frame = frame.expect("it is short enough");
+        match wire::parse(&frame[wire::HEAD..]).expect("a message") {
+            Message::Events(events) => events,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_waits_for_the_exporter_is_bounded_by_number_and_bytes() {
+        for (count, bytes) in [(2 * MAX_WAITING, 1), (500, 100_000)] {
+            let mut waiting = Waiting::default();
+            waiting.add(vec![finding()]);
+            waiting.add((0..count).map(|_| stall(bytes)).collect());
+            let there = waiting.findings.len() + waiting.steps.len();
+            assert!(there <= MAX_WAITING && waiting.bytes <= MAX_WAITING_BYTES);
+            assert_eq!(waiting.lost as usize + there, 1 + count);
+            let mut came = Vec::new();
+            while let Some(frame) = waiting.next() {
+                came.push(read(frame));
+            }
+            assert!(came.iter().all(|events| events.len() <= wire::MAX_EVENTS));
+            let came = came.concat();
+            assert_eq!((came.len(), waiting.bytes), (there, 0));
+            assert!(matches!(came[0].what, What::Finding(_)), "it goes first");
+        }
+    }
+
+    #[test]
+    fn events_that_fit_no_message_are_counted() {
+        let mut waiting = Waiting::default();
+        waiting.add(vec![stall(1)]);
+        // Past the bound of what waits: made by hand.
+        let long = stall(wire::MAX_BODY + 1);
+        waiting.bytes += long.size();
+        waiting.steps.push_front(long);
+        assert!(waiting.next().is_some_and(|frame| frame.is_err()));
+        assert_eq!(waiting.lost, 1);
+        assert_eq!(waiting.next().map(read).map(|events| events.len()), Some(1));
+        assert!(waiting.next().is_none());
     }
 }

@@ -10,8 +10,9 @@ use super::{events::Event, metrics::Sample};
 const VERSION: u32 = 0x434d_0003;
 /// Longer messages are neither sent nor taken.
 pub(super) const MAX_BODY: usize = 16 << 20;
-/// Events of one message.
+/// Events of one message, and about how many bytes they take.
 pub(super) const MAX_EVENTS: usize = 256;
+pub(super) const MAX_EVENT_BYTES: usize = 4 << 20;
 /// A version and a length, both little-endian.
 pub(super) const HEAD: usize = 8;
 
