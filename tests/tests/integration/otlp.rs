@@ -295,7 +295,7 @@ fn now_ns() -> u64 {
     since.map_or(0, |since| since.as_nanos() as u64)
 }
 
-/// Deltas come to what is scraped, also where the receiver was down in between; each begins where the last one ended.
+/// Deltas come to what is scraped, also where the receiver was down in between, or refused them; each begins where the last one ended.
 fn deltas_add_up() -> Result<()> {
     let python = Interpreter::find(VERSION)?;
     let mut receiver = Receiver::start()?;
@@ -306,12 +306,14 @@ fn deltas_add_up() -> Result<()> {
     let mut all = receiver.take_until(&agent, "switches", |all| {
         named(all, "shop", NAME).len() >= 2
     })?;
-    receiver.behave("down")?;
     let failed =
         "concmon_agent_otlp_requests_total{concmon_signal=\"metrics\",concmon_outcome=\"failed\"}";
-    agent.metrics_with("a failure", |metrics| {
-        sum(metrics, failed).is_some_and(|count| count >= 2.0)
-    })?;
+    for (how, failures) in [("down", 2.0), ("500", 4.0)] {
+        receiver.behave(how)?;
+        agent.metrics_with("a failure", |metrics| {
+            sum(metrics, failed).is_some_and(|count| count >= failures)
+        })?;
+    }
     receiver.behave("ok")?;
     let earlier = agent.metrics()?;
     all.extend(receiver.take_until(&agent, "switches", |all| {

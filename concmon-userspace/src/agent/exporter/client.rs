@@ -58,6 +58,8 @@ pub(super) enum Answer {
     /// It may be sent again, after the pause that the receiver has asked for.
     Later(String, Option<Duration>),
     Refused(String),
+    /// It is refused for its size.
+    TooLarge(String),
 }
 
 impl Roots {
@@ -180,6 +182,7 @@ fn judge(answer: &Response<Bytes>) -> Answer {
         | StatusCode::BAD_GATEWAY
         | StatusCode::SERVICE_UNAVAILABLE
         | StatusCode::GATEWAY_TIMEOUT => Answer::Later(status.to_string(), pause(answer.headers())),
+        StatusCode::PAYLOAD_TOO_LARGE => Answer::TooLarge(status.to_string()),
         status => Answer::Refused(status.to_string()),
     }
 }
@@ -229,7 +232,8 @@ mod tests {
                 "{status}"
             );
         }
-        for status in [301, 400, 401, 404, 413, 500] {
+        assert!(matches!(answer(413, &[], b""), Answer::TooLarge(_)));
+        for status in [301, 400, 401, 404, 500] {
             assert!(
                 matches!(answer(status, &[], b""), Answer::Refused(_)),
                 "{status}"

@@ -32,9 +32,11 @@ use crate::agent::{
 /// After a first failure, and after many.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// A batch of events is given up after this time, and has at most so many.
+/// Events are given up so long after they came.
 const KEPT: Duration = Duration::from_secs(300);
+/// A batch has at most so many, which came within this time, so that the first does not take the last along.
 const BATCH: usize = 256;
+const BATCH_SPAN: Duration = Duration::from_secs(30);
 /// From an event to the batch that it is in.
 const GATHERING: Duration = Duration::from_secs(1);
 /// Events of one signal that wait, at most.
@@ -141,7 +143,7 @@ impl Push {
                 if *signal == Signal::Traces && !events::is_span(&event) {
                     continue;
                 }
-                let dropped = queue.add(Rc::clone(&event));
+                let dropped = queue.add(Rc::clone(&event), Instant::now());
                 let mut pages = self.pages.borrow_mut();
                 pages.pushed(Name::OtlpItems, *signal, Outcome::Dropped.name(), dropped);
             }
@@ -149,7 +151,7 @@ impl Push {
     }
 }
 
-/// Events that wait to be pushed.
+/// Events that wait to be pushed, and when they came.
 #[derive(Debug, Default)]
 struct Queue {
     waiting: RefCell<Waiting>,
@@ -158,16 +160,16 @@ struct Queue {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    events: VecDeque<Rc<Event>>,
+    events: VecDeque<(Instant, Rc<Event>)>,
     bytes: usize,
 }
 
 impl Queue {
     /// Gives how many older ones had to go.
-    fn add(&self, event: Rc<Event>) -> u64 {
+    fn add(&self, event: Rc<Event>, now: Instant) -> u64 {
         let mut waiting = self.waiting.borrow_mut();
         waiting.bytes += event.size();
-        waiting.events.push_back(event);
+        waiting.events.push_back((now, event));
         let mut dropped = 0;
         while waiting.events.len() > MAX_QUEUED || waiting.bytes > MAX_QUEUED_BYTES {
             if waiting.pop().is_none() {
@@ -179,15 +181,35 @@ impl Queue {
         dropped
     }
 
-    fn batch(&self) -> Vec<Rc<Event>> {
+    /// The next events, when they are to be given up, and how many were too old.
+    fn batch(&self, now: Instant) -> (Vec<Rc<Event>>, Instant, u64) {
         let mut waiting = self.waiting.borrow_mut();
-        std::iter::from_fn(|| waiting.pop()).take(BATCH).collect()
+        let mut dropped = 0;
+        while waiting.first().is_some_and(|came| came + KEPT <= now) {
+            waiting.pop();
+            dropped += 1;
+        }
+        let first = waiting.first().unwrap_or(now);
+        let mut batch = Vec::new();
+        while batch.len() < BATCH
+            && waiting
+                .first()
+                .is_some_and(|came| came <= first + BATCH_SPAN)
+        {
+            batch.extend(waiting.pop());
+        }
+        (batch, first + KEPT, dropped)
     }
 }
 
 impl Waiting {
+    /// When the oldest came.
+    fn first(&self) -> Option<Instant> {
+        self.events.front().map(|(came, _)| *came)
+    }
+
     fn pop(&mut self) -> Option<Rc<Event>> {
-        let event = self.events.pop_front()?;
+        let (_, event) = self.events.pop_front()?;
         self.bytes -= event.size();
         Some(event)
     }
@@ -209,6 +231,8 @@ async fn push_metrics(
     let mut pushed_unix_ns = 0;
     loop {
         due.tick().await;
+        // What is sent is what is known when it may be.
+        sleep_until(sender.not_before.get()).await;
         let until = Instant::now() + pause;
         let reading = sender.pages.borrow().reading();
         let Some((samples, at_unix_ns)) = reading.filter(|(_, at)| *at != pushed_unix_ns) else {
@@ -216,9 +240,11 @@ async fn push_metrics(
         };
         let (request, count) = streams.request(&resources.borrow(), &samples, at_unix_ns);
         drop(samples);
-        // One that is given up is replaced by the next, which has all that it had.
-        if sender.send(request.encode_to_vec(), count, until).await != Outcome::Dropped {
-            streams.is_pushed();
+        // One that is not taken is replaced by the next, which has all that it had, but for one that is too large: the
+        // next would be no smaller.
+        match sender.send(request.encode_to_vec(), count, until).await {
+            Outcome::Sent | Outcome::TooLarge => streams.is_pushed(),
+            Outcome::Rejected | Outcome::Dropped => {}
         }
         pushed_unix_ns = at_unix_ns;
     }
@@ -226,7 +252,10 @@ async fn push_metrics(
 
 async fn push_events(sender: Sender, queue: Rc<Queue>, resources: Rc<RefCell<Resources>>) {
     loop {
-        let batch = queue.batch();
+        // They wait where there is a bound for them.
+        sleep_until(sender.not_before.get()).await;
+        let (batch, until, dropped) = queue.batch(Instant::now());
+        sender.count(Name::OtlpItems, Outcome::Dropped.name(), dropped);
         if batch.is_empty() {
             queue.news.notified().await;
             // What comes together goes together.
@@ -239,7 +268,7 @@ async fn push_events(sender: Sender, queue: Rc<Queue>, resources: Rc<RefCell<Res
         };
         let count = batch.len() as u64;
         drop(batch);
-        sender.send(message, count, Instant::now() + KEPT).await;
+        sender.send(message, count, until).await;
     }
 }
 
@@ -255,6 +284,8 @@ fn span_id() -> [u8; 8] {
 enum Outcome {
     Sent,
     Rejected,
+    /// Rejected for its size.
+    TooLarge,
     Dropped,
 }
 
@@ -262,7 +293,7 @@ impl Outcome {
     const fn name(self) -> &'static str {
         match self {
             Self::Sent => "sent",
-            Self::Rejected => "rejected",
+            Self::Rejected | Self::TooLarge => "rejected",
             Self::Dropped => "dropped",
         }
     }
@@ -317,7 +348,6 @@ impl Sender {
         };
         let mut pause = FIRST_PAUSE;
         loop {
-            sleep_until(self.not_before.get()).await;
             let (why, asked) = match self.client.post(body.clone()).await {
                 Answer::Taken(rejected) => {
                     self.count(Name::OtlpRequests, "ok", 1);
@@ -326,11 +356,8 @@ impl Sender {
                     }
                     return (Outcome::Sent, rejected);
                 }
-                Answer::Refused(why) => {
-                    self.count(Name::OtlpRequests, "failed", 1);
-                    self.failed(&why);
-                    return (Outcome::Rejected, 0);
-                }
+                Answer::Refused(why) => return (self.refused(&why, Outcome::Rejected), 0),
+                Answer::TooLarge(why) => return (self.refused(&why, Outcome::TooLarge), 0),
                 Answer::Later(why, asked) => (why, asked),
             };
             self.failed(&why);
@@ -347,6 +374,12 @@ impl Sender {
             self.count(Name::OtlpRequests, "retried", 1);
             sleep(next - now).await;
         }
+    }
+
+    fn refused(&self, why: &str, outcome: Outcome) -> Outcome {
+        self.count(Name::OtlpRequests, "failed", 1);
+        self.failed(why);
+        outcome
     }
 
     fn count(&self, of: Name, outcome: &'static str, count: u64) {
@@ -413,16 +446,41 @@ mod tests {
     #[test]
     fn what_waits_for_a_receiver_is_bounded() {
         let queue = Queue::default();
-        let dropped: u64 = (0..MAX_QUEUED + 10).map(|_| queue.add(event(1))).sum();
+        let now = Instant::now();
+        let dropped: u64 = (0..MAX_QUEUED + 10).map(|_| queue.add(event(1), now)).sum();
         assert_eq!(dropped, 10);
         let dropped: u64 = (0..10)
-            .map(|_| queue.add(event(MAX_QUEUED_BYTES / 4)))
+            .map(|_| queue.add(event(MAX_QUEUED_BYTES / 4), now))
             .sum();
         let waiting = queue.waiting.borrow().events.len();
         assert!(waiting <= 4 && waiting as u64 + dropped == MAX_QUEUED as u64 + 10);
         assert!(queue.waiting.borrow().bytes <= MAX_QUEUED_BYTES);
-        assert_eq!(queue.batch().len(), waiting);
-        assert_eq!((queue.waiting.borrow().bytes, queue.batch().len()), (0, 0));
+        assert_eq!(queue.batch(now).0.len(), waiting);
+        let left = queue.waiting.borrow().bytes;
+        assert_eq!((left, queue.batch(now).0.len()), (0, 0));
+    }
+
+    /// By when they came, however long they wait for what went before them.
+    #[test]
+    fn events_are_given_up_after_their_time() {
+        let queue = Queue::default();
+        let begin = Instant::now();
+        for _ in 0..3 {
+            queue.add(event(1), begin);
+        }
+        let later = begin + KEPT - BATCH_SPAN;
+        queue.add(event(1), later);
+        let now = later + BATCH_SPAN / 2;
+        queue.add(event(1), now);
+        let (batch, until, dropped) = queue.batch(now);
+        assert_eq!((batch.len(), until, dropped), (3, begin + KEPT, 0));
+        let (batch, until, dropped) = queue.batch(now);
+        assert_eq!((batch.len(), until, dropped), (2, later + KEPT, 0));
+        queue.add(event(1), now);
+        let now = now + KEPT;
+        queue.add(event(1), now);
+        let (batch, until, dropped) = queue.batch(now);
+        assert_eq!((batch.len(), until, dropped), (1, now + KEPT, 1));
     }
 
     #[test]

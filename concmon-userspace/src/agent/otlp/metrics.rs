@@ -90,7 +90,7 @@ impl Streams {
         (request, count)
     }
 
-    /// The last request was taken, or refused for good: what comes next counts from there.
+    /// The last request was taken, or is given up: what comes next counts from there.
     pub(in crate::agent) fn is_pushed(&mut self) {
         if self.temporality == Temporality::Cumulative {
             return;
