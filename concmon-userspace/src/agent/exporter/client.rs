@@ -19,6 +19,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use prost::Message as _;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::{
     TlsConnector,
     rustls::{ClientConfig, RootCertStore, pki_types::ServerName},
@@ -100,22 +101,23 @@ impl Client {
 
     /// Sends a request once.
     pub(super) async fn post(&self, body: Bytes) -> Answer {
-        match tokio::time::timeout(self.to.timeout, self.exchange(body)).await {
+        let until = Instant::now() + self.to.timeout;
+        match timeout_at(until, self.exchange(body, until)).await {
             Err(_) => Answer::Later("it takes too long".to_owned(), None),
             Ok(Err(why)) => Answer::Later(why, None),
             Ok(Ok(answer)) => judge(&answer),
         }
     }
 
-    async fn exchange(&self, body: Bytes) -> Result<Response<Bytes>, String> {
+    async fn exchange(&self, body: Bytes, until: Instant) -> Result<Response<Bytes>, String> {
         let request = self.request(body).map_err(text)?;
         let stream = self.line.connect().await.map_err(text)?;
         match &self.tls {
-            None => exchange(TokioIo::new(stream), request).await,
+            None => exchange(TokioIo::new(stream), request, until).await,
             Some(Tls { config, server }) => {
                 let connector = TlsConnector::from(Arc::clone(config));
                 let stream = connector.connect(server.clone(), stream).await;
-                exchange(TokioIo::new(stream.map_err(text)?), request).await
+                exchange(TokioIo::new(stream.map_err(text)?), request, until).await
             }
         }
     }
@@ -147,9 +149,11 @@ fn text(error: impl Display) -> String {
     error.to_string()
 }
 
+/// An answer is there with its head: what comes after it until then may be cut off, or too long, and is left out.
 async fn exchange(
     stream: impl Read + Write + Unpin,
     request: Request<Full<Bytes>>,
+    until: Instant,
 ) -> Result<Response<Bytes>, String> {
     let mut builder = http1::Builder::new();
     builder.max_buf_size(MAX_ANSWER);
@@ -160,8 +164,10 @@ async fn exchange(
             .await
             .map_err(text)?
             .into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await;
-        Ok(Response::from_parts(head, body.map_err(text)?.to_bytes()))
+        let body = timeout_at(until, Limited::new(body, MAX_ANSWER).collect()).await;
+        let body = body.ok().and_then(Result::ok);
+        let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+        Ok(Response::from_parts(head, body))
     };
     tokio::pin!(answer, connection);
     tokio::select! {
@@ -212,6 +218,8 @@ fn pause(headers: &HeaderMap<HeaderValue>) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
     fn answer(status: u16, headers: &[(&'static str, &str)], body: &'static [u8]) -> Answer {
@@ -244,6 +252,44 @@ mod tests {
         assert!(matches!(answer(200, &[], partial), Answer::Taken(3)));
         for body in [&b""[..], b"ok", b"\x0a\xff\xff", b"{}"] {
             assert!(matches!(answer(200, &[], body), Answer::Taken(0)));
+        }
+    }
+
+    /// Sent again, what was taken would be there twice.
+    #[tokio::test]
+    async fn an_answer_holds_without_its_body() {
+        for (rest, time) in [
+            ("content-length: 9\r\n\r\ncut", Duration::from_secs(20)),
+            (
+                &*format!("\r\n{}", "x".repeat(2 * MAX_ANSWER)),
+                Duration::from_secs(20),
+            ),
+            // The body does not end.
+            (
+                "content-length: 999999\r\n\r\nslow",
+                Duration::from_millis(300),
+            ),
+        ] {
+            let (ours, mut theirs) = tokio::io::duplex(4 * MAX_ANSWER);
+            let answer = format!("HTTP/1.1 200 OK\r\n{rest}");
+            let server = async move {
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    asked.push(theirs.read_u8().await.expect("a request"));
+                }
+                theirs.write_all(answer.as_bytes()).await.expect("room");
+                if rest.ends_with("cut") {
+                    theirs.shutdown().await.expect("it is open");
+                }
+                theirs
+            };
+            let request = Request::post("/").header(header::HOST, "h");
+            let request = request.body(Full::new(Bytes::new())).expect("a request");
+            let until = Instant::now() + time;
+            let client = timeout_at(until, exchange(TokioIo::new(ours), request, until));
+            let (exchanged, _open) = tokio::join!(client, server);
+            let answer = judge(&exchanged.expect("in time").expect("an answer"));
+            assert!(matches!(answer, Answer::Taken(0)), "{answer:?}");
         }
     }
 
