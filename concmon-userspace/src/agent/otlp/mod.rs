@@ -17,36 +17,43 @@ const SCOPE: &str = "concmon";
 /// The agent itself, unless it is named otherwise.
 const AGENT: &str = "concmon-agent";
 const SERVICE_NAME: &str = "service.name";
+const INSTANCE: &str = "service.instance.id";
 
 /// The resources that things are told of: services, and the agent itself.
 #[derive(Debug)]
 pub(super) struct Resources {
     /// Of all of them.
     common: BTreeMap<String, String>,
-    /// The agent's own name.
-    agent: String,
+    /// Of the agent itself, its name included.
+    agent: BTreeMap<String, String>,
     /// What is known of each service.
     services: BTreeMap<String, Vec<(String, String)>>,
 }
 
 impl Resources {
     /// `configured` goes before what is found out: the name of the host, which also tells one host's instance of a
-    /// service from another's.
+    /// service from another's. What of it says which process this is, is said of the agent alone.
     pub(super) fn new(configured: &BTreeMap<String, String>) -> Self {
-        let mut common = configured.clone();
-        let agent = common.remove(SERVICE_NAME);
+        let (mut agent, mut common): (BTreeMap<_, _>, BTreeMap<_, _>) = configured
+            .clone()
+            .into_iter()
+            .partition(|(key, _)| is_of_one(key));
+        agent
+            .entry(SERVICE_NAME.to_owned())
+            .or_insert_with(|| AGENT.to_owned());
+        agent
+            .entry("service.version".to_owned())
+            .or_insert_with(|| env!("CARGO_PKG_VERSION").to_owned());
         if !common.contains_key("host.name") {
             let host = rustix::system::uname();
             let host = host.nodename().to_string_lossy().into_owned();
             common.insert("host.name".to_owned(), host);
         }
         let instance = common["host.name"].clone();
-        common
-            .entry("service.instance.id".to_owned())
-            .or_insert(instance);
+        common.entry(INSTANCE.to_owned()).or_insert(instance);
         Self {
             common,
-            agent: agent.unwrap_or_else(|| AGENT.to_owned()),
+            agent,
             services: BTreeMap::new(),
         }
     }
@@ -64,25 +71,34 @@ impl Resources {
 
     /// That of a service; `None`: the agent's.
     pub(super) fn of(&self, service: Option<&str>) -> Resource {
-        let mut all = self.common.clone();
-        let name = match service {
+        let mut all = match service {
             Some(service) => {
                 let known = self.services.get(service).into_iter().flatten();
-                all.extend(known.cloned());
-                service
+                let mut all: BTreeMap<String, String> = known.cloned().collect();
+                all.insert(SERVICE_NAME.to_owned(), service.to_owned());
+                all
             }
-            None => {
-                let version = env!("CARGO_PKG_VERSION").to_owned();
-                all.insert("service.version".to_owned(), version);
-                &self.agent
-            }
+            None => self.agent.clone(),
         };
-        all.insert(SERVICE_NAME.to_owned(), name.to_owned());
+        all.extend(self.common.clone());
         Resource {
             attributes: all.into_iter().map(|(key, is)| text(key, is)).collect(),
             ..Resource::default()
         }
     }
+}
+
+/// Whether an attribute says which service, pod, container or process it is about. What tells instances of a service
+/// apart may be set for a host.
+fn is_of_one(key: &str) -> bool {
+    const OF_ONE: [&str; 5] = [
+        "service.",
+        "k8s.pod.",
+        "k8s.container.",
+        "container.",
+        "process.",
+    ];
+    key != INSTANCE && OF_ONE.iter().any(|prefix| key.starts_with(prefix))
 }
 
 /// The attributes that labels are, but for the service's name, which is the resource's.

@@ -155,6 +155,11 @@ fn kinds_temporality_and_units_are_those_of_the_table() {
     let mut resources = Resources::new(&BTreeMap::from([
         ("service.name".to_owned(), "agents".to_owned()),
         ("host.name".to_owned(), "box".to_owned()),
+        ("systemd.unit".to_owned(), "mine".to_owned()),
+        ("k8s.cluster.name".to_owned(), "prod".to_owned()),
+        ("k8s.pod.name".to_owned(), "agent-1".to_owned()),
+        ("service.namespace".to_owned(), "ops".to_owned()),
+        ("process.pid".to_owned(), "1".to_owned()),
     ]));
     resources.learn(&samples);
     let (request, count) = streams.request(&resources, &samples, 9);
@@ -176,7 +181,17 @@ fn kinds_temporality_and_units_are_those_of_the_table() {
     assert_eq!(of(shop, "service.name").as_deref(), Some("shop"));
     assert_eq!(of(shop, "host.name").as_deref(), Some("box"));
     assert_eq!(of(shop, "service.instance.id").as_deref(), Some("box"));
-    assert_eq!(of(shop, "systemd.unit").as_deref(), Some("shop.service"));
+    // What is configured goes before what is found out, but is no service's that says whose process it is.
+    assert_eq!(of(shop, "systemd.unit").as_deref(), Some("mine"));
+    assert_eq!(of(shop, "k8s.cluster.name").as_deref(), Some("prod"));
+    for (key, value) in [
+        ("k8s.pod.name", "agent-1"),
+        ("service.namespace", "ops"),
+        ("process.pid", "1"),
+    ] {
+        assert_eq!(of(shop, key), None, "{key}");
+        assert_eq!(of(agent, key).as_deref(), Some(value));
+    }
     assert_eq!(of(shop, "container.id"), None, "an empty label is none");
     let metrics = &shop.scope_metrics[0].metrics;
     let named = |name: &str| {
