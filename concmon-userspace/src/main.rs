@@ -8,6 +8,9 @@ use concmon::{
 };
 
 fn main() -> ExitCode {
+    if let Some(code) = commands::dialer(std::env::args_os()) {
+        return code;
+    }
     let cli = match Cli::from_args(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => error.exit(),

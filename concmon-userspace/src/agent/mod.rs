@@ -4,8 +4,8 @@
 //! *exporter* is its child, forked before there is any thread: it has the network, and from its start on no
 //! capability, another user, and a list of system calls that it may make. Between them is one socket pair, on
 //! which only the collector speaks: settings, after each window the samples of all services, and what has happened in
-//! it. So whoever takes over the exporter can read what it shows, and nothing else. Where it pushes, too, a third
-//! process, the *dialer*, makes its connections.
+//! it. So whoever takes over the exporter can read what it shows, and nothing else. Where it pushes, too, a
+//! process for each receiver, a *dialer*, makes its connections.
 
 pub(crate) mod collector;
 pub(crate) mod config;

@@ -14,6 +14,8 @@ mod select;
 mod start;
 mod watch;
 
+use std::{ffi::OsString, process::ExitCode};
+
 use tokio::task::LocalSet;
 
 use crate::{
@@ -22,6 +24,11 @@ use crate::{
 };
 use demo_watch::watch_demo;
 use watch::{watch_command, watch_processes};
+
+/// Where this process was started to make connections for an agent, does so until that ends.
+pub fn dialer(arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    crate::agent::exporter::run_if_asked(arguments)
+}
 
 /// Does what the command line says. Returns the exit code.
 ///

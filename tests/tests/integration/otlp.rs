@@ -1,6 +1,7 @@
 //! The push by OTLP/HTTP, as a receiver reads it that has OpenTelemetry's own classes: metrics against what is
 //! scraped, stalls against what a program says that has OpenTelemetry's own SDK; and receivers that misbehave.
 
+use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -514,7 +515,10 @@ fn receivers_that_misbehave() -> Result<()> {
 fn the_dialer_is_confined() -> Result<()> {
     let mut receiver = Receiver::start()?;
     let program = Workload::start(&Interpreter::find(VERSION)?, "moments.py", &[])?;
-    let agent = receiver.agent(&program, "", &[])?;
+    let secret = "f00dface5ecre7";
+    let headers = format!("x-key={secret}");
+    let environment = [("OTEL_EXPORTER_OTLP_HEADERS", &*headers)];
+    let agent = receiver.agent(&program, "", &environment)?;
     let is_there = |all: &[Value]| !named(all, "shop", "concmon.cpu.time").is_empty();
     receiver.take_until(&agent, "metrics", is_there)?;
     let dialer = child(child(agent.pid(), "concmon-export")?, "concmon-dial")?;
@@ -531,10 +535,39 @@ fn the_dialer_is_confined() -> Result<()> {
         sockets += usize::from(is.to_string_lossy().starts_with("socket:"));
     }
     ensure!(sockets == 1, "the dialer has {sockets} sockets");
+    let exporter = child(agent.pid(), "concmon-export")?;
+    ensure!(has_in_memory(exporter, secret)?, "it sends it");
+    ensure!(
+        !has_in_memory(dialer, secret)?,
+        "the dialer knows the headers"
+    );
     // SAFETY: it is a process of this test's.
     ensure!(unsafe { libc::kill(dialer as i32, libc::SIGKILL) } == 0);
     ensure!(agent.end()? == 1, "it goes on without");
     Ok(())
+}
+
+/// Whether a text is in what a process may write to.
+fn has_in_memory(pid: u32, text: &str) -> Result<bool> {
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem"))?;
+    for line in std::fs::read_to_string(format!("/proc/{pid}/maps"))?.lines() {
+        let mut fields = line.split_whitespace();
+        let (range, rights) = (fields.next(), fields.next());
+        let range = range.and_then(|range| range.split_once('-'));
+        let (from, to) = range.context("no range")?;
+        if rights.is_none_or(|rights| !rights.starts_with("rw")) {
+            continue;
+        }
+        let from = u64::from_str_radix(from, 16)?;
+        let length = u64::from_str_radix(to, 16)? - from;
+        let mut bytes = vec![0; usize::try_from(length)?];
+        // What cannot be read holds nothing.
+        let _ = memory.read_exact_at(&mut bytes, from);
+        if bytes.windows(text.len()).any(|at| at == text.as_bytes()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The child of a process that has this name.

@@ -6,10 +6,15 @@
 //! cannot be reached keeps none but its own dialer waiting, and no answer can be one about another receiver.
 
 use std::{
-    io::{self, IoSlice, IoSliceMut},
+    ffi::OsString,
+    io::{self, IoSlice, IoSliceMut, Write as _},
     mem::MaybeUninit,
     net::{SocketAddr, TcpStream, ToSocketAddrs as _},
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    os::{
+        fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::process::CommandExt as _,
+    },
+    process::{Command, ExitCode},
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -37,6 +42,11 @@ const MAX_ADDRESSES: usize = 4;
 /// Why it failed is told in so many bytes.
 const MAX_REASON: usize = 200;
 
+/// What a dialer is called where processes are listed, and how it knows that it is one.
+const NAME: &str = "concmon-dial";
+/// Of the environment, what the C library's resolver reads.
+const RESOLVER: &[&str] = &["LOCALDOMAIN", "RES_OPTIONS"];
+
 /// What the dialer is told.
 const QUESTION: [u8; 1] = [1];
 
@@ -59,8 +69,12 @@ pub(super) fn start(host: &str, port: u16, user: Account) -> io::Result<OwnedFd>
     let exporter = std::process::id();
     if let Process::Child = fork()? {
         drop(ours);
-        let ended = run(&theirs, host, port, user, exporter);
-        std::process::exit(i32::from(ended.is_err()));
+        let error = begin_anew(&theirs, host, port, user, exporter);
+        let _ = writeln!(
+            io::stderr(),
+            "concmon-bpf: no dialer can be started: {error}"
+        );
+        std::process::exit(1);
     }
     rustix::io::ioctl_fionbio(&ours, true)?;
     Ok(ours)
@@ -70,6 +84,64 @@ fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC;
     let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
     Ok(pair?)
+}
+
+/// Replaces what this process is by a dialer: nothing is left of the memory that it was forked with, nor of the
+/// environment, which have headers and a token.
+fn begin_anew(socket: &OwnedFd, host: &str, port: u16, user: Account, exporter: u32) -> io::Error {
+    if let Err(error) = rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty()) {
+        return error.into();
+    }
+    let numbers = [u32::from(port), user.user, user.group, exporter];
+    let kept = RESOLVER
+        .iter()
+        .filter_map(|name| Some((name, std::env::var_os(name)?)));
+    Command::new("/proc/self/exe")
+        .arg0(NAME)
+        .arg(host)
+        .args(numbers.map(|number| number.to_string()))
+        .arg(socket.as_raw_fd().to_string())
+        .env_clear()
+        .envs(kept)
+        .exec()
+}
+
+/// The life of a dialer, where this process was started as one.
+pub(crate) fn run_if_asked(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    if arguments.next()? != NAME {
+        return None;
+    }
+    let arguments: Vec<String> = arguments
+        .filter_map(|text| text.into_string().ok())
+        .collect();
+    let ended = run_by(&arguments);
+    Some(match ended {
+        Some(Ok(())) => ExitCode::SUCCESS,
+        Some(Err(_)) | None => ExitCode::FAILURE,
+    })
+}
+
+fn run_by(arguments: &[String]) -> Option<io::Result<()>> {
+    let [host, port, user, group, exporter, socket] = arguments else {
+        return None;
+    };
+    let user = Account {
+        user: user.parse().ok()?,
+        group: group.parse().ok()?,
+    };
+    let socket: i32 = socket
+        .parse()
+        .ok()
+        .filter(|socket| *socket > libc::STDERR_FILENO)?;
+    // SAFETY: nothing else in this process knows of it; whether it is open, its first use shows.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    Some(run(
+        &socket,
+        host,
+        port.parse().ok()?,
+        user,
+        exporter.parse().ok()?,
+    ))
 }
 
 /// The dialer's life: it ends when the exporter does.

@@ -26,6 +26,7 @@ use rustix::{
 };
 use tokio::{io::AsyncReadExt as _, task::LocalSet};
 
+pub(crate) use dial::run_if_asked;
 use pages::Pages;
 use push::Push;
 
