@@ -103,9 +103,8 @@ impl To {
         };
         let make = || {
             let mut text = Vec::new();
-            // Memory takes everything.
-            let _ = write(&mut text);
-            text
+            write(&mut text)?;
+            Ok(text)
         };
         let sent = stream.send_later(kind, make);
         sent.map_err(|error| named(name, &error, ""))

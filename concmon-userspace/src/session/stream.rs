@@ -83,7 +83,7 @@ impl fmt::Display for Dropped {
 }
 
 /// Makes a text.
-type Maker = Box<dyn FnOnce() -> Vec<u8> + Send>;
+type Maker = Box<dyn FnOnce() -> io::Result<Vec<u8>> + Send>;
 
 struct Piece {
     kind: Kind,
@@ -148,18 +148,19 @@ impl Stream {
     pub(crate) fn send(&self, kind: Kind, text: Vec<u8>) -> io::Result<()> {
         match text.len() {
             0 => self.check(),
-            bytes => self.push(kind, Some(bytes), Box::new(|| text)),
+            bytes => self.push(kind, Some(bytes), Box::new(|| Ok(text))),
         }
     }
 
-    /// The same for a piece that is made when it is its turn, by the thread that writes.
+    /// The same for a piece that is made when it is its turn, by the thread that writes. An error of making it ends
+    /// writing as one of the output does.
     ///
     /// # Errors
     /// As for [`Self::send`].
     pub(crate) fn send_later(
         &self,
         kind: Kind,
-        make: impl FnOnce() -> Vec<u8> + Send + 'static,
+        make: impl FnOnce() -> io::Result<Vec<u8>> + Send + 'static,
     ) -> io::Result<()> {
         self.push(kind, None, Box::new(make))
     }
@@ -250,6 +251,7 @@ impl Shared {
 
     /// The thread: writes what comes until that fails.
     fn write(&self) {
+        let _ending = Ending(self);
         loop {
             let mut state = self.state();
             let (kind, make) = loop {
@@ -267,21 +269,19 @@ impl Shared {
                     .unwrap_or_else(PoisonError::into_inner);
             };
             drop(state);
-            let text = make();
+            let text = match make() {
+                Ok(text) => text,
+                Err(error) => return self.fail(&error),
+            };
             if kind == Kind::Report {
                 self.state().report = text.len();
             }
             for chunk in text.chunks(CHUNK) {
-                let written = self.write_chunk(chunk);
-                let mut state = self.state();
-                match written {
-                    Ok(()) => state.written += chunk.len() as u64,
-                    Err(error) => {
-                        state.failed = Some(self.reason(&error));
-                        self.changed.notify_all();
-                        return;
-                    }
+                if let Err(error) = self.write_chunk(chunk) {
+                    return self.fail(&error);
                 }
+                let mut state = self.state();
+                state.written += chunk.len() as u64;
                 if state.over() {
                     return;
                 }
@@ -311,12 +311,29 @@ impl Shared {
         Ok(())
     }
 
+    fn fail(&self, error: &io::Error) {
+        self.state().failed = Some(self.reason(error));
+        self.changed.notify_all();
+    }
+
     fn reason(&self, error: &io::Error) -> i32 {
         match error.raw_os_error() {
             // What a terminal says that has hung up.
             Some(libc::EIO) if self.terminal => libc::EPIPE,
             Some(number) => number,
             None => libc::EIO,
+        }
+    }
+}
+
+/// Whoever waits for a thread that has panicked while it made a text would wait for ever.
+struct Ending<'a>(&'a Shared);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.state().failed = Some(libc::EIO);
+            self.0.changed.notify_all();
         }
     }
 }

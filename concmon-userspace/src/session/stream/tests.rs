@@ -86,7 +86,7 @@ fn what_was_dropped_has_a_name() {
 fn what_is_made_later_keeps_its_place_and_is_bounded() {
     let (mut reader, stream) = pipe();
     stream.send(Kind::Other, b"a".to_vec()).expect("sent");
-    let made = || vec![b'b'; 1 << 20];
+    let made = || Ok(vec![b'b'; 1 << 20]);
     stream.send_later(Kind::Report, made).expect("sent");
     stream.send(Kind::Other, b"c".to_vec()).expect("sent");
     let mut all = vec![0; (1 << 20) + 2];
@@ -98,4 +98,25 @@ fn what_is_made_later_keeps_its_place_and_is_bounded() {
     stream.send_later(Kind::Report, made).expect("sent");
     assert!(!stream.has_room());
     stream.give_up();
+}
+
+#[test]
+fn what_cannot_be_made_ends_the_stream() {
+    let makers: [fn() -> io::Result<Vec<u8>>; 2] = [
+        || panic!("of a text that is made"),
+        || Err(io::Error::other("no text")),
+    ];
+    for make in makers {
+        let (mut reader, stream) = pipe();
+        stream.send_later(Kind::Report, make).expect("sent");
+        let began = Instant::now();
+        stream.drain();
+        assert!(began.elapsed() < PATIENCE && stream.is_idle());
+        let error = stream.send(Kind::Summary, b"s".to_vec()).expect_err("over");
+        assert_eq!(error.raw_os_error(), Some(libc::EIO));
+        drop(stream);
+        let mut all = Vec::new();
+        reader.read_to_end(&mut all).expect("it is closed");
+        assert!(all.is_empty());
+    }
 }
