@@ -3,8 +3,9 @@
 //! For the GIL that is who held it, as far as the hand-overs tell (`model::gil`); what nobody is known to have held it
 //! is told under the thread that waited; the stack is the one that was taken of the holder in the part of the wait that
 //! is charged to it, else the nearest in time. For locks it is the owner that a look knew, with its stack there: in the
-//! wait that the look met, and in those that the same owner ended afterwards. A lock that no look has met with its owner
-//! is in nobody's time.
+//! wait that the look met, and in short ones for the same lock, as far as its futex tells, that the same owner ended
+//! afterwards. A lock that no look has met with its owner is in nobody's time, nor is what a look has met as a wait for
+//! something else: waits for a condition, a queue or an event look the same to the kernel.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,10 +20,17 @@ const MAX_STACKS: usize = 4_096;
 const KEPT_NS: u64 = 5_000_000_000;
 /// A stack this far from a wait says nothing about it, ns: ten samples by the clock.
 const NEAR_NS: u64 = 100_000_000;
-/// Waits for locks that looks have met, and that go on as far as is known.
-const MAX_MET: usize = 16_384;
-/// Pairs of who waited and who had the lock.
-const MAX_OWNERS: usize = 65_536;
+/// Stacks that are remembered of all threads together.
+const MAX_ALL_STACKS: usize = 1_000_000;
+/// What looks have met of a thread while its waits have not come: slices come later.
+const MAX_MET: usize = 8;
+/// Who was met with locks that a thread waits for.
+const MAX_OWNERS: usize = 16;
+/// Looks would have met a wait that is longer, ns. From Python 3.13 on, a thread waits for all locks on a futex of its
+/// own, which then does not tell one lock from another.
+const UNMET_NS: u64 = 2_000_000_000;
+/// Threads with what they had, and where; beyond, time is under no frame.
+const MAX_WEIGHTS: usize = 1_000_000;
 
 /// What others waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,15 +54,104 @@ pub struct Blame {
     gils: BTreeMap<Pid, Gil>,
     /// By thread, in order of time.
     stacks: BTreeMap<Tid, VecDeque<(u64, NodeId)>>,
-    /// The owner of the lock, and its stack, by who waits and when a look has met it.
-    met: BTreeMap<(usize, u64), (usize, NodeId)>,
-    /// Who was met as an owner, and its last such stack, by who waited and who that was.
-    owners: BTreeMap<(usize, usize), NodeId>,
-    /// Waits for locks that no look has met, until it is known who ended them, ns.
-    unmet: BTreeMap<usize, u64>,
+    /// How many these are.
+    stacks_count: usize,
+    /// By who waits.
+    victims: BTreeMap<usize, Victim>,
     weights: BTreeMap<Blamed, u64>,
     /// By who waited for the GIL: what is charged to somebody.
     charged: BTreeMap<usize, u64>,
+}
+
+/// A thread that was met while it waited for a lock that others had.
+#[derive(Clone, Debug, Default)]
+struct Victim {
+    /// The latest looks at it, in their order.
+    met: VecDeque<Met>,
+    /// Those who had locks, the one that was met last at the end.
+    owners: VecDeque<Owner>,
+    /// How long it waited in a wait that no look has met, until it is known who ended that, and on which futex.
+    unmet: Option<(u64, u64)>,
+}
+
+/// What a look says of a wait.
+#[derive(Clone, Copy, Debug)]
+struct Met {
+    at_ns: u64,
+    /// 0: it is not known.
+    futex: u64,
+    /// Who has the lock, and its stack; `None`: nobody, or it is no lock.
+    owner: Option<(usize, NodeId)>,
+}
+
+/// Who had a lock.
+#[derive(Clone, Copy, Debug)]
+struct Owner {
+    thread: usize,
+    /// 0: it is not known.
+    futex: u64,
+    stack: NodeId,
+}
+
+/// Whether it may be the same futex: 0 is one that is not known.
+const fn may_be(one: u64, other: u64) -> bool {
+    one == other || one == 0 || other == 0
+}
+
+impl Victim {
+    fn met(&mut self, met: Met) {
+        if self.met.len() >= MAX_MET {
+            self.met.pop_front();
+        }
+        // They come in order, but for damage.
+        if self.met.back().is_none_or(|last| last.at_ns <= met.at_ns) {
+            self.met.push_back(met);
+        }
+    }
+
+    /// Takes the next interval. Gives whose doing a wait was that is now known, its stack, and how long that was, ns.
+    fn interval(&mut self, interval: &Interval) -> Option<(usize, NodeId, u64)> {
+        let unmet = self.unmet.take();
+        // What was met in it or before is not met any more.
+        let mut last = None;
+        while let Some(met) = self.met.pop_front_if(|met| met.at_ns <= interval.to_ns) {
+            let within = met.at_ns >= interval.from_ns && may_be(met.futex, interval.futex);
+            last = Some(met).filter(|_| within).or(last);
+        }
+        match (interval.activity, interval.wakeup) {
+            (Activity::Blocked(Cause::Lock), _) => {
+                let Some(met) = last else {
+                    self.unmet = Some((interval.ns(), interval.futex));
+                    return None;
+                };
+                let (thread, stack) = met.owner?;
+                let futex = if met.futex == 0 {
+                    interval.futex
+                } else {
+                    met.futex
+                };
+                self.owners
+                    .retain(|owner| (owner.thread, owner.futex) != (thread, futex));
+                if self.owners.len() >= MAX_OWNERS {
+                    self.owners.pop_front();
+                }
+                self.owners.push_back(Owner {
+                    thread,
+                    futex,
+                    stack,
+                });
+                Some((thread, stack, interval.ns()))
+            }
+            (Activity::Runnable, Some(wakeup)) => {
+                let (ns, futex) = unmet.filter(|(ns, _)| *ns < UNMET_NS)?;
+                let mut owners = self.owners.iter().rev();
+                let owner = owners
+                    .find(|owner| owner.thread == wakeup.waker && may_be(owner.futex, futex))?;
+                Some((owner.thread, owner.stack, ns))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Blame {
@@ -86,71 +183,61 @@ impl Blame {
 
     /// A stack was taken of a thread.
     pub(super) fn stack(&mut self, tid: Tid, at_ns: u64, stack: NodeId) {
-        let stacks = self.stacks.entry(tid).or_default();
-        if stacks.len() >= MAX_STACKS {
-            stacks.pop_front();
+        if self.stacks_count >= MAX_ALL_STACKS {
+            // None of them gets old where no window ends.
+            return;
         }
+        let stacks = self.stacks.entry(tid).or_default();
         // They come in order, but for damage.
         if stacks.back().is_none_or(|(last_ns, _)| *last_ns <= at_ns) {
             stacks.push_back((at_ns, stack));
+            self.stacks_count += 1;
+        }
+        if stacks.len() > MAX_STACKS {
+            stacks.pop_front();
+            self.stacks_count -= 1;
         }
     }
 
     pub(super) fn look(&mut self, look: &PythonFact, threads: &Threads, flames: &mut Flames) {
         self.gil(look.pid).look(&look.gils);
         for thread in &look.threads {
-            let owner = thread.waiting_for.as_ref().and_then(owner);
-            let mut seen = look.threads.iter();
-            let owner = owner.and_then(|tid| seen.find(|thread| thread.tid == tid));
-            if let Some(owner) = owner
-                && let Some(by) = threads.newest(owner.tid)
-                && let Some(at) = threads.newest(thread.tid)
-                && self.met.len() < MAX_MET
-            {
-                let stack = flames.intern(&owner.stack);
-                self.met.insert((at, look.read_ns), (by, stack));
+            let Some(at) = threads.newest(thread.tid) else {
+                continue;
+            };
+            let wait = thread.waiting_for.as_ref();
+            let owner = wait.and_then(owner).and_then(|tid| {
+                let owner = look.threads.iter().find(|thread| thread.tid == tid)?;
+                let by = threads.newest(owner.tid)?;
+                Some((by, flames.intern(&owner.stack)))
+            });
+            let victim = match owner {
+                Some(_) => Some(self.victims.entry(at).or_default()),
+                // Without an owner from before, nothing is charged anyway.
+                None => self.victims.get_mut(&at),
+            };
+            if let Some(victim) = victim {
+                victim.met(Met {
+                    at_ns: look.read_ns,
+                    futex: wait.map_or(0, |wait| wait.futex),
+                    owner,
+                });
             }
         }
     }
 
     pub(super) fn interval(&mut self, interval: &Interval) {
-        let victim = interval.thread;
-        // Whoever was met in it or before is not met any more.
-        let mut met = self.met.split_off(&(victim, 0));
-        let mut others = met.split_off(&(victim, interval.to_ns.saturating_add(1)));
-        self.met.append(&mut others);
-        let unmet_ns = self.unmet.remove(&victim);
-        let (owner, ns) = match (interval.activity, interval.wakeup) {
-            (Activity::Blocked(Cause::Lock), _) => {
-                let last = met.into_iter().next_back();
-                let Some((_, owner)) = last.filter(|((_, at_ns), _)| *at_ns >= interval.from_ns)
-                else {
-                    self.unmet.insert(victim, interval.ns());
-                    return;
-                };
-                if self.owners.len() < MAX_OWNERS || self.owners.contains_key(&(victim, owner.0)) {
-                    self.owners.insert((victim, owner.0), owner.1);
-                }
-                (owner, interval.ns())
-            }
-            (Activity::Runnable, Some(wakeup)) => {
-                let Some(stack) = self.owners.get(&(victim, wakeup.waker)) else {
-                    return;
-                };
-                ((wakeup.waker, *stack), unmet_ns.unwrap_or(0))
-            }
-            _ => return,
-        };
-        let (thread, stack) = owner;
-        let held = Held::Lock;
-        self.add(
-            Blamed {
+        let victim = self.victims.get_mut(&interval.thread);
+        let doing = victim.and_then(|victim| victim.interval(interval));
+        if let Some((thread, stack, ns)) = doing {
+            let held = Held::Lock;
+            let blamed = Blamed {
                 thread,
                 held,
                 stack,
-            },
-            ns,
-        );
+            };
+            self.add(blamed, ns);
+        }
     }
 
     /// A window is over. `last`: nothing more will come.
@@ -174,6 +261,7 @@ impl Blame {
             stacks.drain(..old);
             !stacks.is_empty()
         });
+        self.stacks_count = self.stacks.values().map(VecDeque::len).sum();
     }
 
     /// Shares what is charged among the stacks that its holder gave meanwhile.
@@ -208,8 +296,11 @@ impl Blame {
         }
     }
 
-    fn add(&mut self, blamed: Blamed, ns: u64) {
+    fn add(&mut self, mut blamed: Blamed, ns: u64) {
         if ns > 0 {
+            if self.weights.len() >= MAX_WEIGHTS && !self.weights.contains_key(&blamed) {
+                blamed.stack = ROOT;
+            }
             let sum = self.weights.entry(blamed).or_default();
             *sum = sum.saturating_add(ns);
         }

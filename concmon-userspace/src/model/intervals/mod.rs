@@ -94,6 +94,8 @@ pub struct Interval {
     pub cpu: Option<u32>,
     /// Whose action ended the blocked stretch before this; `None`: nobody's that is known.
     pub wakeup: Option<Wakeup>,
+    /// First argument of the call that it is blocked in, so the futex of a wait for a lock; 0: it is not known.
+    pub futex: u64,
 }
 
 impl Interval {
@@ -296,6 +298,7 @@ impl Intervals {
             on_cpu_ns: 0,
             cpu: None,
             wakeup: None,
+            futex: 0,
         };
         if let Some(wait) = &slice.wait {
             let mut runnable_ns = wait.off_ns;
@@ -310,6 +313,7 @@ impl Intervals {
                     from_ns: wait.off_ns,
                     to_ns: runnable_ns,
                     activity: Activity::Blocked(cause),
+                    futex: wait.arg0,
                     ..blank
                 };
                 self.emit(blocked, sink);
@@ -410,6 +414,7 @@ impl Intervals {
             },
             cpu: None,
             wakeup: None,
+            futex: 0,
         };
         self.emit(last, sink);
     }
@@ -451,6 +456,7 @@ fn cut(tracked: &mut Tracked, interval: &mut Interval) -> Option<Option<Interval
             on_cpu_ns: 0,
             cpu: None,
             wakeup: None,
+            futex: 0,
             ..*interval
         });
     } else {

@@ -348,6 +348,7 @@ fn bins_are_bounded_and_lose_nothing() {
             on_cpu_ns: ns / 2,
             cpu: None,
             wakeup: None,
+            futex: 0,
         };
         pos[thread] += ns;
         whole += ns;
@@ -461,27 +462,13 @@ fn blamed(events: &[Event]) -> Vec<(u32, blame::Held, String, u64)> {
 #[test]
 fn waits_for_a_lock_are_charged_to_its_owner() {
     let lock = ThreadState::Blocked(Cause::Lock);
-    let mut met = looked(
-        40,
-        &[(100, &["sleep", "hold"]), (101, &["acquire", "want"])],
-    );
-    met.threads[1].waiting_for = Some(PyWait {
-        kind: WaitKind::RLock,
-        purpose: WaitPurpose::Contended,
-        object: Some(7),
-        owner: Some(Tid(100)),
-        futex: 0,
-        inferred: false,
-        owner_gone: false,
-        at_statement: false,
-    });
     let wait = |from, to| Some((from, to, Cause::Lock));
     let events = [
         account(100, 0, ThreadState::Blocked(Cause::Sleep), 5),
         account(101, 0, lock, 5),
         // Nobody knows yet whose lock it was.
         Event::Slice(slice(101, wait(0, 20), (21, 22))),
-        Event::Python(Arc::new(met)),
+        met(40, WaitKind::RLock, Some(Tid(100)), 0),
         Event::Slice(slice(101, wait(22, 52), (54, 56))),
         Event::Slice(slice(101, wait(56, 66), (67, 68))),
         // Another cause has another owner.
@@ -489,6 +476,76 @@ fn waits_for_a_lock_are_charged_to_its_owner() {
         tick(100),
     ];
     let want = [(100, blame::Held::Lock, "hold;sleep".to_owned(), 40)];
+    assert_eq!(blamed(&events), want);
+}
+
+/// A look at `at` ms, in which 101 waits for what 100 has, if it has it, on a futex.
+fn met(at: u64, kind: WaitKind, owner: Option<Tid>, futex: u64) -> Event {
+    let mut met = looked(
+        at,
+        &[(100, &["sleep", "hold"]), (101, &["acquire", "want"])],
+    );
+    met.threads[1].waiting_for = Some(PyWait {
+        kind,
+        purpose: WaitPurpose::Contended,
+        object: Some(7),
+        owner,
+        futex,
+        inferred: false,
+        owner_gone: false,
+        at_statement: false,
+    });
+    Event::Python(Arc::new(met))
+}
+
+/// 101 waits on a futex, and is woken by 100.
+fn futex_wait(from: u64, to: u64, futex: u64) -> Event {
+    let mut slice = slice(101, Some((from, to, Cause::Lock)), (to + 1, to + 2));
+    slice.wait.as_mut().expect("it waited").arg0 = futex;
+    Event::Slice(slice)
+}
+
+/// Conditions, queues and events are futexes, too, and mostly it is the same threads that give what is waited for.
+#[test]
+fn idle_waits_are_not_charged_to_who_had_a_lock_before() {
+    let lock = ThreadState::Blocked(Cause::Lock);
+    let events = [
+        account(100, 0, ThreadState::Blocked(Cause::Sleep), 5),
+        account(101, 0, lock, 5),
+        met(40, WaitKind::Lock, Some(Tid(100)), 0x10),
+        futex_wait(10, 50, 0x10),
+        // A look says what it is, whatever the futex.
+        met(70, WaitKind::Condition, None, 0x10),
+        futex_wait(52, 90, 0x10),
+        // Nobody has the lock: it is used as a signal.
+        met(100, WaitKind::Lock, None, 0x10),
+        futex_wait(92, 110, 0x10),
+        // It is another one.
+        futex_wait(112, 130, 0x20),
+        futex_wait(132, 142, 0x10),
+        // What a look says is of another wait.
+        met(145, WaitKind::Condition, None, 0x20),
+        futex_wait(144, 150, 0x10),
+        // A look would have met it.
+        futex_wait(152, 2_160, 0x10),
+        tick(3_000),
+    ];
+    let want = [(100, blame::Held::Lock, "hold;sleep".to_owned(), 56)];
+    assert_eq!(blamed(&events), want);
+}
+
+/// Threads that are stuck for good are looked at for ever.
+#[test]
+fn what_was_met_is_bounded_by_thread() {
+    let lock = ThreadState::Blocked(Cause::Lock);
+    let mut events = vec![
+        account(100, 0, ThreadState::Blocked(Cause::Sleep), 5),
+        account(101, 0, lock, 5),
+    ];
+    events.extend((1..=20_000).map(|at| met(at * 1_000, WaitKind::RLock, Some(Tid(100)), 0)));
+    events.push(futex_wait(10, 20_000_001, 0));
+    events.push(tick(20_000_010));
+    let want = [(100, blame::Held::Lock, "hold;sleep".to_owned(), 19_999_991)];
     assert_eq!(blamed(&events), want);
 }
 
