@@ -18,6 +18,7 @@ use crate::event::{
     Cause, Event, LedgerFact, PyFrame, PythonFact, Sample, Slice, TaskState, ThreadState, Tid,
 };
 use crate::model::WatchInfo;
+use crate::model::window::Clock;
 use bins::Bins;
 use blame::Blame;
 use flames::Flames;
@@ -134,6 +135,7 @@ pub struct Intervals {
     steps: Steps,
     /// For who asks for it.
     blame: Option<Blame>,
+    clock: Clock,
     start_ns: u64,
     end_ns: u64,
 }
@@ -148,6 +150,11 @@ impl Intervals {
             losses: Losses::default(),
             steps: Steps::default(),
             blame: None,
+            clock: Clock {
+                start_ns: info.start_ns,
+                start_unix_ns: info.start_unix_ns,
+                start_boottime_ns: info.start_boottime_ns,
+            },
             start_ns: info.start_ns,
             end_ns: info.start_ns,
         }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::{ACTIVITIES, Activity, Intervals};
 use crate::event::{Cause, Pid, Tid};
+use crate::model::thread::PROC_TICK_NS;
 use crate::schema::{LedgerSum, Snapshot};
 
 /// What the intervals of a thread lack of a column of its account.
@@ -50,12 +51,15 @@ impl Intervals {
     /// Makes time by stack add up to the summary of the same watch, thread by thread where it has rows of them, else
     /// all others together. Gives what was changed. To be called once, when all is [finished](Intervals::finish).
     pub fn settle(&mut self, summary: &Snapshot) -> Vec<Correction> {
-        let mut rows: BTreeMap<(Pid, Tid), Sums> = BTreeMap::new();
+        let mut rows: BTreeMap<(Pid, Tid), Vec<(u64, Sums)>> = BTreeMap::new();
         let mut others: Sums = [0; ACTIVITIES];
         for process in &summary.processes {
             for thread in &process.threads {
                 let id = (Pid(process.pid), Tid(thread.tid));
-                add(rows.entry(id).or_default(), &thread.ledger);
+                let mut sums: Sums = [0; ACTIVITIES];
+                add(&mut sums, &thread.ledger);
+                let of_id = rows.entry(id).or_default();
+                of_id.push((thread.started_unix_ns, sums));
             }
             add(&mut others, &process.ended.ledger);
         }
@@ -68,19 +72,29 @@ impl Intervals {
         }
         let mut have: BTreeMap<(usize, Activity), u64> = BTreeMap::new();
         for (thread, activity, _, ns) in self.flames.weights() {
-            *have.entry((thread, activity)).or_default() += ns;
+            let sum = have.entry((thread, activity)).or_default();
+            *sum = sum.saturating_add(ns);
         }
         let mut corrections = Vec::new();
-        for (id, want) in rows {
-            match known.remove(&id) {
-                Some(threads) => self.fit(&threads, &want, &have, &mut corrections),
-                // There was no room for it.
-                None => {
-                    (0..ACTIVITIES).for_each(|at| others[at] = others[at].saturating_add(want[at]))
+        let mut rest: Vec<usize> = Vec::new();
+        for (id, mut rows) in rows {
+            let mut holders = known.remove(&id).unwrap_or_default();
+            let is_only = rows.len() == 1 && holders.len() == 1;
+            // One whose start is not known is the newest.
+            rows.sort_by_key(|(started_unix_ns, _)| std::cmp::Reverse(*started_unix_ns));
+            for (started_unix_ns, want) in rows {
+                let is_its = |at: &mut usize| is_only || self.started(*at, started_unix_ns);
+                let of: Vec<usize> = holders.extract_if(.., is_its).collect();
+                if of.is_empty() {
+                    // There was no room for it.
+                    (0..ACTIVITIES).for_each(|at| others[at] = others[at].saturating_add(want[at]));
                 }
+                self.fit(&of, &want, &have, &mut corrections);
             }
+            // Those who had the id before have ended.
+            rest.append(&mut holders);
         }
-        let mut rest: Vec<usize> = known.into_values().flatten().collect();
+        rest.extend(known.into_values().flatten());
         let lacks = |activity: Activity| {
             let had = rest
                 .iter()
@@ -93,6 +107,14 @@ impl Intervals {
         self.fit(&rest, &others, &have, &mut corrections);
         corrections.sort_by_key(|correction| correction.thread);
         corrections
+    }
+
+    /// Whether a thread started then, as far as its start is known and the resolution of `/proc` tells.
+    fn started(&self, thread: usize, unix_ns: u64) -> bool {
+        let start_boottime_ns = self.threads.start_boottime_ns(thread);
+        start_boottime_ns.is_none_or(|start_ns| {
+            self.clock.unix_of_boottime(start_ns).abs_diff(unix_ns) < PROC_TICK_NS
+        })
     }
 
     /// Makes the time of these threads `want`; what they lack gets the last one.
@@ -109,7 +131,7 @@ impl Intervals {
             let of = |thread: &usize| have.get(&(*thread, activity)).copied().unwrap_or(0);
             let all: u128 = threads.iter().map(|thread| u128::from(of(thread))).sum();
             let mut correct = |thread, ns: i128| {
-                let ns = i64::try_from(ns).unwrap_or(i64::MAX);
+                let ns = ns.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
                 if ns != 0 {
                     corrections.push(Correction {
                         thread,
@@ -128,7 +150,10 @@ impl Intervals {
             let mut left = excess;
             for thread in threads {
                 let own = u128::from(of(thread));
-                let share = (own * excess).div_ceil(all).min(left);
+                // Where the product is beyond all measure, the first ones give what they have.
+                let share = own.checked_mul(excess);
+                let share = share.map_or(own, |product| product.div_ceil(all));
+                let share = share.min(left);
                 self.flames.shrink(*thread, activity, share as u64);
                 correct(*thread, -(share as i128));
                 left -= share;

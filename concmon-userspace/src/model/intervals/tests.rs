@@ -9,6 +9,7 @@ use crate::model::testing::{
     MS, Random, START, START_BOOT, START_UNIX, boot, ledger, look, py_loop, py_task, py_thread,
     random_state,
 };
+use crate::schema::LedgerSum;
 
 fn info() -> WatchInfo {
     WatchInfo {
@@ -574,4 +575,82 @@ fn waits_for_the_gil_are_charged_to_the_stacks_of_who_held_it() {
     let (first, second) = (of("burn;first"), of("burn;second"));
     let sum = first.zip(second).map(|(one, other)| one + other);
     assert!(sum.is_some_and(|ms| (18..=20).contains(&ms)), "{told:?}");
+}
+
+/// An id that two threads had one after the other has a row of the second, and the first has ended.
+#[test]
+fn each_holder_of_an_id_is_made_to_fit_its_own_row() {
+    let mut events = vec![
+        account(101, 0, ThreadState::Running, 1),
+        Event::Slice(slice(101, None, (0, 10))),
+        Event::Fork(Fork {
+            at_ns: START + 20 * MS,
+            parent: Tid(100),
+            pid: Pid(100),
+            tid: Tid(101),
+            start_boottime_ns: boot(START + 20 * MS),
+            comm: "second".into(),
+        }),
+        Event::Slice(slice(101, None, (20, 50))),
+        tick(100),
+    ];
+    let (mut intervals, _) = run(&events);
+    let mut model = crate::model::Model::new(info());
+    events.truncate(1);
+    events.push(tick(100));
+    for event in events {
+        model.apply(&event);
+    }
+    let mut summary = model.summary();
+    let process = &mut summary.processes[0];
+    let row = process.threads.iter().position(|row| row.tid == 101);
+    let mut row = process.threads.swap_remove(row.expect("it has one"));
+    row.ledger = LedgerSum::default();
+    process.threads.clear();
+    process.ended.ledger = LedgerSum::default();
+    // The first has 4 ms, the second 33.
+    process.ended.ledger.on_cpu_ns = 4 * MS;
+    row.started_unix_ns = START_UNIX + 20 * MS;
+    row.ledger.on_cpu_ns = 33 * MS;
+    process.threads.push(row);
+    intervals.settle(&summary);
+    let mut told = vec![0; intervals.threads().len()];
+    for (thread, activity, _, ns) in intervals.flames().weights() {
+        assert_eq!(activity, Activity::OnCpu);
+        told[thread] += ns / MS;
+    }
+    assert_eq!(told, [4, 33]);
+}
+
+/// Instants that no clock has make sums beyond 64 bits.
+#[test]
+fn sums_beyond_all_measure_are_taken_back() {
+    let (mut intervals, _) = run(&[tick(1)]);
+    for thread in 0..4 {
+        let cpu = Interval {
+            thread,
+            from_ns: 0,
+            to_ns: u64::MAX,
+            activity: Activity::Blocked(Cause::Lock),
+            on_cpu_ns: 0,
+            cpu: None,
+            wakeup: None,
+            futex: 0,
+        };
+        intervals.flames.interval(&cpu, 0);
+    }
+    intervals.flames.finish();
+    for tid in 1..=4 {
+        intervals.threads.of_sample(Pid(100), Tid(tid));
+    }
+    let summary = crate::model::Model::new(info()).summary();
+    let corrections = intervals.settle(&summary);
+    assert!(
+        corrections.iter().all(|one| one.ns == i64::MIN),
+        "{corrections:?}"
+    );
+    assert_eq!(
+        intervals.flames().weights().map(|one| one.3).sum::<u64>(),
+        0
+    );
 }

@@ -89,6 +89,12 @@ impl Threads {
         self.left_out
     }
 
+    /// When it started (`CLOCK_BOOTTIME`, ns), where that is known.
+    pub(super) fn start_boottime_ns(&self, thread: usize) -> Option<u64> {
+        let start_ns = self.all.get(thread)?.start_boottime_ns;
+        (start_ns != 0).then_some(start_ns)
+    }
+
     pub(super) fn get_mut(&mut self, thread: usize) -> Option<&mut Tracked> {
         self.all.get_mut(thread)
     }
