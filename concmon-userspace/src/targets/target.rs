@@ -8,6 +8,7 @@ use super::{
     TargetId, Wants,
     activity::{Activity, Reading},
     attached::{Attached, is_gone, keep_names},
+    readings::Entered,
     shape::Shape,
     steps::Steps,
     uprobes::Uprobes,
@@ -105,6 +106,7 @@ pub(super) struct Target {
     inherits: Option<(u64, Places)>,
     /// Where its probes are: a child that it forks has the same code at the same places.
     places: Places,
+    pub(super) entered: Entered,
     /// Probes were tried in a program that it ran before.
     tried_before: bool,
     activity: Activity,
@@ -128,6 +130,7 @@ impl Target {
             futures: Uprobes::default(),
             inherits: None,
             places: Places::default(),
+            entered: Entered::default(),
             tried_before: false,
             activity: Activity::of(id.pid),
             reader: ProcessReader::new(id.pid.0),

@@ -200,6 +200,14 @@ impl Live {
         }
     }
 
+    /// Threads of `pid`, which has these GILs, are in other interpreters than the main one no more.
+    pub fn set_left(&mut self, pid: Pid, gils: &[u64], left: &[Tid]) {
+        let gils = first_gils(gils);
+        for tid in left {
+            self.accounts.set_entered(pid, *tid, 0, &gils);
+        }
+    }
+
     /// Attaches the hooks, and the sampling clock with `rate` samples per second and CPU; 0: none.
     pub fn attach(&mut self, rate: u32) -> Result<(), LiveError> {
         hooks::attach(&mut self.ebpf)?;
