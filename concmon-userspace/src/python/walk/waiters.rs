@@ -394,13 +394,13 @@ fn first_items(reader: &mut Reader<'_>, tuples: &[u64], items: &mut Vec<Option<u
     reader.fetch(&mut batch);
     reader.load_types((0..batch.len()).filter_map(|slot| word(batch.prefix(slot), OBJECT_TYPE)));
     // Most have the type of the one before.
-    let mut tuple = 0;
+    let mut tuple = None;
     items.extend((0..batch.len()).map(|slot| {
         let bytes = batch.whole(slot)?;
         let class = word(bytes, OBJECT_TYPE)?;
-        if class != tuple || word(bytes, 0)? as u32 == 0 {
+        if tuple != Some(class) || word(bytes, 0)? as u32 == 0 {
             (reader.kind(bytes)? == Kind::Tuple).then_some(())?;
-            tuple = class;
+            tuple = Some(class);
         }
         let is_empty = word(bytes, OBJECT_SIZE)? == 0;
         (!is_empty).then(|| word(bytes, place))?
