@@ -28,6 +28,8 @@ pub(crate) const GLANCE: Duration = Duration::from_millis(20);
 /// What may wait. One report more may come on top, so that a large one has its turn, too.
 const MAX_PIECES: usize = 8;
 const MAX_BYTES: usize = 1 << 20;
+/// Reports that wait to be made: how long they will be is not known.
+const MAX_UNMADE: usize = 2;
 /// Written at a time: progress shows in such steps.
 const CHUNK: usize = 4_096;
 /// How long a message waits to be written, so that messages and reports keep their order on a terminal.
@@ -91,6 +93,8 @@ struct Piece {
     text: Option<Maker>,
     /// What it counts as, as long as it waits.
     bytes: usize,
+    /// These are a guess.
+    unmade: bool,
 }
 
 #[derive(Default)]
@@ -110,6 +114,8 @@ struct State {
 struct Shared {
     file: File,
     terminal: bool,
+    /// An ordinary file: it needs no reader.
+    ordinary: bool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -126,6 +132,7 @@ impl Stream {
     pub(crate) fn new(file: File, name: &str) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             terminal: file.is_terminal(),
+            ordinary: file.metadata().is_ok_and(|data| data.is_file()),
             file,
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -170,12 +177,14 @@ impl Stream {
         self.check()?;
         let mut state = self.0.state();
         if !state.given_up {
+            let unmade = bytes.is_none();
             let bytes = bytes.unwrap_or(state.report);
             state.bytes += bytes;
             state.waiting.push_back(Piece {
                 kind,
                 text: Some(text),
                 bytes,
+                unmade,
             });
             self.0.changed.notify_all();
         }
@@ -193,7 +202,10 @@ impl Stream {
     /// Whether more may be handed over: less waits than the bound, or nothing will ever be written.
     pub(crate) fn has_room(&self) -> bool {
         let state = self.0.state();
-        state.over() || (state.waiting.len() < MAX_PIECES && state.bytes < MAX_BYTES)
+        let is_unmade = |piece: &&Piece| piece.unmade && piece.text.is_some();
+        let unmade = state.waiting.iter().filter(is_unmade).count();
+        let room = state.waiting.len() < MAX_PIECES && unmade < MAX_UNMADE;
+        state.over() || (room && state.bytes < MAX_BYTES)
     }
 
     /// Whether everything is written that ever will be.
@@ -353,8 +365,11 @@ impl Reader {
         }
     }
 
-    /// Whether nothing was read for as long as [`PATIENCE`].
+    /// Whether nothing was read for as long as [`PATIENCE`]. A file takes what it is given, however long that takes.
     pub(crate) fn is_gone(&mut self, stream: &Stream) -> bool {
+        if stream.0.ordinary {
+            return false;
+        }
         let progress = stream.progress();
         if progress != self.progress {
             (self.progress, self.since) = (progress, Instant::now());

@@ -120,3 +120,32 @@ fn what_cannot_be_made_ends_the_stream() {
         assert!(all.is_empty());
     }
 }
+
+#[test]
+fn reports_of_unknown_length_do_not_pile_up() {
+    let (_reader, stream) = pipe();
+    // Nobody reads it.
+    stream.send(Kind::Other, vec![b'x'; 500_000]).expect("sent");
+    let mut sent = 0;
+    while stream.has_room() {
+        let made = || Ok(vec![b'y'; 1 << 20]);
+        stream.send_later(Kind::Report, made).expect("sent");
+        sent += 1;
+    }
+    assert_eq!(sent, MAX_UNMADE);
+    stream.give_up();
+}
+
+#[test]
+fn a_slow_file_gets_everything() {
+    let file = tempfile::tempfile().expect("a file");
+    let stream = Stream::new(file.try_clone().expect("one more"), "test").expect("a thread");
+    let slow = || {
+        thread::sleep(PATIENCE + Duration::from_millis(300));
+        Ok(b"whole".to_vec())
+    };
+    stream.send_later(Kind::Report, slow).expect("sent");
+    stream.drain();
+    assert!(stream.is_idle());
+    assert_eq!(file.metadata().expect("it is open").len(), 5);
+}
