@@ -27,6 +27,6 @@ pub enum By {
     Lock,
     Io,
     Wall,
-    /// Of the GIL and of locks: of whoever had them, while others waited
+    /// Of the GIL and of locks: of whoever is known to have had them, while others waited
     Blame,
 }
