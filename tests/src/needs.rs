@@ -22,6 +22,8 @@ pub enum Need {
     Package(&'static str, &'static str),
     /// A C compiler called `cc`.
     Cc,
+    /// The command that makes certificates.
+    Openssl,
     /// A user without privileges to switch to, and a Python that this user can run.
     User,
     /// Users may read the memory of their own processes.
@@ -51,6 +53,9 @@ impl Need {
                 .then_some(())
                 .ok_or("needs the C compiler cc".to_owned())
                 .err(),
+            Need::Openssl => {
+                (!runs(Command::new("openssl").arg("version"))).then(|| "needs openssl".to_owned())
+            }
             Need::User => no_user(),
             Need::OwnTrace => no_own_trace(),
             Need::Setpriv => ["setpriv", "prlimit"]

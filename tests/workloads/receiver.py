@@ -1,6 +1,6 @@
 """A receiver of OTLP/HTTP, which reads what it is sent by OpenTelemetry's own classes.
 
-usage: receiver.py
+usage: receiver.py [CERTIFICATE KEY]        with these, by TLS
 
 {"do": "behave", "as": "ok" | "slow" | "500" | "503" | "close" | "down"}    from now on; the answer has its port
 {"do": "take"}                                                              what came since this was asked last
@@ -12,6 +12,8 @@ request, `down` does not listen.
 import gzip
 import http.server
 import os
+import ssl
+import sys
 import threading
 import time
 
@@ -167,6 +169,10 @@ def listen(port):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     server.block_on_close = False
+    if len(sys.argv) > 1:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*sys.argv[1:3])
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     return server.server_address[1]
 

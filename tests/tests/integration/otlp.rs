@@ -2,13 +2,14 @@
 //! scraped, stalls against what a program says that has OpenTelemetry's own SDK; and receivers that misbehave.
 
 use std::os::unix::fs::FileExt as _;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use concmon_tests::agent::{Agent, sum};
 use concmon_tests::harness::{case, quiet};
 use concmon_tests::interpreter::Interpreter;
-use concmon_tests::needs::UNPRIVILEGED;
+use concmon_tests::needs::{Need, UNPRIVILEGED};
 use concmon_tests::watch::{PATIENCE, Watch};
 use concmon_tests::workload::Workload;
 use concmon_tests::{packages, proc};
@@ -45,6 +46,11 @@ pub(crate) fn trials() -> Vec<Trial> {
             &python,
             the_dialer_is_confined,
         ),
+        quiet(
+            "otlp::secrets_go_to_who_is_trusted",
+            &[&python[..], &[Need::Openssl]].concat(),
+            secrets_go_to_who_is_trusted,
+        ),
         case(
             "otlp::receivers_that_misbehave",
             &python,
@@ -64,16 +70,25 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// A receiver, and what it was sent.
 struct Receiver {
     program: Workload,
+    scheme: &'static str,
     port: u16,
 }
 
 impl Receiver {
     fn start() -> Result<Self> {
+        Self::of("http", &[])
+    }
+
+    fn of(scheme: &'static str, arguments: &[&str]) -> Result<Self> {
         let python = Interpreter::find(VERSION)?;
         let packages = packages::folder(&python, VERSION, &["opentelemetry-proto"])?;
-        let program = Workload::start_with(&python, Some(&packages), "receiver.py", &[])?;
+        let program = Workload::start_with(&python, Some(&packages), "receiver.py", arguments)?;
         let port = program.said("port")?;
-        Ok(Self { program, port })
+        Ok(Self {
+            program,
+            scheme,
+            port,
+        })
     }
 
     fn behave(&mut self, how: &str) -> Result<()> {
@@ -115,9 +130,10 @@ impl Receiver {
     fn agent(&self, program: &Workload, more: &str, environment: &[(&str, &str)]) -> Result<Agent> {
         let config = format!(
             "interval = \"300ms\"\nbudget_cpu = \"100%\"\n\
-             [otlp]\nendpoint = \"http://localhost:{}\"\ninterval = \"700ms\"\n{more}\n\
+             [otlp]\nendpoint = \"{}://localhost:{}\"\ninterval = \"700ms\"\n{more}\n\
              [[allow]]\ncommand = '''{}'''\n\
              [[service]]\nservice = \"shop\"\ncommand = '''{}'''\n",
+            self.scheme,
             self.port,
             program.program(),
             program.program(),
@@ -508,6 +524,71 @@ fn receivers_that_misbehave() -> Result<()> {
     let metrics = agent.metrics()?;
     ensure!(sum(&metrics, dropped) == Some(0.0), "{metrics}");
     ensure!(agent.said().contains("is taken again"), "{}", agent.said());
+    Ok(())
+}
+
+/// Over TLS, headers go to who shows a certificate of a root that is trusted, and to nobody else.
+fn secrets_go_to_who_is_trusted() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let openssl = |arguments: &str| -> Result<()> {
+        let mut command = Command::new("openssl");
+        let command = command
+            .args(arguments.split(' '))
+            .current_dir(folder.path());
+        let ended = command.output()?;
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        ensure!(ended.status.success(), "openssl {arguments}: {said}");
+        Ok(())
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    for root in ["trusted", "other"] {
+        openssl(&format!(
+            "req -x509 {key} -keyout {root}.key -out {root}.pem -days 2 -subj /CN={root}"
+        ))?;
+    }
+    openssl(&format!(
+        "req -new {key} -keyout own.key -out own.csr -subj /CN=localhost"
+    ))?;
+    std::fs::write(
+        folder.path().join("names"),
+        "subjectAltName=DNS:localhost\n",
+    )?;
+    openssl(
+        "x509 -req -in own.csr -CA trusted.pem -CAkey trusted.key -CAcreateserial -days 2 \
+         -extfile names -out own.pem",
+    )?;
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let mut receiver = Receiver::of("https", &[&path("own.pem"), &path("own.key")])?;
+    let program = Workload::start(&Interpreter::find(VERSION)?, "moments.py", &[])?;
+    let agent_with = |root: &str| {
+        let root = path(root);
+        let environment = [
+            ("SSL_CERT_FILE", &*root),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=secret"),
+        ];
+        receiver.agent(&program, "", &environment)
+    };
+    let mut wary = agent_with("other.pem")?;
+    let trusting = agent_with("trusted.pem")?;
+    let line = wary.wait_for_line("the push of metrics to https://localhost:")?;
+    ensure!(
+        line.contains("is not taken: ") && line.contains("certificate"),
+        "{line}"
+    );
+    wary.metrics_with("failures", |metrics| {
+        let sent = "concmon_agent_otlp_requests_total{concmon_signal=\"metrics\"";
+        sum(metrics, sent).is_some_and(|count| count >= 2.0)
+    })?;
+    let taken =
+        "concmon_agent_otlp_requests_total{concmon_signal=\"metrics\",concmon_outcome=\"ok\"}";
+    ensure!(
+        sum(&wary.metrics()?, taken).unwrap_or(0.0) == 0.0,
+        "it is trusted"
+    );
+    let all = receiver.take_until(&trusting, "metrics", |all| {
+        !named(all, "shop", "concmon.cpu.time").is_empty()
+    })?;
+    ensure!(all[0]["headers"]["x-key"] == "secret", "{}", all[0]);
     Ok(())
 }
 
