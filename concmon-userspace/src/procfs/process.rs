@@ -238,11 +238,8 @@ impl Identity {
                 self.published = process_context::published(dir);
             }
             // The links that tell the container come after the folder of the pod.
-            if !self
-                .kubernetes
-                .as_ref()
-                .is_some_and(|of| of.container.is_some())
-            {
+            let pod = self.kubernetes.as_ref();
+            if pod.is_none_or(|pod| pod.container.is_none()) {
                 self.kubernetes = kubernetes::of(cgroups).or(self.kubernetes);
             }
         }
