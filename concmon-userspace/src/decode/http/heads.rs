@@ -74,7 +74,8 @@ fn cut(bytes: &[u8]) -> Result<Head, NotParsed> {
         return match memchr::memchr2_iter(b' ', b'?', bytes).nth(1) {
             // A very long query.
             Some(end) => line_only(&bytes[..end]),
-            None => Err(NotParsed::Malformed),
+            // A very long path.
+            None => line_only(bytes),
         };
     };
     let mut whole = bytes[..=memchr::memrchr(b'\n', bytes).unwrap_or(line)].to_vec();
@@ -106,14 +107,22 @@ fn line_only(bytes: &[u8]) -> Result<Head, NotParsed> {
         .split(|byte| *byte == b'\n')
         .next()
         .unwrap_or_default();
-    let text = std::str::from_utf8(line).map_err(|_| NotParsed::Malformed)?;
+    // It may be cut within a character.
+    let text = String::from_utf8_lossy(line);
     let mut words = text.split(' ');
     match (words.next(), words.next()) {
-        (Some(method), Some(path)) if path.starts_with(['/', '*']) => {
+        (Some(method), Some(path)) if is_method(method) && path.starts_with(['/', '*']) => {
             Ok(Head::Cut(Request::new(method, path, Body::Unknown, &[])))
         }
         _ => Err(NotParsed::Malformed),
     }
+}
+
+fn is_method(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphabetic() || byte == b'-')
 }
 
 impl Request {

@@ -11,8 +11,8 @@ pub(super) fn fold(target: &str) -> String {
     let path = target.split(['?', '#']).next().unwrap_or_default();
     // The absolute form, as proxies get it.
     let path = match path.split_once("://") {
-        Some((_, rest)) => rest.find('/').map_or("/", |at| &rest[at..]),
-        None => path,
+        Some((_, rest)) if !path.starts_with('/') => rest.find('/').map_or("/", |at| &rest[at..]),
+        _ => path,
     };
     if !path.starts_with('/') {
         // `*` of OPTIONS, and the authority of CONNECT.
@@ -78,6 +78,7 @@ mod tests {
             ("/a%20b", "/{text}"),
             ("http://host:80/x?y", "/x"),
             ("http://host", "/"),
+            ("/fetch/http://host/x", "/fetch/{text}//host/x"),
             ("*", "*"),
             ("host:443", "-"),
             ("/a/b/c/d/e/f/g/h/i/j", "/a/b/c/d/e/f/g/h/..."),

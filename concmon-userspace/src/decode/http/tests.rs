@@ -244,6 +244,9 @@ fn long_heads_are_cut() {
     );
     peer.read_some(long.as_bytes(), true, SOCKET_BYTES)
         .write(OK);
+    let path = format!("GET /p/{} HTTP/1.1\r\n\r\n", "p".repeat(3_000));
+    peer.read_some(path.as_bytes(), true, SOCKET_BYTES)
+        .write(OK);
     let query = format!("GET /q?{} HTTP/1.1\r\n\r\n", "q".repeat(3_000));
     peer.read_some(query.as_bytes(), true, SOCKET_BYTES)
         .write(OK);
@@ -253,10 +256,12 @@ fn long_heads_are_cut() {
     let want = [
         "1 GET /long",
         "1 200",
-        "2 GET /q",
+        "2 GET /p/{text}",
         "2 200",
-        "3 GET /many",
+        "3 GET /q",
         "3 200",
+        "4 GET /many",
+        "4 200",
     ];
     assert_eq!(peer.told(), want);
 }
