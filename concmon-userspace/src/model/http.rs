@@ -7,9 +7,11 @@ use super::window::{Cumulative, Growth, Scope, limit};
 use crate::event::{HttpEvent, HttpRequest, HttpWhat, NotParsed, Tid};
 use crate::schema;
 
-/// Rows of a process, and paths among them.
+/// Rows of a process, and paths among them; those on which nothing was ever found have room of their own, so that whoever
+/// tries names takes none from others.
 const MAX_ROWS: usize = 512;
 const MAX_PATHS: usize = 64;
+const MAX_NOT_FOUND: usize = 16;
 /// Requests that are under way, and those that are shown.
 const MAX_ACTIVE: usize = 16_384;
 const MAX_SHOWN: usize = 64;
@@ -58,6 +60,7 @@ struct Active {
 pub(crate) struct Http {
     rows: BTreeMap<Key, Cumulative<Row>>,
     paths: BTreeSet<String>,
+    not_found: BTreeSet<String>,
     active: BTreeMap<u64, Active>,
     abandoned: Cumulative<u64>,
     unparsed: BTreeMap<NotParsed, Cumulative<u64>>,
@@ -72,7 +75,7 @@ impl Http {
             HttpWhat::Began { id, request, ids } => {
                 if self.active.len() < MAX_ACTIVE {
                     let active = Active {
-                        request: self.known(request),
+                        request: request.clone(),
                         tid: event.tid,
                         began_ns: event.at_ns,
                         ids: ids.clone(),
@@ -91,7 +94,7 @@ impl Http {
                     method,
                     path,
                     queue_ns,
-                } = self.known(request);
+                } = self.known(request, *status);
                 let key = Key {
                     method,
                     path,
@@ -116,11 +119,14 @@ impl Http {
     }
 
     /// The request, with its path while there is room for one more.
-    fn known(&mut self, request: &HttpRequest) -> HttpRequest {
+    fn known(&mut self, request: &HttpRequest, status: u16) -> HttpRequest {
         let mut request = request.clone();
         request.path = request.path.filter(|path| {
-            self.paths.contains(path)
-                || self.paths.len() < MAX_PATHS && self.paths.insert(path.clone())
+            let (paths, most) = match status {
+                404 | 405 if !self.paths.contains(path) => (&mut self.not_found, MAX_NOT_FOUND),
+                _ => (&mut self.paths, MAX_PATHS),
+            };
+            paths.contains(path) || paths.len() < most && paths.insert(path.clone())
         });
         request
     }
@@ -163,6 +169,10 @@ impl Http {
         let active = self.active.values().take(MAX_SHOWN);
         let unparsed = self.unparsed.iter();
         let mut limits = Vec::new();
+        if self.active.len() >= MAX_ACTIVE {
+            let reason = format!("no more than {MAX_ACTIVE} requests under way are kept");
+            limits.push(limit("active_count", reason));
+        }
         let refused = self.refused.over(scope);
         if refused > 0 {
             let reason = format!("no room for {refused} requests of more kinds");
@@ -337,13 +347,25 @@ mod tests {
     fn rows_and_paths_are_bounded() {
         let mut http = Http::default();
         for id in 0..2_000 {
+            exchange(&mut http, id, &format!("/no{id}"), 404);
+        }
+        for id in 0..2_000 {
             exchange(&mut http, id, &format!("/p{id}"), 100 + (id % 900) as u16);
         }
         let shown = row(&http, Scope::Whole);
         assert_eq!(shown.requests.len(), MAX_ROWS);
         let paths = shown.requests.iter();
         let paths: BTreeSet<_> = paths.filter_map(|row| row.learned_path.clone()).collect();
-        assert_eq!(paths.len(), MAX_PATHS);
+        let is_not_found = |path: &&String| path.starts_with("/no");
+        assert_eq!(paths.iter().filter(is_not_found).count(), MAX_NOT_FOUND);
+        assert_eq!(paths.len(), MAX_NOT_FOUND + MAX_PATHS);
+        for id in 0..MAX_ACTIVE as u64 + 5 {
+            let (request, ids) = (request("/a"), BTreeMap::new());
+            http.take(&event(HttpWhat::Began { id, request, ids }));
+        }
+        let shown = row(&http, Scope::Whole);
+        assert_eq!(shown.active_count, MAX_ACTIVE as u64);
+        assert_eq!(shown.limits[0].field, "active_count");
         assert!(shown.limits.iter().any(|limit| limit.field == "requests"));
     }
 }
