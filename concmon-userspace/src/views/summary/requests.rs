@@ -18,6 +18,9 @@ pub(super) fn push(text: &mut String, set: &[&Process], room: Room) {
         }
         let remarks = requests::remarks(http);
         text.push('\n');
+        if set.len() > 1 {
+            text.push_str(&format!("  process {}\n", process.pid));
+        }
         let mut table = Table::default();
         table.names("REQUEST", 20);
         for head in ["COUNT", "P50", "P99", "UNREAD P50", "UNREAD P99"] {
@@ -43,10 +46,7 @@ pub(super) fn push(text: &mut String, set: &[&Process], room: Room) {
         if left > 0 {
             text.push_str(&format!("  ... and {left} more\n"));
         }
-        let mut said = remarks;
-        if set.len() > 1 && !said.is_empty() {
-            said[0] = format!("process {}: {}", process.pid, said[0]);
-        }
+        let said = remarks;
         if !said.is_empty() {
             room.form.wrap(
                 text,
