@@ -46,7 +46,10 @@ impl Redactor {
                     ids.clear();
                 }
                 HttpWhat::Answered { request, .. } => request.path = None,
-                HttpWhat::Abandoned { .. } | HttpWhat::Unparsed(_) | HttpWhat::Lost { .. } => {}
+                HttpWhat::Abandoned { .. }
+                | HttpWhat::Unparsed(_)
+                | HttpWhat::Lost { .. }
+                | HttpWhat::Unclear { .. } => {}
             },
             Event::Python(fact) => {
                 let fact = Arc::make_mut(fact);

@@ -43,6 +43,9 @@ pub enum HttpWhat {
     Unparsed(NotParsed),
     /// Records never arrived: what was under way is not known any more.
     Lost { records: u64 },
+    /// Which response is that of a request is not known: heads before it may have gone unseen on its connection. `None`: it
+    /// was not taken for that reason.
+    Unclear { id: Option<u64> },
 }
 
 /// What the head of a request says, as far as it is kept.

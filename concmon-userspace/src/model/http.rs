@@ -66,6 +66,8 @@ pub(crate) struct Http {
     unparsed: BTreeMap<NotParsed, Cumulative<u64>>,
     /// Requests that found no row, and records that never arrived.
     refused: Cumulative<u64>,
+    /// Requests whose response cannot be told.
+    unclear: Cumulative<u64>,
     lost: Cumulative<u64>,
 }
 
@@ -115,6 +117,12 @@ impl Http {
             }
             HttpWhat::Unparsed(reason) => self.unparsed.entry(*reason).or_default().now += 1,
             HttpWhat::Lost { records } => self.lose(*records),
+            HttpWhat::Unclear { id } => {
+                self.unclear.now += 1;
+                if let Some(id) = id {
+                    self.active.remove(id);
+                }
+            }
         }
     }
 
@@ -143,6 +151,7 @@ impl Http {
         self.unparsed.values_mut().for_each(Cumulative::roll);
         self.abandoned.roll();
         self.refused.roll();
+        self.unclear.roll();
         self.lost.roll();
     }
 
@@ -176,6 +185,13 @@ impl Http {
         let refused = self.refused.over(scope);
         if refused > 0 {
             let reason = format!("no room for {refused} requests of more kinds");
+            limits.push(limit("requests", reason));
+        }
+        let unclear = self.unclear.over(scope);
+        if unclear > 0 {
+            let reason = format!(
+                "which response {unclear} requests had is not known: others on their connections may have gone unseen"
+            );
             limits.push(limit("requests", reason));
         }
         let lost = self.lost.over(scope);

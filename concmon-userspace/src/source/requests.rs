@@ -20,10 +20,21 @@ const HELD_BYTES: usize = 128;
 /// The stream that these events have for themselves where slices and samples are ordered.
 pub const STREAM: u32 = 0x7fff_0000;
 
+/// What waits for its time.
+#[derive(Debug)]
+enum Item {
+    Record(SocketRecord),
+    /// So many records before this instant never arrived.
+    Lost {
+        at_ns: u64,
+        records: u64,
+    },
+}
+
 /// The way of records of sockets.
 #[derive(Debug)]
 pub struct Requests {
-    order: Orderer<SocketRecord>,
+    order: Orderer<Item>,
     assembler: Assembler,
     /// By CPU, how many records there were up to the last batch.
     produced: Vec<u64>,
@@ -34,7 +45,10 @@ pub struct Requests {
 impl Requests {
     /// Keeps the values of these headers of requests.
     pub fn new(header_names: Vec<String>) -> Self {
-        let weight = |record: &SocketRecord| 1 + record.bytes.len() / HELD_BYTES;
+        let weight = |item: &Item| match item {
+            Item::Record(record) => 1 + record.bytes.len() / HELD_BYTES,
+            Item::Lost { .. } => 1,
+        };
         Self {
             order: Orderer::weighing(MOST_HELD, weight),
             assembler: Assembler::new(header_names),
@@ -69,35 +83,29 @@ impl Requests {
         self.produced[cpu] = header
             .produced_before
             .saturating_add(u64::from(header.count));
-        if missing > 0 {
-            self.lose(missing, header.opened_ns, &mut sink);
-        }
-        let assembler = &mut self.assembler;
-        for record in batch.records {
-            self.order
-                .push(record.head.at_ns, header.cpu, record, |record| {
-                    assembler.take(record, |event| sink(boxed(event)));
-                });
-        }
-    }
-
-    fn lose(&mut self, records: u64, at_ns: u64, sink: &mut impl FnMut(Event)) {
-        self.lost = self.lost.saturating_add(records);
-        self.assembler.lost();
-        sink(boxed(HttpEvent {
+        self.lost = self.lost.saturating_add(missing);
+        let at_ns = header.opened_ns;
+        let lost = Item::Lost {
             at_ns,
-            pid: Pid(0),
-            tid: Tid(0),
-            what: HttpWhat::Lost { records },
-        }));
+            records: missing,
+        };
+        let lost = (missing > 0).then_some((at_ns, lost));
+        let records = batch.records.into_iter();
+        let records = records.map(|record| (record.head.at_ns, Item::Record(record)));
+        let assembler = &mut self.assembler;
+        for (at_ns, item) in lost.into_iter().chain(records) {
+            self.order.push(at_ns, header.cpu, item, |item| {
+                pass_on(assembler, item, &mut sink);
+            });
+        }
     }
 
     /// Passes on what happened up to and including `until_ns`.
     pub fn release(&mut self, until_ns: u64, mut sink: impl FnMut(Event)) {
         let assembler = &mut self.assembler;
-        self.order.release(until_ns, |record| {
-            assembler.take(record, |event| sink(boxed(event)));
-        });
+        self.order
+            .release(until_ns, |item| pass_on(assembler, item, &mut sink));
+        assembler.age(until_ns, |event| sink(boxed(event)));
     }
 
     /// Records that never arrived.
@@ -114,6 +122,73 @@ impl Requests {
     }
 }
 
+/// Takes what has its time.
+fn pass_on(assembler: &mut Assembler, item: &Item, sink: &mut impl FnMut(Event)) {
+    match item {
+        Item::Record(record) => assembler.take(record, |event| sink(boxed(event))),
+        Item::Lost { at_ns, records } => {
+            assembler.lost();
+            sink(boxed(HttpEvent {
+                at_ns: *at_ns,
+                pid: Pid(0),
+                tid: Tid(0),
+                what: HttpWhat::Lost { records: *records },
+            }));
+        }
+    }
+}
+
 fn boxed(event: HttpEvent) -> Event {
     Event::Http(Box::new(event))
+}
+
+#[cfg(test)]
+mod tests {
+    use concmon_ebpf::{BatchHeader, WIRE_VERSION, socket_flags, socket_kind};
+
+    use super::*;
+
+    /// A batch with one record, as the kernel side writes it.
+    fn batch(cpu: u32, before: u64, opened_ns: u64, at_ns: u64, kind: u8, text: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(WIRE_VERSION.to_le_bytes());
+        bytes.extend(1u16.to_le_bytes());
+        bytes.extend(cpu.to_le_bytes());
+        bytes.extend([before, opened_ns].map(u64::to_le_bytes).concat());
+        assert_eq!(bytes.len(), size_of::<BatchHeader>());
+        bytes.extend([kind, socket_flags::START]);
+        bytes.extend((text.len() as u16).to_le_bytes());
+        let words = [12, 11, text.len() as u32];
+        bytes.extend(words.map(u32::to_le_bytes).concat());
+        bytes.extend([at_ns, 0, 7, 0, 0].map(u64::to_le_bytes).concat());
+        bytes.extend(text);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        bytes
+    }
+
+    /// What was lost is behind what waits for its time, and before what came with the batch that tells.
+    #[test]
+    fn losses_have_their_time() {
+        let mut requests = Requests::new(Vec::new());
+        let request = b"GET / HTTP/1.1\r\n\r\n";
+        let response = b"HTTP/1.1 200 OK\r\n\r\n";
+        let mut events = Vec::new();
+        for bytes in [
+            batch(0, 0, 100, 100, socket_kind::READ, request),
+            batch(1, 5, 500, 600, socket_kind::WRITTEN, response),
+        ] {
+            requests.take(&bytes, |event| events.push(event));
+        }
+        assert!(events.is_empty() && requests.lost() == 5);
+        requests.release(1_000, |event| events.push(event));
+        let told: Vec<_> = events
+            .iter()
+            .map(|event| match event {
+                Event::Http(event) => (event.at_ns, event.what.clone()),
+                _ => panic!("{event:?}"),
+            })
+            .collect();
+        assert!(matches!(told[0], (100, HttpWhat::Began { .. })), "{told:?}");
+        assert_eq!(told[1..], [(500, HttpWhat::Lost { records: 5 })]);
+    }
 }

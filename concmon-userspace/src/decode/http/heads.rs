@@ -212,6 +212,8 @@ pub(super) struct Status {
     pub(super) code: u16,
     /// `None`: another end than by length.
     pub(super) body_bytes: Option<u64>,
+    /// All of it is there.
+    pub(super) is_whole: bool,
 }
 
 /// The head of a response, and how many of these bytes it takes; `None`: it is none.
@@ -227,6 +229,7 @@ pub(super) fn status(bytes: &[u8]) -> Option<(usize, Status)> {
             Status {
                 code,
                 body_bytes: None,
+                is_whole: false,
             },
         ));
     };
@@ -234,5 +237,10 @@ pub(super) fn status(bytes: &[u8]) -> Option<(usize, Status)> {
         Ok(Body::Bytes(length)) => Some(length),
         _ => None,
     };
-    Some((length, Status { code, body_bytes }))
+    let status = Status {
+        code,
+        body_bytes,
+        is_whole: true,
+    };
+    Some((length, status))
 }

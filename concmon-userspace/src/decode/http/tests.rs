@@ -102,6 +102,8 @@ fn short(what: &HttpWhat) -> String {
         HttpWhat::Abandoned { id } => format!("{id} abandoned"),
         HttpWhat::Unparsed(reason) => reason.name().to_owned(),
         HttpWhat::Lost { .. } => "lost".to_owned(),
+        HttpWhat::Unclear { id: Some(id) } => format!("{id} unclear"),
+        HttpWhat::Unclear { id: None } => "unclear".to_owned(),
     }
 }
 
@@ -314,16 +316,23 @@ fn everything_is_bounded() {
         peer.received = 0;
         peer.read("G", true);
     }
-    assert_eq!(peer.assembler.len(), MAX_CONNECTIONS);
-    assert_eq!(peer.assembler.dropped(), 10);
+    assert_eq!(peer.assembler.len(), MAX_CONNECTIONS - EVICTED + 10);
+    assert_eq!(peer.assembler.dropped(), EVICTED as u64);
     let mut peer = Peer::new();
     for _ in 0..MAX_WAITING + 5 {
         peer.read("GET / HTTP/1.1\r\n\r\n", true);
     }
-    assert_eq!(
-        (peer.events.len(), peer.assembler.dropped()),
-        (MAX_WAITING, 5)
-    );
+    assert_eq!(peer.assembler.dropped(), 1);
+    // Those that came behind one that was not taken are not, either: their responses could not be told apart.
+    assert_eq!(peer.told()[MAX_WAITING..], ["unclear"; 4]);
+    peer.events.clear();
+    for _ in 0..MAX_WAITING + 5 {
+        peer.write(OK);
+    }
+    peer.read("GET /again HTTP/1.1\r\n\r\n", true).write(OK);
+    let told = peer.told();
+    assert_eq!(told.len(), MAX_WAITING + 2);
+    assert_eq!(told[MAX_WAITING..], ["257 GET /again", "257 200"]);
     // A head that never ends.
     let mut peer = Peer::new();
     peer.read("GET / HTTP/1.1\r\n", true);
@@ -331,6 +340,200 @@ fn everything_is_bounded() {
         peer.read("a: b\r\n", false);
     }
     assert_eq!(peer.told(), ["1 GET /"]);
+}
+
+const ASK: &str = "GET /a HTTP/1.1\r\n\r\n";
+
+/// Connections that rest make room for others, those that were used least recently first, and nothing is lost by it.
+#[test]
+fn connections_that_rest_make_room() {
+    let mut peer = Peer::new();
+    let open = |peer: &mut Peer, cookie| {
+        (peer.cookie, peer.received, peer.sent) = (cookie, 0, 0);
+        peer.read(ASK, true);
+    };
+    open(&mut peer, 0);
+    for cookie in 1..2 * MAX_CONNECTIONS as u64 {
+        open(&mut peer, cookie);
+        peer.write(OK);
+    }
+    assert!(peer.assembler.len() <= MAX_CONNECTIONS);
+    assert_eq!(peer.assembler.dropped(), 0);
+    (peer.cookie, peer.sent) = (0, 0);
+    peer.events.clear();
+    peer.write(OK);
+    assert_eq!(peer.told(), ["1 200"]);
+}
+
+/// However many connections there are, so many requests wait.
+#[test]
+fn requests_that_wait_are_bounded_in_all() {
+    let mut peer = Peer::new();
+    for cookie in 0..MAX_WAITING_IN_ALL / MAX_WAITING + 1 {
+        (peer.cookie, peer.received) = (cookie as u64, 0);
+        for _ in 0..MAX_WAITING {
+            peer.read(ASK, true);
+        }
+    }
+    assert_eq!(peer.assembler.waiting, MAX_WAITING_IN_ALL);
+    // The last connection has none: each is tried, as nothing waits before it.
+    assert_eq!(peer.assembler.dropped(), MAX_WAITING as u64);
+    peer.record(socket_kind::CLOSED, 0, b"", 0);
+    peer.cookie = 0;
+    peer.record(socket_kind::CLOSED, 0, b"", 0);
+    assert_eq!(peer.assembler.waiting, MAX_WAITING_IN_ALL - MAX_WAITING);
+}
+
+/// The kernel side had no room for a connection, and counts anew.
+#[test]
+fn places_that_go_back() {
+    let mut peer = Peer::new();
+    let long = "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n";
+    peer.read(ASK, true).write(long).read(ASK, true);
+    (peer.received, peer.sent) = (0, 0);
+    peer.read(ASK, true).write(OK);
+    peer.read("POST /b HTTP/1.1\r\nContent-Length: 9999\r\n\r\n", true);
+    peer.write(OK);
+    (peer.received, peer.sent) = (0, 0);
+    peer.read(ASK, true).write(OK);
+    let want = [
+        "1 GET /a",
+        "1 200",
+        "2 GET /a",
+        "2 unclear",
+        "3 GET /a",
+        "3 200",
+        "4 POST /b",
+        "4 200",
+        "5 GET /a",
+        "5 200",
+    ];
+    assert_eq!(peer.told(), want);
+}
+
+/// What sendfile writes is not told by every kernel.
+#[test]
+fn bodies_that_are_not_told() {
+    let mut peer = Peer::new();
+    for _ in 0..2 {
+        peer.read(ASK, true)
+            .write("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n");
+    }
+    assert_eq!(peer.told(), ["1 GET /a", "1 200", "2 GET /a", "2 200"]);
+}
+
+/// A unix socket is never told to be closed.
+#[test]
+fn peers_that_have_ended() {
+    let mut peer = Peer::new();
+    peer.read(ASK, true);
+    peer.record(socket_kind::END, 0, b"", 0);
+    // A peer that has shut down its side only.
+    peer.write(OK);
+    assert!(peer.assembler.is_empty());
+    peer.cookie += 1;
+    peer.read(ASK, true);
+    peer.record(socket_kind::END, 0, b"", 0);
+    for (later_ns, count) in [(ENDED_NS, 3), (ENDED_NS + 1, 4)] {
+        let events = &mut peer.events;
+        let now_ns = peer.now + later_ns;
+        peer.assembler.age(now_ns, |event| events.push(event));
+        assert_eq!(peer.events.len(), count);
+    }
+    assert_eq!(peer.told()[2..], ["2 GET /a", "2 abandoned"]);
+    assert!(peer.assembler.is_empty());
+    assert_eq!(peer.assembler.waiting, 0);
+}
+
+/// Of responses that were written together, more than is handed over: those behind are not taken for later ones.
+#[test]
+fn responses_that_were_not_seen() {
+    let many = |code: u16, count: usize| {
+        format!("HTTP/1.1 {code} X\r\nContent-Length: 2\r\n\r\nhi").repeat(count)
+    };
+    let chunks = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
+    for (written, answered) in [
+        (many(200, 3) + &many(500, 1), 4),
+        (format!("{chunks}{OK}"), 1),
+        (
+            format!("HTTP/1.1 200 OK\r\nA: {}\r\n\r\n", "a".repeat(300)),
+            1,
+        ),
+    ] {
+        let mut peer = Peer::new();
+        peer.read(&ASK.repeat(4), true);
+        peer.record(
+            socket_kind::WRITTEN,
+            0,
+            written.as_bytes(),
+            written.len().min(256),
+        );
+        peer.sent += written.len() as u64;
+        peer.write(OK).read("GET /b HTTP/1.1\r\n\r\n", true);
+        peer.write("HTTP/1.1 404 No\r\n\r\n");
+        let told = peer.told();
+        assert_eq!(told.last().map(|last| &**last), Some("5 404"), "{told:?}");
+        let unclear = told.iter().filter(|told| told.contains("unclear")).count();
+        assert_eq!(unclear, 4 - answered, "{told:?}");
+    }
+    // Seven in one write, of which not all are seen.
+    let mut peer = Peer::new();
+    peer.read(&ASK.repeat(8), true);
+    let written = many(200, 7);
+    peer.record(socket_kind::WRITTEN, 0, written.as_bytes(), 256);
+    peer.sent += written.len() as u64;
+    peer.write(&many(500, 1));
+    assert!(peer.told().iter().all(|told| !told.contains("500")));
+    // One behind a body, in the same write.
+    let mut peer = Peer::new();
+    peer.read(&ASK.repeat(3), true);
+    peer.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n");
+    peer.sent += 50;
+    peer.write(&many(500, 1));
+    assert_eq!(peer.told()[3..], ["1 200", "2 unclear", "3 unclear"]);
+}
+
+/// More requests than are handed over of one read: those behind them wait for those that were seen.
+#[test]
+fn requests_that_were_not_seen() {
+    let mut peer = Peer::new();
+    let asked = ASK.repeat(100);
+    peer.read_some(asked.as_bytes(), true, SOCKET_BYTES);
+    let seen = peer.events.len();
+    assert_eq!(seen, SOCKET_BYTES / ASK.len() + 1);
+    peer.read("GET /later HTTP/1.1\r\n\r\n", true);
+    for _ in 0..101 {
+        peer.write(OK);
+    }
+    peer.read("GET /b HTTP/1.1\r\n\r\n", true)
+        .write("HTTP/1.1 404 No\r\n\r\n");
+    let told = peer.told();
+    assert_eq!(told[seen], "unclear");
+    assert_eq!(told.len(), 2 * seen + 3, "{told:?}");
+    assert_eq!(
+        told[2 * seen + 1..],
+        [format!("{} GET /b", seen + 1), format!("{} 404", seen + 1)]
+    );
+}
+
+/// Where a connection is joined in the midst, what is no head is passed over.
+#[test]
+fn connections_joined_in_the_midst() {
+    let want = ["1 GET /a", "1 200"];
+    for (first, starts) in [("some body", false), ("GET a body\0\r\n\r\n", true)] {
+        let mut peer = Peer::new();
+        peer.received = 5_000;
+        peer.read(first, starts).read(ASK, true).write(OK);
+        assert_eq!(peer.told(), want, "{first}");
+    }
+    // The rest of a body, after a loss.
+    let mut peer = Peer::new();
+    peer.read("POST /up HTTP/1.1\r\nContent-Length: 30\r\n\r\n", true);
+    peer.assembler.lost();
+    peer.events.clear();
+    peer.read("PUT what was said, and no head", true);
+    peer.write(OK).read(ASK, true).write(OK);
+    assert_eq!(peer.told(), ["2 GET /a", "2 200"]);
 }
 
 /// Whatever bytes come, as records or in the streams that these tell of: no panic, and no response without a request.
