@@ -88,37 +88,70 @@ pub(super) fn load(sizes: Sizes) -> Result<Live, LiveError> {
     let mut run_time = Some(RunTime::new(Switch::new(sizes.exact)));
     let mut last_error = None;
     let found = Features::new(offsets, switch_arguments);
+    let loaded = first_that_loads(
+        (found, sizes.requests),
+        &mut last_error,
+        |features, requests| {
+            let config = KernelConfig {
+                batch_age_ns: BATCH_AGE.as_nanos() as u32,
+                tells_execs: u32::from(sizes.tells_execs),
+                ..kernel_config(&offsets, &features)
+            };
+            let loader = loader.take().unwrap_or_else(EbpfLoader::new);
+            let sockets = socket_config(&offsets, requests);
+            load_with(loader, (&config, &sockets), features, sizes, &btf)
+        },
+    );
+    let (mut live, no_requests) = loaded?;
+    if let Some(run_time) = run_time.take() {
+        live.run_time = run_time;
+    }
+    if let Some(reason) = no_requests {
+        live.sockets = Some(Err(reason));
+    }
+    if let Some(error) = &last_error {
+        log::info!("loaded without newer kernel features; the first try said: {error}");
+    }
+    for row in &TABLE {
+        if let Some(said) = live.features.lacks(row.feature) {
+            log::debug!("without {}: {said}", row.gives);
+        }
+    }
+    drop(btf);
+    // SAFETY: gives free heap pages back; has no other effect.
+    unsafe { libc::malloc_trim(0) };
+    Ok(live)
+}
+
+/// Tries to load with all that the kernel seems to have; then with the same, but not looking for requests, where that
+/// was asked for; then without helpers. What requests take must not keep anything else from being seen: where it is
+/// they that fail, for whatever reason, that reason is given along.
+fn first_that_loads<T>(
+    (found, requests): (Features, bool),
+    last_error: &mut Option<LiveError>,
+    mut load: impl FnMut(Features, bool) -> Result<T, LiveError>,
+) -> Result<(T, Option<String>), LiveError> {
+    let mut no_requests = None;
     for features in [found, found.without_helpers()] {
-        let config = KernelConfig {
-            batch_age_ns: BATCH_AGE.as_nanos() as u32,
-            tells_execs: u32::from(sizes.tells_execs),
-            ..kernel_config(&offsets, &features)
-        };
-        let loader = loader.take().unwrap_or_else(EbpfLoader::new);
-        let sockets = socket_config(&offsets, sizes.requests && features.has(Feature::Requests));
-        match load_with(loader, (&config, &sockets), features, sizes, &btf) {
-            Ok(mut live) => {
-                if let Some(run_time) = run_time.take() {
-                    live.run_time = run_time;
-                }
-                if let Some(error) = &last_error {
-                    log::info!("loaded without newer kernel features; the first try said: {error}");
-                }
-                for row in &TABLE {
-                    if let Some(said) = features.lacks(row.feature) {
-                        log::debug!("without {}: {said}", row.gives);
-                    }
-                }
-                drop(btf);
-                // SAFETY: gives free heap pages back; has no other effect.
-                unsafe { libc::malloc_trim(0) };
-                return Ok(live);
+        if requests && features.has(Feature::Requests) {
+            match load(features, true) {
+                Ok(loaded) => return Ok((loaded, None)),
+                Err(error) => no_requests = Some(sockets::reason(&error)),
             }
-            Err(error @ LiveError::Failed { .. }) => last_error = Some(error),
+        }
+        match load(features, false) {
+            Ok(loaded) => {
+                // Without helpers it is their lack that is said.
+                let reason = no_requests.filter(|_| features.has(Feature::Requests));
+                return Ok((loaded, reason));
+            }
+            Err(error @ LiveError::Failed { .. }) => *last_error = Some(error),
             Err(error) => return Err(error),
         }
     }
-    let error = last_error.map_or(String::new(), |error| format!(": {error}"));
+    let error = last_error
+        .as_ref()
+        .map_or(String::new(), |error| format!(": {error}"));
     Err(LiveError::Unsupported(format!(
         "this kernel does not take the kernel programs{error}"
     )))
@@ -280,4 +313,87 @@ fn self_test(ebpf: &mut Ebpf, has_registers: bool, has_own_ids: bool) -> Result<
     expected
         .check(&seen, fd, has_registers, has_own_ids)
         .map_err(|error| LiveError::Unsupported(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A kernel that has all there is, as far as is needed here.
+    fn kernel() -> Option<Features> {
+        let (offsets, arguments) = Offsets::of_running_kernel().ok()?;
+        let features = Features::new(offsets, arguments);
+        features.has(Feature::Requests).then_some(features)
+    }
+
+    fn fails(cause: &str) -> LiveError {
+        LiveError::Failed {
+            what: "loading",
+            cause: cause.to_owned(),
+        }
+    }
+
+    /// What is loaded has causes, and why it has no requests; and what was tried.
+    fn tried(
+        found: Features,
+        takes: impl Fn(bool, bool) -> Result<(), LiveError>,
+    ) -> (Result<(bool, Option<String>), LiveError>, Vec<(bool, bool)>) {
+        let mut tries = Vec::new();
+        let loaded = first_that_loads((found, true), &mut None, |features, requests| {
+            let causes = features.has(Feature::Causes);
+            tries.push((causes, requests));
+            takes(causes, requests).map(|()| causes)
+        });
+        (loaded, tries)
+    }
+
+    #[test]
+    fn requests_that_do_not_load_take_nothing_else_along() {
+        let Some(found) = kernel() else {
+            eprintln!("SKIPPED requests_that_do_not_load_take_nothing_else_along: no sockets here");
+            return;
+        };
+        type Fails = fn() -> LiveError;
+        let kinds: [(Fails, &str); 3] = [
+            (
+                || fails("BPF_PROG_LOAD failed. Verifier output: 0: R1=ctx()\n1: (bf)"),
+                "loading: BPF_PROG_LOAD failed",
+            ),
+            (
+                || LiveError::Permission("more locked memory".to_owned()),
+                "more locked memory",
+            ),
+            (|| LiveError::Unsupported("odd".to_owned()), "odd"),
+        ];
+        for (error, said) in kinds {
+            let (loaded, tries) = tried(found, |_, requests| match requests {
+                true => Err(error()),
+                false => Ok(()),
+            });
+            let (causes, reason) = loaded.expect("the rest loads");
+            assert!(causes);
+            assert_eq!(reason.as_deref(), Some(said));
+            assert_eq!(tries, [(true, true), (true, false)]);
+        }
+    }
+
+    #[test]
+    fn what_fails_with_and_without_requests_is_not_for_them() {
+        let Some(found) = kernel() else {
+            eprintln!("SKIPPED what_fails_with_and_without_requests_is_not_for_them: no sockets");
+            return;
+        };
+        let (loaded, tries) = tried(found, |causes, _| match causes {
+            true => Err(fails("unknown func")),
+            false => Ok(()),
+        });
+        assert_eq!(loaded.expect("it loads without helpers"), (false, None));
+        assert_eq!(tries, [(true, true), (true, false), (false, false)]);
+        let (loaded, _) = tried(found, |_, _| {
+            Err(LiveError::Permission("denied".to_owned()))
+        });
+        assert!(matches!(loaded, Err(LiveError::Permission(_))));
+        let (loaded, _) = tried(found, |_, _| Err(fails("no")));
+        assert!(matches!(loaded, Err(LiveError::Unsupported(_))));
+    }
 }

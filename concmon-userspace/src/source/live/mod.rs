@@ -45,7 +45,7 @@ pub struct Live {
     ebpf: Ebpf,
     records: Buffers<Batch>,
     samples: Buffers<SampleBatch>,
-    /// What sockets read and write, where that is looked at; or why the kernel's types are not to be trusted there.
+    /// What sockets read and write, where that is looked at; or why it cannot be.
     sockets: Option<Result<Sockets, String>>,
     accounts: Accounts,
     processes: HashMap<MapData, u32, Wire<Process>>,
@@ -211,8 +211,10 @@ impl Live {
     /// Attaches the hooks, and the sampling clock with `rate` samples per second and CPU; 0: none.
     pub fn attach(&mut self, rate: u32) -> Result<(), LiveError> {
         hooks::attach(&mut self.ebpf)?;
-        if let Some(Ok(_)) = self.sockets {
-            sockets::attach(&mut self.ebpf)?;
+        if let Some(Ok(_)) = self.sockets
+            && let Err(error) = sockets::attach(&mut self.ebpf)
+        {
+            self.sockets = Some(Err(sockets::reason(&error)));
         }
         self.set_sample_rate(rate)
     }

@@ -102,7 +102,23 @@ pub(super) fn open(
     }))
 }
 
+/// What is said where they could not be loaded, or attached: the verifier's account is for the log alone.
+pub(super) fn reason(error: &LiveError) -> String {
+    let said = error.to_string();
+    log::debug!("without requests: {said}");
+    let line = said.lines().next().unwrap_or_default();
+    let short = line
+        .split_once(" Verifier output")
+        .map_or(line, |(short, _)| short);
+    short.trim_end_matches('.').to_owned()
+}
+
+/// All of them, or none.
 pub(super) fn attach(ebpf: &mut Ebpf) -> Result<(), LiveError> {
+    attach_each(ebpf).inspect_err(|_| detach(ebpf))
+}
+
+fn attach_each(ebpf: &mut Ebpf) -> Result<(), LiveError> {
     for name in HOOKS {
         let hook: &mut BtfTracePoint = program(ebpf, name)?;
         hook.attach().map_err(|error| permission_or(&error))?;
