@@ -8,7 +8,7 @@ use concmon_ebpf::{
 use crate::{
     maps::{SYSCALLS, atomic_add, count_fault, give_hists, hists_at, take_hists},
     namespace::Ids,
-    task::{Syscall, Task, task_state},
+    task::{Restarted, Syscall, Task, task_state},
     verifier::bounded,
 };
 
@@ -100,15 +100,18 @@ fn cause_of(gils: &[u64; MAX_GILS], task_state: u32, syscall: Syscall, entry: Sy
 }
 
 /// What `restart_syscall` goes on with, whose arguments are still in the registers: a sleep has the number of a
-/// clock, `poll` the address of descriptors.
+/// clock or the address of a time, `poll` the address of descriptors, a lock that of a futex.
 #[inline(always)]
 fn restarted(task: Task, syscall: Syscall) -> SyscallEntry {
-    let (cause, flags) = if syscall.arg0 < PAGE_SIZE {
-        (cause::SLEEP, 0)
-    } else if task.waits_on_futex() {
-        (cause::LOCK, syscall_flags::FUTEX)
+    let kind = if syscall.arg0 < PAGE_SIZE {
+        Restarted::Sleep
     } else {
-        (cause::POLL, 0)
+        task.restarted()
+    };
+    let (cause, flags) = match kind {
+        Restarted::Sleep => (cause::SLEEP, 0),
+        Restarted::Futex => (cause::LOCK, syscall_flags::FUTEX),
+        Restarted::Poll => (cause::POLL, 0),
     };
     SyscallEntry {
         cause,

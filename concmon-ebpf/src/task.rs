@@ -32,6 +32,7 @@ pub(crate) static CONFIG: KernelConfig = KernelConfig {
     regs_arg0: 0,
     regs_arg1: 0,
     regs_arg5: 0,
+    task_restart_bits: 0,
     has_task_regs: 0,
     has_prev_state: 0,
     has_sched_delayed: 0,
@@ -88,6 +89,13 @@ const FUTEX_CLOCK_REALTIME: u32 = 256;
 /// A task pointer that the verifier trusts (a tracepoint's argument or the current task).
 #[derive(Clone, Copy)]
 pub(crate) struct Task(*const c_void);
+
+/// What `restart_syscall` goes on with.
+pub(crate) enum Restarted {
+    Sleep,
+    Futex,
+    Poll,
+}
 
 /// The syscall a thread is in, and its first argument.
 #[derive(Clone, Copy)]
@@ -260,22 +268,29 @@ impl Task {
         self.register(config!(regs_ip))
     }
 
-    /// Whether the arguments in the saved user registers are those of waiting on a futex, for which the first alone
-    /// is not enough: `FUTEX_WAIT_BITSET` for any bit, as C libraries wait with a time, else a private `FUTEX_WAIT`.
+    /// What a call that is gone on with is, of those whose first argument is an address.
     #[inline(always)]
-    pub(crate) fn waits_on_futex(self) -> bool {
-        if config!(has_task_regs) == 0 {
-            return false;
+    pub(crate) fn restarted(self) -> Restarted {
+        let second = self.register(config!(regs_arg1));
+        if self.goes_on_with_futex(second as u32) {
+            return Restarted::Futex;
         }
-        // SAFETY: as in `syscall`.
-        let (operation, bits) = unsafe {
-            let regs = bpf_task_pt_regs(self.ptr().cast()) as *const c_void;
-            let word = |offset: u32| {
-                core::ptr::read_volatile(regs.byte_add(offset as usize).cast::<u64>()) as u32
-            };
-            (word(config!(regs_arg1)), word(config!(regs_arg5)))
-        };
-        let any_bit = bits == u32::MAX;
+        // Where the rest of a sleep is to be written, if anywhere; else a number of descriptors.
+        if second == 0 || second > u64::from(u32::MAX) {
+            return Restarted::Sleep;
+        }
+        Restarted::Poll
+    }
+
+    /// Every wait on a futex that is gone on with is for any bit, whatever its operation; there `poll` has the second
+    /// at which it ends. Where that is not known, the arguments must do: `FUTEX_WAIT_BITSET` for any bit, or a private
+    /// `FUTEX_WAIT`, which may also be 128 descriptors.
+    #[inline(always)]
+    fn goes_on_with_futex(self, operation: u32) -> bool {
+        if config!(task_restart_bits) != 0 {
+            return self.field::<u32>(config!(task_restart_bits)) == u32::MAX;
+        }
+        let any_bit = self.register(config!(regs_arg5)) as u32 == u32::MAX;
         (operation & !(FUTEX_PRIVATE | FUTEX_CLOCK_REALTIME) == FUTEX_WAIT_BITSET && any_bit)
             || operation == FUTEX_PRIVATE
     }

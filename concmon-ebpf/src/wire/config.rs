@@ -33,6 +33,8 @@ pub struct KernelConfig {
     pub regs_arg0: u32,
     pub regs_arg1: u32,
     pub regs_arg5: u32,
+    /// `task_struct::restart_block.futex.bitset`; 0: not known.
+    pub task_restart_bits: u32,
     /// `bpf_task_pt_regs` works (5.15), and `bpf_get_current_task_btf` (5.11); else causes come from the
     /// task state alone.
     pub has_task_regs: u32,
@@ -63,4 +65,4 @@ pub struct KernelConfig {
     pub tells_execs: u32,
 }
 
-const _: () = assert!(size_of::<KernelConfig>() == 37 * 4);
+const _: () = assert!(size_of::<KernelConfig>() == 38 * 4);

@@ -82,6 +82,8 @@ pub struct Offsets {
     pub regs_arg0: u32,
     pub regs_arg1: u32,
     pub regs_arg5: u32,
+    /// Where a wait on a futex that is gone on with has its bits; `None` where that is not as it is known.
+    pub task_restart_bits: Option<u32>,
     /// `ip` on x86-64, `pc` on aarch64.
     pub regs_ip: u32,
     /// Where the base of thread-local storage is kept; `None` where that is not `thread.fsbase`.
@@ -284,6 +286,7 @@ impl Offsets {
             regs_arg0: regs.one(arg0, &[8])?,
             regs_arg1: regs.one(arg1, &[8])?,
             regs_arg5: regs.one(arg5, &[8])?,
+            task_restart_bits: task.one("restart_block.futex.bitset", &[4]).ok(),
             regs_ip: regs.one(ip, &[8])?,
             task_tls,
             ids: IdOffsets::resolve(btf),

@@ -128,6 +128,7 @@ fn a_new_kernel_on_x86_64() {
         regs_arg0: 8,
         regs_arg1: 0,
         regs_arg5: 32,
+        task_restart_bits: None,
         regs_ip: 24,
         task_tls: None,
         ids: Some(IdOffsets {
