@@ -4,6 +4,7 @@
 use std::{
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
+    time::Duration,
 };
 
 use aya::{
@@ -12,6 +13,7 @@ use aya::{
     programs::BtfTracePoint,
 };
 use concmon_ebpf::{SocketBatch, SocketTest};
+use rustix::param::page_size;
 
 use super::buffers::Buffers;
 use crate::source::{
@@ -31,8 +33,8 @@ const SELF_TEST: &str = "socket_self_test";
 const MOST_SOCKETS: u32 = 32_768;
 /// All local ports.
 const PORTS: u32 = 65_536;
-/// Pages of each CPU's buffer, on machines with few of them and with many: a busy server fills some MB a second.
-const PAGES: [usize; 2] = [512, 128];
+/// Bytes of each CPU's buffer, on machines with few of them and with many: a busy server fills some MB a second.
+const BYTES: [usize; 2] = [2 << 20, 512 << 10];
 const FEW_CPUS: usize = 8;
 
 /// What the programs at sockets send, and what they are told.
@@ -58,6 +60,12 @@ pub(super) fn entries(cpus: u32) -> [(&'static str, u32); 3] {
         ("SERVED_PORTS", PORTS),
         ("SOCKET_BATCHES", cpus),
     ]
+}
+
+/// Pages of each CPU's buffer: a power of two, as the kernel wants it.
+fn pages(cpu_count: usize, page_bytes: usize) -> usize {
+    let bytes = BYTES[usize::from(cpu_count > FEW_CPUS)];
+    (bytes / page_bytes).next_power_of_two()
 }
 
 /// Loads them, while the object still has all maps.
@@ -92,12 +100,7 @@ pub(super) fn open(
     )?;
     let records = opened(ebpf, "SOCKET_RECORDS")?;
     Ok(Ok(Sockets {
-        records: Buffers::open(
-            records,
-            cpus,
-            PAGES[usize::from(cpus.len() > FEW_CPUS)],
-            batches,
-        )?,
+        records: Buffers::open(records, cpus, pages(cpus.len(), page_size()), batches)?,
         served: opened(ebpf, "SERVED_PORTS")?,
     }))
 }
@@ -134,6 +137,9 @@ pub(super) fn detach(ebpf: &mut Ebpf) {
     }
 }
 
+/// What is sent to oneself is there at once.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// What this process knows of what it has read.
 struct Truth {
     port: u16,
@@ -144,7 +150,14 @@ struct Truth {
 fn read_own() -> io::Result<Truth> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let mut sender = TcpStream::connect(listener.local_addr()?)?;
-    let (mut receiver, _) = listener.accept()?;
+    // Anybody on this machine can connect to it, too.
+    let mut receiver = loop {
+        let (stream, peer) = listener.accept()?;
+        if peer == sender.local_addr()? {
+            break stream;
+        }
+    };
+    receiver.set_read_timeout(Some(PATIENCE))?;
     sender.write_all(b"selftest")?;
     let mut bytes = [0; 8];
     receiver.read_exact(&mut bytes)?;
@@ -184,4 +197,17 @@ fn self_test(ebpf: &mut Ebpf) -> Result<Result<(), String>, LiveError> {
         Some((field, seen, truth)) => Err(format!("{field} reads {seen}, but is {truth}")),
         None => Ok(()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_as_large_with_any_pages() {
+        let sizes = [4_096, 16_384, 65_536].map(|page| [pages(2, page), pages(64, page)]);
+        assert_eq!(sizes, [[512, 128], [128, 32], [32, 8]]);
+        // Larger ones than any architecture has.
+        assert_eq!(pages(64, 1 << 20), 1);
+    }
 }
