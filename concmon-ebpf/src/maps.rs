@@ -163,15 +163,20 @@ pub(crate) static EXACT_POOLS: HashMap<PoolKey, PoolRow> =
 pub(crate) static EXACT_FAILED: HashMap<FailedKey, u64> =
     HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
-/// Sockets that may speak HTTP, by their cookies. Like the next two, of one entry unless that is asked for.
+/// Sockets of TCP that may speak HTTP, by their cookies, until they are closed. Like the next three, of one entry unless
+/// that is asked for.
 #[map]
 pub(crate) static SOCKETS: LruHashMap<u64, Socket> = LruHashMap::with_max_entries(1, 0);
+
+/// The same for unix sockets, of which there are many that are for something else, and whose end is not told.
+#[map]
+pub(crate) static UNIX_SOCKETS: LruHashMap<u64, Socket> = LruHashMap::with_max_entries(1, 0);
 
 /// One [`SocketBatch`] per CPU; mapped by user space.
 #[map]
 pub(crate) static SOCKET_BATCHES: Array<SocketBatch> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// By local port: 1 where a watched process serves. No lock is needed where each has a byte.
+/// By local port, [`concmon_ebpf::port_flags`]. No lock is needed where each has a byte.
 #[map]
 pub(crate) static SERVED_PORTS: Array<u8> = Array::with_max_entries(1, 0);
 

@@ -2,24 +2,25 @@
 //! and handed over with as much of their heads as user space needs to parse.
 //!
 //! A socket is known by its cookie, which no other one ever has. It is followed from its first bytes on: on a port
-//! that a watched process serves, from when they become readable, which may be long before anybody accepts it.
+//! that a watched process serves, from when its connection is made, which may be long before anybody accepts it.
 
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::BPF_F_CURRENT_CPU,
+    bindings::{BPF_F_CURRENT_CPU, BPF_NOEXIST},
     helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns, generated},
+    maps::LruHashMap,
 };
 use concmon_ebpf::{
     BatchHeader, MAX_SYSCALLS, RESPONSE_BYTES, SOCKET_AREA, SOCKET_BYTES, SOCKET_STARTS, Socket,
-    SocketBatch, SocketConfig, SocketHead, WIRE_VERSION, fault, socket_flags, socket_kind,
-    socket_state, syscall_buffer,
+    SocketBatch, SocketConfig, SocketHead, WIRE_VERSION, fault, port_flags, socket_flags,
+    socket_kind, socket_state, syscall_buffer,
 };
 
 use crate::{
     maps::{
         SELF_TEST, SERVED_PORTS, SOCKET_BATCHES, SOCKET_RECORDS, SOCKET_TEST, SOCKETS, SYSCALLS,
-        count_fault, slot_of_tid,
+        UNIX_SOCKETS, count_fault, slot_of_tid,
     },
     namespace,
     task::{self, config, frozen},
@@ -31,6 +32,8 @@ use crate::{
 static SOCKET_CONFIG: SocketConfig = SocketConfig {
     port: 0,
     family: 0,
+    state: 0,
+    kind: 0,
     regs_arg1: 0,
     enabled: 0,
 };
@@ -39,8 +42,12 @@ static SOCKET_CONFIG: SocketConfig = SocketConfig {
 const AF_UNIX: u16 = 1;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
+const SOCK_STREAM: u16 = 1;
 const MSG_PEEK: i32 = 2;
-/// States of a TCP socket (include/net/tcp_states.h).
+/// States of a socket (include/net/tcp_states.h).
+const TCP_ESTABLISHED: i32 = 1;
+const TCP_SYN_SENT: i32 = 2;
+const TCP_SYN_RECV: i32 = 3;
 const TCP_CLOSE: i32 = 7;
 const TCP_LISTEN: i32 = 10;
 
@@ -85,15 +92,44 @@ impl Sock {
     }
 
     #[inline(always)]
+    fn kind(self) -> u16 {
+        self.half_word(frozen(&SOCKET_CONFIG.kind))
+    }
+
+    #[inline(always)]
+    fn state(self) -> i32 {
+        let offset = frozen(&SOCKET_CONFIG.state) as usize;
+        // SAFETY: as in `half_word`.
+        i32::from(unsafe { core::ptr::read_volatile(self.0.byte_add(offset).cast::<u8>()) })
+    }
+
+    #[inline(always)]
     fn is_unix(self) -> bool {
         self.family() == AF_UNIX
     }
 
-    /// It is of a family by which servers are reached.
+    /// It is a stream of a family by which servers are reached: ports of UDP are others than those of TCP.
     #[inline(always)]
     fn may_serve(self) -> bool {
         let family = self.family();
-        family == AF_INET || family == AF_INET6 || family == AF_UNIX
+        (family == AF_INET || family == AF_INET6 || family == AF_UNIX) && self.kind() == SOCK_STREAM
+    }
+
+    /// It is a connection, of which nobody has told yet that it is closed.
+    #[inline(always)]
+    fn is_open(self) -> bool {
+        let state = self.state();
+        state != TCP_LISTEN && state != TCP_CLOSE
+    }
+
+    /// Where it is, if it is followed.
+    #[inline(always)]
+    fn all(self) -> &'static LruHashMap<u64, Socket> {
+        if self.is_unix() {
+            &UNIX_SOCKETS
+        } else {
+            &SOCKETS
+        }
     }
 
     #[inline(always)]
@@ -102,21 +138,41 @@ impl Sock {
         unsafe { generated::bpf_get_socket_cookie(self.0.cast_mut()) }
     }
 
-    /// A watched process serves on its port; those of unix sockets are all 0.
+    /// What is known of its port; those of unix sockets are all 0.
     #[inline(always)]
-    fn is_served(self) -> bool {
+    fn port_flags(self) -> u8 {
         match SERVED_PORTS.get_ptr(u32::from(self.port())) {
             // SAFETY: a live map value.
-            Some(served) => unsafe { core::ptr::read_volatile(served) != 0 },
-            None => false,
+            Some(flags) => unsafe { core::ptr::read_volatile(flags) },
+            None => 0,
         }
     }
 
+    /// A watched process serves on its port.
     #[inline(always)]
-    fn set_served(self) {
-        if let Some(served) = SERVED_PORTS.get_ptr_mut(u32::from(self.port())) {
+    fn is_served(self) -> bool {
+        self.port_flags() & port_flags::SERVED != 0
+    }
+
+    /// Bits that are set at one time on two CPUs may lose each other: the next connection sets them again.
+    #[inline(always)]
+    fn set_port_flags(self, more: u8) {
+        if let Some(flags) = SERVED_PORTS.get_ptr_mut(u32::from(self.port())) {
             // SAFETY: a live map value.
-            unsafe { core::ptr::write_volatile(served, 1) };
+            unsafe {
+                let before = core::ptr::read_volatile(flags);
+                if before & more != more {
+                    core::ptr::write_volatile(flags, before | more);
+                }
+            }
+        }
+    }
+
+    /// A watched process has read what only servers read: its port is served, unless it may be a client's.
+    #[inline(always)]
+    fn serves(self) {
+        if self.is_unix() || self.port_flags() & port_flags::ACCEPTS != 0 {
+            self.set_port_flags(port_flags::SERVED);
         }
     }
 }
@@ -261,6 +317,13 @@ fn beginning(first: u64, length: u32) -> Beginning {
     Beginning::Possible
 }
 
+/// Whether a read begins like any record of TLS.
+#[inline(always)]
+fn is_tls(first: u64) -> bool {
+    let (kind, version) = (first as u8, (first >> 8) as u16);
+    kind.wrapping_sub(20) < 4 && version & 0xff == 3 && version >> 8 <= 4
+}
+
 /// Bytes have become readable on `sock`.
 #[inline(always)]
 pub(crate) fn ready(sock: Sock) {
@@ -270,19 +333,37 @@ pub(crate) fn ready(sock: Sock) {
     let cookie = sock.cookie();
     // SAFETY: a helper without preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    match SOCKETS.get_ptr_mut(&cookie) {
+    match sock.all().get_ptr_mut(&cookie) {
         // SAFETY: a live map value.
         Some(socket) => unsafe {
             if (*socket).ready_ns == 0 {
                 (*socket).ready_ns = now;
             }
         },
-        None => {
+        None if sock.is_open() => {
             let socket = Socket {
                 ready_ns: now,
                 ..EMPTY
             };
-            let _ = SOCKETS.insert(&cookie, &socket, 0);
+            let _ = sock.all().insert(&cookie, &socket, 0);
+        }
+        None => {}
+    }
+}
+
+/// Somebody who is not watched has read from `sock`: what was readable before is not what is read next.
+#[inline(always)]
+fn passed_over(sock: Sock, length: u32) {
+    if !sock.is_served() {
+        return;
+    }
+    let cookie = sock.cookie();
+    if let Some(socket) = sock.all().get_ptr_mut(&cookie) {
+        // SAFETY: a live map value.
+        unsafe {
+            (*socket).ready_ns = 0;
+            (*socket).received += u64::from(length);
+            (*socket).tail = 0;
         }
     }
 }
@@ -306,16 +387,18 @@ fn is_watched() -> bool {
 /// The running thread has read `length` bytes from `sock`; none: its peer has ended.
 #[inline(always)]
 pub(crate) fn received(ctx: *mut c_void, sock: Sock, length: i32, flags: i32) {
-    if !is_watched() || length < 0 || flags & MSG_PEEK != 0 {
-        return;
-    }
-    if !sock.may_serve() {
+    if length < 0 || flags & MSG_PEEK != 0 || !sock.may_serve() {
         return;
     }
     let length = length as u32;
+    if !is_watched() {
+        passed_over(sock, length);
+        return;
+    }
     let cookie = sock.cookie();
-    let mut found = SOCKETS.get_ptr_mut(&cookie);
-    if found.is_none() && length == 0 {
+    let mut found = sock.all().get_ptr_mut(&cookie);
+    // What was read before its peer has reset it was told to be without a response.
+    if found.is_none() && (length == 0 || !sock.is_open()) {
         return;
     }
     // SAFETY: live map values.
@@ -330,12 +413,12 @@ pub(crate) fn received(ctx: *mut c_void, sock: Sock, length: i32, flags: i32) {
         let beginning = beginning(first, bytes.length);
         if found.is_none() {
             if beginning == Beginning::Served {
-                sock.set_served();
+                sock.serves();
             } else if sock.is_unix() || !sock.is_served() {
                 return;
             }
-            let _ = SOCKETS.insert(&cookie, &EMPTY, 0);
-            found = SOCKETS.get_ptr_mut(&cookie);
+            let _ = sock.all().insert(&cookie, &EMPTY, 0);
+            found = sock.all().get_ptr_mut(&cookie);
         }
         let Some(socket) = found else { return };
         let mut told = Told {
@@ -369,9 +452,13 @@ pub(crate) fn received(ctx: *mut c_void, sock: Sock, length: i32, flags: i32) {
         // method is handed over in the midst of one, too: user space knows how long bodies are.
         let may_begin = state & socket_state::REQUEST == 0 || state & socket_state::COMPLETE != 0;
         let is_new = state & socket_state::HTTP == 0;
-        if is_new && sock.is_unix() && beginning != Beginning::Served {
-            // Most unix sockets are for something else.
-            (*socket).state = state | socket_state::IGNORED;
+        if is_new
+            && beginning != Beginning::Served
+            && state & socket_state::FROM_START == 0
+            && (sock.is_unix() || !is_tls(first))
+        {
+            // It may be in the midst of a body that began before the watch; and most unix sockets are for something
+            // else.
             return;
         }
         if beginning == Beginning::Served || may_begin && beginning == Beginning::Possible {
@@ -416,7 +503,7 @@ pub(crate) fn sent(ctx: *mut c_void, sock: Sock, length: i32) {
     }
     let length = length as u32;
     let cookie = sock.cookie();
-    let Some(socket) = SOCKETS.get_ptr_mut(&cookie) else {
+    let Some(socket) = sock.all().get_ptr_mut(&cookie) else {
         return;
     };
     // SAFETY: a live map value.
@@ -455,12 +542,24 @@ pub(crate) fn sent(ctx: *mut c_void, sock: Sock, length: i32) {
     }
 }
 
-/// `sock` goes into a state of TCP.
+/// `sock` goes from one state of TCP into another.
 #[inline(always)]
-pub(crate) fn state(ctx: *mut c_void, sock: Sock, state: i32) {
+pub(crate) fn state(ctx: *mut c_void, sock: Sock, before: i32, state: i32) {
     if state == TCP_LISTEN {
+        sock.set_port_flags(if is_watched() {
+            port_flags::ACCEPTS | port_flags::SERVED
+        } else {
+            port_flags::ACCEPTS
+        });
+    } else if state == TCP_SYN_SENT {
+        // What it reads are no requests, whatever they look like.
         if is_watched() {
-            sock.set_served();
+            follow(sock, socket_state::IGNORED);
+        }
+    } else if state == TCP_ESTABLISHED && before == TCP_SYN_RECV {
+        sock.set_port_flags(port_flags::ACCEPTS);
+        if sock.is_served() {
+            follow(sock, socket_state::FROM_START);
         }
     } else if state == TCP_CLOSE {
         let cookie = sock.cookie();
@@ -468,12 +567,9 @@ pub(crate) fn state(ctx: *mut c_void, sock: Sock, state: i32) {
             return;
         };
         // SAFETY: a live map value.
-        let before = unsafe { (*socket).state };
-        // What its peer had sent may still be read, and has no response: it stays in the map as what it is, until
-        // there is no room.
-        // SAFETY: as above.
-        unsafe { (*socket).state = socket_state::IGNORED };
-        if before & socket_state::HTTP != 0 {
+        let known = unsafe { (*socket).state };
+        let _ = SOCKETS.remove(&cookie);
+        if known & socket_state::HTTP != 0 {
             tell(
                 ctx,
                 &Told {
@@ -492,6 +588,13 @@ pub(crate) fn state(ctx: *mut c_void, sock: Sock, state: i32) {
     }
 }
 
+/// Follows a socket of TCP of which nothing has been read, unless it is followed already.
+#[inline(always)]
+fn follow(sock: Sock, state: u32) {
+    let cookie = sock.cookie();
+    let _ = SOCKETS.insert(&cookie, &Socket { state, ..EMPTY }, u64::from(BPF_NOEXIST));
+}
+
 /// See the program of this name.
 #[inline(always)]
 pub(crate) fn self_test(sock: Sock) {
@@ -507,6 +610,8 @@ pub(crate) fn self_test(sock: Sock) {
         let bytes = bytes_of_call(8);
         (*test).port = u32::from(sock.port());
         (*test).family = u32::from(sock.family());
+        (*test).state = sock.state() as u32;
+        (*test).kind = u32::from(sock.kind());
         (*test).syscall = task::current().map_or(-1, |task| task.syscall().number);
         (*test).bytes = bytes.first();
         (*test).runs += 1;

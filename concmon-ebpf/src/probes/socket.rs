@@ -46,8 +46,14 @@ fn sock_send_length(ctx: *mut c_void) -> i32 {
 #[unsafe(link_section = "tp_btf/inet_sock_set_state")]
 fn inet_sock_set_state(ctx: *mut c_void) -> i32 {
     // SAFETY: the tracepoint's own arguments.
-    let (sock, state) = unsafe { (Sock::new(argument(ctx, 0)), argument::<i32>(ctx, 2)) };
-    sockets::state(ctx, sock, state);
+    let (sock, before, state) = unsafe {
+        (
+            Sock::new(argument(ctx, 0)),
+            argument::<i32>(ctx, 1),
+            argument::<i32>(ctx, 2),
+        )
+    };
+    sockets::state(ctx, sock, before, state);
     0
 }
 

@@ -51,7 +51,7 @@ pub use self::{
     },
     socket::{
         RESPONSE_BYTES, SOCKET_AREA, SOCKET_BYTES, SOCKET_STARTS, Socket, SocketBatch,
-        SocketConfig, SocketHead, SocketTest, socket_flags, socket_kind, socket_state,
+        SocketConfig, SocketHead, SocketTest, port_flags, socket_flags, socket_kind, socket_state,
         syscall_buffer,
     },
     syscall::{MAX_SYSCALLS, SyscallEntry, syscall_flags},

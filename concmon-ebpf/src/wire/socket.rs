@@ -10,6 +10,10 @@ pub struct SocketConfig {
     pub port: u32,
     /// `__sk_common.skc_family`.
     pub family: u32,
+    /// `__sk_common.skc_state`, as TCP and stream sockets have it.
+    pub state: u32,
+    /// `sk_type`: whether it is a stream.
+    pub kind: u32,
     /// The second argument of a system call in the saved user registers.
     pub regs_arg1: u32,
     pub enabled: u32,
@@ -32,15 +36,25 @@ pub mod syscall_buffer {
 pub mod socket_state {
     /// A request was read on it.
     pub const HTTP: u32 = 1;
-    /// It speaks something else, or is closed.
+    /// It speaks something else, or a watched process is its client.
     pub const IGNORED: u32 = 1 << 1;
     /// A request was begun to be read, and no final response was begun to be written since.
     pub const REQUEST: u32 = 1 << 2;
     /// What was read last ended like a request without a body.
     pub const COMPLETE: u32 = 1 << 3;
+    /// It is known since before its first byte.
+    pub const FROM_START: u32 = 1 << 4;
 }
 
-/// A socket: a value of the map `SOCKETS`, keyed by the socket's cookie, which is never used again.
+/// Bits of a value of the array `SERVED_PORTS`.
+pub mod port_flags {
+    /// A watched process serves there.
+    pub const SERVED: u8 = 1;
+    /// Somebody listens there, or connections to it were accepted: it is no port of a client.
+    pub const ACCEPTS: u8 = 1 << 1;
+}
+
+/// A socket: a value of the map `SOCKETS` or `UNIX_SOCKETS`, keyed by the socket's cookie, which is never used again.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Socket {
@@ -135,6 +149,8 @@ pub struct SocketBatch {
 pub struct SocketTest {
     pub port: u32,
     pub family: u32,
+    pub state: u32,
+    pub kind: u32,
     pub syscall: i64,
     /// The first eight bytes that were read.
     pub bytes: u64,
@@ -143,10 +159,10 @@ pub struct SocketTest {
 }
 
 const _: () = {
-    assert!(size_of::<SocketConfig>() == 16);
+    assert!(size_of::<SocketConfig>() == 24);
     assert!(size_of::<Socket>() == 40);
     assert!(size_of::<SocketHead>() == 56);
     assert!(size_of::<SocketBatch>() == 24 + SOCKET_AREA + 8);
-    assert!(size_of::<SocketTest>() == 32);
+    assert!(size_of::<SocketTest>() == 40);
     assert!(SOCKET_STARTS.is_power_of_two() && SOCKET_AREA.is_multiple_of(8));
 };

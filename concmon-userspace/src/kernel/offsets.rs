@@ -124,6 +124,9 @@ pub struct SocketOffsets {
     /// The local port.
     pub port: u32,
     pub family: u32,
+    pub state: u32,
+    /// Whether it is a stream.
+    pub kind: u32,
 }
 
 /// The tracepoints that tell what sockets read and write: both came with Linux 6.3.
@@ -136,13 +139,15 @@ impl SocketOffsets {
             return None;
         }
         let [sock] = btf.structs(["sock"]);
-        let at = |member| {
+        let at = |member, size| {
             let field = sock.field(member).ok()?;
-            (field.size == Some(2)).then_some(field.offset)
+            (field.size == Some(size)).then_some(field.offset)
         };
         Some(Self {
-            port: at("__sk_common.skc_num")?,
-            family: at("__sk_common.skc_family")?,
+            port: at("__sk_common.skc_num", 2)?,
+            family: at("__sk_common.skc_family", 2)?,
+            state: at("__sk_common.skc_state", 1)?,
+            kind: at("sk_type", 2)?,
         })
     }
 }

@@ -62,6 +62,8 @@ pub(super) fn socket_config(offsets: &Offsets, enabled: bool) -> SocketConfig {
     SocketConfig {
         port: sockets.map_or(0, |sockets| sockets.port),
         family: sockets.map_or(0, |sockets| sockets.family),
+        state: sockets.map_or(0, |sockets| sockets.state),
+        kind: sockets.map_or(0, |sockets| sockets.kind),
         regs_arg1: offsets.regs_arg1,
         enabled: u32::from(sockets.is_some()),
     }

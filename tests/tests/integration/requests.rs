@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -54,6 +54,21 @@ pub(crate) fn trials() -> Vec<Trial> {
         &watch_python("3.11"),
         hostile_peers,
     ));
+    trials.push(case(
+        "requests::a_body_under_way::py3.11",
+        &watch_python("3.11"),
+        body_under_way,
+    ));
+    trials.push(case(
+        "requests::none_of_a_client::py3.11",
+        &watch_python("3.11"),
+        none_of_a_client,
+    ));
+    trials.push(case(
+        "requests::read_by_somebody_else_before::py3.11",
+        &watch_python("3.11"),
+        read_by_somebody_else,
+    ));
     trials
 }
 
@@ -77,6 +92,106 @@ fn start(
     let mut watch = Watch::start(&["--pid", &pid, "--json", "-i", "1s", "--http"])?;
     watch.next(PATIENCE)?;
     Ok((server, port, watch))
+}
+
+/// A connection that is in the midst of a body when the watch begins: what follows that is seen.
+fn body_under_way() -> Result<()> {
+    let python = Interpreter::find("3.11")?;
+    let packages = packages::folder(&python, "3.11", &["uvicorn"])?;
+    let server = Workload::start_with(&python, Some(packages.as_path()), "requests.py", &["h11"])?;
+    let port: u16 = server.said("port")?;
+    let stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut reader = BufReader::new(stream);
+    let head = b"POST /fast HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\nthe first ";
+    reader.get_mut().write_all(head)?;
+    ensure!(answer(&mut reader)? == 200, "the body is not waited for");
+    let pid = server.pid().to_string();
+    let mut watch = Watch::start(&["--pid", &pid, "--json", "-i", "1s", "--http"])?;
+    watch.next(PATIENCE)?;
+    for part in ["half, ", "rest"] {
+        reader.get_mut().write_all(part.as_bytes())?;
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for _ in 0..3 {
+        let head = b"GET /missing HTTP/1.1\r\nHost: x\r\n\r\n";
+        reader.get_mut().write_all(head)?;
+        ensure!(answer(&mut reader)? == 404, "it goes on");
+    }
+    let outcome = finish(watch)?;
+    let counts = counts(outcome.summary()?)?;
+    let wanted = BTreeMap::from([(("/missing".to_owned(), 404), 3)]);
+    ensure!(counts == wanted, "{counts:?}");
+    Ok(())
+}
+
+/// What a watched process reads as a client is no request, whatever it looks like.
+fn none_of_a_client() -> Result<()> {
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let port = listener.local_addr()?.port().to_string();
+    let mut client = Workload::start(&Interpreter::find("3.11")?, "asks.py", &[&port])?;
+    let pid = client.pid().to_string();
+    let mut watch = Watch::start(&["--pid", &pid, "--json", "-i", "1s", "--http"])?;
+    watch.next(PATIENCE)?;
+    std::thread::scope(|scope| -> Result<()> {
+        let peer = scope.spawn(|| -> Result<u16> {
+            let (mut peer, _) = listener.accept()?;
+            peer.set_read_timeout(Some(Duration::from_secs(10)))?;
+            peer.write_all(b"GET /none HTTP/1.1\r\nHost: x\r\n\r\n")?;
+            answer(&mut BufReader::new(peer))
+        });
+        client.ask(&json!({}), "answered")?;
+        ensure!(peer.join().expect("no panic")? == 200, "its answer");
+        Ok(())
+    })?;
+    let outcome = finish(watch)?;
+    let counts = counts(outcome.summary()?)?;
+    ensure!(counts.is_empty(), "{counts:?}");
+    Ok(())
+}
+
+/// What a process that is not watched has read is not what the next request waited for.
+fn read_by_somebody_else() -> Result<()> {
+    let mut server = Workload::start(&Interpreter::find("3.11")?, "shares.py", &[])?;
+    let port: u16 = server.said("port")?;
+    let pid = server.pid().to_string();
+    let only = [
+        "--pid",
+        &pid,
+        "--no-subprocesses",
+        "--json",
+        "-i",
+        "1s",
+        "--http",
+    ];
+    let mut watch = Watch::start(&only)?;
+    watch.next(PATIENCE)?;
+    let stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut reader = BufReader::new(stream);
+    let ask = |path: &str, reader: &mut BufReader<TcpStream>| -> Result<()> {
+        write!(reader.get_mut(), "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")?;
+        ensure!(answer(reader)? == 200, "{path} is answered");
+        Ok(())
+    };
+    server.tell(&json!({}))?;
+    ask("/child", &mut reader)?;
+    let pause = Duration::from_millis(800);
+    std::thread::sleep(pause);
+    ask("/parent", &mut reader)?;
+    let outcome = finish(watch)?;
+    let summary = outcome.summary()?;
+    let counts = counts(summary)?;
+    let wanted = BTreeMap::from([(("/parent".to_owned(), 200), 1)]);
+    ensure!(counts == wanted, "{counts:?}");
+    let unread = rows(summary)[0]["queue"]["max_ns"].as_u64();
+    ensure!(
+        unread.is_some_and(|ns| u128::from(ns) < pause.as_nanos() / 2),
+        "it lay unread for {unread:?} ns"
+    );
+    Ok(())
 }
 
 /// An answer: its status, and how long it took from before the connection was made, or the request written, ns.

@@ -12,7 +12,7 @@ use aya::{
     maps::{Array, MapData},
     programs::BtfTracePoint,
 };
-use concmon_ebpf::{SocketBatch, SocketTest};
+use concmon_ebpf::{SocketBatch, SocketTest, port_flags};
 use rustix::param::page_size;
 
 use super::buffers::Buffers;
@@ -28,9 +28,12 @@ const HOOKS: [&str; 4] = [
     "sock_recv_length",
     "sock_send_length",
 ];
+/// `TCP_ESTABLISHED` (include/net/tcp_states.h).
+const ESTABLISHED: u64 = 1;
 const SELF_TEST: &str = "socket_self_test";
 /// Sockets that are followed at a time; the ones that were not used for longest are forgotten.
 const MOST_SOCKETS: u32 = 32_768;
+const MOST_UNIX_SOCKETS: u32 = 4_096;
 /// All local ports.
 const PORTS: u32 = 65_536;
 /// Bytes of each CPU's buffer, on machines with few of them and with many: a busy server fills some MB a second.
@@ -40,23 +43,25 @@ const FEW_CPUS: usize = 8;
 /// What the programs at sockets send, and what they are told.
 pub(super) struct Sockets {
     pub(super) records: Buffers<SocketBatch>,
-    /// By local port: 1 where a watched process serves.
+    /// By local port, [`port_flags`].
     served: Array<MapData, u8>,
 }
 
 impl Sockets {
     /// From now on, connections to a port are followed from their first bytes on; 0: unix sockets.
     pub(super) fn serve(&mut self, port: u16) {
-        if let Err(error) = self.served.set(u32::from(port), 1, 0) {
+        let served = port_flags::SERVED | port_flags::ACCEPTS;
+        if let Err(error) = self.served.set(u32::from(port), served, 0) {
             log::debug!("port {port}: {error}");
         }
     }
 }
 
 /// The sizes of maps that are of one entry otherwise.
-pub(super) fn entries(cpus: u32) -> [(&'static str, u32); 3] {
+pub(super) fn entries(cpus: u32) -> [(&'static str, u32); 4] {
     [
         ("SOCKETS", MOST_SOCKETS),
+        ("UNIX_SOCKETS", MOST_UNIX_SOCKETS),
         ("SERVED_PORTS", PORTS),
         ("SOCKET_BATCHES", cpus),
     ]
@@ -185,6 +190,8 @@ fn self_test(ebpf: &mut Ebpf) -> Result<Result<(), String>, LiveError> {
     let compared = [
         ("port", u64::from(seen.port), u64::from(truth.port)),
         ("family", u64::from(seen.family), libc::AF_INET as u64),
+        ("state", u64::from(seen.state), ESTABLISHED),
+        ("type", u64::from(seen.kind), libc::SOCK_STREAM as u64),
         (
             "system call",
             seen.syscall.cast_unsigned(),
