@@ -333,11 +333,14 @@ mod tests {
         }
     }
 
+    /// Whether there are helpers, and why there are no requests.
+    type Loaded = Result<(bool, Option<String>), LiveError>;
+
     /// What is loaded has causes, and why it has no requests; and what was tried.
     fn tried(
         found: Features,
         takes: impl Fn(bool, bool) -> Result<(), LiveError>,
-    ) -> (Result<(bool, Option<String>), LiveError>, Vec<(bool, bool)>) {
+    ) -> (Loaded, Vec<(bool, bool)>) {
         let mut tries = Vec::new();
         let loaded = first_that_loads((found, true), &mut None, |features, requests| {
             let causes = features.has(Feature::Causes);
