@@ -65,8 +65,9 @@ fn watch(version: &str, on: &str, args: &[&str], seconds: u64) -> Result<(Vec<To
     let duration = Duration::from_secs(seconds);
     let answers = Load::start(Plan { duration, ..plan })?.finish()?;
     ensure!(answers > 50 * seconds, "only {answers} answers");
-    let told = told(&server.ask(&json!({}), "served")?["blocks"])?;
+    // The last request may go on after its client has left.
     std::thread::sleep(Duration::from_secs(1));
+    let told = told(&server.ask(&json!({}), "served")?["blocks"])?;
     let outcome = watch.interrupt()?;
     Ok((told[before.len()..].to_vec(), outcome))
 }
@@ -110,7 +111,7 @@ fn named(told: &Told, stall: &Stall) -> Result<()> {
         .any(|frame| frame.function.ends_with("read_report"));
     ensure!(has_endpoint, "its stack is {:?}", stall.stack);
     ensure!(
-        stall.duration_ns >= told.length_ns() * 99 / 100,
+        stall.duration_ns >= told.length_ns() * 97 / 100,
         "it took {} ns, the program's {}",
         stall.duration_ns,
         told.length_ns()
