@@ -26,4 +26,7 @@ pub mod target;
 mod throttling;
 pub mod tree;
 
+/// The program of the process that looks.
+pub const OWN_PROGRAM: &str = "/proc/self/exe";
+
 pub use process::{MAX_THREADS, ProcError, ProcessReader, command, place, program};

@@ -7,6 +7,7 @@
 mod activity;
 mod attached;
 mod counts;
+mod entered;
 mod eye;
 mod meeting;
 mod pace;

@@ -8,7 +8,7 @@ use super::{
     TargetId, Wants,
     activity::{Activity, Reading},
     attached::{Attached, is_gone, keep_names},
-    readings::Entered,
+    entered::Entered,
     shape::Shape,
     steps::Steps,
     uprobes::Uprobes,

@@ -34,7 +34,10 @@ use tokio::{
 };
 
 use super::{Process, become_user, confine, fork, keep_only};
-use crate::{agent::config::Account, procfs::rights};
+use crate::{
+    agent::config::Account,
+    procfs::{OWN_PROGRAM, rights},
+};
 
 /// Until a receiver has taken a connection at one of its addresses, and how many of these are tried.
 const CONNECT_TIME: Duration = Duration::from_secs(8);
@@ -96,7 +99,7 @@ fn begin_anew(socket: &OwnedFd, host: &str, port: u16, user: Account, exporter: 
     let kept = RESOLVER
         .iter()
         .filter_map(|name| Some((name, std::env::var_os(name)?)));
-    Command::new("/proc/self/exe")
+    Command::new(OWN_PROGRAM)
         .arg0(NAME)
         .arg(host)
         .args(numbers.map(|number| number.to_string()))

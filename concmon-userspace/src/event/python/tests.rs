@@ -1,3 +1,5 @@
+//! What is told of stacks and of tasks that were read.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Offsets of kernels that are made up.
+
 use super::*;
 use crate::kernel::btf::builder::Builder;
 

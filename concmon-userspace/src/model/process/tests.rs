@@ -1,3 +1,5 @@
+//! How processes have ended.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Which interpreters are taken for what.
+
 use super::*;
 
 #[test]

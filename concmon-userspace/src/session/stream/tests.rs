@@ -1,3 +1,5 @@
+//! A pipe, with and without a reader.
+
 use std::io::Read as _;
 
 use super::*;

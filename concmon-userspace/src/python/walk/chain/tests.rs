@@ -1,3 +1,5 @@
+//! Await chains in memory that is made up.
+
 use super::*;
 use crate::python::layout::{
     AwaitShape, GeneratorFrame, InstructionShape, Instructions, StackShape, StateNumbers,
