@@ -88,7 +88,8 @@ impl Default for Flames {
 }
 
 impl Flames {
-    pub(super) fn sample(&mut self, thread: usize, sample: &Sample) {
+    /// Takes a stack; gives its node.
+    pub(super) fn sample(&mut self, thread: usize, sample: &Sample) -> NodeId {
         self.samples += 1;
         let node = self.intern(&sample.stack.frames);
         let thread = self.thread(thread);
@@ -105,6 +106,7 @@ impl Flames {
                 thread.blocks.push_back((sample.at_ns, cause, node));
             }
         }
+        node
     }
 
     /// A look has met a thread in a wait that began at `since_ns`. `idle`: it is a loop's own selector.

@@ -279,9 +279,8 @@ impl Intervals {
         let Some(thread) = self.threads.of_sample(sample.pid, sample.tid) else {
             return;
         };
-        self.flames.sample(thread, sample);
+        let stack = self.flames.sample(thread, sample);
         if let Some(blame) = &mut self.blame {
-            let stack = self.flames.intern(&sample.stack.frames);
             blame.stack(sample.tid, sample.at_ns, stack);
         }
         self.steps.sample(thread, sample, &self.threads, sink);
