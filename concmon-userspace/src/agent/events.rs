@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::timing::Notice,
-    schema::{Frame, Process, Severity, Snapshot, StallTask, Trace},
+    schema::{Frame, Process, Severity, Snapshot, Trace},
 };
 
 /// Of one window.
@@ -134,81 +134,54 @@ impl Events {
     }
 
     fn of_notice(&self, notice: Notice, service: &impl Fn(u32) -> String) -> Event {
-        match notice {
+        let (pid, at_unix_ns, duration_ns, what) = match notice {
             Notice::Stall(new) => {
                 let stall = new.stall;
                 let step = Step {
                     cause: stall.culprit.kind.name().to_owned(),
                     kind: new.kind.name().to_owned(),
-                    ..self.step(
-                        stall.task,
-                        stall.coroutine,
-                        &stall.stack,
-                        stall.trace,
-                        stall.context,
-                    )
+                    task: stall.task.map(|task| clip(&task.name)),
+                    coroutine: stall.coroutine.as_deref().map(clip),
+                    stack: places(&stall.stack),
+                    trace: stall.trace.as_ref().and_then(SpanIds::of),
+                    context: self.told(stall.context),
                 };
-                Event {
-                    service: service(new.pid),
-                    pid: new.pid,
-                    at_unix_ns: stall.at_unix_ns,
-                    duration_ns: stall.duration_ns,
-                    what: What::Stall(step),
-                }
+                let what = What::Stall(step);
+                (new.pid, stall.at_unix_ns, stall.duration_ns, what)
             }
             Notice::Hang(new) => {
                 let hang = new.hang;
                 let step = Step {
                     cause: hang.cause.name().to_owned(),
                     kind: new.kind.name().to_owned(),
-                    ..self.step(
-                        hang.task,
-                        hang.coroutine,
-                        &hang.stack,
-                        hang.trace,
-                        hang.context,
-                    )
+                    task: hang.task.map(|task| clip(&task.name)),
+                    coroutine: hang.coroutine.as_deref().map(clip),
+                    stack: places(&hang.stack),
+                    trace: hang.trace.as_ref().and_then(SpanIds::of),
+                    context: self.told(hang.context),
                 };
-                Event {
-                    service: service(new.pid),
-                    pid: new.pid,
-                    at_unix_ns: hang.since_unix_ns,
-                    duration_ns: hang.lasting_ns,
-                    what: What::Hang(step),
-                }
+                let what = What::Hang(step);
+                (new.pid, hang.since_unix_ns, hang.lasting_ns, what)
             }
+        };
+        Event {
+            service: service(pid),
+            pid,
+            at_unix_ns,
+            duration_ns,
+            what,
         }
     }
 
-    /// Without its cause and the kind of its loop.
-    fn step(
-        &self,
-        task: Option<StallTask>,
-        coroutine: Option<String>,
-        stack: &[Frame],
-        trace: Option<Trace>,
-        context: BTreeMap<String, String>,
-    ) -> Step {
+    /// The values that may be told.
+    fn told(&self, context: BTreeMap<String, String>) -> BTreeMap<String, String> {
         let allowed = context
             .into_iter()
             .filter(|(name, _)| self.allowed.contains(name));
-        let places = stack.iter().take(MAX_FRAMES).map(|frame| Place {
-            function: clip(&frame.function),
-            file: clip(&frame.file),
-            line: frame.line,
-        });
-        Step {
-            cause: String::new(),
-            kind: String::new(),
-            task: task.map(|task| clip(&task.name)),
-            coroutine: coroutine.as_deref().map(clip),
-            stack: places.collect(),
-            trace: trace.as_ref().and_then(SpanIds::of),
-            context: allowed
-                .take(MAX_VALUES)
-                .map(|(name, value)| (clip(&name), clip(&value)))
-                .collect(),
-        }
+        allowed
+            .take(MAX_VALUES)
+            .map(|(name, value)| (clip(&name), clip(&value)))
+            .collect()
     }
 
     /// Findings that hold now and did not, and the other way round. Past `room` they stay as they were.
@@ -308,6 +281,15 @@ impl SpanIds {
     }
 }
 
+fn places(stack: &[Frame]) -> Vec<Place> {
+    let places = stack.iter().take(MAX_FRAMES).map(|frame| Place {
+        function: clip(&frame.function),
+        file: clip(&frame.file),
+        line: frame.line,
+    });
+    places.collect()
+}
+
 fn service(process: &Process) -> String {
     let group = process.group.clone();
     group.unwrap_or_else(|| UNKNOWN.to_owned())
@@ -327,7 +309,7 @@ mod tests {
             testing::{Fixture, SECOND},
             timing::NewStall,
         },
-        schema::{Address, Cost, Culprit, CulpritKind, Finding, LoopKind, Stall},
+        schema::{Address, Cost, Culprit, CulpritKind, Finding, LoopKind, Stall, StallTask},
     };
 
     /// A window of one process.
