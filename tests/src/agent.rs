@@ -94,9 +94,9 @@ impl Agent {
             said,
             folder,
         };
-        let url = agent.wait_for_line("metrics are served at http://")?;
+        let url = agent.wait_for_line("metrics are served at ")?;
         let address = url
-            .split("http://")
+            .split("://")
             .nth(1)
             .and_then(|rest| rest.split('/').next());
         agent.address = address.context("no address")?.parse()?;

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod bpf;
 pub mod browser;
 pub mod btf;
+pub mod certificates;
 pub mod clocks;
 pub mod exported;
 pub mod harness;

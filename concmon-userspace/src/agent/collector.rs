@@ -248,10 +248,12 @@ impl Collector {
                 watch.set_rules(config.rules.clone());
                 (now.rules, now.token, now.max_clients) =
                     (config.rules, config.token, config.max_clients);
+                now.identity = config.identity;
                 now.file = config.file;
                 let settings = Settings {
                     token: now.token.clone(),
                     max_clients: now.max_clients,
+                    identity: now.identity.clone(),
                 };
                 match self.link.settings(settings) {
                     Ok(()) => log::info!("the configuration was read again"),

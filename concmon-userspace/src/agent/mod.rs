@@ -15,4 +15,5 @@ mod link;
 mod metrics;
 mod notify;
 mod otlp;
+mod tls;
 mod wire;

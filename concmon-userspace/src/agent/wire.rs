@@ -4,10 +4,10 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::{events::Event, metrics::Sample};
+use super::{events::Event, metrics::Sample, tls::Identity};
 
 /// Of this protocol: both are of one program, so another one is an error.
-const VERSION: u32 = 0x434d_0003;
+const VERSION: u32 = 0x434d_0004;
 /// Longer messages are neither sent nor taken.
 pub(super) const MAX_BODY: usize = 16 << 20;
 /// Events of one message, and about how many bytes they take.
@@ -30,6 +30,8 @@ pub(super) enum Message {
 pub(super) struct Settings {
     pub(super) token: Option<String>,
     pub(super) max_clients: usize,
+    /// `None`: without TLS.
+    pub(super) identity: Option<Identity>,
 }
 
 /// What it serves.

@@ -49,4 +49,7 @@ pub struct BudgetFact {
     pub memory_bytes: u64,
     /// From now on slices are left out, and count as lost.
     pub sheds_slices: bool,
+    /// But for those of threads that run event loops.
+    #[serde(default)]
+    pub keeps_loops: bool,
 }

@@ -150,7 +150,7 @@ impl Model {
         let (epoch, clock) = (self.epoch, &self.clock);
         let process_table = &mut self.process_table;
         match event {
-            Event::Slice(slice) => process_table.slice(slice),
+            Event::Slice(slice) => process_table.slice(slice, !self.monitor.sheds_slices()),
             Event::Fork(fork) => process_table.fork(fork, epoch),
             Event::Exec(exec) => {
                 if let Some(process) = process_table.newest(exec.pid, epoch) {

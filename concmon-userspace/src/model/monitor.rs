@@ -94,6 +94,11 @@ impl Monitor {
         self.seen = true;
     }
 
+    /// Slices are left out.
+    pub(crate) const fn sheds_slices(&self) -> bool {
+        self.budget.sheds_slices
+    }
+
     pub(crate) fn loss(&mut self, loss: &Loss) {
         let gaps = &mut self.counters.now.gaps;
         *gaps = gaps.saturating_add(loss.records);

@@ -398,13 +398,16 @@ impl ProcessTable {
         }
     }
 
-    pub(crate) fn slice(&mut self, slice: &Slice) {
+    /// `all_come`: those of other threads are not left out, by which it is known who had the GIL.
+    pub(crate) fn slice(&mut self, slice: &Slice, all_come: bool) {
         if let Some(&Newest { id, key, place }) = self.newest.get(&slice.tid)
             && let Some(process) = self.processes.get_mut(&id)
             && let Some(thread) = process.threads.at_mut(place, key)
             && thread.slice(slice)
         {
-            process.gil.slice(slice);
+            if all_come {
+                process.gil.slice(slice);
+            }
             process.loop_times.slice(slice);
             if process.loop_times.has_news() {
                 self.news.insert(id);
@@ -415,7 +418,9 @@ impl ProcessTable {
         if let Some(id) = self.listed.get(&slice.tid)
             && let Some(process) = self.processes.get_mut(id)
         {
-            process.gil.slice(slice);
+            if all_come {
+                process.gil.slice(slice);
+            }
             process.loop_times.slice(slice);
             if process.loop_times.has_news() {
                 self.news.insert(*id);

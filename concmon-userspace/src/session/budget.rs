@@ -10,9 +10,10 @@ const LEAST_NS: u64 = 3_000_000_000;
 /// How long it must do with half of its budget before it leaves out less, at first and at most, ns.
 const PATIENCE_NS: (u64, u64) = (20_000_000_000, 600_000_000_000);
 /// How much is left out at most.
-const MAX_LEVEL: u32 = 4;
-/// The level from which on slices are left out.
-const SLICES_LEVEL: u32 = MAX_LEVEL;
+const MAX_LEVEL: u32 = 5;
+/// The level from which on slices are left out, but for those of threads that run event loops: lag and stalls come
+/// from these. At the last level they are left out, too.
+const SLICES_LEVEL: u32 = 4;
 const MAX_MEMORY_LEVEL: u32 = 3;
 
 /// What is left out at a level.
@@ -52,12 +53,18 @@ impl Shed {
     }
 
     fn tasks_level(self) -> u32 {
-        self.memory_level.max(self.level.saturating_sub(2))
+        let level = self.level.min(SLICES_LEVEL);
+        self.memory_level.max(level.saturating_sub(2))
     }
 
     /// Whether single slices are not looked at.
     pub(crate) fn slices(self) -> bool {
         self.level >= SLICES_LEVEL
+    }
+
+    /// Whether those of threads that run event loops are, even so.
+    pub(crate) fn keeps_loops(self) -> bool {
+        self.level == SLICES_LEVEL
     }
 
     /// What is left out, in words.
@@ -70,7 +77,10 @@ impl Shed {
             let seconds = self.look_pause_ns() / 1_000_000_000;
             words.push(format!("looks: one in {seconds} s"));
         }
-        if self.slices() {
+        if self.keeps_loops() {
+            words
+                .push("slices: those of event loops only; who held the GIL is not told".to_owned());
+        } else if self.slices() {
             words.push("slices: who held the GIL, stalls and lag are not told".to_owned());
         }
         if self.tasks_level() > 0 {
@@ -234,6 +244,7 @@ mod tests {
     fn more_and_more_is_left_out_and_comes_back_slowly() {
         let mut budget = budget();
         let levels = spend(&mut budget, 0, 40, 0.1);
+        assert!(levels.contains(&SLICES_LEVEL));
         assert_eq!(levels.last(), Some(&MAX_LEVEL));
         assert!(levels.is_sorted());
         assert!(levels[..2].iter().all(|level| *level == 0), "{levels:?}");
@@ -246,6 +257,20 @@ mod tests {
         assert_eq!(levels.last(), Some(&0));
         let first = levels.iter().position(|level| *level < MAX_LEVEL);
         assert!(first.is_some_and(|first| first >= 20), "{first:?}");
+    }
+
+    #[test]
+    fn what_event_loops_need_goes_last() {
+        let kept = |level| {
+            let shed = Shed {
+                level,
+                memory_level: 0,
+            };
+            (shed.slices(), shed.keeps_loops())
+        };
+        let by_level = (0..=MAX_LEVEL).map(kept).collect::<Vec<_>>();
+        assert_eq!(by_level[..4], [(false, false); 4]);
+        assert_eq!(by_level[4..], [(true, true), (true, false)]);
     }
 
     #[test]

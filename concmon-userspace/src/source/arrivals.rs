@@ -5,7 +5,10 @@ use crate::{
     decode::{RawBatch, loss::LossMeter},
     event::{Event, Loss, PyFrame, Tid},
     kernel::Arch,
-    source::{needed::NeededSlices, order::Orderer},
+    source::{
+        needed::{LoopThreads, NeededSlices},
+        order::Orderer,
+    },
 };
 
 /// Records held for ordering at most (64 bytes each in the kernel, about 150 here).
@@ -43,8 +46,11 @@ pub(super) struct Arrivals {
     arch: Option<Arch>,
     events: u64,
     damaged: u64,
-    /// The watch is over its budget: slices are not looked at.
+    /// The watch is over its budget: slices are not looked at ...
     sheds_slices: bool,
+    /// ... but for those of threads that run event loops.
+    keeps_loops: bool,
+    loops: LoopThreads,
     /// Which slices are; `None`: all.
     needed: Option<NeededSlices>,
 }
@@ -62,6 +68,8 @@ impl Arrivals {
             events: 0,
             damaged: 0,
             sheds_slices: false,
+            keeps_loops: false,
+            loops: LoopThreads::default(),
             needed: None,
         }
     }
@@ -81,11 +89,13 @@ impl Arrivals {
             Input::Now(event) => {
                 if let Event::Monitor(fact) = &event {
                     self.sheds_slices = fact.budget.sheds_slices;
+                    self.keeps_loops = fact.budget.keeps_loops;
                 }
-                if let Event::Python(fact) = &event
-                    && let Some(needed) = &mut self.needed
-                {
-                    needed.look(fact);
+                if let Event::Python(fact) = &event {
+                    self.loops.look(fact);
+                    if let Some(needed) = &mut self.needed {
+                        needed.look(fact);
+                    }
                 }
                 sink(&event);
             }
@@ -105,15 +115,19 @@ impl Arrivals {
                     let needed = self.needed.as_mut();
                     if needed.is_some_and(|needed| !needed.has(slice)) {
                         unneeded += 1;
-                    } else if self.sheds_slices {
+                    } else if self.sheds_slices && !(self.keeps_loops && self.loops.has(slice.tid))
+                    {
                         shed += 1;
                     } else {
                         self.ordered(header.cpu, event, sink);
                     }
                 }
                 other => {
-                    if let (Event::Exit(exit), Some(needed)) = (other, &mut self.needed) {
-                        needed.ended(exit.tid);
+                    if let Event::Exit(exit) = other {
+                        self.loops.ended(exit.tid);
+                        if let Some(needed) = &mut self.needed {
+                            needed.ended(exit.tid);
+                        }
                     }
                     sink(other);
                 }
@@ -169,11 +183,12 @@ mod tests {
     const CAPTURE: &[u8] = include_bytes!("../../../tests/captures/1.0.concmon");
 
     /// Records that have come, those that count as lost, and those that the batches hold.
-    fn counted(sheds_slices: bool) -> (u64, u64, u64) {
+    fn counted(sheds_slices: bool, keeps_loops: bool) -> (u64, u64, u64) {
         let mut reader = Reader::embedded(Cursor::new(CAPTURE)).expect("a capture");
         let mut arrivals = Arrivals::new(reader.header().info.start_ns, None, false);
         let budget = BudgetFact {
             sheds_slices,
+            keeps_loops,
             ..BudgetFact::default()
         };
         let fact = MonitorFact {
@@ -185,11 +200,13 @@ mod tests {
         while let Some(item) = reader.item().expect("bytes") {
             let Item::Chunk(chunk) = item else { continue };
             for input in chunk.inputs().expect("inputs") {
-                let Input::Batch(batch) = input.expect("an input") else {
-                    continue;
-                };
-                held += u64::from(batch.header.count);
-                arrivals.take(Input::Batch(batch), |event| {
+                let input = input.expect("an input");
+                match &input {
+                    Input::Batch(batch) => held += u64::from(batch.header.count),
+                    Input::Now(Event::Python(_)) => {}
+                    _ => continue,
+                }
+                arrivals.take(input, |event| {
                     if let Event::Loss(loss) = event {
                         lost += loss.records;
                     }
@@ -201,10 +218,13 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_lost_and_not_received() {
-        let (received, lost, held) = counted(false);
+        let (received, lost, held) = counted(false, false);
         assert!(received == held && lost == 0 && held > 1_000, "{held}");
-        let (received, lost, held) = counted(true);
-        assert!(lost > held / 2, "{lost} of {held}");
+        let (received, all_lost, held) = counted(true, false);
+        assert!(all_lost > held / 2, "{all_lost} of {held}");
+        assert_eq!(received + all_lost, held);
+        let (received, lost, held) = counted(true, true);
+        assert!(0 < lost && lost < all_lost, "{lost} of {held}");
         assert_eq!(received + lost, held);
     }
 }

@@ -16,6 +16,28 @@ const MAX_THREADS: usize = 131_072;
 /// Windows after which a wait is not remembered any more: the last slice of a thread comes after its end.
 const MAX_AGE: u64 = 64;
 
+/// Threads that run event loops, by what looks have met. What is left out of a watch that is over its budget is
+/// left out of the others first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LoopThreads(HashSet<Tid, FixedState>);
+
+impl LoopThreads {
+    pub(super) fn look(&mut self, fact: &PythonFact) {
+        let threads = fact.loops.iter().map(|seen| seen.tid);
+        let room = MAX_THREADS.saturating_sub(self.0.len());
+        self.0.extend(threads.take(room));
+    }
+
+    /// A thread has ended; its id may be another one's.
+    pub(super) fn ended(&mut self, tid: Tid) {
+        self.0.remove(&tid);
+    }
+
+    pub(super) fn has(&self, tid: Tid) -> bool {
+        self.0.contains(&tid)
+    }
+}
+
 /// Tells needed slices from others.
 #[derive(Clone, Debug, Default)]
 pub(super) struct NeededSlices {

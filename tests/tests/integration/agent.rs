@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use concmon_tests::agent::{Agent, sum};
+use concmon_tests::certificates::Certificates;
 use concmon_tests::harness::{Skip, case, quiet};
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::needs::{Need, UNPRIVILEGED};
@@ -32,10 +33,12 @@ const MAX_OWN_S: f64 = 0.02;
 pub(crate) fn trials() -> Vec<Trial> {
     let python = watch_python("3.13");
     let [root, ebpf] = WATCH;
+    let tls = [root, ebpf, Need::Openssl];
     vec![
         case("agent::counters_never_fall", &python, counters_never_fall),
         quiet("agent::formats", &python, formats),
         quiet("agent::who_may_ask", &WATCH, who_may_ask),
+        quiet("agent::metrics_over_tls", &tls, metrics_over_tls),
         quiet("agent::clients_are_bounded", &WATCH, clients_are_bounded),
         quiet("agent::both_are_confined", &WATCH, both_are_confined),
         quiet("agent::systemd_is_told", &WATCH, systemd_is_told),
@@ -317,6 +320,45 @@ fn delimited(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
         }
     }
     bytes[at..].split_at_checked(length).context("it is cut")
+}
+
+/// Who trusts the root reads the metrics, and nobody does without TLS; a reload takes another certificate.
+fn metrics_over_tls() -> Result<()> {
+    let certificates = Certificates::make()?;
+    let served = certificates.path("served.pem");
+    std::fs::copy(certificates.path("by-trusted.pem"), &served)?;
+    let config = format!(
+        "{}[exporter]\ncertificate_file = '{served}'\nkey_file = '{}'\n",
+        config(NOBODY),
+        certificates.path("own.key"),
+    );
+    let mut agent = Agent::start(&config, &[])?;
+    ensure!(agent.said().contains("at https://127."), "{}", agent.said());
+    agent.wait_for_line("ready")?;
+    let address = agent.address();
+    let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let answer = |root: &str| certificates.converse(address, root, request);
+    let read = answer("trusted.pem")?.context("nothing is answered")?;
+    ensure!(
+        read.starts_with("HTTP/1.1 200 ") && read.contains("\nconcmon_build_info{"),
+        "{read}"
+    );
+    ensure!(answer("other.pem")?.is_none());
+    ensure!(
+        agent.get("/metrics", &[]).is_err(),
+        "it is answered without TLS"
+    );
+    std::fs::copy(certificates.path("by-other.pem"), &served)?;
+    agent.reload(&config, "the configuration was read again")?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while answer("other.pem")?.is_none() {
+        ensure!(Instant::now() < deadline, "it stays: {}", agent.said());
+    }
+    ensure!(answer("trusted.pem")?.is_none());
+    std::fs::write(&served, "nothing\n")?;
+    agent.reload(&config, "there is no certificate in PEM format")?;
+    ensure!(answer("other.pem")?.is_some());
+    Ok(())
 }
 
 /// Only who has the token, for pages that are there, by methods that read; a reload takes another token.

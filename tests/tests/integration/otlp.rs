@@ -2,11 +2,11 @@
 //! scraped, stalls against what a program says that has OpenTelemetry's own SDK; and receivers that misbehave.
 
 use std::os::unix::fs::FileExt as _;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use concmon_tests::agent::{Agent, sum};
+use concmon_tests::certificates::Certificates;
 use concmon_tests::harness::{case, quiet};
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::needs::{Need, UNPRIVILEGED};
@@ -529,36 +529,9 @@ fn receivers_that_misbehave() -> Result<()> {
 
 /// Over TLS, headers go to who shows a certificate of a root that is trusted, and to nobody else.
 fn secrets_go_to_who_is_trusted() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let openssl = |arguments: &str| -> Result<()> {
-        let mut command = Command::new("openssl");
-        let command = command
-            .args(arguments.split(' '))
-            .current_dir(folder.path());
-        let ended = command.output()?;
-        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-        ensure!(ended.status.success(), "openssl {arguments}: {said}");
-        Ok(())
-    };
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
-    for root in ["trusted", "other"] {
-        openssl(&format!(
-            "req -x509 {key} -keyout {root}.key -out {root}.pem -days 2 -subj /CN={root}"
-        ))?;
-    }
-    openssl(&format!(
-        "req -new {key} -keyout own.key -out own.csr -subj /CN=localhost"
-    ))?;
-    std::fs::write(
-        folder.path().join("names"),
-        "subjectAltName=DNS:localhost\n",
-    )?;
-    openssl(
-        "x509 -req -in own.csr -CA trusted.pem -CAkey trusted.key -CAcreateserial -days 2 \
-         -extfile names -out own.pem",
-    )?;
-    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
-    let mut receiver = Receiver::of("https", &[&path("own.pem"), &path("own.key")])?;
+    let certificates = Certificates::make()?;
+    let path = |name: &str| certificates.path(name);
+    let mut receiver = Receiver::of("https", &[&path("by-trusted.pem"), &path("own.key")])?;
     let program = Workload::start(&Interpreter::find(VERSION)?, "moments.py", &[])?;
     let agent_with = |root: &str| {
         let root = path(root);

@@ -48,6 +48,8 @@ pub(super) struct Exporter {
     #[serde(deserialize_with = "max_clients")]
     pub(super) max_clients: Option<usize>,
     pub(super) token_file: Option<PathBuf>,
+    pub(super) certificate_file: Option<PathBuf>,
+    pub(super) key_file: Option<PathBuf>,
 }
 
 /// A rule's condition.

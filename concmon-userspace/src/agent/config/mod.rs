@@ -18,6 +18,7 @@ pub(crate) use otlp::{Destination, Endpoint, Otlp, Signal, Temporality};
 pub(crate) use users::Account;
 use users::user_id;
 
+use super::tls::Identity;
 use crate::{
     cli::{Agent, Share, budget, duration},
     session::{Failure, code},
@@ -46,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) max_clients: usize,
     /// What who reads the metrics must show.
     pub(crate) token: Option<String>,
+    /// What it shows to who reads them; `None`: it speaks HTTP without TLS.
+    pub(crate) identity: Option<Identity>,
     pub(crate) otlp: Otlp,
     /// Where it was read from.
     pub(crate) file: Option<PathBuf>,
@@ -63,6 +66,7 @@ impl Default for Config {
             exporter: Account::nobody(),
             max_clients: 64,
             token: None,
+            identity: None,
             otlp: Otlp::default(),
             file: None,
         }
@@ -195,6 +199,12 @@ impl Config {
         if let Some(path) = exporter.token_file {
             config.token = Some(token(&path)?);
         }
+        config.identity = match (exporter.certificate_file, exporter.key_file) {
+            (Some(certificates), Some(key)) => Some(identity(&certificates, &key)?),
+            (None, None) => None,
+            (Some(_), None) => return Err(wrong(shown, "certificate_file needs a key_file")),
+            (None, Some(_)) => return Err(wrong(shown, "key_file needs a certificate_file")),
+        };
         Ok((config, otlp))
     }
 }
@@ -232,6 +242,19 @@ fn read_text(path: &Path) -> Result<String, (Failure, io::ErrorKind)> {
         return Err((failure, io::ErrorKind::InvalidData));
     }
     Ok(text)
+}
+
+/// What is served with over TLS, which is checked here.
+fn identity(certificates: &Path, key: &Path) -> Result<Identity, Failure> {
+    let text = |path| read_text(path).map_err(|(why, _)| why);
+    let identity = Identity {
+        certificates: text(certificates)?,
+        key: text(key)?,
+    };
+    let place = || format!("{} with {}", certificates.display(), key.display());
+    let checked = identity.server();
+    checked.map_err(|reason| wrong(place(), reason))?;
+    Ok(identity)
 }
 
 /// A token, which is the first line of a file.

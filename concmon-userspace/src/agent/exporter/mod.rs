@@ -74,7 +74,11 @@ pub(crate) fn start(config: &Config) -> Result<Exporter, Failure> {
             std::process::exit(i32::from(ended.is_err()));
         }
         Process::Parent(pid) => {
-            log::info!("metrics are served at http://{address}/metrics");
+            let scheme = match config.identity {
+                Some(_) => "https",
+                None => "http",
+            };
+            log::info!("metrics are served at {scheme}://{address}/metrics");
             if !address.ip().is_loopback() && config.token.is_none() {
                 log::warn!(
                     "whoever reaches {address} can read them: exporter.token_file asks for a token"
@@ -147,6 +151,7 @@ fn run(
     let settings = Settings {
         token: config.token.clone(),
         max_clients: config.max_clients,
+        identity: config.identity.clone(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()

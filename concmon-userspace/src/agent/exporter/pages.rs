@@ -3,10 +3,12 @@
 use std::{
     collections::BTreeMap,
     io::{self, Write as _},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use hyper::body::Bytes;
+use tokio_rustls::rustls::ServerConfig;
 
 use crate::agent::{
     config::Signal,
@@ -14,6 +16,7 @@ use crate::agent::{
         Name, Sample, Value, proto,
         text::{self, Dialect},
     },
+    tls::Identity,
     wire::{Samples, Settings},
 };
 
@@ -81,10 +84,30 @@ impl Format {
 /// Why there are no metrics then.
 pub(super) const STALE: &str = "the last reading is too old\n";
 
+/// How connections begin.
+#[derive(Clone, Debug)]
+pub(super) enum Tls {
+    Without,
+    With(Arc<ServerConfig>),
+    /// What there is cannot be served with, which the collector has checked: nobody is answered.
+    Broken,
+}
+
+impl Tls {
+    fn of(settings: &Settings) -> Self {
+        match settings.identity.as_ref().map(Identity::server) {
+            None => Tls::Without,
+            Some(Ok(config)) => Tls::With(config),
+            Some(Err(_)) => Tls::Broken,
+        }
+    }
+}
+
 /// All that there is to show.
 #[derive(Debug)]
 pub(super) struct Pages {
     settings: Settings,
+    tls: Tls,
     samples: Vec<Sample>,
     /// When these were read.
     read_unix_ns: u64,
@@ -100,6 +123,7 @@ pub(super) struct Pages {
 impl Pages {
     pub(super) fn new(settings: Settings) -> Self {
         Self {
+            tls: Tls::of(&settings),
             settings,
             samples: Vec::new(),
             read_unix_ns: 0,
@@ -112,7 +136,14 @@ impl Pages {
     }
 
     pub(super) fn set(&mut self, settings: Settings) {
+        if settings.identity != self.settings.identity {
+            self.tls = Tls::of(&settings);
+        }
         self.settings = settings;
+    }
+
+    pub(super) fn tls(&self) -> Tls {
+        self.tls.clone()
     }
 
     pub(super) fn take(&mut self, samples: Samples) {
@@ -264,6 +295,7 @@ mod tests {
         let closed = Pages::new(Settings {
             token: Some("abc".to_owned()),
             max_clients: 1,
+            identity: None,
         });
         assert!(closed.admits(Some(b"Bearer abc")));
         for wrong in [

@@ -1,6 +1,6 @@
 //! HTTP: one answer for each connection, within bounds of size, number and time.
 
-use std::{cell::RefCell, convert::Infallible, rc::Rc, time::Duration};
+use std::{cell::RefCell, convert::Infallible, io, rc::Rc, time::Duration};
 
 use http_body_util::Full;
 use hyper::{
@@ -11,9 +11,13 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::TlsAcceptor;
 
-use super::pages::{Format, Pages, STALE, Wanted};
+use super::pages::{Format, Pages, STALE, Tls, Wanted};
 
 /// The head of a request is at most so long, and has at most so many fields.
 const MAX_HEAD: usize = 16 << 10;
@@ -43,13 +47,31 @@ pub(super) async fn serve(listener: TcpListener, pages: Rc<RefCell<Pages>>) {
         let (client, pages) = (Rc::clone(&clients), Rc::clone(&pages));
         tokio::task::spawn_local(async move {
             // What a client does wrong is its own matter.
-            let _ = tokio::time::timeout(WHOLE_TIME, converse(stream, pages)).await;
+            let _ = tokio::time::timeout(WHOLE_TIME, greet(stream, pages)).await;
             drop(client);
         });
     }
 }
 
-async fn converse(stream: TcpStream, pages: Rc<RefCell<Pages>>) -> Result<(), hyper::Error> {
+/// Begins a connection, with TLS where that is asked for.
+async fn greet(stream: TcpStream, pages: Rc<RefCell<Pages>>) -> io::Result<()> {
+    let tls = pages.borrow().tls();
+    let conversed = match tls {
+        Tls::Without => converse(stream, pages).await,
+        Tls::With(config) => {
+            let accepted = TlsAcceptor::from(config).accept(stream);
+            let stream = tokio::time::timeout(HEAD_TIME, accepted).await??;
+            converse(stream, pages).await
+        }
+        Tls::Broken => Ok(()),
+    };
+    conversed.map_err(io::Error::other)
+}
+
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    pages: Rc<RefCell<Pages>>,
+) -> Result<(), hyper::Error> {
     let answer = service_fn(move |request: Request<Incoming>| {
         let response = answer(&request, &mut pages.borrow_mut());
         std::future::ready(Ok::<_, Infallible>(response))

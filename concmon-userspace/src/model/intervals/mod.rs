@@ -132,6 +132,8 @@ pub struct Intervals {
     bins: Bins,
     flames: Flames,
     losses: Losses,
+    /// Slices are left out, so that it is not known who had the GIL.
+    sheds_slices: bool,
     steps: Steps,
     /// For who asks for it.
     blame: Option<Blame>,
@@ -148,6 +150,7 @@ impl Intervals {
             bins: Bins::new(info.start_ns),
             flames: Flames::default(),
             losses: Losses::default(),
+            sheds_slices: false,
             steps: Steps::default(),
             blame: None,
             clock: Clock {
@@ -184,6 +187,7 @@ impl Intervals {
                 self.steps.look(fact, &self.threads, sink);
             }
             Event::Loss(loss) => self.losses.add(loss),
+            Event::Monitor(fact) => self.sheds_slices = fact.budget.sheds_slices,
             Event::Tick(tick) => {
                 self.end_ns = self.end_ns.max(tick.at_ns);
                 if let Some(blame) = &mut self.blame {
@@ -201,7 +205,6 @@ impl Intervals {
             | Event::Pools(_)
             | Event::Http(_)
             | Event::Exit(_)
-            | Event::Monitor(_)
             | Event::Excluded(_)
             | Event::End => {}
         }
@@ -293,7 +296,9 @@ impl Intervals {
         if slice.out_ns < slice.in_ns {
             return;
         }
-        if let (Some(blame), Some(known)) = (&mut self.blame, self.threads.get(thread)) {
+        if let (Some(blame), Some(known)) = (&mut self.blame, self.threads.get(thread))
+            && !self.sheds_slices
+        {
             blame.slice(known.pid, slice);
         }
         let blank = Interval {

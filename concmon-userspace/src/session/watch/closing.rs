@@ -114,6 +114,7 @@ impl Watch {
                 cpu_share_used: self.budget.used().map(|share| share.0),
                 memory_bytes: self.budget.memory_bytes(),
                 sheds_slices: self.budget.shed().slices(),
+                keeps_loops: self.budget.shed().keeps_loops(),
             },
             wall_clock_ahead_ns: now.unix_ns.wrapping_sub(told_ns).cast_signed(),
             passes: self.passes.fact(),
