@@ -12,6 +12,7 @@ use super::{
     events::Events,
     link::Link,
     metrics::{
+        Exemplars,
         collect::Services,
         own::{Own, State},
     },
@@ -93,9 +94,10 @@ impl Collector {
         let max_groups = self.config.max_groups;
         watch.keep_sums_only(max_groups);
         let (mut services, mut own) = (Services::default(), Own::default());
+        let mut exemplars = Exemplars::default();
         let mut reader = ProcessReader::new(std::process::id());
         let otlp = &self.config.otlp;
-        let mut events = (otlp.has_events()).then(|| Events::new(&otlp.context_vars));
+        let mut events = Events::new(&otlp.context_vars);
         let period = self.config.interval;
         let mut tick_at = Instant::now() + period;
         let mut pump = every(PUMP);
@@ -134,10 +136,7 @@ impl Collector {
                 Wake::Pump => {
                     watch.pump();
                     // Stalls and hangs are counted in the sums.
-                    let notices = watch.take_notices();
-                    if let Some(events) = &mut events {
-                        events.take(notices);
-                    }
+                    events.take(watch.take_notices());
                 }
                 Wake::BeginReadings => watch.begin_readings(),
                 Wake::Read => watch.take_turn_reading().await,
@@ -154,7 +153,8 @@ impl Collector {
                         &mut services,
                         &mut own,
                         &mut reader,
-                        events.as_mut(),
+                        &mut events,
+                        &mut exemplars,
                     );
                     if !is_ready {
                         is_ready = true;
@@ -176,15 +176,18 @@ impl Collector {
         services: &mut Services,
         own: &mut Own,
         reader: &mut ProcessReader,
-        events: Option<&mut Events>,
+        events: &mut Events,
+        exemplars: &mut Exemplars,
     ) {
         let window = watch.end_window();
-        if let Some(events) = events {
-            events.take(watch.take_notices());
-            let told = events.of_window(&window, self.link.room());
-            let lost = self.link.events(told) + events.take_lost();
-            own.lost("notices", lost);
+        events.take(watch.take_notices());
+        let told = events.of_window(&window, self.link.room());
+        exemplars.take(&told);
+        let mut lost = events.take_lost();
+        if self.config.otlp.has_events() {
+            lost += self.link.events(told);
         }
+        own.lost("notices", lost);
         let now_ns = clocks::monotonic_ns();
         let denied = watch.denied();
         if let Some((count, pid)) = denied
@@ -198,6 +201,8 @@ impl Collector {
         let sums = pipeline.services(&window);
         let mut collected = services.collect(&window, &sums, now_ns);
         pipeline.forget_services(&collected.gone);
+        exemplars.forget(&collected.gone);
+        exemplars.give(&mut collected.samples);
         let process = reader.read(now_ns, &Clocks::now(), &Tree::default()).ok();
         let state = State {
             denied: denied.map_or(0, |(count, _)| count),

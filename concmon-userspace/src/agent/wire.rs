@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{events::Event, metrics::Sample, tls::Identity};
 
 /// Of this protocol: both are of one program, so another one is an error.
-const VERSION: u32 = 0x434d_0004;
+const VERSION: u32 = 0x434d_0005;
 /// Longer messages are neither sent nor taken.
 pub(super) const MAX_BODY: usize = 16 << 20;
 /// Events of one message, and about how many bytes they take.
@@ -100,6 +100,7 @@ mod tests {
             of,
             labels: labels.iter().map(|label| (*label).to_owned()).collect(),
             value,
+            exemplar: None,
         };
         let histogram = Value::Histogram(Distribution {
             sum_ns: 7,

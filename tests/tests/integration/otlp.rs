@@ -455,6 +455,7 @@ fn stalls_are_spans() -> Result<()> {
             "{attributes}"
         );
     }
+    exemplars_lead_to(&agent, &kept[kept.len() - 1]["ids"])?;
     for one in &said {
         let ids = &one["ids"];
         let logs = of_stalls(&all);
@@ -524,6 +525,35 @@ fn receivers_that_misbehave() -> Result<()> {
     let metrics = agent.metrics()?;
     ensure!(sum(&metrics, dropped) == Some(0.0), "{metrics}");
     ensure!(agent.said().contains("is taken again"), "{}", agent.said());
+    Ok(())
+}
+
+/// Whoever scrapes finds the trace of the latest stall in the counter of stalls, and in the bucket that has it.
+fn exemplars_lead_to(agent: &Agent, ids: &Value) -> Result<()> {
+    let accept = "Accept: application/openmetrics-text; version=1.0.0";
+    let answer = agent.get("/metrics", &[accept])?;
+    let text = answer.text()?;
+    let behind = format!(
+        " # {{trace_id={},span_id={}}} ",
+        ids["trace_id"], ids["span_id"]
+    );
+    let shown = |series: &str| -> Result<(String, f64)> {
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(series) && line.contains(&behind))
+            .with_context(|| format!("no {series} with{behind}in {text}"))?;
+        let (series, exemplar) = line.split_once(&behind).context("an exemplar")?;
+        let took = exemplar.split(' ').next().context("a value")?;
+        Ok((series.to_owned(), took.parse()?))
+    };
+    let (_, took) = shown("concmon_loop_stalls_total{service_name=\"shop\"")?;
+    let (bucket, _) = shown("concmon_loop_step_duration_seconds_bucket{service_name=\"shop\"")?;
+    let bound = bucket
+        .split("le=\"")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next());
+    let bound: f64 = bound.context("a bound")?.parse()?;
+    ensure!(took >= BLOCK_S * 0.9 && took <= bound, "{took} in {bucket}");
     Ok(())
 }
 

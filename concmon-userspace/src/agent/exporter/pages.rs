@@ -207,6 +207,7 @@ impl Pages {
             of,
             labels,
             value: Value::Number(count as f64),
+            exemplar: None,
         };
         let mut samples = self.samples.clone();
         let answered = self.answered.iter();

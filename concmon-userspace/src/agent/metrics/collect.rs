@@ -196,6 +196,7 @@ impl Of<'_> {
             of,
             labels: labels.map(str::to_owned).collect(),
             value,
+            exemplar: None,
         });
     }
 
@@ -436,6 +437,7 @@ impl Of<'_> {
             of: Name::ThreadTime,
             labels,
             value: Value::Number(value),
+            exemplar: None,
         });
         self.samples.extend(samples);
     }

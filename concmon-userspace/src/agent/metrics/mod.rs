@@ -1,6 +1,7 @@
 //! Metrics: which families there are, what a window comes to in them, and the formats that they are served in.
 
 pub(super) mod collect;
+pub(super) mod exemplars;
 pub(super) mod families;
 pub(super) mod native;
 pub(super) mod own;
@@ -9,6 +10,7 @@ pub(super) mod text;
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use exemplars::{Exemplar, Exemplars};
 pub(super) use families::{FAMILIES, Family, Kind, Name};
 
 /// One series, as it stands now.
@@ -18,6 +20,8 @@ pub(super) struct Sample {
     /// In the order of the family's labels; an empty one is as good as none.
     pub(super) labels: Vec<String>,
     pub(super) value: Value,
+    /// One of those that it counts, where a trace is known.
+    pub(super) exemplar: Option<Exemplar>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -64,6 +64,7 @@ impl Own {
                 of,
                 labels: labels.iter().map(|label| (*label).to_owned()).collect(),
                 value: Value::Number(value),
+                exemplar: None,
             });
         };
         put(

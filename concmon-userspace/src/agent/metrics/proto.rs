@@ -3,7 +3,9 @@
 
 use prost::Message;
 
-use super::{Distribution, Family, Kind, Sample, Value, by_family, families::Buckets, native};
+use super::{
+    Distribution, Exemplar, Family, Kind, Sample, Value, by_family, families::Buckets, native,
+};
 
 #[derive(Clone, PartialEq, Message)]
 struct MetricFamily {
@@ -27,7 +29,7 @@ struct Metric {
     #[prost(message, optional, tag = "2")]
     gauge: Option<Number>,
     #[prost(message, optional, tag = "3")]
-    counter: Option<Number>,
+    counter: Option<Counter>,
     #[prost(message, optional, tag = "7")]
     histogram: Option<Histogram>,
 }
@@ -44,6 +46,34 @@ struct Label {
 struct Number {
     #[prost(double, optional, tag = "1")]
     value: Option<f64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Counter {
+    #[prost(double, optional, tag = "1")]
+    value: Option<f64>,
+    #[prost(message, optional, tag = "2")]
+    exemplar: Option<Shown>,
+}
+
+/// `Exemplar`.
+#[derive(Clone, PartialEq, Message)]
+struct Shown {
+    #[prost(message, repeated, tag = "1")]
+    label: Vec<Label>,
+    #[prost(double, optional, tag = "2")]
+    value: Option<f64>,
+    #[prost(message, optional, tag = "3")]
+    timestamp: Option<Timestamp>,
+}
+
+/// After 1970.
+#[derive(Clone, PartialEq, Message)]
+struct Timestamp {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -64,6 +94,9 @@ struct Histogram {
     positive_span: Vec<Span>,
     #[prost(sint64, repeated, packed = "false", tag = "13")]
     positive_delta: Vec<i64>,
+    /// Of its native buckets, which have none of their own.
+    #[prost(message, repeated, tag = "16")]
+    exemplars: Vec<Shown>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -115,10 +148,19 @@ fn metric(family: &Family, sample: &Sample) -> Metric {
         ..Metric::default()
     };
     match (&sample.value, family.kind) {
-        (Value::Number(number), Kind::Counter) => metric.counter = Some(self::number(*number)),
+        (Value::Number(number), Kind::Counter) => {
+            metric.counter = Some(Counter {
+                value: Some(*number),
+                exemplar: sample.exemplar.as_ref().map(shown),
+            });
+        }
         (Value::Number(number), _) => metric.gauge = Some(self::number(*number)),
         (Value::Histogram(of), Kind::Histogram(buckets)) => {
-            metric.histogram = Some(histogram(of, buckets));
+            let exemplars = sample.exemplar.iter().map(shown);
+            metric.histogram = Some(Histogram {
+                exemplars: exemplars.collect(),
+                ..histogram(of, buckets)
+            });
         }
         // It would be no sample of this family, see `Sample::is_sound`.
         (Value::Histogram(_), _) => {}
@@ -153,5 +195,22 @@ fn histogram(of: &Distribution, buckets: Buckets) -> Histogram {
             })
             .collect(),
         positive_delta: native.deltas,
+        exemplars: Vec::new(),
+    }
+}
+
+fn shown(of: &Exemplar) -> Shown {
+    const SECOND_NS: u64 = 1_000_000_000;
+    let labels = of.labels().map(|(name, value)| Label {
+        name: Some(name.to_owned()),
+        value: Some(value),
+    });
+    Shown {
+        label: labels.collect(),
+        value: Some(of.value_s()),
+        timestamp: Some(Timestamp {
+            seconds: (of.at_unix_ns / SECOND_NS) as i64,
+            nanos: (of.at_unix_ns % SECOND_NS) as i32,
+        }),
     }
 }

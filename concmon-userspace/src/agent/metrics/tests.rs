@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::collect::{Collected, MAX_SERIES, Services, width};
 use super::text::Dialect;
 use super::*;
+use crate::agent::events::{Event, SpanIds, Step, What};
 use crate::event::ThrottledFact;
 use crate::model::testing::{Fixture, SECOND};
 use crate::schema::{
@@ -357,4 +358,65 @@ fn series_are_written_as_the_format_wants() {
     ] {
         assert!(out.lines().any(|known| known == line), "{line}\n{out}");
     }
+}
+
+/// The latest recorded one stays behind its series, wherever the bound lies; Prometheus's own text has none.
+#[test]
+fn stalls_of_traces_stand_behind_their_series() {
+    let stall = |trace, sampled, duration_ns| Event {
+        service: "shop".to_owned(),
+        pid: 1,
+        at_unix_ns: 1_700_000_000_000_000_000,
+        duration_ns,
+        what: What::Stall(Step {
+            cause: "lock".to_owned(),
+            kind: "asyncio".to_owned(),
+            task: None,
+            coroutine: None,
+            stack: Vec::new(),
+            trace: Some(SpanIds {
+                trace_id: [trace; 16],
+                span_id: Some([0xcd; 8]),
+                sampled,
+            }),
+            context: BTreeMap::new(),
+        }),
+    };
+    let mut exemplars = Exemplars::default();
+    exemplars.take(&[
+        stall(0xab, true, 500_000_000),
+        stall(0x01, false, 700_000_000),
+    ]);
+    let mut service = full();
+    service.name = "shop".to_owned();
+    let mut samples = Services::default()
+        .collect(&window(), &[service], 1)
+        .samples;
+    exemplars.give(&mut samples);
+    let lines = |dialect| {
+        let out = text::write(&samples, dialect);
+        let shown = out.lines().filter(|line| line.contains(" # {"));
+        shown.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let behind = format!(
+        " # {{trace_id=\"{}\",span_id=\"{}\"}} 0.5 1700000000.500",
+        "ab".repeat(16),
+        "cd".repeat(8)
+    );
+    let shown = lines(Dialect::OpenMetrics);
+    assert_eq!(shown.len(), 2, "{shown:?}");
+    assert!(
+        shown.iter().all(|line| line.ends_with(&behind)),
+        "{shown:?}"
+    );
+    assert!(lines(Dialect::Prometheus).is_empty());
+    let bytes = proto::write(&samples);
+    let text = "ab".repeat(16);
+    let found = bytes
+        .windows(text.len())
+        .filter(|at| *at == text.as_bytes());
+    assert_eq!(found.count(), 2);
+    exemplars.forget(&["shop".to_owned()]);
+    exemplars.give(&mut samples);
+    assert!(samples.iter().all(|sample| sample.exemplar.is_none()));
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Distribution, Family, Kind, Sample, Value, by_family};
+use super::{Distribution, Exemplar, Family, Kind, Sample, Value, by_family};
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(in crate::agent) fn write(samples: &[Sample], dialect: Dialect) -> String {
     for (family, samples) in by_family(samples) {
         head(&mut out, family, dialect);
         for sample in samples {
-            series(&mut out, family, sample);
+            series(&mut out, family, sample, dialect);
         }
     }
     if dialect == Dialect::OpenMetrics {
@@ -45,14 +45,18 @@ fn head(out: &mut String, family: &Family, dialect: Dialect) {
     }
 }
 
-fn series(out: &mut String, family: &Family, sample: &Sample) {
+fn series(out: &mut String, family: &Family, sample: &Sample, dialect: Dialect) {
+    // Only OpenMetrics has them.
+    let shown = sample.exemplar.as_ref();
+    let shown = shown.filter(|_| dialect == Dialect::OpenMetrics);
     match (&sample.value, family.kind) {
         (Value::Histogram(distribution), Kind::Histogram(buckets)) => {
-            histogram(out, family, sample, distribution, buckets.bounds_ns);
+            histogram(out, family, sample, distribution, buckets.bounds_ns, shown);
         }
-        (Value::Number(number), _) => {
+        (Value::Number(number), kind) => {
             name(out, family, family.suffix(), sample, None);
-            put(out, format_args!(" {number}\n"));
+            put(out, format_args!(" {number}"));
+            exemplar(out, shown.filter(|_| kind == Kind::Counter));
         }
         // It would be no sample of this family, see `Sample::is_sound`.
         (Value::Histogram(_), _) => {}
@@ -65,17 +69,39 @@ fn histogram(
     sample: &Sample,
     of: &Distribution,
     bounds_ns: &[u64],
+    shown: Option<&Exemplar>,
 ) {
+    let is_in = |from_ns: u64, bound_ns: u64| {
+        shown.filter(|of| from_ns < of.duration_ns && of.duration_ns <= bound_ns)
+    };
+    let mut from_ns = 0;
     for bound in bounds_ns {
         name(out, family, "_bucket", sample, Some(&le(*bound)));
-        put(out, format_args!(" {}\n", of.up_to(*bound)));
+        put(out, format_args!(" {}", of.up_to(*bound)));
+        exemplar(out, is_in(from_ns, *bound));
+        from_ns = *bound;
     }
     name(out, family, "_bucket", sample, Some("+Inf"));
-    put(out, format_args!(" {}\n", of.count()));
+    put(out, format_args!(" {}", of.count()));
+    exemplar(out, is_in(from_ns, u64::MAX));
     name(out, family, "_sum", sample, None);
     put(out, format_args!(" {}\n", of.sum_s()));
     name(out, family, "_count", sample, None);
     put(out, format_args!(" {}\n", of.count()));
+}
+
+/// What stands behind a value, and the end of its line.
+fn exemplar(out: &mut String, of: Option<&Exemplar>) {
+    if let Some(of) = of {
+        let mut mark = " # {";
+        for (label, value) in of.labels() {
+            put(out, format_args!("{mark}{label}=\"{value}\""));
+            mark = ",";
+        }
+        let at_s = super::seconds(of.at_unix_ns);
+        put(out, format_args!("}} {:?} {at_s:.3}", of.value_s()));
+    }
+    out.push('\n');
 }
 
 /// A bound in seconds; whole ones have a point, as OpenMetrics wants it.

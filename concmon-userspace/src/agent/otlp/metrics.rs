@@ -6,8 +6,8 @@ use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
     common::v1::KeyValue,
     metrics::v1::{
-        AggregationTemporality, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Metric,
-        NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum,
+        AggregationTemporality, Exemplar, ExponentialHistogram, ExponentialHistogramDataPoint,
+        Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, exemplar,
         exponential_histogram_data_point::Buckets, metric::Data, number_data_point,
     },
 };
@@ -15,7 +15,7 @@ use opentelemetry_proto::tonic::{
 use super::{Resources, attributes, scope, text};
 use crate::agent::{
     config::Temporality,
-    metrics::{Distribution, Kind, Name, Sample, Value, native},
+    metrics::{Distribution, Kind, Name, Sample, Value, native, seconds},
 };
 
 /// Buckets of a histogram at most, as OpenTelemetry's SDKs have it; past it two become one.
@@ -173,6 +173,14 @@ impl Streams {
             }
             _ => (sample.value.clone(), start_unix_ns),
         };
+        let exemplars = sample.exemplar.iter().map(|of| Exemplar {
+            time_unix_nano: of.at_unix_ns,
+            span_id: of.ids.span_id.map(|id| id.to_vec()).unwrap_or_default(),
+            trace_id: of.ids.trace_id.to_vec(),
+            value: Some(exemplar::Value::AsDouble(seconds(of.duration_ns))),
+            ..Exemplar::default()
+        });
+        let exemplars = exemplars.collect();
         match (&mut metric.data, value, sample.of.family().kind) {
             (
                 Some(Data::Sum(Sum { data_points, .. }) | Data::Gauge(Gauge { data_points })),
@@ -184,6 +192,7 @@ impl Streams {
                     start_time_unix_nano: start_unix_ns,
                     time_unix_nano: at_unix_ns,
                     value: Some(number_data_point::Value::AsDouble(number)),
+                    exemplars,
                     ..NumberDataPoint::default()
                 });
             }
@@ -196,6 +205,7 @@ impl Streams {
                     attributes,
                     start_time_unix_nano: start_unix_ns,
                     time_unix_nano: at_unix_ns,
+                    exemplars,
                     ..histogram(&distribution, buckets.sub)
                 });
             }

@@ -7,6 +7,7 @@ fn sample(of: Name, labels: &[&str], value: Value) -> Sample {
         of,
         labels: labels.iter().map(|label| (*label).to_owned()).collect(),
         value,
+        exemplar: None,
     }
 }
 
