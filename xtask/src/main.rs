@@ -4,6 +4,7 @@
     reason = "a developer's tool: its standard output is its product"
 )]
 
+mod apt;
 mod bench;
 mod build_ebpf;
 mod demo;
@@ -13,6 +14,7 @@ mod guests;
 mod healthy;
 mod images;
 mod layouts;
+mod peers;
 mod pythons;
 mod strip;
 mod test;
@@ -35,6 +37,7 @@ enum Command {
     Healthy(healthy::Args),
     Images(images::Args),
     Layouts(layouts::Args),
+    Peers(peers::Args),
     Pythons(pythons::Args),
 }
 
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Healthy(args) => healthy::run(&args),
         Command::Images(args) => images::run(&args),
         Command::Layouts(args) => layouts::run(&args),
+        Command::Peers(args) => peers::run(&args),
         Command::Pythons(args) => pythons::run(&args),
     };
     result.unwrap_or_else(|error| {

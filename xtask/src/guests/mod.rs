@@ -4,7 +4,6 @@
 //! Everything a guest consists of (kernels, qemu, Python) comes from Debian's archive, is unpacked
 //! into the cache folder and needs neither root nor an installed package. The guest's root is an
 //! initial ram file system; no driver is needed.
-mod apt;
 mod cpio;
 mod machine;
 mod verdict;
@@ -17,9 +16,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::apt::Apt;
 use crate::tools;
 use crate::workspace;
-use apt::Apt;
 use machine::{Outcome, Qemu};
 
 /// Kernel series, and the suites that hold its newest package.

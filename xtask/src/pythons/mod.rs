@@ -20,6 +20,7 @@ use anyhow::{Result, ensure};
 use crate::workspace;
 use find::Probe;
 pub(crate) use find::{Python, all};
+pub(crate) use sid::mount_proc;
 
 /// Minor versions of CPython 3 that concmon is to be tried on.
 pub(crate) const WANTED: RangeInclusive<u32> = 8..=15;
@@ -80,7 +81,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// Builds concmon-bpf and returns its path.
-fn build(release: bool) -> Result<PathBuf> {
+pub(crate) fn build(release: bool) -> Result<PathBuf> {
     let mut cargo = workspace::cargo();
     cargo.args(["build", "--package=concmon-userspace", "--bin=concmon-bpf"]);
     if release {

@@ -74,7 +74,7 @@ pub(super) fn fetch() -> Result<()> {
 }
 
 /// Mounts `/proc` in it, which Python programs there need; it stays.
-pub(super) fn mount_proc(root: &Path) -> Result<()> {
+pub(crate) fn mount_proc(root: &Path) -> Result<()> {
     let proc = root.join("proc");
     if proc.join("self").exists() {
         return Ok(());

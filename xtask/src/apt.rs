@@ -22,7 +22,7 @@ impl Apt {
     pub(crate) fn open(dir: PathBuf, suites: &[&str]) -> Result<Self> {
         ensure!(
             Path::new(KEYRING).is_file(),
-            "{KEYRING} does not exist: the guests come from Debian's archive \
+            "{KEYRING} does not exist: packages come from Debian's archive \
              (package debian-archive-keyring)"
         );
         for sub in [
