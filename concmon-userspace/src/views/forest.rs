@@ -117,6 +117,8 @@ struct Forest<'a> {
     awaited_by: Vec<Vec<usize>>,
     /// Of equal numbers are equal trees; `None`: there is no other.
     shapes: Vec<Option<usize>>,
+    /// Many alike are one line.
+    folds: bool,
     shown: Vec<bool>,
     /// Under whom a task was shown.
     above: Vec<Option<usize>>,
@@ -164,6 +166,7 @@ impl<'a> Forest<'a> {
             awaits,
             awaited_by,
             shapes,
+            folds: !form.all,
             shown: vec![false; tasks.len()],
             above: vec![None; tasks.len()],
             deferred: Vec::new(),
@@ -290,16 +293,34 @@ impl<'a> Forest<'a> {
             descend(indent, true);
             levels += 1;
         }
-        let rows = self.together(&awaited);
+        let mut rows = self.together(&awaited);
+        let again = self.take_shown(at, &mut rows);
         for (position, row) in rows.iter().enumerate() {
-            let last = position + 1 == rows.len();
+            let last = position + 1 == rows.len() && again.is_empty();
             self.child(text, at, row, indent, levels, last);
+        }
+        if let Some((first, others)) = again.split_first() {
+            let label = format!("{}, see above", self.label(*first, others));
+            node(text, indent, true, &label);
         }
         self.awaits[at] = awaited;
         indent.truncate(before);
         for other in alike {
             self.pass_over(*other);
         }
+    }
+
+    /// Takes the tasks that have been shown elsewhere out of `rows`, where they are many and no cycle is among them:
+    /// gathers of the same tasks, say.
+    fn take_shown(&self, parent: usize, rows: &mut Vec<(usize, Vec<usize>)>) -> Vec<usize> {
+        let is_again = |(at, _): &(usize, _)| self.shown[*at] && self.cycle(parent, *at).is_none();
+        if !self.folds || rows.iter().filter(|row| is_again(row)).count() < MANY {
+            return Vec::new();
+        }
+        let again = rows.extract_if(.., |row| is_again(row));
+        again
+            .flat_map(|(at, alike)| once(at).chain(alike))
+            .collect()
     }
 
     /// `(T) Task-7`; of several that are alike `(T) Task-# ×2000`.

@@ -533,6 +533,52 @@ fn equal_trees_are_shown_once() {
     assert_eq!(count(&whole, "(T) query-"), 300);
 }
 
+/// Gathers over the same tasks: a second one has a line for all that were shown under the first.
+#[test]
+fn tasks_shown_above_are_one_line_where_they_are_many() {
+    let mut look = look();
+    for gather in 0..3 {
+        look.tasks
+            .push(task(1_000 + gather, "group", &[("gather", 5)], &[]));
+    }
+    for number in 0..200 {
+        // Each at a line of its own, so that no two trees are equal.
+        let place = [("work", number)];
+        let awaiters = [1_000, 1_001, 1_002];
+        look.tasks.push(task(
+            number.into(),
+            &format!("work-{number}"),
+            &place,
+            &awaiters,
+        ));
+    }
+    let dump = found(Kind::Tasks, Some(&look));
+    let tree = |all| {
+        let mut out = Vec::new();
+        let form = Form::new(Paint::Plain, None, all);
+        tasks::write(&dump, Arrangement::Tree, form, &mut out).expect("a Vec takes everything");
+        String::from_utf8(out).expect("text")
+    };
+    let count = |text: &str, what: &str| text.matches(what).count();
+    let folded = tree(false);
+    assert_eq!(
+        count(&folded, "(T) work-# ×200, see above\n"),
+        2,
+        "{folded}"
+    );
+    assert_eq!(count(&folded, "see above"), 2, "{folded}");
+    let whole = tree(true);
+    assert_eq!(count(&whole, ", see above\n"), 400);
+    for number in 0..200 {
+        let label = format!("(T) work-{number}\n");
+        assert_eq!(
+            [count(&folded, &label), count(&whole, &label)],
+            [1, 1],
+            "{label}"
+        );
+    }
+}
+
 /// Any graph is shown: each task once, nothing deeper than lines can be, and every cycle named.
 #[test]
 fn trees_of_any_graph_end_and_show_each_task_once() {
