@@ -3,6 +3,7 @@ mod agent;
 mod attach;
 mod child;
 mod look;
+mod on_cpu;
 mod record;
 mod replay;
 mod servers;
@@ -47,6 +48,7 @@ enum What {
     Agent(agent::Args),
     Attach(attach::Args),
     Look(look::Args),
+    OnCpu(on_cpu::Args),
     Record(record::Args),
     Servers(servers::Args),
     Replay(replay::Args),
@@ -61,6 +63,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         What::Agent(args) => agent::run(args),
         What::Attach(args) => attach::run(args),
         What::Look(args) => look::run(args),
+        What::OnCpu(args) => on_cpu::run(args),
         What::Record(args) => record::run(args),
         What::Servers(args) => servers::run(args),
         What::Replay(args) => replay::run(args),

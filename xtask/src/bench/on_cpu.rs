@@ -1,0 +1,240 @@
+//! `cargo xtask bench on-cpu`: each thread's time on a CPU beside the kernel's own account of it, run after run, on
+//! a machine that has too much to do.
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{ChildStdout, Command, ExitCode, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::Tools;
+use super::child::Owned;
+use crate::workspace;
+
+const SOURCE: &str = include_str!("on_cpu.py");
+const KINDS: [&str; 3] = ["pipes", "gil", "loop"];
+const HOG: &str = "print('ready', flush=True)\nwhile True: pass";
+/// Until whoever was last to run is blocked, and the reader has been told.
+const SETTLE: Duration = Duration::from_millis(150);
+/// Off by no more than this part of the thread's time, or by this much.
+const PART: u64 = 200;
+const LEAST_NS: u64 = 50_000;
+
+/// Whether each thread's time on a CPU is the kernel's, beside load
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// How many runs; each is another mix of threads than the one before
+    #[arg(long, default_value_t = 60)]
+    runs: usize,
+    /// Seconds that the threads of one run work
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Programs that keep a CPU busy meanwhile
+    #[arg(long, default_value_t = 2)]
+    hogs: usize,
+    #[command(flatten)]
+    tools: Tools,
+}
+
+/// Runs the command; fails when a thread's time was off in any run.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    ensure!(
+        workspace::is_root(),
+        "watching needs root: run this through sudo (`sudo -E`)"
+    );
+    let binary = args.tools.binary()?;
+    let script = tempfile::Builder::new().suffix(".py").tempfile()?;
+    fs::write(script.path(), SOURCE)?;
+    let hogs = (0..args.hogs)
+        .map(|_| Owned::start_ready(Command::new(&args.tools.python).args(["-c", HOG])));
+    let _hogs = hogs.collect::<Result<Vec<_>>>()?;
+    let (mut worst, mut missed, mut threads) = (0.0_f64, 0, 0);
+    for number in 0..args.runs {
+        let kind = KINDS[number % KINDS.len()];
+        let run = Run::of(
+            &binary,
+            &args.tools.python,
+            script.path(),
+            kind,
+            args.seconds,
+        )
+        .with_context(|| format!("run {number}, {kind}"))?;
+        for thread in &run.threads {
+            threads += 1;
+            // Of little time the clock's own grain is a large part.
+            if thread.kernel_ns > PART * LEAST_NS {
+                worst = worst.max(thread.miss_ns() as f64 / thread.kernel_ns as f64);
+            }
+            if thread.is_off() {
+                missed += 1;
+                println!("run {number}, {kind}: {thread}");
+            }
+        }
+    }
+    println!(
+        "{} runs, {threads} accounts: {missed} off by more than {:.1} % and {} us; at most {:.4} %",
+        args.runs,
+        100.0 / PART as f64,
+        LEAST_NS / 1000,
+        100.0 * worst
+    );
+    Ok(if missed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// One thread of one run.
+struct Thread {
+    name: String,
+    /// Growth of what `/proc/PID/task/TID/schedstat` has, ns.
+    kernel_ns: u64,
+    told_ns: u64,
+    /// The row as it was told.
+    row: Value,
+}
+
+impl Thread {
+    fn miss_ns(&self) -> u64 {
+        self.told_ns.abs_diff(self.kernel_ns)
+    }
+
+    fn is_off(&self) -> bool {
+        self.miss_ns() > (self.kernel_ns / PART).max(LEAST_NS)
+    }
+}
+
+impl std::fmt::Display for Thread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            name,
+            kernel_ns,
+            told_ns,
+            row,
+        } = self;
+        write!(
+            f,
+            "{name}: told {told_ns} ns, the kernel says {kernel_ns} ns; its row: {row}"
+        )
+    }
+}
+
+struct Run {
+    threads: Vec<Thread>,
+}
+
+impl Run {
+    fn of(binary: &Path, python: &Path, script: &Path, kind: &str, seconds: f64) -> Result<Self> {
+        let mut command = Command::new(python);
+        command.arg(script).args([kind, &seconds.to_string()]);
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut program = Owned(child.context("starting Python")?);
+        let pid = program.0.id();
+        let mut stdin = program.0.stdin.take().context("Python has no input")?;
+        let mut said = lines(program.0.stdout.take())?;
+        let tids: Value = serde_json::from_str(&next(&mut said)?).context("reading thread ids")?;
+        let mut names = BTreeMap::new();
+        for (tid, name) in tids["tids"].as_object().context("no thread ids")? {
+            names.insert(
+                tid.parse::<u32>()?,
+                name.as_str().context("no name")?.to_owned(),
+            );
+        }
+        sleep(SETTLE);
+        let before = schedstats(pid)?;
+
+        let mut command = Command::new(binary);
+        command.args(["--json", "-i", "500ms", "--pid", &pid.to_string()]);
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut watch = Owned(child.context("starting the monitor")?);
+        let mut reports = lines(watch.0.stdout.take())?;
+        // It watches once it reports.
+        next(&mut reports)?;
+        // It ends when nobody reads it.
+        let rest = std::thread::spawn(move || reports.map_while(Result::ok).last());
+        writeln!(stdin, "go")?;
+        ensure!(
+            next(&mut said)? == "done",
+            "the program did not do its work"
+        );
+        sleep(SETTLE);
+        let after = schedstats(pid)?;
+        watch.interrupt()?;
+        let last = rest
+            .join()
+            .ok()
+            .flatten()
+            .context("the monitor told nothing")?;
+
+        let summary: Value = serde_json::from_str(&last).context("reading the summary")?;
+        ensure!(
+            summary["type"] == "summary",
+            "the monitor ended without a summary"
+        );
+        let process = summary["processes"]
+            .as_array()
+            .and_then(|all| all.iter().find(|one| one["pid"] == pid));
+        let rows = process
+            .and_then(|process| process["threads"].as_array())
+            .context("no rows of threads")?;
+        let mut threads = Vec::new();
+        for row in rows {
+            let tid = row["tid"]
+                .as_u64()
+                .and_then(|tid| u32::try_from(tid).ok())
+                .context("no id")?;
+            // Threads of a pool begin while the watch runs.
+            let Some(after) = after.get(&tid) else {
+                continue;
+            };
+            let name = names.get(&tid).map_or("another", String::as_str);
+            threads.push(Thread {
+                name: name.to_owned(),
+                kernel_ns: after - before.get(&tid).copied().unwrap_or(0),
+                told_ns: row["on_cpu_ns"].as_u64().context("no time on a CPU")?,
+                row: row.clone(),
+            });
+        }
+        ensure!(
+            threads.len() > names.len(),
+            "{} of {} threads have a row",
+            threads.len(),
+            names.len() + 1
+        );
+        Ok(Self { threads })
+    }
+}
+
+type Lines = std::io::Lines<BufReader<ChildStdout>>;
+
+fn lines(output: Option<ChildStdout>) -> Result<Lines> {
+    Ok(BufReader::new(output.context("it has no output")?).lines())
+}
+
+fn next(lines: &mut Lines) -> Result<String> {
+    Ok(lines.next().context("it said nothing more")??)
+}
+
+/// How long each thread has been on a CPU, ns.
+fn schedstats(pid: u32) -> Result<BTreeMap<u32, u64>> {
+    let mut times = BTreeMap::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let entry = entry?;
+        let text = fs::read_to_string(entry.path().join("schedstat"))?;
+        let time = text
+            .split_whitespace()
+            .next()
+            .context("an empty schedstat")?;
+        times.insert(entry.file_name().to_string_lossy().parse()?, time.parse()?);
+    }
+    Ok(times)
+}
