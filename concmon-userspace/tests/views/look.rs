@@ -275,6 +275,14 @@ fn tasks_of(dump: &Dump, arrangement: Arrangement) -> String {
     String::from_utf8(out).expect("text")
 }
 
+/// `all`: equal trees are shown one by one.
+fn tree_of(dump: &Dump, all: bool) -> String {
+    let mut out = Vec::new();
+    let form = Form::new(Paint::Plain, None, all);
+    tasks::write(dump, Arrangement::Tree, form, &mut out).expect("a Vec takes everything");
+    String::from_utf8(out).expect("text")
+}
+
 fn json_of(dump: &Dump) -> Value {
     let mut out = Vec::new();
     json::write(dump, &mut out).expect("a Vec takes everything");
@@ -515,20 +523,14 @@ fn equal_trees_are_shown_once() {
     look.tasks
         .push(task(1_000, "alone", &[("handle", 10)], &[]));
     let dump = found(Kind::Tasks, Some(&look));
-    let tree = |all| {
-        let mut out = Vec::new();
-        let form = Form::new(Paint::Plain, None, all);
-        tasks::write(&dump, Arrangement::Tree, form, &mut out).expect("a Vec takes everything");
-        String::from_utf8(out).expect("text")
-    };
-    let folded = tree(false);
+    let folded = tree_of(&dump, false);
     let count = |text: &str, what: &str| text.matches(what).count();
     assert_eq!(count(&folded, "(T) request-# ×200\n"), 1, "{folded}");
     assert_eq!(count(&folded, "(T) request-# ×100\n"), 1, "{folded}");
     assert_eq!(count(&folded, "(T) query-"), 2, "{folded}");
     assert_eq!(count(&folded, "(T) alone\n"), 1, "{folded}");
     assert!(folded.lines().count() < 20, "{folded}");
-    let whole = tree(true);
+    let whole = tree_of(&dump, true);
     assert_eq!(count(&whole, "(T) request-"), 300);
     assert_eq!(count(&whole, "(T) query-"), 300);
 }
@@ -553,21 +555,15 @@ fn tasks_shown_above_are_one_line_where_they_are_many() {
         ));
     }
     let dump = found(Kind::Tasks, Some(&look));
-    let tree = |all| {
-        let mut out = Vec::new();
-        let form = Form::new(Paint::Plain, None, all);
-        tasks::write(&dump, Arrangement::Tree, form, &mut out).expect("a Vec takes everything");
-        String::from_utf8(out).expect("text")
-    };
     let count = |text: &str, what: &str| text.matches(what).count();
-    let folded = tree(false);
+    let folded = tree_of(&dump, false);
     assert_eq!(
         count(&folded, "(T) work-# ×200, see above\n"),
         2,
         "{folded}"
     );
     assert_eq!(count(&folded, "see above"), 2, "{folded}");
-    let whole = tree(true);
+    let whole = tree_of(&dump, true);
     assert_eq!(count(&whole, ", see above\n"), 400);
     for number in 0..200 {
         let label = format!("(T) work-{number}\n");
@@ -598,10 +594,7 @@ fn trees_of_any_graph_end_and_show_each_task_once() {
                 .push(task(number, &format!("t{number}."), &[("f", 1)], &awaiters));
         }
         let dump = found(Kind::Tasks, Some(&look));
-        let mut out = Vec::new();
-        let each = Form::new(Paint::Plain, None, true);
-        tasks::write(&dump, Arrangement::Tree, each, &mut out).expect("a Vec takes everything");
-        let text = String::from_utf8(out).expect("text");
+        let text = tree_of(&dump, true);
         for number in 0..count {
             let label = format!("(T) t{number}.\n");
             assert_eq!(text.matches(&label).count(), 1, "round {round}: {label}");
