@@ -436,9 +436,18 @@ pub struct Timing {
     pub unknown_ns: u64,
     pub stalls_count: u64,
     pub stalls_ns: u64,
+    /// Requests that its stalls delayed.
+    pub delayed: Option<Delayed>,
     pub stalls: Vec<Stall>,
     pub saturation: Saturation,
     pub by_name: Vec<ByName>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Delayed {
+    pub requests: u64,
+    pub delay_ns: u64,
+    pub unread_ns: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -370,6 +370,7 @@ mod tests {
                     sampled: Some(true),
                 }),
                 waiting: None,
+                delayed: None,
                 samples: 1,
                 estimated: Vec::new(),
                 limits: Vec::new(),

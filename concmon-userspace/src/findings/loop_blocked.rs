@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::schema::{CulpritKind, Frame, Hang, Loop, StallTask};
+use crate::schema::{CulpritKind, Delayed, Frame, Hang, Loop, StallTask};
 
 use super::{Context, Held, Rule, Severity, ms, place, thread_name, whole_place};
 
@@ -76,6 +76,7 @@ impl Rule for LoopBlocked {
         evidence.insert("coroutine", Value::from(worst.coroutine.clone()));
         evidence.insert("context", serde_json::json!(worst.context));
         evidence.insert("holder", Value::from(holder.clone()));
+        let delayed = delayed(&mut evidence, worst.delayed.as_ref());
         if let Some((_, hang)) = hanging {
             evidence.insert("lasting", Value::from(true));
             evidence.insert("lasting_ns", Value::from(hang.lasting_ns));
@@ -87,7 +88,7 @@ impl Rule for LoopBlocked {
                 Severity::Warning
             },
             summary: format!(
-                "the event loop stood still for {}{who}: {kind}{}{}{}",
+                "the event loop stood still for {}{who}: {kind}{}{}{delayed}{}",
                 ms(worst.duration_ns),
                 held_by(holder.as_deref()),
                 frame.map_or_else(String::new, |frame| format!(", {}", place(frame))),
@@ -119,6 +120,7 @@ fn lasts(context: &Context<'_>, one: &Loop, hang: &Hang) -> Held {
     evidence.insert("coroutine", Value::from(hang.coroutine.clone()));
     evidence.insert("context", serde_json::json!(hang.context));
     evidence.insert("holder", Value::from(holder.clone()));
+    let delayed = delayed(&mut evidence, hang.delayed.as_ref());
     let (at_least, since) = match hang.before_watch {
         true => ("at least ", ", since before the watch"),
         false => ("", ""),
@@ -129,7 +131,7 @@ fn lasts(context: &Context<'_>, one: &Loop, hang: &Hang) -> Held {
             false => Severity::Warning,
         },
         summary: format!(
-            "the event loop stands still, for {at_least}{} by now{since}{}: {}{}{}",
+            "the event loop stands still, for {at_least}{} by now{since}{}: {}{}{}{delayed}",
             ms(hang.lasting_ns),
             who(hang.task.as_ref(), hang.coroutine.as_deref()),
             hang.cause,
@@ -142,6 +144,20 @@ fn lasts(context: &Context<'_>, one: &Loop, hang: &Hang) -> Held {
         advice: advice(hang.cause, holder.as_deref(), hang.frame.as_ref()),
         weight: hang.lasting_ns as f64,
     }
+}
+
+/// `; delayed 14 requests, 3100 ms in sum`.
+fn delayed(evidence: &mut super::Evidence, delayed: Option<&Delayed>) -> String {
+    let Some(delayed) = delayed else {
+        return String::new();
+    };
+    evidence.insert("delayed_requests", Value::from(delayed.requests));
+    evidence.insert("delayed_ns", Value::from(delayed.delay_ns));
+    let requests = match delayed.requests {
+        1 => "1 request".to_owned(),
+        count => format!("{count} requests"),
+    };
+    format!("; delayed {requests}, {} in sum", ms(delayed.delay_ns))
 }
 
 fn who(task: Option<&StallTask>, coroutine: Option<&str>) -> String {

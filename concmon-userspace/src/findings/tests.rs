@@ -88,6 +88,7 @@ fn timing() -> Timing {
         busy: Default::default(),
         stalls_count: 0,
         stalls_ns: 0,
+        delayed: None,
         stalls: Vec::new(),
         saturation: Default::default(),
         by_name: vec![ByName {
@@ -139,6 +140,7 @@ fn stalled(process: &mut Process, kind: CulpritKind, at_unix_ns: u64, ms: u64) {
         context: [("request_id".to_owned(), "r-17".to_owned())].into(),
         trace: None,
         waiting: None,
+        delayed: None,
         samples: 9,
         estimated: Vec::new(),
         limits: Vec::new(),

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::fine::Fine;
 use super::histogram::Tally;
 use super::ledger::Totals;
-use crate::schema::{CulpritKind, LockNs, LoopKind, Role, Stall};
+use crate::schema::{CulpritKind, Delayed, LockNs, LoopKind, Role, Stall};
 
 /// Stalls that are kept, the longest.
 const MAX_STALLS: usize = 16;
@@ -113,6 +113,7 @@ sums! {
         step: Fine,
         stalls: ByKey<CulpritKind, u64>,
         stalls_ns: u64,
+        delayed: Delayed,
     }
 }
 
@@ -147,6 +148,14 @@ sums! {
 impl Add for Tally {
     fn add(&mut self, other: &Self) {
         Tally::add(self, other);
+    }
+}
+
+impl Add for Delayed {
+    fn add(&mut self, other: &Self) {
+        self.requests.add(&other.requests);
+        self.delay_ns.add(&other.delay_ns);
+        self.unread_ns.add(&other.unread_ns);
     }
 }
 

@@ -464,6 +464,7 @@ fn loops(delta: &Delta, living: &[&schema::Process]) -> Vec<GroupLoops> {
             step: sums.step.report(),
             stalls_count: sums.stalls.0.values().sum(),
             stalls_ns: sums.stalls_ns,
+            delayed: sums.delayed.of_any(),
             stalls_by_cause: by_cause
                 .map(|(cause, count)| (cause.name(), *count))
                 .collect(),

@@ -1,11 +1,15 @@
 //! HTTP requests of a process: sums by what they were, and what is under way.
 
+mod past;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use super::fine::Fine;
 use super::window::{Cumulative, Growth, Scope, limit};
 use crate::event::{HttpEvent, HttpRequest, HttpWhat, NotParsed, Tid};
 use crate::schema;
+use past::{Past, Stretch};
 
 /// Rows of a process, and paths among them; those on which nothing was ever found have room of their own, so that whoever
 /// tries names takes none from others.
@@ -62,6 +66,7 @@ pub(crate) struct Http {
     paths: BTreeSet<String>,
     not_found: BTreeSet<String>,
     active: BTreeMap<u64, Active>,
+    past: Past,
     abandoned: Cumulative<u64>,
     unparsed: BTreeMap<NotParsed, Cumulative<u64>>,
     /// Requests that found no row, and records that never arrived.
@@ -91,7 +96,7 @@ impl Http {
                 status,
                 duration_ns,
             } => {
-                self.active.remove(id);
+                self.over(*id, event.at_ns);
                 let HttpRequest {
                     method,
                     path,
@@ -113,7 +118,7 @@ impl Http {
                 }
             }
             HttpWhat::Abandoned { id } => {
-                self.abandoned.now += u64::from(self.active.remove(id).is_some());
+                self.abandoned.now += u64::from(self.over(*id, event.at_ns));
             }
             HttpWhat::Unparsed(reason) => self.unparsed.entry(*reason).or_default().now += 1,
             HttpWhat::Lost { records } => self.lose(*records),
@@ -124,6 +129,27 @@ impl Http {
                 }
             }
         }
+    }
+
+    /// A request is over; false: it was not under way.
+    fn over(&mut self, id: u64, at_ns: u64) -> bool {
+        let active = self.active.remove(&id);
+        if let Some(active) = &active {
+            self.past.push(active.stretch(at_ns));
+        }
+        active.is_some()
+    }
+
+    /// The requests that a step of this thread kept waiting; `None`: none.
+    pub(crate) fn delayed(&self, tid: Tid, step: &Range<u64>) -> Option<schema::Delayed> {
+        let active = self.active.values();
+        let active = active.map(|active| active.stretch(u64::MAX));
+        self.past.delayed(active, tid, step).of_any()
+    }
+
+    /// Whether all requests are known that a step may have delayed that began then.
+    pub(crate) fn knows_since(&self, at_ns: u64) -> bool {
+        self.past.reaches(at_ns) && self.active.len() < MAX_ACTIVE
     }
 
     /// The request, with its path while there is room for one more.
@@ -218,6 +244,16 @@ impl Http {
 const NO_ROUTE: &str = "the routes of frameworks are not read";
 
 impl Active {
+    fn stretch(&self, end_ns: u64) -> Stretch {
+        let queue_ns = self.request.queue_ns.unwrap_or(0);
+        Stretch {
+            tid: self.tid,
+            ready_ns: self.began_ns.saturating_sub(queue_ns),
+            read_ns: self.began_ns,
+            end_ns,
+        }
+    }
+
     fn row(
         &self,
         now_ns: u64,

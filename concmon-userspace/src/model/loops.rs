@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::delta::{Add, Delta};
+use super::http::Http;
 use super::rows::{created_limit, loop_kind, loop_limits, ready, watched};
 use super::thread::{Thread, ThreadKey};
 use super::threads::Threads;
@@ -72,6 +73,7 @@ pub(crate) struct LoopContext<'a> {
     /// The user's threshold for stalls.
     pub(crate) threshold_ns: Option<u64>,
     pub(crate) loop_times: &'a LoopTimes,
+    pub(crate) http: &'a Http,
 }
 
 const MID_WINDOW: &str = "counted from the end of the window in which it was first seen";
@@ -373,6 +375,7 @@ impl Loops {
             clock,
             threshold_ns,
             loop_times,
+            http,
         } = context;
         let time = state.time.over(scope);
         let busy_ns = time.wall_ns.saturating_sub(time.idle_ns);
@@ -426,7 +429,7 @@ impl Loops {
         let queue = state.seen.queue.as_ref().filter(|_| look.is_some());
         let queue_read_ns = queue.map(|queue| queue.read_ns);
         let hang = match state.running {
-            true => loop_times.hang(tid, state.seen.id, clock),
+            true => loop_times.hang(tid, state.seen.id, clock, http),
             false => None,
         };
         Loop {

@@ -292,7 +292,11 @@ impl Model {
                     let mut threads = look?.threads.iter();
                     threads.find(|seen| seen.tid == tid)?.name.clone()
                 };
-                notices.extend(process.loop_times.take_notices(pid, &clock, name));
+                notices.extend(
+                    process
+                        .loop_times
+                        .take_notices(pid, &clock, &process.http, name),
+                );
             }
         }
         notices
@@ -302,7 +306,9 @@ impl Model {
         self.to = tick;
         for (&id, process) in &mut self.process_table.processes {
             process.settle(&self.clock, self.from.at_ns, self.epoch);
-            process.loop_times.settle(tick.at_ns, &self.clock);
+            process
+                .loop_times
+                .settle(tick.at_ns, &self.clock, &process.http);
             process.settle_gil(tick.at_ns, self.epoch, self.ending);
             if process.loop_times.has_news() {
                 self.process_table.news.insert(id);

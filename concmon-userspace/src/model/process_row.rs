@@ -195,6 +195,7 @@ impl Process {
                 clock,
                 threshold_ns: context.stall_threshold_ns,
                 loop_times: &self.loop_times,
+                http: &self.http,
             }),
             deadlocks: self.deadlocks.clone(),
             executors: self

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::schema::Limit;
+use crate::schema::{Delayed, Limit};
 
 /// What a report covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,16 @@ pub(crate) trait Growth: Clone + Default {
 impl Growth for u64 {
     fn since(&self, base: &Self) -> Self {
         self.saturating_sub(*base)
+    }
+}
+
+impl Growth for Delayed {
+    fn since(&self, base: &Self) -> Self {
+        Self {
+            requests: self.requests.since(&base.requests),
+            delay_ns: self.delay_ns.since(&base.delay_ns),
+            unread_ns: self.unread_ns.since(&base.unread_ns),
+        }
     }
 }
 

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::words::words;
 use super::{
-    Ended, Histogram, LedgerSum, Limit, LockNs, LoopKind, ProcessRole, Severity, Stall, Switches,
+    Delayed, Ended, Histogram, LedgerSum, Limit, LockNs, LoopKind, ProcessRole, Severity, Stall,
+    Switches,
 };
 
 /// The processes that one service is. Its sums outlive them: in the snapshots of one watch they add up to
@@ -175,6 +176,9 @@ pub struct GroupLoops {
     pub stalls_count: u64,
     /// Their time, ns.
     pub stalls_ns: u64,
+    /// HTTP requests that these delayed, in sum: one that two of them delayed counts twice. Absent: none is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delayed: Option<Delayed>,
     /// How many of them by what took the most of the time.
     pub stalls_by_cause: BTreeMap<&'static str, u64>,
     /// Loops that hang now.

@@ -47,6 +47,26 @@ pub struct HttpRequests {
     pub limits: Vec<Limit>,
 }
 
+/// Requests of a loop's process that waited while one step kept the loop.
+#[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct Delayed {
+    /// How many, as far as they had been read when this was known. One that was under way for nearly all of the step may
+    /// be the step's own, and is left out.
+    pub requests: u64,
+    /// What lies of them in the step, ns in sum: the time that they lay unread, and that they were under way, which may
+    /// have been for something else, too.
+    pub delay_ns: u64,
+    /// The part of it that they lay unread, ns in sum.
+    pub unread_ns: u64,
+}
+
+impl Delayed {
+    /// Itself, unless it is of none.
+    pub fn of_any(self) -> Option<Self> {
+        (self.requests > 0).then_some(self)
+    }
+}
+
 /// A request without a response.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct HttpActive {

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::words::words;
-use super::{Address, Cost, Frame, Histogram, Limit, Task};
+use super::{Address, Cost, Delayed, Frame, Histogram, Limit, Task};
 
 /// An event loop bound to a thread: `wall = idle + busy`, exactly.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -129,6 +129,9 @@ pub struct Timing {
     pub stalls_count: u64,
     /// Their time, ns; as whole.
     pub stalls_ns: u64,
+    /// HTTP requests that these delayed, in sum: one that two of them delayed counts twice. Absent: none is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delayed: Option<Delayed>,
     /// The worst ones, the longest first.
     pub stalls: Vec<Stall>,
     pub saturation: Saturation,
@@ -217,6 +220,9 @@ pub struct Stall {
     pub trace: Option<Trace>,
     /// What else was waiting meanwhile; `null`: not read in time.
     pub waiting: Option<Waiting>,
+    /// HTTP requests that waited meanwhile. Absent: none is known, or they are not looked for (`--http`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delayed: Option<Delayed>,
     /// Stacks that show this step.
     pub samples: u64,
     /// Fields of this object that are sampled or derived, not counted.
@@ -255,6 +261,9 @@ pub struct Hang {
     pub trace: Option<Trace>,
     /// What else waits meanwhile; `null`: it could not be read.
     pub waiting: Option<Waiting>,
+    /// HTTP requests that wait meanwhile, of those that had been read. Absent: none is known, or they are not looked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delayed: Option<Delayed>,
     /// Fields of this object that are sampled or derived, not counted.
     pub estimated: Vec<&'static str>,
     pub limits: Vec<Limit>,

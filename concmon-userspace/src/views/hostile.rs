@@ -216,6 +216,7 @@ fn stall() -> Stall {
         context: BTreeMap::from([(evil("variable"), evil("value"))]),
         trace: None,
         waiting: None,
+        delayed: None,
         samples: 2,
         estimated: Vec::new(),
         limits: Vec::new(),

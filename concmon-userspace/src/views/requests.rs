@@ -1,8 +1,9 @@
 //! HTTP requests in words: the rows that the summary and the live view have in common.
 
+use super::digest;
 use super::escape::brief;
 use super::format;
-use crate::schema::{Histogram, Http, HttpActive, HttpRequests};
+use crate::schema::{Delayed, Histogram, Http, HttpActive, HttpRequests};
 
 /// Cells of a path.
 const MAX_PATH: usize = 60;
@@ -25,6 +26,15 @@ pub(super) fn path(route: Option<&str>, learned: Option<&str>) -> String {
 /// Half, and 99 % of them, take at most this long.
 pub(super) fn percentiles(times: &Histogram) -> [String; 2] {
     [times.p50_ns, times.p99_ns].map(format::maybe_duration)
+}
+
+/// `delayed 14 requests, 3.1s in sum`.
+pub(super) fn delayed(delayed: &Delayed) -> String {
+    format!(
+        "delayed {}, {} in sum",
+        digest::plural(delayed.requests, "request"),
+        format::duration(delayed.delay_ns)
+    )
 }
 
 /// What is under way and what was not understood, in a few words each.

@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use super::escape::{brief, cut_front};
-use super::{Form, Paint, digest, format, json};
+use super::{Form, Paint, digest, format, json, requests};
 use crate::model::timing::Notice;
 use crate::schema::{
-    Cost, Culprit, CulpritKind, Frame, Hang, HangLine, Stall, StallLine, StallTask, Timing, Waiting,
+    Cost, Culprit, CulpritKind, Delayed, Frame, Hang, HangLine, Stall, StallLine, StallTask,
+    Timing, Waiting,
 };
 
 /// Cells of a place, a name, a value of a context variable.
@@ -78,6 +79,7 @@ fn named_line(stall: &Stall, holder: Option<&str>) -> String {
         creator: stall.creator.as_ref(),
         context: &stall.context,
         waiting: stall.waiting,
+        delayed: stall.delayed,
     };
     about.write(&mut text);
     text
@@ -109,6 +111,7 @@ fn named_hang(hang: &Hang, holder: Option<&str>) -> String {
         creator: hang.creator.as_ref(),
         context: &hang.context,
         waiting: hang.waiting,
+        delayed: hang.delayed,
     };
     about.write(&mut text);
     text
@@ -122,6 +125,7 @@ struct About<'a> {
     creator: Option<&'a StallTask>,
     context: &'a BTreeMap<String, String>,
     waiting: Option<Waiting>,
+    delayed: Option<Delayed>,
 }
 
 impl About<'_> {
@@ -158,6 +162,9 @@ impl About<'_> {
             if !parts.is_empty() {
                 let _ = write!(text, "; meanwhile {}", parts.join(", "));
             }
+        }
+        if let Some(delayed) = &self.delayed {
+            let _ = write!(text, "; {}", requests::delayed(delayed));
         }
     }
 }
@@ -217,6 +224,7 @@ pub(super) fn timing(timing: &Timing, duration_ns: u64, paint: Paint) -> String 
             format::duration(timing.stalls_ns)
         );
         parts.push(paint.alarm(&stalls));
+        parts.extend(timing.delayed.as_ref().map(requests::delayed));
     }
     if timing.saturation.busy_ns > 0 {
         let top: Vec<String> = timing

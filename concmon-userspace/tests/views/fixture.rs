@@ -593,6 +593,7 @@ pub(crate) fn stall(kind: CulpritKind, late_ms: u64, ms: u64, function: &str) ->
             ready: Some(12),
             overdue: Some(3),
         }),
+        delayed: None,
         samples: 4,
         estimated: vec!["duration_ns", "collecting_ns", "stack"],
         limits: Vec::new(),
@@ -684,6 +685,7 @@ pub(crate) fn stalls() -> Snapshot {
         },
         stalls_count: 3,
         stalls_ns: 550 * MS,
+        delayed: None,
         stalls: vec![blocked, of_callback, of_gil],
         saturation: Saturation {
             count: 1,
@@ -761,6 +763,7 @@ pub(crate) fn hang() -> Snapshot {
         context: stall.context,
         trace: stall.trace,
         waiting: stall.waiting,
+        delayed: stall.delayed,
         estimated: vec!["since_unix_ns", "lasting_ns", "cause"],
         limits: Vec::new(),
     });

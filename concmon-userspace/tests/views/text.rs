@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use concmon::model::timing::{NewStall, Notice};
 use concmon::schema::{
-    Address, CountedPool, CountedTasks, Exact, Limit, LoopKind, Pools, Snapshot,
+    Address, CountedPool, CountedTasks, Delayed, Exact, Limit, LoopKind, Pools, Snapshot,
 };
 use concmon::views::escape::{is_hostile, width};
 use concmon::views::{Form, Paint, json, lines, stalls, summary};
@@ -165,6 +165,22 @@ fn a_stall_is_one_line() {
         })
         .collect();
     insta::assert_snapshot!(lines.concat());
+}
+
+/// What requests waited for one, in its line and in all of them.
+#[test]
+fn a_stall_names_the_requests_that_it_delayed() {
+    let mut snapshot = fixture::stalls();
+    let delayed = Some(Delayed {
+        requests: 14,
+        delay_ns: 3_100_000_000,
+        unread_ns: 2_900_000_000,
+    });
+    let timing = snapshot.processes[0].loops[0].timing.as_mut();
+    let timing = timing.expect("it was sampled");
+    (timing.delayed, timing.stalls[0].delayed) = (delayed, delayed);
+    let said = "delayed 14 requests, 3.1s in sum";
+    assert_eq!(summary_of(&snapshot).matches(said).count(), 2);
 }
 
 /// An idle pool is not in anybody's way; a queue before a lock is.

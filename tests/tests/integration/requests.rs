@@ -442,6 +442,24 @@ fn lay_unread(kind: &str, needed: &[&str], keeps: bool) -> Result<()> {
         seen <= told && seen >= told / 100 * 95 - 2_000_000,
         "the longest was delayed by {seen} ns, and took {told}"
     );
+    named_by_stalls(summary, delayed.len() as u64, waited)
+}
+
+/// The stalls name as many requests, and for as long, as whoever asked says were delayed.
+fn named_by_stalls(summary: &Report, count: u64, waited_ns: u64) -> Result<()> {
+    let loops = summary.processes.iter().flat_map(|process| &process.loops);
+    let timing = loops.filter_map(|one| one.timing.as_ref());
+    let each: Vec<_> = timing.filter_map(|timing| timing.delayed).collect();
+    let requests: u64 = each.iter().map(|delayed| delayed.requests).sum();
+    let delay_ns: u64 = each.iter().map(|delayed| delayed.delay_ns).sum();
+    ensure!(
+        requests.abs_diff(count) <= 2 + count / 10,
+        "stalls name {requests} requests, {count} were delayed"
+    );
+    ensure!(
+        delay_ns <= waited_ns / 100 * 105 && delay_ns >= waited_ns / 100 * 80,
+        "stalls name {delay_ns} ns of requests, which were delayed by {waited_ns}"
+    );
     Ok(())
 }
 

@@ -121,6 +121,7 @@ fn full() -> Group {
         step: Some(some.clone()),
         stalls_count: 1,
         stalls_ns: 1,
+        delayed: None,
         stalls_by_cause: causes.clone().map(|cause| (cause.name(), 1)).collect(),
         hung: 0,
         estimated: Vec::new(),

@@ -7,13 +7,20 @@ use super::cost::column;
 use super::run::{Owner, Run};
 use super::{LoopTimes, Recent, same_function};
 use crate::event::{Cause, PyFrame, SampleKind, Tid, own_frame};
+use crate::model::http::Http;
 use crate::model::rows::{self, frames};
 use crate::model::window::{Clock, limit};
 use crate::schema::{Address, Cost, Culprit, CulpritKind, Limit, Stall, StallTask, Waiting};
 
 impl LoopTimes {
     /// What is known of a step that was longer than the threshold.
-    pub(super) fn stall(&self, tid: Tid, candidate: &StallCandidate, clock: &Clock) -> Stall {
+    pub(super) fn stall(
+        &self,
+        tid: Tid,
+        candidate: &StallCandidate,
+        clock: &Clock,
+        http: &Http,
+    ) -> Stall {
         let run = candidate.run.as_ref();
         let (collecting, on_cpu) = run.map_or((0, 0), |run| run.collecting());
         let collecting_ns = match on_cpu {
@@ -96,6 +103,12 @@ impl LoopTimes {
                 limits.push(limit("task", reason));
             }
         }
+        let delayed = http.delayed(tid, &(candidate.begin_ns..candidate.end_ns));
+        if delayed.is_some() && !http.knows_since(candidate.begin_ns) {
+            limits.push(limit("delayed", "there were more requests than are kept"));
+        }
+        let mut estimated = vec!["duration_ns", "collecting_ns", "stack"];
+        estimated.extend(delayed.map(|_| "delayed"));
         Stall {
             at_unix_ns: clock.unix_of(candidate.begin_ns),
             duration_ns: candidate.end_ns.saturating_sub(candidate.begin_ns),
@@ -118,8 +131,9 @@ impl LoopTimes {
                 ready: fact.ready,
                 overdue: fact.overdue,
             }),
+            delayed,
             samples: run.map_or(0, |run| run.samples),
-            estimated: vec!["duration_ns", "collecting_ns", "stack"],
+            estimated,
             limits,
         }
     }

@@ -13,6 +13,7 @@ use super::open_step::{OpenStep, busy};
 use super::run::Run;
 use super::{DEFAULT_THRESHOLD_NS, Fine, LoopThread, LoopTimes};
 use crate::event::{SampleKind, StepFact, StepSeen, ThreadState, Tid, own_frame};
+use crate::model::http::Http;
 use crate::model::rows;
 use crate::model::step_id::StepId;
 use crate::model::timing::cost::column;
@@ -151,6 +152,7 @@ impl LoopTimes {
         &mut self,
         pid: u32,
         clock: &Clock,
+        http: &Http,
         name: impl Fn(Tid) -> Option<String>,
     ) -> Vec<NewHang> {
         let mut new = Vec::new();
@@ -161,7 +163,7 @@ impl LoopTimes {
             let Some(open) = thread.hanging().filter(|open| !open.told) else {
                 continue;
             };
-            let hang = self.describe(tid, thread, open, clock);
+            let hang = self.describe(tid, thread, open, clock, http);
             new.push(NewHang {
                 pid,
                 tid: tid.0,
@@ -181,20 +183,27 @@ impl LoopTimes {
     }
 
     /// The hang of a loop at the end of a window.
-    pub(crate) fn hang(&self, tid: Tid, loop_id: u64, clock: &Clock) -> Option<Hang> {
+    pub(crate) fn hang(&self, tid: Tid, loop_id: u64, clock: &Clock, http: &Http) -> Option<Hang> {
         let thread = self.threads.get(&tid)?;
         let open = thread.hanging().filter(|_| thread.runs(loop_id))?;
-        Some(self.describe(tid, thread, open, clock))
+        Some(self.describe(tid, thread, open, clock, http))
     }
 
-    fn describe(&self, tid: Tid, thread: &LoopThread, open: &OpenStep, clock: &Clock) -> Hang {
+    fn describe(
+        &self,
+        tid: Tid,
+        thread: &LoopThread,
+        open: &OpenStep,
+        clock: &Clock,
+        http: &Http,
+    ) -> Hang {
         let mut candidate = candidate(thread, open);
         let cost = &mut candidate.cost;
         // Without what the host took it is a hang as well: then that is not what it hangs by.
         if cost.total_ns().saturating_sub(cost.runnable_ns) >= thread.tracker.threshold_ns {
             cost.runnable_ns = 0;
         }
-        let stall = self.stall(tid, &candidate, clock);
+        let stall = self.stall(tid, &candidate, clock, http);
         let Stall {
             at_unix_ns,
             culprit,
@@ -205,6 +214,7 @@ impl LoopTimes {
             context,
             trace,
             waiting,
+            delayed,
             mut limits,
             ..
         } = stall;
@@ -213,6 +223,8 @@ impl LoopTimes {
                 limit.field = own.to_owned().into();
             }
         }
+        let mut estimated = vec!["since_unix_ns", "lasting_ns", "cause"];
+        estimated.extend(delayed.map(|_| "delayed"));
         let user = own_frame(&stack, |frame| &frame.file).cloned();
         Hang {
             since_unix_ns: at_unix_ns,
@@ -231,7 +243,8 @@ impl LoopTimes {
             context,
             trace,
             waiting,
-            estimated: vec!["since_unix_ns", "lasting_ns", "cause"],
+            delayed,
+            estimated,
             limits,
         }
     }

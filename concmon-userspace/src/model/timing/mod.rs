@@ -34,6 +34,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::fine::Fine;
+use super::http::Http;
 use super::window::{Clock, Cumulative, Scope};
 use crate::event::{
     ExactFact, LedgerFact, LoopKind, PythonFact, Sample, SampleKind, SampledStack, Slice, StepFact,
@@ -301,7 +302,7 @@ impl LoopTimes {
     }
 
     /// At a tick: brings everything up to date.
-    pub(crate) fn settle(&mut self, at_ns: u64, clock: &Clock) {
+    pub(crate) fn settle(&mut self, at_ns: u64, clock: &Clock, http: &Http) {
         let tids: Vec<Tid> = self.threads.keys().copied().collect();
         for tid in tids {
             let mut found = Vec::new();
@@ -316,7 +317,7 @@ impl LoopTimes {
                 }
             }
         }
-        self.finish(clock);
+        self.finish(clock, http);
         for thread in self.threads.values_mut() {
             if !thread.tracker.is_loop {
                 thread.tracker.take_shares();
@@ -379,9 +380,10 @@ impl LoopTimes {
         &mut self,
         pid: u32,
         clock: &Clock,
+        http: &Http,
         name: impl Fn(Tid) -> Option<String>,
     ) -> Vec<Notice> {
-        self.finish(clock);
+        self.finish(clock, http);
         let new = std::mem::take(&mut self.new);
         let stalls = new.into_iter().map(|(tid, kind, stall)| {
             Notice::Stall(NewStall {
@@ -394,7 +396,7 @@ impl LoopTimes {
         });
         let mut notices: Vec<Notice> = stalls.collect();
         notices.extend(
-            self.take_hangs(pid, clock, name)
+            self.take_hangs(pid, clock, http, name)
                 .into_iter()
                 .map(Notice::Hang),
         );
@@ -406,9 +408,9 @@ impl LoopTimes {
         !(self.candidates.is_empty() && self.new.is_empty() && self.looked.is_empty())
     }
 
-    fn finish(&mut self, clock: &Clock) {
+    fn finish(&mut self, clock: &Clock, http: &Http) {
         for (tid, candidate) in std::mem::take(&mut self.candidates) {
-            let stall = self.stall(tid, &candidate, clock);
+            let stall = self.stall(tid, &candidate, clock, http);
             let Some(thread) = self.threads.get_mut(&tid) else {
                 continue;
             };

@@ -59,6 +59,7 @@ impl LoopTimes {
             busy,
             stalls_count,
             stalls_ns,
+            delayed: sums.delayed(scope),
             stalls,
             saturation: sums.saturation(scope),
             by_name: by_name::rows(sums, &self.exact, (tid, loop_id), scope, look),

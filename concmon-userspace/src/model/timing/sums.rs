@@ -7,7 +7,7 @@ use super::share::Share;
 use crate::model::delta::{Add, LoopDelta, StallOf, Worst};
 use crate::model::fine::Fine;
 use crate::model::window::{Cumulative, Growth, Scope};
-use crate::schema::{BusySplit, Contributor, Cost, CulpritKind, Saturation, Stall};
+use crate::schema::{BusySplit, Contributor, Cost, CulpritKind, Delayed, Saturation, Stall};
 
 /// Stalls that are kept: in the whole watch the worst, in a window the worst of it.
 const MAX_STALLS: usize = 256;
@@ -139,6 +139,7 @@ pub(super) struct Sums {
     busy: Cumulative<Cost>,
     stalls_count: Cumulative<u64>,
     stalls_ns: Cumulative<u64>,
+    delayed: Cumulative<Delayed>,
     window_stalls: Vec<Stall>,
     stalls: Vec<Stall>,
     saturated: Cumulative<Saturated>,
@@ -150,6 +151,9 @@ impl Sums {
     pub(super) fn stalled(&mut self, stall: &Stall) {
         self.stalls_count.now += 1;
         self.stalls_ns.now = self.stalls_ns.now.saturating_add(stall.duration_ns);
+        if let Some(delayed) = &stall.delayed {
+            self.delayed.now.add(delayed);
+        }
         keep_worst(&mut self.window_stalls, stall);
         keep_worst(&mut self.stalls, stall);
     }
@@ -176,6 +180,7 @@ impl Sums {
             return;
         }
         of_kind.stalls_ns.add(&self.stalls_ns.over(Scope::Window));
+        of_kind.delayed.add(&self.delayed.over(Scope::Window));
         for stall in &self.window_stalls {
             of_kind.stalls.of(stall.culprit.kind).add(&1);
         }
@@ -277,6 +282,11 @@ impl Sums {
         )
     }
 
+    /// The requests that stalls delayed.
+    pub(super) fn delayed(&self, scope: Scope) -> Option<Delayed> {
+        self.delayed.over(scope).of_any()
+    }
+
     pub(super) fn saturation(&self, scope: Scope) -> Saturation {
         let grown = self.saturated.over(scope);
         let contributors = match scope {
@@ -299,6 +309,7 @@ impl Sums {
         self.busy.roll();
         self.stalls_count.roll();
         self.stalls_ns.roll();
+        self.delayed.roll();
         self.saturated.roll();
         self.window_stalls.clear();
         self.window_contributors = Contributors::default();
