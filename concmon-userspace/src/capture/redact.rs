@@ -53,6 +53,7 @@ impl Redactor {
             },
             Event::Python(fact) => {
                 let fact = Arc::make_mut(fact);
+                fact.routes = None;
                 for task in &mut fact.tasks {
                     task.context.clear();
                     task.awaiting.iter_mut().for_each(redact_frame);

@@ -270,6 +270,8 @@ fn targets(options: &Options) -> Targets {
     };
     let looks = ScanOptions {
         context_vars: options.context_vars.clone(),
+        // Their paths are the program's own words.
+        routes: watching.http().is_some() && !options.redact,
         ..ScanOptions::default()
     };
     Targets::new(wants, looks)

@@ -12,7 +12,6 @@
 
 mod connection;
 mod heads;
-mod paths;
 
 #[cfg(test)]
 mod tests;
@@ -229,7 +228,7 @@ impl Assembler {
     ) {
         let request = HttpRequest {
             method: known_method(&head.method).to_owned(),
-            path: Some(paths::fold(&head.path)),
+            path: Some(crate::event::paths::fold(&head.path)),
             queue_ns,
         };
         let is_wanted = |name: &String| self.header_names.iter().any(|wanted| wanted == name);

@@ -12,9 +12,11 @@ mod exact;
 mod http;
 mod ids;
 mod monitor;
+pub(crate) mod paths;
 mod place;
 mod process;
 mod python;
+mod routes;
 mod sample;
 mod sched;
 mod shared;
@@ -38,6 +40,7 @@ pub use self::{
         PyTask, PyThread, PyWait, PyWork, PythonFact, PythonInfo, TaskState, TaskWait, WaitKind,
         WaitPurpose,
     },
+    routes::{PyRoute, PyRouteKind, PyRoutes},
     sample::{
         CodeKind, Iteration, Sample, SampleKind, SampledStack, SpanContext, StepFact, StepSeen,
         StepTask,

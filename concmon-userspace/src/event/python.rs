@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Pid, Tid,
+    Pid, PyRoutes, Tid,
     shared::{at_most, text},
 };
 
@@ -54,6 +54,9 @@ pub struct PythonFact {
     pub executors: Vec<PyExecutor>,
     /// `None`: it was not asked for, or the program has no futures.
     pub heap: Option<PyHeapScan>,
+    /// The routes of the web application that it serves; `None`: none was found, or they were not asked for.
+    #[serde(default)]
+    pub routes: Option<PyRoutes>,
     /// Reads that failed or were torn beyond retry during this look.
     pub reads_failed: u64,
     /// What this look does not cover: field (`tasks`, `threads.name`, ...) to reason.
@@ -77,6 +80,7 @@ impl PythonFact {
             gc: None,
             executors: Vec::new(),
             heap: None,
+            routes: None,
             reads_failed: 0,
             limits: BTreeMap::new(),
         }

@@ -1,15 +1,17 @@
 //! HTTP requests of a process: sums by what they were, and what is under way.
 
 mod past;
+mod routes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::fine::Fine;
 use super::window::{Cumulative, Growth, Scope, limit};
-use crate::event::{HttpEvent, HttpRequest, HttpWhat, NotParsed, Tid};
+use crate::event::{HttpEvent, HttpRequest, HttpWhat, NotParsed, PyRoutes, Tid};
 use crate::schema;
 use past::{Past, Stretch};
+use routes::Found;
 
 /// Rows of a process, and paths among them; those on which nothing was ever found have room of their own, so that whoever
 /// tries names takes none from others.
@@ -67,6 +69,8 @@ pub(crate) struct Http {
     not_found: BTreeSet<String>,
     active: BTreeMap<u64, Active>,
     past: Past,
+    /// The framework's.
+    routes: Option<PyRoutes>,
     abandoned: Cumulative<u64>,
     unparsed: BTreeMap<NotParsed, Cumulative<u64>>,
     /// Requests that found no row, and records that never arrived.
@@ -152,6 +156,23 @@ impl Http {
         self.past.reaches(at_ns) && self.active.len() < MAX_ACTIVE
     }
 
+    /// Takes over the routes of the framework.
+    pub(crate) fn know(&mut self, routes: &PyRoutes) {
+        if self.routes.as_ref() != Some(routes) {
+            self.routes = Some(routes.clone());
+        }
+    }
+
+    /// The route of a request; else why there is none.
+    fn route(&self, method: &str, path: Option<&str>) -> Result<String, &'static str> {
+        let routes = self.routes.as_ref().ok_or(NO_ROUTES)?;
+        match routes::find(routes, method, path.ok_or(NO_PATH)?) {
+            Found::Route(route) => Ok(route.to_owned()),
+            Found::None => Err(OF_NONE),
+            Found::Unclear => Err(UNCLEAR),
+        }
+    }
+
     /// The request, with its path while there is room for one more.
     fn known(&mut self, request: &HttpRequest, status: u16) -> HttpRequest {
         let mut request = request.clone();
@@ -184,6 +205,7 @@ impl Http {
     /// Another program runs in the process, or none any more.
     pub(crate) fn replaced(&mut self) {
         self.active.clear();
+        self.routes = None;
     }
 
     /// The row of the process. `frame` says where a thread is.
@@ -198,7 +220,14 @@ impl Http {
             .iter()
             .map(|(key, row)| (key, row.over(scope)))
             .filter_map(|(key, row)| Some((key, row.duration.report()?, row.queue.report())))
-            .map(|(key, duration, queue)| requests(key, duration, queue))
+            .map(|(key, duration, queue)| {
+                let route = match key.status {
+                    // Another protocol, of which the table says nothing.
+                    101 => Err(OF_NONE),
+                    _ => self.route(&key.method, key.path.as_deref()),
+                };
+                requests(key, route, duration, queue)
+            })
             .collect();
         requests.sort_by_key(|row| std::cmp::Reverse(row.duration.sum_ns));
         let active = self.active.values().take(MAX_SHOWN);
@@ -229,7 +258,13 @@ impl Http {
         }
         schema::Http {
             requests,
-            active: active.map(|active| active.row(now_ns, &frame)).collect(),
+            active: active
+                .map(|active| {
+                    let request = &active.request;
+                    let route = self.route(&request.method, request.path.as_deref());
+                    active.row(now_ns, route, &frame)
+                })
+                .collect(),
             active_count: self.active.len() as u64,
             abandoned: self.abandoned.over(scope),
             unparsed: unparsed
@@ -241,7 +276,10 @@ impl Http {
     }
 }
 
-const NO_ROUTE: &str = "the routes of frameworks are not read";
+const NO_ROUTES: &str = "no routes of a framework that is known were found";
+const NO_PATH: &str = "its path is not kept";
+const OF_NONE: &str = "it is of none of the framework's routes";
+const UNCLEAR: &str = "it may be of more than one route, or of one that cannot be told";
 
 impl Active {
     fn stretch(&self, end_ns: u64) -> Stretch {
@@ -257,9 +295,13 @@ impl Active {
     fn row(
         &self,
         now_ns: u64,
+        route: Result<String, &'static str>,
         frame: impl Fn(Tid) -> Result<schema::Frame, &'static str>,
     ) -> schema::HttpActive {
-        let mut limits = vec![limit("route", NO_ROUTE)];
+        let mut limits = Vec::new();
+        if let Err(reason) = &route {
+            limits.push(limit("route", *reason));
+        }
         let place = frame(self.tid);
         if let Err(reason) = &place {
             limits.push(limit("where", *reason));
@@ -270,7 +312,7 @@ impl Active {
         limits.extend(no_path(self.request.path.as_ref()));
         schema::HttpActive {
             method: self.request.method.clone(),
-            route: None,
+            route: route.ok(),
             learned_path: self.request.path.clone(),
             age_ns: now_ns.saturating_sub(self.began_ns),
             queue_ns: self.request.queue_ns,
@@ -292,10 +334,14 @@ const UNSEEN: &str = "when its bytes became readable was not seen";
 
 fn requests(
     key: &Key,
+    route: Result<String, &'static str>,
     duration: schema::Histogram,
     queue: Option<schema::Histogram>,
 ) -> schema::HttpRequests {
-    let mut limits = vec![limit("route", NO_ROUTE)];
+    let mut limits = Vec::new();
+    if let Err(reason) = &route {
+        limits.push(limit("route", *reason));
+    }
     limits.extend(no_path(key.path.as_ref()));
     let queue = queue.unwrap_or_default();
     if queue.count < duration.count {
@@ -304,7 +350,7 @@ fn requests(
     }
     schema::HttpRequests {
         method: key.method.clone(),
-        route: None,
+        route: route.ok(),
         learned_path: key.path.clone(),
         status: key.status,
         count: duration.count,

@@ -77,6 +77,7 @@ pub(super) fn fitted(look: &Arc<PythonFact>, others: usize) -> Arc<PythonFact> {
         gc: look.gc.clone(),
         executors: Vec::new(),
         heap: None,
+        routes: look.routes.clone(),
         limits,
         ..**look
     })

@@ -309,6 +309,9 @@ impl Process {
             self.collector.look(gc);
         }
         self.gil.look(&look.gils);
+        if let Some(routes) = &look.routes {
+            self.http.know(routes);
+        }
         self.deadlocks = deadlocks(look);
         self.look = Some(Arc::clone(look));
         self.look_holds_ns = look.read_ns;

@@ -18,6 +18,8 @@ pub struct ScanOptions {
     pub context_vars: Vec<String>,
     /// Whether the heap is searched for futures that failed.
     pub heap_scan: bool,
+    /// Whether the routes of the web application are read.
+    pub routes: bool,
 }
 
 /// Tasks that are read in one scan, unless less is asked for.
@@ -32,6 +34,7 @@ impl Default for ScanOptions {
             bytes: 256 << 20,
             context_vars: CONTEXT_VARS.map(str::to_owned).to_vec(),
             heap_scan: false,
+            routes: false,
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::python::layout::Layout;
 use crate::python::memory::at;
 use crate::python::objects::{KnownEntries, Reader};
-use crate::python::walk::trio;
+use crate::python::walk::{routes, trio};
 
 /// The modules that walkers look into.
 const MODULES: &[&str] = &[
@@ -57,6 +57,8 @@ pub(super) struct Remembered {
     pub(super) tasks: Vec<u64>,
     /// Tasks that failed, and left the lists.
     pub(super) failed: Vec<u64>,
+    /// The routes of the application.
+    pub(super) routes: Option<routes::Known>,
 }
 
 impl Remembered {

@@ -9,6 +9,7 @@ use crate::python::memory::addresses::AddressSet;
 use crate::python::memory::at;
 use crate::python::objects::Reader;
 use crate::python::walk::holders;
+use crate::python::walk::routes;
 use crate::python::walk::stacks::Stack;
 use crate::python::walk::task_lists::{self, ListHead};
 use crate::python::walk::tasks::{self, Listed};
@@ -134,6 +135,9 @@ impl Scan<'_> {
         let mut found = found;
         add_holders(reader, &mut found);
         add_timeouts(reader, &mut found);
+        if self.options.routes && fact.routes.is_none() {
+            fact.routes = routes::of_tasks(reader, &found, &mut self.remembered.routes);
+        }
         fact.tasks.extend(found);
     }
 

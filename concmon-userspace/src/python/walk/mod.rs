@@ -19,6 +19,7 @@ mod process_pools;
 pub(super) mod processes;
 pub(super) mod queues;
 pub(super) mod ready;
+pub(super) mod routes;
 pub(super) mod spans;
 pub(super) mod stacks;
 mod suspended;

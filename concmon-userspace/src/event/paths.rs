@@ -7,7 +7,7 @@ const MAX_PART: usize = 40;
 const LONG: usize = 16;
 
 /// The path of a request's target, folded.
-pub(super) fn fold(target: &str) -> String {
+pub(crate) fn fold(target: &str) -> String {
     let path = target.split(['?', '#']).next().unwrap_or_default();
     // The absolute form, as proxies get it.
     let path = match path.split_once("://") {
@@ -30,7 +30,8 @@ pub(super) fn fold(target: &str) -> String {
     folded
 }
 
-fn fold_part(part: &str) -> &str {
+/// One part of a path, folded.
+pub(crate) fn fold_part(part: &str) -> &str {
     let all = |is: fn(&u8) -> bool| part.bytes().all(|byte| is(&byte));
     let has_digit = part.bytes().any(|byte| byte.is_ascii_digit());
     if part.is_empty() {

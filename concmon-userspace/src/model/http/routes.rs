@@ -1,0 +1,206 @@
+//! Which of a framework's routes a request is of, by its folded path.
+//!
+//! Paths are folded before they come here, which leaves open what some parts were: where more than one route may be meant,
+//! none is told. Routes are tried in their order, as the framework does.
+
+use crate::event::paths::fold_part;
+use crate::event::{PyRoute, PyRouteKind, PyRoutes};
+
+/// What a request is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found<'a> {
+    Route(&'a str),
+    /// No route takes it.
+    None,
+    /// That cannot be told.
+    Unclear,
+}
+
+/// Whether a route takes a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Takes {
+    No,
+    Maybe,
+    Yes,
+}
+
+/// What a path is folded to behind its first parts.
+const MORE: &str = "...";
+
+/// The route of a request. One that has another method is its route as well where no other takes it: it answers then.
+pub(super) fn find<'a>(routes: &'a PyRoutes, method: &str, path: &str) -> Found<'a> {
+    let mut other_method = None;
+    for route in &routes.routes {
+        let takes = takes(route, path);
+        match (takes, route.kind) {
+            (Takes::No, _) => {}
+            (Takes::Maybe, _) | (_, PyRouteKind::Unknown) => return Found::Unclear,
+            (Takes::Yes, PyRouteKind::Closed) => {
+                return other_method.map_or(Found::None, Found::Route);
+            }
+            (Takes::Yes, PyRouteKind::Path | PyRouteKind::Below) => {
+                let mut methods = route.methods.iter().flatten();
+                if route.methods.is_none() || methods.any(|one| one == method) {
+                    return Found::Route(&route.path);
+                }
+                other_method.get_or_insert(&*route.path);
+            }
+        }
+    }
+    match other_method {
+        _ if routes.cut => Found::Unclear,
+        Some(route) => Found::Route(route),
+        None => Found::None,
+    }
+}
+
+fn takes(route: &PyRoute, path: &str) -> Takes {
+    let mut wanted = route.path.split('/');
+    let mut parts = path.split('/');
+    let is_prefix = route.kind != PyRouteKind::Path;
+    let mut takes = Takes::Yes;
+    loop {
+        let (want, part) = match (wanted.next(), parts.next()) {
+            (Some(want), Some(_)) if converter(want) == Some("path") => {
+                // It takes all that is left, what follows it included.
+                return takes.min(if wanted.next().is_none() {
+                    Takes::Yes
+                } else {
+                    Takes::Maybe
+                });
+            }
+            (_, Some(MORE)) => return takes.min(Takes::Maybe),
+            (Some(want), Some(part)) => (want, part),
+            (None, None) => {
+                // What takes all below a path does not take the path itself, which is told on to it.
+                let is_open = matches!(route.kind, PyRouteKind::Path | PyRouteKind::Unknown);
+                return if is_open { takes } else { Takes::No };
+            }
+            (None, Some(_)) if is_prefix => return takes,
+            (None, Some(_)) | (Some(_), None) => return Takes::No,
+        };
+        takes = takes.min(takes_part(want, part));
+        if takes == Takes::No {
+            return Takes::No;
+        }
+    }
+}
+
+/// The converter of a part that is one parameter and nothing else.
+fn converter(want: &str) -> Option<&str> {
+    let inside = want.strip_prefix('{')?.strip_suffix('}')?;
+    if inside.contains(['{', '}']) {
+        return None;
+    }
+    Some(
+        inside
+            .split_once(':')
+            .map_or("str", |(_, converter)| converter),
+    )
+}
+
+fn takes_part(want: &str, part: &str) -> Takes {
+    let is = |takes: bool| if takes { Takes::Yes } else { Takes::No };
+    let is_folded = matches!(part, "{number}" | "{uuid}" | "{hash}" | "{text}");
+    let maybe = |may: bool| if may { Takes::Maybe } else { Takes::No };
+    match converter(want) {
+        Some("str") => is(!part.is_empty()),
+        Some("int") => is(part == "{number}"),
+        Some("float") if part == "{number}" => Takes::Yes,
+        Some("uuid") if part == "{uuid}" => Takes::Yes,
+        Some("float" | "uuid") => maybe(!part.is_empty()),
+        Some(_) => Takes::Maybe,
+        // A parameter and something else.
+        None if want.contains('{') => maybe(!part.is_empty()),
+        // Others are folded to the same.
+        None if is_folded => maybe(fold_part(want) == part),
+        None => is(want == part),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routes(of: &[(&str, &[&str], PyRouteKind)]) -> PyRoutes {
+        let routes = of.iter().map(|(path, methods, kind)| PyRoute {
+            path: (*path).to_owned(),
+            methods: (!methods.is_empty())
+                .then(|| methods.iter().map(|name| (*name).to_owned()).collect()),
+            kind: *kind,
+        });
+        PyRoutes {
+            routes: routes.collect(),
+            cut: false,
+        }
+    }
+
+    #[test]
+    fn routes_are_tried_in_their_order() {
+        use PyRouteKind::{Below, Closed, Path};
+        let routes = routes(&[
+            ("/", &["GET"], Path),
+            ("/items/latest", &["GET"], Path),
+            ("/items/{id}", &["GET", "HEAD"], Path),
+            ("/items/{id}", &["PUT"], Path),
+            ("/n/{n:int}", &["GET"], Path),
+            ("/n/{word}", &["GET"], Path),
+            ("/u/{id:uuid}/x", &[], Path),
+            ("/files/{rest:path}", &["GET"], Path),
+            ("/static", &[], Below),
+            ("/api/users/{id}", &["GET"], Path),
+            ("/api", &[], Closed),
+            ("/api/never", &["GET"], Path),
+            ("/2024/{a}", &["GET"], Path),
+            ("/r/{a}.json", &["GET"], Path),
+        ]);
+        for (method, path, found) in [
+            ("GET", "/", Found::Route("/")),
+            ("GET", "/items/latest", Found::Route("/items/latest")),
+            ("HEAD", "/items/{number}", Found::Route("/items/{id}")),
+            ("PUT", "/items/x", Found::Route("/items/{id}")),
+            ("DELETE", "/items/x", Found::Route("/items/{id}")),
+            ("GET", "/items/", Found::None),
+            ("GET", "/items", Found::None),
+            ("GET", "/n/{number}", Found::Route("/n/{n:int}")),
+            ("GET", "/n/{hash}", Found::Route("/n/{word}")),
+            ("GET", "/u/{uuid}/x", Found::Route("/u/{id:uuid}/x")),
+            ("GET", "/u/{text}/x", Found::Unclear),
+            ("GET", "/files/a/b/c", Found::Route("/files/{rest:path}")),
+            (
+                "GET",
+                "/files/a/b/c/d/e/f/g/...",
+                Found::Route("/files/{rest:path}"),
+            ),
+            ("GET", "/files/", Found::Route("/files/{rest:path}")),
+            ("GET", "/files", Found::None),
+            ("GET", "/static/app.js", Found::Route("/static")),
+            ("GET", "/static", Found::None),
+            (
+                "GET",
+                "/api/users/{number}",
+                Found::Route("/api/users/{id}"),
+            ),
+            ("GET", "/api/never", Found::None),
+            ("GET", "/{number}/x", Found::Unclear),
+            ("GET", "/r/a.json", Found::Unclear),
+            ("GET", "/nothing", Found::None),
+            ("OPTIONS", "*", Found::None),
+        ] {
+            assert_eq!(find(&routes, method, path), found, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_told() {
+        let mut known = routes(&[("/a", &["GET"], PyRouteKind::Path)]);
+        known.cut = true;
+        assert_eq!(find(&known, "GET", "/a"), Found::Route("/a"));
+        assert_eq!(find(&known, "GET", "/b"), Found::Unclear);
+        let mut known = routes(&[("", &[], PyRouteKind::Unknown)]);
+        known
+            .routes
+            .extend(routes(&[("/a", &["GET"], PyRouteKind::Path)]).routes);
+        assert_eq!(find(&known, "GET", "/a"), Found::Unclear);
+    }
+}
