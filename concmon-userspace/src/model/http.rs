@@ -11,7 +11,7 @@ use super::window::{Cumulative, Growth, Scope, limit};
 use crate::event::{HttpEvent, HttpRequest, HttpWhat, NotParsed, PyRoutes, Tid};
 use crate::schema;
 use past::{Past, Stretch};
-use routes::Found;
+use routes::{Route, Routes};
 
 /// Rows of a process, and paths among them; those on which nothing was ever found have room of their own, so that whoever
 /// tries names takes none from others.
@@ -27,6 +27,8 @@ const MAX_SHOWN: usize = 64;
 struct Key {
     method: String,
     path: Option<String>,
+    /// As the framework had it then.
+    route: Route,
     status: u16,
 }
 
@@ -69,8 +71,7 @@ pub(crate) struct Http {
     not_found: BTreeSet<String>,
     active: BTreeMap<u64, Active>,
     past: Past,
-    /// The framework's.
-    routes: Option<PyRoutes>,
+    routes: Routes,
     abandoned: Cumulative<u64>,
     unparsed: BTreeMap<NotParsed, Cumulative<u64>>,
     /// Requests that found no row, and records that never arrived.
@@ -106,9 +107,15 @@ impl Http {
                     path,
                     queue_ns,
                 } = self.known(request, *status);
+                let route = match status {
+                    // Another protocol, of which the table says nothing.
+                    101 => Route::None(routes::OF_NONE),
+                    _ => self.routes.of(&method, path.as_deref(), event.at_ns),
+                };
                 let key = Key {
                     method,
                     path,
+                    route,
                     status: *status,
                 };
                 if self.rows.len() >= MAX_ROWS && !self.rows.contains_key(&key) {
@@ -156,21 +163,9 @@ impl Http {
         self.past.reaches(at_ns) && self.active.len() < MAX_ACTIVE
     }
 
-    /// Takes over the routes of the framework.
-    pub(crate) fn know(&mut self, routes: &PyRoutes) {
-        if self.routes.as_ref() != Some(routes) {
-            self.routes = Some(routes.clone());
-        }
-    }
-
-    /// The route of a request; else why there is none.
-    fn route(&self, method: &str, path: Option<&str>) -> Result<String, &'static str> {
-        let routes = self.routes.as_ref().ok_or(NO_ROUTES)?;
-        match routes::find(routes, method, path.ok_or(NO_PATH)?) {
-            Found::Route(route) => Ok(route.to_owned()),
-            Found::None => Err(OF_NONE),
-            Found::Unclear => Err(UNCLEAR),
-        }
+    /// Takes over the routes of the framework, as they were read at that time.
+    pub(crate) fn know(&mut self, routes: &PyRoutes, read_ns: u64) {
+        self.routes.know(routes, read_ns);
     }
 
     /// The request, with its path while there is room for one more.
@@ -205,7 +200,7 @@ impl Http {
     /// Another program runs in the process, or none any more.
     pub(crate) fn replaced(&mut self) {
         self.active.clear();
-        self.routes = None;
+        self.routes = Routes::default();
     }
 
     /// The row of the process. `frame` says where a thread is.
@@ -220,14 +215,7 @@ impl Http {
             .iter()
             .map(|(key, row)| (key, row.over(scope)))
             .filter_map(|(key, row)| Some((key, row.duration.report()?, row.queue.report())))
-            .map(|(key, duration, queue)| {
-                let route = match key.status {
-                    // Another protocol, of which the table says nothing.
-                    101 => Err(OF_NONE),
-                    _ => self.route(&key.method, key.path.as_deref()),
-                };
-                requests(key, route, duration, queue)
-            })
+            .map(|(key, duration, queue)| requests(key, duration, queue))
             .collect();
         requests.sort_by_key(|row| std::cmp::Reverse(row.duration.sum_ns));
         let active = self.active.values().take(MAX_SHOWN);
@@ -259,11 +247,7 @@ impl Http {
         schema::Http {
             requests,
             active: active
-                .map(|active| {
-                    let request = &active.request;
-                    let route = self.route(&request.method, request.path.as_deref());
-                    active.row(now_ns, route, &frame)
-                })
+                .map(|active| active.row(now_ns, self.routes.now(&active.request), &frame))
                 .collect(),
             active_count: self.active.len() as u64,
             abandoned: self.abandoned.over(scope),
@@ -275,11 +259,6 @@ impl Http {
         }
     }
 }
-
-const NO_ROUTES: &str = "no routes of a framework that is known were found";
-const NO_PATH: &str = "its path is not kept";
-const OF_NONE: &str = "it is of none of the framework's routes";
-const UNCLEAR: &str = "it may be of more than one route, or of one that cannot be told";
 
 impl Active {
     fn stretch(&self, end_ns: u64) -> Stretch {
@@ -295,13 +274,10 @@ impl Active {
     fn row(
         &self,
         now_ns: u64,
-        route: Result<String, &'static str>,
+        route: Route,
         frame: impl Fn(Tid) -> Result<schema::Frame, &'static str>,
     ) -> schema::HttpActive {
-        let mut limits = Vec::new();
-        if let Err(reason) = &route {
-            limits.push(limit("route", *reason));
-        }
+        let (route, mut limits) = route.told();
         let place = frame(self.tid);
         if let Err(reason) = &place {
             limits.push(limit("where", *reason));
@@ -312,7 +288,7 @@ impl Active {
         limits.extend(no_path(self.request.path.as_ref()));
         schema::HttpActive {
             method: self.request.method.clone(),
-            route: route.ok(),
+            route,
             learned_path: self.request.path.clone(),
             age_ns: now_ns.saturating_sub(self.began_ns),
             queue_ns: self.request.queue_ns,
@@ -334,14 +310,10 @@ const UNSEEN: &str = "when its bytes became readable was not seen";
 
 fn requests(
     key: &Key,
-    route: Result<String, &'static str>,
     duration: schema::Histogram,
     queue: Option<schema::Histogram>,
 ) -> schema::HttpRequests {
-    let mut limits = Vec::new();
-    if let Err(reason) = &route {
-        limits.push(limit("route", *reason));
-    }
+    let (route, mut limits) = key.route.clone().told();
     limits.extend(no_path(key.path.as_ref()));
     let queue = queue.unwrap_or_default();
     if queue.count < duration.count {
@@ -350,7 +322,7 @@ fn requests(
     }
     schema::HttpRequests {
         method: key.method.clone(),
-        route: route.ok(),
+        route,
         learned_path: key.path.clone(),
         status: key.status,
         count: duration.count,

@@ -310,7 +310,7 @@ impl Process {
         }
         self.gil.look(&look.gils);
         if let Some(routes) = &look.routes {
-            self.http.know(routes);
+            self.http.know(routes, look.read_ns);
         }
         self.deadlocks = deadlocks(look);
         self.look = Some(Arc::clone(look));

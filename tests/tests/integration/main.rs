@@ -41,6 +41,7 @@ mod process;
 mod programs;
 mod quick;
 mod requests;
+mod routes;
 mod schema;
 mod selectors;
 mod servers;
@@ -116,6 +117,7 @@ fn main() {
         schema::trials(),
         selectors::trials(),
         requests::trials(),
+        routes::trials(),
         servers::trials(),
         services::trials(),
         signals::trials(),

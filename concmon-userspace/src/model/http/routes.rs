@@ -3,12 +3,101 @@
 //! Paths are folded before they come here, which leaves open what some parts were: where more than one route may be meant,
 //! none is told. Routes are tried in their order, as the framework does.
 
+use std::collections::BTreeMap;
+
 use crate::event::paths::fold_part;
-use crate::event::{PyRoute, PyRouteKind, PyRoutes};
+use crate::event::{HttpRequest, PyRoute, PyRouteKind, PyRoutes};
+use crate::model::window::limit;
+use crate::schema::Limit;
+
+const NO_ROUTES: &str = "no routes of a framework that is known were found";
+const NO_PATH: &str = "its path is not kept";
+pub(super) const OF_NONE: &str = "it is of none of the framework's routes";
+const UNCLEAR: &str = "it may be of more than one route, or of one that cannot be told";
+
+/// The route of a request; else why there is none.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Route {
+    Known(String),
+    None(&'static str),
+}
+
+impl Route {
+    /// As it is reported.
+    pub(super) fn told(self) -> (Option<String>, Vec<Limit>) {
+        match self {
+            Self::Known(route) => (Some(route), Vec::new()),
+            Self::None(reason) => (None, vec![limit("route", reason)]),
+        }
+    }
+}
+
+/// The routes of a process, and of which of them requests are.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Routes {
+    known: Option<PyRoutes>,
+    /// Others, and when they were read: requests come later than looks.
+    next: Option<(u64, PyRoutes)>,
+    /// What was found already, by method and path.
+    found: BTreeMap<String, BTreeMap<String, Route>>,
+}
+
+/// Paths of one method of which the route is remembered.
+const MAX_FOUND: usize = 128;
+
+impl Routes {
+    pub(super) fn know(&mut self, routes: &PyRoutes, read_ns: u64) {
+        let latest = self.next.as_ref().map(|(_, next)| next);
+        match latest.or(self.known.as_ref()) {
+            Some(known) if known == routes => {}
+            Some(_) => self.next = Some((read_ns, routes.clone())),
+            None => self.known = Some(routes.clone()),
+        }
+    }
+
+    /// The route of a request that was answered then.
+    pub(super) fn of(&mut self, method: &str, path: Option<&str>, at_ns: u64) -> Route {
+        if let Some((_, next)) = self.next.take_if(|(read_ns, _)| *read_ns <= at_ns) {
+            self.known = Some(next);
+            self.found.clear();
+        }
+        let (Some(_), Some(path)) = (&self.known, path) else {
+            return self.look_up(method, path);
+        };
+        if let Some(route) = self.found.get(method).and_then(|of| of.get(path)) {
+            return route.clone();
+        }
+        let route = self.look_up(method, Some(path));
+        let of_method = self.found.entry(method.to_owned()).or_default();
+        if of_method.len() < MAX_FOUND {
+            of_method.insert(path.to_owned(), route.clone());
+        }
+        route
+    }
+
+    /// The route of a request that is under way.
+    pub(super) fn now(&self, request: &HttpRequest) -> Route {
+        self.look_up(&request.method, request.path.as_deref())
+    }
+
+    fn look_up(&self, method: &str, path: Option<&str>) -> Route {
+        let Some(routes) = &self.known else {
+            return Route::None(NO_ROUTES);
+        };
+        let Some(path) = path else {
+            return Route::None(NO_PATH);
+        };
+        match find(routes, method, path) {
+            Found::Route(route) => Route::Known(route.to_owned()),
+            Found::None => Route::None(OF_NONE),
+            Found::Unclear => Route::None(UNCLEAR),
+        }
+    }
+}
 
 /// What a request is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found<'a> {
+enum Found<'a> {
     Route(&'a str),
     /// No route takes it.
     None,
@@ -28,7 +117,7 @@ enum Takes {
 const MORE: &str = "...";
 
 /// The route of a request. One that has another method is its route as well where no other takes it: it answers then.
-pub(super) fn find<'a>(routes: &'a PyRoutes, method: &str, path: &str) -> Found<'a> {
+fn find<'a>(routes: &'a PyRoutes, method: &str, path: &str) -> Found<'a> {
     let mut other_method = None;
     for route in &routes.routes {
         let takes = takes(route, path);
@@ -189,6 +278,22 @@ mod tests {
         ] {
             assert_eq!(find(&routes, method, path), found, "{method} {path}");
         }
+    }
+
+    #[test]
+    fn a_request_is_of_the_routes_of_its_time() {
+        let of = |path| routes(&[(path, &["GET"], PyRouteKind::Path)]);
+        let mut known = Routes::default();
+        assert_eq!(known.of("GET", Some("/b"), 5), Route::None(NO_ROUTES));
+        known.know(&of("/a"), 10);
+        assert_eq!(known.of("GET", Some("/b"), 15), Route::None(OF_NONE));
+        known.know(&of("/b"), 20);
+        known.know(&of("/b"), 30);
+        assert_eq!(known.of("GET", Some("/b"), 19), Route::None(OF_NONE));
+        let found = Route::Known("/b".to_owned());
+        assert_eq!(known.of("GET", Some("/b"), 20), found);
+        assert_eq!(known.of("GET", Some("/a"), 21), Route::None(OF_NONE));
+        assert_eq!(known.of("GET", None, 22), Route::None(NO_PATH));
     }
 
     #[test]
