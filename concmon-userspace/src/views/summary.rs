@@ -159,6 +159,7 @@ fn push_section(text: &mut String, set: &[&Process], window: Window, room: Room)
         [process] => push_process(text, process, room),
         _ => push_crowd(text, set, form),
     }
+    requests::push(text, set, room);
     threads::push(text, set, room);
     if room.whole {
         waits::push(text, set, room);
@@ -166,7 +167,6 @@ fn push_section(text: &mut String, set: &[&Process], window: Window, room: Room)
     gil::push(text, set, window.duration_ns, room);
     loops::push_all(text, set, room);
     executors::push(text, set, room);
-    requests::push(text, set, room);
     for process in set {
         counted::push_table(text, process.exact.as_ref(), form);
         counted::push_pool_table(text, process.exact.as_ref(), form);
