@@ -612,5 +612,32 @@ def tasks_that_are_given_up():
     asyncio.run(main())
 
 
+def groups_with_a_time():
+    """They want each other's locks, until the time of who waits for their group is over."""
+
+    async def in_group(*circle):
+        async with asyncio.TaskGroup() as group:
+            for one in circle:
+                group.create_task(one)
+
+    together = in_group if hasattr(asyncio, "TaskGroup") else asyncio.gather
+
+    async def main():
+        ready()
+        while True:
+            first, second = asyncio.Lock(), asyncio.Lock()
+            circle = [take_both(first, second, locked), take_both(second, first, locked)]
+            try:
+                if hasattr(asyncio, "timeout"):
+                    async with asyncio.timeout(8):
+                        await together(*circle)
+                else:
+                    await asyncio.wait_for(together(*circle), 8)
+            except asyncio.TimeoutError:
+                pass
+
+    asyncio.run(main())
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]]()

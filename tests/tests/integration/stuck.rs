@@ -53,7 +53,7 @@ const VERSION: &str = "3.13";
 const BY_HOST: &str = "cpu-starved";
 /// It takes ten seconds to tell.
 const LEFT_TAKEN: (&str, &str) = ("lock_that_is_left_taken", "lock-not-released");
-const HEALTHY: [&str; 14] = [
+const HEALTHY: [&str; 15] = [
     "idle_thread_pool",
     "idle_process_pool",
     "idle_multiprocessing_pool",
@@ -67,6 +67,7 @@ const HEALTHY: [&str; 14] = [
     "waiters_of_one_asyncio_lock",
     "tasks_with_a_time",
     "tasks_that_are_given_up",
+    "groups_with_a_time",
     "locks_of_a_fork",
 ];
 
