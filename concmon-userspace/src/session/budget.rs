@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(budget.shed.rate(1), 1);
         assert_eq!(budget.shed.words(99, 10_000).len(), 4);
         assert_eq!(budget.shed.tasks(10_000), 625);
-        let levels = spend(&mut budget, 40, 3_000, 0.001);
+        let levels = spend(&mut budget, 40, 4_000, 0.001);
         assert_eq!(levels.last(), Some(&0));
         let first = levels.iter().position(|level| *level < MAX_LEVEL);
         assert!(first.is_some_and(|first| first >= 20), "{first:?}");
