@@ -3,7 +3,7 @@
 use super::columns::{self, Column};
 use super::digest::{self, Bottleneck};
 use super::{fold, format, names};
-use crate::schema::{LedgerSum, Process, Severity};
+use crate::schema::{LedgerSum, Process, Severity, Thread};
 
 /// The deepest indentation that shows who is whose child.
 const MAX_DEPTH: usize = 6;
@@ -122,9 +122,13 @@ impl Row<'_> {
     }
 }
 
-/// `poll 98%`, `work 46%`: where most of the time of all threads went that was spent on no CPU.
+/// `poll 98%`, `work 46%`: where most of the time of all threads went that was spent on no CPU. Threads of libraries that
+/// did nothing at all are no part of it: a pool in C that idles says nothing about the program.
 fn waits(set: &[&Process]) -> String {
-    let threads = || set.iter().flat_map(|process| &process.threads);
+    let all = || set.iter().flat_map(|process| &process.threads);
+    let idles = |thread: &&Thread| thread.ident.is_none() && thread.ledger.on_cpu_ns == 0;
+    let only_those = all().all(|thread| idles(&thread));
+    let threads = || all().filter(|thread| only_those || !idles(thread));
     let sum = columns::sum(threads().map(|thread| &thread.ledger));
     let work_ns = threads()
         .map(|thread| thread.lock_ns.waiting_for_work)

@@ -51,6 +51,35 @@ fn summaries() {
     }
 }
 
+/// A pool in C that idles is not what a program waits for.
+#[test]
+fn idle_threads_of_libraries_are_no_wait() {
+    let mut snapshot = fixture::as_summary(fixture::gil_fight());
+    let overview = |snapshot: &Snapshot| {
+        let text = summary_of(snapshot);
+        let lines = text.lines().skip_while(|line| !line.contains("WAITS FOR"));
+        lines.take(2).last().expect("a process").to_owned()
+    };
+    let before = overview(&snapshot);
+    let process = &mut snapshot.processes[0];
+    for tid in 0..9 {
+        let mut thread = process.threads[0].clone();
+        thread.tid = 90_000 + tid;
+        (thread.ident, thread.ledger) = (None, Default::default());
+        thread.ledger.wall_ns = 50_000_000_000;
+        thread.ledger.blocked_ns.lock = 50_000_000_000;
+        process.threads.push(thread);
+    }
+    assert!(
+        before.contains("gil ") && overview(&snapshot).contains("gil "),
+        "{before}"
+    );
+    // Where there is nothing else, that is told.
+    let threads = &mut snapshot.processes[0].threads;
+    threads.retain(|thread| thread.ident.is_none());
+    assert!(overview(&snapshot).contains("lock 100%"));
+}
+
 /// What probes counted is told by name; where there are none, the summary says why.
 #[test]
 fn counted_tasks() {
