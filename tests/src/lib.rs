@@ -14,6 +14,7 @@ pub mod load;
 pub mod needs;
 pub mod packages;
 pub mod proc;
+pub mod prometheus;
 pub mod protobuf;
 pub mod report;
 pub mod schema;

@@ -24,6 +24,8 @@ pub enum Need {
     Cc,
     /// The command that makes certificates.
     Openssl,
+    /// A command.
+    Tool(&'static str),
     /// A user without privileges to switch to, and a Python that this user can run.
     User,
     /// Users may read the memory of their own processes.
@@ -55,6 +57,9 @@ impl Need {
                 .err(),
             Need::Openssl => {
                 (!runs(Command::new("openssl").arg("version"))).then(|| "needs openssl".to_owned())
+            }
+            Need::Tool(name) => {
+                (!runs(Command::new(name).arg("--version"))).then(|| format!("needs {name}"))
             }
             Need::User => no_user(),
             Need::OwnTrace => no_own_trace(),

@@ -58,7 +58,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// Nobody is watched but one program; without a budget, for this is a build without optimisation.
-fn config(program: &str) -> String {
+pub(crate) fn config(program: &str) -> String {
     format!(
         "interval = \"300ms\"\nbudget_cpu = \"100%\"\n\
          [[allow]]\ncommand = '''{program}'''\n\
@@ -67,7 +67,8 @@ fn config(program: &str) -> String {
 }
 
 /// What grants the capabilities that it needs.
-const GRANT: &str = "AmbientCapabilities=CAP_BPF CAP_PERFMON CAP_SYS_PTRACE CAP_DAC_READ_SEARCH";
+pub(crate) const GRANT: &str =
+    "AmbientCapabilities=CAP_BPF CAP_PERFMON CAP_SYS_PTRACE CAP_DAC_READ_SEARCH";
 const NOBODY: &str = "no program has this name";
 
 /// Series that only grow, by their text.

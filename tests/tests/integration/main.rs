@@ -12,6 +12,7 @@ mod captures;
 mod causes;
 mod churn;
 mod demo;
+mod dist;
 mod doctor;
 mod dump;
 mod exact;
@@ -87,6 +88,7 @@ fn main() {
         causes::trials(),
         churn::trials(),
         demo::trials(),
+        dist::trials(),
         doctor::trials(),
         dump::trials(),
         exact::trials(),

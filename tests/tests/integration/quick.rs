@@ -12,6 +12,7 @@ const QUICK: &[&str] = &[
     "causes::each_thread_has_its_own::py3.11",
     "churn::all_threads_and_processes_are_counted::py3.11",
     "demo::program_ends_on_sigterm::py3.11",
+    "dist::names_are_served",
     "dump::threads_and_tasks_equal_the_programs_own_account::py3.11",
     "exact::futures_3.11",
     "exports::agree_with_the_report",

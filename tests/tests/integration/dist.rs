@@ -1,0 +1,261 @@
+//! What is shipped to deploy the agent (`concmon-userspace/dist`): it fits what the agent serves, and passes the
+//! checks of what it is for.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use concmon_tests::agent::Agent;
+use concmon_tests::harness::quiet;
+use concmon_tests::interpreter::Interpreter;
+use concmon_tests::needs::Need;
+use concmon_tests::prometheus::Prometheus;
+use concmon_tests::watch::binary;
+use concmon_tests::workload::Workload;
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::agent::{GRANT, config};
+use crate::{WATCH, watch_python};
+
+/// How long until each query gives something.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let [root, ebpf, python] = watch_python("3.13");
+    let prometheus = Need::Tool("prometheus");
+    let promtool = Need::Tool("promtool");
+    vec![
+        quiet("dist::names_are_served", &WATCH, names_are_served),
+        quiet("dist::rules_do_what_they_say", &[promtool], rules),
+        quiet(
+            "dist::queries_give_data",
+            &[root, ebpf, python, prometheus],
+            queries_give_data,
+        ),
+        quiet(
+            "dist::systemd_takes_the_unit",
+            &[Need::Tool("systemd-analyze")],
+            unit,
+        ),
+        quiet("dist::configuration_is_right", &[], configuration),
+    ]
+}
+
+fn dist(path: &str) -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.join("../concmon-userspace/dist").join(path)
+}
+
+fn text(path: &str) -> Result<String> {
+    std::fs::read_to_string(dist(path)).with_context(|| path.to_owned())
+}
+
+/// A command that must succeed.
+fn passes(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    ensure!(output.status.success(), "{command:?}: {said}");
+    Ok(said)
+}
+
+/// What the lines of a file of rules with this key say.
+fn values<'a>(rules: &'a str, key: &str) -> Vec<&'a str> {
+    let lines = rules
+        .lines()
+        .map(|line| line.trim().trim_start_matches("- "));
+    lines
+        .filter_map(|line| line.strip_prefix(key)?.strip_prefix(": "))
+        .collect()
+}
+
+/// The queries of the dashboard, as Grafana would send them for all services and hosts.
+fn queries(dashboard: &str) -> Result<Vec<String>> {
+    let dashboard: Value = serde_json::from_str(dashboard)?;
+    let panels = dashboard["panels"].as_array().context("no panels")?;
+    let targets = panels
+        .iter()
+        .filter_map(|panel| panel["targets"].as_array());
+    let queries = targets.flatten().map(|target| {
+        let query = target["expr"].as_str().context("no query")?;
+        let query = query.replace("$service", ".*").replace("$instance", ".*");
+        let query = query.replace("$__rate_interval", "5s");
+        ensure!(!query.contains('$'), "{query} has an unknown variable");
+        Ok(query)
+    });
+    queries.collect()
+}
+
+/// The names of metrics in a query: words outside of labels, strings and times, but functions and operators.
+fn names(query: &str) -> BTreeSet<String> {
+    let mut rest = String::new();
+    let (mut string, mut inside) = (false, 0);
+    for c in query.chars() {
+        match c {
+            '"' => string = !string,
+            _ if string => {}
+            '{' | '[' => inside += 1,
+            '}' | ']' => inside -= 1,
+            _ if inside == 0 => rest.push(c),
+            _ => {}
+        }
+    }
+    // Lists of labels.
+    for keyword in ["by", "without", "on"] {
+        let begin = format!("{keyword} (");
+        while let Some(at) = rest.find(&begin) {
+            let end = rest[at..].find(')').map_or(rest.len(), |end| at + end + 1);
+            rest.replace_range(at..end, " ");
+        }
+    }
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let mut found = BTreeSet::new();
+    while let Some(at) = rest.find(|c: char| c.is_ascii_alphabetic()) {
+        let word = rest[at..].split(|c| !is_name(c)).next().unwrap_or_default();
+        let after = &rest[at + word.len()..];
+        let is_operator = ["and", "or", "unless"].contains(&word);
+        if !after.trim_start().starts_with('(') && !is_operator {
+            found.insert(word.to_owned());
+        }
+        rest = after.to_owned();
+    }
+    found
+}
+
+/// The names of samples that a text declares.
+fn declared(metrics: &str) -> BTreeSet<String> {
+    let types = metrics.lines().filter_map(|line| {
+        let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
+        Some((name, kind))
+    });
+    let samples = types.flat_map(|(name, kind)| {
+        let suffixes: &[&str] = match kind {
+            // Without one: native ones.
+            "histogram" => &["", "_bucket", "_sum", "_count"],
+            _ => &[""],
+        };
+        suffixes.iter().map(move |suffix| format!("{name}{suffix}"))
+    });
+    samples.collect()
+}
+
+/// Rules and dashboard name what the agent declares, or what rules record.
+fn names_are_served() -> Result<()> {
+    let agent = Agent::start(&config("no program has this name"), &[])?;
+    let served = declared(&agent.metrics_with("ready", |metrics| metrics.contains("# TYPE"))?);
+    ensure!(served.len() > 50, "{served:?}");
+    let rules = text("prometheus/rules.yml")?;
+    let recorded: BTreeSet<String> = values(&rules, "record")
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    let expressions = values(&rules, "expr").into_iter().map(str::to_owned);
+    let queries = queries(&text("grafana/concmon.json")?)?;
+    let mut count = 0;
+    for expression in expressions.chain(queries) {
+        let names = names(&expression);
+        ensure!(!names.is_empty(), "no metric in {expression}");
+        for name in names {
+            let is_known = served.contains(&name) || recorded.contains(&name) || name == "up";
+            ensure!(
+                is_known,
+                "the agent does not serve {name}, which is in {expression}"
+            );
+        }
+        count += 1;
+    }
+    ensure!(count > 60, "only {count} queries were found");
+    Ok(())
+}
+
+fn rules() -> Result<()> {
+    passes(
+        Command::new("promtool")
+            .args(["check", "rules"])
+            .arg(dist("prometheus/rules.yml")),
+    )?;
+    passes(
+        Command::new("promtool")
+            .args(["test", "rules"])
+            .arg(dist("prometheus/tests.yml")),
+    )?;
+    let tests = text("prometheus/tests.yml")?;
+    for alert in values(&text("prometheus/rules.yml")?, "alert") {
+        let is_tested = values(&tests, "alertname").contains(&alert);
+        ensure!(is_tested, "{alert} has no test");
+    }
+    Ok(())
+}
+
+/// What a service without requests, quota and receiver does not feed.
+const UNFED: &[&str] = &[
+    "http_server_",
+    "concmon_request_",
+    "concmon_peer_",
+    "concmon_cpu_throttled_",
+    "concmon_agent_otlp_",
+];
+
+/// A real Prometheus takes every query of the dashboard, and has an answer to it; and evaluates every rule.
+fn queries_give_data() -> Result<()> {
+    let python = Interpreter::find("3.13")?;
+    let service = Workload::start(&python, "everyday.py", &[])?;
+    let agent = Agent::start(&config(service.program()), &[])?;
+    let prometheus = Prometheus::start(agent.address(), &dist("prometheus/rules.yml"))?;
+    let mut queries = queries(&text("grafana/concmon.json")?)?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut silent = Vec::new();
+        for query in queries {
+            if prometheus.query(&query)?.is_empty() {
+                silent.push(query);
+            }
+        }
+        queries = silent;
+        let missing = queries.iter().find(|query| {
+            let is_unfed = |name: &String| UNFED.iter().any(|begin| name.starts_with(begin));
+            !names(query).iter().any(is_unfed)
+        });
+        let Some(missing) = missing else { break };
+        if Instant::now() > deadline {
+            bail!("no data for {missing}");
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let rules = prometheus.get("/api/v1/rules")?;
+    let groups = rules["groups"].as_array().context("no groups")?;
+    let rules = groups.iter().filter_map(|group| group["rules"].as_array());
+    for rule in rules.flatten() {
+        ensure!(rule["health"] == "ok", "{rule}");
+    }
+    Ok(())
+}
+
+/// The unit is right, and grants what the agent says that it needs.
+fn unit() -> Result<()> {
+    let unit = text("systemd/concmon-agent.service")?;
+    ensure!(unit.lines().any(|line| line == GRANT), "not {GRANT}");
+    let bounds = GRANT.replace("AmbientCapabilities", "CapabilityBoundingSet");
+    ensure!(unit.lines().any(|line| line == bounds), "not {bounds}");
+    // What it starts must be there.
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("concmon-agent.service");
+    let tool = binary()?.display().to_string();
+    std::fs::write(&file, unit.replace("/usr/bin/concmon-bpf", &tool))?;
+    let said = passes(
+        Command::new("systemd-analyze")
+            .args(["--man=no", "verify"])
+            .arg(&file),
+    )?;
+    ensure!(!said.contains("concmon-agent"), "{said}");
+    Ok(())
+}
+
+fn configuration() -> Result<()> {
+    let mut command = Command::new(binary()?);
+    command.args(["agent", "--check-config", "--config"]);
+    passes(command.arg(dist("systemd/agent.toml"))).map(drop)
+}
