@@ -33,6 +33,17 @@ pub fn folder(python: &Interpreter, version: &str, packages: &[&str]) -> Result<
     Ok(inside)
 }
 
+/// Packages whose module is called otherwise.
+const MODULES: &[(&str, &str)] = &[("helm_python_sdk", "helm_python"), ("pyyaml", "yaml")];
+
+fn module(package: &str) -> String {
+    let named = MODULES.iter().find(|(of, _)| *of == package);
+    named.map_or_else(
+        || package.replace('-', "."),
+        |(_, module)| (*module).to_owned(),
+    )
+}
+
 fn own_cache() -> Result<PathBuf> {
     std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
@@ -42,10 +53,11 @@ fn own_cache() -> Result<PathBuf> {
 
 /// A dash in a package's name stands for the dot of a namespace. Some packages do not run on every Python that pip installs them for.
 fn import(python: &Interpreter, inside: &Path, packages: &[&str]) -> Result<()> {
+    let modules: Vec<String> = packages.iter().map(|package| module(package)).collect();
     let output = python
         .command()
         .arg("-c")
-        .arg(format!("import {}", packages.join(", ").replace('-', ".")))
+        .arg(format!("import {}", modules.join(", ")))
         .env("PYTHONPATH", inside)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .stdin(Stdio::null())

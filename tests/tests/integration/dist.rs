@@ -11,6 +11,7 @@ use concmon_tests::agent::Agent;
 use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::needs::Need;
+use concmon_tests::packages;
 use concmon_tests::prometheus::Prometheus;
 use concmon_tests::watch::binary;
 use concmon_tests::workload::Workload;
@@ -41,6 +42,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             unit,
         ),
         quiet("dist::configuration_is_right", &[], configuration),
+        quiet("dist::chart", &[Need::Python("3.13")], chart),
     ]
 }
 
@@ -255,7 +257,28 @@ fn unit() -> Result<()> {
 }
 
 fn configuration() -> Result<()> {
+    is_right(&dist("systemd/agent.toml"))
+}
+
+/// The agent takes a file as its configuration.
+fn is_right(file: &Path) -> Result<()> {
     let mut command = Command::new(binary()?);
     command.args(["agent", "--check-config", "--config"]);
-    passes(command.arg(dist("systemd/agent.toml"))).map(drop)
+    passes(command.arg(file)).map(drop)
+}
+
+/// Helm renders the chart to the manifest beside it, Kubernetes knows all that is in it, and the agent its
+/// configuration.
+fn chart() -> Result<()> {
+    let python = Interpreter::find("3.13")?;
+    let packages = ["helm_python_sdk", "kubernetes_validate", "pyyaml"];
+    let packages = packages::folder(&python, "3.13", &packages)?;
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/chart.py");
+    let mut command = python.command();
+    command.arg(program).env("PYTHONPATH", packages);
+    command.arg(dist("helm/concmon-agent"));
+    command.arg(dist("kubernetes/concmon-agent.yaml"));
+    let config = tempfile::NamedTempFile::new()?;
+    std::fs::write(&config, passes(&mut command)?)?;
+    is_right(config.path())
 }
