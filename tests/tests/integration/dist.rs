@@ -42,6 +42,21 @@ pub(crate) fn trials() -> Vec<Trial> {
             unit,
         ),
         quiet("dist::configuration_is_right", &[], configuration),
+        quiet(
+            "dist::deb_comes_and_goes",
+            &[
+                root,
+                Need::Tool("cargo-deb"),
+                Need::Tool("dpkg"),
+                Need::Tool("unshare"),
+            ],
+            deb,
+        ),
+        quiet(
+            "dist::rpm_has_it_all",
+            &[Need::Tool("cargo-generate-rpm"), Need::Tool("rpm")],
+            rpm,
+        ),
         quiet("dist::chart", &[Need::Python("3.13")], chart),
     ]
 }
@@ -281,4 +296,92 @@ fn chart() -> Result<()> {
     let config = tempfile::NamedTempFile::new()?;
     std::fs::write(&config, passes(&mut command)?)?;
     is_right(config.path())
+}
+
+/// Makes a package of the binary under test.
+fn package(tool: &str, args: &[&str], output: &Path) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let release = folder.path().join("release");
+    std::fs::create_dir(&release)?;
+    std::os::unix::fs::symlink(binary()?, release.join("concmon-bpf"))?;
+    let mut command = Command::new("cargo");
+    command
+        .args([tool, "-p", "concmon-userspace"])
+        .args(args)
+        .arg("-o")
+        .arg(output)
+        .current_dir(dist("../.."))
+        .env("CARGO_TARGET_DIR", folder.path());
+    passes(&mut command).map(drop)
+}
+
+/// In a root of its own, which is this one and forgets what is written: installs the first, changes the configuration,
+/// installs the second, removes it.
+const INSTALL: &str = r##"
+set -e
+mount -t tmpfs none "$1"
+mkdir "$1/upper" "$1/work" "$1/root"
+mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" none "$1/root"
+mount -t proc none "$1/root/proc"
+mkdir -p "$1/root/packages"
+mount --bind "$2" "$1/root/packages"
+exec chroot "$1/root" sh -ec '
+dpkg --force-depends -i /packages/1.deb
+id concmon
+concmon-bpf agent --check-config
+[ "$(systemctl is-enabled concmon-agent)" = disabled ]
+systemctl enable concmon-agent
+echo "# mine" >> /etc/concmon/agent.toml
+dpkg --force-depends -i /packages/2.deb
+[ "$(dpkg-query -Wf "\${Version}" concmon)" = 9.9.9-2 ]
+[ "$(systemctl is-enabled concmon-agent)" = enabled ]
+grep "^# mine" /etc/concmon/agent.toml
+dpkg --purge concmon
+for gone in /etc/concmon /usr/bin/concmon-bpf /usr/share/concmon /etc/systemd/system/multi-user.target.wants/concmon-agent.service; do
+    [ ! -e "$gone" ] && [ ! -L "$gone" ]
+done
+'
+"##;
+
+/// It installs, keeps the configuration and what is enabled when a newer one comes, and leaves nothing behind.
+fn deb() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let root = tempfile::tempdir()?;
+    for revision in ["1", "2"] {
+        let version = format!("9.9.9-{revision}");
+        let args = [
+            "--no-build",
+            "--no-strip",
+            "--fast",
+            "--deb-version",
+            &version,
+        ];
+        package("deb", &args, &folder.path().join(format!("{revision}.deb")))?;
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", INSTALL, "sh"]);
+    passes(command.arg(root.path()).arg(folder.path())).map(drop)
+}
+
+fn rpm() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("concmon.rpm");
+    package("generate-rpm", &["--payload-compress", "none"], &file)?;
+    let query = |what: &str| passes(Command::new("rpm").args(["-qp", what]).arg(&file));
+    let files = query("--list")?;
+    for path in [
+        "/usr/bin/concmon-bpf",
+        "/usr/lib/systemd/system/concmon-agent.service",
+        "/usr/lib/sysusers.d/concmon.conf",
+        "/etc/concmon/agent.toml",
+    ] {
+        ensure!(files.lines().any(|line| line == path), "no {path}: {files}");
+    }
+    ensure!(query("--configfiles")?.trim() == "/etc/concmon/agent.toml");
+    let scripts = query("--scripts")?;
+    ensure!(
+        scripts.contains("systemd-sysusers concmon.conf"),
+        "{scripts}"
+    );
+    Ok(())
 }
