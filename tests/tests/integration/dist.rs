@@ -57,6 +57,11 @@ pub(crate) fn trials() -> Vec<Trial> {
             &[Need::Tool("cargo-generate-rpm"), Need::Tool("rpm")],
             rpm,
         ),
+        quiet(
+            "dist::image_runs",
+            &[root, ebpf, Need::Tool("buildah"), Need::Tool("unshare")],
+            image,
+        ),
         quiet("dist::chart", &[Need::Python("3.13")], chart),
     ]
 }
@@ -383,5 +388,43 @@ fn rpm() -> Result<()> {
         scripts.contains("systemd-sysusers concmon.conf"),
         "{scripts}"
     );
+    Ok(())
+}
+
+/// Builds the image upon nothing, gives it the libraries that the base would have, and runs it in its own root.
+const IMAGE: &str = r#"
+set -e
+store="buildah --storage-driver vfs --root $1/store --runroot $1/run"
+$store build --isolation chroot --build-arg BASE=scratch -t concmon-agent -f "$2" "$1/context"
+$store inspect --type image --format "{{.OCIv1.Config.Entrypoint}} {{.OCIv1.Config.Cmd}}" concmon-agent
+root=$($store mount "$($store from concmon-agent)")
+ldd "$root/usr/bin/concmon-bpf" | grep -o "/[^ ]*" | while read -r library; do
+    mkdir -p "$root$(dirname "$library")"
+    cp -L "$library" "$root$library"
+done
+mkdir -p "$root/proc" "$root/sys" "$root/dev"
+mount -t proc none "$root/proc"
+mount --rbind /sys "$root/sys"
+mount --rbind /dev "$root/dev"
+exec setpriv --no-new-privs --inh-caps=-all --bounding-set="-all,+sys_chroot,$3" chroot "$root" /usr/bin/concmon-bpf doctor
+"#;
+
+/// It starts the agent, and its file system has what a watch takes.
+fn image() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let context = folder.path().join("context");
+    std::fs::create_dir_all(context.join("target/release"))?;
+    std::fs::copy(binary()?, context.join("target/release/concmon-bpf"))?;
+    for license in ["LICENSE-APACHE", "LICENSE-MIT"] {
+        std::fs::copy(dist("../..").join(license), context.join(license))?;
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", IMAGE, "sh"]);
+    command.arg(folder.path());
+    command.arg(dist("container/Containerfile"));
+    command.arg("+bpf,+perfmon,+sys_ptrace,+dac_read_search");
+    let said = passes(&mut command)?;
+    let starts = said.contains("[/usr/bin/concmon-bpf] [agent]");
+    ensure!(starts, "{said}");
     Ok(())
 }
