@@ -183,11 +183,10 @@ impl Collector {
         events.take(watch.take_notices());
         let told = events.of_window(&window, self.link.room());
         exemplars.take(&told);
-        let mut lost = events.take_lost();
+        let lost = events.take_lost();
         if self.config.otlp.has_events() {
-            lost += self.link.events(told);
+            own.lost("notices", lost + self.link.events(told));
         }
-        own.lost("notices", lost);
         let now_ns = clocks::monotonic_ns();
         let denied = watch.denied();
         if let Some((count, pid)) = denied

@@ -30,6 +30,9 @@ pub(crate) fn fold(target: &str) -> String {
     folded
 }
 
+/// What a part is folded to that has encoded signs: it may be anything.
+pub(crate) const ENCODED: &str = "{encoded}";
+
 /// One part of a path, folded.
 pub(crate) fn fold_part(part: &str) -> &str {
     let all = |is: fn(&u8) -> bool| part.bytes().all(|byte| is(&byte));
@@ -42,6 +45,8 @@ pub(crate) fn fold_part(part: &str) -> &str {
         "{uuid}"
     } else if has_digit && part.len() >= 8 && all(u8::is_ascii_hexdigit) {
         "{hash}"
+    } else if part.contains('%') {
+        ENCODED
     } else if part.len() > MAX_PART || has_digit && part.len() >= LONG || !all(is_plain) {
         "{text}"
     } else {

@@ -27,6 +27,8 @@ pub(in crate::agent) struct Streams {
     temporality: Temporality,
     /// When the reading before was, or the agent began, ns after 1970: what is new then counts from there.
     before_unix_ns: u64,
+    /// Exemplars up to here have been pushed.
+    told_unix_ns: u64,
     sums: BTreeMap<(Name, Vec<String>), Stream>,
 }
 
@@ -44,6 +46,7 @@ impl Streams {
         Self {
             temporality,
             before_unix_ns: now_unix_ns,
+            told_unix_ns: 0,
             sums: BTreeMap::new(),
         }
     }
@@ -92,6 +95,7 @@ impl Streams {
 
     /// The last request was taken, or is given up: what comes next counts from there.
     pub(in crate::agent) fn is_pushed(&mut self) {
+        self.told_unix_ns = self.before_unix_ns;
         if self.temporality == Temporality::Cumulative {
             return;
         }
@@ -173,7 +177,10 @@ impl Streams {
             }
             _ => (sample.value.clone(), start_unix_ns),
         };
-        let exemplars = sample.exemplar.iter().map(|of| Exemplar {
+        // Each is told once: the latest of a series stays with it.
+        let fresh = sample.exemplar.iter();
+        let fresh = fresh.filter(|of| of.at_unix_ns > self.told_unix_ns);
+        let exemplars = fresh.map(|of| Exemplar {
             time_unix_nano: of.at_unix_ns,
             span_id: of.ids.span_id.map(|id| id.to_vec()).unwrap_or_default(),
             trace_id: of.ids.trace_id.to_vec(),

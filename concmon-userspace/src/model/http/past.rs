@@ -53,7 +53,7 @@ impl Past {
         let over = self.requests.iter().rev();
         let over = over.take_while(|request| request.end_ns > step.start);
         let mut delayed = Delayed::default();
-        let mut longest_ns = 0;
+        let mut longest = (0, 0);
         for request in active
             .chain(over.copied())
             .filter(|request| request.tid == tid)
@@ -61,14 +61,18 @@ impl Past {
             let unread_ns = overlap(step, &(request.ready_ns..request.read_ns));
             let under_way_ns = overlap(step, &(request.read_ns..request.end_ns));
             delayed.requests += u64::from(unread_ns + under_way_ns > 0);
-            delayed.unread_ns += unread_ns;
-            delayed.delay_ns += unread_ns + under_way_ns;
-            longest_ns = longest_ns.max(under_way_ns);
+            let both_ns = unread_ns.saturating_add(under_way_ns);
+            delayed.unread_ns = delayed.unread_ns.saturating_add(unread_ns);
+            delayed.delay_ns = delayed.delay_ns.saturating_add(both_ns);
+            longest = longest.max((under_way_ns, unread_ns));
         }
         let length_ns = step.end.saturating_sub(step.start);
-        if longest_ns > length_ns - length_ns / 10 {
-            delayed.requests -= 1;
-            delayed.delay_ns -= longest_ns;
+        let (under_way_ns, unread_ns) = longest;
+        if under_way_ns > length_ns - length_ns / 10 {
+            delayed.requests = delayed.requests.saturating_sub(1);
+            let both_ns = unread_ns.saturating_add(under_way_ns);
+            delayed.unread_ns = delayed.unread_ns.saturating_sub(unread_ns);
+            delayed.delay_ns = delayed.delay_ns.saturating_sub(both_ns);
         }
         delayed
     }
@@ -113,8 +117,8 @@ mod tests {
         let expected = Delayed {
             requests: 4 - 1,
             // The one under way for all of the step is left out once.
-            delay_ns: 1 + 199 + 100 + 200 + 10 - 200,
-            unread_ns: 1 + 100 + 10,
+            delay_ns: 199 + 100 + 200 + 10 - 200,
+            unread_ns: 100 + 10,
         };
         assert_eq!(delayed, expected);
     }

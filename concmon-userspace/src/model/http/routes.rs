@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::paths::fold_part;
+use crate::event::paths::{ENCODED, fold_part};
 use crate::event::{HttpRequest, PyRoute, PyRouteKind, PyRoutes};
 use crate::model::window::limit;
 use crate::schema::Limit;
@@ -124,8 +124,9 @@ fn find<'a>(routes: &'a PyRoutes, method: &str, path: &str) -> Found<'a> {
         match (takes, route.kind) {
             (Takes::No, _) => {}
             (Takes::Maybe, _) | (_, PyRouteKind::Unknown) => return Found::Unclear,
+            // One that has another method may be one of those below, or stand before the mount, which takes all then.
             (Takes::Yes, PyRouteKind::Closed) => {
-                return other_method.map_or(Found::None, Found::Route);
+                return other_method.map_or(Found::None, |_| Found::Unclear);
             }
             (Takes::Yes, PyRouteKind::Path | PyRouteKind::Below) => {
                 let mut methods = route.methods.iter().flatten();
@@ -190,10 +191,11 @@ fn converter(want: &str) -> Option<&str> {
 
 fn takes_part(want: &str, part: &str) -> Takes {
     let is = |takes: bool| if takes { Takes::Yes } else { Takes::No };
-    let is_folded = matches!(part, "{number}" | "{uuid}" | "{hash}" | "{text}");
+    let is_folded = matches!(part, "{number}" | "{uuid}" | "{hash}" | "{text}" | ENCODED);
     let maybe = |may: bool| if may { Takes::Maybe } else { Takes::No };
     match converter(want) {
         Some("str") => is(!part.is_empty()),
+        Some("int") if part == ENCODED => Takes::Maybe,
         Some("int") => is(part == "{number}"),
         Some("float") if part == "{number}" => Takes::Yes,
         Some("uuid") if part == "{uuid}" => Takes::Yes,
@@ -201,6 +203,7 @@ fn takes_part(want: &str, part: &str) -> Takes {
         Some(_) => Takes::Maybe,
         // A parameter and something else.
         None if want.contains('{') => maybe(!part.is_empty()),
+        None if part == ENCODED => Takes::Maybe,
         // Others are folded to the same.
         None if is_folded => maybe(fold_part(want) == part),
         None => is(want == part),
@@ -273,6 +276,9 @@ mod tests {
             ("GET", "/api/never", Found::None),
             ("GET", "/{number}/x", Found::Unclear),
             ("GET", "/r/a.json", Found::Unclear),
+            // Before a parameter stands a literal, which it may be when it is decoded.
+            ("GET", "/items/{encoded}", Found::Unclear),
+            ("PUT", "/nothing/{encoded}", Found::None),
             ("GET", "/nothing", Found::None),
             ("OPTIONS", "*", Found::None),
         ] {
@@ -294,6 +300,20 @@ mod tests {
         assert_eq!(known.of("GET", Some("/b"), 20), found);
         assert_eq!(known.of("GET", Some("/a"), 21), Route::None(OF_NONE));
         assert_eq!(known.of("GET", None, 22), Route::None(NO_PATH));
+    }
+
+    /// What is below a path is taken by whoever is mounted there, but for what was tried first.
+    #[test]
+    fn what_is_mounted_answers_below_its_path() {
+        use PyRouteKind::{Closed, Path};
+        let routes = routes(&[
+            ("/api/x", &["POST"], Path),
+            ("/api/y", &["GET"], Path),
+            ("/api", &[], Closed),
+        ]);
+        assert_eq!(find(&routes, "POST", "/api/x"), Found::Route("/api/x"));
+        assert_eq!(find(&routes, "GET", "/api/x"), Found::Unclear);
+        assert_eq!(find(&routes, "GET", "/api/z"), Found::None);
     }
 
     #[test]
