@@ -242,11 +242,12 @@ impl Collector {
                     || now.budget_cpu != config.budget_cpu
                     || now.budget_memory != config.budget_memory
                     || now.max_groups != config.max_groups
+                    || now.http != config.http
                     || now.exporter != config.exporter
                     || now.otlp != config.otlp;
                 if stays {
                     log::warn!(
-                        "listen, interval, budgets, max_groups, exporter.user and otlp are taken up by a restart only"
+                        "listen, interval, budgets, max_groups, http, exporter.user and otlp are taken up by a restart only"
                     );
                 }
                 watch.set_rules(config.rules.clone());

@@ -37,6 +37,14 @@ pub struct Agent {
     #[arg(long, value_name = "SIZE", value_parser = budget::parse_bytes)]
     pub budget_memory: Option<u64>,
 
+    /// HTTP requests of services, where the kernel tells of them (Linux 6.3), whatever the configuration says
+    #[arg(long, overrides_with = "no_http")]
+    pub http: bool,
+
+    /// No HTTP requests
+    #[arg(long, overrides_with = "http")]
+    pub no_http: bool,
+
     #[command(flatten)]
     pub(crate) _unused: Unused,
 

@@ -102,7 +102,8 @@ fn start(config: &Config) -> Result<Watch, Failure> {
         budget_memory_bytes: config.budget_memory,
         stall_threshold_ns: None,
         exact: false,
-        http: None,
+        // No header is kept: ids are in no metric.
+        http: config.http.then(Vec::new),
         redact: false,
     };
     Watch::start(plan, targets, None)
@@ -112,6 +113,7 @@ fn start(config: &Config) -> Result<Watch, Failure> {
 fn scan_options(config: &Config) -> ScanOptions {
     ScanOptions {
         context_vars: config.otlp.context_vars.clone(),
+        routes: config.http,
         ..ScanOptions::default()
     }
 }

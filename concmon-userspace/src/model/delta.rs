@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use super::fine::Fine;
 use super::histogram::Tally;
+use super::http::HttpDelta;
 use super::ledger::Totals;
 use crate::schema::{CulpritKind, Delayed, LockNs, LoopKind, Role, Stall};
 
@@ -71,6 +72,7 @@ sums! {
         /// Work of thread pools, where it is counted.
         work: WorkDelta,
         stalls: Worst,
+        http: HttpDelta,
     }
 }
 

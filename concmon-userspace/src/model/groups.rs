@@ -418,6 +418,7 @@ fn row(
             failed: delta.work.failed,
             silent: delta.work.silent,
         }),
+        http: delta.http.report(&living),
         stalls: delta
             .stalls
             .0

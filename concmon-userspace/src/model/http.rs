@@ -2,6 +2,7 @@
 
 mod past;
 mod routes;
+mod sums;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -12,6 +13,7 @@ use crate::event::{HttpEvent, HttpRequest, HttpWhat, NotParsed, PyRoutes, Tid};
 use crate::schema;
 use past::{Past, Stretch};
 use routes::{Route, Routes};
+pub(crate) use sums::HttpDelta;
 
 /// Rows of a process, and paths among them; those on which nothing was ever found have room of their own, so that whoever
 /// tries names takes none from others.
@@ -102,16 +104,16 @@ impl Http {
                 duration_ns,
             } => {
                 self.over(*id, event.at_ns);
+                let route = match status {
+                    // Another protocol, of which the table says nothing.
+                    101 => Route::None(routes::OF_NONE),
+                    _ => self.routes.of(request, event.at_ns),
+                };
                 let HttpRequest {
                     method,
                     path,
                     queue_ns,
                 } = self.known(request, *status);
-                let route = match status {
-                    // Another protocol, of which the table says nothing.
-                    101 => Route::None(routes::OF_NONE),
-                    _ => self.routes.of(&method, path.as_deref(), event.at_ns),
-                };
                 let key = Key {
                     method,
                     path,
@@ -140,6 +142,27 @@ impl Http {
                 }
             }
         }
+    }
+
+    /// What the window has added.
+    pub(crate) fn add_to(&self, delta: &mut HttpDelta) {
+        for (key, row) in &self.rows {
+            delta.add_row(key, &row.over(Scope::Window));
+        }
+        delta.abandoned += self.abandoned.over(Scope::Window);
+        delta.lost |= self.lost.over(Scope::Window) > 0;
+        delta.refused += self.refused.over(Scope::Window);
+        for (reason, count) in &self.unparsed {
+            *delta.unparsed.of(*reason) += count.over(Scope::Window);
+        }
+    }
+
+    fn active_by_method(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for active in self.active.values() {
+            *counts.entry(active.request.method.clone()).or_default() += 1;
+        }
+        counts
     }
 
     /// A request is over; false: it was not under way.
@@ -250,6 +273,7 @@ impl Http {
                 .map(|active| active.row(now_ns, self.routes.now(&active.request), &frame))
                 .collect(),
             active_count: self.active.len() as u64,
+            active_by_method: self.active_by_method(),
             abandoned: self.abandoned.over(scope),
             unparsed: unparsed
                 .map(|(reason, count)| (reason.name().to_owned(), count.over(scope)))

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::words::words;
 use super::{
-    Delayed, Ended, Histogram, LedgerSum, Limit, LockNs, LoopKind, ProcessRole, Severity, Stall,
-    Switches,
+    Delayed, Ended, GroupHttp, Histogram, LedgerSum, Limit, LockNs, LoopKind, ProcessRole,
+    Severity, Stall, Switches,
 };
 
 /// The processes that one service is. Its sums outlive them: in the snapshots of one watch they add up to
@@ -71,6 +71,8 @@ pub struct Group {
     pub tasks: GroupTasks,
     /// Work of thread pools; `null`: it is not counted (`--exact futures`).
     pub work: Option<GroupWork>,
+    /// HTTP requests; `null`: none was seen in any of them, or nobody looks (`--http`).
+    pub http: Option<GroupHttp>,
     /// The worst ones, the longest first.
     pub stalls: Vec<GroupStall>,
     /// Rows of its processes that were folded away, and are in no row of another process.

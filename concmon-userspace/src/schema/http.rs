@@ -16,6 +16,8 @@ pub struct Http {
     pub active: Vec<HttpActive>,
     /// How many there are.
     pub active_count: u64,
+    /// The same by method.
+    pub active_by_method: BTreeMap<String, u64>,
     /// Requests whose connection was closed before a response.
     pub abandoned: u64,
     /// Connections on which nothing is understood, by why: `tls`, `http2`, `malformed`, `other`.
@@ -45,6 +47,37 @@ pub struct HttpRequests {
     /// Fields of this object that are guessed.
     pub estimated: Vec<&'static str>,
     pub limits: Vec<Limit>,
+}
+
+/// HTTP requests of a service.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct GroupHttp {
+    /// Requests that have a response, by what they were; those that took longest in sum first.
+    pub requests: Vec<GroupRequests>,
+    /// Requests that were read and have no response yet, by method; of living processes.
+    pub active: BTreeMap<String, u64>,
+    /// Requests whose connection was closed before a response.
+    pub abandoned: u64,
+    /// Connections on which nothing is understood, by why: `tls`, `http2`, `malformed`, `other`.
+    pub unparsed: BTreeMap<String, u64>,
+    pub limits: Vec<Limit>,
+}
+
+/// Requests of one method and route that had one status.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct GroupRequests {
+    /// As [`HttpRequests::method`].
+    pub method: String,
+    /// As the framework names it; `null`: it is not known, or there is none. Never a path.
+    pub route: Option<String>,
+    /// Of the response.
+    pub status: u16,
+    /// How many.
+    pub count: u64,
+    /// As [`HttpRequests::duration`].
+    pub duration: Histogram,
+    /// As [`HttpRequests::queue`].
+    pub queue: Histogram,
 }
 
 /// Requests of a loop's process that waited while one step kept the loop.

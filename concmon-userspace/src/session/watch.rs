@@ -206,7 +206,7 @@ impl Watch {
                 (None, _) => HttpMode::Off,
                 (Some(_), None) => HttpMode::On,
                 (Some(_), Some(reason)) => {
-                    log::warn!("no requests are seen (--http): {reason}");
+                    log::warn!("no HTTP requests are seen: {reason}");
                     HttpMode::Unavailable(reason.to_owned())
                 }
             },

@@ -844,6 +844,7 @@ pub(crate) fn requests() -> Snapshot {
             limits: Vec::new(),
         }],
         active_count: 1,
+        active_by_method: BTreeMap::from([("GET".to_owned(), 1)]),
         abandoned: 2,
         unparsed: BTreeMap::from([("tls".to_owned(), 4)]),
         limits: vec![limit("requests", "12 records of sockets were lost")],

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use concmon_tests::agent::{Agent, sum};
 use concmon_tests::harness::case;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::packages;
@@ -30,7 +31,97 @@ pub(crate) fn trials() -> Vec<Trial> {
             move || of_fastapi(kind, needed, version),
         )
     });
-    trials.into()
+    let mut trials = Vec::from(trials);
+    trials.push(case(
+        "routes::agent_counts_what_the_service_counts",
+        &watch_python("3.13"),
+        agent,
+    ));
+    trials
+}
+
+/// Metrics of a service against its own counts, by route; no path is in them.
+fn agent() -> Result<()> {
+    let python = Interpreter::find("3.13")?;
+    let packages = packages::folder(&python, "3.13", &["fastapi", "uvicorn"])?;
+    let mut server = Workload::start_with(&python, Some(&packages), "routes.py", &["asyncio"])?;
+    let port: u16 = server.said("port")?;
+    let program = server.program();
+    let agent = Agent::start(
+        &format!(
+            "interval = \"300ms\"\nbudget_cpu = \"100%\"\n\
+             [[allow]]\ncommand = '''{program}'''\n\
+             [[service]]\nservice = \"shop\"\ncommand = '''{program}'''\n"
+        ),
+        &[],
+    )?;
+    agent.metrics_with("the service", |metrics| {
+        sum(metrics, "concmon_processes{service_name=\"shop\"") == Some(1.0)
+    })?;
+    // Which routes there are is known with the first look.
+    let deadline = Instant::now() + PATIENCE;
+    while !agent.metrics()?.contains("http_route=\"/items/latest\"") {
+        ensure!(Instant::now() < deadline, "no route: {}", agent.said());
+        ask(port, "GET", "/items/latest")?;
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let latest = "GET /items/latest 200";
+    let before = server.ask(&json!({}), "served")?["counts"].clone();
+    let warm = before[latest].as_u64().context("its account")?;
+    let all = |metrics: &str| sum(metrics, "http_server_request_duration_seconds_count{");
+    let first = agent.metrics_with("all so far", |metrics| all(metrics) == Some(warm as f64))?;
+    for _ in 0..20 {
+        for (method, path) in FIRST {
+            ask(port, method, path)?;
+        }
+    }
+    let asked = (20 * FIRST.len()) as u64;
+    let wanted = (warm + asked) as f64;
+    let metrics = agent.metrics_with("all", |metrics| all(metrics) == Some(wanted))?;
+    let served = server.ask(&json!({}), "served")?;
+    let counts = served["counts"].as_object().context("its account")?;
+    let mut without = asked as f64;
+    for (key, count) in counts {
+        let mut count = count.as_u64().context("a count")?;
+        if key == latest {
+            count -= warm;
+        }
+        let grown = of_route(&metrics, key) - of_route(&first, key);
+        ensure!(grown == count as f64, "{key}: {grown}, it has {count}");
+        without -= grown;
+    }
+    ensure!(counts.len() == 5, "not all was served: {counts:?}");
+    ensure!(
+        without > 0.0 && of_route(&metrics, "GET  404") == without,
+        "{without} are of no route: {metrics}"
+    );
+    let queue = sum(&metrics, "concmon_request_queue_duration_seconds_count{");
+    ensure!(queue == Some(wanted), "queue: {queue:?} of {wanted}");
+    let active = sum(&metrics, "http_server_active_requests{");
+    ensure!(active == Some(0.0), "under way: {active:?}");
+    // One is a route as well.
+    for (_, path) in FIRST.iter().filter(|(_, path)| *path != "/items/latest") {
+        ensure!(!metrics.contains(path), "{path} is in the metrics");
+    }
+    Ok(())
+}
+
+/// How many requests the metrics have, of a method, a route (empty: of none), and a status.
+fn of_route(metrics: &str, key: &str) -> f64 {
+    let parts: Vec<&str> = key.split(' ').collect();
+    let has = |line: &str, label: &str, value: &str| match value {
+        "" => !line.contains(&format!("{label}=")),
+        value => line.contains(&format!("{label}=\"{value}\"")),
+    };
+    let counts = metrics
+        .lines()
+        .filter(|line| line.starts_with("http_server_request_duration_seconds_count{"))
+        .filter(|line| {
+            has(line, "http_request_method", parts[0])
+                && has(line, "http_route", parts[1])
+                && has(line, "http_response_status_code", parts[2])
+        });
+    counts.filter_map(|line| sum(line, "")).sum()
 }
 
 /// Paths of one route look different, those of different routes alike; some are of none.

@@ -30,6 +30,7 @@ pub(super) struct File {
     pub(super) budget_memory: Option<u64>,
     #[serde(deserialize_with = "max_groups")]
     pub(super) max_groups: Option<usize>,
+    pub(super) http: Option<bool>,
     pub(super) exporter: Exporter,
     pub(super) otlp: otlp::Table,
     #[serde(deserialize_with = "conditions")]

@@ -41,6 +41,8 @@ pub(crate) struct Config {
     pub(crate) budget_cpu: Share,
     pub(crate) budget_memory: u64,
     pub(crate) max_groups: usize,
+    /// Requests are looked at where the kernel tells of them.
+    pub(crate) http: bool,
     pub(crate) rules: Rules,
     /// Whom the exporter runs as.
     pub(crate) exporter: Account,
@@ -62,6 +64,7 @@ impl Default for Config {
             budget_cpu: Share(0.01),
             budget_memory: 128_000_000,
             max_groups: MAX_GROUPS,
+            http: true,
             rules: Rules::default(),
             exporter: Account::nobody(),
             max_clients: 64,
@@ -108,6 +111,7 @@ impl Config {
             "CONCMON_BUDGET_CPU",
             "CONCMON_BUDGET_MEMORY",
             "CONCMON_MAX_GROUPS",
+            "CONCMON_HTTP",
             "CONCMON_TOKEN_FILE",
         ] {
             let Some(value) = variable(name) else {
@@ -126,6 +130,10 @@ impl Config {
                     .map_err(|error| error.to_string()),
                 "CONCMON_MAX_GROUPS" => groups(value.parse().map_err(|_| NOT_A_NUMBER.to_owned()))
                     .map(|count| config.max_groups = count),
+                "CONCMON_HTTP" => value
+                    .parse()
+                    .map(|http| config.http = http)
+                    .map_err(|_| "use true or false".to_owned()),
                 _ => {
                     token_file = Some(value);
                     Ok(())
@@ -140,6 +148,7 @@ impl Config {
         config.interval = flags.interval.unwrap_or(config.interval);
         config.budget_cpu = flags.budget_cpu.unwrap_or(config.budget_cpu);
         config.budget_memory = flags.budget_memory.unwrap_or(config.budget_memory);
+        config.http = (config.http || flags.http) && !flags.no_http;
         Ok(config)
     }
 
@@ -174,6 +183,7 @@ impl Config {
             budget_cpu,
             budget_memory,
             max_groups,
+            http,
             exporter,
             otlp,
             allow,
@@ -193,6 +203,7 @@ impl Config {
         config.interval = interval.unwrap_or(config.interval);
         config.budget_cpu = budget_cpu.unwrap_or(config.budget_cpu);
         config.budget_memory = budget_memory.unwrap_or(config.budget_memory);
+        config.http = http.unwrap_or(config.http);
         config.max_groups = max_groups.unwrap_or(config.max_groups);
         config.exporter = exporter.user.unwrap_or(config.exporter);
         config.max_clients = exporter.max_clients.unwrap_or(config.max_clients);

@@ -28,6 +28,7 @@ interval = "2s"
 budget_cpu = "0.5%"
 budget_memory = "64MB"
 max_groups = 20
+http = false
 
 [exporter]
 user = "1234"
@@ -56,6 +57,8 @@ name = "."
     assert_eq!(config.interval, Duration::from_secs(2));
     assert_eq!(config.budget_cpu, Share(0.005));
     assert_eq!((config.max_groups, config.max_clients), (20, 8));
+    assert!(!config.http);
+    assert!(Config::default().http);
     assert_eq!(
         (config.exporter.user, config.token.as_deref()),
         (1234, Some("s3cret"))
@@ -78,6 +81,29 @@ name = "."
 }
 
 #[test]
+fn requests_are_looked_at_unless_somebody_does_not_want_it() {
+    for (flags, variable, wanted) in [
+        ((false, false), None, true),
+        ((false, false), Some("false"), false),
+        ((true, false), Some("false"), true),
+        ((false, true), Some("true"), false),
+    ] {
+        let flags = Agent {
+            http: flags.0,
+            no_http: flags.1,
+            ..Agent::default()
+        };
+        let variable = |name: &str| {
+            variable
+                .filter(|_| name == "CONCMON_HTTP")
+                .map(str::to_owned)
+        };
+        let config = Config::read(&flags, variable).expect("it is right");
+        assert_eq!(config.http, wanted);
+    }
+}
+
+#[test]
 fn mistakes_name_their_line_and_key() {
     for (text, line, says) in [
         ("\nlisten = \"here\"\n", 2, "listen: use ADDR:PORT"),
@@ -85,6 +111,7 @@ fn mistakes_name_their_line_and_key() {
         ("interval = \"1ms\"", 1, "interval: at least 100ms"),
         ("interval = 5", 1, "interval: invalid type"),
         ("max_groups = 0", 1, "max_groups: it must be 1 to 200"),
+        ("http = \"yes\"", 1, "http: invalid type"),
         ("max_groups = -1", 1, "max_groups: it is not a whole number"),
         (
             "[exporter]\nuser = \"no-such-user\"",

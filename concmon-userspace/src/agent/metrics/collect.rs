@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::http::Routes;
 use super::{Distribution, Name, Sample, Value, seconds};
 use crate::schema::{
     Blocked, ExecutorKind, Group, Histogram, Kubernetes, LedgerSum, Process, ProcessRole,
@@ -13,6 +14,8 @@ use crate::schema::{
 const GRACE_NS: u64 = 300_000_000_000;
 /// Series of one service, at most; a histogram is as many as it is in the text formats.
 pub(in crate::agent) const MAX_SERIES: usize = 120;
+/// The same of its HTTP requests, which have room of their own.
+pub(in crate::agent) const MAX_HTTP_SERIES: usize = 380;
 
 /// What is remembered of services.
 #[derive(Debug, Default)]
@@ -28,8 +31,11 @@ struct Known {
     rules: BTreeSet<&'static str>,
     /// Its series: those that it has stay when others come.
     series: BTreeSet<(Name, Vec<String>)>,
-    /// How many these are in the text formats.
+    /// How many these are in the text formats, and those of HTTP requests.
     count: usize,
+    http_count: usize,
+    /// Routes that are told apart.
+    routes: Routes,
     /// Series that found no room.
     refused: BTreeSet<(Name, Vec<String>)>,
     /// What the CPU quotas of its cgroups took, ns; `None`: it has had none.
@@ -94,6 +100,7 @@ impl Services {
             let throttled_ns = known.throttled(&members, now_ns);
             members.retain(|process| process.exited.is_none());
             of.all(&members);
+            of.http(&mut known.routes);
             if let Some(ns) = throttled_ns {
                 of.time(Name::CpuThrottled, &[], ns);
             }
@@ -162,14 +169,18 @@ impl Known {
         if self.series.contains(&key) {
             return true;
         }
-        let count = width(sample);
-        if self.count + count > MAX_SERIES {
+        let width = width(sample);
+        let (count, most) = match sample.of.is_of_http() {
+            true => (&mut self.http_count, MAX_HTTP_SERIES),
+            false => (&mut self.count, MAX_SERIES),
+        };
+        if *count + width > most {
             if self.refused.len() < MAX_SERIES {
                 self.refused.insert(key);
             }
             return false;
         }
-        self.count += count;
+        *count += width;
         self.series.insert(key);
         true
     }
@@ -184,13 +195,13 @@ pub(super) fn width(sample: &Sample) -> usize {
 }
 
 /// The samples of one service, those first that are the last to be left out.
-struct Of<'a> {
-    group: &'a Group,
+pub(super) struct Of<'a> {
+    pub(super) group: &'a Group,
     samples: Vec<Sample>,
 }
 
 impl Of<'_> {
-    fn put(&mut self, of: Name, labels: &[&str], value: Value) {
+    pub(super) fn put(&mut self, of: Name, labels: &[&str], value: Value) {
         let labels = std::iter::once(self.group.name.as_str()).chain(labels.iter().copied());
         self.samples.push(Sample {
             of,
@@ -200,11 +211,11 @@ impl Of<'_> {
         });
     }
 
-    fn number(&mut self, of: Name, labels: &[&str], value: f64) {
+    pub(super) fn number(&mut self, of: Name, labels: &[&str], value: f64) {
         self.put(of, labels, Value::Number(value));
     }
 
-    fn time(&mut self, of: Name, labels: &[&str], ns: u64) {
+    pub(super) fn time(&mut self, of: Name, labels: &[&str], ns: u64) {
         self.number(of, labels, seconds(ns));
     }
 

@@ -191,13 +191,13 @@ families! {
         "Work of executors that ended, by how it did; only where probes count it.";
     HttpDuration = "http_server_request_duration_seconds", HTTP,
         ["service_name", "http_request_method", "url_scheme", "http_response_status_code", "error_type", "http_route"],
-        "How long requests took.";
+        "From when the head of an HTTP request had been read until the head of its response was written.";
     HttpActive = "http_server_active_requests", UpDown, ["service_name", "http_request_method", "url_scheme"],
-        "Requests that are being handled.";
+        "HTTP requests that were read and have no response yet.";
     RequestQueue = "concmon_request_queue_duration_seconds", HTTP, ["service_name", "http_route"],
-        "How long requests waited until they were begun.";
+        "How long HTTP requests lay unread, the time before their connections were accepted included.";
     RequestDelay = "concmon_request_delay_time_seconds", Counter, ["service_name", "concmon_cause"],
-        "What made requests wait.";
+        "Time of HTTP requests that lies in stalls of event loops (loop_blocked): unread, or under way meanwhile.";
     PeerWait = "concmon_peer_wait_time_seconds", Counter, ["service_name", "concmon_peer"],
         "Time that threads waited for others on the network.";
     FindingActive = "concmon_finding_active", Gauge, ["service_name", "concmon_rule"],
@@ -224,7 +224,7 @@ families! {
     AgentGroupsRefused = "concmon_agent_groups_refused", Gauge, [],
         "Services that are in _OTHER for want of room, of those seen since a service went last.";
     AgentSeriesRefused = "concmon_agent_series_refused", Gauge, [],
-        "Series of services that are left out, past 120 for one service.";
+        "Series of services that are left out, past 120 for one service, and 380 for its HTTP requests.";
     AgentWindows = "concmon_agent_windows", Counter, ["concmon_outcome"],
         "Readings of all services: handed to the exporter (sent), or dropped because it had not taken the last one.";
     ExporterRequests = "concmon_agent_requests", Counter, ["http_response_status_code"],
@@ -252,6 +252,14 @@ families! {
 impl Name {
     pub(in crate::agent) fn family(self) -> &'static Family {
         &FAMILIES[self as usize]
+    }
+
+    /// It is of HTTP requests.
+    pub(super) const fn is_of_http(self) -> bool {
+        matches!(
+            self,
+            Self::HttpDuration | Self::HttpActive | Self::RequestQueue | Self::RequestDelay
+        )
     }
 
     /// What OpenTelemetry calls it; `None`: nothing that could be pushed.

@@ -3,6 +3,7 @@
 pub(super) mod collect;
 pub(super) mod exemplars;
 pub(super) mod families;
+mod http;
 pub(super) mod native;
 pub(super) mod own;
 pub(super) mod proto;

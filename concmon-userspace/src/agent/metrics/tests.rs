@@ -16,11 +16,11 @@ use crate::schema::{
 const MINUTE_NS: u64 = 60_000_000_000;
 
 /// A window in which nothing was watched.
-fn window() -> Snapshot {
+pub(super) fn window() -> Snapshot {
     Fixture::new().tick(SECOND)
 }
 
-fn group(name: &str) -> Group {
+pub(super) fn group(name: &str) -> Group {
     Group {
         name: name.to_owned(),
         source: GroupSource::Script,
@@ -51,6 +51,7 @@ fn group(name: &str) -> Group {
             exact: None,
         },
         work: None,
+        http: None,
         stalls: Vec::new(),
         ended: Ended::default(),
         findings: Vec::new(),

@@ -56,7 +56,8 @@ impl Routes {
     }
 
     /// The route of a request that was answered then.
-    pub(super) fn of(&mut self, method: &str, path: Option<&str>, at_ns: u64) -> Route {
+    pub(super) fn of(&mut self, request: &HttpRequest, at_ns: u64) -> Route {
+        let (method, path) = (&*request.method, request.path.as_deref());
         if let Some((_, next)) = self.next.take_if(|(read_ns, _)| *read_ns <= at_ns) {
             self.known = Some(next);
             self.found.clear();
@@ -286,20 +287,28 @@ mod tests {
         }
     }
 
+    fn of_path(path: Option<&str>) -> HttpRequest {
+        HttpRequest {
+            method: "GET".to_owned(),
+            path: path.map(str::to_owned),
+            queue_ns: None,
+        }
+    }
+
     #[test]
     fn a_request_is_of_the_routes_of_its_time() {
         let of = |path| routes(&[(path, &["GET"], PyRouteKind::Path)]);
         let mut known = Routes::default();
-        assert_eq!(known.of("GET", Some("/b"), 5), Route::None(NO_ROUTES));
+        assert_eq!(known.of(&of_path(Some("/b")), 5), Route::None(NO_ROUTES));
         known.know(&of("/a"), 10);
-        assert_eq!(known.of("GET", Some("/b"), 15), Route::None(OF_NONE));
+        assert_eq!(known.of(&of_path(Some("/b")), 15), Route::None(OF_NONE));
         known.know(&of("/b"), 20);
         known.know(&of("/b"), 30);
-        assert_eq!(known.of("GET", Some("/b"), 19), Route::None(OF_NONE));
+        assert_eq!(known.of(&of_path(Some("/b")), 19), Route::None(OF_NONE));
         let found = Route::Known("/b".to_owned());
-        assert_eq!(known.of("GET", Some("/b"), 20), found);
-        assert_eq!(known.of("GET", Some("/a"), 21), Route::None(OF_NONE));
-        assert_eq!(known.of("GET", None, 22), Route::None(NO_PATH));
+        assert_eq!(known.of(&of_path(Some("/b")), 20), found);
+        assert_eq!(known.of(&of_path(Some("/a")), 21), Route::None(OF_NONE));
+        assert_eq!(known.of(&of_path(None), 22), Route::None(NO_PATH));
     }
 
     /// What is below a path is taken by whoever is mounted there, but for what was tried first.
