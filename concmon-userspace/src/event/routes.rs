@@ -11,6 +11,9 @@ pub struct PyRoutes {
     pub routes: Vec<PyRoute>,
     /// There are more.
     pub cut: bool,
+    /// [`super::PyLoop::id`] of the loop that serves it; `None`: several applications are served.
+    #[serde(default)]
+    pub loop_id: Option<u64>,
 }
 
 /// What one route takes.

@@ -107,7 +107,7 @@ impl Http {
                 let route = match status {
                     // Another protocol, of which the table says nothing.
                     101 => Route::None(routes::OF_NONE),
-                    _ => self.routes.of(request, event.at_ns),
+                    _ => self.routes.of(request, event.tid, event.at_ns),
                 };
                 let HttpRequest {
                     method,
@@ -187,8 +187,9 @@ impl Http {
     }
 
     /// Takes over the routes of the framework, as they were read at that time.
-    pub(crate) fn know(&mut self, routes: &PyRoutes, read_ns: u64) {
-        self.routes.know(routes, read_ns);
+    /// `tid` serves them; `None`: they hold for whoever does.
+    pub(crate) fn know(&mut self, routes: &PyRoutes, tid: Option<Tid>, read_ns: u64) {
+        self.routes.know(routes, tid, read_ns);
     }
 
     /// The request, with its path while there is room for one more.
@@ -270,7 +271,9 @@ impl Http {
         schema::Http {
             requests,
             active: active
-                .map(|active| active.row(now_ns, self.routes.now(&active.request), &frame))
+                .map(|active| {
+                    active.row(now_ns, self.routes.now(&active.request, active.tid), &frame)
+                })
                 .collect(),
             active_count: self.active.len() as u64,
             active_by_method: self.active_by_method(),

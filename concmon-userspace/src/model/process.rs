@@ -22,7 +22,7 @@ use super::throttling::Throttling;
 use super::timing::LoopTimes;
 use super::window::{Clock, Cumulative, Scope};
 use crate::event::{
-    Exec, Exit, LedgerFact, Pid, ProcessFact, PyProcess, PythonFact, StillFact, Tid,
+    Exec, Exit, LedgerFact, Pid, ProcessFact, PyLoop, PyProcess, PythonFact, StillFact, Tid,
 };
 use crate::schema::{Deadlock, Exited};
 
@@ -310,7 +310,11 @@ impl Process {
         }
         self.gil.look(&look.gils);
         if let Some(routes) = &look.routes {
-            self.http.know(routes, look.read_ns);
+            let serves = |one: &&PyLoop| Some(one.id) == routes.loop_id;
+            let tid = look.loops.iter().find(serves).map(|one| one.tid);
+            if tid.is_some() || routes.loop_id.is_none() {
+                self.http.know(routes, tid, look.read_ns);
+            }
         }
         self.deadlocks = deadlocks(look);
         self.look = Some(Arc::clone(look));

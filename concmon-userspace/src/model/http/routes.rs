@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::event::paths::{ENCODED, fold_part};
-use crate::event::{HttpRequest, PyRoute, PyRouteKind, PyRoutes};
+use crate::event::{HttpRequest, PyRoute, PyRouteKind, PyRoutes, Tid};
 use crate::model::window::limit;
 use crate::schema::Limit;
 
@@ -36,6 +36,8 @@ impl Route {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Routes {
     known: Option<PyRoutes>,
+    /// Who serves them; `None`: they hold for whoever does.
+    tid: Option<Tid>,
     /// Others, and when they were read: requests come later than looks.
     next: Option<(u64, PyRoutes)>,
     /// What was found already, by method and path.
@@ -46,7 +48,8 @@ pub(super) struct Routes {
 const MAX_FOUND: usize = 128;
 
 impl Routes {
-    pub(super) fn know(&mut self, routes: &PyRoutes, read_ns: u64) {
+    pub(super) fn know(&mut self, routes: &PyRoutes, tid: Option<Tid>, read_ns: u64) {
+        self.tid = tid;
         let latest = self.next.as_ref().map(|(_, next)| next);
         match latest.or(self.known.as_ref()) {
             Some(known) if known == routes => {}
@@ -56,7 +59,10 @@ impl Routes {
     }
 
     /// The route of a request that was answered then.
-    pub(super) fn of(&mut self, request: &HttpRequest, at_ns: u64) -> Route {
+    pub(super) fn of(&mut self, request: &HttpRequest, tid: Tid, at_ns: u64) -> Route {
+        if !self.hold_for(tid) {
+            return Route::None(NO_ROUTES);
+        }
         let (method, path) = (&*request.method, request.path.as_deref());
         if let Some((_, next)) = self.next.take_if(|(read_ns, _)| *read_ns <= at_ns) {
             self.known = Some(next);
@@ -77,8 +83,16 @@ impl Routes {
     }
 
     /// The route of a request that is under way.
-    pub(super) fn now(&self, request: &HttpRequest) -> Route {
-        self.look_up(&request.method, request.path.as_deref())
+    pub(super) fn now(&self, request: &HttpRequest, tid: Tid) -> Route {
+        match self.hold_for(tid) {
+            true => self.look_up(&request.method, request.path.as_deref()),
+            false => Route::None(NO_ROUTES),
+        }
+    }
+
+    /// Another server of the process may answer by another thread.
+    fn hold_for(&self, tid: Tid) -> bool {
+        self.tid.is_none_or(|serves| serves == tid)
     }
 
     fn look_up(&self, method: &str, path: Option<&str>) -> Route {
@@ -224,7 +238,7 @@ mod tests {
         });
         PyRoutes {
             routes: routes.collect(),
-            cut: false,
+            ..PyRoutes::default()
         }
     }
 
@@ -299,16 +313,33 @@ mod tests {
     fn a_request_is_of_the_routes_of_its_time() {
         let of = |path| routes(&[(path, &["GET"], PyRouteKind::Path)]);
         let mut known = Routes::default();
-        assert_eq!(known.of(&of_path(Some("/b")), 5), Route::None(NO_ROUTES));
-        known.know(&of("/a"), 10);
-        assert_eq!(known.of(&of_path(Some("/b")), 15), Route::None(OF_NONE));
-        known.know(&of("/b"), 20);
-        known.know(&of("/b"), 30);
-        assert_eq!(known.of(&of_path(Some("/b")), 19), Route::None(OF_NONE));
+        assert_eq!(
+            known.of(&of_path(Some("/b")), Tid(1), 5),
+            Route::None(NO_ROUTES)
+        );
+        known.know(&of("/a"), Some(Tid(1)), 10);
+        assert_eq!(
+            known.of(&of_path(Some("/b")), Tid(1), 15),
+            Route::None(OF_NONE)
+        );
+        known.know(&of("/b"), Some(Tid(1)), 20);
+        known.know(&of("/b"), Some(Tid(1)), 30);
+        assert_eq!(
+            known.of(&of_path(Some("/b")), Tid(1), 19),
+            Route::None(OF_NONE)
+        );
         let found = Route::Known("/b".to_owned());
-        assert_eq!(known.of(&of_path(Some("/b")), 20), found);
-        assert_eq!(known.of(&of_path(Some("/a")), 21), Route::None(OF_NONE));
-        assert_eq!(known.of(&of_path(None), 22), Route::None(NO_PATH));
+        assert_eq!(known.of(&of_path(Some("/b")), Tid(1), 20), found);
+        assert_eq!(
+            known.of(&of_path(Some("/a")), Tid(1), 21),
+            Route::None(OF_NONE)
+        );
+        assert_eq!(known.of(&of_path(None), Tid(1), 22), Route::None(NO_PATH));
+        // Somebody else in the process serves something else.
+        assert_eq!(
+            known.of(&of_path(Some("/b")), Tid(2), 23),
+            Route::None(NO_ROUTES)
+        );
     }
 
     /// What is below a path is taken by whoever is mounted there, but for what was tried first.

@@ -63,20 +63,29 @@ pub(crate) fn of_tasks(
         let mut frames = task.awaiting.iter();
         frames.any(|frame| frame.file.ends_with(SERVER_FILE)) || task.coroutine == "Server.serve"
     };
-    let servers = tasks.iter().filter(serves).take(MAX_SERVERS);
-    let coroutines: Vec<u64> = servers.map(|task| task.coroutine_id).collect();
-    if coroutines.is_empty() {
+    let servers: Vec<&PyTask> = tasks.iter().filter(serves).take(MAX_SERVERS).collect();
+    if servers.is_empty() {
         return None;
     }
+    let coroutines: Vec<u64> = servers.iter().map(|task| task.coroutine_id).collect();
     let chains = chain::chains(reader, &coroutines, MAX_WRAPPERS);
-    let locals: Vec<u64> = chains
-        .iter()
-        .flat_map(|chain| chain.locals.iter().map(|first| first[0]))
-        .collect();
-    let application = locals.into_iter().find_map(|server| {
-        let config = attribute(reader, server, "config")?;
-        attribute(reader, config, "loaded_app")
-    })?;
+    let mut found: Option<(u64, u64)> = None;
+    for (task, chain) in servers.iter().zip(&chains) {
+        let application = chain.locals.iter().find_map(|first| {
+            let config = attribute(reader, first[0], "config")?;
+            attribute(reader, config, "loaded_app")
+        });
+        let Some(application) = application else {
+            continue;
+        };
+        match found {
+            None => found = Some((application, task.loop_id)),
+            Some((known, _)) if known == application => {}
+            // Which of them a request is for depends on where it came in.
+            Some(_) => return Some(several()),
+        }
+    }
+    let (application, loop_id) = found?;
     let list = table(reader, application)?;
     let entries = reader.list(list, MAX_ROUTES as u64)?;
     if let Some(known) = known
@@ -84,10 +93,15 @@ pub(crate) fn of_tasks(
         && known.uses < MAX_USES
     {
         known.uses += 1;
-        return Some(known.routes.clone());
+        let mut routes = known.routes.clone();
+        routes.loop_id = Some(loop_id);
+        return Some(routes);
     }
     let mut walk = Walk {
-        found: PyRoutes::default(),
+        found: PyRoutes {
+            loop_id: Some(loop_id),
+            ..PyRoutes::default()
+        },
         classes: AddressMap::default(),
     };
     walk.add(reader, list, "", 0);
@@ -102,6 +116,18 @@ pub(crate) fn of_tasks(
         routes: routes.clone(),
     });
     Some(routes)
+}
+
+/// What is told of several applications: nothing of any request.
+fn several() -> PyRoutes {
+    PyRoutes {
+        routes: vec![PyRoute {
+            path: String::new(),
+            methods: None,
+            kind: PyRouteKind::Unknown,
+        }],
+        ..PyRoutes::default()
+    }
 }
 
 fn attribute(reader: &mut Reader<'_>, object: u64, name: &str) -> Option<u64> {
