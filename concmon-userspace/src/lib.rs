@@ -86,6 +86,12 @@
 //! responses (`decode/http.rs`): bodies are passed over by their length or their chunks, so what lies in one is taken for no
 //! head. Only what was concluded goes on to the model and into captures; bytes of heads stay behind.
 //!
+//! A loop that stands still keeps requests waiting that its thread reads: those that lay unread and those that were under
+//! way meanwhile, but for the one that the step was for (`model/http/past.rs`). Routes are the application's own table,
+//! read from memory by looks (`python/walk/routes.rs`) and matched by paths whose identifiers were folded before
+//! (`event/paths.rs`), in the order in which the framework does (`model/http/routes.rs`); where more than one may be
+//! meant, none is told. Only routes leave a process's own rows: sums of services have no path.
+//!
 //! # Services
 //!
 //! At the end of each window, what a process has added in it to any family of sums is one *delta*: fields that are
@@ -275,7 +281,7 @@
 //!     checked, and escaped before it meets a terminal, a page or an export. What is kept is bounded,
 //!     and what is left out is said.
 //! 13. The tool's own CPU time and memory have a budget. Past it detail is left out (samples, looks, tasks,
-//!     at last single slices), totals never, and reports say what (`shed`). Looks take no more than their
+//!     single slices, those of event loops at last), totals never, and reports say what (`shed`). Looks take no more than their
 //!     share from the first one on, and no signal waits for one.
 //! 14. No map outside of `targets` is keyed by a process id of what lives, and none of what ended is kept there.
 //! 15. The select loop never writes to what somebody must read: a thread does (`session/stream.rs`), what
