@@ -81,7 +81,7 @@ mod tests {
             ("/u/6f1e6bd2-9e2d-4a52-8f7a-6c1f0e5d7a10", "/u/{uuid}"),
             ("/blob/9f86d081884c7d65", "/blob/{hash}"),
             ("/mail/someone@example.org", "/mail/{text}"),
-            ("/a%20b", "/{text}"),
+            ("/a%20b", "/{encoded}"),
             ("http://host:80/x?y", "/x"),
             ("http://host", "/"),
             ("/fetch/http://host/x", "/fetch/{text}//host/x"),

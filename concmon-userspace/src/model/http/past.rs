@@ -117,8 +117,8 @@ mod tests {
         let expected = Delayed {
             requests: 4 - 1,
             // The one under way for all of the step is left out once.
-            delay_ns: 199 + 100 + 200 + 10 - 200,
-            unread_ns: 100 + 10,
+            delay_ns: 1 + 199 + 100 + 200 + 10 - 200,
+            unread_ns: 1 + 100 + 10,
         };
         assert_eq!(delayed, expected);
     }
