@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::http::Routes;
-use super::{Distribution, Name, Sample, Value, seconds};
+use super::of::Of;
+use super::{Name, Sample, Value};
 use crate::schema::{
-    Blocked, ExecutorKind, Group, Histogram, Kubernetes, LedgerSum, Process, ProcessRole,
-    QuotaReading, Snapshot,
+    Blocked, ExecutorKind, Group, Kubernetes, LedgerSum, Process, ProcessRole, QuotaReading,
+    Snapshot,
 };
 
 /// A service goes so long after its last process, ns.
@@ -194,39 +195,7 @@ pub(super) fn width(sample: &Sample) -> usize {
     }
 }
 
-/// The samples of one service, those first that are the last to be left out.
-pub(super) struct Of<'a> {
-    pub(super) group: &'a Group,
-    samples: Vec<Sample>,
-}
-
 impl Of<'_> {
-    pub(super) fn put(&mut self, of: Name, labels: &[&str], value: Value) {
-        let labels = std::iter::once(self.group.name.as_str()).chain(labels.iter().copied());
-        self.samples.push(Sample {
-            of,
-            labels: labels.map(str::to_owned).collect(),
-            value,
-            exemplar: None,
-        });
-    }
-
-    pub(super) fn number(&mut self, of: Name, labels: &[&str], value: f64) {
-        self.put(of, labels, Value::Number(value));
-    }
-
-    pub(super) fn time(&mut self, of: Name, labels: &[&str], ns: u64) {
-        self.number(of, labels, seconds(ns));
-    }
-
-    fn histogram(&mut self, of: Name, labels: &[&str], histogram: &Histogram) {
-        let distribution = Distribution {
-            sum_ns: histogram.sum_ns,
-            buckets: histogram.buckets.clone(),
-        };
-        self.put(of, labels, Value::Histogram(distribution));
-    }
-
     /// `members`: its processes that live.
     fn all(&mut self, members: &[&Process]) {
         let group = self.group;

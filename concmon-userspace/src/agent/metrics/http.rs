@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::collect::Of;
+use super::of::Of;
 use super::{Distribution, Name, Value};
 use crate::schema::{GroupRequests, Histogram};
 

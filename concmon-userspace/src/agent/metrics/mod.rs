@@ -5,6 +5,7 @@ pub(super) mod exemplars;
 pub(super) mod families;
 mod http;
 pub(super) mod native;
+mod of;
 pub(super) mod own;
 pub(super) mod proto;
 pub(super) mod text;
