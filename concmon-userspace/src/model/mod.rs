@@ -49,6 +49,7 @@ mod title;
 mod wakers;
 mod window;
 
+use delta::{Add, ByKey};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
