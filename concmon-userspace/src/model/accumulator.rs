@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::delta::{Add, Delta};
+use super::add::Add;
+use super::delta::Delta;
 use super::folded::Rows;
 
 /// Sums of deltas by a key, over the window and over the whole watch.

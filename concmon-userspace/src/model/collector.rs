@@ -1,6 +1,7 @@
 //! What the garbage collector did while it was watched: the growth of its own counts.
 
-use super::delta::{Add, GcDelta, Generations};
+use super::add::Add;
+use super::delta::{GcDelta, Generations};
 use super::window::{Cumulative, Growth, Scope};
 use crate::event::PyGc;
 use crate::schema::Gc;

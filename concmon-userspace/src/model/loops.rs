@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::delta::{Add, Delta};
+use super::add::Add;
+use super::delta::Delta;
 use super::http::Http;
 use super::rows::{created_limit, loop_kind, loop_limits, ready, watched};
 use super::thread::{Thread, ThreadKey};

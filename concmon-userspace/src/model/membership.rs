@@ -1,6 +1,6 @@
 //! Who belongs to which group, window by window, and what each has added to it.
 
-use super::delta::Add;
+use super::add::Add;
 use super::groups::{Decision, Groups, Home, Now, Parent};
 use super::process::ProcessId;
 use super::process_table::ProcessTable;

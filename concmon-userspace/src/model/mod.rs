@@ -5,6 +5,7 @@
 //! the difference, so snapshots add up to the summary.
 
 mod accumulator;
+mod add;
 mod collector;
 mod cpu;
 mod deadlocks;
@@ -49,7 +50,6 @@ mod title;
 mod wakers;
 mod window;
 
-use delta::{Add, ByKey};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 

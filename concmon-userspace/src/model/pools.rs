@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::delta::{Add, WorkDelta};
+use super::add::Add;
+use super::delta::WorkDelta;
 use super::rows::UNSEEN;
 use super::window::{Clock, Cumulative, Growth, Scope, limit};
 use crate::event::{PoolCounts, PoolsFact, PythonFact};

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::add::Add;
 use super::collector::Collector;
 use super::deadlocks::deadlocks;
-use super::delta::{Add, Delta};
+use super::delta::Delta;
 use super::executors::Executors;
 use super::folded::{Folded, Rows};
 use super::gauges::Gauges;

@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use super::add::Add;
 use super::cpu::{CpuSplit, Modes};
-use super::delta::{Add, Delta};
+use super::delta::Delta;
 use super::interpreter::{PythonColumns, thread_limits};
 use super::ledger::{Account, Totals};
 use super::locks::{Futexes, LockWaits};

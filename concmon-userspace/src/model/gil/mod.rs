@@ -16,7 +16,8 @@ mod timeline;
 mod usage;
 mod waits;
 
-use super::delta::{Add, GilDelta};
+use super::add::Add;
+use super::delta::GilDelta;
 use super::histogram::Tally;
 use super::window::{Cumulative, Scope, limit};
 use crate::event::{Cause, LedgerFact, PyGil, PythonFact, Slice, ThreadState, Tid};

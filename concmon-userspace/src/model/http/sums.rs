@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::routes::Route;
 use super::{Key, Row};
 use crate::event::NotParsed;
-use crate::model::{Add, ByKey};
+use crate::model::add::{Add, ByKey};
 use crate::model::window::limit;
 use crate::schema::{self, GroupHttp, GroupRequests};
 

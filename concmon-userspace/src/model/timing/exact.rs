@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::gone::{Gone, Totals};
 use crate::event::{ExactFact, PythonFact, TaskCounts, Tid};
-use crate::model::delta::{Add, TaskDelta};
+use crate::model::add::Add;
+use crate::model::delta::TaskDelta;
 use crate::model::histogram::Tally;
 use crate::model::window::{Clock, Cumulative, Growth, Scope, limit};
 use crate::schema::{self, CountedTasks};

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::share::Share;
-use crate::model::delta::{Add, LoopDelta, StallOf, Worst};
+use crate::model::add::Add;
+use crate::model::delta::{LoopDelta, StallOf, Worst};
 use crate::model::fine::Fine;
 use crate::model::window::{Cumulative, Growth, Scope};
 use crate::schema::{BusySplit, Contributor, Cost, CulpritKind, Delayed, Saturation, Stall};
