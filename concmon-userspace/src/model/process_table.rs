@@ -405,11 +405,7 @@ impl ProcessTable {
             && let Some(thread) = process.threads.at_mut(place, key)
             && thread.slice(slice)
         {
-            if all_come {
-                process.gil.slice(slice);
-            }
-            process.loop_times.slice(slice);
-            if process.loop_times.has_news() {
+            if has_news(process, slice, all_come) {
                 self.news.insert(id);
             }
             return;
@@ -417,14 +413,9 @@ impl ProcessTable {
         // Before the first reading of its ledger, only `/proc` says whose thread it is.
         if let Some(id) = self.listed.get(&slice.tid)
             && let Some(process) = self.processes.get_mut(id)
+            && has_news(process, slice, all_come)
         {
-            if all_come {
-                process.gil.slice(slice);
-            }
-            process.loop_times.slice(slice);
-            if process.loop_times.has_news() {
-                self.news.insert(*id);
-            }
+            self.news.insert(*id);
         }
         let Some(wait) = &slice.wait else {
             return;
@@ -501,4 +492,13 @@ impl ProcessTable {
             }
         }
     }
+}
+
+/// Takes a slice over into what a process concludes from them; whether that has come to something.
+fn has_news(process: &mut Process, slice: &Slice, all_come: bool) -> bool {
+    if all_come {
+        process.gil.slice(slice);
+    }
+    process.loop_times.slice(slice);
+    process.loop_times.has_news()
 }

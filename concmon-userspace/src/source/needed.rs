@@ -16,8 +16,8 @@ const MAX_THREADS: usize = 131_072;
 /// Windows after which a wait is not remembered any more: the last slice of a thread comes after its end.
 const MAX_AGE: u64 = 64;
 
-/// Threads that run event loops, by what looks have met. What is left out of a watch that is over its budget is
-/// left out of the others first.
+/// Threads that run event loops, by what looks have met, and others. What is left out of a watch that is over its budget
+/// is left out of other threads first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LoopThreads(HashSet<Tid, FixedState>);
 
@@ -42,7 +42,7 @@ impl LoopThreads {
 #[derive(Clone, Debug, Default)]
 pub(super) struct NeededSlices {
     /// All slices of these are needed.
-    whole: HashSet<Tid, FixedState>,
+    whole: LoopThreads,
     /// Of these the latest slice was a wait that is needed, and in which window.
     waiting: HashMap<Tid, u64, FixedState>,
     window: u64,
@@ -51,8 +51,8 @@ pub(super) struct NeededSlices {
 impl NeededSlices {
     /// At the end of a window: the threads of which all slices are needed.
     pub(super) fn renew(&mut self, whole: impl Iterator<Item = Tid>) {
-        self.whole.clear();
-        self.whole.extend(whole.take(MAX_THREADS));
+        self.whole.0.clear();
+        self.whole.0.extend(whole.take(MAX_THREADS));
         self.window += 1;
         self.waiting
             .retain(|_, window| self.window - *window < MAX_AGE);
@@ -60,14 +60,12 @@ impl NeededSlices {
 
     /// A look may show loops that were not known.
     pub(super) fn look(&mut self, fact: &PythonFact) {
-        let threads = fact.loops.iter().map(|seen| seen.tid);
-        let room = MAX_THREADS.saturating_sub(self.whole.len());
-        self.whole.extend(threads.take(room));
+        self.whole.look(fact);
     }
 
     /// A thread has ended; its id may be another one's.
     pub(super) fn ended(&mut self, tid: Tid) {
-        self.whole.remove(&tid);
+        self.whole.ended(tid);
         self.waiting.remove(&tid);
     }
 
@@ -84,7 +82,7 @@ impl NeededSlices {
             Some(None) => self.waiting.contains_key(&slice.tid),
             Some(Some(_)) | None => self.waiting.remove(&slice.tid).is_some(),
         };
-        waits || self.whole.contains(&slice.tid)
+        waits || self.whole.has(slice.tid)
     }
 }
 
