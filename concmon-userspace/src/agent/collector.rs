@@ -255,12 +255,7 @@ impl Collector {
                     (config.rules, config.token, config.max_clients);
                 now.identity = config.identity;
                 now.file = config.file;
-                let settings = Settings {
-                    token: now.token.clone(),
-                    max_clients: now.max_clients,
-                    identity: now.identity.clone(),
-                };
-                match self.link.settings(settings) {
+                match self.link.settings(Settings::of(now)) {
                     Ok(()) => log::info!("the configuration was read again"),
                     Err(error) => log::warn!("the exporter keeps its settings: {error}"),
                 }

@@ -4,7 +4,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::{events::Event, metrics::Sample, tls::Identity};
+use super::{config::Config, events::Event, metrics::Sample, tls::Identity};
 
 /// Of this protocol: both are of one program, so another one is an error.
 const VERSION: u32 = 0x434d_0005;
@@ -32,6 +32,16 @@ pub(super) struct Settings {
     pub(super) max_clients: usize,
     /// `None`: without TLS.
     pub(super) identity: Option<Identity>,
+}
+
+impl Settings {
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            token: config.token.clone(),
+            max_clients: config.max_clients,
+            identity: config.identity.clone(),
+        }
+    }
 }
 
 /// What it serves.

@@ -148,11 +148,7 @@ fn run(
     let dialers = push.iter().flat_map(|push| push.dialers());
     kept.extend(dialers.map(|dialer| dialer.as_raw_fd()));
     keep_only(&mut kept)?;
-    let settings = Settings {
-        token: config.token.clone(),
-        max_clients: config.max_clients,
-        identity: config.identity.clone(),
-    };
+    let settings = Settings::of(config);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
