@@ -56,7 +56,7 @@ pub struct PythonFact {
     pub heap: Option<PyHeapScan>,
     /// The routes of the web application that it serves; `None`: none was found, or they were not asked for.
     #[serde(default)]
-    pub routes: Option<PyRoutes>,
+    pub routes: Option<Arc<PyRoutes>>,
     /// Reads that failed or were torn beyond retry during this look.
     pub reads_failed: u64,
     /// What this look does not cover: field (`tasks`, `threads.name`, ...) to reason.

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::fine::Fine;
 use super::window::{Cumulative, Growth, Scope, limit};
-use crate::event::{HttpEvent, HttpRequest, HttpWhat, NotParsed, PyRoutes, Tid};
+use crate::event::{HttpEvent, HttpRequest, HttpWhat, NotParsed, PyLoop, PythonFact, Tid};
 use crate::schema;
 use past::{Past, Stretch};
 use routes::{Route, Routes};
@@ -186,10 +186,16 @@ impl Http {
         self.past.reaches(at_ns) && self.active.len() < MAX_ACTIVE
     }
 
-    /// Takes over the routes of the framework, as they were read at that time.
-    /// `tid` serves them; `None`: they hold for whoever does.
-    pub(crate) fn know(&mut self, routes: &PyRoutes, tid: Option<Tid>, read_ns: u64) {
-        self.routes.know(routes, tid, read_ns);
+    /// Takes over the routes of the framework; those of a loop hold where its thread is known.
+    pub(crate) fn look(&mut self, look: &PythonFact) {
+        let Some(routes) = &look.routes else {
+            return;
+        };
+        let serves = |one: &&PyLoop| Some(one.id) == routes.loop_id;
+        let tid = look.loops.iter().find(serves).map(|one| one.tid);
+        if tid.is_some() || routes.loop_id.is_none() {
+            self.routes.know(routes, tid, look.read_ns);
+        }
     }
 
     /// The request, with its path while there is room for one more.

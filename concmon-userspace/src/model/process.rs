@@ -23,7 +23,7 @@ use super::throttling::Throttling;
 use super::timing::LoopTimes;
 use super::window::{Clock, Cumulative, Scope};
 use crate::event::{
-    Exec, Exit, LedgerFact, Pid, ProcessFact, PyLoop, PyProcess, PythonFact, StillFact, Tid,
+    Exec, Exit, LedgerFact, Pid, ProcessFact, PyProcess, PythonFact, StillFact, Tid,
 };
 use crate::schema::{Deadlock, Exited};
 
@@ -310,13 +310,7 @@ impl Process {
             self.collector.look(gc);
         }
         self.gil.look(&look.gils);
-        if let Some(routes) = &look.routes {
-            let serves = |one: &&PyLoop| Some(one.id) == routes.loop_id;
-            let tid = look.loops.iter().find(serves).map(|one| one.tid);
-            if tid.is_some() || routes.loop_id.is_none() {
-                self.http.know(routes, tid, look.read_ns);
-            }
-        }
+        self.http.look(look);
         self.deadlocks = deadlocks(look);
         self.look = Some(Arc::clone(look));
         self.look_holds_ns = look.read_ns;

@@ -4,6 +4,7 @@
 //! none is told. Routes are tried in their order, as the framework does.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::event::paths::{ENCODED, fold_part};
 use crate::event::{HttpRequest, PyRoute, PyRouteKind, PyRoutes, Tid};
@@ -35,11 +36,11 @@ impl Route {
 /// The routes of a process, and of which of them requests are.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Routes {
-    known: Option<PyRoutes>,
+    known: Option<Arc<PyRoutes>>,
     /// Who serves them; `None`: they hold for whoever does.
     tid: Option<Tid>,
     /// Others, and when they were read: requests come later than looks.
-    next: Option<(u64, PyRoutes)>,
+    next: Option<(u64, Arc<PyRoutes>)>,
     /// What was found already, by method and path.
     found: BTreeMap<String, BTreeMap<String, Route>>,
 }
@@ -48,13 +49,13 @@ pub(super) struct Routes {
 const MAX_FOUND: usize = 128;
 
 impl Routes {
-    pub(super) fn know(&mut self, routes: &PyRoutes, tid: Option<Tid>, read_ns: u64) {
+    pub(super) fn know(&mut self, routes: &Arc<PyRoutes>, tid: Option<Tid>, read_ns: u64) {
         self.tid = tid;
         let latest = self.next.as_ref().map(|(_, next)| next);
         match latest.or(self.known.as_ref()) {
             Some(known) if known == routes => {}
-            Some(_) => self.next = Some((read_ns, routes.clone())),
-            None => self.known = Some(routes.clone()),
+            Some(_) => self.next = Some((read_ns, Arc::clone(routes))),
+            None => self.known = Some(Arc::clone(routes)),
         }
     }
 
@@ -311,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_request_is_of_the_routes_of_its_time() {
-        let of = |path| routes(&[(path, &["GET"], PyRouteKind::Path)]);
+        let of = |path| Arc::new(routes(&[(path, &["GET"], PyRouteKind::Path)]));
         let mut known = Routes::default();
         assert_eq!(
             known.of(&of_path(Some("/b")), Tid(1), 5),

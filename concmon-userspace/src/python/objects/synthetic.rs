@@ -272,6 +272,18 @@ impl Noise {
         }
     }
 
+    /// Reads so many of them, of all versions, with readers that read at most so many bytes each.
+    pub(crate) fn each(seeds: u64, most: usize, mut read: impl FnMut(&Self, &mut Reader<'_>)) {
+        for seed in 0..seeds {
+            let minor = 8 + (seed % 8) as u8;
+            let memory = Self::new(minor, seed);
+            read(
+                &memory,
+                &mut Reader::new(&memory, World::new(minor).walk, most),
+            );
+        }
+    }
+
     /// As [`new`](Self::new), but numbers are as large as any that are believed.
     pub(crate) fn huge(minor: u8, seed: u64) -> Self {
         Self {

@@ -69,22 +69,15 @@ fn requests(reader: &mut Reader<'_>, set: u64) -> Option<Vec<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::python::objects::synthetic::{Noise, World};
+    use crate::python::objects::synthetic::Noise;
 
     #[test]
     fn reading_noise_ends() {
-        for seed in 0..60 {
-            let minor = 8 + (seed % 8) as u8;
-            let memory = Noise::new(minor, seed);
-            let mut reader = Reader::new(&memory, World::new(minor).walk, 4 << 20);
+        Noise::each(60, 4 << 20, |memory, reader| {
             for index in 0..50 {
-                read(
-                    &mut reader,
-                    memory.address(index),
-                    memory.address(index + 1),
-                );
-                requests(&mut reader, memory.address(index));
+                read(reader, memory.address(index), memory.address(index + 1));
+                requests(reader, memory.address(index));
             }
-        }
+        });
     }
 }

@@ -182,27 +182,24 @@ mod tests {
 
     #[test]
     fn reading_noise_ends() {
-        for seed in 0..60 {
-            let minor = 8 + (seed % 8) as u8;
-            let memory = Noise::new(minor, seed);
-            let mut reader = Reader::new(&memory, World::new(minor).walk, 4 << 20);
+        Noise::each(60, 4 << 20, |memory, reader| {
             let limiters = (0..200).map(|index| Limiter {
                 address: memory.address(index),
                 threads: None,
             });
-            assert!(read(&mut reader, limiters).len() <= MAX_LIMITERS);
+            assert!(read(reader, limiters).len() <= MAX_LIMITERS);
             for index in 0..50 {
                 let place = memory.address(index);
-                of_anyio(&mut reader, place);
-                among_variables(&mut reader, place, TRIO_THREADS);
+                of_anyio(reader, place);
+                among_variables(reader, place, TRIO_THREADS);
                 let members = [index, index + 1, index + 2, index + 3];
                 let members = members.map(|index| Some(memory.address(index)));
                 let limiter = Limiter {
                     address: place,
                     threads: None,
                 };
-                row(&mut reader, limiter, members);
+                row(reader, limiter, members);
             }
-        }
+        });
     }
 }

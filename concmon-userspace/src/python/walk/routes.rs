@@ -3,6 +3,8 @@
 //! The server is a local variable of its own task, also where an event loop in C has all else. From there the way to the
 //! application is through whatever wraps it.
 
+use std::sync::Arc;
+
 use super::chain;
 use crate::event::{PyRoute, PyRouteKind, PyRoutes, PyTask};
 use crate::python::memory::addresses::AddressMap;
@@ -47,7 +49,7 @@ pub(crate) struct Known {
     entries: Vec<u64>,
     /// How often they were given out again.
     uses: u32,
-    routes: PyRoutes,
+    routes: Arc<PyRoutes>,
 }
 
 /// After so many uses they are read anew: lists inside of lists may have changed.
@@ -58,7 +60,7 @@ pub(crate) fn of_tasks(
     reader: &mut Reader<'_>,
     tasks: &[PyTask],
     known: &mut Option<Known>,
-) -> Option<PyRoutes> {
+) -> Option<Arc<PyRoutes>> {
     let serves = |task: &&PyTask| {
         let mut frames = task.awaiting.iter();
         frames.any(|frame| frame.file.ends_with(SERVER_FILE)) || task.coroutine == "Server.serve"
@@ -82,7 +84,7 @@ pub(crate) fn of_tasks(
             None => found = Some((application, task.loop_id)),
             Some((known, _)) if known == application => {}
             // Which of them a request is for depends on where it came in.
-            Some(_) => return Some(several()),
+            Some(_) => return Some(Arc::new(several())),
         }
     }
     let (application, loop_id) = found?;
@@ -90,12 +92,11 @@ pub(crate) fn of_tasks(
     let entries = reader.list(list, MAX_ROUTES as u64)?;
     if let Some(known) = known
         && (known.list, &known.entries) == (list, &entries)
+        && known.routes.loop_id == Some(loop_id)
         && known.uses < MAX_USES
     {
         known.uses += 1;
-        let mut routes = known.routes.clone();
-        routes.loop_id = Some(loop_id);
-        return Some(routes);
+        return Some(Arc::clone(&known.routes));
     }
     let mut walk = Walk {
         found: PyRoutes {
@@ -108,12 +109,12 @@ pub(crate) fn of_tasks(
     if reader.is_over() {
         return None;
     }
-    let routes = walk.found;
+    let routes = Arc::new(walk.found);
     *known = Some(Known {
         list,
         entries,
         uses: 0,
-        routes: routes.clone(),
+        routes: Arc::clone(&routes),
     });
     Some(routes)
 }
@@ -277,30 +278,27 @@ fn methods(reader: &mut Reader<'_>, route: u64) -> Option<Option<Vec<String>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::python::objects::synthetic::{Noise, World};
+    use crate::python::objects::synthetic::Noise;
 
     #[test]
     fn reading_noise_ends() {
-        for seed in 0..60 {
-            let minor = 8 + (seed % 8) as u8;
-            let memory = Noise::new(minor, seed);
-            let mut reader = Reader::new(&memory, World::new(minor).walk, 4 << 20);
+        Noise::each(60, 4 << 20, |memory, reader| {
             for index in 0..50 {
                 let object = memory.address(index);
-                table(&mut reader, object);
-                methods(&mut reader, object);
+                table(reader, object);
+                methods(reader, object);
                 let mut walk = Walk {
                     found: PyRoutes::default(),
                     classes: AddressMap::default(),
                 };
-                walk.add(&mut reader, object, "", 0);
+                walk.add(reader, object, "", 0);
                 assert!(walk.found.routes.len() <= MAX_ROUTES);
                 for class in [Class::Route, Class::Mount, Class::Included] {
                     let of = reader.classes_of(&[object]).pop().flatten();
                     walk.classes.insert(of.unwrap_or(0), class);
-                    walk.route(&mut reader, object, "", 0);
+                    walk.route(reader, object, "", 0);
                 }
             }
-        }
+        });
     }
 }

@@ -145,37 +145,30 @@ fn without_connection(reader: &mut Reader<'_>, crew: &Crew) -> u64 {
 mod tests {
     use super::*;
     use crate::event::Tid;
-    use crate::python::objects::synthetic::{Noise, World};
+    use crate::python::objects::synthetic::Noise;
 
     #[test]
     fn reading_noise_ends() {
-        for seed in 0..60 {
-            let minor = 8 + (seed % 8) as u8;
-            let memory = Noise::new(minor, seed);
-            let mut reader = Reader::new(&memory, World::new(minor).walk, 4 << 20);
+        Noise::each(60, 4 << 20, |memory, reader| {
             let worker = |index| Worker {
                 state: memory.address(index),
                 tid: Tid(index as u32),
             };
             let threads: Workers = (0..50).map(|i| (memory.address(i), worker(i))).collect();
-            assert!(crews(&mut reader, &threads).len() <= MAX_POOLS);
+            assert!(crews(reader, &threads).len() <= MAX_POOLS);
             for index in 0..50 {
                 let found = [index, index + 1, index + 2].map(|i| Some(memory.address(i)));
-                of(&mut reader, memory.address(index), &found);
-                of(
-                    &mut reader,
-                    memory.address(index),
-                    &[found[0], found[1], None],
-                );
+                of(reader, memory.address(index), &found);
+                of(reader, memory.address(index), &[found[0], found[1], None]);
                 for kind in [CrewKind::Waitress, CrewKind::Cheroot] {
                     let crew = Crew {
                         kind,
                         master: memory.address(index),
                         members: vec![(memory.address(index), worker(index))],
                     };
-                    server(&mut reader, &crew);
+                    server(reader, &crew);
                 }
             }
-        }
+        });
     }
 }
