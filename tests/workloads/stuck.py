@@ -5,6 +5,7 @@ The argument says which. It tells its pid, and the members of what stands still 
 
 import asyncio
 import contextlib
+import functools
 import multiprocessing
 import os
 import queue
@@ -227,6 +228,48 @@ def connections_of_sqlalchemy():
         first.close()
 
     run([(f"handler-{index}", handler) for index in range(5)], ["SQLAlchemy's connection pool"])
+
+
+def group_of_anyio():
+    """Tasks of a group want each other's locks; the scopes that they are in have no deadline."""
+    import anyio
+
+    async def main():
+        first, second = asyncio.Lock(), asyncio.Lock()
+        with anyio.CancelScope():
+            async with anyio.create_task_group() as group:
+                group.start_soon(take_both, first, second, locked, name="forth")
+                group.start_soon(take_both, second, first, locked, name="back")
+                ready(["forth", "back"])
+
+    anyio.run(main)
+
+
+def groups_of_anyio_with_a_time():
+    """The time is that of a scope around the one of their group, or of a statement of who has entered that."""
+    import anyio
+
+    async def circle(body):
+        first, second = asyncio.Lock(), asyncio.Lock()
+        async with anyio.create_task_group() as group:
+            group.start_soon(take_both, first, second, locked)
+            group.start_soon(take_both, second, first, locked)
+            await anyio.sleep(body)
+
+    async def again_and_again(body):
+        while True:
+            with anyio.move_on_after(4):
+                await circle(body)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(circle(body), 4)
+
+    async def main():
+        async with anyio.create_task_group() as group:
+            for body in [0, 1000]:
+                group.start_soon(again_and_again, body)
+            ready()
+
+    anyio.run(main)
 
 
 def queue_of_threads_of_anyio():
@@ -615,15 +658,19 @@ def tasks_that_are_given_up():
 def groups_with_a_time():
     """They want each other's locks, until the time of who waits for their group is over."""
 
-    async def in_group(*circle):
+    async def in_group(*circle, body=0):
         async with asyncio.TaskGroup() as group:
             for one in circle:
                 group.create_task(one)
+            await asyncio.sleep(body)
 
-    together = in_group if hasattr(asyncio, "TaskGroup") else asyncio.gather
+    def of(body):
+        """Who waits for the group may do something else before."""
+        if hasattr(asyncio, "TaskGroup"):
+            return functools.partial(in_group, body=body)
+        return asyncio.gather
 
-    async def main():
-        ready()
+    async def again_and_again(together):
         while True:
             first, second = asyncio.Lock(), asyncio.Lock()
             circle = [take_both(first, second, locked), take_both(second, first, locked)]
@@ -635,6 +682,10 @@ def groups_with_a_time():
                     await asyncio.wait_for(together(*circle), 8)
             except asyncio.TimeoutError:
                 pass
+
+    async def main():
+        ready()
+        await asyncio.gather(*[again_and_again(of(body)) for body in [0, 1000]])
 
     asyncio.run(main())
 

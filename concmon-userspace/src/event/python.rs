@@ -400,6 +400,10 @@ pub struct PyTask {
     /// each other.
     #[serde(default)]
     pub in_timeout: bool,
+    /// [`PyTask::id`] of the tasks that have entered the cancel scopes that it is in (anyio's): who cancels them cancels
+    /// it. Looked for where `in_timeout` is.
+    #[serde(default, deserialize_with = "at_most::<64, _, _>")]
+    pub hosts: Vec<u64>,
     /// Addresses of locks that tasks wait for, once for each `async with` statement of the lock that it is in: who
     /// still waits for the lock is in one by that.
     #[serde(default, deserialize_with = "at_most::<64, _, _>")]

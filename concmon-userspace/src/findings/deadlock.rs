@@ -27,8 +27,8 @@ impl Rule for Deadlocked {
          has it, a thread that is waited for is the one whose end is awaited, a task says which tasks wait for \
          it, work that waits for a pool's workers is known by its future. Of a plain Lock and of asyncio's Lock \
          it is concluded who has it, from the `with` or `async with` statement that it is in (`inferred`). None \
-         of them goes on by itself: a wait that was given a time is in no circle (of tasks, the times of \
-         asyncio.sleep(), wait() and wait_for() are known, that of asyncio.timeout() is not). Others may wait \
+         of them goes on by itself: a wait that was given a time is in no circle, nor is a task that another \
+         one's time would cancel (of a task group, or of the anyio scopes around it). Others may wait \
          behind them (`behind`).\n\n\
          What to do: take locks in one order everywhere; release them before waiting for a thread that needs \
          them; let no worker of a pool wait for work of the same pool. The members, what each has and where it \

@@ -253,7 +253,8 @@ fn lock_owners(tasks: &[PyTask]) -> BTreeMap<u64, u64> {
     owners.collect()
 }
 
-/// The tasks that a time ends, which they were given, or who waits for them: it cancels what it waits for.
+/// The tasks that a time ends, which they were given, or who waits for them: it cancels what it waits for. So does who
+/// has entered a scope that they are in.
 fn timed_tasks(tasks: &[PyTask], awaited: &BTreeMap<u64, Vec<u64>>) -> BTreeSet<u64> {
     // Who sleeps for a time cancels nobody at its end.
     let sleeps = |task: &PyTask| {
@@ -268,8 +269,15 @@ fn timed_tasks(tasks: &[PyTask], awaited: &BTreeMap<u64, Vec<u64>>) -> BTreeSet<
         .filter(|task| task.in_timeout || is_timed(task) || is_folded(task));
     let mut front: Vec<u64> = own.map(|task| task.id).collect();
     let mut timed: BTreeSet<u64> = front.iter().copied().collect();
+    let mut hosted: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for task in tasks {
+        for host in &task.hosts {
+            hosted.entry(*host).or_default().push(task.id);
+        }
+    }
     while let Some(task) = front.pop() {
-        for on in awaited.get(&task).into_iter().flatten() {
+        let of_task = [awaited.get(&task), hosted.get(&task)];
+        for on in of_task.into_iter().flatten().flatten() {
             if timed.insert(*on) {
                 front.push(*on);
             }

@@ -67,6 +67,7 @@ fn task(number: u64, name: &str, chain: &[(&str, u32)], awaited_by: &[u64]) -> P
         waits_for: None,
         timeout_ns: None,
         in_timeout: false,
+        hosts: Vec::new(),
         holds: Vec::new(),
         awaited_by: awaited_by.to_vec(),
         cancel_requested: false,

@@ -31,7 +31,7 @@ const SICK: [(&str, &str); 13] = [
     ("killed_pool_worker", "worker-killed"),
 ];
 /// The same of those that need libraries, which one version of Python has: what they need, and the rule.
-const LIBRARIES: [(&str, &[&str], &str); 3] = [
+const LIBRARIES: [(&str, &[&str], &str); 4] = [
     (
         "connections_of_sqlalchemy",
         &["sqlalchemy"],
@@ -47,7 +47,10 @@ const LIBRARIES: [(&str, &[&str], &str); 3] = [
         &["anyio", "trio"],
         "pool-exhausted",
     ),
+    ("group_of_anyio", &["anyio", "trio"], "deadlock"),
 ];
+/// It needs them, too, and a time ends what waits in it.
+const LIMITED: (&str, &[&str]) = ("groups_of_anyio_with_a_time", &["anyio", "trio"]);
 const VERSION: &str = "3.13";
 /// Of programs that do not compute, it is the host's.
 const BY_HOST: &str = "cpu-starved";
@@ -91,9 +94,9 @@ const OWNER: &str = "lock_that_is_taken_twice";
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = vec![quiet(
-        format!("stuck::pools_of_libraries_are_exhausted::py{VERSION}"),
+        format!("stuck::programs_with_libraries_get_their_finding::py{VERSION}"),
         &watch_python(VERSION),
-        pools_of_libraries_are_exhausted,
+        programs_with_libraries_get_their_finding,
     )];
     trials.push(quiet(
         "stuck::who_waits_at_a_statement_does_not_own_the_lock",
@@ -154,7 +157,7 @@ fn each_program_gets_its_finding(version: &str) -> Result<()> {
     are_told(&sick, &workloads, 14)
 }
 
-fn pools_of_libraries_are_exhausted() -> Result<()> {
+fn programs_with_libraries_get_their_finding() -> Result<()> {
     let python = Interpreter::find(VERSION)?;
     let mut workloads = Vec::new();
     for (program, needed, _) in LIBRARIES {
@@ -163,7 +166,16 @@ fn pools_of_libraries_are_exhausted() -> Result<()> {
         workloads.push((program, workload.context(program)?));
     }
     let sick = LIBRARIES.map(|(program, _, rule)| (program, rule));
-    are_told(&sick, &workloads, 6)
+    are_told(&sick, &workloads, 6)?;
+    let (program, needed) = LIMITED;
+    let packages = packages::folder(&python, VERSION, needed)?;
+    let workload = Workload::start_with(&python, Some(&packages), "stuck.py", &[program]);
+    let workloads = [(program, workload.context(program)?)];
+    let outcome = watch(&workloads, 10)?;
+    let found = findings(outcome.summary()?, workloads[0].1.pid());
+    let said: Vec<&str> = found.iter().map(|one| &*one.summary).collect();
+    ensure!(said.is_empty(), "{program}: {said:?}");
+    Ok(())
 }
 
 /// Each of these has the one finding that is meant, soon, with its members and a place in its source.

@@ -200,6 +200,16 @@ fn tasks_wait_for_locks_and_for_one_another() {
         found(Vec::new(), locks).len()
     };
     assert_eq!((waits(None), waits(Some(5))), (1, 0));
+    // Or when the task ends that has entered the scope it is in, whatever that does.
+    let hosted = |in_timeout: bool| {
+        let mut host = task(3, "sleep", 0xc, &[]);
+        host.in_timeout = in_timeout;
+        let mut locks = locks.clone();
+        locks[1].hosts = vec![3];
+        locks.push(host);
+        found(Vec::new(), locks).len()
+    };
+    assert_eq!((hosted(false), hosted(true)), (1, 0));
     let relock = found(Vec::new(), vec![task(1, "Lock", 0xa, &[0xa, 0xa])]);
     assert_eq!(relock[0].members.len(), 1);
     let mut each = vec![task(1, "Task", 2, &[]), task(2, "Task", 1, &[])];

@@ -5,15 +5,15 @@ use std::collections::HashSet;
 use super::pass::Scan;
 use super::remembered::ASYNCIO_TASKS;
 use crate::event::{PyTask, PythonFact};
-use crate::python::memory::addresses::AddressSet;
+use crate::python::memory::addresses::{AddressMap, AddressSet};
 use crate::python::memory::at;
 use crate::python::objects::Reader;
-use crate::python::walk::holders;
 use crate::python::walk::routes;
 use crate::python::walk::stacks::Stack;
 use crate::python::walk::task_lists::{self, ListHead};
 use crate::python::walk::tasks::{self, Listed};
 use crate::python::walk::thread_states::ThreadRecord;
+use crate::python::walk::{deadlines, holders};
 
 /// Suspended tasks that are searched for locks that they have.
 const MAX_SEARCHED: usize = 2_000;
@@ -38,7 +38,7 @@ fn add_holders(reader: &mut Reader<'_>, tasks: &mut [PyTask]) {
     }
 }
 
-/// Says which of the tasks that wait for each other are in a statement that gives them a time.
+/// Says which of the tasks that wait for each other a time ends, and so of those whose end would end them.
 fn add_timeouts(reader: &mut Reader<'_>, tasks: &mut [PyTask]) {
     let waits = |task: &PyTask, kinds: &[&str]| {
         let wait = task.waits_for.as_ref();
@@ -51,14 +51,35 @@ fn add_timeouts(reader: &mut Reader<'_>, tasks: &mut [PyTask]) {
     if !tasks.iter().any(may_be_stuck) || reader.is_over() {
         return;
     }
-    let asked = tasks
-        .iter_mut()
-        .filter(|task| waits(task, &["Lock"]) || waits(task, TASKS));
-    let mut asked: Vec<&mut PyTask> = asked.take(MAX_SEARCHED).collect();
-    let coroutines: Vec<u64> = asked.iter().map(|task| task.coroutine_id).collect();
-    let found = holders::in_timeouts(reader, &coroutines);
-    for (task, found) in asked.iter_mut().zip(found) {
-        task.in_timeout = found;
+    let slots = tasks.iter().enumerate();
+    let slots: AddressMap<usize> = slots.map(|(slot, task)| (task.id, slot)).collect();
+    let first = tasks.iter().enumerate();
+    let first = first.filter(|(_, task)| waits(task, &["Lock"]) || waits(task, TASKS));
+    let mut front: Vec<usize> = first.map(|(slot, _)| slot).collect();
+    let mut seen: HashSet<usize> = front.iter().copied().collect();
+    let mut left = MAX_SEARCHED;
+    while !front.is_empty() {
+        let unread = front.split_off(front.len().min(left));
+        left -= front.len();
+        let coroutines = front.iter().map(|slot| tasks[*slot].coroutine_id);
+        let coroutines: Vec<u64> = coroutines.collect();
+        let found = deadlines::of_coroutines(reader, &coroutines);
+        let mut next = Vec::new();
+        for (slot, found) in front.into_iter().zip(found) {
+            let task = &mut tasks[slot];
+            task.in_timeout = found.is_set;
+            task.hosts = found.hosts;
+            task.hosts.retain(|host| *host != task.id);
+            task.hosts.truncate(MAX_HELD);
+            let others = task.awaited_by.iter().chain(&task.hosts);
+            let others = others.filter_map(|other| slots.get(other).copied());
+            next.extend(others.filter(|other| seen.insert(*other)));
+        }
+        // What was not read may have a time.
+        for slot in unread {
+            tasks[slot].in_timeout = true;
+        }
+        front = next;
     }
 }
 

@@ -12,7 +12,7 @@ use super::suspended::{Pieces, Step};
 use crate::python::layout::EnterShape;
 use crate::python::memory::addresses::{AddressMap, AddressSet};
 use crate::python::memory::{Batch, at, plausible, word};
-use crate::python::objects::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader, TypeInfo};
+use crate::python::objects::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader};
 
 /// Frames of one stack that are searched, and coroutines of one chain.
 pub(crate) const MAX_FRAMES: usize = 64;
@@ -22,13 +22,11 @@ const MAX_DEPTH: usize = 32;
 const TEMPORARIES: usize = 8;
 /// Bytes of a suspended frame that are read.
 const VALUES_BYTES: u32 = 1024;
-/// Types of asyncio, async_timeout and anyio.
-const TIMEOUTS: &[&str] = &["Timeout", "CancelScope"];
 /// Nobody but the frame has the method of a statement; one that is the argument of a call, the function has, too.
 const REFERENCES: u64 = 1;
 /// Of a bound method: references, type, function, object.
 const METHOD_BYTES: usize = 32;
-const BOUND_SELF: u32 = 24;
+pub(super) const BOUND_SELF: u32 = 24;
 /// Of a method of a type that is written in C.
 const DESCRIPTOR_NAME: u32 = 24;
 
@@ -154,54 +152,15 @@ pub(crate) fn of_coroutines(
     inside(reader, &values, locks, "__aexit__")
 }
 
-/// Which suspended coroutines have something that gives a time to what is inside of a statement of it, or the method
-/// that leaves such a statement.
-pub(crate) fn in_timeouts(reader: &mut Reader<'_>, coroutines: &[u64]) -> Vec<bool> {
-    let frames = kept(reader, coroutines);
-    let words = frames.iter().flat_map(|frame| &frame.words);
-    let all: AddressSet = words.copied().collect();
-    let all: Vec<u64> = all
-        .into_iter()
-        .filter(|word| plausible(*word) && word % 8 == 0)
-        .collect();
-    let kinds = reader.types_of(&all);
-    let is_method = |info: &TypeInfo| matches!(info.kind, Kind::Method | Kind::Builtin);
-    let mut timeouts = AddressSet::default();
-    let mut methods = Vec::new();
-    for (object, info) in all.into_iter().zip(kinds) {
-        match info {
-            Some(info) if TIMEOUTS.contains(&&*info.name) => timeouts.extend([object]),
-            Some(info) if is_method(&info) => methods.push(object),
-            _ => {}
-        }
-    }
-    let mut batch = Batch::new();
-    for method in &methods {
-        batch.push(at(*method, BOUND_SELF), 8);
-    }
-    reader.fetch(&mut batch);
-    let kinds = reader.types_of(&batch.words());
-    let bound = methods.into_iter().zip(kinds);
-    timeouts.extend(bound.filter_map(|(method, info)| {
-        let is_one = TIMEOUTS.contains(&&*info?.name);
-        is_one.then_some(method)
-    }));
-    let mut found = vec![false; coroutines.len()];
-    for frame in &frames {
-        found[frame.coroutine] |= frame.words.iter().any(|word| timeouts.contains(word));
-    }
-    found
-}
-
 /// What a frame of a suspended coroutine keeps: its variables, and what is behind them.
-struct Kept {
-    coroutine: usize,
+pub(super) struct Kept {
+    pub(super) coroutine: usize,
     code: u64,
-    words: Vec<u64>,
+    pub(super) words: Vec<u64>,
 }
 
 /// The frames of each suspended coroutine, down to the innermost one.
-fn kept(reader: &mut Reader<'_>, coroutines: &[u64]) -> Vec<Kept> {
+pub(super) fn kept(reader: &mut Reader<'_>, coroutines: &[u64]) -> Vec<Kept> {
     let mut frames = Vec::new();
     let mut front: Vec<(usize, u64)> = coroutines.iter().copied().enumerate().collect();
     let length = reader.walk.frame.locals + VALUES_BYTES;

@@ -5,6 +5,7 @@ pub(super) mod celery;
 pub(super) mod chain;
 pub(super) mod collector;
 pub(super) mod contexts;
+pub(super) mod deadlines;
 mod entering;
 pub(super) mod executors;
 mod frames;

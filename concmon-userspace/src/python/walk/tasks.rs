@@ -199,6 +199,7 @@ fn complete(
                 waits_for,
                 timeout_ns,
                 in_timeout: false,
+                hosts: Vec::new(),
                 holds: Vec::new(),
                 awaited_by,
                 cancel_requested: record.head.cancel_requested && !record.head.done,
