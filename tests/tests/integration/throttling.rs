@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use concmon_tests::harness::{Skip, case};
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::spawn::Group;
@@ -21,14 +21,17 @@ const PERIOD_US: u64 = 100_000;
 const LEAST: f64 = 0.6;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![case(
-        "throttling::is_told_apart_from_neighbours",
-        &watch_python("3.13"),
-        is_told_apart,
-    )]
+    let case = |name, body: fn() -> Result<()>| case(name, &watch_python("3.13"), body);
+    vec![
+        case("throttling::is_told_apart_from_neighbours", is_told_apart),
+        case(
+            "throttling::is_told_beside_a_pod_from_another",
+            is_told_of_another_pod,
+        ),
+    ]
 }
 
-/// A cgroup with a quota, which goes with this.
+/// A cgroup, which goes with this.
 struct Limited {
     folder: PathBuf,
     is_first: bool,
@@ -36,7 +39,7 @@ struct Limited {
 
 impl Limited {
     /// Of version 1 where its controller is there, else of version 2.
-    fn new() -> Result<Self> {
+    fn free(name: &str) -> Result<Self> {
         let first = Path::new("/sys/fs/cgroup/cpu");
         let is_first = first.join("cpu.cfs_quota_us").exists();
         let root = if is_first {
@@ -44,11 +47,16 @@ impl Limited {
         } else {
             Path::new("/sys/fs/cgroup")
         };
-        let folder = root.join(format!("concmon-test-{}", std::process::id()));
+        let folder = root.join(format!("concmon-test-{}-{name}", std::process::id()));
         std::fs::create_dir(&folder)
             .map_err(|error| Skip(format!("no cgroup can be made: {error}")))?;
-        let limited = Self { folder, is_first };
-        let set = match is_first {
+        Ok(Self { folder, is_first })
+    }
+
+    /// With the quota.
+    fn new(name: &str) -> Result<Self> {
+        let limited = Self::free(name)?;
+        let set = match limited.is_first {
             true => limited
                 .write("cpu.cfs_period_us", PERIOD_US)
                 .and_then(|()| limited.write("cpu.cfs_quota_us", QUOTA_US)),
@@ -60,6 +68,21 @@ impl Limited {
 
     fn write(&self, file: &str, value: impl ToString) -> Result<()> {
         std::fs::write(self.folder.join(file), value.to_string()).with_context(|| file.to_owned())
+    }
+
+    /// Runs a program in it, in namespaces of its own, which show no other cgroup.
+    fn pod(&self, program: &std::ffi::OsStr) -> Command {
+        let (kind, options, at) = match self.is_first {
+            true => ("cgroup", "cpu", "/sys/fs/cgroup/cpu"),
+            false => ("cgroup2", "rw", "/sys/fs/cgroup"),
+        };
+        let mount =
+            format!("umount -l {at} && mount -t {kind} -o {options} none {at} && exec \"$@\"");
+        let enter = "echo $$ > \"$0/cgroup.procs\" && exec unshare --cgroup --mount sh -c \"$@\"";
+        let mut command = Command::new("sh");
+        command.args(["-c", enter]).arg(&self.folder);
+        command.args([&mount, "sh"]).arg(program);
+        command
     }
 
     /// What the quota has taken, s.
@@ -87,18 +110,19 @@ impl Drop for Limited {
 }
 
 /// Computes all the time, where it is allowed to on the first CPU.
+const BUSY: &str =
+    "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nwhile True: pass";
+
 fn busy() -> Result<Group> {
-    let program =
-        "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nwhile True: pass";
     let mut command = Interpreter::find("3.13")?.command();
-    Group::start(command.args(["-c", program]).stdin(Stdio::null()))
+    Group::start(command.args(["-c", BUSY]).stdin(Stdio::null()))
 }
 
-/// The summary of a process after ten seconds.
-fn watched(pid: u32) -> Result<Value> {
+/// The summary of a process after a while, by this command of concmon.
+fn watched(mut monitor: Command, pid: u32, duration: &str) -> Result<Value> {
     let pid = pid.to_string();
-    let output = Command::new(binary()?)
-        .args(["--json", "-d", "10s", "--budget-cpu", "100%", "-p", &pid])
+    let output = monitor
+        .args(["--json", "-d", duration, "--budget-cpu", "100%", "-p", &pid])
         .stderr(Stdio::inherit())
         .output()?;
     let text = String::from_utf8(output.stdout)?;
@@ -113,11 +137,50 @@ fn finding<'a>(process: &'a Value, rule: &str) -> Option<&'a Value> {
 }
 
 fn is_told_apart() -> Result<()> {
-    let limited = Limited::new()?;
+    let limited = Limited::new("one")?;
     let one = busy()?;
     limited.write("cgroup.procs", one.id())?;
+    let monitor = || Ok::<_, anyhow::Error>(Command::new(binary()?));
+    let process = is_told(&limited, monitor()?, one.id(), "10s")?;
+    ensure!(finding(&process, "cpu-starved").is_none(), "{process}");
+    drop(one);
+    // The same without a quota, with neighbours instead.
+    let (one, _two, _three) = (busy()?, busy()?, busy()?);
+    let process = watched(monitor()?, one.id(), "10s")?;
+    ensure!(finding(&process, "cpu-starved").is_some(), "{process}");
+    ensure!(finding(&process, "cpu-throttled").is_none(), "{process}");
+    ensure!(process.get("throttled_ns").is_none(), "{process}");
+    Ok(())
+}
+
+/// As from a pod of its own on the same host: neither sees the cgroup of the other.
+fn is_told_of_another_pod() -> Result<()> {
+    let (limited, free) = (Limited::new("pod")?, Limited::free("agent")?);
+    let interpreter = Interpreter::find("3.13")?.command();
+    let mut pod = limited.pod(interpreter.get_program());
+    let mut one = Group::start(pod.args(["-c", BUSY]).stdin(Stdio::null()))?;
+    let name = format!("/proc/{}/comm", one.id());
+    while !std::fs::read_to_string(&name)?.starts_with("python") {
+        if let Some(status) = one.try_wait()? {
+            bail!(Skip(format!("no pod can be made: {status}")));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let monitor = free.pod(binary()?.as_os_str());
+    let process = is_told(&limited, monitor, one.id(), "5s")?;
+    let throttled = finding(&process, "cpu-throttled").context("no cpu-throttled")?;
+    let cgroup = throttled["evidence"]["cgroup"].as_str();
+    ensure!(
+        cgroup.is_some_and(|path| path.starts_with("/../")),
+        "{throttled}"
+    );
+    Ok(())
+}
+
+/// That the quota's own account is told, and as a finding; what was told.
+fn is_told(limited: &Limited, monitor: Command, pid: u32, duration: &str) -> Result<Value> {
     let before = limited.throttled_s()?;
-    let process = watched(one.id())?;
+    let process = watched(monitor, pid, duration)?;
     let took = limited.throttled_s()? - before;
     let told = process["throttled_ns"]
         .as_f64()
@@ -129,13 +192,5 @@ fn is_told_apart() -> Result<()> {
     );
     let throttled = finding(&process, "cpu-throttled").context("no cpu-throttled")?;
     ensure!(throttled["evidence"]["cpus"] == 0.3, "{throttled}");
-    ensure!(finding(&process, "cpu-starved").is_none(), "{process}");
-    drop(one);
-    // The same without a quota, with neighbours instead.
-    let (one, _two, _three) = (busy()?, busy()?, busy()?);
-    let process = watched(one.id())?;
-    ensure!(finding(&process, "cpu-starved").is_some(), "{process}");
-    ensure!(finding(&process, "cpu-throttled").is_none(), "{process}");
-    ensure!(process.get("throttled_ns").is_none(), "{process}");
-    Ok(())
+    Ok(process)
 }
