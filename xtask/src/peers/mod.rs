@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 
-use crate::pythons;
+use crate::{pythons, workspace};
 use root::Root;
 
 /// The minor version: 14 of 3.14.
@@ -42,8 +42,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         None => pythons::build(false)?,
     };
     ensure!(monitor.is_file(), "there is no {}", monitor.display());
-    let root = match Root::open(&VERSIONS, &monitor) {
-        Ok(root) => root,
+    ensure!(workspace::is_root(), "needs root");
+    let dir = match root::fetch(&VERSIONS) {
+        Ok(dir) => dir,
         Err(error) => {
             println!(
                 "SKIPPED: Debian sid's interpreters with their tests are not to be had: {error:#}"
@@ -51,6 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
+    let root = Root::open(dir, &monitor)?;
     let mut tally = Tally::new(args.verbose);
     for version in VERSIONS {
         tests::run(&root, version, &args.filter, &mut tally)?;

@@ -27,10 +27,8 @@ pub(super) struct Root {
 }
 
 impl Root {
-    /// Fetches what is not there; an error says why it cannot be had.
-    pub(super) fn open(versions: &[Version], monitor: &Path) -> Result<Self> {
-        ensure!(workspace::is_root(), "needs root");
-        let dir = fetch(versions)?;
+    /// Makes ready what [`fetch`] has given.
+    pub(super) fn open(dir: PathBuf, monitor: &Path) -> Result<Self> {
         pythons::mount_proc(&dir)?;
         let run = tempfile::tempdir_in(dir.join("tmp"))?;
         let stand_in = run.path().join(STAND_IN);
@@ -80,7 +78,8 @@ impl Root {
     }
 }
 
-fn fetch(versions: &[Version]) -> Result<PathBuf> {
+/// Fetches what is not there; an error says why it cannot be had.
+pub(super) fn fetch(versions: &[Version]) -> Result<PathBuf> {
     let cache = workspace::cache_dir()?.join("peers");
     let dir = cache.join("root");
     let there = |dir: &Path| {

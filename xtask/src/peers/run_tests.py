@@ -18,12 +18,20 @@ class Result(unittest.TestResult):
         self.skipped_for = None
         self.before = os.path.getsize(os.environ["CONCMON_LOOKS"])
 
+    def _whole(self, holder, **how):
+        """What went wrong outside of any test: while a class or a module was set up, which then runs none."""
+        line = {"test": f"{holder.description} of CPython's tests", "failed": None, "skipped": None, "looks": 0} | how
+        print(json.dumps(line), file=sys.__stdout__, flush=True)
+
     def _note(self, error):
         said = str(error[1]).strip().splitlines() or [""]
         # Differences are told below the first line.
         self.failed = self.failed or f"{error[0].__name__}: {said[0]}"
 
     def addError(self, test, error):
+        if not isinstance(test, unittest.TestCase):
+            self._whole(test, failed=f"{error[0].__name__}: {error[1]}")
+            return
         self._note(error)
 
     def addFailure(self, test, error):
@@ -34,6 +42,9 @@ class Result(unittest.TestResult):
             self._note(error)
 
     def addSkip(self, test, reason):
+        if not isinstance(test, unittest.TestCase):
+            self._whole(test, skipped=reason)
+            return
         self.skipped_for = reason
 
     def stopTest(self, test):
