@@ -1,0 +1,189 @@
+//! How an account begins, and what becomes of it when its thread has ended.
+
+use concmon_ebpf::{HIST_BUCKETS, Hist, Ledger, MAX_GILS, cause, ledger_flags, state};
+
+use super::{begin, end, number_of};
+use crate::{
+    maps::{atomic_add, give_hists, hists_at},
+    namespace::Ids,
+    task::{Syscall, Task},
+};
+
+/// The thread is gone: its last stretch ended with its last switch-out.
+#[inline(always)]
+pub(crate) fn close(ledger: *mut Ledger) {
+    // SAFETY: nobody writes the account of a dead thread.
+    unsafe {
+        let seq = begin(ledger);
+        (*ledger).state = state::DEAD;
+        end(ledger, seq);
+    }
+}
+
+/// What an account starts with.
+pub(crate) struct Birth {
+    pub(crate) now: u64,
+    pub(crate) state: u8,
+    pub(crate) cause: u8,
+    /// As [`Ledger::wait_flags`].
+    pub(crate) wait_flags: u8,
+    pub(crate) syscall: Syscall,
+    pub(crate) flags: u32,
+    pub(crate) gils: [u64; MAX_GILS],
+    pub(crate) cpu: u32,
+}
+
+/// Starts an account in a slot that nobody else uses yet; free slots are all zero.
+#[inline(always)]
+pub(crate) fn open(ledger: *mut Ledger, task: Task, ids: Ids, birth: &Birth) {
+    // SAFETY: the slot was just taken from the free ones; no other program has it.
+    unsafe {
+        let seq = begin(ledger);
+        let l = &mut *ledger;
+        l.tid = ids.tid;
+        l.tgid = ids.tgid;
+        l.flags = birth.flags;
+        l.start_boottime_ns = task.start_boottime();
+        l.start_ns = birth.now;
+        l.last_cpu = birth.cpu;
+        l.gils = birth.gils;
+        l.hists = 0;
+        l.stack_tat_ns = [0; cause::COUNT];
+        l.stack_interval_ns = 0;
+        l.thread_state = 0;
+        l.step_version = 0;
+        l.step_since_ns = birth.now;
+        l.step_told = 0;
+        set_open_stretch(l, task, birth);
+        end(ledger, seq);
+    }
+}
+
+/// Empties an account whose thread could not be bound to it.
+#[inline(always)]
+pub(crate) fn abandon(ledger: *mut Ledger) {
+    // SAFETY: the slot is still ours alone.
+    unsafe {
+        (*ledger).tid = 0;
+        (*ledger).tgid = 0;
+        (*ledger).flags = 0;
+        (*ledger).state = state::FREE;
+    }
+}
+
+/// A seed this old without a switch since is not in the middle of one, ns.
+const SETTLED_NS: u64 = 1_000_000;
+
+/// Corrects the seed of a thread that has not switched since: it may have switched while its
+/// account was being opened.
+#[inline(always)]
+pub(crate) fn reseed(ledger: *mut Ledger, task: Task, birth: &Birth) {
+    // SAFETY: an untouched account is written by the seeding program only.
+    unsafe {
+        let age = birth.now.wrapping_sub((*ledger).since_ns);
+        if (*ledger).flags & ledger_flags::UNTOUCHED == 0
+            || (*ledger).state == birth.state
+            || age < SETTLED_NS
+        {
+            return;
+        }
+        let seq = begin(ledger);
+        let l = &mut *ledger;
+        l.start_ns = birth.now;
+        set_open_stretch(l, task, birth);
+        end(ledger, seq);
+    }
+}
+
+#[inline(always)]
+fn set_open_stretch(l: &mut Ledger, task: Task, birth: &Birth) {
+    l.since_ns = birth.now;
+    l.off_ns = birth.now;
+    l.wake_ns = if birth.state == state::WOKEN {
+        birth.now
+    } else {
+        0
+    };
+    l.wait_flags = birth.wait_flags;
+    l.sum_exec_ns = task.sum_exec();
+    (l.voluntary_base, l.involuntary_base) = task.switches();
+    l.syscall = number_of(birth.syscall);
+    l.arg0 = birth.syscall.arg0;
+    l.cause = birth.cause;
+    l.state = birth.state;
+}
+
+/// Adds the account of a dead thread to `into`, and empties it for the next thread.
+///
+/// Two threads of a process may end at once, so every addition is atomic.
+#[inline(always)]
+pub(crate) fn fold(into: *mut Ledger, from: *mut Ledger) {
+    // SAFETY: `from` is a dead thread's account, ours alone; `into` is a live map value that only
+    // this function changes.
+    unsafe {
+        let seq = begin(from);
+        let wall = (*from).since_ns - (*from).start_ns;
+        move_u64(&raw mut (*into).on_cpu_ns, &raw mut (*from).on_cpu_ns);
+        move_u64(&raw mut (*into).woken_ns, &raw mut (*from).woken_ns);
+        move_u64(&raw mut (*into).preempted_ns, &raw mut (*from).preempted_ns);
+        move_u64(&raw mut (*into).stolen_ns, &raw mut (*from).stolen_ns);
+        move_u64(&raw mut (*into).unknown_ns, &raw mut (*from).unknown_ns);
+        move_u64(&raw mut (*into).voluntary, &raw mut (*from).voluntary);
+        move_u64(&raw mut (*into).involuntary, &raw mut (*from).involuntary);
+        move_u64(&raw mut (*into).migrations, &raw mut (*from).migrations);
+        for index in 0..cause::COUNT {
+            move_u64(
+                (&raw mut (*into).blocked_ns).cast::<u64>().add(index),
+                (&raw mut (*from).blocked_ns).cast::<u64>().add(index),
+            );
+            (&raw mut (*from).gils)
+                .cast::<u64>()
+                .add(index & 3)
+                .write(0);
+        }
+        atomic_add(&raw mut (*into).since_ns, wall);
+        // Histograms of folded threads are not kept: their sums would be, their shape would not.
+        let number = (*from).hists;
+        if let Some(hists) = hists_at(number) {
+            (*hists).since_ns = 0;
+            empty(&raw mut (*hists).wakeup_latency);
+            empty(&raw mut (*hists).slice);
+            for index in 0..cause::COUNT {
+                empty((&raw mut (*hists).off_cpu).cast::<Hist>().add(index));
+            }
+            give_hists(number);
+        }
+        (*from).hists = 0;
+        (*from).tid = 0;
+        (*from).tgid = 0;
+        (*from).flags = 0;
+        (*from).start_ns = 0;
+        (*from).since_ns = 0;
+        (*from).state = state::FREE;
+        end(from, seq);
+    }
+}
+
+#[inline(always)]
+unsafe fn move_u64(into: *mut u64, from: *mut u64) {
+    // SAFETY: see `fold`.
+    unsafe {
+        atomic_add(into, *from);
+        *from = 0;
+    }
+}
+
+#[inline(always)]
+unsafe fn empty(hist: *mut Hist) {
+    // SAFETY: see `fold`.
+    unsafe {
+        (*hist).count = 0;
+        (*hist).sum_ns = 0;
+        (*hist).min_ns = 0;
+        (*hist).max_ns = 0;
+        let pairs = (&raw mut (*hist).buckets).cast::<u64>();
+        for index in 0..HIST_BUCKETS / 2 {
+            core::ptr::write_volatile(pairs.add(index), 0);
+        }
+    }
+}
