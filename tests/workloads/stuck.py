@@ -9,6 +9,7 @@ import functools
 import multiprocessing
 import os
 import queue
+import re
 import signal
 import sys
 import threading
@@ -309,6 +310,160 @@ def queue_of_threads_of_trio():
     trio.run(main)
 
 
+def nested_threads_of_anyio():
+    """Each thread has a token, and waits for a task that wants another one."""
+    import anyio
+    from anyio import from_thread, to_thread
+
+    async def inner():
+        await to_thread.run_sync(time.sleep, 0)
+
+    def outer():
+        time.sleep(0.3)
+        from_thread.run(inner)
+
+    async def main():
+        to_thread.current_default_thread_limiter().total_tokens = 3
+        async with anyio.create_task_group() as group:
+            for _ in range(4):
+                group.start_soon(to_thread.run_sync, outer)
+            ready(["3 workers of executor AnyIO worker thread"])
+
+    anyio.run(main)
+
+
+def nested_threads_of_trio():
+    import trio
+
+    async def inner():
+        await trio.to_thread.run_sync(time.sleep, 0)
+
+    def outer():
+        time.sleep(0.3)
+        trio.from_thread.run(inner)
+
+    async def main():
+        trio.to_thread.current_default_thread_limiter().total_tokens = 3
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(trio.to_thread.run_sync, outer)
+            ready(["3 workers of executor Trio thread"])
+
+    trio.run(main)
+
+
+def tokens_of_anyio():
+    """Each task has a token, and waits for a task of a group that wants another one."""
+    import anyio
+
+    async def main():
+        limiter = anyio.CapacityLimiter(2)
+
+        async def inner():
+            async with limiter:
+                pass
+
+        async def outer():
+            async with limiter:
+                await anyio.sleep(0.3)
+                async with anyio.create_task_group() as group:
+                    group.start_soon(inner)
+
+        async with anyio.create_task_group() as group:
+            for name in ["first", "second"]:
+                group.start_soon(outer, name=name)
+            ready(["CapacityLimiter", "first", "second"])
+            await tick()
+
+    anyio.run(main)
+
+
+def semaphore_of_threads(make=threading.Semaphore):
+    semaphore = make(2)
+
+    def handler():
+        with semaphore:
+            time.sleep(0.3)
+            with semaphore:
+                pass
+
+    run([(f"handler-{index}", handler) for index in range(2)], ["Semaphore", "handler-0", "handler-1"])
+
+
+def bounded_semaphore_of_threads():
+    semaphore_of_threads(threading.BoundedSemaphore)
+
+
+def semaphore_of_tasks():
+    async def main():
+        semaphore = asyncio.Semaphore(2)
+
+        async def handler():
+            async with semaphore:
+                await asyncio.sleep(0.2)
+                async with semaphore:
+                    pass
+
+        tasks = [asyncio.ensure_future(handler()) for _ in range(3)]
+        for task, name in zip(tasks, ["first", "second", "behind"]):
+            task.set_name(name)
+        ready(["asyncio.Semaphore", "first", "second"])
+        await tick()
+
+    asyncio.run(main())
+
+
+def long_calls(call):
+    """One thread calls what keeps the GIL for long; others would compute."""
+
+    def hog():
+        while True:
+            call()
+
+    def victim():
+        while True:
+            sum(range(1000))
+
+    for index in range(3):
+        threading.Thread(target=victim, name=f"victim-{index}", daemon=True).start()
+    threading.Thread(target=hog, name="hog", daemon=True).start()
+    ready(["hog"])
+    while True:
+        time.sleep(0.5)
+
+
+def backtracking_pattern():
+    pattern = re.compile("(a+)+$")
+    long_calls(lambda: pattern.match("a" * 23 + "b"))
+
+
+def large_power():
+    # How long it takes depends on the machine, and on the version.
+    exponent = 100_000
+    while True:
+        begin = time.monotonic()
+        pow(3, exponent)
+        if time.monotonic() - begin > 0.2:
+            break
+        exponent *= 2
+    long_calls(lambda: pow(3, exponent))
+
+
+def sleeping_call_of_c():
+    import ctypes
+
+    library = ctypes.PyDLL(None)
+    long_calls(lambda: library.usleep(300_000))
+
+
+def convoy_for_the_gil():
+    def compute():
+        while True:
+            sum(range(1000))
+
+    run([(f"computes-{index}", compute) for index in range(4)], [])
+
+
 def killed_pool_worker():
     pool = multiprocessing.Pool(2)
     threading.Thread(target=pool.map, args=(time.sleep, [3] * 4), daemon=True).start()
@@ -384,6 +539,59 @@ def signals_by_locks():
     while True:
         time.sleep(0.3)
         locks[0].release()
+
+
+def long_work_behind_a_semaphore():
+    """Who has a permit works for long; who waits has none, or one of another semaphore."""
+    permits, others = threading.Semaphore(2), threading.BoundedSemaphore(4)
+
+    def worker():
+        while True:
+            with others:
+                with permits:
+                    time.sleep(4)
+
+    for _ in range(4):
+        threading.Thread(target=worker, daemon=True).start()
+    ready()
+    while True:
+        time.sleep(0.5)
+
+
+def two_permits_at_times():
+    """One of three permits is had by who gives it back, while others that have one want another."""
+    permits = threading.Semaphore(3)
+
+    def worker(nested):
+        while True:
+            with permits:
+                time.sleep(3)
+                if nested:
+                    with permits:
+                        pass
+
+    for nested in [True, True, False]:
+        threading.Thread(target=worker, args=(nested,), daemon=True).start()
+    ready()
+    while True:
+        time.sleep(0.5)
+
+
+def tasks_behind_a_semaphore():
+    async def main():
+        permits, others = asyncio.Semaphore(2), asyncio.BoundedSemaphore(4)
+
+        async def worker():
+            while True:
+                async with others:
+                    async with permits:
+                        await asyncio.sleep(4)
+
+        workers = [asyncio.ensure_future(worker()) for _ in range(6)]
+        ready()
+        await asyncio.gather(*workers)
+
+    asyncio.run(main())
 
 
 def barrier():

@@ -158,9 +158,10 @@ fn activities(pid: Pid, gils: &[GilRange]) -> BTreeMap<Tid, Activity> {
         if look > 0 {
             std::thread::sleep(BETWEEN_LOOKS);
         }
+        // It is found asleep and runs a moment later, or the other way round.
         for (tid, activity) in &mut activities {
-            let may_wait = look == 0 && *activity != Activity::Stopped;
-            if (may_wait || *activity == Activity::Active) && waits_for_gil(*tid) {
+            let may_wait = matches!(activity, Activity::Active | Activity::Idle);
+            if may_wait && waits_for_gil(*tid) {
                 *activity = Activity::Gil;
             }
         }
@@ -178,8 +179,18 @@ fn read(
     let gone = |_| Failure::from_target(&TargetError::NoSuchProcess(pid));
     let gils = interpreter.as_ref().map(Interpreter::gils);
     let gils = gils.and_then(Result::ok).unwrap_or_default();
-    let activities = activities(Pid(pid), &gils);
+    let mut activities = activities(Pid(pid), &gils);
     let look = interpreter.map(|mut interpreter| interpreter.scan(clocks::monotonic_ns(), options));
+    // Who waited for it may have got it before that was read.
+    let gils = look.iter().flat_map(|look| &look.gils);
+    for holder in gils
+        .filter(|gil| gil.locked)
+        .filter_map(|gil| gil.last_holder)
+    {
+        if let Some(activity @ Activity::Gil) = activities.get_mut(&holder) {
+            *activity = Activity::Active;
+        }
+    }
     // Half of what there was is nothing to tell.
     if !now::is_running(Pid(pid)) {
         return Err(Failure::from_target(&TargetError::NoSuchProcess(pid)));

@@ -177,6 +177,10 @@ pub struct PyWait {
     /// Somebody has it who is no thread of this interpreter any more.
     #[serde(default)]
     pub owner_gone: bool,
+    /// The threads that have a permit of the semaphore that it waits for, where each of them is blocked: they are in
+    /// `with` statements of it.
+    #[serde(default)]
+    pub holders: Vec<Tid>,
     /// It waits at a `with` statement of a lock; looked for where the owner is not known.
     #[serde(default)]
     pub at_statement: bool,
@@ -256,6 +260,9 @@ pub struct PyExecutor {
     /// Addresses of the futures of the first work that no worker has begun, of a thread pool without idle workers.
     #[serde(default, deserialize_with = "at_most::<64, _, _>")]
     pub queued_futures: Vec<u64>,
+    /// Of a limiter, who has its tokens: tasks, or what stands for one token.
+    #[serde(default)]
+    pub borrowers: Vec<u64>,
 }
 
 /// A function that an executor's worker runs.

@@ -37,7 +37,10 @@ impl Rule for Deadlocked {
 
     fn check(&self, context: &Context<'_>) -> Option<Held> {
         let process = context.process;
-        let lasting = process.deadlocks.iter().filter(|one| lasts(context, one));
+        // Permits that are used up are told as that.
+        let others = process.deadlocks.iter();
+        let others = others.filter(|one| super::pool_exhausted::permits_of(one).is_none());
+        let lasting = others.filter(|one| lasts(context, one));
         let all: Vec<&Deadlock> = lasting.collect();
         let first = all.first()?;
         let mut evidence = super::Evidence::new();
@@ -79,7 +82,7 @@ impl Rule for Deadlocked {
 
 /// Whether all members are known to have been in their waits for long: threads by their accounts, tasks by looks that
 /// have met them there again, in the same deadlock.
-fn lasts(context: &Context<'_>, deadlock: &Deadlock) -> bool {
+pub(super) fn lasts(context: &Context<'_>, deadlock: &Deadlock) -> bool {
     let process = context.process;
     let known_ns = context.history.deadlock_ns(deadlock);
     let of_thread = |tid: u32| {

@@ -41,6 +41,9 @@ fn drain_ns(history: &History) -> Option<f64> {
     Some(now as f64 / fallen as f64 * ns as f64)
 }
 
+/// What the workers of celery's pool of threads run.
+const CELERY: &str = "celery.concurrency.base.apply_target";
+
 fn is_full(executor: &Executor) -> bool {
     let busy = executor.workers_idle == Some(0)
         && executor
@@ -52,10 +55,14 @@ fn is_full(executor: &Executor) -> bool {
 /// Whether it is there to keep work from waiting. A limiter that a program made for itself keeps work back on purpose,
 /// and task queues fetch work before they can run it.
 fn is_pool(executor: &Executor) -> bool {
+    let runs = |function: &str| {
+        let mut running = executor.running.iter();
+        running.any(|work| work.function.as_deref() == Some(function))
+    };
     match executor.kind {
         ExecutorKind::Limiter => executor.name_prefix.is_some(),
         ExecutorKind::Task => false,
-        _ => true,
+        _ => !runs(CELERY),
     }
 }
 
@@ -111,6 +118,7 @@ impl Rule for ExecutorSaturated {
             tids.into_iter()
                 .any(|tid| super::is_deadlocked(context.process, tid))
                 || super::pool_exhausted::stuck(context, one).is_some_and(|(.., ns)| ns >= STUCK_NS)
+                || super::nested_limiter::stuck_ns(context, one).is_some_and(|ns| ns >= STUCK_NS)
         };
         let executors = context.process.executors.iter();
         let full = executors.filter(|one| is_pool(one) && is_full(one) && !is_stuck(one));

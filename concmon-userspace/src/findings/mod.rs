@@ -21,6 +21,7 @@ mod lock_not_released;
 mod loop_blocked;
 mod loop_saturated;
 mod missed_wakeup;
+mod nested_limiter;
 mod pool_exhausted;
 mod queues;
 mod sighted;

@@ -8,7 +8,7 @@ use super::{
     Context, Held, Rule, Severity, last_part, ms, place, thread_name, waits_ns, whole_place,
 };
 use crate::event::own_frame;
-use crate::schema::{Address, Executor, ExecutorKind, Frame, Process, Thread, WaitKind};
+use crate::schema::{Address, Deadlock, Executor, ExecutorKind, Frame, Process, Thread, WaitKind};
 
 /// Who wants an item of a pool waits for one, and only those that have one could return it.
 pub(super) struct PoolExhausted;
@@ -82,6 +82,8 @@ const WAITS: &[&str] = &[
 ];
 /// The prefix of the limiter of trio's own threads.
 const TRIO: &str = "Trio thread";
+/// Objects that several may have at once.
+const PERMITS: &[&str] = &["Semaphore ", "BoundedSemaphore ", "CapacityLimiter "];
 /// What a task waits for then. (`wait_for` may hide anything: up to Python 3.11 it runs as a task of its own.)
 const TASK_WAITS: &[&str] = &[
     "Condition",
@@ -108,14 +110,20 @@ impl Rule for PoolExhausted {
          connection of a connection pool (SQLAlchemy, psycopg, redis, asyncpg, urllib3, httpx and others, known by \
          the function that waits; who connects or checks a connection there does not count); or all workers of an \
          executor wait for the same queue or semaphore (a warning: event or condition), while more work is queued \
-         for them, so that what would give it back may be in that queue. Only who has an item can return it.\n\n\
+         for them, so that what would give it back may be in that queue; or all threads of a loop's limiter (anyio, \
+         trio) wait for tasks that want another one; or all permits of a semaphore, or tokens of a limiter, are had by \
+         threads or tasks that wait for one another and for more of them (who has a permit is concluded from the `with` \
+         statement of it that it is in). Only who has an item can return it.\n\n\
          What to do: look where those that have items are (concmon-bpf dump); return them sooner, in a `with` \
          statement, and not in work that needs a worker of the same executor; do not take a second one while \
          having one; set a timeout, then the size."
     }
 
     fn check(&self, context: &Context<'_>) -> Option<Held> {
-        connections(context).or_else(|| workers(context))
+        connections(context)
+            .or_else(|| workers(context))
+            .or_else(|| super::nested_limiter::held(context, AGE_NS))
+            .or_else(|| permits(context))
     }
 }
 
@@ -209,9 +217,58 @@ fn connections(context: &Context<'_>) -> Option<Held> {
     })
 }
 
+/// What a circle of threads or tasks has, all of it permits of one semaphore, or tokens of one limiter.
+pub(super) fn permits_of(deadlock: &Deadlock) -> Option<&str> {
+    let mut held = deadlock
+        .members
+        .iter()
+        .filter_map(|one| one.holds.as_deref());
+    let first = held.next()?;
+    let name = first.strip_prefix("asyncio.").unwrap_or(first);
+    let is_one = PERMITS.iter().any(|kind| name.starts_with(kind));
+    (is_one && held.all(|other| other == first)).then_some(first)
+}
+
+/// All permits of a semaphore are had by those that wait for one.
+fn permits(context: &Context<'_>) -> Option<Held> {
+    let deadlocks = context.process.deadlocks.iter();
+    let mut found = deadlocks.filter_map(|one| Some((one, permits_of(one)?)));
+    let (one, pool) = found.find(|(one, _)| super::deadlock::lasts(context, one))?;
+    let holders = one
+        .members
+        .iter()
+        .filter(|member| member.holds.is_some())
+        .count();
+    let names: Vec<String> = one
+        .members
+        .iter()
+        .take(3)
+        .map(super::deadlock::name)
+        .collect();
+    let frame = one.members.iter().find_map(|member| member.place.as_ref());
+    let mut evidence = super::Evidence::new();
+    evidence.insert("pool", Value::from(pool));
+    evidence.insert("members", serde_json::json!(one.members));
+    evidence.insert("behind", Value::from(one.behind));
+    evidence.insert("where", Value::from(frame.map(whole_place)));
+    Some(Held {
+        severity: Severity::Critical,
+        summary: format!(
+            "{pool} has none left: who has one ({holders}) waits for another ({}){}, {} more wait behind",
+            names.join(", "),
+            frame.map_or_else(String::new, |frame| format!(", at {}", place(frame))),
+            one.behind,
+        ),
+        evidence,
+        advice: "take no second one while having one, and do not wait for work that needs one"
+            .to_owned(),
+        weight: one.members.len() as f64,
+    })
+}
+
 /// The threads that work for an executor. A limiter does not say who has its tokens: those of a loop's own are had by
 /// the threads of anyio with its prefix that have work, and those in trio's function for it, which have names of their own.
-fn workers_of<'a>(process: &'a Process, executor: &Executor) -> Vec<&'a Thread> {
+pub(super) fn workers_of<'a>(process: &'a Process, executor: &Executor) -> Vec<&'a Thread> {
     let threads = process.threads.iter().filter(|thread| thread.alive);
     if executor.kind != ExecutorKind::Limiter {
         let works = |tid: u32| executor.running.iter().any(|work| work.tid == Some(tid));

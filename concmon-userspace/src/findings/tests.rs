@@ -55,6 +55,7 @@ fn quiet() -> Snapshot {
                 future: 0,
             }],
             queued_futures: Vec::new(),
+            borrowers: Vec::new(),
         }];
         look.gils = vec![crate::event::PyGil {
             read_ns: START + SECOND,

@@ -5,16 +5,18 @@
 //! themselves, and those of which it is not known who could end them, count as not stuck.
 
 mod names;
+mod owners;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use names::{Names, member};
+use owners::Owners;
 
 use crate::event::{
     ExecutorKind, PyExecutor, PyFrame, PyTask, PyWait, PythonFact, TaskState, Tid, WaitKind,
     WaitPurpose,
 };
-use crate::schema::{Address, Deadlock, WaitingFor};
+use crate::schema::{Deadlock, WaitingFor};
 
 /// Threads and tasks that are looked at: cycles among more are not searched for.
 const MAX_NODES: usize = 20_000;
@@ -127,7 +129,7 @@ fn waits(look: &PythonFact) -> BTreeMap<Node, Wait> {
             awaited.entry(*waiter).or_default().push(task.id);
         }
     }
-    let owners = lock_owners(&look.tasks);
+    let owners = Owners::of(look);
     let timed = timed_tasks(&look.tasks, &awaited);
     for task in look.tasks.iter().filter(|task| !timed.contains(&task.id)) {
         waits.add(Node::Task(task.id), task_wait(task, &awaited, &owners));
@@ -142,17 +144,19 @@ fn thread_wait(wait: &PyWait, results: &Results<'_>) -> Option<Wait> {
         what,
         inferred: wait.inferred,
     };
+    let object = || {
+        let row = WaitingFor::of(wait);
+        let object = row.object.map(|object| format!(" {object}"));
+        What::Held(format!("{}{}", row.kind, object.unwrap_or_default()))
+    };
     match (wait.kind, wait.purpose) {
-        (_, WaitPurpose::Contended) => {
-            let row = WaitingFor::of(wait);
-            let object = row
-                .object
-                .map_or_else(String::new, |object| format!(" {object}"));
-            Some(one(
-                wait.owner?,
-                What::Held(format!("{}{object}", row.kind)),
-            ))
-        }
+        (_, WaitPurpose::Contended) => Some(one(wait.owner?, object())),
+        (WaitKind::Semaphore, _) if !wait.holders.is_empty() => Some(Wait {
+            on: wait.holders.iter().copied().map(Node::Thread).collect(),
+            all: false,
+            what: object(),
+            inferred: true,
+        }),
         (_, WaitPurpose::Join) => wait.owner.map(|owner| one(owner, What::End(owner))),
         (WaitKind::Future, _) => {
             let future = wait.object?;
@@ -218,41 +222,6 @@ fn is_full(executor: &PyExecutor) -> bool {
         && known == executor.workers
 }
 
-/// The lock that a task waits for.
-fn wanted_lock(task: &PyTask) -> Option<u64> {
-    let wait = task.waits_for.as_ref()?;
-    wait.object.filter(|_| wait.kind == "Lock")
-}
-
-/// Which task has each lock that tasks wait for; none where several may.
-fn lock_owners(tasks: &[PyTask]) -> BTreeMap<u64, u64> {
-    let wanted: BTreeMap<u64, u64> = tasks
-        .iter()
-        .filter_map(|task| Some((task.id, wanted_lock(task)?)))
-        .collect();
-    let locks: BTreeSet<u64> = wanted.values().copied().collect();
-    // In how many statements of a lock each task is.
-    let mut statements: BTreeMap<u64, BTreeMap<u64, usize>> = BTreeMap::new();
-    for task in tasks.iter().filter(|_| !locks.is_empty()) {
-        for lock in task.holds.iter().filter(|lock| locks.contains(lock)) {
-            let of_lock = statements.entry(*lock).or_default();
-            *of_lock.entry(task.id).or_default() += 1;
-        }
-    }
-    let owners = statements.into_iter().filter_map(|(lock, inside)| {
-        let those = |waiting: bool, least: usize| {
-            let mut those = inside.iter().filter(|(task, count)| {
-                (wanted.get(*task) == Some(&lock)) == waiting && **count >= least
-            });
-            Some((those.next()?.0, those.next()))
-        };
-        // Who waits for it is in one statement of it by that, whoever has it.
-        let (owner, other) = those(false, 1).or_else(|| those(true, 2))?;
-        other.is_none().then_some((lock, *owner))
-    });
-    owners.collect()
-}
-
 /// The tasks that a time ends, which they were given, or who waits for them: it cancels what it waits for. So does who
 /// has entered a scope that they are in.
 fn timed_tasks(tasks: &[PyTask], awaited: &BTreeMap<u64, Vec<u64>>) -> BTreeSet<u64> {
@@ -286,20 +255,16 @@ fn timed_tasks(tasks: &[PyTask], awaited: &BTreeMap<u64, Vec<u64>>) -> BTreeSet<
     timed
 }
 
-fn task_wait(
-    task: &PyTask,
-    awaited: &BTreeMap<u64, Vec<u64>>,
-    owners: &BTreeMap<u64, u64>,
-) -> Option<Wait> {
+fn task_wait(task: &PyTask, awaited: &BTreeMap<u64, Vec<u64>>, owners: &Owners) -> Option<Wait> {
     let wait = task.waits_for.as_ref()?;
     match &*wait.kind {
-        "Lock" => {
-            let lock = wait.object?;
+        kind if owners::is_held(kind) => {
+            let (name, on) = owners.of_wait(wait)?;
             Some(Wait {
-                on: vec![Node::Task(*owners.get(&lock)?)],
+                on: on.iter().copied().map(Node::Task).collect(),
                 all: false,
-                what: What::Held(format!("asyncio.Lock {}", Address(lock))),
-                inferred: true,
+                what: What::Held(name),
+                inferred: kind != owners::LIMITER,
             })
         }
         "Task" | "gather" | "TaskGroup" => {

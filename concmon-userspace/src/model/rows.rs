@@ -172,6 +172,7 @@ impl Executor {
                 event::ExecutorKind::Task => ExecutorKind::Task,
             },
             name_prefix: executor.name_prefix.clone(),
+            object: (executor.kind == event::ExecutorKind::Limiter).then_some(Address(executor.id)),
             workers: executor.workers,
             workers_idle: executor.workers_idle,
             max_workers: executor.max_workers,

@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Limit;
 use super::words::words;
+use super::{Address, Limit};
 
 /// An executor of `concurrent.futures`, or what is like one: a limiter, a server's threads, workers of a task queue.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -12,6 +12,9 @@ pub struct Executor {
     pub kind: ExecutorKind,
     /// Names of its threads, or of its processes, begin so.
     pub name_prefix: Option<String>,
+    /// Address of a limiter, as the tasks that wait for it have it. Absent for others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<Address>,
     /// Workers that exist; of a limiter, tokens that are lent.
     pub workers: u64,
     /// Workers without work.

@@ -46,6 +46,7 @@ fn wait(kind: WaitKind, purpose: WaitPurpose, owner: Option<u32>) -> Option<PyWa
         owner: owner.map(Tid),
         futex: 0x7f3a_0000_1010,
         at_statement: false,
+        holders: Vec::new(),
         inferred: false,
         owner_gone: false,
     })
@@ -181,6 +182,7 @@ fn service() -> PythonFact {
                 future: 0,
             }],
             queued_futures: Vec::new(),
+            borrowers: Vec::new(),
         },
         PyExecutor {
             id: 6,
@@ -193,6 +195,7 @@ fn service() -> PythonFact {
             queued: None,
             running: Vec::new(),
             queued_futures: Vec::new(),
+            borrowers: Vec::new(),
         },
     ];
     let mut last = task(13, "Task-13", &[("boom", 5)], &[]);
@@ -477,6 +480,7 @@ fn nothing_hostile_is_printed() {
             future: 0,
         }],
         queued_futures: Vec::new(),
+        borrowers: Vec::new(),
     }];
     look.info.version = Some(evil.to_owned());
     look.limits = BTreeMap::from([(evil.to_owned(), evil.to_owned())]);

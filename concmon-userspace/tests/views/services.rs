@@ -55,6 +55,7 @@ fn service_worker(pid: u32, title: &str, pool: &str, threads: u32) -> Process {
     process.executors = vec![Executor {
         kind: ExecutorKind::Thread,
         name_prefix: Some("ThreadPoolExecutor-0".to_owned()),
+        object: None,
         workers: u64::from(threads),
         workers_idle: Some(2),
         max_workers: Some(u64::from(threads)),

@@ -19,6 +19,7 @@ fn waiting(tid: u32, kind: WaitKind, object: u64, owner: Option<u32>) -> PyThrea
             inferred: kind == WaitKind::Lock,
             owner_gone: false,
             at_statement: false,
+            holders: Vec::new(),
         }),
         stack: ["wait", "work"]
             .map(|function| PyFrame {
@@ -152,6 +153,7 @@ fn a_pool_waits_for_itself_when_all_its_workers_do() {
         queued: Some(2),
         running: vec![work(1), work(2)],
         queued_futures: vec![0xf1, 0xf2],
+        borrowers: Vec::new(),
     };
     look.executors = vec![pool.clone()];
     let all = deadlocks(&look);
@@ -304,6 +306,7 @@ fn so_many_waits_are_followed() {
             queued: Some(1),
             running: tids.map(work).collect(),
             queued_futures: vec![0xf1],
+            borrowers: Vec::new(),
         }];
         deadlocks(&look).len()
     };

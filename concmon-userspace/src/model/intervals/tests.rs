@@ -495,6 +495,7 @@ fn met(at: u64, kind: WaitKind, owner: Option<Tid>, futex: u64) -> Event {
         inferred: false,
         owner_gone: false,
         at_statement: false,
+        holders: Vec::new(),
     });
     Event::Python(Arc::new(met))
 }

@@ -163,6 +163,7 @@ fn stacks_waits_and_executors_are_those_of_the_latest_look() {
         inferred: false,
         owner_gone: false,
         at_statement: false,
+        holders: Vec::new(),
     };
     let mut watch = Fixture::new();
     for window in 1..=3 {
@@ -201,6 +202,7 @@ fn stacks_waits_and_executors_are_those_of_the_latest_look() {
                     future: 0,
                 }],
                 queued_futures: Vec::new(),
+                borrowers: Vec::new(),
             }];
         });
         let snapshot = watch.tick(window * SECOND);
@@ -245,6 +247,7 @@ fn waits_that_go_on_have_an_age() {
         inferred: false,
         owner_gone: false,
         at_statement: false,
+        holders: Vec::new(),
     };
     for (window, since) in [(1, 0), (2, 0), (3, 2 * SECOND + 5), (4, 4 * SECOND)] {
         watch.read(100, 100, window * SECOND, |fact| {

@@ -305,6 +305,7 @@ fn random_wait(random: &mut Random) -> PyWait {
         inferred: random.chance(10),
         owner_gone: random.chance(10),
         at_statement: random.chance(10),
+        holders: Vec::new(),
     }
 }
 

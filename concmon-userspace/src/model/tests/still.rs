@@ -53,6 +53,7 @@ fn read(watch: &mut Fixture, at: u64) {
                     owner: Some(Tid(102)),
                     futex: 0x78,
                     at_statement: false,
+                    holders: Vec::new(),
                     inferred: false,
                     owner_gone: false,
                 }),

@@ -1,6 +1,7 @@
 //! Scans of an interpreter: all that can be read of it at one time, as a fact.
 
 mod pass;
+mod permits;
 mod remembered;
 mod statements;
 mod tasks;

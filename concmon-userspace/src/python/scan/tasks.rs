@@ -17,13 +17,15 @@ use crate::python::walk::{deadlines, holders};
 
 /// Suspended tasks that are searched for locks that they have.
 const MAX_SEARCHED: usize = 2_000;
+/// What asyncio's tasks have by an `async with` statement.
+const HELD: &[&str] = &["Lock", "Semaphore", "BoundedSemaphore"];
 /// Statements of one task that are told.
 const MAX_HELD: usize = 64;
 
 /// Says which tasks have the locks that tasks wait for.
 fn add_holders(reader: &mut Reader<'_>, tasks: &mut [PyTask]) {
     let waits = tasks.iter().filter_map(|task| task.waits_for.as_ref());
-    let locks = waits.filter(|wait| wait.kind == "Lock");
+    let locks = waits.filter(|wait| HELD.contains(&&*wait.kind));
     let locks: AddressSet = locks.filter_map(|wait| wait.object).collect();
     if locks.is_empty() || reader.is_over() {
         return;
@@ -45,16 +47,16 @@ fn add_timeouts(reader: &mut Reader<'_>, tasks: &mut [PyTask]) {
         wait.is_some_and(|wait| kinds.contains(&&*wait.kind))
     };
     const TASKS: &[&str] = &["Task", "gather", "TaskGroup"];
-    let may_be_stuck = |task: &PyTask| {
-        waits(task, &["Lock"]) || (waits(task, TASKS) && !task.awaited_by.is_empty())
-    };
+    let wants = |task: &PyTask| waits(task, HELD) || waits(task, &["CapacityLimiter"]);
+    let may_be_stuck =
+        |task: &PyTask| wants(task) || (waits(task, TASKS) && !task.awaited_by.is_empty());
     if !tasks.iter().any(may_be_stuck) || reader.is_over() {
         return;
     }
     let slots = tasks.iter().enumerate();
     let slots: AddressMap<usize> = slots.map(|(slot, task)| (task.id, slot)).collect();
     let first = tasks.iter().enumerate();
-    let first = first.filter(|(_, task)| waits(task, &["Lock"]) || waits(task, TASKS));
+    let first = first.filter(|(_, task)| wants(task) || waits(task, TASKS));
     let mut front: Vec<usize> = first.map(|(slot, _)| slot).collect();
     let mut seen: HashSet<usize> = front.iter().copied().collect();
     let mut left = MAX_SEARCHED;

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::pass::Scan;
+use super::permits;
 use super::remembered::THREADING;
 use super::statements::Statements;
 use crate::event::{PyThread, PyWait, PythonFact, Tid, WaitKind, WaitPurpose};
@@ -16,20 +17,20 @@ use crate::python::walk::threads::{self, ThreadAccount};
 use crate::python::walk::waits::{self, Blocked};
 
 /// Threads whose stacks are searched for locks that they have: in programs that have more, nobody is.
-const MAX_SEARCHED: usize = 512;
+pub(super) const MAX_SEARCHED: usize = 512;
 
 /// Who takes a lock in this function, or in that file, does so for a while, and gives it back.
 const ENTER: &str = "__enter__";
 const THREADING_FILE: &str = "/threading.py";
 
 /// What is known beside the blocked threads, for those whose locks do not say who has them.
-struct Others<'a> {
+pub(super) struct Others<'a> {
     /// The stacks of all other threads that could be read.
-    stacks: Vec<&'a [StackFrame]>,
+    pub(super) stacks: Vec<&'a [StackFrame]>,
     /// With those of the blocked threads, they are the stacks of all threads.
-    all: bool,
+    pub(super) all: bool,
     /// No frame of a stack is left out.
-    whole: bool,
+    pub(super) whole: bool,
 }
 
 impl Scan<'_> {
@@ -281,6 +282,7 @@ impl Scan<'_> {
             whole: stacks.iter().all(is_whole),
         };
         self.add_owners(reader, &blocked, &mut waits, &others);
+        permits::add_holders(reader, &blocked, &mut waits, &others);
         self.doubt_gone(reader, &mut waits, knows_all);
         for (slot, wait) in slots.into_iter().zip(waits) {
             let thread = &mut fact.threads[slot];

@@ -43,6 +43,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, state: u64, billiard: u64) -> Option
         queued: Some(queued as u64),
         running,
         queued_futures: Vec::new(),
+        borrowers: Vec::new(),
     })
 }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::holders::{BOUND_SELF, kept};
+use super::task_groups::{GROUP, HOST_OF_SCOPE, SCOPE_OF_GROUP};
 use crate::python::memory::addresses::{AddressMap, AddressSet};
 use crate::python::memory::{Batch, at, plausible};
 use crate::python::objects::{Kind, Reader, TypeInfo};
@@ -12,10 +13,7 @@ use crate::python::objects::{Kind, Reader, TypeInfo};
 const TIMEOUT: &str = "Timeout";
 /// Of anyio: it may have no deadline, and be in others that have one.
 const SCOPE: &str = "CancelScope";
-/// anyio's is in a scope, and its tasks are.
-const GROUP: &str = "TaskGroup";
-const SCOPE_OF_GROUP: &str = "cancel_scope";
-const MEMBERS: &[&str] = &["_deadline", "_parent_scope", "_host_task"];
+const MEMBERS: &[&str] = &["_deadline", "_parent_scope", HOST_OF_SCOPE];
 /// Scopes around scopes: one that has more around it counts as one with a deadline.
 const MAX_AROUND: usize = 32;
 

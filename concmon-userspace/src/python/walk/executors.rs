@@ -206,6 +206,7 @@ fn thread_pool(reader: &mut Reader<'_>, pool: &Pool, doings: Vec<Doing>) -> PyEx
         queued,
         running,
         queued_futures,
+        borrowers: Vec::new(),
     }
 }
 

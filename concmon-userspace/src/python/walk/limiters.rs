@@ -134,6 +134,7 @@ fn row(
         queued: waiting.and_then(|waiting| reader.dict_length(waiting)),
         running: Vec::new(),
         queued_futures: Vec::new(),
+        borrowers: borrowed,
     })
 }
 

@@ -24,6 +24,7 @@ pub(super) mod routes;
 pub(super) mod spans;
 pub(super) mod stacks;
 mod suspended;
+mod task_groups;
 pub(super) mod task_heads;
 pub(super) mod task_lists;
 pub(super) mod task_waits;

@@ -115,5 +115,6 @@ pub(super) fn process_pool(
         queued: Some((entries.len() as u64).saturating_sub(begun + not_queued)),
         running,
         queued_futures: Vec::new(),
+        borrowers: Vec::new(),
     })
 }

@@ -60,9 +60,12 @@ const USERS_OF_LOCKS: &[(&str, &str, &str)] = &[
     ("locks.py", "Barrier._wait", "Barrier"),
 ];
 
-/// The function of anyio's limiter that waits for a token, and its file.
+/// The function of anyio's limiter that waits for a token, and the file of anyio's classes on asyncio.
 const LIMITER: &str = "acquire_on_behalf_of";
-const LIMITER_FILE: &str = "/anyio/_backends/_asyncio.py";
+const ANYIO_FILE: &str = "/anyio/_backends/_asyncio.py";
+
+/// The function in which whoever has entered anyio's task group waits for its tasks.
+const END_OF_GROUP: &str = "__aexit__";
 
 /// A function that a future calls when work in an executor is to be given up: it stands for that.
 const OF_EXECUTOR: &str = "_chain_future.<locals>._call_check_cancel";
@@ -122,17 +125,24 @@ pub(crate) fn waits(reader: &mut Reader<'_>, tasks: &[Waiting<'_>]) -> Vec<Optio
 
 /// Which frame is that of anyio's limiter: it waits by means of an event.
 fn limiter_frame(frames: &[PyFrame]) -> Option<usize> {
-    let is_limiter = |frame: &PyFrame| {
-        last_part(&frame.function) == LIMITER && frame.file.ends_with(LIMITER_FILE)
-    };
+    let is_limiter =
+        |frame: &PyFrame| last_part(&frame.function) == LIMITER && frame.file.ends_with(ANYIO_FILE);
     let found = frames.iter().rposition(is_limiter)?;
     (frames.len() - found <= 2).then_some(found)
+}
+
+/// Of that file's classes, only the group has such a method.
+fn is_end_of_group(frame: &PyFrame) -> bool {
+    last_part(&frame.function) == END_OF_GROUP && frame.file.ends_with(ANYIO_FILE)
 }
 
 /// What the innermost functions say, as far as they are asyncio's.
 fn said(frames: &[PyFrame]) -> Option<Says> {
     if limiter_frame(frames).is_some() {
         return Some(Says::Receiver);
+    }
+    if frames.last().is_some_and(is_end_of_group) {
+        return Some(Says::Kind("TaskGroup"));
     }
     let asyncios = frames
         .iter()
@@ -157,7 +167,6 @@ fn said(frames: &[PyFrame]) -> Option<Says> {
     })
 }
 
-/// The name of a file in asyncio's folder.
 /// The file in asyncio's folder.
 pub(super) fn asyncio_file(path: &str) -> Option<&str> {
     let (folder, file) = path.rsplit_once('/')?;

@@ -123,6 +123,7 @@ pub(crate) fn server(reader: &mut Reader<'_>, crew: &Crew) -> Option<PyExecutor>
         queued,
         running: Vec::new(),
         queued_futures: Vec::new(),
+        borrowers: Vec::new(),
     })
 }
 

@@ -2,6 +2,7 @@
 //! when it is done.
 
 use super::as_completed;
+use super::task_groups::{is_group, parents};
 use crate::python::memory::addresses::{AddressMap, AddressSet};
 use crate::python::memory::{Batch, byte, plausible, word};
 use crate::python::objects::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader, TypeInfo};
@@ -27,8 +28,6 @@ const MAX_BEHIND: usize = 1 << 12;
 const MAX_REMEMBERED: usize = 1 << 18;
 /// What a future calls to wake the task that waits for it.
 const WAKEUP: &str = "task_wakeup";
-/// An attribute of `asyncio.TaskGroup`.
-const PARENT_TASK: &str = "_parent_task";
 
 /// What a future or task says of those that wait for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -285,16 +284,7 @@ fn nodes(reader: &mut Reader<'_>, objects: &[u64], known: &AddressSet) -> Vec<No
             .collect()
     };
     let groups = of(is_group);
-    let parents: AddressMap<u64> = match groups.is_empty() {
-        true => AddressMap::default(),
-        false => {
-            let parents = reader.attributes(&groups, &[PARENT_TASK]).into_iter();
-            let parents = groups.iter().zip(parents);
-            parents
-                .filter_map(|(group, found)| Some((*group, found?[0]?)))
-                .collect()
-        }
-    };
+    let parents = parents(reader, &groups);
     let futures = of(|info| info.kind == Kind::Future);
     let mut futures = read_futures(reader, &futures);
     objects
@@ -310,10 +300,6 @@ fn nodes(reader: &mut Reader<'_>, objects: &[u64], known: &AddressSet) -> Vec<No
             },
         })
         .collect()
-}
-
-fn is_group(info: &TypeInfo) -> bool {
-    info.kind == Kind::Other && &*info.name == "TaskGroup"
 }
 
 fn read_futures(reader: &mut Reader<'_>, futures: &[u64]) -> AddressMap<Sources> {

@@ -308,6 +308,7 @@ fn by_object(
         inferred: false,
         owner_gone: tid.is_none() && owner.is_some_and(|ident| ident != 0),
         at_statement: false,
+        holders: Vec::new(),
     })
 }
 
@@ -325,6 +326,7 @@ fn ended_thread(reader: &mut Reader<'_>, parked: u64, tids: &HashMap<u64, Tid>) 
         inferred: false,
         owner_gone: false,
         at_statement: false,
+        holders: Vec::new(),
     })
 }
 
