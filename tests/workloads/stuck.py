@@ -390,6 +390,29 @@ def semaphore_of_threads(make=threading.Semaphore):
     run([(f"handler-{index}", handler) for index in range(2)], ["Semaphore", "handler-0", "handler-1"])
 
 
+def connections_in_a_queue():
+    """Threads that have one of a queue's connections want a second one, and others a first one."""
+    connections = queue.Queue()
+    for index in range(2):
+        connections.put(index)
+
+    @contextlib.contextmanager
+    def connection():
+        one = connections.get()
+        try:
+            yield one
+        finally:
+            connections.put(one)
+
+    def handler():
+        with connection():
+            time.sleep(0.3)
+            with connection():
+                pass
+
+    run([(f"handler-{index}", handler) for index in range(4)], ["Queue", "handler-0", "handler-1"])
+
+
 def bounded_semaphore_of_threads():
     semaphore_of_threads(threading.BoundedSemaphore)
 
@@ -572,6 +595,39 @@ def two_permits_at_times():
 
     for nested in [True, True, False]:
         threading.Thread(target=worker, args=(nested,), daemon=True).start()
+    ready()
+    while True:
+        time.sleep(0.5)
+
+
+def connections_of_two_queues():
+    """Who has one of the first queue wants one of the second, for long at times, and only once each."""
+    queues = [queue.Queue(), queue.SimpleQueue()]
+    for one in queues:
+        for index in range(2):
+            one.put(index)
+
+    @contextlib.contextmanager
+    def connection(which):
+        one = which.get()
+        try:
+            yield one
+        finally:
+            which.put(one)
+
+    def worker():
+        while True:
+            with connection(queues[0]):
+                with connection(queues[1]):
+                    time.sleep(3)
+
+    def other():
+        while True:
+            with connection(queues[1]):
+                time.sleep(4)
+
+    for target in [worker, worker, worker, other, other]:
+        threading.Thread(target=target, daemon=True).start()
     ready()
     while True:
         time.sleep(0.5)

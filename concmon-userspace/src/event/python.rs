@@ -177,8 +177,8 @@ pub struct PyWait {
     /// Somebody has it who is no thread of this interpreter any more.
     #[serde(default)]
     pub owner_gone: bool,
-    /// The threads that have a permit of the semaphore that it waits for, where each of them is blocked: they are in
-    /// `with` statements of it.
+    /// The threads that have a permit of the semaphore that it waits for, or an item of the queue, where each of them is
+    /// blocked: they are in `with` statements of it, or of a manager that gets one.
     #[serde(default)]
     pub holders: Vec<Tid>,
     /// It waits at a `with` statement of a lock; looked for where the owner is not known.
@@ -465,7 +465,15 @@ impl PyFrame {
 /// The innermost frame of a stack that is the program's own, else of a package that was installed; `None`: all are
 /// of Python's library. What stands for frames that are left out has no file, and is nobody's.
 pub(crate) fn own_frame<F>(stack: &[F], file: impl Fn(&F) -> &str) -> Option<&F> {
-    let foreign = ["/site-packages/", "/dist-packages/"];
+    // Private files of event loops are nobody's either, wherever they were installed.
+    let foreign = [
+        "/site-packages/",
+        "/dist-packages/",
+        "/anyio/_",
+        "/anyio/from_thread.py",
+        "/anyio/to_thread.py",
+        "/trio/_",
+    ];
     let is_foreign = |frame: &F| foreign.iter().any(|of| file(frame).contains(of));
     let is_users = |frame: &&F| !file(frame).is_empty() && !is_library(file(frame));
     let users = || stack.iter().filter(is_users);

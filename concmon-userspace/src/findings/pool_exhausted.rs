@@ -83,7 +83,13 @@ const WAITS: &[&str] = &[
 /// The prefix of the limiter of trio's own threads.
 const TRIO: &str = "Trio thread";
 /// Objects that several may have at once.
-const PERMITS: &[&str] = &["Semaphore ", "BoundedSemaphore ", "CapacityLimiter "];
+const PERMITS: &[&str] = &[
+    "Semaphore ",
+    "BoundedSemaphore ",
+    "CapacityLimiter ",
+    "Queue ",
+    "SimpleQueue ",
+];
 /// What a task waits for then. (`wait_for` may hide anything: up to Python 3.11 it runs as a task of its own.)
 const TASK_WAITS: &[&str] = &[
     "Condition",
@@ -111,7 +117,7 @@ impl Rule for PoolExhausted {
          the function that waits; who connects or checks a connection there does not count); or all workers of an \
          executor wait for the same queue or semaphore (a warning: event or condition), while more work is queued \
          for them, so that what would give it back may be in that queue; or all threads of a loop's limiter (anyio, \
-         trio) wait for tasks that want another one; or all permits of a semaphore, or tokens of a limiter, are had by \
+         trio) wait for tasks that want another one; or all permits of a semaphore, tokens of a limiter, or items of a queue that context managers get, are had by \
          threads or tasks that wait for one another and for more of them (who has a permit is concluded from the `with` \
          statement of it that it is in). Only who has an item can return it.\n\n\
          What to do: look where those that have items are (concmon-bpf dump); return them sooner, in a `with` \

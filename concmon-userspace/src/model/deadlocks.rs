@@ -151,12 +151,16 @@ fn thread_wait(wait: &PyWait, results: &Results<'_>) -> Option<Wait> {
     };
     match (wait.kind, wait.purpose) {
         (_, WaitPurpose::Contended) => Some(one(wait.owner?, object())),
-        (WaitKind::Semaphore, _) if !wait.holders.is_empty() => Some(Wait {
-            on: wait.holders.iter().copied().map(Node::Thread).collect(),
-            all: false,
-            what: object(),
-            inferred: true,
-        }),
+        (WaitKind::Semaphore | WaitKind::Queue | WaitKind::SimpleQueue, _)
+            if !wait.holders.is_empty() =>
+        {
+            Some(Wait {
+                on: wait.holders.iter().copied().map(Node::Thread).collect(),
+                all: false,
+                what: object(),
+                inferred: true,
+            })
+        }
         (_, WaitPurpose::Join) => wait.owner.map(|owner| one(owner, What::End(owner))),
         (WaitKind::Future, _) => {
             let future = wait.object?;

@@ -153,7 +153,7 @@ fn names_the_hog(told: &Told, gil: &Gil) -> Result<(u64, u64)> {
 }
 
 /// All that threads' accounts have as blocked on the GIL, within 1 % or 1 ms: threads that lived for a moment have no row.
-fn counts_in_its_window(report: &Report, pid: u32) -> Result<()> {
+pub(crate) fn counts_in_its_window(report: &Report, pid: u32) -> Result<()> {
     let process = report.process(pid)?;
     let blocked = process.threads.iter().map(|t| t.ledger.blocked_ns.gil);
     let blocked: u64 = blocked.sum();

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use concmon_tests::harness::quiet;
+use concmon_tests::harness::{Skip, case, quiet};
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::packages;
 use concmon_tests::report::{Finding, Report};
@@ -12,67 +12,102 @@ use concmon_tests::watch::{Outcome, PATIENCE, Watch};
 use concmon_tests::workload::Workload;
 use libtest_mimic::Trial;
 
+use crate::dump::{array, tool};
+use crate::gil::counts_in_its_window;
 use crate::watch_python;
 
-/// Programs, and the rule that holds for each.
-const SICK: [(&str, &str); 13] = [
-    ("two_rlocks", "deadlock"),
-    ("three_rlocks", "deadlock"),
-    ("two_locks", "deadlock"),
-    ("lock_and_join", "deadlock"),
-    ("relocking_handler", "deadlock"),
-    ("lock_that_is_taken_twice", "deadlock"),
-    ("own_pool", "deadlock"),
-    ("asyncio_locks", "deadlock"),
-    ("tasks_that_await_each_other", "deadlock"),
-    ("lock_across_fork", "lock-held-across-fork"),
-    ("plain_lock_across_fork", "lock-held-across-fork"),
-    ("workers_that_wait_for_one_queue", "pool-exhausted"),
-    ("killed_pool_worker", "worker-killed"),
-];
-/// The same of those that need libraries, which one version of Python has: what they need, and the rule.
-const LIBRARIES: [(&str, &[&str], &str); 4] = [
+/// A program: its file, which one, what it needs, and the rule that holds for it. What is idle has none.
+type Row = (
+    &'static str,
+    &'static str,
+    &'static [&'static str],
+    Option<&'static str>,
+);
+
+const STUCK: &str = "stuck.py";
+const POOLED: &str = "pooled.py";
+const LOOPS: &[&str] = &["anyio", "trio"];
+
+const DEADLOCK: Option<&str> = Some("deadlock");
+const ACROSS_FORK: Option<&str> = Some("lock-held-across-fork");
+const EXHAUSTED: Option<&str> = Some("pool-exhausted");
+/// It takes ten seconds to tell.
+const NOT_RELEASED: &str = "lock-not-released";
+
+const SICK: [Row; 25] = [
+    (STUCK, "two_rlocks", &[], DEADLOCK),
+    (STUCK, "three_rlocks", &[], DEADLOCK),
+    (STUCK, "two_locks", &[], DEADLOCK),
+    (STUCK, "lock_and_join", &[], DEADLOCK),
+    (STUCK, "relocking_handler", &[], DEADLOCK),
+    (STUCK, "lock_that_is_taken_twice", &[], DEADLOCK),
+    (STUCK, "own_pool", &[], DEADLOCK),
+    (STUCK, "asyncio_locks", &[], DEADLOCK),
+    (STUCK, "tasks_that_await_each_other", &[], DEADLOCK),
+    (STUCK, "group_of_anyio", LOOPS, DEADLOCK),
+    (STUCK, "lock_across_fork", &[], ACROSS_FORK),
+    (STUCK, "plain_lock_across_fork", &[], ACROSS_FORK),
+    (STUCK, "workers_that_wait_for_one_queue", &[], EXHAUSTED),
+    (STUCK, "queue_of_threads_of_anyio", LOOPS, EXHAUSTED),
+    (STUCK, "queue_of_threads_of_trio", LOOPS, EXHAUSTED),
+    (STUCK, "nested_threads_of_anyio", LOOPS, EXHAUSTED),
+    (STUCK, "nested_threads_of_trio", LOOPS, EXHAUSTED),
+    (STUCK, "tokens_of_anyio", LOOPS, EXHAUSTED),
+    (STUCK, "semaphore_of_threads", &[], EXHAUSTED),
+    (STUCK, "bounded_semaphore_of_threads", &[], EXHAUSTED),
+    (STUCK, "semaphore_of_tasks", &[], EXHAUSTED),
     (
+        STUCK,
         "connections_of_sqlalchemy",
         &["sqlalchemy"],
-        "pool-exhausted",
+        EXHAUSTED,
     ),
-    (
-        "queue_of_threads_of_anyio",
-        &["anyio", "trio"],
-        "pool-exhausted",
-    ),
-    (
-        "queue_of_threads_of_trio",
-        &["anyio", "trio"],
-        "pool-exhausted",
-    ),
-    ("group_of_anyio", &["anyio", "trio"], "deadlock"),
+    (STUCK, "killed_pool_worker", &[], Some("worker-killed")),
+    (STUCK, "lock_that_is_left_taken", &[], Some(NOT_RELEASED)),
+    (STUCK, "connections_in_a_queue", &[], EXHAUSTED),
 ];
-/// It needs them, too, and a time ends what waits in it.
-const LIMITED: (&str, &[&str]) = ("groups_of_anyio_with_a_time", &["anyio", "trio"]);
-const VERSION: &str = "3.13";
+const HEALTHY: [Row; 26] = [
+    (STUCK, "idle_thread_pool", &[], None),
+    (STUCK, "idle_process_pool", &[], None),
+    (STUCK, "idle_multiprocessing_pool", &[], None),
+    (STUCK, "idle_pool_of_threads", &[], None),
+    (POOLED, "gevent", &["gevent"], None),
+    (POOLED, "waitress", &["waitress"], None),
+    (POOLED, "cheroot", &["cheroot"], None),
+    (POOLED, "celery", &["celery"], None),
+    (POOLED, "celery_threads", &["celery"], None),
+    (POOLED, "dask", &["distributed"], None),
+    (STUCK, "signals_by_semaphore", &[], None),
+    (STUCK, "signals_by_locks", &[], None),
+    (STUCK, "barrier", &[], None),
+    (STUCK, "many_consumers", &[], None),
+    (STUCK, "nested_locks", &[], None),
+    (STUCK, "long_work_behind_a_semaphore", &[], None),
+    (STUCK, "two_permits_at_times", &[], None),
+    (STUCK, "connections_of_two_queues", &[], None),
+    (STUCK, "tasks_behind_a_semaphore", &[], None),
+    (STUCK, "joins_with_a_time", &[], None),
+    (STUCK, "waiters_of_one_asyncio_lock", &[], None),
+    (STUCK, "tasks_with_a_time", &[], None),
+    (STUCK, "tasks_that_are_given_up", &[], None),
+    (STUCK, "groups_with_a_time", &[], None),
+    (STUCK, "groups_of_anyio_with_a_time", LOOPS, None),
+    (STUCK, "locks_of_a_fork", &[], None),
+];
+/// Programs in which one thread keeps the GIL for long, or several want it all the time.
+const GIL: [Row; 4] = [
+    (STUCK, "backtracking_pattern", &[], CONTENTION),
+    (STUCK, "large_power", &[], CONTENTION),
+    (STUCK, "sleeping_call_of_c", &[], CONTENTION),
+    (STUCK, CONVOY, &[], CONTENTION),
+];
+const CONTENTION: Option<&str> = Some("gil-contention");
+const CONVOY: &str = "convoy_for_the_gil";
+const VERSIONS: [&str; 3] = ["3.9", "3.11", "3.13"];
 /// Of programs that do not compute, it is the host's.
 const BY_HOST: &str = "cpu-starved";
-/// It takes ten seconds to tell.
-const LEFT_TAKEN: (&str, &str) = ("lock_that_is_left_taken", "lock-not-released");
-const HEALTHY: [&str; 15] = [
-    "idle_thread_pool",
-    "idle_process_pool",
-    "idle_multiprocessing_pool",
-    "idle_pool_of_threads",
-    "signals_by_semaphore",
-    "signals_by_locks",
-    "barrier",
-    "many_consumers",
-    "nested_locks",
-    "joins_with_a_time",
-    "waiters_of_one_asyncio_lock",
-    "tasks_with_a_time",
-    "tasks_that_are_given_up",
-    "groups_with_a_time",
-    "locks_of_a_fork",
-];
+/// Windows of a second by which a finding is told.
+const SOON: usize = 5;
 
 /// Besides the idle pools: nobody in these has what others want.
 const NOT_CONTENDED: [&str; 4] = [
@@ -83,7 +118,7 @@ const NOT_CONTENDED: [&str; 4] = [
 ];
 
 /// Every version says in another way who is inside of a `with` statement.
-const VERSIONS: [&str; 8] = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15"];
+const ALL_VERSIONS: [&str; 8] = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15"];
 /// Programs of which no thread has what it waits for, and one in which it has.
 const WAITERS: [&str; 3] = [
     "with_statements_again_and_again",
@@ -94,16 +129,11 @@ const OWNER: &str = "lock_that_is_taken_twice";
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = vec![quiet(
-        format!("stuck::programs_with_libraries_get_their_finding::py{VERSION}"),
-        &watch_python(VERSION),
-        programs_with_libraries_get_their_finding,
-    )];
-    trials.push(quiet(
         "stuck::who_waits_at_a_statement_does_not_own_the_lock",
         &watch_python("3.9"),
         who_waits_at_a_statement_does_not_own_the_lock,
-    ));
-    for version in ["3.9", "3.11", "3.13"] {
+    )];
+    for version in VERSIONS {
         trials.push(quiet(
             format!("stuck::each_program_gets_its_finding::py{version}"),
             &watch_python(version),
@@ -114,27 +144,58 @@ pub(crate) fn trials() -> Vec<Trial> {
             &watch_python(version),
             move || who_waits_for_work_gets_none(version),
         ));
+        trials.push(case(
+            format!("stuck::who_keeps_the_gil_is_named::py{version}"),
+            &watch_python(version),
+            move || who_keeps_the_gil_is_named(version),
+        ));
     }
     trials
 }
 
 fn start(version: &str, program: &str) -> Result<Workload> {
     let python = Interpreter::find(version)?;
-    let workload = Workload::start(&python, "stuck.py", &[program]);
+    let workload = Workload::start(&python, STUCK, &[program]);
     workload.with_context(|| program.to_owned())
 }
 
-fn watch(workloads: &[(&str, Workload)], seconds: u32) -> Result<Outcome> {
-    let duration = format!("{seconds}s");
-    let pids: Vec<String> = workloads
-        .iter()
-        .map(|(_, one)| one.pid().to_string())
-        .collect();
-    let mut args = vec!["--json", "-d", &*duration, "--fail-on", "any"];
-    for pid in &pids {
-        args.extend(["-p", pid]);
+/// Those of the programs whose packages are there; of others it is said why not.
+fn start_all(version: &str, rows: &[Row]) -> Result<Vec<(Row, Workload)>> {
+    let python = Interpreter::find(version)?;
+    let mut workloads = Vec::new();
+    for row @ (file, program, needed, _) in rows {
+        let packages = match needed {
+            [] => None,
+            needed => match packages::folder(&python, version, needed) {
+                Ok(folder) => Some(folder),
+                Err(error) => {
+                    let Skip(reason) = error.downcast::<Skip>()?;
+                    eprintln!("    {program}: not run, {reason}");
+                    continue;
+                }
+            },
+        };
+        let workload = Workload::start_with(&python, packages.as_deref(), file, &[program]);
+        workloads.push((*row, workload.with_context(|| (*program).to_owned())?));
     }
-    Watch::start(&args)?.finish(PATIENCE + Duration::from_secs(u64::from(seconds)))
+    Ok(workloads)
+}
+
+fn start_watch<'a>(workloads: impl Iterator<Item = &'a Workload>, args: &[&str]) -> Result<Watch> {
+    let pids: Vec<String> = workloads.map(|one| one.pid().to_string()).collect();
+    let of_pids = pids.iter().flat_map(|pid| ["-p", pid]);
+    let args: Vec<&str> = ["--json", "--fail-on", "any"]
+        .into_iter()
+        .chain(args.iter().copied())
+        .chain(of_pids)
+        .collect();
+    Watch::start(&args)
+}
+
+fn watch<'a>(workloads: impl Iterator<Item = &'a Workload>, seconds: u32) -> Result<Outcome> {
+    let duration = format!("{seconds}s");
+    start_watch(workloads, &["-d", &*duration])?
+        .finish(PATIENCE + Duration::from_secs(u64::from(seconds)))
 }
 
 /// Those of a program and of what it forked, but for what other programs took of the CPUs.
@@ -148,60 +209,81 @@ fn findings(report: &Report, pid: u32) -> Vec<&Finding> {
 }
 
 fn each_program_gets_its_finding(version: &str) -> Result<()> {
-    let all = SICK.into_iter().chain([LEFT_TAKEN]);
-    let sick: Vec<(&str, &str)> = all.collect();
-    let mut workloads = Vec::new();
-    for (program, _) in &sick {
-        workloads.push((*program, start(version, program)?));
-    }
-    are_told(&sick, &workloads, 14)
+    let workloads = start_all(version, &SICK)?;
+    let outcome = watch(workloads.iter().map(|(_, one)| one), 14)?;
+    ensure!(outcome.code == 6, "exit code {}", outcome.code);
+    workloads
+        .iter()
+        .try_for_each(|(row, workload)| is_told(row, workload, &outcome))
 }
 
-fn programs_with_libraries_get_their_finding() -> Result<()> {
-    let python = Interpreter::find(VERSION)?;
-    let mut workloads = Vec::new();
-    for (program, needed, _) in LIBRARIES {
-        let packages = packages::folder(&python, VERSION, needed)?;
-        let workload = Workload::start_with(&python, Some(&packages), "stuck.py", &[program]);
-        workloads.push((program, workload.context(program)?));
+/// It has the one finding that is meant, soon, with its members and a place in its source.
+fn is_told((_, program, _, rule): &Row, workload: &Workload, outcome: &Outcome) -> Result<()> {
+    let rule = rule.context("it is sick")?;
+    let found = findings(outcome.summary()?, workload.pid());
+    let rules: Vec<&str> = found.iter().map(|one| &*one.rule).collect();
+    ensure!(rules == [rule], "{program}: {rules:?}, wanted {rule}");
+    let said = format!("{} {:?}", found[0].summary, found[0].evidence);
+    let members: Vec<String> = workload.said("members")?;
+    for member in members {
+        ensure!(said.contains(&member), "{program}: no {member} in {said}");
     }
-    let sick = LIBRARIES.map(|(program, _, rule)| (program, rule));
-    are_told(&sick, &workloads, 6)?;
-    let (program, needed) = LIMITED;
-    let packages = packages::folder(&python, VERSION, needed)?;
-    let workload = Workload::start_with(&python, Some(&packages), "stuck.py", &[program]);
-    let workloads = [(program, workload.context(program)?)];
-    let outcome = watch(&workloads, 10)?;
-    let found = findings(outcome.summary()?, workloads[0].1.pid());
-    let said: Vec<&str> = found.iter().map(|one| &*one.summary).collect();
-    ensure!(said.is_empty(), "{program}: {said:?}");
+    let has_place = rule == "worker-killed" || said.contains(STUCK);
+    ensure!(has_place, "{program}: no place in {said}");
+    let told = |report: &Report| !findings(report, workload.pid()).is_empty();
+    let snapshots = outcome.snapshots();
+    let first = snapshots.iter().position(told).context("in no snapshot")?;
+    ensure!(
+        rule == NOT_RELEASED || first < SOON,
+        "{program}: told in window {first}"
+    );
     Ok(())
 }
 
-/// Each of these has the one finding that is meant, soon, with its members and a place in its source.
-fn are_told(sick: &[(&str, &str)], workloads: &[(&str, Workload)], seconds: u32) -> Result<()> {
-    let outcome = watch(workloads, seconds)?;
-    ensure!(outcome.code == 6, "exit code {}", outcome.code);
-    let summary = outcome.summary()?;
-    let snapshots = outcome.snapshots();
-    for ((program, rule), (_, workload)) in sick.iter().zip(workloads) {
-        let found = findings(summary, workload.pid());
-        let rules: Vec<&str> = found.iter().map(|one| &*one.rule).collect();
-        ensure!(rules == [*rule], "{program}: {rules:?}, wanted {rule}");
-        let said = format!("{} {:?}", found[0].summary, found[0].evidence);
-        let members: Vec<String> = workload.said("members")?;
-        for member in members {
-            ensure!(said.contains(&member), "{program}: no {member} in {said}");
+/// Two at a time, for each takes a CPU.
+fn who_keeps_the_gil_is_named(version: &str) -> Result<()> {
+    for rows in GIL.chunks(2) {
+        let workloads = start_all(version, rows)?;
+        let mut watch = start_watch(workloads.iter().map(|(_, one)| one), &[])?;
+        watch.next(PATIENCE)?;
+        for ((_, program, ..), workload) in &workloads {
+            waiters_are_not_idle(workload.pid()).context(*program)?;
         }
-        let has_place = *rule == "worker-killed" || said.contains("stuck.py");
-        ensure!(has_place, "{program}: no place in {said}");
-        let told = |report: &Report| !findings(report, workload.pid()).is_empty();
-        let first = snapshots.iter().position(told).context("in no snapshot")?;
-        ensure!(
-            *rule == LEFT_TAKEN.1 || first < 6,
-            "{program}: told in window {first}"
-        );
+        for _ in 0..SOON {
+            watch.next(PATIENCE)?;
+        }
+        let outcome = watch.interrupt()?;
+        ensure!(outcome.code == 6, "exit code {}", outcome.code);
+        for (row, workload) in &workloads {
+            is_told(row, workload, &outcome)?;
+            for report in outcome.snapshots() {
+                counts_in_its_window(&report, workload.pid()).context(row.1)?;
+            }
+        }
     }
+    Ok(())
+}
+
+/// Threads that want to compute run or wait for the GIL, whenever they are looked at.
+fn waiters_are_not_idle(pid: u32) -> Result<()> {
+    const LOOKS: usize = 6;
+    let (mut all, mut waiting) = (0, 0);
+    for _ in 0..LOOKS {
+        let look = tool(&["dump", "--json"], pid)?.json()?;
+        for thread in array(&look, "/processes/0/threads")? {
+            let name = thread["name"].as_str().unwrap_or_default();
+            if name.starts_with("victim-") || name.starts_with("computes-") {
+                let state = thread["state"].as_str();
+                ensure!(
+                    matches!(state, Some("active" | "waiting_for_gil")),
+                    "{name} is {state:?}"
+                );
+                all += 1;
+                waiting += usize::from(state == Some("waiting_for_gil"));
+            }
+        }
+    }
+    ensure!(waiting * 2 > all && all > 0, "{waiting} of {all} wait");
     Ok(())
 }
 
@@ -209,12 +291,12 @@ fn are_told(sick: &[(&str, &str)], workloads: &[(&str, Workload)], seconds: u32)
 fn who_waits_at_a_statement_does_not_own_the_lock() -> Result<()> {
     let is_there = |version: &&str| Interpreter::find(version).is_ok();
     let mut workloads = Vec::new();
-    for version in VERSIONS.into_iter().filter(is_there) {
+    for version in ALL_VERSIONS.into_iter().filter(is_there) {
         for program in WAITERS.into_iter().chain([OWNER]) {
             workloads.push((program, start(version, program)?));
         }
     }
-    let outcome = watch(&workloads, 6)?;
+    let outcome = watch(workloads.iter().map(|(_, one)| one), 6)?;
     let summary = outcome.summary()?;
     for (program, workload) in &workloads {
         let found = findings(summary, workload.pid());
@@ -229,13 +311,10 @@ fn who_waits_at_a_statement_does_not_own_the_lock() -> Result<()> {
 }
 
 fn who_waits_for_work_gets_none(version: &str) -> Result<()> {
-    let mut workloads = Vec::new();
-    for program in HEALTHY {
-        workloads.push((program, start(version, program)?));
-    }
-    let outcome = watch(&workloads, 15)?;
+    let workloads = start_all(version, &HEALTHY)?;
+    let outcome = watch(workloads.iter().map(|(_, one)| one), 15)?;
     let summary = outcome.summary()?;
-    for (program, workload) in &workloads {
+    for ((_, program, ..), workload) in &workloads {
         let found = findings(summary, workload.pid());
         let said: Vec<&str> = found.iter().map(|one| &*one.summary).collect();
         ensure!(said.is_empty(), "{program}: {said:?}");

@@ -1,22 +1,48 @@
-//! Which threads have permits of the semaphores that threads wait for: those in `with` statements of them.
+//! Which threads have permits of the semaphores that threads wait for, and items of the queues: those in `with` statements
+//! of them, or of a manager that gets an item.
 
 use super::threads::{MAX_SEARCHED, Others};
 use crate::event::{PyFrame, PyWait, Tid, WaitKind, WaitPurpose};
 use crate::python::objects::Reader;
-use crate::python::walk::holders;
 use crate::python::walk::stacks::StackFrame;
 use crate::python::walk::waits::Blocked;
+use crate::python::walk::{holders, managers};
 
 /// The functions that wait for a permit: of `acquire`, and of what it calls.
 const FILE: &str = "/threading.py";
 const DEPTH: usize = 2;
+/// Those that wait for an item, and the one that enters a manager.
+const QUEUES: &[&str] = &["/queue.py", FILE];
+const CONTEXTLIB: &str = "/contextlib.py";
+const ENTER: &str = "__enter__";
 
-/// Says of the semaphores that threads wait for who has their permits, where all those are blocked themselves.
+/// Says of the semaphores that threads wait for, and of the queues that managers do, who has their permits or items,
+/// where all those are blocked themselves.
 pub(super) fn add_holders(
     reader: &mut Reader<'_>,
     blocked: &[Blocked<'_>],
     waits: &mut [Option<PyWait>],
     others: &Others<'_>,
+) {
+    let stacks = blocked.iter().map(|thread| thread.frames);
+    let stacks: Vec<&[StackFrame]> = stacks.chain(others.stacks.iter().copied()).collect();
+    if !others.all || !others.whole || stacks.len() > MAX_SEARCHED {
+        return;
+    }
+    of_semaphores(reader, blocked, waits, stacks.clone());
+    of_queues(reader, blocked, waits, &stacks);
+}
+
+/// The threads of these stacks; `None` where one of them is not blocked, which may give its own back at any time.
+fn tids(blocked: &[Blocked<'_>], slots: impl Iterator<Item = usize>) -> Option<Vec<Tid>> {
+    slots.map(|slot| Some(blocked.get(slot)?.tid)).collect()
+}
+
+fn of_semaphores(
+    reader: &mut Reader<'_>,
+    blocked: &[Blocked<'_>],
+    waits: &mut [Option<PyWait>],
+    mut stacks: Vec<&[StackFrame]>,
 ) {
     let of_semaphore = |wait: &Option<PyWait>| {
         let wait = wait
@@ -30,17 +56,15 @@ pub(super) fn add_holders(
         places.iter().take_while(is_inner).count()
     };
     let mut waits_for: Vec<Option<u64>> = waits.iter().map(of_semaphore).collect();
-    let mut stacks: Vec<&[StackFrame]> = Vec::new();
-    for (thread, wanted) in blocked.iter().zip(&mut waits_for) {
-        let inner = inner(thread.places);
+    for (slot, wanted) in waits_for.iter_mut().enumerate() {
+        let inner = inner(blocked[slot].places);
         // One of another process is waited for in other functions.
         *wanted = wanted.filter(|_| inner >= DEPTH);
-        let own = wanted.and_then(|_| thread.frames.get(inner..));
-        stacks.push(own.unwrap_or(thread.frames));
+        if wanted.is_some() {
+            stacks[slot] = stacks[slot].get(inner..).unwrap_or_default();
+        }
     }
-    stacks.extend(&others.stacks);
-    let is_known = others.all && others.whole && stacks.len() <= MAX_SEARCHED;
-    if !is_known || waits_for.iter().all(Option::is_none) {
+    if waits_for.iter().all(Option::is_none) {
         return;
     }
     let inside = holders::of_stacks(reader, &stacks, &waits_for);
@@ -50,7 +74,36 @@ pub(super) fn add_holders(
         };
         let all = inside.iter().enumerate();
         let slots = all.filter(|(_, one)| one.locks.contains(&wanted));
-        let tids = slots.map(|(slot, _)| blocked.get(slot).map(|thread| thread.tid));
-        wait.holders = tids.collect::<Option<Vec<Tid>>>().unwrap_or_default();
+        wait.holders = tids(blocked, slots.map(|(slot, _)| slot)).unwrap_or_default();
+    }
+}
+
+/// A manager that gets an item of a queue when it is entered gives it back when it is left.
+fn of_queues(
+    reader: &mut Reader<'_>,
+    blocked: &[Blocked<'_>],
+    waits: &mut [Option<PyWait>],
+    stacks: &[&[StackFrame]],
+) {
+    let entering = |(slot, wait): (usize, &Option<PyWait>)| {
+        let kind = wait.as_ref()?.kind;
+        matches!(kind, WaitKind::Queue | WaitKind::SimpleQueue).then_some(())?;
+        let places = blocked[slot].places;
+        let is_inner = |place: &&PyFrame| QUEUES.iter().any(|file| place.file.ends_with(file));
+        let inner = places.iter().take_while(is_inner).count();
+        let caller = places.get(inner + 1)?;
+        let enters = caller.function.ends_with(ENTER) && caller.file.ends_with(CONTEXTLIB);
+        Some((slot, *blocked[slot].frames.get(inner).filter(|_| enters)?))
+    };
+    let found: Vec<(usize, StackFrame)> = waits.iter().enumerate().filter_map(entering).collect();
+    if found.is_empty() {
+        return;
+    }
+    let frames: Vec<StackFrame> = found.iter().map(|(_, frame)| *frame).collect();
+    let again = managers::again(reader, stacks, &frames);
+    for ((slot, _), slots) in found.into_iter().zip(again) {
+        if let Some(wait) = &mut waits[slot] {
+            wait.holders = tids(blocked, slots.into_iter()).unwrap_or_default();
+        }
     }
 }

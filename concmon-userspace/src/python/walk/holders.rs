@@ -32,8 +32,8 @@ const DESCRIPTOR_NAME: u32 = 24;
 
 /// A word of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Value {
-    word: u64,
+pub(super) struct Value {
+    pub(super) word: u64,
     /// It lies below the top of its frame's stack, so it is no leftover.
     is_sure: bool,
 }
@@ -122,6 +122,23 @@ pub(crate) fn of_stacks(
     found.collect()
 }
 
+/// What the frames of each stack have of their own behind their variables.
+pub(super) fn own_values(reader: &mut Reader<'_>, stacks: &[&[StackFrame]]) -> Vec<Vec<Value>> {
+    let mut values = Vec::with_capacity(stacks.len());
+    for stack in stacks {
+        let frames = &stack[..stack.len().min(MAX_FRAMES)];
+        let now = entering::now(reader, frames);
+        let variables = locals::variables(reader, frames);
+        let of_frames = variables.iter().zip(now);
+        values.push(
+            of_frames
+                .flat_map(|(frame, now)| words(frame, now.depth))
+                .collect(),
+        );
+    }
+    values
+}
+
 /// What a frame has of its own behind its variables: these may have anything.
 fn words(frame: &Variables, depth: Option<usize>) -> Vec<Value> {
     let is_sure = frame.is_possible(depth);
@@ -155,7 +172,7 @@ pub(crate) fn of_coroutines(
 /// What a frame of a suspended coroutine keeps: its variables, and what is behind them.
 pub(super) struct Kept {
     pub(super) coroutine: usize,
-    code: u64,
+    pub(super) code: u64,
     pub(super) words: Vec<u64>,
 }
 
@@ -195,7 +212,7 @@ pub(super) fn kept(reader: &mut Reader<'_>, coroutines: &[u64]) -> Vec<Kept> {
 }
 
 /// The locks whose method of this name is among the values, once for each such object.
-fn inside(
+pub(super) fn inside(
     reader: &mut Reader<'_>,
     values: &[Vec<Value>],
     locks: &AddressSet,

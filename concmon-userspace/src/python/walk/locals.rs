@@ -22,6 +22,15 @@ pub(crate) struct Variables {
 }
 
 impl Variables {
+    /// The variables' own values, as many as are known.
+    pub(crate) fn own(&self) -> &[u64] {
+        let known = self
+            .values
+            .get(..self.names.len())
+            .filter(|_| self.knows_all);
+        known.unwrap_or_default()
+    }
+
     /// What is on the stack behind the variables: up to `depth` words with these, or so many words where that is not
     /// known. None where it is not known how many variables there are.
     pub(crate) fn temporaries(&self, count: usize, depth: Option<usize>) -> &[u64] {

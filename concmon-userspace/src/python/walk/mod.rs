@@ -15,6 +15,7 @@ pub(super) mod holders;
 pub(super) mod limiters;
 pub(super) mod locals;
 pub(super) mod loops;
+pub(super) mod managers;
 pub(super) mod pool_parts;
 mod process_pools;
 pub(super) mod processes;

@@ -1,0 +1,110 @@
+"""Pools and servers of libraries that do their work: none of them is sick.
+
+The argument says which. It tells its pid once it works.
+"""
+
+import os
+import sys
+import threading
+import time
+import urllib.request
+
+from account import say
+
+
+def ready():
+    say(account="ready", pid=os.getpid(), members=[])
+
+
+def application(environ, start_response):
+    time.sleep(0.005)
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "2")])
+    return [b"ok"]
+
+
+def requests(port):
+    """A client now and then, so that threads have and have no work."""
+
+    def client():
+        while True:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10).read()
+            time.sleep(0.05)
+
+    for _ in range(2):
+        threading.Thread(target=client, daemon=True).start()
+
+
+def waitress():
+    import waitress.server
+
+    server = waitress.server.create_server(application, host="127.0.0.1", port=0, threads=4)
+    requests(server.effective_port)
+    ready()
+    server.run()
+
+
+def cheroot():
+    from cheroot import wsgi
+
+    server = wsgi.Server(("127.0.0.1", 0), application, numthreads=4)
+    server.prepare()
+    requests(server.bind_addr[1])
+    ready()
+    server.serve()
+
+
+def gevent():
+    import gevent
+
+    pool = gevent.get_hub().threadpool
+    ready()
+    while True:
+        pool.map(abs, range(6))
+        gevent.sleep(0.3)
+
+
+def celery(*options):
+    """More is queued than its workers do: it fetches some of that ahead."""
+    from celery import Celery, signals
+
+    app = Celery("work", broker="memory://")
+    app.conf.task_ignore_result = True
+
+    @app.task
+    def work():
+        time.sleep(0.3)
+
+    def client():
+        while True:
+            work.delay()
+            time.sleep(0.08)
+
+    @signals.worker_ready.connect
+    def begin(**_):
+        threading.Thread(target=client, daemon=True).start()
+        ready()
+
+    app.worker_main(["worker", "-c", "3", "-l", "ERROR", "--without-mingle", *options])
+
+
+def celery_threads():
+    celery("-P", "threads")
+
+
+def dask():
+    import distributed
+
+    cluster = distributed.LocalCluster(
+        n_workers=1, threads_per_worker=4, processes=False, dashboard_address=None
+    )
+    client = distributed.Client(cluster)
+    client.gather(client.map(time.sleep, [0.01] * 4, pure=False))
+    ready()
+    while True:
+        client.gather(client.map(time.sleep, [0.02] * 8, pure=False))
+        time.sleep(0.3)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("C_FORCE_ROOT", "1")
+    globals()[sys.argv[1]]()
