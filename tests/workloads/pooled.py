@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import urllib.request
+import warnings
 
 from account import say
 
@@ -82,8 +83,13 @@ def celery(*options):
     @signals.worker_ready.connect
     def begin(**_):
         threading.Thread(target=client, daemon=True).start()
+        os.dup2(stdout, 1)
         ready()
 
+    # What it says before that is not for who reads the account.
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    warnings.simplefilter("ignore")
     app.worker_main(["worker", "-c", "3", "-l", "ERROR", "--without-mingle", *options])
 
 

@@ -244,15 +244,14 @@ fn is_told((_, program, _, rule): &Row, workload: &Workload, outcome: &Outcome) 
 fn who_keeps_the_gil_is_named(version: &str) -> Result<()> {
     for rows in GIL.chunks(2) {
         let workloads = start_all(version, rows)?;
-        let mut watch = start_watch(workloads.iter().map(|(_, one)| one), &[])?;
+        let duration = format!("{}s", SOON + 1);
+        let watched = workloads.iter().map(|(_, one)| one);
+        let mut watch = start_watch(watched, &["-d", &*duration])?;
         watch.next(PATIENCE)?;
         for ((_, program, ..), workload) in &workloads {
             waiters_are_not_idle(workload.pid()).context(*program)?;
         }
-        for _ in 0..SOON {
-            watch.next(PATIENCE)?;
-        }
-        let outcome = watch.interrupt()?;
+        let outcome = watch.finish(PATIENCE)?;
         ensure!(outcome.code == 6, "exit code {}", outcome.code);
         for (row, workload) in &workloads {
             is_told(row, workload, &outcome)?;

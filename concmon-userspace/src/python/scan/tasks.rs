@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::pass::Scan;
 use super::remembered::ASYNCIO_TASKS;
-use crate::event::{PyTask, PythonFact};
+use crate::event::{PyTask, PythonFact, TaskState};
 use crate::python::memory::addresses::{AddressMap, AddressSet};
 use crate::python::memory::at;
 use crate::python::objects::Reader;
@@ -19,6 +19,7 @@ use crate::python::walk::{deadlines, holders};
 const MAX_SEARCHED: usize = 2_000;
 /// What asyncio's tasks have by an `async with` statement.
 const HELD: &[&str] = &["Lock", "Semaphore", "BoundedSemaphore"];
+const SEMAPHORES: &[&str] = &["Semaphore", "BoundedSemaphore"];
 /// Statements of one task that are told.
 const MAX_HELD: usize = 64;
 
@@ -30,12 +31,28 @@ fn add_holders(reader: &mut Reader<'_>, tasks: &mut [PyTask]) {
     if locks.is_empty() || reader.is_over() {
         return;
     }
-    let suspended = tasks.iter_mut().filter(|task| task.waits_for.is_some());
-    let mut suspended: Vec<&mut PyTask> = suspended.take(MAX_SEARCHED).collect();
+    let of_semaphores = tasks.iter().filter_map(|task| task.waits_for.as_ref());
+    let of_semaphores = of_semaphores.filter(|wait| SEMAPHORES.contains(&&*wait.kind));
+    let semaphores: AddressSet = of_semaphores.filter_map(|wait| wait.object).collect();
+    // Of a semaphore all that have a permit must be known: of a task that runs it is not.
+    let mut knows_all = !reader.limits.contains_key("tasks")
+        && tasks.iter().all(|task| task.state != TaskState::Running);
+    let pending = tasks
+        .iter_mut()
+        .filter(|task| task.state == TaskState::Pending);
+    let mut suspended: Vec<&mut PyTask> = match semaphores.is_empty() {
+        true => pending.filter(|task| task.waits_for.is_some()).collect(),
+        false => pending.collect(),
+    };
+    knows_all &= suspended.len() <= MAX_SEARCHED;
+    suspended.truncate(MAX_SEARCHED);
     let coroutines: Vec<u64> = suspended.iter().map(|task| task.coroutine_id).collect();
     let inside = holders::of_coroutines(reader, &coroutines, &locks);
+    let knows_all = knows_all && !reader.is_over();
     for (task, inside) in suspended.iter_mut().zip(inside) {
         task.holds = inside;
+        task.holds
+            .retain(|held| knows_all || !semaphores.contains(held));
         task.holds.truncate(MAX_HELD);
     }
 }
