@@ -15,7 +15,8 @@ use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
 };
 use concmon_ebpf::{
-    RESPONSE_BYTES, SOCKET_BYTES, Socket, port_flags, socket_flags, socket_kind, socket_state,
+    RESPONSE_BYTES, SOCKET_BYTES, Socket, cause, port_flags, slice_flags, socket_flags,
+    socket_kind, socket_state,
 };
 
 pub(crate) use self::{batch::flush, sock::Sock};
@@ -25,7 +26,7 @@ use self::{
     sock::{TCP_CLOSE, TCP_LISTEN},
 };
 use crate::{
-    maps::{SELF_TEST, SOCKET_TEST, SOCKETS, slot_of_tid},
+    maps::{SELF_TEST, SOCKET_TEST, SOCKETS, ledger_at, slot_of_tid},
     task,
 };
 
@@ -112,6 +113,7 @@ pub(crate) fn received(ctx: *mut c_void, sock: Sock, length: i32, flags: i32) {
         passed_over(sock, length);
         return;
     }
+    used_by_client(ctx, sock, 0);
     let cookie = sock.cookie();
     let mut found = sock.all().get_ptr_mut(&cookie);
     // What was read before its peer has reset it was told to be without a response.
@@ -128,6 +130,11 @@ pub(crate) fn received(ctx: *mut c_void, sock: Sock, length: i32, flags: i32) {
         let bytes = bytes_of_call(length);
         let first = bytes.first();
         let beginning = beginning(first, bytes.length);
+        if let Some(socket) = found
+            && (*socket).state == socket_state::CLIENT
+        {
+            found = None;
+        }
         if found.is_none() {
             if beginning == Beginning::Served {
                 sock.serves();
@@ -155,7 +162,7 @@ pub(crate) fn received(ctx: *mut c_void, sock: Sock, length: i32, flags: i32) {
         if length == 0 {
             if state & socket_state::REQUEST != 0 {
                 told.kind = socket_kind::END;
-                tell(ctx, &told);
+                tell(ctx, sock, &told);
             }
             return;
         }
@@ -185,7 +192,7 @@ pub(crate) fn received(ctx: *mut c_void, sock: Sock, length: i32, flags: i32) {
             (*socket).state = state | socket_state::IGNORED;
             told.kind = socket_kind::OTHER;
             told.bytes = least(bytes.length, OTHER_BYTES);
-            tell(ctx, &told);
+            tell(ctx, sock, &told);
             return;
         } else if may_begin {
             return;
@@ -205,7 +212,7 @@ pub(crate) fn received(ctx: *mut c_void, sock: Sock, length: i32, flags: i32) {
             };
         told.bytes = least(bytes.length, SOCKET_BYTES as u32 - captured);
         (*socket).captured = captured + told.bytes;
-        tell(ctx, &told);
+        tell(ctx, sock, &told);
     }
 }
 
@@ -218,6 +225,7 @@ pub(crate) fn sent(ctx: *mut c_void, sock: Sock, length: i32) {
     if !sock.may_serve() {
         return;
     }
+    used_by_client(ctx, sock, bpf_get_current_pid_tgid() as u32);
     let length = length as u32;
     let cookie = sock.cookie();
     let Some(socket) = sock.all().get_ptr_mut(&cookie) else {
@@ -244,6 +252,7 @@ pub(crate) fn sent(ctx: *mut c_void, sock: Sock, length: i32) {
         }
         tell(
             ctx,
+            sock,
             &Told {
                 kind: socket_kind::WRITTEN,
                 flags: 0,
@@ -271,7 +280,8 @@ pub(crate) fn state(ctx: *mut c_void, sock: Sock, before: i32, state: i32) {
     } else if state == TCP_SYN_SENT {
         // What it reads are no requests, whatever they look like.
         if is_watched() {
-            follow(sock, socket_state::IGNORED);
+            let own = bpf_get_current_pid_tgid() as u32;
+            follow_client(sock, socket_state::IGNORED | socket_state::MADE, own);
         }
     } else if state == TCP_ESTABLISHED && before == TCP_SYN_RECV {
         sock.set_port_flags(port_flags::ACCEPTS);
@@ -289,6 +299,7 @@ pub(crate) fn state(ctx: *mut c_void, sock: Sock, before: i32, state: i32) {
         if known & socket_state::HTTP != 0 {
             tell(
                 ctx,
+                sock,
                 &Told {
                     kind: socket_kind::CLOSED,
                     flags: 0,
@@ -312,6 +323,86 @@ fn follow(sock: Sock, state: u32) {
     let _ = SOCKETS.insert(&cookie, &Socket { state, ..EMPTY }, u64::from(BPF_NOEXIST));
 }
 
+/// Follows a socket of a client, which the running thread has just used: to write, or not at all.
+#[inline(always)]
+fn follow_client(sock: Sock, state: u32, writer: u32) {
+    let cookie = sock.cookie();
+    let socket = Socket {
+        state,
+        // SAFETY: a helper without preconditions.
+        ready_ns: unsafe { bpf_ktime_get_ns() },
+        tail: u64::from(writer),
+        ..EMPTY
+    };
+    let _ = SOCKETS.insert(&cookie, &socket, u64::from(BPF_NOEXIST));
+}
+
+/// The running thread has read from a socket, or written to it (`writer`: itself, else 0). Where it is of a client: tells
+/// of the thread's last wait, if that was for the peer. That is one in a system call on this very descriptor, or one in
+/// `poll` or `select` behind its own write or connect.
+#[inline(always)]
+fn used_by_client(ctx: *mut c_void, sock: Sock, writer: u32) {
+    if sock.is_unix() {
+        return;
+    }
+    let cookie = sock.cookie();
+    let Some(socket) = SOCKETS.get_ptr_mut(&cookie) else {
+        if sock.is_client() {
+            follow_client(sock, socket_state::CLIENT, writer);
+        }
+        return;
+    };
+    let own = bpf_get_current_pid_tgid() as u32;
+    let Some(ledger) = ledger_at(slot_of_tid(own)) else {
+        return;
+    };
+    let Some(current) = task::current() else {
+        return;
+    };
+    // SAFETY: live map values; the account is the running thread's own, which nobody else writes meanwhile.
+    unsafe {
+        let state = (*socket).state;
+        if state & (socket_state::MADE | socket_state::CLIENT) == 0 {
+            return;
+        }
+        let (used_ns, last_writer) = ((*socket).ready_ns, (*socket).tail);
+        (*socket).ready_ns = bpf_ktime_get_ns();
+        (*socket).tail = u64::from(writer);
+        let (off_ns, wake_ns) = ((*ledger).off_ns, (*ledger).wake_ns);
+        let flags = (*ledger).wait_flags;
+        if off_ns <= used_ns || wake_ns <= off_ns || flags & slice_flags::BLOCKED == 0 {
+            return;
+        }
+        let is_for_peer = match (*ledger).cause {
+            cause::IO => (*ledger).arg0 == current.syscall().arg0,
+            cause::POLL => flags & slice_flags::QUEUE == 0 && last_writer == u64::from(own),
+            _ => false,
+        };
+        if !is_for_peer {
+            return;
+        }
+        tell(
+            ctx,
+            sock,
+            &Told {
+                kind: socket_kind::WAITED,
+                flags: if state & socket_state::MADE != 0 {
+                    socket_flags::MADE
+                } else {
+                    0
+                },
+                length: 0,
+                ready_ns: off_ns,
+                cookie,
+                offset: wake_ns - off_ns,
+                tail: 0,
+                at: 0,
+                bytes: 0,
+            },
+        );
+    }
+}
+
 /// See the program of this name.
 #[inline(always)]
 pub(crate) fn self_test(sock: Sock) {
@@ -329,6 +420,8 @@ pub(crate) fn self_test(sock: Sock) {
         (*test).family = u32::from(sock.family());
         (*test).state = sock.state() as u32;
         (*test).kind = u32::from(sock.kind());
+        (*test).peer = sock.peer()[0];
+        (*test).peer_port = u32::from(sock.peer_port());
         (*test).syscall = task::current().map_or(-1, |task| task.syscall().number);
         (*test).bytes = bytes.first();
         (*test).runs += 1;

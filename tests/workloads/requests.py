@@ -3,9 +3,9 @@
 usage: requests.py KIND [--every SECONDS] [--length SECONDS]
 
 KIND: h11 and httptools (both uvicorn), aiohttp, sync and gthread (both gunicorn), threads (http.server).
-/fast answers at once, /slow after 20 ms, all else is not found. With --every, the loop of an asynchronous server is
+/fast answers at once, /slow after 20 ms, /held/one, /held/two and /held/three not soon; all else is not found. With --every, the loop of an asynchronous server is
 blocked once in so many seconds, for --length. A command on stdin: says how many requests were answered, by path and
-status, and how long the handler took for each of /slow, ns.
+status, how long the handler took for each of /slow, ns, and which thread, and task, serves those that are held.
 """
 
 import argparse
@@ -28,6 +28,10 @@ counts = {
 }
 durations = multiprocessing.Array("L", MOST)
 own = multiprocessing.Value("L")
+HELD = ["/held/one", "/held/two", "/held/three"]
+HOLD = 30
+held_by = multiprocessing.Array("L", len(HELD))
+held_tasks = {}
 
 
 def status_of(path):
@@ -45,6 +49,19 @@ def count(path, begin_ns):
         counter.value += 1
 
 
+def hold(path):
+    """Serves a request that is held, in a thread."""
+    held_by[HELD.index(path)] = threading.get_native_id()
+    time.sleep(HOLD)
+
+
+async def hold_task(path):
+    """The same in a task."""
+    held_by[HELD.index(path)] = threading.get_native_id()
+    held_tasks[path] = asyncio.current_task().get_name()
+    await asyncio.sleep(HOLD)
+
+
 def listen(port):
     say(account="ready", pid=os.getpid(), port=port)
     for _ in commands():
@@ -54,6 +71,8 @@ def listen(port):
             counts={name: counter.value for name, counter in counts.items()},
             slow_ns=list(durations[: min(slow, MOST)]),
             own=own.value,
+            held_by=dict(zip(HELD, held_by)),
+            held_tasks=held_tasks,
         )
     os._exit(0)
 
@@ -84,6 +103,8 @@ def run_uvicorn(options):
     async def application(scope, receive, send):
         begin = time.monotonic_ns()
         path = scope["path"]
+        if path in HELD:
+            await hold_task(path)
         if path == "/slow":
             await asyncio.sleep(PAUSE)
         count(path, begin)
@@ -122,6 +143,8 @@ def run_aiohttp(options):
     async def handle(request):
         begin = time.monotonic_ns()
         path = request.path
+        if path in HELD:
+            await hold_task(path)
         if path == "/slow":
             await asyncio.sleep(PAUSE)
         count(path, begin)
@@ -146,6 +169,8 @@ def run_aiohttp(options):
 def wsgi(environ, start_response):
     begin = time.monotonic_ns()
     path = environ["PATH_INFO"]
+    if path in HELD:
+        hold(path)
     if path == "/slow":
         time.sleep(PAUSE)
     count(path, begin)
@@ -188,6 +213,8 @@ def run_threads(options):
 
         def do_GET(self):
             begin = time.monotonic_ns()
+            if self.path in HELD:
+                hold(self.path)
             if self.path == "/slow":
                 time.sleep(PAUSE)
             count(self.path, begin)

@@ -11,7 +11,7 @@ use concmon_ebpf::{
     socket_flags, socket_kind,
 };
 
-use super::sock::SOCKET_CONFIG;
+use super::sock::{SOCKET_CONFIG, Sock};
 use crate::{
     maps::{SOCKET_BATCHES, SOCKET_RECORDS, count_fault},
     namespace,
@@ -46,7 +46,7 @@ fn own_batch() -> Option<*mut SocketBatch> {
 /// Writes a record into this CPU's batch, and sends the batch when it is full or old. A program that interrupts
 /// another one while that writes finds the batch busy; its record is then lost, and counted.
 #[inline(always)]
-pub(super) fn tell(ctx: *mut c_void, told: &Told) {
+pub(super) fn tell(ctx: *mut c_void, sock: Sock, told: &Told) {
     let Some(batch) = own_batch() else {
         return;
     };
@@ -92,6 +92,10 @@ pub(super) fn tell(ctx: *mut c_void, told: &Told) {
         (*head).cookie = told.cookie;
         (*head).offset = told.offset;
         (*head).tail = told.tail;
+        (*head).peer = sock.peer();
+        (*head).family = sock.family();
+        (*head).peer_port = sock.peer_port();
+        (*head).reserved = 0;
         if (*batch).header.count == 0 {
             (*batch).header.version = WIRE_VERSION;
             (*batch).header.cpu = bpf_get_smp_processor_id();

@@ -17,6 +17,9 @@ pub(super) static SOCKET_CONFIG: SocketConfig = SocketConfig {
     family: 0,
     state: 0,
     kind: 0,
+    peer4: 0,
+    peer6: 0,
+    peer_port: 0,
     regs_arg1: 0,
     enabled: 0,
 };
@@ -69,6 +72,46 @@ impl Sock {
         let offset = frozen(&SOCKET_CONFIG.state) as usize;
         // SAFETY: as in `half_word`.
         i32::from(unsafe { core::ptr::read_volatile(self.0.byte_add(offset).cast::<u8>()) })
+    }
+
+    /// A word of the address of its peer, as the network has it.
+    #[inline(always)]
+    fn peer_word(self, offset: u32) -> u32 {
+        // SAFETY: as in `half_word`.
+        unsafe { core::ptr::read_volatile(self.0.byte_add(offset as usize).cast()) }
+    }
+
+    #[inline(always)]
+    pub(super) fn peer(self) -> [u32; 4] {
+        let family = self.family();
+        if family == AF_INET {
+            return [self.peer_word(frozen(&SOCKET_CONFIG.peer4)), 0, 0, 0];
+        }
+        if family == AF_INET6 {
+            let first = frozen(&SOCKET_CONFIG.peer6);
+            return [
+                self.peer_word(first),
+                self.peer_word(first + 4),
+                self.peer_word(first + 8),
+                self.peer_word(first + 12),
+            ];
+        }
+        [0; 4]
+    }
+
+    /// 0: it has none.
+    #[inline(always)]
+    pub(super) fn peer_port(self) -> u16 {
+        if self.is_unix() {
+            return 0;
+        }
+        u16::from_be(self.half_word(frozen(&SOCKET_CONFIG.peer_port)))
+    }
+
+    /// Nobody listens on its port, as far as it is known, and none was accepted there.
+    #[inline(always)]
+    pub(super) fn is_client(self) -> bool {
+        !self.is_unix() && self.port_flags() == 0
     }
 
     #[inline(always)]

@@ -14,6 +14,10 @@ pub struct SocketConfig {
     pub state: u32,
     /// `sk_type`: whether it is a stream.
     pub kind: u32,
+    /// `__sk_common.skc_daddr`, `skc_v6_daddr` and `skc_dport`: its peer.
+    pub peer4: u32,
+    pub peer6: u32,
+    pub peer_port: u32,
     /// The second argument of a system call in the saved user registers.
     pub regs_arg1: u32,
     pub enabled: u32,
@@ -44,6 +48,10 @@ pub mod socket_state {
     pub const COMPLETE: u32 = 1 << 3;
     /// It is known since before its first byte.
     pub const FROM_START: u32 = 1 << 4;
+    /// A watched process has made the connection.
+    pub const MADE: u32 = 1 << 5;
+    /// It is taken for a client's: a watched process uses it, and nobody is known to listen on its port.
+    pub const CLIENT: u32 = 1 << 6;
 }
 
 /// Bits of a value of the array `SERVED_PORTS`.
@@ -58,12 +66,14 @@ pub mod port_flags {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Socket {
-    /// When bytes became readable, the first after the last read; 0: none have, or that was not seen.
+    /// When bytes became readable, the first after the last read; 0: none have, or that was not seen. Of a client: when
+    /// it was used last.
     pub ready_ns: u64,
     /// Bytes read and written since it is known.
     pub received: u64,
     pub sent: u64,
-    /// The last eight bytes that were read, the very last one on top.
+    /// The last eight bytes that were read, the very last one on top. Of a client: the thread that used it last, if that
+    /// was to connect or to write; else 0.
     pub tail: u64,
     /// [`socket_state`].
     pub state: u32,
@@ -83,6 +93,8 @@ pub mod socket_kind {
     pub const CLOSED: u8 = 4;
     /// The first bytes that were read are of no request.
     pub const OTHER: u8 = 5;
+    /// A thread of the client has waited for the peer: from `ready_ns` on, for as long as `offset` says.
+    pub const WAITED: u8 = 6;
 }
 
 /// Bits of [`SocketHead::flags`].
@@ -91,6 +103,8 @@ pub mod socket_flags {
     pub const START: u8 = 1;
     /// The bytes could not be read.
     pub const FAULT: u8 = 1 << 1;
+    /// The connection was made by a watched process.
+    pub const MADE: u8 = 1 << 2;
 }
 
 /// What stands before the bytes of a record.
@@ -116,6 +130,12 @@ pub struct SocketHead {
     pub offset: u64,
     /// As [`Socket::tail`], before these bytes.
     pub tail: u64,
+    /// The address of its peer, as the network has it: of the family that is told, where only the first word is of IPv4.
+    pub peer: [u32; 4],
+    pub family: u16,
+    /// 0: it has none.
+    pub peer_port: u16,
+    pub reserved: u32,
 }
 
 /// The most bytes of one request that are handed over.
@@ -151,6 +171,8 @@ pub struct SocketTest {
     pub family: u32,
     pub state: u32,
     pub kind: u32,
+    pub peer: u32,
+    pub peer_port: u32,
     pub syscall: i64,
     /// The first eight bytes that were read.
     pub bytes: u64,
@@ -159,10 +181,10 @@ pub struct SocketTest {
 }
 
 const _: () = {
-    assert!(size_of::<SocketConfig>() == 24);
+    assert!(size_of::<SocketConfig>() == 36);
     assert!(size_of::<Socket>() == 40);
-    assert!(size_of::<SocketHead>() == 56);
+    assert!(size_of::<SocketHead>() == 80);
     assert!(size_of::<SocketBatch>() == 24 + SOCKET_AREA + 8);
-    assert!(size_of::<SocketTest>() == 40);
+    assert!(size_of::<SocketTest>() == 48);
     assert!(SOCKET_STARTS.is_power_of_two() && SOCKET_AREA.is_multiple_of(8));
 };

@@ -251,7 +251,14 @@ impl Assembler {
             is_connect: head.method == "CONNECT",
             request: request.clone(),
         });
-        sink(event(record, HttpWhat::Began { id, request, ids }));
+        let client_port = Some(record.head.peer_port).filter(|port| *port != 0);
+        let what = HttpWhat::Began {
+            id,
+            request,
+            ids,
+            client_port,
+        };
+        sink(event(record, what));
     }
 
     fn written(&mut self, record: &SocketRecord, sink: &mut impl FnMut(HttpEvent)) {

@@ -65,6 +65,10 @@ pub fn sockets(bytes: &[u8]) -> Result<SocketRecords, DecodeError> {
 fn is_valid(head: &SocketHead) -> bool {
     let is_known = match head.kind {
         socket_kind::CLOSED => true,
+        socket_kind::WAITED => {
+            let waited = head.ready_ns.checked_add(head.offset);
+            head.tid != 0 && head.tgid != 0 && waited.is_some_and(|end_ns| end_ns <= head.at_ns)
+        }
         socket_kind::READ | socket_kind::WRITTEN | socket_kind::END | socket_kind::OTHER => {
             head.tid != 0 && head.tgid != 0
         }
@@ -89,5 +93,9 @@ fn socket_head(bytes: &[u8]) -> SocketHead {
         cookie: fields.u64(),
         offset: fields.u64(),
         tail: fields.u64(),
+        peer: [(); 4].map(|()| fields.u32()),
+        family: fields.u16(),
+        peer_port: fields.u16(),
+        reserved: fields.u32(),
     }
 }

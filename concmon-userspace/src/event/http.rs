@@ -28,6 +28,9 @@ pub enum HttpWhat {
         request: HttpRequest,
         /// Headers that were asked for, by name.
         ids: BTreeMap<String, String>,
+        /// The port of the client; `None`: it has none.
+        #[serde(default)]
+        client_port: Option<u16>,
     },
     /// The head of its response has been written.
     Answered {

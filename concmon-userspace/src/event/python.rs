@@ -417,6 +417,10 @@ pub struct PyTask {
     pub holds: Vec<u64>,
     /// [`PyTask::id`] of the tasks that wait for this one; of trio's, the nursery's task.
     pub awaited_by: Vec<u64>,
+    /// Of a server's task: the port of the client whose request it serves, as long as its response has not begun; looked
+    /// for where requests are asked for.
+    #[serde(default)]
+    pub client_port: Option<u16>,
     /// It was asked to end, and has not yet.
     pub cancel_requested: bool,
     /// Type name of the exception that a done task ended with.

@@ -127,6 +127,10 @@ pub struct SocketOffsets {
     pub state: u32,
     /// Whether it is a stream.
     pub kind: u32,
+    /// The address of its peer, of IPv4 and of IPv6, and its port.
+    pub peer4: u32,
+    pub peer6: u32,
+    pub peer_port: u32,
 }
 
 /// The tracepoints that tell what sockets read and write: both came with Linux 6.3.
@@ -148,6 +152,10 @@ impl SocketOffsets {
             family: at("__sk_common.skc_family", 2)?,
             state: at("__sk_common.skc_state", 1)?,
             kind: at("sk_type", 2)?,
+            peer4: at("__sk_common.skc_daddr", 4)?,
+            // A kernel without IPv6 has no such sockets.
+            peer6: at("__sk_common.skc_v6_daddr", 16).unwrap_or(0),
+            peer_port: at("__sk_common.skc_dport", 2)?,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 mod past;
 mod routes;
+mod serving;
 mod sums;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,7 @@ use crate::event::{HttpEvent, HttpRequest, HttpWhat, NotParsed, PyLoop, PythonFa
 use crate::schema;
 use past::{Past, Stretch};
 use routes::{Route, Routes};
+use serving::Served;
 pub(crate) use sums::HttpDelta;
 
 /// Rows of a process, and paths among them; those on which nothing was ever found have room of their own, so that whoever
@@ -63,6 +65,7 @@ struct Active {
     tid: Tid,
     began_ns: u64,
     ids: BTreeMap<String, String>,
+    client_port: Option<u16>,
 }
 
 /// The requests of one process.
@@ -86,13 +89,19 @@ pub(crate) struct Http {
 impl Http {
     pub(crate) fn take(&mut self, event: &HttpEvent) {
         match &event.what {
-            HttpWhat::Began { id, request, ids } => {
+            HttpWhat::Began {
+                id,
+                request,
+                ids,
+                client_port,
+            } => {
                 if self.active.len() < MAX_ACTIVE {
                     let active = Active {
                         request: request.clone(),
                         tid: event.tid,
                         began_ns: event.at_ns,
                         ids: ids.clone(),
+                        client_port: *client_port,
                     };
                     self.active.insert(*id, active);
                 }
@@ -165,6 +174,14 @@ impl Http {
         counts
     }
 
+    /// How many requests are under way of each port of a client.
+    fn active_by_port(&self) -> BTreeMap<u16, u64> {
+        let mut counts = BTreeMap::new();
+        let ports = self.active.values().filter_map(|active| active.client_port);
+        ports.for_each(|port| *counts.entry(port).or_default() += 1);
+        counts
+    }
+
     /// A request is over; false: it was not under way.
     fn over(&mut self, id: u64, at_ns: u64) -> bool {
         let active = self.active.remove(&id);
@@ -233,13 +250,8 @@ impl Http {
         self.routes = Routes::default();
     }
 
-    /// The row of the process. `frame` says where a thread is.
-    pub(crate) fn row(
-        &self,
-        scope: Scope,
-        now_ns: u64,
-        frame: impl Fn(Tid) -> Result<schema::Frame, &'static str>,
-    ) -> schema::Http {
+    /// The row of the process, of which `look` is the latest one.
+    pub(crate) fn row(&self, scope: Scope, now_ns: u64, look: Option<&PythonFact>) -> schema::Http {
         let mut requests: Vec<_> = self
             .rows
             .iter()
@@ -248,6 +260,7 @@ impl Http {
             .map(|(key, duration, queue)| requests(key, duration, queue))
             .collect();
         requests.sort_by_key(|row| std::cmp::Reverse(row.duration.sum_ns));
+        let ports = self.active_by_port();
         let active = self.active.values().take(MAX_SHOWN);
         let unparsed = self.unparsed.iter();
         let mut limits = Vec::new();
@@ -278,7 +291,8 @@ impl Http {
             requests,
             active: active
                 .map(|active| {
-                    active.row(now_ns, self.routes.now(&active.request, active.tid), &frame)
+                    let route = self.routes.now(&active.request, active.tid);
+                    active.row(now_ns, route, look, &ports)
                 })
                 .collect(),
             active_count: self.active.len() as u64,
@@ -308,11 +322,24 @@ impl Active {
         &self,
         now_ns: u64,
         route: Route,
-        frame: impl Fn(Tid) -> Result<schema::Frame, &'static str>,
+        look: Option<&PythonFact>,
+        ports: &BTreeMap<u16, u64>,
     ) -> schema::HttpActive {
         let (route, mut limits) = route.told();
-        let place = frame(self.tid);
-        if let Err(reason) = &place {
+        let port = self.client_port;
+        let is_one = port.is_none_or(|port| ports.get(&port) == Some(&1));
+        let serving = serving::serving(
+            look,
+            Served {
+                began_ns: self.began_ns,
+                tid: self.tid,
+                client_port: is_one.then_some(port).ok_or(()),
+            },
+        );
+        if let Err(reason) = &serving.task {
+            limits.push(limit("task", *reason));
+        }
+        if let Err(reason) = &serving.place {
             limits.push(limit("where", *reason));
         }
         if self.request.queue_ns.is_none() {
@@ -326,7 +353,9 @@ impl Active {
             age_ns: now_ns.saturating_sub(self.began_ns),
             queue_ns: self.request.queue_ns,
             tid: self.tid.0,
-            place: place.ok(),
+            task: serving.task.ok().flatten(),
+            place: serving.place.ok(),
+            waits_for: serving.waits_for,
             ids: self.ids.clone(),
             limits,
         }
@@ -388,13 +417,18 @@ mod tests {
         }
     }
 
+    fn began(id: u64, request: HttpRequest) -> HttpWhat {
+        HttpWhat::Began {
+            id,
+            request,
+            ids: BTreeMap::new(),
+            client_port: None,
+        }
+    }
+
     fn exchange(http: &mut Http, id: u64, path: &str, status: u16) {
         let request = request(path);
-        http.take(&event(HttpWhat::Began {
-            id,
-            request: request.clone(),
-            ids: BTreeMap::new(),
-        }));
+        http.take(&event(began(id, request.clone())));
         http.take(&event(HttpWhat::Answered {
             id,
             request,
@@ -404,7 +438,7 @@ mod tests {
     }
 
     fn row(http: &Http, scope: Scope) -> schema::Http {
-        http.row(scope, 3_000, |_| Err("not here"))
+        http.row(scope, 3_000, None)
     }
 
     #[test]
@@ -431,8 +465,7 @@ mod tests {
     fn what_is_under_way_ends_in_one_of_three_ways() {
         let mut http = Http::default();
         for id in 0..3 {
-            let (request, ids) = (request("/a"), BTreeMap::new());
-            http.take(&event(HttpWhat::Began { id, request, ids }));
+            http.take(&event(began(id, request("/a"))));
         }
         let shown = row(&http, Scope::Whole);
         assert_eq!((shown.active_count, shown.active[0].age_ns), (3, 2_000));
@@ -463,8 +496,7 @@ mod tests {
         assert_eq!(paths.iter().filter(is_not_found).count(), MAX_NOT_FOUND);
         assert_eq!(paths.len(), MAX_NOT_FOUND + MAX_PATHS);
         for id in 0..MAX_ACTIVE as u64 + 5 {
-            let (request, ids) = (request("/a"), BTreeMap::new());
-            http.take(&event(HttpWhat::Began { id, request, ids }));
+            http.take(&event(began(id, request("/a"))));
         }
         let shown = row(&http, Scope::Whole);
         assert_eq!(shown.active_count, MAX_ACTIVE as u64);

@@ -146,10 +146,7 @@ impl Process {
             }
         };
         let http = match context.http {
-            HttpMode::On => Some(
-                self.http
-                    .row(scope, context.to_ns, |tid| self.place_of(tid)),
-            ),
+            HttpMode::On => Some(self.http.row(scope, context.to_ns, look)),
             HttpMode::Unavailable(reason) => {
                 limits.push(limit("http", reason.clone()));
                 None
@@ -224,21 +221,6 @@ impl Process {
                     .into(),
             }),
         }
-    }
-
-    /// Where a thread that runs no loop was at the latest look.
-    fn place_of(&self, tid: Tid) -> Result<schema::Frame, &'static str> {
-        let look = self.look.as_deref().ok_or("no look has met its thread")?;
-        if look.loops.iter().any(|one| one.tid == tid) {
-            return Err("its thread runs an event loop, which may do something else meanwhile");
-        }
-        let mut threads = look.threads.iter();
-        let thread = threads.find(|seen| seen.tid == tid);
-        let stack = thread.map_or(&[][..], |thread| &thread.stack);
-        let frame = own_frame(stack, |frame| &frame.file).or(stack.first());
-        frame
-            .map(super::rows::frame)
-            .ok_or("no look has met its thread")
     }
 
     /// Whom others waited for most, and where that was.

@@ -478,6 +478,7 @@ pub(crate) fn py_task(id: u64, loop_id: u64, name: &str) -> PyTask {
         waits_for: None,
         timeout_ns: None,
         in_timeout: false,
+        client_port: None,
         hosts: Vec::new(),
         holds: Vec::new(),
         awaited_by: Vec::new(),

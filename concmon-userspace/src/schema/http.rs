@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Frame, Histogram, Limit};
+use super::{Address, Frame, Histogram, Limit};
 
 /// HTTP requests that a process has read from its sockets, and its responses.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -113,13 +113,26 @@ pub struct HttpActive {
     pub age_ns: u64,
     /// How long it lay unread before, ns; `null`: not seen.
     pub queue_ns: Option<u64>,
-    /// The thread that read it.
+    /// The thread that read it: of a server of threads mostly the one that serves it, of an event loop the loop's.
     pub tid: u32,
-    /// Where that thread is, as of the latest look; `null`: not known, or it runs an event loop, which may do something
-    /// else meanwhile.
+    /// The task that serves it; `null`: a thread does, or it is not known which task (see `limits`).
+    pub task: Option<HttpTask>,
+    /// Where that task, or else that thread, is, as of the latest look; `null`: not known.
     #[serde(rename = "where")]
     pub place: Option<Frame>,
+    /// What the task is suspended on, as a task's `waits_for` has it; `null`: it runs or is ready, a thread serves the
+    /// request, or that is not known.
+    pub waits_for: Option<String>,
     /// Headers that were asked for (`--request-id-header`), by name.
     pub ids: BTreeMap<String, String>,
     pub limits: Vec<Limit>,
+}
+
+/// The task that serves a request.
+#[derive(Clone, Debug, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct HttpTask {
+    /// As the rows of tasks have it, `0x...`.
+    pub id: Address,
+    /// As the program named it.
+    pub name: String,
 }

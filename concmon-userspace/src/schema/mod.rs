@@ -41,7 +41,7 @@ pub use groups::{
     Exits, Group, GroupExact, GroupFinding, GroupGc, GroupGil, GroupLoops, GroupSource, GroupStall,
     GroupTasks, GroupWork, Roles,
 };
-pub use http::{Delayed, GroupHttp, GroupRequests, Http, HttpActive, HttpRequests};
+pub use http::{Delayed, GroupHttp, GroupRequests, Http, HttpActive, HttpRequests, HttpTask};
 pub use lines::{HangKind, HangLine, StallKind, StallLine, document};
 pub use loops::{
     BusySplit, ByName, Callback, Contributor, Culprit, CulpritKind, Descriptor, Hang, Loop,

@@ -64,6 +64,9 @@ pub(super) fn socket_config(offsets: &Offsets, enabled: bool) -> SocketConfig {
         family: sockets.map_or(0, |sockets| sockets.family),
         state: sockets.map_or(0, |sockets| sockets.state),
         kind: sockets.map_or(0, |sockets| sockets.kind),
+        peer4: sockets.map_or(0, |sockets| sockets.peer4),
+        peer6: sockets.map_or(0, |sockets| sockets.peer6),
+        peer_port: sockets.map_or(0, |sockets| sockets.peer_port),
         regs_arg1: offsets.regs_arg1,
         enabled: u32::from(sockets.is_some()),
     }

@@ -161,6 +161,8 @@ mod tests {
         let words = [12, 11, text.len() as u32];
         bytes.extend(words.map(u32::to_le_bytes).concat());
         bytes.extend([at_ns, 0, 7, 0, 0].map(u64::to_le_bytes).concat());
+        // Its peer.
+        bytes.extend([0; 24]);
         bytes.extend(text);
         bytes.resize(bytes.len().next_multiple_of(8), 0);
         bytes

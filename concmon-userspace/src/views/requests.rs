@@ -54,7 +54,7 @@ pub(super) fn remarks(http: &Http) -> Vec<String> {
     remarks
 }
 
-/// `GET ~/slow for 1.2s, lay unread for 3ms, thread 17, in handler app.py:12`.
+/// `GET ~/slow for 1.2s, lay unread for 3ms, thread 17, task Task-5, in handler app.py:12, waits for sleep`.
 pub(super) fn under_way(active: &HttpActive) -> String {
     let mut said = format!(
         "{} {} for {}",
@@ -66,8 +66,15 @@ pub(super) fn under_way(active: &HttpActive) -> String {
         said += &format!(", lay unread for {}", format::duration(queue_ns));
     }
     said += &format!(", thread {}", active.tid);
+    if let Some(task) = &active.task {
+        said += &format!(", task {}", brief(&task.name, 60));
+    }
     if let Some(frame) = &active.place {
-        said += &format!(", in {}", brief(&frame.function, 60));
+        let function = brief(&frame.function, 60);
+        said += &format!(", in {function} ({})", digest::place(frame));
+    }
+    if let Some(kind) = &active.waits_for {
+        said += &format!(", waits for {}", brief(kind, 60));
     }
     for (name, value) in &active.ids {
         said += &format!(", {} {}", brief(name, 20), brief(value, 60));

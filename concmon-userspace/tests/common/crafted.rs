@@ -423,6 +423,7 @@ fn look(read_ns: u64, pid: u32, loops: u64, tasks: u64) -> PythonFact {
                 holds: Vec::new(),
                 timeout_ns: None,
                 in_timeout: false,
+                client_port: None,
                 hosts: Vec::new(),
                 awaited_by: Vec::new(),
                 cancel_requested: false,

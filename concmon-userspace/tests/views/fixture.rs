@@ -839,7 +839,16 @@ pub(crate) fn requests() -> Snapshot {
             age_ns: 1_400_000_000,
             queue_ns: Some(161_000_000),
             tid: 4242,
-            place: None,
+            task: Some(HttpTask {
+                id: Address(0x7f00_1234_5678),
+                name: "Task-\u{1b}[31m7".to_owned(),
+            }),
+            place: Some(Frame {
+                function: "report".into(),
+                file: "/srv/app/reports.py".into(),
+                line: 41,
+            }),
+            waits_for: Some("Lock".to_owned()),
             ids: BTreeMap::from([("x-request-id".to_owned(), "7f3c".to_owned())]),
             limits: Vec::new(),
         }],

@@ -68,6 +68,7 @@ fn task(number: u64, name: &str, chain: &[(&str, u32)], awaited_by: &[u64]) -> P
         waits_for: None,
         timeout_ns: None,
         in_timeout: false,
+        client_port: None,
         hosts: Vec::new(),
         holds: Vec::new(),
         awaited_by: awaited_by.to_vec(),

@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use concmon_tests::harness::case;
+use concmon_tests::harness::{case, quiet};
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::packages;
 use concmon_tests::report::{Process, Report};
@@ -47,6 +47,18 @@ pub(crate) fn trials() -> Vec<Trial> {
             format!("requests::lay_unread_behind_a_blocked_loop::{kind}::py3.11"),
             &watch_python("3.11"),
             move || lay_unread(kind, needed, keeps),
+        ));
+    }
+    for (kind, needed, version) in [
+        ("h11", &["fastapi", "uvicorn"][..], "3.9"),
+        ("httptools", &["uvicorn", "httptools"][..], "3.13"),
+        ("aiohttp", &["aiohttp"][..], "3.12"),
+        ("gthread", &["gunicorn"][..], "3.11"),
+    ] {
+        trials.push(quiet(
+            format!("requests::who_serves::{kind}::py{version}"),
+            &watch_python(version),
+            move || who_serves(kind, needed, version),
         ));
     }
     trials.push(case(
@@ -374,6 +386,67 @@ fn median(after: &Value, before: &Value) -> Result<u64> {
     let mut new = numbers(after)?.split_off(numbers(before)?.len());
     new.sort_unstable();
     new.get(new.len() / 2).copied().context("no durations")
+}
+
+/// Requests that are held: the task or the thread that serves each is the one that says so itself.
+fn who_serves(kind: &str, needed: &[&str], version: &str) -> Result<()> {
+    const HELD: [&str; 3] = ["/held/one", "/held/two", "/held/three"];
+    let (mut server, port, mut watch) = start(kind, needed, version, &[])?;
+    let mut streams = Vec::new();
+    for path in HELD {
+        let mut reader = BufReader::new(TcpStream::connect(("127.0.0.1", port))?);
+        // The connection has served another one before.
+        for path in ["/fast", path] {
+            write!(reader.get_mut(), "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")?;
+            if path == "/fast" {
+                ensure!(answer(&mut reader)? == 200, "{path} is answered");
+            }
+        }
+        streams.push(reader);
+    }
+    let deadline = Instant::now() + PATIENCE;
+    let active: BTreeMap<String, Value> = loop {
+        let snapshot = watch.next(PATIENCE)?;
+        let active = snapshot.processes.iter().filter_map(http);
+        let active = active
+            .filter_map(|http| http["active"].as_array())
+            .flatten();
+        let active: BTreeMap<_, _> = active
+            .filter_map(|one| Some((one["learned_path"].as_str()?.to_owned(), one.clone())))
+            .collect();
+        let is_there = |path: &&str| active.get(*path).is_some_and(|one| !one["where"].is_null());
+        if HELD.iter().all(|path| is_there(path)) {
+            break active;
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "who serves is not known: {active:?}"
+        );
+    };
+    let served = server.ask(&json!({}), "served")?;
+    for path in HELD {
+        let (one, tid) = (&active[path], &served["held_by"][path]);
+        ensure!(
+            one["tid"] == *tid,
+            "{path}: thread {}, not {tid}",
+            one["tid"]
+        );
+        let task = &served["held_tasks"][path];
+        ensure!(
+            one["task"]["name"] == *task,
+            "{path}: {}, not {task}",
+            one["task"]
+        );
+        let function = if task.is_null() { "hold" } else { "hold_task" };
+        ensure!(one["where"]["function"] == function, "{}", one["where"]);
+        let waits_for = if task.is_null() {
+            Value::Null
+        } else {
+            "sleep".into()
+        };
+        ensure!(one["waits_for"] == waits_for, "{}", one["waits_for"]);
+    }
+    Ok(())
 }
 
 /// A loop that is blocked from time to time: what requests lay unread is what whoever asks waits longer for.

@@ -51,6 +51,10 @@ impl Peer {
                 cookie: self.cookie,
                 offset,
                 tail: self.tail,
+                peer: [0; 4],
+                family: 2,
+                peer_port: 40_000,
+                reserved: 0,
             },
             bytes: bytes[..seen].to_vec(),
         };
@@ -606,6 +610,8 @@ fn batch(rng: &mut Rng, records: u16) -> Vec<u8> {
         );
         let cookie = u64::from(record) + rng.below(2) as u64;
         bytes.extend([500, 400, cookie, 0, 0].map(u64::to_le_bytes).concat());
+        // Its peer.
+        bytes.extend([0; 24]);
         bytes.extend(text);
         bytes.resize(bytes.len().next_multiple_of(8), 0);
     }

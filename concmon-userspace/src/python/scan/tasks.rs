@@ -8,12 +8,12 @@ use crate::event::{PyTask, PythonFact, TaskState};
 use crate::python::memory::addresses::{AddressMap, AddressSet};
 use crate::python::memory::at;
 use crate::python::objects::Reader;
-use crate::python::walk::routes;
 use crate::python::walk::stacks::Stack;
 use crate::python::walk::task_lists::{self, ListHead};
 use crate::python::walk::tasks::{self, Listed};
 use crate::python::walk::thread_states::ThreadRecord;
 use crate::python::walk::{deadlines, holders};
+use crate::python::walk::{routes, served};
 
 /// Suspended tasks that are searched for locks that they have.
 const MAX_SEARCHED: usize = 2_000;
@@ -175,8 +175,11 @@ impl Scan<'_> {
         let mut found = found;
         add_holders(reader, &mut found);
         add_timeouts(reader, &mut found);
-        if self.options.routes && fact.routes.is_none() {
-            fact.routes = routes::of_tasks(reader, &found, &mut self.remembered.routes);
+        if self.options.routes {
+            served::of_tasks(reader, &mut found);
+            if fact.routes.is_none() {
+                fact.routes = routes::of_tasks(reader, &found, &mut self.remembered.routes);
+            }
         }
         fact.tasks.extend(found);
     }

@@ -22,6 +22,7 @@ pub(super) mod processes;
 pub(super) mod queues;
 pub(super) mod ready;
 pub(super) mod routes;
+pub(super) mod served;
 pub(super) mod spans;
 pub(super) mod stacks;
 mod suspended;

@@ -199,6 +199,7 @@ fn complete(
                 waits_for,
                 timeout_ns,
                 in_timeout: false,
+                client_port: None,
                 hosts: Vec::new(),
                 holds: Vec::new(),
                 awaited_by,

@@ -158,6 +158,7 @@ impl TaskWalk<'_> {
                     waits_for,
                     timeout_ns: None,
                     in_timeout: false,
+                    client_port: None,
                     hosts: Vec::new(),
                     holds: Vec::new(),
                     awaited_by: head

@@ -148,6 +148,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// What this process knows of what it has read.
 struct Truth {
     port: u16,
+    peer_port: u16,
     bytes: [u8; 8],
 }
 
@@ -168,6 +169,7 @@ fn read_own() -> io::Result<Truth> {
     receiver.read_exact(&mut bytes)?;
     Ok(Truth {
         port: listener.local_addr()?.port(),
+        peer_port: sender.local_addr()?.port(),
         bytes,
     })
 }
@@ -191,6 +193,16 @@ fn self_test(ebpf: &mut Ebpf) -> Result<Result<(), String>, LiveError> {
         ("port", u64::from(seen.port), u64::from(truth.port)),
         ("family", u64::from(seen.family), libc::AF_INET as u64),
         ("state", u64::from(seen.state), ESTABLISHED),
+        (
+            "peer",
+            u64::from(u32::from_be(seen.peer)),
+            u64::from(Ipv4Addr::LOCALHOST.to_bits()),
+        ),
+        (
+            "port of the peer",
+            u64::from(seen.peer_port),
+            u64::from(truth.peer_port),
+        ),
         ("type", u64::from(seen.kind), libc::SOCK_STREAM as u64),
         (
             "system call",
