@@ -395,7 +395,7 @@ fn used_by_client(ctx: *mut c_void, sock: Sock, writer: u32) {
                 ready_ns: off_ns,
                 cookie,
                 offset: wake_ns - off_ns,
-                tail: 0,
+                tail: u64::from((*ledger).cause),
                 at: 0,
                 bytes: 0,
             },

@@ -92,6 +92,11 @@
 //! (`event/paths.rs`), in the order in which the framework does (`model/http/routes.rs`); where more than one may be
 //! meant, none is told. Only routes leave a process's own rows: sums of services have no path.
 //!
+//! At connections that watched processes make, the same programs tell whom a thread has waited for (`model/peers.rs`): when it
+//! reads or writes, its last wait is looked at, which was for this peer if it was in a system call on the same descriptor since
+//! the connection was used last, or in `poll` behind the thread's own write. The wait of an event loop is for all of its
+//! sockets, and so for no peer.
+//!
 //! # Services
 //!
 //! At the end of each window, what a process has added in it to any family of sums is one *delta*: fields that are

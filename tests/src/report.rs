@@ -121,6 +121,7 @@ pub struct Process {
     pub exited: Option<Exited>,
     /// Absent where requests are not looked for.
     pub http: Option<Value>,
+    pub peers: Option<Value>,
     #[serde(deserialize_with = "nullable")]
     pub python: Option<Python>,
     pub cpu_ns: u64,

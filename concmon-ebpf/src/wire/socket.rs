@@ -93,7 +93,8 @@ pub mod socket_kind {
     pub const CLOSED: u8 = 4;
     /// The first bytes that were read are of no request.
     pub const OTHER: u8 = 5;
-    /// A thread of the client has waited for the peer: from `ready_ns` on, for as long as `offset` says.
+    /// A thread of the client has waited for the peer: from `ready_ns` on, for as long as `offset` says, in a wait whose
+    /// [`cause`](super::cause) is `tail`.
     pub const WAITED: u8 = 6;
 }
 

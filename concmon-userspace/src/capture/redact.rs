@@ -46,6 +46,7 @@ impl Redactor {
                     ids.clear();
                 }
                 HttpWhat::Answered { request, .. } => request.path = None,
+                HttpWhat::Waited { peer, .. } => peer.address = None,
                 HttpWhat::Abandoned { .. }
                 | HttpWhat::Unparsed(_)
                 | HttpWhat::Lost { .. }

@@ -17,11 +17,12 @@ mod heads;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 
-use concmon_ebpf::{socket_flags, socket_kind};
+use concmon_ebpf::{SocketHead, socket_flags, socket_kind};
 
 use super::sockets::SocketRecord;
-use crate::event::{HttpEvent, HttpRequest, HttpWhat, NotParsed, Pid, Tid};
+use crate::event::{Cause, HttpEvent, HttpPeer, HttpRequest, HttpWhat, NotParsed, Pid, Tid};
 use connection::{Connection, Expects, Waiting};
 use heads::Request;
 
@@ -111,6 +112,11 @@ impl Assembler {
             }
             // The peer may wait for the response all the same.
             socket_kind::END => self.end(cookie, record.head.at_ns),
+            socket_kind::WAITED => {
+                if let Some(what) = waited(&record.head) {
+                    sink(event(record, what));
+                }
+            }
             _ => {}
         }
         let after = self.waiting_of(cookie);
@@ -270,6 +276,33 @@ impl Assembler {
         if connection.ended_ns != 0 && connection.waiting.is_empty() {
             self.connections.remove(&record.head.cookie);
         }
+    }
+}
+
+/// What a wait was for; `None`: that cannot be told.
+fn waited(head: &SocketHead) -> Option<HttpWhat> {
+    Some(HttpWhat::Waited {
+        peer: HttpPeer {
+            address: Some(address(head)?),
+            port: head.peer_port,
+        },
+        made: head.flags & socket_flags::MADE != 0,
+        cause: Cause::from_wire(u8::try_from(head.tail).ok()?)?,
+        from_ns: head.ready_ns,
+        wait_ns: head.offset,
+    })
+}
+
+/// The address of a peer, one of IPv4 as such also where it is written as one of IPv6.
+fn address(head: &SocketHead) -> Option<IpAddr> {
+    let words = head.peer.map(u32::to_ne_bytes);
+    match i32::from(head.family) {
+        libc::AF_INET => Some(IpAddr::from(words[0])),
+        libc::AF_INET6 => {
+            let bytes: [u8; 16] = words.concat().try_into().ok()?;
+            Some(IpAddr::from(bytes).to_canonical())
+        }
+        _ => None,
     }
 }
 

@@ -1,10 +1,11 @@
 //! HTTP requests as the sockets of watched processes show them.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Pid, Tid};
+use super::{Cause, Pid, Tid};
 
 /// Something that has become of a request, or of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +50,23 @@ pub enum HttpWhat {
     /// Which response is that of a request is not known: heads before it may have gone unseen on its connection. `None`: it
     /// was not taken for that reason.
     Unclear { id: Option<u64> },
+    /// The thread has waited for the peer of a connection that its process, or another one, has made.
+    Waited {
+        peer: HttpPeer,
+        /// The connection was seen to be made.
+        made: bool,
+        cause: Cause,
+        from_ns: u64,
+        wait_ns: u64,
+    },
+}
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HttpPeer {
+    /// `None`: left out.
+    pub address: Option<IpAddr>,
+    pub port: u16,
 }
 
 /// What the head of a request says, as far as it is kept.

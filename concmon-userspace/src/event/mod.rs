@@ -29,7 +29,7 @@ pub(crate) use self::python::{is_library, own_frame};
 pub use self::{
     account::{HistFact, LedgerFact, StillFact, ThreadState},
     exact::{ExactFact, PoolCounts, PoolsFact, TaskCounts},
-    http::{HttpEvent, HttpRequest, HttpWhat, NotParsed},
+    http::{HttpEvent, HttpPeer, HttpRequest, HttpWhat, NotParsed},
     ids::{Pid, Tid},
     monitor::{BudgetFact, MonitorFact, PassFact},
     place::{KubernetesFact, PlaceFact},

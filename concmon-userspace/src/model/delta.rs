@@ -11,6 +11,7 @@ use super::fine::Fine;
 use super::histogram::Tally;
 use super::http::HttpDelta;
 use super::ledger::Totals;
+use super::peers::PeersDelta;
 use crate::schema::{CulpritKind, Delayed, LockNs, LoopKind, Role, Stall};
 
 /// Stalls that are kept, the longest.
@@ -55,6 +56,7 @@ sums! {
         work: WorkDelta,
         stalls: Worst,
         http: HttpDelta,
+        peers: PeersDelta,
     }
 }
 

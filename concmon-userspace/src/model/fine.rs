@@ -68,6 +68,11 @@ impl Fine {
         self.count
     }
 
+    /// The sum of them.
+    pub(crate) const fn sum_ns(&self) -> u64 {
+        self.sum_ns
+    }
+
     /// Adds all of another one.
     pub(crate) fn add(&mut self, other: &Self) {
         if other.count == 0 {

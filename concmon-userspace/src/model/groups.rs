@@ -419,6 +419,7 @@ fn row(
             silent: delta.work.silent,
         }),
         http: delta.http.report(&living),
+        peers: delta.peers.report(),
         stalls: delta
             .stalls
             .0

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::fine::Fine;
+use super::peers::{PeerWait, Peers};
 use super::window::{Cumulative, Growth, Scope, limit};
 use crate::event::{HttpEvent, HttpRequest, HttpWhat, NotParsed, PyLoop, PythonFact, Tid};
 use crate::schema;
@@ -77,6 +78,7 @@ pub(crate) struct Http {
     active: BTreeMap<u64, Active>,
     past: Past,
     routes: Routes,
+    pub(crate) peers: Peers,
     abandoned: Cumulative<u64>,
     unparsed: BTreeMap<NotParsed, Cumulative<u64>>,
     /// Requests that found no row, and records that never arrived.
@@ -150,6 +152,20 @@ impl Http {
                     self.active.remove(id);
                 }
             }
+            HttpWhat::Waited {
+                peer,
+                made,
+                cause,
+                from_ns,
+                wait_ns,
+            } => self.peers.take(&PeerWait {
+                tid: event.tid,
+                peer: *peer,
+                made: *made,
+                cause: *cause,
+                from_ns: *from_ns,
+                wait_ns: *wait_ns,
+            }),
         }
     }
 
@@ -205,6 +221,7 @@ impl Http {
 
     /// Takes over the routes of the framework; those of a loop hold where its thread is known.
     pub(crate) fn look(&mut self, look: &PythonFact) {
+        self.peers.look(look.loops.iter().map(|one| one.tid));
         let Some(routes) = &look.routes else {
             return;
         };
@@ -236,6 +253,7 @@ impl Http {
 
     /// Begins a window.
     pub(crate) fn roll(&mut self) {
+        self.peers.roll();
         self.rows.values_mut().for_each(Cumulative::roll);
         self.unparsed.values_mut().for_each(Cumulative::roll);
         self.abandoned.roll();

@@ -28,6 +28,7 @@ mod loops;
 mod member;
 mod membership;
 mod monitor;
+mod peers;
 mod pools;
 mod process;
 mod process_row;

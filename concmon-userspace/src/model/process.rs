@@ -475,6 +475,7 @@ impl Process {
         self.loop_times.add_to(&mut delta, self.pid.0);
         self.pools.add_to(&mut delta.work);
         self.http.add_to(&mut delta.http);
+        self.http.peers.add_to(&mut delta.peers);
         delta
     }
 

@@ -199,6 +199,7 @@ impl Process {
                 .executors
                 .rows(look, clock, |queue| self.pools.counts(queue, scope)),
             exact: self.exact(scope, clock),
+            peers: http.as_ref().map(|_| self.http.peers.report(scope)),
             http,
             findings: Vec::new(),
             limits,

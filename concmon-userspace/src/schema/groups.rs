@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::words::words;
 use super::{
-    Delayed, Ended, GroupHttp, Histogram, LedgerSum, Limit, LockNs, LoopKind, ProcessRole,
+    Delayed, Ended, GroupHttp, Histogram, LedgerSum, Limit, LockNs, LoopKind, Peer, ProcessRole,
     Severity, Stall, Switches,
 };
 
@@ -73,6 +73,9 @@ pub struct Group {
     pub work: Option<GroupWork>,
     /// HTTP requests; `null`: none was seen in any of them, or nobody looks (`--http`).
     pub http: Option<GroupHttp>,
+    /// For whom threads waited on the network, the most first (`--http`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<Peer>,
     /// The worst ones, the longest first.
     pub stalls: Vec<GroupStall>,
     /// Rows of its processes that were folded away, and are in no row of another process.

@@ -19,6 +19,7 @@ mod groups;
 mod http;
 mod lines;
 mod loops;
+mod peers;
 mod place;
 mod process;
 mod tasks;
@@ -47,6 +48,7 @@ pub use loops::{
     BusySplit, ByName, Callback, Contributor, Culprit, CulpritKind, Descriptor, Hang, Loop,
     LoopKind, MissedWakeup, Ready, Saturation, Stall, StallTask, Timing, Trace, Waiting,
 };
+pub use peers::{Direction, Peer};
 pub use place::{Kubernetes, Place};
 pub(crate) use process::QuotaReading;
 pub use process::{

@@ -5,8 +5,8 @@ use serde::Serialize;
 
 use super::words::words;
 use super::{
-    Deadlock, Exact, Executor, Finding, Frame, Histogram, Http, LedgerSum, Limit, Loop, Place,
-    Switches, Thread,
+    Deadlock, Exact, Executor, Finding, Frame, Histogram, Http, LedgerSum, Limit, Loop, Peer,
+    Place, Switches, Thread,
 };
 
 /// A watched process.
@@ -79,6 +79,9 @@ pub struct Process {
     /// HTTP requests; absent: nobody asked for them (`--http`), or they cannot be seen here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<Http>,
+    /// For whom its threads waited on the network, the most first; absent: as `http`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peers: Option<Vec<Peer>>,
     /// The rules that hold; in a summary, that have held.
     pub findings: Vec<Finding>,
     pub limits: Vec<Limit>,

@@ -3,7 +3,7 @@
 use super::digest;
 use super::escape::brief;
 use super::format;
-use crate::schema::{Delayed, Histogram, Http, HttpActive, HttpRequests};
+use crate::schema::{Delayed, Histogram, Http, HttpActive, HttpRequests, Process};
 
 /// Cells of a path.
 const MAX_PATH: usize = 60;
@@ -21,6 +21,23 @@ pub(super) fn path(route: Option<&str>, learned: Option<&str>) -> String {
         (None, Some(path)) => format!("~{}", brief(path, MAX_PATH)),
         (None, None) => "(any path)".to_owned(),
     }
+}
+
+/// Peers that are told.
+const MAX_PEERS: usize = 5;
+
+/// `waits for 127.0.0.1:5432 1.2s in 340 waits (p50 3ms p99 9ms)`, of each peer that was waited for most.
+pub(super) fn peers(process: &Process) -> impl Iterator<Item = String> {
+    let peers = process.peers.iter().flatten().take(MAX_PEERS);
+    peers.map(|peer| {
+        let [p50, p99] = percentiles(&peer.waits);
+        format!(
+            "waits for {} {} in {} (p50 {p50} p99 {p99})",
+            brief(&peer.name(), MAX_PATH),
+            format::duration(peer.wait_ns),
+            digest::plural(peer.waits.count, "wait"),
+        )
+    })
 }
 
 /// Half, and 99 % of them, take at most this long.

@@ -146,7 +146,7 @@ fn is_quiet(process: &Process) -> bool {
             .iter()
             .all(|one| one.hang.is_none() && one.utilization * 100.0 < QUIET_PERCENT)
         && process.exact.is_none()
-        && process.http.as_ref().is_none_or(requests::is_quiet)
+        && requests::is_quiet(process)
         && process.exited.is_none_or(|exited| exited.signal.is_none())
         && process.ended.threads == 0
         && process.ended.processes == 0

@@ -102,6 +102,7 @@ pub(crate) fn process(pid: u32, entry: &str, threads: Vec<Thread>) -> Process {
         threads,
         loops: Vec::new(),
         exact: None,
+        peers: None,
         http: None,
         executors: Vec::new(),
         deadlocks: Vec::new(),
@@ -819,6 +820,13 @@ pub(crate) fn requests() -> Snapshot {
         estimated: vec!["learned_path"],
         limits: vec![limit("route", "the routes of frameworks are not read")],
     };
+    server.peers = Some(vec![Peer {
+        address: Some("::1".to_owned()),
+        port: Some(5432),
+        direction: Some(Direction::Out),
+        wait_ns: 1_900_000_000,
+        waits: histogram(340, 5_600_000),
+    }]);
     server.http = Some(Http {
         requests: vec![
             row("GET", Some("/items/{number}"), 200, 812, 1_300_000, 90_000),

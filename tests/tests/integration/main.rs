@@ -36,6 +36,7 @@ mod namespaces;
 mod on_cpu;
 mod otlp;
 mod overload;
+mod peers;
 mod permissions;
 mod polls;
 mod process;
@@ -113,6 +114,7 @@ fn main() {
         namespaces::trials(),
         on_cpu::trials(),
         overload::trials(),
+        peers::trials(),
         permissions::trials(),
         process::trials(),
         programs::trials(),

@@ -37,6 +37,8 @@ struct Known {
     http_count: usize,
     /// Routes that are told apart.
     routes: Routes,
+    /// Peers that are told apart.
+    peers: BTreeSet<String>,
     /// Series that found no room.
     refused: BTreeSet<(Name, Vec<String>)>,
     /// What the CPU quotas of its cgroups took, ns; `None`: it has had none.
@@ -102,6 +104,7 @@ impl Services {
             members.retain(|process| process.exited.is_none());
             of.all(&members);
             of.http(&mut known.routes);
+            of.peers(&mut known.peers);
             if let Some(ns) = throttled_ns {
                 of.time(Name::CpuThrottled, &[], ns);
             }

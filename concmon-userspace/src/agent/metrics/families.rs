@@ -258,7 +258,11 @@ impl Name {
     pub(super) const fn is_of_http(self) -> bool {
         matches!(
             self,
-            Self::HttpDuration | Self::HttpActive | Self::RequestQueue | Self::RequestDelay
+            Self::HttpDuration
+                | Self::HttpActive
+                | Self::RequestQueue
+                | Self::RequestDelay
+                | Self::PeerWait
         )
     }
 

@@ -63,7 +63,28 @@ impl Sum {
     }
 }
 
+/// Peers of a service that are told apart; the others are told together, as `_OTHER`.
+const MAX_PEERS: usize = 20;
+
 impl Of<'_> {
+    /// Which peers are told apart is decided once, as of routes.
+    pub(super) fn peers(&mut self, told: &mut BTreeSet<String>) {
+        let mut sums: BTreeMap<String, u64> = BTreeMap::new();
+        for peer in &self.group.peers {
+            let mut name = peer.name();
+            if told.len() < MAX_PEERS && peer.address.is_some() {
+                told.insert(name.clone());
+            }
+            if !told.contains(&name) {
+                "_OTHER".clone_into(&mut name);
+            }
+            *sums.entry(name).or_default() += peer.wait_ns;
+        }
+        for (name, ns) in sums {
+            self.time(Name::PeerWait, &[&name], ns);
+        }
+    }
+
     pub(super) fn http(&mut self, routes: &mut Routes) {
         let group = self.group;
         let Some(http) = &group.http else {
@@ -128,7 +149,7 @@ mod tests {
     use super::super::collect::{Collected, MAX_HTTP_SERIES, Services, width};
     use super::super::tests::{group, window};
     use super::*;
-    use crate::schema::{Group, GroupHttp};
+    use crate::schema::{Group, GroupHttp, Peer};
 
     fn row(route: Option<&str>, status: u16, count: u64) -> GroupRequests {
         let durations = Histogram {
@@ -235,5 +256,47 @@ mod tests {
         assert!(collected.refused > 0 && count > MAX_HTTP_SERIES - 20);
         let others = collected.samples.iter();
         assert!(others.filter(|sample| !sample.of.is_of_http()).count() > 10);
+    }
+
+    #[test]
+    fn peers_are_told_apart_once() {
+        let peer = |port: u16, wait_ns: u64| Peer {
+            address: Some("10.0.0.1".to_owned()),
+            port: Some(port),
+            direction: None,
+            wait_ns,
+            waits: Histogram::default(),
+        };
+        let mut told = BTreeSet::new();
+        let mut times = |peers: Vec<Peer>| -> BTreeMap<String, f64> {
+            let group = Group { peers, ..group("api") };
+            let mut of = Of {
+                group: &group,
+                samples: Vec::new(),
+            };
+            of.peers(&mut told);
+            let samples = of.samples.into_iter();
+            samples
+                .map(|sample| match sample.value {
+                    Value::Number(number) => (sample.labels[1].clone(), number),
+                    Value::Histogram(_) => panic!("a number"),
+                })
+                .collect()
+        };
+        let first = times((1..=25).map(|port| peer(port, 1_000_000_000)).collect());
+        assert_eq!(first.len(), MAX_PEERS + 1);
+        assert_eq!(first["_OTHER"], 5.0);
+        // The others wait longer by now: they stay where they are.
+        let then = times(
+            (1..=25)
+                .rev()
+                .map(|port| peer(port, 2_000_000_000))
+                .collect(),
+        );
+        assert_eq!(
+            then.keys().collect::<Vec<_>>(),
+            first.keys().collect::<Vec<_>>()
+        );
+        assert_eq!((then["10.0.0.1:1"], then["_OTHER"]), (2.0, 10.0));
     }
 }

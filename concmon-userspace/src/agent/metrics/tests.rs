@@ -52,6 +52,7 @@ pub(super) fn group(name: &str) -> Group {
         },
         work: None,
         http: None,
+        peers: Vec::new(),
         stalls: Vec::new(),
         ended: Ended::default(),
         findings: Vec::new(),

@@ -642,3 +642,52 @@ fn batches_are_total() {
         }
     }
 }
+
+/// What a thread waited for a peer, whichever way its address is written.
+#[test]
+fn waits_for_peers() {
+    let loopback = u32::from_ne_bytes([127, 0, 0, 1]);
+    let mapped = [0, 0, 0xffff_u32.to_be(), loopback];
+    for (family, peer, address) in [
+        (2, [loopback, 0, 0, 0], Some("127.0.0.1")),
+        (10, mapped, Some("127.0.0.1")),
+        (10, [0, 0, 0, 1u32.to_be()], Some("::1")),
+        (1, [0; 4], None),
+    ] {
+        let record = SocketRecord {
+            head: SocketHead {
+                kind: socket_kind::WAITED,
+                flags: socket_flags::MADE,
+                bytes: 0,
+                tid: 12,
+                tgid: 11,
+                length: 0,
+                at_ns: 1_000,
+                ready_ns: 400,
+                cookie: 7,
+                offset: 500,
+                tail: u64::from(concmon_ebpf::cause::IO),
+                peer,
+                family,
+                peer_port: 5_432,
+                reserved: 0,
+            },
+            bytes: Vec::new(),
+        };
+        let mut told = Vec::new();
+        let mut assembler = Assembler::new(Vec::new());
+        assembler.take(&record, |event| told.push(event.what));
+        let wanted = address.map(|address| HttpWhat::Waited {
+            peer: HttpPeer {
+                address: Some(address.parse().expect("an address")),
+                port: 5_432,
+            },
+            made: true,
+            cause: Cause::Io,
+            from_ns: 400,
+            wait_ns: 500,
+        });
+        assert_eq!(told, Vec::from_iter(wanted));
+        assert!(assembler.is_empty());
+    }
+}

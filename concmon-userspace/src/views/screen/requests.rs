@@ -24,8 +24,10 @@ fn processes<'a>(
 /// All rows of the page.
 pub(super) fn count(snapshot: &Snapshot, state: &ScreenState) -> usize {
     let each = processes(snapshot, state);
-    each.map(|(_, http)| 1 + http.requests.len() + http.active.len())
-        .sum()
+    each.map(|(process, http)| {
+        1 + http.requests.len() + http.active.len() + requests::peers(process).count()
+    })
+    .sum()
 }
 
 pub(super) fn rows(
@@ -58,6 +60,9 @@ pub(super) fn rows(
             let numbers = numbers.map(|number| format!(" {}", right(&number, NUMBER)));
             let name = left(&format!("  {}", requests::name(row)), name_cells);
             lines.push(Line::raw(name + &numbers.concat()));
+        }
+        for peer in requests::peers(process) {
+            lines.push(Line::raw(left(&format!("  {peer}"), cells)));
         }
         for active in &http.active {
             let said = format!("  > {}", requests::under_way(active));

@@ -6,14 +6,15 @@ use super::Room;
 use crate::schema::{Http, Process};
 
 /// There is nothing to say.
-pub(super) fn is_quiet(http: &Http) -> bool {
-    http.requests.is_empty() && requests::remarks(http).is_empty()
+pub(super) fn is_quiet(process: &Process) -> bool {
+    let says = |http: &Http| !http.requests.is_empty() || !requests::remarks(http).is_empty();
+    !process.http.as_ref().is_some_and(says) && requests::peers(process).next().is_none()
 }
 
 pub(super) fn push(text: &mut String, set: &[&Process], room: Room) {
     for process in set {
         let Some(http) = &process.http else { continue };
-        if is_quiet(http) {
+        if is_quiet(process) {
             continue;
         }
         let remarks = requests::remarks(http);
@@ -58,6 +59,10 @@ pub(super) fn push(text: &mut String, set: &[&Process], room: Room) {
         for limit in &http.limits {
             room.form
                 .wrap(text, 2, 12, &format!("{:12}{}", "requests", limit.reason));
+        }
+        for peer in requests::peers(process) {
+            room.form
+                .wrap(text, 2, 12, &format!("{:12}{peer}", "peers"));
         }
         for active in http.active.iter().take(room.lines) {
             room.form.wrap(text, 4, 6, &requests::under_way(active));

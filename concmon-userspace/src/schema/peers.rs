@@ -1,0 +1,44 @@
+//! For whom threads waited on the network.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::Histogram;
+use super::words::words;
+
+/// What threads waited at connections to one peer: in system calls on these (to connect, to read, to write), and in
+/// `poll` or `select` between a write or connect and the next read. An event loop waits for all of its sockets at once,
+/// which is no wait for one of them.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Peer {
+    /// Of IPv4 or IPv6, `<redacted>` with `--redact`; `null`: all peers that have no row.
+    pub address: Option<String>,
+    /// `null`: all peers that have no row.
+    pub port: Option<u16>,
+    /// `null`: its connections were there before the watch, and nobody listens on their ports here, so that they are taken
+    /// for outgoing ones.
+    pub direction: Option<Direction>,
+    /// In sum, ns.
+    pub wait_ns: u64,
+    /// The waits.
+    pub waits: Histogram,
+}
+
+impl Peer {
+    /// `127.0.0.1:5432`, `[::1]:5432`.
+    pub fn name(&self) -> String {
+        match (&self.address, self.port) {
+            (Some(address), Some(port)) if address.contains(':') => format!("[{address}]:{port}"),
+            (Some(address), Some(port)) => format!("{address}:{port}"),
+            _ => "_OTHER".to_owned(),
+        }
+    }
+}
+
+words! {
+    /// Who has made a connection.
+    pub enum Direction {
+        /// The process, or another one that is watched.
+        Out = "out",
+    }
+}
