@@ -352,6 +352,11 @@ fn used_by_client(ctx: *mut c_void, sock: Sock, writer: u32) {
         }
         return;
     };
+    // SAFETY: a live map value.
+    let state = unsafe { (*socket).state };
+    if state & (socket_state::MADE | socket_state::CLIENT) == 0 {
+        return;
+    }
     let own = bpf_get_current_pid_tgid() as u32;
     let Some(ledger) = ledger_at(slot_of_tid(own)) else {
         return;
@@ -361,10 +366,6 @@ fn used_by_client(ctx: *mut c_void, sock: Sock, writer: u32) {
     };
     // SAFETY: live map values; the account is the running thread's own, which nobody else writes meanwhile.
     unsafe {
-        let state = (*socket).state;
-        if state & (socket_state::MADE | socket_state::CLIENT) == 0 {
-            return;
-        }
         let (used_ns, last_writer) = ((*socket).ready_ns, (*socket).tail);
         (*socket).ready_ns = bpf_ktime_get_ns();
         (*socket).tail = u64::from(writer);

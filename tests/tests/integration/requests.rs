@@ -53,7 +53,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("h11", &["fastapi", "uvicorn"][..], "3.9"),
         ("httptools", &["uvicorn", "httptools"][..], "3.13"),
         ("aiohttp", &["aiohttp"][..], "3.12"),
-        ("gthread", &["gunicorn"][..], "3.11"),
+        ("threads", &[][..], "3.11"),
     ] {
         trials.push(quiet(
             format!("requests::who_serves::{kind}::py{version}"),
@@ -415,7 +415,7 @@ fn who_serves(kind: &str, needed: &[&str], version: &str) -> Result<()> {
             .filter_map(|one| Some((one["learned_path"].as_str()?.to_owned(), one.clone())))
             .collect();
         let is_there = |path: &&str| active.get(*path).is_some_and(|one| !one["where"].is_null());
-        if HELD.iter().all(|path| is_there(path)) {
+        if HELD.iter().all(is_there) {
             break active;
         }
         ensure!(

@@ -269,7 +269,10 @@ mod tests {
         };
         let mut told = BTreeSet::new();
         let mut times = |peers: Vec<Peer>| -> BTreeMap<String, f64> {
-            let group = Group { peers, ..group("api") };
+            let group = Group {
+                peers,
+                ..group("api")
+            };
             let mut of = Of {
                 group: &group,
                 samples: Vec::new(),

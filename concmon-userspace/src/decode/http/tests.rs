@@ -108,6 +108,7 @@ fn short(what: &HttpWhat) -> String {
         HttpWhat::Lost { .. } => "lost".to_owned(),
         HttpWhat::Unclear { id: Some(id) } => format!("{id} unclear"),
         HttpWhat::Unclear { id: None } => "unclear".to_owned(),
+        HttpWhat::Waited { .. } => "waited".to_owned(),
     }
 }
 
