@@ -53,7 +53,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("h11", &["fastapi", "uvicorn"][..], "3.9"),
         ("httptools", &["uvicorn", "httptools"][..], "3.13"),
         ("aiohttp", &["aiohttp"][..], "3.12"),
-        ("threads", &[][..], "3.11"),
+        ("threads", &[] as &[&str], "3.11"),
     ] {
         trials.push(quiet(
             format!("requests::who_serves::{kind}::py{version}"),
