@@ -29,7 +29,7 @@ pub use clap_complete::Shell;
 
 pub use agent::Agent;
 pub use budget::Share;
-pub use capture::{Flight, Recorded, Report};
+pub use capture::{Flight, FromAgent, Recorded, Report};
 pub use doctor::Doctor;
 use examples::EXAMPLES;
 pub use export::{Diff, Export};
@@ -38,6 +38,7 @@ pub use instant::Instant;
 pub use look::{Arrangement, GroupBy, Look, LookView};
 pub use selectors::{Pattern, Selection};
 pub use trigger::Trigger;
+pub(crate) use trigger::parse as parse_trigger;
 pub use watching::Watching;
 
 /// Show where every nanosecond of running Python programs goes: on a CPU, waiting for the GIL,
@@ -301,6 +302,8 @@ pub enum Target {
     Watch(Watched),
     /// Watch, and record it.
     Record(Watched, Recorded),
+    /// Take what an agent has of a service.
+    FromAgent(FromAgent),
     Report(Report),
     Export(Export),
     Diff(Diff),
@@ -408,6 +411,9 @@ impl Cli {
                     None => Arrangement::Table,
                 };
                 Target::Look(look.sorted(), LookView::Tasks(arrangement))
+            }
+            Some(Command::Record(record)) if record.is_from_agent() => {
+                Target::FromAgent(record.from_agent())
             }
             Some(Command::Record(record)) => Target::Record(record.watched(), record.recorded()),
             Some(Command::Report(report)) => Target::Report(report.clone()),

@@ -124,6 +124,12 @@
 //! are judged where processes are (`targets/rules.rs`): who is watched when it comes, and what its service is called is a
 //! fact of the process.
 //!
+//! What its owner asks on the local socket, and with a token by way of the exporter, the collector answers itself
+//! (`agent/debug.rs`). A profile is a recording of one service, a *tap* on the inputs of the watch (`session/taps.rs`) that has
+//! only what is about that service's processes (`capture/part.rs`), replayed by a thread and made to time by stack as `export`
+//! does; so its sums are those of the accounts. It begins and ends with a window. A flight recorder of a service is the same
+//! tap on a ring (`agent/recorders.rs`). Where there are taps, accounts of their processes are read whole, moved or not.
+//!
 //! # Data flow: one direction
 //!
 //! ```text

@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -73,6 +75,8 @@ impl Agent {
         command
             .args(["agent", "--listen", "127.0.0.1:0", "--config"])
             .arg(&file)
+            // Each has its own, if any.
+            .env("CONCMON_SOCKET", "none")
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -173,13 +177,7 @@ impl Agent {
         let mut stream = TcpStream::connect(self.address)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.write_all(request)?;
-        let mut bytes = Vec::new();
-        let read = stream.read_to_end(&mut bytes);
-        // What was not read of a request may end the connection at once.
-        if bytes.is_empty() {
-            read?;
-        }
-        Answer::parse(&bytes)
+        answer(stream)
     }
 
     /// Asks for a page.
@@ -224,6 +222,27 @@ impl Agent {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
+}
+
+/// Asks at a local socket.
+///
+/// # Errors
+/// When there is no answer.
+pub fn ask(socket: &Path, path: &str) -> Result<Answer> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: agent\r\n\r\n")?;
+    answer(stream)
+}
+
+fn answer(mut stream: impl Read) -> Result<Answer> {
+    let mut bytes = Vec::new();
+    let read = stream.read_to_end(&mut bytes);
+    // What was not read of a request may end the connection at once.
+    if bytes.is_empty() {
+        read?;
+    }
+    Answer::parse(&bytes)
 }
 
 /// The sum of the series of a text that begin so, their labels with it; `None`: there is none.

@@ -100,14 +100,59 @@ pub fn speedscope(bytes: &[u8], by: &str) -> Result<Sums> {
     Ok(sums)
 }
 
+fn unpacked(file: &std::path::Path) -> Result<Vec<u8>> {
+    let unpack = "import gzip, sys; sys.stdout.buffer.write(gzip.open(sys.argv[1]).read())";
+    let mut unpack_file = Interpreter::find("3.11")?.command();
+    run(unpack_file.args(["-c", unpack]).arg(file))
+}
+
+/// The stacks of pprof's samples, the outermost frame first, each `FUNCTION FILE:LINE` with the last part of the file's
+/// path, and their time, s.
+///
+/// # Errors
+/// Where ids do not fit.
+pub fn lines_of_pprof(file: &std::path::Path) -> Result<Vec<(String, f64)>> {
+    let output = unpacked(file)?;
+    let profile = Message::parse(&output)?;
+    let strings = profile.texts(6)?;
+    let text = |number: Option<u64>| -> Result<&str> {
+        let at = usize::try_from(number.unwrap_or(0))?;
+        strings.get(at).copied().context("no such string")
+    };
+    let mut functions = BTreeMap::new();
+    for function in profile.messages(5)? {
+        let file = text(function.number(4))?;
+        let file = file.rsplit('/').next().unwrap_or(file);
+        functions.insert(function.number(1), (text(function.number(2))?, file));
+    }
+    let mut locations = BTreeMap::new();
+    for location in profile.messages(4)? {
+        let line = location.message(4)?.context("no line")?;
+        let (name, file) = functions.get(&line.number(1)).context("no function")?;
+        let shown = match file.is_empty() {
+            true => (*name).to_owned(),
+            false => format!("{name} {file}:{}", line.number(2).unwrap_or(0)),
+        };
+        locations.insert(location.number(1), shown);
+    }
+    let mut lines = Vec::new();
+    for sample in profile.messages(2)? {
+        let ids = sample.numbers(1)?;
+        let frames = ids.iter().rev().map(|id| locations.get(&Some(*id)));
+        let frames: Option<Vec<_>> = frames.map(|frame| frame.map(String::as_str)).collect();
+        let path = frames.context("an unknown location")?.join(";");
+        let ns: u64 = sample.numbers(2)?.iter().sum();
+        lines.push((path, ns as f64 / 1e9));
+    }
+    Ok(lines)
+}
+
 /// Of pprof's samples. Field numbers are those of `profile.proto`.
 ///
 /// # Errors
 /// Where ids do not fit.
 pub fn pprof(file: &std::path::Path) -> Result<Sums> {
-    let unpack = "import gzip, sys; sys.stdout.buffer.write(gzip.open(sys.argv[1]).read())";
-    let mut unpack_file = Interpreter::find("3.11")?.command();
-    let output = run(unpack_file.args(["-c", unpack]).arg(file))?;
+    let output = unpacked(file)?;
     let profile = Message::parse(&output)?;
     let strings = profile.texts(6)?;
     ensure!(strings.first() == Some(&""), "the first string is empty");

@@ -4,19 +4,25 @@ use std::time::Duration;
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
     time::{Instant, sleep_until},
 };
 
 use super::{
     config::Config,
+    debug::{self, Asked, Question},
     events::Events,
     link::Link,
+    local::Local,
     metrics::{
         Exemplars,
         collect::Services,
         own::{Own, State},
     },
     notify::Notify,
+    profiles::Profiles,
+    recorders::Recorders,
+    roster::Roster,
     wire::{Samples, Settings},
 };
 use crate::{
@@ -40,6 +46,9 @@ const VALID: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Collector {
     link: Link,
+    questions: mpsc::Receiver<Asked>,
+    /// It goes with this.
+    _local: Option<Local>,
     notify: Notify,
     interrupt: Signal,
     terminate: Signal,
@@ -58,22 +67,63 @@ enum Wake {
     Done,
     Alive,
     Reload,
+    Asked(Asked),
+    Profiles,
     End,
     Broken(&'static str),
+}
+
+/// What is remembered from window to window, of which others are told.
+struct Told {
+    services: Services,
+    own: Own,
+    reader: ProcessReader,
+    events: Events,
+    exemplars: Exemplars,
+    roster: Roster,
+    recorders: Recorders,
+}
+
+impl Told {
+    fn new(config: &Config) -> Result<Self, Failure> {
+        Ok(Self {
+            services: Services::default(),
+            own: Own::default(),
+            reader: ProcessReader::new(std::process::id()),
+            events: Events::new(&config.otlp.context_vars),
+            exemplars: Exemplars::default(),
+            roster: Roster::default(),
+            recorders: Recorders::new(config.flight.as_ref())?,
+        })
+    }
+
+    /// Stalls and hangs have become known, which are counted in the sums.
+    fn take_notices(&mut self, watch: &mut Watch) {
+        let notices = watch.take_notices();
+        self.recorders.notices(&notices, &self.roster);
+        self.events.take(notices);
+    }
 }
 
 impl Collector {
     /// `socket` leads to the exporter.
     ///
     /// # Errors
-    /// Signals or the socket cannot be waited for.
+    /// Signals or the sockets cannot be waited for.
     pub(crate) fn new(
         socket: std::os::unix::net::UnixStream,
+        mut local: Option<Local>,
         flags: Agent,
         config: Config,
     ) -> Result<Self, Failure> {
+        let (asker, questions) = mpsc::channel(debug::MAX_WAITING);
+        if let Some(local) = &mut local {
+            local.serve(asker.clone())?;
+        }
         Ok(Self {
-            link: Link::new(socket)?,
+            link: Link::new(socket, asker, config.token.is_some())?,
+            questions,
+            _local: local,
             notify: Notify::new(),
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -93,11 +143,8 @@ impl Collector {
         let done = watch.done();
         let max_groups = self.config.max_groups;
         watch.keep_sums_only(max_groups);
-        let (mut services, mut own) = (Services::default(), Own::default());
-        let mut exemplars = Exemplars::default();
-        let mut reader = ProcessReader::new(std::process::id());
-        let otlp = &self.config.otlp;
-        let mut events = Events::new(&otlp.context_vars);
+        let mut told = Told::new(&self.config)?;
+        let mut profiles = Profiles::default();
         let period = self.config.interval;
         let mut tick_at = Instant::now() + period;
         let mut pump = every(PUMP);
@@ -108,6 +155,9 @@ impl Collector {
         log::info!("watching all Python processes of this host");
         loop {
             watch.passes.end();
+            if !ending {
+                tick_at = profiles.window_ends(tick_at);
+            }
             let readings_at = watch.readings_at(tick_at, period);
             let wake = tokio::select! {
                 biased;
@@ -118,10 +168,12 @@ impl Collector {
                 () = until(alive_at) => Wake::Alive,
                 () = std::future::ready(()), if ending => Wake::EndWindow,
                 () = sleep_until(tick_at) => Wake::Tick,
+                () = until(profiles.due()) => Wake::Profiles,
                 () = arrived.notified() => Wake::Pump,
                 _ = pump.tick() => Wake::Pump,
                 () = done.notified() => Wake::Done,
                 () = until(readings_at) => Wake::BeginReadings,
+                Some(asked) = self.questions.recv() => Wake::Asked(asked),
                 () = std::future::ready(()), if watch.is_reading() => Wake::Read,
             };
             watch.passes.begin();
@@ -135,9 +187,23 @@ impl Collector {
                 }
                 Wake::Pump => {
                     watch.pump();
-                    // Stalls and hangs are counted in the sums.
-                    events.take(watch.take_notices());
+                    profiles.step(&mut watch);
+                    told.take_notices(&mut watch);
                 }
+                Wake::Asked(Asked { question, reply }) => match question {
+                    Question::Targets => drop(reply.send(told.roster.targets(&mut watch))),
+                    Question::Profile(of) => {
+                        let processes = told.roster.of_service(&of.service);
+                        profiles.begin(of, processes, reply);
+                    }
+                    Question::Recording { service, last_s } => {
+                        let last = Duration::from_secs(last_s.into());
+                        if told.recorders.ask(service, last, reply) {
+                            tick_at = tick_at.min(profiles.soon(Instant::now()));
+                        }
+                    }
+                },
+                Wake::Profiles => profiles.step(&mut watch),
                 Wake::BeginReadings => watch.begin_readings(),
                 Wake::Read => watch.take_turn_reading().await,
                 Wake::Done => watch.take_done(),
@@ -148,14 +214,10 @@ impl Collector {
                 }
                 Wake::EndWindow => {
                     ending = false;
-                    self.tell(
-                        &mut watch,
-                        &mut services,
-                        &mut own,
-                        &mut reader,
-                        &mut events,
-                        &mut exemplars,
-                    );
+                    profiles.before_window(&mut watch);
+                    told.recorders.before_window(&mut watch, &told.roster);
+                    self.tell(&mut watch, &mut told);
+                    profiles.after_window();
                     if !is_ready {
                         is_ready = true;
                         self.notify.tell("READY=1");
@@ -165,22 +227,25 @@ impl Collector {
             }
         }
         self.notify.tell("STOPPING=1");
+        told.recorders.end();
         log::info!("ended by a signal");
         Ok(code::OK)
     }
 
     /// Ends a window, and hands it on.
-    fn tell(
-        &self,
-        watch: &mut Watch,
-        services: &mut Services,
-        own: &mut Own,
-        reader: &mut ProcessReader,
-        events: &mut Events,
-        exemplars: &mut Exemplars,
-    ) {
+    fn tell(&self, watch: &mut Watch, told: &mut Told) {
         let window = watch.end_window();
-        events.take(watch.take_notices());
+        told.roster.learn(&window);
+        told.take_notices(watch);
+        told.recorders.after_window(&window);
+        let Told {
+            services,
+            own,
+            reader,
+            events,
+            exemplars,
+            ..
+        } = told;
         let told = events.of_window(&window, self.link.room());
         exemplars.take(&told);
         let lost = events.take_lost();
@@ -238,16 +303,18 @@ impl Collector {
             Ok(config) => {
                 let now = &mut self.config;
                 let stays = now.listen != config.listen
+                    || now.socket != config.socket
                     || now.interval != config.interval
                     || now.budget_cpu != config.budget_cpu
                     || now.budget_memory != config.budget_memory
                     || now.max_groups != config.max_groups
                     || now.http != config.http
                     || now.exporter != config.exporter
-                    || now.otlp != config.otlp;
+                    || now.otlp != config.otlp
+                    || now.flight != config.flight;
                 if stays {
                     log::warn!(
-                        "listen, interval, budgets, max_groups, http, exporter.user and otlp are taken up by a restart only"
+                        "listen, socket, interval, budgets, max_groups, http, exporter.user, otlp and flight are taken up by a restart only"
                     );
                 }
                 watch.set_rules(config.rules.clone());

@@ -1,8 +1,14 @@
 //! The collector's end of the socket to the exporter. It never waits for the exporter: what that has not taken
 //! when there is something newer is dropped, but for settings, for a message that is half sent, and for events within
-//! bounds.
+//! bounds. Where there is a token, it takes the exporter's questions, a few at a time.
 
-use std::{cell::RefCell, collections::VecDeque, io, mem, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    io, mem,
+    rc::Rc,
+    sync::Arc,
+};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -10,17 +16,22 @@ use tokio::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::Notify,
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot},
 };
 
 use super::{
+    debug::{self, Asker, Reply},
     events::{Event, What},
-    wire::{self, Message, Samples, Settings},
+    wire::{self, Ask, Message, Samples, Settings},
 };
 
 /// Why the agent ends then.
 pub(crate) const EXPORTER_ENDED: &str = "the exporter has ended";
 
+const MUST_NOT: &str = "the exporter has said something, which it must not";
+
+/// Replies that the exporter has asked for and not taken, at most.
+const MAX_OWED: usize = 4;
 /// Events that wait, at most, and about how many bytes they take.
 const MAX_WAITING: usize = 1_024;
 const MAX_WAITING_BYTES: usize = 4 << 20;
@@ -30,6 +41,8 @@ const MAX_WAITING_BYTES: usize = 4 << 20;
 struct Waiting {
     settings: Option<Vec<u8>>,
     samples: Option<Vec<u8>>,
+    /// Each until it is sent counts as owed.
+    replies: VecDeque<(Vec<u8>, OwnedSemaphorePermit)>,
     /// Findings begin and end, and are told once: they go first.
     findings: VecDeque<Event>,
     steps: VecDeque<Event>,
@@ -41,7 +54,8 @@ struct Waiting {
 
 impl Waiting {
     fn next(&mut self) -> Option<io::Result<Vec<u8>>> {
-        if let Some(frame) = self.settings.take().or_else(|| self.samples.take()) {
+        let frame = self.settings.take().or_else(|| self.samples.take());
+        if let Some(frame) = frame.or_else(|| Some(self.replies.pop_front()?.0)) {
             return Some(Ok(frame));
         }
         let mut bytes = 0;
@@ -92,22 +106,62 @@ impl Waiting {
 pub(super) struct Link {
     waiting: Rc<RefCell<Waiting>>,
     news: Rc<Notify>,
-    reader: OwnedReadHalf,
+    may_ask: Rc<Cell<MayAsk>>,
+    broken: oneshot::Receiver<&'static str>,
+}
+
+/// Whether the exporter may ask anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum MayAsk {
+    /// There never was a token: whatever it says is wrong.
+    Never,
+    /// There is none any more, which it may not have known when it asked.
+    NotNow,
+    Now,
+}
+
+impl MayAsk {
+    const fn with(self, has_token: bool) -> Self {
+        match (has_token, self) {
+            (true, _) => MayAsk::Now,
+            (false, MayAsk::Never) => MayAsk::Never,
+            (false, _) => MayAsk::NotNow,
+        }
+    }
 }
 
 impl Link {
+    /// What is asked goes to `asker`, where there is a token.
+    ///
     /// # Errors
     /// The socket cannot be waited for.
-    pub(super) fn new(socket: std::os::unix::net::UnixStream) -> io::Result<Self> {
+    pub(super) fn new(
+        socket: std::os::unix::net::UnixStream,
+        asker: Asker,
+        has_token: bool,
+    ) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let (reader, writer) = UnixStream::from_std(socket)?.into_split();
         let waiting = Rc::<RefCell<Waiting>>::default();
         let news = Rc::new(Notify::new());
         tokio::task::spawn_local(send_all(writer, Rc::clone(&waiting), Rc::clone(&news)));
+        let may_ask = Rc::new(Cell::new(MayAsk::Never.with(has_token)));
+        let desk = Desk {
+            asker,
+            may_ask: Rc::clone(&may_ask),
+            waiting: Rc::clone(&waiting),
+            news: Rc::clone(&news),
+        };
+        let (breaks, broken) = oneshot::channel();
+        tokio::task::spawn_local(async move {
+            let reason = desk.take_questions(reader).await;
+            let _ = breaks.send(reason);
+        });
         Ok(Self {
             waiting,
             news,
-            reader,
+            may_ask,
+            broken,
         })
     }
 
@@ -116,6 +170,8 @@ impl Link {
     /// # Errors
     /// They are too long to be sent.
     pub(super) fn settings(&self, settings: Settings) -> io::Result<()> {
+        self.may_ask
+            .set(self.may_ask.get().with(settings.token.is_some()));
         let frame = wire::frame(&Message::Settings(settings))?;
         self.waiting.borrow_mut().settings = Some(frame);
         self.news.notify_one();
@@ -147,11 +203,68 @@ impl Link {
         mem::take(&mut waiting.lost)
     }
 
-    /// Waits until the exporter is gone, or says something, which it must not.
+    /// Waits until the exporter is gone, or says what it must not.
     pub(super) async fn broken(&mut self) -> &'static str {
-        match self.reader.read(&mut [0]).await {
-            Ok(1..) => "the exporter has said something, which it must not",
-            Ok(0) | Err(_) => EXPORTER_ENDED,
+        (&mut self.broken).await.unwrap_or(EXPORTER_ENDED)
+    }
+}
+
+/// Where the exporter's questions arrive.
+#[derive(Clone)]
+struct Desk {
+    asker: Asker,
+    may_ask: Rc<Cell<MayAsk>>,
+    waiting: Rc<RefCell<Waiting>>,
+    news: Rc<Notify>,
+}
+
+impl Desk {
+    /// Takes questions until the end, and says why that came.
+    async fn take_questions(self, mut reader: OwnedReadHalf) -> &'static str {
+        let owed = Arc::new(Semaphore::new(MAX_OWED));
+        loop {
+            let mut head = [0; wire::HEAD];
+            match reader.read(&mut head[..1]).await {
+                Ok(1..) if self.may_ask.get() == MayAsk::Never => return MUST_NOT,
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return EXPORTER_ENDED,
+            }
+            if reader.read_exact(&mut head[1..]).await.is_err() {
+                return EXPORTER_ENDED;
+            }
+            let Ok(length) = wire::length(head, wire::MAX_ASK) else {
+                return MUST_NOT;
+            };
+            let mut body = vec![0; length];
+            if reader.read_exact(&mut body).await.is_err() {
+                return EXPORTER_ENDED;
+            }
+            let Ok(Ask { number, question }) = wire::parse_ask(&body) else {
+                return MUST_NOT;
+            };
+            let Ok(one) = Arc::clone(&owed).acquire_owned().await else {
+                return EXPORTER_ENDED;
+            };
+            let desk = self.clone();
+            tokio::task::spawn_local(async move {
+                let reply = match desk.may_ask.get() {
+                    MayAsk::Now => debug::ask(&desk.asker, question).await,
+                    MayAsk::NotNow | MayAsk::Never => Reply::gone(),
+                };
+                desk.reply(number, reply, one);
+            });
+        }
+    }
+
+    fn reply(&self, number: u32, reply: Reply, owed: OwnedSemaphorePermit) {
+        let frame = wire::frame(&Message::Reply { number, reply });
+        let frame = frame.or_else(|_| {
+            let reply = Reply::too_long();
+            wire::frame(&Message::Reply { number, reply })
+        });
+        if let Ok(frame) = frame {
+            self.waiting.borrow_mut().replies.push_back((frame, owed));
+            self.news.notify_one();
         }
     }
 }

@@ -1,13 +1,20 @@
-//! What the collector tells the exporter: messages with their length before them. Neither trusts the other.
+//! What the collector and the exporter tell each other: messages with their length before them. Neither trusts the
+//! other.
 
 use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::{config::Config, events::Event, metrics::Sample, tls::Identity};
+use super::{
+    config::Config,
+    debug::{Question, Reply},
+    events::Event,
+    metrics::Sample,
+    tls::Identity,
+};
 
 /// Of this protocol: both are of one program, so another one is an error.
-const VERSION: u32 = 0x434d_0005;
+const VERSION: u32 = 0x434d_0006;
 /// Longer messages are neither sent nor taken.
 pub(super) const MAX_BODY: usize = 16 << 20;
 /// Events of one message, and about how many bytes they take.
@@ -16,13 +23,28 @@ pub(super) const MAX_EVENT_BYTES: usize = 4 << 20;
 /// A version and a length, both little-endian.
 pub(super) const HEAD: usize = 8;
 
-/// A message.
+/// What the exporter asks is at most so long.
+pub(super) const MAX_ASK: usize = 4 << 10;
+
+/// A message of the collector.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Message {
     Settings(Settings),
     Samples(Samples),
     /// What has happened since the last ones.
     Events(Vec<Event>),
+    /// To what was asked with this number.
+    Reply {
+        number: u32,
+        reply: Reply,
+    },
+}
+
+/// The exporter's message: what somebody asks who has shown the token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ask {
+    pub(super) number: u32,
+    pub(super) question: Question,
 }
 
 /// How the exporter serves.
@@ -58,7 +80,7 @@ pub(super) struct Samples {
 ///
 /// # Errors
 /// It is too long.
-pub(super) fn frame(message: &Message) -> io::Result<Vec<u8>> {
+pub(super) fn frame(message: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut frame = vec![0; HEAD];
     rmp_serde::encode::write(&mut frame, message).map_err(io::Error::other)?;
     let length = frame.len() - HEAD;
@@ -75,10 +97,10 @@ pub(super) fn frame(message: &Message) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// It is no head of this protocol.
-pub(super) fn length(head: [u8; HEAD]) -> io::Result<usize> {
+pub(super) fn length(head: [u8; HEAD], most: usize) -> io::Result<usize> {
     let [a, b, c, d, e, f, g, h] = head;
     let length = u32::from_le_bytes([e, f, g, h]) as usize;
-    match u32::from_le_bytes([a, b, c, d]) == VERSION && length <= MAX_BODY {
+    match u32::from_le_bytes([a, b, c, d]) == VERSION && length <= most {
         true => Ok(length),
         false => Err(io::ErrorKind::InvalidData.into()),
     }
@@ -94,9 +116,17 @@ pub(super) fn parse(body: &[u8]) -> io::Result<Message> {
     match &mut message {
         Message::Samples(samples) => samples.samples.retain(Sample::is_sound),
         Message::Events(events) => events.truncate(MAX_EVENTS),
-        Message::Settings(_) => {}
+        Message::Settings(_) | Message::Reply { .. } => {}
     }
     Ok(message)
+}
+
+/// What the exporter asks.
+///
+/// # Errors
+/// It is no question.
+pub(super) fn parse_ask(body: &[u8]) -> io::Result<Ask> {
+    rmp_serde::from_slice(body).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 #[cfg(test)]
@@ -135,7 +165,7 @@ mod tests {
         let frame = frame(&message()).expect("it is short");
         let (head, body) = frame.split_at(HEAD);
         let head = head.try_into().expect("a head");
-        assert_eq!(length(head).expect("a length"), body.len());
+        assert_eq!(length(head, MAX_BODY).expect("a length"), body.len());
         let Message::Samples(came) = parse(body).expect("a message") else {
             panic!("another message came");
         };
@@ -144,10 +174,10 @@ mod tests {
 
     #[test]
     fn what_is_no_message_is_refused_and_harms_nobody() {
-        assert!(length([0; HEAD]).is_err());
+        assert!(length([0; HEAD], MAX_BODY).is_err());
         let mut long = frame(&message()).expect("it is short");
         long[4..HEAD].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert!(length(long[..HEAD].try_into().expect("a head")).is_err());
+        assert!(length(long[..HEAD].try_into().expect("a head"), MAX_BODY).is_err());
         let frame = frame(&message()).expect("it is short");
         let mut rng = Rng::new(5);
         for _ in 0..20_000 {

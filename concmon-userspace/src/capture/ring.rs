@@ -57,30 +57,25 @@ impl Ring {
     /// What the file says, or nothing was kept yet. The ring stays as it is.
     pub fn dump(&self, file: File, service: &str, reason: &str) -> io::Result<()> {
         let mut ring = self.0.borrow_mut();
-        let Some(header) = ring.header.clone() else {
-            return Err(io::Error::other("nothing was kept yet"));
-        };
-        let mut store = FileStore::new(file);
-        store.begin(&Header {
-            joins: !ring.whole,
-            reason: Some(reason.to_owned()),
-            flight: Some(service.to_owned()),
-            ..header
-        })?;
-        let from = match ring.whole {
-            true => 0,
-            // Only facts of a tick tell who is who.
-            false => {
-                let key = ring.chunks.iter().position(|chunk| chunk.head.key);
-                key.unwrap_or(ring.chunks.len())
-            }
-        };
-        for chunk in ring.chunks.range(from..) {
-            store.chunk(chunk.clone())?;
-        }
-        ring.dump = Some(store);
+        ring.dump = Some(ring.begin(file, Some(service), reason, 0)?);
         ring.dump_failure = None;
         Ok(())
+    }
+
+    /// Writes out what there is of the time since `since_ns`, and what is needed to read it.
+    ///
+    /// # Errors
+    /// As [`Ring::dump`].
+    pub fn copy(&self, file: File, reason: &str, since_ns: u64, at_ns: u64) -> io::Result<()> {
+        let mut store = self.0.borrow().begin(file, None, reason, since_ns)?;
+        store.end(at_ns)
+    }
+
+    /// From now on, it keeps at most so many bytes.
+    pub fn set_most_bytes(&self, most_bytes: usize) {
+        let mut ring = self.0.borrow_mut();
+        ring.most_bytes = most_bytes;
+        ring.trim();
     }
 
     /// Ends the file that is being written, and says how long it is.
@@ -138,10 +133,50 @@ impl Store for Ring {
 }
 
 impl Inner {
+    /// A file with what is kept, from the last key before `since_ns` on.
+    fn begin(
+        &self,
+        file: File,
+        service: Option<&str>,
+        reason: &str,
+        since_ns: u64,
+    ) -> io::Result<FileStore> {
+        let Some(header) = self.header.clone() else {
+            return Err(io::Error::other("nothing was kept yet"));
+        };
+        // Only facts of a tick tell who is who.
+        let mut keys = self.chunks.iter().enumerate();
+        let first = keys.by_ref().find(|(_, chunk)| chunk.head.key);
+        let later = keys.filter(|(_, chunk)| chunk.head.key && chunk.head.from_ns <= since_ns);
+        let from = match later.last().or(first) {
+            _ if self.whole && !header.joins && since_ns == 0 => 0,
+            Some((at, _)) => at,
+            None => self.chunks.len(),
+        };
+        let mut store = FileStore::new(file);
+        store.begin(&Header {
+            joins: header.joins || !self.whole || from > 0,
+            reason: Some(reason.to_owned()),
+            flight: service.map(str::to_owned),
+            ..header
+        })?;
+        for chunk in self.chunks.range(from..) {
+            store.chunk(chunk.clone())?;
+        }
+        Ok(store)
+    }
+
     fn take(&mut self, chunk: Sealed) {
-        let since_ns = chunk.head.to_ns.saturating_sub(self.span_ns);
         self.bytes += chunk.body.len();
         self.chunks.push_back(chunk);
+        self.trim();
+    }
+
+    fn trim(&mut self) {
+        let Some(last) = self.chunks.back() else {
+            return;
+        };
+        let since_ns = last.head.to_ns.saturating_sub(self.span_ns);
         loop {
             // A stretch from one tick to the next is let go as a whole.
             let next = self.chunks.iter().skip(1).position(|chunk| chunk.head.key);

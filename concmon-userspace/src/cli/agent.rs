@@ -21,6 +21,10 @@ pub struct Agent {
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
 
+    /// The socket where its owner asks for profiles; `none`: nowhere [default: /run/concmon/agent.sock]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<String>,
+
     /// Only say whether the configuration is right; exit code 2: it is not
     #[arg(long)]
     pub check_config: bool,

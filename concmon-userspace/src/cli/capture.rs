@@ -61,6 +61,23 @@ pub(super) struct Record {
     #[arg(long, value_name = "N", default_value_t = 10, requires = "ring", value_parser = clap::value_parser!(u32).range(1..))]
     keep: u32,
 
+    /// Take the last stretch of a service from the flight recorder that an agent keeps of it, instead of
+    /// watching anything
+    #[arg(long, group = "wanted", requires = "service", conflicts_with_all = ["selected", "cmd", "ring", "format"])]
+    from_agent: bool,
+
+    /// The service, as the agent calls it
+    #[arg(long, value_name = "NAME", requires = "from_agent")]
+    service: Option<String>,
+
+    /// How much of it, at least
+    #[arg(long, value_name = "TIME", default_value = "60s", requires = "from_agent", value_parser = duration::parse_duration)]
+    last: Duration,
+
+    /// The agent's local socket
+    #[arg(long, value_name = "PATH", default_value = FromAgent::SOCKET, requires = "from_agent", value_parser = PathBufValueParser::new())]
+    socket: PathBuf,
+
     /// Print the summary as one JSON object at the end
     #[arg(id = "json", long = "json")]
     _json: bool,
@@ -91,7 +108,32 @@ pub struct Flight {
     pub keep: usize,
 }
 
+/// What is wanted of an agent's flight recorder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FromAgent {
+    pub service: String,
+    pub last: Duration,
+    pub socket: PathBuf,
+}
+
+impl FromAgent {
+    /// Where an agent listens, unless it was said where.
+    pub const SOCKET: &'static str = "/run/concmon/agent.sock";
+}
+
 impl Record {
+    pub(super) const fn is_from_agent(&self) -> bool {
+        self.from_agent
+    }
+
+    pub(super) fn from_agent(&self) -> FromAgent {
+        FromAgent {
+            service: self.service.clone().unwrap_or_default(),
+            last: self.last,
+            socket: self.socket.clone(),
+        }
+    }
+
     pub(super) fn recorded(&self) -> Recorded {
         match (self.ring, self.format) {
             (Some(span), _) => Recorded::Flight(Flight {

@@ -20,10 +20,10 @@ pub enum Trigger {
 /// Why a text is no trigger.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("use lag>200ms, stall, stall>1s, 'gil>0.9 for 10s', or a finding's name")]
-pub(super) struct TriggerError;
+pub(crate) struct TriggerError;
 
 /// Parses a trigger. A finding's name is checked where the rules are known.
-pub(super) fn parse(text: &str) -> Result<Trigger, TriggerError> {
+pub(crate) fn parse(text: &str) -> Result<Trigger, TriggerError> {
     let length = |text: &str| duration::parse(text).map_err(|_| TriggerError);
     let text = text.trim();
     let Some((what, than)) = text.split_once('>') else {

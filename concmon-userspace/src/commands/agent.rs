@@ -1,6 +1,9 @@
 //! `agent`: the daemon, from its configuration to its end.
 
-use std::io::Write as _;
+use std::{
+    io::{self, Write as _},
+    path::Path,
+};
 
 use rustix::thread::CapabilitySet;
 use tokio::task::LocalSet;
@@ -9,8 +12,9 @@ use super::select::present;
 use crate::{
     agent::{
         collector::{Collector, EXPORTER_ENDED},
-        config::{Config, DEFAULT_FILE},
+        config::{Config, DEFAULT_FILE, Socket},
         exporter,
+        local::{DEFAULT_PATH, Local},
     },
     cli::Agent,
     event::Pid,
@@ -35,14 +39,25 @@ pub(super) fn run(flags: &Agent) -> Result<u8, Failure> {
         return check(&config);
     }
     // Before there is any thread.
+    let (owners, refused) = match local(&config) {
+        Ok(local) => (local, None),
+        Err(failure) if config.socket == Socket::Default => (None, Some(failure.message)),
+        Err(failure) => return Err(failure),
+    };
     let exporter = exporter::start(&config)?;
+    if let Some(reason) = refused {
+        log::warn!("{reason}: the agent goes on without");
+    }
+    if let Some(local) = &owners {
+        log::info!("its owner can ask at {}", local.path().display());
+    }
     let socket = exporter.socket;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let local = LocalSet::new();
     let ended = local.block_on(&runtime, async {
-        let collector = Collector::new(socket, flags.clone(), config.clone())?;
+        let collector = Collector::new(socket, owners, flags.clone(), config.clone())?;
         let watch = start(&config).map_err(|mut failure| {
             if failure.code == code::PERMISSION
                 && let Some(grant) = grant()
@@ -69,6 +84,24 @@ pub(super) fn run(flags: &Agent) -> Result<u8, Failure> {
         }
         failure
     })
+}
+
+/// The local socket. Nothing is logged yet, which takes a thread.
+fn local(config: &Config) -> Result<Option<Local>, Failure> {
+    let path = match &config.socket {
+        Socket::Nowhere => return Ok(None),
+        Socket::Default => Path::new(DEFAULT_PATH),
+        Socket::At(path) => path,
+    };
+    let failed = |error: io::Error| {
+        let kind = match error.kind() {
+            io::ErrorKind::PermissionDenied => code::PERMISSION,
+            _ => code::FAILURE,
+        };
+        let text = format!("no local socket {}: {error}", path.display());
+        Failure::new(kind, crate::escape::escape(&text).into_owned())
+    };
+    Local::bind(path).map(Some).map_err(failed)
 }
 
 /// What of its capabilities is missing, and the line that grants them; `None`: it has all.
@@ -125,7 +158,7 @@ fn check(config: &Config) -> Result<u8, Failure> {
         None => format!("{DEFAULT_FILE} is not there: defaults hold\n"),
     };
     let text = crate::escape::escape(text.trim_end()).into_owned() + "\n";
-    printed(std::io::stdout().write_all(text.as_bytes()))?;
+    printed(io::stdout().write_all(text.as_bytes()))?;
     Ok(code::OK)
 }
 

@@ -9,14 +9,14 @@ use std::{
 
 use crate::session::{
     files::{Out, Recording, Target, Written},
+    flames,
     outcome::{Failure, code},
     output, printed, privileges, say,
 };
 use crate::{
     capture::{CaptureError, Reader},
     cli::{By, Export, Format, Options},
-    model::intervals::{Intervals, NoSink},
-    schema::Snapshot,
+    model::intervals::Intervals,
     source::replay::{Replay, Step},
     views::{
         escape::escape,
@@ -60,22 +60,8 @@ fn convert<R: Read>(
     by: By,
     out: &mut BufWriter<Out>,
 ) -> io::Result<io::Result<()>> {
-    let info = replay.header().info.clone();
-    let mut intervals = Intervals::new(&info);
     let format = match format {
-        Format::Perfetto => {
-            let mut trace = Perfetto::new(&info, &mut *out);
-            let summary = replay.run(&mut |step| match step {
-                Step::Before(event) => intervals.before(event),
-                Step::Event(event) => intervals.apply(event, &mut trace),
-                Step::Window(window) => trace.window(&window),
-            });
-            let summary = summary?;
-            warn_of_gaps(&summary);
-            intervals.finish(&mut trace);
-            let corrections = intervals.settle(&summary);
-            return Ok(trace.finish(&intervals, &corrections));
-        }
+        Format::Perfetto => return perfetto(replay, out),
         Format::Speedscope => FlameFormat::Speedscope,
         Format::Collapsed => FlameFormat::Collapsed,
         Format::Svg => FlameFormat::Svg,
@@ -87,24 +73,25 @@ fn convert<R: Read>(
         By::Lock => export::By::Lock,
         By::Io => export::By::Io,
         By::Wall => export::By::Wall,
-        By::Blame => {
-            intervals = intervals.with_blame();
-            export::By::Blame
-        }
+        By::Blame => export::By::Blame,
     };
+    flames::write(replay, format, by, out)
+}
+
+fn perfetto<R: Read>(replay: Replay<R>, out: &mut BufWriter<Out>) -> io::Result<io::Result<()>> {
+    let info = replay.header().info.clone();
+    let mut intervals = Intervals::new(&info);
+    let mut trace = Perfetto::new(&info, &mut *out);
     let summary = replay.run(&mut |step| match step {
         Step::Before(event) => intervals.before(event),
-        Step::Event(event) => intervals.apply(event, &mut NoSink),
-        Step::Window(_) => {}
+        Step::Event(event) => intervals.apply(event, &mut trace),
+        Step::Window(window) => trace.window(&window),
     });
     let summary = summary?;
-    warn_of_gaps(&summary);
-    intervals.finish(&mut NoSink);
-    intervals.settle(&summary);
-    if intervals.flames().samples() == 0 {
-        log::warn!("no stack was taken in this watch: its time is without stacks");
-    }
-    Ok(export::write(format, by, &info, &intervals, out))
+    flames::warn_of_gaps(&summary);
+    intervals.finish(&mut trace);
+    let corrections = intervals.settle(&summary);
+    Ok(trace.finish(&intervals, &corrections))
 }
 
 /// What a picture is made of.
@@ -260,23 +247,6 @@ fn whole(written: io::Result<()>, out: BufWriter<Out>) -> io::Result<String> {
     let mut out = out;
     out.write_all(&buffered.unwrap_or_default())?;
     out.finish_named()
-}
-
-/// What of a capture is missing, on standard error: other formats have no place for it.
-fn warn_of_gaps(summary: &Snapshot) {
-    for limit in summary
-        .limits
-        .iter()
-        .filter(|limit| limit.field == "capture")
-    {
-        log::warn!("{}", limit.reason);
-    }
-    if summary.monitor.events_lost > 0 {
-        log::warn!(
-            "{} records were lost: detail is missing from the file that is written",
-            summary.monitor.events_lost
-        );
-    }
 }
 
 /// The failure to read a capture.

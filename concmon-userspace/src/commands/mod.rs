@@ -7,6 +7,7 @@ mod diff;
 mod doctor;
 mod explain;
 mod export;
+mod from_agent;
 mod look;
 mod manual;
 mod report;
@@ -54,6 +55,7 @@ pub fn run(cli: &Cli) -> Result<u8, Failure> {
             }
             (target, Recording::Flight(flight))
         }
+        Target::FromAgent(wanted) => return from_agent::run(&cli.options, &wanted),
         Target::Report(report) => return report::run(&cli.options, &report),
         Target::Export(export) => return export::run(&cli.options, &export),
         Target::Diff(files) => return diff::run(&cli.options, &files),

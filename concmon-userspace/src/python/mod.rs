@@ -22,7 +22,7 @@ mod unwind;
 mod verify;
 mod walk;
 
-pub use detect::DetectError;
+pub use detect::{DetectError, maps_python};
 pub use gil_sampler::{GilCounts, GilSampler};
 pub use interpreter::{GilRange, Interpreter, LentScanner};
 pub use memory::{IsOver, ReadCost, ReadError};

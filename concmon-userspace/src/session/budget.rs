@@ -104,6 +104,8 @@ pub(crate) struct Budget {
     /// Since when half of the budget does.
     calm_since_ns: Option<u64>,
     patience_ns: u64,
+    /// Nothing is left out for want of time, and what is spent is not counted.
+    suspended: bool,
 }
 
 impl Budget {
@@ -117,12 +119,28 @@ impl Budget {
             changed_ns: now_ns,
             calm_since_ns: None,
             patience_ns: PATIENCE_NS.0,
+            suspended: false,
         }
     }
 
     /// What is left out now.
     pub(crate) fn shed(&self) -> Shed {
-        self.shed
+        match self.suspended {
+            true => Shed {
+                level: 0,
+                ..self.shed
+            },
+            false => self.shed,
+        }
+    }
+
+    /// From now on, it does not count what is spent, or counts it again. Returns what is left out, where that has
+    /// changed.
+    pub(crate) fn suspend(&mut self, suspended: bool) -> Option<Shed> {
+        let before = self.shed();
+        self.suspended = suspended;
+        let shed = self.shed();
+        (shed != before).then_some(shed)
     }
 
     pub(crate) fn cpu(&self) -> Share {
@@ -152,7 +170,11 @@ impl Budget {
     /// Takes in what was spent up to an instant. Returns what is left out from now on, where that
     /// has changed.
     pub(crate) fn judge(&mut self, now_ns: u64, cpu_ns: u64, rss_bytes: u64) -> Option<Shed> {
-        let before = self.shed;
+        let before = self.shed();
+        if self.suspended {
+            self.spent.clear();
+            self.changed_ns = now_ns;
+        }
         self.spent.push_back((now_ns, cpu_ns));
         while self
             .spent
@@ -171,11 +193,12 @@ impl Budget {
         if let Some(used) = self.used_since(self.changed_ns) {
             self.judge_cpu(now_ns, used);
         }
-        if self.shed.level != before.level {
+        let shed = self.shed();
+        if shed.level != before.level {
             self.changed_ns = now_ns;
             self.calm_since_ns = None;
         }
-        (self.shed != before).then_some(self.shed)
+        (shed != before).then_some(shed)
     }
 
     fn judge_cpu(&mut self, now_ns: u64, used: Share) {
@@ -230,6 +253,20 @@ mod tests {
         );
         assert!(budget.shed.words(99, 10_000).is_empty());
         assert_eq!(budget.shed.rate(99), 99);
+    }
+
+    #[test]
+    fn while_it_is_suspended_nothing_is_left_out_and_nothing_is_counted() {
+        let mut budget = budget();
+        spend(&mut budget, 0, 40, 0.1);
+        assert_eq!(budget.shed().rate(99), 12);
+        assert_eq!(budget.suspend(true).map(|shed| shed.rate(99)), Some(99));
+        assert_eq!(budget.suspend(true), None);
+        spend(&mut budget, 40, 20, 0.9);
+        assert_eq!((budget.shed().rate(99), budget.used()), (99, None));
+        assert_eq!(budget.suspend(false).map(|shed| shed.rate(99)), Some(12));
+        spend(&mut budget, 60, 10, 0.015);
+        assert!(budget.used().is_some_and(|used| used.0 < 0.02));
     }
 
     #[test]

@@ -61,14 +61,13 @@ const DENIED: &[i64] = &[
     libc::SYS_kexec_file_load,
     libc::SYS_reboot,
 ];
-/// Denied to who needs no network.
+/// Denied to who makes no connections. The collector takes those that come to its socket (`accept4`).
 const NETWORK: &[i64] = &[
     libc::SYS_socket,
     libc::SYS_connect,
     libc::SYS_bind,
     libc::SYS_listen,
     libc::SYS_accept,
-    libc::SYS_accept4,
 ];
 /// `BPF_PROG_LOAD` (enum bpf_cmd in include/uapi/linux/bpf.h).
 const BPF_PROG_LOAD: u64 = 5;
@@ -85,7 +84,8 @@ pub fn confine(child: Option<Pid>) -> Result<(), Error> {
     apply_filter_all_threads(&filter(std::process::id(), child, &[])?)
 }
 
-/// The same for the agent's collector, which makes no connections either: those that it has go on.
+/// The same for the agent's collector, which makes no connections either: those that it has go on, and the socket that
+/// it has made before takes more.
 pub(crate) fn confine_collector_or_warn() {
     let confined = filter(std::process::id(), None, NETWORK);
     or_warn(confined.and_then(|filter| apply_filter_all_threads(&filter)));

@@ -6,7 +6,7 @@ use std::{
 
 use super::{
     files::{FileError, Folder, NewFile},
-    keep::forget_old,
+    keep::{fit, forget_old},
     names,
     oom::OomKills,
     outcome::{Failure, code, why},
@@ -22,8 +22,10 @@ use crate::{
 
 /// How long is written on after a trigger.
 const AFTERMATH: Duration = Duration::from_secs(3);
-/// Processes whose end is remembered at most.
-const MAX_ENDED: usize = 4_096;
+/// Between the beginnings of two files of a service, where nobody sits at it.
+const PAUSE_NS: u64 = 30_000_000_000;
+/// How services are stopped that nothing is wrong with.
+const ROUTINE: [u8; 3] = [libc::SIGHUP as u8, libc::SIGINT as u8, libc::SIGTERM as u8];
 
 /// A condition, and whether it was true the last time: it triggers when it becomes so.
 #[derive(Debug)]
@@ -32,6 +34,16 @@ struct Watched {
     held: bool,
     /// For how long its condition has been true, ns.
     for_ns: u64,
+}
+
+impl Watched {
+    fn new(trigger: &Trigger) -> Self {
+        Self {
+            trigger: trigger.clone(),
+            held: false,
+            for_ns: 0,
+        }
+    }
 }
 
 /// A file that is being written, under a random name until it is whole.
@@ -48,6 +60,15 @@ struct Writing {
 /// nobody left to write anything.
 type Mirror = Rc<RefCell<Option<NewFile>>>;
 
+/// Which files are kept.
+#[derive(Clone, Copy, Debug)]
+enum Keep {
+    /// So many of the service.
+    Newest(usize),
+    /// So many bytes of all services. Nobody sits at it: what it says goes to the log.
+    Bytes(u64),
+}
+
 /// A flight recorder.
 #[derive(Debug)]
 pub(crate) struct Flight {
@@ -56,7 +77,7 @@ pub(crate) struct Flight {
     mirror: Mirror,
     /// Bytes of the ring's own file; `None`: it has none.
     mirrored: Option<u64>,
-    keep: usize,
+    keep: Keep,
     triggers: Vec<Watched>,
     targets: BTreeSet<u32>,
     /// How often the kernel has killed somebody in the targets' cgroup for want of memory.
@@ -66,6 +87,8 @@ pub(crate) struct Flight {
     service: String,
     pid: u32,
     writing: Option<Writing>,
+    /// Where nobody sits at it: when the next file may begin.
+    next_ns: u64,
     failed: bool,
     quiet: bool,
 }
@@ -79,41 +102,59 @@ impl Flight {
         service: String,
         quiet: bool,
     ) -> Result<Self, Failure> {
-        let path = folder.unwrap_or(Path::new("."));
-        let folder = Folder::open(path).map_err(|error| {
-            let shown = escape(&path.to_string_lossy()).into_owned();
-            match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Failure::new(
-                    code::USAGE,
-                    format!("{shown} is no folder: with --ring, -o names the one where files go"),
-                ),
-                _ => FileError::io(shown, error).into(),
-            }
-        })?;
+        let folder = open_folder(folder.unwrap_or(Path::new(".")), "with --ring, -o names")?;
         let pid = pids.first().copied().unwrap_or(0);
         let size = usize::try_from(wanted.ring_size).unwrap_or(usize::MAX);
         let span_ns = u64::try_from(wanted.span.as_nanos()).unwrap_or(u64::MAX);
-        let watched = |trigger: &Trigger| Watched {
-            trigger: trigger.clone(),
-            held: false,
-            for_ns: 0,
-        };
         Ok(Self {
             ring: Ring::new(span_ns, size),
             folder,
             mirror: Mirror::default(),
             mirrored: wanted.on_disk.then_some(wanted.ring_size),
-            keep: wanted.keep,
-            triggers: wanted.triggers.iter().map(watched).collect(),
+            keep: Keep::Newest(wanted.keep),
+            triggers: wanted.triggers.iter().map(Watched::new).collect(),
             targets: pids.iter().copied().collect(),
             oom: OomKills::of(pid),
             ended: BTreeSet::new(),
             service,
             pid,
             writing: None,
+            next_ns: 0,
             failed: false,
             quiet,
         })
+    }
+
+    /// One of a service of the agent, whose ring is looked after by the caller; files of all services take so many
+    /// bytes at most.
+    pub(crate) fn of_service(
+        ring: Ring,
+        folder: Rc<Folder>,
+        most_bytes: u64,
+        triggers: &[Trigger],
+        service: &str,
+    ) -> Self {
+        Self {
+            ring,
+            folder,
+            mirror: Mirror::default(),
+            mirrored: None,
+            keep: Keep::Bytes(most_bytes),
+            triggers: triggers.iter().map(Watched::new).collect(),
+            targets: BTreeSet::new(),
+            oom: None,
+            ended: BTreeSet::new(),
+            service: names::of_service(service),
+            pid: 0,
+            writing: None,
+            next_ns: 0,
+            failed: false,
+            quiet: true,
+        }
+    }
+
+    fn is_attended(&self) -> bool {
+        matches!(self.keep, Keep::Newest(_))
     }
 
     /// Where the recording goes.
@@ -153,18 +194,34 @@ impl Flight {
 
     /// A window has ended.
     pub(crate) fn window(&mut self, window: &Snapshot, now_ns: u64) {
-        let target = window.processes.iter().find(|one| one.pid == self.pid);
-        if let Some(target) = target {
+        let processes: Vec<&Process> = window.processes.iter().collect();
+        self.processes(&processes, window.window.duration_ns, now_ns);
+    }
+
+    /// A window of this length has ended, in which these were watched.
+    pub(crate) fn processes(&mut self, processes: &[&Process], duration_ns: u64, now_ns: u64) {
+        let target = processes.iter().find(|one| one.pid == self.pid);
+        if self.is_attended()
+            && let Some(target) = target
+        {
             self.service = names::of_process(target);
         }
+        if !self.is_attended() && target.is_none_or(|target| target.exited.is_some()) {
+            self.follow_another(processes);
+        }
         let mut reasons = Vec::new();
-        for process in &window.processes {
+        for process in processes {
             reasons.extend(self.end(process));
         }
+        let ids: BTreeSet<(u32, u64)> = processes
+            .iter()
+            .map(|process| (process.pid, process.start_unix_ns))
+            .collect();
+        self.ended.retain(|id| ids.contains(id));
         for watched in &mut self.triggers {
-            let (holds, name) = condition(&watched.trigger, window);
+            let (holds, name) = condition(&watched.trigger, processes);
             watched.for_ns = match holds {
-                true => watched.for_ns.saturating_add(window.window.duration_ns),
+                true => watched.for_ns.saturating_add(duration_ns),
                 false => 0,
             };
             let patience = match &watched.trigger {
@@ -172,7 +229,7 @@ impl Flight {
                 _ => 0,
             };
             // Windows end a little before or after their time.
-            let slack = u128::from(window.window.duration_ns / 8);
+            let slack = u128::from(duration_ns / 8);
             let holds = holds && u128::from(watched.for_ns) + slack >= patience;
             if holds && !watched.held {
                 reasons.push(name);
@@ -191,14 +248,14 @@ impl Flight {
     /// Whether the end of a process is a reason to write.
     fn end(&mut self, process: &Process) -> Option<String> {
         let exited = process.exited?;
-        if self.ended.len() >= MAX_ENDED || !self.ended.insert((process.pid, process.start_unix_ns))
-        {
+        if !self.ended.insert((process.pid, process.start_unix_ns)) {
             return None;
         }
         match (exited.signal, exited.code) {
-            (Some(9), _) if self.oom.as_ref().is_some_and(OomKills::has_killed) => {
+            (Some(9), _) if self.oom.as_mut().is_some_and(OomKills::has_killed) => {
                 Some("oom-kill".to_owned())
             }
+            (Some(signal), _) if !self.is_attended() && ROUTINE.contains(&signal) => None,
             (Some(signal), _) => Some(format!("signal-{signal}")),
             // Helpers of a program end with all kinds of codes.
             (_, Some(code)) if code != 0 && self.targets.contains(&process.pid) => {
@@ -208,10 +265,27 @@ impl Flight {
         }
     }
 
+    /// The process that it was called by has ended: another one's cgroup is the one to look at.
+    fn follow_another(&mut self, processes: &[&Process]) {
+        let mut living = processes.iter().filter(|one| one.exited.is_none());
+        if let Some(process) = living.next() {
+            self.pid = process.pid;
+            self.oom = OomKills::of(process.pid).or(self.oom.take());
+        }
+    }
+
+    /// Something is being written out.
+    pub(crate) const fn is_writing(&self) -> bool {
+        self.writing.is_some()
+    }
+
     /// Writes out what there is, and goes on for a while.
     pub(crate) fn write(&mut self, reason: &str, now_ns: u64) {
-        if self.writing.is_some() {
+        if self.writing.is_some() || now_ns < self.next_ns {
             return;
+        }
+        if !self.is_attended() {
+            self.next_ns = now_ns.saturating_add(PAUSE_NS);
         }
         let stem = names::stem(&self.service, self.pid);
         let shown = self.folder.shown(OsStr::new(&name(&stem, reason, 1)));
@@ -222,7 +296,9 @@ impl Flight {
                 return;
             }
         };
-        if !self.quiet {
+        if !self.is_attended() {
+            log::info!("{reason}: writing {shown}");
+        } else if !self.quiet {
             say(&format!("concmon-bpf: {reason}: writing {shown}\n"));
         }
         let after_ns = u64::try_from(AFTERMATH.as_nanos()).unwrap_or(u64::MAX);
@@ -244,10 +320,15 @@ impl Flight {
 
     fn fail(&mut self, message: &str) {
         self.failed = true;
+        if !self.is_attended() {
+            log::warn!("{message}; no part of it is left");
+            return;
+        }
         say(&format!("concmon-bpf: {message}; no part of it is left\n"));
     }
 
-    fn close(&mut self, now_ns: u64) {
+    /// Ends the file that is being written, if any.
+    pub(crate) fn close(&mut self, now_ns: u64) {
         let Some(mut writing) = self.writing.take() else {
             return;
         };
@@ -261,12 +342,20 @@ impl Flight {
         });
         match written {
             Ok((bytes, name)) => {
-                if !self.quiet {
-                    let shown = self.folder.shown(OsStr::new(&name));
-                    let size = recording::size(bytes);
-                    say(&format!("concmon-bpf: wrote {shown}: {size}\n"));
+                let shown = self.folder.shown(OsStr::new(&name));
+                let size = recording::size(bytes);
+                match self.keep {
+                    Keep::Bytes(most) => {
+                        log::info!("wrote {shown}: {size}");
+                        fit(&self.folder, most, &name);
+                    }
+                    Keep::Newest(count) => {
+                        if !self.quiet {
+                            say(&format!("concmon-bpf: wrote {shown}: {size}\n"));
+                        }
+                        forget_old(&self.folder, &self.service, count, &name);
+                    }
                 }
-                forget_old(&self.folder, &self.service, self.keep, &name);
             }
             Err(error) => {
                 let name = name(&writing.stem, &writing.reason, 1);
@@ -285,6 +374,20 @@ impl Flight {
         self.close(now_ns);
         !self.failed
     }
+}
+
+/// The folder where files go; `named` says what names it.
+pub(crate) fn open_folder(path: &Path, named: &str) -> Result<Rc<Folder>, Failure> {
+    Folder::open(path).map_err(|error| {
+        let shown = escape(&path.to_string_lossy()).into_owned();
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Failure::new(
+                code::USAGE,
+                format!("{shown} is no folder: {named} the one where files go"),
+            ),
+            _ => FileError::io(shown, error).into(),
+        }
+    })
 }
 
 /// The ring, where a recording goes. Its own file is made when the header is known, so that it can be
@@ -355,8 +458,8 @@ fn is_longer(ns: u64, than: Option<Duration>) -> bool {
 }
 
 /// Whether a condition is true in a window, and the reason in the name of a file.
-fn condition(trigger: &Trigger, window: &Snapshot) -> (bool, String) {
-    let loops = || window.processes.iter().flat_map(|process| &process.loops);
+fn condition(trigger: &Trigger, processes: &[&Process]) -> (bool, String) {
+    let loops = || processes.iter().flat_map(|process| &process.loops);
     let holds = match trigger {
         Trigger::Lag(than) => loops()
             .filter_map(|one| one.timing.as_ref()?.lag.as_ref()?.max_ns)
@@ -365,13 +468,11 @@ fn condition(trigger: &Trigger, window: &Snapshot) -> (bool, String) {
         Trigger::Stall(than) => loops()
             .filter_map(|one| one.hang.as_ref())
             .any(|hang| is_longer(hang.lasting_ns, *than)),
-        Trigger::Gil { share, .. } => window
-            .processes
+        Trigger::Gil { share, .. } => processes
             .iter()
             .filter_map(|process| process.gil.as_ref()?.utilization)
             .any(|utilization| utilization > *share),
-        Trigger::Finding(rule) => window
-            .processes
+        Trigger::Finding(rule) => processes
             .iter()
             .flat_map(|process| &process.findings)
             .any(|finding| finding.rule == rule),

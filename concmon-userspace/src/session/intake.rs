@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::taps::{TapId, TapPlan, Taps};
 use crate::{
     capture::{Filters, Header, Input, Recorder, Redactor, Store},
     event::Event,
@@ -16,12 +17,15 @@ pub(crate) struct Intake {
     pipeline: Pipeline,
     recorder: Option<Recorder>,
     redactor: Option<Redactor>,
+    pub(crate) taps: Taps,
+    filters: Filters,
 }
 
 impl Intake {
     /// A watch that begins; with `store`, a recording of it.
     pub(crate) fn new(info: WatchInfo, filters: Filters, store: Option<Box<dyn Store>>) -> Self {
         let redactor = filters.redacted.then(Redactor::default);
+        let kept = filters.clone();
         let recorder = store.map(|store| {
             let mut header = header(&info, filters);
             if redactor.is_some() {
@@ -33,7 +37,16 @@ impl Intake {
             pipeline: Pipeline::new(info),
             recorder,
             redactor,
+            taps: Taps::default(),
+            filters: kept,
         }
+    }
+
+    /// Begins the recording of a part, with the window that ends next.
+    pub(crate) fn open_tap(&mut self, plan: TapPlan) -> TapId {
+        let mut header = header(self.pipeline.info(), self.filters.clone());
+        header.joins = true;
+        self.taps.open(plan, &header)
     }
 
     pub(crate) fn pipeline(&mut self) -> &mut Pipeline {
@@ -57,6 +70,7 @@ impl Intake {
         if let Some(recorder) = &mut self.recorder {
             recorder.input(&input);
         }
+        self.taps.input(&input);
         self.pipeline.feed(input)
     }
 
@@ -65,6 +79,7 @@ impl Intake {
         if let Some(recorder) = &mut self.recorder {
             recorder.now(now_ns);
         }
+        self.taps.at(now_ns);
     }
 
     /// The facts of a tick come next.
@@ -72,6 +87,7 @@ impl Intake {
         if let Some(recorder) = &mut self.recorder {
             recorder.key(now_ns);
         }
+        self.taps.key(now_ns);
     }
 
     /// What is fed is kept.

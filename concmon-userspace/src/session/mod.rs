@@ -5,6 +5,7 @@ mod budget;
 pub mod confine;
 pub(crate) mod ending;
 pub(crate) mod files;
+pub(crate) mod flames;
 pub(crate) mod flight;
 mod intake;
 mod keep;
@@ -20,6 +21,7 @@ mod schedule;
 pub(crate) mod signals;
 mod sources;
 mod stream;
+pub(crate) mod taps;
 pub(crate) mod watch;
 
 use std::{

@@ -32,6 +32,11 @@ pub(crate) fn of_process(process: &Process) -> String {
     program(process.entry.as_deref(), &process.name)
 }
 
+/// A service of the agent.
+pub(crate) fn of_service(service: &str) -> String {
+    program(None, service)
+}
+
 /// What names of files begin with: `PROGRAM-PID-TIME`, with the time now.
 pub(crate) fn stem(program: &str, pid: u32) -> String {
     format!(

@@ -39,7 +39,10 @@ impl OomKills {
         line.trim().parse().ok()
     }
 
-    pub(crate) fn has_killed(&self) -> bool {
-        Self::count(&self.path).is_some_and(|count| count > self.before)
+    /// Whether it has since this was asked last.
+    pub(crate) fn has_killed(&mut self) -> bool {
+        let before = self.before;
+        self.before = Self::count(&self.path).unwrap_or(before);
+        self.before > before
     }
 }

@@ -9,10 +9,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::sync::Notify;
 
+pub(crate) use newcomers::Unwatched;
 use newcomers::{Newcomers, watch_late_children};
 
 use super::{
@@ -21,6 +23,7 @@ use super::{
     outcome::{Failure, code},
     passes::Passes,
     schedule::Schedule,
+    taps::{TapId, TapPlan, Taps},
 };
 use crate::{
     capture::{Filters, Input, Store},
@@ -48,6 +51,8 @@ use crate::{
 /// Events are passed on this much after they happened, so that those of slower CPUs arrive first:
 /// the age at which the kernel sends a batch, and one of its ticks.
 const HORIZON_NS: u64 = 400_000_000;
+/// After the end of a window all that belongs to it has arrived by then.
+pub(crate) const LATE: Duration = Duration::from_nanos(HORIZON_NS + 100_000_000);
 /// What a CPU has not sent for so long is taken where it is: it sleeps. Samples sooner, for what they
 /// show may go on.
 const UNSENT_NS: u64 = 200_000_000;
@@ -474,7 +479,29 @@ impl Watch {
     /// Ends a window now: reads the ledgers, and takes what was read of processes.
     pub(crate) fn end_window(&mut self) -> Snapshot {
         let window = self.read_window();
-        self.close(window)
+        let window = self.close(window);
+        self.intake.taps.renew(&window);
+        window
+    }
+
+    /// Begins the recording of a service, with the window that ends next.
+    pub(crate) fn open_tap(&mut self, plan: TapPlan) -> TapId {
+        let id = self.intake.open_tap(plan);
+        self.suit_taps();
+        id
+    }
+
+    /// See [`Taps`].
+    pub(crate) fn taps(&mut self) -> &mut Taps {
+        &mut self.intake.taps
+    }
+
+    /// Recordings of services have begun or ended: while somebody waits for one, nothing is left out.
+    pub(crate) fn suit_taps(&mut self) {
+        let is_asked_for = self.intake.taps.is_asked_for();
+        if let Some(shed) = self.budget.suspend(is_asked_for) {
+            self.leave_out_detail(shed);
+        }
     }
 
     /// Ends the watch: reads everything once more while the hooks still account for it, takes them

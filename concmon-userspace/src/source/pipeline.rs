@@ -74,6 +74,10 @@ impl Pipeline {
         }
     }
 
+    pub const fn info(&self) -> &WatchInfo {
+        &self.info
+    }
+
     /// From now on, time by stack is kept, too.
     pub fn keep_intervals(&mut self) {
         self.intervals = Some(Box::new(Intervals::new(&self.info)));

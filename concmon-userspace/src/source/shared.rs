@@ -309,14 +309,14 @@ impl SharedArray<Ledger> {
         }
     }
 
-    /// The same for whoever is in `slot`, unless that was said before.
-    pub(super) fn ration_stacks(&self, slot: usize, interval_ns: u64) {
+    /// The same for whoever is in `slot`, where it was `from_ns`.
+    pub(super) fn change_stack_interval(&self, slot: usize, from_ns: u64, to_ns: u64) {
         let ledger = self.at(slot);
         // SAFETY: as above.
         unsafe {
             let interval = &raw mut (*ledger).stack_interval_ns;
-            if interval.read_volatile() == 0 {
-                interval.write_volatile(interval_ns);
+            if interval.read_volatile() == from_ns {
+                interval.write_volatile(to_ns);
             }
         }
     }

@@ -11,6 +11,7 @@ mod budget;
 mod captures;
 mod causes;
 mod churn;
+mod debug;
 mod demo;
 mod dist;
 mod doctor;
@@ -88,6 +89,7 @@ fn main() {
         captures::trials(),
         causes::trials(),
         churn::trials(),
+        debug::trials(),
         demo::trials(),
         dist::trials(),
         doctor::trials(),

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{
-    Account, NOT_A_NUMBER, address, groups, otlp, user_id,
+    Account, Flight, NOT_A_NUMBER, Socket, address, groups, otlp, user_id,
     values::{interval, said},
 };
 use crate::{
@@ -22,6 +22,8 @@ const MAX_RULES: usize = 256;
 pub(super) struct File {
     #[serde(deserialize_with = "listen")]
     pub(super) listen: Option<SocketAddr>,
+    #[serde(deserialize_with = "socket")]
+    pub(super) socket: Option<Socket>,
     #[serde(deserialize_with = "interval")]
     pub(super) interval: Option<Duration>,
     #[serde(deserialize_with = "budget_cpu")]
@@ -33,6 +35,7 @@ pub(super) struct File {
     pub(super) http: Option<bool>,
     pub(super) exporter: Exporter,
     pub(super) otlp: otlp::Table,
+    pub(super) flight: Option<Flight>,
     #[serde(deserialize_with = "conditions")]
     pub(super) allow: Vec<Condition>,
     #[serde(deserialize_with = "conditions")]
@@ -119,6 +122,10 @@ impl File {
 
 fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
     said(from, address)
+}
+
+fn socket<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Socket>, D::Error> {
+    said(from, Socket::of)
 }
 
 fn budget_cpu<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Share>, D::Error> {

@@ -1,6 +1,7 @@
 //! The agent's configuration: flags, then the environment, then a file, then what holds without.
 
 mod file;
+mod flight;
 mod otlp;
 mod users;
 mod values;
@@ -14,6 +15,7 @@ use std::{
 };
 
 use file::File;
+pub(crate) use flight::Flight;
 pub(crate) use otlp::{Destination, Endpoint, Otlp, Signal, Temporality};
 pub(crate) use users::Account;
 use users::user_id;
@@ -33,10 +35,33 @@ const MAX_TOKEN: usize = 4_096;
 /// Services that are told apart, at most.
 const MAX_GROUPS: usize = 200;
 
+/// Where the local socket is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Socket {
+    /// In its own place, if it can be there.
+    #[default]
+    Default,
+    At(PathBuf),
+    Nowhere,
+}
+
+impl Socket {
+    /// # Errors
+    /// It is no absolute path.
+    fn of(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::Nowhere),
+            path if Path::new(path).is_absolute() => Ok(Self::At(path.into())),
+            _ => Err("use a whole path, as in /run/concmon/agent.sock, or none".to_owned()),
+        }
+    }
+}
+
 /// How the agent runs.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
+    pub(crate) socket: Socket,
     pub(crate) interval: Duration,
     pub(crate) budget_cpu: Share,
     pub(crate) budget_memory: u64,
@@ -52,6 +77,8 @@ pub(crate) struct Config {
     /// What it shows to who reads them; `None`: it speaks HTTP without TLS.
     pub(crate) identity: Option<Identity>,
     pub(crate) otlp: Otlp,
+    /// `None`: no flight recorders are kept.
+    pub(crate) flight: Option<Flight>,
     /// Where it was read from.
     pub(crate) file: Option<PathBuf>,
 }
@@ -60,6 +87,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9788)),
+            socket: Socket::Default,
             interval: Duration::from_secs(5),
             budget_cpu: Share(0.01),
             budget_memory: 128_000_000,
@@ -71,6 +99,7 @@ impl Default for Config {
             token: None,
             identity: None,
             otlp: Otlp::default(),
+            flight: None,
             file: None,
         }
     }
@@ -107,6 +136,7 @@ impl Config {
         let mut token_file = None;
         for name in [
             "CONCMON_LISTEN",
+            "CONCMON_SOCKET",
             "CONCMON_INTERVAL",
             "CONCMON_BUDGET_CPU",
             "CONCMON_BUDGET_MEMORY",
@@ -119,6 +149,7 @@ impl Config {
             };
             let set = match name {
                 "CONCMON_LISTEN" => address(&value).map(|at| config.listen = at),
+                "CONCMON_SOCKET" => Socket::of(&value).map(|socket| config.socket = socket),
                 "CONCMON_INTERVAL" => duration::parse_interval(&value)
                     .map(|interval| config.interval = interval)
                     .map_err(|error| error.to_string()),
@@ -145,6 +176,9 @@ impl Config {
             config.token = Some(token(Path::new(&path))?);
         }
         config.listen = flags.listen.unwrap_or(config.listen);
+        if let Some(socket) = &flags.socket {
+            config.socket = Socket::of(socket).map_err(|reason| wrong("--socket", reason))?;
+        }
         config.interval = flags.interval.unwrap_or(config.interval);
         config.budget_cpu = flags.budget_cpu.unwrap_or(config.budget_cpu);
         config.budget_memory = flags.budget_memory.unwrap_or(config.budget_memory);
@@ -179,6 +213,7 @@ impl Config {
         let shown = path.display();
         let File {
             listen,
+            socket,
             interval,
             budget_cpu,
             budget_memory,
@@ -186,12 +221,14 @@ impl Config {
             http,
             exporter,
             otlp,
+            flight,
             allow,
             deny,
             service,
         } = File::parse(text).map_err(|(line, reason)| wrong(format!("{shown}:{line}"), reason))?;
         let mut config = Self {
             file: Some(path.to_owned()),
+            flight,
             rules: Rules {
                 allow,
                 deny,
@@ -200,6 +237,7 @@ impl Config {
             ..Self::default()
         };
         config.listen = listen.unwrap_or(config.listen);
+        config.socket = socket.unwrap_or(config.socket);
         config.interval = interval.unwrap_or(config.interval);
         config.budget_cpu = budget_cpu.unwrap_or(config.budget_cpu);
         config.budget_memory = budget_memory.unwrap_or(config.budget_memory);

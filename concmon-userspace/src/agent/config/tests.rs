@@ -24,6 +24,7 @@ fn everything_that_can_be_said() {
     let text = format!(
         r#"
 listen = "[::1]:9000"
+socket = "/run/a/b"
 interval = "2s"
 budget_cpu = "0.5%"
 budget_memory = "64MB"
@@ -34,6 +35,14 @@ http = false
 user = "1234"
 max_clients = 8
 token_file = "{}"
+
+[flight]
+services = ["shop"]
+span = "30s"
+memory = "8MB"
+folder = "/var/lib/x"
+folder_size = "64MB"
+triggers = ["lag>200ms", "gil-contention"]
 
 [[allow]]
 command = "gunicorn"
@@ -54,6 +63,7 @@ name = "."
     );
     let config = of(&text).expect("it is right");
     assert_eq!(config.listen, "[::1]:9000".parse().expect("an address"));
+    assert_eq!(config.socket, Socket::At("/run/a/b".into()));
     assert_eq!(config.interval, Duration::from_secs(2));
     assert_eq!(config.budget_cpu, Share(0.005));
     assert_eq!((config.max_groups, config.max_clients), (20, 8));
@@ -63,6 +73,13 @@ name = "."
         (config.exporter.user, config.token.as_deref()),
         (1234, Some("s3cret"))
     );
+    let flight = config.flight.expect("it is asked for");
+    assert_eq!(
+        (flight.span, flight.memory),
+        (Duration::from_secs(30), 8_000_000)
+    );
+    assert_eq!((flight.folder_size, flight.triggers.len()), (64_000_000, 2));
+    assert_eq!(flight.services, ["shop"]);
     let rules = config.rules;
     assert_eq!(rules.allow.len(), 1);
     assert_eq!(rules.allow[0].user, Some(0));

@@ -1,5 +1,6 @@
 //! The exporter: a process of its own that serves what the collector tells it, and can do nothing else.
 
+mod ask;
 mod client;
 mod confine;
 mod dial;
@@ -26,6 +27,7 @@ use rustix::{
 };
 use tokio::{io::AsyncReadExt as _, task::LocalSet};
 
+use ask::Line;
 pub(crate) use dial::run_if_asked;
 use pages::Pages;
 use push::Push;
@@ -167,8 +169,11 @@ fn run(
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let pages = Rc::new(RefCell::new(Pages::new(settings)));
         let push = push.map(|push| push.begin(&pages)).transpose()?;
+        let (socket, writer) = socket.into_split();
+        let line = Line::begin(writer);
         confine::confine_or_warn(confine::Who::Exporter);
-        tokio::task::spawn_local(serve::serve(listener, Rc::clone(&pages)));
+        let served = serve::serve(listener, Rc::clone(&pages), line.clone());
+        tokio::task::spawn_local(served);
         let dialer_ended = async {
             match &push {
                 Some(push) => push.dialer_ended.notified().await,
@@ -176,7 +181,7 @@ fn run(
             }
         };
         tokio::select! {
-            ended = listen_to_collector(socket, &pages, push.as_ref()) => ended,
+            ended = listen_to_collector(socket, &pages, &line, push.as_ref()) => ended,
             () = dialer_ended => Err(io::Error::other("a dialer has ended")),
         }
     })
@@ -221,8 +226,9 @@ fn become_user(account: Account) -> io::Result<()> {
 
 /// Takes what the collector says, until it is gone.
 async fn listen_to_collector(
-    mut socket: tokio::net::UnixStream,
+    mut socket: tokio::net::unix::OwnedReadHalf,
     pages: &RefCell<Pages>,
+    line: &Line,
     push: Option<&Push>,
 ) -> io::Result<()> {
     loop {
@@ -232,7 +238,7 @@ async fn listen_to_collector(
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             Err(error) => return Err(error),
         }
-        let mut body = vec![0; wire::length(head)?];
+        let mut body = vec![0; wire::length(head, wire::MAX_BODY)?];
         socket.read_exact(&mut body).await?;
         match wire::parse(&body)? {
             Message::Settings(settings) => pages.borrow_mut().set(settings),
@@ -242,6 +248,7 @@ async fn listen_to_collector(
                 }
                 pages.borrow_mut().take(samples);
             }
+            Message::Reply { number, reply } => line.replied(number, reply),
             Message::Events(events) => {
                 if let Some(push) = push {
                     push.take(events);

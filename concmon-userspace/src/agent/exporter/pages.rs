@@ -171,6 +171,10 @@ impl Pages {
         self.valid.is_some_and(|valid| valid < Instant::now())
     }
 
+    pub(super) const fn has_token(&self) -> bool {
+        self.settings.token.is_some()
+    }
+
     /// Whether who shows this may read the metrics.
     pub(super) fn admits(&self, authorization: Option<&[u8]>) -> bool {
         let Some(token) = &self.settings.token else {

@@ -1,35 +1,27 @@
 //! HTTP: one answer for each connection, within bounds of size, number and time.
 
-use std::{cell::RefCell, convert::Infallible, io, rc::Rc, time::Duration};
+use std::{cell::RefCell, io, rc::Rc};
 
 use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
-    body::{Bytes, Incoming},
+    body::Incoming,
     header::{self, HeaderName, HeaderValue},
-    server::conn::http1,
-    service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
-};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use super::pages::{Format, Pages, STALE, Tls, Wanted};
+use super::{
+    ask::Line,
+    pages::{Format, Pages, STALE, Tls, Wanted},
+};
+use crate::agent::{
+    debug::{self, Question},
+    http::{Answer, HEAD_TIME, PAUSE, Patience, converse, text, with},
+};
 
-/// The head of a request is at most so long, and has at most so many fields.
-const MAX_HEAD: usize = 16 << 10;
-const MAX_FIELDS: usize = 64;
-/// Until the head of a request has come, and until the answer has been read.
-const HEAD_TIME: Duration = Duration::from_secs(5);
-const WHOLE_TIME: Duration = Duration::from_secs(30);
-/// After a connection that could not be taken: descriptors may have run out.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// Answers whoever connects, for ever.
-pub(super) async fn serve(listener: TcpListener, pages: Rc<RefCell<Pages>>) {
+/// Answers whoever connects, for ever. Questions to the collector go by `line`.
+pub(super) async fn serve(listener: TcpListener, pages: Rc<RefCell<Pages>>, line: Line) {
     // One for each client that is there, and one of our own.
     let clients = Rc::new(());
     loop {
@@ -44,66 +36,86 @@ pub(super) async fn serve(listener: TcpListener, pages: Rc<RefCell<Pages>>) {
             pages.borrow_mut().refused();
             continue;
         }
-        let (client, pages) = (Rc::clone(&clients), Rc::clone(&pages));
+        let client = Rc::clone(&clients);
+        let desk = Desk {
+            pages: Rc::clone(&pages),
+            line: line.clone(),
+            patience: Patience::new(),
+        };
         tokio::task::spawn_local(async move {
-            // What a client does wrong is its own matter.
-            let _ = tokio::time::timeout(WHOLE_TIME, greet(stream, pages)).await;
+            let patience = desk.patience.clone();
+            tokio::select! {
+                // What a client does wrong is its own matter.
+                _ = greet(stream, desk) => {}
+                () = patience.over() => {}
+            }
             drop(client);
         });
     }
 }
 
+/// What a connection is answered from.
+#[derive(Clone)]
+struct Desk {
+    pages: Rc<RefCell<Pages>>,
+    line: Line,
+    patience: Patience,
+}
+
 /// Begins a connection, with TLS where that is asked for.
-async fn greet(stream: TcpStream, pages: Rc<RefCell<Pages>>) -> io::Result<()> {
-    let tls = pages.borrow().tls();
-    let conversed = match tls {
-        Tls::Without => converse(stream, pages).await,
+async fn greet(stream: TcpStream, desk: Desk) -> io::Result<()> {
+    let tls = desk.pages.borrow().tls();
+    let answer = |request| {
+        let desk = desk.clone();
+        async move { desk.answer(&request).await }
+    };
+    match tls {
+        Tls::Without => converse(stream, answer).await,
         Tls::With(config) => {
             let accepted = TlsAcceptor::from(config).accept(stream);
             let stream = tokio::time::timeout(HEAD_TIME, accepted).await??;
-            converse(stream, pages).await
+            converse(stream, answer).await
         }
         Tls::Broken => Ok(()),
-    };
-    conversed.map_err(io::Error::other)
+    }
 }
 
-async fn converse(
-    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
-    pages: Rc<RefCell<Pages>>,
-) -> Result<(), hyper::Error> {
-    let answer = service_fn(move |request: Request<Incoming>| {
-        let response = answer(&request, &mut pages.borrow_mut());
-        std::future::ready(Ok::<_, Infallible>(response))
-    });
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
-        .max_buf_size(MAX_HEAD)
-        .max_headers(MAX_FIELDS)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), answer)
-        .await
-}
+impl Desk {
+    async fn answer(&self, request: &Request<Incoming>) -> Answer {
+        let (method, path) = (request.method(), request.uri().path());
+        let has_token = self.pages.borrow().has_token();
+        let answer = match path.starts_with(debug::PREFIX) && has_token {
+            true => self.ask(request).await,
+            false => respond(
+                method,
+                path,
+                request.headers(),
+                &mut self.pages.borrow_mut(),
+            ),
+        };
+        let mut pages = self.pages.borrow_mut();
+        pages.answered(answer.status().as_u16());
+        answer
+    }
 
-fn answer(request: &Request<Incoming>, pages: &mut Pages) -> Response<Full<Bytes>> {
-    let response = respond(
-        request.method(),
-        request.uri().path(),
-        request.headers(),
-        pages,
-    );
-    pages.answered(response.status().as_u16());
-    response
+    /// What only the collector can answer, for who shows the token.
+    async fn ask(&self, request: &Request<Incoming>) -> Answer {
+        if !admits(request.headers(), &self.pages.borrow()) {
+            return unauthorized();
+        }
+        let reply = match Question::of(request.method(), request.uri()) {
+            Ok(question) => {
+                self.patience.extend(question.takes());
+                self.line.ask(question).await
+            }
+            Err(reply) => reply,
+        };
+        reply.answer()
+    }
 }
 
 /// What is asked for, without the body for `HEAD`, which hyper leaves out.
-fn respond(
-    method: &Method,
-    path: &str,
-    headers: &HeaderMap,
-    pages: &mut Pages,
-) -> Response<Full<Bytes>> {
+fn respond(method: &Method, path: &str, headers: &HeaderMap, pages: &mut Pages) -> Answer {
     if !["/metrics", "/healthz", "/readyz"].contains(&path) {
         return text(
             StatusCode::NOT_FOUND,
@@ -124,11 +136,19 @@ fn respond(
     }
 }
 
-fn metrics(headers: &HeaderMap, pages: &mut Pages) -> Response<Full<Bytes>> {
+fn admits(headers: &HeaderMap, pages: &Pages) -> bool {
     let shown = headers.get(header::AUTHORIZATION);
-    if !pages.admits(shown.map(HeaderValue::as_bytes)) {
-        let response = text(StatusCode::UNAUTHORIZED, "a bearer token is needed\n");
-        return with(response, header::WWW_AUTHENTICATE, "Bearer");
+    pages.admits(shown.map(HeaderValue::as_bytes))
+}
+
+fn unauthorized() -> Answer {
+    let response = text(StatusCode::UNAUTHORIZED, "a bearer token is needed\n");
+    with(response, header::WWW_AUTHENTICATE, "Bearer")
+}
+
+fn metrics(headers: &HeaderMap, pages: &mut Pages) -> Answer {
+    if !admits(headers, pages) {
+        return unauthorized();
     }
     if pages.is_stale() {
         return text(StatusCode::SERVICE_UNAVAILABLE, STALE);
@@ -160,20 +180,4 @@ fn accepts_gzip(accepted: &str) -> bool {
             .and_then(|q| q.parse().ok());
         name.trim() == "gzip" && weight.unwrap_or(1.0) > 0.0
     })
-}
-
-fn text(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
-    *response.status_mut() = status;
-    with(response, header::CONTENT_TYPE, "text/plain; charset=utf-8")
-}
-
-fn with(
-    mut response: Response<Full<Bytes>>,
-    name: HeaderName,
-    value: &'static str,
-) -> Response<Full<Bytes>> {
-    let value = HeaderValue::from_static(value);
-    response.headers_mut().insert(name, value);
-    response
 }

@@ -82,6 +82,14 @@ pub enum Notice {
 }
 
 impl Notice {
+    /// Whose it is.
+    pub const fn pid(&self) -> u32 {
+        match self {
+            Self::Stall(new) => new.pid,
+            Self::Hang(new) => new.pid,
+        }
+    }
+
     /// How long its step has lasted, ns.
     pub const fn length_ns(&self) -> u64 {
         match self {

@@ -127,6 +127,16 @@ fn named_python(basename: &str) -> bool {
     .is_some_and(|rest| rest.is_empty() || rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
+/// Whether a process has an interpreter or its library mapped, as far as their names tell; `false` where that cannot be
+/// read.
+pub fn maps_python(pid: Pid) -> bool {
+    let mappings = maps::mappings(pid).unwrap_or_default();
+    let is_python = |name: &str| named_python(name) || named_pypy(name);
+    files(&mappings)
+        .iter()
+        .any(|file| is_python(file.basename()))
+}
+
 /// Whether a file is named like PyPy or its library.
 fn named_pypy(basename: &str) -> bool {
     basename.starts_with("pypy") || basename.starts_with("libpypy")

@@ -47,7 +47,9 @@ impl Watch {
         if self.intake.keeps() || self.intake.intervals().is_some() || !self.missing.is_empty() {
             return BTreeSet::new();
         }
+        let tapped = self.intake.taps.processes();
         let mut still = self.live.still();
+        still.retain(|pid| !tapped.contains(pid));
         still.retain(|pid| self.targets.stands(*pid, self.schedule.tree()));
         still
     }
@@ -61,7 +63,7 @@ impl Watch {
         let (reads_failed, missing_before) = (&mut self.reads_failed, &self.missing);
         let targets = &self.targets;
         // A capture may begin with any of its windows, so it is given all.
-        let reading = if self.intake.keeps() {
+        let reading = if self.intake.keeps() || !self.intake.taps.is_empty() {
             Reading::Whole
         } else {
             Reading::Moved

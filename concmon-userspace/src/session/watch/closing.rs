@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Watch;
+use super::{super::budget::Shed, Watch};
 use crate::{
     capture::Input,
     event::{BudgetFact, Event, MonitorFact, Tick},
@@ -36,7 +36,8 @@ impl Watch {
         let at_ns = clocks::monotonic_ns();
         let still = self.still();
         if self.sums_only {
-            self.live.ration_stacks(STACK_INTERVAL);
+            let tapped = self.intake.taps.processes();
+            self.live.ration_stacks(STACK_INTERVAL, &tapped);
         }
         let ledgers = self.read_ledgers(at_ns, &still);
         let mut others = self.targets.facts(self.schedule.tree(), at_ns, &still);
@@ -124,9 +125,12 @@ impl Watch {
     /// Leaves out what the budget does not allow for.
     fn stay_inside(&mut self, monitor: &MonitorFact, now_ns: u64) {
         let judged = self.budget.judge(now_ns, monitor.cpu_ns, monitor.rss_bytes);
-        let Some(shed) = judged else {
-            return;
-        };
+        if let Some(shed) = judged {
+            self.leave_out_detail(shed);
+        }
+    }
+
+    pub(super) fn leave_out_detail(&mut self, shed: Shed) {
         if let Err(error) = self.live.set_sample_rate(shed.rate(self.rate)) {
             log::debug!("the sampling rate stays as it is: {error}");
         }

@@ -10,10 +10,10 @@ use super::Watch;
 use crate::{
     event::{Event, Pid, ProcessFact},
     procfs::{
-        clocks, now,
+        self, clocks, now,
         tree::{Mark, Tree},
     },
-    python::DetectError,
+    python::{DetectError, maps_python},
     session::outcome::Failure,
     source::{live::Live, pipeline::Lifecycle},
     targets::{Met, Selector, Subject, TargetId, Targets},
@@ -41,6 +41,19 @@ const MOST_EXECS: usize = 256;
 const MOST_JUDGED: usize = 32;
 /// Looks for children that were born before their parents' forks could be seen.
 const MOST_SCANS: usize = 8;
+
+/// Finding out who is not watched takes at most so long, ns.
+const UNWATCHED_NS: u64 = 50_000_000;
+
+/// Why a process that may be Python is not watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unwatched {
+    /// Rules do not let it be.
+    Denied,
+    NoPermission,
+    /// It is still being looked at.
+    Short,
+}
 
 /// A process that may be wanted.
 #[derive(Clone, Copy, Debug)]
@@ -257,6 +270,39 @@ impl Newcomers {
 }
 
 impl Watch {
+    /// Python processes that are not watched, with their names, as far as there is time to look.
+    pub(crate) fn unwatched(&mut self) -> Vec<(Pid, String, Unwatched)> {
+        let Some(newcomers) = &mut self.newcomers else {
+            return Vec::new();
+        };
+        let ends_ns = clocks::monotonic_ns().saturating_add(UNWATCHED_NS);
+        let has_rules = newcomers.selector.has_rules();
+        let mut unwatched = Vec::new();
+        for pid in newcomers.known.keys().copied().map(Pid) {
+            let is_denied = newcomers.denied.contains(&pid);
+            let is_candidate = newcomers.candidates.contains_key(&pid);
+            if self.targets.holds(pid) || !(is_denied || is_candidate || has_rules) {
+                continue;
+            }
+            if clocks::monotonic_ns() >= ends_ns {
+                break;
+            }
+            // What may not be read may be anything that is wanted.
+            if !is_denied && !maps_python(pid) {
+                continue;
+            }
+            let why = match newcomers.selector.wants(pid) {
+                _ if is_denied => Unwatched::NoPermission,
+                false if !newcomers.selector.is_unsure() => Unwatched::Denied,
+                _ => Unwatched::Short,
+            };
+            if let Some((name, _)) = procfs::command(pid.0) {
+                unwatched.push((pid, name, why));
+            }
+        }
+        unwatched
+    }
+
     /// Looks at who has begun to run a program.
     pub(super) fn meet_newcomers(&mut self, now_ns: u64) {
         let Some(newcomers) = &mut self.newcomers else {

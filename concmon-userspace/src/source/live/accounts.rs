@@ -196,15 +196,22 @@ impl Accounts {
     }
 
     /// Threads give a stack when they block so seldom, in the long run, unless it was said how often. Those that have
-    /// not been read yet do not: they may turn out to run loops.
-    pub(super) fn ration_stacks(&mut self, interval: Duration) {
+    /// not been read yet do not: they may turn out to run loops. Those of the processes in `but` give them as if nothing had been
+    /// said.
+    pub(super) fn ration_stacks(&mut self, interval: Duration, but: &BTreeSet<Pid>) {
         let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
         for slot in self.used() {
             let (index, at) = (slot / LEDGERS_PER_CHUNK, slot % LEDGERS_PER_CHUNK);
             if let Some(Some(chunk)) = self.chunks.get(index)
                 && chunk.read[at] != UNREAD
             {
-                chunk.ledgers.ration_stacks(at, interval_ns);
+                let is_free = but.contains(&Pid(chunk.ledgers.tgid(at)));
+                let (from, to) = if is_free {
+                    (interval_ns, 0)
+                } else {
+                    (0, interval_ns)
+                };
+                chunk.ledgers.change_stack_interval(at, from, to);
             }
         }
     }

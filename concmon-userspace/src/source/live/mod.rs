@@ -139,8 +139,8 @@ impl Live {
     }
 
     /// Threads of which nobody has said how often give a stack when they block so seldom, in the long run.
-    pub fn ration_stacks(&mut self, interval: Duration) {
-        self.accounts.ration_stacks(interval);
+    pub fn ration_stacks(&mut self, interval: Duration, but: &BTreeSet<Pid>) {
+        self.accounts.ration_stacks(interval, but);
     }
 
     /// The processes watched now, those that joined at fork included.

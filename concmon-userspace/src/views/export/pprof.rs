@@ -129,12 +129,14 @@ pub(super) fn write(
 
 fn profile(stacks: &Stacks, info: &WatchInfo, intervals: &Intervals) -> Profile {
     let mut strings = Strings::new();
+    // It may be a part of a watch.
+    let since_ns = intervals.start_ns().saturating_sub(info.start_ns);
     let mut profile = Profile {
         sample_type: vec![ValueType {
             kind: strings.number(&stacks.by.name().replace('-', "_")),
             unit: strings.number("nanoseconds"),
         }],
-        time_nanos: signed(info.start_unix_ns),
+        time_nanos: signed(info.start_unix_ns.saturating_add(since_ns)),
         duration_nanos: signed(intervals.end_ns().saturating_sub(intervals.start_ns())),
         comment: vec![strings.number(&format!("concmon {}", info.version))],
         ..Profile::default()

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::Cause;
 use crate::model::intervals::blame::{Blame, Held};
 use crate::model::intervals::flames::{Flames, NodeId, ROOT};
@@ -11,7 +13,7 @@ use crate::model::intervals::{Activity, Intervals};
 use crate::views::escape::escape;
 
 /// Which time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum By {
     OnCpu,
     Gil,
@@ -26,6 +28,8 @@ pub enum By {
 }
 
 impl By {
+    pub const ALL: [By; 6] = [By::OnCpu, By::Wall, By::Gil, By::Lock, By::Io, By::Blame];
+
     /// As on the command line.
     pub const fn name(self) -> &'static str {
         match self {

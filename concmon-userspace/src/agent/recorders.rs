@@ -1,0 +1,255 @@
+//! Flight recorders of services: each keeps the last stretch of its service in memory, all of them within one bound.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read as _, Seek as _},
+    mem,
+    rc::Rc,
+    time::Duration,
+};
+
+use hyper::StatusCode;
+use tokio::sync::oneshot;
+
+use super::{config, debug::Reply, profiles, roster::Roster};
+use crate::{
+    capture::Ring,
+    model::timing::Notice,
+    procfs::clocks,
+    schema::{Process, Snapshot},
+    session::{
+        Failure,
+        files::Folder,
+        flight::{Flight, open_folder},
+        taps::{TapId, TapPlan},
+        watch::Watch,
+    },
+};
+
+/// A ring is at least so long, bytes: there are no more rings than fit.
+const LEAST_RING: u64 = 1 << 20;
+/// After the end of its last process, a service's recorder goes, ns.
+const PATIENCE_NS: u64 = 60_000_000_000;
+
+/// The recorder of a service.
+#[derive(Debug)]
+struct Recorder {
+    ring: Ring,
+    tap: TapId,
+    /// `None`: nothing is written unasked.
+    flight: Option<Flight>,
+    /// When a process of it was seen last, ns.
+    seen_ns: u64,
+}
+
+/// Somebody who wants what a recorder has.
+#[derive(Debug)]
+struct Wanted {
+    service: String,
+    last: Duration,
+    reply: oneshot::Sender<Reply>,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Recorders {
+    /// `None`: none are wanted.
+    settings: Option<config::Flight>,
+    folder: Option<Rc<Folder>>,
+    by_service: BTreeMap<String, Recorder>,
+    /// They are answered after the window that ends next.
+    wanted: Vec<Wanted>,
+    /// Services without one for want of room were told of.
+    has_told: bool,
+}
+
+impl Recorders {
+    /// # Errors
+    /// There is no such folder.
+    pub(super) fn new(settings: Option<&config::Flight>) -> Result<Self, Failure> {
+        let folder = settings.and_then(|settings| settings.folder.as_deref());
+        Ok(Self {
+            folder: folder
+                .map(|path| open_folder(path, "flight.folder names"))
+                .transpose()?,
+            settings: settings.cloned(),
+            by_service: BTreeMap::new(),
+            wanted: Vec::new(),
+            has_told: false,
+        })
+    }
+
+    /// Somebody wants the last stretch of a service. `true`: a window is to end for that.
+    pub(super) fn ask(
+        &mut self,
+        service: String,
+        last: Duration,
+        reply: oneshot::Sender<Reply>,
+    ) -> bool {
+        if !self.by_service.contains_key(&service) {
+            let text = match self.settings {
+                None => {
+                    "no flight recorders are kept: [flight] of the configuration asks for them\n"
+                }
+                Some(_) => {
+                    "no flight recorder is kept of such a service: /debug/targets has services\n"
+                }
+            };
+            let _ = reply.send(Reply::text(StatusCode::NOT_FOUND, text));
+            return false;
+        }
+        self.wanted.push(Wanted {
+            service,
+            last,
+            reply,
+        });
+        true
+    }
+
+    /// Stalls and hangs have become known.
+    pub(super) fn notices(&mut self, notices: &[Notice], roster: &Roster) {
+        let now_ns = clocks::monotonic_ns();
+        for notice in notices {
+            let recorder = roster
+                .service_of(notice.pid())
+                .and_then(|name| self.by_service.get_mut(name));
+            if let Some(flight) = recorder.and_then(|recorder| recorder.flight.as_mut()) {
+                flight.notices(std::slice::from_ref(notice), now_ns);
+            }
+        }
+    }
+
+    /// A window is about to end: the recorders of services that have come begin with it.
+    pub(super) fn before_window(&mut self, watch: &mut Watch, roster: &Roster) {
+        let Some(settings) = &self.settings else {
+            return;
+        };
+        let now_ns = clocks::monotonic_ns();
+        let most = usize::try_from((settings.memory / LEAST_RING).max(1)).unwrap_or(usize::MAX);
+        let before = self.by_service.len();
+        for (service, processes) in roster.services() {
+            if let Some(recorder) = self.by_service.get_mut(&service) {
+                recorder.seen_ns = now_ns;
+                continue;
+            }
+            let is_asked_for = settings.services.is_empty() || settings.services.contains(&service);
+            if !is_asked_for {
+                continue;
+            }
+            if self.by_service.len() >= most {
+                if !self.has_told {
+                    self.has_told = true;
+                    log::warn!(
+                        "flight recorders fit for {most} services only: flight.memory has room for no more"
+                    );
+                }
+                continue;
+            }
+            let span_ns = u64::try_from(settings.span.as_nanos()).unwrap_or(u64::MAX);
+            let ring = Ring::new(span_ns, LEAST_RING as usize);
+            let tap = watch.open_tap(TapPlan {
+                service: service.clone(),
+                processes,
+                store: Box::new(ring.clone()),
+                most_bytes: u64::MAX,
+                is_asked_for: false,
+            });
+            let flight = self.folder.as_ref().map(|folder| {
+                let folder = Rc::clone(folder);
+                let (most, triggers) = (settings.folder_size, &settings.triggers);
+                Flight::of_service(ring.clone(), folder, most, triggers, &service)
+            });
+            let recorder = Recorder {
+                ring,
+                tap,
+                flight,
+                seen_ns: now_ns,
+            };
+            self.by_service.insert(service, recorder);
+        }
+        let over = |_: &String, recorder: &mut Recorder| {
+            let is_writing = recorder.flight.as_ref().is_some_and(Flight::is_writing);
+            !is_writing && now_ns.saturating_sub(recorder.seen_ns) >= PATIENCE_NS
+        };
+        for (_, recorder) in self.by_service.extract_if(.., over) {
+            watch.taps().abandon(recorder.tap);
+        }
+        if self.by_service.len() != before {
+            let share = settings.memory / self.by_service.len().max(1) as u64;
+            for recorder in self.by_service.values() {
+                let share = usize::try_from(share).unwrap_or(usize::MAX);
+                recorder.ring.set_most_bytes(share);
+            }
+        }
+    }
+
+    /// The agent ends: what is being written is whole then.
+    pub(super) fn end(&mut self) {
+        let now_ns = clocks::monotonic_ns();
+        let recorders = self.by_service.values_mut();
+        for flight in recorders.filter_map(|recorder| recorder.flight.as_mut()) {
+            flight.close(now_ns);
+        }
+    }
+
+    /// A window has ended.
+    pub(super) fn after_window(&mut self, window: &Snapshot) {
+        let now_ns = clocks::monotonic_ns();
+        for (service, recorder) in &mut self.by_service {
+            let Some(flight) = &mut recorder.flight else {
+                continue;
+            };
+            let processes = window.processes.iter();
+            let of_service = processes.filter(|process| process.group.as_ref() == Some(service));
+            let of_service: Vec<&Process> = of_service.collect();
+            flight.processes(&of_service, window.window.duration_ns, now_ns);
+        }
+        for Wanted {
+            service,
+            last,
+            reply,
+        } in mem::take(&mut self.wanted)
+        {
+            let recorder = self.by_service.get(&service);
+            let copied = recorder.map(|recorder| copy(&recorder.ring, last, now_ns));
+            let said = match copied {
+                Some(Ok(file)) => {
+                    hand_over(file, reply);
+                    continue;
+                }
+                Some(Err(error)) => {
+                    let text = format!("nothing can be handed out: {error}\n");
+                    Reply::text(StatusCode::INTERNAL_SERVER_ERROR, &text)
+                }
+                None => Reply::no_service(),
+            };
+            let _ = reply.send(said);
+        }
+    }
+}
+
+fn copy(ring: &Ring, last: Duration, now_ns: u64) -> io::Result<File> {
+    let file = profiles::memory()?;
+    let last_ns = u64::try_from(last.as_nanos()).unwrap_or(u64::MAX);
+    let since_ns = now_ns.saturating_sub(last_ns);
+    ring.copy(file.try_clone()?, "asked for", since_ns, now_ns)?;
+    Ok(file)
+}
+
+fn hand_over(mut file: File, reply: oneshot::Sender<Reply>) {
+    let mut body = Vec::new();
+    let read = file.rewind().and_then(|()| file.read_to_end(&mut body));
+    let said = match read {
+        Ok(_) => Reply {
+            status: StatusCode::OK.as_u16(),
+            content_type: "application/octet-stream".to_owned(),
+            body,
+        },
+        Err(error) => {
+            let text = format!("nothing can be handed out: {error}\n");
+            Reply::text(StatusCode::INTERNAL_SERVER_ERROR, &text)
+        }
+    };
+    let _ = reply.send(said);
+}

@@ -1,0 +1,269 @@
+//! A part of a watch: the inputs about some of its processes, as if only these had been watched.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use concmon_ebpf::{Record, Tagged};
+
+use super::Input;
+use crate::{
+    decode::RawBatch,
+    event::{Event, Pid, Tid},
+};
+
+/// Threads that are known, at most.
+const MAX_THREADS: usize = 65_536;
+
+/// What of a CPU has been seen.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cpu {
+    /// Records that the CPU had produced with its last batch.
+    produced: u64,
+    /// Of those, the ones that are of the part, or were lost.
+    of_part: u64,
+}
+
+/// Knows what is about the processes of a part.
+#[derive(Debug)]
+pub struct Part {
+    processes: BTreeSet<Pid>,
+    threads: BTreeMap<Tid, Pid>,
+    cpus: BTreeMap<u32, Cpu>,
+    /// Those that were born since the last window, which does not have them.
+    born: BTreeSet<Pid>,
+}
+
+impl Part {
+    pub fn new(processes: BTreeSet<Pid>) -> Self {
+        Self {
+            processes,
+            threads: BTreeMap::new(),
+            cpus: BTreeMap::new(),
+            born: BTreeSet::new(),
+        }
+    }
+
+    pub const fn processes(&self) -> &BTreeSet<Pid> {
+        &self.processes
+    }
+
+    /// From now on, these are its processes, and those that they have made since the last window.
+    pub fn renew(&mut self, processes: impl IntoIterator<Item = Pid>) {
+        let born = std::mem::take(&mut self.born);
+        self.processes = processes.into_iter().chain(born).collect();
+        let processes = &self.processes;
+        self.threads.retain(|_, pid| processes.contains(pid));
+    }
+
+    /// What an input has of the part; `None`: nothing. Command lines are left out: there may be secrets in them.
+    pub fn of(&mut self, input: &Input) -> Option<Input> {
+        match input {
+            Input::Batch(batch) => self.batch(batch).map(Input::Batch),
+            Input::Ordered { event, .. } | Input::Now(event) => {
+                if !self.has(event) {
+                    return None;
+                }
+                let mut input = input.clone();
+                if let Input::Now(Event::Process(fact)) = &mut input {
+                    fact.cmdline.clear();
+                }
+                Some(input)
+            }
+            Input::Release { .. } => Some(input.clone()),
+        }
+    }
+
+    fn has(&mut self, event: &Event) -> bool {
+        let pid = match event {
+            Event::Ledger(fact) => {
+                let is_of = self.processes.contains(&fact.pid);
+                if is_of {
+                    self.add_thread(fact.tid, fact.pid);
+                }
+                return is_of;
+            }
+            Event::Sample(sample) => sample.pid,
+            Event::Step(fact) => fact.pid,
+            Event::Still(fact) => fact.pid,
+            Event::Process(fact) => Pid(fact.pid),
+            Event::Python(fact) => fact.pid,
+            Event::Exact(fact) => fact.pid,
+            Event::Pools(fact) => fact.pid,
+            Event::Http(event) => event.pid,
+            Event::Excluded(pid) => *pid,
+            Event::Slice(_)
+            | Event::Fork(_)
+            | Event::Exec(_)
+            | Event::Exit(_)
+            | Event::Loss(_)
+            | Event::Monitor(_)
+            | Event::End
+            | Event::Tick(_) => return true,
+        };
+        self.processes.contains(&pid)
+    }
+
+    fn add_thread(&mut self, tid: Tid, pid: Pid) {
+        if self.threads.len() < MAX_THREADS {
+            self.threads.insert(tid, pid);
+        }
+    }
+
+    /// The records of the part; what was lost before them may have been of it.
+    fn batch(&mut self, batch: &RawBatch) -> Option<RawBatch> {
+        let header = &batch.header;
+        let before = self.cpus.get(&header.cpu).copied();
+        let known = before.unwrap_or(Cpu {
+            produced: header.produced_before,
+            of_part: 0,
+        });
+        let lost = header.produced_before.saturating_sub(known.produced);
+        let records: Vec<Record> = batch
+            .records
+            .iter()
+            .filter(|record| self.has_record(record))
+            .copied()
+            .collect();
+        let of_part = known.of_part.saturating_add(lost);
+        let produced = header
+            .produced_before
+            .saturating_add(batch.records.len() as u64);
+        let now = Cpu {
+            produced: known.produced.max(produced),
+            of_part: of_part.saturating_add(records.len() as u64),
+        };
+        self.cpus.insert(header.cpu, now);
+        if records.is_empty() && lost == 0 && before.is_some() {
+            return None;
+        }
+        let mut header = *header;
+        header.count = records.len() as u16;
+        header.produced_before = of_part;
+        Some(RawBatch { header, records })
+    }
+
+    fn has_record(&mut self, record: &Record) -> bool {
+        let pid = |tgid: i32| Pid(tgid.cast_unsigned());
+        match record.tagged() {
+            Some(Tagged::Slice(slice)) => self.threads.contains_key(&Tid(slice.head.tid)),
+            Some(Tagged::Fork(fork)) => {
+                let (child, tid) = (pid(fork.tgid), Tid(fork.head.tid));
+                let is_of = self.processes.contains(&child)
+                    || self.threads.contains_key(&Tid(fork.parent_tid));
+                if is_of {
+                    if self.processes.insert(child) {
+                        self.born.insert(child);
+                    }
+                    self.add_thread(tid, child);
+                }
+                is_of
+            }
+            Some(Tagged::Exec(exec)) => self.processes.contains(&pid(exec.tgid)),
+            Some(Tagged::Exit(exit)) => {
+                // A slice of it may come after, from another CPU: its id stays until the next window.
+                self.processes.contains(&pid(exit.tgid))
+            }
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+    use crate::{
+        capture::{Item, Reader},
+        decode::loss::LossMeter,
+    };
+
+    const CAPTURE: &[u8] = include_bytes!("../../../tests/captures/1.0.concmon");
+
+    fn inputs() -> Vec<Input> {
+        let mut reader = Reader::embedded(Cursor::new(CAPTURE)).expect("a capture");
+        let mut inputs = Vec::new();
+        while let Some(item) = reader.item().expect("bytes") {
+            if let Item::Chunk(chunk) = item {
+                let of_chunk = chunk.inputs().expect("inputs");
+                inputs.extend(of_chunk.map(|input| input.expect("an input")));
+            }
+        }
+        inputs
+    }
+
+    fn processes(inputs: &[Input]) -> BTreeSet<Pid> {
+        let pids = inputs.iter().filter_map(|input| match input {
+            Input::Now(Event::Process(fact)) => Some(Pid(fact.pid)),
+            _ => None,
+        });
+        pids.collect()
+    }
+
+    fn slices<'a>(inputs: impl Iterator<Item = &'a Input>) -> BTreeMap<u32, usize> {
+        let mut slices = BTreeMap::new();
+        for input in inputs {
+            if let Input::Batch(batch) = input {
+                for record in &batch.records {
+                    if let Some(Tagged::Slice(slice)) = record.tagged() {
+                        *slices.entry(slice.head.tid).or_default() += 1;
+                    }
+                }
+            }
+        }
+        slices
+    }
+
+    /// All of the processes make the whole, none of them nothing, and no part counts what it has not as lost.
+    #[test]
+    fn a_part_is_what_is_about_its_processes() {
+        let inputs = inputs();
+        let all = processes(&inputs);
+        assert!(!all.is_empty());
+        let meter = || LossMeter::joining(0);
+        let lost = |inputs: &[Input]| {
+            let mut meter = meter();
+            for input in inputs {
+                if let Input::Batch(batch) = input {
+                    meter.batch(&batch.header, batch.header.opened_ns);
+                }
+            }
+            assert_eq!(meter.regressed(), 0);
+            meter.lost()
+        };
+        for part_of in [all.clone(), BTreeSet::new()] {
+            let mut part = Part::new(part_of.clone());
+            // As at the beginning of any recording, the accounts of all threads come first.
+            for input in &inputs {
+                if let Input::Now(Event::Ledger(_)) = input {
+                    part.of(input);
+                }
+            }
+            let of_part: Vec<Input> = inputs.iter().filter_map(|input| part.of(input)).collect();
+            assert_eq!(lost(&of_part), lost(&inputs));
+            assert_eq!(processes(&of_part), part_of);
+            let (of_part, whole) = (slices(of_part.iter()), slices(inputs.iter()));
+            match part_of.is_empty() {
+                true => assert!(of_part.is_empty()),
+                false => assert_eq!(of_part, whole),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_renewed_is_of_it_no_more() {
+        let inputs = inputs();
+        let all = processes(&inputs);
+        let mut part = Part::new(all.clone());
+        inputs.iter().for_each(|input| drop(part.of(input)));
+        assert!(!part.threads.is_empty());
+        part.renew([]);
+        part.renew([]);
+        assert!(part.processes.is_empty() && part.threads.is_empty());
+        assert!(
+            inputs
+                .iter()
+                .filter_map(|input| part.of(input))
+                .all(|input| !matches!(input, Input::Now(Event::Process(_))))
+        );
+    }
+}
