@@ -29,6 +29,7 @@ pub use clap_complete::Shell;
 
 pub use agent::Agent;
 pub use budget::Share;
+pub(crate) use capture::size as parse_size;
 pub use capture::{Flight, FromAgent, Recorded, Report};
 pub use doctor::Doctor;
 use examples::EXAMPLES;

@@ -173,6 +173,32 @@ mod tests {
     }
 
     #[test]
+    fn questions_are_short_and_come_as_they_were_asked() {
+        let ask = Ask {
+            number: 7,
+            question: Question::Recording {
+                service: "shop".to_owned(),
+                last_s: 60,
+            },
+        };
+        let frame = frame(&ask).expect("it is short");
+        let (head, body) = frame.split_at(HEAD);
+        let head = head.try_into().expect("a head");
+        assert_eq!(length(head, MAX_ASK).expect("a length"), body.len());
+        assert_eq!(parse_ask(body).expect("a question"), ask);
+        assert!(length(head, body.len() - 1).is_err(), "it is longer");
+        let mut rng = Rng::new(7);
+        for _ in 0..20_000 {
+            let mut body = body.to_vec();
+            let at = rng.below(body.len());
+            body[at] = rng.next() as u8;
+            body.truncate(1 + rng.below(body.len()));
+            let _ = parse_ask(&body);
+        }
+        assert!(parse_ask(b"no question").is_err());
+    }
+
+    #[test]
     fn what_is_no_message_is_refused_and_harms_nobody() {
         assert!(length([0; HEAD], MAX_BODY).is_err());
         let mut long = frame(&message()).expect("it is short");

@@ -219,7 +219,7 @@ impl Unused {
 }
 
 /// `64MB`, `1GiB`, or bytes; from 1 MB on.
-fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     const LEAST: u64 = 1_000_000;
     let split = text
         .find(|c: char| !c.is_ascii_digit())

@@ -4,8 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::values::said;
-use crate::cli::{Trigger, budget, duration, parse_trigger};
+use crate::cli::{Trigger, duration, parse_size, parse_trigger};
 
 /// Services and triggers that are named, at most.
 const MAX_NAMED: usize = 64;
@@ -69,11 +68,7 @@ fn span<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
 }
 
 fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    let bytes = said(from, budget::parse_bytes)?.unwrap_or(0);
-    match bytes {
-        1_000_000.. => Ok(bytes),
-        _ => Err(D::Error::custom("at least 1MB is needed")),
-    }
+    parse_size(&String::deserialize(from)?).map_err(D::Error::custom)
 }
 
 fn triggers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Trigger>, D::Error> {
