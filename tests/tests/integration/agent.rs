@@ -401,7 +401,7 @@ fn who_may_ask() -> Result<()> {
             405,
         ),
         ("DELETE /healthz HTTP/1.1\r\nHost: a\r\n\r\n", 405),
-        ("GET /debug/targets HTTP/1.1\r\nHost: a\r\n\r\n", 404),
+        ("GET /debug/targets HTTP/1.1\r\nHost: a\r\n\r\n", 401),
         ("nonsense\r\n\r\n", 400),
     ] {
         let answer = agent.send(request.as_bytes())?;
