@@ -413,10 +413,10 @@ impl Cli {
                 };
                 Target::Look(look.sorted(), LookView::Tasks(arrangement))
             }
-            Some(Command::Record(record)) if record.is_from_agent() => {
-                Target::FromAgent(record.from_agent())
-            }
-            Some(Command::Record(record)) => Target::Record(record.watched(), record.recorded()),
+            Some(Command::Record(record)) => match record.asked() {
+                Some(asked) => Target::FromAgent(asked),
+                None => Target::Record(record.watched(), record.recorded()),
+            },
             Some(Command::Report(report)) => Target::Report(report.clone()),
             Some(Command::Export(export)) => Target::Export(export.clone()),
             Some(Command::Diff(diff)) => Target::Diff(diff.clone()),

@@ -147,8 +147,8 @@ impl Inner {
         // Only facts of a tick tell who is who.
         let mut keys = self.chunks.iter().enumerate();
         let first = keys.by_ref().find(|(_, chunk)| chunk.head.key);
-        let later = keys.filter(|(_, chunk)| chunk.head.key && chunk.head.from_ns <= since_ns);
-        let from = match later.last().or(first) {
+        let mut later = keys.filter(|(_, chunk)| chunk.head.key && chunk.head.from_ns <= since_ns);
+        let from = match later.next_back().or(first) {
             _ if self.whole && !header.joins && since_ns == 0 => 0,
             Some((at, _)) => at,
             None => self.chunks.len(),

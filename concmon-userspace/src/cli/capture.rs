@@ -122,16 +122,13 @@ impl FromAgent {
 }
 
 impl Record {
-    pub(super) const fn is_from_agent(&self) -> bool {
-        self.from_agent
-    }
-
-    pub(super) fn from_agent(&self) -> FromAgent {
-        FromAgent {
+    /// What is wanted of an agent; `None`: nothing.
+    pub(super) fn asked(&self) -> Option<FromAgent> {
+        self.from_agent.then(|| FromAgent {
             service: self.service.clone().unwrap_or_default(),
             last: self.last,
             socket: self.socket.clone(),
-        }
+        })
     }
 
     pub(super) fn recorded(&self) -> Recorded {
