@@ -132,7 +132,7 @@ enum Command {
     /// Record a watch in a file, to be reported from later
     ///
     /// The file holds what came in: reports from it are those of the live watch, to the byte.
-    Record(capture::Record),
+    Record(Box<capture::Record>),
     /// Report from a file that was recorded
     ///
     /// It prints the summary that the live watch would have printed. Of a damaged file it says what
