@@ -70,6 +70,7 @@ def celery(*options):
 
     app = Celery("work", broker="memory://")
     app.conf.task_ignore_result = True
+    app.conf.worker_redirect_stdouts = False
 
     @app.task
     def work():

@@ -1,7 +1,7 @@
 //! Pools that nobody gives back, and what only looks like it.
 
 use super::*;
-use crate::schema::{ExecutorKind, TaskWait};
+use crate::schema::{Executor, ExecutorKind, TaskWait};
 
 /// What holds after four windows in which two threads wait for one queue, each of them `change`d.
 fn after_waiting_for_a_queue(change: impl Fn(&mut Process)) -> Vec<Finding> {
@@ -164,18 +164,27 @@ fn a_limiter_is_exhausted_by_the_threads_that_it_lets_run() {
 /// Task queues fetch work before they can run it.
 #[test]
 fn what_a_task_queue_has_fetched_does_not_wait_for_its_workers() {
-    let raised = |kind: ExecutorKind| {
+    let of = |change: &dyn Fn(&mut Executor)| {
         let mut story = Story::new();
         let mut found = Vec::new();
         for _ in 0..6 {
             found = story.window(|process, _| {
-                (process.executors[0].kind, process.executors[0].queued) = (kind, Some(8));
+                process.executors[0].queued = Some(8);
+                change(&mut process.executors[0]);
             });
         }
         names(&found).contains(&"executor-saturated")
     };
+    let raised = |kind: ExecutorKind| of(&|executor| executor.kind = kind);
     assert!(raised(ExecutorKind::Process) && raised(ExecutorKind::Server));
     assert!(!raised(ExecutorKind::Task));
+    // celery's pool of threads is one of `concurrent.futures`.
+    let running = |function: &str| {
+        let function = Some(function.to_owned());
+        of(&|executor| executor.running[0].function.clone_from(&function))
+    };
+    assert!(running("shop.apply_target"));
+    assert!(!running("celery.concurrency.base.apply_target"));
 }
 
 /// Who gets a connection may have to make it, or to see whether it is still good.
@@ -262,4 +271,55 @@ fn a_parent_that_has_ended_is_owed_nothing() {
         signal: None,
     });
     assert!(!worker_killed::is_owed(&process));
+}
+
+/// The threads that a loop lets run wait for its tasks, which wait for another thread.
+#[test]
+fn threads_that_want_another_one_have_exhausted_their_limiter() {
+    let found = |change: fn(&mut Process)| {
+        let mut story = Story::new();
+        let mut found = Vec::new();
+        for _ in 0..4 {
+            found = story.window(|process, begin| {
+                waiting(process, begin - 9 * SECOND, |wait| {
+                    (wait.kind, wait.purpose) = (WaitKind::Future, Purpose::Other);
+                });
+                for thread in process.threads.iter_mut().skip(1).take(2) {
+                    thread.name = Some("AnyIO worker thread".into());
+                    thread.stack = frames_of(&[
+                        ("Future.result", "concurrent/futures/_base.py"),
+                        ("run_async_from_thread", "anyio/_backends/_asyncio.py"),
+                        ("render", "app.py"),
+                    ]);
+                }
+                let executor = &mut process.executors[0];
+                executor.kind = ExecutorKind::Limiter;
+                executor.object = Some(Address(0xc));
+                executor.name_prefix = Some("AnyIO worker thread".to_owned());
+                (executor.running, executor.queued) = (Vec::new(), Some(2));
+                let mut task = process.loops[0].tasks[0].clone();
+                task.waits_for = Some(TaskWait {
+                    kind: "CapacityLimiter".to_owned(),
+                    object: Some(Address(0xc)),
+                    since_unix_ns: Some(begin - 9 * SECOND),
+                });
+                let frames = [("task_wrapper", "anyio/_backends/_asyncio.py")];
+                task.awaiting = frames_of(&frames).to_vec();
+                process.loops[0].tasks = vec![task.clone(), task];
+                change(process);
+            });
+        }
+        let mut found = found.iter().map(|one| one.rule);
+        found.find(|rule| ["pool-exhausted", "executor-saturated"].contains(rule))
+    };
+    assert_eq!(found(|_| {}), Some("pool-exhausted"));
+    // One of the threads works, or one of the tasks wants something else.
+    assert_eq!(
+        found(|process| process.threads[1].waiting_for = None),
+        Some("executor-saturated")
+    );
+    assert_eq!(
+        found(|process| process.loops[0].tasks[1].waits_for = None),
+        Some("executor-saturated")
+    );
 }

@@ -312,3 +312,80 @@ fn so_many_waits_are_followed() {
     };
     assert_eq!((all_for_one(200), all_for_one(2_000)), (1, 0));
 }
+
+#[test]
+fn permits_are_had_by_several() {
+    let waits = |tid: u32, holders: &[u32]| {
+        let mut thread = waiting(tid, WaitKind::Semaphore, 0xa, None);
+        let wait = thread.waiting_for.as_mut().expect("it waits");
+        wait.purpose = WaitPurpose::Item;
+        wait.holders = holders.iter().copied().map(Tid).collect();
+        thread
+    };
+    let all = found(
+        vec![waits(1, &[1, 2]), waits(2, &[1, 2]), waits(3, &[1, 2])],
+        vec![],
+    );
+    assert_eq!((tids(&all[0]), all[0].behind), (vec![1, 2], 1));
+    assert_eq!(all[0].members[0].holds.as_deref(), Some("Semaphore 0xa"));
+    // One that has a permit does something else; nobody is known to have one.
+    assert!(found(vec![waits(1, &[1, 2]), py_thread(2, "t2")], vec![]).is_empty());
+    assert!(found(vec![waits(1, &[]), waits(2, &[])], vec![]).is_empty());
+
+    // Who waits for it is in one statement by that.
+    let tasks = |again: usize| {
+        let one = |id: u64, count: usize| task(id, "Semaphore", 0xb, &vec![0xb; count]);
+        vec![one(1, 2), one(2, again), one(3, 1)]
+    };
+    let all = found(vec![], tasks(2));
+    assert_eq!((all[0].members.len(), all[0].behind), (2, 1));
+    let first = &all[0].members[0];
+    assert_eq!(&*first.waits_for, "asyncio.Semaphore 0xb");
+    let mut with_other = tasks(2);
+    with_other.push(task(4, "sleep", 0, &[0xb]));
+    assert!(found(vec![], with_other).is_empty());
+    assert_eq!(found(vec![], tasks(1))[0].members.len(), 1);
+}
+
+#[test]
+fn a_limiter_says_who_has_its_tokens() {
+    let of = |borrowers: &[u64]| {
+        let mut look = look(100, 1);
+        let mut outer = task(1, "Task", 2, &[]);
+        let inner = PyTask {
+            awaited_by: vec![1],
+            ..task(2, "CapacityLimiter", 0xc, &[])
+        };
+        outer.timeout_ns = None;
+        look.tasks = vec![outer, inner];
+        look.executors = vec![PyExecutor {
+            id: 0xc,
+            kind: ExecutorKind::Limiter,
+            workers: borrowers.len() as u64,
+            max_workers: Some(borrowers.len() as u64),
+            borrowers: borrowers.to_vec(),
+            ..LIMITER
+        }];
+        deadlocks(&look)
+    };
+    let all = of(&[1]);
+    assert_eq!(all[0].members.len(), 2);
+    let held = all[0].members.iter().find_map(|one| one.holds.as_deref());
+    assert_eq!(held, Some("CapacityLimiter 0xc"));
+    // What stands for a token is no task.
+    assert!(of(&[1, 0xdead]).is_empty());
+}
+
+const LIMITER: PyExecutor = PyExecutor {
+    id: 0,
+    queue: 0,
+    kind: ExecutorKind::Limiter,
+    name_prefix: None,
+    workers: 0,
+    workers_idle: Some(0),
+    max_workers: None,
+    queued: Some(1),
+    running: Vec::new(),
+    queued_futures: Vec::new(),
+    borrowers: Vec::new(),
+};
