@@ -71,7 +71,7 @@ fn by_statements(tasks: &[PyTask]) -> BTreeMap<u64, Vec<u64>> {
     let owners = statements.into_iter().map(|(object, inside)| {
         let wants = |task: &u64| wanted.get(task).and_then(|wait| wait.object) == Some(object);
         // Who waits for it is in one statement of it by that, whoever has it.
-        let (waiting, others): (Vec<(u64, usize)>, Vec<(u64, usize)>) =
+        let (waiting, others): (Vec<_>, Vec<_>) =
             inside.into_iter().partition(|(task, _)| wants(task));
         let again = waiting.into_iter().filter(|(_, count)| *count >= 2);
         let owners: Vec<u64> = match (objects.get(&object), &others[..]) {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::event::{PyThread, PyWork, TaskWait};
 use crate::model::testing::{look, py_task, py_thread};
+use crate::schema::Address;
 
 fn waiting(tid: u32, kind: WaitKind, object: u64, owner: Option<u32>) -> PyThread {
     PyThread {
