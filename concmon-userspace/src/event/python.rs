@@ -179,7 +179,7 @@ pub struct PyWait {
     pub owner_gone: bool,
     /// The threads that have a permit of the semaphore that it waits for, or an item of the queue, where each of them is
     /// blocked: they are in `with` statements of it, or of a manager that gets one.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_most::<16_384, _, _>")]
     pub holders: Vec<Tid>,
     /// It waits at a `with` statement of a lock; looked for where the owner is not known.
     #[serde(default)]
@@ -261,7 +261,7 @@ pub struct PyExecutor {
     #[serde(default, deserialize_with = "at_most::<64, _, _>")]
     pub queued_futures: Vec<u64>,
     /// Of a limiter, who has its tokens: tasks, or what stands for one token.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_most::<16_384, _, _>")]
     pub borrowers: Vec<u64>,
 }
 

@@ -39,7 +39,7 @@ impl Rule for Deadlocked {
         let process = context.process;
         // Permits that are used up are told as that.
         let others = process.deadlocks.iter();
-        let others = others.filter(|one| super::pool_exhausted::permits_of(one).is_none());
+        let others = others.filter(|one| permits_of(one).is_none());
         let lasting = others.filter(|one| lasts(context, one));
         let all: Vec<&Deadlock> = lasting.collect();
         let first = all.first()?;
@@ -78,6 +78,27 @@ impl Rule for Deadlocked {
             weight: first.members.len() as f64,
         })
     }
+}
+
+/// Objects that several may have at once.
+const PERMITS: &[&str] = &[
+    "Semaphore ",
+    "BoundedSemaphore ",
+    "CapacityLimiter ",
+    "Queue ",
+    "SimpleQueue ",
+];
+
+/// What a circle of threads or tasks has, all of it permits of one semaphore, or tokens of one limiter.
+pub(super) fn permits_of(deadlock: &Deadlock) -> Option<&str> {
+    let mut held = deadlock
+        .members
+        .iter()
+        .filter_map(|one| one.holds.as_deref());
+    let first = held.next()?;
+    let name = first.strip_prefix("asyncio.").unwrap_or(first);
+    let is_one = PERMITS.iter().any(|kind| name.starts_with(kind));
+    (is_one && held.all(|other| other == first)).then_some(first)
 }
 
 /// Whether all members are known to have been in their waits for long: threads by their accounts, tasks by looks that

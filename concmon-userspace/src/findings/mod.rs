@@ -9,6 +9,7 @@ mod cpu_starved;
 mod cpu_throttled;
 mod deadlock;
 mod executor_saturated;
+mod executor_threads;
 mod fd_exhaustion;
 mod futures_failing;
 mod gc_heavy;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::pool_exhausted::workers_of;
+use super::executor_threads::workers_of;
 use super::{Context, Held, Severity, last_part, ms, place, waits_ns, whole_place};
 use crate::event::own_frame;
 use crate::schema::{Address, Executor, ExecutorKind, Task, Thread};
@@ -46,7 +46,9 @@ pub(super) fn stuck_ns(context: &Context<'_>, one: &Executor) -> Option<u64> {
         return None;
     }
     let tasks: Vec<&Task> = waiting(context, object).collect();
-    if (tasks.len() as u64) < one.workers {
+    // A time that one of them was given ends its wait.
+    let is_timed = tasks.iter().any(|task| task.timeout_ns.is_some());
+    if is_timed || (tasks.len() as u64) < one.workers {
         return None;
     }
     let of_threads = threads.iter().map(|thread| waits_ns(context, thread));

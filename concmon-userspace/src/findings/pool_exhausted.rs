@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::executor_threads::workers_of;
 use super::{
     Context, Held, Rule, Severity, last_part, ms, place, thread_name, waits_ns, whole_place,
 };
 use crate::event::own_frame;
-use crate::schema::{Address, Deadlock, Executor, ExecutorKind, Frame, Process, Thread, WaitKind};
+use crate::schema::{Address, Executor, ExecutorKind, Frame, Thread, WaitKind};
 
 /// Who wants an item of a pool waits for one, and only those that have one could return it.
 pub(super) struct PoolExhausted;
@@ -79,16 +80,6 @@ const WAITS: &[&str] = &[
     "_acquire_impl",
     "park",
     "wait_task_rescheduled",
-];
-/// The prefix of the limiter of trio's own threads.
-const TRIO: &str = "Trio thread";
-/// Objects that several may have at once.
-const PERMITS: &[&str] = &[
-    "Semaphore ",
-    "BoundedSemaphore ",
-    "CapacityLimiter ",
-    "Queue ",
-    "SimpleQueue ",
 ];
 /// What a task waits for then. (`wait_for` may hide anything: up to Python 3.11 it runs as a task of its own.)
 const TASK_WAITS: &[&str] = &[
@@ -207,8 +198,13 @@ fn connections(context: &Context<'_>) -> Option<Held> {
     evidence.insert("waiting", Value::from(waiting.len()));
     evidence.insert("names", Value::from(names.clone()));
     evidence.insert("where", Value::from(frame.map(whole_place)));
+    // Who has a permit without a `with` statement is not seen.
+    let severity = match pool.contains("Limiter") {
+        true => Severity::Critical,
+        false => Severity::Warning,
+    };
     Some(Held {
-        severity: Severity::Critical,
+        severity,
         summary: format!(
             "{pool} has none left: {} wait for one ({}){}",
             waiting.len(),
@@ -223,22 +219,10 @@ fn connections(context: &Context<'_>) -> Option<Held> {
     })
 }
 
-/// What a circle of threads or tasks has, all of it permits of one semaphore, or tokens of one limiter.
-pub(super) fn permits_of(deadlock: &Deadlock) -> Option<&str> {
-    let mut held = deadlock
-        .members
-        .iter()
-        .filter_map(|one| one.holds.as_deref());
-    let first = held.next()?;
-    let name = first.strip_prefix("asyncio.").unwrap_or(first);
-    let is_one = PERMITS.iter().any(|kind| name.starts_with(kind));
-    (is_one && held.all(|other| other == first)).then_some(first)
-}
-
 /// All permits of a semaphore are had by those that wait for one.
 fn permits(context: &Context<'_>) -> Option<Held> {
     let deadlocks = context.process.deadlocks.iter();
-    let mut found = deadlocks.filter_map(|one| Some((one, permits_of(one)?)));
+    let mut found = deadlocks.filter_map(|one| Some((one, super::deadlock::permits_of(one)?)));
     let (one, pool) = found.find(|(one, _)| super::deadlock::lasts(context, one))?;
     let holders = one
         .members
@@ -269,44 +253,6 @@ fn permits(context: &Context<'_>) -> Option<Held> {
         advice: "take no second one while having one, and do not wait for work that needs one"
             .to_owned(),
         weight: one.members.len() as f64,
-    })
-}
-
-/// The threads that work for an executor. A limiter does not say who has its tokens: those of a loop's own are had by
-/// the threads of anyio with its prefix that have work, and those in trio's function for it, which have names of their own.
-pub(super) fn workers_of<'a>(process: &'a Process, executor: &Executor) -> Vec<&'a Thread> {
-    let threads = process.threads.iter().filter(|thread| thread.alive);
-    if executor.kind != ExecutorKind::Limiter {
-        let works = |tid: u32| executor.running.iter().any(|work| work.tid == Some(tid));
-        return threads.filter(|thread| works(thread.tid)).collect();
-    }
-    let Some(prefix) = &executor.name_prefix else {
-        return Vec::new();
-    };
-    let is_its = |thread: &&Thread| {
-        let name = thread.name.as_deref();
-        let is_named = name.is_some_and(|name| name.starts_with(&**prefix));
-        (is_named && !is_idle(process, thread)) || (&**prefix == TRIO && works_for_trio(thread))
-    };
-    threads.filter(is_its).collect()
-}
-
-/// A thread of anyio's waits for the next function to run: in a queue of its own. Others wait in one that a function
-/// was given which it runs.
-fn is_idle(process: &Process, thread: &Thread) -> bool {
-    let waits = ["/threading.py", "/queue.py"];
-    let mut frames = thread.stack.iter();
-    let frame = frames.find(|frame| !waits.iter().any(|file| frame.file.ends_with(file)));
-    let object = |thread: &Thread| thread.waiting_for.as_ref()?.object;
-    let mut others = process.threads.iter().filter(|one| one.tid != thread.tid);
-    let is_own = object(thread).is_none_or(|own| !others.any(|one| object(one) == Some(own)));
-    is_own && frame.is_some_and(|frame| frame.file.ends_with("/anyio/_backends/_asyncio.py"))
-}
-
-fn works_for_trio(thread: &Thread) -> bool {
-    let mut frames = thread.stack.iter();
-    frames.any(|frame| {
-        last_part(&frame.function) == "worker_fn" && frame.file.ends_with("/trio/_threads.py")
     })
 }
 

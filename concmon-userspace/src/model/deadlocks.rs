@@ -99,11 +99,12 @@ impl Waits {
         let Some(wait) = wait else {
             return;
         };
-        self.edges = self.edges.saturating_add(wait.on.len());
-        match self.edges <= MAX_EDGES {
-            true => self.all.extend([(node, wait)]),
-            // Who waits for what is not told is taken for somebody who goes on.
-            false => self.all.clear(),
+        // Who waits for what is not followed is taken for somebody who goes on.
+        if let Some(edges) = self.edges.checked_add(wait.on.len())
+            && edges <= MAX_EDGES
+        {
+            self.edges = edges;
+            self.all.insert(node, wait);
         }
     }
 }

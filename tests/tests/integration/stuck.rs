@@ -25,6 +25,7 @@ type Row = (
 );
 
 const STUCK: &str = "stuck.py";
+const UNSTUCK: &str = "unstuck.py";
 const POOLED: &str = "pooled.py";
 const LOOPS: &[&str] = &["anyio", "trio"];
 
@@ -67,32 +68,32 @@ const SICK: [Row; 25] = [
     (STUCK, "connections_in_a_queue", &[], EXHAUSTED),
 ];
 const HEALTHY: [Row; 26] = [
-    (STUCK, "idle_thread_pool", &[], None),
-    (STUCK, "idle_process_pool", &[], None),
-    (STUCK, "idle_multiprocessing_pool", &[], None),
-    (STUCK, "idle_pool_of_threads", &[], None),
+    (UNSTUCK, "idle_thread_pool", &[], None),
+    (UNSTUCK, "idle_process_pool", &[], None),
+    (UNSTUCK, "idle_multiprocessing_pool", &[], None),
+    (UNSTUCK, "idle_pool_of_threads", &[], None),
     (POOLED, "gevent", &["gevent"], None),
     (POOLED, "waitress", &["waitress"], None),
     (POOLED, "cheroot", &["cheroot"], None),
     (POOLED, "celery", &["celery"], None),
     (POOLED, "celery_threads", &["celery"], None),
     (POOLED, "dask", &["distributed"], None),
-    (STUCK, "signals_by_semaphore", &[], None),
-    (STUCK, "signals_by_locks", &[], None),
-    (STUCK, "barrier", &[], None),
-    (STUCK, "many_consumers", &[], None),
-    (STUCK, "nested_locks", &[], None),
-    (STUCK, "long_work_behind_a_semaphore", &[], None),
-    (STUCK, "two_permits_at_times", &[], None),
-    (STUCK, "connections_of_two_queues", &[], None),
-    (STUCK, "tasks_behind_a_semaphore", &[], None),
-    (STUCK, "joins_with_a_time", &[], None),
-    (STUCK, "waiters_of_one_asyncio_lock", &[], None),
-    (STUCK, "tasks_with_a_time", &[], None),
-    (STUCK, "tasks_that_are_given_up", &[], None),
-    (STUCK, "groups_with_a_time", &[], None),
+    (UNSTUCK, "signals_by_semaphore", &[], None),
+    (UNSTUCK, "signals_by_locks", &[], None),
+    (UNSTUCK, "barrier", &[], None),
+    (UNSTUCK, "many_consumers", &[], None),
+    (UNSTUCK, "nested_locks", &[], None),
+    (UNSTUCK, "long_work_behind_a_semaphore", &[], None),
+    (UNSTUCK, "two_permits_at_times", &[], None),
+    (UNSTUCK, "connections_of_two_queues", &[], None),
+    (UNSTUCK, "tasks_behind_a_semaphore", &[], None),
+    (UNSTUCK, "joins_with_a_time", &[], None),
+    (UNSTUCK, "waiters_of_one_asyncio_lock", &[], None),
+    (UNSTUCK, "tasks_with_a_time", &[], None),
+    (UNSTUCK, "tasks_that_are_given_up", &[], None),
+    (UNSTUCK, "groups_with_a_time", &[], None),
     (STUCK, "groups_of_anyio_with_a_time", LOOPS, None),
-    (STUCK, "locks_of_a_fork", &[], None),
+    (UNSTUCK, "locks_of_a_fork", &[], None),
 ];
 /// Programs in which one thread keeps the GIL for long, or several want it all the time.
 const GIL: [Row; 4] = [
@@ -153,9 +154,9 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials
 }
 
-fn start(version: &str, program: &str) -> Result<Workload> {
+fn start(version: &str, file: &str, program: &str) -> Result<Workload> {
     let python = Interpreter::find(version)?;
-    let workload = Workload::start(&python, STUCK, &[program]);
+    let workload = Workload::start(&python, file, &[program]);
     workload.with_context(|| program.to_owned())
 }
 
@@ -292,8 +293,9 @@ fn who_waits_at_a_statement_does_not_own_the_lock() -> Result<()> {
     let is_there = |version: &&str| Interpreter::find(version).is_ok();
     let mut workloads = Vec::new();
     for version in ALL_VERSIONS.into_iter().filter(is_there) {
-        for program in WAITERS.into_iter().chain([OWNER]) {
-            workloads.push((program, start(version, program)?));
+        let waiters = WAITERS.map(|program| (UNSTUCK, program));
+        for (file, program) in waiters.into_iter().chain([(STUCK, OWNER)]) {
+            workloads.push((program, start(version, file, program)?));
         }
     }
     let outcome = watch(workloads.iter().map(|(_, one)| one), 6)?;

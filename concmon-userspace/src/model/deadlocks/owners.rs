@@ -11,6 +11,9 @@ const SEMAPHORES: &[&str] = &["Semaphore", "BoundedSemaphore"];
 /// It says who has its tokens.
 pub(super) const LIMITER: &str = "CapacityLimiter";
 
+/// Those of one thing: each who waits for it waits for all of them.
+const MAX_OWNERS: usize = 64;
+
 /// Whether tasks have what is waited for.
 pub(super) fn is_held(kind: &str) -> bool {
     kind == LOCK || kind == LIMITER || SEMAPHORES.contains(&kind)
@@ -30,7 +33,7 @@ impl Owners {
             let is_full = limiter
                 .max_workers
                 .is_some_and(|most| limiter.workers >= most);
-            if known && is_full {
+            if known && is_full && limiter.borrowers.len() <= MAX_OWNERS {
                 owners.insert(limiter.id, limiter.borrowers.clone());
             }
         }
@@ -83,7 +86,10 @@ fn by_statements(tasks: &[PyTask]) -> BTreeMap<u64, Vec<u64>> {
             (_, []) => again.map(|(task, _)| task).collect(),
             _ => others.into_iter().map(|(task, _)| task).collect(),
         };
-        let is_told = objects.get(&object) == Some(&false) || owners.len() == 1;
+        let is_told = match objects.get(&object) {
+            Some(false) => owners.len() <= MAX_OWNERS,
+            _ => owners.len() == 1,
+        };
         (object, if is_told { owners } else { Vec::new() })
     });
     owners.collect()

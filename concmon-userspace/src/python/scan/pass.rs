@@ -102,7 +102,8 @@ impl Scan<'_> {
         let waits = fact.threads.iter();
         let waits = waits.filter_map(|thread| Some((thread.tid, thread.waiting_for.as_ref()?)));
         let timed = waits.filter(|(tid, wait)| {
-            let is_for_another = wait.owner.is_some() || wait.kind == WaitKind::Future;
+            let is_for_another =
+                wait.owner.is_some() || wait.kind == WaitKind::Future || !wait.holders.is_empty();
             is_for_another && !self.process.waits_for_ever(*tid, wait.futex)
         });
         fact.timed = timed.map(|(tid, _)| tid).collect();

@@ -28,8 +28,8 @@ impl Call {
     }
 }
 
-/// Which of `stacks` are inside a `with` statement of a manager whose function each of `entering` calls once more, with
-/// the same arguments and variables.
+/// Which of `stacks` are inside a `with` statement of a manager whose function each of `entering` calls once more; none
+/// where nobody has called it with the same arguments and variables.
 pub(crate) fn again(
     reader: &mut Reader<'_>,
     stacks: &[&[StackFrame]],
@@ -45,12 +45,19 @@ pub(crate) fn again(
         });
     let calls: Vec<Call> = calls.collect();
     let of_stacks = of_stacks(reader, stacks);
-    let calls = calls.iter().map(|call| {
-        let inside = of_stacks.iter().enumerate();
-        let inside = inside.filter(|(_, earlier)| earlier.iter().any(|one| call.repeats(one)));
-        inside.map(|(slot, _)| slot).collect()
-    });
-    calls.collect()
+    calls
+        .iter()
+        .map(|call| holders_of(call, &of_stacks))
+        .collect()
+}
+
+/// Where some stack is inside of the same call, all are taken that are inside of one of the same function: with other
+/// variables, too, they may have what is waited for.
+fn holders_of(call: &Call, of_stacks: &[Vec<Call>]) -> Vec<usize> {
+    let are_some = of_stacks.iter().flatten().any(|one| call.repeats(one));
+    let inside = of_stacks.iter().enumerate();
+    let inside = inside.filter(|(_, earlier)| earlier.iter().any(|one| one.code == call.code));
+    inside.filter(|_| are_some).map(|(slot, _)| slot).collect()
 }
 
 /// The calls of suspended generators whose managers each stack is inside of.
@@ -123,5 +130,20 @@ mod tests {
         assert!(!call(2, &[0x10, 0, 0x30]).repeats(&earlier));
         assert!(!call(1, &[0x11, 0, 0x30]).repeats(&earlier));
         assert!(!call(1, &[0x10, 0, 0x30, 0]).repeats(&earlier));
+    }
+
+    #[test]
+    fn whoever_may_have_an_item_is_a_holder() {
+        let call = |code: u64, value: u64| Call {
+            code,
+            values: vec![value],
+        };
+        let stacks = [
+            vec![call(1, 0x10)],
+            vec![call(1, 0x20)],
+            vec![call(2, 0x10)],
+        ];
+        assert_eq!(holders_of(&call(1, 0x10), &stacks), [0, 1]);
+        assert_eq!(holders_of(&call(1, 0x30), &stacks), [0; 0]);
     }
 }
