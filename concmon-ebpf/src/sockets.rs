@@ -339,7 +339,7 @@ fn follow_client(sock: Sock, state: u32, writer: u32) {
 
 /// The running thread has read from a socket, or written to it (`writer`: itself, else 0). Where it is of a client: tells
 /// of the thread's last wait, if that was for the peer. That is one in a system call on this very descriptor, or one in
-/// `poll` or `select` behind its own write or connect.
+/// `poll` or `select` between its own write or connect and this read.
 #[inline(always)]
 fn used_by_client(ctx: *mut c_void, sock: Sock, writer: u32) {
     if sock.is_unix() {
@@ -376,7 +376,10 @@ fn used_by_client(ctx: *mut c_void, sock: Sock, writer: u32) {
         }
         let is_for_peer = match (*ledger).cause {
             cause::IO => (*ledger).arg0 == current.syscall().arg0,
-            cause::POLL => flags & slice_flags::QUEUE == 0 && last_writer == u64::from(own),
+            // Before a write it may have been for anything.
+            cause::POLL => {
+                flags & slice_flags::QUEUE == 0 && writer == 0 && last_writer == u64::from(own)
+            }
             _ => false,
         };
         if !is_for_peer {

@@ -103,8 +103,14 @@ impl Peers {
     }
 
     pub(crate) fn add_to(&self, delta: &mut PeersDelta) {
-        for (peer, row) in &self.rows {
-            delta.put(*peer, &row.over(Scope::Window));
+        let rows = self.rows.iter();
+        let mut rows: Vec<_> = rows
+            .map(|(peer, row)| (*peer, row.over(Scope::Window)))
+            .collect();
+        // Room is for those that were waited for most.
+        rows.sort_by_key(|(_, row)| Reverse(row.waits.sum_ns()));
+        for (peer, row) in rows {
+            delta.put(peer, &row);
         }
     }
 

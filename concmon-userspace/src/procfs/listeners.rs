@@ -12,6 +12,13 @@ const MAX_DESCRIPTORS: usize = 65_536;
 const LISTENS: &str = "0A";
 const ACCEPTS: u64 = 0x0001_0000;
 
+/// Those of TCP on which anybody listens in the process's network namespace.
+pub fn accepting_ports(pid: u32) -> BTreeSet<u16> {
+    let tables = ["tcp", "tcp6"].map(|table| table_of(pid, table));
+    let rows = tables.iter().flat_map(|table| table.lines());
+    rows.filter_map(tcp_row).map(|(_, port)| port).collect()
+}
+
 /// The ports, without an order; 0 stands for any unix socket. What cannot be read is left out.
 pub fn listening_ports(pid: u32) -> BTreeSet<u16> {
     let mut ports = BTreeMap::new();
@@ -73,10 +80,12 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let _unix = UnixListener::bind(folder.path().join("socket")).expect("a socket");
         let found = listening_ports(std::process::id());
+        let all = accepting_ports(std::process::id());
         assert!(found.contains(&0), "{found:?}");
         for listener in listeners.iter().flatten() {
             let port = listener.local_addr().expect("an address").port();
             assert!(found.contains(&port), "{port} of {found:?}");
+            assert!(all.contains(&port), "{port} of {all:?}");
         }
         drop(listeners);
         assert!(listening_ports(u32::MAX).is_empty());

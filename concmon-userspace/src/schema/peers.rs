@@ -8,7 +8,8 @@ use super::words::words;
 
 /// What threads waited at connections to one peer: in system calls on these (to connect, to read, to write), and in
 /// `poll` or `select` between a write or connect and the next read. An event loop waits for all of its sockets at once,
-/// which is no wait for one of them.
+/// which is no wait for one of them. Only a thread's last wait before it reads or writes counts: where it waited for the
+/// GIL or a CPU behind `poll` (sockets with a timeout), that was not for the peer, and the one before is not told.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Peer {
     /// Of IPv4 or IPv6, `<redacted>` with `--redact`; `null`: all peers that have no row.

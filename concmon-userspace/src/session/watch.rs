@@ -34,7 +34,7 @@ use crate::{
     procfs::{
         ProcessReader,
         clocks::{self, Clocks},
-        listeners::listening_ports,
+        listeners::{accepting_ports, listening_ports},
         now,
         tree::Tree,
     },
@@ -193,6 +193,7 @@ impl Watch {
         if plan.http.is_some() {
             for pid in live.watched() {
                 live.serve(listening_ports(pid.0));
+                live.accept(accepting_ports(pid.0));
             }
         }
         let clocks = Clocks::now();

@@ -288,6 +288,15 @@ impl Live {
         }
     }
 
+    /// Connections at these ports are none of clients, whoever listens there.
+    pub fn accept(&mut self, ports: impl IntoIterator<Item = u16>) {
+        if let Some(Ok(sockets)) = &mut self.sockets {
+            for port in ports {
+                sockets.accept(port);
+            }
+        }
+    }
+
     /// Hands every batch that has arrived to `sink`, as it came.
     pub fn drain(&mut self, sink: impl FnMut(&[u8])) {
         if let Some(warnings) = &mut self.warnings {

@@ -50,7 +50,16 @@ pub(super) struct Sockets {
 impl Sockets {
     /// From now on, connections to a port are followed from their first bytes on; 0: unix sockets.
     pub(super) fn serve(&mut self, port: u16) {
-        let served = port_flags::SERVED | port_flags::ACCEPTS;
+        self.set(port, port_flags::SERVED | port_flags::ACCEPTS);
+    }
+
+    /// Connections at this port were accepted there, whoever listens.
+    pub(super) fn accept(&mut self, port: u16) {
+        let known = self.served.get(&u32::from(port), 0).unwrap_or(0);
+        self.set(port, known | port_flags::ACCEPTS);
+    }
+
+    fn set(&mut self, port: u16, served: u8) {
         if let Err(error) = self.served.set(u32::from(port), served, 0) {
             log::debug!("port {port}: {error}");
         }
