@@ -1,7 +1,7 @@
 //! Which threads have permits of the semaphores that threads wait for, and items of the queues: those in `with` statements
 //! of them, or of a manager that gets an item.
 
-use super::threads::{MAX_SEARCHED, Others};
+use super::others::{MAX_SEARCHED, Others};
 use crate::event::{PyFrame, PyWait, Tid, WaitKind, WaitPurpose};
 use crate::python::objects::Reader;
 use crate::python::walk::stacks::StackFrame;

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::others::{MAX_SEARCHED, Others};
 use super::pass::Scan;
 use super::permits;
 use super::remembered::THREADING;
@@ -16,22 +17,9 @@ use crate::python::walk::thread_states::{self, ThreadRecord};
 use crate::python::walk::threads::{self, ThreadAccount};
 use crate::python::walk::waits::{self, Blocked};
 
-/// Threads whose stacks are searched for locks that they have: in programs that have more, nobody is.
-pub(super) const MAX_SEARCHED: usize = 512;
-
 /// Who takes a lock in this function, or in that file, does so for a while, and gives it back.
 const ENTER: &str = "__enter__";
 const THREADING_FILE: &str = "/threading.py";
-
-/// What is known beside the blocked threads, for those whose locks do not say who has them.
-pub(super) struct Others<'a> {
-    /// The stacks of all other threads that could be read.
-    pub(super) stacks: Vec<&'a [StackFrame]>,
-    /// With those of the blocked threads, they are the stacks of all threads.
-    pub(super) all: bool,
-    /// No frame of a stack is left out.
-    pub(super) whole: bool,
-}
 
 impl Scan<'_> {
     /// Gives our id of each record's thread.
