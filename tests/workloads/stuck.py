@@ -115,6 +115,20 @@ def own_pool():
         time.sleep(0.5)
 
 
+async def take_both(one, other, limited):
+    async with one:
+        await asyncio.sleep(0.1)
+        try:
+            await limited(other)
+        except asyncio.TimeoutError:
+            pass
+
+
+async def locked(lock):
+    async with lock:
+        pass
+
+
 async def tick():
     while True:
         await asyncio.sleep(0.2)

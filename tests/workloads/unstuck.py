@@ -15,7 +15,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing.pool import ThreadPool
 
-from stuck import circle, ready, run
+from stuck import circle, locked, ready, take_both, tick
 
 
 def busy_beside():
@@ -385,20 +385,6 @@ def waiters_of_one_asyncio_lock():
         await asyncio.gather(*waiters)
 
     asyncio.run(main())
-
-
-async def take_both(one, other, limited):
-    async with one:
-        await asyncio.sleep(0.1)
-        try:
-            await limited(other)
-        except asyncio.TimeoutError:
-            pass
-
-
-async def locked(lock):
-    async with lock:
-        pass
 
 
 def tasks_with_a_time():
