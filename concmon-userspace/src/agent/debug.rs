@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hyper::{
     Method, StatusCode, Uri,
+    body::Bytes,
     header::{self, HeaderValue},
 };
 use percent_encoding::percent_decode_str;
@@ -102,13 +103,17 @@ impl Reply {
 
     /// As it is sent.
     pub(super) fn answer(self) -> Answer {
-        let status = StatusCode::from_u16(self.status);
-        let mut answer = http::text(status.unwrap_or(StatusCode::BAD_GATEWAY), self.body);
-        if let Ok(kind) = HeaderValue::from_str(&self.content_type) {
-            answer.headers_mut().insert(header::CONTENT_TYPE, kind);
-        }
-        answer
+        answer(self.status, &self.content_type, self.body.into())
     }
+}
+
+pub(super) fn answer(status: u16, content_type: &str, body: Bytes) -> Answer {
+    let status = StatusCode::from_u16(status);
+    let mut answer = http::text(status.unwrap_or(StatusCode::BAD_GATEWAY), body);
+    if let Ok(kind) = HeaderValue::from_str(content_type) {
+        answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+    }
+    answer
 }
 
 impl Question {

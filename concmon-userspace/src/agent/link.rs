@@ -4,7 +4,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io, mem,
     rc::Rc,
     sync::Arc,
@@ -17,6 +17,7 @@ use tokio::{
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
     sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot},
+    task::AbortHandle,
 };
 
 use super::{
@@ -32,6 +33,8 @@ const MUST_NOT: &str = "the exporter has said something, which it must not";
 
 /// Replies that the exporter has asked for and not taken, at most.
 const MAX_OWED: usize = 4;
+/// Refusals of more that it has not taken, at most.
+const MAX_REFUSALS: usize = 16;
 /// Events that wait, at most, and about how many bytes they take.
 const MAX_WAITING: usize = 1_024;
 const MAX_WAITING_BYTES: usize = 4 << 20;
@@ -222,6 +225,8 @@ impl Desk {
     /// Takes questions until the end, and says why that came.
     async fn take_questions(self, mut reader: OwnedReadHalf) -> &'static str {
         let owed = Arc::new(Semaphore::new(MAX_OWED));
+        let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
+        let mut asked = BTreeMap::<u32, AbortHandle>::new();
         loop {
             let mut head = [0; wire::HEAD];
             match reader.read(&mut head[..1]).await {
@@ -242,17 +247,30 @@ impl Desk {
             let Ok(Ask { number, question }) = wire::parse_ask(&body) else {
                 return MUST_NOT;
             };
-            let Ok(one) = Arc::clone(&owed).acquire_owned().await else {
-                return EXPORTER_ENDED;
+            asked.retain(|_, under_way| !under_way.is_finished());
+            let Some(question) = question else {
+                // Who answers notices that nobody waits.
+                if let Some(under_way) = asked.remove(&number) {
+                    under_way.abort();
+                }
+                continue;
+            };
+            let Ok(one) = Arc::clone(&owed).try_acquire_owned() else {
+                let Ok(one) = Arc::clone(&refusals).acquire_owned().await else {
+                    return EXPORTER_ENDED;
+                };
+                self.reply(number, Reply::busy(), one);
+                continue;
             };
             let desk = self.clone();
-            tokio::task::spawn_local(async move {
+            let answered = tokio::task::spawn_local(async move {
                 let reply = match desk.may_ask.get() {
                     MayAsk::Now => debug::ask(&desk.asker, question).await,
                     MayAsk::NotNow | MayAsk::Never => Reply::gone(),
                 };
                 desk.reply(number, reply, one);
             });
+            asked.insert(number, answered.abort_handle());
         }
     }
 
@@ -287,8 +305,6 @@ async fn send_all(mut writer: OwnedWriteHalf, waiting: Rc<RefCell<Waiting>>, new
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::agent::events::{Held, Place, Step};
 
@@ -335,6 +351,42 @@ mod tests {
             Message::Events(events) => events,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_question_too_many_is_refused_and_one_can_be_given_up() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .expect("a runtime");
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("sockets");
+            let (asker, mut questions) = tokio::sync::mpsc::channel(debug::MAX_WAITING);
+            let _link = Link::new(ours, asker, true).expect("a link");
+            theirs.set_nonblocking(true).expect("a socket");
+            let mut theirs = UnixStream::from_std(theirs).expect("a socket");
+            let ask = |number, question| wire::frame(&Ask { number, question }).expect("short");
+            let mut waiting = Vec::new();
+            for number in 0..=MAX_OWED as u32 {
+                let frame = ask(number, Some(debug::Question::Targets));
+                theirs.write_all(&frame).await.expect("it listens");
+            }
+            let mut head = [0; wire::HEAD];
+            theirs.read_exact(&mut head).await.expect("a refusal");
+            let length = wire::length(head, wire::MAX_BODY).expect("a length");
+            let mut body = vec![0; length];
+            theirs.read_exact(&mut body).await.expect("a refusal");
+            let Ok(Message::Reply { number, reply }) = wire::parse(&body) else {
+                panic!("no reply");
+            };
+            assert_eq!((number, reply), (MAX_OWED as u32, Reply::busy()));
+            for _ in 0..MAX_OWED {
+                waiting.push(questions.recv().await.expect("a question").reply);
+            }
+            theirs.write_all(&ask(1, None)).await.expect("it listens");
+            waiting[1].closed().await;
+            assert!([0, 2, 3].iter().all(|other| !waiting[*other].is_closed()));
+        });
     }
 
     #[test]

@@ -10,16 +10,19 @@ use std::{
     },
     path::{Path, PathBuf},
     rc::Rc,
+    sync::Arc,
 };
 
+use hyper::body::Bytes;
 use rustix::{
     fs::Mode,
     process::{geteuid, umask},
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    debug::{self, Asker, Question},
-    http::{self, PAUSE, Patience},
+    debug::{self, Asker, Question, Reply},
+    http::{self, Answer, PAUSE, Patience},
 };
 use crate::cli::FromAgent;
 
@@ -27,6 +30,8 @@ use crate::cli::FromAgent;
 pub(crate) const DEFAULT_PATH: &str = FromAgent::SOCKET;
 /// Clients at the same time.
 const MAX_CLIENTS: usize = 16;
+/// What they have not read yet, of all their answers, KiB; a longer one is answered while there is no other.
+const MAX_UNREAD: usize = 64 << 10;
 
 /// The socket, which goes with this.
 #[derive(Debug)]
@@ -109,9 +114,36 @@ fn remove_left_over(path: &Path) -> io::Result<()> {
     }
 }
 
+/// What is sent, for as long as it is in memory.
+struct Unread {
+    body: Vec<u8>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Unread {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+/// The answer, where there is room for it.
+fn fit(reply: Reply, room: &Arc<Semaphore>) -> Answer {
+    let (status, content_type) = (reply.status, reply.content_type);
+    let takes = (reply.body.len() >> 10).min(MAX_UNREAD) as u32;
+    match Arc::clone(room).try_acquire_many_owned(takes) {
+        Ok(_room) => {
+            let body = reply.body;
+            let body = Bytes::from_owner(Unread { body, _room });
+            debug::answer(status, &content_type, body)
+        }
+        Err(_) => Reply::busy().answer(),
+    }
+}
+
 async fn serve(listener: tokio::net::UnixListener, asker: Asker) {
     // One for each client that is there, and one of our own.
     let clients = Rc::new(());
+    let room = Arc::new(Semaphore::new(MAX_UNREAD));
     let owner = geteuid().as_raw();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -125,11 +157,11 @@ async fn serve(listener: tokio::net::UnixListener, asker: Asker) {
         {
             continue;
         }
-        let (client, asker) = (Rc::clone(&clients), asker.clone());
+        let (client, asker, room) = (Rc::clone(&clients), asker.clone(), Arc::clone(&room));
         tokio::task::spawn_local(async move {
             let patience = Patience::new();
             let answered = http::converse(stream, |request| {
-                let (asker, patience) = (asker.clone(), patience.clone());
+                let (asker, patience, room) = (asker.clone(), patience.clone(), Arc::clone(&room));
                 async move {
                     let reply = match Question::of(request.method(), request.uri()) {
                         Ok(question) => {
@@ -138,7 +170,7 @@ async fn serve(listener: tokio::net::UnixListener, asker: Asker) {
                         }
                         Err(reply) => reply,
                     };
-                    reply.answer()
+                    fit(reply, &room)
                 }
             });
             tokio::select! {
@@ -155,7 +187,30 @@ async fn serve(listener: tokio::net::UnixListener, asker: Asker) {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use hyper::StatusCode;
+
     use super::*;
+
+    #[test]
+    fn answers_that_are_not_read_are_bounded() {
+        let room = Arc::new(Semaphore::new(MAX_UNREAD));
+        let of = |bytes: usize| Reply {
+            status: 200,
+            content_type: "application/octet-stream".to_owned(),
+            body: vec![7; bytes],
+        };
+        let half = || fit(of(MAX_UNREAD << 9), &room);
+        let (first, second) = (half(), half());
+        assert_eq!(
+            (first.status(), second.status()),
+            (StatusCode::OK, StatusCode::OK)
+        );
+        assert_eq!(half().status(), StatusCode::SERVICE_UNAVAILABLE);
+        drop(first);
+        assert_eq!(half().status(), StatusCode::OK);
+        drop(second);
+        assert_eq!(fit(of(MAX_UNREAD << 11), &room).status(), StatusCode::OK);
+    }
 
     #[test]
     fn a_socket_that_was_left_behind_is_replaced_and_nothing_else() {

@@ -29,6 +29,8 @@ use crate::{
 
 /// A ring is at least so long, bytes: there are no more rings than fit.
 const LEAST_RING: u64 = 1 << 20;
+/// Copies of rings that are made after one window.
+const MAX_WANTED: usize = 2;
 /// After the end of its last process, a service's recorder goes, ns.
 const PATIENCE_NS: u64 = 60_000_000_000;
 
@@ -97,6 +99,10 @@ impl Recorders {
                 }
             };
             let _ = reply.send(Reply::text(StatusCode::NOT_FOUND, text));
+            return false;
+        }
+        if self.wanted.len() >= MAX_WANTED {
+            let _ = reply.send(Reply::busy());
             return false;
         }
         self.wanted.push(Wanted {

@@ -39,7 +39,7 @@ pub(super) struct Roster {
 #[derive(Serialize)]
 struct Targets<'a> {
     targets: Vec<&'a Target>,
-    /// Processes that there was no room for.
+    /// Python processes that there was no room for, and processes that there was no time to look at.
     left_out: usize,
 }
 
@@ -94,8 +94,9 @@ impl Roster {
     /// All of them, and those that are not watched.
     pub(super) fn targets(&self, watch: &mut Watch) -> Reply {
         let known: BTreeSet<u32> = self.watched.iter().map(|target| target.pid).collect();
-        let others = watch.unwatched().into_iter();
+        let (others, unseen) = watch.unwatched();
         let others: Vec<Target> = others
+            .into_iter()
             .filter(|(pid, ..)| !known.contains(&pid.0))
             .map(|(pid, name, why)| {
                 let (status, reason) = match why {
@@ -105,6 +106,9 @@ impl Roster {
                         ("no-permission", denied.to_string())
                     }
                     Unwatched::Short => ("short", "it has only just begun".to_owned()),
+                    Unwatched::NoInterpreter => {
+                        ("unsupported", "no interpreter was found".to_owned())
+                    }
                 };
                 Target {
                     pid: pid.0,
@@ -118,7 +122,7 @@ impl Roster {
             .collect();
         let mut targets: Vec<&Target> = self.watched.iter().chain(&others).collect();
         targets.sort_by_key(|target| target.pid);
-        let left_out = targets.len().saturating_sub(MAX_TARGETS);
+        let left_out = unseen + targets.len().saturating_sub(MAX_TARGETS);
         targets.truncate(MAX_TARGETS);
         match serde_json::to_vec(&Targets { targets, left_out }) {
             Ok(mut body) => {

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Of this protocol: both are of one program, so another one is an error.
-const VERSION: u32 = 0x434d_0006;
+const VERSION: u32 = 0x434d_0007;
 /// Longer messages are neither sent nor taken.
 pub(super) const MAX_BODY: usize = 16 << 20;
 /// Events of one message, and about how many bytes they take.
@@ -44,7 +44,8 @@ pub(super) enum Message {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ask {
     pub(super) number: u32,
-    pub(super) question: Question,
+    /// `None`: nobody waits for the reply to that number any more.
+    pub(super) question: Option<Question>,
 }
 
 /// How the exporter serves.
@@ -176,10 +177,10 @@ mod tests {
     fn questions_are_short_and_come_as_they_were_asked() {
         let ask = Ask {
             number: 7,
-            question: Question::Recording {
+            question: Some(Question::Recording {
                 service: "shop".to_owned(),
                 last_s: 60,
-            },
+            }),
         };
         let frame = frame(&ask).expect("it is short");
         let (head, body) = frame.split_at(HEAD);

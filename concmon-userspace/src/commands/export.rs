@@ -75,7 +75,7 @@ fn convert<R: Read>(
         By::Wall => export::By::Wall,
         By::Blame => export::By::Blame,
     };
-    flames::write(replay, format, by, out)
+    Ok(flames::write(replay, format, by, out)?.map(|_| ()))
 }
 
 fn perfetto<R: Read>(replay: Replay<R>, out: &mut BufWriter<Out>) -> io::Result<io::Result<()>> {

@@ -1,6 +1,6 @@
 //! What the watch itself may take, and what it leaves out to stay inside: detail, never totals.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, mem};
 
 use crate::cli::Share;
 
@@ -106,6 +106,8 @@ pub(crate) struct Budget {
     patience_ns: u64,
     /// Nothing is left out for want of time, and what is spent is not counted.
     suspended: bool,
+    /// It was until after the last judgement: part of what was spent since then does not count.
+    resumes: bool,
 }
 
 impl Budget {
@@ -120,6 +122,7 @@ impl Budget {
             calm_since_ns: None,
             patience_ns: PATIENCE_NS.0,
             suspended: false,
+            resumes: false,
         }
     }
 
@@ -138,6 +141,7 @@ impl Budget {
     /// changed.
     pub(crate) fn suspend(&mut self, suspended: bool) -> Option<Shed> {
         let before = self.shed();
+        self.resumes |= self.suspended && !suspended;
         self.suspended = suspended;
         let shed = self.shed();
         (shed != before).then_some(shed)
@@ -171,7 +175,7 @@ impl Budget {
     /// has changed.
     pub(crate) fn judge(&mut self, now_ns: u64, cpu_ns: u64, rss_bytes: u64) -> Option<Shed> {
         let before = self.shed();
-        if self.suspended {
+        if mem::take(&mut self.resumes) || self.suspended {
             self.spent.clear();
             self.changed_ns = now_ns;
         }
@@ -264,8 +268,11 @@ mod tests {
         assert_eq!(budget.suspend(true), None);
         spend(&mut budget, 40, 20, 0.9);
         assert_eq!((budget.shed().rate(99), budget.used()), (99, None));
+        // Part of the next second is spent before it ends.
         assert_eq!(budget.suspend(false).map(|shed| shed.rate(99)), Some(12));
-        spend(&mut budget, 60, 10, 0.015);
+        spend(&mut budget, 60, 1, 0.9);
+        assert_eq!(budget.used(), None);
+        spend(&mut budget, 61, 3, 0.015);
         assert!(budget.used().is_some_and(|used| used.0 < 0.02));
     }
 

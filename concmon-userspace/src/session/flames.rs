@@ -9,7 +9,7 @@ use crate::{
     views::export::{self, By, FlameFormat},
 };
 
-/// Writes the time by stack of a capture. Gives how writing went.
+/// Writes the time by stack of a capture. Gives how writing went, and the summary of the capture.
 ///
 /// # Errors
 /// Those of reading.
@@ -18,7 +18,7 @@ pub(crate) fn write<R: Read>(
     format: FlameFormat,
     by: By,
     out: &mut dyn Write,
-) -> io::Result<io::Result<()>> {
+) -> io::Result<io::Result<Snapshot>> {
     let info = replay.header().info.clone();
     let mut intervals = Intervals::new(&info);
     if by == By::Blame {
@@ -36,7 +36,7 @@ pub(crate) fn write<R: Read>(
     if intervals.flames().samples() == 0 {
         log::warn!("no stack was taken in this watch: its time is without stacks");
     }
-    Ok(export::write(format, by, &info, &intervals, out))
+    Ok(export::write(format, by, &info, &intervals, out).map(|()| summary))
 }
 
 /// What of a capture is missing, on standard error: other formats have no place for it.

@@ -54,6 +54,8 @@ struct Tap {
 pub(crate) struct Taps {
     all: Vec<Tap>,
     last: u64,
+    /// Something is made yet of one that has ended.
+    held: bool,
 }
 
 impl Taps {
@@ -84,9 +86,14 @@ impl Taps {
             .collect()
     }
 
-    /// Somebody waits for one of them.
+    /// Somebody waits for one of them, or for what is made of one.
     pub(crate) fn is_asked_for(&self) -> bool {
-        self.all.iter().any(|tap| tap.is_asked_for)
+        self.held || self.all.iter().any(|tap| tap.is_asked_for)
+    }
+
+    /// Whether something is made yet of one that has ended.
+    pub(crate) const fn hold(&mut self, held: bool) {
+        self.held = held;
     }
 
     /// It ends with the window that ends next. What belongs to it and comes later is taken until [`Self::close`].

@@ -151,11 +151,6 @@ impl Selector {
             || (!self.rules.deny.is_empty() && denies())
     }
 
-    /// Rules may leave somebody out.
-    pub(crate) fn has_rules(&self) -> bool {
-        !self.rules.allow.is_empty() || !self.rules.deny.is_empty()
-    }
-
     /// Rules say what services are called.
     pub(crate) fn names_services(&self) -> bool {
         !self.rules.services.is_empty()

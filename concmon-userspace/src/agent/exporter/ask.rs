@@ -23,6 +23,24 @@ struct Inner {
     asked: RefCell<Asked>,
 }
 
+/// The end of waiting for a reply, which the collector is told of where none has come.
+struct GivenUp<'a>(&'a Inner, u32);
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        let Self(line, number) = *self;
+        if line.asked.borrow_mut().waiting.remove(&number).is_some()
+            && let Ok(frame) = wire::frame(&Ask {
+                number,
+                question: None,
+            })
+        {
+            // Where that finds no room, it is answered all the same.
+            let _ = line.frames.try_send(frame);
+        }
+    }
+}
+
 /// Who waits for a reply.
 #[derive(Debug, Default)]
 struct Asked {
@@ -44,26 +62,27 @@ impl Line {
     /// Asks, and waits for the reply.
     pub(super) async fn ask(&self, question: Question) -> Reply {
         let (reply, replied) = oneshot::channel();
-        let Some(frame) = self.add(question, reply) else {
+        let Some((number, frame)) = self.add(question, reply) else {
             return Reply::busy();
         };
+        let _given_up = GivenUp(&self.0, number);
         if self.0.frames.try_send(frame).is_err() {
             return Reply::busy();
         }
         replied.await.unwrap_or_else(|_| Reply::busy())
     }
 
-    fn add(&self, question: Question, reply: oneshot::Sender<Reply>) -> Option<Vec<u8>> {
+    fn add(&self, question: Question, reply: oneshot::Sender<Reply>) -> Option<(u32, Vec<u8>)> {
         let mut asked = self.0.asked.borrow_mut();
-        // Those whose clients have gone are answered all the same, and count until then.
         if asked.waiting.len() >= MAX_WAITING {
             return None;
         }
         asked.last = asked.last.wrapping_add(1);
         let number = asked.last;
+        let question = Some(question);
         let frame = wire::frame(&Ask { number, question }).ok()?;
         asked.waiting.insert(number, reply);
-        Some(frame)
+        Some((number, frame))
     }
 
     /// The collector has answered.

@@ -53,6 +53,8 @@ pub(crate) enum Unwatched {
     NoPermission,
     /// It is still being looked at.
     Short,
+    /// No interpreter was found in it.
+    NoInterpreter,
 }
 
 /// A process that may be wanted.
@@ -248,6 +250,41 @@ impl Newcomers {
         wanted
     }
 
+    /// See [`Watch::unwatched`].
+    fn unwatched(
+        &mut self,
+        is_watched: impl Fn(Pid) -> bool,
+        is_python: impl Fn(Pid) -> bool,
+        has_time: impl Fn() -> bool,
+    ) -> (Vec<(Pid, String, Unwatched)>, usize) {
+        let mut unwatched = Vec::new();
+        let mut left_out = 0;
+        for pid in self.known.keys().copied().map(Pid) {
+            if is_watched(pid) {
+                continue;
+            }
+            if !has_time() {
+                left_out += 1;
+                continue;
+            }
+            // What may not be read may be anything that is wanted.
+            let is_denied = self.denied.contains(&pid);
+            if !is_denied && !is_python(pid) {
+                continue;
+            }
+            let why = match self.selector.wants(pid) {
+                _ if is_denied => Unwatched::NoPermission,
+                false if !self.selector.is_unsure() => Unwatched::Denied,
+                _ if self.candidates.contains_key(&pid) => Unwatched::Short,
+                _ => Unwatched::NoInterpreter,
+            };
+            if let Some((name, _)) = procfs::command(pid.0) {
+                unwatched.push((pid, name, why));
+            }
+        }
+        (unwatched, left_out)
+    }
+
     /// No interpreter was found in a candidate.
     fn missed(&mut self, pid: Pid, error: &DetectError, now_ns: u64) {
         let Some(candidate) = self.candidates.get_mut(&pid) else {
@@ -270,37 +307,14 @@ impl Newcomers {
 }
 
 impl Watch {
-    /// Python processes that are not watched, with their names, as far as there is time to look.
-    pub(crate) fn unwatched(&mut self) -> Vec<(Pid, String, Unwatched)> {
+    /// Python processes that are not watched, with their names, and how many there was no time to look at.
+    pub(crate) fn unwatched(&mut self) -> (Vec<(Pid, String, Unwatched)>, usize) {
         let Some(newcomers) = &mut self.newcomers else {
-            return Vec::new();
+            return (Vec::new(), 0);
         };
         let ends_ns = clocks::monotonic_ns().saturating_add(UNWATCHED_NS);
-        let has_rules = newcomers.selector.has_rules();
-        let mut unwatched = Vec::new();
-        for pid in newcomers.known.keys().copied().map(Pid) {
-            let is_denied = newcomers.denied.contains(&pid);
-            let is_candidate = newcomers.candidates.contains_key(&pid);
-            if self.targets.holds(pid) || !(is_denied || is_candidate || has_rules) {
-                continue;
-            }
-            if clocks::monotonic_ns() >= ends_ns {
-                break;
-            }
-            // What may not be read may be anything that is wanted.
-            if !is_denied && !maps_python(pid) {
-                continue;
-            }
-            let why = match newcomers.selector.wants(pid) {
-                _ if is_denied => Unwatched::NoPermission,
-                false if !newcomers.selector.is_unsure() => Unwatched::Denied,
-                _ => Unwatched::Short,
-            };
-            if let Some((name, _)) = procfs::command(pid.0) {
-                unwatched.push((pid, name, why));
-            }
-        }
-        unwatched
+        let has_time = || clocks::monotonic_ns() < ends_ns;
+        newcomers.unwatched(|pid| self.targets.holds(pid), maps_python, has_time)
     }
 
     /// Looks at who has begun to run a program.
@@ -437,4 +451,42 @@ pub(super) fn watch_late_children(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Selection;
+
+    #[test]
+    fn who_is_not_watched_is_told_with_the_reason_or_counted() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .expect("a process");
+        let pid = Pid(child.id());
+        let all = Selection {
+            all: true,
+            ..Selection::default()
+        };
+        let tree = Tree::scan().expect("processes");
+        let mut newcomers = Newcomers::new(Selector::new(all), &tree);
+        let told = |newcomers: &mut Newcomers, has_time: bool| {
+            let (told, left_out) =
+                newcomers.unwatched(|_| false, |known| known == pid, || has_time);
+            let told: Vec<Unwatched> = told.into_iter().map(|(.., why)| why).collect();
+            (told, left_out)
+        };
+        let count = newcomers.known.len();
+        assert_eq!(told(&mut newcomers, false), (Vec::new(), count));
+        let no_interpreter = vec![Unwatched::NoInterpreter];
+        assert_eq!(told(&mut newcomers, true), (no_interpreter, 0));
+        newcomers.began(pid, 0);
+        assert_eq!(told(&mut newcomers, true), (vec![Unwatched::Short], 0));
+        newcomers.denied.insert(pid);
+        let no_permission = vec![Unwatched::NoPermission];
+        assert_eq!(told(&mut newcomers, true), (no_permission, 0));
+        child.kill().expect("it is ours");
+        child.wait().expect("it is ours");
+    }
 }
