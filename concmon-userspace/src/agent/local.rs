@@ -31,7 +31,7 @@ pub(crate) const DEFAULT_PATH: &str = FromAgent::SOCKET;
 /// Clients at the same time.
 const MAX_CLIENTS: usize = 16;
 /// What they have not read yet, of all their answers, KiB; a longer one is answered while there is no other.
-const MAX_UNREAD: usize = 64 << 10;
+const MAX_UNREAD: usize = 32 << 10;
 
 /// The socket, which goes with this.
 #[derive(Debug)]

@@ -31,7 +31,7 @@ const MAX_PROFILES: usize = 4;
 const MAX_RECORDINGS: u64 = 64 << 20;
 /// What is made of one is at most so long, and making it takes about so much memory at most, bytes.
 const MAX_PROFILE: usize = 8 << 20;
-const MAX_MAKING: u64 = 256 << 20;
+const MAX_MAKING: u64 = 192 << 20;
 /// Windows are at least so long, and while a profile is made about so long at most: who has a lock is looked at once in
 /// each.
 const MIN_WINDOW: Duration = Duration::from_millis(100);

@@ -91,6 +91,8 @@ pub(super) struct Newcomers {
     judged: u32,
     /// When looks that were made would have been due one after the other, ns.
     rationed_ns: u64,
+    /// Where those that are not watched are told from: who was left out the last time comes first.
+    told: u32,
     /// Execs that found no room, and newcomers that found none.
     unheard: u64,
     refused: u64,
@@ -111,6 +113,7 @@ impl Newcomers {
             unsure: BTreeSet::new(),
             known: tree.living().clone(),
             judged: 0,
+            told: 0,
             rationed_ns: 0,
             unheard: 0,
             refused: 0,
@@ -259,11 +262,16 @@ impl Newcomers {
     ) -> (Vec<(Pid, String, Unwatched)>, usize) {
         let mut unwatched = Vec::new();
         let mut left_out = 0;
-        for pid in self.known.keys().copied().map(Pid) {
+        let from = std::mem::take(&mut self.told);
+        let known = self.known.range(from..).chain(self.known.range(..from));
+        for pid in known.map(|(pid, _)| Pid(*pid)) {
             if is_watched(pid) {
                 continue;
             }
             if !has_time() {
+                if left_out == 0 {
+                    self.told = pid.0;
+                }
                 left_out += 1;
                 continue;
             }
@@ -307,7 +315,8 @@ impl Newcomers {
 }
 
 impl Watch {
-    /// Python processes that are not watched, with their names, and how many there was no time to look at.
+    /// Python processes that are not watched, with their names, and how many there was no time to look at: they come
+    /// first the next time.
     pub(crate) fn unwatched(&mut self) -> (Vec<(Pid, String, Unwatched)>, usize) {
         let Some(newcomers) = &mut self.newcomers else {
             return (Vec::new(), 0);
@@ -479,6 +488,18 @@ mod tests {
         };
         let count = newcomers.known.len();
         assert_eq!(told(&mut newcomers, false), (Vec::new(), count));
+        let looks = std::cell::Cell::new(0);
+        let mut seen = 0;
+        // Two at a time, each has its turn.
+        for _ in 0..count.div_ceil(2) {
+            looks.set(0);
+            let has_time = || looks.replace(looks.get() + 1) < 2;
+            seen += newcomers
+                .unwatched(|_| false, |known| known == pid, has_time)
+                .0
+                .len();
+        }
+        assert_eq!(seen, 1);
         let no_interpreter = vec![Unwatched::NoInterpreter];
         assert_eq!(told(&mut newcomers, true), (no_interpreter, 0));
         newcomers.began(pid, 0);
