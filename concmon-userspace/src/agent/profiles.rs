@@ -101,9 +101,11 @@ impl Profiles {
         processes: BTreeSet<Pid>,
         reply: oneshot::Sender<Reply>,
     ) {
+        let making = self.making.iter();
+        let making = making.filter(|making| !making.thread.is_finished());
         let refused = if processes.is_empty() {
             Reply::no_service()
-        } else if self.all.len() + usize::from(self.making.is_some()) >= MAX_PROFILES {
+        } else if self.all.len() + making.count() >= MAX_PROFILES {
             Reply::busy()
         } else {
             match memory() {
@@ -280,6 +282,7 @@ impl Profile {
                 },
                 Err(error) => failed(&error),
             };
+            drop(file);
             let _ = reply.send(said);
         };
         let thread = std::thread::Builder::new().name("profile".to_owned());
