@@ -74,7 +74,8 @@ fn targets() -> Result<()> {
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     let said = loop {
         let said = told(&ask(&socket, "/debug/targets")?)?;
-        if said.to_string().contains("\"denied\"") {
+        let mut targets = said["targets"].as_array().into_iter().flatten();
+        if targets.any(|target| target["pid"] == other.pid() && target["status"] == "denied") {
             break said;
         }
         ensure!(
