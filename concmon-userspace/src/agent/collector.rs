@@ -157,6 +157,7 @@ impl Collector {
             watch.passes.end();
             if !ending {
                 tick_at = profiles.window_ends(tick_at);
+                tick_at = tick_at.min(profiles.soon(told.recorders.window_ends(tick_at)));
             }
             let readings_at = watch.readings_at(tick_at, period);
             let wake = tokio::select! {
@@ -198,9 +199,7 @@ impl Collector {
                     }
                     Question::Recording { service, last_s } => {
                         let last = Duration::from_secs(last_s.into());
-                        if told.recorders.ask(service, last, reply) {
-                            tick_at = tick_at.min(profiles.soon(Instant::now()));
-                        }
+                        told.recorders.ask(service, last, reply);
                     }
                 },
                 Wake::Profiles => profiles.step(&mut watch),
@@ -237,7 +236,7 @@ impl Collector {
         let window = watch.end_window();
         told.roster.learn(&window);
         told.take_notices(watch);
-        told.recorders.after_window(&window);
+        told.recorders.after_window(&window, watch);
         let Told {
             services,
             own,

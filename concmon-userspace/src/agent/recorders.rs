@@ -4,13 +4,12 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, Read as _, Seek as _},
-    mem,
     rc::Rc,
     time::Duration,
 };
 
 use hyper::StatusCode;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{config, debug::Reply, profiles, roster::Roster};
 use crate::{
@@ -23,10 +22,12 @@ use crate::{
         files::Folder,
         flight::{Flight, open_folder},
         taps::{TapId, TapPlan},
-        watch::Watch,
+        watch::{LATE, Watch},
     },
 };
 
+/// Where records would fill a ring before a window ends, one ends earlier, after so long at least.
+const MIN_WINDOW: Duration = Duration::from_secs(1);
 /// A ring is at least so long, bytes: there are no more rings than fit.
 const LEAST_RING: u64 = 1 << 20;
 /// Copies of rings that are made after one window.
@@ -51,6 +52,8 @@ struct Wanted {
     service: String,
     last: Duration,
     reply: oneshot::Sender<Reply>,
+    /// Records of what was before it was asked for have arrived by then.
+    ready: Instant,
 }
 
 /// All of them.
@@ -60,8 +63,10 @@ pub(super) struct Recorders {
     settings: Option<config::Flight>,
     folder: Option<Rc<Folder>>,
     by_service: BTreeMap<String, Recorder>,
-    /// They are answered after the window that ends next.
+    /// They are answered after the first window that ends when they are ready, or later.
     wanted: Vec<Wanted>,
+    /// When the last window ended.
+    window_at: Instant,
     /// Services without one for want of room were told of.
     has_told: bool,
 }
@@ -78,17 +83,18 @@ impl Recorders {
             settings: settings.cloned(),
             by_service: BTreeMap::new(),
             wanted: Vec::new(),
+            window_at: Instant::now(),
             has_told: false,
         })
     }
 
-    /// Somebody wants the last stretch of a service. `true`: a window is to end for that.
+    /// Somebody wants the last stretch of a service.
     pub(super) fn ask(
         &mut self,
         service: String,
         last: Duration,
         reply: oneshot::Sender<Reply>,
-    ) -> bool {
+    ) {
         if !self.by_service.contains_key(&service) {
             let text = match self.settings {
                 None => {
@@ -99,7 +105,7 @@ impl Recorders {
                 }
             };
             let _ = reply.send(Reply::text(StatusCode::NOT_FOUND, text));
-            return false;
+            return;
         }
         if self.wanted.len() >= MAX_WANTED {
             let _ = reply.send(Reply::busy());
@@ -109,8 +115,17 @@ impl Recorders {
             service,
             last,
             reply,
+            ready: Instant::now() + LATE,
         });
-        true
+    }
+
+    /// When the window that goes on is to end, where it would end at `otherwise`.
+    pub(super) fn window_ends(&self, otherwise: Instant) -> Instant {
+        let wanted = self.wanted.iter().map(|wanted| wanted.ready);
+        let mut recorders = self.by_service.values();
+        let is_full = recorders.any(|recorder| recorder.ring.needs_window());
+        let full = is_full.then(|| self.window_at + MIN_WINDOW);
+        wanted.chain(full).fold(otherwise, Instant::min)
     }
 
     /// Stalls and hangs have become known.
@@ -200,9 +215,12 @@ impl Recorders {
     }
 
     /// A window has ended.
-    pub(super) fn after_window(&mut self, window: &Snapshot) {
+    pub(super) fn after_window(&mut self, window: &Snapshot, watch: &mut Watch) {
+        self.window_at = Instant::now();
         let now_ns = clocks::monotonic_ns();
         for (service, recorder) in &mut self.by_service {
+            // Its facts are what a file ends with.
+            watch.taps().seal(recorder.tap);
             let Some(flight) = &mut recorder.flight else {
                 continue;
             };
@@ -211,11 +229,14 @@ impl Recorders {
             let of_service: Vec<&Process> = of_service.collect();
             flight.processes(&of_service, window.window.duration_ns, now_ns);
         }
+        let window_at = self.window_at;
+        let is_ready = |wanted: &mut Wanted| wanted.ready <= window_at;
         for Wanted {
             service,
             last,
             reply,
-        } in mem::take(&mut self.wanted)
+            ..
+        } in self.wanted.extract_if(.., is_ready)
         {
             let recorder = self.by_service.get(&service);
             let copied = recorder.map(|recorder| copy(&recorder.ring, last, now_ns));

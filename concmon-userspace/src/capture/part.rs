@@ -7,7 +7,7 @@ use concmon_ebpf::{Record, Tagged};
 use super::Input;
 use crate::{
     decode::RawBatch,
-    event::{Event, Pid, Tid},
+    event::{Event, HttpWhat, Pid, Tid},
 };
 
 /// Threads that are known, at most.
@@ -27,6 +27,8 @@ struct Cpu {
 pub struct Part {
     processes: BTreeSet<Pid>,
     threads: BTreeMap<Tid, Pid>,
+    /// Threads that have ended, with when, ns: in this window, and in the one before.
+    exited: [BTreeMap<Tid, u64>; 2],
     cpus: BTreeMap<u32, Cpu>,
     /// Those that were born since the last window, which does not have them.
     born: BTreeSet<Pid>,
@@ -37,6 +39,7 @@ impl Part {
         Self {
             processes,
             threads: BTreeMap::new(),
+            exited: Default::default(),
             cpus: BTreeMap::new(),
             born: BTreeSet::new(),
         }
@@ -46,15 +49,19 @@ impl Part {
         &self.processes
     }
 
-    /// From now on, these are its processes, and those that they have made since the last window.
+    /// A window has ended. From now on, these are its processes, and those that they have made since the last window.
+    /// Ids of threads that had ended before that are given out again.
     pub fn renew(&mut self, processes: impl IntoIterator<Item = Pid>) {
         let born = std::mem::take(&mut self.born);
         self.processes = processes.into_iter().chain(born).collect();
         let processes = &self.processes;
-        self.threads.retain(|_, pid| processes.contains(pid));
+        let exited = std::mem::take(&mut self.exited[1]);
+        self.threads
+            .retain(|tid, pid| processes.contains(pid) && !exited.contains_key(tid));
+        self.exited.swap(0, 1);
     }
 
-    /// What an input has of the part; `None`: nothing. Command lines are left out: there may be secrets in them.
+    /// What an input has of the part; `None`: nothing. What [`leave_out`] names is left out.
     pub fn of(&mut self, input: &Input) -> Option<Input> {
         match input {
             Input::Batch(batch) => self.batch(batch).map(Input::Batch),
@@ -63,8 +70,8 @@ impl Part {
                     return None;
                 }
                 let mut input = input.clone();
-                if let Input::Now(Event::Process(fact)) = &mut input {
-                    fact.cmdline.clear();
+                if let Input::Now(event) | Input::Ordered { event, .. } = &mut input {
+                    leave_out(event);
                 }
                 Some(input)
             }
@@ -76,8 +83,8 @@ impl Part {
         let pid = match event {
             Event::Ledger(fact) => {
                 let is_of = self.processes.contains(&fact.pid);
-                if is_of {
-                    self.add_thread(fact.tid, fact.pid);
+                if is_of && !fact.folded {
+                    self.add_thread(fact.tid, fact.pid, fact.start_ns);
                 }
                 return is_of;
             }
@@ -102,7 +109,14 @@ impl Part {
         self.processes.contains(&pid)
     }
 
-    fn add_thread(&mut self, tid: Tid, pid: Pid) {
+    /// A thread of the part, which has begun then.
+    fn add_thread(&mut self, tid: Tid, pid: Pid, start_ns: u64) {
+        // Another one may have had its id.
+        for exited in &mut self.exited {
+            if exited.get(&tid).is_some_and(|ended| *ended < start_ns) {
+                exited.remove(&tid);
+            }
+        }
         if self.threads.len() < MAX_THREADS {
             self.threads.insert(tid, pid);
         }
@@ -153,17 +167,52 @@ impl Part {
                     if self.processes.insert(child) {
                         self.born.insert(child);
                     }
-                    self.add_thread(tid, child);
+                    self.add_thread(tid, child, fork.head.at_ns);
+                } else if self.has_ended(tid, fork.head.at_ns) {
+                    self.threads.remove(&tid);
                 }
                 is_of
             }
             Some(Tagged::Exec(exec)) => self.processes.contains(&pid(exec.tgid)),
             Some(Tagged::Exit(exit)) => {
-                // A slice of it may come after, from another CPU: its id stays until the next window.
-                self.processes.contains(&pid(exit.tgid))
+                // A slice of it may come after, from another CPU: its id stays until the next window has ended.
+                let is_of = self.processes.contains(&pid(exit.tgid));
+                if is_of {
+                    let (tid, at_ns) = (Tid(exit.head.tid), exit.head.at_ns);
+                    self.exited[0].insert(tid, at_ns);
+                }
+                is_of
             }
             None => false,
         }
+    }
+
+    /// The thread of the part that had this id has ended before.
+    fn has_ended(&self, tid: Tid, before_ns: u64) -> bool {
+        let mut ended = self.exited.iter().filter_map(|exited| exited.get(&tid));
+        ended.any(|ended| *ended < before_ns)
+    }
+}
+
+/// What recordings of a part have not, for it may be secret and nothing that they are for needs it: command lines and
+/// what is taken from them, folders that processes work in, paths of requests, ids of requests and traces.
+fn leave_out(event: &mut Event) {
+    match event {
+        Event::Process(fact) => {
+            fact.cmdline.clear();
+            fact.entry = None;
+            fact.place.folder = None;
+        }
+        Event::Step(fact) => fact.span = None,
+        Event::Http(event) => match &mut event.what {
+            HttpWhat::Began { request, ids, .. } => {
+                request.path = None;
+                ids.clear();
+            }
+            HttpWhat::Answered { request, .. } => request.path = None,
+            _ => {}
+        },
+        _ => {}
     }
 }
 

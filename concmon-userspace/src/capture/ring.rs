@@ -20,12 +20,16 @@ struct Inner {
     most_bytes: usize,
     chunks: VecDeque<Sealed>,
     bytes: usize,
+    /// Of those, what came with the last key and since, bytes.
+    stretch: usize,
     /// Nothing was let go yet: it begins with the watch.
     whole: bool,
     /// A copy that outlives this process.
     mirror: Option<DiskRing>,
     /// What is being written out; further chunks go there, too.
     dump: Option<FileStore>,
+    /// A replay of that has where to begin.
+    dump_begins: bool,
     dump_failure: Option<io::Error>,
 }
 
@@ -38,9 +42,11 @@ impl Ring {
             most_bytes,
             chunks: VecDeque::new(),
             bytes: 0,
+            stretch: 0,
             whole: true,
             mirror: None,
             dump: None,
+            dump_begins: false,
             dump_failure: None,
         })))
     }
@@ -57,7 +63,9 @@ impl Ring {
     /// What the file says, or nothing was kept yet. The ring stays as it is.
     pub fn dump(&self, file: File, service: &str, reason: &str) -> io::Result<()> {
         let mut ring = self.0.borrow_mut();
-        ring.dump = Some(ring.begin(file, Some(service), reason, 0)?);
+        let from = ring.first(0);
+        ring.dump = Some(ring.begin(file, Some(service), reason, from)?);
+        ring.dump_begins = from.is_some();
         ring.dump_failure = None;
         Ok(())
     }
@@ -65,9 +73,11 @@ impl Ring {
     /// Writes out what there is of the time since `since_ns`, and what is needed to read it.
     ///
     /// # Errors
-    /// As [`Ring::dump`].
+    /// As [`Ring::dump`]; or no window fits in the ring.
     pub fn copy(&self, file: File, reason: &str, since_ns: u64, at_ns: u64) -> io::Result<()> {
-        let mut store = self.0.borrow().begin(file, None, reason, since_ns)?;
+        let ring = self.0.borrow();
+        let from = ring.first(since_ns).ok_or_else(nothing_to_read)?;
+        let mut store = ring.begin(file, None, reason, Some(from))?;
         store.end(at_ns)
     }
 
@@ -78,10 +88,16 @@ impl Ring {
         ring.trim();
     }
 
+    /// It has taken in so much since the last window ended that the next one had better end before that is let go.
+    pub fn needs_window(&self) -> bool {
+        let ring = self.0.borrow();
+        ring.stretch > ring.most_bytes / 2
+    }
+
     /// Ends the file that is being written, and says how long it is.
     ///
     /// # Errors
-    /// What the file says.
+    /// What the file says; or there is nothing in it that can be read.
     pub fn close(&self, at_ns: u64) -> io::Result<u64> {
         let mut ring = self.0.borrow_mut();
         let dump = ring.dump.take();
@@ -91,6 +107,9 @@ impl Ring {
         let Some(mut dump) = dump else {
             return Ok(0);
         };
+        if !ring.dump_begins {
+            return Err(nothing_to_read());
+        }
         dump.end(at_ns)?;
         Ok(dump.bytes())
     }
@@ -108,6 +127,7 @@ impl Store for Ring {
 
     fn chunk(&mut self, chunk: Sealed) -> io::Result<()> {
         let mut ring = self.0.borrow_mut();
+        ring.dump_begins |= chunk.head.key;
         if let Some(dump) = &mut ring.dump
             && let Err(error) = dump.chunk(chunk.clone())
         {
@@ -132,27 +152,37 @@ impl Store for Ring {
     }
 }
 
+/// Why what is kept is of no use.
+fn nothing_to_read() -> io::Error {
+    io::Error::other("nothing that can be read is kept: what arrives between two windows takes more memory than there is")
+}
+
 impl Inner {
-    /// A file with what is kept, from the last key before `since_ns` on.
+    /// Where a replay of what is kept can begin, at the last key before `since_ns`; `None`: nowhere.
+    fn first(&self, since_ns: u64) -> Option<usize> {
+        // Only facts of a tick tell who is who.
+        let mut keys = self.chunks.iter().enumerate();
+        let first = keys.by_ref().find(|(_, chunk)| chunk.head.key);
+        let mut later = keys.filter(|(_, chunk)| chunk.head.key && chunk.head.from_ns <= since_ns);
+        let joins = self.header.as_ref().is_some_and(|header| header.joins);
+        match self.whole && !joins && since_ns == 0 {
+            true => Some(0),
+            false => later.next_back().or(first).map(|(at, _)| at),
+        }
+    }
+
+    /// A file with what is kept from there on.
     fn begin(
         &self,
         file: File,
         service: Option<&str>,
         reason: &str,
-        since_ns: u64,
+        from: Option<usize>,
     ) -> io::Result<FileStore> {
         let Some(header) = self.header.clone() else {
             return Err(io::Error::other("nothing was kept yet"));
         };
-        // Only facts of a tick tell who is who.
-        let mut keys = self.chunks.iter().enumerate();
-        let first = keys.by_ref().find(|(_, chunk)| chunk.head.key);
-        let mut later = keys.filter(|(_, chunk)| chunk.head.key && chunk.head.from_ns <= since_ns);
-        let from = match later.next_back().or(first) {
-            _ if self.whole && !header.joins && since_ns == 0 => 0,
-            Some((at, _)) => at,
-            None => self.chunks.len(),
-        };
+        let from = from.unwrap_or(self.chunks.len());
         let mut store = FileStore::new(file);
         store.begin(&Header {
             joins: header.joins || !self.whole || from > 0,
@@ -167,6 +197,10 @@ impl Inner {
     }
 
     fn take(&mut self, chunk: Sealed) {
+        if chunk.head.key {
+            self.stretch = 0;
+        }
+        self.stretch += chunk.body.len();
         self.bytes += chunk.body.len();
         self.chunks.push_back(chunk);
         self.trim();
@@ -192,5 +226,55 @@ impl Inner {
             }
             self.whole = false;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::{Encoder, Input, tests::header};
+
+    fn chunk(at_ns: u64, key: bool) -> Sealed {
+        let mut encoder = Encoder::default();
+        encoder.put(&Input::Release { until_ns: at_ns });
+        encoder.seal(at_ns, at_ns + 1, key)
+    }
+
+    fn ring(most_bytes: usize) -> Ring {
+        let mut ring = Ring::new(u64::MAX, most_bytes);
+        let header = Header {
+            joins: true,
+            ..header()
+        };
+        ring.begin(&header).expect("a header");
+        ring
+    }
+
+    fn file() -> File {
+        tempfile::tempfile().expect("a file")
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_handed_out() {
+        let bytes = chunk(0, false).body.len();
+        let mut ring = ring(2 * bytes);
+        ring.chunk(chunk(0, true)).expect("room");
+        assert!(!ring.needs_window());
+        ring.copy(file(), "test", 0, 1).expect("it has a key");
+        ring.chunk(chunk(1, false)).expect("room");
+        assert!(ring.needs_window(), "before the key goes");
+        ring.copy(file(), "test", 0, 2).expect("it has a key");
+        ring.chunk(chunk(2, false)).expect("room");
+        let copy = file();
+        let refused = ring.copy(copy.try_clone().expect("a file"), "test", 0, 3);
+        assert!(refused.is_err(), "the key is gone");
+        assert_eq!(copy.metadata().expect("a file").len(), 0);
+        // A file that has none either when it is ended.
+        ring.dump(file(), "service", "test").expect("a file");
+        assert!(ring.close(3).is_err());
+        ring.dump(file(), "service", "test").expect("a file");
+        ring.chunk(chunk(4, true)).expect("room");
+        assert!(ring.close(5).expect("it has a key") > 0);
+        assert!(!ring.needs_window());
     }
 }

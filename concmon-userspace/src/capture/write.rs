@@ -216,7 +216,8 @@ impl Recorder {
         self.store.bytes()
     }
 
-    fn seal(&mut self) {
+    /// Keeps what was taken in so far, where that would wait for more.
+    pub fn seal(&mut self) {
         if !self.encoder.is_empty() && self.failure.is_none() {
             let chunk = self.encoder.seal(self.from_ns, self.now_ns, self.key);
             self.failure = self.store.chunk(chunk).err();

@@ -46,6 +46,10 @@ impl Intake {
     pub(crate) fn open_tap(&mut self, plan: TapPlan) -> TapId {
         let mut header = header(self.pipeline.info(), self.filters.clone());
         header.joins = true;
+        // Who gets it need not know where it was made, nor how.
+        header.command.clear();
+        header.host.clear();
+        header.info.place.folder = None;
         self.taps.open(plan, &header)
     }
 

@@ -103,6 +103,13 @@ impl Taps {
         }
     }
 
+    /// Has all kept that it has taken in.
+    pub(crate) fn seal(&mut self, id: TapId) {
+        if let Some(tap) = self.all.iter_mut().find(|tap| tap.id == id) {
+            tap.recorder.seal();
+        }
+    }
+
     /// Gives it up.
     pub(crate) fn abandon(&mut self, id: TapId) {
         self.all.retain(|tap| tap.id != id);
