@@ -1,6 +1,7 @@
 //! Flight recorders of services: each keeps the last stretch of its service in memory, all of them within one bound.
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     fs::File,
     io::{self, Read as _, Seek as _},
@@ -21,6 +22,7 @@ use crate::{
         Failure,
         files::Folder,
         flight::{Flight, open_folder},
+        keep::Kept,
         taps::{TapId, TapPlan},
         watch::{LATE, Watch},
     },
@@ -61,7 +63,8 @@ struct Wanted {
 pub(super) struct Recorders {
     /// `None`: none are wanted.
     settings: Option<config::Flight>,
-    folder: Option<Rc<Folder>>,
+    /// Where files go, and which are there.
+    folder: Option<(Rc<Folder>, Rc<RefCell<Kept>>)>,
     by_service: BTreeMap<String, Recorder>,
     /// They are answered after the first window that ends when they are ready, or later.
     wanted: Vec<Wanted>,
@@ -75,11 +78,16 @@ impl Recorders {
     /// # Errors
     /// There is no such folder.
     pub(super) fn new(settings: Option<&config::Flight>) -> Result<Self, Failure> {
-        let folder = settings.and_then(|settings| settings.folder.as_deref());
+        let mut folder = None;
+        if let Some(settings) = settings
+            && let Some(path) = &settings.folder
+        {
+            let open = open_folder(path, "flight.folder names")?;
+            let kept = Kept::new(Rc::clone(&open), settings.folder_size);
+            folder = Some((open, Rc::new(RefCell::new(kept))));
+        }
         Ok(Self {
-            folder: folder
-                .map(|path| open_folder(path, "flight.folder names"))
-                .transpose()?,
+            folder,
             settings: settings.cloned(),
             by_service: BTreeMap::new(),
             wanted: Vec::new(),
@@ -89,12 +97,7 @@ impl Recorders {
     }
 
     /// Somebody wants the last stretch of a service.
-    pub(super) fn ask(
-        &mut self,
-        service: String,
-        last: Duration,
-        reply: oneshot::Sender<Reply>,
-    ) {
+    pub(super) fn ask(&mut self, service: String, last: Duration, reply: oneshot::Sender<Reply>) {
         if !self.by_service.contains_key(&service) {
             let text = match self.settings {
                 None => {
@@ -176,10 +179,9 @@ impl Recorders {
                 most_bytes: u64::MAX,
                 is_asked_for: false,
             });
-            let flight = self.folder.as_ref().map(|folder| {
-                let folder = Rc::clone(folder);
-                let (most, triggers) = (settings.folder_size, &settings.triggers);
-                Flight::of_service(ring.clone(), folder, most, triggers, &service)
+            let flight = self.folder.as_ref().map(|(folder, kept)| {
+                let (folder, kept) = (Rc::clone(folder), Rc::clone(kept));
+                Flight::of_service(ring.clone(), folder, kept, &settings.triggers, &service)
             });
             let recorder = Recorder {
                 ring,

@@ -42,6 +42,15 @@ pub fn complete(file: &File) -> io::Result<Option<Complete>> {
     }))
 }
 
+/// The service whose flight recorder has begun this file, whole or not; `None`: no flight recorder has.
+///
+/// # Errors
+/// Those of reading.
+pub fn flight_of(file: &File) -> io::Result<Option<String>> {
+    let bytes = file.metadata()?.len();
+    Ok(header(file, bytes)?.and_then(|header| header.flight))
+}
+
 fn header(file: &File, bytes: u64) -> io::Result<Option<Header>> {
     let begin = PREAMBLE_BYTES + HEAD_BYTES;
     if bytes < begin as u64 {

@@ -35,7 +35,7 @@ mod ring;
 mod write;
 
 pub use chunk::{Chunk, Inputs, chunk_of};
-pub use complete::{Complete, complete};
+pub use complete::{Complete, complete, flight_of};
 pub use disk::DiskRing;
 pub use encode::{Encoder, Sealed};
 pub use format::{CaptureError, ChunkHead, FILE_VERSION, MAGIC, Malformed};

@@ -220,10 +220,13 @@ fn leave_out(event: &mut Event) {
 mod tests {
     use std::io::Cursor;
 
+    use concmon_ebpf::{ExitRecord, ForkRecord, RecordHead, SliceRecord, record_kind};
+
     use super::*;
     use crate::{
         capture::{Item, Reader},
         decode::loss::LossMeter,
+        event::{HttpEvent, HttpRequest},
     };
 
     const CAPTURE: &[u8] = include_bytes!("../../../tests/captures/1.0.concmon");
@@ -296,6 +299,110 @@ mod tests {
                 false => assert_eq!(of_part, whole),
             }
         }
+    }
+
+    /// One batch of these records.
+    fn of_records(part: &mut Part, records: &[Record]) -> usize {
+        let mut batch = inputs()
+            .into_iter()
+            .find_map(|input| match input {
+                Input::Batch(batch) => Some(batch),
+                _ => None,
+            })
+            .expect("a batch");
+        batch.records = records.to_vec();
+        part.batch(&batch).map_or(0, |batch| batch.records.len())
+    }
+
+    /// Ids of threads are given out again, to whom is nobody's business here.
+    #[test]
+    fn ids_of_ended_threads_are_anybodys() {
+        let (own, other) = (Pid(10), 20);
+        let head = |kind, tid, at_ns| RecordHead {
+            kind,
+            tid,
+            at_ns,
+            ..RecordHead::default()
+        };
+        let fork = |tid, parent_tid, tgid, at_ns| {
+            Record::from(ForkRecord {
+                head: head(record_kind::FORK, tid, at_ns),
+                tgid,
+                parent_tid,
+                ..ForkRecord::default()
+            })
+        };
+        let exit = |tid, at_ns| {
+            Record::from(ExitRecord {
+                head: head(record_kind::EXIT, tid, at_ns),
+                tgid: 10,
+                ..ExitRecord::default()
+            })
+        };
+        let slice = |tid, at_ns| {
+            Record::from(SliceRecord {
+                head: head(record_kind::SLICE, tid, at_ns),
+                ..SliceRecord::default()
+            })
+        };
+        let mut part = Part::new(BTreeSet::from([own]));
+        part.add_thread(Tid(10), own, 0);
+        let records = [fork(11, 10, 10, 1), fork(12, 10, 10, 1), slice(11, 2)];
+        assert_eq!(of_records(&mut part, &records), 3);
+        // What comes late is of it, also after a window.
+        assert_eq!(of_records(&mut part, &[exit(11, 3), exit(12, 3)]), 2);
+        part.renew([own]);
+        assert_eq!(of_records(&mut part, &[slice(11, 2)]), 1);
+        // One of the ids is given out again at once, and stays.
+        assert_eq!(of_records(&mut part, &[fork(12, 10, 10, 5)]), 1);
+        part.renew([own]);
+        part.renew([own]);
+        let foreign = [slice(11, 9), fork(30, 11, other, 9), slice(30, 9)];
+        assert_eq!(of_records(&mut part, &foreign), 0);
+        assert_eq!(of_records(&mut part, &[slice(12, 9)]), 1);
+        assert_eq!(part.processes, BTreeSet::from([own]));
+        // To another process, at once.
+        assert_eq!(of_records(&mut part, &[exit(12, 10)]), 1);
+        let foreign = [fork(12, 21, other, 11), slice(12, 12)];
+        assert_eq!(of_records(&mut part, &foreign), 0);
+        assert_eq!(part.threads.len(), 1);
+    }
+
+    #[test]
+    fn what_may_be_secret_is_left_out() {
+        let inputs = inputs();
+        let mut part = Part::new(processes(&inputs));
+        let mut facts = 0;
+        for input in &inputs {
+            let Input::Now(Event::Process(fact)) = input else {
+                continue;
+            };
+            let mut fact = fact.clone();
+            fact.place.folder = Some("/secret".to_owned());
+            (fact.cmdline, fact.entry) = (vec!["secret".to_owned()], Some("secret".to_owned()));
+            let of_part = part.of(&Input::Now(Event::Process(fact)));
+            assert!(!format!("{of_part:?}").contains("secret"));
+            facts += 1;
+        }
+        assert!(facts > 0);
+        let request = HttpRequest {
+            method: "GET".to_owned(),
+            path: Some("/secret".to_owned()),
+            queue_ns: None,
+        };
+        let mut event = Event::Http(HttpEvent {
+            at_ns: 1,
+            pid: Pid(1),
+            tid: Tid(1),
+            what: HttpWhat::Began {
+                id: 1,
+                request,
+                ids: BTreeMap::from([("x-request-id".to_owned(), "secret".to_owned())]),
+                client_port: None,
+            },
+        });
+        leave_out(&mut event);
+        assert!(!format!("{event:?}").contains("secret"));
     }
 
     #[test]

@@ -154,7 +154,9 @@ impl Store for Ring {
 
 /// Why what is kept is of no use.
 fn nothing_to_read() -> io::Error {
-    io::Error::other("nothing that can be read is kept: what arrives between two windows takes more memory than there is")
+    io::Error::other(
+        "nothing that can be read is kept: what arrives between two windows takes more memory than there is",
+    )
 }
 
 impl Inner {

@@ -6,7 +6,7 @@ use std::{
 
 use super::{
     files::{FileError, Folder, NewFile},
-    keep::{fit, forget_old},
+    keep::{Kept, PART, forget_old},
     names,
     oom::OomKills,
     outcome::{Failure, code, why},
@@ -61,12 +61,12 @@ struct Writing {
 type Mirror = Rc<RefCell<Option<NewFile>>>;
 
 /// Which files are kept.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Keep {
     /// So many of the service.
     Newest(usize),
-    /// So many bytes of all services. Nobody sits at it: what it says goes to the log.
-    Bytes(u64),
+    /// As many as fit, of all services. Nobody sits at it: what it says goes to the log.
+    Fitting(Rc<RefCell<Kept>>),
 }
 
 /// A flight recorder.
@@ -125,12 +125,11 @@ impl Flight {
         })
     }
 
-    /// One of a service of the agent, whose ring is looked after by the caller; files of all services take so many
-    /// bytes at most.
+    /// One of a service of the agent, whose ring is looked after by the caller.
     pub(crate) fn of_service(
         ring: Ring,
         folder: Rc<Folder>,
-        most_bytes: u64,
+        kept: Rc<RefCell<Kept>>,
         triggers: &[Trigger],
         service: &str,
     ) -> Self {
@@ -139,7 +138,7 @@ impl Flight {
             folder,
             mirror: Mirror::default(),
             mirrored: None,
-            keep: Keep::Bytes(most_bytes),
+            keep: Keep::Fitting(kept),
             triggers: triggers.iter().map(Watched::new).collect(),
             targets: BTreeSet::new(),
             oom: None,
@@ -312,7 +311,8 @@ impl Flight {
 
     fn begin(&self, stem: &str, reason: &str) -> io::Result<NewFile> {
         let name = format!("{stem}-{reason}");
-        let new = NewFile::make(&self.folder, OsStr::new(&name), "part.concmon")?;
+        let new = NewFile::make(&self.folder, OsStr::new(&name), PART)?;
+        new.lock()?;
         let file = new.file().try_clone()?;
         self.ring.dump(file, &self.service, reason)?;
         Ok(new)
@@ -344,16 +344,16 @@ impl Flight {
             Ok((bytes, name)) => {
                 let shown = self.folder.shown(OsStr::new(&name));
                 let size = recording::size(bytes);
-                match self.keep {
-                    Keep::Bytes(most) => {
+                match &self.keep {
+                    Keep::Fitting(kept) => {
                         log::info!("wrote {shown}: {size}");
-                        fit(&self.folder, most, &name);
+                        kept.borrow_mut().add(&name, bytes);
                     }
                     Keep::Newest(count) => {
                         if !self.quiet {
                             say(&format!("concmon-bpf: wrote {shown}: {size}\n"));
                         }
-                        forget_old(&self.folder, &self.service, count, &name);
+                        forget_old(&self.folder, &self.service, *count, &name);
                     }
                 }
             }

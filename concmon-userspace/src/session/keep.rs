@@ -1,15 +1,24 @@
-//! `--keep`: which dumps of a flight recorder are old enough to go.
+//! `--keep`, and `folder_size` of the agent: which dumps of a flight recorder are old enough to go.
 
 use std::{
     cmp::Reverse,
+    collections::VecDeque,
     ffi::{OsStr, OsString},
     fs::File,
+    io,
+    rc::Rc,
+    time::UNIX_EPOCH,
 };
 
-use super::files::Folder;
-use crate::capture::complete;
+use rustix::fs::{FlockOperation, flock};
 
-/// Names in a folder that are looked at, and files among them that are opened. Others wait for the
+use super::files::Folder;
+use crate::capture::{complete, flight_of};
+
+/// What a dump is called until it is whole.
+pub(crate) const PART: &str = "part.concmon";
+
+/// Names in a folder that are looked at, and for `--keep` files among them that are opened. Others wait for the
 /// next time.
 const MAX_NAMES: usize = 200_000;
 const MAX_OPENED: usize = 4_096;
@@ -20,24 +29,66 @@ const MAX_OPENED: usize = 4_096;
 /// flight recorder of this service has written. Names and dates of files are anybody's, and only say
 /// where to look.
 pub(crate) fn forget_old(folder: &Folder, service: &str, keep: usize, newest: &str) {
-    let dumps = dumps(folder, Some(service), newest);
+    let mut dumps = dumps(folder, Some(service), MAX_OPENED);
+    dumps.sort_by_key(|dump| (dump.name != OsStr::new(newest), Reverse(dump.end_unix_ns)));
     for dump in dumps.iter().skip(keep) {
         forget(folder, dump);
     }
 }
 
-/// Deletes the oldest dumps of all services above so many bytes; the newest stays.
-pub(crate) fn fit(folder: &Folder, most_bytes: u64, newest: &str) {
-    let mut bytes = 0_u64;
-    for (number, dump) in dumps(folder, None, newest).iter().enumerate() {
-        bytes = bytes.saturating_add(dump.bytes);
-        if number > 0 && bytes > most_bytes {
-            forget(folder, dump);
+/// The dumps of all services in a folder, which take so many bytes at most: the oldest go, the newest stays.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    folder: Rc<Folder>,
+    most_bytes: u64,
+    /// The oldest first.
+    dumps: VecDeque<Dump>,
+    bytes: u64,
+}
+
+impl Kept {
+    /// Those that are there, and what recorders have left that were killed while they wrote.
+    pub(crate) fn new(folder: Rc<Folder>, most_bytes: u64) -> Self {
+        let mut dumps = dumps(&folder, None, usize::MAX);
+        dumps.sort_by_key(|dump| dump.end_unix_ns);
+        let bytes = dumps.iter().map(|dump| dump.bytes).sum();
+        let mut kept = Self {
+            folder,
+            most_bytes,
+            dumps: dumps.into(),
+            bytes,
+        };
+        kept.fit();
+        kept
+    }
+
+    /// There is another one.
+    pub(crate) fn add(&mut self, name: &str, bytes: u64) {
+        self.dumps.push_back(Dump {
+            end_unix_ns: u64::MAX,
+            name: name.into(),
+            bytes,
+        });
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.fit();
+    }
+
+    fn fit(&mut self) {
+        while self.bytes > self.most_bytes && self.dumps.len() > 1 {
+            let Some(oldest) = self.dumps.pop_front() else {
+                return;
+            };
+            self.bytes = self.bytes.saturating_sub(oldest.bytes);
+            // Something else may have taken its name since.
+            if dump(&self.folder, oldest.name.clone(), None).is_some() {
+                forget(&self.folder, &oldest);
+            }
         }
     }
 }
 
 /// A file that a flight recorder has written.
+#[derive(Debug)]
 struct Dump {
     end_unix_ns: u64,
     name: OsString,
@@ -50,24 +101,22 @@ fn forget(folder: &Folder, dump: &Dump) {
     }
 }
 
-/// The dumps of a service, or of all, the newest first.
-fn dumps(folder: &Folder, service: Option<&str>, newest: &str) -> Vec<Dump> {
+/// The dumps of a service, or of all.
+fn dumps(folder: &Folder, service: Option<&str>, most: usize) -> Vec<Dump> {
     let Ok(names) = folder.names(MAX_NAMES) else {
         return Vec::new();
     };
     let begin = service.map_or_else(String::new, |service| format!("{service}-"));
-    let mut dumps: Vec<Dump> = names
+    names
         .into_iter()
         .filter(|name| {
             let bytes = name.as_encoded_bytes();
             bytes.starts_with(begin.as_bytes()) && bytes.ends_with(b".concmon")
         })
         .filter(|name| is_ordinary(folder, name))
-        .take(MAX_OPENED)
+        .take(most)
         .filter_map(|name| dump(folder, name, service))
-        .collect();
-    dumps.sort_by_key(|dump| (dump.name != OsStr::new(newest), Reverse(dump.end_unix_ns)));
-    dumps
+        .collect()
 }
 
 fn is_ordinary(folder: &Folder, name: &OsStr) -> bool {
@@ -75,19 +124,41 @@ fn is_ordinary(folder: &Folder, name: &OsStr) -> bool {
     found.is_some_and(|found| found.is_ordinary_of(folder.owner()))
 }
 
-/// A dump of this service, or of any; `None`: it is something else.
+/// A dump of this service, or of any, then also one that its recorder was killed over; `None`: it is something else.
 fn dump(folder: &Folder, name: OsString, service: Option<&str>) -> Option<Dump> {
     let file: File = folder.open_to_read(&name).ok()?;
     if !folder.is_own(&file) {
         return None;
     }
-    let whole = complete(&file).ok()??;
-    let of = whole.flight.as_deref()?;
-    service.is_none_or(|service| service == of).then_some(Dump {
-        end_unix_ns: whole.end_unix_ns,
+    let metadata = file.metadata().ok()?;
+    let end_unix_ns = match complete(&file).ok()? {
+        Some(whole) => {
+            let of = whole.flight.as_deref()?;
+            service
+                .is_none_or(|service| service == of)
+                .then_some(whole.end_unix_ns)?
+        }
+        None if service.is_none() && is_left(&file, &name).ok()? => {
+            let written = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+            u64::try_from(written.as_nanos()).ok()?
+        }
+        None => return None,
+    };
+    Some(Dump {
+        end_unix_ns,
         name,
-        bytes: file.metadata().ok()?.len(),
+        bytes: metadata.len(),
     })
+}
+
+/// A recorder has begun the file, and there is none any more that writes it.
+fn is_left(file: &File, name: &OsStr) -> io::Result<bool> {
+    let is_part = name.as_encoded_bytes().ends_with(PART.as_bytes());
+    if !is_part || flight_of(file)?.is_none() {
+        return Ok(false);
+    }
+    flock(file, FlockOperation::NonBlockingLockShared)?;
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -135,17 +206,51 @@ mod tests {
             bytes = dump(path, &name, &name[..1], 1_000 * (1 + number as u64));
         }
         let open = Folder::open(path).expect("a folder");
-        fit(&open, 4 * bytes, "b-4.concmon");
+        let kept = |most| Kept::new(Rc::clone(&open), most);
+        kept(4 * bytes);
         assert_eq!(names(path).len(), 5);
-        fit(&open, 2 * bytes, "b-4.concmon");
+        let mut kept = kept(2 * bytes);
         assert_eq!(
             names(path),
             ["a-3.concmon", "a-notes.concmon", "b-4.concmon"]
         );
+        // Others are in its place.
+        std::fs::write(path.join("a-3.concmon"), [0; 4_096]).expect("room");
+        kept.add("c-5.concmon", dump(path, "c-5.concmon", "c", 1));
+        assert_eq!(names(path).len(), 4);
+        kept.add("c-6.concmon", dump(path, "c-6.concmon", "c", 1));
         // The newest stays, whatever it takes.
-        fit(&open, 1, "a-3.concmon");
-        assert_eq!(names(path), ["a-3.concmon", "a-notes.concmon"]);
-        forget_old(&open, "b", 0, "");
+        kept.most_bytes = 1;
+        kept.fit();
+        assert_eq!(
+            names(path),
+            ["a-3.concmon", "a-notes.concmon", "c-6.concmon"]
+        );
+        forget_old(&open, "c", 0, "");
         assert_eq!(names(path).len(), 2);
+    }
+
+    #[test]
+    fn what_a_killed_recorder_has_left_counts_and_goes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path();
+        let bytes = dump(path, "a-1.concmon", "a", 1_000_000_000);
+        let whole = std::fs::read(path.join("a-1.concmon")).expect("a dump");
+        for name in ["a-2.0.part.concmon", "a-3.1.part.concmon"] {
+            std::fs::write(path.join(name), &whole[..whole.len() - 1]).expect("room");
+        }
+        std::fs::write(path.join("a-4.2.part.concmon"), b"something else").expect("room");
+        let written = File::open(path.join("a-3.1.part.concmon")).expect("a file");
+        flock(&written, FlockOperation::NonBlockingLockExclusive).expect("a lock");
+        let open = Folder::open(path).expect("a folder");
+        let mut kept = Kept::new(Rc::clone(&open), 10 * bytes);
+        assert_eq!(kept.bytes, 2 * bytes - 1);
+        kept.add("a-5.concmon", dump(path, "a-5.concmon", "a", 1));
+        kept.most_bytes = bytes;
+        kept.fit();
+        assert_eq!(
+            names(path),
+            ["a-3.1.part.concmon", "a-4.2.part.concmon", "a-5.concmon"]
+        );
     }
 }

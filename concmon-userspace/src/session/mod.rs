@@ -8,7 +8,7 @@ pub(crate) mod files;
 pub(crate) mod flames;
 pub(crate) mod flight;
 mod intake;
-mod keep;
+pub(crate) mod keep;
 mod log_lines;
 pub(crate) mod names;
 mod oom;
