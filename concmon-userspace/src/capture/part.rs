@@ -390,7 +390,7 @@ mod tests {
             path: Some("/secret".to_owned()),
             queue_ns: None,
         };
-        let mut event = Event::Http(HttpEvent {
+        let mut event = Event::Http(Box::new(HttpEvent {
             at_ns: 1,
             pid: Pid(1),
             tid: Tid(1),
@@ -400,7 +400,7 @@ mod tests {
                 ids: BTreeMap::from([("x-request-id".to_owned(), "secret".to_owned())]),
                 client_port: None,
             },
-        });
+        }));
         leave_out(&mut event);
         assert!(!format!("{event:?}").contains("secret"));
     }
