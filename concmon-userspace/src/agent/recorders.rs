@@ -112,7 +112,7 @@ impl Recorders {
         }
         if self.wanted.len() >= MAX_WANTED {
             let _ = reply.send(Reply::busy());
-            return false;
+            return;
         }
         self.wanted.push(Wanted {
             service,
