@@ -1,3 +1,5 @@
+//! Newcomers, of whom some are not looked at in time.
+
 use super::*;
 use crate::cli::Selection;
 
