@@ -70,9 +70,14 @@ impl FileStore {
     }
 
     fn frame(&mut self, kind: u16, body: &[u8]) -> io::Result<()> {
-        let mut frame = Head::of(kind, self.number, body).bytes().to_vec();
-        frame.extend_from_slice(body);
-        self.append(&frame)?;
+        self.frame_behind(Vec::new(), kind, body)
+    }
+
+    /// Writes a frame and what stands before it at once: who is killed leaves both of them, or neither.
+    fn frame_behind(&mut self, mut bytes: Vec<u8>, kind: u16, body: &[u8]) -> io::Result<()> {
+        bytes.extend_from_slice(&Head::of(kind, self.number, body).bytes());
+        bytes.extend_from_slice(body);
+        self.append(&bytes)?;
         self.number += 1;
         Ok(())
     }
@@ -119,8 +124,8 @@ fn write_to_reader(mut file: &File, mut piece: &[u8]) -> io::Result<()> {
 
 impl Store for FileStore {
     fn begin(&mut self, header: &Header) -> io::Result<()> {
-        self.append(&preamble(Layout::Appended))?;
-        self.frame(frame::HEADER, &header.bytes())
+        let before = preamble(Layout::Appended).to_vec();
+        self.frame_behind(before, frame::HEADER, &header.bytes())
     }
 
     fn chunk(&mut self, chunk: Sealed) -> io::Result<()> {
