@@ -149,27 +149,15 @@ fn main() {
     libtest_mimic::run(&arguments, in_turn(trials)).exit();
 }
 
-/// Quiet trials, or how their names begin, that take so long that the others would wait for their ends.
-const LONG: [&str; 7] = [
-    "dist::deb_comes_and_goes",
-    "doctor::as_others",
-    "exports::add_up",
-    "files::killed_at_any_moment",
-    "looks::the_budget_holds_from_the_first_look_on",
-    "programs::pip",
-    "turnover::",
-];
-
-/// Quiet ones first, the longest of them before the others. Those of one file take turns with those of others, so
-/// that what takes much of the CPUs is not together.
+/// Quiet ones first. Those of one file take turns with those of others, so that what takes much of the CPUs is not
+/// together.
 fn in_turn(trials: Vec<Trial>) -> Vec<Trial> {
     let mut counts = HashMap::new();
     let turn = |trial: &Trial| {
         let file = trial.name().split("::").next().unwrap_or_default();
         let count: &mut u32 = counts.entry(file.to_owned()).or_default();
         *count += 1;
-        let is_long = LONG.iter().any(|begin| trial.name().starts_with(begin));
-        (trial.kind() != QUIET, !is_long, *count)
+        (trial.kind() != QUIET, *count)
     };
     let turns: Vec<_> = trials.iter().map(turn).collect();
     let mut trials: Vec<_> = turns.into_iter().zip(trials).collect();
