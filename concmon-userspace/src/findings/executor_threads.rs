@@ -1,10 +1,45 @@
 //! The threads that work for an executor.
 
-use super::last_part;
+use serde_json::Value;
+
+use super::{Evidence, last_part, place, whole_place};
+use crate::event::own_frame;
 use crate::schema::{Executor, ExecutorKind, Process, Thread};
 
 /// The prefix of the limiter of trio's own threads.
 const TRIO: &str = "Trio thread";
+
+/// What a finding tells of an executor whose workers all wait for something.
+pub(super) struct Workers {
+    pub(super) name: String,
+    pub(super) queued: u64,
+    /// Where the first one waits, as it stands in a sentence.
+    pub(super) at: String,
+    pub(super) evidence: Evidence,
+}
+
+impl Workers {
+    /// `pool`: what they wait for. `None`: none of them is known.
+    pub(super) fn of(process: &Process, one: &Executor, pool: Option<String>) -> Option<Self> {
+        let thread = *workers_of(process, one).first()?;
+        let frame = own_frame(&thread.stack, |frame| &frame.file).or(thread.stack.first());
+        let name = one.name_prefix.clone();
+        let name = name.unwrap_or_else(|| one.kind.to_string());
+        let queued = one.queued.unwrap_or(0);
+        let mut evidence = Evidence::new();
+        evidence.insert("pool", Value::from(pool));
+        evidence.insert("executor", Value::from(name.clone()));
+        evidence.insert("workers", Value::from(one.workers));
+        evidence.insert("queued", Value::from(queued));
+        evidence.insert("where", Value::from(frame.map(whole_place)));
+        Some(Self {
+            name,
+            queued,
+            at: frame.map_or_else(String::new, |frame| format!(", at {}", place(frame))),
+            evidence,
+        })
+    }
+}
 
 /// The threads that work for an executor. A limiter does not say who has its tokens: those of a loop's own are had by
 /// the threads of anyio with its prefix that have work, and those in trio's function for it, which have names of their own.

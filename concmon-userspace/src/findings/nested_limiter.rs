@@ -1,10 +1,7 @@
 //! A loop's threads that wait for work of the loop which wants another thread.
 
-use serde_json::Value;
-
-use super::executor_threads::workers_of;
-use super::{Context, Held, Severity, last_part, ms, place, waits_ns, whole_place};
-use crate::event::own_frame;
+use super::executor_threads::{Workers, workers_of};
+use super::{Context, Held, Severity, last_part, ms, waits_ns};
 use crate::schema::{Address, Executor, ExecutorKind, Task, Thread};
 
 /// Functions in which a thread waits for what the loop runs for it: how the file's path ends, function.
@@ -70,31 +67,21 @@ fn waiting<'a>(context: &'a Context<'_>, object: Address) -> impl Iterator<Item 
 
 pub(super) fn held(context: &Context<'_>, age_ns: u64) -> Option<Held> {
     let executors = context.process.executors.iter();
-    let found = executors.filter_map(|one| Some((one, stuck_ns(context, one)?)));
-    let (one, ns) = found.into_iter().find(|(_, ns)| *ns >= age_ns)?;
-    let thread = *workers_of(context.process, one).first()?;
-    let frame = own_frame(&thread.stack, |frame| &frame.file).or(thread.stack.first());
-    let name = one
-        .name_prefix
-        .clone()
-        .unwrap_or_else(|| one.kind.to_string());
-    let queued = one.queued.unwrap_or(0);
-    let mut evidence = super::Evidence::new();
-    evidence.insert(
-        "pool",
-        Value::from(one.object.map(|object| format!("CapacityLimiter {object}"))),
-    );
-    evidence.insert("executor", Value::from(name.clone()));
-    evidence.insert("workers", Value::from(one.workers));
-    evidence.insert("queued", Value::from(queued));
-    evidence.insert("where", Value::from(frame.map(whole_place)));
+    let mut found = executors.filter_map(|one| Some((one, stuck_ns(context, one)?)));
+    let (one, ns) = found.find(|(_, ns)| *ns >= age_ns)?;
+    let pool = one.object.map(|object| format!("CapacityLimiter {object}"));
+    let Workers {
+        name,
+        queued,
+        at,
+        evidence,
+    } = Workers::of(context.process, one, pool)?;
     Some(Held {
         severity: Severity::Critical,
         summary: format!(
-            "all {} workers of executor {name} have waited for {} for tasks that want another one{}, {queued} more wait",
+            "all {} workers of executor {name} have waited for {} for tasks that want another one{at}, {queued} more wait",
             one.workers,
             ms(ns),
-            frame.map_or_else(String::new, |frame| format!(", at {}", place(frame))),
         ),
         evidence,
         advice: "let no work of a thread wait for another thread of the same limiter: give the inner one a limiter \

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::executor_threads::workers_of;
+use super::executor_threads::{Workers, workers_of};
 use super::{
     Context, Held, Rule, Severity, last_part, ms, place, thread_name, waits_ns, whole_place,
 };
@@ -292,26 +292,18 @@ fn workers(context: &Context<'_>) -> Option<Held> {
     let found = executors.filter_map(|one| Some((one, stuck(context, one)?)));
     let mut found = found.filter(|(_, (.., ns))| *ns >= AGE_NS);
     let (one, (kind, object, ns)) = found.next()?;
-    let thread = *workers_of(process, one).first()?;
-    let frame = own_frame(&thread.stack, |frame| &frame.file).or(thread.stack.first());
-    let name = one
-        .name_prefix
-        .clone()
-        .unwrap_or_else(|| one.kind.to_string());
-    let queued = one.queued.unwrap_or(0);
-    let mut evidence = super::Evidence::new();
-    evidence.insert("pool", Value::from(format!("{kind} {object}")));
-    evidence.insert("executor", Value::from(name.clone()));
-    evidence.insert("workers", Value::from(one.workers));
-    evidence.insert("queued", Value::from(queued));
-    evidence.insert("where", Value::from(frame.map(whole_place)));
+    let Workers {
+        name,
+        queued,
+        at,
+        evidence,
+    } = Workers::of(process, one, Some(format!("{kind} {object}")))?;
     Some(Held {
         severity: severity(kind)?,
         summary: format!(
-            "all {} workers of executor {name} have waited for {kind} {object} for {}{}, {queued} more are queued",
+            "all {} workers of executor {name} have waited for {kind} {object} for {}{at}, {queued} more are queued",
             one.workers,
             ms(ns),
-            frame.map_or_else(String::new, |frame| format!(", at {}", place(frame))),
         ),
         evidence,
         advice: "what would give it back may be queued behind them: return it elsewhere, or bound how many \
