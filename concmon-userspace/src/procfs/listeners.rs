@@ -12,22 +12,31 @@ const MAX_DESCRIPTORS: usize = 65_536;
 const LISTENS: &str = "0A";
 const ACCEPTS: u64 = 0x0001_0000;
 
-/// Those of TCP on which anybody listens in the process's network namespace.
-pub fn accepting_ports(pid: u32) -> BTreeSet<u16> {
-    let tables = ["tcp", "tcp6"].map(|table| table_of(pid, table));
-    let rows = tables.iter().flat_map(|table| table.lines());
-    rows.filter_map(tcp_row).map(|(_, port)| port).collect()
+/// Ports, without an order. What cannot be read is left out.
+#[derive(Debug, Default)]
+pub struct Listening {
+    /// On which the process listens itself; 0 stands for any unix socket.
+    pub own: BTreeSet<u16>,
+    /// Those of TCP on which anybody listens in its network namespace.
+    pub all: BTreeSet<u16>,
 }
 
-/// The ports, without an order; 0 stands for any unix socket. What cannot be read is left out.
-pub fn listening_ports(pid: u32) -> BTreeSet<u16> {
+/// Who listens where a process is.
+pub fn listening(pid: u32) -> Listening {
     let mut ports = BTreeMap::new();
     for table in ["tcp", "tcp6"] {
         let rows = table_of(pid, table);
         ports.extend(rows.lines().filter_map(tcp_row));
     }
+    let all = ports.values().copied().collect();
     let rows = table_of(pid, "unix");
     ports.extend(rows.lines().filter_map(unix_row));
+    let own = own_ports(pid, &ports);
+    Listening { own, all }
+}
+
+/// The ports of its descriptors, of `ports` by their sockets.
+fn own_ports(pid: u32, ports: &BTreeMap<u64, u16>) -> BTreeSet<u16> {
     if ports.is_empty() {
         return BTreeSet::new();
     }
@@ -79,8 +88,7 @@ mod tests {
         let listeners = ["127.0.0.1:0", "[::1]:0"].map(|at| TcpListener::bind(at).ok());
         let folder = tempfile::tempdir().expect("a folder");
         let _unix = UnixListener::bind(folder.path().join("socket")).expect("a socket");
-        let found = listening_ports(std::process::id());
-        let all = accepting_ports(std::process::id());
+        let Listening { own: found, all } = listening(std::process::id());
         assert!(found.contains(&0), "{found:?}");
         for listener in listeners.iter().flatten() {
             let port = listener.local_addr().expect("an address").port();
@@ -88,6 +96,6 @@ mod tests {
             assert!(all.contains(&port), "{port} of {all:?}");
         }
         drop(listeners);
-        assert!(listening_ports(u32::MAX).is_empty());
+        assert!(listening(u32::MAX).own.is_empty());
     }
 }

@@ -34,7 +34,7 @@ use crate::{
     procfs::{
         ProcessReader,
         clocks::{self, Clocks},
-        listeners::{accepting_ports, listening_ports},
+        listeners::listening,
         now,
         tree::Tree,
     },
@@ -192,8 +192,9 @@ impl Watch {
         live.seed()?;
         if plan.http.is_some() {
             for pid in live.watched() {
-                live.serve(listening_ports(pid.0));
-                live.accept(accepting_ports(pid.0));
+                let ports = listening(pid.0);
+                live.serve(ports.own);
+                live.accept(ports.all);
             }
         }
         let clocks = Clocks::now();
