@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -21,22 +21,114 @@ pub const QUIET: &str = "quiet";
 /// Begins the kind of a trial that is not run; the reason follows.
 const SKIPPED: &str = "skipped: ";
 
-/// Held for reading by each attempt of a quiet trial, for writing by one that must be alone.
-static MACHINE: RwLock<()> = RwLock::new(());
+/// Who has the machine now.
+static MACHINE: Machine = Machine {
+    turns: Mutex::new(Turns {
+        with_many: 0,
+        with_one: 0,
+        alone: false,
+        waits_alone: 0,
+    }),
+    changed: Condvar::new(),
+};
+
+/// How many trials that measure run at once where one of them is not to be alone.
+const MEASURING: usize = 2;
 
 /// Who else may run at the same time.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Company {
     Nobody,
-    Quiet,
+    /// One more that measures.
+    One,
+    Many,
 }
 
-/// A trial called `name` that runs `body` where every one of `needs` is there, and nothing beside it:
-/// it may measure.
+struct Machine {
+    turns: Mutex<Turns>,
+    changed: Condvar,
+}
+
+/// How many attempts of each company run, and how many wait for nobody.
+struct Turns {
+    with_many: usize,
+    with_one: usize,
+    alone: bool,
+    waits_alone: usize,
+}
+
+impl Turns {
+    fn may(&self, company: Company) -> bool {
+        let waited_for = self.waits_alone > 0;
+        match company {
+            Company::Nobody => !self.alone && self.with_one == 0 && self.with_many == 0,
+            Company::One => {
+                !self.alone && !waited_for && self.with_many == 0 && self.with_one < MEASURING
+            }
+            Company::Many => !self.alone && !waited_for && self.with_one == 0,
+        }
+    }
+}
+
+/// A turn at the machine, given back when it is dropped.
+struct Turn(Company);
+
+impl Machine {
+    /// A panic of another trial has poisoned the lock, and means nothing here.
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a turn in this company. Who waits to be alone goes before those who do not.
+    fn take(&self, company: Company) -> Turn {
+        let mut turns = self.turns();
+        if company == Company::Nobody {
+            turns.waits_alone += 1;
+        }
+        while !turns.may(company) {
+            turns = self
+                .changed
+                .wait(turns)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        match company {
+            Company::Nobody => {
+                turns.waits_alone -= 1;
+                turns.alone = true;
+            }
+            Company::One => turns.with_one += 1,
+            Company::Many => turns.with_many += 1,
+        }
+        Turn(company)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut turns = MACHINE.turns();
+        match self.0 {
+            Company::Nobody => turns.alone = false,
+            Company::One => turns.with_one -= 1,
+            Company::Many => turns.with_many -= 1,
+        }
+        MACHINE.changed.notify_all();
+    }
+}
+
+/// A trial called `name` that runs `body` where every one of `needs` is there, and at most one more of its
+/// kind beside it: it may measure. What fails in company is repeated alone.
 ///
 /// A missing requirement is shown as the trial's kind and the trial is ignored; forced to run
 /// (`--include-ignored`), it fails with the same reason.
 pub fn case<F>(name: impl Into<String>, needs: &[Need], body: F) -> Trial
+where
+    F: Fn() -> Result<()> + Send + 'static,
+{
+    trial(name.into(), needs, body, Company::One)
+}
+
+/// The same for a trial that needs all of the CPUs: nothing runs beside it.
+pub fn alone<F>(name: impl Into<String>, needs: &[Need], body: F) -> Trial
 where
     F: Fn() -> Result<()> + Send + 'static,
 {
@@ -50,7 +142,7 @@ pub fn quiet<F>(name: impl Into<String>, needs: &[Need], body: F) -> Trial
 where
     F: Fn() -> Result<()> + Send + 'static,
 {
-    trial(name.into(), needs, body, Company::Quiet)
+    trial(name.into(), needs, body, Company::Many)
 }
 
 fn trial<F>(name: String, needs: &[Need], body: F, company: Company) -> Trial
@@ -68,8 +160,8 @@ where
             },
         });
         return match company {
-            Company::Nobody => trial,
-            Company::Quiet => trial.with_kind(QUIET),
+            Company::Nobody | Company::One => trial,
+            Company::Many => trial.with_kind(QUIET),
         };
     }
     let reason = missing.join("; ");
@@ -153,7 +245,10 @@ const MOST_FAILED: usize = 4;
 fn run(name: &str, body: &impl Fn() -> Result<()>, mut company: Company) -> Result<()> {
     let (mut inconclusive, mut failed) = (0, 0);
     loop {
-        let Err(error) = attempt(name, body, company) else {
+        let turn = MACHINE.take(company);
+        let result = timed(name, body);
+        drop(turn);
+        let Err(error) = result else {
             return Ok(());
         };
         company = Company::Nobody;
@@ -169,20 +264,6 @@ fn run(name: &str, body: &impl Fn() -> Result<()>, mut company: Company) -> Resu
             return Err(error);
         }
         note_repeated(&format!("{name}: {error:#}"));
-    }
-}
-
-/// A panic of another trial has poisoned the lock, and means nothing here.
-fn attempt(name: &str, body: &impl Fn() -> Result<()>, company: Company) -> Result<()> {
-    match company {
-        Company::Quiet => {
-            let _held = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
-            timed(name, body)
-        }
-        Company::Nobody => {
-            let _held = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
-            timed(name, body)
-        }
     }
 }
 

@@ -82,15 +82,17 @@ pub struct Field {
 
 /// BTF bytes whose type records were checked to lie where they should.
 pub struct Btf<'a> {
-    types: &'a [u8],
+    /// The type section, by words: every record begins at one.
+    types: &'a [[u8; 4]],
     strings: &'a [u8],
-    /// Position of every [`STRIDE`]th type record in `types`.
+    /// Which word of `types` every [`STRIDE`]th type record begins at.
     index: Vec<u32>,
     count: u32,
 }
 
 #[derive(Clone, Copy)]
 struct Type {
+    /// The word of the type section that its record begins at.
     at: usize,
     name: u32,
     vlen: u32,
@@ -111,14 +113,17 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(word.try_into().ok()?))
 }
 
-/// Bytes that follow the 12 common ones of a record.
-fn tail_bytes(kind: u8, vlen: u32) -> Option<usize> {
+/// Words of the beginning that all records have.
+const COMMON: usize = 3;
+
+/// Words that follow the common ones of a record.
+fn tail_words(kind: u8, vlen: u32) -> Option<usize> {
     let vlen = vlen as usize;
     Some(match kind {
-        KIND_INT | KIND_VAR | KIND_DECL_TAG => 4,
-        KIND_ARRAY => 12,
-        KIND_STRUCT | KIND_UNION | KIND_DATASEC | KIND_ENUM64 => 12 * vlen,
-        KIND_ENUM | KIND_FUNC_PROTO => 8 * vlen,
+        KIND_INT | KIND_VAR | KIND_DECL_TAG => 1,
+        KIND_ARRAY => 3,
+        KIND_STRUCT | KIND_UNION | KIND_DATASEC | KIND_ENUM64 => 3 * vlen,
+        KIND_ENUM | KIND_FUNC_PROTO => 2 * vlen,
         KIND_PTR | KIND_FWD | KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST | KIND_RESTRICT
         | KIND_FUNC | KIND_FLOAT | KIND_TYPE_TAG => 0,
         _ => return None,
@@ -144,7 +149,10 @@ impl<'a> Btf<'a> {
             let start = base.checked_add(offset)?;
             bytes.get(start..start.checked_add(len)?)
         };
-        let types = section(word(1)?, word(2)?).ok_or(outside)?;
+        let (types, rest) = section(word(1)?, word(2)?).ok_or(outside)?.as_chunks();
+        if !rest.is_empty() {
+            return Err(BtfError::Truncated(4 * types.len()));
+        }
         let strings = section(word(3)?, word(4)?).ok_or(outside)?;
 
         let mut btf = Btf {
@@ -164,16 +172,19 @@ impl<'a> Btf<'a> {
         Ok(btf)
     }
 
-    /// The record at byte `at` of the type section, and where the next one begins.
+    /// The record at word `at` of the type section, and where the next one begins.
     fn record(&self, at: usize) -> Result<(Type, usize), BtfError> {
-        let word = |i: usize| u32_at(self.types, at + 4 * i).ok_or(BtfError::Truncated(at));
-        let (name, info, size_or_type) = (word(0)?, word(1)?, word(2)?);
+        let cut = BtfError::Truncated(4 * at);
+        let [name, info, size_or_type, ..] = self.types.get(at..).ok_or(cut)? else {
+            return Err(cut);
+        };
+        let [name, info, size_or_type] = [name, info, size_or_type].map(|w| u32::from_le_bytes(*w));
         let kind = (info >> 24 & 0x1f) as u8;
         let vlen = info & 0xffff;
-        let tail = tail_bytes(kind, vlen).ok_or(BtfError::Kind { kind, at })?;
-        let end = at + 12 + tail;
+        let tail = tail_words(kind, vlen).ok_or(BtfError::Kind { kind, at: 4 * at })?;
+        let end = at + COMMON + tail;
         if end > self.types.len() {
-            return Err(BtfError::Truncated(at));
+            return Err(cut);
         }
         let kind_flag = info >> 31 == 1;
         Ok((
@@ -229,7 +240,8 @@ impl<'a> Btf<'a> {
     }
 
     fn word(&self, found: Type, i: usize) -> Option<u32> {
-        u32_at(self.types, found.at + 12 + 4 * i)
+        let word = self.types.get(found.at + COMMON + i)?;
+        Some(u32::from_le_bytes(*word))
     }
 
     fn size_of(&self, id: u32) -> Option<u32> {

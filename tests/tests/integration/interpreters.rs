@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use concmon_tests::harness::case;
+use concmon_tests::harness::alone;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::watch::{PATIENCE, Watch, binary};
 use concmon_tests::workload::Workload;
@@ -20,7 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("3.12", true),
         ("3.13", true),
     ] {
-        trials.push(case(
+        trials.push(alone(
             format!("interpreters::threads_have_their_own_stacks_and_gils::py{version}"),
             &watch_python(version),
             move || threads_have_their_own(version, own),

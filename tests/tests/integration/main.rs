@@ -1,6 +1,6 @@
 //! Integration tests: the tool against what the watched programs and the kernel say themselves.
 //!
-//! Quiet trials run several at once, first; then come those that measure, one at a time. Of trials on many
+//! Quiet trials run several at once, first; then come those that measure, two at a time. Of trials on many
 //! versions of Python two run, unless `CONCMON_TESTS_PYTHONS` is set, or the filter names a version.
 //! With `CONCMON_TESTS_QUICK` those of `quick.rs` run, and no other.
 
