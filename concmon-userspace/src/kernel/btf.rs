@@ -178,7 +178,8 @@ impl<'a> Btf<'a> {
         let [name, info, size_or_type, ..] = self.types.get(at..).ok_or(cut)? else {
             return Err(cut);
         };
-        let [name, info, size_or_type] = [name, info, size_or_type].map(|w| u32::from_le_bytes(*w));
+        let (name, info) = (u32::from_le_bytes(*name), u32::from_le_bytes(*info));
+        let size_or_type = u32::from_le_bytes(*size_or_type);
         let kind = (info >> 24 & 0x1f) as u8;
         let vlen = info & 0xffff;
         let tail = tail_words(kind, vlen).ok_or(BtfError::Kind { kind, at: 4 * at })?;
