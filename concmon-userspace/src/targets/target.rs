@@ -1,11 +1,17 @@
 //! One watched process, from the moment that it is found until it is gone.
 
+mod probes;
+mod search;
+
 use std::sync::Arc;
 
 use concmon_ebpf::Python as KernelPython;
 
+use probes::Places;
+use search::Search;
+
 use super::{
-    TargetId, Wants,
+    TargetId,
     activity::{Activity, Reading},
     attached::{Attached, is_gone, keep_names},
     entered::Entered,
@@ -20,27 +26,15 @@ use crate::{
         clocks::{self, Clocks},
         tree::Tree,
     },
-    python::{
-        DetectError, ExactFutures, ExactTasks, GilSampler, Interpreter, LentScanner, NotExact,
-    },
-    source::{
-        exact::ExactLive,
-        live::{LedgerHead, Live},
-    },
+    python::{DetectError, GilSampler, Interpreter, LentScanner},
+    source::live::LedgerHead,
 };
 
-/// The first pause between two tries to find an interpreter, ns; each is twice the one before.
-const SEARCH_PAUSE_NS: u64 = 10_000_000;
 /// How long a process that has just begun to run a program may take to show an interpreter before it
 /// counts as something else, ns.
 const SETTLE_NS: u64 = 5_000_000_000;
 /// How long after that beginning an interpreter that cannot be read may not be whole yet, or not any more, ns.
 const DOUBT_NS: u64 = 1_000_000_000;
-/// While the kernel takes more probes away than one or two processes have, none are put anywhere: that would hold
-/// the select loop for seconds.
-const MANY_LEAVING: usize = 40;
-/// A child that is there to run another program does so within this time, ns.
-const SPAWN_NS: u64 = 5_000_000;
 /// Between two tries to find out how the stacks of an interpreter can be walked, ns.
 const UNWIND_PAUSE_NS: u64 = 300_000_000;
 
@@ -58,18 +52,6 @@ enum Stage {
     Refused,
 }
 
-/// The search for an interpreter.
-#[derive(Clone, Copy, Debug)]
-struct Search {
-    /// When its program began to run, ns; `None`: not under watch.
-    began_ns: Option<u64>,
-    /// When whatever it shows may have begun to be on its way to an interpreter, ns.
-    begin_ns: u64,
-    next_ns: u64,
-    pause_ns: u64,
-    under_way: bool,
-}
-
 /// What a look has come to.
 #[derive(Debug)]
 pub(super) struct Look {
@@ -80,13 +62,6 @@ pub(super) struct Look {
     pub(super) hurried: bool,
     /// It was not cut, and read whatever it tried to.
     pub(super) whole: bool,
-}
-
-/// What is probed in a process.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Places {
-    tasks: Option<Arc<ExactTasks>>,
-    futures: Option<Arc<ExactFutures>>,
 }
 
 /// A watched process.
@@ -522,83 +497,6 @@ impl Target {
             Stage::Refused => true,
         }
     }
-
-    /// Probes what has been imported by now of what is to be counted exactly.
-    pub(super) fn probe(&mut self, now_ns: u64, wants: Wants, live: &mut Live) {
-        let Stage::Attached(attached) = &self.stage else {
-            return;
-        };
-        let has_time = |exact: &ExactLive| exact.leaving() <= MANY_LEAVING;
-        let Some((exact, ebpf)) = live.exact().filter(|(exact, _)| has_time(exact)) else {
-            return;
-        };
-        let (pid, interpreter) = (self.id.pid, &attached.interpreter);
-        let places = &mut self.places;
-        if wants.exact_tasks {
-            self.tasks.step(now_ns, pid, "tasks", |_| {
-                let tasks = interpreter.exact_tasks()?;
-                let attached = exact.attach(ebpf, pid, &tasks);
-                attached.map_err(NotExact::Refused)?;
-                places.tasks = Some(Arc::new(tasks));
-                Ok(true)
-            });
-        }
-        if wants.exact_futures {
-            self.futures.step(now_ns, pid, "futures", |again| {
-                let futures = interpreter.exact_futures()?;
-                if again && !futures.asyncio {
-                    return Ok(false);
-                }
-                let attached = exact.attach_futures(ebpf, pid, &futures, again);
-                attached.map_err(NotExact::Refused)?;
-                let whole = futures.asyncio;
-                places.futures = Some(Arc::new(futures));
-                Ok(whole)
-            });
-        }
-    }
-
-    /// What is probed in it, for a child that it has just forked.
-    pub(super) fn places(&self) -> Places {
-        self.places.clone()
-    }
-
-    /// It was forked by a process with these probes.
-    pub(super) fn may_inherit(&mut self, places: Places, now_ns: u64) {
-        if places.tasks.is_some() || places.futures.is_some() {
-            self.inherits = Some((now_ns + SPAWN_NS, places));
-        }
-    }
-
-    /// Probes it where its parent is probed: it is counted soon, and not only when its own interpreter has
-    /// been read.
-    pub(super) fn inherit(&mut self, now_ns: u64, live: &mut Live) {
-        let is_due = |(due_ns, _): &mut (u64, Places)| now_ns >= *due_ns;
-        let Some((_, places)) = self.inherits.take_if(is_due) else {
-            return;
-        };
-        let Some((exact, ebpf)) = live.exact().filter(|(exact, _)| exact.leaving() == 0) else {
-            return;
-        };
-        let pid = self.id.pid;
-        if let Some(tasks) = &places.tasks {
-            match exact.attach(ebpf, pid, tasks) {
-                Ok(()) => {
-                    self.tasks.inherit(clocks::monotonic_ns(), true);
-                    self.places.tasks = places.tasks;
-                }
-                // It is tried again once its own interpreter has been read.
-                Err(error) => log::debug!("process {pid}: probed later: {error}"),
-            }
-        }
-        if let Some(futures) = &places.futures
-            && exact.attach_futures(ebpf, pid, futures, false).is_ok()
-        {
-            self.futures
-                .inherit(clocks::monotonic_ns(), futures.asyncio);
-            self.places.futures = places.futures;
-        }
-    }
 }
 
 /// Takes over how often the GILs of a look were seen held.
@@ -606,27 +504,5 @@ fn count_samples(pid: Pid, fact: &mut PythonFact, sampler: &GilSampler) {
     for gil in &mut fact.gils {
         let counts = sampler.counts(pid, gil.address);
         (gil.samples, gil.locked_samples) = (counts.samples, counts.locked);
-    }
-}
-
-impl Search {
-    fn new(began_ns: Option<u64>) -> Self {
-        Self {
-            began_ns,
-            begin_ns: began_ns.unwrap_or_else(clocks::monotonic_ns),
-            next_ns: 0,
-            pause_ns: SEARCH_PAUSE_NS,
-            under_way: false,
-        }
-    }
-
-    fn is_older(&self, age_ns: u64, now_ns: u64) -> bool {
-        now_ns.saturating_sub(self.begin_ns) > age_ns
-    }
-
-    /// There is none yet.
-    fn missed(&mut self, now_ns: u64) {
-        self.next_ns = now_ns.saturating_add(self.pause_ns);
-        self.pause_ns = self.pause_ns.saturating_mul(2);
     }
 }
