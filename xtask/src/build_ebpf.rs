@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 
 use crate::digest::{self, SourcePart};
+use crate::instructions::{self, Counts};
 use crate::strip;
 use crate::tools::{self, Tools};
 use crate::workspace;
@@ -55,6 +56,9 @@ pub(crate) struct Args {
     /// Install bpf-linker and the standard library's sources where they are missing
     #[arg(long)]
     install_tools: bool,
+    /// Let programs be more than 5 % longer than they were
+    #[arg(long, conflicts_with_all = ["check", "output"])]
+    longer: bool,
     /// Write the object here instead, whatever the versions of the tools
     #[arg(long, value_name = "FILE", conflicts_with = "check")]
     output: Option<PathBuf>,
@@ -104,7 +108,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(path) = &args.output {
         write(path, &object)?;
     } else {
+        let counts = admitted(&root, &object, args.longer)?;
         write(&digest::object_path(&root), &object)?;
+        let text = instructions::render(&counts);
+        write(&instructions::path(&root), text.as_bytes())?;
         write(&digest::digest_path(&root), digest.as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
@@ -141,6 +148,25 @@ fn build(root: &Path, tools: &Tools, target_dir: &Path) -> Result<(Vec<u8>, Stri
     ));
     let digest = digest::render(&source, &versions, &object);
     Ok((object, digest))
+}
+
+/// The instructions of each program, as they are to be committed.
+fn admitted(root: &Path, object: &[u8], longer: bool) -> Result<Counts> {
+    let found = instructions::count(object)?;
+    let path = instructions::path(root);
+    if longer || !path.exists() {
+        return Ok(found);
+    }
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let known = instructions::parse(&text)?;
+    let grown = instructions::grown(&known, &found);
+    if !grown.is_empty() {
+        bail!(
+            "programs have grown by more than 5 %; `--longer` admits it\n  {}",
+            grown.join("\n  ")
+        );
+    }
+    Ok(instructions::kept(&known, &found))
 }
 
 fn compare(root: &Path, object: &[u8], digest: &str) -> Result<ExitCode> {

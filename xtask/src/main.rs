@@ -13,6 +13,7 @@ mod fuzz;
 mod guests;
 mod healthy;
 mod images;
+mod instructions;
 mod layouts;
 mod peers;
 mod pythons;
