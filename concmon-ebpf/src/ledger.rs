@@ -13,7 +13,7 @@ use crate::{
     verifier::bounded,
 };
 
-pub(crate) use life::{Birth, abandon, close, fold, open, reseed};
+pub(crate) use life::{Birth, abandon, bridge, close, fold, open, reseed};
 
 /// Keeps the compiler from moving writes over the sequence number. (`compiler_fence` is not known to
 /// this target's code generator. What the CPU may reorder, the reader's second rule catches.) One
@@ -175,6 +175,7 @@ pub(crate) fn switch_out(
         if l.state != state::RUNNING {
             enter_unseen(ledger, task.ptr(), now);
         }
+        l.flags &= !ledger_flags::BRIDGED;
         let on_cpu = book_run(l, task.sum_exec(), now);
         if l.in_ns != 0 {
             record(l, on_cpu);
@@ -327,12 +328,21 @@ pub(crate) fn switch_in(ledger: *mut Ledger, task: Task, now: u64, cpu: u32) {
             leave_unseen(ledger, task.ptr(), now);
         }
         book_enter(l, now);
+        l.flags &= !ledger_flags::BRIDGED;
         if l.last_cpu != cpu {
             // A thread that was seeded off the CPU has no last one.
             l.migrations += u64::from(l.last_cpu != u32::MAX);
             l.last_cpu = cpu;
         }
         end(ledger, seq);
+    }
+}
+
+/// Counts what a tracepoint should have told. Where it was attached a moment ago, it could not.
+#[inline(always)]
+fn count_unless_bridged(l: &Ledger, code: u32) {
+    if l.flags & ledger_flags::BRIDGED == 0 {
+        count_fault(code);
     }
 }
 
@@ -348,7 +358,7 @@ unsafe fn book_enter(l: &mut Ledger, now: u64) {
             l.waker_tid = l.waking_tid;
             l.state = state::WOKEN;
         } else {
-            count_fault(fault::WAKEUP_UNSEEN);
+            count_unless_bridged(l, fault::WAKEUP_UNSEEN);
             // SAFETY: as above.
             unsafe { book_blocked(l, now) };
         }
@@ -381,10 +391,10 @@ unsafe fn book_enter(l: &mut Ledger, now: u64) {
 /// `ledger` is a live map value that the caller writes, `task` its thread.
 #[inline(never)]
 unsafe fn enter_unseen(ledger: *mut Ledger, task: *mut core::ffi::c_void, now: u64) {
-    count_fault(fault::SWITCH_UNSEEN);
     // SAFETY: see the function's contract.
     unsafe {
         let l = &mut *ledger;
+        count_unless_bridged(l, fault::SWITCH_UNSEEN);
         let grown = Task::new(task).sum_exec().wrapping_sub(l.sum_exec_ns);
         let stretch = now.wrapping_sub(l.since_ns);
         book_enter(l, now - if grown < stretch { grown } else { stretch });
@@ -398,11 +408,11 @@ unsafe fn enter_unseen(ledger: *mut Ledger, task: *mut core::ffi::c_void, now: u
 /// As `enter_unseen`.
 #[inline(never)]
 unsafe fn leave_unseen(ledger: *mut Ledger, task: *mut core::ffi::c_void, now: u64) {
-    count_fault(fault::SWITCH_UNSEEN);
     // SAFETY: see the function's contract.
     unsafe {
         let task = Task::new(task);
         let l = &mut *ledger;
+        count_unless_bridged(l, fault::SWITCH_UNSEEN);
         let sum_exec = task.sum_exec();
         let grown = sum_exec.wrapping_sub(l.sum_exec_ns);
         let stretch = now.wrapping_sub(l.since_ns);

@@ -339,6 +339,16 @@ pub(crate) fn slots_are_short() -> bool {
     }
 }
 
+/// Since when switches are not told, on purpose; 0: they are.
+#[inline(always)]
+pub(crate) fn detached_ns() -> u64 {
+    match CONTROL.get_ptr(0) {
+        // SAFETY: a live, aligned map value.
+        Some(control) => unsafe { core::ptr::read_volatile(&raw const (*control).detached_ns) },
+        None => 0,
+    }
+}
+
 #[inline(always)]
 fn change_slots_used(by: u64) {
     if let Some(control) = CONTROL.get_ptr_mut(0) {

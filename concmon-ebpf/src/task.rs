@@ -68,6 +68,8 @@ pub(crate) fn frozen(field: &'static u32) -> u32 {
 
 /// `task_struct::flags`: a kernel thread (include/linux/sched.h).
 const PF_KTHREAD: u32 = 0x0020_0000;
+/// The same: it has begun to exit.
+const PF_EXITING: u32 = 0x0000_0004;
 /// `signal_struct::flags` (include/linux/sched/signal.h).
 const SIGNAL_GROUP_EXIT: u32 = 0x0000_0004;
 
@@ -215,6 +217,12 @@ impl Task {
     pub(crate) fn is_kernel_thread(self) -> bool {
         let flags: u32 = self.field(config!(task_flags));
         flags & PF_KTHREAD != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_exiting(self) -> bool {
+        let flags: u32 = self.field(config!(task_flags));
+        flags & PF_EXITING != 0
     }
 
     /// The two halves of the name.

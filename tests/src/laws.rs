@@ -162,8 +162,8 @@ fn thread_holds(thread: &Thread, report: &Report) -> Result<()> {
 /// # Errors
 /// When the ledger is not closed.
 pub fn closed(ledger: &Ledger) -> Result<()> {
-    let columns =
-        ledger.on_cpu_ns + ledger.runnable_ns + ledger.blocked_ns.total() + ledger.unknown_ns;
+    let off_cpu = ledger.runnable_ns + ledger.blocked_ns.total();
+    let columns = ledger.on_cpu_ns + off_cpu + ledger.unknown_ns + ledger.unobserved_ns;
     let gap = ledger.wall_ns.abs_diff(columns);
     ensure!(
         gap <= ledger.wall_ns / 1_000_000 + 1_000,

@@ -210,6 +210,8 @@ pub struct Ledger {
     pub stolen_ns: u64,
     pub blocked_ns: Blocked,
     pub unknown_ns: u64,
+    #[serde(default)]
+    pub unobserved_ns: u64,
 }
 
 impl Ledger {

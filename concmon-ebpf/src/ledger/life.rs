@@ -7,6 +7,7 @@ use crate::{
     maps::{atomic_add, give_hists, hists_at},
     namespace::Ids,
     task::{Syscall, Task},
+    verifier::bounded,
 };
 
 /// The thread is gone: its last stretch ended with its last switch-out.
@@ -95,6 +96,88 @@ pub(crate) fn reseed(ledger: *mut Ledger, task: Task, birth: &Birth) {
     }
 }
 
+/// Brings an account up to `birth.now`: since `detached` no switch was told. Up to there the open stretch is what it
+/// was; from there on nothing is known but how long the thread was on a CPU, by the kernel's own account. The stretch
+/// that begins now is what the thread does now.
+#[inline(always)]
+pub(crate) fn bridge(ledger: *mut Ledger, task: Task, birth: &Birth, detached: u64) {
+    // SAFETY: a live map value. No hook writes it while none is attached; those that were under way have ended.
+    unsafe {
+        let seq = begin(ledger);
+        let l = &mut *ledger;
+        let now = if birth.now < l.since_ns {
+            l.since_ns
+        } else {
+            birth.now
+        };
+        let until = if detached < l.since_ns {
+            l.since_ns
+        } else if detached > now {
+            now
+        } else {
+            detached
+        };
+        let sum_exec = task.sum_exec();
+        let grown = sum_exec.wrapping_sub(l.sum_exec_ns);
+        let run = close_stretch(l, until, grown);
+        let gap = now - until;
+        let rest = grown - run;
+        l.unobserved_ns += gap;
+        l.unobserved_run_ns += if rest < gap { rest } else { gap };
+        l.sum_exec_ns = sum_exec;
+        l.since_ns = now;
+        let (voluntaries, involuntaries) = task.switches();
+        let voluntary = voluntaries.wrapping_sub(l.voluntary_base);
+        let involuntary = involuntaries.wrapping_sub(l.involuntary_base);
+        let has_switched = voluntary != l.voluntary || involuntary != l.involuntary;
+        l.voluntary = voluntary;
+        l.involuntary = involuntary;
+        l.waking_ns = 0;
+        l.flags = l.flags & !ledger_flags::UNTOUCHED | ledger_flags::BRIDGED;
+        let waits_on = l.state == state::BLOCKED && birth.state == state::BLOCKED && !has_switched;
+        if !waits_on {
+            // A slice that begins now has no known beginning.
+            l.in_ns = 0;
+            l.off_ns = now;
+            l.wake_ns = 0;
+            l.waker_tid = 0;
+            l.wait_flags = birth.wait_flags;
+            l.syscall = number_of(birth.syscall);
+            l.arg0 = birth.syscall.arg0;
+            l.cause = birth.cause;
+            l.state = birth.state;
+        }
+        end(ledger, seq);
+    }
+}
+
+/// Books the open stretch of `l` up to `until`, in which the thread's CPU clock has `grown`; gives how much of that is
+/// in it.
+#[inline(always)]
+fn close_stretch(l: &mut Ledger, until: u64, grown: u64) -> u64 {
+    let stretch = until - l.since_ns;
+    match l.state {
+        state::RUNNING => {
+            let run = if grown < stretch { grown } else { stretch };
+            l.on_cpu_ns += run;
+            l.stolen_ns += stretch - run;
+            return run;
+        }
+        state::BLOCKED => {
+            let is_woken = l.waking_ns > l.since_ns && l.waking_ns < until;
+            let woken = if is_woken { l.waking_ns } else { until };
+            let index = bounded::<16>(l.cause as usize);
+            if index < cause::COUNT {
+                l.blocked_ns[index] += woken - l.since_ns;
+            }
+            l.woken_ns += until - woken;
+        }
+        state::WOKEN => l.woken_ns += stretch,
+        _ => l.preempted_ns += stretch,
+    }
+    0
+}
+
 #[inline(always)]
 fn set_open_stretch(l: &mut Ledger, task: Task, birth: &Birth) {
     l.since_ns = birth.now;
@@ -128,6 +211,14 @@ pub(crate) fn fold(into: *mut Ledger, from: *mut Ledger) {
         move_u64(&raw mut (*into).preempted_ns, &raw mut (*from).preempted_ns);
         move_u64(&raw mut (*into).stolen_ns, &raw mut (*from).stolen_ns);
         move_u64(&raw mut (*into).unknown_ns, &raw mut (*from).unknown_ns);
+        move_u64(
+            &raw mut (*into).unobserved_ns,
+            &raw mut (*from).unobserved_ns,
+        );
+        move_u64(
+            &raw mut (*into).unobserved_run_ns,
+            &raw mut (*from).unobserved_run_ns,
+        );
         move_u64(&raw mut (*into).voluntary, &raw mut (*from).voluntary);
         move_u64(&raw mut (*into).involuntary, &raw mut (*from).involuntary);
         move_u64(&raw mut (*into).migrations, &raw mut (*from).migrations);

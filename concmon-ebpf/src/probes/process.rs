@@ -1,6 +1,7 @@
 //! `sched_process_fork`, `_exec` and `_exit`: children join in the kernel, at birth.
 //!
-//! An exit here tells how a thread ends; its account is closed at its last switch-out (see `sched`).
+//! An exit here tells how a thread ends; its account is closed at its last switch-out (see `sched`), or here while no
+//! switch is told.
 
 use core::ffi::c_void;
 
@@ -11,17 +12,17 @@ use aya_ebpf::{
 use aya_log_ebpf::warn;
 use concmon_ebpf::{
     ExecRecord, ExitRecord, ForkRecord, MAX_GILS, Process, RecordHead, cause, exit_flags, fault,
-    record_kind, state,
+    ledger_flags, record_kind, state,
 };
 
-use super::sched::argument;
+use super::sched::{argument, end};
 use crate::{
     arrivals,
     emit::{Send, emit},
     ledger::{self, Birth},
     maps::{
-        PROCESSES, bind, count_fault, give_slot, ledger_at, ledger_of, slot_of, slot_of_tid,
-        take_slot,
+        PROCESSES, bind, count_fault, detached_ns, give_slot, ledger_at, ledger_of, slot_of,
+        slot_of_tid, take_slot,
     },
     namespace::{self, Ids},
     task::{Syscall, Task},
@@ -68,7 +69,10 @@ fn sched_process_fork(ctx: *mut c_void) -> i32 {
         cause: cause::OTHER,
         wait_flags: 0,
         syscall: Syscall::NONE,
-        flags: 0,
+        flags: match detached_ns() {
+            0 => 0,
+            _ => ledger_flags::BRIDGED,
+        },
         gils,
         cpu,
     };
@@ -209,5 +213,23 @@ fn sched_process_exit(ctx: *mut c_void) -> i32 {
     };
     let when = if last { Send::Now } else { Send::Batched };
     emit(ctx, cpu, now, when, |slot| *slot = record);
+    let detached = detached_ns();
+    let slot = slot_of(task);
+    if detached != 0
+        && let Some(ledger) = ledger_at(slot)
+    {
+        let birth = Birth {
+            now,
+            state: state::PREEMPTED,
+            cause: cause::OTHER,
+            wait_flags: 0,
+            syscall: Syscall::NONE,
+            flags: 0,
+            gils: [0; MAX_GILS],
+            cpu,
+        };
+        ledger::bridge(ledger, task, &birth, detached);
+        end(task, ledger, slot);
+    }
     0
 }

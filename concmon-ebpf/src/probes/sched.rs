@@ -90,7 +90,7 @@ fn leave(ctx: *mut c_void, prev: Task, slot: u32, now: u64, cpu: u32) {
 /// into its process where slots run short. Whether it is folded is decided before user space can
 /// see that it is dead, and take the slot.
 #[inline(always)]
-fn end(task: Task, ledger: *mut Ledger, slot: u32) {
+pub(super) fn end(task: Task, ledger: *mut Ledger, slot: u32) {
     bind(task.tid(), 0);
     // SAFETY: a live map value, of a thread that is not watched from here on.
     let (tid, tgid) = unsafe { ((*ledger).tid, (*ledger).tgid) };

@@ -8,7 +8,7 @@ use concmon_ebpf::{cause, ledger_flags, state};
 use super::process::join;
 use crate::{
     ledger::{self, Birth},
-    maps::{PROCESSES, SELF_TEST, ledger_at, slot_of},
+    maps::{PROCESSES, SELF_TEST, detached_ns, ledger_at, slot_of},
     namespace,
     task::{Syscall, Task, task_state},
 };
@@ -26,7 +26,8 @@ fn task_of(ctx: *mut c_void) -> Option<Task> {
 }
 
 /// Opens an account for every thread of a watched process that has none. Run twice: the second
-/// run corrects those that switched while they were being seeded.
+/// run corrects those that switched while they were being seeded. While no switch is told, brings all accounts up to
+/// date.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task")]
 fn seed(ctx: *mut c_void) -> i32 {
@@ -72,10 +73,15 @@ fn seed(ctx: *mut c_void) -> i32 {
         cpu: u32::MAX,
     };
     if slot == 0 {
-        // A thread without a slot is counted, and user space warns.
-        let _ = join(task, &birth);
+        // One that exits has had its account. A thread without a slot is counted, and user space warns.
+        if !task.is_exiting() {
+            let _ = join(task, &birth);
+        }
     } else if let Some(ledger) = ledger_at(slot) {
-        ledger::reseed(ledger, task, &birth);
+        match detached_ns() {
+            0 => ledger::reseed(ledger, task, &birth),
+            detached => ledger::bridge(ledger, task, &birth, detached),
+        }
     }
     0
 }

@@ -28,6 +28,8 @@ pub mod ledger_flags {
     pub const FOLDED: u32 = 1 << 2;
     /// Something was booked while there were no histograms for it.
     pub const HISTS_LATE: u32 = 1 << 3;
+    /// Its state was found by a walk, shortly before switches were told again: one of them may be missing.
+    pub const BRIDGED: u32 = 1 << 4;
 }
 
 /// The account of one thread: element `slot % LEDGERS_PER_CHUNK` of the memory-mapped array that is
@@ -89,6 +91,10 @@ pub struct Ledger {
     /// Contained in no other column; shown as part of `runnable`.
     pub stolen_ns: u64,
     pub unknown_ns: u64,
+    /// While no switch was told on purpose ([`Control::detached_ns`](super::Control::detached_ns)).
+    pub unobserved_ns: u64,
+    /// On a CPU meanwhile, by the kernel's own account; contained in `unobserved_ns`.
+    pub unobserved_run_ns: u64,
     pub blocked_ns: [u64; cause::COUNT],
 
     /// Growth of the kernel's own counters since the account began.
@@ -145,5 +151,5 @@ pub const STACK_INTERVAL_NS: u64 = 50_000_000;
 /// How far a token bucket for a thread's stacks may be ahead: its burst.
 pub const STACK_WINDOW_NS: u64 = 1_000_000_000;
 
-const _: () = assert!(size_of::<Ledger>() == 408);
+const _: () = assert!(size_of::<Ledger>() == 424);
 const _: () = assert!(size_of::<Hists>() == 8 + 11 * 544);

@@ -43,6 +43,8 @@ pub struct Control {
     pub hists_used: u64,
     /// Ended threads are folded once more slots than this are in use.
     pub fold_above: u64,
+    /// Since when `sched_switch` and `sched_waking` are not attached, on purpose, ns; 0: they are.
+    pub detached_ns: u64,
 }
 
 const _: () = assert!(size_of::<SlotPage>() == 4096);

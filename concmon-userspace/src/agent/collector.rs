@@ -146,6 +146,7 @@ impl Collector {
         let mut told = Told::new(&self.config)?;
         let mut profiles = Profiles::default();
         let period = self.config.interval;
+        watch.set_duty(self.config.duty, period);
         let mut tick_at = Instant::now() + period;
         let mut pump = every(PUMP);
         // A window is to end next.
@@ -156,7 +157,7 @@ impl Collector {
         loop {
             watch.passes.end();
             if !ending {
-                tick_at = profiles.window_ends(tick_at);
+                tick_at = profiles.window_ends(watch.window_turns(tick_at));
                 tick_at = tick_at.min(profiles.soon(told.recorders.window_ends(tick_at)));
             }
             let readings_at = watch.readings_at(tick_at, period);
@@ -293,8 +294,8 @@ impl Collector {
         }
     }
 
-    /// Reads the configuration again: rules hold for whoever comes from now on, the token and the number of
-    /// clients at once. All else stays until the next start.
+    /// Reads the configuration again: rules hold for whoever comes from now on, the duty cycle, the token and the number
+    /// of clients at once. All else stays until the next start.
     fn reload(&mut self, watch: &mut Watch, is_ready: bool) {
         self.notify.reloading(clocks::monotonic_ns());
         let read = (self.config).read_again(&self.flags, |name| std::env::var(name).ok());
@@ -317,8 +318,9 @@ impl Collector {
                     );
                 }
                 watch.set_rules(config.rules.clone());
-                (now.rules, now.token, now.max_clients) =
-                    (config.rules, config.token, config.max_clients);
+                watch.set_duty(config.duty, now.interval);
+                (now.rules, now.duty) = (config.rules, config.duty);
+                (now.token, now.max_clients) = (config.token, config.max_clients);
                 now.identity = config.identity;
                 now.file = config.file;
                 match self.link.settings(Settings::of(now)) {

@@ -75,6 +75,8 @@ pub fn fact(
         preempted_ns: ledger.preempted_ns,
         stolen_ns: ledger.stolen_ns,
         unknown_ns: ledger.unknown_ns,
+        unobserved_ns: ledger.unobserved_ns,
+        unobserved_run_ns: ledger.unobserved_run_ns,
         blocked_ns: ledger.blocked_ns,
         voluntary: ledger.voluntary,
         involuntary: ledger.involuntary,
@@ -128,7 +130,7 @@ pub fn heal(ledger: &mut Ledger) {
 /// All columns; `None` when that is more than any clock shows.
 fn sum(ledger: &Ledger) -> Option<u64> {
     let running = [ledger.on_cpu_ns, ledger.woken_ns, ledger.preempted_ns];
-    let rest = [ledger.stolen_ns, ledger.unknown_ns];
+    let rest = [ledger.stolen_ns, ledger.unknown_ns, ledger.unobserved_ns];
     let columns = running.iter().chain(&rest).chain(&ledger.blocked_ns);
     columns.copied().try_fold(0u64, u64::checked_add)
 }
@@ -175,6 +177,8 @@ mod tests {
             preempted_ns: 30,
             stolen_ns: 5,
             unknown_ns: 1,
+            unobserved_ns: 0,
+            unobserved_run_ns: 0,
             blocked_ns,
             voluntary: 3,
             involuntary: 2,
@@ -359,6 +363,13 @@ mod tests {
                 },
             ),
             (
+                "unobserved",
+                Ledger {
+                    unobserved_ns: 1,
+                    ..whole
+                },
+            ),
+            (
                 "blocked",
                 Ledger {
                     blocked_ns: [0; cause::COUNT],
@@ -419,6 +430,7 @@ mod tests {
                     + u128::from(fact.preempted_ns)
                     + u128::from(fact.stolen_ns)
                     + u128::from(fact.unknown_ns)
+                    + u128::from(fact.unobserved_ns)
                     + fact
                         .blocked_ns
                         .iter()

@@ -136,6 +136,11 @@ pub struct LedgerFact {
     pub preempted_ns: u64,
     pub stolen_ns: u64,
     pub unknown_ns: u64,
+    /// While switches were not told on purpose; and the part of it on a CPU.
+    #[serde(default)]
+    pub unobserved_ns: u64,
+    #[serde(default)]
+    pub unobserved_run_ns: u64,
     pub blocked_ns: [u64; cause::COUNT],
     pub voluntary: u64,
     pub involuntary: u64,

@@ -12,6 +12,9 @@ pub struct MonitorFact {
     pub rss_bytes: u64,
     /// Run time of all kernel programs; `None` when the kernel does not measure it.
     pub kernel_run_ns: Option<u64>,
+    /// How long switches were not told, on purpose, ns.
+    #[serde(default)]
+    pub unobserved_ns: u64,
     pub events: u64,
     pub events_lost: u64,
     pub reads_failed: u64,

@@ -2,7 +2,7 @@
 //!
 //! A rule looks at one window of one process, and at what it kept of the windows before. It holds when
 //! its condition has been true for its patience, and is over when it has been false for [`LINGER_NS`].
-//! Windows in which it cannot tell count as neither, up to [`BLIND_NS`].
+//! Windows in which it cannot tell count as neither, up to [`BLIND_NS`]; those in which nobody was to look, always.
 
 mod busy_poll;
 mod cpu_starved;
@@ -199,11 +199,15 @@ impl Judge {
         let owed = snapshot.processes.iter();
         let owed = owed.filter(|process| worker_killed::is_owed(process));
         let owed: BTreeSet<u32> = owed.map(|process| process.pid).collect();
+        let is_blind = snapshot.is_blind();
         for process in &mut snapshot.processes {
             let followed = self.processes.entry(key(process)).or_default();
-            followed.history.add(process, window);
+            if !is_blind {
+                followed.history.add(process, window);
+            }
             let mut findings = Vec::new();
             for rule in RULES {
+                let state = followed.states.entry(rule.name()).or_default();
                 let context = Context {
                     process,
                     begin_unix_ns: window.start_unix_ns,
@@ -211,10 +215,11 @@ impl Judge {
                     history: &followed.history,
                     owed: &owed,
                 };
-                let found = rule.check(&context);
-                let state = followed.states.entry(rule.name()).or_default();
                 let ns = window.duration_ns;
-                if !rule.cannot_tell(&context) {
+                if is_blind {
+                    state.stay(ns);
+                } else if !rule.cannot_tell(&context) {
+                    let found = rule.check(&context);
                     state.blind_ns = 0;
                     state.update(found, rule.patience_ns(), window.start_unix_ns, ns);
                 } else if !state.wait(ns) {
@@ -265,10 +270,17 @@ impl State {
     fn wait(&mut self, ns: u64) -> bool {
         self.blind_ns = self.blind_ns.saturating_add(ns);
         let waits = self.blind_ns <= BLIND_NS;
-        if waits && self.holds {
-            self.active_ns = self.active_ns.saturating_add(ns);
+        if waits {
+            self.stay(ns);
         }
         waits
+    }
+
+    /// What held goes on to hold.
+    fn stay(&mut self, ns: u64) {
+        if self.holds {
+            self.active_ns = self.active_ns.saturating_add(ns);
+        }
     }
 
     fn update(&mut self, found: Option<Held>, patience_ns: u64, begin_unix_ns: u64, ns: u64) {

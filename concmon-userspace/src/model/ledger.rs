@@ -13,8 +13,11 @@ const WOKEN: usize = 1;
 const PREEMPTED: usize = 2;
 const STOLEN: usize = 3;
 const UNKNOWN: usize = 4;
+/// While nobody looked, by the kernel's own account of CPU time: on a CPU, and not.
+const UNOBSERVED_RUN: usize = 5;
+const UNOBSERVED_OFF: usize = 6;
 /// The first of the blocked columns, which are in the order of [`Cause::ALL`].
-const BLOCKED: usize = 5;
+const BLOCKED: usize = 7;
 const COLUMNS: usize = BLOCKED + cause::COUNT;
 
 /// Nanoseconds by column. Every one lies in exactly one column, so the sum is the wall time.
@@ -32,6 +35,8 @@ impl Columns {
         columns[PREEMPTED] = fact.preempted_ns;
         columns[STOLEN] = fact.stolen_ns;
         columns[UNKNOWN] = fact.unknown_ns;
+        columns[UNOBSERVED_RUN] = fact.unobserved_run_ns.min(fact.unobserved_ns);
+        columns[UNOBSERVED_OFF] = fact.unobserved_ns - columns[UNOBSERVED_RUN];
         columns[BLOCKED..].copy_from_slice(&fact.blocked_ns);
 
         let closed_until = fact.since_ns.max(fact.start_ns);
@@ -85,8 +90,14 @@ impl Columns {
             .fold(0, |sum, &column| sum.saturating_add(column))
     }
 
-    pub(crate) fn on_cpu_ns(&self) -> u64 {
-        self.0[ON_CPU]
+    /// On a CPU, whether somebody looked or not.
+    pub(crate) fn cpu_ns(&self) -> u64 {
+        self.0[ON_CPU].saturating_add(self.0[UNOBSERVED_RUN])
+    }
+
+    /// While nobody looked.
+    pub(crate) fn unobserved_ns(&self) -> u64 {
+        self.0[UNOBSERVED_RUN].saturating_add(self.0[UNOBSERVED_OFF])
     }
 
     /// Blocked in a selector.
@@ -110,7 +121,7 @@ impl Columns {
         }))
     }
 
-    /// All but the time in a selector. What is not known counts as blocked for another cause.
+    /// All but the time in a selector, while somebody looked. What is not known counts as blocked for another cause.
     pub(crate) fn busy(&self) -> Cost {
         let sum = self.report();
         Cost {
@@ -147,6 +158,8 @@ impl Columns {
                 other: blocked(Cause::Other),
             },
             unknown_ns: self.0[UNKNOWN],
+            unobserved_ns: self.unobserved_ns(),
+            unobserved_on_cpu_ns: self.0[UNOBSERVED_RUN],
         }
     }
 }

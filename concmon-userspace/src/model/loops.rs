@@ -21,7 +21,7 @@ const MAX_STOPPED: usize = 64;
 /// Threads of the same id that are asked when they lived, the newest first.
 const MAX_HOLDERS: usize = 64;
 
-/// Time on a loop's account, ns: `wall = idle + busy`.
+/// Time on a loop's account while somebody looked, ns: `wall = idle + busy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct LoopTime {
     wall_ns: u64,
@@ -34,7 +34,7 @@ impl LoopTime {
     fn of(thread: &Thread) -> Self {
         let columns = &thread.account.now.totals.columns;
         LoopTime {
-            wall_ns: columns.wall_ns(),
+            wall_ns: columns.wall_ns().saturating_sub(columns.unobserved_ns()),
             idle_ns: columns.poll_ns(),
             busy: columns.busy(),
         }

@@ -16,6 +16,7 @@ use crate::schema::{self, Limit};
 struct Counters {
     cpu_ns: u64,
     kernel_run_ns: u64,
+    unobserved_ns: u64,
     events: u64,
     events_lost: u64,
     /// The losses that were seen as gaps between records.
@@ -33,6 +34,7 @@ impl Growth for Counters {
         Counters {
             cpu_ns: self.cpu_ns.since(&base.cpu_ns),
             kernel_run_ns: self.kernel_run_ns.since(&base.kernel_run_ns),
+            unobserved_ns: self.unobserved_ns.since(&base.unobserved_ns),
             events: self.events.since(&base.events),
             events_lost: self.events_lost.since(&base.events_lost),
             gaps: self.gaps.since(&base.gaps),
@@ -68,6 +70,7 @@ impl Monitor {
         let now = &mut self.counters.now;
         now.cpu_ns = now.cpu_ns.max(fact.cpu_ns);
         now.kernel_run_ns = now.kernel_run_ns.max(fact.kernel_run_ns.unwrap_or(0));
+        now.unobserved_ns = now.unobserved_ns.max(fact.unobserved_ns);
         now.events = now.events.max(fact.events);
         now.events_lost = now.events_lost.max(fact.events_lost);
         now.reads_failed = now.reads_failed.max(fact.reads_failed);
@@ -172,6 +175,7 @@ impl Monitor {
             cpu_ns: counters.cpu_ns,
             rss_bytes: self.rss_bytes,
             kernel_run_ns: self.kernel_measured.then_some(counters.kernel_run_ns),
+            unobserved_ns: counters.unobserved_ns,
             events: counters.events,
             events_lost: counters.events_lost.max(counters.gaps),
             reads_failed: counters.reads_failed,

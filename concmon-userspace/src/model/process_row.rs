@@ -66,7 +66,7 @@ impl Process {
     pub(crate) fn row(&self, context: &ProcessContext<'_>) -> schema::Process {
         let ProcessContext { scope, clock, .. } = *context;
         let totals = self.totals(scope);
-        let cpu_ns = totals.columns.on_cpu_ns();
+        let cpu_ns = totals.columns.cpu_ns();
         let watched_ns = self.watched_ns(scope);
         let gauges = self.gauges();
         let fact = self.fact.as_deref();

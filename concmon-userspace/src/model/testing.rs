@@ -80,6 +80,8 @@ pub(crate) fn ledger(pid: u32, tid: u32) -> LedgerFact {
         preempted_ns: 0,
         stolen_ns: 0,
         unknown_ns: 0,
+        unobserved_ns: 0,
+        unobserved_run_ns: 0,
         blocked_ns: [0; cause::COUNT],
         voluntary: 0,
         involuntary: 0,
@@ -126,6 +128,8 @@ pub(crate) fn random_ledger(random: &mut Random) -> LedgerFact {
         preempted_ns: random.nasty(),
         stolen_ns: random.nasty(),
         unknown_ns: random.nasty(),
+        unobserved_ns: random.nasty(),
+        unobserved_run_ns: random.nasty(),
         blocked_ns: std::array::from_fn(|_| random.nasty()),
         voluntary: random.nasty(),
         involuntary: random.nasty(),
@@ -138,18 +142,20 @@ pub(crate) fn random_ledger(random: &mut Random) -> LedgerFact {
     }
 }
 
-/// The law: `wall = on_cpu + runnable + Σ blocked + unknown`.
+/// The law: `wall = on_cpu + runnable + Σ blocked + unknown + unobserved`.
 pub(crate) fn assert_closed(sum: &LedgerSum) {
     let b = &sum.blocked_ns;
     let blocked = [
         b.gil, b.lock, b.poll, b.sleep, b.io, b.child, b.disk, b.stopped, b.other,
     ];
-    let columns = blocked.iter().sum::<u64>() + sum.on_cpu_ns + sum.runnable_ns + sum.unknown_ns;
+    let rest = sum.unknown_ns + sum.unobserved_ns;
+    let columns = blocked.iter().sum::<u64>() + sum.on_cpu_ns + sum.runnable_ns + rest;
     assert_eq!(sum.wall_ns, columns, "{sum:?}");
     assert!(
         sum.preempted_ns + sum.stolen_ns <= sum.runnable_ns,
         "{sum:?}"
     );
+    assert!(sum.unobserved_on_cpu_ns <= sum.unobserved_ns, "{sum:?}");
 }
 
 /// What must hold in every snapshot, whatever came in.

@@ -277,9 +277,9 @@ impl Thread {
     /// At the end of the window `epoch`: brings estimates up to the account, and gives up a
     /// thread of which nothing came for long. `process_ended`: so will nothing more.
     pub(crate) fn settle(&mut self, epoch: u64, process_ended: bool, futexes: &Futexes) {
-        let on_cpu_ns = |account: &Account| account.totals.columns.on_cpu_ns();
+        let cpu_ns = |account: &Account| account.totals.columns.cpu_ns();
         self.cpu
-            .settle(on_cpu_ns(&self.account.now), on_cpu_ns(self.account.base()));
+            .settle(cpu_ns(&self.account.now), cpu_ns(self.account.base()));
         self.locks
             .settle(self.account.now.totals.columns.lock_ns(), futexes);
         let Some(read) = self.read_epoch else {

@@ -94,6 +94,13 @@ pub struct Snapshot {
     pub limits: Vec<Limit>,
 }
 
+impl Snapshot {
+    /// For most of the time that it covers, nobody looked at threads.
+    pub const fn is_blind(&self) -> bool {
+        self.monitor.unobserved_ns > self.window.duration_ns / 2
+    }
+}
+
 /// The stretch of time that a line covers.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub struct Window {
@@ -124,6 +131,9 @@ pub struct Monitor {
     /// Run time of its kernel programs, ns, scaled up from one second in ten (see `estimated`);
     /// `null` where the kernel gives no run time.
     pub kernel_run_ns: Option<u64>,
+    /// How long nobody looked at threads, which is asked for (`agent --duty`), ns; absent where it is 0.
+    #[serde(default, skip_serializing_if = "thread::is_zero")]
+    pub unobserved_ns: u64,
     /// Records that have arrived from the kernel programs.
     pub events: u64,
     /// Records that have not: detail is missing then, totals are not.

@@ -70,7 +70,7 @@ pub struct Thread {
     pub limits: Vec<Limit>,
 }
 
-/// The columns of a closed ledger: `wall = on_cpu + runnable + Σ blocked + unknown`.
+/// The columns of a closed ledger: `wall = on_cpu + runnable + Σ blocked + unknown + unobserved`.
 #[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema, PartialEq, Eq)]
 pub struct LedgerSum {
     /// From attach or birth to the read or the end, ns.
@@ -87,6 +87,23 @@ pub struct LedgerSum {
     pub blocked_ns: Blocked,
     /// Not accounted for, ns; 0 in normal use.
     pub unknown_ns: u64,
+    /// While nobody looked, which is asked for (`agent --duty`), ns; absent where it is 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unobserved_ns: u64,
+    /// On a CPU meanwhile, by the kernel's own account, ns; contained in `unobserved_ns`, and absent as that is.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unobserved_on_cpu_ns: u64,
+}
+
+impl LedgerSum {
+    /// CPU time, whether somebody looked or not, ns.
+    pub const fn cpu_ns(&self) -> u64 {
+        self.on_cpu_ns.saturating_add(self.unobserved_on_cpu_ns)
+    }
+}
+
+pub(super) fn is_zero(ns: &u64) -> bool {
+    *ns == 0
 }
 
 /// Blocked time by cause, ns.

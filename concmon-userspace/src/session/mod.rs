@@ -3,6 +3,7 @@
 mod allowance;
 mod budget;
 pub mod confine;
+mod duty;
 pub(crate) mod ending;
 pub(crate) mod files;
 pub(crate) mod flames;

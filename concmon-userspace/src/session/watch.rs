@@ -2,6 +2,7 @@
 
 mod accounts;
 mod closing;
+mod duty;
 mod newcomers;
 mod readings;
 
@@ -19,6 +20,7 @@ use newcomers::{Newcomers, watch_late_children};
 
 use super::{
     budget::Budget,
+    duty::Duty,
     intake::Intake,
     outcome::{Failure, code},
     passes::Passes,
@@ -136,6 +138,8 @@ pub(crate) struct Watch {
     excluded: Vec<Pid>,
     /// Nobody asks for more than sums.
     sums_only: bool,
+    /// `None`: switches are always told.
+    duty: Option<Duty>,
 }
 
 impl Watch {
@@ -229,6 +233,7 @@ impl Watch {
             newcomers,
             excluded: Vec::new(),
             sums_only: false,
+            duty: None,
             live,
             requests: (info.http == HttpMode::On)
                 .then(|| Requests::new(plan.http.unwrap_or_default())),
@@ -329,15 +334,8 @@ impl Watch {
         self.live.measure_run_time(now_ns);
         self.live.make_room();
         self.intake.at(now_ns);
-        let mut arrived = Vec::new();
-        self.live
-            .drain(|bytes| arrived.push(RawBatch::parse(bytes)));
         let old_ns = now_ns.saturating_sub(UNSENT_NS);
-        self.live
-            .drain_unsent(old_ns, |bytes| arrived.push(RawBatch::parse(bytes)));
-        for batch in arrived {
-            self.take_batch(batch);
-        }
+        self.take_records(old_ns);
         self.take_samples();
         let until_ns = now_ns.saturating_sub(HORIZON_NS);
         self.take_requests(old_ns, until_ns);
@@ -355,16 +353,32 @@ impl Watch {
         }
     }
 
+    /// Takes in the records that have arrived, and those that lie in batches since before `opened_ns`.
+    fn take_records(&mut self, opened_ns: u64) {
+        let mut arrived = Vec::new();
+        self.live
+            .drain(|bytes| arrived.push(RawBatch::parse(bytes)));
+        self.live
+            .drain_unsent(opened_ns, |bytes| arrived.push(RawBatch::parse(bytes)));
+        for batch in arrived {
+            self.take_batch(batch);
+        }
+    }
+
     fn take_samples(&mut self) {
+        let now_ns = clocks::monotonic_ns();
+        self.take_samples_of(now_ns.saturating_sub(UNSENT_SAMPLES_NS));
+        self.check_steps(false);
+    }
+
+    /// The same of samples.
+    fn take_samples_of(&mut self, opened_ns: u64) {
         let mut arrived = Vec::new();
         self.live
             .drain_samples(|bytes| arrived.push(bytes.to_vec()));
-        let now_ns = clocks::monotonic_ns();
-        let old_ns = now_ns.saturating_sub(UNSENT_SAMPLES_NS);
         self.live
-            .drain_unsent_samples(old_ns, |bytes| arrived.push(bytes.to_vec()));
+            .drain_unsent_samples(opened_ns, |bytes| arrived.push(bytes.to_vec()));
         self.take_sample_batches(arrived);
-        self.check_steps(false);
     }
 
     /// Looks at steps that take long. `all`: at each that lasts, for a window ends.
@@ -501,6 +515,9 @@ impl Watch {
     /// Recordings of services have begun or ended: while somebody waits for one, nothing is left out.
     pub(crate) fn suit_taps(&mut self) {
         let is_asked_for = self.intake.taps.is_asked_for();
+        if let Some(duty) = &mut self.duty {
+            duty.hold(is_asked_for, clocks::monotonic_ns());
+        }
         if let Some(shed) = self.budget.suspend(is_asked_for) {
             self.leave_out_detail(shed);
         }
@@ -522,18 +539,8 @@ impl Watch {
         let window = self.read_window();
         let read_ns = clocks::monotonic_ns();
         self.live.detach();
-        let mut rest = Vec::new();
-        self.live.drain(|bytes| rest.push(RawBatch::parse(bytes)));
-        self.live
-            .drain_unsent(u64::MAX, |bytes| rest.push(RawBatch::parse(bytes)));
-        for batch in rest {
-            self.take_batch(batch);
-        }
-        let mut rest = Vec::new();
-        self.live.drain_samples(|bytes| rest.push(bytes.to_vec()));
-        self.live
-            .drain_unsent_samples(u64::MAX, |bytes| rest.push(bytes.to_vec()));
-        self.take_sample_batches(rest);
+        self.take_records(u64::MAX);
+        self.take_samples_of(u64::MAX);
         self.take_requests(u64::MAX, read_ns);
         self.pass_on(read_ns);
         self.tell_excluded();

@@ -364,6 +364,13 @@ impl SharedArray<Control> {
             .store(slots, Ordering::Relaxed);
     }
 
+    /// Says since when switches are not told, on purpose, ns; 0: they are.
+    pub(super) fn set_detached(&self, since_ns: u64) {
+        // SAFETY: see `counter`.
+        unsafe { self.counter(|control| &raw mut (*control).detached_ns) }
+            .store(since_ns, Ordering::Relaxed);
+    }
+
     /// One field of the control block.
     ///
     /// # Safety

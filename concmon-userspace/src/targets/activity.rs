@@ -50,7 +50,7 @@ impl Activity {
             return;
         }
         let ran_ns = match head.state {
-            state::BLOCKED => head.since_ns,
+            state::BLOCKED => head.off_ns,
             _ => self.read_ns,
         };
         self.ran_ns = self.ran_ns.max(ran_ns);
@@ -115,6 +115,7 @@ mod tests {
             tgid: 7,
             state,
             since_ns,
+            off_ns: since_ns,
             ..LedgerHead::default()
         }
     }

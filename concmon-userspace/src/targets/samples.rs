@@ -71,8 +71,19 @@ impl Targets {
         }
     }
 
+    /// Accounts stand still from now on: what they show of steps goes on no more.
+    pub(crate) fn stop_looking(&mut self) {
+        for target in self.living.values_mut() {
+            target.steps.stop_looking();
+        }
+    }
+
     /// Looks at the steps that take long by now, and keeps an eye on those that last. `all`: on each, for a window ends.
     pub(crate) fn check_steps(&mut self, all: bool, live: &Live, mut sink: impl FnMut(Event)) {
+        // Accounts stand still.
+        if live.is_detached() {
+            return;
+        }
         let user_ns = self.wants.stall_threshold_ns;
         let now_ns = clocks::monotonic_ns();
         for target in self.living.values_mut() {
@@ -105,6 +116,10 @@ fn look_at_step(
     sink: &mut impl FnMut(Event),
 ) {
     let pid = target.id.pid;
+    // Its account would seem to say that it does the same as before.
+    if live.is_detached() {
+        return;
+    }
     let before = live.head(pid, whose.tid);
     let read_ns = clocks::monotonic_ns();
     let interpreter = target.interpreter();

@@ -140,6 +140,15 @@ impl Steps {
             .unwrap_or(DEFAULT_THRESHOLD_NS)
     }
 
+    /// What comes next was not seen to go on from here.
+    pub(super) fn stop_looking(&mut self) {
+        for thread in self.threads.values_mut() {
+            thread.seen = None;
+            thread.eye = Eye::default();
+        }
+        self.is_restful = false;
+    }
+
     /// A thread runs a loop.
     pub(super) fn add(&mut self, tid: Tid) -> Added {
         if self.threads.contains_key(&tid) {

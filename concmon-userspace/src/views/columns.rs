@@ -17,10 +17,11 @@ pub(super) enum Column {
     Stopped,
     Other,
     Unknown,
+    Unobserved,
 }
 
 impl Column {
-    pub(super) const ALL: [Column; 12] = [
+    pub(super) const ALL: [Column; 13] = [
         Column::OnCpu,
         Column::Runnable,
         Column::Gil,
@@ -33,6 +34,7 @@ impl Column {
         Column::Stopped,
         Column::Other,
         Column::Unknown,
+        Column::Unobserved,
     ];
 
     /// The name in JSON, without its unit.
@@ -50,6 +52,7 @@ impl Column {
             Column::Stopped => "stopped",
             Column::Other => "other",
             Column::Unknown => "unknown",
+            Column::Unobserved => "unobserved",
         }
     }
 
@@ -68,6 +71,7 @@ impl Column {
             Column::Stopped => "STOP",
             Column::Other => "OTHER",
             Column::Unknown => "UNKN",
+            Column::Unobserved => "UNOBS",
         }
     }
 
@@ -86,6 +90,7 @@ impl Column {
             Column::Stopped => 's',
             Column::Other => 'o',
             Column::Unknown => '?',
+            Column::Unobserved => '-',
         }
     }
 
@@ -109,6 +114,7 @@ impl Column {
             Column::Stopped => ledger.blocked_ns.stopped,
             Column::Other => ledger.blocked_ns.other,
             Column::Unknown => ledger.unknown_ns,
+            Column::Unobserved => ledger.unobserved_ns,
         }
     }
 }
@@ -124,6 +130,8 @@ pub(super) fn sum<'a>(ledgers: impl Iterator<Item = &'a LedgerSum>) -> LedgerSum
         add(&mut total.preempted_ns, l.preempted_ns);
         add(&mut total.stolen_ns, l.stolen_ns);
         add(&mut total.unknown_ns, l.unknown_ns);
+        add(&mut total.unobserved_ns, l.unobserved_ns);
+        add(&mut total.unobserved_on_cpu_ns, l.unobserved_on_cpu_ns);
         let (to, from) = (&mut total.blocked_ns, &l.blocked_ns);
         add(&mut to.gil, from.gil);
         add(&mut to.lock, from.lock);
@@ -180,22 +188,24 @@ mod tests {
             other: 11,
         };
         let one = LedgerSum {
-            wall_ns: 78,
+            wall_ns: 91,
             on_cpu_ns: 1,
             runnable_ns: 2,
             preempted_ns: 1,
             stolen_ns: 1,
             blocked_ns,
             unknown_ns: 12,
+            unobserved_ns: 13,
+            unobserved_on_cpu_ns: 5,
         };
         let values: Vec<u64> = Column::ALL.iter().map(|c| c.of(&one)).collect();
-        assert_eq!(values, (1..=12).collect::<Vec<u64>>());
+        assert_eq!(values, (1..=13).collect::<Vec<u64>>());
         assert_eq!(sum([].into_iter()), LedgerSum::default());
         assert_eq!(sum([&one].into_iter()), one);
         let twice = sum([&one, &one].into_iter());
         let values: Vec<u64> = Column::ALL.iter().map(|c| c.of(&twice)).collect();
-        assert_eq!(values, (1..=12).map(|n| n * 2).collect::<Vec<u64>>());
-        assert_eq!(twice.wall_ns, 156);
+        assert_eq!(values, (1..=13).map(|n| n * 2).collect::<Vec<u64>>());
+        assert_eq!(twice.wall_ns, 182);
     }
 
     #[test]

@@ -376,6 +376,8 @@ fn account(read_ns: u64, pid: u32, tid: u32) -> LedgerFact {
         preempted_ns: 0,
         stolen_ns: 0,
         unknown_ns: 0,
+        unobserved_ns: 0,
+        unobserved_run_ns: 0,
         blocked_ns: [0; cause::COUNT],
         voluntary: 0,
         involuntary: 0,

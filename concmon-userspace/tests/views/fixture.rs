@@ -22,6 +22,7 @@ pub(crate) fn snapshot(processes: Vec<Process>) -> Snapshot {
             cpu_ns: 4_200_000,
             rss_bytes: 25_270_000,
             kernel_run_ns: Some(1_900_000),
+            unobserved_ns: 0,
             events: 12_345,
             events_lost: 0,
             reads_failed: 0,
@@ -165,7 +166,7 @@ pub(crate) fn thread(tid: u32, name: &str, ms: [u64; 9]) -> Thread {
                 stopped: 0,
                 other,
             },
-            unknown_ns: 0,
+            ..LedgerSum::default()
         },
         lock_ns: LockNs {
             waiting_for_work: lock,

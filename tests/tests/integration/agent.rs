@@ -72,7 +72,7 @@ pub(crate) const GRANT: &str =
 const NOBODY: &str = "no program has this name";
 
 /// Series that only grow, by their text.
-fn counters(metrics: &str) -> BTreeMap<&str, f64> {
+pub(crate) fn counters(metrics: &str) -> BTreeMap<&str, f64> {
     let lines = metrics.lines().filter(|line| !line.starts_with('#'));
     let is_counter = |series: &str| {
         let name = series.split('{').next().unwrap_or_default();

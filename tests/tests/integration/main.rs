@@ -16,6 +16,7 @@ mod demo;
 mod dist;
 mod doctor;
 mod dump;
+mod duty;
 mod exact;
 mod exports;
 mod files;
@@ -94,6 +95,7 @@ fn main() {
         dist::trials(),
         doctor::trials(),
         dump::trials(),
+        duty::trials(),
         exact::trials(),
         exports::trials(),
         files::trials(),

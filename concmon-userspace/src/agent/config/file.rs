@@ -26,10 +26,12 @@ pub(super) struct File {
     pub(super) socket: Option<Socket>,
     #[serde(deserialize_with = "interval")]
     pub(super) interval: Option<Duration>,
-    #[serde(deserialize_with = "budget_cpu")]
+    #[serde(deserialize_with = "share")]
     pub(super) budget_cpu: Option<Share>,
     #[serde(deserialize_with = "budget_memory")]
     pub(super) budget_memory: Option<u64>,
+    #[serde(deserialize_with = "share")]
+    pub(super) duty: Option<Share>,
     #[serde(deserialize_with = "max_groups")]
     pub(super) max_groups: Option<usize>,
     pub(super) http: Option<bool>,
@@ -128,7 +130,7 @@ fn socket<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Socket>, D::Error
     said(from, Socket::of)
 }
 
-fn budget_cpu<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Share>, D::Error> {
+fn share<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Share>, D::Error> {
     said(from, budget::parse_share)
 }
 

@@ -65,6 +65,8 @@ pub(crate) struct Config {
     pub(crate) interval: Duration,
     pub(crate) budget_cpu: Share,
     pub(crate) budget_memory: u64,
+    /// The part of the time in which switches are told.
+    pub(crate) duty: Share,
     pub(crate) max_groups: usize,
     /// Requests are looked at where the kernel tells of them.
     pub(crate) http: bool,
@@ -91,6 +93,7 @@ impl Default for Config {
             interval: Duration::from_secs(5),
             budget_cpu: Share(0.01),
             budget_memory: 128_000_000,
+            duty: Share(1.0),
             max_groups: MAX_GROUPS,
             http: true,
             rules: Rules::default(),
@@ -140,6 +143,7 @@ impl Config {
             "CONCMON_INTERVAL",
             "CONCMON_BUDGET_CPU",
             "CONCMON_BUDGET_MEMORY",
+            "CONCMON_DUTY",
             "CONCMON_MAX_GROUPS",
             "CONCMON_HTTP",
             "CONCMON_TOKEN_FILE",
@@ -158,6 +162,9 @@ impl Config {
                     .map_err(|error| error.to_string()),
                 "CONCMON_BUDGET_MEMORY" => budget::parse_bytes(&value)
                     .map(|bytes| config.budget_memory = bytes)
+                    .map_err(|error| error.to_string()),
+                "CONCMON_DUTY" => budget::parse_share(&value)
+                    .map(|share| config.duty = share)
                     .map_err(|error| error.to_string()),
                 "CONCMON_MAX_GROUPS" => groups(value.parse().map_err(|_| NOT_A_NUMBER.to_owned()))
                     .map(|count| config.max_groups = count),
@@ -182,6 +189,7 @@ impl Config {
         config.interval = flags.interval.unwrap_or(config.interval);
         config.budget_cpu = flags.budget_cpu.unwrap_or(config.budget_cpu);
         config.budget_memory = flags.budget_memory.unwrap_or(config.budget_memory);
+        config.duty = flags.duty.unwrap_or(config.duty);
         config.http = (config.http || flags.http) && !flags.no_http;
         Ok(config)
     }
@@ -217,6 +225,7 @@ impl Config {
             interval,
             budget_cpu,
             budget_memory,
+            duty,
             max_groups,
             http,
             exporter,
@@ -241,6 +250,7 @@ impl Config {
         config.interval = interval.unwrap_or(config.interval);
         config.budget_cpu = budget_cpu.unwrap_or(config.budget_cpu);
         config.budget_memory = budget_memory.unwrap_or(config.budget_memory);
+        config.duty = duty.unwrap_or(config.duty);
         config.http = http.unwrap_or(config.http);
         config.max_groups = max_groups.unwrap_or(config.max_groups);
         config.exporter = exporter.user.unwrap_or(config.exporter);

@@ -1,7 +1,7 @@
 //! From the sums of services to samples. What must be remembered between two windows is here: when a service
 //! had a process last, which rules have held in it, and which series it has.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::http::Routes;
 use super::of::Of;
@@ -13,6 +13,8 @@ use crate::schema::{
 
 /// A service goes so long after its last process, ns.
 const GRACE_NS: u64 = 300_000_000_000;
+/// How far back it goes what of the time of its threads was looked at, ns.
+const COVERED_NS: u64 = 60_000_000_000;
 /// Series of one service, at most; a histogram is as many as it is in the text formats.
 pub(in crate::agent) const MAX_SERIES: usize = 120;
 /// The same of its HTTP requests, which have room of their own.
@@ -45,6 +47,8 @@ struct Known {
     throttled_ns: Option<u64>,
     /// Those cgroups, by name.
     cgroups: BTreeMap<String, Quota>,
+    /// The last readings of how long its threads had lived and were not looked at, with their instants, ns.
+    covered: VecDeque<(u64, u64, u64)>,
 }
 
 #[derive(Debug)]
@@ -108,6 +112,13 @@ impl Services {
             if let Some(ns) = throttled_ns {
                 of.time(Name::CpuThrottled, &[], ns);
             }
+            if let Some(share) = known.covered(&group.ledger, now_ns) {
+                of.number(Name::AgentCoverage, &["time"], share);
+            }
+            if window.is_blind() {
+                // Nobody could see whether one does.
+                of.samples.retain(|sample| sample.of != Name::LoopHung);
+            }
             for rule in &known.rules {
                 let held = holding.iter().find(|held| held.rule == *rule);
                 let count = held.map_or(0, |held| held.processes_count);
@@ -161,6 +172,22 @@ impl Known {
         self.cgroups
             .retain(|_, quota| now_ns.saturating_sub(quota.seen_ns) < GRACE_NS);
         self.throttled_ns
+    }
+
+    /// The share of the time of its threads that was looked at lately; `None`: there was none.
+    fn covered(&mut self, ledger: &LedgerSum, now_ns: u64) -> Option<f64> {
+        let covered = &mut self.covered;
+        if covered.is_empty() {
+            covered.push_back((now_ns, 0, 0));
+        }
+        covered.push_back((now_ns, ledger.wall_ns, ledger.unobserved_ns));
+        while covered.len() > 2 && now_ns.saturating_sub(covered[1].0) >= COVERED_NS {
+            covered.pop_front();
+        }
+        let (_, wall_ns, unobserved_ns) = *covered.front()?;
+        let grown_ns = ledger.wall_ns.saturating_sub(wall_ns);
+        let unseen_ns = ledger.unobserved_ns.saturating_sub(unobserved_ns);
+        (grown_ns > 0).then(|| 1.0 - unseen_ns.min(grown_ns) as f64 / grown_ns as f64)
     }
 
     /// Whether a series is one of those that there is room for.
@@ -289,7 +316,7 @@ impl Of<'_> {
             let whole = pythons.filter(|python| python.supported).count();
             self.number(
                 Name::AgentCoverage,
-                &[],
+                &["processes"],
                 whole as f64 / members.len() as f64,
             );
         }
@@ -398,6 +425,7 @@ impl Of<'_> {
             ("stopped", stopped),
             ("other", other),
             ("unknown", ledger.unknown_ns),
+            ("unobserved", ledger.unobserved_ns),
         ] {
             if ns > 0 {
                 self.time(Name::ThreadTime, &[role, state], ns);

@@ -215,8 +215,10 @@ families! {
         "Python processes: watched whole (attached), by the kernel alone (unsupported); that ended in the last window before their interpreters were read (short); and processes, Python or not, that may not be read (denied).";
     AgentShed = "concmon_agent_shed", Gauge, ["concmon_detail"],
         "Whether detail of a kind is left out now to stay inside the budget; all of it, or some.";
-    AgentCoverage = "concmon_agent_coverage", Gauge, ["service_name"],
-        "The share of a service's living processes that are watched whole.";
+    AgentUnobserved = "concmon_agent_unobserved_time_seconds", Counter, [],
+        "Time in which threads were not looked at, as the duty cycle wants it.";
+    AgentCoverage = "concmon_agent_coverage", Gauge, ["service_name", "concmon_part"],
+        "The share of a service's living processes that are watched whole (processes), and of the last minute of its threads that was looked at (time).";
     AgentGroups = "concmon_agent_groups", Gauge, [],
         "Services that are told apart now.";
     AgentGroupsLimit = "concmon_agent_groups_limit", Gauge, [],

@@ -13,6 +13,7 @@ const SHED: [&str; 4] = ["samples", "looks", "tasks", "slices"];
 pub(in crate::agent) struct Own {
     cpu_ns: u64,
     kernel_ns: u64,
+    unobserved_ns: u64,
     lost: BTreeMap<String, u64>,
     /// Windows that were handed to the exporter, and those that were not.
     pub(in crate::agent) sent: u64,
@@ -47,6 +48,7 @@ impl Own {
         let monitor = &window.monitor;
         self.cpu_ns += monitor.cpu_ns;
         self.kernel_ns += monitor.kernel_run_ns.unwrap_or(0);
+        self.unobserved_ns += monitor.unobserved_ns;
         let lost = [
             ("records", monitor.events_lost),
             ("reads", monitor.reads_failed),
@@ -83,6 +85,7 @@ impl Own {
                 seconds(self.kernel_ns),
             );
         }
+        put(Name::AgentUnobserved, &[], seconds(self.unobserved_ns));
         let living = window
             .processes
             .iter()

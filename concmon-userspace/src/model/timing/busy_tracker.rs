@@ -241,7 +241,12 @@ impl BusyTracker {
     }
 
     fn segment(&mut self, segment: Segment, candidates: &mut Vec<StallCandidate>) {
+        let missing_ns = segment.from_ns.saturating_sub(self.pos_ns);
         if self.is_idle(&segment) {
+            // What is missing could be taken for a stall.
+            if missing_ns > self.threshold_ns / 2 {
+                self.tear();
+            }
             self.close(segment.from_ns, candidates);
             self.idle_ns = segment.ns();
             self.pos_ns = segment.to_ns;
@@ -249,7 +254,7 @@ impl BusyTracker {
             return;
         }
         // A gap: slices were lost, so what is behind it belongs to nothing before it.
-        if segment.from_ns > self.pos_ns.saturating_add(SAME_NS) {
+        if missing_ns > SAME_NS {
             self.tear();
         }
         let torn = !std::mem::take(&mut self.after_idle);

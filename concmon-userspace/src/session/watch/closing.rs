@@ -33,7 +33,7 @@ impl Watch {
     pub(super) fn read_window(&mut self) -> WindowFacts {
         let now_ns = clocks::monotonic_ns();
         let kernel_run_ns = self.live.kernel_run_ns(now_ns);
-        let at_ns = clocks::monotonic_ns();
+        let at_ns = self.turn_duty();
         let still = self.still();
         if self.sums_only {
             let tapped = self.intake.taps.processes();
@@ -68,7 +68,7 @@ impl Watch {
         if let Some(newcomers) = &mut self.newcomers {
             newcomers.forget_services(&self.targets);
         }
-        let monitor = self.read_self(window.kernel_run_ns);
+        let monitor = self.read_self(window.kernel_run_ns, window.end.at_ns);
         self.stay_inside(&monitor, window.end.at_ns);
         let told = monitor.faults.get(UNHEARD).copied().unwrap_or(0);
         if self.take_unheard(told) > 0 {
@@ -79,7 +79,7 @@ impl Watch {
         self.sort(outputs).expect("a tick ends a window")
     }
 
-    fn read_self(&mut self, kernel_run_ns: Option<u64>) -> MonitorFact {
+    fn read_self(&mut self, kernel_run_ns: Option<u64>, at_ns: u64) -> MonitorFact {
         let mut faults = named_faults(&self.live.faults());
         let pipeline = self.intake.pipeline();
         for (name, count) in [
@@ -101,6 +101,7 @@ impl Watch {
             cpu_ns: clocks::process_cpu_ns(),
             rss_bytes: clocks::process_rss_bytes().unwrap_or(0),
             kernel_run_ns,
+            unobserved_ns: self.live.unobserved_ns(at_ns),
             events: pipeline.events(),
             events_lost: pipeline.lost() + self.requests.as_ref().map_or(0, Requests::lost),
             reads_failed: self.reads_failed + self.live.reads_failed(),

@@ -175,6 +175,11 @@ impl Accounts {
         Some((&chunk.ledgers, slot % LEDGERS_PER_CHUNK))
     }
 
+    /// Tells since when switches are not told, on purpose, ns; 0: they are.
+    pub(super) fn set_detached(&self, since_ns: u64) {
+        self.control.set_detached(since_ns);
+    }
+
     /// Slots in use.
     fn used(&self) -> impl Iterator<Item = usize> {
         let chunks = self.chunks.iter().enumerate();

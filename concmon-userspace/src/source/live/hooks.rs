@@ -9,6 +9,7 @@ use aya::{
         perf_event::{
             PerfEventConfig, PerfEventLinkId, PerfEventScope, SamplePolicy, SoftwareEvent,
         },
+        tp_btf::BtfTracePointLinkId,
     },
     util::online_cpus,
 };
@@ -21,13 +22,13 @@ use crate::source::{
 /// Ticks per second and CPU that look for old batches.
 const TICKS_PER_SECOND: u64 = 5;
 /// Attached in this order: births first, so that no thread of a watched process is missed.
-const HOOKS: [&str; 5] = [
+const LIVES: [&str; 3] = [
     "sched_process_fork",
     "sched_process_exec",
     "sched_process_exit",
-    "sched_waking",
-    "sched_switch",
 ];
+/// Those that everybody pays for, who is watched or not.
+const SWITCHES: [&str; 2] = ["sched_waking", "sched_switch"];
 /// The low-rate clock, and the one that samples.
 const TICK: &str = "tick";
 const SAMPLE: &str = "sample";
@@ -37,7 +38,7 @@ pub(super) const SELF_TEST: &str = "self_test";
 
 /// Loads all of them.
 pub(super) fn load(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), LiveError> {
-    for name in HOOKS {
+    for name in LIVES.into_iter().chain(SWITCHES) {
         let hook: &mut BtfTracePoint = program(ebpf, name)?;
         hook.load(name, btf)
             .map_err(|error| permission_or(&error))?;
@@ -55,12 +56,43 @@ pub(super) fn load(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), LiveError> {
 }
 
 /// Attaches the hooks, and the clock that looks for old batches.
-pub(super) fn attach(ebpf: &mut Ebpf) -> Result<(), LiveError> {
-    for name in HOOKS {
+pub(super) fn attach(ebpf: &mut Ebpf) -> Result<Links, LiveError> {
+    for name in LIVES {
         let hook: &mut BtfTracePoint = program(ebpf, name)?;
         hook.attach().map_err(|error| permission_or(&error))?;
     }
+    let switches = attach_switches(ebpf)?;
     attach_clock(ebpf, TICK, TICKS_PER_SECOND)?;
+    Ok(switches)
+}
+
+/// Where hooks of switches are attached.
+pub(super) type Links = Vec<(&'static str, BtfTracePointLinkId)>;
+
+/// Attaches those that tell of switches.
+pub(super) fn attach_switches(ebpf: &mut Ebpf) -> Result<Links, LiveError> {
+    let mut links = Links::new();
+    for name in SWITCHES {
+        let attached = program::<BtfTracePoint>(ebpf, name)
+            .and_then(|hook| hook.attach().map_err(|error| permission_or(&error)));
+        match attached {
+            Ok(link) => links.push((name, link)),
+            Err(error) => {
+                // Half of them would tell half.
+                detach_switches(ebpf, links)?;
+                return Err(error);
+            }
+        }
+    }
+    Ok(links)
+}
+
+/// Takes them away.
+pub(super) fn detach_switches(ebpf: &mut Ebpf, links: Links) -> Result<(), LiveError> {
+    for (name, link) in links {
+        let hook: &mut BtfTracePoint = program(ebpf, name)?;
+        hook.detach(link).map_err(failing!("detaching a hook"))?;
+    }
     Ok(())
 }
 
@@ -105,7 +137,7 @@ fn attach_clock(
 
 /// Takes hooks and clocks away.
 pub(super) fn detach(ebpf: &mut Ebpf) {
-    for name in HOOKS {
+    for name in LIVES.into_iter().chain(SWITCHES) {
         if let Ok(hook) = program::<BtfTracePoint>(ebpf, name) {
             let _ = hook.unload();
         }

@@ -16,6 +16,7 @@ use super::{
     buffers::Buffers,
     chunks::Chunks,
     hooks, sockets,
+    switches::Switches,
 };
 use crate::{
     kernel::{
@@ -281,6 +282,8 @@ fn load_with(
         pythons: opened(&mut ebpf, "PYTHONS")?,
         execs: opened(&mut ebpf, "EXECS")?,
         sample_links: Vec::new(),
+        rate: 0,
+        switches: Switches::default(),
         features,
         faults: opened(&mut ebpf, "FAULTS")?,
         warnings: EbpfLogger::init(&mut ebpf)

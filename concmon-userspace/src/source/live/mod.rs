@@ -6,6 +6,7 @@ mod chunks;
 mod hooks;
 mod load;
 mod sockets;
+mod switches;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +23,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use concmon_ebpf::{Batch, Hists, Ledger, MAX_GILS, Process, Python, SampleBatch};
 
-use self::{accounts::Accounts, buffers::Buffers, sockets::Sockets};
+use self::{accounts::Accounts, buffers::Buffers, sockets::Sockets, switches::Switches};
 pub use self::{
     accounts::{Collected, Reading},
     load::Sizes,
@@ -54,6 +55,9 @@ pub struct Live {
     execs: Queue<MapData, u32>,
     /// The clocks that sample.
     sample_links: Vec<PerfEventLinkId>,
+    /// Samples per second and CPU that are wanted.
+    rate: u32,
+    switches: Switches,
     features: Features,
     faults: PerCpuArray<MapData, u64>,
     /// The rare warnings of kernel programs, passed on to this program's log.
@@ -210,7 +214,7 @@ impl Live {
 
     /// Attaches the hooks, and the sampling clock with `rate` samples per second and CPU; 0: none.
     pub fn attach(&mut self, rate: u32) -> Result<(), LiveError> {
-        hooks::attach(&mut self.ebpf)?;
+        self.switches.links = hooks::attach(&mut self.ebpf)?;
         if let Some(Ok(_)) = self.sockets
             && let Err(error) = sockets::attach(&mut self.ebpf)
         {
@@ -221,6 +225,11 @@ impl Live {
 
     /// From now on, so many samples per second and CPU; 0: none.
     pub fn set_sample_rate(&mut self, rate: u32) -> Result<(), LiveError> {
+        self.rate = rate;
+        self.sample(rate)
+    }
+
+    fn sample(&mut self, rate: u32) -> Result<(), LiveError> {
         if self.no_samples().is_some() {
             return Ok(());
         }
@@ -403,14 +412,17 @@ impl Live {
     }
 
     /// Estimated run time of all kernel programs since they were attached, ns; `None` where the
-    /// kernel does not tell, or has not been asked for long enough. `now_ns` is a monotonic instant.
+    /// kernel does not tell, or has not been asked for long enough. `now_ns` is a monotonic instant. It is measured, and
+    /// scaled, over the time in which switches are told: that they are not costs next to nothing.
     pub fn kernel_run_ns(&mut self, now_ns: u64) -> Option<u64> {
         let measured_ns = self.measured_run_ns();
+        let now_ns = now_ns.saturating_sub(self.unobserved_ns(now_ns));
         self.run_time.estimate(now_ns, measured_ns)
     }
 
     /// Goes on with measuring that run time, where it is time to.
     pub fn measure_run_time(&mut self, now_ns: u64) {
+        let now_ns = now_ns.saturating_sub(self.unobserved_ns(now_ns));
         if self.run_time.is_due(now_ns) {
             let measured_ns = self.measured_run_ns();
             self.run_time.step(now_ns, measured_ns);

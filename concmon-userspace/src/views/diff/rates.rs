@@ -226,6 +226,7 @@ fn columns(sum: &LedgerSum) -> impl Iterator<Item = (&'static str, u64)> {
         ("on_cpu", sum.on_cpu_ns),
         ("runnable", sum.runnable_ns),
         ("unknown", sum.unknown_ns),
+        ("unobserved", sum.unobserved_ns),
     ];
     all.into_iter().chain(sum.blocked_ns.causes())
 }

@@ -135,6 +135,7 @@ fn meaning(column: Column) -> &'static str {
         Column::Stopped => "stopped: by a signal or a debugger",
         Column::Other => "other: blocked on something else",
         Column::Unknown => "unknown: not seen; 0 in normal use",
+        Column::Unobserved => "unobserved: nobody looked, as was asked for",
     }
 }
 

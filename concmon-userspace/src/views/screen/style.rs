@@ -44,7 +44,7 @@ pub(super) fn bar(state: &ScreenState, column: Column) -> Style {
         Column::Lock => Color::Magenta,
         Column::Io | Column::Child => Color::Blue,
         Column::Disk => Color::LightRed,
-        Column::Poll | Column::Sleep | Column::Stopped => return faint(),
+        Column::Poll | Column::Sleep | Column::Stopped | Column::Unobserved => return faint(),
         Column::Other | Column::Unknown => Color::Reset,
     };
     color(state, Style::new(), hue)

@@ -1,0 +1,63 @@
+//! Switches that are told for a part of the time only: what happens at the edges, each of which ends a window.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Watch;
+use crate::{cli::Share, procfs::clocks, session::duty::Duty, source::live::LiveError};
+
+impl Watch {
+    /// From now on, switches are told for this part of the time; windows end every `interval`, and where it turns.
+    pub(crate) fn set_duty(&mut self, share: Share, interval: Duration) {
+        let now_ns = clocks::monotonic_ns();
+        let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
+        match &mut self.duty {
+            Some(duty) => duty.set_share(share, now_ns),
+            None if share.0 >= 1.0 => {}
+            None => self.duty = Some(Duty::new(share, interval_ns, now_ns)),
+        }
+    }
+
+    /// When the window that goes on is to end for that reason, if that is before `otherwise`.
+    pub(crate) fn window_turns(&self, otherwise: Instant) -> Instant {
+        let turns_ns = self.duty.as_ref().and_then(Duty::turns_ns);
+        let turns = turns_ns.map(|at_ns| {
+            let left_ns = at_ns.saturating_sub(clocks::monotonic_ns());
+            Instant::now() + Duration::from_nanos(left_ns.min(u64::from(u32::MAX)))
+        });
+        turns.map_or(otherwise, |turns| turns.min(otherwise))
+    }
+
+    /// A window ends: switches are told from now on, or are not, where it is time for that. Gives the instant up to
+    /// which accounts are read.
+    pub(super) fn turn_duty(&mut self) -> u64 {
+        let now_ns = clocks::monotonic_ns();
+        let turned = match self.duty.as_mut().and_then(|duty| duty.turn(now_ns)) {
+            Some(true) => self.live.attach_switches().map(|()| clocks::monotonic_ns()),
+            Some(false) => self.stop_looking(),
+            None if self.live.is_detached() => {
+                self.live.catch_up().map(|()| clocks::monotonic_ns())
+            }
+            None => return now_ns,
+        };
+        turned.unwrap_or_else(|error| {
+            log::warn!("switches are told as before: {error}");
+            self.reads_failed += 1;
+            if let Some(duty) = &mut self.duty {
+                duty.failed(now_ns, !self.live.is_detached());
+            }
+            clocks::monotonic_ns()
+        })
+    }
+
+    /// No more switches are told; those that were belong to the window that ends.
+    fn stop_looking(&mut self) -> Result<u64, LiveError> {
+        let at_ns = self.live.detach_switches()?;
+        self.targets.stop_looking();
+        self.take_records(u64::MAX);
+        self.take_samples_of(u64::MAX);
+        self.pass_on(at_ns);
+        Ok(at_ns)
+    }
+}
