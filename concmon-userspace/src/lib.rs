@@ -7,7 +7,7 @@
 //! # The closed ledger
 //!
 //! ```text
-//! wall = on_cpu + runnable + Σ blocked by cause + unknown
+//! wall = on_cpu + runnable + Σ blocked by cause + unknown + unobserved
 //! ```
 //!
 //! Every nanosecond of a watched thread, from attach or birth to the read or its end, is in exactly
@@ -36,7 +36,13 @@
 //! - A sequence count shows torn reads, which are repeated. An account that two writers broke for good
 //!   is healed in the copy that is read; what is missing there is `unknown`, which is otherwise 0.
 //!
-//! One level up, the wall of a loop is *idle* (its thread blocked in the selector) + *busy* (all else).
+//! With the agent's duty cycle (`session/duty.rs`), the hooks of switches are attached for a part of the time. Accounts stand
+//! still in between; at the end of each window a walk of all tasks brings them up to date (`bridge` in
+//! `concmon-ebpf/src/ledger/life.rs`): the open stretch up to when the hooks went, the rest as `unobserved`, of which the
+//! kernel's own account says how much was on a CPU. A last walk comes right before they are attached again. So nothing that reads
+//! accounts has to know, but for what concludes from an account that does not move. Births and ends are always told.
+//!
+//! One level up, the wall of a loop, while somebody looked, is *idle* (its thread blocked in the selector) + *busy* (all else).
 //!
 //! # The GIL
 //!

@@ -195,6 +195,8 @@ struct Story {
     begin: u64,
     /// All of them show the look of the first.
     one_look: bool,
+    /// Nobody looks.
+    is_blind: bool,
 }
 
 impl Story {
@@ -204,6 +206,7 @@ impl Story {
             interval: SECOND,
             begin: STORY_BEGIN,
             one_look: false,
+            is_blind: false,
         }
     }
 
@@ -214,6 +217,9 @@ impl Story {
             start_unix_ns: self.begin,
             duration_ns: self.interval,
         };
+        if self.is_blind {
+            snapshot.monitor.unobserved_ns = self.interval;
+        }
         let parent = parent(&snapshot.processes[0]);
         snapshot.processes.push(parent);
         let process = &mut snapshot.processes[0];

@@ -289,6 +289,26 @@ mod tests {
     }
 
     #[test]
+    fn unobserved_time_is_a_column_and_its_cpu_time_is_no_other() {
+        let mut fact = ledger(1, 1);
+        (fact.start_ns, fact.since_ns, fact.read_ns) = (0, 100, 100);
+        (fact.on_cpu_ns, fact.blocked_ns[Cause::Poll as usize]) = (20, 30);
+        (fact.unobserved_ns, fact.unobserved_run_ns) = (50, 10);
+        let (columns, off) = Columns::of(&fact);
+        let sum = columns.report();
+        assert_closed(&sum);
+        assert_eq!((off, sum.wall_ns), (0, 100));
+        let told = (sum.on_cpu_ns, sum.unobserved_ns, sum.unobserved_on_cpu_ns);
+        assert_eq!(told, (20, 50, 10));
+        assert_eq!((columns.cpu_ns(), sum.cpu_ns()), (30, 30));
+        // A loop was busy for what was seen of it.
+        assert_eq!(columns.busy().total_ns(), 20);
+        // More of it on a CPU than there is of it is no time.
+        fact.unobserved_run_ns = 80;
+        assert_eq!(Columns::of(&fact).0.report().unobserved_on_cpu_ns, 50);
+    }
+
+    #[test]
     fn a_late_correction_is_paid_by_what_grew() {
         let mut fact = ledger(1, 1);
         (fact.start_ns, fact.since_ns, fact.read_ns) = (0, 0, 100);

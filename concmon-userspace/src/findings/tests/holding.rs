@@ -31,6 +31,28 @@ fn a_rule_holds_after_its_patience_and_lingers() {
 }
 
 #[test]
+fn while_nobody_looks_rules_stay_as_they_are() {
+    let saturated = |process: &mut Process, _: u64| busy(process, 1_000);
+    let mut story = Story::new();
+    for _ in 0..2 {
+        assert!(story.window(saturated).is_empty());
+    }
+    story.is_blind = true;
+    for _ in 0..30 {
+        assert!(story.window(|_, _| ()).is_empty());
+    }
+    story.is_blind = false;
+    assert_eq!(names(&story.window(saturated)), ["loop-saturated"]);
+    story.is_blind = true;
+    for _ in 0..30 {
+        assert_eq!(names(&story.window(|_, _| ())), ["loop-saturated"]);
+    }
+    story.is_blind = false;
+    story.window(|_, _| ());
+    assert!(story.window(|_, _| ()).is_empty());
+}
+
+#[test]
 fn a_summary_has_the_worst_of_each_rule() {
     let mut story = Story::new();
     for ms in [150, 400, 200] {

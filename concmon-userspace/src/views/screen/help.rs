@@ -169,7 +169,7 @@ pub(super) fn lines(width: usize, troubles: &[String]) -> Vec<Line<'static>> {
     }
     section("Keys", plain(&KEYS));
     section("Processes", plain(&PROCESSES));
-    let columns = Column::ALL.map(|column| {
+    let columns = Column::LIVE.map(|column| {
         (
             format!("{} {}", column.letter(), column.short()),
             meaning(column),

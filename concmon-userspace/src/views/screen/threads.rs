@@ -101,7 +101,7 @@ impl Table {
         let columns: &'static [Column] = match cells {
             0..MIN_TABLE => &[],
             MIN_TABLE..MIN_WIDE => &NARROW,
-            _ => &Column::ALL,
+            _ => &Column::LIVE,
         };
         let name = match cells {
             0..MIN_TABLE => 12,
@@ -125,7 +125,7 @@ impl Table {
     }
 
     fn is_narrow(&self) -> bool {
-        self.columns.len() < Column::ALL.len()
+        self.columns.len() < Column::LIVE.len()
     }
 
     fn head(&self, range: Option<&str>) -> String {

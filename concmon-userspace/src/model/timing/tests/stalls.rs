@@ -54,6 +54,31 @@ fn a_long_step_on_a_cpu_is_one_stall_to_the_nanosecond() {
     assert_eq!(told.map(|s| timing(s).stalls_count).sum::<u64>(), 1);
 }
 
+/// Nobody looks for longer than a stall takes, and the loop is idle when somebody does again: it was not busy until then.
+#[test]
+fn what_nobody_looked_at_is_no_stall() {
+    for is_told in [true, false] {
+        let mut sim = Simulator::new();
+        sim.sampled = false;
+        sim.run(MS).idle(300 * MS).run(5 * MS);
+        let from_ns = START + sim.now;
+        for _ in 0..10 {
+            sim.block(Cause::Io, 25 * MS, None).run(5 * MS);
+        }
+        let to_ns = START + sim.now;
+        sim.idle(100 * MS);
+        if !is_told {
+            let inside = from_ns + 1..=to_ns;
+            let at_ns = |event: &Event| event.at_ns().unwrap_or(0);
+            sim.queue
+                .retain(|(_, event)| !inside.contains(&at_ns(event)));
+        }
+        sim.run(MS).idle(500 * MS);
+        let summary = sim.end();
+        assert_eq!(timing(&summary).stalls_count, u64::from(is_told));
+    }
+}
+
 #[test]
 fn what_a_step_is_blocked_in_is_the_culprit() {
     for (cause, kind) in [
