@@ -22,9 +22,9 @@ impl Watch {
     /// When the window that goes on is to end for that reason, if that is before `otherwise`.
     pub(crate) fn window_turns(&self, otherwise: Instant) -> Instant {
         let turns_ns = self.duty.as_ref().and_then(Duty::turns_ns);
-        let turns = turns_ns.map(|at_ns| {
+        let turns = turns_ns.and_then(|at_ns| {
             let left_ns = at_ns.saturating_sub(clocks::monotonic_ns());
-            Instant::now() + Duration::from_nanos(left_ns.min(u64::from(u32::MAX)))
+            Instant::now().checked_add(Duration::from_nanos(left_ns))
         });
         turns.map_or(otherwise, |turns| turns.min(otherwise))
     }
