@@ -94,9 +94,10 @@
 //!
 //! A loop that stands still keeps requests waiting that its thread reads: those that lay unread and those that were under
 //! way meanwhile, but for the one that the step was for (`model/http/past.rs`). Routes are the application's own table,
-//! read from memory by looks (`python/walk/routes.rs`) and matched by paths whose identifiers were folded before
-//! (`event/paths.rs`), in the order in which the framework does (`model/http/routes.rs`); where more than one may be
-//! meant, none is told. Only routes leave a process's own rows: sums of services have no path.
+//! read from memory by looks (`python/walk/routes`), which bring those of all frameworks to one form: expressions in the order
+//! in which they are tried. A path whose identifiers were folded before (`event/paths.rs`) stands for many, so an expression
+//! takes all of these, none, or some (`event/patterns.rs`); where more than one route may be meant, none is told
+//! (`model/http/routes.rs`). Only routes leave a process's own rows: sums of services have no path.
 //!
 //! At connections that watched processes make, the same programs tell whom a thread has waited for (`model/peers.rs`): when it
 //! reads or writes, its last wait is looked at, which was for this peer if it was in a system call on the same descriptor since

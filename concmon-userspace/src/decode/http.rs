@@ -22,6 +22,7 @@ use std::net::IpAddr;
 use concmon_ebpf::{SocketHead, socket_flags, socket_kind};
 
 use super::sockets::SocketRecord;
+use crate::event::http::{METHODS, OTHER_METHOD};
 use crate::event::{Cause, HttpEvent, HttpPeer, HttpRequest, HttpWhat, NotParsed, Pid, Tid};
 use connection::{Connection, Expects, Waiting};
 use heads::Request;
@@ -326,11 +327,8 @@ fn not_http(bytes: &[u8]) -> NotParsed {
 
 /// The method, where everybody knows it.
 fn known_method(method: &str) -> &str {
-    const KNOWN: [&str; 9] = [
-        "GET", "POST", "PUT", "HEAD", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT",
-    ];
-    match KNOWN.contains(&method) {
+    match METHODS.contains(&method) {
         true => method,
-        false => "_OTHER",
+        false => OTHER_METHOD,
     }
 }

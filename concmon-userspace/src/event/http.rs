@@ -7,6 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cause, Pid, Tid};
 
+/// The methods that everybody knows, and what all others are called.
+pub(crate) const METHODS: [&str; 9] = [
+    "GET", "POST", "PUT", "HEAD", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT",
+];
+pub(crate) const OTHER_METHOD: &str = "_OTHER";
+
 /// Something that has become of a request, or of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpEvent {

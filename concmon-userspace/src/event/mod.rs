@@ -9,10 +9,11 @@
 
 mod account;
 mod exact;
-mod http;
+pub(crate) mod http;
 mod ids;
 mod monitor;
 pub(crate) mod paths;
+pub(crate) mod patterns;
 mod place;
 mod process;
 mod python;

@@ -2,9 +2,11 @@
 
 /// Parts of a path that are kept, and bytes of one.
 const MAX_PARTS: usize = 8;
-const MAX_PART: usize = 40;
+const MAX_PART: u8 = 40;
 /// A part with digits in it that is this long is no word.
-const LONG: usize = 16;
+const LONG: u8 = 16;
+const UUID_LEN: u8 = 36;
+const MIN_HASH: u8 = 8;
 
 /// The path of a request's target, folded.
 pub(crate) fn fold(target: &str) -> String {
@@ -14,57 +16,95 @@ pub(crate) fn fold(target: &str) -> String {
         Some((_, rest)) if !path.starts_with('/') => rest.find('/').map_or("/", |at| &rest[at..]),
         _ => path,
     };
-    if !path.starts_with('/') {
+    // What has line breaks is taken by expressions that mean the end of the line; nobody wants these.
+    if !path.starts_with('/') || has_encoded(path, b"%0a") {
         // `*` of OPTIONS, and the authority of CONNECT.
         return if path == "*" { "*" } else { "-" }.to_owned();
     }
     let mut folded = String::new();
-    let mut parts = path[1..].split('/');
-    for part in parts.by_ref().take(MAX_PARTS) {
+    for (index, part) in path[1..].split('/').enumerate() {
         folded.push('/');
+        if index == MAX_PARTS || has_encoded(part, b"%2f") {
+            folded.push_str(MORE);
+            break;
+        }
         folded.push_str(fold_part(part));
-    }
-    if parts.next().is_some() {
-        folded.push_str("/...");
     }
     folded
 }
 
+/// What a path is folded to behind its first parts: one part more, or several.
+pub(crate) const MORE: &str = "...";
 /// What a part is folded to that has encoded signs: it may be anything.
 pub(crate) const ENCODED: &str = "{encoded}";
 
+fn has_encoded(text: &str, sign: &[u8; 3]) -> bool {
+    let mut threes = text.as_bytes().windows(3);
+    threes.any(|three| three.eq_ignore_ascii_case(sign))
+}
+
 /// One part of a path, folded.
-pub(crate) fn fold_part(part: &str) -> &str {
-    let all = |is: fn(&u8) -> bool| part.bytes().all(|byte| is(&byte));
-    let has_digit = part.bytes().any(|byte| byte.is_ascii_digit());
-    if part.is_empty() {
-        ""
-    } else if all(u8::is_ascii_digit) {
-        "{number}"
-    } else if is_uuid(part) {
-        "{uuid}"
-    } else if has_digit && part.len() >= 8 && all(u8::is_ascii_hexdigit) {
-        "{hash}"
-    } else if part.contains('%') {
-        ENCODED
-    } else if part.len() > MAX_PART || has_digit && part.len() >= LONG || !all(is_plain) {
-        "{text}"
-    } else {
-        part
+fn fold_part(part: &str) -> &str {
+    let shape = part.bytes().fold(Shape::default(), Shape::then);
+    shape.folded().unwrap_or(part)
+}
+
+/// What decides what a part of a path is folded to, byte by byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Shape {
+    /// Up to one more than [`MAX_PART`].
+    len: u8,
+    has_digit: bool,
+    has_other_than_digits: bool,
+    has_other_than_hex: bool,
+    has_other_than_plain: bool,
+    /// It is no uuid, nor the beginning of one.
+    is_no_uuid: bool,
+    is_encoded: bool,
+}
+
+impl Shape {
+    pub(crate) fn then(self, byte: u8) -> Self {
+        let is_dash = matches!(self.len, 8 | 13 | 18 | 23);
+        let fits_uuid = match byte {
+            b'-' => is_dash,
+            b'0'..=b'9' | b'a'..=b'f' => !is_dash,
+            _ => false,
+        };
+        Self {
+            len: (self.len + 1).min(MAX_PART + 1),
+            has_digit: self.has_digit || byte.is_ascii_digit(),
+            has_other_than_digits: self.has_other_than_digits || !byte.is_ascii_digit(),
+            has_other_than_hex: self.has_other_than_hex || !byte.is_ascii_hexdigit(),
+            has_other_than_plain: self.has_other_than_plain || !is_plain(byte),
+            is_no_uuid: self.is_no_uuid || !fits_uuid,
+            is_encoded: self.is_encoded || byte == b'%' || !byte.is_ascii(),
+        }
+    }
+
+    /// What a part of this shape is folded to; `None`: it is kept.
+    pub(crate) fn folded(self) -> Option<&'static str> {
+        let is_long = self.len > MAX_PART || self.has_digit && self.len >= LONG;
+        if self.len == 0 {
+            None
+        } else if !self.has_other_than_digits {
+            Some("{number}")
+        } else if self.len == UUID_LEN && !self.is_no_uuid {
+            Some("{uuid}")
+        } else if self.has_digit && self.len >= MIN_HASH && !self.has_other_than_hex {
+            Some("{hash}")
+        } else if self.is_encoded {
+            Some(ENCODED)
+        } else if is_long || self.has_other_than_plain {
+            Some("{text}")
+        } else {
+            None
+        }
     }
 }
 
-fn is_plain(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-_.~".contains(byte)
-}
-
-/// `8-4-4-4-12` digits.
-fn is_uuid(part: &str) -> bool {
-    part.len() == 36
-        && part.bytes().enumerate().all(|(at, byte)| match at {
-            8 | 13 | 18 | 23 => byte == b'-',
-            _ => byte.is_ascii_hexdigit(),
-        })
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte)
 }
 
 #[cfg(test)]
@@ -81,7 +121,11 @@ mod tests {
             ("/u/6f1e6bd2-9e2d-4a52-8f7a-6c1f0e5d7a10", "/u/{uuid}"),
             ("/blob/9f86d081884c7d65", "/blob/{hash}"),
             ("/mail/someone@example.org", "/mail/{text}"),
+            ("/u/6F1E6BD2-9E2D-4A52-8F7A-6C1F0E5D7A10", "/u/{text}"),
             ("/a%20b", "/{encoded}"),
+            ("/caf\u{e9}", "/{encoded}"),
+            ("/a%2Fb/c", "/..."),
+            ("/a/b%0Ac", "-"),
             ("http://host:80/x?y", "/x"),
             ("http://host", "/"),
             ("/fetch/http://host/x", "/fetch/{text}//host/x"),

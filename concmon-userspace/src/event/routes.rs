@@ -11,30 +11,31 @@ pub struct PyRoutes {
     pub routes: Vec<PyRoute>,
     /// There are more.
     pub cut: bool,
-    /// [`super::PyLoop::id`] of the loop that serves it; `None`: several applications are served.
-    #[serde(default)]
+    /// A request with a method that no route takes is of the first one that takes its path.
+    pub other_methods: bool,
+    /// [`super::PyLoop::id`] of the loop that serves it; `None`: whoever does, or several applications are served.
     pub loop_id: Option<u64>,
 }
 
 /// What one route takes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PyRoute {
-    /// As the program wrote it, those before it included: `/items/{id:int}`.
+    /// As the framework names it, those before it included: `/items/{id:int}`.
     pub path: String,
+    /// A regular expression for all of a path that it takes; `None`: which ones cannot be told.
+    pub pattern: Option<String>,
     /// `None`: any.
     pub methods: Option<Vec<String>>,
     pub kind: PyRouteKind,
 }
 
-/// What a route does with its path.
+/// What a route does with a path that it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PyRouteKind {
-    /// Takes it.
+    /// Answers it.
     Path,
-    /// Takes all below it.
-    Below,
-    /// No route that comes later takes anything below it.
+    /// Answers it, without a route, and no route that comes later takes it.
     Closed,
-    /// What it takes cannot be told.
+    /// That cannot be told.
     Unknown,
 }

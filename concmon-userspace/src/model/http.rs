@@ -23,6 +23,8 @@ pub(crate) use sums::HttpDelta;
 const MAX_ROWS: usize = 512;
 const MAX_PATHS: usize = 64;
 const MAX_NOT_FOUND: usize = 16;
+/// Requests that are under way, of threads that have one at a time.
+const MAX_THREADS: usize = 512;
 /// Requests that are under way, and those that are shown.
 const MAX_ACTIVE: usize = 16_384;
 const MAX_SHOWN: usize = 64;
@@ -165,7 +167,23 @@ impl Http {
                 cause: *cause,
                 from_ns: *from_ns,
                 wait_ns: *wait_ns,
+                in_request_ns: self.in_request_ns(event.tid, *from_ns, *wait_ns),
             }),
+        }
+    }
+
+    /// What of a wait lies in the one request that its thread has read and not answered.
+    fn in_request_ns(&self, tid: Tid, from_ns: u64, wait_ns: u64) -> u64 {
+        if self.active.len() > MAX_THREADS {
+            return 0;
+        }
+        let mut own = self.active.values().filter(|active| active.tid == tid);
+        match (own.next(), own.next()) {
+            (Some(active), None) => {
+                let end_ns = from_ns.saturating_add(wait_ns);
+                end_ns.saturating_sub(from_ns.max(active.began_ns))
+            }
+            _ => 0,
         }
     }
 
@@ -305,6 +323,14 @@ impl Http {
             );
             limits.push(limit("requests", reason));
         }
+        let (routes, untold) = self.routes.untold();
+        if untold > 0 {
+            let reason = format!(
+                "which paths {untold} of the framework's {routes} routes take cannot be told: a class, a converter or an \
+                 expression of them is not known, or they are another application's"
+            );
+            limits.push(limit("requests", reason));
+        }
         schema::Http {
             requests,
             active: active
@@ -414,111 +440,4 @@ fn requests(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::event::Pid;
-
-    fn event(what: HttpWhat) -> HttpEvent {
-        HttpEvent {
-            at_ns: 1_000,
-            pid: Pid(7),
-            tid: Tid(9),
-            what,
-        }
-    }
-
-    fn request(path: &str) -> HttpRequest {
-        HttpRequest {
-            method: "GET".to_owned(),
-            path: Some(path.to_owned()),
-            queue_ns: Some(50),
-        }
-    }
-
-    fn began(id: u64, request: HttpRequest) -> HttpWhat {
-        HttpWhat::Began {
-            id,
-            request,
-            ids: BTreeMap::new(),
-            client_port: None,
-        }
-    }
-
-    fn exchange(http: &mut Http, id: u64, path: &str, status: u16) {
-        let request = request(path);
-        http.take(&event(began(id, request.clone())));
-        http.take(&event(HttpWhat::Answered {
-            id,
-            request,
-            status,
-            duration_ns: 1_000_000,
-        }));
-    }
-
-    fn row(http: &Http, scope: Scope) -> schema::Http {
-        http.row(scope, 3_000, None)
-    }
-
-    #[test]
-    fn windows_add_up() {
-        let mut http = Http::default();
-        let mut sum = 0;
-        for window in 0..3 {
-            for id in 0..window {
-                exchange(&mut http, id, "/a", 200);
-            }
-            let requests = row(&http, Scope::Window).requests;
-            let count: u64 = requests.iter().map(|row| row.count).sum();
-            assert_eq!(count, window);
-            sum += count;
-            http.roll();
-        }
-        let whole = row(&http, Scope::Whole);
-        assert_eq!((whole.requests[0].count, sum), (3, 3));
-        assert_eq!(whole.requests[0].queue.sum_ns, 150);
-        assert_eq!(whole.active_count, 0);
-    }
-
-    #[test]
-    fn what_is_under_way_ends_in_one_of_three_ways() {
-        let mut http = Http::default();
-        for id in 0..3 {
-            http.take(&event(began(id, request("/a"))));
-        }
-        let shown = row(&http, Scope::Whole);
-        assert_eq!((shown.active_count, shown.active[0].age_ns), (3, 2_000));
-        http.take(&event(HttpWhat::Abandoned { id: 1 }));
-        http.take(&event(HttpWhat::Abandoned { id: 1 }));
-        exchange(&mut http, 0, "/a", 200);
-        let shown = row(&http, Scope::Whole);
-        assert_eq!((shown.active_count, shown.abandoned), (1, 1));
-        http.lose(5);
-        let shown = row(&http, Scope::Whole);
-        assert_eq!((shown.active_count, shown.limits.len()), (0, 1));
-    }
-
-    #[test]
-    fn rows_and_paths_are_bounded() {
-        let mut http = Http::default();
-        for id in 0..2_000 {
-            exchange(&mut http, id, &format!("/no{id}"), 404);
-        }
-        for id in 0..2_000 {
-            exchange(&mut http, id, &format!("/p{id}"), 100 + (id % 900) as u16);
-        }
-        let shown = row(&http, Scope::Whole);
-        assert_eq!(shown.requests.len(), MAX_ROWS);
-        let paths = shown.requests.iter();
-        let paths: BTreeSet<_> = paths.filter_map(|row| row.learned_path.clone()).collect();
-        let is_not_found = |path: &&String| path.starts_with("/no");
-        assert_eq!(paths.iter().filter(is_not_found).count(), MAX_NOT_FOUND);
-        assert_eq!(paths.len(), MAX_NOT_FOUND + MAX_PATHS);
-        for id in 0..MAX_ACTIVE as u64 + 5 {
-            http.take(&event(began(id, request("/a"))));
-        }
-        let shown = row(&http, Scope::Whole);
-        assert_eq!(shown.active_count, MAX_ACTIVE as u64);
-        assert_eq!(shown.limits[0].field, "active_count");
-        assert!(shown.limits.iter().any(|limit| limit.field == "requests"));
-    }
-}
+mod tests;

@@ -21,6 +21,8 @@ const MAX_THREADS: usize = 4_096;
 #[derive(Clone, Debug, Default)]
 struct Row {
     waits: Fine,
+    /// What of them lies in requests that the same thread served, ns.
+    in_requests_ns: u64,
     /// Connections to it were seen to be made.
     made: bool,
 }
@@ -29,6 +31,7 @@ impl Growth for Row {
     fn since(&self, base: &Self) -> Self {
         Self {
             waits: self.waits.since(&base.waits),
+            in_requests_ns: self.in_requests_ns.saturating_sub(base.in_requests_ns),
             made: self.made,
         }
     }
@@ -43,6 +46,7 @@ impl Growth for Row {
 impl Add for Row {
     fn add(&mut self, other: &Self) {
         self.waits.add(&other.waits);
+        self.in_requests_ns = self.in_requests_ns.saturating_add(other.in_requests_ns);
         self.made |= other.made;
     }
 }
@@ -66,6 +70,8 @@ pub(crate) struct PeerWait {
     pub(crate) cause: Cause,
     pub(crate) from_ns: u64,
     pub(crate) wait_ns: u64,
+    /// What of it lies in a request that the thread serves, ns.
+    pub(crate) in_request_ns: u64,
 }
 
 impl Peers {
@@ -89,6 +95,7 @@ impl Peers {
         let row = self.rows.entry(if has_room { key } else { None });
         let row = &mut row.or_default().now;
         row.waits.record(wait.wait_ns, 1);
+        row.in_requests_ns = row.in_requests_ns.saturating_add(wait.in_request_ns);
         row.made |= wait.made;
     }
 
@@ -169,6 +176,7 @@ fn report(mut rows: Vec<(Option<HttpPeer>, Row)>, most: usize) -> Vec<schema::Pe
             port: peer.map(|peer| peer.port),
             direction: row.made.then_some(schema::Direction::Out),
             wait_ns: row.waits.sum_ns(),
+            in_requests_ns: row.in_requests_ns,
             waits: row.waits.report()?,
         })
     })
@@ -190,6 +198,7 @@ mod tests {
             cause: Cause::Poll,
             from_ns,
             wait_ns,
+            in_request_ns: wait_ns / 2,
         }
     }
 
@@ -216,6 +225,7 @@ mod tests {
         };
         let wanted = [(Some(11), 70), (Some(10), 50), (Some(13), 5)];
         assert_eq!(told(&peers, Scope::Window), wanted);
+        assert_eq!(peers.report(Scope::Window)[0].in_requests_ns, 35);
         peers.roll();
         peers.take(&wait(1, 10, 300, 1));
         assert_eq!(told(&peers, Scope::Window), [(Some(10), 1)]);

@@ -21,6 +21,9 @@ pub struct Peer {
     pub direction: Option<Direction>,
     /// In sum, ns.
     pub wait_ns: u64,
+    /// What of it lies in requests that the waiting thread had read and not answered, ns; of threads that have one request
+    /// at a time. Others may serve one that another thread has read: of these it is 0.
+    pub in_requests_ns: u64,
     /// The waits.
     pub waits: Histogram,
 }

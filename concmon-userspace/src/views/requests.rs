@@ -26,13 +26,21 @@ pub(super) fn path(route: Option<&str>, learned: Option<&str>) -> String {
 /// Peers that are told.
 const MAX_PEERS: usize = 5;
 
-/// `waits for 127.0.0.1:5432 1.2s in 340 waits (p50 3ms p99 9ms)`, of each peer that was waited for most.
+/// `waits 61% of its request time for 127.0.0.1:5432 1.2s in 340 waits (p50 3ms p99 9ms)`, of each peer that was waited for
+/// most.
 pub(super) fn peers(process: &Process) -> impl Iterator<Item = String> {
     let peers = process.peers.iter().flatten().take(MAX_PEERS);
-    peers.map(|peer| {
+    let rows = process.http.iter().flat_map(|http| &http.requests);
+    let all_ns: u64 = rows.map(|row| row.duration.sum_ns).sum();
+    peers.map(move |peer| {
         let [p50, p99] = percentiles(&peer.waits);
+        // Of requests that are under way still, waits are told and no duration.
+        let share = match peer.in_requests_ns.saturating_mul(100) / all_ns.max(1) {
+            share @ 1..=100 => format!("{share}% of its request time "),
+            _ => String::new(),
+        };
         format!(
-            "waits for {} {} in {} (p50 {p50} p99 {p99})",
+            "waits {share}for {} {} in {} (p50 {p50} p99 {p99})",
             brief(&peer.name(), MAX_PATH),
             format::duration(peer.wait_ns),
             digest::plural(peer.waits.count, "wait"),

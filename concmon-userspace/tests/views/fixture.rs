@@ -826,6 +826,7 @@ pub(crate) fn requests() -> Snapshot {
         port: Some(5432),
         direction: Some(Direction::Out),
         wait_ns: 1_900_000_000,
+        in_requests_ns: 1_020_000_000,
         waits: histogram(340, 5_600_000),
     }]);
     server.http = Some(Http {

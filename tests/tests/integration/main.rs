@@ -22,6 +22,7 @@ mod exports;
 mod files;
 mod findings;
 mod flight;
+mod frameworks;
 mod gil;
 mod hangs;
 mod healthy;
@@ -126,6 +127,7 @@ fn main() {
         selectors::trials(),
         requests::trials(),
         routes::trials(),
+        frameworks::trials(),
         servers::trials(),
         services::trials(),
         signals::trials(),

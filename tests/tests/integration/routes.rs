@@ -177,12 +177,8 @@ fn of_fastapi(kind: &str, needed: &[&str], version: &str) -> Result<()> {
 
 /// Requests with a route that were served, by method, route and status; and the statuses of rows without one.
 fn routes(report: &Report) -> Result<(BTreeMap<String, u64>, Vec<u64>)> {
-    let http = report.processes.iter().filter_map(|one| one.http.as_ref());
-    let rows = http
-        .filter_map(|http| http["requests"].as_array())
-        .flatten();
     let (mut found, mut without) = (BTreeMap::new(), Vec::new());
-    for row in rows {
+    for row in rows(report) {
         let text = |field: &str| row[field].as_str();
         let number = |field: &str| row[field].as_u64();
         let status = number("status").context("a status")?;
@@ -203,7 +199,14 @@ fn routes(report: &Report) -> Result<(BTreeMap<String, u64>, Vec<u64>)> {
     Ok((found, without))
 }
 
-fn ask(port: u16, method: &str, path: &str) -> Result<()> {
+/// The kinds of requests of all processes.
+pub(crate) fn rows(report: &Report) -> impl Iterator<Item = &Value> {
+    let http = report.processes.iter().filter_map(|one| one.http.as_ref());
+    http.filter_map(|http| http["requests"].as_array())
+        .flatten()
+}
+
+pub(crate) fn ask(port: u16, method: &str, path: &str) -> Result<()> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");

@@ -265,6 +265,7 @@ mod tests {
             port: Some(port),
             direction: None,
             wait_ns,
+            in_requests_ns: 0,
             waits: Histogram::default(),
         };
         let mut told = BTreeSet::new();

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::event::paths::{ENCODED, fold_part};
+use crate::event::patterns::{Pattern, Takes};
 use crate::event::{HttpRequest, PyRoute, PyRouteKind, PyRoutes, Tid};
 use crate::model::window::limit;
 use crate::schema::Limit;
@@ -36,27 +36,35 @@ impl Route {
 /// The routes of a process, and of which of them requests are.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Routes {
-    known: Option<Arc<PyRoutes>>,
+    known: Option<Arc<Table>>,
     /// Who serves them; `None`: they hold for whoever does.
     tid: Option<Tid>,
     /// Others, and when they were read: requests come later than looks.
-    next: Option<(u64, Arc<PyRoutes>)>,
+    next: Option<(u64, Arc<Table>)>,
     /// What was found already, by method and path.
     found: BTreeMap<String, BTreeMap<String, Route>>,
 }
 
 /// Paths of one method of which the route is remembered.
 const MAX_FOUND: usize = 128;
+/// What the patterns of a process take; those for which there is no room cannot be told.
+const MAX_BYTES: usize = 1 << 20;
 
 impl Routes {
     pub(super) fn know(&mut self, routes: &Arc<PyRoutes>, tid: Option<Tid>, read_ns: u64) {
         self.tid = tid;
         let latest = self.next.as_ref().map(|(_, next)| next);
         match latest.or(self.known.as_ref()) {
-            Some(known) if known == routes => {}
-            Some(_) => self.next = Some((read_ns, Arc::clone(routes))),
-            None => self.known = Some(Arc::clone(routes)),
+            Some(known) if known.routes == *routes => {}
+            Some(_) => self.next = Some((read_ns, Arc::new(Table::new(routes)))),
+            None => self.known = Some(Arc::new(Table::new(routes))),
         }
+    }
+
+    /// How many routes there are, and of how many it cannot be told which paths they take.
+    pub(super) fn untold(&self) -> (usize, usize) {
+        let known = self.known.as_ref();
+        known.map_or((0, 0), |known| (known.routes.routes.len(), known.untold()))
     }
 
     /// The route of a request that was answered then.
@@ -103,7 +111,7 @@ impl Routes {
         let Some(path) = path else {
             return Route::None(NO_PATH);
         };
-        match find(routes, method, path) {
+        match routes.find(method, path) {
             Found::Route(route) => Route::Known(route.to_owned()),
             Found::None => Route::None(OF_NONE),
             Found::Unclear => Route::None(UNCLEAR),
@@ -121,108 +129,70 @@ enum Found<'a> {
     Unclear,
 }
 
-/// Whether a route takes a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Takes {
-    No,
-    Maybe,
-    Yes,
+/// Routes, ready to be matched.
+#[derive(Clone, Debug)]
+struct Table {
+    routes: Arc<PyRoutes>,
+    /// In the order of the routes; `None`: which paths it takes cannot be told.
+    patterns: Vec<Option<Pattern>>,
 }
 
-/// What a path is folded to behind its first parts.
-const MORE: &str = "...";
+impl Table {
+    fn new(routes: &Arc<PyRoutes>) -> Self {
+        let mut left = MAX_BYTES;
+        let patterns = routes.routes.iter().map(|route| {
+            let pattern = Pattern::new(route.pattern.as_deref()?)?;
+            left = left.checked_sub(pattern.bytes())?;
+            Some(pattern)
+        });
+        Self {
+            patterns: patterns.collect(),
+            routes: Arc::clone(routes),
+        }
+    }
 
-/// The route of a request. One that has another method is its route as well where no other takes it: it answers then.
-fn find<'a>(routes: &'a PyRoutes, method: &str, path: &str) -> Found<'a> {
-    let mut other_method = None;
-    for route in &routes.routes {
-        let takes = takes(route, path);
-        match (takes, route.kind) {
-            (Takes::No, _) => {}
-            (Takes::Maybe, _) | (_, PyRouteKind::Unknown) => return Found::Unclear,
-            // One that has another method may be one of those below, or stand before the mount, which takes all then.
-            (Takes::Yes, PyRouteKind::Closed) => {
-                return other_method.map_or(Found::None, |_| Found::Unclear);
-            }
-            (Takes::Yes, PyRouteKind::Path | PyRouteKind::Below) => {
-                let mut methods = route.methods.iter().flatten();
-                if route.methods.is_none() || methods.any(|one| one == method) {
+    /// How many routes there are of which it cannot be told which paths they take.
+    fn untold(&self) -> usize {
+        let routes = self.routes.routes.iter().zip(&self.patterns);
+        let untold = |(route, pattern): &(&PyRoute, &Option<Pattern>)| {
+            pattern.is_none() || route.kind == PyRouteKind::Unknown
+        };
+        routes.filter(untold).count()
+    }
+
+    /// The route of a request.
+    fn find(&self, method: &str, path: &str) -> Found<'_> {
+        let is_other = method == crate::event::http::OTHER_METHOD;
+        let mut other_method = None;
+        for (route, pattern) in self.routes.routes.iter().zip(&self.patterns) {
+            let takes = pattern.as_ref().map_or(Takes::Maybe, |one| one.takes(path));
+            let takes_method = match &route.methods {
+                None => true,
+                // It may have one of those.
+                Some(_) if is_other && takes != Takes::No => return Found::Unclear,
+                Some(methods) => methods.iter().any(|one| one == method),
+            };
+            match (takes, route.kind) {
+                (Takes::No, _) => {}
+                _ if !takes_method && !self.routes.other_methods => {}
+                (Takes::Maybe, _) | (_, PyRouteKind::Unknown) => return Found::Unclear,
+                // One that has another method may be one of those below, or stand before the mount, which takes all then.
+                (Takes::Yes, PyRouteKind::Closed) => {
+                    return other_method.map_or(Found::None, |_| Found::Unclear);
+                }
+                (Takes::Yes, PyRouteKind::Path) if takes_method => {
                     return Found::Route(&route.path);
                 }
-                other_method.get_or_insert(&*route.path);
+                (Takes::Yes, PyRouteKind::Path) => {
+                    other_method.get_or_insert(&*route.path);
+                }
             }
         }
-    }
-    match other_method {
-        _ if routes.cut => Found::Unclear,
-        Some(route) => Found::Route(route),
-        None => Found::None,
-    }
-}
-
-fn takes(route: &PyRoute, path: &str) -> Takes {
-    let mut wanted = route.path.split('/');
-    let mut parts = path.split('/');
-    let is_prefix = route.kind != PyRouteKind::Path;
-    let mut takes = Takes::Yes;
-    loop {
-        let (want, part) = match (wanted.next(), parts.next()) {
-            (Some(want), Some(_)) if converter(want) == Some("path") => {
-                // It takes all that is left, what follows it included.
-                return takes.min(if wanted.next().is_none() {
-                    Takes::Yes
-                } else {
-                    Takes::Maybe
-                });
-            }
-            (_, Some(MORE)) => return takes.min(Takes::Maybe),
-            (Some(want), Some(part)) => (want, part),
-            (None, None) => {
-                // What takes all below a path does not take the path itself, which is told on to it.
-                let is_open = matches!(route.kind, PyRouteKind::Path | PyRouteKind::Unknown);
-                return if is_open { takes } else { Takes::No };
-            }
-            (None, Some(_)) if is_prefix => return takes,
-            (None, Some(_)) | (Some(_), None) => return Takes::No,
-        };
-        takes = takes.min(takes_part(want, part));
-        if takes == Takes::No {
-            return Takes::No;
+        match other_method {
+            _ if self.routes.cut => Found::Unclear,
+            Some(route) => Found::Route(route),
+            None => Found::None,
         }
-    }
-}
-
-/// The converter of a part that is one parameter and nothing else.
-fn converter(want: &str) -> Option<&str> {
-    let inside = want.strip_prefix('{')?.strip_suffix('}')?;
-    if inside.contains(['{', '}']) {
-        return None;
-    }
-    Some(
-        inside
-            .split_once(':')
-            .map_or("str", |(_, converter)| converter),
-    )
-}
-
-fn takes_part(want: &str, part: &str) -> Takes {
-    let is = |takes: bool| if takes { Takes::Yes } else { Takes::No };
-    let is_folded = matches!(part, "{number}" | "{uuid}" | "{hash}" | "{text}" | ENCODED);
-    let maybe = |may: bool| if may { Takes::Maybe } else { Takes::No };
-    match converter(want) {
-        Some("str") => is(!part.is_empty()),
-        Some("int") if part == ENCODED => Takes::Maybe,
-        Some("int") => is(part == "{number}"),
-        Some("float") if part == "{number}" => Takes::Yes,
-        Some("uuid") if part == "{uuid}" => Takes::Yes,
-        Some("float" | "uuid") => maybe(!part.is_empty()),
-        Some(_) => Takes::Maybe,
-        // A parameter and something else.
-        None if want.contains('{') => maybe(!part.is_empty()),
-        None if part == ENCODED => Takes::Maybe,
-        // Others are folded to the same.
-        None if is_folded => maybe(fold_part(want) == part),
-        None => is(want == part),
     }
 }
 
@@ -230,76 +200,95 @@ fn takes_part(want: &str, part: &str) -> Takes {
 mod tests {
     use super::*;
 
+    /// Routes whose paths are their expressions.
     fn routes(of: &[(&str, &[&str], PyRouteKind)]) -> PyRoutes {
         let routes = of.iter().map(|(path, methods, kind)| PyRoute {
             path: (*path).to_owned(),
+            pattern: Some((*path).to_owned()),
             methods: (!methods.is_empty())
                 .then(|| methods.iter().map(|name| (*name).to_owned()).collect()),
             kind: *kind,
         });
         PyRoutes {
             routes: routes.collect(),
+            other_methods: true,
             ..PyRoutes::default()
         }
     }
 
+    fn found(routes: &PyRoutes, method: &str, path: &str) -> Result<Option<String>, ()> {
+        let table = Table::new(&Arc::new(routes.clone()));
+        match table.find(method, path) {
+            Found::Route(route) => Ok(Some(route.to_owned())),
+            Found::None => Ok(None),
+            Found::Unclear => Err(()),
+        }
+    }
+
+    fn of(route: &str) -> Result<Option<String>, ()> {
+        Ok(Some(route.to_owned()))
+    }
+
     #[test]
     fn routes_are_tried_in_their_order() {
-        use PyRouteKind::{Below, Closed, Path};
+        use PyRouteKind::{Closed, Path};
         let routes = routes(&[
             ("/", &["GET"], Path),
             ("/items/latest", &["GET"], Path),
-            ("/items/{id}", &["GET", "HEAD"], Path),
-            ("/items/{id}", &["PUT"], Path),
-            ("/n/{n:int}", &["GET"], Path),
-            ("/n/{word}", &["GET"], Path),
-            ("/u/{id:uuid}/x", &[], Path),
-            ("/files/{rest:path}", &["GET"], Path),
-            ("/static", &[], Below),
-            ("/api/users/{id}", &["GET"], Path),
-            ("/api", &[], Closed),
-            ("/api/never", &["GET"], Path),
-            ("/2024/{a}", &["GET"], Path),
-            ("/r/{a}.json", &["GET"], Path),
+            ("/items/[^/]+", &["GET", "HEAD"], Path),
+            ("/items/[^/]*", &["PUT"], Path),
+            ("/n/[0-9]+", &["GET"], Path),
+            ("/n/[^/]+", &["GET"], Path),
+            ("/files/.*", &["GET"], Path),
+            ("/api/users/[^/]+", &["GET"], Path),
+            ("/api/.*", &[], Closed),
+            ("/api/ne.*", &["GET"], Path),
+            ("/2024/[^/]+", &["GET"], Path),
         ]);
-        for (method, path, found) in [
-            ("GET", "/", Found::Route("/")),
-            ("GET", "/items/latest", Found::Route("/items/latest")),
-            ("HEAD", "/items/{number}", Found::Route("/items/{id}")),
-            ("PUT", "/items/x", Found::Route("/items/{id}")),
-            ("DELETE", "/items/x", Found::Route("/items/{id}")),
-            ("GET", "/items/", Found::None),
-            ("GET", "/items", Found::None),
-            ("GET", "/n/{number}", Found::Route("/n/{n:int}")),
-            ("GET", "/n/{hash}", Found::Route("/n/{word}")),
-            ("GET", "/u/{uuid}/x", Found::Route("/u/{id:uuid}/x")),
-            ("GET", "/u/{text}/x", Found::Unclear),
-            ("GET", "/files/a/b/c", Found::Route("/files/{rest:path}")),
-            (
-                "GET",
-                "/files/a/b/c/d/e/f/g/...",
-                Found::Route("/files/{rest:path}"),
-            ),
-            ("GET", "/files/", Found::Route("/files/{rest:path}")),
-            ("GET", "/files", Found::None),
-            ("GET", "/static/app.js", Found::Route("/static")),
-            ("GET", "/static", Found::None),
-            (
-                "GET",
-                "/api/users/{number}",
-                Found::Route("/api/users/{id}"),
-            ),
-            ("GET", "/api/never", Found::None),
-            ("GET", "/{number}/x", Found::Unclear),
-            ("GET", "/r/a.json", Found::Unclear),
+        for (method, path, expected) in [
+            ("GET", "/", of("/")),
+            ("GET", "/items/latest", of("/items/latest")),
+            ("HEAD", "/items/{number}", of("/items/[^/]+")),
+            ("PUT", "/items/x", of("/items/[^/]*")),
+            ("DELETE", "/items/x", of("/items/[^/]+")),
+            ("_OTHER", "/items/x", Err(())),
+            ("_OTHER", "/x", Ok(None)),
+            ("GET", "/items", Ok(None)),
+            ("GET", "/n/{number}", of("/n/[0-9]+")),
+            ("GET", "/n/{hash}", of("/n/[^/]+")),
+            ("GET", "/files/a/b/c/d/e/f/g/...", of("/files/.*")),
+            ("GET", "/api/users/{number}", of("/api/users/[^/]+")),
+            ("GET", "/api/never", Ok(None)),
+            ("GET", "/{number}/x", Err(())),
             // Before a parameter stands a literal, which it may be when it is decoded.
-            ("GET", "/items/{encoded}", Found::Unclear),
-            ("PUT", "/nothing/{encoded}", Found::None),
-            ("GET", "/nothing", Found::None),
-            ("OPTIONS", "*", Found::None),
+            ("GET", "/items/{encoded}", Err(())),
+            ("PUT", "/nothing/{encoded}", Ok(None)),
+            ("OPTIONS", "*", Ok(None)),
         ] {
-            assert_eq!(find(&routes, method, path), found, "{method} {path}");
+            assert_eq!(found(&routes, method, path), expected, "{method} {path}");
         }
+    }
+
+    /// Some frameworks answer other methods without a route.
+    #[test]
+    fn a_route_may_be_of_its_own_methods_only() {
+        use PyRouteKind::{Closed, Path};
+        let mut routes = routes(&[
+            ("/items", &["GET"], Path),
+            ("/[a-z]+", &["PUT"], Path),
+            ("/items", &["POST"], Closed),
+            ("/it.*", &["POST"], Path),
+        ]);
+        routes.other_methods = false;
+        for (method, expected) in [
+            ("GET", of("/items")),
+            ("PUT", of("/[a-z]+")),
+            ("POST", Ok(None)),
+            ("PATCH", Ok(None)),
+        ] {
+            assert_eq!(found(&routes, method, "/items"), expected, "{method}");
+        }
+        assert_eq!(found(&routes, "POST", "/it"), of("/it.*"));
     }
 
     fn of_path(path: Option<&str>) -> HttpRequest {
@@ -350,23 +339,36 @@ mod tests {
         let routes = routes(&[
             ("/api/x", &["POST"], Path),
             ("/api/y", &["GET"], Path),
-            ("/api", &[], Closed),
+            ("/api/.*", &[], Closed),
         ]);
-        assert_eq!(find(&routes, "POST", "/api/x"), Found::Route("/api/x"));
-        assert_eq!(find(&routes, "GET", "/api/x"), Found::Unclear);
-        assert_eq!(find(&routes, "GET", "/api/z"), Found::None);
+        assert_eq!(found(&routes, "POST", "/api/x"), of("/api/x"));
+        assert_eq!(found(&routes, "GET", "/api/x"), Err(()));
+        assert_eq!(found(&routes, "GET", "/api/z"), Ok(None));
     }
 
     #[test]
     fn what_is_not_known_is_not_told() {
         let mut known = routes(&[("/a", &["GET"], PyRouteKind::Path)]);
         known.cut = true;
-        assert_eq!(find(&known, "GET", "/a"), Found::Route("/a"));
-        assert_eq!(find(&known, "GET", "/b"), Found::Unclear);
-        let mut known = routes(&[("", &[], PyRouteKind::Unknown)]);
-        known
-            .routes
-            .extend(routes(&[("/a", &["GET"], PyRouteKind::Path)]).routes);
-        assert_eq!(find(&known, "GET", "/a"), Found::Unclear);
+        assert_eq!(found(&known, "GET", "/a"), of("/a"));
+        assert_eq!(found(&known, "GET", "/b"), Err(()));
+        let mut known = routes(&[
+            ("/own/.*", &[], PyRouteKind::Unknown),
+            ("/[a-z/]+", &["GET"], PyRouteKind::Path),
+        ]);
+        assert_eq!(found(&known, "GET", "/own/a"), Err(()));
+        assert_eq!(found(&known, "GET", "/a"), of("/[a-z/]+"));
+        known.routes[0].pattern = None;
+        assert_eq!(found(&known, "GET", "/a"), Err(()));
+        assert_eq!(Table::new(&Arc::new(known)).untold(), 1);
+    }
+
+    /// There is an end to what the patterns of one process take.
+    #[test]
+    fn patterns_for_which_there_is_no_room_cannot_be_told() {
+        let large = "/(?:a|b)*a(?:a|b){9}";
+        let many = [(large, &["GET"][..], PyRouteKind::Path); 64];
+        let untold = Table::new(&Arc::new(routes(&many))).untold();
+        assert!((1..64).contains(&untold), "{untold}");
     }
 }

@@ -351,6 +351,8 @@ pub struct CodeLayout {
     pub line_table: u32,
     /// A tuple of the names of local variables, in their order in a frame.
     pub local_names: u32,
+    /// A tuple.
+    pub constants: u32,
     pub lines: LineTable,
     pub instructions: Instructions,
 }
@@ -395,6 +397,7 @@ const CODE_3_8: CodeLayout = CodeLayout {
     first_line: 40,
     line_table: 120,
     local_names: 72,
+    constants: 56,
     lines: LineTable::Steps,
     instructions: Instructions::Bytes {
         pointer: 48,
@@ -408,6 +411,7 @@ const CODE_3_13: CodeLayout = CodeLayout {
     first_line: 68,
     line_table: 136,
     local_names: 96,
+    constants: 24,
     lines: LineTable::Locations,
     instructions: Instructions::Inside(200),
 };

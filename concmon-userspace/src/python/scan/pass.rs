@@ -1,10 +1,12 @@
 //! One pass over one interpreter of a process: its threads, their loops, all tasks.
 
+use std::collections::HashMap;
+
 use super::remembered::{
     ANYIO, BILLIARD, CELERY, CHEROOT, DASK, GEVENT, GREENLET, MULTIPROCESSING, PROCESS_POOLS,
     Remembered, THREAD_POOLS, TRIO, WAITRESS,
 };
-use crate::event::{LoopKind, PyEntered, PythonFact, Tid, WaitKind};
+use crate::event::{LoopKind, PyEntered, PyFrame, PythonFact, Tid, WaitKind};
 use crate::python::detect;
 use crate::python::layout::Layout;
 use crate::python::memory::process::ProcessView;
@@ -15,7 +17,7 @@ use crate::python::options::ScanOptions;
 use crate::python::walk::limiters::{self, Limiter};
 use crate::python::walk::stacks::Stack;
 use crate::python::walk::thread_states::{self, ThreadRecord};
-use crate::python::walk::{celery, executors, gil, loops, processes, thread_servers, trio};
+use crate::python::walk::{celery, executors, gil, loops, processes, routes, thread_servers, trio};
 
 /// GILs that are told of one process.
 const MAX_GILS: usize = 64;
@@ -94,7 +96,42 @@ impl Scan<'_> {
         let limiters = self.add_trio(reader, &records, &tids, &stacks, fact);
         reader.note_cut("tasks");
         self.add_limiters(reader, limiters, fact);
+        if self.options.routes {
+            self.add_routes(reader, &tids, &stacks, fact);
+        }
         self.limit_greenlets(reader);
+    }
+
+    /// Adds the routes of the application that is served.
+    fn add_routes(
+        &mut self,
+        reader: &mut Reader<'_>,
+        tids: &[Option<Tid>],
+        stacks: &[Stack],
+        fact: &mut PythonFact,
+    ) {
+        let modules = at(self.interpreter, self.layout.interpreter.modules);
+        let Ok(modules) = reader.pointer(modules) else {
+            reader.failed += 1;
+            return;
+        };
+        let places = fact.threads.iter();
+        let places: HashMap<Tid, &[PyFrame]> =
+            places.map(|thread| (thread.tid, &*thread.stack)).collect();
+        let stacks = tids.iter().zip(stacks).filter_map(|(tid, stack)| {
+            let places = *places.get(&(*tid)?)?;
+            // A thread that has entered several interpreters is shown with the stack of one.
+            (stack.frames.len() == places.len()).then_some((&*stack.frames, places))
+        });
+        let running = routes::Running {
+            tasks: &fact.tasks,
+            loops: fact.loops.iter().map(|found| found.id).collect(),
+            stacks: stacks.collect(),
+        };
+        if fact.routes.is_none() {
+            let known = &mut self.remembered.routes;
+            fact.routes = routes::read(reader, &running, modules, known);
+        }
     }
 
     /// Says which waits for others end by themselves.

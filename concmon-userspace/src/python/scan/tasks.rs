@@ -12,8 +12,7 @@ use crate::python::walk::stacks::Stack;
 use crate::python::walk::task_lists::{self, ListHead};
 use crate::python::walk::tasks::{self, Listed};
 use crate::python::walk::thread_states::ThreadRecord;
-use crate::python::walk::{deadlines, holders};
-use crate::python::walk::{routes, served};
+use crate::python::walk::{deadlines, holders, served};
 
 /// Suspended tasks that are searched for locks that they have.
 const MAX_SEARCHED: usize = 2_000;
@@ -177,9 +176,6 @@ impl Scan<'_> {
         add_timeouts(reader, &mut found);
         if self.options.routes {
             served::of_tasks(reader, &mut found);
-            if fact.routes.is_none() {
-                fact.routes = routes::of_tasks(reader, &found, &mut self.remembered.routes);
-            }
         }
         fact.tasks.extend(found);
     }
