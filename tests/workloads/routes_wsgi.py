@@ -54,7 +54,7 @@ def flask_application():
     @app.after_request
     def account(response):
         rule = flask.request.url_rule
-        before = "/inner" if flask.current_app is inner else ""
+        before = "/inner" if flask.current_app.name == "inner" else ""
         route = before + rule.rule if rule else ""
         served["%s %s %d" % (flask.request.method, route, response.status_code)] += 1
         return response
@@ -187,12 +187,15 @@ def bound():
 def gunicorn(app, sock):
     from gunicorn.app.base import BaseApplication
 
+    port = sock.getsockname()[1]
+    sock.close()
+
     class Application(BaseApplication):
         def load_config(self):
-            self.cfg.set("bind", "fd://%d" % sock.fileno())
+            self.cfg.set("bind", "127.0.0.1:%d" % port)
             self.cfg.set("loglevel", "critical")
             self.cfg.set("worker_class", "gthread")
-            self.cfg.set("post_worker_init", lambda worker: listen(sock.getsockname()[1]))
+            self.cfg.set("post_worker_init", lambda worker: listen(port))
 
         def load(self):
             return app

@@ -117,10 +117,6 @@ impl Walk {
         (reader.integers(&[found[1]?])[0]? == 0).then_some(())?;
         let rules = attribute(reader, found[0]?, "_rules_by_endpoint")?;
         let stamp = Stamp::of_dict(reader, rules)?;
-        if !before.path.is_empty() {
-            // It gets no path then.
-            self.push_unknown(before.pattern.clone());
-        }
         self.add_werkzeug(reader, found[0]?, before)?;
         Some(stamp)
     }

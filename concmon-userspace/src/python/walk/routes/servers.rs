@@ -26,14 +26,12 @@ const MAX_DESCRIPTORS: usize = 4_096;
 /// What threads have on their stacks that serve: the file of a frame, its function, and what its first variable has of the
 /// application; itself where that is nothing.
 const FRAMES: &[(&str, &str, &[&str])] = &[
-    ("gunicorn/workers/base.py", "init_process", &["wsgi"]),
+    ("gunicorn/workers/sync.py", "run", &["wsgi"]),
+    ("gunicorn/workers/gthread.py", "run", &["wsgi"]),
     ("waitress/__init__.py", "serve", &[]),
-    ("waitress/server.py", "run", &["application"]),
     // werkzeug's and wsgiref's servers, the latter of which Django has.
     ("/socketserver.py", "serve_forever", &["app", "application"]),
 ];
-/// One of several sockets of these has no application.
-const OF_SEVERAL: &str = "waitress/server.py";
 /// Frames that are read of all threads.
 const MAX_FRAMES: usize = 64;
 
@@ -86,24 +84,20 @@ fn of_threads(reader: &mut Reader<'_>, stacks: &[(&[StackFrame], &[PyFrame])]) -
         let function = place.function.rsplit('.').next()?;
         let mut known = FRAMES.iter();
         let is_meant = |file: &str, name: &str| place.file.ends_with(file) && name == function;
-        let (file, _, names) = known.find(|(file, name, _)| is_meant(file, name))?;
-        Some((*frame, *file, *names))
+        let (_, _, names) = known.find(|(file, name, _)| is_meant(file, name))?;
+        Some((*frame, *names))
     });
     let serving: Vec<_> = serving.take(MAX_FRAMES).collect();
-    let frames: Vec<StackFrame> = serving.iter().map(|(frame, ..)| *frame).collect();
+    let frames: Vec<StackFrame> = serving.iter().map(|(frame, _)| *frame).collect();
     let variables = locals::variables(reader, &frames);
     let mut found = Vec::new();
-    for ((_, file, names), variables) in serving.into_iter().zip(variables) {
+    for ((_, names), variables) in serving.into_iter().zip(variables) {
         let Some(first) = variables.own().first().copied().filter(|first| *first != 0) else {
             continue;
         };
         let applications = reader.members_of(first, names).unwrap_or_default();
         let application = applications.into_iter().flatten().next();
-        match application {
-            Some(application) => found.push(application),
-            None if file == OF_SEVERAL => {}
-            None => found.push(first),
-        }
+        found.push(application.unwrap_or(first));
     }
     found
 }

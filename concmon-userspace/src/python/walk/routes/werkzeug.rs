@@ -27,6 +27,21 @@ struct Rules<'a> {
     redirected: BTreeSet<u64>,
 }
 
+impl Rules<'_> {
+    /// What is before the application, and the parts of a path behind that. Slashes at the beginning are one; where it is
+    /// mounted, there may be none in front of nothing.
+    fn whole(&self, parts: &str) -> Place {
+        let rest = parts.strip_prefix('/').unwrap_or(parts);
+        let is_mounted = !self.before.path.is_empty();
+        let slashes = if rest.is_empty() && is_mounted {
+            "/*"
+        } else {
+            "/+"
+        };
+        self.before.with(&format!("{slashes}{rest}"))
+    }
+}
+
 /// A state of the matcher.
 struct State {
     by_text: Vec<(String, u64)>,
@@ -71,8 +86,6 @@ impl Walk {
             return None;
         };
         (domain.is_empty() && root.by_expression.is_empty()).then_some(())?;
-        // Slashes at the beginning are one.
-        self.push_unknown(before.with("//(?s:.*)").pattern);
         let rules = Rules { before, redirected };
         self.add_state(reader, &rules, *first, None, 0)
     }
@@ -116,7 +129,7 @@ impl Walk {
                     let part = below(&format!("(?:{part})"));
                     self.add_state(reader, rules, *next, Some(&part), depth + 1)?;
                 }
-                None => self.push_unknown(rules.before.with(&below(ANY)).pattern),
+                None => self.push_unknown(rules.whole(&below(ANY)).pattern),
             }
         }
         for rule in &here.rules {
@@ -159,7 +172,9 @@ impl Walk {
             _ => parts.to_owned(),
         };
         let methods = methods(reader, rule)?;
-        self.push(rules.before.then(&text, Some(&parts)), methods, kind);
+        let mut place = rules.whole(&parts);
+        place.path += &text;
+        self.push(place, methods, kind);
         Some(())
     }
 }
