@@ -59,7 +59,7 @@ def application():
 
 
 def listen(port):
-    say(account="ready", pid=os.getpid(), port=port)
+    say(account="ready", pid=os.getpid(), worker=os.getpid(), port=port)
     for _ in commands():
         say(account="served", counts=dict(served))
     os._exit(0)

@@ -15,6 +15,7 @@ from collections import Counter
 from account import commands, say
 
 served = Counter()
+STARTED = os.getpid()
 FRAMEWORK, SERVER = sys.argv[1:]
 
 
@@ -70,6 +71,7 @@ def flask_application():
     rules(
         app,
         ("/<path:rest>", ["GET"]),
+        ("/", ["GET"]),
         ("/items/<item_id>", ["GET"]),
         ("/items/<int:item_id>", ["GET", "PUT"]),
         ("/items/latest", ["GET"]),
@@ -85,7 +87,7 @@ def flask_application():
     app.register_blueprint(blueprint)
     inner = flask.Flask("inner", static_folder=None)
     inner.after_request(account)
-    rules(inner, ("/a/<b>", ["GET"]))
+    rules(inner, ("/", ["GET"]), ("/a/<b>", ["GET"]))
     app.wsgi_app = DispatcherMiddleware(ProxyFix(app.wsgi_app), {"/inner": inner})
     return app
 
@@ -168,7 +170,7 @@ def django_application():
 
 def listen(port):
     def run():
-        say(account="ready", pid=os.getpid(), port=port)
+        say(account="ready", pid=STARTED, worker=os.getpid(), port=port)
         for _ in commands():
             say(account="served", counts=dict(served))
         os._exit(0)

@@ -77,6 +77,8 @@ const fn flask(
         arguments,
         version,
         asked: &[
+            ("GET", "/"),
+            ("GET", "//items/latest"),
             ("GET", "/items/latest"),
             ("GET", "/items/17"),
             ("GET", "/items/seventeen"),
@@ -97,6 +99,8 @@ const fn flask(
             ("GET", "/api/users/joe"),
             ("POST", "/api/users"),
             ("GET", "/api/users"),
+            ("GET", "/inner"),
+            ("GET", "/inner/"),
             ("GET", "/inner/a/b"),
             ("GET", "/inner/x"),
             ("GET", "/any/thing"),
@@ -159,7 +163,7 @@ fn told(of: &Framework) -> Result<()> {
     let packages = packages::folder(&python, of.version, of.needed)?;
     let mut server = Workload::start_with(&python, Some(&packages), of.program, of.arguments)?;
     let port: u16 = server.said("port")?;
-    let pid: u32 = server.said("pid")?;
+    let pid: u32 = server.said("worker")?;
     // Some applications have their routes in order with the first request only.
     for (method, path) in of.asked {
         ask(port, method, path)?;

@@ -113,8 +113,9 @@ impl Walk {
         for rule in &here.rules {
             self.add_rule(reader, rules, *rule, own, Slash::AsWritten)?;
         }
+        // No path lacks its first slash.
         if let Some((_, slash)) = here.by_text.iter().find(|(text, _)| text.is_empty())
-            && parts.is_some()
+            && !own.is_empty()
         {
             for rule in state(reader, *slash)?.rules {
                 self.add_rule(reader, rules, rule, own, Slash::Missing)?;
