@@ -125,12 +125,18 @@ impl Walk {
             self.add_state(reader, rules, *next, Some(&below(&escape(text))), depth + 1)?;
         }
         for (part, next) in &here.by_expression {
-            match expression(reader, *part) {
-                Some(part) => {
-                    let part = below(&format!("(?:{part})"));
-                    self.add_state(reader, rules, *next, Some(&part), depth + 1)?;
-                }
-                None => self.push_unknown(rules.whole(&below(ANY)).pattern),
+            let Some((part, is_final)) = expression(reader, *part) else {
+                self.push_unknown(rules.whole(&below(ANY)).pattern);
+                continue;
+            };
+            let part = below(&format!("(?:{part})"));
+            if !is_final {
+                self.add_state(reader, rules, *next, Some(&part), depth + 1)?;
+                continue;
+            }
+            // It has taken all slashes, too.
+            for rule in state(reader, *next)?.rules {
+                self.add_rule(reader, rules, rule, &part, Slash::AsWritten)?;
             }
         }
         for rule in &here.rules {
@@ -205,15 +211,15 @@ fn state(reader: &mut Reader<'_>, state: u64) -> Option<State> {
     })
 }
 
-/// What a part that is no text takes; `None`: that cannot be told.
-fn expression(reader: &mut Reader<'_>, part: u64) -> Option<String> {
+/// What a part that is no text takes, and whether that is all of the path; `None`: that cannot be told.
+fn expression(reader: &mut Reader<'_>, part: u64) -> Option<(String, bool)> {
     let found = reader.members_of(part, &["content", "final", "suffixed"])?;
     let content = reader.read_text(found[0]?)?;
     let (is_final, is_suffixed) = (flag(reader, found[1]?)?, flag(reader, found[2]?)?);
     let found = of_python(&content).filter(|found| found.to_end && !is_suffixed)?;
     // It is asked for one part of the path.
     let is_one = is_final || !Pattern::new(&found.body)?.may_have(b'/');
-    is_one.then_some(found.body)
+    is_one.then_some((found.body, is_final))
 }
 
 /// Rules of which another one has defaults for the same.
