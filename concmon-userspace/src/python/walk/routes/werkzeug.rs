@@ -28,17 +28,13 @@ struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    /// What is before the application, and the parts of a path behind that. Slashes at the beginning are one; where it is
-    /// mounted, there may be none in front of nothing.
+    /// What is before the application, and the parts of a path behind that, of which there are none where it is mounted
+    /// and asked for itself. Slashes at the beginning are one.
     fn whole(&self, parts: &str) -> Place {
-        let rest = parts.strip_prefix('/').unwrap_or(parts);
-        let is_mounted = !self.before.path.is_empty();
-        let slashes = if rest.is_empty() && is_mounted {
-            "/*"
-        } else {
-            "/+"
-        };
-        self.before.with(&format!("{slashes}{rest}"))
+        match parts.strip_prefix('/') {
+            Some(rest) => self.before.with(&format!("/+{rest}")),
+            None => self.before.with(parts),
+        }
     }
 }
 
@@ -113,9 +109,8 @@ impl Walk {
         for rule in &here.rules {
             self.add_rule(reader, rules, *rule, own, Slash::AsWritten)?;
         }
-        // No path lacks its first slash.
         if let Some((_, slash)) = here.by_text.iter().find(|(text, _)| text.is_empty())
-            && !own.is_empty()
+            && parts.is_some()
         {
             for rule in state(reader, *slash)?.rules {
                 self.add_rule(reader, rules, rule, own, Slash::Missing)?;
