@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs::File,
-    io::{self, Seek as _},
+    io::{self, Read, Seek as _},
     thread::JoinHandle,
     time::Duration,
 };
@@ -273,7 +273,11 @@ impl Profile {
         } = self;
         let make = move || {
             privileges::give_up_all();
-            let said = match convert(&mut file, of.by) {
+            let read = Wanted {
+                file: &mut file,
+                reply: &reply,
+            };
+            let said = match convert(read, of.by) {
                 Ok(body) if body.len() > MAX_PROFILE => Reply::too_long(),
                 Ok(body) => Reply {
                     status: StatusCode::OK.as_u16(),
@@ -296,9 +300,24 @@ impl Profile {
     }
 }
 
-fn convert(file: &mut File, by: By) -> io::Result<Vec<u8>> {
-    file.rewind()?;
-    let reader = Reader::new(file).map_err(io::Error::other)?;
+/// A recording, for as long as somebody waits for what is made of it.
+struct Wanted<'a> {
+    file: &'a mut File,
+    reply: &'a oneshot::Sender<Reply>,
+}
+
+impl Read for Wanted<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self.reply.is_closed() {
+            true => Err(io::ErrorKind::ConnectionAborted.into()),
+            false => self.file.read(into),
+        }
+    }
+}
+
+fn convert(recording: Wanted<'_>, by: By) -> io::Result<Vec<u8>> {
+    recording.file.rewind()?;
+    let reader = Reader::new(recording).map_err(io::Error::other)?;
     // Beside what the agent has already.
     let resident = clocks::process_rss_bytes()?;
     let replay = Replay::new(reader).granted(Some(resident + MAX_MAKING));
@@ -312,7 +331,7 @@ fn convert(file: &mut File, by: By) -> io::Result<Vec<u8>> {
 }
 
 /// A file that is nowhere but in memory.
-pub(super) fn memory() -> io::Result<File> {
+fn memory() -> io::Result<File> {
     let flags = rustix::fs::MemfdFlags::CLOEXEC;
     Ok(rustix::fs::memfd_create(c"concmon-profile", flags)?.into())
 }
@@ -372,10 +391,17 @@ mod tests {
         file
     }
 
+    /// Makes a profile of a recording that somebody waits for.
+    fn made_of(file: &mut File) -> io::Result<Vec<u8>> {
+        let (reply, _waits) = oneshot::channel();
+        let reply = &reply;
+        convert(Wanted { file, reply }, By::Wall)
+    }
+
     #[test]
     fn what_the_agent_has_in_memory_already_cuts_no_profile_off() {
         let had = std::hint::black_box(vec![1_u8; 300 << 20]);
-        let made = convert(&mut recording(500), By::Wall);
+        let made = made_of(&mut recording(500));
         assert!(made.is_ok_and(|body| !body.is_empty()));
         drop(had);
     }
@@ -385,8 +411,24 @@ mod tests {
         let mut file = recording(500);
         let length = file.metadata().expect("its length").len();
         file.set_len(length / 2).expect("it can be cut off");
-        let error = convert(&mut file, By::Wall).expect_err("it breaks off");
+        let error = made_of(&mut file).expect_err("it breaks off");
         assert_eq!(failed(&error).status, 507);
+    }
+
+    #[test]
+    fn a_profile_that_nobody_waits_for_any_more_is_given_up() {
+        let mut file = recording(500);
+        file.rewind().expect("a file");
+        let (reply, waits) = oneshot::channel();
+        let mut wanted = Wanted {
+            file: &mut file,
+            reply: &reply,
+        };
+        assert_eq!(wanted.read(&mut [0]).expect("it is wanted"), 1);
+        drop(waits);
+        let error = wanted.read(&mut [0]).expect_err("it is not");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+        assert!(convert(wanted, By::Wall).is_err());
     }
 
     #[test]

@@ -1,18 +1,11 @@
 //! Flight recorders of services: each keeps the last stretch of its service in memory, all of them within one bound.
 
-use std::{
-    cell::RefCell,
-    collections::BTreeMap,
-    fs::File,
-    io::{self, Read as _, Seek as _},
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use hyper::StatusCode;
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{config, debug::Reply, profiles, roster::Roster};
+use super::{config, debug::Reply, roster::Roster};
 use crate::{
     capture::Ring,
     model::timing::Notice,
@@ -240,17 +233,8 @@ impl Recorders {
             ..
         } in self.wanted.extract_if(.., is_ready)
         {
-            let recorder = self.by_service.get(&service);
-            let copied = recorder.map(|recorder| copy(&recorder.ring, last, now_ns));
-            let said = match copied {
-                Some(Ok(file)) => {
-                    hand_over(file, reply);
-                    continue;
-                }
-                Some(Err(error)) => {
-                    let text = format!("nothing can be handed out: {error}\n");
-                    Reply::text(StatusCode::INTERNAL_SERVER_ERROR, &text)
-                }
+            let said = match self.by_service.get(&service) {
+                Some(recorder) => copy(&recorder.ring, last, now_ns),
                 None => Reply::no_service(),
             };
             let _ = reply.send(said);
@@ -258,19 +242,11 @@ impl Recorders {
     }
 }
 
-fn copy(ring: &Ring, last: Duration, now_ns: u64) -> io::Result<File> {
-    let file = profiles::memory()?;
+fn copy(ring: &Ring, last: Duration, now_ns: u64) -> Reply {
     let last_ns = u64::try_from(last.as_nanos()).unwrap_or(u64::MAX);
     let since_ns = now_ns.saturating_sub(last_ns);
-    ring.copy(file.try_clone()?, "asked for", since_ns, now_ns)?;
-    Ok(file)
-}
-
-fn hand_over(mut file: File, reply: oneshot::Sender<Reply>) {
-    let mut body = Vec::new();
-    let read = file.rewind().and_then(|()| file.read_to_end(&mut body));
-    let said = match read {
-        Ok(_) => Reply {
+    match ring.copy("asked for", since_ns, now_ns) {
+        Ok(body) => Reply {
             status: StatusCode::OK.as_u16(),
             content_type: "application/octet-stream".to_owned(),
             body,
@@ -279,6 +255,5 @@ fn hand_over(mut file: File, reply: oneshot::Sender<Reply>) {
             let text = format!("nothing can be handed out: {error}\n");
             Reply::text(StatusCode::INTERNAL_SERVER_ERROR, &text)
         }
-    };
-    let _ = reply.send(said);
+    }
 }

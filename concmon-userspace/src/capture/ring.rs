@@ -5,8 +5,9 @@ use std::{cell::RefCell, collections::VecDeque, fs::File, io, rc::Rc};
 use super::{
     disk::DiskRing,
     encode::Sealed,
+    format::HEAD_BYTES,
     header::Header,
-    write::{FileStore, Store},
+    write::{Appended, FileStore, Store, Target},
 };
 
 /// A ring of chunks. Clones are the same ring: one takes chunks in, another writes them out.
@@ -64,21 +65,28 @@ impl Ring {
     pub fn dump(&self, file: File, service: &str, reason: &str) -> io::Result<()> {
         let mut ring = self.0.borrow_mut();
         let from = ring.first(0);
+        let file = FileStore::new(file);
         ring.dump = Some(ring.begin(file, Some(service), reason, from)?);
         ring.dump_begins = from.is_some();
         ring.dump_failure = None;
         Ok(())
     }
 
-    /// Writes out what there is of the time since `since_ns`, and what is needed to read it.
+    /// What there is of the time since `since_ns`, and what is needed to read it, as a capture of its own.
     ///
     /// # Errors
-    /// As [`Ring::dump`]; or no window fits in the ring.
-    pub fn copy(&self, file: File, reason: &str, since_ns: u64, at_ns: u64) -> io::Result<()> {
+    /// There is no memory for it; or no window fits in the ring.
+    pub fn copy(&self, reason: &str, since_ns: u64, at_ns: u64) -> io::Result<Vec<u8>> {
         let ring = self.0.borrow();
         let from = ring.first(since_ns).ok_or_else(nothing_to_read)?;
-        let mut store = ring.begin(file, None, reason, Some(from))?;
-        store.end(at_ns)
+        let chunks = ring.chunks.range(from..);
+        let mut bytes = Vec::new();
+        bytes
+            .try_reserve(chunks.map(|chunk| chunk.body.len() + HEAD_BYTES).sum())
+            .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        let mut store = ring.begin(Appended::to(bytes), None, reason, Some(from))?;
+        store.end(at_ns)?;
+        Ok(store.into_target())
     }
 
     /// From now on, it keeps at most so many bytes.
@@ -173,19 +181,18 @@ impl Inner {
         }
     }
 
-    /// A file with what is kept from there on.
-    fn begin(
+    /// Begins a capture with what is kept from there on.
+    fn begin<T: Target>(
         &self,
-        file: File,
+        mut store: Appended<T>,
         service: Option<&str>,
         reason: &str,
         from: Option<usize>,
-    ) -> io::Result<FileStore> {
+    ) -> io::Result<Appended<T>> {
         let Some(header) = self.header.clone() else {
             return Err(io::Error::other("nothing was kept yet"));
         };
         let from = from.unwrap_or(self.chunks.len());
-        let mut store = FileStore::new(file);
         store.begin(&Header {
             joins: header.joins || !self.whole || from > 0,
             reason: Some(reason.to_owned()),
@@ -233,8 +240,10 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use super::*;
-    use crate::capture::{Encoder, Input, tests::header};
+    use crate::capture::{Encoder, Input, Item, Reader, tests::header};
 
     fn chunk(at_ns: u64, key: bool) -> Sealed {
         let mut encoder = Encoder::default();
@@ -262,15 +271,17 @@ mod tests {
         let mut ring = ring(2 * bytes);
         ring.chunk(chunk(0, true)).expect("room");
         assert!(!ring.needs_window());
-        ring.copy(file(), "test", 0, 1).expect("it has a key");
+        let copy = ring.copy("test", 0, 1).expect("it has a key");
+        let mut whole = Reader::embedded(Cursor::new(copy)).expect("a capture");
+        assert_eq!(whole.header().reason.as_deref(), Some("test"));
+        assert!(matches!(whole.item(), Ok(Some(Item::Chunk(_)))));
+        assert!(matches!(whole.item(), Ok(Some(Item::End))));
         ring.chunk(chunk(1, false)).expect("room");
         assert!(ring.needs_window(), "before the key goes");
-        ring.copy(file(), "test", 0, 2).expect("it has a key");
+        ring.copy("test", 0, 2).expect("it has a key");
         ring.chunk(chunk(2, false)).expect("room");
-        let copy = file();
-        let refused = ring.copy(copy.try_clone().expect("a file"), "test", 0, 3);
+        let refused = ring.copy("test", 0, 3);
         assert!(refused.is_err(), "the key is gone");
-        assert_eq!(copy.metadata().expect("a file").len(), 0);
         // A file that has none either when it is ended.
         ring.dump(file(), "service", "test").expect("a file");
         assert!(ring.close(3).is_err());

@@ -45,28 +45,84 @@ const PATIENCE: Timespec = Timespec {
     tv_nsec: 0,
 };
 
+/// Where the bytes of a capture go, one after the other.
+pub trait Target: std::fmt::Debug {
+    /// Takes all of these bytes, or none of them; so many of the capture are there already.
+    ///
+    /// # Errors
+    /// Why it took none.
+    fn append(&mut self, bytes: &[u8], behind: u64) -> io::Result<()>;
+}
+
 /// A file that grows.
 #[derive(Debug)]
-pub struct FileStore {
+pub struct Growing {
     file: File,
     /// Somebody must read what is written.
     is_stream: bool,
     /// What is before it in the file: somebody may have handed over one to append to.
     before: u64,
+}
+
+impl Target for Growing {
+    fn append(&mut self, bytes: &[u8], behind: u64) -> io::Result<()> {
+        let written = match self.is_stream {
+            true => bytes
+                .chunks(STREAM_BYTES)
+                .try_for_each(|piece| write_to_reader(&self.file, piece)),
+            false => self.file.write_all(bytes),
+        };
+        if written.is_err() {
+            // Half a frame is of no use. Where the end cannot be cut, a reader will find it.
+            let _ = self.file.set_len(self.before + behind);
+        }
+        written
+    }
+}
+
+/// In memory; whoever makes it knows how long it gets.
+impl Target for Vec<u8> {
+    fn append(&mut self, bytes: &[u8], _behind: u64) -> io::Result<()> {
+        self.try_reserve_exact(bytes.len())
+            .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        self.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// A capture that grows.
+#[derive(Debug)]
+pub struct Appended<T> {
+    target: T,
     bytes: u64,
     number: u32,
 }
 
+/// One in a file.
+pub type FileStore = Appended<Growing>;
+
 impl FileStore {
     /// A new file; or one that was handed over, to be written from where it stands.
     pub fn new(file: File) -> Self {
-        Self {
+        Self::to(Growing {
             is_stream: file.metadata().is_ok_and(|file| !file.is_file()),
             before: file.metadata().map_or(0, |file| file.len()),
             file,
+        })
+    }
+}
+
+impl<T: Target> Appended<T> {
+    pub(super) const fn to(target: T) -> Self {
+        Self {
+            target,
             bytes: 0,
             number: 0,
         }
+    }
+
+    pub(super) fn into_target(self) -> T {
+        self.target
     }
 
     fn frame(&mut self, kind: u16, body: &[u8]) -> io::Result<()> {
@@ -77,24 +133,9 @@ impl FileStore {
     fn frame_behind(&mut self, mut bytes: Vec<u8>, kind: u16, body: &[u8]) -> io::Result<()> {
         bytes.extend_from_slice(&Head::of(kind, self.number, body).bytes());
         bytes.extend_from_slice(body);
-        self.append(&bytes)?;
-        self.number += 1;
-        Ok(())
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let written = match self.is_stream {
-            true => bytes
-                .chunks(STREAM_BYTES)
-                .try_for_each(|piece| write_to_reader(&self.file, piece)),
-            false => self.file.write_all(bytes),
-        };
-        if written.is_err() {
-            // Half a frame is of no use. Where the end cannot be cut, a reader will find it.
-            let _ = self.file.set_len(self.before + self.bytes);
-            return written;
-        }
+        self.target.append(&bytes, self.bytes)?;
         self.bytes += bytes.len() as u64;
+        self.number += 1;
         Ok(())
     }
 }
@@ -122,7 +163,7 @@ fn write_to_reader(mut file: &File, mut piece: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-impl Store for FileStore {
+impl<T: Target> Store for Appended<T> {
     fn begin(&mut self, header: &Header) -> io::Result<()> {
         let before = preamble(Layout::Appended).to_vec();
         self.frame_behind(before, frame::HEADER, &header.bytes())

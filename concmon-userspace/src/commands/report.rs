@@ -1,6 +1,9 @@
 //! `report`: what a live watch would have said, from a capture.
 
-use std::{io::BufWriter, path::Path};
+use std::{
+    io::{BufWriter, Write as _},
+    path::Path,
+};
 
 use super::export::{finish, unread};
 use crate::session::{
@@ -14,6 +17,7 @@ use crate::{
     model::intervals::{Intervals, NoSink},
     source::replay::{Range, Replay, Step},
     views::{
+        escape::escape,
         html::{self, Series},
         json, lines, summary,
     },
@@ -31,7 +35,11 @@ pub(super) fn run(options: &Options, report: &Report) -> Result<u8, Failure> {
     let mut sink = output::open_beside(options, &[&report.input])?;
     crate::session::settle_reader(privileges::CAPTURES, options.output.as_deref());
     let mut stream = json::Stream::new(sink.form.all());
-    let mut printed = Ok(());
+    let reason = replay.header().reason.as_deref();
+    let mut printed = match reason.filter(|_| !options.json) {
+        Some(reason) => writeln!(sink.writer, "Flight recording: {}", escape(reason)),
+        None => Ok(()),
+    };
     let summary = replay
         .run(&mut |step| {
             let Step::Window(window) = step else {

@@ -73,8 +73,7 @@ impl Rule for GilContention {
             .and_then(runs)
             // Bytecode lets go: the C code of a builtin counts as the interpreter's, too.
             .filter(|code| long.is_none() || *code != BYTECODE);
-        let frame = past.hog.filter(|(tid, _)| hog == Some(*tid));
-        let frame = frame.map(|(_, frame)| frame);
+        let frame = hog.and_then(|tid| past.places.get(&tid));
         let hog_name = hog.map(|tid| thread_name(process, tid));
         let mut evidence = super::Evidence::new();
         evidence.insert("waiting_share", round(waiting));
@@ -86,11 +85,11 @@ impl Rule for GilContention {
         evidence.insert("hog", Value::from(hog_name.clone()));
         evidence.insert("hog_tid", Value::from(hog));
         evidence.insert("hog_runs", Value::from(code));
-        evidence.insert("where", Value::from(frame.as_ref().map(whole_place)));
+        evidence.insert("where", Value::from(frame.map(whole_place)));
         evidence.insert("long_waits", Value::from(long.is_some()));
         evidence.insert("victims", Value::from(names.clone()));
         evidence.insert("victims_count", Value::from(victims.len()));
-        let at = frame.as_ref().map(place);
+        let at = frame.map(place);
         let doing = match (code, &at) {
             (Some(code), Some(at)) => format!(", in {code}, at {at}"),
             (Some(code), None) => format!(", in {code}"),

@@ -57,8 +57,8 @@ pub(super) struct GilPast {
     /// How long threads were waited for, and how long threads waited, ns.
     pub(super) holders: BTreeMap<u32, u64>,
     pub(super) victims: BTreeMap<u32, u64>,
-    /// Where the one that was waited for most was met.
-    pub(super) hog: Option<(u32, Frame)>,
+    /// Where those were met most lately that were waited for most in some window.
+    pub(super) places: BTreeMap<u32, Frame>,
 }
 
 impl GilPast {
@@ -72,10 +72,11 @@ impl GilPast {
             wait_ns: gil.wait_ns?,
             waits: gil.waits.as_ref().map_or(0, |waits| waits.count),
             on_cpu_ns: on_cpu_ns.fold(0, u64::saturating_add),
-            hog: gil
+            places: gil
                 .hog
-                .as_ref()
-                .and_then(|hog| Some((hog.tid, hog.frame.clone()?))),
+                .iter()
+                .filter_map(|hog| Some((hog.tid, hog.frame.clone()?)))
+                .collect(),
             ..GilPast::default()
         };
         for pair in &gil.pairs {
@@ -99,8 +100,8 @@ impl GilPast {
         ] {
             of.iter().for_each(|(tid, ns)| add(sums, *tid, *ns));
         }
-        if self.hog.is_none() {
-            self.hog.clone_from(&earlier.hog);
+        for (tid, place) in &earlier.places {
+            self.places.entry(*tid).or_insert_with(|| place.clone());
         }
     }
 }

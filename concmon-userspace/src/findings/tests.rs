@@ -763,10 +763,15 @@ fn long_holds_of_the_gil_are_contention_between_which_it_is_free() {
             }
             let gil = process.gil.as_mut().expect("a GIL");
             gil.waits.as_mut().expect("waits").count = 1;
-            gil.hog = holds.then(|| GilHog {
-                tid: HOG,
-                wait_ns: 900 * MS,
-                frame: Some(frame("scan")),
+            // Between the calls, others wait for each other, a little.
+            let (tid, wait_ns, place) = match holds {
+                true => (HOG, 900 * MS, "scan"),
+                false => (HOG + 1, MS, "other"),
+            };
+            gil.hog = Some(GilHog {
+                tid,
+                wait_ns,
+                frame: Some(frame(place)),
             });
         });
     }

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     ffi::{OsStr, OsString},
     fs::File,
     io,
@@ -22,6 +22,8 @@ pub(crate) const PART: &str = "part.concmon";
 /// next time.
 const MAX_NAMES: usize = 200_000;
 const MAX_OPENED: usize = 4_096;
+/// Of files that have come since the last time, so many are opened.
+const MAX_NEW: usize = 256;
 
 /// Deletes the oldest dumps of a service above the number that is kept. `newest` counts as the newest,
 /// whatever the clock said, if it is one. A dump is
@@ -29,7 +31,9 @@ const MAX_OPENED: usize = 4_096;
 /// flight recorder of this service has written. Names and dates of files are anybody's, and only say
 /// where to look.
 pub(crate) fn forget_old(folder: &Folder, service: &str, keep: usize, newest: &str) {
-    let mut dumps = dumps(folder, Some(service), MAX_OPENED);
+    let begin = format!("{service}-");
+    let is_named_so = |name: &OsStr| name.as_encoded_bytes().starts_with(begin.as_bytes());
+    let mut dumps = dumps(folder, Some(service), MAX_OPENED, is_named_so);
     dumps.sort_by_key(|dump| (dump.name != OsStr::new(newest), Reverse(dump.end_unix_ns)));
     for dump in dumps.iter().skip(keep) {
         forget(folder, dump);
@@ -49,28 +53,49 @@ pub(crate) struct Kept {
 impl Kept {
     /// Those that are there, and what recorders have left that were killed while they wrote.
     pub(crate) fn new(folder: Rc<Folder>, most_bytes: u64) -> Self {
-        let mut dumps = dumps(&folder, None, usize::MAX);
-        dumps.sort_by_key(|dump| dump.end_unix_ns);
-        let bytes = dumps.iter().map(|dump| dump.bytes).sum();
         let mut kept = Self {
             folder,
             most_bytes,
-            dumps: dumps.into(),
-            bytes,
+            dumps: VecDeque::new(),
+            bytes: 0,
         };
+        kept.find(usize::MAX);
         kept.fit();
         kept
     }
 
-    /// There is another one.
+    /// There is another one, the newest whatever the clock said. Those that others have written since are counted
+    /// from now on, too.
     pub(crate) fn add(&mut self, name: &str, bytes: u64) {
-        self.dumps.push_back(Dump {
-            end_unix_ns: u64::MAX,
-            name: name.into(),
-            bytes,
+        self.find(MAX_NEW);
+        let found = self.dumps.iter().position(|dump| dump.name == *name);
+        let newest = found.and_then(|at| self.dumps.remove(at));
+        let newest = newest.unwrap_or_else(|| {
+            self.bytes = self.bytes.saturating_add(bytes);
+            Dump {
+                end_unix_ns: u64::MAX,
+                name: name.into(),
+                bytes,
+            }
         });
-        self.bytes = self.bytes.saturating_add(bytes);
+        self.dumps.push_back(newest);
         self.fit();
+    }
+
+    /// Counts dumps that are not known yet.
+    fn find(&mut self, most: usize) {
+        let known: BTreeSet<&OsStr> = self.dumps.iter().map(|dump| &*dump.name).collect();
+        let found = dumps(&self.folder, None, most, |name| !known.contains(name));
+        if found.is_empty() {
+            return;
+        }
+        self.bytes = found
+            .iter()
+            .fold(self.bytes, |sum, dump| sum.saturating_add(dump.bytes));
+        self.dumps.extend(found);
+        self.dumps
+            .make_contiguous()
+            .sort_by_key(|dump| dump.end_unix_ns);
     }
 
     fn fit(&mut self) {
@@ -101,18 +126,19 @@ fn forget(folder: &Folder, dump: &Dump) {
     }
 }
 
-/// The dumps of a service, or of all.
-fn dumps(folder: &Folder, service: Option<&str>, most: usize) -> Vec<Dump> {
+/// The dumps of a service, or of all, of files whose names are asked for.
+fn dumps(
+    folder: &Folder,
+    service: Option<&str>,
+    most: usize,
+    is_asked_for: impl Fn(&OsStr) -> bool,
+) -> Vec<Dump> {
     let Ok(names) = folder.names(MAX_NAMES) else {
         return Vec::new();
     };
-    let begin = service.map_or_else(String::new, |service| format!("{service}-"));
     names
         .into_iter()
-        .filter(|name| {
-            let bytes = name.as_encoded_bytes();
-            bytes.starts_with(begin.as_bytes()) && bytes.ends_with(b".concmon")
-        })
+        .filter(|name| name.as_encoded_bytes().ends_with(b".concmon") && is_asked_for(name))
         .filter(|name| is_ordinary(folder, name))
         .take(most)
         .filter_map(|name| dump(folder, name, service))
@@ -216,15 +242,28 @@ mod tests {
         );
         // Others are in its place.
         std::fs::write(path.join("a-3.concmon"), [0; 4_096]).expect("room");
-        kept.add("c-5.concmon", dump(path, "c-5.concmon", "c", 1));
+        kept.add("c-5.concmon", dump(path, "c-5.concmon", "c", 5_000));
         assert_eq!(names(path).len(), 4);
-        kept.add("c-6.concmon", dump(path, "c-6.concmon", "c", 1));
+        kept.add("c-6.concmon", dump(path, "c-6.concmon", "c", 6_000));
+        // Others have written one, too, which is older.
+        dump(path, "d-7.concmon", "d", 1_000);
+        kept.add("c-8.concmon", dump(path, "c-8.concmon", "c", 8_000));
+        assert_eq!(kept.bytes, 2 * bytes);
+        assert_eq!(
+            names(path),
+            [
+                "a-3.concmon",
+                "a-notes.concmon",
+                "c-6.concmon",
+                "c-8.concmon"
+            ]
+        );
         // The newest stays, whatever it takes.
         kept.most_bytes = 1;
         kept.fit();
         assert_eq!(
             names(path),
-            ["a-3.concmon", "a-notes.concmon", "c-6.concmon"]
+            ["a-3.concmon", "a-notes.concmon", "c-8.concmon"]
         );
         forget_old(&open, "c", 0, "");
         assert_eq!(names(path).len(), 2);

@@ -33,6 +33,9 @@ use waits::{Step, Threads, Waits};
 const CONTENDED: u64 = 50;
 /// How long a piece waits for the slice that tells what its holder did, ns.
 const PATIENCE_NS: u64 = 2_000_000_000;
+/// The same where charges are kept, which are asked for afterwards: a call in native code may keep the GIL for seconds,
+/// and only the hand-over after that tells.
+pub(crate) const CHARGE_PATIENCE_NS: u64 = 15_000_000_000;
 /// A thread without slices for this long has its past forgotten, ns.
 const FORGET_NS: u64 = 60_000_000_000;
 /// Pieces after which books are made before the end of the window.
@@ -239,11 +242,15 @@ impl Gil {
 
     /// Books the pieces whose holders are known. `all`: the others, too.
     fn book(&mut self, now_ns: u64, all: bool) {
-        let expired_ns = match all {
+        let before = |patience_ns| match all {
             true => u64::MAX,
-            false => now_ns.saturating_sub(PATIENCE_NS),
+            false => now_ns.saturating_sub(patience_ns),
         };
-        let known = self.timeline.settle(expired_ns);
+        let known = self.timeline.settle(before(PATIENCE_NS));
+        let expired_ns = before(match self.charges {
+            Some(_) => CHARGE_PATIENCE_NS,
+            None => PATIENCE_NS,
+        });
         let (timeline, pairs) = (&self.timeline, &mut self.pairs);
         let tally = &mut self.tally.now;
         let charges = &mut self.charges;
@@ -292,7 +299,7 @@ impl Gil {
             }
         });
         self.timeline.forget(self.waits.oldest_ns());
-        self.crowd.settle(expired_ns);
+        self.crowd.settle(before(PATIENCE_NS));
     }
 
     /// Whether threads waited for it more than a little in the window, which was so long.

@@ -1,6 +1,7 @@
 //! Waits for the GIL, on slices that are told one by one.
 
 use super::super::testing::*;
+use super::Gil;
 use crate::event::*;
 use crate::schema::{GilPair, Snapshot};
 
@@ -177,6 +178,49 @@ fn a_holder_that_is_known_late_is_charged() {
     assert_eq!(of(&third).wait_ns, Some(0));
     let last = story.tick(3 * SECOND);
     assert_eq!(of(&last).pairs, [pair(None, A, 10 * MS, 1)]);
+}
+
+/// What is charged to somebody for who asks afterwards is told once a call of several seconds is over.
+#[test]
+fn a_hold_of_several_seconds_is_charged_as_a_whole() {
+    let slice = |tid, (off, wake, waker), cause, out| Slice {
+        tid: Tid(tid),
+        cpu: 0,
+        wait: Some(Wait {
+            off_ns: START + off,
+            wake_ns: Some(START + wake),
+            cause: Some(cause),
+            queue: true,
+            arg0: WAITING,
+            waker,
+        }),
+        in_ns: START + wake,
+        out_ns: START + out,
+        on_cpu_ns: out - wake,
+        voluntary: true,
+    };
+    let mut told = Gil::with_charges();
+    told.look(&[gil(START)]);
+    told.slice(&slice(A, (0, MS, None), Cause::Sleep, 2 * MS));
+    let (mut at, mut charged) = (2 * MS, 0);
+    for second in 1..=7 {
+        while at < second * SECOND - 10 * MS {
+            let wake = (at, at + 5 * MS, None);
+            at += 5 * MS + 10 * US;
+            told.slice(&slice(A, wake, Cause::Gil, at));
+        }
+        if second == 7 {
+            let run = slice(HOG, (0, MS, None), Cause::Sleep, 7 * SECOND - MS);
+            told.slice(&run);
+            let over = (at, 7 * SECOND - 2 * MS, Some(Tid(HOG)));
+            told.slice(&slice(A, over, Cause::Gil, 7 * SECOND));
+        }
+        told.settle(START + second * SECOND, std::iter::empty(), false);
+        let charges = told.take_charges();
+        assert!(charges.iter().all(|charge| charge.holder == Tid(HOG)));
+        charged += charges.iter().map(|one| one.blocked_ns).sum::<u64>();
+    }
+    assert!(charged > 6_900 * MS, "{charged}");
 }
 
 /// A victim that was woken by another victim still waited for the hog.

@@ -13,11 +13,11 @@ use super::flames::{Flames, NodeId, ROOT};
 use super::threads::Threads;
 use super::{Activity, Interval};
 use crate::event::{Cause, LedgerFact, Pid, PyWait, PythonFact, Slice, Tid, WaitKind};
-use crate::model::gil::{Charge, Gil};
+use crate::model::gil::{CHARGE_PATIENCE_NS, Charge, Gil};
 
-/// Stacks of a thread that are remembered, and for how long, ns: waits are charged 2 s later at the latest.
+/// Stacks of a thread that are remembered, and for how long, ns.
 const MAX_STACKS: usize = 4_096;
-const KEPT_NS: u64 = 5_000_000_000;
+const KEPT_NS: u64 = 3_000_000_000 + CHARGE_PATIENCE_NS;
 /// A stack this far from a wait says nothing about it, ns: ten samples by the clock.
 const NEAR_NS: u64 = 100_000_000;
 /// Stacks that are remembered of all threads together.
