@@ -60,7 +60,10 @@ impl Rule for GilContention {
             sums.sort_by_key(|(tid, ns)| (std::cmp::Reverse(*ns), *tid));
             sums
         };
-        let hog = most_first(&past.holders).first().map(|(tid, _)| *tid);
+        // Whoever is not known may have held it longer.
+        let holders = most_first(&past.holders);
+        let hog = holders.first().filter(|(_, ns)| *ns >= past.unknown_ns);
+        let hog = hog.map(|(tid, _)| *tid);
         // Threads that hold it in turn are each other's victims.
         let mut victims = most_first(&past.victims);
         victims.retain(|(tid, _)| hog != Some(*tid));
@@ -125,7 +128,12 @@ impl Rule for GilContention {
             summary,
             evidence,
             advice,
-            weight: waiting,
+            // Of windows that are as bad, one that names it says more.
+            weight: if hog.is_some() {
+                waiting
+            } else {
+                waiting / 2.0
+            },
         })
     }
 

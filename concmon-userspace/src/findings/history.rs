@@ -57,6 +57,8 @@ pub(super) struct GilPast {
     /// How long threads were waited for, and how long threads waited, ns.
     pub(super) holders: BTreeMap<u32, u64>,
     pub(super) victims: BTreeMap<u32, u64>,
+    /// How long threads waited for somebody who is not known, ns.
+    pub(super) unknown_ns: u64,
     /// Where those were met most lately that were waited for most in some window.
     pub(super) places: BTreeMap<u32, Frame>,
 }
@@ -80,8 +82,9 @@ impl GilPast {
             ..GilPast::default()
         };
         for pair in &gil.pairs {
-            if let Some(tid) = pair.holder_tid {
-                add(&mut past.holders, tid, pair.wait_ns);
+            match pair.holder_tid {
+                Some(tid) => add(&mut past.holders, tid, pair.wait_ns),
+                None => past.unknown_ns = past.unknown_ns.saturating_add(pair.wait_ns),
             }
             add(&mut past.victims, pair.victim_tid, pair.wait_ns);
         }
@@ -94,6 +97,7 @@ impl GilPast {
         self.wait_ns = self.wait_ns.saturating_add(earlier.wait_ns);
         self.waits = self.waits.saturating_add(earlier.waits);
         self.on_cpu_ns = self.on_cpu_ns.saturating_add(earlier.on_cpu_ns);
+        self.unknown_ns = self.unknown_ns.saturating_add(earlier.unknown_ns);
         for (sums, of) in [
             (&mut self.holders, &earlier.holders),
             (&mut self.victims, &earlier.victims),

@@ -744,6 +744,20 @@ fn the_hog_is_named_with_its_code_and_its_victims() {
     }
 }
 
+#[test]
+fn nobody_is_the_hog_where_it_is_not_known_who_held_the_gil() {
+    let found = after(|process, _, _| {
+        contended(process, 900, 0.97);
+        let gil = process.gil.as_mut().expect("a GIL");
+        for pair in &mut gil.pairs[..2] {
+            pair.holder_tid = None;
+        }
+    });
+    assert_eq!(names(&found), ["gil-contention"]);
+    assert!(found[0].evidence["hog"].is_null(), "{:?}", found[0]);
+    assert!(!found[0].summary.contains("holds it most"));
+}
+
 /// One call keeps the GIL for a second, again and again: the place where it does is named, though it is free for
 /// half of the time.
 #[test]
