@@ -1,12 +1,15 @@
 //! What files for other tools say, read by other means than the tool's own: time by thread and state.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::interpreter::Interpreter;
+use crate::packages;
 use crate::protobuf::Message;
 
 /// Nanoseconds by thread id and state, as columns of reports are called.
@@ -100,59 +103,81 @@ pub fn speedscope(bytes: &[u8], by: &str) -> Result<Sums> {
     Ok(sums)
 }
 
-fn unpacked(file: &std::path::Path) -> Result<Vec<u8>> {
-    let unpack = "import gzip, sys; sys.stdout.buffer.write(gzip.open(sys.argv[1]).read())";
-    let mut unpack_file = Interpreter::find("3.11")?.command();
-    run(unpack_file.args(["-c", unpack]).arg(file))
+/// A profile as the published classes of `profile.proto` have it.
+#[derive(Debug, Deserialize)]
+pub struct Published {
+    /// What its values are: name and unit.
+    pub types: Vec<(String, String)>,
+    /// The stack of each sample, the outermost frame first, each `FUNCTION FILE:LINE` with the last part of the file's
+    /// path; and its value.
+    pub samples: Vec<(String, u64)>,
 }
 
-/// The stacks of pprof's samples, the outermost frame first, each `FUNCTION FILE:LINE` with the last part of the file's
-/// path, and their time, s.
+const PUBLISHED: &str = r#"
+import gzip, json, sys
+from austin.format.pprof.profile_pb2 import Profile
+profile = Profile.FromString(gzip.open(sys.argv[1]).read())
+text = profile.string_table
+functions = {one.id: (text[one.name], text[one.filename].split("/")[-1]) for one in profile.function}
+def shown(line):
+    name, file = functions[line.function_id]
+    return f"{name} {file}:{line.line}" if file else name
+frames = {one.id: shown(one.line[0]) for one in profile.location}
+print(json.dumps({
+    "types": [(text[one.type], text[one.unit]) for one in profile.sample_type],
+    "samples": [
+        (";".join(frames[at] for at in reversed(one.location_id)), sum(one.value)) for one in profile.sample
+    ],
+}))
+"#;
+
+/// Reads a profile by classes that others have made and published.
 ///
 /// # Errors
-/// Where ids do not fit.
-pub fn lines_of_pprof(file: &std::path::Path) -> Result<Vec<(String, f64)>> {
-    let output = unpacked(file)?;
-    let profile = Message::parse(&output)?;
-    let strings = profile.texts(6)?;
-    let text = |number: Option<u64>| -> Result<&str> {
-        let at = usize::try_from(number.unwrap_or(0))?;
-        strings.get(at).copied().context("no such string")
+/// They refuse it; [`crate::harness::Skip`]: they are not here.
+pub fn published_pprof(file: &Path) -> Result<Published> {
+    let python = Interpreter::find("3.13")?;
+    let classes = packages::folder(&python, "3.13", &["austin-python"])?;
+    let mut command = python.command();
+    command.args(["-c", PUBLISHED]).arg(file);
+    let read = run(command.env("PYTHONPATH", classes))?;
+    Ok(serde_json::from_slice(&read)?)
+}
+
+/// The sum of a profile's values as `go tool pprof` tells it; `None`: there is no Go.
+///
+/// # Errors
+/// It refuses the profile.
+pub fn go_pprof(file: &Path) -> Result<Option<u64>> {
+    let mut command = Command::new("go");
+    command.args(["tool", "pprof", "-symbolize=none", "-raw"]);
+    let output = match command.arg(file).env("GOTOOLCHAIN", "local").output() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        output => output?,
     };
-    let mut functions = BTreeMap::new();
-    for function in profile.messages(5)? {
-        let file = text(function.number(4))?;
-        let file = file.rsplit('/').next().unwrap_or(file);
-        functions.insert(function.number(1), (text(function.number(2))?, file));
-    }
-    let mut locations = BTreeMap::new();
-    for location in profile.messages(4)? {
-        let line = location.message(4)?.context("no line")?;
-        let (name, file) = functions.get(&line.number(1)).context("no function")?;
-        let shown = match file.is_empty() {
-            true => (*name).to_owned(),
-            false => format!("{name} {file}:{}", line.number(2).unwrap_or(0)),
-        };
-        locations.insert(location.number(1), shown);
-    }
-    let mut lines = Vec::new();
-    for sample in profile.messages(2)? {
-        let ids = sample.numbers(1)?;
-        let frames = ids.iter().rev().map(|id| locations.get(&Some(*id)));
-        let frames: Option<Vec<_>> = frames.map(|frame| frame.map(String::as_str)).collect();
-        let path = frames.context("an unknown location")?.join(";");
-        let ns: u64 = sample.numbers(2)?.iter().sum();
-        lines.push((path, ns as f64 / 1e9));
-    }
-    Ok(lines)
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {stderr}");
+    let text = String::from_utf8(output.stdout)?;
+    let samples = text.split_once("Samples:\n").context("no samples")?.1;
+    let samples = samples.split("Locations\n").next().unwrap_or_default();
+    // VALUE: LOCATIONS. Labels are below it.
+    let values = samples.lines().filter_map(|line| {
+        let (value, locations) = line.trim_start().split_once(": ")?;
+        let ids = locations.split_whitespace();
+        let are_ids = ids.map(|id| id.parse::<u64>().is_ok());
+        are_ids.min()?.then(|| value.parse::<u64>().ok())?
+    });
+    Ok(Some(values.sum()))
 }
 
 /// Of pprof's samples. Field numbers are those of `profile.proto`.
 ///
 /// # Errors
 /// Where ids do not fit.
-pub fn pprof(file: &std::path::Path) -> Result<Sums> {
-    let output = unpacked(file)?;
+pub fn pprof(file: &Path) -> Result<Sums> {
+    let unpack = "import gzip, sys; sys.stdout.buffer.write(gzip.open(sys.argv[1]).read())";
+    let mut unpack_file = Interpreter::find("3.11")?.command();
+    let output = run(unpack_file.args(["-c", unpack]).arg(file))?;
     let profile = Message::parse(&output)?;
     let strings = profile.texts(6)?;
     ensure!(strings.first() == Some(&""), "the first string is empty");

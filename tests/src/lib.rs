@@ -11,6 +11,7 @@ pub mod harness;
 pub mod interpreter;
 pub mod laws;
 pub mod load;
+pub mod memory_group;
 pub mod needs;
 pub mod packages;
 pub mod proc;

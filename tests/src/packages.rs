@@ -34,7 +34,11 @@ pub fn folder(python: &Interpreter, version: &str, packages: &[&str]) -> Result<
 }
 
 /// Packages whose module is called otherwise.
-const MODULES: &[(&str, &str)] = &[("helm_python_sdk", "helm_python"), ("pyyaml", "yaml")];
+const MODULES: &[(&str, &str)] = &[
+    ("austin-python", "austin"),
+    ("helm_python_sdk", "helm_python"),
+    ("pyyaml", "yaml"),
+];
 
 fn module(package: &str) -> String {
     let named = MODULES.iter().find(|(of, _)| *of == package);

@@ -14,10 +14,9 @@ use concmon_tests::exported;
 use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::needs::{Need, UNPRIVILEGED};
-use concmon_tests::watch::binary;
 use concmon_tests::workload::Workload;
 use libtest_mimic::Trial;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::agent::config;
 use crate::{WATCH, watch_python};
@@ -29,6 +28,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let [root, ebpf] = WATCH;
     let python = watch_python("3.13");
     let user = [root, ebpf, Need::User];
+    let with_curl = [root, ebpf, Need::Python("3.13"), Need::Tool("curl")];
     vec![
         quiet("debug::targets", &python, targets),
         quiet(
@@ -37,21 +37,20 @@ pub(crate) fn trials() -> Vec<Trial> {
             only_its_owner_may_ask,
         ),
         quiet("debug::clients_are_bounded", &WATCH, clients_are_bounded),
-        quiet("debug::profiles", &python, profiles),
+        quiet("debug::profiles", &with_curl, profiles),
         quiet("debug::profiles_by_token", &python, profiles_by_token),
-        quiet("debug::flight_recorders", &python, flight_recorders),
     ]
 }
 
 /// A folder that anybody can enter, and a place for a socket in it.
-fn place() -> Result<(tempfile::TempDir, PathBuf)> {
+pub(crate) fn place() -> Result<(tempfile::TempDir, PathBuf)> {
     let folder = tempfile::tempdir()?;
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))?;
     let socket = folder.path().join("agent.sock");
     Ok((folder, socket))
 }
 
-fn start(config: &str, socket: &Path) -> Result<Agent> {
+pub(crate) fn start(config: &str, socket: &Path) -> Result<Agent> {
     let socket = socket.to_str().context("no text")?;
     Agent::start(config, &[("CONCMON_SOCKET", socket)])
 }
@@ -207,37 +206,57 @@ fn by_state(metrics: &str) -> impl Fn(&str) -> f64 + '_ {
     }
 }
 
-/// A profile as a reader of its own has it: the sum of all, s, and that of each line with what stands below it.
-struct Profile {
+/// A profile as readers have it that are not ours: the sum of all, s, and that of each line with what stands below it.
+pub(crate) struct Profile {
     all_s: f64,
-    lines: Vec<(String, f64)>,
+    pub(crate) lines: Vec<(String, f64)>,
 }
 
 impl Profile {
-    fn read(answer: &Answer) -> Result<Self> {
-        ensure!(
-            answer.status == 200,
-            "{} {:?}",
-            answer.status,
-            answer.text()
-        );
-        let file = tempfile::NamedTempFile::new()?;
-        std::fs::write(file.path(), &answer.body)?;
-        let all_ns: u64 = exported::pprof(file.path())?.values().sum();
+    pub(crate) fn read(file: &Path, by: &str) -> Result<Self> {
+        let read = exported::published_pprof(file)?;
+        let unit = (by.replace('-', "_"), "nanoseconds".to_owned());
+        ensure!(read.types == [unit], "{by}: {:?}", read.types);
+        let all_ns: u64 = read.samples.iter().map(|(_, ns)| ns).sum();
+        match exported::go_pprof(file)? {
+            Some(ns) => ensure!(ns == all_ns, "{by}: {ns} ns for Go, not {all_ns}"),
+            None => eprintln!("no Go is here: its pprof is not tried"),
+        }
+        let samples = read.samples.into_iter();
         Ok(Self {
             all_s: all_ns as f64 / 1e9,
-            lines: exported::lines_of_pprof(file.path())?,
+            lines: samples.map(|(path, ns)| (path, ns as f64 / 1e9)).collect(),
         })
     }
 
     /// Of all time under the innermost frame `what`, and of that what is also under a line of `function`.
-    fn under(&self, function: &str, what: &str) -> (f64, f64) {
+    pub(crate) fn under(&self, function: &str, file: &str, what: &str) -> (f64, f64) {
         let of_what = self.lines.iter().filter(|(path, _)| path.ends_with(what));
         let all = of_what.clone().map(|(_, s)| s).sum();
-        let line = format!("{function} hogs.py:");
+        let line = format!("{function} {file}:");
         let under = of_what.filter(|(path, _)| path.contains(&line));
         (all, under.map(|(_, s)| s).sum())
     }
+}
+
+/// Has curl ask for a profile, and gives the file.
+pub(crate) fn scraped(
+    socket: &Path,
+    service: &str,
+    by: &str,
+    seconds: u32,
+) -> Result<tempfile::NamedTempFile> {
+    let file = tempfile::NamedTempFile::new()?;
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--fail", "--unix-socket"]).arg(socket);
+    curl.arg("-o").arg(file.path());
+    let query = format!("service={service}&seconds={seconds}&type={by}");
+    let output = curl
+        .arg(format!("http://agent/debug/pprof/profile?{query}"))
+        .output()?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{curl:?}: {stderr}");
+    Ok(file)
 }
 
 /// Each type sums up to what the metrics say of the same window, and blame names the lines that made others wait.
@@ -250,11 +269,6 @@ fn profiles() -> Result<()> {
     let agent = start(&slow, &socket)?;
     let shop = "concmon_processes{service_name=\"shop\"";
     agent.metrics_with("the service", |metrics| sum(metrics, shop) == Some(1.0))?;
-    let profile = |by: &str, seconds: u32| {
-        let path = format!("/debug/pprof/profile?service=shop&seconds={seconds}&type={by}");
-        let socket = socket.clone();
-        std::thread::spawn(move || ask(&socket, &path))
-    };
     let states = [
         "on_cpu", "runnable", "gil", "lock", "poll", "sleep", "io", "child", "disk", "stopped",
         "other", "unknown",
@@ -266,15 +280,17 @@ fn profiles() -> Result<()> {
         ("lock", 1),
         ("blame", 3),
     ] {
-        let asked = profile(by, seconds);
-        // It has begun with a window of its own.
-        std::thread::sleep(Duration::from_millis(500));
-        let before = agent.metrics()?;
-        let answer = asked.join().ok().context("no thread")??;
+        let socket = socket.clone();
+        let windows = |metrics: &str| sum(metrics, "concmon_agent_windows_total");
+        let ended = windows(&agent.metrics()?);
+        let asked = std::thread::spawn(move || scraped(&socket, "shop", by, seconds));
+        // It begins with a window of its own.
+        let before = agent.metrics_with("a window", |metrics| windows(metrics) > ended)?;
+        let file = asked.join().ok().context("no thread")??;
         let after = agent.metrics()?;
         let (before, after) = (by_state(&before), by_state(&after));
         let grown = |state: &str| after(state) - before(state);
-        let read = Profile::read(&answer).with_context(|| by.to_owned())?;
+        let read = Profile::read(file.path(), by)?;
         let (least, most) = match by {
             "wall" => {
                 let all = states.map(grown).iter().sum();
@@ -294,7 +310,7 @@ fn profiles() -> Result<()> {
         );
         if by == "blame" {
             for (function, what) in [("gil_hog", "[had the GIL]"), ("lock_hog", "[had a lock]")] {
-                let (all, its) = read.under(function, what);
+                let (all, its) = read.under(function, "hogs.py", what);
                 ensure!(
                     all > 0.0 && its >= all * 0.8,
                     "{its} of {all} s {what} are {function}: {:?}",
@@ -304,7 +320,13 @@ fn profiles() -> Result<()> {
         }
     }
     // There is room for four at a time.
-    let asked: Vec<_> = (0..5).map(|_| profile("on-cpu", 1)).collect();
+    let asked: Vec<_> = (0..5)
+        .map(|_| {
+            let socket = socket.clone();
+            let path = "/debug/pprof/profile?service=shop&seconds=1&type=on-cpu";
+            std::thread::spawn(move || ask(&socket, path))
+        })
+        .collect();
     let mut statuses = Vec::new();
     for asked in asked {
         statuses.push(asked.join().ok().context("no thread")??.status);
@@ -350,119 +372,14 @@ fn profiles_by_token() -> Result<()> {
         ensure!(std::time::Instant::now() < deadline, "{answer:?}");
         std::thread::sleep(Duration::from_millis(100));
     };
-    let profile = Profile::read(&answer)?;
+    ensure!(answer.status == 200, "{answer:?}");
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), &answer.body)?;
+    let profile = Profile::read(file.path(), "on-cpu")?;
     ensure!(profile.all_s > 0.05, "{} s on a CPU", profile.all_s);
     let said = told(&agent.get("/debug/targets", &[show])?)?;
     let pid = service.pid();
     let mut targets = said["targets"].as_array().context("no targets")?.iter();
     ensure!(targets.any(|target| target["pid"] == pid), "{said}");
-    Ok(())
-}
-
-/// What is in a folder: names and bytes.
-fn files(folder: &Path) -> Result<Vec<(String, u64)>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        files.push((name, entry.metadata()?.len()));
-    }
-    Ok(files)
-}
-
-fn tool(args: &[&str], file: &Path) -> Result<String> {
-    let output = Command::new(binary()?).args(args).arg(file).output()?;
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{args:?}: {stderr}");
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-/// The process that a recording has under this id.
-fn process_of(file: &Path, pid: u64) -> Result<Value> {
-    let summary: Value = serde_json::from_str(&tool(&["report", "--json", "-i"], file)?)?;
-    let mut processes = summary["processes"].as_array().context("none")?.iter();
-    let process = processes.find(|process| process["pid"] == pid);
-    process
-        .cloned()
-        .with_context(|| format!("no {pid} in {summary}"))
-}
-
-fn on_cpu_ns(process: &Value) -> u64 {
-    let threads = process["threads"].as_array().into_iter().flatten();
-    threads
-        .filter_map(|thread| thread["on_cpu_ns"].as_u64())
-        .sum()
-}
-
-/// The last stretch of a service can be had at any time, and is written when a worker is killed; however often that
-/// happens, it stays within bounds.
-fn flight_recorders() -> Result<()> {
-    let python = Interpreter::find("3.13")?;
-    let mut service = Workload::start(&python, "killed.py", &[])?;
-    let (_folder, socket) = place()?;
-    let written = tempfile::tempdir()?;
-    let flight = format!(
-        "[flight]\nspan = \"10s\"\nmemory = \"4MB\"\nfolder = \"{}\"\nfolder_size = \"1MB\"\n[[allow]]",
-        written.path().display()
-    );
-    let config = config(service.program()).replacen("[[allow]]", &flight, 1);
-    let mut agent = start(&config, &socket)?;
-    let recorded = tempfile::tempdir()?;
-    let file = recorded.path().join("F");
-    let from_agent = |name: &str| -> Result<std::process::Output> {
-        let mut command = Command::new(binary()?);
-        command.args([
-            "record",
-            "--from-agent",
-            "--service",
-            name,
-            "--last",
-            "5s",
-            "--socket",
-        ]);
-        Ok(command.arg(&socket).arg("-o").arg(&file).output()?)
-    };
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    while !from_agent("shop")?.status.success() {
-        ensure!(std::time::Instant::now() < deadline, "{}", agent.said());
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    std::thread::sleep(Duration::from_millis(2_500));
-    ensure!(from_agent("shop")?.status.success());
-    let worker = service.said::<u64>("worker")?;
-    let process = process_of(&file, worker)?;
-    // It is on a CPU for a third of the time.
-    ensure!(
-        on_cpu_ns(&process) > 300_000_000 && process["exited"].is_null(),
-        "{process}"
-    );
-    ensure!(
-        process["cmdline"].as_array().is_some_and(Vec::is_empty),
-        "{process}"
-    );
-    let stacks = tool(&["export", "-f", "collapsed", "-i"], &file)?;
-    ensure!(stacks.contains("handle_order (killed.py:"), "{stacks}");
-    let unknown = from_agent("other")?;
-    ensure!(unknown.status.code() == Some(1) && files(recorded.path())?.len() == 1);
-    service.ask(&json!({ "do": "kill", "count": 1 }), "done")?;
-    agent.wait_for_line("wrote ")?;
-    let dumps = files(written.path())?;
-    ensure!(
-        dumps.len() == 1 && dumps[0].0.contains("signal-9"),
-        "{dumps:?}: {}",
-        agent.said()
-    );
-    let dump = written.path().join(&dumps[0].0);
-    let process = process_of(&dump, worker)?;
-    ensure!(
-        process["exited"]["signal"] == 9 && on_cpu_ns(&process) > 300_000_000,
-        "{process}"
-    );
-    service.ask(&json!({ "do": "kill", "count": 100 }), "done")?;
-    std::thread::sleep(Duration::from_secs(4));
-    let dumps = files(written.path())?;
-    let bytes: u64 = dumps.iter().map(|(_, bytes)| bytes).sum();
-    ensure!(dumps.len() <= 2 && bytes <= 1_000_000, "{dumps:?}");
-    ensure!(from_agent("shop")?.status.success(), "it goes on");
     Ok(())
 }

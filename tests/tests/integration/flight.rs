@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
+use concmon_tests::memory_group::MemoryGroup;
 use concmon_tests::proc;
 use concmon_tests::report::Report;
 use concmon_tests::spawn::Group;
@@ -186,7 +187,7 @@ fn a_killed_recorder() -> Result<()> {
 
 /// A program that the kernel kills for want of memory, in a cgroup of its own.
 fn out_of_memory() -> Result<()> {
-    let Some(group) = MemoryGroup::create()? else {
+    let Some(group) = MemoryGroup::create("flight") else {
         eprintln!("no memory cgroup can be made here: the kill is not tried");
         return Ok(());
     };
@@ -205,43 +206,6 @@ fn out_of_memory() -> Result<()> {
     let exited = report.process(pid)?.exited.context("it has not exited")?;
     ensure!(exited.signal == Some(9), "{exited:?}");
     Ok(())
-}
-
-/// A memory cgroup of 64 MiB, version 1 or 2.
-struct MemoryGroup(PathBuf);
-
-impl MemoryGroup {
-    fn create() -> Result<Option<Self>> {
-        let name = format!("concmon-test-{}", std::process::id());
-        for (root, limit) in [
-            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
-            ("/sys/fs/cgroup", "memory.max"),
-        ] {
-            let group = Self(Path::new(root).join(&name));
-            if std::fs::create_dir(&group.0).is_ok()
-                && std::fs::write(group.0.join(limit), "67108864").is_ok()
-            {
-                // Where there is no swap, there is no such file.
-                let _ = std::fs::write(group.0.join("memory.swap.max"), "0");
-                let _ = std::fs::write(group.0.join("memory.memsw.limit_in_bytes"), "67108864");
-                return Ok(Some(group));
-            }
-        }
-        Ok(None)
-    }
-
-    fn take(&self, pid: u32) -> Result<()> {
-        Ok(std::fs::write(
-            self.0.join("cgroup.procs"),
-            pid.to_string(),
-        )?)
-    }
-}
-
-impl Drop for MemoryGroup {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir(&self.0);
-    }
 }
 
 /// A finding and a stall make it write; only so many files are kept.

@@ -18,6 +18,7 @@ mod doctor;
 mod dump;
 mod duty;
 mod exact;
+mod example;
 mod exports;
 mod files;
 mod findings;
@@ -45,6 +46,7 @@ mod polls;
 mod process;
 mod programs;
 mod quick;
+mod recorders;
 mod requests;
 mod routes;
 mod schema;
@@ -92,6 +94,8 @@ fn main() {
         causes::trials(),
         churn::trials(),
         debug::trials(),
+        example::trials(),
+        recorders::trials(),
         demo::trials(),
         dist::trials(),
         doctor::trials(),

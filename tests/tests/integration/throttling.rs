@@ -32,7 +32,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// A cgroup, which goes with this.
-struct Limited {
+pub(crate) struct Limited {
     folder: PathBuf,
     is_first: bool,
 }
@@ -53,20 +53,20 @@ impl Limited {
         Ok(Self { folder, is_first })
     }
 
-    /// With the quota.
-    fn new(name: &str) -> Result<Self> {
+    /// With a quota, so much of each tenth of a second.
+    pub(crate) fn new(name: &str, quota_us: u64) -> Result<Self> {
         let limited = Self::free(name)?;
         let set = match limited.is_first {
             true => limited
                 .write("cpu.cfs_period_us", PERIOD_US)
-                .and_then(|()| limited.write("cpu.cfs_quota_us", QUOTA_US)),
-            false => limited.write("cpu.max", format!("{QUOTA_US} {PERIOD_US}")),
+                .and_then(|()| limited.write("cpu.cfs_quota_us", quota_us)),
+            false => limited.write("cpu.max", format!("{quota_us} {PERIOD_US}")),
         };
         set.map_err(|error| Skip(format!("no CPU quota can be set: {error:#}")))?;
         Ok(limited)
     }
 
-    fn write(&self, file: &str, value: impl ToString) -> Result<()> {
+    pub(crate) fn write(&self, file: &str, value: impl ToString) -> Result<()> {
         std::fs::write(self.folder.join(file), value.to_string()).with_context(|| file.to_owned())
     }
 
@@ -137,7 +137,7 @@ fn finding<'a>(process: &'a Value, rule: &str) -> Option<&'a Value> {
 }
 
 fn is_told_apart() -> Result<()> {
-    let limited = Limited::new("one")?;
+    let limited = Limited::new("one", QUOTA_US)?;
     let one = busy()?;
     limited.write("cgroup.procs", one.id())?;
     let monitor = || Ok::<_, anyhow::Error>(Command::new(binary()?));
@@ -155,7 +155,7 @@ fn is_told_apart() -> Result<()> {
 
 /// As from a pod of its own on the same host: neither sees the cgroup of the other.
 fn is_told_of_another_pod() -> Result<()> {
-    let (limited, free) = (Limited::new("pod")?, Limited::free("agent")?);
+    let (limited, free) = (Limited::new("pod", QUOTA_US)?, Limited::free("agent")?);
     let interpreter = Interpreter::find("3.13")?.command();
     let mut pod = limited.pod(interpreter.get_program());
     let mut one = Group::start(pod.args(["-c", BUSY]).stdin(Stdio::null()))?;
