@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use concmon_tests::agent::sum;
@@ -14,7 +14,7 @@ use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::needs::Need;
 use concmon_tests::spawn::Group;
-use concmon_tests::watch::binary;
+use concmon_tests::watch::{PATIENCE, binary};
 use libtest_mimic::Trial;
 
 use crate::WATCH;
@@ -55,6 +55,11 @@ fn leads_to_its_line() -> Result<()> {
     let agent = start(&config, &socket)?;
     let shop = "concmon_processes{service_name=\"shop\"";
     agent.metrics_with("the service", |metrics| sum(metrics, shop) == Some(1.0))?;
+    let deadline = Instant::now() + PATIENCE;
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        ensure!(Instant::now() < deadline, "it does not listen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let over = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..4)
         .map(|_| {
