@@ -1,11 +1,8 @@
 //! The example that ships leads to the line that its page names.
 
-use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -60,32 +57,25 @@ fn leads_to_its_line() -> Result<()> {
         ensure!(Instant::now() < deadline, "it does not listen");
         std::thread::sleep(Duration::from_millis(20));
     }
-    let over = Arc::new(AtomicBool::new(false));
-    let clients: Vec<_> = (0..4)
-        .map(|_| {
-            let over = Arc::clone(&over);
-            std::thread::spawn(move || ask_for_prices(port, &over))
-        })
-        .collect();
-    let profile = scraped(&socket, "shop", "blame", 3);
+    let mut python = Interpreter::find("3.13")?.command();
+    python.arg(folder.join("load.py")).arg(port.to_string());
+    let _clients = Group::start(python.stdin(Stdio::null()))?;
+    let profile = scraped(&socket, "shop", "blame", 3)?;
+    let finding = "concmon_finding_active{service_name=\"shop\",concmon_rule=\"gil-contention\"}";
+    agent.metrics_with("the finding", |metrics| sum(metrics, finding) == Some(1.0))?;
     let recorded = tempfile::tempdir()?;
     let file = recorded.path().join("F");
     let mut record = Command::new(binary()?);
     record.args(["record", "--from-agent", "--service", "shop", "--socket"]);
-    let record = record.arg(&socket).arg("-o").arg(&file).output();
-    over.store(true, Ordering::Relaxed);
-    for client in clients {
-        client.join().ok().context("no thread")??;
-    }
-    let read = Profile::read(profile?.path(), "blame")?;
+    let record = record.arg(&socket).arg("-o").arg(&file).output()?;
+    ensure!(record.status.success(), "{record:?}");
+    let read = Profile::read(profile.path(), "blame")?;
     let (all, its) = read.under("is_customer", "shop.py", "[had the GIL]");
     ensure!(
         all > 0.0 && its >= all * 0.8,
         "{its} of {all} s are the pattern's: {:?}",
         read.lines
     );
-    let record = record?;
-    ensure!(record.status.success(), "{record:?}");
     let report = tool(&["report", "-i"], &file)?;
     let finding = report.split("gil-contention").nth(1);
     let finding = finding.with_context(|| report.clone())?;
@@ -96,17 +86,5 @@ fn leads_to_its_line() -> Result<()> {
             .contains(&format!("holds it most, at {cause}")),
         "{report}"
     );
-    Ok(())
-}
-
-fn ask_for_prices(port: u16, over: &AtomicBool) -> Result<()> {
-    while !over.load(Ordering::Relaxed) {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.write_all(b"GET /price HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n")?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
-        ensure!(answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
     Ok(())
 }
