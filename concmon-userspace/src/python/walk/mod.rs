@@ -9,6 +9,7 @@ pub(super) mod deadlines;
 mod entering;
 pub(super) mod executors;
 mod frames;
+mod gathers;
 pub(super) mod gil;
 pub(super) mod heap;
 pub(super) mod holders;

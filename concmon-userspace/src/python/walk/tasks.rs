@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::chain::{self, Chain, End};
 use super::contexts;
+use super::gathers::Gathers;
 use super::stacks::{self, Stack};
 use super::suspended::FirstLocals;
 use super::task_heads::{TaskHead, read_heads};
@@ -103,6 +104,7 @@ pub(crate) fn read(
     // Neighbours are read in one piece.
     let mut tasks = tasks.to_vec();
     tasks.sort_unstable();
+    let gathers = Gathers::read(reader, &tasks);
     let mut result = Vec::with_capacity(tasks.len());
     for together in tasks.chunks(TOGETHER) {
         if reader.is_over() {
@@ -126,8 +128,9 @@ pub(crate) fn read(
                 *record = waits;
             }
         }
-        result.extend(complete(reader, records, &listed, options));
+        result.extend(complete(reader, records, &listed, &gathers, options));
     }
+    gathers.give_back(reader);
     result
 }
 
@@ -160,6 +163,7 @@ fn complete(
     reader: &mut Reader<'_>,
     records: Vec<Record>,
     listed: &AddressSet,
+    gathers: &Gathers,
     options: &ScanOptions,
 ) -> Vec<PyTask> {
     let contexts: Vec<u64> = records.iter().map(|record| record.head.context).collect();
@@ -182,7 +186,7 @@ fn complete(
         .iter()
         .map(|record| (record.task, record.head.waiters))
         .collect();
-    let awaited_by = waiters::awaited_by(reader, &waiters, listed);
+    let awaited_by = waiters::awaited_by(reader, &waiters, listed, gathers);
     records
         .into_iter()
         .zip(exceptions)

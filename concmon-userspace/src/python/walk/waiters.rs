@@ -2,6 +2,7 @@
 //! when it is done.
 
 use super::as_completed;
+use super::gathers::Gathers;
 use super::task_groups::{is_group, parents};
 use crate::python::memory::addresses::{AddressMap, AddressSet};
 use crate::python::memory::{Batch, byte, plausible, word};
@@ -93,13 +94,24 @@ struct Graph {
 
 /// The tasks that wait for each of `tasks`, by their own words. `known` are tasks: those written in
 /// Python cannot be told by their type.
-pub(crate) fn awaited_by(
+pub(super) fn awaited_by(
     reader: &mut Reader<'_>,
     tasks: &[(u64, Waiters)],
     known: &AddressSet,
+    gathers: &Gathers,
 ) -> Vec<Vec<u64>> {
-    let waiters: Vec<Waiters> = tasks.iter().map(|(_, waiters)| *waiters).collect();
-    let (sources, left_out) = sources(reader, &waiters);
+    let alone = gathers.alone(reader, tasks);
+    let unread = tasks
+        .iter()
+        .zip(&alone)
+        .map(|((_, waiters), alone)| match alone {
+            Some(_) => Waiters::default(),
+            None => *waiters,
+        });
+    let (mut sources, left_out) = sources(reader, &unread.collect::<Vec<_>>());
+    for (sources, alone) in sources.iter_mut().zip(alone) {
+        sources.objects.extend(alone.into_iter().flatten());
+    }
     let mut graph = Graph::read(reader, &sources, known);
     graph.left_out += left_out;
     let mut told_of_all = 0;

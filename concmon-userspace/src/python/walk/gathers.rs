@@ -1,0 +1,166 @@
+//! The `asyncio.gather`s that tasks wait for, and whom these wait for. A task that gathers alone wait for, perhaps very
+//! many, need not be asked for each of its callbacks: there are as many as it is a child of gathers.
+
+use super::waiters::Waiters;
+use crate::python::memory::addresses::{AddressMap, AddressSet};
+use crate::python::memory::{Batch, plausible, word};
+use crate::python::objects::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader};
+
+/// The class, and its list of those that it waits for.
+const CLASS: &str = "_GatheringFuture";
+const CHILDREN: &str = "_children";
+/// The most children of one that are read: of one that has more, none is.
+const MAX_CHILDREN: u64 = 1 << 18;
+/// Lists of children that are read at once, and tasks.
+const LISTS_AT_ONCE: usize = 4;
+const TASKS_AT_ONCE: usize = 2048;
+/// `PySetObject.used`, 3.8 to 3.15.
+const SET_USED: u32 = 24;
+
+/// Which gathers wait for each task, by numbers.
+#[derive(Default)]
+pub(crate) struct Gathers {
+    gathers: Vec<u64>,
+    of_children: AddressMap<Vec<u32>>,
+    /// Bytes, as the scan counts them.
+    kept: usize,
+}
+
+impl Gathers {
+    /// Those that `tasks` wait for, if any task of them has more than one that waits for it.
+    pub(super) fn read(reader: &mut Reader<'_>, tasks: &[u64]) -> Self {
+        let mut found = Self::default();
+        let Some(futures) = waited_for(reader, tasks) else {
+            return found;
+        };
+        let types = reader.types_of(&futures);
+        let mut types = types.into_iter().flatten().map(|info| &*info.name == CLASS);
+        let mut gathers = futures;
+        gathers.retain(|_| types.next() == Some(true));
+        let lists = reader.attributes(&gathers, &[CHILDREN]);
+        let lists: Vec<(u64, u64)> = gathers
+            .into_iter()
+            .zip(lists)
+            .filter_map(|(gather, found)| Some((gather, found?[0]?)))
+            .collect();
+        let wanted: AddressSet = tasks.iter().copied().collect();
+        for some in lists.chunks(LISTS_AT_ONCE) {
+            let addresses: Vec<u64> = some.iter().map(|(_, list)| *list).collect();
+            let children = reader.lists(&addresses, MAX_CHILDREN);
+            for ((gather, _), children) in some.iter().zip(children) {
+                let known = children.filter(|(count, _)| *count <= MAX_CHILDREN);
+                found.add(
+                    reader,
+                    *gather,
+                    known.map_or_else(Vec::new, |(_, all)| all),
+                    &wanted,
+                );
+            }
+        }
+        found
+    }
+
+    fn add(
+        &mut self,
+        reader: &mut Reader<'_>,
+        gather: u64,
+        children: Vec<u64>,
+        wanted: &AddressSet,
+    ) {
+        let bytes = children.len() * size_of::<u32>();
+        let Ok(number) = u32::try_from(self.gathers.len()) else {
+            return;
+        };
+        if reader.is_over() || !reader.may_keep(bytes) {
+            return;
+        }
+        self.kept += bytes;
+        self.gathers.push(gather);
+        for child in children.into_iter().filter(|child| wanted.contains(child)) {
+            let gathers = self.of_children.entry(child).or_default();
+            // It may be a child twice, and is waited for once.
+            if gathers.last() != Some(&number) {
+                gathers.push(number);
+            }
+        }
+    }
+
+    /// The gathers that wait for each of `tasks`; `None` where it is not known that nobody else does.
+    pub(super) fn alone(
+        &self,
+        reader: &mut Reader<'_>,
+        tasks: &[(u64, Waiters)],
+    ) -> Vec<Option<Vec<u64>>> {
+        let mut alone = vec![None; tasks.len()];
+        let mut batch = Batch::new();
+        let children: Vec<(usize, &Vec<u32>, &Waiters)> = tasks
+            .iter()
+            .enumerate()
+            .filter_map(|(slot, (task, waiters))| {
+                Some((slot, self.of_children.get(task)?, waiters))
+            })
+            .collect();
+        for (_, _, waiters) in &children {
+            let several = if waiters.is_set {
+                waiters.awaited_by
+            } else {
+                waiters.callbacks
+            };
+            batch.push(several, SET_USED as usize + 8);
+        }
+        reader.fetch(&mut batch);
+        reader.load_types(
+            (0..batch.len()).filter_map(|index| word(batch.prefix(index), OBJECT_TYPE)),
+        );
+        for (index, (slot, gathers, waiters)) in children.into_iter().enumerate() {
+            let bytes = batch.prefix(index);
+            let count = match (reader.kind(bytes), waiters.is_set) {
+                (Some(Kind::Set), true) => word(bytes, SET_USED),
+                (Some(Kind::List), false) => {
+                    let first = u64::from(plausible(waiters.callback));
+                    word(bytes, OBJECT_SIZE).and_then(|count| count.checked_add(first))
+                }
+                _ => None,
+            };
+            if count == Some(gathers.len() as u64) {
+                let gathers = gathers
+                    .iter()
+                    .filter_map(|number| self.gathers.get(*number as usize));
+                alone[slot] = Some(gathers.copied().collect());
+            }
+        }
+        alone
+    }
+
+    pub(super) fn give_back(self, reader: &mut Reader<'_>) {
+        reader.give_back(self.kept);
+    }
+}
+
+/// The futures that tasks wait for, each once; `None` where each task has one that waits for it at most.
+fn waited_for(reader: &mut Reader<'_>, tasks: &[u64]) -> Option<Vec<u64>> {
+    let fields = reader.walk.task;
+    let mut futures = AddressSet::default();
+    let mut have_several = false;
+    for tasks in tasks.chunks(TASKS_AT_ONCE) {
+        let mut batch = Batch::new();
+        for task in tasks {
+            batch.push(*task, fields.size as usize);
+        }
+        reader.fetch(&mut batch);
+        reader.load_types(
+            (0..batch.len()).filter_map(|index| word(batch.prefix(index), OBJECT_TYPE)),
+        );
+        for index in 0..batch.len() {
+            let bytes = batch.prefix(index);
+            if reader.kind(bytes) == Some(Kind::Task)
+                && let Some(waiters) = Waiters::of(reader, bytes)
+            {
+                have_several |= waiters.is_set || plausible(waiters.callbacks);
+                let future = word(bytes, fields.awaited_future);
+                futures.extend(future.filter(|future| plausible(*future)));
+            }
+        }
+    }
+    have_several.then(|| futures.into_iter().collect())
+}
