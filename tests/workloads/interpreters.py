@@ -1,4 +1,5 @@
-"""Threads that run other interpreters: one computes, one has a loop, and in each of several two fight for its GIL.
+"""Threads that run other interpreters: one computes, one has a loop, one rests in an interpreter that the main thread has
+made, and in each of several two fight for its GIL.
 
 usage: interpreters.py OWN FIGHTS
 
@@ -45,6 +46,15 @@ async def blocks_inside():
 
 asyncio.run(blocks_inside())
 """
+RESTS = """
+import time
+
+def rests_inside():
+    while True:
+        time.sleep(0.05)
+
+rests_inside()
+"""
 FIGHTS = """
 import threading
 
@@ -63,10 +73,13 @@ tids = {}
 
 
 # Up to 3.12, an interpreter's thread state says that it is of the thread that has created it.
-def run(source):
-    interpreters.run_string(create(own), source)
+def run(source, made=None):
+    interpreters.run_string(create(own) if made is None else made, source)
 
 
+rests = threading.Thread(target=run, args=(RESTS, create(own)), name="rests", daemon=True)
+rests.start()
+tids["rests"] = rests.native_id
 for name, source in sources:
     thread = threading.Thread(target=run, args=(source,), name=name, daemon=True)
     thread.start()

@@ -10,6 +10,7 @@ use concmon_tests::watch::{PATIENCE, Watch, binary};
 use concmon_tests::workload::Workload;
 use libtest_mimic::Trial;
 
+use crate::dump::{array, tool};
 use crate::watch_python;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -29,7 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials
 }
 
-/// Samples of a thread are of where it is, not of who has called the interpreter; and a wait for a GIL is one, also
+/// Stacks and samples of a thread are of where it is, not of who has called the interpreter, or made it; and a wait for a GIL is one, also
 /// where there are more GILs than an account has room for, from the first look on.
 fn threads_have_their_own(version: &str, own: bool) -> Result<()> {
     let kind = if own { "own" } else { "shared" };
@@ -54,6 +55,9 @@ fn threads_have_their_own(version: &str, own: bool) -> Result<()> {
         process.loops.iter().any(|one| one.tid == loops),
         "no loop in thread {loops}"
     );
+    if version != "3.8" {
+        made_by_another(workload.pid(), tids["rests"])?;
+    }
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("capture");
     let pid = workload.pid().to_string();
@@ -63,6 +67,12 @@ fn threads_have_their_own(version: &str, own: bool) -> Result<()> {
     let export = ["export", "-f", "collapsed", "--by", "on-cpu", "-i"];
     let stacks = Command::new(binary()?).args(export).arg(&file).output()?;
     let stacks = String::from_utf8(stacks.stdout)?;
+    let of_main = stacks.lines().filter(|line| line.contains(";MainThread"));
+    let mut of_main = of_main.filter(|line| line.contains("_inside"));
+    ensure!(
+        of_main.next().is_none(),
+        "the main thread in others' code: {stacks}"
+    );
     for (name, function) in [
         ("computes", "computes_inside"),
         ("fights-", "fights_inside"),
@@ -81,6 +91,24 @@ fn threads_have_their_own(version: &str, own: bool) -> Result<()> {
         ensure!(
             all > 0 && inside >= all / 100 * 90,
             "{name}: {inside} of {all} ns are in {function}: {stacks}"
+        );
+    }
+    Ok(())
+}
+
+/// The thread that rests is inside of the interpreter, and the main thread, which has made it, is not. Up to 3.9, nothing
+/// says who runs it.
+fn made_by_another(pid: u32, rests: u32) -> Result<()> {
+    let look = tool(&["dump", "--json"], pid)?.json()?;
+    for thread in array(&look, "/processes/0/threads")? {
+        let tid = thread["tid"].as_u64().context("no tid")?;
+        let stack = thread["stack"].as_array().context("no stack")?;
+        let is_inside = stack
+            .iter()
+            .any(|frame| frame["function"] == "rests_inside");
+        ensure!(
+            is_inside == (tid == u64::from(rests)),
+            "thread {tid}, {rests} rests: {stack:?}"
         );
     }
     Ok(())

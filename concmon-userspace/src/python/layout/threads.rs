@@ -109,6 +109,9 @@ pub struct ThreadLayout {
     /// `None`: only the C library and `threading` know the thread's id.
     pub native_id: Option<u32>,
     pub frame: FrameRoot,
+    /// A pointer into the C stack of whoever runs code by the state; `None`: there is none, or each thread has states
+    /// of its own.
+    pub loop_place: Option<u32>,
     /// The newest chunk of the stack of frames, with the first free byte behind it; `None` where
     /// frames are objects.
     pub chunk: Option<u32>,
@@ -123,6 +126,13 @@ pub struct ThreadLayout {
 pub(super) const THREAD: Since<ThreadLayout> = &[
     (8, THREAD_3_8),
     (
+        10,
+        ThreadLayout {
+            loop_place: Some(48),
+            ..THREAD_3_8
+        },
+    ),
+    (
         11,
         ThreadLayout {
             ident: 152,
@@ -131,6 +141,7 @@ pub(super) const THREAD: Since<ThreadLayout> = &[
                 pointer: 56,
                 frame: 8,
             },
+            loop_place: Some(56),
             chunk: Some(296),
             context: 224,
             running_loop: RunningLoop::DictHolder {
@@ -149,6 +160,7 @@ pub(super) const THREAD: Since<ThreadLayout> = &[
                 pointer: 56,
                 frame: 0,
             },
+            loop_place: Some(56),
             chunk: Some(232),
             context: 208,
             running_loop: RunningLoop::Dict { dict: 112 },
@@ -187,6 +199,7 @@ const THREAD_3_8: ThreadLayout = ThreadLayout {
     ident: 176,
     native_id: None,
     frame: FrameRoot::Field(24),
+    loop_place: None,
     chunk: None,
     context: 240,
     running_loop: RunningLoop::DictHolder {

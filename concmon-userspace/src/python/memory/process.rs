@@ -17,6 +17,8 @@ const DESCRIPTOR_TID: u32 = 720;
 /// How far the end of a stack can be above its thread's descriptor.
 const MAX_ABOVE_DESCRIPTOR: u64 = 4 * PAGE;
 const MAX_STACK: u64 = 1 << 40;
+/// What `/proc/PID/maps` calls it.
+const MAIN_STACK: &str = "[stack]";
 
 /// What is known of a process beside its memory.
 #[derive(Debug)]
@@ -153,12 +155,22 @@ impl ProcessView {
         self.stacks.get(&ident).copied().flatten()
     }
 
-    fn mapped_stack(&mut self, ident: u64) -> Option<u64> {
-        if maps::containing(&self.mappings, ident).is_none() && self.may_read_mappings {
+    /// Whether an address is in the stack of the main thread.
+    pub(crate) fn is_on_main_stack(&mut self, address: u64) -> bool {
+        let mapping = self.mapping(address);
+        mapping.is_some_and(|mapping| mapping.path == MAIN_STACK)
+    }
+
+    fn mapping(&mut self, address: u64) -> Option<&Mapping> {
+        if maps::containing(&self.mappings, address).is_none() && self.may_read_mappings {
             self.may_read_mappings = false;
             self.mappings = self.source.mappings();
         }
-        let mapping = maps::containing(&self.mappings, ident)?;
+        maps::containing(&self.mappings, address)
+    }
+
+    fn mapped_stack(&mut self, ident: u64) -> Option<u64> {
+        let mapping = self.mapping(ident)?;
         // A mapping that goes on above is the stack joined with other memory.
         (mapping.end - ident <= MAX_ABOVE_DESCRIPTOR).then_some(mapping.end - mapping.start)
     }

@@ -1,5 +1,6 @@
 //! Scans of an interpreter: all that can be read of it at one time, as a fact.
 
+mod entered;
 mod others;
 mod pass;
 mod permits;

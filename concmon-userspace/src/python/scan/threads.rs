@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::entered::{self, Whose};
 use super::others::{MAX_SEARCHED, Others};
 use super::pass::Scan;
 use super::permits;
@@ -41,6 +42,21 @@ impl Scan<'_> {
             if ident == 0 || fields.native_id.is_some_and(|id| record.field(id) == 0) {
                 tids.push(None);
                 continue;
+            }
+            if self.is_entered {
+                let process = &mut *self.process;
+                let is_on_main_stack = |place| process.is_on_main_stack(place);
+                match entered::whose(record, &fields, &fact.threads, is_on_main_stack) {
+                    Whose::Named => {}
+                    Whose::Other(tid) => {
+                        tids.push(Some(tid));
+                        continue;
+                    }
+                    Whose::Nobodys => {
+                        tids.push(None);
+                        continue;
+                    }
+                }
             }
             let account = accounts.remove(&ident).unwrap_or_default();
             // After a fork, what `threading` has may still be the parent's; so may what the state has, where
