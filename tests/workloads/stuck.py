@@ -448,6 +448,27 @@ def semaphore_of_tasks():
     asyncio.run(main())
 
 
+def semaphore_of_anyio():
+    import anyio
+
+    async def main():
+        semaphore = anyio.Semaphore(2)
+
+        async def handler():
+            async with semaphore:
+                await anyio.sleep(0.2)
+                async with semaphore:
+                    pass
+
+        async with anyio.create_task_group() as group:
+            for name in ["first", "second", "behind"]:
+                group.start_soon(handler, name=name)
+            ready(["anyio.Semaphore", "first", "second"])
+            await tick()
+
+    anyio.run(main)
+
+
 def long_calls(call):
     """One thread calls what keeps the GIL for long; others would compute."""
 

@@ -96,7 +96,10 @@ pub(super) fn permits_of(deadlock: &Deadlock) -> Option<&str> {
         .iter()
         .filter_map(|one| one.holds.as_deref());
     let first = held.next()?;
-    let name = first.strip_prefix("asyncio.").unwrap_or(first);
+    let name = ["asyncio.", "anyio."]
+        .iter()
+        .find_map(|library| first.strip_prefix(library))
+        .unwrap_or(first);
     let is_one = PERMITS.iter().any(|kind| name.starts_with(kind));
     (is_one && held.all(|other| other == first)).then_some(first)
 }

@@ -264,7 +264,7 @@ fn task_wait(task: &PyTask, awaited: &BTreeMap<u64, Vec<u64>>, owners: &Owners) 
     let wait = task.waits_for.as_ref()?;
     match &*wait.kind {
         kind if owners::is_held(kind) => {
-            let (name, on) = owners.of_wait(wait)?;
+            let (name, on) = owners.of_wait(task, wait)?;
             Some(Wait {
                 on: on.iter().copied().map(Node::Task).collect(),
                 all: false,

@@ -35,7 +35,7 @@ const EXHAUSTED: Option<&str> = Some("pool-exhausted");
 /// It takes ten seconds to tell.
 const NOT_RELEASED: &str = "lock-not-released";
 
-const SICK: [Row; 25] = [
+const SICK: [Row; 26] = [
     (STUCK, "two_rlocks", &[], DEADLOCK),
     (STUCK, "three_rlocks", &[], DEADLOCK),
     (STUCK, "two_locks", &[], DEADLOCK),
@@ -57,6 +57,7 @@ const SICK: [Row; 25] = [
     (STUCK, "semaphore_of_threads", &[], EXHAUSTED),
     (STUCK, "bounded_semaphore_of_threads", &[], EXHAUSTED),
     (STUCK, "semaphore_of_tasks", &[], EXHAUSTED),
+    (STUCK, "semaphore_of_anyio", LOOPS, EXHAUSTED),
     (
         STUCK,
         "connections_of_sqlalchemy",

@@ -11,6 +11,10 @@ const SEMAPHORES: &[&str] = &["Semaphore", "BoundedSemaphore"];
 /// It says who has its tokens.
 pub(super) const LIMITER: &str = "CapacityLimiter";
 
+/// A lock or semaphore of anyio's is waited for in functions of its package, of which one is among so many.
+const ANYIO: &str = "/anyio/";
+const ENTERING: usize = 3;
+
 /// Those of one thing: each who waits for it waits for all of them.
 const MAX_OWNERS: usize = 64;
 
@@ -41,10 +45,15 @@ impl Owners {
     }
 
     /// What a task waits for is called, and who has it.
-    pub(super) fn of_wait(&self, wait: &TaskWait) -> Option<(String, &[u64])> {
+    pub(super) fn of_wait(&self, task: &PyTask, wait: &TaskWait) -> Option<(String, &[u64])> {
         let object = wait.object?;
         let owners = self.0.get(&object).filter(|owners| !owners.is_empty())?;
-        let library = if wait.kind == LIMITER { "" } else { "asyncio." };
+        let innermost = task.awaiting.iter().rev().take(ENTERING);
+        let library = match wait.kind == LIMITER {
+            true => "",
+            false if innermost.clone().any(|frame| frame.file.contains(ANYIO)) => "anyio.",
+            false => "asyncio.",
+        };
         Some((
             format!("{library}{} {}", wait.kind, Address(object)),
             owners,

@@ -64,6 +64,14 @@ const USERS_OF_LOCKS: &[(&str, &str, &str)] = &[
 const LIMITER: &str = "acquire_on_behalf_of";
 const ANYIO_FILE: &str = "/anyio/_backends/_asyncio.py";
 
+/// The functions in which tasks wait for locks and semaphores of anyio's, and the files of these.
+const ENTERING: &[&str] = &["acquire", "__aenter__"];
+const OF_ANYIO: &[&str] = &["/anyio/_core/_synchronization.py", ANYIO_FILE];
+
+const ADAPTER: &str = "Adapter";
+/// What these call to wait.
+const MAX_INNER: usize = 2;
+
 /// The function in which whoever has entered anyio's task group waits for its tasks.
 const END_OF_GROUP: &str = "__aexit__";
 
@@ -90,7 +98,7 @@ pub(crate) fn waits(reader: &mut Reader<'_>, tasks: &[Waiting<'_>]) -> Vec<Optio
         .map(|(task, said)| match said {
             Some(Says::Receiver) => {
                 let innermost = task.frames.len().saturating_sub(1);
-                let frame = limiter_frame(task.frames).unwrap_or(innermost);
+                let frame = frame_of_anyio(task.frames).unwrap_or(innermost);
                 task.locals.get(frame).map_or(0, |locals| locals[0])
             }
             _ => 0,
@@ -99,8 +107,10 @@ pub(crate) fn waits(reader: &mut Reader<'_>, tasks: &[Waiting<'_>]) -> Vec<Optio
     let of_futures = reader.types_of(&futures);
     let of_receivers = reader.types_of(&receivers);
     let by_executor = by_executor(reader, &futures, &said, &of_futures);
-    (0..tasks.len())
-        .map(|slot| {
+    tasks
+        .iter()
+        .enumerate()
+        .map(|(slot, task)| {
             let info = of_futures[slot]
                 .as_ref()
                 .filter(|info| &*info.name != "NoneType")?;
@@ -110,7 +120,7 @@ pub(crate) fn waits(reader: &mut Reader<'_>, tasks: &[Waiting<'_>]) -> Vec<Optio
                 _ if &*info.name == "_GatheringFuture" => ("gather", future),
                 (Some(Says::Kind(kind)), _) => (kind, future),
                 (Some(Says::Receiver), Some(class)) => {
-                    (last_part(&class.name), Some(receivers[slot]))
+                    (kind_of(task.frames, &class.name), Some(receivers[slot]))
                 }
                 _ if by_executor[slot] => ("executor", future),
                 _ => (last_part(&info.name), future),
@@ -131,6 +141,41 @@ fn limiter_frame(frames: &[PyFrame]) -> Option<usize> {
     (frames.len() - found <= 2).then_some(found)
 }
 
+/// Which frame has the limiter, lock or semaphore of anyio's that is waited for: what waits may wrap another one, and
+/// does so by means of an event or a future.
+fn frame_of_anyio(frames: &[PyFrame]) -> Option<usize> {
+    let is_inner = |frame: &&PyFrame| {
+        asyncio_file(&frame.file) == Some("locks.py") || frame.file.ends_with(ANYIO_FILE)
+    };
+    let enters = |frame: &PyFrame| {
+        ENTERING.contains(&last_part(&frame.function))
+            && OF_ANYIO.iter().any(|file| frame.file.ends_with(file))
+    };
+    limiter_frame(frames).or_else(|| {
+        let inner = frames
+            .iter()
+            .rev()
+            .take(MAX_INNER)
+            .take_while(|frame| !enters(frame) && is_inner(frame));
+        let last = frames.len() - inner.count();
+        let entering = frames[..last]
+            .iter()
+            .rev()
+            .take_while(|frame| enters(frame));
+        let count = entering.count();
+        (count > 0).then(|| last - count)
+    })
+}
+
+/// What an object is called whose method a task is in. One of anyio's that was made outside of any loop wraps another one.
+fn kind_of<'a>(frames: &[PyFrame], class: &'a str) -> &'a str {
+    let name = last_part(class);
+    match name.strip_suffix(ADAPTER) {
+        Some(wrapped) if frame_of_anyio(frames).is_some() => wrapped,
+        _ => name,
+    }
+}
+
 /// Of that file's classes, only the group has such a method.
 fn is_end_of_group(frame: &PyFrame) -> bool {
     last_part(&frame.function) == END_OF_GROUP && frame.file.ends_with(ANYIO_FILE)
@@ -138,7 +183,7 @@ fn is_end_of_group(frame: &PyFrame) -> bool {
 
 /// What the innermost functions say, as far as they are asyncio's.
 fn said(frames: &[PyFrame]) -> Option<Says> {
-    if limiter_frame(frames).is_some() {
+    if frame_of_anyio(frames).is_some() {
         return Some(Says::Receiver);
     }
     if frames.last().is_some_and(is_end_of_group) {
