@@ -69,3 +69,69 @@ pub(super) fn whose(
         _ => Whose::Named,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::python::layout::{Version, row};
+    use crate::python::objects::synthetic::Segments;
+
+    const STATE: u64 = 0x10_0000;
+    const PLACE: u32 = 56;
+    const IDENT: u32 = 136;
+    const MAIN: u64 = 0x5000_0000;
+    const ONE: u64 = 0x2000_0000;
+    const OTHER: u64 = 0x2004_0000;
+    const MAIN_STACK: std::ops::Range<u64> = 0x7fff_0000..0x7fff_9000;
+
+    fn thread(tid: u32, ident: u64, main: bool) -> PyThread {
+        PyThread {
+            tid: Tid(tid),
+            ident,
+            name: None,
+            daemon: None,
+            entry: None,
+            stack_size_bytes: Some(0x8000),
+            main,
+            pool: false,
+            stack: Vec::new(),
+            stack_torn: false,
+            waiting_for: None,
+        }
+    }
+
+    fn whose_is(place: u64, ident: u64) -> Whose {
+        let version = Version {
+            major: 3,
+            minor: 12,
+        };
+        let fields = row(version).unwrap().walk.thread;
+        let mut memory = Segments::default();
+        let mut words = vec![0; 64];
+        words[PLACE as usize / 8] = place;
+        words[IDENT as usize / 8] = ident;
+        memory.put_words(STATE, &words);
+        let record = ThreadRecord::read(&memory, STATE, &fields).unwrap();
+        let known = [
+            thread(1, MAIN, true),
+            thread(2, ONE, false),
+            thread(3, OTHER, false),
+        ];
+        let on_main = |place| MAIN_STACK.contains(&place);
+        whose(&record, &fields, &known, on_main)
+    }
+
+    #[test]
+    fn the_stack_that_runs_an_interpreter_says_whose_its_state_is() {
+        assert_eq!(whose_is(ONE - 0x700, ONE), Whose::Named);
+        assert_eq!(whose_is(OTHER - 0x700, ONE), Whose::Other(Tid(3)));
+        assert_eq!(whose_is(ONE - 0x700, MAIN), Whose::Other(Tid(2)));
+        assert_eq!(whose_is(MAIN_STACK.start, ONE), Whose::Other(Tid(1)));
+        assert_eq!(whose_is(MAIN_STACK.start, MAIN), Whose::Named);
+        // Nobody runs it, or who does is not known.
+        assert_eq!(whose_is(STATE + 0x100, MAIN), Whose::Nobodys);
+        assert_eq!(whose_is(0x9000_0000, MAIN), Whose::Named);
+        // It has begun the thread itself.
+        assert_eq!(whose_is(ONE - 0x700, 0x3000_0000), Whose::Named);
+    }
+}

@@ -164,3 +164,57 @@ fn waited_for(reader: &mut Reader<'_>, tasks: &[u64]) -> Option<Vec<u64>> {
     }
     have_several.then(|| futures.into_iter().collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::python::objects::synthetic::{World, set_word};
+
+    /// A list or set of so many.
+    fn of_length(world: &mut World, class: u64, place: u32, count: u64) -> u64 {
+        let mut bytes = World::object(class, 64);
+        set_word(&mut bytes, place, count);
+        world.put(&bytes)
+    }
+
+    #[test]
+    fn gathers_wait_alone_where_there_are_as_many_callbacks() {
+        const TASK: u64 = 0x7000_0000;
+        let wanted: AddressSet = [TASK].into_iter().collect();
+        for minor in [8, 13, 14, 15] {
+            let mut world = World::new(minor);
+            let list = world.class("list", 1 << 25, 40);
+            let set = world.class("set", 0, 200);
+            let two = of_length(&mut world, list, OBJECT_SIZE, 2);
+            let three = of_length(&mut world, list, OBJECT_SIZE, 3);
+            let of_set = of_length(&mut world, set, SET_USED, 3);
+            let mut reader = world.reader();
+            let mut gathers = Gathers::default();
+            // It is a child twice of one of them.
+            for (gather, children) in [(1, vec![TASK, TASK]), (2, vec![9, TASK]), (3, vec![TASK])] {
+                gathers.add(&mut reader, gather, children, &wanted);
+            }
+            let mut alone = |task, callback, callbacks, awaited_by| {
+                let waiters = Waiters {
+                    awaited_by,
+                    is_set: awaited_by != 0,
+                    callback,
+                    callbacks,
+                };
+                gathers
+                    .alone(&mut reader, &[(task, waiters)])
+                    .pop()
+                    .flatten()
+            };
+            let all = Some(vec![1, 2, 3]);
+            assert_eq!(alone(TASK, 0x8000, two, 0), all, "3.{minor}");
+            assert_eq!(alone(TASK, 0, three, 0), all);
+            assert_eq!(alone(TASK, 0, 0, of_set), all);
+            // There is somebody else, or one has ended meanwhile; what is no list says nothing.
+            assert_eq!(alone(TASK, 0x8000, three, 0), None);
+            assert_eq!(alone(TASK, 0, two, 0), None);
+            assert_eq!(alone(TASK, 0, of_set, 0), None);
+            assert_eq!(alone(TASK + 8, 0, three, 0), None);
+        }
+    }
+}

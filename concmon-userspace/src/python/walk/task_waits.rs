@@ -270,3 +270,44 @@ fn by_executor(
         .map(|name| reader.text(name).is_some_and(|name| &**name == OF_EXECUTOR))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_anyio_waits_with_is_not_what_is_waited_for() {
+        const CORE: &str = "/lib/anyio/_core/_synchronization.py";
+        const BACKEND: &str = "/lib/anyio/_backends/_asyncio.py";
+        const LOCKS: &str = "/lib/python3.9/asyncio/locks.py";
+        const OWN: &str = "/app/main.py";
+        let frame = |chain: &[(&str, &str)]| {
+            let frames: Vec<PyFrame> = chain
+                .iter()
+                .map(|(file, function)| PyFrame {
+                    function: (*function).into(),
+                    file: (*file).into(),
+                    line: 1,
+                })
+                .collect();
+            frame_of_anyio(&frames)
+        };
+        let own = (OWN, "acquire");
+        assert_eq!(frame(&[own, (BACKEND, "Semaphore.acquire")]), Some(1));
+        // In a statement, with an adapter, and by means of an event.
+        let entered = [own, (CORE, "Lock.__aenter__"), (BACKEND, "Lock.acquire")];
+        assert_eq!(frame(&entered), Some(1));
+        let wrapped = [
+            own,
+            (CORE, "LockAdapter.__aenter__"),
+            (BACKEND, "Lock.acquire"),
+        ];
+        assert_eq!(frame(&wrapped), Some(1));
+        let event = [(BACKEND, "Event.wait"), (LOCKS, "Event.wait")];
+        let old = [&[own, (CORE, "acquire")][..], &event[..]].concat();
+        assert_eq!(frame(&old), Some(1));
+        assert_eq!(frame(&[&[own][..], &event[..]].concat()), None);
+        assert_eq!(frame(&[own, (LOCKS, "Lock.acquire")]), None);
+        assert_eq!(frame(&[own]), None);
+    }
+}
