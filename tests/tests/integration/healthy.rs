@@ -1,6 +1,9 @@
 //! Servers as people run them under load: a healthy one raises nothing, a sick handler the right finding.
 //!
-//! `CONCMON_HEALTHY=SECONDS` watches each server for so long (`cargo xtask healthy`); else there is one, for a moment.
+//! `CONCMON_HEALTHY=SECONDS` watches each server for so long (`cargo xtask healthy`); else there is one, for a moment. It watches
+//! the table of sick and healthy programs, too, for their exit codes.
+
+mod exit_codes;
 
 use std::time::{Duration, Instant};
 
@@ -57,6 +60,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             }));
         }
     }
+    trials.extend(seconds.map(exit_codes::trials).into_iter().flatten());
     trials
 }
 

@@ -17,7 +17,7 @@ use crate::gil::counts_in_its_window;
 use crate::watch_python;
 
 /// A program: its file, which one, what it needs, and the rule that holds for it. What is idle has none.
-type Row = (
+pub(crate) type Row = (
     &'static str,
     &'static str,
     &'static [&'static str],
@@ -25,7 +25,7 @@ type Row = (
 );
 
 const STUCK: &str = "stuck.py";
-const UNSTUCK: &str = "unstuck.py";
+pub(crate) const UNSTUCK: &str = "unstuck.py";
 const POOLED: &str = "pooled.py";
 const LOOPS: &[&str] = &["anyio", "trio"];
 
@@ -35,7 +35,7 @@ const EXHAUSTED: Option<&str> = Some("pool-exhausted");
 /// It takes ten seconds to tell.
 const NOT_RELEASED: &str = "lock-not-released";
 
-const SICK: [Row; 26] = [
+pub(crate) const SICK: [Row; 26] = [
     (STUCK, "two_rlocks", &[], DEADLOCK),
     (STUCK, "three_rlocks", &[], DEADLOCK),
     (STUCK, "two_locks", &[], DEADLOCK),
@@ -68,7 +68,7 @@ const SICK: [Row; 26] = [
     (STUCK, "lock_that_is_left_taken", &[], Some(NOT_RELEASED)),
     (STUCK, "connections_in_a_queue", &[], EXHAUSTED),
 ];
-const HEALTHY: [Row; 26] = [
+pub(crate) const HEALTHY: [Row; 26] = [
     (UNSTUCK, "idle_thread_pool", &[], None),
     (UNSTUCK, "idle_process_pool", &[], None),
     (UNSTUCK, "idle_multiprocessing_pool", &[], None),
@@ -97,7 +97,7 @@ const HEALTHY: [Row; 26] = [
     (UNSTUCK, "locks_of_a_fork", &[], None),
 ];
 /// Programs in which one thread keeps the GIL for long, or several want it all the time.
-const GIL: [Row; 4] = [
+pub(crate) const GIL: [Row; 4] = [
     (STUCK, "backtracking_pattern", &[], CONTENTION),
     (STUCK, "large_power", &[], CONTENTION),
     (STUCK, "sleeping_call_of_c", &[], CONTENTION),
@@ -105,11 +105,11 @@ const GIL: [Row; 4] = [
 ];
 const CONTENTION: Option<&str> = Some("gil-contention");
 const CONVOY: &str = "convoy_for_the_gil";
-const VERSIONS: [&str; 3] = ["3.9", "3.11", "3.13"];
+pub(crate) const VERSIONS: [&str; 3] = ["3.9", "3.11", "3.13"];
 /// Of programs that do not compute, it is the host's.
-const BY_HOST: &str = "cpu-starved";
+pub(crate) const BY_HOST: &str = "cpu-starved";
 /// Windows of a second by which a finding is told.
-const SOON: usize = 5;
+pub(crate) const SOON: usize = 5;
 
 /// Besides the idle pools: nobody in these has what others want.
 const NOT_CONTENDED: [&str; 4] = [
@@ -122,7 +122,7 @@ const NOT_CONTENDED: [&str; 4] = [
 /// Every version says in another way who is inside of a `with` statement.
 const ALL_VERSIONS: [&str; 8] = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15"];
 /// Programs of which no thread has what it waits for, and one in which it has.
-const WAITERS: [&str; 3] = [
+pub(crate) const WAITERS: [&str; 3] = [
     "with_statements_again_and_again",
     "statements_of_any_length",
     "methods_in_variables",
@@ -162,7 +162,7 @@ fn start(version: &str, file: &str, program: &str) -> Result<Workload> {
 }
 
 /// Those of the programs whose packages are there; of others it is said why not.
-fn start_all(version: &str, rows: &[Row]) -> Result<Vec<(Row, Workload)>> {
+pub(crate) fn start_all(version: &str, rows: &[Row]) -> Result<Vec<(Row, Workload)>> {
     let python = Interpreter::find(version)?;
     let mut workloads = Vec::new();
     for row @ (file, program, needed, _) in rows {
