@@ -266,7 +266,7 @@ mod tests {
                 patterns(reader, object);
                 included(reader, modules, object);
                 part(reader, object, true);
-                route(reader, "a/<int:b>/", object);
+                let _ = route(reader, "a/<int:b>/", object);
                 let mut walk = Walk::default();
                 walk.add_django(reader, modules, object, &Place::root(), 0);
                 walk.pattern(reader, modules, object, &Place::root(), 0);
