@@ -1,7 +1,7 @@
 //! The `asyncio.gather`s that tasks wait for, and whom these wait for. A task that gathers alone wait for, perhaps very
 //! many, need not be asked for each of its callbacks: there are as many as it is a child of gathers.
 
-use super::waiters::Waiters;
+use super::callbacks::Waiters;
 use crate::python::memory::addresses::{AddressMap, AddressSet};
 use crate::python::memory::{Batch, plausible, word};
 use crate::python::objects::{Kind, OBJECT_SIZE, OBJECT_TYPE, Reader};

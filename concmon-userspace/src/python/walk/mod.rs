@@ -1,6 +1,7 @@
 //! Walks from objects to facts: threads and their stacks, event loops, tasks, pools, and what waits for what.
 
 mod as_completed;
+mod callbacks;
 pub(super) mod celery;
 pub(super) mod chain;
 pub(super) mod collector;

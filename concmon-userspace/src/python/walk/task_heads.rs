@@ -1,6 +1,6 @@
 //! What a task says of itself, in its own struct or, written in Python, in its attributes.
 
-use super::waiters::{self, Waiters};
+use super::callbacks::{self, Waiters};
 use crate::python::layout::FutureFlags;
 use crate::python::memory::{Batch, byte, int, plausible, word};
 use crate::python::objects::text::as_bool;
@@ -159,6 +159,6 @@ fn python_head(reader: &mut Reader<'_>, class: u64, found: &[Option<u64>]) -> Op
             .unwrap_or(0),
         unretrieved: flag(reader, unretrieved),
         cancel_requested: flag(reader, must_cancel) || cancels.is_some_and(|cancels| cancels > 0),
-        waiters: waiters::of_python_task(reader, callbacks, awaited_by),
+        waiters: callbacks::of_python_task(reader, callbacks, awaited_by),
     })
 }

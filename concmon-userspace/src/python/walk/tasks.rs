@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::callbacks::Waiters;
 use super::chain::{self, Chain, End};
 use super::contexts;
 use super::gathers::Gathers;
@@ -10,7 +11,7 @@ use super::suspended::FirstLocals;
 use super::task_heads::{TaskHead, read_heads};
 use super::task_waits::{self, Waiting};
 use super::timeouts;
-use super::waiters::{self, Waiters};
+use super::waiters;
 use crate::event::{PyFrame, PyTask, TaskState};
 use crate::python::memory::addresses::{AddressMap, AddressSet};
 use crate::python::objects::Reader;
