@@ -280,34 +280,42 @@ impl Accounts {
         but: &BTreeSet<Pid>,
         mut visit: impl FnMut(&Ledger, Option<&Hists>) -> Collected,
     ) {
-        let used: Vec<usize> = self.used().collect();
-        for slot in used {
-            let Some((ledgers, at)) = self.at(slot) else {
-                continue;
-            };
-            if reading == Reading::Ended && ledgers.state(at) != state::DEAD {
-                continue;
-            }
-            if !but.is_empty() && but.contains(&Pid(ledgers.tgid(at))) {
-                continue;
-            }
-            let Some((ledger, hists)) = self.read_one(slot, reading) else {
-                self.reads_failed += 1;
-                continue;
-            };
-            if ledger.state == state::FREE {
-                continue;
-            }
-            match visit(&ledger, hists.as_deref()) {
-                Collected::Free if ledger.state == state::DEAD => self.free_slot(slot, &ledger),
-                Collected::Abandon => {
-                    self.slots.untie(ledger.tid, slot);
-                    if let Some(kernel_slots) = &self.kernel_slots {
-                        kernel_slots.untie_all(slot);
-                    }
-                    self.free_slot(slot, &ledger);
+        let mut slots: Vec<usize> = self.used().collect();
+        // One that could not be read is tried again after the others: whoever writes it may have lost its CPU to the
+        // host meanwhile.
+        for is_last in [false, true] {
+            for slot in std::mem::take(&mut slots) {
+                let Some((ledgers, at)) = self.at(slot) else {
+                    continue;
+                };
+                if reading == Reading::Ended && ledgers.state(at) != state::DEAD {
+                    continue;
                 }
-                Collected::Free | Collected::Keep => {}
+                if !but.is_empty() && but.contains(&Pid(ledgers.tgid(at))) {
+                    continue;
+                }
+                let Some((ledger, hists)) = self.read_one(slot, reading) else {
+                    if is_last {
+                        self.reads_failed += 1;
+                    } else {
+                        slots.push(slot);
+                    }
+                    continue;
+                };
+                if ledger.state == state::FREE {
+                    continue;
+                }
+                match visit(&ledger, hists.as_deref()) {
+                    Collected::Free if ledger.state == state::DEAD => self.free_slot(slot, &ledger),
+                    Collected::Abandon => {
+                        self.slots.untie(ledger.tid, slot);
+                        if let Some(kernel_slots) = &self.kernel_slots {
+                            kernel_slots.untie_all(slot);
+                        }
+                        self.free_slot(slot, &ledger);
+                    }
+                    Collected::Free | Collected::Keep => {}
+                }
             }
         }
     }
