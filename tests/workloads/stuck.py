@@ -285,6 +285,39 @@ def groups_of_anyio_with_a_time():
     anyio.run(main)
 
 
+def permits_of_anyio_with_a_time():
+    """Healthy: permits that are had for long, and waits for another one, or for a lock out of order, that end."""
+    import anyio
+
+    async def main():
+        longs, nested = anyio.Semaphore(2), anyio.Semaphore(2)
+        locks = [anyio.Lock(), anyio.Lock()]
+
+        async def works():
+            while True:
+                async with longs:
+                    await anyio.sleep(4)
+
+        async def wants_both(one, other):
+            while True:
+                with anyio.move_on_after(4):
+                    async with one:
+                        await anyio.sleep(0.1)
+                        async with other:
+                            pass
+
+        async with anyio.create_task_group() as group:
+            for _ in range(4):
+                group.start_soon(works)
+            for _ in range(2):
+                group.start_soon(wants_both, nested, nested)
+            group.start_soon(wants_both, *locks)
+            group.start_soon(wants_both, *locks[::-1])
+            ready()
+
+    anyio.run(main)
+
+
 def queue_of_threads_of_anyio():
     import anyio
     from anyio import to_thread

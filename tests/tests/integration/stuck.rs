@@ -68,7 +68,7 @@ pub(crate) const SICK: [Row; 26] = [
     (STUCK, "lock_that_is_left_taken", &[], Some(NOT_RELEASED)),
     (STUCK, "connections_in_a_queue", &[], EXHAUSTED),
 ];
-pub(crate) const HEALTHY: [Row; 26] = [
+pub(crate) const HEALTHY: [Row; 27] = [
     (UNSTUCK, "idle_thread_pool", &[], None),
     (UNSTUCK, "idle_process_pool", &[], None),
     (UNSTUCK, "idle_multiprocessing_pool", &[], None),
@@ -94,6 +94,7 @@ pub(crate) const HEALTHY: [Row; 26] = [
     (UNSTUCK, "tasks_that_are_given_up", &[], None),
     (UNSTUCK, "groups_with_a_time", &[], None),
     (STUCK, "groups_of_anyio_with_a_time", LOOPS, None),
+    (STUCK, "permits_of_anyio_with_a_time", LOOPS, None),
     (UNSTUCK, "locks_of_a_fork", &[], None),
 ];
 /// Programs in which one thread keeps the GIL for long, or several want it all the time.
