@@ -78,6 +78,18 @@ def drives_a_coroutine(event):
     coroutine(event).send(None)
 
 
+class Made:
+    def __init__(self, event):
+        if event:
+            park(event)
+
+
+def makes(event):
+    # Often enough for the interpreter to call it in a way of its own.
+    for turn in range(200):
+        Made(event if turn == 199 else None)
+
+
 def many_lines(event):
     x = 1
 
@@ -113,6 +125,7 @@ def main():
         with_decorator,
         executed,
         drives_a_coroutine,
+        makes,
         many_lines,
     ]
     threads = [threading.Thread(target=target, args=(event,), daemon=True) for target in targets]

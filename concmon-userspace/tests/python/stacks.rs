@@ -40,7 +40,7 @@ fn parked_threads_are_where_the_program_says() {
                 python.label(),
                 fact.limits
             );
-            assert!(account.len() >= 11, "{} threads", account.len());
+            assert!(account.len() >= 12, "{} threads", account.len());
             for (ident, expected) in &account {
                 let found = fact
                     .threads

@@ -27,6 +27,9 @@ pub(crate) struct CodePosition {
     pub(crate) offset: i64,
 }
 
+/// Function and file of the frame that the interpreter puts below an `__init__` that it calls without leaving its
+/// loop, 3.12 on; tracebacks do not show it.
+const INIT_SHIM: &str = "__init__";
 /// No code object is there.
 const LEFT_OUT: u64 = u64::MAX;
 
@@ -99,6 +102,12 @@ impl CodeCache {
     /// Whether the code object at an address was read.
     pub(crate) fn knows(&self, code: u64) -> bool {
         self.codes.contains_key(&code)
+    }
+
+    /// Whether it is none of the program's, but the interpreter's own between two that are.
+    pub(crate) fn is_shim(&self, code: u64) -> bool {
+        let known = self.codes.get(&code);
+        known.is_some_and(|code| &*code.function == INIT_SHIM && &*code.file == INIT_SHIM)
     }
 
     /// Whether frames were refused, for they are too many.

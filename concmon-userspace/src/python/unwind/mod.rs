@@ -11,7 +11,7 @@ mod turn;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use concmon_ebpf::{Python, SampleFrame, sample_flags};
+use concmon_ebpf::{Python, sample_flags};
 
 use super::attached::Attached;
 use super::layout::{InstructionShape, Instructions, Layout, WalkLayout};
@@ -161,10 +161,13 @@ impl Unwinder {
             file: "?".into(),
             line: 0,
         };
-        let frames: Vec<PyFrame> = sample
-            .frames
+        let shown: Vec<usize> = (0..sample.frames.len())
+            .filter(|frame| !codes.is_shim(sample.frames[*frame].code))
+            .collect();
+        let frames: Vec<PyFrame> = shown
             .iter()
             .map(|frame| {
+                let frame = &sample.frames[*frame];
                 offset_of(walk, frame.code, frame.instruction)
                     .and_then(|offset| {
                         let position = CodePosition {
@@ -179,20 +182,21 @@ impl Unwinder {
         let (mut in_loop, mut step_frames) = step_frames(&frames, self.has_uvloop);
         if self.has_uvloop && step_frames == 0 {
             // A coroutine that nothing in Python calls is called by the loop.
-            let is_coroutine = |frame: &SampleFrame| frame.generator != 0;
-            if let Some(outermost) = sample.frames.iter().rposition(is_coroutine) {
+            let is_coroutine = |frame: &usize| sample.frames[*frame].generator != 0;
+            if let Some(outermost) = shown.iter().rposition(is_coroutine) {
                 (in_loop, step_frames) = (true, outermost + 1);
             }
         }
-        let generator = |frame: usize| sample.frames.get(frame).map(|frame| frame.generator);
         let eager = eager_frames(&frames[..step_frames.min(frames.len())], |frame| {
-            generator(frame).is_some_and(|generator| generator != 0)
+            let frame = shown.get(frame).map(|frame| &sample.frames[*frame]);
+            frame.is_some_and(|frame| frame.generator != 0)
         });
         let creator = eager.and_then(|_| step_frames.checked_sub(1));
         let step_frames = eager.unwrap_or(step_frames);
+        let in_sample = |frame: usize| shown.get(frame).copied();
         Resolved {
-            outermost: step_frames.checked_sub(1),
-            creator,
+            outermost: step_frames.checked_sub(1).and_then(in_sample),
+            creator: creator.and_then(in_sample),
             stack: Arc::new(SampledStack {
                 frames,
                 step_frames,

@@ -74,7 +74,11 @@ fn together(
         let mut again = Vec::new();
         for (slot, stack) in open.into_iter().zip(found) {
             match stack {
-                Some(stack) if stack.is_known(codes) => stacks[slot] = stack,
+                Some(mut stack) if stack.is_known(codes) => {
+                    let frames = &mut stack.frames;
+                    frames.retain(|frame| !codes.is_shim(frame.position.code));
+                    stacks[slot] = stack;
+                }
                 _ => again.push(slot),
             }
         }
