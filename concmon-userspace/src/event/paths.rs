@@ -82,6 +82,34 @@ impl Shape {
         }
     }
 
+    /// Whether a part that begins with this may be folded to that, unless anything in it is encoded.
+    pub(crate) fn may_become(self, folded: &str) -> bool {
+        match folded {
+            "{number}" => !self.has_other_than_digits,
+            "{uuid}" => !self.is_no_uuid && self.len <= UUID_LEN,
+            "{hash}" => !self.has_other_than_hex,
+            _ => true,
+        }
+    }
+
+    /// The same; one for all that are text, whatever comes.
+    pub(crate) fn settled(self) -> Self {
+        let is_long = self.len > MAX_PART || self.has_digit && self.len >= LONG;
+        let is_word = self.is_no_uuid && self.has_other_than_hex;
+        if self.is_encoded || !(self.has_other_than_plain || is_word && is_long) {
+            return self;
+        }
+        Self {
+            len: MAX_PART + 1,
+            has_digit: true,
+            has_other_than_digits: true,
+            has_other_than_hex: true,
+            has_other_than_plain: true,
+            is_no_uuid: true,
+            is_encoded: false,
+        }
+    }
+
     /// What a part of this shape is folded to; `None`: it is kept.
     pub(crate) fn folded(self) -> Option<&'static str> {
         let is_long = self.len > MAX_PART || self.has_digit && self.len >= LONG;

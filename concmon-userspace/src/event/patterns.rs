@@ -31,6 +31,34 @@ pub(crate) enum Takes {
 pub(crate) struct Pattern {
     automaton: dense::DFA<Vec<u32>>,
     start: StateID,
+    /// One of the bytes that the automaton does not tell from each other.
+    classes: Vec<u8>,
+    /// Of those that are in parts without anything encoded, nor does the shape of a part tell these from each other.
+    plain: Vec<u8>,
+}
+
+/// What may be searched: steps from one state to the next.
+#[derive(Clone, Debug)]
+pub(crate) struct Budget(usize);
+
+/// Of one path and one pattern.
+const MAX_STEPS: usize = 1 << 16;
+
+impl Budget {
+    pub(crate) fn new(steps: usize) -> Self {
+        Self(steps)
+    }
+
+    pub(crate) fn is_spent(&self) -> bool {
+        self.0 == 0
+    }
+
+    /// `None`: that is more than was left.
+    fn spend(&mut self, steps: usize) -> Option<()> {
+        let left = self.0.checked_sub(steps);
+        self.0 = left.unwrap_or(0);
+        left.map(|_| ())
+    }
 }
 
 impl Pattern {
@@ -54,66 +82,94 @@ impl Pattern {
             .ok()?;
         let anchored = start::Config::new().anchored(Anchored::Yes);
         let start = automaton.start_state(&anchored).ok()?;
-        Some(Self { automaton, start })
+        Some(Self {
+            classes: different(&automaton, 0..=u8::MAX, |byte| {
+                (byte == b'/', byte == b'\n')
+            }),
+            plain: different(&automaton, (b'!'..=b'~').filter(is_plain), |byte| {
+                (Shape::default().then(byte), byte == b'-')
+            }),
+            automaton,
+            start,
+        })
     }
 
     /// How much it takes.
     pub(crate) fn bytes(&self) -> usize {
-        self.automaton.memory_usage()
+        self.automaton.memory_usage() + self.classes.len() + self.plain.len()
     }
 
-    /// Whether it takes a folded path.
-    pub(crate) fn takes(&self, path: &str) -> Takes {
+    /// Whether it takes a folded path; where that takes too long, it may.
+    pub(crate) fn takes(&self, path: &str, budget: &mut Budget) -> Takes {
+        let mut own = Budget::new(budget.0.min(MAX_STEPS));
+        let before = own.0;
+        let takes = self.search(path, &mut own).unwrap_or(Takes::Maybe);
+        budget.0 -= before - own.0;
+        takes
+    }
+
+    /// `None`: there is too much to search.
+    fn search(&self, path: &str, budget: &mut Budget) -> Option<Takes> {
         let mut states = BTreeSet::from([self.start]);
         for (index, part) in path.split('/').enumerate() {
             if index > 0 {
                 states = self.after(&states, b'/');
             }
+            budget.spend(states.len())?;
             states = match part {
-                MORE => self.after_any(&states, |byte| byte != b'\n'),
+                MORE => self.after_any(&states, |byte| byte != b'\n', budget)?,
                 ENCODED => {
                     let first = self.after_one(&states, is_of_part);
-                    self.after_any(&first, is_of_part)
+                    self.after_any(&first, is_of_part, budget)?
                 }
-                "{number}" | "{uuid}" | "{hash}" | "{text}" => self.after_folded(&states, part),
-                _ => part
-                    .bytes()
-                    .fold(states, |states, byte| self.after(&states, byte)),
+                "{number}" | "{uuid}" | "{hash}" | "{text}" => {
+                    self.after_folded(&states, part, budget)?
+                }
+                _ => {
+                    for byte in part.bytes() {
+                        budget.spend(states.len())?;
+                        states = self.after(&states, byte);
+                    }
+                    states
+                }
             };
-            if states
-                .iter()
-                .all(|state| self.automaton.is_dead_state(*state))
-            {
-                return Takes::No;
+            if states.iter().all(|state| self.is_dead(*state)) {
+                return Some(Takes::No);
             }
         }
         let accepted = states.iter().filter(|state| self.accepts(**state)).count();
-        match accepted {
+        Some(match accepted {
             0 => Takes::No,
             _ if accepted == states.len() => Takes::Yes,
             _ => Takes::Maybe,
-        }
+        })
     }
 
     /// Nothing that it takes begins with something else that it takes.
     pub(crate) fn is_prefix_free(&self) -> bool {
-        let all = self.after_any(&BTreeSet::from([self.start]), |_| true);
+        let all = self.all_after(&BTreeSet::from([self.start]));
         let accepting = all.into_iter().filter(|state| self.accepts(*state));
         let behind = self.after_one(&accepting.collect(), |_| true);
-        let behind = self.after_any(&behind, |_| true);
-        !behind.into_iter().any(|state| self.accepts(state))
+        !self.accepts_any(&self.all_after(&behind))
     }
 
     /// Whether it takes anything that has this byte.
     pub(crate) fn may_have(&self, byte: u8) -> bool {
-        let all = self.after_any(&BTreeSet::from([self.start]), |_| true);
-        let behind = self.after_any(&self.after(&all, byte), |_| true);
-        behind.into_iter().any(|state| self.accepts(state))
+        let all = self.all_after(&BTreeSet::from([self.start]));
+        self.accepts_any(&self.all_after(&self.after(&all, byte)))
+    }
+
+    fn is_dead(&self, state: StateID) -> bool {
+        self.automaton.is_dead_state(state)
     }
 
     fn accepts(&self, state: StateID) -> bool {
         let end = self.automaton.next_eoi_state(state);
         self.automaton.is_match_state(end)
+    }
+
+    fn accepts_any(&self, states: &BTreeSet<StateID>) -> bool {
+        states.iter().any(|state| self.accepts(*state))
     }
 
     fn after(&self, states: &BTreeSet<StateID>, byte: u8) -> BTreeSet<StateID> {
@@ -123,38 +179,61 @@ impl Pattern {
 
     /// The states after one of these bytes.
     fn after_one(&self, states: &BTreeSet<StateID>, is: fn(u8) -> bool) -> BTreeSet<StateID> {
-        let bytes = (0..=u8::MAX).filter(|byte| is(*byte));
-        bytes.flat_map(|byte| self.after(states, byte)).collect()
+        let bytes = self.classes.iter().filter(|byte| is(**byte));
+        bytes.flat_map(|byte| self.after(states, *byte)).collect()
+    }
+
+    /// The states after any bytes, of which there are no more than the automaton has.
+    fn all_after(&self, states: &BTreeSet<StateID>) -> BTreeSet<StateID> {
+        let all = self.after_any(states, |_| true, &mut Budget::new(usize::MAX));
+        all.unwrap_or_default()
     }
 
     /// The states after any number of these bytes, none included.
-    fn after_any(&self, states: &BTreeSet<StateID>, is: fn(u8) -> bool) -> BTreeSet<StateID> {
+    fn after_any(
+        &self,
+        states: &BTreeSet<StateID>,
+        is: fn(u8) -> bool,
+        budget: &mut Budget,
+    ) -> Option<BTreeSet<StateID>> {
         let mut all = states.clone();
         let mut front = all.clone();
         while !front.is_empty() {
+            budget.spend(front.len().saturating_mul(self.classes.len()))?;
             let next = self.after_one(&front, is);
             front = next
                 .into_iter()
                 .filter(|state| all.insert(*state))
                 .collect();
         }
-        all
+        Some(all)
     }
 
     /// The states after any part that is folded to this.
-    fn after_folded(&self, states: &BTreeSet<StateID>, folded: &str) -> BTreeSet<StateID> {
-        let bytes = self.different_bytes();
-        let dead = states
-            .iter()
-            .filter(|state| self.automaton.is_dead_state(**state));
-        let mut found: BTreeSet<StateID> = dead.copied().collect();
-        let begin = states.iter().map(|state| (*state, Shape::default()));
+    fn after_folded(
+        &self,
+        states: &BTreeSet<StateID>,
+        folded: &str,
+        budget: &mut Budget,
+    ) -> Option<BTreeSet<StateID>> {
+        let (dead, alive): (Vec<_>, Vec<_>) =
+            states.iter().partition(|state| self.is_dead(**state));
+        let mut found = BTreeSet::from_iter(dead);
+        let begin = alive.into_iter().map(|state| (state, Shape::default()));
         let mut all: BTreeSet<(StateID, Shape)> = begin.collect();
         let mut front: Vec<(StateID, Shape)> = all.iter().copied().collect();
         while let Some((state, shape)) = front.pop() {
-            for byte in &bytes {
-                let next = (self.automaton.next_state(state, *byte), shape.then(*byte));
-                if all.insert(next) {
+            budget.spend(self.plain.len())?;
+            for byte in &self.plain {
+                let shape = shape.then(*byte);
+                if !shape.may_become(folded) {
+                    continue;
+                }
+                let next = (self.automaton.next_state(state, *byte), shape.settled());
+                // What is dead stays so, whatever the part becomes.
+                if self.is_dead(next.0) {
+                    found.insert(next.0);
+                } else if all.insert(next) {
                     front.push(next);
                     if next.1.folded() == Some(folded) {
                         found.insert(next.0);
@@ -162,23 +241,27 @@ impl Pattern {
                 }
             }
         }
-        found
+        Some(found)
     }
+}
 
-    /// One of the bytes that neither the automaton nor the shape of a part tells from each other, of those that are in
-    /// parts without anything encoded.
-    fn different_bytes(&self) -> Vec<u8> {
-        let classes = self.automaton.byte_classes();
-        let mut seen = BTreeSet::new();
-        let mut bytes: Vec<u8> = (b'!'..=b'~')
-            .filter(|byte| !b"/%?#".contains(byte))
-            .collect();
-        bytes.retain(|byte| {
-            let shape = Shape::default().then(*byte);
-            seen.insert((classes.get(*byte), shape, *byte == b'-'))
-        });
-        bytes
-    }
+/// One of those bytes that neither the automaton nor this tells from each other.
+fn different<T: Ord>(
+    automaton: &dense::DFA<Vec<u32>>,
+    bytes: impl IntoIterator<Item = u8>,
+    key: impl Fn(u8) -> T,
+) -> Vec<u8> {
+    let classes = automaton.byte_classes();
+    let mut seen = BTreeSet::new();
+    let bytes = bytes.into_iter();
+    bytes
+        .filter(|byte| seen.insert((classes.get(*byte), key(*byte))))
+        .collect()
+}
+
+/// Bytes of a part in which nothing is encoded.
+fn is_plain(byte: &u8) -> bool {
+    !b"/%?#".contains(byte)
 }
 
 /// Bytes of a part that was encoded.
@@ -229,7 +312,7 @@ mod tests {
             let pattern = Pattern::new(expression).unwrap();
             let whole = regex::Regex::new(&format!("^(?:{expression})$")).unwrap();
             for path in paths {
-                let takes = pattern.takes(&fold(path));
+                let takes = pattern.takes(&fold(path), &mut Budget::new(usize::MAX));
                 let is = if whole.is_match(path) {
                     Takes::Yes
                 } else {
@@ -266,7 +349,11 @@ mod tests {
             ("/a/.*", "/b/...", No),
         ] {
             let pattern = Pattern::new(expression).unwrap();
-            assert_eq!(pattern.takes(path), takes, "{expression} {path}");
+            assert_eq!(
+                pattern.takes(path, &mut Budget::new(usize::MAX)),
+                takes,
+                "{expression} {path}"
+            );
         }
     }
 
@@ -276,6 +363,22 @@ mod tests {
         assert!(Pattern::new("(?:(?:[ab]{50}){50}){50}").is_none());
         assert!(Pattern::new("/(?:a|b)*a(?:a|b){12}").is_none());
         assert!(Pattern::new("/items/[0-9]+").unwrap().bytes() < 4_096);
+    }
+
+    /// What an expression of many states does to identifiers is not searched without end.
+    #[test]
+    fn what_takes_too_long_may_be_taken() {
+        let pattern = Pattern::new("/(?:a|b)*a(?:a|b){9}").unwrap();
+        let mut budget = Budget::new(usize::MAX);
+        assert_eq!(pattern.takes("/{text}", &mut budget), Takes::Maybe);
+        assert!(budget.0 >= usize::MAX - MAX_STEPS);
+        let mut spent = Budget::new(3);
+        assert_eq!(pattern.takes("/abcdef", &mut spent), Takes::Maybe);
+        assert!(spent.is_spent());
+        // Of an usual one all is searched.
+        let pattern = Pattern::new("/[^/]+\\.json").unwrap();
+        let searched = pattern.search("/{text}", &mut Budget::new(MAX_STEPS));
+        assert_eq!(searched, Some(Takes::Maybe));
     }
 
     #[test]

@@ -69,6 +69,8 @@ struct Active {
     began_ns: u64,
     ids: BTreeMap<String, String>,
     client_port: Option<u16>,
+    /// As of the latest look.
+    route: Route,
 }
 
 /// The requests of one process.
@@ -106,6 +108,7 @@ impl Http {
                         began_ns: event.at_ns,
                         ids: ids.clone(),
                         client_port: *client_port,
+                        route: self.routes.now(request, event.tid),
                     };
                     self.active.insert(*id, active);
                 }
@@ -247,6 +250,9 @@ impl Http {
         let tid = look.loops.iter().find(serves).map(|one| one.tid);
         if tid.is_some() || routes.loop_id.is_none() {
             self.routes.know(routes, tid, look.read_ns);
+            for active in self.active.values_mut().take(MAX_SHOWN) {
+                active.route = self.routes.now(&active.request, active.tid);
+            }
         }
     }
 
@@ -278,6 +284,7 @@ impl Http {
         self.refused.roll();
         self.unclear.roll();
         self.lost.roll();
+        self.routes.roll();
     }
 
     /// Another program runs in the process, or none any more.
@@ -323,6 +330,13 @@ impl Http {
             );
             limits.push(limit("requests", reason));
         }
+        let refused = self.routes.refused(scope);
+        if refused > 0 {
+            let reason = format!(
+                "of which route {refused} requests were was not looked up: too many paths were new"
+            );
+            limits.push(limit("requests", reason));
+        }
         let (routes, untold) = self.routes.untold();
         if untold > 0 {
             let reason = format!(
@@ -334,10 +348,7 @@ impl Http {
         schema::Http {
             requests,
             active: active
-                .map(|active| {
-                    let route = self.routes.now(&active.request, active.tid);
-                    active.row(now_ns, route, look, &ports)
-                })
+                .map(|active| active.row(now_ns, look, &ports))
                 .collect(),
             active_count: self.active.len() as u64,
             active_by_method: self.active_by_method(),
@@ -365,11 +376,10 @@ impl Active {
     fn row(
         &self,
         now_ns: u64,
-        route: Route,
         look: Option<&PythonFact>,
         ports: &BTreeMap<u16, u64>,
     ) -> schema::HttpActive {
-        let (route, mut limits) = route.told();
+        let (route, mut limits) = self.route.clone().told();
         let port = self.client_port;
         let is_one = port.is_none_or(|port| ports.get(&port) == Some(&1));
         let serving = serving::serving(
