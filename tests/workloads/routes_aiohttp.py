@@ -75,6 +75,7 @@ async def by_runner(app, sock):
 def main():
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
+    sock.listen(128)
     threading.Thread(target=listen, args=(sock.getsockname()[1],), daemon=True).start()
     if sys.argv[1] == "run_app":
         web.run_app(application(), sock=sock, print=None, handle_signals=False)

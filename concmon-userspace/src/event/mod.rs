@@ -41,7 +41,7 @@ pub use self::{
         PyTask, PyThread, PyWait, PyWork, PythonFact, PythonInfo, TaskState, TaskWait, WaitKind,
         WaitPurpose,
     },
-    routes::{PyRoute, PyRouteKind, PyRoutes},
+    routes::{PyNoRoutes, PyRoute, PyRouteKind, PyRoutes},
     sample::{
         CodeKind, Iteration, Sample, SampleKind, SampledStack, SpanContext, StepFact, StepSeen,
         StepTask,

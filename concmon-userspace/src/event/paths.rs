@@ -28,7 +28,10 @@ pub(crate) fn fold(target: &str) -> String {
             folded.push_str(MORE);
             break;
         }
-        folded.push_str(fold_part(part));
+        folded.push_str(match is_above(part) {
+            true => ABOVE,
+            false => fold_part(part),
+        });
     }
     folded
 }
@@ -37,6 +40,13 @@ pub(crate) fn fold(target: &str) -> String {
 pub(crate) const MORE: &str = "...";
 /// What a part is folded to that has encoded signs: it may be anything.
 pub(crate) const ENCODED: &str = "{encoded}";
+
+/// A part that takes away the one before it, where that is done.
+pub(crate) const ABOVE: &str = "..";
+
+fn is_above(part: &str) -> bool {
+    part.len() <= 2 * "%2e".len() && part.to_ascii_lowercase().replace("%2e", ".") == ABOVE
+}
 
 fn has_encoded(text: &str, sign: &[u8; 3]) -> bool {
     let mut threes = text.as_bytes().windows(3);

@@ -15,6 +15,19 @@ pub struct PyRoutes {
     pub other_methods: bool,
     /// [`super::PyLoop::id`] of the loop that serves it; `None`: whoever does, or several applications are served.
     pub loop_id: Option<u64>,
+    /// Why none is told of any request.
+    pub refused: Option<PyNoRoutes>,
+}
+
+/// Why no routes are told of an application that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PyNoRoutes {
+    /// The process serves several.
+    Several,
+    /// It is served below a path of its server's or its own.
+    Prefix,
+    /// What it hands requests through may change their paths.
+    Middleware,
 }
 
 /// What one route takes.

@@ -249,7 +249,8 @@ impl Http {
         let serves = |one: &&PyLoop| Some(one.id) == routes.loop_id;
         let tid = look.loops.iter().find(serves).map(|one| one.tid);
         if tid.is_some() || routes.loop_id.is_none() {
-            self.routes.know(routes, tid, look.read_ns);
+            let loops = look.loops.iter().map(|one| one.tid).collect();
+            self.routes.know(routes, tid, loops, look.read_ns);
             for active in self.active.values_mut().take(MAX_SHOWN) {
                 active.route = self.routes.now(&active.request, active.tid);
             }
@@ -335,6 +336,10 @@ impl Http {
             let reason = format!(
                 "of which route {refused} requests were was not looked up: too many paths were new"
             );
+            limits.push(limit("requests", reason));
+        }
+        if let Some(reason) = self.routes.why_none() {
+            let reason = format!("no route is told: {reason}");
             limits.push(limit("requests", reason));
         }
         let (routes, untold) = self.routes.untold();

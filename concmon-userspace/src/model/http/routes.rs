@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::event::paths::ABOVE;
 use crate::event::patterns::{Budget, Pattern, Takes};
-use crate::event::{HttpRequest, PyRoute, PyRouteKind, PyRoutes, Tid};
+use crate::event::{HttpRequest, PyNoRoutes, PyRoute, PyRouteKind, PyRoutes, Tid};
 use crate::model::window::{Cumulative, Scope, limit};
 use crate::schema::Limit;
 
@@ -16,6 +17,10 @@ const NO_ROUTES: &str = "no routes of a framework that is known were found";
 const NO_PATH: &str = "its path is not kept";
 pub(super) const OF_NONE: &str = "it is of none of the framework's routes";
 const UNCLEAR: &str = "it may be of more than one route, or of one that cannot be told";
+const SEVERAL: &str = "the process serves several applications";
+const PREFIX: &str =
+    "the application is served below a path: SCRIPT_NAME, url_prefix or root_path is set";
+const MIDDLEWARE: &str = "middleware of the application may change paths";
 const TOO_MUCH: &str = "too many requests with paths that are new were to be looked up";
 
 /// The route of a request; else why there is none.
@@ -41,6 +46,8 @@ pub(super) struct Routes {
     known: Option<Arc<Table>>,
     /// Who serves them; `None`: they hold for whoever does.
     tid: Option<Tid>,
+    /// Else who does not: event loops, which something unknown may serve by.
+    loops: Vec<Tid>,
     /// Others, and when they were read: requests come later than looks.
     next: Option<(u64, Arc<Table>)>,
     /// Before that none is built.
@@ -103,8 +110,15 @@ impl Remembered {
 }
 
 impl Routes {
-    pub(super) fn know(&mut self, routes: &Arc<PyRoutes>, tid: Option<Tid>, read_ns: u64) {
-        self.tid = tid;
+    /// Takes over routes, of a thread or of all but those of event loops.
+    pub(super) fn know(
+        &mut self,
+        routes: &Arc<PyRoutes>,
+        tid: Option<Tid>,
+        loops: Vec<Tid>,
+        read_ns: u64,
+    ) {
+        (self.tid, self.loops) = (tid, loops);
         let latest = self.next.as_ref().map(|(_, next)| next);
         let latest = latest.or(self.known.as_ref());
         if latest.is_some_and(|known| known.routes == *routes) {
@@ -130,6 +144,11 @@ impl Routes {
     pub(super) fn untold(&self) -> (usize, usize) {
         let known = self.known.as_ref();
         known.map_or((0, 0), |known| (known.routes.routes.len(), known.untold()))
+    }
+
+    /// Why there are none of an application that was found.
+    pub(super) fn why_none(&self) -> Option<&'static str> {
+        self.known.as_ref()?.routes.refused.map(reason)
     }
 
     /// How many requests were not looked up.
@@ -164,6 +183,13 @@ impl Routes {
         let Some(path) = request.path.as_deref() else {
             return Route::None(NO_PATH);
         };
+        if let Some(why) = routes.routes.refused {
+            return Route::None(reason(why));
+        }
+        // Some servers and frameworks take away what is before it.
+        if path.split('/').any(|part| part == ABOVE) {
+            return Route::None(UNCLEAR);
+        }
         let method = &*request.method;
         if let Some(route) = self.found.get(method, path) {
             return route;
@@ -181,7 +207,18 @@ impl Routes {
 
     /// Another server of the process may answer by another thread.
     fn hold_for(&self, tid: Tid) -> bool {
-        self.tid.is_none_or(|serves| serves == tid)
+        match self.tid {
+            Some(serves) => serves == tid,
+            None => !self.loops.contains(&tid),
+        }
+    }
+}
+
+fn reason(why: PyNoRoutes) -> &'static str {
+    match why {
+        PyNoRoutes::Several => SEVERAL,
+        PyNoRoutes::Prefix => PREFIX,
+        PyNoRoutes::Middleware => MIDDLEWARE,
     }
 }
 

@@ -357,6 +357,13 @@ pub struct CodeLayout {
     pub instructions: Instructions,
 }
 
+impl CodeLayout {
+    /// A tuple of the names of attributes and of global variables.
+    pub(crate) fn names(&self) -> u32 {
+        self.constants + 8
+    }
+}
+
 pub(super) const CODE: Since<CodeLayout> = &[
     (8, CODE_3_8),
     (

@@ -76,7 +76,14 @@ impl Gathers {
         }
         self.kept += bytes;
         self.gathers.push(gather);
+        let of_one = size_of::<(u64, Vec<u32>)>() + 16;
         for child in children.into_iter().filter(|child| wanted.contains(child)) {
+            if !self.of_children.contains_key(&child) {
+                if !reader.may_keep(of_one) {
+                    return;
+                }
+                self.kept += of_one;
+            }
             let gathers = self.of_children.entry(child).or_default();
             // It may be a child twice, and is waited for once.
             if gathers.last() != Some(&number) {

@@ -110,13 +110,13 @@ fn a_request_is_of_the_routes_of_its_time() {
         known.of(&of_path(Some("/b")), Tid(1), 5 * LONG_NS),
         Route::None(NO_ROUTES)
     );
-    known.know(&of("/a"), Some(Tid(1)), 10 * LONG_NS);
+    known.know(&of("/a"), Some(Tid(1)), Vec::new(), 10 * LONG_NS);
     assert_eq!(
         known.of(&of_path(Some("/b")), Tid(1), 15 * LONG_NS),
         Route::None(OF_NONE)
     );
-    known.know(&of("/b"), Some(Tid(1)), 20 * LONG_NS);
-    known.know(&of("/b"), Some(Tid(1)), 30 * LONG_NS);
+    known.know(&of("/b"), Some(Tid(1)), Vec::new(), 20 * LONG_NS);
+    known.know(&of("/b"), Some(Tid(1)), Vec::new(), 30 * LONG_NS);
     assert_eq!(
         known.of(&of_path(Some("/b")), Tid(1), 19 * LONG_NS),
         Route::None(OF_NONE)
@@ -143,7 +143,7 @@ fn a_request_is_of_the_routes_of_its_time() {
 fn looking_up_has_an_end() {
     let mut known = Routes::default();
     let large = routes(&[("/(?:a|b)*a(?:a|b){9}", &["GET"], PyRouteKind::Path)]);
-    known.know(&Arc::new(large), None, LONG_NS);
+    known.know(&Arc::new(large), None, Vec::new(), LONG_NS);
     let ask = |known: &mut Routes, number: u32| {
         let path = format!("/{}/{{text}}/{{hash}}", "ab".repeat(number as usize % 500));
         known.of(&of_path(Some(&path)), Tid(1), 2 * LONG_NS)
@@ -172,11 +172,11 @@ fn looking_up_has_an_end() {
 fn routes_that_change_too_often_are_not_told() {
     let of = |path| Arc::new(routes(&[(path, &["GET"], PyRouteKind::Path)]));
     let mut known = Routes::default();
-    known.know(&of("/a"), None, LONG_NS);
-    known.know(&of("/b"), None, LONG_NS + 1);
+    known.know(&of("/a"), None, Vec::new(), LONG_NS);
+    known.know(&of("/b"), None, Vec::new(), LONG_NS + 1);
     let ask = |known: &mut Routes, at_ns| known.of(&of_path(Some("/b")), Tid(1), at_ns);
     assert_eq!(ask(&mut known, LONG_NS + 2), Route::None(UNCLEAR));
-    known.know(&of("/b"), None, 2 * LONG_NS);
+    known.know(&of("/b"), None, Vec::new(), 2 * LONG_NS);
     let found = Route::Known("/b".to_owned());
     assert_eq!(ask(&mut known, 3 * LONG_NS), found);
 }
@@ -227,4 +227,35 @@ fn patterns_for_which_there_is_no_room_cannot_be_told() {
     let many = [(large, &["GET"][..], PyRouteKind::Path); 64];
     let untold = Table::new(&Arc::new(routes(&many))).untold();
     assert!((1..64).contains(&untold), "{untold}");
+}
+
+#[test]
+fn where_no_route_may_be_told_it_is_said_why() {
+    let own = routes(&[("/.*", &["GET"], PyRouteKind::Path)]);
+    let mut known = Routes::default();
+    known.know(&Arc::new(own.clone()), None, vec![Tid(2)], LONG_NS);
+    let ask =
+        |known: &mut Routes, path: &str, tid| known.of(&of_path(Some(path)), tid, 9 * LONG_NS);
+    assert!(matches!(ask(&mut known, "/a", Tid(1)), Route::Known(_)));
+    // An event loop, by which something else may be served.
+    assert_eq!(ask(&mut known, "/a", Tid(2)), Route::None(NO_ROUTES));
+    for path in ["/static/../a", "/static/%2E./a"] {
+        let path = crate::event::paths::fold(path);
+        assert_eq!(ask(&mut known, &path, Tid(1)), Route::None(UNCLEAR));
+    }
+    assert_eq!(known.why_none(), None);
+    for (why, said) in [
+        (PyNoRoutes::Several, SEVERAL),
+        (PyNoRoutes::Prefix, PREFIX),
+        (PyNoRoutes::Middleware, MIDDLEWARE),
+    ] {
+        let mut known = Routes::default();
+        let refused = PyRoutes {
+            refused: Some(why),
+            ..own.clone()
+        };
+        known.know(&Arc::new(refused), None, Vec::new(), LONG_NS);
+        assert_eq!(ask(&mut known, "/a", Tid(1)), Route::None(said));
+        assert_eq!(known.why_none(), Some(said));
+    }
 }

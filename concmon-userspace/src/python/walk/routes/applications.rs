@@ -1,25 +1,16 @@
 //! Applications of frameworks, through whatever wraps them.
 
 use super::expressions::ANY;
+use super::middleware::{leaves_paths, starlette_leaves_paths};
 use super::{
-    MAX_DEPTH, MAX_WRAPPERS, Place, Stamp, Walk, aiohttp, attribute, bound_to, django, escape_path,
-    owner, starlette,
+    MAX_DEPTH, MAX_WRAPPERS, Place, ROOT_PATH, Stamp, Walk, aiohttp, attribute, bound_to, django,
+    escape_path, has_text, owner, starlette,
 };
-use crate::event::PyRouteKind;
-use crate::python::memory::at;
+use crate::event::{PyNoRoutes, PyRouteKind};
 use crate::python::objects::{Kind, Reader};
 
 /// What wrappers call that which they wrap.
 const WRAPPED: &[&str] = &["app", "application", "wsgi_app", "wsgi", "_app"];
-/// Whose methods have one of these among their constants may change the path, or have another application for it.
-const OF_PATHS: &[&str] = &["PATH_INFO", "SCRIPT_NAME", "path", "raw_path", "root_path"];
-/// These do not, although they look at it.
-const TRANSPARENT: &[&str] = &[
-    "werkzeug.middleware.proxy_fix.ProxyFix",
-    "werkzeug.middleware.profiler.ProfilerMiddleware",
-    "opentelemetry.instrumentation.wsgi.OpenTelemetryMiddleware",
-    "opentelemetry.instrumentation.asgi.OpenTelemetryMiddleware",
-];
 const DISPATCHER: &str = "werkzeug.middleware.dispatcher.DispatcherMiddleware";
 const FLASK: &str = "flask.app.Flask";
 const DJANGO: &[&str] = &[
@@ -28,8 +19,6 @@ const DJANGO: &[&str] = &[
 ];
 /// Answers below one path itself.
 const DJANGO_FILES: &str = "django.contrib.staticfiles.handlers.";
-/// Constants of a method that are looked at.
-const MAX_CONSTANTS: u64 = 256;
 
 impl Walk {
     /// Adds the routes of an application below a place, and says what changes with them. `None`: it is of no framework
@@ -51,6 +40,12 @@ impl Walk {
                 return self.add_router(reader, router);
             }
             if let Some(list) = starlette::list(reader, object) {
+                if has_text(reader, object, ROOT_PATH) {
+                    return self.refuse(PyNoRoutes::Prefix);
+                }
+                if starlette_leaves_paths(reader, object).is_none() {
+                    return self.refuse(PyNoRoutes::Middleware);
+                }
                 let stamp = Stamp::of_list(reader, list)?;
                 self.found.other_methods = true;
                 self.add_starlette(reader, list, before, 0);
@@ -68,7 +63,10 @@ impl Walk {
                     _ => return self.add_flask(reader, object, before),
                 }
             } else if DJANGO.contains(&&*class) {
-                let list = django::patterns(reader, modules)?;
+                let list = match django::patterns(reader, modules)? {
+                    Ok(list) => list,
+                    Err(why) => return self.refuse(why),
+                };
                 let stamp = Stamp::of_list(reader, list)?;
                 let root = before.with("/");
                 self.add_django(reader, modules, list, &root, 0);
@@ -85,6 +83,12 @@ impl Walk {
                 object = found.into_iter().flatten().next()?;
             }
         }
+        None
+    }
+
+    /// Says why no route is told, where the application is not one that is mounted in another.
+    fn refuse(&mut self, why: PyNoRoutes) -> Option<Stamp> {
+        self.refused = Some(why);
         None
     }
 
@@ -148,6 +152,7 @@ impl Walk {
             let below = place.with("(?:/(?s:.*))?");
             let before = self.found.routes.len();
             let inner = self.add_application(reader, inside, &place, modules, depth + 1);
+            self.refused = None;
             let kind = match inner {
                 Some(_) => PyRouteKind::Closed,
                 // What is below belongs to something else.
@@ -158,27 +163,6 @@ impl Walk {
         }
         Some(())
     }
-}
-
-/// Whether an object gives on paths as they are, as far as its own method tells.
-fn leaves_paths(reader: &mut Reader<'_>, object: u64, class: &str) -> Option<()> {
-    if TRANSPARENT.contains(&class) {
-        return Some(());
-    }
-    let of = reader.classes_of(&[object]).pop()??;
-    let (_, method) = reader.class_attribute(of, "__call__")?;
-    (reader.types_of(&[method]).pop()??.kind == Kind::Function).then_some(())?;
-    let code = reader.pointer(at(method, reader.walk.callable.function_code));
-    let code = code.ok()?;
-    (reader.types_of(&[code]).pop()??.kind == Kind::Code).then_some(())?;
-    let constants = reader.pointer(at(code, reader.walk.code.constants)).ok()?;
-    let constants = reader.tuple(constants, MAX_CONSTANTS)?;
-    (constants.len() < MAX_CONSTANTS as usize).then_some(())?;
-    reader.load_texts(constants.iter().copied());
-    let mut texts = constants
-        .iter()
-        .filter_map(|constant| reader.text(*constant));
-    (!texts.any(|text| OF_PATHS.contains(&&**text))).then_some(())
 }
 
 #[cfg(test)]
@@ -197,7 +181,6 @@ mod tests {
                 walk.add_flask(reader, object, &Place::root());
                 walk.add_router(reader, object);
                 walk.add_mounts(reader, object, &Place::root(), modules, 0);
-                leaves_paths(reader, object, "");
             }
         });
     }

@@ -4,9 +4,10 @@
 //! patterns that others are included in are told by what comes before those, as long as they leave one rest only.
 
 use super::expressions::{ANY, Expression, escape, of_python};
-use super::{MAX_DEPTH, MAX_ROUTES, Place, Walk, owner};
-use crate::event::PyRouteKind;
+use super::middleware::django_leaves_paths;
+use super::{MAX_DEPTH, MAX_ROUTES, Place, Walk, is_none, owner};
 use crate::event::patterns::Pattern;
+use crate::event::{PyNoRoutes, PyRouteKind};
 use crate::python::objects::text::as_bool;
 use crate::python::objects::{Kind, Reader};
 
@@ -21,9 +22,8 @@ const CONVERTERS: &[(&str, &str)] = &[
     ("SlugConverter", "[-a-zA-Z0-9_]+"),
     ("PathConverter", ".+"),
 ];
-/// Middleware of these packages chooses other patterns for a request.
-const CHOOSERS: &[&str] = &["django_hosts.", "django_tenants.", "subdomains."];
-const MAX_MIDDLEWARE: u64 = 256;
+/// Middleware of these packages leaves patterns and paths as they are, although some looks at them.
+const KNOWN: &[&str] = &["django.", "whitenoise.", "corsheaders."];
 
 /// A pattern: how it is called, and what it takes.
 struct Part {
@@ -32,22 +32,38 @@ struct Part {
     expression: Result<String, String>,
 }
 
-/// The list of the outermost patterns. `modules`: the dict of all modules.
-pub(super) fn patterns(reader: &mut Reader<'_>, modules: u64) -> Option<u64> {
+/// The list of the outermost patterns, or why no route is told. `modules`: the dict of all modules.
+pub(super) fn patterns(reader: &mut Reader<'_>, modules: u64) -> Option<Result<u64, PyNoRoutes>> {
     let configuration = module(reader, modules, "django.conf")?;
     let settings = reader.dict_values(configuration, &["settings"])?.pop()??;
     let settings = reader.members_of(settings, &["_wrapped"])?.pop()??;
-    let found = reader.members_of(settings, &["ROOT_URLCONF", "MIDDLEWARE"])?;
-    if let Some(middleware) = found[1] {
-        let names = reader.list(middleware, MAX_MIDDLEWARE)?;
-        reader.load_texts(names.iter().copied());
-        let mut names = names.iter().filter_map(|name| reader.text(*name));
-        let chooses = |name: &str| CHOOSERS.iter().any(|of| name.starts_with(of));
-        (!names.any(|name| chooses(name))).then_some(())?;
+    let names = ["ROOT_URLCONF", "MIDDLEWARE", "FORCE_SCRIPT_NAME"];
+    let found = reader.members_of(settings, &names)?;
+    if found[2].is_some_and(|name| is_none(reader, name) != Some(true)) {
+        return Some(Err(PyNoRoutes::Prefix));
+    }
+    if let Some(middleware) = found[1]
+        && middleware_leaves_paths(reader, modules, middleware).is_none()
+    {
+        return Some(Err(PyNoRoutes::Middleware));
     }
     let name = reader.read_text(found[0]?)?;
     let module = module(reader, modules, &name)?;
-    reader.dict_values(module, &["urlpatterns"])?.pop()?
+    reader.dict_values(module, &["urlpatterns"])?.pop()?.map(Ok)
+}
+
+fn middleware_leaves_paths(reader: &mut Reader<'_>, modules: u64, names: u64) -> Option<()> {
+    for name in items(reader, names)? {
+        let name = reader.read_text(name)?;
+        if KNOWN.iter().any(|package| name.starts_with(package)) {
+            continue;
+        }
+        let (inside, name) = name.rsplit_once('.')?;
+        let inside = module(reader, modules, inside)?;
+        let found = reader.dict_values(inside, &[name])?.pop()??;
+        django_leaves_paths(reader, found)?;
+    }
+    Some(())
 }
 
 fn module(reader: &mut Reader<'_>, modules: u64, name: &str) -> Option<u64> {

@@ -4,13 +4,14 @@ mod aiohttp;
 mod applications;
 mod django;
 mod expressions;
+mod middleware;
 mod servers;
 mod starlette;
 mod werkzeug;
 
 use std::sync::Arc;
 
-use crate::event::{PyRoute, PyRouteKind, PyRoutes};
+use crate::event::{PyNoRoutes, PyRoute, PyRouteKind, PyRoutes};
 use crate::python::objects::{Kind, Reader};
 use expressions::escape;
 pub(crate) use servers::Running;
@@ -79,20 +80,26 @@ pub(crate) fn read(
         return Some(Arc::clone(&known.routes));
     }
     *known = None;
-    let (application, loop_id) = match servers::server(reader, running)? {
+    let (application, loop_id) = match servers::server(reader, running, modules)? {
+        Server::One { is_below: true, .. } => return Some(none(PyNoRoutes::Prefix)),
         Server::One {
             application,
             loop_id,
+            ..
         } => (application, loop_id),
         // Which of them a request is for depends on where it came in.
-        Server::Several => return Some(Arc::new(several())),
+        Server::Several => return Some(none(PyNoRoutes::Several)),
     };
     let mut walk = Walk::default();
     walk.found.loop_id = loop_id;
-    let stamp = walk.add_application(reader, application, &Place::root(), modules, 0)?;
+    let stamp = walk.add_application(reader, application, &Place::root(), modules, 0);
     if reader.is_over() {
         return None;
     }
+    if let Some(why) = walk.refused.filter(|_| stamp.is_none()) {
+        return Some(none(why));
+    }
+    let stamp = stamp?;
     let routes = Arc::new(walk.found);
     *known = Some(Known {
         stamp,
@@ -102,17 +109,12 @@ pub(crate) fn read(
     Some(routes)
 }
 
-/// What is told of several applications: nothing of any request.
-fn several() -> PyRoutes {
-    PyRoutes {
-        routes: vec![PyRoute {
-            path: String::new(),
-            pattern: None,
-            methods: None,
-            kind: PyRouteKind::Unknown,
-        }],
+/// What is told where nothing may be told of any request.
+fn none(why: PyNoRoutes) -> Arc<PyRoutes> {
+    Arc::new(PyRoutes {
+        refused: Some(why),
         ..PyRoutes::default()
-    }
+    })
 }
 
 /// What comes before a route: as its framework names it, and as an expression.
@@ -158,6 +160,7 @@ impl Place {
 #[derive(Debug, Default)]
 struct Walk {
     found: PyRoutes,
+    refused: Option<PyNoRoutes>,
     classes: starlette::Classes,
 }
 
@@ -191,6 +194,18 @@ impl Walk {
 
 fn attribute(reader: &mut Reader<'_>, object: u64, name: &str) -> Option<u64> {
     reader.members_of(object, &[name])?.pop()?
+}
+
+/// What Starlette's applications and uvicorn's configuration have for the path below which they are.
+const ROOT_PATH: &str = "root_path";
+
+/// An object has a text of this name that is not empty, or it cannot be read.
+fn has_text(reader: &mut Reader<'_>, object: u64, name: &str) -> bool {
+    let Some(text) = attribute(reader, object, name) else {
+        return false;
+    };
+    let is_empty = reader.read_text(text).map(|text| text.is_empty());
+    !is_empty.unwrap_or_else(|| is_none(reader, text) == Some(true))
 }
 
 /// The expression of a path without parameters; `None`: it has signs that are encoded in requests.

@@ -3,9 +3,10 @@
 //! uvicorn's server is a local variable of its own task, also where an event loop in C has all else. aiohttp's are known to
 //! the loop by the sockets on which it accepts, to the connections that are open, and to `run_app`.
 
-use super::{MAX_WRAPPERS, aiohttp, attribute, bound_to};
+use super::{MAX_WRAPPERS, ROOT_PATH, aiohttp, attribute, bound_to, has_text};
 use crate::event::{PyFrame, PyTask};
-use crate::python::objects::{Kind, Reader};
+use crate::python::memory::{Batch, at, word};
+use crate::python::objects::{Kind, OBJECT_SIZE, Reader};
 use crate::python::walk::stacks::StackFrame;
 use crate::python::walk::{chain, locals};
 
@@ -28,10 +29,19 @@ const MAX_DESCRIPTORS: usize = 4_096;
 const FRAMES: &[(&str, &str, &[&str])] = &[
     ("gunicorn/workers/sync.py", "run", &["wsgi"]),
     ("gunicorn/workers/gthread.py", "run", &["wsgi"]),
-    ("waitress/__init__.py", "serve", &[]),
+    (WAITRESS, "serve", &[]),
     // werkzeug's and wsgiref's servers, the latter of which Django has.
     ("/socketserver.py", "serve_forever", &["app", "application"]),
 ];
+/// Whose paths are below what `SCRIPT_NAME` of the environment has.
+const GUNICORN: &str = "gunicorn/";
+const SCRIPT_NAME: &[u8] = b"SCRIPT_NAME";
+/// Where the bytes of a `bytes` begin, and variables of the environment that are looked at.
+const BYTES_TEXT: u32 = 32;
+const MAX_ENVIRONMENT: usize = 1_024;
+/// Whose second variable has the arguments it was called with, among them this.
+const WAITRESS: &str = "waitress/__init__.py";
+const URL_PREFIX: &str = "url_prefix";
 /// Frames that are read of all threads.
 const MAX_FRAMES: usize = 64;
 
@@ -49,34 +59,101 @@ pub(super) enum Server {
     One {
         application: u64,
         loop_id: Option<u64>,
+        /// It is served below a path.
+        is_below: bool,
     },
     Several,
 }
 
 /// What is served: by event loops, else by threads; `None`: nothing that is known.
-pub(super) fn server(reader: &mut Reader<'_>, running: &Running<'_>) -> Option<Server> {
+pub(super) fn server(
+    reader: &mut Reader<'_>,
+    running: &Running<'_>,
+    modules: u64,
+) -> Option<Server> {
     let mut found = of_uvicorn(reader, running.tasks);
-    found.extend(of_aiohttp(reader, running.tasks, &running.loops));
-    let mut found: Vec<(u64, Option<u64>)> = found
-        .into_iter()
-        .map(|(application, loop_id)| (application, Some(loop_id)))
-        .collect();
+    let others = of_aiohttp(reader, running.tasks, &running.loops);
+    found.extend(others.into_iter().map(Served::by_loop));
     if found.is_empty() {
-        let applications = of_threads(reader, &running.stacks);
-        found = applications.into_iter().map(|one| (one, None)).collect();
+        found = of_threads(reader, modules, &running.stacks);
     }
-    let (application, loop_id) = *found.first()?;
-    if found.iter().any(|(object, _)| *object != application) {
+    let Served {
+        application,
+        loop_id,
+        ..
+    } = *found.first()?;
+    if found.iter().any(|one| one.application != application) {
         return Some(Server::Several);
     }
     Some(Server::One {
         application,
         loop_id,
+        is_below: found.iter().any(|one| one.is_below),
     })
 }
 
+/// An application that is served.
+#[derive(Clone, Copy)]
+struct Served {
+    application: u64,
+    loop_id: Option<u64>,
+    is_below: bool,
+}
+
+impl Served {
+    fn by_loop((application, loop_id): (u64, u64)) -> Self {
+        Self {
+            application,
+            loop_id: Some(loop_id),
+            is_below: false,
+        }
+    }
+}
+
+/// The environment of the program, as Python has it, has a path below which it is served, or it cannot be read.
+fn has_script_name(reader: &mut Reader<'_>, modules: u64) -> bool {
+    script_name(reader, modules).is_none_or(|length| length > 0)
+}
+
+/// Its length; `None`: it cannot be read.
+fn script_name(reader: &mut Reader<'_>, modules: u64) -> Option<u64> {
+    let module = reader.dict_values(modules, &["os"])?.pop()??;
+    let module = reader.module_dict(module)?;
+    let environment = reader.dict_values(module, &["environ"])?.pop()??;
+    let environment = attribute(reader, environment, "_data")?;
+    let variables = reader.dict(environment)?;
+    (variables.len() <= MAX_ENVIRONMENT).then_some(())?;
+    let mut batch = Batch::new();
+    for (name, _) in &variables {
+        let len = BYTES_TEXT - OBJECT_SIZE;
+        batch.push(at(*name, OBJECT_SIZE), len as usize + SCRIPT_NAME.len());
+    }
+    reader.fetch(&mut batch);
+    for (index, (_, value)) in variables.iter().enumerate() {
+        let bytes = batch.prefix(index);
+        let text = bytes.get((BYTES_TEXT - OBJECT_SIZE) as usize..);
+        if word(bytes, 0) == Some(SCRIPT_NAME.len() as u64) && text == Some(SCRIPT_NAME) {
+            return reader.pointer(at(*value, OBJECT_SIZE)).ok();
+        }
+    }
+    Some(0)
+}
+
+/// A call's arguments have a text of this name that is not empty, or it cannot be read.
+fn has_argument(reader: &mut Reader<'_>, arguments: u64, name: &str) -> bool {
+    let Some(found) = reader.dict_values(arguments, &[name]) else {
+        return true;
+    };
+    let text = found.first().copied().flatten();
+    text.is_some_and(|text| reader.read_text(text).is_none_or(|text| !text.is_empty()))
+}
+
 /// The applications that threads serve; of a server without one, itself.
-fn of_threads(reader: &mut Reader<'_>, stacks: &[(&[StackFrame], &[PyFrame])]) -> Vec<u64> {
+fn of_threads(
+    reader: &mut Reader<'_>,
+    modules: u64,
+    stacks: &[(&[StackFrame], &[PyFrame])],
+) -> Vec<Served> {
     let frames = stacks
         .iter()
         .flat_map(|(frames, places)| frames.iter().zip(places.iter()));
@@ -84,37 +161,53 @@ fn of_threads(reader: &mut Reader<'_>, stacks: &[(&[StackFrame], &[PyFrame])]) -
         let function = place.function.rsplit('.').next()?;
         let mut known = FRAMES.iter();
         let is_meant = |file: &str, name: &str| place.file.ends_with(file) && name == function;
-        let (_, _, names) = known.find(|(file, name, _)| is_meant(file, name))?;
-        Some((*frame, *names))
+        let (file, _, names) = known.find(|(file, name, _)| is_meant(file, name))?;
+        Some((*frame, *file, *names))
     });
     let serving: Vec<_> = serving.take(MAX_FRAMES).collect();
-    let frames: Vec<StackFrame> = serving.iter().map(|(frame, _)| *frame).collect();
+    let frames: Vec<StackFrame> = serving.iter().map(|(frame, ..)| *frame).collect();
     let variables = locals::variables(reader, &frames);
     let mut found = Vec::new();
-    for ((_, names), variables) in serving.into_iter().zip(variables) {
+    for ((_, file, names), variables) in serving.into_iter().zip(variables) {
         let Some(first) = variables.own().first().copied().filter(|first| *first != 0) else {
             continue;
         };
         let applications = reader.members_of(first, names).unwrap_or_default();
         let application = applications.into_iter().flatten().next();
-        found.push(application.unwrap_or(first));
+        let is_below = match file {
+            WAITRESS => {
+                let arguments = variables.own().get(1).copied();
+                arguments.is_none_or(|arguments| has_argument(reader, arguments, URL_PREFIX))
+            }
+            _ => file.starts_with(GUNICORN) && has_script_name(reader, modules),
+        };
+        found.push(Served {
+            application: application.unwrap_or(first),
+            loop_id: None,
+            is_below,
+        });
     }
     found
 }
 
 /// The applications of uvicorn's servers, with the loops that serve them.
-fn of_uvicorn(reader: &mut Reader<'_>, tasks: &[PyTask]) -> Vec<(u64, u64)> {
+fn of_uvicorn(reader: &mut Reader<'_>, tasks: &[PyTask]) -> Vec<Served> {
     let serves = |task: &PyTask| {
         let mut frames = task.awaiting.iter();
         frames.any(|frame| frame.file.ends_with(UVICORN_FILE)) || task.coroutine == "Server.serve"
     };
     let servers = first_variables(reader, tasks, serves);
     let applications = servers.into_iter().filter_map(|(variables, loop_id)| {
-        let application = variables.into_iter().find_map(|variable| {
+        let found = variables.into_iter().find_map(|variable| {
             let config = attribute(reader, variable, "config")?;
-            attribute(reader, config, "loaded_app")
+            let application = attribute(reader, config, "loaded_app")?;
+            Some((application, has_text(reader, config, ROOT_PATH)))
         });
-        Some((application?, loop_id))
+        let (application, is_below) = found?;
+        Some(Served {
+            is_below,
+            ..Served::by_loop((application, loop_id))
+        })
     });
     applications.collect()
 }
@@ -228,6 +321,8 @@ mod tests {
                 let object = memory.address(index);
                 of_server(reader, object);
                 accepting(reader, object);
+                has_script_name(reader, object);
+                has_argument(reader, object, URL_PREFIX);
             }
         });
     }

@@ -1,7 +1,11 @@
 //! The routes of Starlette's and FastAPI's applications.
 
 use super::expressions::{ANY, escape};
-use super::{MAX_DEPTH, MAX_ROUTES, MAX_WRAPPERS, Place, Walk, attribute, methods, owner};
+use super::middleware::{leaves_paths, starlette_leaves_paths};
+use super::{
+    MAX_DEPTH, MAX_ROUTES, MAX_WRAPPERS, Place, ROOT_PATH, Walk, attribute, has_text, methods,
+    owner,
+};
 use crate::event::PyRouteKind;
 use crate::python::memory::addresses::AddressMap;
 use crate::python::objects::Reader;
@@ -45,7 +49,12 @@ const CONVERTERS: &[(&str, &str)] = &[
 pub(super) fn list(reader: &mut Reader<'_>, application: u64) -> Option<u64> {
     let info = reader.types_of(&[application]).pop()??;
     let is_one = reader.has_base(&info, |name| matches!(name, "Starlette" | "Router"));
-    is_one.then(|| table(reader, application))?
+    is_one.then_some(())?;
+    // What its own middleware does is for the caller to say.
+    match attribute(reader, application, "router") {
+        Some(router) => table(reader, router),
+        None => table(reader, application),
+    }
 }
 
 /// The list of routes of an application, whatever wraps it.
@@ -54,10 +63,15 @@ pub(super) fn table(reader: &mut Reader<'_>, application: u64) -> Option<u64> {
     for _ in 0..MAX_WRAPPERS {
         let info = reader.types_of(&[object]).pop()??;
         if reader.has_base(&info, |name| name == "Starlette") {
+            starlette_leaves_paths(reader, object)?;
             object = attribute(reader, object, "router")?;
         } else if reader.has_base(&info, |name| name == "Router") {
             return attribute(reader, object, "routes");
         } else {
+            let class = owner(reader, object, "__call__")?;
+            if !class.starts_with("starlette.middleware.") {
+                leaves_paths(reader, object, &class)?;
+            }
             object = attribute(reader, object, "app")?;
         }
     }
@@ -114,7 +128,8 @@ impl Walk {
                 };
                 let inside = attribute(reader, route, "app")?;
                 let below = place.with("/(?s:.*)");
-                match table(reader, inside) {
+                let is_below = has_text(reader, inside, ROOT_PATH);
+                match table(reader, inside).filter(|_| !is_below) {
                     Some(list) => {
                         self.add_starlette(reader, list, &place, depth + 1);
                         self.push(below, None, PyRouteKind::Closed);
