@@ -1,3 +1,5 @@
+//! Of which routes requests are, and what looking that up may take.
+
 use super::*;
 
 /// Longer than it takes to build a table.
