@@ -222,7 +222,7 @@ impl Recorders {
             let processes = window.processes.iter();
             let of_service = processes.filter(|process| process.group.as_ref() == Some(service));
             let of_service: Vec<&Process> = of_service.collect();
-            flight.processes(&of_service, window.window.duration_ns, now_ns);
+            flight.processes(window, &of_service, now_ns);
         }
         let window_at = self.window_at;
         let is_ready = |wanted: &mut Wanted| wanted.ready <= window_at;

@@ -19,6 +19,10 @@ impl Rule for FdExhaustion {
         0
     }
 
+    fn needs_switches(&self) -> bool {
+        false
+    }
+
     fn explanation(&self) -> &'static str {
         "At least 80 % of the file descriptors that the process may have are open. At 100 %, accepting \
          connections and opening files fail with 'Too many open files'.\n\n\

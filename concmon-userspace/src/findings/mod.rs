@@ -2,7 +2,8 @@
 //!
 //! A rule looks at one window of one process, and at what it kept of the windows before. It holds when
 //! its condition has been true for its patience, and is over when it has been false for [`LINGER_NS`].
-//! Windows in which it cannot tell count as neither, up to [`BLIND_NS`]; those in which nobody was to look, always.
+//! Windows in which it cannot tell count as neither, up to [`BLIND_NS`]; those in which nobody was to look, always, but for
+//! rules that need no switches.
 
 mod busy_poll;
 mod cpu_starved;
@@ -81,6 +82,11 @@ pub(crate) trait Rule: Sync {
     /// What it means, when it holds, and what to do: for `explain`.
     fn explanation(&self) -> &'static str;
     fn check(&self, context: &Context<'_>) -> Option<Held>;
+    /// It rests on what threads do between two looks, or on what was kept of the windows before: where no switches are
+    /// told it cannot tell.
+    fn needs_switches(&self) -> bool {
+        true
+    }
     /// The window lacks a reading without which its condition is neither true nor false.
     fn cannot_tell(&self, _: &Context<'_>) -> bool {
         false
@@ -216,7 +222,7 @@ impl Judge {
                     owed: &owed,
                 };
                 let ns = window.duration_ns;
-                if is_blind {
+                if is_blind && rule.needs_switches() {
                     state.stay(ns);
                 } else if !rule.cannot_tell(&context) {
                     let found = rule.check(&context);

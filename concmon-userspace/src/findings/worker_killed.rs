@@ -40,6 +40,10 @@ impl Rule for WorkerKilled {
         0
     }
 
+    fn needs_switches(&self) -> bool {
+        false
+    }
+
     fn explanation(&self) -> &'static str {
         "A worker of a multiprocessing.Pool was killed by a signal (the kernel's out-of-memory killer sends 9, a \
          crash in native code is 11) while a thread of its parent waits for results of the pool. The pool starts \

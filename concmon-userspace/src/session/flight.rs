@@ -1,9 +1,12 @@
 //! The flight recorder: keeps the last stretch, and writes it out when something happens.
 
+mod watched;
+
 use std::{
     cell::RefCell, collections::BTreeSet, ffi::OsStr, io, path::Path, rc::Rc, time::Duration,
 };
 
+use self::watched::{Watched, is_longer};
 use super::{
     files::{FileError, Folder, NewFile},
     keep::{Kept, PART, forget_old},
@@ -26,25 +29,6 @@ const AFTERMATH: Duration = Duration::from_secs(3);
 const PAUSE_NS: u64 = 30_000_000_000;
 /// How services are stopped that nothing is wrong with.
 const ROUTINE: [u8; 3] = [libc::SIGHUP as u8, libc::SIGINT as u8, libc::SIGTERM as u8];
-
-/// A condition, and whether it was true the last time: it triggers when it becomes so.
-#[derive(Debug)]
-struct Watched {
-    trigger: Trigger,
-    held: bool,
-    /// For how long its condition has been true, ns.
-    for_ns: u64,
-}
-
-impl Watched {
-    fn new(trigger: &Trigger) -> Self {
-        Self {
-            trigger: trigger.clone(),
-            held: false,
-            for_ns: 0,
-        }
-    }
-}
 
 /// A file that is being written, under a random name until it is whole.
 #[derive(Debug)]
@@ -194,11 +178,11 @@ impl Flight {
     /// A window has ended.
     pub(crate) fn window(&mut self, window: &Snapshot, now_ns: u64) {
         let processes: Vec<&Process> = window.processes.iter().collect();
-        self.processes(&processes, window.window.duration_ns, now_ns);
+        self.processes(window, &processes, now_ns);
     }
 
-    /// A window of this length has ended, in which these were watched.
-    pub(crate) fn processes(&mut self, processes: &[&Process], duration_ns: u64, now_ns: u64) {
+    /// A window has ended, of whose processes these are watched.
+    pub(crate) fn processes(&mut self, window: &Snapshot, processes: &[&Process], now_ns: u64) {
         let target = processes.iter().find(|one| one.pid == self.pid);
         if self.is_attended()
             && let Some(target) = target
@@ -217,24 +201,8 @@ impl Flight {
             .map(|process| (process.pid, process.start_unix_ns))
             .collect();
         self.ended.retain(|id| ids.contains(id));
-        for watched in &mut self.triggers {
-            let (holds, name) = condition(&watched.trigger, processes);
-            watched.for_ns = match holds {
-                true => watched.for_ns.saturating_add(duration_ns),
-                false => 0,
-            };
-            let patience = match &watched.trigger {
-                Trigger::Gil { patience, .. } => patience.as_nanos(),
-                _ => 0,
-            };
-            // Windows end a little before or after their time.
-            let slack = u128::from(duration_ns / 8);
-            let holds = holds && u128::from(watched.for_ns) + slack >= patience;
-            if holds && !watched.held {
-                reasons.push(name);
-            }
-            watched.held = holds;
-        }
+        let triggers = self.triggers.iter_mut();
+        reasons.extend(triggers.filter_map(|watched| watched.window(window, processes)));
         if let Some(reason) = reasons.first() {
             self.write(reason, now_ns);
         }
@@ -451,37 +419,4 @@ fn name(stem: &str, reason: &str, number: u32) -> String {
         1 => format!("{stem}-{reason}.concmon"),
         number => format!("{stem}-{number}-{reason}.concmon"),
     }
-}
-
-fn is_longer(ns: u64, than: Option<Duration>) -> bool {
-    than.is_none_or(|than| u128::from(ns) > than.as_nanos())
-}
-
-/// Whether a condition is true in a window, and the reason in the name of a file.
-fn condition(trigger: &Trigger, processes: &[&Process]) -> (bool, String) {
-    let loops = || processes.iter().flat_map(|process| &process.loops);
-    let holds = match trigger {
-        Trigger::Lag(than) => loops()
-            .filter_map(|one| one.timing.as_ref()?.lag.as_ref()?.max_ns)
-            .any(|lag_ns| u128::from(lag_ns) > than.as_nanos()),
-        // Stalls are told at once, and hangs; these may become long enough later on.
-        Trigger::Stall(than) => loops()
-            .filter_map(|one| one.hang.as_ref())
-            .any(|hang| is_longer(hang.lasting_ns, *than)),
-        Trigger::Gil { share, .. } => processes
-            .iter()
-            .filter_map(|process| process.gil.as_ref()?.utilization)
-            .any(|utilization| utilization > *share),
-        Trigger::Finding(rule) => processes
-            .iter()
-            .flat_map(|process| &process.findings)
-            .any(|finding| finding.rule == rule),
-    };
-    let name = match trigger {
-        Trigger::Lag(_) => "lag",
-        Trigger::Stall(_) => "stall",
-        Trigger::Gil { .. } => "gil",
-        Trigger::Finding(rule) => rule,
-    };
-    (holds, name.to_owned())
 }

@@ -248,6 +248,14 @@ impl Watch {
         requests.release(until_ns, sink);
     }
 
+    /// Takes in all that the kernel side has told, and passes on what is of before `until_ns`.
+    fn take_all(&mut self, until_ns: u64) {
+        self.take_records(u64::MAX);
+        self.take_samples_of(u64::MAX);
+        self.take_requests(u64::MAX, until_ns);
+        self.pass_on(until_ns);
+    }
+
     fn take_batch(&mut self, batch: Result<RawBatch, DecodeError>) {
         let batch = match batch {
             Ok(batch) => batch,
@@ -361,10 +369,7 @@ impl Watch {
         let window = self.read_window();
         let read_ns = clocks::monotonic_ns();
         self.live.detach();
-        self.take_records(u64::MAX);
-        self.take_samples_of(u64::MAX);
-        self.take_requests(u64::MAX, read_ns);
-        self.pass_on(read_ns);
+        self.take_all(read_ns);
         self.tell_excluded();
         self.intake.now(Event::End);
         let window = self.close(window);

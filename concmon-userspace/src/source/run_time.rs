@@ -1,81 +1,181 @@
 //! How long the kernel runs our programs, estimated from samples.
 //!
 //! The kernel measures the run time of every BPF program of the host, at a cost to all of them. So
-//! it is asked to for one second in ten, and the result is scaled.
+//! it is asked to for one second in ten, and the result is scaled. Time in which switches are told, and time in which
+//! they are not, are each scaled by what was measured in it.
 
 use super::run_time_switch::Switch;
 
 const MEASURE_NS: u64 = 1_000_000_000;
-const PAUSE_NS: u64 = 9_000_000_000;
+/// Of so much time, one part is measured.
+const PARTS: u64 = 10;
 
 #[derive(Debug)]
 pub(super) struct RunTime {
     switch: Switch,
-    started_ns: Option<u64>,
-    /// Since when it is, or is not, being measured.
-    phase_ns: u64,
-    measuring: bool,
-    /// What there was before this phase: where somebody else has it measured, too, it also grows
-    /// between ours.
-    before_ns: u64,
-    /// Run time and length of the phases that are over.
+    /// `None`: not begun.
+    phases: Option<Phases>,
+    unsupported: bool,
+}
+
+/// Time that is measured, and time that is not.
+#[derive(Clone, Copy, Debug)]
+struct Phases {
+    /// Up to when it is booked, and all that was ever measured then: where somebody else has it measured, too, it
+    /// also grows between ours.
+    at_ns: u64,
+    run_ns: u64,
+    /// Since when it is being measured.
+    measuring_ns: Option<u64>,
+    is_detached: bool,
+    /// While switches are told, and while they are not.
+    kinds: [Kind; 2],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Kind {
+    lasted_ns: u64,
+    /// Run time, and in how much of that time.
     measured_ns: u64,
     measured_for_ns: u64,
-    unsupported: bool,
 }
 
 impl RunTime {
     pub(super) fn new(switch: Switch) -> Self {
         Self {
             switch,
-            started_ns: None,
-            phase_ns: 0,
-            measuring: false,
-            before_ns: 0,
-            measured_ns: 0,
-            measured_for_ns: 0,
+            phases: None,
             unsupported: false,
         }
     }
 
-    /// Whether the current phase is over.
+    /// Whether measuring is to begin, or to end.
     pub(super) fn is_due(&self, now_ns: u64) -> bool {
-        let length = match self.measuring {
-            true => MEASURE_NS,
-            false => PAUSE_NS,
-        };
-        !self.unsupported
-            && (self.started_ns.is_none() || now_ns.saturating_sub(self.phase_ns) >= length)
+        !self.unsupported && self.phases.is_none_or(|phases| phases.is_due(now_ns))
     }
 
-    /// Begins the next phase. `run_ns`: all that was ever measured.
+    /// Begins to measure, or ends it. `run_ns`: all that was ever measured.
     pub(super) fn step(&mut self, now_ns: u64, run_ns: u64) {
-        self.started_ns.get_or_insert(now_ns);
-        if self.measuring {
+        let phases = self
+            .phases
+            .get_or_insert_with(|| Phases::new(now_ns, run_ns));
+        phases.book(now_ns, run_ns);
+        if phases.measuring_ns.is_some() {
             // Where the helper is gone, so is what it held.
             self.unsupported |= self.switch.set(false).is_err();
-            self.measuring = false;
-            self.measured_ns += run_ns.saturating_sub(self.before_ns);
-            self.measured_for_ns += now_ns.saturating_sub(self.phase_ns);
+            phases.measuring_ns = None;
         } else {
-            self.measuring = self.switch.set(true).is_ok();
-            self.unsupported = !self.measuring;
-            self.before_ns = run_ns;
+            self.unsupported = self.switch.set(true).is_err();
+            phases.measuring_ns = (!self.unsupported).then_some(now_ns);
         }
-        self.phase_ns = now_ns;
+    }
+
+    /// From now on switches are not told, or are again; `run_ns` as in [`RunTime::step`].
+    pub(super) fn turn(&mut self, is_detached: bool, now_ns: u64, run_ns: u64) {
+        if let Some(phases) = &mut self.phases {
+            phases.book(now_ns, run_ns);
+            phases.is_detached = is_detached;
+        }
     }
 
     /// The run time since the first step, ns; `run_ns` as in [`RunTime::step`].
     pub(super) fn estimate(&self, now_ns: u64, run_ns: u64) -> Option<u64> {
-        let total_ns = now_ns.saturating_sub(self.started_ns?);
-        let (mut measured_ns, mut for_ns) = (self.measured_ns, self.measured_for_ns);
-        if self.measuring {
-            measured_ns += run_ns.saturating_sub(self.before_ns);
-            for_ns += now_ns.saturating_sub(self.phase_ns);
+        self.phases?.estimate(now_ns, run_ns)
+    }
+}
+
+impl Phases {
+    fn new(now_ns: u64, run_ns: u64) -> Self {
+        Self {
+            at_ns: now_ns,
+            run_ns,
+            measuring_ns: None,
+            is_detached: false,
+            kinds: [Kind::default(); 2],
         }
-        if for_ns == 0 {
-            return None;
+    }
+
+    fn is_due(mut self, now_ns: u64) -> bool {
+        if let Some(since_ns) = self.measuring_ns {
+            return now_ns.saturating_sub(since_ns) >= MEASURE_NS;
         }
-        Some((u128::from(measured_ns) * u128::from(total_ns) / u128::from(for_ns)) as u64)
+        self.book(now_ns, self.run_ns);
+        let kind = self.kinds[usize::from(self.is_detached)];
+        kind.measured_for_ns.saturating_mul(PARTS) <= kind.lasted_ns
+    }
+
+    fn book(&mut self, now_ns: u64, run_ns: u64) {
+        let ns = now_ns.saturating_sub(self.at_ns);
+        let kind = &mut self.kinds[usize::from(self.is_detached)];
+        kind.lasted_ns += ns;
+        if self.measuring_ns.is_some() {
+            kind.measured_ns += run_ns.saturating_sub(self.run_ns);
+            kind.measured_for_ns += ns;
+        }
+        (self.at_ns, self.run_ns) = (now_ns, run_ns);
+    }
+
+    fn estimate(mut self, now_ns: u64, run_ns: u64) -> Option<u64> {
+        self.book(now_ns, run_ns);
+        let scaled = self.kinds.iter().filter_map(|kind| {
+            let scaled = u128::from(kind.measured_ns) * u128::from(kind.lasted_ns);
+            scaled.checked_div(u128::from(kind.measured_for_ns))
+        });
+        scaled
+            .map(|ns| ns as u64)
+            .reduce(|sum, ns| sum.saturating_add(ns))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    /// A kernel that takes `told` and `detached` ns of each ms, and measures that where it is asked to.
+    fn estimated(on_ms: u64, off_ms: u64, told: u64, detached: u64) -> (Phases, u64, u64) {
+        let (mut phases, mut run_ns, mut taken_ns) = (Phases::new(0, 0), 0, 0);
+        for ms in 0..600_000 {
+            let now_ns = ms * MS;
+            let is_detached = ms % (on_ms + off_ms) >= on_ms;
+            phases.book(now_ns, run_ns);
+            phases.is_detached = is_detached;
+            // As often as records are taken in.
+            if ms % 50 == 0 && phases.is_due(now_ns) {
+                phases.measuring_ns = match phases.measuring_ns {
+                    Some(_) => None,
+                    None => Some(now_ns),
+                };
+            }
+            let takes_ns = if is_detached { detached } else { told };
+            taken_ns += takes_ns;
+            run_ns += if phases.measuring_ns.is_some() {
+                takes_ns
+            } else {
+                0
+            };
+        }
+        let estimate = phases.estimate(600_000 * MS, run_ns).expect("measured");
+        (phases, estimate, taken_ns)
+    }
+
+    #[test]
+    fn pauses_are_scaled_by_what_they_take() {
+        for (on_ms, off_ms) in [(2_000, 18_000), (200, 19_800), (10_000, 10_000), (1, 0)] {
+            for (told, detached) in [(50_000, 0), (50_000, 2_000), (1_000, 1_000)] {
+                let (phases, estimate, taken_ns) = estimated(on_ms, off_ms, told, detached);
+                let off = estimate.abs_diff(taken_ns);
+                assert!(off <= taken_ns / 100, "{estimate}, not {taken_ns}");
+                let kinds = phases.kinds.iter();
+                let measured_ns: u64 = kinds.map(|kind| kind.measured_for_ns).sum();
+                assert!(measured_ns <= 600_000 * MS / PARTS + 4 * MEASURE_NS);
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_measurement_there_is_no_estimate() {
+        assert_eq!(Phases::new(0, 0).estimate(5 * MS, 7), None);
     }
 }

@@ -49,6 +49,8 @@ struct Known {
     cgroups: BTreeMap<String, Quota>,
     /// The last readings of how long its threads had lived and were not looked at, with their instants, ns.
     covered: VecDeque<(u64, u64, u64)>,
+    /// How many loops hung when somebody looked last.
+    hung: Option<Value>,
 }
 
 #[derive(Debug)]
@@ -115,10 +117,7 @@ impl Services {
             if let Some(share) = known.covered(&group.ledger, now_ns) {
                 of.number(Name::AgentCoverage, &["time"], share);
             }
-            if window.is_blind() {
-                // Nobody could see whether one does.
-                of.samples.retain(|sample| sample.of != Name::LoopHung);
-            }
+            known.hold_hung(&mut of.samples, window.is_blind());
             for rule in &known.rules {
                 let held = holding.iter().find(|held| held.rule == *rule);
                 let count = held.map_or(0, |held| held.processes_count);
@@ -172,6 +171,23 @@ impl Known {
         self.cgroups
             .retain(|_, quota| now_ns.saturating_sub(quota.seen_ns) < GRACE_NS);
         self.throttled_ns
+    }
+
+    /// Where nobody could see whether loops hang, what was seen last goes on: a series with gaps would be one that ends.
+    fn hold_hung(&mut self, samples: &mut Vec<Sample>, is_blind: bool) {
+        if !is_blind {
+            let hung = samples.iter().find(|sample| sample.of == Name::LoopHung);
+            self.hung = hung.map(|sample| sample.value.clone());
+            return;
+        }
+        samples.retain_mut(|sample| match (sample.of, &self.hung) {
+            (Name::LoopHung, None) => false,
+            (Name::LoopHung, Some(hung)) => {
+                sample.value = hung.clone();
+                true
+            }
+            _ => true,
+        });
     }
 
     /// The share of the time of its threads that was looked at lately; `None`: there was none.

@@ -304,6 +304,33 @@ fn what_a_quota_takes_counts_once() {
     assert_eq!(after(8, &[(100, S)], None), 7 * S);
 }
 
+/// An alert that waits for a minute would never come if the series ended with each pause.
+#[test]
+fn loops_that_hang_do_so_while_nobody_looks() {
+    let mut services = Services::default();
+    let mut at = 0;
+    let mut told = |hung: u64, is_blind: bool| {
+        let mut window = window();
+        if is_blind {
+            window.monitor.unobserved_ns = window.window.duration_ns;
+        }
+        let mut service = group("shop");
+        service.loops = full().loops;
+        service.loops[0].hung = hung;
+        at += 1;
+        value(
+            &services.collect(&window, &[service], at),
+            Name::LoopHung,
+            "",
+        )
+    };
+    // A service that comes in a pause was never looked at.
+    assert_eq!(told(0, true), None);
+    assert_eq!(told(2, false), Some(2.0));
+    assert_eq!((told(0, true), told(0, true)), (Some(2.0), Some(2.0)));
+    assert_eq!((told(0, false), told(0, true)), (Some(0.0), Some(0.0)));
+}
+
 #[test]
 fn a_rule_that_held_once_is_zero_from_then_on() {
     let mut services = Services::default();

@@ -53,6 +53,18 @@ fn while_nobody_looks_rules_stay_as_they_are() {
 }
 
 #[test]
+fn what_ends_and_what_is_open_is_told_while_nobody_looks() {
+    let mut story = Story::new();
+    story.is_blind = true;
+    let found = story.window(|process, _| killed(process, 9));
+    assert_eq!(names(&found), ["worker-killed"]);
+    let many = |process: &mut Process, _: u64| process.fds_count = Some(1_000);
+    assert_eq!(names(&story.window(many)), ["fd-exhaustion"]);
+    assert!(story.window(|_, _| ()).is_empty());
+    assert!(story.judge.has_held("worker-killed"));
+}
+
+#[test]
 fn a_summary_has_the_worst_of_each_rule() {
     let mut story = Story::new();
     for ms in [150, 400, 200] {

@@ -62,6 +62,7 @@ impl Watch {
         let mut missing = BTreeMap::new();
         let (reads_failed, missing_before) = (&mut self.reads_failed, &self.missing);
         let targets = &self.targets;
+        let known = self.live.known();
         // A capture may begin with any of its windows, so it is given all.
         let reading = if self.intake.keeps() || !self.intake.taps.is_empty() {
             Reading::Whole
@@ -78,6 +79,9 @@ impl Watch {
                     return Collected::Keep;
                 }
             };
+            if let Some(until_ns) = known.until_ns(fact.since_ns) {
+                close_unseen(&mut fact, until_ns);
+            }
             let mut verdict = Collected::Keep;
             if fact.state == ThreadState::Dead {
                 // A sum goes on until its process is gone.
@@ -115,6 +119,27 @@ impl Watch {
     }
 }
 
+/// What a thread did since `until_ns` nobody saw: its open stretch ends there, and the rest is unobserved. The kernel
+/// side does the same when it meets the thread.
+fn close_unseen(fact: &mut LedgerFact, until_ns: u64) {
+    let (open_ns, unseen_ns) = (
+        until_ns.saturating_sub(fact.since_ns),
+        fact.read_ns.saturating_sub(until_ns),
+    );
+    if unseen_ns == 0 {
+        return;
+    }
+    match fact.state {
+        ThreadState::Dead => return,
+        ThreadState::Running => fact.on_cpu_ns += open_ns,
+        ThreadState::Woken => fact.woken_ns += open_ns,
+        ThreadState::Preempted => fact.preempted_ns += open_ns,
+        ThreadState::Blocked(cause) => fact.blocked_ns[cause as usize] += open_ns,
+    }
+    fact.unobserved_ns += unseen_ns;
+    fact.since_ns = fact.read_ns;
+}
+
 /// A thread that waits for a CPU by our account, while its own clock goes on, was given one without
 /// a tracepoint telling. When it leaves it again the kernel side finds out; until then the open
 /// stretch is split here.
@@ -132,4 +157,42 @@ fn correct_unseen_run(fact: &mut LedgerFact, exec_ns: u64) {
     fact.since_ns = fact.read_ns;
     fact.sum_exec_ns = exec_ns;
     fact.state = ThreadState::Running;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Cause;
+    use crate::model::testing::{START, ledger};
+
+    /// A thread begins a stretch at 100 ns and is read at 1,000.
+    fn closed(state: ThreadState, until_ns: u64) -> LedgerFact {
+        let mut fact = ledger(1, 1);
+        (fact.state, fact.on_cpu_ns) = (state, 100);
+        (fact.since_ns, fact.read_ns) = (START + 100, START + 1_000);
+        close_unseen(&mut fact, START + until_ns);
+        fact
+    }
+
+    #[test]
+    fn an_open_stretch_ends_where_nobody_looked_any_more() {
+        let fact = closed(ThreadState::Running, 300);
+        assert_eq!((fact.on_cpu_ns, fact.unobserved_ns), (300, 700));
+        assert_eq!(
+            (fact.since_ns, fact.read_ns),
+            (START + 1_000, START + 1_000)
+        );
+        let cause = Cause::Lock;
+        let fact = closed(ThreadState::Blocked(cause), 100);
+        assert_eq!((fact.on_cpu_ns, fact.unobserved_ns), (100, 900));
+        assert_eq!(fact.blocked_ns, [0; concmon_ebpf::cause::COUNT]);
+        // All of it was seen, or it is over.
+        for fact in [
+            closed(ThreadState::Running, 1_000),
+            closed(ThreadState::Dead, 300),
+        ] {
+            assert_eq!((fact.on_cpu_ns, fact.unobserved_ns), (100, 0));
+            assert_eq!(fact.since_ns, START + 100);
+        }
+    }
 }

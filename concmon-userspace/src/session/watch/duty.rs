@@ -55,9 +55,7 @@ impl Watch {
     fn stop_looking(&mut self) -> Result<u64, LiveError> {
         let at_ns = self.live.detach_switches()?;
         self.targets.stop_looking();
-        self.take_records(u64::MAX);
-        self.take_samples_of(u64::MAX);
-        self.pass_on(at_ns);
+        self.take_all(at_ns);
         Ok(at_ns)
     }
 }

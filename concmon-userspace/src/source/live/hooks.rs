@@ -87,9 +87,9 @@ pub(super) fn attach_switches(ebpf: &mut Ebpf) -> Result<Links, LiveError> {
     Ok(links)
 }
 
-/// Takes them away.
+/// Takes them away, the last one first: a switch that is still told has had its wakeup told.
 pub(super) fn detach_switches(ebpf: &mut Ebpf, links: Links) -> Result<(), LiveError> {
-    for (name, link) in links {
+    for (name, link) in links.into_iter().rev() {
         let hook: &mut BtfTracePoint = program(ebpf, name)?;
         hook.detach(link).map_err(failing!("detaching a hook"))?;
     }

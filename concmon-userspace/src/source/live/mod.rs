@@ -226,13 +226,15 @@ impl Live {
     /// From now on, so many samples per second and CPU; 0: none.
     pub fn set_sample_rate(&mut self, rate: u32) -> Result<(), LiveError> {
         self.rate = rate;
-        self.sample(rate)
+        self.suit_sampling()
     }
 
-    fn sample(&mut self, rate: u32) -> Result<(), LiveError> {
+    /// Sets the sampling clock to the rate that is wanted, or has it stand still while no switches are told.
+    fn suit_sampling(&mut self) -> Result<(), LiveError> {
         if self.no_samples().is_some() {
             return Ok(());
         }
+        let rate = self.switches.rate_of(self.rate);
         hooks::set_sample_rate(&mut self.ebpf, &mut self.sample_links, rate)
     }
 
@@ -412,17 +414,14 @@ impl Live {
     }
 
     /// Estimated run time of all kernel programs since they were attached, ns; `None` where the
-    /// kernel does not tell, or has not been asked for long enough. `now_ns` is a monotonic instant. It is measured, and
-    /// scaled, over the time in which switches are told: that they are not costs next to nothing.
-    pub fn kernel_run_ns(&mut self, now_ns: u64) -> Option<u64> {
+    /// kernel does not tell, or has not been asked for long enough. `now_ns` is a monotonic instant.
+    pub fn kernel_run_ns(&self, now_ns: u64) -> Option<u64> {
         let measured_ns = self.measured_run_ns();
-        let now_ns = now_ns.saturating_sub(self.unobserved_ns(now_ns));
         self.run_time.estimate(now_ns, measured_ns)
     }
 
     /// Goes on with measuring that run time, where it is time to.
     pub fn measure_run_time(&mut self, now_ns: u64) {
-        let now_ns = now_ns.saturating_sub(self.unobserved_ns(now_ns));
         if self.run_time.is_due(now_ns) {
             let measured_ns = self.measured_run_ns();
             self.run_time.step(now_ns, measured_ns);
