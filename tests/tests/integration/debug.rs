@@ -278,7 +278,8 @@ fn profiles() -> Result<()> {
         ("on-cpu", 1),
         ("gil", 1),
         ("lock", 1),
-        ("blame", 3),
+        // So long that a look is made meanwhile, though no window ends.
+        ("blame", 5),
     ] {
         let socket = socket.clone();
         let windows = |metrics: &str| sum(metrics, "concmon_agent_windows_total");
