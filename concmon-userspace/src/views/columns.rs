@@ -38,20 +38,10 @@ impl Column {
     ];
 
     /// Those of a live watch, which looks all the time.
-    pub(super) const LIVE: [Column; 12] = [
-        Column::OnCpu,
-        Column::Runnable,
-        Column::Gil,
-        Column::Lock,
-        Column::Poll,
-        Column::Sleep,
-        Column::Io,
-        Column::Child,
-        Column::Disk,
-        Column::Stopped,
-        Column::Other,
-        Column::Unknown,
-    ];
+    pub(super) const LIVE: [Column; 12] = {
+        let [live @ .., _unobserved] = Self::ALL;
+        live
+    };
 
     /// The name in JSON, without its unit.
     pub(super) const fn name(self) -> &'static str {
