@@ -1,6 +1,7 @@
 //! On which local ports a process listens.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::path::PathBuf;
 
 use super::file::{CWD, bytes};
 
@@ -21,18 +22,58 @@ pub struct Listening {
     pub all: BTreeSet<u16>,
 }
 
-/// Who listens where a process is.
-pub fn listening(pid: u32) -> Listening {
-    let mut ports = BTreeMap::new();
-    for table in ["tcp", "tcp6"] {
-        let rows = table_of(pid, table);
-        ports.extend(rows.lines().filter_map(tcp_row));
+/// The listening sockets of each network namespace, as they were when the first process of it was asked for: the kernel
+/// goes through all of its sockets to tell them.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// By what `/proc/PID/ns/net` says.
+    known: BTreeMap<PathBuf, Table>,
+}
+
+/// Those of one network namespace.
+#[derive(Debug, Default)]
+struct Table {
+    /// Ports by the sockets' inodes.
+    ports: BTreeMap<u64, u16>,
+    tcp: BTreeSet<u16>,
+}
+
+impl Listeners {
+    /// Who listens where a process is.
+    pub fn of(&mut self, pid: u32) -> Listening {
+        let Ok(namespace) = std::fs::read_link(format!("/proc/{pid}/ns/net")) else {
+            return Listening::default();
+        };
+        let table = match self.known.entry(namespace) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => match Table::read(pid) {
+                Some(table) => place.insert(table),
+                None => return Listening::default(),
+            },
+        };
+        Listening {
+            own: own_ports(pid, &table.ports),
+            all: table.tcp.clone(),
+        }
     }
-    let all = ports.values().copied().collect();
-    let rows = table_of(pid, "unix");
-    ports.extend(rows.lines().filter_map(unix_row));
-    let own = own_ports(pid, &ports);
-    Listening { own, all }
+}
+
+impl Table {
+    /// `None`: the process that was to show them is gone. A host may have no IPv6.
+    fn read(pid: u32) -> Option<Self> {
+        let mut ports = BTreeMap::new();
+        for rows in [Some(table_of(pid, "tcp")?), table_of(pid, "tcp6")] {
+            ports.extend(
+                rows.iter()
+                    .flat_map(|rows| rows.lines())
+                    .filter_map(tcp_row),
+            );
+        }
+        let tcp = ports.values().copied().collect();
+        let rows = table_of(pid, "unix")?;
+        ports.extend(rows.lines().filter_map(unix_row));
+        Some(Self { ports, tcp })
+    }
 }
 
 /// The ports of its descriptors, of `ports` by their sockets.
@@ -54,9 +95,9 @@ fn own_ports(pid: u32, ports: &BTreeMap<u64, u16>) -> BTreeSet<u16> {
         .collect()
 }
 
-fn table_of(pid: u32, name: &str) -> String {
-    let bytes = bytes(CWD, format!("/proc/{pid}/net/{name}"), MAX_TABLE);
-    String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
+fn table_of(pid: u32, name: &str) -> Option<String> {
+    let bytes = bytes(CWD, format!("/proc/{pid}/net/{name}"), MAX_TABLE).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// `0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 4711 ...`: inode and port.
@@ -88,7 +129,8 @@ mod tests {
         let listeners = ["127.0.0.1:0", "[::1]:0"].map(|at| TcpListener::bind(at).ok());
         let folder = tempfile::tempdir().expect("a folder");
         let _unix = UnixListener::bind(folder.path().join("socket")).expect("a socket");
-        let Listening { own: found, all } = listening(std::process::id());
+        let mut known = Listeners::default();
+        let Listening { own: found, all } = known.of(std::process::id());
         assert!(found.contains(&0), "{found:?}");
         for listener in listeners.iter().flatten() {
             let port = listener.local_addr().expect("an address").port();
@@ -96,6 +138,7 @@ mod tests {
             assert!(all.contains(&port), "{port} of {all:?}");
         }
         drop(listeners);
-        assert!(listening(u32::MAX).own.is_empty());
+        assert!(known.of(u32::MAX).own.is_empty());
+        assert_eq!(known.known.len(), 1);
     }
 }

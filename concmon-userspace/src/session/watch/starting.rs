@@ -14,7 +14,7 @@ use crate::{
     procfs::{
         ProcessReader,
         clocks::{self, Clocks},
-        listeners::listening,
+        listeners::Listeners,
         now,
         tree::Tree,
     },
@@ -84,8 +84,9 @@ impl Watch {
         }
         live.seed()?;
         if plan.http.is_some() {
+            let mut listeners = Listeners::default();
             for pid in live.watched() {
-                let ports = listening(pid.0);
+                let ports = listeners.of(pid.0);
                 live.serve(ports.own);
                 live.accept(ports.all);
             }
