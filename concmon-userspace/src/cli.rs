@@ -28,7 +28,7 @@ use clap::{
 pub use clap_complete::Shell;
 
 pub use agent::Agent;
-pub use budget::Share;
+pub use budget::{DutyCycle, Share};
 pub(crate) use capture::size as parse_size;
 pub use capture::{Flight, FromAgent, Recorded, Report};
 pub use doctor::Doctor;

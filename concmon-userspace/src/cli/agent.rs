@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, CommandFactory as _, builder::PathBufValueParser};
 
 use super::capture::Unused;
-use super::{Cli, Color, Share, budget, by_user, duration};
+use super::{Cli, Color, DutyCycle, Share, budget, by_user, duration};
 
 /// What of the configuration is given on the command line.
 #[derive(Clone, Debug, Default, PartialEq, Args)]
@@ -33,7 +33,7 @@ pub struct Agent {
     #[arg(short, long, value_name = "TIME", value_parser = duration::parse_interval)]
     pub interval: Option<Duration>,
 
-    /// Own CPU time, 100% is one core; past it, detail is left out [default: 1%]
+    /// Own CPU time, that of its kernel programs included, 100% is one core; past it, detail is left out [default: 1%]
     #[arg(long, value_name = "PERCENT", value_parser = budget::parse_share)]
     pub budget_cpu: Option<Share>,
 
@@ -42,9 +42,10 @@ pub struct Agent {
     pub budget_memory: Option<u64>,
 
     /// Look at threads for this part of the time only, about every four intervals; 10% costs a tenth on a busy host.
-    /// What they did in between is told as unobserved [default: 100%]
-    #[arg(long, value_name = "PERCENT", value_parser = budget::parse_share)]
-    pub duty: Option<Share>,
+    /// What they did in between is told as unobserved. `auto`: as much as the budget allows, at least 10%
+    /// [default: auto]
+    #[arg(long, value_name = "PERCENT|auto", value_parser = budget::parse_duty)]
+    pub duty: Option<DutyCycle>,
 
     /// HTTP requests of services, where the kernel tells of them (Linux 6.3), whatever the configuration says
     #[arg(long, overrides_with = "no_http")]

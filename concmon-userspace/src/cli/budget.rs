@@ -4,11 +4,21 @@
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Share(pub f64);
 
+/// For which part of the time switches are told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum DutyCycle {
+    /// As much as the budget allows.
+    Auto,
+    Fixed(Share),
+}
+
 /// Why a text is no acceptable budget.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum BudgetError {
     #[error("use percent, as in 1% or 0.5%")]
     Percent,
+    #[error("use auto, or percent, as in 10%")]
+    DutyCycle,
     #[error("it must be more than 0% and at most 100%")]
     Range,
     #[error("use kB, MB or GB (or KiB, MiB, GiB), as in 128MB; a bare number is bytes")]
@@ -29,6 +39,17 @@ pub(crate) fn parse_share(text: &str) -> Result<Share, BudgetError> {
         Ok(Share(percent / 100.0))
     } else {
         Err(BudgetError::Range)
+    }
+}
+
+/// The value of `--duty`.
+pub(crate) fn parse_duty(text: &str) -> Result<DutyCycle, BudgetError> {
+    if text.trim() == "auto" {
+        return Ok(DutyCycle::Auto);
+    }
+    match parse_share(text) {
+        Err(BudgetError::Percent) => Err(BudgetError::DutyCycle),
+        share => share.map(DutyCycle::Fixed),
     }
 }
 
@@ -73,6 +94,14 @@ mod tests {
         for text in ["", "%", "1%%", "one"] {
             assert_eq!(parse_share(text), Err(BudgetError::Percent), "{text}");
         }
+    }
+
+    #[test]
+    fn duty_cycles() {
+        assert_eq!(parse_duty(" auto "), Ok(DutyCycle::Auto));
+        assert_eq!(parse_duty("10%"), Ok(DutyCycle::Fixed(Share(0.1))));
+        assert_eq!(parse_duty("0%"), Err(BudgetError::Range));
+        assert_eq!(parse_duty("always"), Err(BudgetError::DutyCycle));
     }
 
     #[test]

@@ -12,6 +12,9 @@ pub struct MonitorFact {
     pub rss_bytes: u64,
     /// Run time of all kernel programs; `None` when the kernel does not measure it.
     pub kernel_run_ns: Option<u64>,
+    /// It is not measured, but the switches of the host are counted.
+    #[serde(default)]
+    pub kernel_run_counted: bool,
     /// How long switches were not told, on purpose, ns.
     #[serde(default)]
     pub unobserved_ns: u64,

@@ -46,6 +46,8 @@ impl Growth for Counters {
 
 /// Kinds of detail that were left out and are remembered.
 const MAX_SHED: usize = 64;
+/// What is said of a run time that is none of the kernel's.
+const COUNTED: &str = "counted, not measured: switches of the host, times what the hooks add to one, which was tried out at the start; CAP_SYS_ADMIN would measure it";
 
 /// The latest of what the tool said of itself.
 #[derive(Clone, Debug, Default)]
@@ -63,6 +65,7 @@ pub(crate) struct Monitor {
     seen: bool,
     /// The latest fact had a kernel run time.
     kernel_measured: bool,
+    kernel_counted: bool,
 }
 
 impl Monitor {
@@ -94,6 +97,7 @@ impl Monitor {
             self.longest_pass_ns = (window.max(longest_ns), ever.max(longest_ns));
         }
         self.kernel_measured = fact.kernel_run_ns.is_some();
+        self.kernel_counted = fact.kernel_run_counted;
         self.seen = true;
     }
 
@@ -169,6 +173,8 @@ impl Monitor {
         }
         if !self.kernel_measured {
             limits.push(limit("kernel_run_ns", Feature::RunTime.without()));
+        } else if self.kernel_counted {
+            limits.push(limit("kernel_run_ns", COUNTED));
         }
         schema::Monitor {
             version,

@@ -171,9 +171,14 @@ impl Budget {
         })
     }
 
-    /// Takes in what was spent up to an instant. Returns what is left out from now on, where that
-    /// has changed.
-    pub(crate) fn judge(&mut self, now_ns: u64, cpu_ns: u64, rss_bytes: u64) -> Option<Shed> {
+    /// Takes in what was spent up to an instant, of which so much of the time of a CPU is `allowed`: CPU time, ns, and
+    /// memory, bytes. Returns what is left out from now on, where that has changed.
+    pub(crate) fn judge(
+        &mut self,
+        now_ns: u64,
+        allowed: Share,
+        (cpu_ns, rss_bytes): (u64, u64),
+    ) -> Option<Shed> {
         let before = self.shed();
         if mem::take(&mut self.resumes) || self.suspended {
             self.spent.clear();
@@ -195,7 +200,7 @@ impl Budget {
         }
         // What was spent before a change says nothing about what is spent after it.
         if let Some(used) = self.used_since(self.changed_ns) {
-            self.judge_cpu(now_ns, used);
+            self.judge_cpu(now_ns, used, allowed);
         }
         let shed = self.shed();
         if shed.level != before.level {
@@ -205,16 +210,16 @@ impl Budget {
         (shed != before).then_some(shed)
     }
 
-    fn judge_cpu(&mut self, now_ns: u64, used: Share) {
+    fn judge_cpu(&mut self, now_ns: u64, used: Share, allowed: Share) {
         let level = &mut self.shed.level;
-        if used.0 > self.cpu.0 {
+        if used.0 > allowed.0 {
             if *level < MAX_LEVEL {
                 *level += 1;
                 // What had to be taken back was tried too soon.
                 self.patience_ns = (self.patience_ns * 2).min(PATIENCE_NS.1);
             }
             self.calm_since_ns = None;
-        } else if used.0 < self.cpu.0 / 2.0 && *level > 0 {
+        } else if used.0 < allowed.0 / 2.0 && *level > 0 {
             let since_ns = *self.calm_since_ns.get_or_insert(now_ns);
             if now_ns.saturating_sub(since_ns) >= self.patience_ns {
                 *level -= 1;
@@ -241,7 +246,7 @@ mod tests {
         (from_s + 1..=from_s + seconds)
             .map(|second| {
                 cpu_ns += (part * S as f64) as u64;
-                budget.judge(second * S, cpu_ns, 1 << 20);
+                budget.judge(second * S, Share(0.02), (cpu_ns, 1 << 20));
                 budget.shed.level
             })
             .collect()
@@ -342,11 +347,11 @@ mod tests {
     #[test]
     fn too_much_memory_makes_looks_smaller() {
         let mut budget = budget();
-        assert!(budget.judge(S, 0, 200 << 20).is_some());
+        assert!(budget.judge(S, Share(0.02), (0, 200 << 20)).is_some());
         assert_eq!(budget.shed.tasks(10_000), 2_500);
         assert_eq!(budget.shed.words(99, 10_000), ["tasks: 2500 in a look"]);
-        assert_eq!(budget.judge(2 * S, 0, 70 << 20), None);
-        assert!(budget.judge(3 * S, 0, 20 << 20).is_some());
+        assert_eq!(budget.judge(2 * S, Share(0.02), (0, 70 << 20)), None);
+        assert!(budget.judge(3 * S, Share(0.02), (0, 20 << 20)).is_some());
         assert_eq!(budget.shed, Shed::default());
     }
 
@@ -354,7 +359,7 @@ mod tests {
     fn clocks_that_go_back_do_no_harm() {
         let mut budget = budget();
         for at_ns in [10 * S, 5 * S, u64::MAX, 0, 20 * S] {
-            budget.judge(at_ns, at_ns / 2, u64::MAX);
+            budget.judge(at_ns, Share(0.02), (at_ns / 2, u64::MAX));
         }
         assert!(budget.shed.level <= MAX_LEVEL);
     }

@@ -1,6 +1,7 @@
 //! Where events come from, and the order they are brought into.
 
 mod arrivals;
+mod counted_time;
 mod error;
 pub mod exact;
 #[cfg(feature = "developer")]

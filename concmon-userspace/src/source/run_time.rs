@@ -4,11 +4,21 @@
 //! it is asked to for one second in ten, and the result is scaled. Time in which switches are told, and time in which
 //! they are not, are each scaled by what was measured in it.
 
-use super::run_time_switch::Switch;
+use super::{counted_time::CountedTime, run_time_switch::Switch};
 
 const MEASURE_NS: u64 = 1_000_000_000;
 /// Of so much time, one part is measured.
 const PARTS: u64 = 10;
+/// What says how things are now must have been measured for so long, ns.
+const LATELY_NS: u64 = MEASURE_NS / 10 * 9;
+
+/// The run time of all programs.
+#[derive(Clone, Copy, Debug)]
+pub struct KernelRun {
+    pub ns: u64,
+    /// It is not measured, but the switches of the host are counted.
+    pub is_counted: bool,
+}
 
 #[derive(Debug)]
 pub(super) struct RunTime {
@@ -16,6 +26,8 @@ pub(super) struct RunTime {
     /// `None`: not begun.
     phases: Option<Phases>,
     unsupported: bool,
+    /// Where the kernel may not be asked.
+    counted: Option<CountedTime>,
 }
 
 /// Time that is measured, and time that is not.
@@ -38,6 +50,9 @@ struct Kind {
     /// Run time, and in how much of that time.
     measured_ns: u64,
     measured_for_ns: u64,
+    /// The same since somebody asked how it was lately.
+    lately_ns: u64,
+    lately_for_ns: u64,
 }
 
 impl RunTime {
@@ -46,7 +61,18 @@ impl RunTime {
             switch,
             phases: None,
             unsupported: false,
+            counted: None,
         }
+    }
+
+    /// Attaches the hooks; where their run time cannot be measured, what they add to a switch is tried out.
+    pub(super) fn around<T, E>(&mut self, attach: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        if self.switch.may() {
+            return attach();
+        }
+        let (attached, counted) = CountedTime::around(attach)?;
+        self.counted = counted;
+        Ok(attached)
     }
 
     /// Whether measuring is to begin, or to end.
@@ -72,15 +98,39 @@ impl RunTime {
 
     /// From now on switches are not told, or are again; `run_ns` as in [`RunTime::step`].
     pub(super) fn turn(&mut self, is_detached: bool, now_ns: u64, run_ns: u64) {
+        if let Some(counted) = &mut self.counted {
+            counted.turn(is_detached, now_ns);
+        }
         if let Some(phases) = &mut self.phases {
             phases.book(now_ns, run_ns);
             phases.is_detached = is_detached;
         }
     }
 
-    /// The run time since the first step, ns; `run_ns` as in [`RunTime::step`].
-    pub(super) fn estimate(&self, now_ns: u64, run_ns: u64) -> Option<u64> {
-        self.phases?.estimate(now_ns, run_ns)
+    /// The run time since the first step; `run_ns` as in [`RunTime::step`], and so many records have come.
+    pub(super) fn estimate(&mut self, now_ns: u64, run_ns: u64, records: u64) -> Option<KernelRun> {
+        if let Some(counted) = &mut self.counted {
+            let ns = counted.until_now_ns(now_ns, records);
+            return Some(KernelRun {
+                ns,
+                is_counted: true,
+            });
+        }
+        let ns = self.phases?.estimate(now_ns, run_ns)?;
+        Some(KernelRun {
+            ns,
+            is_counted: false,
+        })
+    }
+
+    /// The part of a CPU's time that it was lately, while switches were told; `None`: not measured for long enough since
+    /// that was asked last.
+    pub(super) fn told_lately(&mut self) -> Option<f64> {
+        match (&mut self.counted, &mut self.phases) {
+            (Some(counted), _) => counted.lately(),
+            (None, Some(phases)) => phases.told_lately(),
+            (None, None) => None,
+        }
     }
 }
 
@@ -111,8 +161,19 @@ impl Phases {
         if self.measuring_ns.is_some() {
             kind.measured_ns += run_ns.saturating_sub(self.run_ns);
             kind.measured_for_ns += ns;
+            kind.lately_ns += run_ns.saturating_sub(self.run_ns);
+            kind.lately_for_ns += ns;
         }
         (self.at_ns, self.run_ns) = (now_ns, run_ns);
+    }
+
+    fn told_lately(&mut self) -> Option<f64> {
+        let told = &mut self.kinds[0];
+        (told.lately_for_ns >= LATELY_NS).then(|| {
+            let share = told.lately_ns as f64 / told.lately_for_ns as f64;
+            (told.lately_ns, told.lately_for_ns) = (0, 0);
+            share
+        })
     }
 
     fn estimate(mut self, now_ns: u64, run_ns: u64) -> Option<u64> {
@@ -172,6 +233,14 @@ mod tests {
                 assert!(measured_ns <= 600_000 * MS / PARTS + 4 * MEASURE_NS);
             }
         }
+    }
+
+    #[test]
+    fn how_it_is_now_is_told_once() {
+        let (mut phases, ..) = estimated(2_000, 18_000, 50_000, 0);
+        let share = phases.told_lately().expect("measured");
+        assert!((share - 0.05).abs() < 0.001, "{share}");
+        assert_eq!(phases.told_lately(), None);
     }
 
     #[test]

@@ -61,6 +61,14 @@ impl Switch {
         }
     }
 
+    /// Whether this process, or its helper, may.
+    pub(super) fn may(&self) -> bool {
+        match self {
+            Self::Own(_) => rights::lacking(CapabilitySet::SYS_ADMIN).is_empty(),
+            Self::Helper(_) => true,
+        }
+    }
+
     pub(super) fn set(&mut self, on: bool) -> io::Result<()> {
         match self {
             Self::Own(measuring) => {

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdout, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use concmon_tests::agent::{Agent, sum};
-use concmon_tests::harness::quiet;
+use concmon_tests::harness::{case, quiet};
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::spawn::Group;
 use libtest_mimic::Trial;
@@ -16,11 +16,54 @@ use crate::watch_python;
 
 pub(crate) fn trials() -> Vec<Trial> {
     let python = watch_python("3.13");
-    vec![quiet(
-        "duty::cpu_time_is_whole_and_the_rest_is_unobserved",
-        &python,
-        half_of_the_time,
-    )]
+    vec![
+        quiet(
+            "duty::cpu_time_is_whole_and_the_rest_is_unobserved",
+            &python,
+            half_of_the_time,
+        ),
+        case(
+            "duty::kernel_programs_stay_inside_the_budget",
+            &python,
+            inside_the_budget,
+        ),
+    ]
+}
+
+/// Turns that two threads take.
+const TURNS: &str = "\
+import os, threading
+(a, b), (c, d) = os.pipe(), os.pipe()
+def answer():
+    while os.write(d, os.read(a, 1)):
+        pass
+threading.Thread(target=answer, daemon=True).start()
+print('ready', flush=True)
+while os.write(b, b'x'):
+    os.read(c, 1)
+";
+
+/// What switches of a busy host take is more than a small budget: fewer of them are looked at, and that is told.
+fn inside_the_budget() -> Result<()> {
+    let python = Interpreter::find("3.13")?;
+    let mut command = python.command();
+    command.args([MARK, "-c", TURNS]).stdout(Stdio::piped());
+    let mut program = Group::start(&mut command)?;
+    let mut stdout = BufReader::new(program.stdout.take().context("no stdout")?);
+    line(&mut stdout)?;
+    let shed = "concmon_agent_shed{concmon_detail=\"switches\"}";
+    let whole = Agent::start(&config(MARK), &[])?;
+    let cpu = "concmon_cpu_time_seconds_total{service_name=\"shop\"";
+    let metrics = whole.metrics_with("the service", |metrics| sum(metrics, cpu).is_some())?;
+    ensure!(sum(&metrics, shed) == Some(0.0), "{metrics}");
+    drop(whole);
+    let small = config(MARK).replace("budget_cpu = \"100%\"", "budget_cpu = \"0.1%\"");
+    let agent = Agent::start(&small, &[])?;
+    let away = "concmon_agent_unobserved_time_seconds_total";
+    agent.metrics_with("a pause", |metrics| {
+        sum(metrics, shed) == Some(1.0) && sum(metrics, away).is_some_and(|s| s > 0.0)
+    })?;
+    Ok(())
 }
 
 /// A thread that works for half of the time, threads that begin and end, one that waits; each line it reads is a round,

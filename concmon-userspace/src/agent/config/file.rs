@@ -9,7 +9,7 @@ use super::{
     values::{interval, said},
 };
 use crate::{
-    cli::{Pattern, Share, budget},
+    cli::{DutyCycle, Pattern, Share, budget},
     procfs::cgroups,
     targets::Condition,
 };
@@ -30,8 +30,8 @@ pub(super) struct File {
     pub(super) budget_cpu: Option<Share>,
     #[serde(deserialize_with = "budget_memory")]
     pub(super) budget_memory: Option<u64>,
-    #[serde(deserialize_with = "share")]
-    pub(super) duty: Option<Share>,
+    #[serde(deserialize_with = "duty")]
+    pub(super) duty: Option<DutyCycle>,
     #[serde(deserialize_with = "max_groups")]
     pub(super) max_groups: Option<usize>,
     pub(super) http: Option<bool>,
@@ -128,6 +128,10 @@ fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::E
 
 fn socket<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Socket>, D::Error> {
     said(from, Socket::of)
+}
+
+fn duty<'de, D: Deserializer<'de>>(from: D) -> Result<Option<DutyCycle>, D::Error> {
+    said(from, budget::parse_duty)
 }
 
 fn share<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Share>, D::Error> {

@@ -22,7 +22,7 @@ use users::user_id;
 
 use super::tls::Identity;
 use crate::{
-    cli::{Agent, Share, budget, duration},
+    cli::{Agent, DutyCycle, Share, budget, duration},
     session::{Failure, code},
     targets::Rules,
 };
@@ -65,8 +65,7 @@ pub(crate) struct Config {
     pub(crate) interval: Duration,
     pub(crate) budget_cpu: Share,
     pub(crate) budget_memory: u64,
-    /// The part of the time in which switches are told.
-    pub(crate) duty: Share,
+    pub(crate) duty: DutyCycle,
     pub(crate) max_groups: usize,
     /// Requests are looked at where the kernel tells of them.
     pub(crate) http: bool,
@@ -93,7 +92,7 @@ impl Default for Config {
             interval: Duration::from_secs(5),
             budget_cpu: Share(0.01),
             budget_memory: 128_000_000,
-            duty: Share(1.0),
+            duty: DutyCycle::Auto,
             max_groups: MAX_GROUPS,
             http: true,
             rules: Rules::default(),
@@ -163,8 +162,8 @@ impl Config {
                 "CONCMON_BUDGET_MEMORY" => budget::parse_bytes(&value)
                     .map(|bytes| config.budget_memory = bytes)
                     .map_err(|error| error.to_string()),
-                "CONCMON_DUTY" => budget::parse_share(&value)
-                    .map(|share| config.duty = share)
+                "CONCMON_DUTY" => budget::parse_duty(&value)
+                    .map(|duty| config.duty = duty)
                     .map_err(|error| error.to_string()),
                 "CONCMON_MAX_GROUPS" => groups(value.parse().map_err(|_| NOT_A_NUMBER.to_owned()))
                     .map(|count| config.max_groups = count),

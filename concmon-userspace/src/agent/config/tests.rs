@@ -67,7 +67,7 @@ name = "."
     assert_eq!(config.socket, Socket::At("/run/a/b".into()));
     assert_eq!(config.interval, Duration::from_secs(2));
     assert_eq!(config.budget_cpu, Share(0.005));
-    assert_eq!(config.duty, Share(0.1));
+    assert_eq!(config.duty, DutyCycle::Fixed(Share(0.1)));
     assert_eq!((config.max_groups, config.max_clients), (20, 8));
     assert!(!config.http);
     assert!(Config::default().http);

@@ -6,7 +6,7 @@ use super::{Name, Sample, Value, collect::Collected, seconds};
 use crate::{event::ProcessFact, schema::Snapshot};
 
 /// The kinds of detail that a budget leaves out, as `monitor.shed` begins with them.
-const SHED: [&str; 4] = ["samples", "looks", "tasks", "slices"];
+const SHED: [&str; 5] = ["samples", "looks", "tasks", "slices", "switches"];
 
 /// Sums of what windows tell of the agent itself.
 #[derive(Debug, Default)]

@@ -343,6 +343,14 @@ fn the_monitor_accounts_for_itself_by_window() {
         assert_eq!(monitor.faults, [(fault.0.to_owned(), fault.1)].into());
         assert_eq!(monitor.shed.is_empty(), window == 2);
     }
+    watch.apply(Event::Monitor(Box::new(MonitorFact {
+        kernel_run_ns: Some(70),
+        kernel_run_counted: true,
+        ..MonitorFact::default()
+    })));
+    let monitor = watch.tick(3 * SECOND).monitor;
+    assert_eq!(monitor.kernel_run_ns, Some(20));
+    assert!(has_limit(&monitor.limits, "kernel_run_ns"));
     assert_eq!(watch.model.summary().monitor.shed, ["samples"]);
     assert_eq!(watch.model.summary().monitor.faults.len(), 2);
 }

@@ -9,7 +9,10 @@ use crate::{
     procfs::clocks::{self, Clocks},
     python::MOST_TASKS,
     schema::Snapshot,
-    source::{live::named_faults, requests::Requests},
+    source::{
+        live::{KernelRun, named_faults},
+        requests::Requests,
+    },
 };
 
 /// Between two times that room for threads is given back, ns.
@@ -24,7 +27,7 @@ const UNHEARD: &str = concmon_ebpf::fault::NAMES[concmon_ebpf::fault::EXEC_ROOM 
 pub(super) struct WindowFacts {
     ledgers: Vec<Event>,
     others: Vec<Event>,
-    kernel_run_ns: Option<u64>,
+    kernel_run: Option<KernelRun>,
     end: Tick,
 }
 
@@ -32,7 +35,8 @@ impl Watch {
     /// Everything that is read at the end of a window.
     pub(super) fn read_window(&mut self) -> WindowFacts {
         let now_ns = clocks::monotonic_ns();
-        let kernel_run_ns = self.live.kernel_run_ns(now_ns);
+        let events = self.intake.pipeline().events();
+        let kernel_run = self.live.kernel_run(now_ns, events);
         let at_ns = self.turn_duty();
         let still = self.still();
         if self.sums_only {
@@ -54,7 +58,7 @@ impl Watch {
         WindowFacts {
             ledgers,
             others,
-            kernel_run_ns,
+            kernel_run,
             end,
         }
     }
@@ -68,7 +72,7 @@ impl Watch {
         if let Some(newcomers) = &mut self.newcomers {
             newcomers.forget_services(&self.targets);
         }
-        let monitor = self.read_self(window.kernel_run_ns, window.end.at_ns);
+        let monitor = self.read_self(window.kernel_run, window.end.at_ns);
         self.stay_inside(&monitor, window.end.at_ns);
         let told = monitor.faults.get(UNHEARD).copied().unwrap_or(0);
         if self.take_unheard(told) > 0 {
@@ -79,7 +83,7 @@ impl Watch {
         self.sort(outputs).expect("a tick ends a window")
     }
 
-    fn read_self(&mut self, kernel_run_ns: Option<u64>, at_ns: u64) -> MonitorFact {
+    fn read_self(&mut self, kernel_run: Option<KernelRun>, at_ns: u64) -> MonitorFact {
         let mut faults = named_faults(&self.live.faults());
         let pipeline = self.intake.pipeline();
         for (name, count) in [
@@ -100,7 +104,8 @@ impl Watch {
         MonitorFact {
             cpu_ns: clocks::process_cpu_ns(),
             rss_bytes: clocks::process_rss_bytes().unwrap_or(0),
-            kernel_run_ns,
+            kernel_run_ns: kernel_run.map(|run| run.ns),
+            kernel_run_counted: kernel_run.is_some_and(|run| run.is_counted),
             unobserved_ns: self.live.unobserved_ns(at_ns),
             events: pipeline.events(),
             events_lost: pipeline.lost() + self.requests.as_ref().map_or(0, Requests::lost),
@@ -109,6 +114,7 @@ impl Watch {
             shed: {
                 let mut words = self.budget.shed().words(self.rate, MOST_TASKS);
                 words.extend(self.schedule.allowance.words());
+                words.extend(self.shed_time());
                 words
             },
             budget: BudgetFact {
@@ -125,7 +131,8 @@ impl Watch {
 
     /// Leaves out what the budget does not allow for.
     fn stay_inside(&mut self, monitor: &MonitorFact, now_ns: u64) {
-        let judged = self.budget.judge(now_ns, monitor.cpu_ns, monitor.rss_bytes);
+        let allowed = self.share_budget(now_ns);
+        let judged = (self.budget).judge(now_ns, allowed, (monitor.cpu_ns, monitor.rss_bytes));
         if let Some(shed) = judged {
             self.leave_out_detail(shed);
         }

@@ -5,17 +5,22 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Watch;
-use crate::{cli::Share, procfs::clocks, session::duty::Duty, source::live::LiveError};
+use crate::{
+    cli::{DutyCycle, Share},
+    procfs::clocks,
+    session::duty::Duty,
+    source::live::LiveError,
+};
 
 impl Watch {
-    /// From now on, switches are told for this part of the time; windows end every `interval`, and where it turns.
-    pub(crate) fn set_duty(&mut self, share: Share, interval: Duration) {
+    /// From now on, switches are told for this part of the time, and what kernel programs take is a part of the budget;
+    /// windows end every `interval`, and where it turns.
+    pub(crate) fn set_duty(&mut self, cycle: DutyCycle, interval: Duration) {
         let now_ns = clocks::monotonic_ns();
         let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
         match &mut self.duty {
-            Some(duty) => duty.set_share(share, now_ns),
-            None if share.0 >= 1.0 => {}
-            None => self.duty = Some(Duty::new(share, interval_ns, now_ns)),
+            Some(duty) => duty.set_cycle(cycle, now_ns),
+            None => self.duty = Some(Duty::new(cycle, interval_ns, now_ns)),
         }
     }
 
@@ -27,6 +32,33 @@ impl Watch {
             Instant::now().checked_add(Duration::from_nanos(left_ns))
         });
         turns.map_or(otherwise, |turns| turns.min(otherwise))
+    }
+
+    /// Shares the budget between user space and kernel programs: each may have half of it, and what the other leaves.
+    /// Gives what is left for user space.
+    pub(super) fn share_budget(&mut self, now_ns: u64) -> Share {
+        let whole = self.budget.cpu().0;
+        let Some(duty) = &mut self.duty else {
+            return Share(whole);
+        };
+        if let Some(took) = self.live.told_lately() {
+            let used = self.budget.used().map_or(0.0, |used| used.0);
+            let allowed = (whole - used).max(whole / 2.0);
+            let before = duty.shed_to();
+            duty.adapt(took, allowed, now_ns);
+            let after = duty.shed_to();
+            if before != after {
+                log::debug!("kernel programs take {took:.4} of a CPU: watched are now {after:?}");
+            }
+        }
+        Share((whole - duty.takes()).max(whole / 2.0))
+    }
+
+    /// What is left out of the time, in words.
+    pub(super) fn shed_time(&self) -> Option<String> {
+        let share = self.duty.as_ref()?.shed_to()?;
+        let percent = share.0 * 100.0;
+        Some(format!("switches: told {percent:.0}% of the time"))
     }
 
     /// A window ends: switches are told from now on, or are not, where it is time for that. Gives the instant up to

@@ -29,6 +29,7 @@ pub use self::{
     load::Sizes,
 };
 pub use super::error::LiveError;
+pub use super::run_time::KernelRun;
 pub use super::shared::LedgerHead;
 use super::{error::failing, exact::ExactLive, object::Wire, run_time::RunTime};
 use crate::{
@@ -214,7 +215,8 @@ impl Live {
 
     /// Attaches the hooks, and the sampling clock with `rate` samples per second and CPU; 0: none.
     pub fn attach(&mut self, rate: u32) -> Result<(), LiveError> {
-        self.switches.links = hooks::attach(&mut self.ebpf)?;
+        let Self { run_time, ebpf, .. } = self;
+        self.switches.links = run_time.around(|| hooks::attach(ebpf))?;
         if let Some(Ok(_)) = self.sockets
             && let Err(error) = sockets::attach(&mut self.ebpf)
         {
@@ -413,11 +415,16 @@ impl Live {
         sums
     }
 
-    /// Estimated run time of all kernel programs since they were attached, ns; `None` where the
-    /// kernel does not tell, or has not been asked for long enough. `now_ns` is a monotonic instant.
-    pub fn kernel_run_ns(&self, now_ns: u64) -> Option<u64> {
+    /// Estimated run time of all kernel programs since they were attached; `None` where that can neither be measured
+    /// nor counted, or was not for long enough. `now_ns` is a monotonic instant, until which so many records have come.
+    pub fn kernel_run(&mut self, now_ns: u64, records: u64) -> Option<KernelRun> {
         let measured_ns = self.measured_run_ns();
-        self.run_time.estimate(now_ns, measured_ns)
+        self.run_time.estimate(now_ns, measured_ns, records)
+    }
+
+    /// The part of a CPU's time that they took lately while switches were told; `None`: nothing new.
+    pub fn told_lately(&mut self) -> Option<f64> {
+        self.run_time.told_lately()
     }
 
     /// Goes on with measuring that run time, where it is time to.
