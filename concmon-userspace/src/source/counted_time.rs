@@ -2,9 +2,9 @@
 //! times what the hooks add to one. That is tried out once, when they are attached.
 
 use std::{
-    io::{self, Read as _, Write as _, pipe},
+    io::{self, Read, Write, pipe},
+    sync::mpsc,
     thread,
-    time::Instant,
 };
 
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
@@ -12,10 +12,11 @@ use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use crate::procfs::{clocks, host::context_switches};
 
 /// Batches of which the quickest counts, for whatever else runs only makes one longer; and round trips in each.
-const BATCHES: usize = 20;
-const ROUND_TRIPS: usize = 100;
-/// What hooks add to a switch of somebody who is not watched is between these, wherever it was measured, ns.
-const COST_NS: (f64, f64) = (30.0, 1_000.0);
+const BATCHES: usize = 40;
+const ROUND_TRIPS: usize = 50;
+/// What hooks add to a switch of somebody who is not watched is between these, wherever it was measured, ns: what is
+/// tried out on a busy machine may be anything.
+const COST_NS: (f64, f64) = (60.0, 400.0);
 /// A switch of a watched thread takes so many times as much more: it is booked, and told of.
 const WATCHED: f64 = 3.0;
 
@@ -46,16 +47,12 @@ impl CountedTime {
     pub(super) fn around<T, E>(
         attach: impl FnOnce() -> Result<T, E>,
     ) -> Result<(T, Option<Self>), E> {
-        let before = switch_ns();
-        let attached = attach()?;
-        let counted =
-            before.and_then(|before_ns| Ok((before_ns, switch_ns()?, context_switches()?)));
+        let (attached, added_ns) = added_by(attach)?;
+        let counted = added_ns.and_then(|added_ns| Ok((added_ns, context_switches()?)));
         let counted = counted
             .inspect_err(|error| log::debug!("what kernel programs take is not counted: {error}"))
             .ok()
-            .map(|(before_ns, after_ns, switches)| {
-                Self::new(after_ns - before_ns, clocks::monotonic_ns(), switches)
-            });
+            .map(|(added_ns, switches)| Self::new(added_ns, clocks::monotonic_ns(), switches));
         Ok((attached, counted))
     }
 
@@ -112,42 +109,72 @@ impl CountedTime {
     }
 }
 
-/// How long a switch from one thread to another takes on one CPU, ns.
-fn switch_ns() -> io::Result<f64> {
-    let (from_us, to_us) = (pipe()?, pipe()?);
-    let mut cpu = CpuSet::new();
-    cpu.set(sched_getcpu());
-    let (other, own) = ((from_us.0, to_us.1), (to_us.0, from_us.1));
+/// What `attach` adds to a switch from one thread to another, ns: the same two take turns before it and after it.
+fn added_by<T, E>(attach: impl FnOnce() -> Result<T, E>) -> Result<(T, io::Result<f64>), E> {
     thread::scope(|scope| {
-        let answers = scope.spawn(move || {
-            let (mut read, mut write) = other;
-            sched_setaffinity(None, &cpu)?;
-            let mut byte = [0];
-            while read.read(&mut byte)? == 1 {
-                write.write_all(&byte)?;
-            }
-            io::Result::Ok(())
+        let turns = Turns::begin(scope);
+        let before = turns.as_ref().ok().and_then(Turns::switch_ns);
+        let attached = attach()?;
+        let added = turns.and_then(|turns| {
+            let ended = || io::Error::other("threads that were to take turns have ended");
+            Ok(turns.switch_ns().ok_or_else(ended)? - before.ok_or_else(ended)?)
         });
-        let asks = scope.spawn(move || {
-            let (mut read, mut write) = own;
-            sched_setaffinity(None, &cpu)?;
-            let mut least_ns = f64::INFINITY;
-            for _ in 0..BATCHES {
-                let begin = Instant::now();
-                for _ in 0..ROUND_TRIPS {
-                    write.write_all(&[0])?;
-                    read.read_exact(&mut [0])?;
-                }
-                let ns = begin.elapsed().as_nanos() as f64;
-                least_ns = least_ns.min(ns / (2 * ROUND_TRIPS) as f64);
-            }
-            io::Result::Ok(least_ns)
-        });
-        let ended = || io::Error::other("a thread has ended");
-        let least_ns = asks.join().map_err(|_| ended())?;
-        answers.join().map_err(|_| ended())??;
-        least_ns
+        Ok((attached, added))
     })
+}
+
+/// Two threads on one CPU, which take turns when they are asked to, and end with this.
+struct Turns {
+    asks: mpsc::Sender<()>,
+    answers: mpsc::Receiver<f64>,
+}
+
+impl Turns {
+    fn begin<'scope>(scope: &'scope thread::Scope<'scope, '_>) -> io::Result<Self> {
+        let ((mut from_us, to_us), (mut from_them, to_them)) = (pipe()?, pipe()?);
+        let mut cpu = CpuSet::new();
+        cpu.set(sched_getcpu());
+        scope.spawn(move || {
+            let mut to_them = to_them;
+            let mut byte = [0];
+            if sched_setaffinity(None, &cpu).is_ok() {
+                while from_us.read_exact(&mut byte).is_ok() && to_them.write_all(&byte).is_ok() {}
+            }
+        });
+        let (asks, asked) = mpsc::channel();
+        let (answer, answers) = mpsc::channel();
+        scope.spawn(move || {
+            let mut to_us = to_us;
+            if sched_setaffinity(None, &cpu).is_ok() {
+                while asked.recv().is_ok()
+                    && let Ok(ns) = least_ns(&mut to_us, &mut from_them)
+                    && answer.send(ns).is_ok()
+                {}
+            }
+        });
+        Ok(Self { asks, answers })
+    }
+
+    /// How long a switch takes now, ns; `None`: they have ended.
+    fn switch_ns(&self) -> Option<f64> {
+        self.asks.send(()).ok()?;
+        self.answers.recv().ok()
+    }
+}
+
+/// The CPU time of this thread, which has half of each round trip, whatever else runs meanwhile.
+fn least_ns(to: &mut impl Write, from: &mut impl Read) -> io::Result<f64> {
+    let mut least_ns = f64::INFINITY;
+    for _ in 0..BATCHES {
+        let begin_ns = clocks::thread_cpu_ns();
+        for _ in 0..ROUND_TRIPS {
+            to.write_all(&[0])?;
+            from.read_exact(&mut [0])?;
+        }
+        let ns = clocks::thread_cpu_ns().saturating_sub(begin_ns) as f64;
+        least_ns = least_ns.min(ns / ROUND_TRIPS as f64);
+    }
+    Ok(least_ns)
 }
 
 #[cfg(test)]
@@ -155,9 +182,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_switch_takes_is_a_time() {
-        let ns = switch_ns().expect("pipes");
-        assert!(ns.is_finite() && ns > 0.0, "{ns}");
+    fn what_is_added_is_a_time() {
+        let mut attached = 0;
+        let (told, added_ns) = added_by(|| {
+            attached += 1;
+            Ok::<_, io::Error>(attached)
+        })
+        .expect("nothing fails");
+        let added_ns = added_ns.expect("pipes and threads");
+        assert!(told == 1 && added_ns.is_finite(), "{told}: {added_ns}");
+        // What is asked for fails, and nobody waits for ever.
+        assert!(added_by(|| Err::<(), _>("refused")).is_err());
     }
 
     #[test]

@@ -35,8 +35,9 @@ impl Watch {
     /// Everything that is read at the end of a window.
     pub(super) fn read_window(&mut self) -> WindowFacts {
         let now_ns = clocks::monotonic_ns();
-        let events = self.intake.pipeline().events();
-        let kernel_run = self.live.kernel_run(now_ns, events);
+        let pipeline = self.intake.pipeline();
+        let records = pipeline.events() + pipeline.lost();
+        let kernel_run = self.live.kernel_run(now_ns, records);
         let at_ns = self.turn_duty();
         let still = self.still();
         if self.sums_only {

@@ -416,7 +416,7 @@ impl Live {
     }
 
     /// Estimated run time of all kernel programs since they were attached; `None` where that can neither be measured
-    /// nor counted, or was not for long enough. `now_ns` is a monotonic instant, until which so many records have come.
+    /// nor counted, or was not for long enough. `now_ns` is a monotonic instant, until which there were so many records.
     pub fn kernel_run(&mut self, now_ns: u64, records: u64) -> Option<KernelRun> {
         let measured_ns = self.measured_run_ns();
         self.run_time.estimate(now_ns, measured_ns, records)
