@@ -84,13 +84,14 @@
 //!
 //! # HTTP requests
 //!
-//! On request (`--http`), kernel programs at sockets see where requests and responses begin, and hand over up to 1 KiB of
-//! each head (`concmon-ebpf/src/sockets.rs`). A socket is known by its cookie, which no other one ever has, from its first
-//! bytes on: on a port that a watched process serves, when they become readable, which may be long before anybody accepts
-//! the connection. From first readable byte to read a request has *lain unread*; from its whole head read to the head of its
-//! response written is its *duration*. Records are put in the order of time first, then assembled to requests with their
-//! responses (`decode/http.rs`): bodies are passed over by their length or their chunks, so what lies in one is taken for no
-//! head. Only what was concluded goes on to the model and into captures; bytes of heads stay behind.
+//! Where the kernel has the tracepoints for it, and unless it is switched off (`--no-http`), kernel programs at sockets see
+//! where requests and responses begin, and hand over up to 1 KiB of each head (`concmon-ebpf/src/sockets.rs`). A socket is
+//! known by its cookie, which no other one ever has, from its first bytes on: on a port that a watched process serves, when
+//! they become readable, which may be long before anybody accepts the connection. From first readable byte to read a request
+//! has *lain unread*; from its whole head read to the head of its response written is its *duration*. Records are put in the
+//! order of time first, then assembled to requests with their responses (`decode/http.rs`): bodies are passed over by their
+//! length or their chunks, so what lies in one is taken for no head. Only what was concluded goes on to the model and into
+//! captures; bytes of heads stay behind.
 //!
 //! A loop that stands still keeps requests waiting that its thread reads: those that lay unread and those that were under
 //! way meanwhile, but for the one that the step was for (`model/http/past.rs`). Routes are the application's own table,

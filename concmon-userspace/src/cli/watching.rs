@@ -27,16 +27,17 @@ pub struct Watching {
     pub exact: Vec<Exact>,
 
     /// HTTP/1 requests: how long each lay unread, how long its response took, and which are under way. 1 to 2 us of
-    /// kernel time for each request; needs Linux 6.3
+    /// kernel time for each request. This is the default where the kernel tells of them (Linux 6.3); with the option, it
+    /// is a warning where it does not
     #[arg(long, overrides_with = "no_http")]
     pub http: bool,
 
-    /// No requests, whatever stands before
+    /// Do not look for HTTP requests
     #[arg(long, overrides_with = "http")]
     pub no_http: bool,
 
     /// A header that says which request it is; may be repeated [default: x-request-id, traceparent]
-    #[arg(long, value_name = "H", requires = "http", value_parser = parse_header)]
+    #[arg(long, value_name = "H", conflicts_with = "no_http", value_parser = parse_header)]
     pub request_id_header: Vec<String>,
 
     /// A step of an event loop longer than this is a stall [default: the loop's own
@@ -58,9 +59,9 @@ pub struct Watching {
 }
 
 impl Watching {
-    /// The headers of requests whose values are kept; `None`: nobody asked for requests.
+    /// The headers of requests whose values are kept; `None`: requests are not looked for.
     pub(crate) fn http(&self) -> Option<Vec<String>> {
-        if !self.http || self.no_http {
+        if self.no_http {
             return None;
         }
         Some(match self.request_id_header.is_empty() {

@@ -22,7 +22,7 @@ use crate::{
     python::ScanOptions,
     session::{
         Failure, code, confine, printed, privileges,
-        watch::{Plan, Watch},
+        watch::{HttpPlan, Plan, Watch},
     },
     targets::{Targets, Wants},
 };
@@ -135,8 +135,11 @@ fn start(config: &Config) -> Result<Watch, Failure> {
         budget_memory_bytes: config.budget_memory,
         stall_threshold_ns: None,
         exact: false,
-        // No header is kept: ids are in no metric.
-        http: config.http.then(Vec::new),
+        http: config.http.then(|| HttpPlan {
+            // None is kept: ids are in no metric.
+            headers: Vec::new(),
+            is_asked_for: true,
+        }),
         redact: false,
     };
     Watch::start(plan, targets, None)

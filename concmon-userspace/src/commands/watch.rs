@@ -27,7 +27,7 @@ use crate::{
         names,
         output::{self, Output, Sink},
         privileges, say, signals,
-        watch::{Plan, Watch},
+        watch::{HttpPlan, Plan, Watch},
     },
     targets::{Selector, Targets, Wants},
 };
@@ -254,7 +254,10 @@ fn plan(options: &Options, targets: Vec<Pid>, selector: Selector, seen: Tree) ->
         budget_memory_bytes: watching.budget_memory,
         stall_threshold_ns: stall_threshold_ns(options),
         exact: !watching.exact.is_empty(),
-        http: watching.http(),
+        http: watching.http().map(|headers| HttpPlan {
+            headers,
+            is_asked_for: watching.http,
+        }),
         redact: options.redact,
     }
 }

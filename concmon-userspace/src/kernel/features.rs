@@ -125,7 +125,7 @@ pub static TABLE: [Row; 7] = [
             ),
         ],
         since: (6, 3),
-        gives: "HTTP requests: how long each lay unread, and how long its response took (--http)",
+        gives: "HTTP requests: how long each lay unread, and how long its response took",
     },
 ];
 

@@ -71,9 +71,9 @@ pub struct Group {
     pub tasks: GroupTasks,
     /// Work of thread pools; `null`: it is not counted (`--exact futures`).
     pub work: Option<GroupWork>,
-    /// HTTP requests; `null`: none was seen in any of them, or nobody looks (`--http`).
+    /// HTTP requests; `null`: none was seen in any of them, or nobody looks (`--no-http`).
     pub http: Option<GroupHttp>,
-    /// For whom threads waited on the network, the most first (`--http`).
+    /// For whom threads waited on the network, the most first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<Peer>,
     /// The worst ones, the longest first.

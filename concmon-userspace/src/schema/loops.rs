@@ -220,7 +220,7 @@ pub struct Stall {
     pub trace: Option<Trace>,
     /// What else was waiting meanwhile; `null`: not read in time.
     pub waiting: Option<Waiting>,
-    /// HTTP requests that waited meanwhile. Absent: none is known, or they are not looked for (`--http`).
+    /// HTTP requests that waited meanwhile. Absent: none is known, or they are not looked for (`--no-http`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delayed: Option<Delayed>,
     /// Stacks that show this step.

@@ -76,7 +76,7 @@ pub struct Process {
     /// What probes have counted; absent: nothing was asked to be counted by probes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exact: Option<Exact>,
-    /// HTTP requests; absent: nobody asked for them (`--http`), or they cannot be seen here.
+    /// HTTP requests; absent: they are not looked for (`--no-http`), or cannot be seen here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<Http>,
     /// For whom its threads waited on the network, the most first; absent: as `http`.

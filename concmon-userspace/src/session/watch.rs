@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use newcomers::Newcomers;
 pub(crate) use newcomers::Unwatched;
-pub(crate) use starting::Plan;
+pub(crate) use starting::{HttpPlan, Plan};
 
 use super::{
     budget::Budget,

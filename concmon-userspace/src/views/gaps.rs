@@ -133,8 +133,10 @@ pub(super) fn process_gaps(process: &Process) -> Vec<Gap> {
 const TIMES: [&str; 3] = ["iterations", "lag", "step"];
 
 /// What no view of a watch shows for people: nobody misses it there.
-const NOT_SHOWN: [&str; 11] = [
+const NOT_SHOWN: [&str; 12] = [
     "entry",
+    // Who asks for it is warned.
+    "http",
     "vms_bytes",
     "title",
     "role",

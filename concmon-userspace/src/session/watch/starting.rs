@@ -51,10 +51,19 @@ pub(crate) struct Plan {
     pub(crate) stall_threshold_ns: Option<u64>,
     /// Something is counted by probes.
     pub(crate) exact: bool,
-    /// Requests are looked for; with the values of these headers.
-    pub(crate) http: Option<Vec<String>>,
+    /// `None`: requests are not looked for.
+    pub(crate) http: Option<HttpPlan>,
     /// Leave out command lines, context values, and paths outside Python's library.
     pub(crate) redact: bool,
+}
+
+/// How requests are looked for.
+#[derive(Debug)]
+pub(crate) struct HttpPlan {
+    /// Whose values are kept.
+    pub(crate) headers: Vec<String>,
+    /// Somebody wants to see them, and is told where that cannot be.
+    pub(crate) is_asked_for: bool,
 }
 
 impl Watch {
@@ -106,8 +115,10 @@ impl Watch {
             http: match (&plan.http, live.no_requests()) {
                 (None, _) => HttpMode::Off,
                 (Some(_), None) => HttpMode::On,
-                (Some(_), Some(reason)) => {
-                    log::warn!("no HTTP requests are seen: {reason}");
+                (Some(http), Some(reason)) => {
+                    if http.is_asked_for {
+                        log::warn!("no HTTP requests are seen: {reason}");
+                    }
                     HttpMode::Unavailable(reason.to_owned())
                 }
             },
@@ -125,8 +136,10 @@ impl Watch {
             sums_only: false,
             duty: None,
             live,
-            requests: (info.http == HttpMode::On)
-                .then(|| Requests::new(plan.http.unwrap_or_default())),
+            requests: plan
+                .http
+                .filter(|_| info.http == HttpMode::On)
+                .map(|http| Requests::new(http.headers)),
             intake: Intake::new(info, filters, store),
             targets,
             schedule: Schedule::new(

@@ -33,7 +33,7 @@ const KEYS: [(&str, &str); 16] = [
     ),
     (
         "r",
-        "HTTP requests, how long they took and lay unread, and which are under way (--http), and back",
+        "HTTP requests, how long they took and lay unread, and which are under way, and back",
     ),
     ("Tab", "choose the section that scrolls, marked >"),
     ("Up Down", "select a row; PageUp, PageDown, Home, End"),
