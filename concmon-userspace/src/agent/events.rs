@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::timing::Notice,
-    schema::{Frame, Process, Severity, Snapshot, Trace},
+    schema::{Delayed, Frame, Process, Severity, Snapshot, Trace},
 };
 
 /// Of one window.
@@ -51,6 +51,8 @@ pub(super) struct Step {
     pub(super) trace: Option<SpanIds>,
     /// Values of context variables that may be told.
     pub(super) context: BTreeMap<String, String>,
+    /// HTTP requests that waited meanwhile.
+    pub(super) delayed: Option<Delayed>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,6 +147,7 @@ impl Events {
                     stack: places(&stall.stack),
                     trace: stall.trace.as_ref().and_then(SpanIds::of),
                     context: self.told(stall.context),
+                    delayed: stall.delayed,
                 };
                 let what = What::Stall(step);
                 (new.pid, stall.at_unix_ns, stall.duration_ns, what)
@@ -159,6 +162,7 @@ impl Events {
                     stack: places(&hang.stack),
                     trace: hang.trace.as_ref().and_then(SpanIds::of),
                     context: self.told(hang.context),
+                    delayed: hang.delayed,
                 };
                 let what = What::Hang(step);
                 (new.pid, hang.since_unix_ns, hang.lasting_ns, what)
@@ -333,6 +337,12 @@ mod tests {
         window
     }
 
+    const DELAYED: Delayed = Delayed {
+        requests: 3,
+        delay_ns: 9,
+        unread_ns: 4,
+    };
+
     fn stall(pid: u32) -> Notice {
         let frame = Frame {
             function: "f".repeat(10_000).into(),
@@ -370,7 +380,7 @@ mod tests {
                     sampled: Some(true),
                 }),
                 waiting: None,
-                delayed: None,
+                delayed: Some(DELAYED),
                 samples: 1,
                 estimated: Vec::new(),
                 limits: Vec::new(),
@@ -390,6 +400,7 @@ mod tests {
             panic!("{told:?}");
         };
         assert_eq!((&*step.cause, &*step.kind), ("io", "uvloop"));
+        assert_eq!(step.delayed, Some(DELAYED));
         assert_eq!(step.stack.len(), MAX_FRAMES);
         assert_eq!(step.stack[0].function.len(), MAX_TEXT);
         assert_eq!(step.context.keys().collect::<Vec<_>>(), ["request_id"]);

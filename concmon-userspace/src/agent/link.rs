@@ -341,6 +341,7 @@ mod tests {
             stack: vec![place],
             trace: None,
             context: BTreeMap::new(),
+            delayed: None,
         }))
     }
 

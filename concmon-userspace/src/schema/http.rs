@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Address, Frame, Histogram, Limit};
 
@@ -81,7 +81,7 @@ pub struct GroupRequests {
 }
 
 /// Requests of a loop's process that waited while one step kept the loop.
-#[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq, Eq)]
 pub struct Delayed {
     /// How many, as far as they had been read when this was known. One that was under way for nearly all of the step may
     /// be the step's own, and is left out.

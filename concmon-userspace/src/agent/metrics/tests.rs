@@ -410,6 +410,7 @@ fn stalls_of_traces_stand_behind_their_series() {
                 sampled,
             }),
             context: BTreeMap::new(),
+            delayed: None,
         }),
     };
     let mut exemplars = Exemplars::default();

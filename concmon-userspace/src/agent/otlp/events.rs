@@ -168,6 +168,14 @@ fn of_loop(
     if let Some(place) = step.stack.first() {
         put(&mut body, format_args!(" in {}", place.function));
     }
+    if let Some(delayed) = step.delayed {
+        let (count, sum) = (delayed.requests, delayed.delay_ns as f64 / 1e9);
+        let ending = if count == 1 { "" } else { "s" };
+        put(
+            &mut body,
+            format_args!("; it delayed {count} request{ending}, {sum:.3} s in sum"),
+        );
+    }
     let span = step.trace.and_then(|ids| ids.span_id);
     LogRecord {
         event_name: name.to_owned(),
@@ -206,6 +214,15 @@ fn of_step(event: &Event, step: &Step) -> Vec<KeyValue> {
             );
         }
         attributes.push(text("code.stacktrace", stack));
+    }
+    if let Some(delayed) = step.delayed {
+        let seconds = |ns: u64| Value::DoubleValue(ns as f64 / 1e9);
+        let count = Value::IntValue(delayed.requests.try_into().unwrap_or(i64::MAX));
+        attributes.extend([
+            pair("concmon.delayed.requests", count),
+            pair("concmon.delayed.time", seconds(delayed.delay_ns)),
+            pair("concmon.delayed.unread.time", seconds(delayed.unread_ns)),
+        ]);
     }
     let values = step.context.iter();
     attributes.extend(values.map(|(name, is)| text(format!("concmon.context.{name}"), &**is)));
@@ -248,7 +265,7 @@ fn put(out: &mut String, arguments: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::events::Place;
+    use crate::{agent::events::Place, schema::Delayed};
 
     fn stall(trace: Option<SpanIds>) -> Rc<Event> {
         let place = |function: &str, line| Place {
@@ -269,6 +286,11 @@ mod tests {
                 stack: vec![place("pay", 12), place("handle", 40)],
                 trace,
                 context: [("tenant".to_owned(), "acme".to_owned())].into(),
+                delayed: Some(Delayed {
+                    requests: 14,
+                    delay_ns: 3_100_000_000,
+                    unread_ns: 2_000_000_000,
+                }),
             }),
         })
     }
@@ -346,6 +368,14 @@ mod tests {
             of(&span.attributes, "code.function.name").cloned(),
             string("pay")
         );
+        assert_eq!(
+            of(&span.attributes, "concmon.delayed.requests"),
+            Some(&Value::IntValue(14))
+        );
+        assert_eq!(
+            of(&span.attributes, "concmon.delayed.time"),
+            Some(&Value::DoubleValue(3.1))
+        );
     }
 
     #[test]
@@ -377,6 +407,9 @@ mod tests {
             ("concmon.finding", "INFO", 0, 0),
         ];
         assert_eq!(told, expected);
+        let said =
+            "an event loop was blocked for 0.500 s in pay; it delayed 14 requests, 3.100 s in sum";
+        assert_eq!(records[0].body, Some(value(said.to_owned())));
         let attributes = &records[0].attributes;
         assert_eq!(
             of(attributes, "concmon.context.tenant").cloned(),
