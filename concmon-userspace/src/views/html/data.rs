@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::flame::FlameData;
+use super::requests::{HttpData, Room};
 use super::{Report, Series, cells};
 use crate::model::intervals::Activity;
 use crate::schema::{
@@ -62,6 +63,7 @@ struct ProcessData<'a> {
     gil: Option<GilData<'a>>,
     threads: Vec<ThreadRow<'a>>,
     loops: Vec<LoopData<'a>>,
+    http: Option<HttpData<'a>>,
     findings: &'a [Finding],
 }
 
@@ -190,7 +192,7 @@ impl<'a> Data<'a> {
         let shown: std::collections::BTreeSet<usize> =
             timeline.rows.iter().map(|row| row.thread).collect();
         let flames = FlameData::of(report.intervals.flames(), |thread| shown.contains(&thread));
-        let mut rows_left = MAX_ROWS;
+        let (mut rows_left, mut room) = (MAX_ROWS, Room::default());
         let processes = summary.processes.iter().take(MAX_PROCESSES);
         Data {
             schema: summary.schema,
@@ -198,7 +200,10 @@ impl<'a> Data<'a> {
             duration_ms: summary.window.duration_ns as f64 / 1e6,
             activities: Activity::all().map(Activity::name).collect(),
             processes: processes
-                .map(|process| ProcessData::of(process, summary.window, &mut rows_left))
+                .map(|process| ProcessData {
+                    http: HttpData::of(process, &mut room),
+                    ..ProcessData::of(process, summary.window, &mut rows_left)
+                })
                 .collect(),
             timeline,
             series: report.series,
@@ -297,6 +302,7 @@ impl<'a> ProcessData<'a> {
                 .iter()
                 .map(|one| LoopData::of(one, start_unix_ns))
                 .collect(),
+            http: None,
             findings: &process.findings,
         }
     }
@@ -430,6 +436,9 @@ fn limits(summary: &Snapshot) -> Vec<Said<'_>> {
         all.extend(said(format!("process {}", process.pid), &process.limits));
         if let Some(gil) = &process.gil {
             all.extend(said(format!("GIL of {}", process.pid), &gil.limits));
+        }
+        if let Some(http) = &process.http {
+            all.extend(said(format!("requests of {}", process.pid), &http.limits));
         }
         for one in &process.loops {
             all.extend(said(format!("loop in {}", one.tid), &one.limits));

@@ -8,6 +8,7 @@
 mod cells;
 mod data;
 mod flame;
+mod requests;
 mod series;
 #[cfg(test)]
 mod tests;
@@ -22,13 +23,14 @@ pub use series::Series;
 const PAGE: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/style.css");
 /// In the order in which they depend on each other.
-const PROGRAM: [&str; 7] = [
+const PROGRAM: [&str; 8] = [
     include_str!("page/base.js"),
     include_str!("page/view.js"),
     include_str!("page/timeline.js"),
     include_str!("page/charts.js"),
     include_str!("page/flame.js"),
     include_str!("page/tables.js"),
+    include_str!("page/requests.js"),
     include_str!("page/main.js"),
 ];
 

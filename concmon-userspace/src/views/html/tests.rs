@@ -5,7 +5,7 @@ use super::*;
 use crate::event::*;
 use crate::model::intervals::NoSink;
 use crate::model::testing::{MS, START, START_BOOT, START_UNIX, ledger, look, py_thread};
-use crate::model::{Model, WatchInfo};
+use crate::model::{HttpMode, Model, WatchInfo};
 use crate::testing::Rng;
 use crate::views::escape::escape;
 
@@ -27,7 +27,7 @@ impl Fixture {
             stall_threshold_ns: None,
             knows_causes: true,
             place: PlaceFact::default(),
-            http: Default::default(),
+            http: HttpMode::On,
         };
         Fixture {
             intervals: Intervals::new(&info),
@@ -142,6 +142,69 @@ fn names_of_a_target_stay_text() {
     assert_eq!(data["timeline"]["rows"][0]["name"], hostile);
     assert_eq!(data["flames"]["frames"][0][0], hostile);
     assert_eq!(data["processes"][0]["threads"][0]["name"], hostile);
+}
+
+/// Requests of one kind have one row, the most frequent first, wherever they took longest.
+#[test]
+fn requests_and_peers_are_in_the_page() {
+    let mut fixture = Fixture::new();
+    fixture.apply(&account(100, START));
+    let event = |what| {
+        Event::Http(Box::new(HttpEvent {
+            at_ns: START + 2 * MS,
+            pid: Pid(100),
+            tid: Tid(100),
+            what,
+        }))
+    };
+    let kinds = [("/slow", 503, 50 * MS), ("/a", 200, MS), ("/a", 200, MS)];
+    for (id, (path, status, duration_ns)) in (0..).zip(kinds) {
+        let request = HttpRequest {
+            method: "GET".to_owned(),
+            path: Some(path.to_owned()),
+            queue_ns: Some(MS),
+        };
+        let answered = HttpWhat::Answered {
+            id,
+            request,
+            status,
+            duration_ns,
+        };
+        fixture.apply(&event(answered));
+    }
+    fixture.apply(&event(HttpWhat::Waited {
+        peer: HttpPeer {
+            address: Some([127, 0, 0, 1].into()),
+            port: 5432,
+        },
+        made: true,
+        cause: Cause::Io,
+        from_ns: START,
+        wait_ns: MS,
+    }));
+    fixture.tick(10 * MS);
+    let data = data(&fixture.page());
+    let http = &data["processes"][0]["http"];
+    let rows = http["rows"].as_array().expect("rows");
+    let told: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            (
+                row["learned_path"].as_str(),
+                row["status"].as_u64(),
+                row["count"].as_u64(),
+            )
+        })
+        .collect();
+    let expected = [
+        (Some("/a"), Some(200), Some(2)),
+        (Some("/slow"), Some(503), Some(1)),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(http["count"], 3);
+    assert_eq!(http["errors"], 1);
+    assert_eq!(http["peers"][0]["name"], "127.0.0.1:5432");
+    assert_eq!(http["peers"][0]["wait_ns"], MS);
 }
 
 #[test]

@@ -29,7 +29,7 @@ $("theme").addEventListener("click", () => {
 
 function search(text) {
   view.query = text.trim().toLowerCase();
-  showFindings(); showLoops(); showThreads(); showGil();
+  showFindings(); showLoops(); showRequests(); showThreads(); showGil();
   draw();
   const box = $("found");
   box.hidden = view.query === "";

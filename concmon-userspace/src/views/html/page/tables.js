@@ -33,6 +33,8 @@ function showKey() {
   const stalls = loops.reduce((all, one) => all + one.stalls_count, 0);
   const gil = worst(processes.map((process) => process.gil && process.gil.utilization));
   const gilWait = sum((process) => process.gil && process.gil.wait_ns || 0);
+  const requests = sum((process) => process.http ? process.http.count : 0);
+  const errors = sum((process) => process.http ? process.http.errors : 0);
   const critical = sum((process) => process.findings.filter((finding) => finding.severity === "critical").length);
   const found = sum((process) => process.findings.length);
   const kpi = (name, value, small, bad) => el("dl", { class: "kpi" + (bad ? " bad" : ""), style: "margin:0" }, el("dt", {}, name), el("dd", {}, value, small ? el("small", {}, " " + small) : null));
@@ -41,6 +43,7 @@ function showKey() {
     kpi("CPU", percent(sum((process) => process.cpu_percent) / 100), "of a core"),
     kpi(processes.length > 1 ? "Processes, threads" : "Threads", processes.length > 1 ? count(processes.length) + ", " + count(sum((process) => process.threads.length)) : count(sum((process) => process.threads.length))),
     gil !== null || gilWait ? kpi("GIL held", percent(gil), "waited for " + ns(gilWait), gil > .9) : null,
+    requests ? kpi("Requests", count(requests), errors ? plural(errors, "error") : "", errors > 0) : null,
     loops.length ? kpi("Loop busy", percent(worst(loops.filter((one) => one.wall_ns > 0).map((one) => one.utilization))), loops.length > 1 ? "the busiest" : "") : null,
     loops.length ? kpi("Loop lag p99", ns(worst(loops.map((one) => one.lag_p99_ns))), "max " + ns(worst(loops.map((one) => one.lag_max_ns)))) : null,
     loops.length ? kpi("Stalls", count(stalls), stalls ? ns(loops.reduce((all, one) => all + one.stalls_ns, 0)) : "", stalls > 0) : null,
@@ -153,4 +156,4 @@ function showMonitor() {
   const m = data.monitor;
   $("monitor").textContent = "concmon " + m.version + " · its own cost: " + ns(m.cpu_ns) + " of CPU (" + (100 * m.cpu_ns / 1e6 / data.duration_ms).toFixed(1) + " % of a core), " + (m.kernel_run_ns === null ? "" : "kernel programs " + ns(m.kernel_run_ns) + " (estimated), ") + bytes(m.rss_bytes) + " of memory · " + count(m.events) + " records, " + count(m.events_lost) + " lost, " + plural(m.reads_failed, "failed read");
 }
-rebuilders.push(showKey, showFindings, showLoops, showThreads, showGil, showLimits, showMonitor);
+rebuilders.push(showKey, showFindings, showLoops, showRequests, showThreads, showGil, showLimits, showMonitor);
