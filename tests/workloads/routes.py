@@ -1,13 +1,15 @@
 """A FastAPI application that keeps its own account of which route each request was of.
 
-usage: routes.py LOOP
+usage: routes.py LOOP [ROOT_PATH]
 
 LOOP: asyncio, uvloop. A command on stdin: says how often the handler of each route was called, by method, path and status.
 """
 
+import functools
 import os
 import socket
 import threading
+import time
 from collections import Counter
 
 import uvicorn
@@ -38,6 +40,28 @@ def serve(router, method, path, whole=None):
 
 app = FastAPI()
 app.add_middleware(CORSMiddleware)
+seen = {}
+
+
+def timed(function):
+    @functools.wraps(function)
+    async def wrapper(request, call_next):
+        before = time.monotonic()
+        try:
+            return await function(request, call_next)
+        finally:
+            seen["took"] = time.monotonic() - before
+
+    return wrapper
+
+
+@app.middleware("http")
+@timed
+async def log(request, call_next):
+    seen.update(method=request.method, path=request.url.path)
+    return await call_next(request)
+
+
 add, count_latest = serve(app, "GET", "/items/latest")
 
 
@@ -120,7 +144,8 @@ def main():
     sock = socket.socket(proto=socket.IPPROTO_TCP)
     sock.bind(("127.0.0.1", 0))
     sock.listen(512)
-    config = uvicorn.Config(app, loop=sys.argv[1], log_level="critical", access_log=False)
+    loop, *below = sys.argv[1:]
+    config = uvicorn.Config(app, loop=loop, root_path="".join(below), log_level="critical", access_log=False)
     Server(config).run(sockets=[sock])
 
 

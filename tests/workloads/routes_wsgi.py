@@ -1,6 +1,6 @@
 """A Flask or Django application that keeps its own account of which route each request was of.
 
-usage: routes_wsgi.py flask|django SERVER
+usage: routes_wsgi.py flask|django SERVER [FORCE_SCRIPT_NAME]
 
 SERVER: gunicorn, waitress, werkzeug, wsgiref, uvicorn (Django). A command on stdin: says how many requests each route had, by
 method, path and status. The application is wrapped once more, in what only adds a header.
@@ -16,7 +16,7 @@ from account import commands, say
 
 served = Counter()
 STARTED = os.getpid()
-FRAMEWORK, SERVER = sys.argv[1:]
+FRAMEWORK, SERVER, *BELOW = sys.argv[1:]
 
 
 class Header:
@@ -133,6 +133,7 @@ def django_application():
         ALLOWED_HOSTS=["*"],
         MIDDLEWARE=[__name__ + ".DjangoAccount", "django.middleware.common.CommonMiddleware"],
         SECRET_KEY="none",
+        FORCE_SCRIPT_NAME=BELOW[0] if BELOW else None,
         LOGGING_CONFIG=None,
     )
     django.setup()

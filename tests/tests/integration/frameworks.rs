@@ -155,7 +155,52 @@ pub(crate) fn trials() -> Vec<Trial> {
             || told(of),
         )
     });
-    trials.collect()
+    let below = case(
+        "frameworks::below_a_path_no_route_is_told",
+        &watch_python("3.13"),
+        below_a_path,
+    );
+    trials.chain([below]).collect()
+}
+
+/// Which paths are handed to applications that are served below another one is for their servers to say.
+fn below_a_path() -> Result<()> {
+    let python = Interpreter::find("3.13")?;
+    let start = |needed: &[&str], program: &str, arguments: &[&str]| -> Result<Workload> {
+        let packages = packages::folder(&python, "3.13", needed)?;
+        Workload::start_with(&python, Some(&packages), program, arguments)
+    };
+    let servers = [
+        start(&["fastapi", "uvicorn"], "routes.py", &["asyncio", "/below"])?,
+        start(
+            &["django"],
+            "routes_wsgi.py",
+            &["django", "wsgiref", "/below"],
+        )?,
+    ];
+    let pids = servers.each_ref().map(|server| server.pid().to_string());
+    let pids = pids.iter().flat_map(|pid| ["--pid", pid]);
+    let arguments: Vec<&str> = pids.chain(["--json", "-i", "500ms"]).collect();
+    let mut watch = Watch::start(&arguments)?;
+    watch.next(PATIENCE)?;
+    for server in &servers {
+        ask(server.said("port")?, "GET", "/items/latest/")?;
+    }
+    std::thread::sleep(Duration::from_millis(700));
+    let outcome = watch.interrupt()?;
+    let rows: Vec<&Value> = rows(outcome.summary()?).collect();
+    ensure!(rows.len() == servers.len(), "{rows:?}");
+    for row in rows {
+        let limits = row["limits"].as_array().context("limits")?;
+        let is_said = limits.iter().any(|limit| {
+            limit["field"] == "route"
+                && limit["reason"]
+                    .as_str()
+                    .is_some_and(|said| said.contains("below a path"))
+        });
+        ensure!(row["route"].is_null() && is_said, "{row}");
+    }
+    Ok(())
 }
 
 fn told(of: &Framework) -> Result<()> {

@@ -81,14 +81,18 @@ pub(crate) fn read(
     }
     *known = None;
     let (application, loop_id) = match servers::server(reader, running, modules)? {
-        Server::One { is_below: true, .. } => return Some(none(PyNoRoutes::Prefix)),
+        Server::One {
+            is_below: true,
+            loop_id,
+            ..
+        } => return Some(none(PyNoRoutes::Prefix, loop_id)),
         Server::One {
             application,
             loop_id,
             ..
         } => (application, loop_id),
         // Which of them a request is for depends on where it came in.
-        Server::Several => return Some(none(PyNoRoutes::Several)),
+        Server::Several => return Some(none(PyNoRoutes::Several, None)),
     };
     let mut walk = Walk::default();
     walk.found.loop_id = loop_id;
@@ -97,7 +101,7 @@ pub(crate) fn read(
         return None;
     }
     if let Some(why) = walk.refused.filter(|_| stamp.is_none()) {
-        return Some(none(why));
+        return Some(none(why, loop_id));
     }
     let stamp = stamp?;
     let routes = Arc::new(walk.found);
@@ -110,9 +114,10 @@ pub(crate) fn read(
 }
 
 /// What is told where nothing may be told of any request.
-fn none(why: PyNoRoutes) -> Arc<PyRoutes> {
+fn none(why: PyNoRoutes, loop_id: Option<u64>) -> Arc<PyRoutes> {
     Arc::new(PyRoutes {
         refused: Some(why),
+        loop_id,
         ..PyRoutes::default()
     })
 }
