@@ -111,19 +111,20 @@ function showLoops() {
     const most = Math.max(1, ...names.map(total));
     const anyName = names.some((row) => matches(row.name));
     const stallText = (stall) => [stall.task && stall.task.name, stall.coroutine, stall.culprit.frame && stall.culprit.frame.function].filter(Boolean).join(" ");
+    const delays = one.stalls.some((stall) => stall.delayed);
     const anyStall = one.stalls.some((stall) => matches(stallText(stall)));
     content.push(el("div", { class: "loop" },
       el("div", { class: "facts" }, el("b", {}, highlighted(threadName(process, one.tid) || "thread"), " "), el("span", { class: "zero" }, one.tid), ` ${one.kind} · busy `, el("b", {}, percent(one.utilization)), " of " + ns(one.wall_ns) + " · lag p50 " + ns(one.lag_p50_ns) + ", p99 ", el("b", {}, ns(one.lag_p99_ns)), ", max " + ns(one.lag_max_ns) + " · " + plural(one.stalls_count, "stall") + (one.stalls_count ? " over " + ns(one.stall_threshold_ns) + ", " + ns(one.stalls_ns) + " in all" : "") + (one.pending_tasks !== null ? " · " + plural(one.pending_tasks, "pending task") : "")),
       one.hang ? el("h3", {}, "Hangs: ", one.hang.before_watch ? "at least " : "", ns(one.hang.lasting_ns), " at the end, ", one.hang.cause) : null,
       one.hang ? el("div", { class: "facts" }, el("b", {}, highlighted([one.hang.task && one.hang.task.name, one.hang.coroutine].filter(Boolean).join(" ") || "–")), " ", Object.entries(one.hang.context).map(([name, value]) => name + "=" + value).join(" "), el("div", {}, one.hang.stack.map((frame) => el("div", {}, highlighted(frame.function), " ", el("span", { class: "zero" }, frame.file.split("/").pop() + ":" + frame.line))))) : null,
       one.stalls.length ? el("h3", {}, "Stalls, the longest first" + (one.stalls_count > one.stalls.length ? ` (${one.stalls.length} of ${count(one.stalls_count)})` : "")) : null,
-      one.stalls.length ? table([["At", "text"], ["Length", ""], ["By", "text"], ["Where", "text wide"], ["Task", "text"], ["Context", "text"], ["Where it went", "text"]], one.stalls.map((stall) => ({
+      one.stalls.length ? table([["At", "text"], ["Length", ""], ["By", "text"], ["Where", "text wide"], ["Task", "text"], ["Context", "text"], ...(delays ? [["Delayed", "", "HTTP requests that waited meanwhile, in sum"]] : []), ["Where it went", "text"]], one.stalls.map((stall) => ({
         miss: anyStall && !matches(stallText(stall)),
         cells: [el("button", { type: "button", style: "height:20px;padding:0 6px", title: "Show in the timeline", onclick: () => { look(stall.at_ms - stall.duration_ns / 1e6, stall.at_ms + 2 * stall.duration_ns / 1e6); $("timeline").scrollIntoView({ block: "nearest" }); } }, clock(stall.at_ms, true)),
           ns(stall.duration_ns), stall.culprit.kind + (stall.culprit.holder_tid ? " (" + (threadName(process, stall.culprit.holder_tid) || stall.culprit.holder_tid) + ")" : ""),
           stall.culprit.frame ? el("span", { title: stall.stack.map((frame) => frame.function + " (" + frame.file + ":" + frame.line + ")").join("\n") }, highlighted(stall.culprit.frame.function), " ", el("span", { class: "zero" }, stall.culprit.frame.file.split("/").pop() + ":" + stall.culprit.frame.line)) : "–",
           highlighted(stall.task ? stall.task.name : stall.coroutine || "–"), Object.entries(stall.context).map(([name, value]) => name + "=" + value).join(" ") || "–",
-          stackBar(ledgerParts(stall), stall.duration_ns)],
+          ...(delays ? [stall.delayed ? plural(stall.delayed.requests, "request") + ", " + ns(stall.delayed.delay_ns) : "–"] : []), stackBar(ledgerParts(stall), stall.duration_ns)],
       }))) : null,
       names.length ? el("h3", {}, "Tasks by name") : null,
       names.length ? table([["Name", "text wide"], ["Busy (estimated)", ""], ["of the loop's wall", ""], ["Where it went", "text"], ["Samples", ""], ["Pending", "", "at the last look"]], names.map((row) => ({
