@@ -27,8 +27,8 @@ pub struct Watching {
     pub exact: Vec<Exact>,
 
     /// HTTP/1 requests: how long each lay unread, how long its response took, and which are under way. 1 to 2 us of
-    /// kernel time for each request. This is the default where the kernel tells of them (Linux 6.3); with the option, it
-    /// is a warning where it does not
+    /// kernel time for each request. This is the default where the kernel tells of them (Linux 6.3); with the option,
+    /// there is a warning where it does not
     #[arg(long, overrides_with = "no_http")]
     pub http: bool,
 
