@@ -21,10 +21,10 @@ const TRANSPARENT: &[&str] = &[
     "ddtrace.contrib.internal.asgi.middleware.TraceMiddleware",
     "aioprometheus.asgi.middleware.MetricsMiddleware",
 ];
-/// By what a function that has a request, but not its scope, may come to the latter, or hand on another one.
-const TO_SCOPE: &[&str] = &["scope", "app", "__dict__", "vars", "eval", "exec"];
 /// Nor do Starlette's own.
 const STARLETTE: &str = "starlette.middleware.";
+/// By what a function that has a request, but not its scope, may come to the latter, or hand on another one.
+const TO_SCOPE: &[&str] = &["scope", "app", "__dict__", "vars", "eval", "exec"];
 /// The methods of Django's middleware that are called before a view is.
 const DJANGO_METHODS: &[&str] = &["__call__", "__acall__", "process_request", "process_view"];
 /// Constants and names of a function, functions that are in it and around which it was made, and arguments and middleware that
