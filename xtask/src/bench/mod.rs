@@ -8,6 +8,7 @@ mod record;
 mod replay;
 mod servers;
 mod soak;
+mod sockets;
 mod switch;
 mod targets;
 mod tracer;
@@ -53,6 +54,7 @@ enum What {
     Servers(servers::Args),
     Replay(replay::Args),
     Soak(soak::Args),
+    Sockets(sockets::Args),
     Switch(switch::Args),
     Targets(targets::Args),
 }
@@ -68,6 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         What::Servers(args) => servers::run(args),
         What::Replay(args) => replay::run(args),
         What::Soak(args) => soak::run(args),
+        What::Sockets(args) => sockets::run(args),
         What::Switch(args) => switch::run(args),
         What::Targets(args) => targets::run(args),
     }

@@ -202,9 +202,9 @@ impl Bench<'_> {
     /// Loads a server from another CPU; its switches.
     fn load(&self, server: &Server, connections: usize) -> Result<u64> {
         let before = switches(server.child.id())?;
-        let (port, duration) = (server.port, Duration::from_secs_f64(self.args.seconds));
+        let (asked, duration) = (server.asked(), Duration::from_secs_f64(self.args.seconds));
         // A thread of its own, for what it starts would inherit the CPU.
-        match thread::spawn(move || servers::load(port, duration, connections)).join() {
+        match thread::spawn(move || servers::load(asked, duration, connections)).join() {
             Ok(loaded) => loaded?,
             Err(_) => bail!("the load's thread panicked"),
         };

@@ -21,9 +21,12 @@ use super::{
 use crate::workspace;
 
 const SOURCE: &str = include_str!("servers.py");
-const KINDS: [&str; 3] = ["asyncio", "threads", SUBMITS];
+const KINDS: [&str; 4] = ["asyncio", "threads", SUBMITS, HTTP];
 /// The one that submits each message to a pool, to price probes: the goal is not for it.
 const SUBMITS: &str = "submits";
+/// The one that is asked by HTTP, to price looking at requests.
+const HTTP: &str = "http";
+const REQUEST: &[u8] = b"GET /numbers?of=8 HTTP/1.1\r\nHost: localhost\r\n\r\n";
 /// One that is answered by each connection at a time.
 const MESSAGE: &[u8] =
     b"{\"id\": 1, \"name\": \"request\", \"numbers\": [1, 2, 3, 4, 5, 6, 7, 8]}\n";
@@ -54,15 +57,19 @@ enum Monitor {
     Concmon,
     ExactTasks,
     ExactFutures,
+    /// Compared to a watch that does not look at requests.
+    Requests,
+    NoRequests,
     PySpy,
 }
 
 impl Monitor {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Nothing,
         Self::Concmon,
         Self::ExactTasks,
         Self::ExactFutures,
+        Self::Requests,
         Self::PySpy,
     ];
 
@@ -72,6 +79,8 @@ impl Monitor {
             Self::Concmon => "concmon",
             Self::ExactTasks => "concmon --exact tasks",
             Self::ExactFutures => "concmon --exact futures",
+            Self::Requests => "beside --no-http",
+            Self::NoRequests => "concmon --no-http",
             Self::PySpy => "py-spy record -r 100",
         }
     }
@@ -88,9 +97,11 @@ impl Monitor {
     /// Futures are counted where there are some for each answer.
     fn fits(self, kind: &str) -> bool {
         match self {
-            Self::ExactTasks | Self::PySpy => kind != SUBMITS,
+            Self::ExactTasks | Self::PySpy => kind != SUBMITS && kind != HTTP,
             Self::ExactFutures => kind == SUBMITS,
+            Self::Requests => kind == HTTP,
             Self::Nothing | Self::Concmon => true,
+            Self::NoRequests => false,
         }
     }
 }
@@ -135,7 +146,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             match bench.row(kind, monitor) {
                 Ok(row) => {
                     row.print(&name);
-                    let has_goal = monitor == Monitor::Concmon && kind != SUBMITS;
+                    let has_goal = monitor == Monitor::Concmon && kind != SUBMITS && kind != HTTP;
                     reached &= !has_goal || row.median() >= GOAL;
                 }
                 Err(error) if monitor == Monitor::Concmon => return Err(error.context(name)),
@@ -145,7 +156,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     println!(
         "\nper answer: CPU time of the server that is added; an answer of `{SUBMITS}` is a future\n\
-         goal for concmon, but with `{SUBMITS}`: {GOAL} % of the throughput, median of pairs"
+         goal for concmon, but with `{SUBMITS}` and `{HTTP}`: {GOAL} % of the throughput, median of pairs"
     );
     Ok(ExitCode::from(u8::from(!reached)))
 }
@@ -208,7 +219,10 @@ impl Bench<'_> {
         self.load(&server)?;
         let mut row = Row::default();
         for pair in 0..self.args.pairs {
-            let without = |server| self.load(server);
+            let without = |server| match monitor {
+                Monitor::Requests => self.watched(server, Monitor::NoRequests, &mut Row::default()),
+                _ => self.load(server),
+            };
             let with = |row: &mut Row| self.watched(&server, monitor, row);
             let (without, with) = if pair % 2 == 0 {
                 let without = without(&server)?;
@@ -256,9 +270,11 @@ impl Bench<'_> {
         let pid = server.child.id().to_string();
         let mut command = match monitor {
             Monitor::Nothing => return Ok(None),
-            Monitor::Concmon | Monitor::ExactTasks | Monitor::ExactFutures => {
-                Command::new(&self.binary)
-            }
+            Monitor::Concmon
+            | Monitor::ExactTasks
+            | Monitor::ExactFutures
+            | Monitor::Requests
+            | Monitor::NoRequests => Command::new(&self.binary),
             Monitor::PySpy => match &self.py_spy {
                 Ok(program) => Command::new(program),
                 Err(reason) => bail!("{reason}"),
@@ -270,6 +286,9 @@ impl Bench<'_> {
                 .arg(self.folder.join("py-spy.txt")),
             _ => command.args(["--json", "--pid", &pid]),
         };
+        if monitor == Monitor::NoRequests {
+            command.arg("--no-http");
+        }
         if let Some(what) = monitor.exact() {
             command.args(["--exact", what]);
         }
@@ -279,10 +298,10 @@ impl Bench<'_> {
     /// Loads the server from another CPU.
     fn load(&self, server: &Server) -> Result<Speed> {
         let before = cpu_ns(server.child.id())?;
-        let (port, duration) = (server.port, Duration::from_secs_f64(self.args.seconds));
+        let (asked, duration) = (server.asked(), Duration::from_secs_f64(self.args.seconds));
         // A thread of its own, for what it starts would inherit the CPU.
         let (answers, seconds) =
-            match thread::spawn(move || load(port, duration, CONNECTIONS)).join() {
+            match thread::spawn(move || load(asked, duration, CONNECTIONS)).join() {
                 Ok(loaded) => loaded?,
                 Err(_) => bail!("the load's thread panicked"),
             };
@@ -302,7 +321,11 @@ struct Speed {
 }
 
 /// Keeps a message under way on each connection; how many answers came in how many seconds.
-pub(super) fn load(port: u16, duration: Duration, connections: usize) -> Result<(u64, f64)> {
+pub(super) fn load(
+    (port, message): (u16, &[u8]),
+    duration: Duration,
+    connections: usize,
+) -> Result<(u64, f64)> {
     pin(LOAD_CPU)?;
     let mut connections = (0..connections)
         .map(|_| {
@@ -314,15 +337,19 @@ pub(super) fn load(port: u16, duration: Duration, connections: usize) -> Result<
         .collect::<Result<Vec<_>>>()?;
     let mut line = Vec::new();
     for connection in &mut connections {
-        connection.get_mut().write_all(MESSAGE)?;
+        connection.get_mut().write_all(message)?;
     }
     let (mut answers, begin) = (0u64, Instant::now());
     while begin.elapsed() < duration {
         for connection in &mut connections {
+            // The answer itself is an object, in a line of its own.
             line.clear();
-            let count = connection.read_until(b'\n', &mut line)?;
-            ensure!(count > 0, "the server has closed a connection");
-            connection.get_mut().write_all(MESSAGE)?;
+            while !line.starts_with(b"{") {
+                line.clear();
+                let count = connection.read_until(b'\n', &mut line)?;
+                ensure!(count > 0, "the server has closed a connection");
+            }
+            connection.get_mut().write_all(message)?;
             answers += 1;
         }
     }
@@ -387,7 +414,8 @@ fn py_spy(python: &Path) -> Result<PathBuf> {
 /// A server that is ended when dropped.
 pub(super) struct Server {
     pub(super) child: Child,
-    pub(super) port: u16,
+    port: u16,
+    message: &'static [u8],
 }
 
 impl Server {
@@ -401,7 +429,11 @@ impl Server {
             .spawn()
             .context("starting taskset")?;
         let stdout = child.stdout.take().context("the server has no output")?;
-        let mut server = Self { child, port: 0 };
+        let mut server = Self {
+            child,
+            port: 0,
+            message: if kind == HTTP { REQUEST } else { MESSAGE },
+        };
         let mut line = String::new();
         BufReader::new(stdout.take(100)).read_line(&mut line)?;
         server.port = line
@@ -409,6 +441,11 @@ impl Server {
             .parse()
             .with_context(|| format!("the server said `{line}`"))?;
         Ok(server)
+    }
+
+    /// Where it listens, and what it answers.
+    pub(super) fn asked(&self) -> (u16, &'static [u8]) {
+        (self.port, self.message)
     }
 }
 
