@@ -147,6 +147,7 @@ struct State {
 #[derive(Clone, Debug, Default)]
 struct Followed {
     history: History,
+    /// Of the rules whose condition is true, or that have held.
     states: BTreeMap<&'static str, State>,
 }
 
@@ -213,7 +214,7 @@ impl Judge {
             }
             let mut findings = Vec::new();
             for rule in RULES {
-                let state = followed.states.entry(rule.name()).or_default();
+                let name = rule.name();
                 let context = Context {
                     process,
                     begin_unix_ns: window.start_unix_ns,
@@ -222,21 +223,36 @@ impl Judge {
                     owed: &owed,
                 };
                 let ns = window.duration_ns;
+                let state = followed.states.get_mut(name);
                 if is_blind && rule.needs_switches() {
-                    state.stay(ns);
+                    state.into_iter().for_each(|state| state.stay(ns));
                 } else if !rule.cannot_tell(&context) {
                     let found = rule.check(&context);
+                    // What has not been true needs no state.
+                    let state = match (state, &found) {
+                        (None, None) => continue,
+                        (Some(state), _) => state,
+                        (None, Some(_)) => followed.states.entry(name).or_default(),
+                    };
                     state.blind_ns = 0;
                     state.update(found, rule.patience_ns(), window.start_unix_ns, ns);
-                } else if !state.wait(ns) {
+                } else if let Some(state) = state
+                    && !state.wait(ns)
+                {
                     state.update(None, rule.patience_ns(), window.start_unix_ns, ns);
                 }
+                let Some(state) = followed.states.get(name) else {
+                    continue;
+                };
                 if state.holds
                     && let Some(held) = &state.last
                 {
-                    self.held.insert(rule.name());
+                    self.held.insert(name);
                     let active_ns = end_unix_ns.saturating_sub(state.since_unix_ns);
-                    findings.push(finding(rule.name(), held, state.since_unix_ns, active_ns));
+                    findings.push(finding(name, held, state.since_unix_ns, active_ns));
+                }
+                if state.is_as_new() {
+                    followed.states.remove(name);
                 }
             }
             one_critical_per_cause(&mut findings);
@@ -272,6 +288,11 @@ impl Judge {
 }
 
 impl State {
+    /// It has never held, and its condition is not true: whatever comes next, it is as if there was none.
+    const fn is_as_new(&self) -> bool {
+        self.true_ns == 0 && !self.holds && self.worst.is_none()
+    }
+
     /// Passes over a window that tells nothing; `false`: there were too many of them.
     fn wait(&mut self, ns: u64) -> bool {
         self.blind_ns = self.blind_ns.saturating_add(ns);
