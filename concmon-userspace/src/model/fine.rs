@@ -177,6 +177,13 @@ impl Growth for Fine {
             buckets,
         }
     }
+
+    fn catch_up(&mut self, now: &Self) {
+        // Nothing changes without a count.
+        if self.count != now.count {
+            self.clone_from(now);
+        }
+    }
 }
 
 #[cfg(test)]

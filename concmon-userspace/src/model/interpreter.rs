@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use super::rows::{TORN, frames, stack_limits};
+use super::rows::{TORN, frames, said, stack_limits};
 use super::window::limit;
 use crate::event::{PyThread, PythonFact, PythonInfo};
 use crate::schema::{Frame, Limit, Python, Role, WaitingFor};
@@ -148,7 +148,7 @@ pub(crate) fn thread_limits(
     let missing = missing.into_iter().filter(|&(_, missing, _)| missing);
     missing
         .map(|(field, _, reason)| {
-            let said = look.and_then(|look| look.limits.get(&format!("threads.{field}")));
+            let said = look.and_then(|look| said(look, "threads", field));
             limit(
                 field,
                 said.map_or(reason.into(), |said| Cow::from(said.clone())),

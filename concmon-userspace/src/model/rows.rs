@@ -229,6 +229,17 @@ pub(crate) const fn loop_kind(kind: event::LoopKind) -> LoopKind {
     }
 }
 
+/// What a look says of a field of its `part`, where it has a limit.
+pub(super) fn said<'a>(look: &'a PythonFact, part: &str, field: &str) -> Option<&'a String> {
+    let is_of = |key: &str| {
+        let rest = key.strip_prefix(part);
+        rest.and_then(|rest| rest.strip_prefix('.')) == Some(field)
+    };
+    // They are few, and every row asks.
+    let mut limits = look.limits.iter();
+    limits.find_map(|(key, reason)| is_of(key).then_some(reason))
+}
+
 /// Limits of a loop's row, for the fields that are missing.
 pub(crate) fn loop_limits(
     look: Option<&PythonFact>,
@@ -237,7 +248,7 @@ pub(crate) fn loop_limits(
     let missing = fields.iter().filter(|(_, missing)| *missing);
     missing
         .map(|(field, _)| {
-            let said = look.and_then(|look| look.limits.get(&format!("loops.{field}")));
+            let said = look.and_then(|look| said(look, "loops", field));
             limit(
                 *field,
                 said.map_or(UNREAD.into(), |said| Cow::from(said.clone())),
@@ -270,7 +281,7 @@ pub(crate) fn stack_limits(
     missing: Option<&'static str>,
     empty: bool,
 ) -> Vec<Limit> {
-    let said = |field: &str| look.and_then(|look| look.limits.get(&format!("threads.{field}")));
+    let said = |field| look.and_then(|look| said(look, "threads", field));
     let mut limits = Vec::new();
     if let Some(reason) = missing {
         limits.push(limit("stack", reason));

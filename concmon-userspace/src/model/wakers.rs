@@ -8,7 +8,7 @@ use foldhash::fast::FixedState;
 use super::rows;
 use super::window::{Cumulative, Growth, Scope};
 use crate::event::{Cause, Tid, Wait};
-use crate::schema::{Process, Waker, WakerProcess};
+use crate::schema::{Process, Thread, Waker, WakerProcess};
 
 /// Rows in a report of one thread.
 const MAX_ROWS: usize = 32;
@@ -44,6 +44,8 @@ struct Table {
     pairs: HashMap<Pair, Ended, FixedState>,
     /// Stretches for which there was no room.
     left_out: u64,
+    /// How often anything in it has changed.
+    changes: u64,
 }
 
 impl Table {
@@ -57,6 +59,7 @@ impl Table {
             .map(|(&pair, ended)| (ended.blocked_ns, pair))
             .collect();
         sizes.sort_by(|a, b| b.cmp(a));
+        self.changes += 1;
         for (_, pair) in sizes.split_off(kept) {
             if let Some(ended) = self.pairs.remove(&pair) {
                 self.left_out = self.left_out.saturating_add(ended.count);
@@ -67,6 +70,9 @@ impl Table {
 
 impl Growth for Table {
     fn since(&self, base: &Self) -> Self {
+        if self.changes == base.changes {
+            return Self::default();
+        }
         let pairs = self.pairs.iter().filter_map(|(&pair, ended)| {
             let before = base.pairs.get(&pair).copied().unwrap_or_default();
             let count = ended.count.saturating_sub(before.count);
@@ -76,6 +82,14 @@ impl Growth for Table {
         Table {
             pairs: pairs.collect(),
             left_out: self.left_out.saturating_sub(base.left_out),
+            changes: 0,
+        }
+    }
+
+    fn catch_up(&mut self, now: &Self) {
+        if self.changes != now.changes {
+            self.pairs.clone_from(&now.pairs);
+            (self.left_out, self.changes) = (now.left_out, now.changes);
         }
     }
 }
@@ -92,6 +106,7 @@ impl Wakers {
             return;
         };
         let table = &mut self.0.now;
+        table.changes += 1;
         let waker = wait.waker;
         let pair = Pair { waker, cause };
         let has_room = table.pairs.len() < MAX_PAIRS;
@@ -146,28 +161,49 @@ impl Wakers {
 
 /// Says of wakers whose thread is another watched process's, whose it is.
 pub(super) fn name_others(processes: &mut [Process]) {
-    let mut others: HashMap<u32, WakerProcess> = HashMap::new();
+    let mut others: HashMap<u32, Option<WakerProcess>, FixedState> = HashMap::default();
+    for process in &*processes {
+        let wakers = process.threads.iter().flat_map(|one| &one.wakers);
+        let mut tids = wakers.filter_map(|waker| waker.tid).peekable();
+        if tids.peek().is_some() {
+            let own = own_tids(process);
+            others.extend(tids.filter(|tid| !own.contains(tid)).map(|tid| (tid, None)));
+        }
+    }
+    if others.is_empty() {
+        return;
+    }
     for process in &*processes {
         for thread in &process.threads {
-            let name = thread.name.as_ref().or(thread.comm.as_ref());
-            let other = WakerProcess {
-                pid: process.pid,
-                title: process.title.clone(),
-                name: name.map(|name| (**name).to_owned()),
+            let Some(other) = others.get_mut(&thread.tid) else {
+                continue;
             };
             // Of an id that was given out again, the thread that lives.
-            if thread.alive || !others.contains_key(&thread.tid) {
-                others.insert(thread.tid, other);
+            if thread.alive || other.is_none() {
+                let name = thread.name.as_ref().or(thread.comm.as_ref());
+                *other = Some(WakerProcess {
+                    pid: process.pid,
+                    title: process.title.clone(),
+                    name: name.map(|name| (**name).to_owned()),
+                });
             }
         }
     }
     for process in processes {
-        let own: HashSet<u32> = process.threads.iter().map(|thread| thread.tid).collect();
+        let wakes = |thread: &Thread| thread.wakers.iter().any(|waker| waker.tid.is_some());
+        if !process.threads.iter().any(wakes) {
+            continue;
+        }
+        let own = own_tids(process);
         for waker in process.threads.iter_mut().flat_map(|one| &mut one.wakers) {
             let tid = waker.tid.filter(|tid| !own.contains(tid));
-            waker.process = tid.and_then(|tid| others.get(&tid)).cloned();
+            waker.process = tid.and_then(|tid| others.get(&tid)?.clone());
         }
     }
+}
+
+fn own_tids(process: &Process) -> HashSet<u32, FixedState> {
+    process.threads.iter().map(|thread| thread.tid).collect()
 }
 
 #[cfg(test)]

@@ -105,6 +105,13 @@ impl Growth for Shares {
             functions: grown(&self.functions, &base.functions),
         }
     }
+
+    fn catch_up(&mut self, now: &Self) {
+        // Whatever is added is added to one of the three, too.
+        if self.all() != now.all() {
+            self.clone_from(now);
+        }
+    }
 }
 
 /// What has been added by name.
@@ -223,10 +230,10 @@ impl Sums {
 
     /// The busy time by tasks, callbacks, and the rest; they sum to it.
     pub(super) fn split(&self, scope: Scope) -> BusySplit {
-        let (shares, busy) = (self.shares.over(scope), self.busy.over(scope));
-        let all = shares.all();
-        let tasks = shares.tasks.of(&all, &busy);
-        let callbacks = shares.callbacks.of(&all, &busy);
+        let (all, busy) = (self.share(scope, Shares::all), self.busy.over(scope));
+        let tasks = self.share(scope, |shares| shares.tasks).of(&all, &busy);
+        let callbacks = self.share(scope, |shares| shares.callbacks);
+        let callbacks = callbacks.of(&all, &busy);
         let mut unknown = busy;
         unknown.take(&tasks);
         unknown.take(&callbacks);
@@ -239,7 +246,15 @@ impl Sums {
 
     /// What a part of the samples stands for.
     pub(super) fn cost(&self, scope: Scope, share: &Share) -> Cost {
-        share.of(&self.shares.over(scope).all(), &self.busy.over(scope))
+        share.of(&self.share(scope, Shares::all), &self.busy.over(scope))
+    }
+
+    /// A share without the names, which are many, and which every task's row would have to go through.
+    fn share(&self, scope: Scope, of: impl Fn(&Shares) -> Share) -> Share {
+        match scope {
+            Scope::Window => of(&self.shares.now).since(&of(self.shares.base())),
+            Scope::Whole => of(&self.shares.now),
+        }
     }
 
     /// Names of tasks with their costs and samples.
@@ -263,11 +278,14 @@ impl Sums {
         scope: Scope,
         of: impl Fn(&Shares) -> &BTreeMap<Arc<str>, Share>,
     ) -> Vec<(Arc<str>, Cost, u64)> {
-        let (shares, busy) = (self.shares.over(scope), self.busy.over(scope));
-        let all = shares.all();
-        let named = of(&shares).iter();
-        named
-            .map(|(name, share)| (Arc::clone(name), share.of(&all, &busy), share.samples))
+        let (all, busy) = (self.share(scope, Shares::all), self.busy.over(scope));
+        let of_all = of(&self.shares.now);
+        let named = match scope {
+            Scope::Window => grown(of_all, of(self.shares.base())),
+            Scope::Whole => of_all.clone(),
+        };
+        let rows = named.into_iter();
+        rows.map(|(name, share)| (name, share.of(&all, &busy), share.samples))
             .collect()
     }
 
