@@ -19,6 +19,8 @@ use crate::procfs::{clocks::monotonic_ns, rights};
 /// Between two rounds at least, and how much it varies above that.
 const PAUSE: Duration = Duration::from_micros(7_000);
 const JITTER_US: u64 = 6_000;
+/// Between two rounds on average, ns.
+const MEAN_NS: u64 = PAUSE.as_nanos() as u64 + JITTER_US / 2 * 1_000;
 /// GILs that are read in one round: 500 reads in a second.
 const READS_PER_ROUND: usize = 5;
 /// Reads that may fail one after the other.
@@ -46,7 +48,31 @@ struct Sampled {
 #[derive(Debug, Default)]
 struct State {
     gils: BTreeMap<(Pid, u64), Sampled>,
+    /// Up to when turns are counted, ns, while there is nothing to read; `None`: there is.
+    asleep_ns: Option<u64>,
     stop: bool,
+}
+
+impl State {
+    /// None of them is to be read until something runs.
+    fn all_stay(&self) -> bool {
+        !self.gils.is_empty() && self.gils.values().all(|of| of.stays.is_some())
+    }
+
+    /// Counts the turns that there would have been by now, had somebody taken them.
+    fn count_turns(&mut self, now_ns: u64) {
+        let Some(from_ns) = self.asleep_ns else {
+            return;
+        };
+        let (gils, reads) = (self.gils.len() as u64, READS_PER_ROUND as u64);
+        // Where they are few, each has one in every round.
+        let turn_ns = (MEAN_NS * gils / reads).max(MEAN_NS);
+        let turns = now_ns.saturating_sub(from_ns) / turn_ns;
+        for sampled in self.gils.values_mut() {
+            sampled.unread += turns;
+        }
+        self.asleep_ns = Some(from_ns + turns * turn_ns);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -109,10 +135,14 @@ impl GilSampler {
     /// Takes over in which processes nothing has run since this was told last.
     pub fn rested(&self, processes: impl Iterator<Item = (Pid, bool)>) {
         let mut state = self.shared.lock();
+        state.count_turns(monotonic_ns());
         for (pid, rests) in processes {
             for (_, sampled) in state.gils.range_mut((pid, 0)..=(pid, u64::MAX)) {
                 sampled.rested(rests);
             }
+        }
+        if state.asleep_ns.is_some() && !state.all_stay() {
+            self.shared.changed.notify_all();
         }
     }
 
@@ -142,6 +172,7 @@ impl Drop for GilSampler {
 fn run(shared: &Shared) {
     let mut random = monotonic_ns() | 1;
     let mut last = (Pid(0), 0);
+    let mut memories: BTreeMap<Pid, ProcessMemory> = BTreeMap::new();
     let mut round = Vec::with_capacity(READS_PER_ROUND);
     loop {
         let mut state = shared.lock();
@@ -159,11 +190,29 @@ fn run(shared: &Shared) {
         choose(&state.gils, last, &mut round);
         last = round.last().copied().unwrap_or(last);
         round.retain(|key| state.gils.get_mut(key).is_some_and(|of| !of.stays()));
+        if round.is_empty() && state.all_stay() {
+            state.asleep_ns = Some(monotonic_ns());
+            let rests = |state: &mut State| !state.stop && state.all_stay();
+            let woken = shared.changed.wait_while(state, rests);
+            state = woken.unwrap_or_else(PoisonError::into_inner);
+            state.count_turns(monotonic_ns());
+            state.asleep_ns = None;
+            continue;
+        }
+        if memories.len() > 2 * state.gils.len() {
+            memories.clear();
+        }
         drop(state);
         for key in &round {
             let (pid, address) = *key;
             let mut bytes = [0; GIL_BYTES];
-            let read = ProcessMemory::new(pid).read_plain(address, &mut bytes);
+            let memory = memories
+                .entry(pid)
+                .or_insert_with(|| ProcessMemory::new(pid));
+            let read = memory.read_plain(address, &mut bytes);
+            if read.is_err() {
+                memories.remove(&pid);
+            }
             let mut state = shared.lock();
             if let Some(sampled) = state.gils.get_mut(key) {
                 sampled.take(read.ok().and_then(|()| GilState::parse(&bytes)));
@@ -278,6 +327,39 @@ mod tests {
         sampled.rested(false);
         assert_eq!(sampled.counts.samples, 5);
         assert!(turn(&mut sampled));
+    }
+
+    #[test]
+    fn turns_are_counted_while_nobody_takes_them() {
+        for (gils, wanted) in [(1, 100), (5, 100), (50, 10)] {
+            let mut state = State::default();
+            for number in 0..gils {
+                let sampled = Sampled {
+                    stays: Some(true),
+                    ..Sampled::default()
+                };
+                state.gils.insert(key(number), sampled);
+            }
+            assert!(state.all_stay());
+            state.asleep_ns = Some(7);
+            // However often they are asked for.
+            for part in 1..=300 {
+                state.count_turns(7 + 100 * MEAN_NS * part / 300);
+            }
+            let mut sampled = state.gils.values_mut();
+            assert!(sampled.all(|of| of.unread == wanted), "{gils}");
+            for of in state.gils.values_mut() {
+                of.rested(true);
+            }
+            let counts = state.gils.values().map(|of| of.counts);
+            let wanted = GilCounts {
+                samples: wanted,
+                locked: wanted,
+            };
+            assert!(counts.into_iter().all(|counts| counts == wanted), "{gils}");
+            state.gils.entry(key(0)).or_default().rested(false);
+            assert!(!state.all_stay());
+        }
     }
 
     fn bytes_of(words: &[u64; 4]) -> [u8; GIL_BYTES] {
