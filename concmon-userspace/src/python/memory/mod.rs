@@ -58,11 +58,10 @@ impl Batch {
 
     /// Adds `len` bytes at `address`; the number is the area's index.
     pub(crate) fn push(&mut self, address: u64, len: usize) -> usize {
-        let is_too_long = len > MAX_READ_BYTES || len > MAX_BATCH_BYTES - self.size;
-        let len = if is_too_long || !plausible(address) {
-            0
-        } else {
-            len
+        let has_room = len <= MAX_BATCH_BYTES - self.size;
+        let len = match has_room && can_read(address, len) {
+            true => len,
+            false => 0,
         };
         self.areas.push(Area {
             address,
@@ -214,6 +213,13 @@ impl Memory for UntilOver<'_> {
         }
     }
 
+    fn read(&self, address: u64, into: &mut [u8]) -> Result<(), ReadError> {
+        match (self.is_over)() {
+            Some(_) => Err(ReadError::Over),
+            None => self.memory.read(address, into),
+        }
+    }
+
     fn over(&self) -> Option<String> {
         (self.is_over)()
     }
@@ -221,6 +227,11 @@ impl Memory for UntilOver<'_> {
     fn cost(&self) -> ReadCost {
         self.memory.cost()
     }
+}
+
+/// Whether so many bytes may be asked for; of none, nothing is read.
+fn can_read(address: u64, len: usize) -> bool {
+    (1..=MAX_READ_BYTES).contains(&len) && plausible(address)
 }
 
 /// Whether an address can be one of an object: not in the first page, and in the user half.

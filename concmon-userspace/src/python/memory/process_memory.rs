@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
-use super::{Area, Batch, Memory, PAGE, ReadCost, ReadError};
+use super::{Area, Batch, Memory, PAGE, ReadCost, ReadError, can_read};
 use crate::event::{Pid, Tid};
 use crate::procfs::{now, shown};
 
@@ -153,6 +153,14 @@ impl Memory for ProcessMemory {
         is_over: &dyn Fn() -> bool,
     ) -> Result<(), ReadError> {
         batch.bytes = vec![0; batch.size];
+        // Most have one area, and need no order.
+        if let [area] = batch.areas[..] {
+            return match area.len {
+                0 => Ok(()),
+                _ if is_over() => Err(ReadError::Over),
+                _ => self.read_alone(batch, 0),
+            };
+        }
         let mut order: Vec<usize> = (0..batch.areas.len())
             .filter(|index| batch.areas[*index].len > 0)
             .collect();
@@ -209,6 +217,16 @@ impl Memory for ProcessMemory {
             }
         }
         Ok(())
+    }
+
+    fn read(&self, address: u64, into: &mut [u8]) -> Result<(), ReadError> {
+        match can_read(address, into.len()) {
+            true => self.read_plain(address, into),
+            false => Err(ReadError::Unmapped {
+                address,
+                len: into.len(),
+            }),
+        }
     }
 
     fn read_in_order(&self, batch: &mut Batch) -> Result<(), ReadError> {
