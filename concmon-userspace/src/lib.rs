@@ -178,8 +178,8 @@
 //! Readings of a window begin shortly before its end (`session/schedule.rs`): as long before as the last ones took
 //! twice, a few processes at a time, with what arrives in between, who has a long step first. A process is read
 //! again only when one of its ledgers has moved since it was read last: if none of its threads ran, what was read
-//! still holds, and is given out as of now. `/proc` is read again all the same, after ten seconds at first, and less
-//! and less often while the process rests. A process of which no account has moved since the last window is told to
+//! still holds, and is given out as of now. What others can change of what `/proc` says is read
+//! again all the same, after ten seconds at first, and less and less often while the process rests. A process of which no account has moved since the last window is told to
 //! the model in one word (`Event::Still`); a capture, which may begin with any of its windows, has all readings. `/proc` is scanned as a whole when
 //! somebody has come or gone, and every ten seconds. Interpreters are searched for and looked at by a thread of
 //! their own, one look at a time, under one budget: the scanner is lent to it, while samples go on being resolved.

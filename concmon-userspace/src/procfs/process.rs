@@ -266,12 +266,40 @@ impl ProcessReader {
         clocks: &Clocks,
         tree: &Tree,
     ) -> Result<ProcessFact, ProcError> {
+        self.read_since(None, read_ns, clocks, tree)
+    }
+
+    /// The same of a process in which nothing has run since `ran_ns`, which was before the last look, `before`: what it
+    /// alone can change is not read again.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_at_rest(
+        &mut self,
+        before: &ProcessFact,
+        ran_ns: u64,
+        read_ns: u64,
+        clocks: &Clocks,
+        tree: &Tree,
+    ) -> Result<ProcessFact, ProcError> {
+        self.read_since(Some((before, ran_ns)), read_ns, clocks, tree)
+    }
+
+    fn read_since(
+        &mut self,
+        before: Option<(&ProcessFact, u64)>,
+        read_ns: u64,
+        clocks: &Clocks,
+        tree: &Tree,
+    ) -> Result<ProcessFact, ProcError> {
         let dir = Dir::open(self.pid)?;
         let mut room = [0; SMALL];
         let stat = dir.stat(&mut room)?;
+        let before = before.filter(|(before, _)| rests(before, &stat));
+        let (before, ran_ns) = before.unzip();
         let family = tree.family(self.pid);
         let start_boottime_ns = clocks::ticks_to_ns(stat.start_ticks);
-        let kept = self.kept(&dir, &stat, read_ns);
+        let kept = self.kept(&dir, &stat, read_ns, ran_ns);
         let [vms_bytes, rss_bytes] = dir.memory_bytes();
         Ok(ProcessFact {
             read_ns,
@@ -289,12 +317,15 @@ impl ProcessReader {
             fds_limit: kept.fds_limit,
             rss_bytes,
             vms_bytes,
-            fds: dir.fds(),
+            fds: before.map_or_else(|| dir.fds(), |before| before.fds),
             place: kept.place.clone(),
             children: family.children,
             descendants: family.descendants,
             zombies: family.zombies,
-            thread_stats: dir.threads(),
+            thread_stats: match before {
+                Some(before) => before.thread_stats.clone(),
+                None => dir.threads(),
+            },
             quotas: kept.quotas.iter().filter_map(Quota::read).collect(),
         })
     }
@@ -305,19 +336,35 @@ impl ProcessReader {
         Some(kept.quotas.iter().filter_map(Quota::read).collect())
     }
 
-    /// What is kept, read again after an exec and when it is old.
-    fn kept(&mut self, dir: &Dir, stat: &Stat<'_>, read_ns: u64) -> &Kept {
-        let is_fresh = |kept: &Kept| {
+    /// What is kept, read again after an exec and when it is old; where nothing has run after `ran_ns`, nor since that was
+    /// read, what others can change.
+    fn kept(&mut self, dir: &Dir, stat: &Stat<'_>, read_ns: u64, ran_ns: Option<u64>) -> &Kept {
+        let is_of = |kept: &Kept| {
             let (start, name, image, ended) = &kept.of;
             (*start, name.as_slice(), *image, *ended)
                 == (stat.start_ticks, stat.comm, stat.image, stat.has_ended())
-                && read_ns.saturating_sub(kept.read_ns) < KEPT_NS
                 // It may just be starting, its arguments not in place yet.
                 && !kept.cmdline.is_empty()
         };
+        let is_fresh = |kept: &Kept| read_ns.saturating_sub(kept.read_ns) < KEPT_NS;
+        let stands = |kept: &Kept| ran_ns.is_some_and(|ran_ns| ran_ns < kept.read_ns);
         let before = self.kept.take();
         let kept = match before {
-            Some(kept) if is_fresh(&kept) => kept,
+            Some(kept) if is_of(&kept) && is_fresh(&kept) => kept,
+            Some(kept) if is_of(&kept) && stands(&kept) => {
+                let cgroups = Cgroups::of(Pid(dir.pid));
+                Kept {
+                    read_ns,
+                    fds_limit: dir.fds_limit(),
+                    place: PlaceFact {
+                        container: cgroups.container(),
+                        unit: cgroups.unit(),
+                        ..kept.place
+                    },
+                    quotas: Quota::of(Pid(dir.pid)),
+                    ..kept
+                }
+            }
             before => {
                 let cmdline = dir.cmdline();
                 let is_same = |kept: &Kept| {
@@ -347,6 +394,17 @@ impl ProcessReader {
     }
 }
 
+/// Whether nothing that `/proc` counts has run since `before`.
+fn rests(before: &ProcessFact, stat: &Stat<'_>) -> bool {
+    let ticks = |ticks| Some(clocks::ticks_to_ns(ticks));
+    Some(before.start_boottime_ns) == ticks(stat.start_ticks)
+        && (before.cpu_user_ns, before.cpu_system_ns)
+            == (ticks(stat.user_ticks), ticks(stat.system_ticks))
+        && before.threads == Some(stat.threads)
+        && !before.zombie
+        && !stat.has_ended()
+}
+
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
@@ -374,128 +432,4 @@ pub(super) fn soft_limit(limits: &str, name: &str) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs::File;
-    use std::process::Command;
-
-    fn look(pid: u32) -> Result<ProcessFact, ProcError> {
-        ProcessReader::new(pid).read(7, &Clocks::now(), &Tree::scan().unwrap())
-    }
-
-    #[test]
-    fn this_process() {
-        let held: Vec<File> = (0..20).map(|_| File::open("/dev/null").unwrap()).collect();
-        let fact = look(std::process::id()).unwrap();
-        assert_eq!((fact.read_ns, fact.pid), (7, std::process::id()));
-        assert_eq!(fact.ppid, std::os::unix::process::parent_id());
-        assert_eq!(fact.cmdline, std::env::args().collect::<Vec<_>>());
-        assert!(!fact.zombie);
-        assert!(fact.fds.unwrap() > held.len() as u64);
-        assert!(fact.rss_bytes.unwrap() > 1 << 20);
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        assert_eq!(fact.fds_limit, limit.current);
-        let leader = fact
-            .thread_stats
-            .iter()
-            .find(|t| t.tid.0 == fact.pid)
-            .unwrap();
-        assert_eq!(leader.start_boottime_ns, fact.start_boottime_ns);
-        assert_eq!(leader.comm, fact.name);
-    }
-
-    #[test]
-    fn a_thread_by_its_name() {
-        let thread = std::thread::Builder::new().name("odd) R 1 name".to_owned());
-        let thread = thread.spawn(|| {
-            let tid = rustix::thread::gettid().as_raw_pid().cast_unsigned();
-            let fact = look(std::process::id()).unwrap();
-            fact.thread_stats.into_iter().find(|t| t.tid.0 == tid)
-        });
-        let stat = thread.unwrap().join().unwrap().unwrap();
-        assert_eq!(stat.comm, "odd) R 1 name");
-    }
-
-    /// The command line is what it was, until the process is another program or what is kept is old.
-    #[test]
-    fn what_seldom_changes_is_read_seldom() {
-        let mut child = Command::new("sh")
-            .args(["-c", "read line; exec sleep 10"])
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (clocks, tree) = (Clocks::now(), Tree::scan().unwrap());
-        let mut reader = ProcessReader::new(child.id());
-        let mut look = |read_ns| reader.read(read_ns, &clocks, &tree).unwrap();
-        while look(1).cmdline.first().is_none_or(|name| name != "sh") {
-            std::thread::yield_now();
-        }
-        let limit = look(1).fds_limit.unwrap();
-        // Somebody else changes its limit.
-        let pid = rustix::process::Pid::from_child(&child);
-        let changed = rustix::process::Rlimit {
-            current: Some(limit - 1),
-            maximum: Some(limit),
-        };
-        let resource = rustix::process::Resource::Nofile;
-        rustix::process::prlimit(Some(pid), resource, changed).unwrap();
-        assert_eq!(look(KEPT_NS).fds_limit, Some(limit));
-        assert_eq!(look(KEPT_NS + 1).fds_limit, Some(limit - 1));
-        let listed = std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
-        assert_eq!(look(KEPT_NS + 1).fds, Some(listed.count() as u64));
-        drop(child.stdin.take());
-        let is_sleep = |fact: ProcessFact| fact.cmdline == ["sleep", "10"];
-        let seen = (0..2_000).any(|_| {
-            std::thread::sleep(std::time::Duration::from_millis(1));
-            is_sleep(look(KEPT_NS + 2))
-        });
-        assert!(seen, "an exec is seen at once");
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-
-    #[test]
-    fn a_zombie_and_its_parent() {
-        let mut child = Command::new("true").spawn().unwrap();
-        while !look(child.id()).unwrap().zombie {
-            std::thread::yield_now();
-        }
-        let fact = look(child.id()).unwrap();
-        assert_eq!((fact.name.as_str(), fact.cmdline.len()), ("true", 0));
-        assert!(look(std::process::id()).unwrap().zombies >= 1);
-        child.wait().unwrap();
-        assert!(matches!(look(child.id()), Err(ProcError::Gone(_))));
-    }
-
-    #[test]
-    fn start_on_the_wall_clock() {
-        let before = Clocks::now();
-        let mut child = Command::new("sleep").arg("10").spawn().unwrap();
-        let fact = look(child.id()).unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        // The start is cut down to a tick of 10 ms.
-        let earliest = before.unix_ns - clocks::tick_ns();
-        let after = Clocks::now().unix_ns;
-        assert!((earliest..=after).contains(&fact.start_unix_ns));
-    }
-
-    #[test]
-    fn pieces() {
-        for (bytes, expected) in [
-            (&b""[..], &[][..]),
-            (b"\0\0", &[]),
-            (b"python3\0-c\0print(1)\0", &["python3", "-c", "print(1)"]),
-            (b"a\0\0b\0", &["a", "", "b"]),
-            (b"worker: idle\0\0\0\0", &["worker: idle"]),
-            (b"no end", &["no end"]),
-            (b"\xff\0", &["\u{fffd}"]),
-        ] {
-            assert_eq!(split_cmdline(bytes), expected);
-        }
-        let limits = "Limit   Soft Limit  Hard Limit  Units\nMax open files  1024  4096  files\n";
-        assert_eq!(soft_limit(limits, "Max open files"), Some(1024));
-        let unlimited = "Max open files  unlimited  unlimited  files";
-        assert_eq!(soft_limit(unlimited, "Max open files"), None);
-    }
-}
+mod tests;

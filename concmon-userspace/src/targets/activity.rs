@@ -39,6 +39,11 @@ impl Activity {
         (self.before_ns, self.read_ns, self.threads) = (self.read_ns, now_ns, 0);
     }
 
+    /// When a thread ran last, as far as the ledgers have told, ns.
+    pub(super) const fn ran_ns(&self) -> u64 {
+        self.ran_ns
+    }
+
     /// No thread has run from one reading of the ledgers to the other.
     pub(super) fn has_rested(&self) -> bool {
         self.ran_ns < self.before_ns
@@ -90,6 +95,11 @@ impl<F: Clone> Reading<F> {
             is_whole,
             is_new: true,
         };
+    }
+
+    /// Nothing has run in the process since this was read, by ledgers that were read later.
+    pub(super) fn stands(&self, activity: &Activity) -> bool {
+        self.fact.is_some() && activity.ran_ns < self.read_ns && self.read_ns <= activity.read_ns
     }
 
     /// Whether the process as it was read has not run since: another reading would be the same.

@@ -12,6 +12,9 @@ use crate::{
 /// The first and the last pause after a look at a program that has just begun, ns; each is twice the one before.
 const EARLY_PAUSE_NS: u64 = 20_000_000;
 const LAST_EARLY_PAUSE_NS: u64 = 640_000_000;
+/// Between two searches for a GIL: such a part of the time for which it is looked for, and the longest, ns.
+const GIL_PAUSES: u64 = 16;
+const GIL_PAUSE_NS: u64 = 10_000_000_000;
 /// For so long a program counts as one that has just begun, ns.
 const EARLY_NS: u64 = 2_000_000_000;
 
@@ -23,6 +26,8 @@ pub(super) struct Attached {
     pub(super) began_ns: Option<u64>,
     /// When its GIL became known, ns; `None`: from the start on.
     pub(super) gil_known_ns: Option<u64>,
+    /// Since when its GIL is looked for, and when that is to be done next, ns.
+    pub(super) gil_search_ns: Option<(u64, u64)>,
     pub(super) pace: Pace,
     /// When a program that has begun under watch is looked at before its first window ends.
     pub(super) early: Early,
@@ -62,6 +67,7 @@ impl Attached {
             gils: Vec::new(),
             began_ns,
             gil_known_ns: None,
+            gil_search_ns: None,
             pace: Pace::default(),
             early: Early {
                 next_ns: 0,
@@ -71,6 +77,19 @@ impl Attached {
             walkable: None,
             next_unwind_ns: 0,
         }
+    }
+
+    /// Whether it is time to find out where its GILs are: in each turn at first, and at growing pauses, for there may be
+    /// none.
+    pub(super) fn is_gil_due(&mut self, now_ns: u64) -> bool {
+        let (since_ns, next_ns) = *self.gil_search_ns.get_or_insert((now_ns, now_ns));
+        let is_due = now_ns >= next_ns;
+        if is_due {
+            let pause_ns = now_ns.saturating_sub(since_ns) / GIL_PAUSES;
+            let next_ns = now_ns + pause_ns.min(GIL_PAUSE_NS);
+            self.gil_search_ns = Some((since_ns, next_ns));
+        }
+        is_due
     }
 
     /// Finds out where its GILs are; `now_ns`: the watch has begun.

@@ -102,6 +102,8 @@ pub(crate) struct Targets {
     refused: u64,
     /// When the kernel side's processes were listed last, ns.
     listed_ns: u64,
+    /// No thread that runs a loop is to be checked before this, ns.
+    checks_due_ns: u64,
 }
 
 impl Targets {
@@ -121,6 +123,7 @@ impl Targets {
             damaged: 0,
             refused: 0,
             listed_ns: 0,
+            checks_due_ns: 0,
         }
     }
 

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Between two times that the kernel side's processes are listed, ns.
-const LIST_PAUSE_NS: u64 = 5_000_000_000;
+const LIST_PAUSE_NS: u64 = 30_000_000_000;
 
 /// When a look has to end.
 pub(crate) trait Deadline: Send + 'static {
@@ -251,6 +251,8 @@ impl Targets {
                 Work::Looked(look) => {
                     let now_ns = clocks::monotonic_ns();
                     self.looking = false;
+                    // Of its loops, some may be to be checked sooner.
+                    self.checks_due_ns = 0;
                     taken.took_ns += look.took_ns;
                     if let Some(target) = running(&mut self.living, id, program) {
                         let whole = look.whole;

@@ -53,6 +53,8 @@ impl Targets {
         let Some(target) = holder_mut(&mut self.living, pid) else {
             return;
         };
+        // They may be to be checked sooner.
+        self.checks_due_ns = 0;
         let Some(interpreter) = target.interpreter() else {
             return;
         };
@@ -73,6 +75,7 @@ impl Targets {
 
     /// Accounts stand still from now on: what they show of steps goes on no more.
     pub(crate) fn stop_looking(&mut self) {
+        self.checks_due_ns = 0;
         for target in self.living.values_mut() {
             target.steps.stop_looking();
         }
@@ -86,8 +89,13 @@ impl Targets {
         }
         let user_ns = self.wants.stall_threshold_ns;
         let now_ns = clocks::monotonic_ns();
+        if !all && now_ns < self.checks_due_ns {
+            return;
+        }
+        let mut due_ns = u64::MAX;
         for target in self.living.values_mut() {
             if !all && !target.steps.is_check_due(now_ns, user_ns) {
+                due_ns = due_ns.min(target.steps.check_due_ns(user_ns));
                 continue;
             }
             let pid = target.id.pid;
@@ -102,7 +110,9 @@ impl Targets {
             for whose in due {
                 look_at_step(target, &whose, self.wants, &self.options, live, &mut sink);
             }
+            due_ns = due_ns.min(target.steps.check_due_ns(user_ns));
         }
+        self.checks_due_ns = due_ns;
     }
 }
 

@@ -116,17 +116,22 @@ impl Steps {
         (self.stall_ns(user_ns) / 100 * LONG_PERCENT).clamp(LONG_NS.0, LONG_NS.1)
     }
 
-    /// Whether it is time to check its threads; if so, the next time comes later.
-    pub(super) fn is_check_due(&mut self, now_ns: u64, user_ns: Option<u64>) -> bool {
+    /// When its threads are to be checked next, ns; never, where there are none.
+    pub(super) fn check_due_ns(&self, user_ns: Option<u64>) -> u64 {
         if self.threads.is_empty() {
-            return false;
+            return u64::MAX;
         }
         let (part, bounds) = match self.is_restful {
             true => (RESTFUL_CHECKS, RESTFUL_CHECK_NS),
             false => (CHECKS, CHECK_NS),
         };
         let pause_ns = (self.stall_ns(user_ns) / part).clamp(bounds.0, bounds.1);
-        let is_due = now_ns.saturating_sub(self.checked_ns) >= pause_ns;
+        self.checked_ns.saturating_add(pause_ns)
+    }
+
+    /// Whether it is time to check its threads; if so, the next time comes later.
+    pub(super) fn is_check_due(&mut self, now_ns: u64, user_ns: Option<u64>) -> bool {
+        let is_due = now_ns >= self.check_due_ns(user_ns);
         if is_due {
             self.checked_ns = now_ns;
         }

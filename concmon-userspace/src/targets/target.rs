@@ -205,9 +205,11 @@ impl Target {
     /// Finds out where its GILs are, where that is not known; `true`: they have become known.
     pub(super) fn learn_gils(&mut self, now_ns: u64, gils: &mut GilSampler) -> bool {
         let pid = self.id.pid;
-        match &mut self.stage {
-            Stage::Attached(attached) if attached.gils.is_empty() => {
-                attached.learn_gils(pid, Some(now_ns), gils);
+        match self.attached_mut() {
+            Some(attached) if attached.gils.is_empty() => {
+                if attached.is_gil_due(now_ns) {
+                    attached.learn_gils(pid, Some(now_ns), gils);
+                }
                 !attached.gils.is_empty()
             }
             _ => false,
@@ -313,7 +315,15 @@ impl Target {
     /// # Errors
     /// It cannot be read.
     pub(super) fn read_process(&mut self, clocks: &Clocks, tree: &Tree) -> Result<bool, ProcError> {
-        let fact = self.reader.read(clocks::monotonic_ns(), clocks, tree)?;
+        let now_ns = clocks::monotonic_ns();
+        let stands = self.is_accounted() && self.process.stands(&self.activity);
+        let fact = match self.process.fact.as_ref().filter(|_| stands) {
+            Some(before) => {
+                let ran_ns = self.activity.ran_ns();
+                (self.reader).read_at_rest(before, ran_ns, now_ns, clocks, tree)?
+            }
+            None => self.reader.read(now_ns, clocks, tree)?,
+        };
         let start_ns = self.id.start_boottime_ns;
         if start_ns != 0 && !clocks::same_start(fact.start_boottime_ns, start_ns) {
             return Ok(false);
@@ -323,7 +333,11 @@ impl Target {
         // Where the list was cut, nobody counts as missing.
         let whole = fact.threads.is_none_or(|all| all <= tids.len() as u64);
         self.listed = whole.then_some(tids);
-        let read_ns = fact.read_ns;
+        // What was not read again is known up to the reading of the ledgers.
+        let read_ns = match stands {
+            true => self.activity.read_ns,
+            false => fact.read_ns,
+        };
         self.process.set(fact, read_ns, false);
         Ok(true)
     }
@@ -429,9 +443,13 @@ impl Target {
 
     /// Whether there is an interpreter that nobody looks at, and it is time to.
     pub(super) fn is_look_due(&self, now_ns: u64, pause_ns: u64) -> bool {
+        // Another one would show the same.
+        let stands = self.is_accounted()
+            && self.look.stands(&self.activity)
+            && self.look.holds(&self.activity);
         let attached = self.attached();
         attached.is_some_and(|attached| {
-            !attached.interpreter.is_lent() && attached.pace.is_due(now_ns, pause_ns)
+            !stands && !attached.interpreter.is_lent() && attached.pace.is_due(now_ns, pause_ns)
         })
     }
 

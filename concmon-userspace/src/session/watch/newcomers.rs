@@ -197,8 +197,8 @@ impl Newcomers {
         self.candidates.insert(pid, candidate);
     }
 
-    /// Who has come since the last sweep, or runs another program; and some of the others.
-    fn sweep(&mut self, tree: &Tree, now_ns: u64) {
+    /// Who has come since the last sweep, or runs another program; and some of the others that are not watched.
+    fn sweep(&mut self, tree: &Tree, now_ns: u64, is_watched: impl Fn(Pid) -> bool) {
         if !self.selector.may_want_more() {
             return;
         }
@@ -211,8 +211,9 @@ impl Newcomers {
         for pid in new {
             self.began(Pid(pid), now_ns);
         }
-        let mut again: Vec<u32> = living.range(self.judged..).map(|(pid, _)| *pid).collect();
-        again.truncate(MOST_JUDGED);
+        let others = living.range(self.judged..).map(|(pid, _)| *pid);
+        let others = others.filter(|pid| !is_watched(Pid(*pid)));
+        let again: Vec<u32> = others.take(MOST_JUDGED).collect();
         self.judged = match again.last() {
             Some(last) if again.len() == MOST_JUDGED => last + 1,
             _ => 0,
@@ -347,7 +348,8 @@ impl Watch {
     /// Looks at who is there, after the tree was brought up to date.
     pub(super) fn sweep_newcomers(&mut self, now_ns: u64) {
         if let Some(newcomers) = &mut self.newcomers {
-            newcomers.sweep(self.schedule.tree(), now_ns);
+            let is_watched = |pid| self.targets.holds(pid);
+            newcomers.sweep(self.schedule.tree(), now_ns, is_watched);
         }
     }
 
