@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Context, Held, Rule, Severity, percent, round, share};
+use super::{Context, Held, Rule, Severity, for_want_of_cpu, ms, percent, round, share};
 use crate::schema::Thread;
 
 /// Threads could run, and get no CPU.
@@ -25,7 +25,7 @@ impl Rule for CpuStarved {
 
     fn explanation(&self) -> &'static str {
         "Threads of the process waited for a CPU at least a quarter of the time that they could have \
-         run, for three seconds: other programs or other threads of this one took it (where the quota of its \
+         run, or event loops stood still for want of one again and again, for three seconds: other programs or other threads of this one took it (where the quota of its \
          cgroup did, cpu-throttled says so). CPU use looks moderate meanwhile. Waits of less than 0.1 ms on average do not count: \
          threads that wake each other all the time have them on an idle host, too.\n\n\
          What to do: look at the load of the host, run fewer workers than CPUs, move noisy neighbours \
@@ -50,7 +50,10 @@ impl Rule for CpuStarved {
         let mean_wait_ns = runnable_ns / waits.max(1);
         // What follows a wait for the GIL comes with its hand-overs.
         let waiting = share(runnable_ns, runnable_ns.saturating_add(on_cpu_ns));
-        if waiting < WAITING || runnable_ns < context.duration_ns / 5 || mean_wait_ns < WAIT_NS {
+        let is_short = runnable_ns < context.duration_ns / 5 || mean_wait_ns < WAIT_NS;
+        let loops = context.process.loops.iter();
+        let stalled_ns = loops.filter_map(for_want_of_cpu::longest_ns).max();
+        if (waiting < WAITING || is_short) && stalled_ns.is_none() {
             return None;
         }
         let worst = threads
@@ -69,6 +72,10 @@ impl Rule for CpuStarved {
         evidence.insert("mean_wait_ns", Value::from(mean_wait_ns));
         evidence.insert("stolen_ns", Value::from(stolen_ns));
         evidence.insert("thread", Value::from(name.clone()));
+        evidence.insert("stalled_ns", Value::from(stalled_ns));
+        let stalled = stalled_ns.map_or_else(String::new, |ns| {
+            format!("; an event loop stood still for {} by that", ms(ns))
+        });
         Some(Held {
             severity: if waiting >= 0.5 {
                 Severity::Critical
@@ -76,7 +83,7 @@ impl Rule for CpuStarved {
                 Severity::Warning
             },
             summary: format!(
-                "threads wait for a CPU {} of the time that they could run; {name} most",
+                "threads wait for a CPU {} of the time that they could run; {name} most{stalled}",
                 percent(waiting)
             ),
             evidence,

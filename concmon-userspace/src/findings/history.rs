@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::schema::{Address, Deadlock, Frame, Process, Task, TaskState, Window};
 
 use super::{
-    last_part,
+    for_want_of_cpu, last_part,
     queues::{Always, MAX_CALLS, Queue},
     sighted::Sighted,
 };
@@ -198,14 +198,18 @@ impl History {
     fn add_stalls(&mut self, process: &Process, window: Window) {
         let end_ns = window.start_unix_ns.saturating_add(window.duration_ns);
         let first_s = end_ns.saturating_sub(SPAN_NS) / SECOND_NS;
-        let timings = process.loops.iter().filter_map(|one| one.timing.as_ref());
-        for stall in timings.flat_map(|timing| &timing.stalls) {
+        let stalls = process.loops.iter().flat_map(|one| {
+            let stalls = one.timing.iter().flat_map(|timing| &timing.stalls);
+            stalls.filter(|stall| !for_want_of_cpu::is_stall(one, stall))
+        });
+        for stall in stalls {
             let until_ns = stall.at_unix_ns.saturating_add(stall.duration_ns);
             let from_s = (stall.at_unix_ns / SECOND_NS).max(first_s);
             self.stalled
                 .extend(from_s..=(until_ns.min(end_ns) / SECOND_NS));
         }
-        for hang in process.loops.iter().filter_map(|one| one.hang.as_ref()) {
+        let hangs = process.loops.iter().filter_map(|one| one.hang.as_ref());
+        for hang in hangs.filter(|hang| !for_want_of_cpu::is_hang(hang)) {
             let from_s = (hang.since_unix_ns / SECOND_NS).max(first_s);
             self.stalled.extend(from_s..=(end_ns / SECOND_NS));
         }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::schema::{CulpritKind, Delayed, Frame, Hang, Loop, StallTask};
 
-use super::{Context, Held, Rule, Severity, ms, place, thread_name, whole_place};
+use super::{Context, Held, Rule, Severity, for_want_of_cpu, ms, place, thread_name, whole_place};
 
 /// A single step kept an event loop longer than its threshold.
 pub(super) struct LoopBlocked;
@@ -30,7 +30,8 @@ impl Rule for LoopBlocked {
          Meanwhile nothing else of that loop ran: no request was answered, no timer fired.\n\n\
          It is known from outside: the kernel tells when the loop's thread was busy, and samples tell \
          that it was the same step all the time, and where. It is critical when there were stalls in \
-         five of the last ten seconds.\n\n\
+         five of the last ten seconds. A step that mostly waited for a CPU, and was no stall without that, is \
+         none of the program's: the stall is told, and cpu-starved where it goes on.\n\n\
          A step that has not ended is told while it lasts (`lasting` in the evidence): a look each second \
          sees that its thread is in the same step still, and where. It is critical after five seconds.\n\n\
          What to do: await instead of blocking (asyncio.sleep for time.sleep, an asynchronous client \
@@ -41,26 +42,25 @@ impl Rule for LoopBlocked {
     fn check(&self, context: &Context<'_>) -> Option<Held> {
         let loops = context.process.loops.iter();
         let hanging = loops.filter_map(|one| Some((one, one.hang.as_ref()?)));
+        let hanging = hanging.filter(|(_, hang)| !for_want_of_cpu::is_hang(hang));
         let hanging = hanging.max_by_key(|(_, hang)| hang.lasting_ns);
         let stalled = context
             .process
             .loops
             .iter()
-            .filter_map(|one| Some((one, one.timing.as_ref()?)))
-            .filter(|(_, timing)| timing.stalls_count > 0);
-        let with_worst =
-            stalled.filter_map(|(one, timing)| Some((one, timing, timing.stalls.first()?)));
-        let worst = with_worst.max_by_key(|(_, _, worst)| worst.duration_ns);
+            .filter_map(|one| Some((one, for_want_of_cpu::others(one)?)));
+        let worst = stalled.max_by_key(|(_, stalls)| stalls.worst.duration_ns);
         // The longest is named, be it over or not.
-        let (one, timing, worst) = match (worst, hanging) {
+        let (one, stalls) = match (worst, hanging) {
             (Some(worst), hang)
-                if hang.is_none_or(|hang| hang.1.lasting_ns < worst.2.duration_ns) =>
+                if hang.is_none_or(|hang| hang.1.lasting_ns < worst.1.worst.duration_ns) =>
             {
                 worst
             }
             (_, Some((one, hang))) => return Some(lasts(context, one, hang)),
             (_, None) => return None,
         };
+        let worst = stalls.worst;
         let sustained = context.history.stalled_seconds() >= SUSTAINED;
         let kind = worst.culprit.kind;
         let frame = worst.culprit.frame.as_ref();
@@ -68,8 +68,8 @@ impl Rule for LoopBlocked {
         let holder = holder(context, worst.culprit.holder_tid);
         let mut evidence = super::Evidence::new();
         evidence.insert("tid", Value::from(one.tid));
-        evidence.insert("stalls", Value::from(timing.stalls_count));
-        evidence.insert("stalls_ns", Value::from(timing.stalls_ns));
+        evidence.insert("stalls", Value::from(stalls.count));
+        evidence.insert("stalls_ns", Value::from(stalls.ns));
         evidence.insert("longest_ns", Value::from(worst.duration_ns));
         evidence.insert("kind", Value::from(kind.name()));
         evidence.insert("where", Value::from(frame.map(whole_place)));

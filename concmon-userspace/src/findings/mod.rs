@@ -12,6 +12,7 @@ mod deadlock;
 mod executor_saturated;
 mod executor_threads;
 mod fd_exhaustion;
+mod for_want_of_cpu;
 mod futures_failing;
 mod gc_heavy;
 mod gil_contention;

@@ -7,6 +7,7 @@ mod groups;
 mod holding;
 mod polls;
 mod pools;
+mod starved;
 mod throttled;
 
 use std::collections::BTreeMap;
@@ -252,7 +253,7 @@ impl Story {
 type Change = fn(&mut Process, u64, u64);
 
 /// What holds after twelve windows that are all `change`d; `number` counts them.
-fn after(change: Change) -> Vec<Finding> {
+fn after(change: impl Fn(&mut Process, u64, u64)) -> Vec<Finding> {
     let mut story = Story::new();
     let mut found = Vec::new();
     for number in 0..12 {
