@@ -423,6 +423,83 @@ def tokens_of_anyio():
     anyio.run(main)
 
 
+def tokens_of_trio():
+    """Each task has a token, and waits for a task of a nursery that wants another one."""
+    import trio
+
+    async def main():
+        limiter = trio.CapacityLimiter(2)
+
+        async def inner():
+            async with limiter:
+                pass
+
+        async def first_or_second():
+            async with limiter:
+                await trio.sleep(0.3)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(inner)
+
+        async with trio.open_nursery() as nursery:
+            for name in ["first", "second"]:
+                nursery.start_soon(first_or_second, name=name)
+            ready(["CapacityLimiter", "first", "second"])
+            while True:
+                await trio.sleep(0.2)
+
+    trio.run(main)
+
+
+def tokens_of_trio_with_a_time():
+    """Healthy: waits for a token that a deadline ends, of a scope around the one that they are in; a nursery of which
+    another task wants one; tokens that are had for long."""
+    import trio
+
+    async def main():
+        limiter, others, longs = (trio.CapacityLimiter(2) for _ in range(3))
+
+        async def inner(limiter):
+            async with limiter:
+                pass
+
+        async def with_a_time():
+            with trio.move_on_after(4):
+                async with trio.open_nursery() as outer:
+                    for _ in range(2):
+                        outer.start_soon(outer_of, limiter)
+                    await trio.sleep_forever()
+
+        async def outer_of(limiter):
+            async with limiter:
+                await trio.sleep(0.1)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(inner, limiter)
+
+        async def in_another_nursery():
+            async with trio.open_nursery() as wants:
+                async with others:
+                    await trio.sleep(0.1)
+                    wants.start_soon(inner, others)
+                    async with trio.open_nursery() as works:
+                        works.start_soon(trio.sleep, 4)
+
+        async def works():
+            async with longs:
+                await trio.sleep(4)
+
+        async def again_and_again(function):
+            while True:
+                await function()
+
+        async with trio.open_nursery() as nursery:
+            functions = [with_a_time] + [in_another_nursery] * 2 + [works] * 4
+            for function in functions:
+                nursery.start_soon(again_and_again, function)
+            ready()
+
+    trio.run(main)
+
+
 def semaphore_of_threads(make=threading.Semaphore):
     semaphore = make(2)
 
@@ -458,6 +535,90 @@ def connections_in_a_queue():
     run([(f"handler-{index}", handler) for index in range(4)], ["Queue", "handler-0", "handler-1"])
 
 
+def connections_in_a_queue_of_tasks():
+    """As of threads; only the manager's generator has what a task has."""
+
+    async def main():
+        connections = asyncio.Queue()
+        for index in range(2):
+            connections.put_nowait(index)
+
+        @contextlib.asynccontextmanager
+        async def connection():
+            one = await connections.get()
+            try:
+                yield one
+            finally:
+                connections.put_nowait(one)
+
+        async def handler():
+            async with connection():
+                await asyncio.sleep(0.3)
+                async with connection():
+                    pass
+
+        await named(handler, ["first", "second", "behind"], "asyncio.Queue")
+
+    asyncio.run(main())
+
+
+def semaphore_in_a_manager():
+    """The statement that has the permit is in a generator, which another one is around."""
+    semaphore = threading.Semaphore(2)
+
+    @contextlib.contextmanager
+    def limited():
+        with semaphore:
+            yield
+
+    @contextlib.contextmanager
+    def connection():
+        with limited():
+            yield
+
+    def handler():
+        with connection():
+            time.sleep(0.3)
+            with connection():
+                pass
+
+    run([(f"handler-{index}", handler) for index in range(3)], ["Semaphore", "handler-0", "handler-1"])
+
+
+def semaphore_in_a_manager_of_tasks():
+    async def main():
+        semaphore = asyncio.Semaphore(2)
+
+        @contextlib.asynccontextmanager
+        async def limited():
+            async with semaphore:
+                yield
+
+        @contextlib.asynccontextmanager
+        async def connection():
+            async with limited():
+                yield
+
+        async def handler():
+            async with connection():
+                await asyncio.sleep(0.3)
+                async with connection():
+                    pass
+
+        await named(handler, ["first", "second", "behind"], "asyncio.Semaphore")
+
+    asyncio.run(main())
+
+
+async def named(handler, names, pool):
+    """Tasks with these names, of which all but the last are members."""
+    tasks = [asyncio.ensure_future(handler()) for _ in names]
+    for task, name in zip(tasks, names):
+        task.set_name(name)
+    ready([pool] + names[:-1])
+    await tick()
+
+
 def bounded_semaphore_of_threads():
     semaphore_of_threads(threading.BoundedSemaphore)
 
@@ -472,11 +633,7 @@ def semaphore_of_tasks():
                 async with semaphore:
                     pass
 
-        tasks = [asyncio.ensure_future(handler()) for _ in range(3)]
-        for task, name in zip(tasks, ["first", "second", "behind"]):
-            task.set_name(name)
-        ready(["asyncio.Semaphore", "first", "second"])
-        await tick()
+        await named(handler, ["first", "second", "behind"], "asyncio.Semaphore")
 
     asyncio.run(main())
 

@@ -154,6 +154,104 @@ def connections_of_two_queues():
         time.sleep(0.5)
 
 
+def connections_of_queues_of_tasks():
+    """Who has one works for long, or wants one of another queue; messages are no connections, whoever waits for more."""
+
+    async def main():
+        queues = [asyncio.Queue(), asyncio.LifoQueue(), asyncio.Queue()]
+        for one in queues[:2]:
+            for index in range(2):
+                one.put_nowait(index)
+
+        @contextlib.asynccontextmanager
+        async def connection(which):
+            one = await which.get()
+            try:
+                yield one
+            finally:
+                which.put_nowait(one)
+
+        @contextlib.asynccontextmanager
+        async def message():
+            one = await queues[2].get()
+            try:
+                yield one
+            finally:
+                queues[2].task_done()
+
+        async def both():
+            while True:
+                async with connection(queues[0]):
+                    async with connection(queues[1]):
+                        await asyncio.sleep(3)
+
+        async def second():
+            while True:
+                async with connection(queues[1]):
+                    await asyncio.sleep(4)
+
+        async def pairs():
+            while True:
+                async with message():
+                    async with message():
+                        pass
+
+        async def sends():
+            while True:
+                await asyncio.sleep(4)
+                for index in range(2):
+                    queues[2].put_nowait(index)
+
+        tasks = [both(), both(), both(), second(), second(), pairs(), pairs(), sends()]
+        queues[2].put_nowait(0)
+        queues[2].put_nowait(1)
+        ready()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(main())
+
+
+def permits_in_managers():
+    """Who has a permit by way of a manager works for long; a time that a manager gives ends a circle."""
+    permits = threading.Semaphore(2)
+
+    @contextlib.contextmanager
+    def limited():
+        with permits:
+            yield
+
+    def worker():
+        while True:
+            with limited():
+                time.sleep(4)
+
+    for _ in range(3):
+        threading.Thread(target=worker, daemon=True).start()
+
+    @contextlib.asynccontextmanager
+    async def in_time():
+        if not hasattr(asyncio, "timeout"):
+            yield asyncio.wait_for
+            return
+        async with asyncio.timeout(4):
+            yield lambda one, _: one
+
+    async def take(one, other):
+        async with one:
+            await asyncio.sleep(0.1)
+            with contextlib.suppress(asyncio.TimeoutError):
+                async with in_time() as wait:
+                    await wait(locked(other), 4)
+
+    async def main():
+        ready()
+        while True:
+            first, second = asyncio.Lock(), asyncio.Lock()
+            await asyncio.gather(take(first, second), take(second, first))
+
+    asyncio.run(main())
+
+
 def tasks_behind_a_semaphore():
     async def main():
         permits, others = asyncio.Semaphore(2), asyncio.BoundedSemaphore(4)

@@ -86,6 +86,8 @@ const PERMITS: &[&str] = &[
     "BoundedSemaphore ",
     "CapacityLimiter ",
     "Queue ",
+    "LifoQueue ",
+    "PriorityQueue ",
     "SimpleQueue ",
 ];
 

@@ -272,7 +272,11 @@ fn task_wait(task: &PyTask, awaited: &BTreeMap<u64, Vec<u64>>, owners: &Owners) 
                 inferred: kind != owners::LIMITER,
             })
         }
-        "Task" | "gather" | "TaskGroup" => {
+        kind @ ("Task" | "gather" | "TaskGroup" | "Nursery") => {
+            // Tasks of several nurseries may wait for one, and it waits for those of one.
+            if kind == "Nursery" {
+                wait.object?;
+            }
             let on: Vec<Node> = awaited
                 .get(&task.id)?
                 .iter()

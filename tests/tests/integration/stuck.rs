@@ -35,7 +35,7 @@ const EXHAUSTED: Option<&str> = Some("pool-exhausted");
 /// It takes ten seconds to tell.
 const NOT_RELEASED: &str = "lock-not-released";
 
-pub(crate) const SICK: [Row; 26] = [
+pub(crate) const SICK: [Row; 30] = [
     (STUCK, "two_rlocks", &[], DEADLOCK),
     (STUCK, "three_rlocks", &[], DEADLOCK),
     (STUCK, "two_locks", &[], DEADLOCK),
@@ -54,6 +54,7 @@ pub(crate) const SICK: [Row; 26] = [
     (STUCK, "nested_threads_of_anyio", LOOPS, EXHAUSTED),
     (STUCK, "nested_threads_of_trio", LOOPS, EXHAUSTED),
     (STUCK, "tokens_of_anyio", LOOPS, EXHAUSTED),
+    (STUCK, "tokens_of_trio", LOOPS, EXHAUSTED),
     (STUCK, "semaphore_of_threads", &[], EXHAUSTED),
     (STUCK, "bounded_semaphore_of_threads", &[], EXHAUSTED),
     (STUCK, "semaphore_of_tasks", &[], EXHAUSTED),
@@ -66,10 +67,13 @@ pub(crate) const SICK: [Row; 26] = [
     ),
     (STUCK, "lock_that_is_left_taken", &[], Some(NOT_RELEASED)),
     (STUCK, "connections_in_a_queue", &[], EXHAUSTED),
+    (STUCK, "connections_in_a_queue_of_tasks", &[], EXHAUSTED),
+    (STUCK, "semaphore_in_a_manager", &[], EXHAUSTED),
+    (STUCK, "semaphore_in_a_manager_of_tasks", &[], EXHAUSTED),
     // It is killed when it has been there for four seconds, which the watch is to see.
     (STUCK, "killed_pool_worker", &[], Some("worker-killed")),
 ];
-pub(crate) const HEALTHY: [Row; 27] = [
+pub(crate) const HEALTHY: [Row; 30] = [
     (UNSTUCK, "idle_thread_pool", &[], None),
     (UNSTUCK, "idle_process_pool", &[], None),
     (UNSTUCK, "idle_multiprocessing_pool", &[], None),
@@ -88,6 +92,8 @@ pub(crate) const HEALTHY: [Row; 27] = [
     (UNSTUCK, "long_work_behind_a_semaphore", &[], None),
     (UNSTUCK, "two_permits_at_times", &[], None),
     (UNSTUCK, "connections_of_two_queues", &[], None),
+    (UNSTUCK, "connections_of_queues_of_tasks", &[], None),
+    (UNSTUCK, "permits_in_managers", &[], None),
     (UNSTUCK, "tasks_behind_a_semaphore", &[], None),
     (UNSTUCK, "joins_with_a_time", &[], None),
     (UNSTUCK, "waiters_of_one_asyncio_lock", &[], None),
@@ -96,6 +102,7 @@ pub(crate) const HEALTHY: [Row; 27] = [
     (UNSTUCK, "groups_with_a_time", &[], None),
     (STUCK, "groups_of_anyio_with_a_time", LOOPS, None),
     (STUCK, "permits_of_anyio_with_a_time", LOOPS, None),
+    (STUCK, "tokens_of_trio_with_a_time", LOOPS, None),
     (UNSTUCK, "locks_of_a_fork", &[], None),
 ];
 /// Programs in which one thread keeps the GIL for long, or several want it all the time.

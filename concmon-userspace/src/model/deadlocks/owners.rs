@@ -1,4 +1,4 @@
-//! Which tasks have what tasks wait for: locks, permits of semaphores, tokens of limiters.
+//! Which tasks have what tasks wait for: locks, permits of semaphores, tokens of limiters, items of queues.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,6 +8,8 @@ use crate::schema::Address;
 /// One task has it, or as many as it has permits; who, is concluded from `async with` statements.
 const LOCK: &str = "Lock";
 const SEMAPHORES: &[&str] = &["Semaphore", "BoundedSemaphore"];
+/// Whoever gets an item by way of a context manager puts it back.
+const QUEUES: &[&str] = &["Queue", "LifoQueue", "PriorityQueue"];
 /// It says who has its tokens.
 pub(super) const LIMITER: &str = "CapacityLimiter";
 
@@ -20,7 +22,7 @@ const MAX_OWNERS: usize = 64;
 
 /// Whether tasks have what is waited for.
 pub(super) fn is_held(kind: &str) -> bool {
-    kind == LOCK || kind == LIMITER || SEMAPHORES.contains(&kind)
+    kind == LOCK || kind == LIMITER || SEMAPHORES.contains(&kind) || QUEUES.contains(&kind)
 }
 
 /// By what they have.
@@ -68,9 +70,9 @@ fn by_statements(tasks: &[PyTask]) -> BTreeMap<u64, Vec<u64>> {
         .filter_map(|task| Some((task.id, task.waits_for.as_ref()?)))
         .filter(|(_, wait)| is_held(&wait.kind) && wait.kind != LIMITER)
         .collect();
-    let objects: BTreeMap<u64, bool> = wanted
+    let objects: BTreeMap<u64, &str> = wanted
         .values()
-        .filter_map(|wait| Some((wait.object?, wait.kind == LOCK)))
+        .filter_map(|wait| Some((wait.object?, &*wait.kind)))
         .collect();
     // In how many statements of each a task is.
     let mut statements: BTreeMap<u64, BTreeMap<u64, usize>> = BTreeMap::new();
@@ -82,12 +84,14 @@ fn by_statements(tasks: &[PyTask]) -> BTreeMap<u64, Vec<u64>> {
     }
     let owners = statements.into_iter().map(|(object, inside)| {
         let wants = |task: &u64| wanted.get(task).and_then(|wait| wait.object) == Some(object);
-        // Who waits for it is in one statement of it by that, whoever has it.
+        let kind = objects.get(&object).copied().unwrap_or(LOCK);
+        // Who waits for it is in one statement of it by that, whoever has it; of an item, there is no such statement.
+        let by_waiting = usize::from(!QUEUES.contains(&kind));
         let (waiting, others): (Vec<_>, Vec<_>) =
             inside.into_iter().partition(|(task, _)| wants(task));
-        let again = waiting.into_iter().filter(|(_, count)| *count >= 2);
-        let owners: Vec<u64> = match (objects.get(&object), &others[..]) {
-            (Some(false), _) => others
+        let again = waiting.into_iter().filter(|(_, count)| *count > by_waiting);
+        let owners: Vec<u64> = match (kind == LOCK, &others[..]) {
+            (false, _) => others
                 .into_iter()
                 .chain(again)
                 .map(|(task, _)| task)
@@ -95,9 +99,9 @@ fn by_statements(tasks: &[PyTask]) -> BTreeMap<u64, Vec<u64>> {
             (_, []) => again.map(|(task, _)| task).collect(),
             _ => others.into_iter().map(|(task, _)| task).collect(),
         };
-        let is_told = match objects.get(&object) {
-            Some(false) => owners.len() <= MAX_OWNERS,
-            _ => owners.len() == 1,
+        let is_told = match kind == LOCK {
+            false => owners.len() <= MAX_OWNERS,
+            true => owners.len() == 1,
         };
         (object, if is_told { owners } else { Vec::new() })
     });

@@ -349,10 +349,26 @@ fn permits_are_had_by_several() {
 }
 
 #[test]
+fn who_has_an_item_of_a_queue_is_in_no_statement_of_it() {
+    let tasks = |third: &[u64]| {
+        let one = |id: u64, holds: &[u64]| task(id, "Queue", 0xd, holds);
+        vec![one(1, &[0xd]), one(2, &[0xd]), one(3, third)]
+    };
+    let all = found(vec![], tasks(&[]));
+    assert_eq!((all[0].members.len(), all[0].behind), (2, 1));
+    let first = &all[0].members[0];
+    assert_eq!(first.holds.as_deref(), Some("asyncio.Queue 0xd"));
+    assert_eq!(found(vec![], tasks(&[0xd]))[0].members.len(), 3);
+    let mut with_other = tasks(&[]);
+    with_other.push(task(4, "sleep", 0, &[0xd]));
+    assert!(found(vec![], with_other).is_empty());
+}
+
+#[test]
 fn a_limiter_says_who_has_its_tokens() {
-    let of = |borrowers: &[u64]| {
+    let of_waits = |borrowers: &[u64], kind: &str| {
         let mut look = look(100, 1);
-        let mut outer = task(1, "Task", 2, &[]);
+        let mut outer = task(1, kind, 2, &[]);
         let inner = PyTask {
             awaited_by: vec![1],
             ..task(2, "CapacityLimiter", 0xc, &[])
@@ -367,14 +383,21 @@ fn a_limiter_says_who_has_its_tokens() {
             borrowers: borrowers.to_vec(),
             ..LIMITER
         }];
-        deadlocks(&look)
+        look
     };
+    let of = |borrowers: &[u64]| deadlocks(&of_waits(borrowers, "Task"));
     let all = of(&[1]);
     assert_eq!(all[0].members.len(), 2);
     let held = all[0].members.iter().find_map(|one| one.holds.as_deref());
     assert_eq!(held, Some("CapacityLimiter 0xc"));
     // What stands for a token is no task.
     assert!(of(&[1, 0xdead]).is_empty());
+    // Which nursery is waited for must be known.
+    let mut of_nursery = of_waits(&[1], "Nursery");
+    assert_eq!(deadlocks(&of_nursery)[0].members.len(), 2);
+    let wait = of_nursery.tasks[0].waits_for.as_mut();
+    wait.expect("it waits").object = None;
+    assert!(deadlocks(&of_nursery).is_empty());
 }
 
 const LIMITER: PyExecutor = PyExecutor {

@@ -67,7 +67,13 @@ fn of_semaphores(
     if waits_for.iter().all(Option::is_none) {
         return;
     }
-    let inside = holders::of_stacks(reader, &stacks, &waits_for);
+    let mut inside = holders::of_stacks(reader, &stacks, &waits_for);
+    for (inside, held) in inside
+        .iter_mut()
+        .zip(managers::held(reader, &stacks, &waits_for))
+    {
+        inside.locks.extend(held);
+    }
     for (wait, wanted) in waits.iter_mut().zip(&waits_for) {
         let Some((wait, wanted)) = wait.as_mut().zip(*wanted) else {
             continue;

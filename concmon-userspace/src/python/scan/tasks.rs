@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::pass::Scan;
 use super::remembered::ASYNCIO_TASKS;
-use crate::event::{PyTask, PythonFact, TaskState};
+use crate::event::{PyFrame, PyTask, PythonFact, TaskState};
 use crate::python::memory::addresses::{AddressMap, AddressSet};
 use crate::python::memory::at;
 use crate::python::objects::Reader;
@@ -12,48 +12,91 @@ use crate::python::walk::stacks::Stack;
 use crate::python::walk::task_lists::{self, ListHead};
 use crate::python::walk::tasks::{self, Listed};
 use crate::python::walk::thread_states::ThreadRecord;
-use crate::python::walk::{deadlines, holders, served};
+use crate::python::walk::{deadlines, holders, managers, served};
 
 /// Suspended tasks that are searched for locks that they have.
 const MAX_SEARCHED: usize = 2_000;
 /// What asyncio's tasks have by an `async with` statement.
 const HELD: &[&str] = &["Lock", "Semaphore", "BoundedSemaphore"];
 const SEMAPHORES: &[&str] = &["Semaphore", "BoundedSemaphore"];
+const QUEUES: &[&str] = &["Queue", "LifoQueue", "PriorityQueue"];
+/// Where tasks wait for an item, and what enters a manager that does.
+const QUEUES_FILE: &str = "/asyncio/queues.py";
+const CONTEXTLIB: &str = "/contextlib.py";
+const ENTER: &str = "__aenter__";
+/// Those that are followed.
+const MAX_ENTERING: usize = 256;
 /// Statements of one task that are told.
 const MAX_HELD: usize = 64;
 
-/// Says which tasks have the locks that tasks wait for.
+/// Says which tasks have the locks that tasks wait for, and the items of queues that managers do.
 fn add_holders(reader: &mut Reader<'_>, tasks: &mut [PyTask]) {
     let waits = tasks.iter().filter_map(|task| task.waits_for.as_ref());
     let locks = waits.filter(|wait| HELD.contains(&&*wait.kind));
     let locks: AddressSet = locks.filter_map(|wait| wait.object).collect();
-    if locks.is_empty() || reader.is_over() {
+    let entering = tasks.iter().any(|task| gets_in_manager(task).is_some());
+    if (locks.is_empty() && !entering) || reader.is_over() {
         return;
     }
-    let of_semaphores = tasks.iter().filter_map(|task| task.waits_for.as_ref());
-    let of_semaphores = of_semaphores.filter(|wait| SEMAPHORES.contains(&&*wait.kind));
-    let semaphores: AddressSet = of_semaphores.filter_map(|wait| wait.object).collect();
-    // Of a semaphore all that have a permit must be known: of a task that runs it is not.
+    let several = tasks.iter().filter_map(|task| {
+        let wait = task.waits_for.as_ref()?;
+        let is_semaphore = SEMAPHORES.contains(&&*wait.kind);
+        wait.object
+            .filter(|_| is_semaphore || gets_in_manager(task).is_some())
+    });
+    let several: AddressSet = several.collect();
+    // Of a semaphore or queue all that have a part must be known: of a task that runs it is not.
     let mut knows_all = !reader.limits.contains_key("tasks")
         && tasks.iter().all(|task| task.state != TaskState::Running);
     let pending = tasks
         .iter_mut()
         .filter(|task| task.state == TaskState::Pending);
-    let mut suspended: Vec<&mut PyTask> = match semaphores.is_empty() {
+    let mut suspended: Vec<&mut PyTask> = match several.is_empty() {
         true => pending.filter(|task| task.waits_for.is_some()).collect(),
         false => pending.collect(),
     };
     knows_all &= suspended.len() <= MAX_SEARCHED;
     suspended.truncate(MAX_SEARCHED);
     let coroutines: Vec<u64> = suspended.iter().map(|task| task.coroutine_id).collect();
-    let inside = holders::of_coroutines(reader, &coroutines, &locks);
+    let frames = managers::kept(reader, &coroutines);
+    let mut inside = holders::of_coroutines(reader, &frames, coroutines.len(), &locks);
+    let slots = suspended.iter().enumerate();
+    let entering: Vec<(usize, usize)> = slots
+        .filter_map(|(slot, task)| Some((slot, gets_in_manager(task)?)))
+        .take(MAX_ENTERING)
+        .collect();
+    let again = managers::again_awaited(reader, &frames, coroutines.len(), &entering);
+    for ((slot, _), holders) in entering.into_iter().zip(again) {
+        let wait = suspended[slot].waits_for.as_ref();
+        let Some(queue) = wait.and_then(|wait| wait.object) else {
+            continue;
+        };
+        for holder in holders {
+            if !inside[holder].contains(&queue) {
+                inside[holder].push(queue);
+            }
+        }
+    }
     let knows_all = knows_all && !reader.is_over();
     for (task, inside) in suspended.iter_mut().zip(inside) {
         task.holds = inside;
         task.holds
-            .retain(|held| knows_all || !semaphores.contains(held));
+            .retain(|held| knows_all || !several.contains(held));
         task.holds.truncate(MAX_HELD);
     }
+}
+
+/// How many frames lie inside of the one of a manager's generator in which a task waits for an item of a queue; `None`:
+/// it does not do so while it enters a manager.
+fn gets_in_manager(task: &PyTask) -> Option<usize> {
+    let wait = task.waits_for.as_ref()?;
+    QUEUES.contains(&&*wait.kind).then_some(())?;
+    let mut outwards = task.awaiting.iter().rev();
+    let is_inner = |frame: &&PyFrame| frame.file.ends_with(QUEUES_FILE);
+    let inner = outwards.clone().take_while(is_inner).count();
+    let entering = outwards.nth(inner + 1)?;
+    let enters = entering.function.ends_with(ENTER) && entering.file.ends_with(CONTEXTLIB);
+    (enters && inner > 0).then_some(inner)
 }
 
 /// Says which of the tasks that wait for each other a time ends, and so of those whose end would end them.
@@ -63,7 +106,15 @@ fn add_timeouts(reader: &mut Reader<'_>, tasks: &mut [PyTask]) {
         wait.is_some_and(|wait| kinds.contains(&&*wait.kind))
     };
     const TASKS: &[&str] = &["Task", "gather", "TaskGroup"];
-    let wants = |task: &PyTask| waits(task, HELD) || waits(task, &["CapacityLimiter"]);
+    let held = tasks.iter().flat_map(|task| &task.holds);
+    let held: AddressSet = held.copied().collect();
+    let wants_item = |task: &PyTask| {
+        let wait = task.waits_for.as_ref();
+        let queue = wait.and_then(|wait| wait.object);
+        waits(task, QUEUES) && queue.is_some_and(|queue| held.contains(&queue))
+    };
+    let wants =
+        |task: &PyTask| waits(task, HELD) || waits(task, &["CapacityLimiter"]) || wants_item(task);
     let may_be_stuck =
         |task: &PyTask| wants(task) || (waits(task, TASKS) && !task.awaited_by.is_empty());
     if !tasks.iter().any(may_be_stuck) || reader.is_over() {

@@ -11,12 +11,12 @@ use super::statements::Statements;
 use crate::event::{PyThread, PyWait, PythonFact, Tid, WaitKind, WaitPurpose};
 use crate::python::memory::at;
 use crate::python::objects::Reader;
-use crate::python::walk::holders;
 use crate::python::walk::pool_parts::{Worker, Workers};
 use crate::python::walk::stacks::{self, Stack, StackFrame};
 use crate::python::walk::thread_states::{self, ThreadRecord};
 use crate::python::walk::threads::{self, ThreadAccount};
 use crate::python::walk::waits::{self, Blocked};
+use crate::python::walk::{holders, managers};
 
 /// Who takes a lock in this function, or in that file, does so for a while, and gives it back.
 const ENTER: &str = "__enter__";
@@ -319,10 +319,14 @@ impl Scan<'_> {
         if waits_for.iter().all(Option::is_none) {
             return;
         }
-        let found = Statements {
-            inside: holders::of_stacks(reader, &stacks, &waits_for),
-            waits_for,
-        };
+        let mut inside = holders::of_stacks(reader, &stacks, &waits_for);
+        for (inside, held) in inside
+            .iter_mut()
+            .zip(managers::held(reader, &stacks, &waits_for))
+        {
+            inside.locks.extend(held);
+        }
+        let found = Statements { inside, waits_for };
         let all_wait = all && others.whole && found.all_wait() && self.process.is_fork();
         for (slot, wait) in waits.iter_mut().enumerate() {
             let lock = found.waits_for[slot];

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use super::holders::{BOUND_SELF, kept};
+use super::holders::BOUND_SELF;
+use super::managers;
 use super::task_groups::{GROUP, HOST_OF_SCOPE, SCOPE_OF_GROUP};
 use crate::python::memory::addresses::{AddressMap, AddressSet};
 use crate::python::memory::{Batch, at, plausible};
@@ -36,7 +37,7 @@ struct Scope {
 
 /// What each suspended coroutine is in.
 pub(crate) fn of_coroutines(reader: &mut Reader<'_>, coroutines: &[u64]) -> Vec<Deadline> {
-    let frames = kept(reader, coroutines);
+    let frames = managers::kept(reader, coroutines);
     let words = frames.iter().flat_map(|frame| &frame.words);
     let all: AddressSet = words.copied().collect();
     let all: Vec<u64> = all

@@ -150,28 +150,58 @@ fn words(frame: &Variables, depth: Option<usize>) -> Vec<Value> {
     .collect()
 }
 
-/// Which of `locks` each suspended coroutine is inside of, once for each statement.
+/// Which of `locks` each of so many suspended coroutines is inside of, once for each statement.
 pub(crate) fn of_coroutines(
     reader: &mut Reader<'_>,
-    coroutines: &[u64],
+    frames: &[Kept],
+    count: usize,
     locks: &AddressSet,
 ) -> Vec<Vec<u64>> {
-    let frames = kept(reader, coroutines);
-    let mut codes: Vec<u64> = frames.iter().map(|frame| frame.code).collect();
-    codes.sort_unstable();
-    codes.dedup();
-    let counts = locals::counts(reader, &codes);
-    let mut values: Vec<Vec<Value>> = vec![Vec::new(); coroutines.len()];
-    for frame in frames {
-        let variables = counts.get(&frame.code).copied().unwrap_or(usize::MAX);
-        values[frame.coroutine].extend(sure(frame.words.into_iter().skip(variables)));
-    }
+    let values = behind_variables(reader, frames, count);
     inside(reader, &values, locks, "__aexit__")
 }
 
+/// What the frames of each of so many coroutines keep behind their variables.
+pub(super) fn behind_variables(
+    reader: &mut Reader<'_>,
+    frames: &[Kept],
+    count: usize,
+) -> Vec<Vec<Value>> {
+    let counts = variable_counts(reader, frames);
+    let mut values: Vec<Vec<Value>> = vec![Vec::new(); count];
+    for frame in frames {
+        let variables = counts.get(&frame.code).copied().unwrap_or(usize::MAX);
+        values[frame.coroutine].extend(sure(frame.words.iter().copied().skip(variables)));
+    }
+    values
+}
+
+/// How many variables the frames of each code object have.
+pub(super) fn variable_counts(reader: &mut Reader<'_>, frames: &[Kept]) -> AddressMap<usize> {
+    let mut codes: Vec<u64> = frames.iter().map(|frame| frame.code).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    locals::counts(reader, &codes)
+}
+
+/// Where a frame is met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In what the coroutine awaits.
+    Chain,
+    /// It is the first one of a generator that a context manager drives.
+    Manager,
+    /// In what such a generator awaits.
+    Behind,
+}
+
 /// What a frame of a suspended coroutine keeps: its variables, and what is behind them.
-pub(super) struct Kept {
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
     pub(super) coroutine: usize,
+    /// Whose frame it is.
+    pub(super) generator: u64,
+    pub(super) place: Place,
     pub(super) code: u64,
     pub(super) words: Vec<u64>,
 }
@@ -190,12 +220,14 @@ pub(super) fn kept(reader: &mut Reader<'_>, coroutines: &[u64]) -> Vec<Kept> {
         let steps = pieces.steps(reader);
         let mut next = Vec::new();
         for (slot, step) in steps.into_iter().enumerate() {
-            let (index, _) = front[slot];
+            let (index, generator) = front[slot];
             if let Step::Next(position, _) | Step::NextIf(position, _) | Step::Last(position) =
                 &step
             {
                 frames.push(Kept {
                     coroutine: index,
+                    generator,
+                    place: Place::Chain,
                     code: position.code,
                     words: pieces.values(&reader.walk, slot),
                 });

@@ -7,7 +7,7 @@ use crate::event::{ExecutorKind, PyExecutor, PyTask};
 use crate::python::objects::Reader;
 
 /// The class, of both libraries.
-const CLASS: &str = "CapacityLimiter";
+pub(super) const CLASS: &str = "CapacityLimiter";
 /// The most limiters that are read, and variables of runs that are looked at.
 const MAX_LIMITERS: usize = 64;
 const MAX_VARIABLES: usize = 1024;

@@ -1,15 +1,23 @@
-//! Context managers that are generators (`contextlib.contextmanager`): which of them each stack is inside of.
+//! Context managers that are generators (`contextlib.contextmanager` and `asynccontextmanager`): what each stack or
+//! coroutine that is inside of one has by that. The frame of its generator is in no stack, and awaited by nobody.
 
-use super::holders::{BOUND_SELF, inside, kept, own_values};
+use std::collections::HashSet;
+
+use super::holders::{self, BOUND_SELF, Kept, Place, inside, own_values};
 use super::locals;
 use super::stacks::StackFrame;
 use crate::python::memory::addresses::{AddressMap, AddressSet};
 use crate::python::memory::{Batch, at, plausible};
 use crate::python::objects::{Kind, Reader};
 
-/// The class, and its generator.
-const MANAGER: &str = "_GeneratorContextManager";
+/// The classes, and their generator.
+const MANAGERS: &[&str] = &["_GeneratorContextManager", "_AsyncGeneratorContextManager"];
 const GENERATOR: &str = "gen";
+/// Managers inside of managers.
+const MAX_NESTED: usize = 4;
+/// By one of these a generator puts back what it has taken.
+const PUTS: &[&str] = &["put", "put_nowait"];
+const MAX_NAMES: u64 = 256;
 
 /// A call of a generator's function: its code, and the values of its variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +37,7 @@ impl Call {
 }
 
 /// Which of `stacks` are inside a `with` statement of a manager whose function each of `entering` calls once more; none
-/// where nobody has called it with the same arguments and variables.
+/// where nobody has called it with the same arguments and variables, or where it puts nothing back.
 pub(crate) fn again(
     reader: &mut Reader<'_>,
     stacks: &[&[StackFrame]],
@@ -44,11 +52,124 @@ pub(crate) fn again(
             values: variables.own().to_vec(),
         });
     let calls: Vec<Call> = calls.collect();
-    let of_stacks = of_stacks(reader, stacks);
-    calls
+    let frames = of_stacks(reader, stacks);
+    holders_of_each(reader, &calls, &frames, stacks.len())
+}
+
+/// As [`again`], of suspended coroutines. `entering` is which coroutine waits, and how many frames lie inside of the
+/// generator's own.
+pub(crate) fn again_awaited(
+    reader: &mut Reader<'_>,
+    frames: &[Kept],
+    count: usize,
+    entering: &[(usize, usize)],
+) -> Vec<Vec<usize>> {
+    let counts = holders::variable_counts(reader, frames);
+    let call = |(coroutine, inner): &(usize, usize)| {
+        let own = frames.iter().filter(|frame| frame.coroutine == *coroutine);
+        let chain: Vec<&Kept> = own.filter(|frame| frame.place == Place::Chain).collect();
+        let index = chain.len().checked_sub(inner + 1)?;
+        Some(Call::of(chain.get(index)?, &counts))
+    };
+    // Where the chain has become another one, nobody calls that.
+    let nobodys = || Call {
+        code: 0,
+        values: Vec::new(),
+    };
+    let calls = entering.iter().map(|one| call(one).unwrap_or_else(nobodys));
+    let calls: Vec<Call> = calls.collect();
+    holders_of_each(reader, &calls, frames, count)
+}
+
+/// The locks that threads wait for of which each stack is inside a `with` statement by way of a manager.
+pub(crate) fn held(
+    reader: &mut Reader<'_>,
+    stacks: &[&[StackFrame]],
+    waits_for: &[Option<u64>],
+) -> Vec<Vec<u64>> {
+    let locks: AddressSet = waits_for.iter().flatten().copied().collect();
+    let frames = of_stacks(reader, stacks);
+    let values = holders::behind_variables(reader, &frames, stacks.len());
+    inside(reader, &values, &locks, "__exit__")
+}
+
+/// The frames of each suspended coroutine, and of the generators of the managers that these have, and so on.
+pub(crate) fn kept(reader: &mut Reader<'_>, coroutines: &[u64]) -> Vec<Kept> {
+    let mut frames = holders::kept(reader, coroutines);
+    // One that is being entered is awaited, too.
+    let seen = frames.iter();
+    let mut seen: HashSet<(usize, u64)> = seen
+        .map(|frame| (frame.coroutine, frame.generator))
+        .collect();
+    let mut from = 0;
+    for _ in 0..MAX_NESTED {
+        if reader.is_over() {
+            break;
+        }
+        let words = frames[from..].iter().flat_map(|frame| &frame.words);
+        let words: AddressSet = words.copied().collect();
+        let managers = managers(reader, words);
+        let addresses: Vec<u64> = managers.values().copied().collect();
+        let generators = generators(reader, addresses);
+        let mut next = Vec::new();
+        for frame in &frames[from..] {
+            let of_frame = frame.words.iter().filter_map(|word| managers.get(word));
+            for generator in of_frame.filter_map(|manager| generators.get(manager)) {
+                if seen.insert((frame.coroutine, *generator)) {
+                    next.push((frame.coroutine, *generator));
+                }
+            }
+        }
+        if next.is_empty() {
+            break;
+        }
+        from = frames.len();
+        let addresses: Vec<u64> = next.iter().map(|(_, generator)| *generator).collect();
+        for mut frame in holders::kept(reader, &addresses) {
+            let (coroutine, generator) = next[frame.coroutine];
+            frame.coroutine = coroutine;
+            frame.place = match frame.generator == generator {
+                true => Place::Manager,
+                false => Place::Behind,
+            };
+            if frame.place == Place::Manager || seen.insert((coroutine, frame.generator)) {
+                frames.push(frame);
+            }
+        }
+    }
+    frames
+}
+
+impl Call {
+    fn of(frame: &Kept, counts: &AddressMap<usize>) -> Self {
+        let variables = counts.get(&frame.code).copied().unwrap_or(0);
+        let values = frame.words.iter().take(variables);
+        Call {
+            code: frame.code,
+            values: values.copied().collect(),
+        }
+    }
+}
+
+fn holders_of_each(
+    reader: &mut Reader<'_>,
+    calls: &[Call],
+    frames: &[Kept],
+    count: usize,
+) -> Vec<Vec<usize>> {
+    let counts = holders::variable_counts(reader, frames);
+    let mut of_each: Vec<Vec<Call>> = vec![Vec::new(); count];
+    for frame in frames.iter().filter(|frame| frame.place == Place::Manager) {
+        of_each[frame.coroutine].push(Call::of(frame, &counts));
+    }
+    let returning = returning(reader, calls.iter().map(|call| call.code).collect());
+    let holders = calls
         .iter()
-        .map(|call| holders_of(call, &of_stacks))
-        .collect()
+        .map(|call| match returning.contains(&call.code) {
+            true => holders_of(call, &of_each),
+            false => Vec::new(),
+        });
+    holders.collect()
 }
 
 /// Where some stack is inside of the same call, all are taken that are inside of one of the same function: with other
@@ -60,57 +181,94 @@ fn holders_of(call: &Call, of_stacks: &[Vec<Call>]) -> Vec<usize> {
     inside.filter(|_| are_some).map(|(slot, _)| slot).collect()
 }
 
-/// The calls of suspended generators whose managers each stack is inside of.
-fn of_stacks(reader: &mut Reader<'_>, stacks: &[&[StackFrame]]) -> Vec<Vec<Call>> {
+/// The code objects that put something somewhere, by their names of attributes.
+fn returning(reader: &mut Reader<'_>, codes: AddressSet) -> AddressSet {
+    let codes: Vec<u64> = codes.into_iter().collect();
+    let place = reader.walk.code.names();
+    let mut batch = Batch::new();
+    for code in &codes {
+        batch.push(at(*code, place), 8);
+    }
+    reader.fetch(&mut batch);
+    let names = reader.tuples(&batch.words(), MAX_NAMES);
+    let all = names.iter().flatten().flatten().copied();
+    reader.load_texts(all.collect::<Vec<_>>());
+    let puts = |name: &u64| {
+        let name = reader.text(*name);
+        name.is_some_and(|name| PUTS.contains(&&**name))
+    };
+    let named = codes.into_iter().zip(names);
+    named
+        .filter(|(_, names)| names.iter().flatten().any(puts))
+        .map(|(code, _)| code)
+        .collect()
+}
+
+/// The frames of the generators whose managers each stack is inside of, by the number of the stack.
+fn of_stacks(reader: &mut Reader<'_>, stacks: &[&[StackFrame]]) -> Vec<Kept> {
     let values = own_values(reader, stacks);
-    let words: AddressSet = values.iter().flatten().map(|value| value.word).collect();
-    let words: Vec<u64> = words
-        .into_iter()
-        .filter(|word| plausible(*word) && word % 8 == 0)
-        .collect();
+    let words = values.iter().flatten().map(|value| value.word).collect();
+    let wanted: AddressSet = managers(reader, words).into_values().collect();
+    let entered = inside(reader, &values, &wanted, "__exit__");
+    let all: AddressSet = entered.iter().flatten().copied().collect();
+    let generators = generators(reader, all.into_iter().collect());
+    let (mut slots, mut addresses) = (Vec::new(), Vec::new());
+    for (slot, managers) in entered.iter().enumerate() {
+        for generator in managers
+            .iter()
+            .filter_map(|manager| generators.get(manager))
+        {
+            slots.push(slot);
+            addresses.push(*generator);
+        }
+    }
+    let mut frames = kept(reader, &addresses);
+    for frame in &mut frames {
+        if frame.generator == addresses[frame.coroutine] {
+            frame.place = Place::Manager;
+        }
+        frame.coroutine = slots[frame.coroutine];
+    }
+    frames
+}
+
+/// The managers among words, and those that methods among them are bound to, by the word.
+fn managers(reader: &mut Reader<'_>, words: AddressSet) -> AddressMap<u64> {
+    let is_address = |word: &u64| plausible(*word) && word % 8 == 0;
+    let words: Vec<u64> = words.into_iter().filter(is_address).collect();
     let kinds = reader.types_of(&words);
-    let (mut managers, mut batch) = (Vec::new(), Batch::new());
+    let mut found: AddressMap<u64> = AddressMap::default();
+    let (mut methods, mut batch) = (Vec::new(), Batch::new());
     for (word, info) in words.into_iter().zip(kinds) {
         match info {
             Some(info) if info.kind == Kind::Method => {
+                methods.push(word);
                 batch.push(at(word, BOUND_SELF), 8);
             }
-            Some(info) if &*info.name == MANAGER => managers.push(word),
+            Some(info) if MANAGERS.contains(&&*info.name) => {
+                found.insert(word, word);
+            }
             _ => {}
         }
     }
     reader.fetch(&mut batch);
     let bound = batch.words();
     let kinds = reader.types_of(&bound);
-    let bound = bound.into_iter().zip(kinds);
-    let is_one = |info: &str| info == MANAGER;
-    managers.extend(
-        bound
-            .filter(|(_, info)| info.as_ref().is_some_and(|info| is_one(&info.name)))
-            .map(|(object, _)| object),
-    );
-    managers.sort_unstable();
-    managers.dedup();
-    let generators = reader.attributes(&managers, &[GENERATOR]);
-    let generators: Vec<u64> = generators
-        .into_iter()
-        .map(|found| found.and_then(|found| found[0]).unwrap_or(0))
-        .collect();
-    let mut calls: AddressMap<Call> = AddressMap::default();
-    for frame in kept(reader, &generators) {
-        // The first one is its own, those behind it are what it delegates to.
-        calls.entry(managers[frame.coroutine]).or_insert(Call {
-            code: frame.code,
-            values: frame.words,
-        });
-    }
-    let wanted: AddressSet = calls.keys().copied().collect();
-    let found = inside(reader, &values, &wanted, "__exit__");
-    let found = found.into_iter().map(|managers| {
-        let calls = managers.iter().filter_map(|manager| calls.get(manager));
-        calls.cloned().collect()
-    });
-    found.collect()
+    let bound = methods.into_iter().zip(bound.into_iter().zip(kinds));
+    found.extend(bound.filter_map(|(method, (object, info))| {
+        let info = info?;
+        MANAGERS.contains(&&*info.name).then_some((method, object))
+    }));
+    found
+}
+
+/// The generator of each manager that has one.
+fn generators(reader: &mut Reader<'_>, managers: Vec<u64>) -> AddressMap<u64> {
+    let found = reader.attributes(&managers, &[GENERATOR]);
+    let found = managers.into_iter().zip(found);
+    found
+        .filter_map(|(manager, found)| Some((manager, found?.pop()??)))
+        .collect()
 }
 
 #[cfg(test)]

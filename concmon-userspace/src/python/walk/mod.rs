@@ -40,6 +40,7 @@ pub(super) mod threads;
 mod timeouts;
 pub(super) mod timers;
 pub(super) mod trio;
+mod trio_deadlines;
 mod trio_tasks;
 mod trio_waits;
 pub(super) mod wait_rules;

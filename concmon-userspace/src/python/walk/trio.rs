@@ -5,6 +5,7 @@ use super::limiters::{self, Limiter};
 use super::stacks::Stack;
 use super::thread_locals;
 use super::thread_states::ThreadRecord;
+use super::trio_deadlines;
 use super::trio_tasks::{Run, TaskWalk, unread};
 use crate::event::{LoopKind, PyLoop, PythonFact, Tid};
 use crate::python::objects::code::CodeCache;
@@ -95,7 +96,12 @@ impl TrioScan<'_> {
                 options: self.options,
             };
             let limit = self.options.tasks.saturating_sub(fact.tasks.len());
-            fact.tasks.extend(walk.tasks(reader, tasks, limit));
+            let mut found = walk.tasks(reader, tasks, limit);
+            let waits = found.iter().filter_map(|task| task.waits_for.as_ref());
+            if waits.into_iter().any(|wait| wait.kind == limiters::CLASS) {
+                trio_deadlines::add(reader, &mut found);
+            }
+            fact.tasks.extend(found);
         }
         limiters
     }

@@ -123,7 +123,9 @@ impl TaskWalk<'_> {
             heads.iter().map(|head| head.nursery),
             "_parent_task",
         );
-        let cancelled = cancelled(reader, &heads);
+        // Whether what runs under each cancel status shall end.
+        let statuses = heads.iter().map(|head| head.cancel_status);
+        let cancelled = flags(reader, statuses, "effectively_cancelled");
         let classes = class_names(reader, &heads);
         let hold = chain::still_hold(reader, &chains);
         let after = self.read_heads(reader, &tasks);
@@ -261,18 +263,19 @@ fn of_each(
         .collect()
 }
 
-/// Whether what runs under each cancel status shall end.
-fn cancelled(reader: &mut Reader<'_>, heads: &[TaskHead]) -> HashMap<u64, bool> {
-    let statuses = heads.iter().map(|head| head.cancel_status);
-    let (statuses, flags): (Vec<u64>, Vec<u64>) =
-        of_each(reader, statuses, "effectively_cancelled")
-            .into_iter()
-            .unzip();
+/// What a flag of each object says, of those where it can be read.
+pub(super) fn flags(
+    reader: &mut Reader<'_>,
+    objects: impl Iterator<Item = Option<u64>>,
+    attribute: &str,
+) -> HashMap<u64, bool> {
+    let (objects, flags): (Vec<u64>, Vec<u64>) =
+        of_each(reader, objects, attribute).into_iter().unzip();
     let flags = reader.integers(&flags);
-    statuses
+    objects
         .into_iter()
         .zip(flags)
-        .filter_map(|(status, flag)| Some((status, as_bool(flag)?)))
+        .filter_map(|(object, flag)| Some((object, as_bool(flag)?)))
         .collect()
 }
 

@@ -4,13 +4,16 @@ use crate::event::PyFrame;
 
 /// The function in which tasks wait for a limiter.
 const LIMITER: &str = "CapacityLimiter.acquire_on_behalf_of";
+/// What a task waits for that waits for the tasks of one, or for a time.
+pub(super) const NURSERY: &str = "Nursery";
+pub(super) const SLEEP: &str = "sleep";
 
 /// Functions that say what they wait for, whoever calls them: qualified name, kind. Releases from
 /// 0.16 to 0.35.
 const WAITS: &[(&str, &str)] = &[
-    ("sleep", "sleep"),
-    ("sleep_until", "sleep"),
-    ("sleep_forever", "sleep"),
+    ("sleep", SLEEP),
+    ("sleep_until", SLEEP),
+    ("sleep_forever", SLEEP),
     ("Event.wait", "Event"),
     ("Condition.wait", "Condition"),
     ("Lock.acquire", "Lock"),
@@ -27,7 +30,7 @@ const WAITS: &[(&str, &str)] = &[
     ("SignalReceiver.__anext__", "signal"),
     ("Process.wait", "Process"),
     ("to_thread_run_sync", "thread"),
-    ("Nursery._nested_child_finished", "Nursery"),
+    ("Nursery._nested_child_finished", NURSERY),
     ("wait_all_tasks_blocked", "wait_all_tasks_blocked"),
     ("Runner.wait_all_tasks_blocked", "wait_all_tasks_blocked"),
     ("_SocketType._nonblocking_helper", "socket"),
