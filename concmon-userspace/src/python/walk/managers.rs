@@ -234,7 +234,7 @@ fn of_stacks(reader: &mut Reader<'_>, stacks: &[&[StackFrame]]) -> Vec<Kept> {
 
 /// The managers among words, and those that methods among them are bound to, by the word.
 fn managers(reader: &mut Reader<'_>, words: AddressSet) -> AddressMap<u64> {
-    let is_address = |word: &u64| plausible(*word) && word % 8 == 0;
+    let is_address = |word: &u64| plausible(*word) && word.is_multiple_of(8);
     let words: Vec<u64> = words.into_iter().filter(is_address).collect();
     let kinds = reader.types_of(&words);
     let mut found: AddressMap<u64> = AddressMap::default();
