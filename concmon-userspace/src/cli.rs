@@ -262,7 +262,8 @@ pub struct Options {
     #[arg(short, long, global = true, value_name = "FILE", value_parser = clap::builder::PathBufValueParser::new())]
     pub output: Option<PathBuf>,
 
-    /// Leave out command lines, context values, and file paths outside Python's library
+    /// Leave out command lines, context values, file paths outside Python's library, paths, routes and ids of HTTP
+    /// requests, and addresses of peers
     #[arg(long, global = true)]
     pub redact: bool,
 

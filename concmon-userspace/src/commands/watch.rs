@@ -256,7 +256,7 @@ fn plan(options: &Options, targets: Vec<Pid>, selector: Selector, seen: Tree) ->
         exact: !watching.exact.is_empty(),
         http: watching.http().map(|headers| HttpPlan {
             headers,
-            is_asked_for: watching.http,
+            is_asked_for: watching.http || !watching.request_id_header.is_empty(),
         }),
         redact: options.redact,
     }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use serde::Serialize;
 
-use crate::schema::{Histogram, HttpActive, HttpRequests, Process};
+use crate::schema::{Frame, Histogram, HttpActive, HttpRequests, Process};
 use crate::views::requests;
 
 /// Rows of a page.
@@ -36,7 +36,7 @@ pub(super) struct HttpData<'a> {
     /// Of those with a status of the server's errors.
     errors: u64,
     remarks: Vec<String>,
-    active: &'a [HttpActive],
+    active: Vec<Active<'a>>,
     active_left_out: u64,
     peers: Vec<Peer>,
     /// What all requests took, ns.
@@ -52,6 +52,21 @@ struct Row<'a> {
     count: u64,
     duration: Times,
     queue: Times,
+}
+
+/// A request that is under way, without its ids, which the page does not show.
+#[derive(Debug, Serialize)]
+struct Active<'a> {
+    method: &'a str,
+    route: Option<&'a str>,
+    learned_path: Option<&'a str>,
+    age_ns: u64,
+    queue_ns: Option<u64>,
+    task: Option<&'a str>,
+    tid: u32,
+    #[serde(rename = "where")]
+    place: Option<&'a Frame>,
+    waits_for: Option<&'a str>,
 }
 
 /// What a row of the page says of times.
@@ -114,7 +129,7 @@ impl<'a> HttpData<'a> {
             count: all,
             errors,
             remarks,
-            active,
+            active: active.iter().map(Active::of).collect(),
             active_left_out: http.active_count.saturating_sub(active.len() as u64),
             peers: peers
                 .iter()
@@ -128,6 +143,22 @@ impl<'a> HttpData<'a> {
                 .collect(),
             duration_ns,
         })
+    }
+}
+
+impl<'a> Active<'a> {
+    fn of(active: &'a HttpActive) -> Self {
+        Self {
+            method: &active.method,
+            route: active.route.as_deref(),
+            learned_path: active.learned_path.as_deref(),
+            age_ns: active.age_ns,
+            queue_ns: active.queue_ns,
+            task: active.task.as_ref().map(|task| &*task.name),
+            tid: active.tid,
+            place: active.place.as_ref(),
+            waits_for: active.waits_for.as_deref(),
+        }
     }
 }
 

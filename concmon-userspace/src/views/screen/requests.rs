@@ -72,9 +72,7 @@ pub(super) fn rows(
     if lines.is_empty() {
         let limits = snapshot.processes.iter().flat_map(|one| &one.limits);
         let reason = limits.into_iter().find(|limit| limit.field == "http");
-        let said = reason.map_or("requests are not looked for (--no-http)", |limit| {
-            &*limit.reason
-        });
+        let said = reason.map_or("requests were not looked for", |limit| &*limit.reason);
         let said = format!("  {}", super::super::escape::brief(said, 200));
         lines.push(Line::styled(said, style::faint()));
     }

@@ -25,7 +25,7 @@ function showRequests() {
       http.active.length ? el("h3", {}, "Under way at the end, the oldest first" + (http.active_left_out ? ` (${http.active.length} of ${count(http.active.length + http.active_left_out)})` : "")) : null,
       http.active.length ? table([["Request", "text wide"], ["Age", ""], ["lay unread", ""], ["Served by", "text"], ["Where", "text wide"], ["Waits for", "text"]], http.active.map((active) => ({
         miss: false,
-        cells: [el("span", {}, request(active)), ns(active.age_ns), ns(active.queue_ns), active.task ? highlighted(active.task.name) : who(process, active.tid),
+        cells: [el("span", {}, request(active)), ns(active.age_ns), ns(active.queue_ns), active.task ? highlighted(active.task) : who(process, active.tid),
           active.where ? el("span", {}, highlighted(active.where.function), " ", el("span", { class: "zero" }, active.where.file.split("/").pop() + ":" + active.where.line)) : "–", active.waits_for || "–"],
       }))) : null,
       http.peers.length ? el("h3", {}, "Peers that threads waited for") : null,
