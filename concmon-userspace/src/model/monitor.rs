@@ -47,7 +47,7 @@ impl Growth for Counters {
 /// Kinds of detail that were left out and are remembered.
 const MAX_SHED: usize = 64;
 /// What is said of a run time that is none of the kernel's.
-const COUNTED: &str = "counted, not measured: switches of the host, times what the hooks add to one, which was tried out at the start; CAP_SYS_ADMIN would measure it";
+const COUNTED: &str = "counted, not measured: switches of the host, times what the hooks add to one, as far as that could be tried out at the start; programs at sockets are not in it. CAP_SYS_ADMIN would measure all";
 
 /// The latest of what the tool said of itself.
 #[derive(Clone, Debug, Default)]

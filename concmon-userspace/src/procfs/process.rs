@@ -353,14 +353,17 @@ impl ProcessReader {
             Some(kept) if is_of(&kept) && is_fresh(&kept) => kept,
             Some(kept) if is_of(&kept) && stands(&kept) => {
                 let cgroups = Cgroups::of(Pid(dir.pid));
+                let identity = kept.identity.look(&dir.handle, &cgroups);
                 Kept {
                     read_ns,
                     fds_limit: dir.fds_limit(),
                     place: PlaceFact {
                         container: cgroups.container(),
                         unit: cgroups.unit(),
+                        kubernetes: identity.kubernetes.clone(),
                         ..kept.place
                     },
+                    identity,
                     quotas: Quota::of(Pid(dir.pid)),
                     ..kept
                 }

@@ -1,6 +1,9 @@
 //! When switches are told: for a part of the time, in periods whose watched time is a window of its own, or several.
 
-use crate::cli::{DutyCycle, Share};
+use crate::{
+    cli::{DutyCycle, Share},
+    source::live::Takes,
+};
 
 /// A period is so many intervals of the watch, and at least so long, ns.
 const PERIODS: u64 = 4;
@@ -14,11 +17,14 @@ const GOLDEN: f64 = 0.618_033_988_749_894_9;
 
 /// The least part of the time that is watched, whatever that takes; who wants less says so.
 const LEAST_SHARE: f64 = 0.1;
-/// Watched is all the time where so much of it may be: the rest would save nothing worth a pause.
+/// Watched is all the time where so much of it may be, and is again where more than all may be.
 const ALL: f64 = 0.95;
-/// The part is raised where so many times as much may be watched, and by that much at once.
+const MORE_THAN_ALL: f64 = 1.1;
+/// The part is raised where so many times as much may be watched, and by that much at once; it is lowered to less than that
+/// part of what it is.
 const WORTH: f64 = 1.25;
 const AT_ONCE: f64 = 2.0;
+const LESS: f64 = 0.9;
 
 /// The turns of one watch.
 #[derive(Clone, Copy, Debug)]
@@ -26,11 +32,12 @@ pub(crate) struct Duty {
     cycle: DutyCycle,
     /// Now.
     share: Share,
-    /// What kernel programs take of a CPU's time while switches are told, lately; `None`: not known yet.
-    takes: Option<f64>,
+    /// What kernel programs take while switches are told, lately; `None`: not known yet.
+    takes: Option<Takes>,
     period_ns: u64,
-    /// Switches are told now.
+    /// Switches are told now, or are not, since when, ns.
     is_on: bool,
+    since_ns: u64,
     /// When that changes, ns; the last of all instants: never.
     turns_ns: u64,
     /// Somebody waits for what is told now.
@@ -47,6 +54,7 @@ impl Duty {
             takes: None,
             period_ns: interval_ns.saturating_mul(PERIODS).max(LEAST_PERIOD_NS),
             is_on: true,
+            since_ns: now_ns,
             turns_ns: u64::MAX,
             is_held: false,
             turns: 0,
@@ -64,6 +72,7 @@ impl Duty {
     pub(crate) fn turn(&mut self, now_ns: u64) -> Option<bool> {
         (now_ns >= self.turns_ns).then(|| {
             self.is_on = !self.is_on;
+            self.since_ns = now_ns;
             self.plan(now_ns);
             self.is_on
         })
@@ -72,6 +81,7 @@ impl Duty {
     /// It could not turn, and is as it is: another try comes with the next period.
     pub(crate) fn failed(&mut self, now_ns: u64, is_on: bool) {
         self.is_on = is_on;
+        self.since_ns = now_ns;
         self.turns_ns = now_ns.saturating_add(self.period_ns);
     }
 
@@ -79,6 +89,7 @@ impl Duty {
     pub(crate) fn set_cycle(&mut self, cycle: DutyCycle, now_ns: u64) {
         if self.cycle != cycle {
             self.cycle = cycle;
+            self.since_ns = now_ns;
             self.set_share(at_first(cycle), now_ns);
         }
     }
@@ -90,20 +101,27 @@ impl Duty {
         }
     }
 
-    /// While switches were told, kernel programs took `took` of a CPU's time, and in the long run they may take
-    /// `allowed`.
-    pub(crate) fn adapt(&mut self, took: f64, allowed: f64, now_ns: u64) {
-        let took = self.takes.map_or(took, |before| (before + took) / 2.0);
+    /// Takes in what kernel programs took lately while switches were told, and that they may take `allowed` of a CPU's
+    /// time in the long run. Of that, programs of switches have what the others leave, and half of it in any case:
+    /// what the others take, no pause saves.
+    pub(crate) fn adapt(&mut self, took: Takes, allowed: f64, now_ns: u64) {
+        let mean = |before: f64, now: f64| (before + now) / 2.0;
+        let took = self.takes.map_or(took, |before| Takes {
+            switches: mean(before.switches, took.switches),
+            others: mean(before.others, took.others),
+        });
         self.takes = Some(took);
         if self.cycle != DutyCycle::Auto {
             return;
         }
-        let wanted = match allowed / took {
-            share if share >= ALL => 1.0,
-            share => share.max(LEAST_SHARE),
+        let left = (allowed - took.others).max(allowed / 2.0);
+        let (may, now) = (left / took.switches, self.share.0);
+        let all = if now < 1.0 { MORE_THAN_ALL } else { ALL };
+        let wanted = match may {
+            may if may >= all => 1.0,
+            may => may.clamp(LEAST_SHARE, ALL),
         };
-        let now = self.share.0;
-        if wanted < now {
+        if wanted < now * LESS {
             self.set_share(Share(wanted), now_ns);
         } else if wanted > now * WORTH || (wanted >= 1.0 && now < 1.0) {
             self.set_share(Share(wanted.min(now * AT_ONCE)), now_ns);
@@ -112,18 +130,26 @@ impl Duty {
 
     /// What kernel programs take of a CPU's time in the long run, of what is known.
     pub(crate) fn takes(&self) -> f64 {
-        self.takes.unwrap_or(0.0) * self.share.0
+        let takes = self.takes.unwrap_or_default();
+        takes.others + takes.switches * self.part()
     }
 
-    /// For which part of the time switches are told, to stay inside the budget; `None`: that is not why.
+    /// The part of the time in which switches are told.
+    const fn part(&self) -> f64 {
+        if self.is_held { 1.0 } else { self.share.0 }
+    }
+
+    /// That part, where it is less than all to stay inside the budget; `None`: that is not why.
     pub(crate) fn shed_to(&self) -> Option<Share> {
-        (self.cycle == DutyCycle::Auto && self.share.0 < 1.0).then_some(self.share)
+        let part = self.part();
+        (self.cycle == DutyCycle::Auto && part < 1.0).then_some(Share(part))
     }
 
     /// While somebody waits for what is told, all is.
     pub(crate) fn hold(&mut self, is_held: bool, now_ns: u64) {
         if self.is_held != is_held {
             self.is_held = is_held;
+            self.since_ns = now_ns;
             self.plan(now_ns);
         }
     }
@@ -133,13 +159,14 @@ impl Duty {
         self.turns_ns = match (self.is_on, whole) {
             (true, true) => u64::MAX,
             (false, true) => now_ns,
-            (true, false) => now_ns.saturating_add(self.on_ns()),
+            // What of this time has passed by now counts.
+            (true, false) => self.since_ns.saturating_add(self.on_ns()),
             (false, false) => {
                 let off_ns = self.on_ns() as f64 * (1.0 / self.share.0 - 1.0);
                 self.turns = self.turns.wrapping_add(1);
                 let spread = (f64::from(self.turns) * GOLDEN).fract() - 0.5;
                 // Saturates.
-                now_ns.saturating_add((off_ns * (1.0 + 2.0 * JITTER * spread)) as u64)
+                (self.since_ns).saturating_add((off_ns * (1.0 + 2.0 * JITTER * spread)) as u64)
             }
         };
     }
@@ -239,28 +266,51 @@ mod tests {
     fn as_much_is_watched_as_the_budget_allows() {
         let mut duty = Duty::new(DutyCycle::Auto, 5 * S, 0);
         assert_eq!((duty.turns_ns(), duty.shed_to()), (None, None));
-        // A busy host: a quarter of it may be taken.
-        duty.adapt(0.0625, 0.015625, 10 * S);
+        // A busy host: a quarter of it may be taken, and a part of this time has passed.
+        let took = |switches| Takes {
+            switches,
+            others: 0.0,
+        };
+        duty.adapt(took(0.0625), 0.015625, 2 * S);
         assert_eq!(duty.shed_to(), Some(Share(0.25)));
         assert_eq!(duty.takes(), 0.015625);
-        assert_eq!(duty.turns_ns(), Some(15 * S));
-        // A little less busy: no reason to change.
-        duty.adapt(0.05, 0.015625, 20 * S);
-        assert_eq!(duty.shed_to(), Some(Share(0.25)));
+        assert_eq!(duty.turns_ns(), Some(5 * S));
+        // A little less busy, or busier: no reason to change.
+        for switches in [0.05, 0.07] {
+            duty.adapt(took(switches), 0.015625, 3 * S);
+            assert_eq!(duty.shed_to(), Some(Share(0.25)));
+        }
+        // All is told, for somebody waits.
+        duty.hold(true, 4 * S);
+        assert_eq!(duty.shed_to(), None);
+        assert!(duty.takes() > 0.05);
+        duty.hold(false, 5 * S);
         // Calm: more, step by step.
         let shares: Vec<f64> = (3..12)
             .map(|turn| {
-                duty.adapt(0.001, 0.015625, turn * 10 * S);
+                duty.adapt(took(0.001), 0.015625, turn * 10 * S);
                 duty.share.0
             })
             .collect();
         assert!(shares.is_sorted() && shares[0] <= 0.5, "{shares:?}");
         assert_eq!(shares.last(), Some(&1.0));
         // Never less than the least, and what was asked for stays.
-        duty.adapt(100.0, 0.01, 200 * S);
+        duty.adapt(took(100.0), 0.01, 200 * S);
         assert_eq!(duty.shed_to(), Some(Share(LEAST_SHARE)));
         duty.set_cycle(fixed(0.5), 210 * S);
-        duty.adapt(100.0, 0.01, 220 * S);
+        duty.adapt(took(100.0), 0.01, 220 * S);
         assert_eq!((duty.share, duty.shed_to()), (Share(0.5), None));
+    }
+
+    #[test]
+    fn no_pause_is_made_for_what_it_does_not_save() {
+        let mut duty = Duty::new(DutyCycle::Auto, 5 * S, 0);
+        let took = Takes {
+            switches: 0.002,
+            others: 0.02,
+        };
+        duty.adapt(took, 0.01, S);
+        assert_eq!(duty.shed_to(), None);
+        assert_eq!(duty.takes(), 0.022);
     }
 }

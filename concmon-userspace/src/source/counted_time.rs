@@ -4,11 +4,13 @@
 use std::{
     io::{self, Read, Write, pipe},
     sync::mpsc,
-    thread,
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
+use super::run_time::Takes;
 use crate::procfs::{clocks, host::context_switches};
 
 /// Batches of which the quickest counts, for whatever else runs only makes one longer; and round trips in each.
@@ -17,6 +19,11 @@ const ROUND_TRIPS: usize = 50;
 /// What hooks add to a switch of somebody who is not watched is between these, wherever it was measured, ns: what is
 /// tried out on a busy machine may be anything.
 const COST_NS: (f64, f64) = (60.0, 400.0);
+/// What is taken for it where that was not tried out, ns.
+const ASSUMED_NS: f64 = 120.0;
+/// How long it is tried out at most, and waited for: else it is assumed.
+const MOST_NS: u64 = 100_000_000;
+const PATIENCE: Duration = Duration::from_secs(1);
 /// A switch of a watched thread takes so many times as much more: it is booked, and told of.
 const WATCHED: f64 = 3.0;
 
@@ -48,12 +55,23 @@ impl CountedTime {
         attach: impl FnOnce() -> Result<T, E>,
     ) -> Result<(T, Option<Self>), E> {
         let (attached, added_ns) = added_by(attach)?;
-        let counted = added_ns.and_then(|added_ns| Ok((added_ns, context_switches()?)));
-        let counted = counted
-            .inspect_err(|error| log::debug!("what kernel programs take is not counted: {error}"))
-            .ok()
-            .map(|(added_ns, switches)| Self::new(added_ns, clocks::monotonic_ns(), switches));
+        let added_ns = added_ns.unwrap_or_else(|error| {
+            log::debug!("what hooks add to a switch is assumed: {error}");
+            ASSUMED_NS
+        });
+        let counted = context_switches().ok();
+        let counted = counted.map(|switches| Self::new(added_ns, clocks::monotonic_ns(), switches));
         Ok((attached, counted))
+    }
+
+    /// Goes on from here, where the kernel has measured `sum_ns` and does so no more.
+    pub(super) fn assumed(sum_ns: u64, now_ns: u64, is_detached: bool) -> Option<Self> {
+        let switches = context_switches().ok()?;
+        Some(Self {
+            sum_ns: sum_ns as f64,
+            is_detached,
+            ..Self::new(ASSUMED_NS, now_ns, switches)
+        })
     }
 
     fn new(added_ns: f64, now_ns: u64, switches: u64) -> Self {
@@ -78,13 +96,16 @@ impl CountedTime {
         self.sum_ns as u64
     }
 
-    /// The part of a CPU's time that it was since this was asked last, while hooks were attached; `None`: for too short
-    /// a time.
-    pub(super) fn lately(&mut self) -> Option<f64> {
+    /// What it was since this was asked last, while hooks were attached; `None`: for too short a time. Of other programs
+    /// than those of switches nothing is known.
+    pub(super) fn lately(&mut self) -> Option<Takes> {
         let (ns, in_ns) = self.lately;
         (in_ns >= LATELY_NS).then(|| {
             self.lately = (0.0, 0);
-            ns / in_ns as f64
+            Takes {
+                switches: ns / in_ns as f64,
+                others: 0.0,
+            }
         })
     }
 
@@ -92,14 +113,14 @@ impl CountedTime {
         let (before_ns, before) = std::mem::replace(&mut self.counted, (now_ns, switches));
         let told = records.saturating_sub(self.records) as f64;
         self.records = records;
-        if self.is_detached {
-            return;
+        // Some are of the time before hooks were taken away, and come after.
+        let mut ns = told * WATCHED * self.cost_ns;
+        if !self.is_detached {
+            ns += switches.saturating_sub(before) as f64 * self.cost_ns;
+            self.lately.1 += now_ns.saturating_sub(before_ns);
         }
-        let all = switches.saturating_sub(before) as f64;
-        let ns = (all + told * WATCHED) * self.cost_ns;
         self.sum_ns += ns;
         self.lately.0 += ns;
-        self.lately.1 += now_ns.saturating_sub(before_ns);
     }
 
     /// Hooks are taken away, or are there again.
@@ -111,39 +132,44 @@ impl CountedTime {
 
 /// What `attach` adds to a switch from one thread to another, ns: the same two take turns before it and after it.
 fn added_by<T, E>(attach: impl FnOnce() -> Result<T, E>) -> Result<(T, io::Result<f64>), E> {
-    thread::scope(|scope| {
-        let turns = Turns::begin(scope);
-        let before = turns.as_ref().ok().and_then(Turns::switch_ns);
-        let attached = attach()?;
-        let added = turns.and_then(|turns| {
-            let ended = || io::Error::other("threads that were to take turns have ended");
-            Ok(turns.switch_ns().ok_or_else(ended)? - before.ok_or_else(ended)?)
-        });
-        Ok((attached, added))
-    })
+    let turns = Turns::begin();
+    let before = turns.as_ref().ok().and_then(Turns::switch_ns);
+    let attached = attach()?;
+    let added = turns.and_then(|turns| {
+        let added = before.and_then(|before| Some(turns.switch_ns()? - before));
+        turns.end(added.is_some());
+        added.ok_or_else(|| io::Error::other("threads that take turns do not answer"))
+    });
+    Ok((attached, added))
 }
 
 /// Two threads on one CPU, which take turns when they are asked to, and end with this.
 struct Turns {
     asks: mpsc::Sender<()>,
     answers: mpsc::Receiver<f64>,
+    threads: [JoinHandle<()>; 2],
 }
 
 impl Turns {
-    fn begin<'scope>(scope: &'scope thread::Scope<'scope, '_>) -> io::Result<Self> {
+    fn begin() -> io::Result<Self> {
         let ((mut from_us, to_us), (mut from_them, to_them)) = (pipe()?, pipe()?);
+        let number = sched_getcpu();
         let mut cpu = CpuSet::new();
-        cpu.set(sched_getcpu());
-        scope.spawn(move || {
+        if number >= CpuSet::MAX_CPU {
+            return Err(io::Error::other("too many CPUs"));
+        }
+        cpu.set(number);
+        let (asks, asked) = mpsc::channel();
+        let (answer, answers) = mpsc::channel();
+        let named = |name: &str| thread::Builder::new().name(name.to_owned());
+        let answering = named("turns-1").spawn(move || {
             let mut to_them = to_them;
             let mut byte = [0];
             if sched_setaffinity(None, &cpu).is_ok() {
                 while from_us.read_exact(&mut byte).is_ok() && to_them.write_all(&byte).is_ok() {}
             }
-        });
-        let (asks, asked) = mpsc::channel();
-        let (answer, answers) = mpsc::channel();
-        scope.spawn(move || {
+        })?;
+        let asking = named("turns-2").spawn(move || {
             let mut to_us = to_us;
             if sched_setaffinity(None, &cpu).is_ok() {
                 while asked.recv().is_ok()
@@ -151,21 +177,40 @@ impl Turns {
                     && answer.send(ns).is_ok()
                 {}
             }
-        });
-        Ok(Self { asks, answers })
+        })?;
+        Ok(Self {
+            asks,
+            answers,
+            threads: [answering, asking],
+        })
     }
 
-    /// How long a switch takes now, ns; `None`: they have ended.
+    /// How long a switch takes now, ns; `None`: they do not answer.
     fn switch_ns(&self) -> Option<f64> {
         self.asks.send(()).ok()?;
-        self.answers.recv().ok()
+        self.answers.recv_timeout(PATIENCE).ok()
+    }
+
+    /// Waits until they have ended, if they answer.
+    fn end(self, answers: bool) {
+        let Self { asks, threads, .. } = self;
+        drop(asks);
+        if answers {
+            for thread in threads {
+                let _ = thread.join();
+            }
+        }
     }
 }
 
 /// The CPU time of this thread, which has half of each round trip, whatever else runs meanwhile.
 fn least_ns(to: &mut impl Write, from: &mut impl Read) -> io::Result<f64> {
     let mut least_ns = f64::INFINITY;
+    let ends_ns = clocks::monotonic_ns() + MOST_NS;
     for _ in 0..BATCHES {
+        if clocks::monotonic_ns() > ends_ns && least_ns.is_finite() {
+            break;
+        }
         let begin_ns = clocks::thread_cpu_ns();
         for _ in 0..ROUND_TRIPS {
             to.write_all(&[0])?;
@@ -204,7 +249,8 @@ mod tests {
         // Ten of these were of watched threads.
         counted.add(5 * S, 2_100, 10);
         assert_eq!(counted.sum_ns, 113_000.0);
-        assert_eq!(counted.lately(), Some(113_000.0 / (5 * S) as f64));
+        let takes = counted.lately().expect("five seconds");
+        assert_eq!(takes.switches, 113_000.0 / (5 * S) as f64);
         counted.is_detached = true;
         counted.add(50 * S, 1_000_000, 10);
         assert_eq!((counted.sum_ns, counted.lately()), (113_000.0, None));

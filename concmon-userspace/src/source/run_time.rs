@@ -20,6 +20,23 @@ pub struct KernelRun {
     pub is_counted: bool,
 }
 
+/// What the kernel has ever measured, ns.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Measured {
+    /// Of all programs.
+    pub(super) all_ns: u64,
+    /// Of those that are taken away where switches are not told.
+    pub(super) switches_ns: u64,
+}
+
+/// Parts of a CPU's time, while switches are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Takes {
+    /// Of programs that are taken away where switches are not told.
+    pub switches: f64,
+    pub others: f64,
+}
+
 #[derive(Debug)]
 pub(super) struct RunTime {
     switch: Switch,
@@ -36,7 +53,7 @@ struct Phases {
     /// Up to when it is booked, and all that was ever measured then: where somebody else has it measured, too, it
     /// also grows between ours.
     at_ns: u64,
-    run_ns: u64,
+    run: Measured,
     /// Since when it is being measured.
     measuring_ns: Option<u64>,
     is_detached: bool,
@@ -51,7 +68,7 @@ struct Kind {
     measured_ns: u64,
     measured_for_ns: u64,
     /// The same since somebody asked how it was lately.
-    lately_ns: u64,
+    lately: Measured,
     lately_for_ns: u64,
 }
 
@@ -80,12 +97,10 @@ impl RunTime {
         !self.unsupported && self.phases.is_none_or(|phases| phases.is_due(now_ns))
     }
 
-    /// Begins to measure, or ends it. `run_ns`: all that was ever measured.
-    pub(super) fn step(&mut self, now_ns: u64, run_ns: u64) {
-        let phases = self
-            .phases
-            .get_or_insert_with(|| Phases::new(now_ns, run_ns));
-        phases.book(now_ns, run_ns);
+    /// Begins to measure, or ends it. Where that is not possible any more, switches are counted from now on.
+    pub(super) fn step(&mut self, now_ns: u64, run: Measured) {
+        let phases = self.phases.get_or_insert_with(|| Phases::new(now_ns, run));
+        phases.book(now_ns, run);
         if phases.measuring_ns.is_some() {
             // Where the helper is gone, so is what it held.
             self.unsupported |= self.switch.set(false).is_err();
@@ -94,51 +109,53 @@ impl RunTime {
             self.unsupported = self.switch.set(true).is_err();
             phases.measuring_ns = (!self.unsupported).then_some(now_ns);
         }
+        if self.unsupported && self.counted.is_none() {
+            let so_far_ns = phases.estimate(now_ns, run).unwrap_or(0);
+            self.counted = CountedTime::assumed(so_far_ns, now_ns, phases.is_detached);
+        }
     }
 
-    /// From now on switches are not told, or are again; `run_ns` as in [`RunTime::step`].
-    pub(super) fn turn(&mut self, is_detached: bool, now_ns: u64, run_ns: u64) {
+    /// From now on switches are not told, or are again.
+    pub(super) fn turn(&mut self, is_detached: bool, now_ns: u64, run: Measured) {
         if let Some(counted) = &mut self.counted {
             counted.turn(is_detached, now_ns);
         }
         if let Some(phases) = &mut self.phases {
-            phases.book(now_ns, run_ns);
+            phases.book(now_ns, run);
             phases.is_detached = is_detached;
         }
     }
 
-    /// The run time since the first step; `run_ns` as in [`RunTime::step`], and so many records have come.
-    pub(super) fn estimate(&mut self, now_ns: u64, run_ns: u64, records: u64) -> Option<KernelRun> {
-        if let Some(counted) = &mut self.counted {
-            let ns = counted.until_now_ns(now_ns, records);
-            return Some(KernelRun {
-                ns,
-                is_counted: true,
-            });
-        }
-        let ns = self.phases?.estimate(now_ns, run_ns)?;
-        Some(KernelRun {
-            ns,
-            is_counted: false,
-        })
+    /// The run time since the first step, until when there were so many records.
+    pub(super) fn estimate(
+        &mut self,
+        now_ns: u64,
+        run: Measured,
+        records: u64,
+    ) -> Option<KernelRun> {
+        let (ns, is_counted) = match (&mut self.counted, self.phases) {
+            (Some(counted), _) => (counted.until_now_ns(now_ns, records), true),
+            (None, Some(phases)) => (phases.estimate(now_ns, run)?, false),
+            (None, None) => return None,
+        };
+        Some(KernelRun { ns, is_counted })
     }
 
-    /// The part of a CPU's time that it was lately, while switches were told; `None`: not measured for long enough since
-    /// that was asked last.
-    pub(super) fn told_lately(&mut self) -> Option<f64> {
+    /// What it was lately; `None`: not measured for long enough since that was asked last.
+    pub(super) fn lately(&mut self) -> Option<Takes> {
         match (&mut self.counted, &mut self.phases) {
             (Some(counted), _) => counted.lately(),
-            (None, Some(phases)) => phases.told_lately(),
+            (None, Some(phases)) => phases.lately(),
             (None, None) => None,
         }
     }
 }
 
 impl Phases {
-    fn new(now_ns: u64, run_ns: u64) -> Self {
+    fn new(now_ns: u64, run: Measured) -> Self {
         Self {
             at_ns: now_ns,
-            run_ns,
+            run,
             measuring_ns: None,
             is_detached: false,
             kinds: [Kind::default(); 2],
@@ -149,35 +166,45 @@ impl Phases {
         if let Some(since_ns) = self.measuring_ns {
             return now_ns.saturating_sub(since_ns) >= MEASURE_NS;
         }
-        self.book(now_ns, self.run_ns);
+        self.book(now_ns, self.run);
         let kind = self.kinds[usize::from(self.is_detached)];
         kind.measured_for_ns.saturating_mul(PARTS) <= kind.lasted_ns
     }
 
-    fn book(&mut self, now_ns: u64, run_ns: u64) {
+    fn book(&mut self, now_ns: u64, run: Measured) {
         let ns = now_ns.saturating_sub(self.at_ns);
         let kind = &mut self.kinds[usize::from(self.is_detached)];
         kind.lasted_ns += ns;
         if self.measuring_ns.is_some() {
-            kind.measured_ns += run_ns.saturating_sub(self.run_ns);
+            let all_ns = run.all_ns.saturating_sub(self.run.all_ns);
+            kind.measured_ns += all_ns;
             kind.measured_for_ns += ns;
-            kind.lately_ns += run_ns.saturating_sub(self.run_ns);
+            kind.lately.all_ns += all_ns;
+            kind.lately.switches_ns += run.switches_ns.saturating_sub(self.run.switches_ns);
             kind.lately_for_ns += ns;
         }
-        (self.at_ns, self.run_ns) = (now_ns, run_ns);
+        (self.at_ns, self.run) = (now_ns, run);
     }
 
-    fn told_lately(&mut self) -> Option<f64> {
+    fn lately(&mut self) -> Option<Takes> {
         let told = &mut self.kinds[0];
         (told.lately_for_ns >= LATELY_NS).then(|| {
-            let share = told.lately_ns as f64 / told.lately_for_ns as f64;
-            (told.lately_ns, told.lately_for_ns) = (0, 0);
-            share
+            let part = |ns: u64| ns as f64 / told.lately_for_ns as f64;
+            let Measured {
+                all_ns,
+                switches_ns,
+            } = told.lately;
+            let takes = Takes {
+                switches: part(switches_ns),
+                others: part(all_ns.saturating_sub(switches_ns)),
+            };
+            (told.lately, told.lately_for_ns) = (Measured::default(), 0);
+            takes
         })
     }
 
-    fn estimate(mut self, now_ns: u64, run_ns: u64) -> Option<u64> {
-        self.book(now_ns, run_ns);
+    fn estimate(mut self, now_ns: u64, run: Measured) -> Option<u64> {
+        self.book(now_ns, run);
         let scaled = self.kinds.iter().filter_map(|kind| {
             let scaled = u128::from(kind.measured_ns) * u128::from(kind.lasted_ns);
             scaled.checked_div(u128::from(kind.measured_for_ns))
@@ -196,11 +223,12 @@ mod tests {
 
     /// A kernel that takes `told` and `detached` ns of each ms, and measures that where it is asked to.
     fn estimated(on_ms: u64, off_ms: u64, told: u64, detached: u64) -> (Phases, u64, u64) {
-        let (mut phases, mut run_ns, mut taken_ns) = (Phases::new(0, 0), 0, 0);
+        let (mut run, mut taken_ns) = (Measured::default(), 0);
+        let mut phases = Phases::new(0, run);
         for ms in 0..600_000 {
             let now_ns = ms * MS;
             let is_detached = ms % (on_ms + off_ms) >= on_ms;
-            phases.book(now_ns, run_ns);
+            phases.book(now_ns, run);
             phases.is_detached = is_detached;
             // As often as records are taken in.
             if ms % 50 == 0 && phases.is_due(now_ns) {
@@ -211,13 +239,12 @@ mod tests {
             }
             let takes_ns = if is_detached { detached } else { told };
             taken_ns += takes_ns;
-            run_ns += if phases.measuring_ns.is_some() {
-                takes_ns
-            } else {
-                0
-            };
+            if phases.measuring_ns.is_some() {
+                run.all_ns += takes_ns;
+                run.switches_ns += takes_ns - detached;
+            }
         }
-        let estimate = phases.estimate(600_000 * MS, run_ns).expect("measured");
+        let estimate = phases.estimate(600_000 * MS, run).expect("measured");
         (phases, estimate, taken_ns)
     }
 
@@ -237,14 +264,18 @@ mod tests {
 
     #[test]
     fn how_it_is_now_is_told_once() {
-        let (mut phases, ..) = estimated(2_000, 18_000, 50_000, 0);
-        let share = phases.told_lately().expect("measured");
-        assert!((share - 0.05).abs() < 0.001, "{share}");
-        assert_eq!(phases.told_lately(), None);
+        let (mut phases, ..) = estimated(2_000, 18_000, 50_000, 10_000);
+        let takes = phases.lately().expect("measured");
+        assert!((takes.switches - 0.04).abs() < 0.001, "{takes:?}");
+        assert!((takes.others - 0.01).abs() < 0.001, "{takes:?}");
+        assert_eq!(phases.lately(), None);
     }
 
     #[test]
     fn without_a_measurement_there_is_no_estimate() {
-        assert_eq!(Phases::new(0, 0).estimate(5 * MS, 7), None);
+        assert_eq!(
+            Phases::new(0, Measured::default()).estimate(5 * MS, Measured::default()),
+            None
+        );
     }
 }

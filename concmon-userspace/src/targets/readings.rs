@@ -131,8 +131,10 @@ impl Targets {
             target.steps.forget_ended();
         }
         let attached = self.living.values().filter(|target| target.is_attached());
+        // What runs while switches are not told does not show.
+        let is_told = !live.is_detached();
         self.gils
-            .rested(attached.map(|target| (target.id.pid, target.has_rested())));
+            .rested(attached.map(|target| (target.id.pid, is_told && target.has_rested())));
         let outdated = self.living.values().filter(|target| target.is_outdated());
         let mut due: Vec<_> = outdated
             .map(|target| (!target.steps.has_open(), target.read_ns(), target.id))

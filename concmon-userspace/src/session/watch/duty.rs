@@ -41,14 +41,14 @@ impl Watch {
         let Some(duty) = &mut self.duty else {
             return Share(whole);
         };
-        if let Some(took) = self.live.told_lately() {
+        if let Some(took) = self.live.takes_lately() {
             let used = self.budget.used().map_or(0.0, |used| used.0);
             let allowed = (whole - used).max(whole / 2.0);
             let before = duty.shed_to();
             duty.adapt(took, allowed, now_ns);
             let after = duty.shed_to();
             if before != after {
-                log::debug!("kernel programs take {took:.4} of a CPU: watched are now {after:?}");
+                log::debug!("kernel programs take {took:?} of a CPU: watched are now {after:?}");
             }
         }
         Share((whole - duty.takes()).max(whole / 2.0))

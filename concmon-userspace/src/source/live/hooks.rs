@@ -36,6 +36,11 @@ const SAMPLE: &str = "sample";
 pub(super) const SEED: &str = "seed";
 pub(super) const SELF_TEST: &str = "self_test";
 
+/// Whether a program is taken away where switches are not told.
+pub(super) fn is_of_switches(name: &str) -> bool {
+    SWITCHES.contains(&name) || name == SAMPLE
+}
+
 /// Loads all of them.
 pub(super) fn load(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), LiveError> {
     for name in LIVES.into_iter().chain(SWITCHES) {

@@ -29,9 +29,14 @@ pub use self::{
     load::Sizes,
 };
 pub use super::error::LiveError;
-pub use super::run_time::KernelRun;
+pub use super::run_time::{KernelRun, Takes};
 pub use super::shared::LedgerHead;
-use super::{error::failing, exact::ExactLive, object::Wire, run_time::RunTime};
+use super::{
+    error::failing,
+    exact::ExactLive,
+    object::Wire,
+    run_time::{Measured, RunTime},
+};
 use crate::{
     event::{Pid, PyEntered, Tid},
     kernel::features::{Feature, Features},
@@ -418,30 +423,37 @@ impl Live {
     /// Estimated run time of all kernel programs since they were attached; `None` where that can neither be measured
     /// nor counted, or was not for long enough. `now_ns` is a monotonic instant, until which there were so many records.
     pub fn kernel_run(&mut self, now_ns: u64, records: u64) -> Option<KernelRun> {
-        let measured_ns = self.measured_run_ns();
-        self.run_time.estimate(now_ns, measured_ns, records)
+        let measured = self.measured_run();
+        self.run_time.estimate(now_ns, measured, records)
     }
 
-    /// The part of a CPU's time that they took lately while switches were told; `None`: nothing new.
-    pub fn told_lately(&mut self) -> Option<f64> {
-        self.run_time.told_lately()
+    /// What they took lately while switches were told; `None`: nothing new.
+    pub fn takes_lately(&mut self) -> Option<Takes> {
+        self.run_time.lately()
     }
 
     /// Goes on with measuring that run time, where it is time to.
     pub fn measure_run_time(&mut self, now_ns: u64) {
         if self.run_time.is_due(now_ns) {
-            let measured_ns = self.measured_run_ns();
-            self.run_time.step(now_ns, measured_ns);
+            let measured = self.measured_run();
+            self.run_time.step(now_ns, measured);
         }
     }
 
     /// What the kernel has measured of all programs of this watch.
-    fn measured_run_ns(&self) -> u64 {
-        self.ebpf
-            .programs()
-            .filter_map(|(_, program)| program.info().ok())
-            .map(|info| info.run_time().as_nanos() as u64)
-            .sum()
+    fn measured_run(&self) -> Measured {
+        let mut run = Measured::default();
+        for (name, program) in self.ebpf.programs() {
+            let Ok(info) = program.info() else {
+                continue;
+            };
+            let ns = info.run_time().as_nanos() as u64;
+            run.all_ns += ns;
+            if hooks::is_of_switches(name) {
+                run.switches_ns += ns;
+            }
+        }
+        run
     }
 }
 

@@ -92,7 +92,7 @@ impl Live {
         self.switches.detached_ns = Some(now_ns);
         self.switches.ceased_ns = now_ns;
         self.switches.is_caught_up = false;
-        self.run_time.turn(true, now_ns, self.measured_run_ns());
+        self.run_time.turn(true, now_ns, self.measured_run());
         let links = std::mem::take(&mut self.switches.links);
         hooks::detach_switches(&mut self.ebpf, links)?;
         self.suit_sampling()?;
@@ -127,7 +127,7 @@ impl Live {
         self.switches.before_ns = self.unobserved_ns(now_ns);
         self.switches.detached_ns = None;
         self.accounts.set_detached(0);
-        self.run_time.turn(false, now_ns, self.measured_run_ns());
+        self.run_time.turn(false, now_ns, self.measured_run());
         self.suit_sampling()
     }
 }
