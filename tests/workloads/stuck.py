@@ -514,7 +514,7 @@ def semaphore_of_threads(make=threading.Semaphore):
 
 def connections_in_a_queue():
     """Threads that have one of a queue's connections want a second one, and others a first one."""
-    connections = queue.Queue()
+    connections = queue.Queue(2)
     for index in range(2):
         connections.put(index)
 
@@ -539,7 +539,7 @@ def connections_in_a_queue_of_tasks():
     """As of threads; only the manager's generator has what a task has."""
 
     async def main():
-        connections = asyncio.Queue()
+        connections = asyncio.Queue(2)
         for index in range(2):
             connections.put_nowait(index)
 

@@ -122,8 +122,11 @@ def two_permits_at_times():
 
 
 def connections_of_two_queues():
-    """Who has one of the first queue wants one of the second, for long at times, and only once each."""
-    queues = [queue.Queue(), queue.SimpleQueue()]
+    """Who has one of the first queue wants one of the second, for long at times, and only once each.
+
+    Of the third, one wants two, and another gets them without the manager.
+    """
+    queues = [queue.Queue(2), queue.SimpleQueue(), queue.Queue(2)]
     for one in queues:
         for index in range(2):
             one.put(index)
@@ -147,7 +150,20 @@ def connections_of_two_queues():
             with connection(queues[1]):
                 time.sleep(4)
 
-    for target in [worker, worker, worker, other, other]:
+    def pairs():
+        while True:
+            with connection(queues[2]):
+                with connection(queues[2]):
+                    time.sleep(0.05)
+
+    def without():
+        while True:
+            one = queues[2].get()
+            time.sleep(4)
+            queues[2].put(one)
+            time.sleep(0.2)
+
+    for target in [worker, worker, worker, other, other, pairs, without]:
         threading.Thread(target=target, daemon=True).start()
     ready()
     while True:
@@ -155,11 +171,14 @@ def connections_of_two_queues():
 
 
 def connections_of_queues_of_tasks():
-    """Who has one works for long, or wants one of another queue; messages are no connections, whoever waits for more."""
+    """Who has one works for long, or wants one of another queue; messages are no connections, whoever waits for more.
+
+    Of the last queue, one task wants two, and has a manager that it does not enter; another one gets them without managers.
+    """
 
     async def main():
-        queues = [asyncio.Queue(), asyncio.LifoQueue(), asyncio.Queue()]
-        for one in queues[:2]:
+        queues = [asyncio.Queue(2), asyncio.LifoQueue(2), asyncio.Queue(), asyncio.Queue(2)]
+        for one in [queues[0], queues[1], queues[3]]:
             for index in range(2):
                 one.put_nowait(index)
 
@@ -196,13 +215,29 @@ def connections_of_queues_of_tasks():
                     async with message():
                         pass
 
+        async def twice():
+            while True:
+                async with connection(queues[3]):
+                    unused = connection(queues[3])
+                    async with connection(queues[3]):
+                        await asyncio.sleep(0.05)
+                    del unused
+
+        async def without():
+            while True:
+                one = await queues[3].get()
+                await asyncio.sleep(4)
+                queues[3].put_nowait(one)
+                await asyncio.sleep(0.2)
+
         async def sends():
             while True:
                 await asyncio.sleep(4)
                 for index in range(2):
                     queues[2].put_nowait(index)
 
-        tasks = [both(), both(), both(), second(), second(), pairs(), pairs(), sends()]
+        tasks = [both(), both(), both(), second(), second(), pairs(), pairs(), sends(), twice()]
+        tasks.append(without())
         queues[2].put_nowait(0)
         queues[2].put_nowait(1)
         ready()

@@ -13,6 +13,23 @@ const WAITING: f64 = 0.25;
 /// The least of one wait, on average: threads that wake each other all the time wait some tens of
 /// microseconds each time, on an idle host, too.
 const WAIT_NS: u64 = 100_000;
+/// It goes on for so long, ns.
+const PATIENCE_NS: u64 = 3_000_000_000;
+/// Of the last ten seconds, with stalls in so many of them they come again and again.
+const AGAIN: usize = 3;
+
+/// For how long a loop stands still for want of a CPU, all the time or again and again, ns.
+fn stalled_ns(context: &Context<'_>) -> Option<u64> {
+    let loops = context.process.loops.iter();
+    let longest_ns = loops.filter_map(for_want_of_cpu::longest_ns).max();
+    // A short one of a long window says nothing about its other seconds.
+    let lasts = |ns: &u64| context.duration_ns < PATIENCE_NS || *ns >= PATIENCE_NS;
+    let now = longest_ns.filter(lasts);
+    let (seconds, before_ns) = context.history.starved();
+    let again = (seconds >= AGAIN).then_some(before_ns);
+    now.max(again)
+        .filter(|ns| !for_want_of_cpu::is_throttled(context.process, *ns))
+}
 
 impl Rule for CpuStarved {
     fn name(&self) -> &'static str {
@@ -20,21 +37,22 @@ impl Rule for CpuStarved {
     }
 
     fn patience_ns(&self) -> u64 {
-        3_000_000_000
+        PATIENCE_NS
     }
 
     fn explanation(&self) -> &'static str {
         "Threads of the process waited for a CPU at least a quarter of the time that they could have \
-         run, or event loops stood still for want of one again and again, for three seconds: other programs or other threads of this one took it (where the quota of its \
-         cgroup did, cpu-throttled says so). CPU use looks moderate meanwhile. Waits of less than 0.1 ms on average do not count: \
-         threads that wake each other all the time have them on an idle host, too.\n\n\
+         run, for three seconds, or event loops stood still for want of one, all that time or in three of the last ten \
+         seconds: other programs or other threads of this one took it (where the quota of its cgroup did, \
+         cpu-throttled says so; of loops that stand still, this is said where the quota cannot be read, too). \
+         CPU use looks moderate meanwhile. Waits of less than 0.1 ms on average do not count: threads that wake each other all the time have them on an idle host, too.\n\n\
          What to do: look at the load of the host, run fewer workers than CPUs, move noisy neighbours \
          away."
     }
 
-    /// It may be the quota that they wait for.
+    /// It may be the quota that they wait for. Loops that stand still for it are told all the same: no other rule does.
     fn cannot_tell(&self, context: &Context<'_>) -> bool {
-        super::cpu_throttled::CpuThrottled.cannot_tell(context)
+        super::cpu_throttled::CpuThrottled.cannot_tell(context) && stalled_ns(context).is_none()
     }
 
     fn check(&self, context: &Context<'_>) -> Option<Held> {
@@ -51,8 +69,7 @@ impl Rule for CpuStarved {
         // What follows a wait for the GIL comes with its hand-overs.
         let waiting = share(runnable_ns, runnable_ns.saturating_add(on_cpu_ns));
         let is_short = runnable_ns < context.duration_ns / 5 || mean_wait_ns < WAIT_NS;
-        let loops = context.process.loops.iter();
-        let stalled_ns = loops.filter_map(for_want_of_cpu::longest_ns).max();
+        let stalled_ns = stalled_ns(context);
         if (waiting < WAITING || is_short) && stalled_ns.is_none() {
             return None;
         }

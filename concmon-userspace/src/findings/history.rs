@@ -138,6 +138,8 @@ pub(super) struct History {
     windows: VecDeque<Past>,
     /// The last seconds (after 1970) in which a loop stood still, however long windows are.
     stalled: BTreeSet<u64>,
+    /// The last seconds (after 1970) in which one began to stand still for want of a CPU, and for how long, ns.
+    starved: BTreeMap<u64, u64>,
     /// Failed tasks that nobody has asked.
     failed: BTreeMap<TaskKey, Sighted>,
     /// Tasks that stood in `asyncio.sleep(0)` at least once: the looks that have shown them there.
@@ -214,6 +216,14 @@ impl History {
             self.stalled.extend(from_s..=(end_ns / SECOND_NS));
         }
         self.stalled.retain(|second| *second >= first_s);
+        for (at_unix_ns, ns) in process.loops.iter().flat_map(for_want_of_cpu::stalls) {
+            if !for_want_of_cpu::is_throttled(process, ns) {
+                let second = at_unix_ns.min(end_ns) / SECOND_NS;
+                let longest_ns = self.starved.entry(second).or_default();
+                *longest_ns = ns.max(*longest_ns);
+            }
+        }
+        self.starved.retain(|second, _| *second >= first_s);
     }
 
     fn add_passing(&mut self, process: &Process, window: Window) {
@@ -355,6 +365,12 @@ impl History {
     /// In how many of the last ten seconds a loop stood still.
     pub(super) fn stalled_seconds(&self) -> usize {
         self.stalled.len()
+    }
+
+    /// In how many of the last ten seconds a loop began to stand still for want of a CPU, and for how long at most, ns.
+    pub(super) fn starved(&self) -> (usize, u64) {
+        let longest_ns = self.starved.values().max();
+        (self.starved.len(), longest_ns.copied().unwrap_or(0))
     }
 
     /// For how long looks have shown a deadlock with tasks in it, ns.

@@ -1,7 +1,7 @@
 //! Loops that stand still for want of a CPU.
 
 use super::*;
-use crate::schema::Hang;
+use crate::schema::{CpuQuota, Hang, Throttled};
 
 /// A stall of 300 ms, so much of which its thread waited for a CPU.
 fn stalled_runnable(process: &mut Process, begin: u64, runnable_ms: u64) {
@@ -68,4 +68,51 @@ fn a_hang_for_want_of_a_cpu_is_starvation() {
     };
     assert_eq!(names(&hanging(CulpritKind::Runnable)), ["cpu-starved"]);
     assert_eq!(names(&hanging(CulpritKind::Cpu)), ["loop-blocked"]);
+}
+
+/// The quota took so much, on all CPUs together.
+fn throttled(process: &mut Process, took_ms: Option<u64>) {
+    process.throttled = Some(Throttled {
+        throttled_ns: took_ms.map(|ms| ms * MS),
+        throttled_count: took_ms.map(|_| 1),
+        cpu_quota: CpuQuota {
+            cgroup: "/pod".to_owned(),
+            cpus: 1.0,
+        },
+        readings: Vec::new(),
+    });
+}
+
+#[test]
+fn stalls_that_come_again_and_again_are_starvation() {
+    let every = |windows: u64| {
+        after(|p, begin, number| {
+            if number % windows == 0 {
+                stalled_runnable(p, begin, 250);
+            }
+        })
+    };
+    let found = every(2);
+    assert_eq!(names(&found), ["cpu-starved"]);
+    assert_eq!(found[0].evidence["stalled_ns"], 300 * MS);
+    assert_eq!(names(&every(6)), [""; 0]);
+}
+
+#[test]
+fn long_windows_tell_what_comes_again_and_is_not_the_quotas() {
+    let of = |stalls: u64, took_ms: Option<u64>| {
+        let mut story = Story::new();
+        story.interval = 10 * SECOND;
+        let found = story.window(|p, begin| {
+            throttled(p, took_ms);
+            (0..stalls).for_each(|at| stalled_runnable(p, begin + 3 * at * SECOND, 250));
+        });
+        names(&found)
+    };
+    assert_eq!(of(3, Some(100)), ["cpu-starved"]);
+    assert_eq!(of(1, Some(0)), [""; 0]);
+    // Less than a tenth of the window, but of the stalls it is all.
+    assert_eq!(of(3, Some(900)), [""; 0]);
+    // Where nobody knows, it is told.
+    assert_eq!(of(3, None), ["cpu-starved"]);
 }

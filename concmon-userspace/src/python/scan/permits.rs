@@ -6,7 +6,7 @@ use crate::event::{PyFrame, PyWait, Tid, WaitKind, WaitPurpose};
 use crate::python::objects::Reader;
 use crate::python::walk::stacks::StackFrame;
 use crate::python::walk::waits::Blocked;
-use crate::python::walk::{holders, managers};
+use crate::python::walk::{holders, managers, queues};
 
 /// The functions that wait for a permit: of `acquire`, and of what it calls.
 const FILE: &str = "/threading.py";
@@ -68,10 +68,10 @@ fn of_semaphores(
         return;
     }
     let mut inside = holders::of_stacks(reader, &stacks, &waits_for);
-    for (inside, held) in inside
-        .iter_mut()
-        .zip(managers::held(reader, &stacks, &waits_for))
-    {
+    let Some(held) = managers::held(reader, &stacks, &waits_for) else {
+        return;
+    };
+    for (inside, held) in inside.iter_mut().zip(held) {
         inside.locks.extend(held);
     }
     for (wait, wanted) in waits.iter_mut().zip(&waits_for) {
@@ -107,9 +107,20 @@ fn of_queues(
     }
     let frames: Vec<StackFrame> = found.iter().map(|(_, frame)| *frame).collect();
     let again = managers::again(reader, stacks, &frames);
-    for ((slot, _), slots) in found.into_iter().zip(again) {
-        if let Some(wait) = &mut waits[slot] {
-            wait.holders = tids(blocked, slots.into_iter()).unwrap_or_default();
+    let queue = |waits: &[Option<PyWait>], slot: usize| waits.get(slot)?.as_ref()?.object;
+    let queues = found.iter();
+    let queues: Vec<u64> = queues
+        .map(|(slot, _)| queue(waits, *slot).unwrap_or(0))
+        .collect();
+    let bounds = queues::bounds(reader, &queues, "maxsize");
+    for (((slot, _), (wanted, bound)), holders) in found
+        .into_iter()
+        .zip(queues.into_iter().zip(bounds))
+        .zip(again)
+    {
+        let have_all = holders.have_all(bound, |slot| queue(waits, slot) == Some(wanted));
+        if let Some(wait) = waits[slot].as_mut().filter(|_| have_all) {
+            wait.holders = tids(blocked, holders.slots.into_iter()).unwrap_or_default();
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::python::walk::stacks::Stack;
 use crate::python::walk::task_lists::{self, ListHead};
 use crate::python::walk::tasks::{self, Listed};
 use crate::python::walk::thread_states::ThreadRecord;
-use crate::python::walk::{deadlines, holders, managers, served};
+use crate::python::walk::{deadlines, managers, queues, served};
 
 /// Suspended tasks that are searched for locks that they have.
 const MAX_SEARCHED: usize = 2_000;
@@ -59,21 +59,24 @@ fn add_holders(reader: &mut Reader<'_>, tasks: &mut [PyTask]) {
     suspended.truncate(MAX_SEARCHED);
     let coroutines: Vec<u64> = suspended.iter().map(|task| task.coroutine_id).collect();
     let frames = managers::kept(reader, &coroutines);
-    let mut inside = holders::of_coroutines(reader, &frames, coroutines.len(), &locks);
+    knows_all &= frames.are_whole();
+    let mut inside = managers::held_by_coroutines(reader, &frames, coroutines.len(), &locks);
     let slots = suspended.iter().enumerate();
     let entering: Vec<(usize, usize)> = slots
         .filter_map(|(slot, task)| Some((slot, gets_in_manager(task)?)))
         .take(MAX_ENTERING)
         .collect();
-    let again = managers::again_awaited(reader, &frames, coroutines.len(), &entering);
-    for ((slot, _), holders) in entering.into_iter().zip(again) {
-        let wait = suspended[slot].waits_for.as_ref();
-        let Some(queue) = wait.and_then(|wait| wait.object) else {
-            continue;
-        };
-        for holder in holders {
-            if !inside[holder].contains(&queue) {
-                inside[holder].push(queue);
+    let again = managers::again_awaited(reader, &frames, &entering);
+    let queue = |slot: usize| suspended[slot].waits_for.as_ref()?.object;
+    let queues = entering.iter().map(|(slot, _)| queue(*slot).unwrap_or(0));
+    let queues: Vec<u64> = queues.collect();
+    let bounds = queues::bounds(reader, &queues, "_maxsize");
+    for ((wanted, bound), holders) in queues.into_iter().zip(bounds).zip(again) {
+        if holders.have_all(bound, |slot| queue(slot) == Some(wanted)) {
+            for slot in holders.slots {
+                if !inside[slot].contains(&wanted) {
+                    inside[slot].push(wanted);
+                }
             }
         }
     }

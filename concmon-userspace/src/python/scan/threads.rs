@@ -320,10 +320,9 @@ impl Scan<'_> {
             return;
         }
         let mut inside = holders::of_stacks(reader, &stacks, &waits_for);
-        for (inside, held) in inside
-            .iter_mut()
-            .zip(managers::held(reader, &stacks, &waits_for))
-        {
+        let held = managers::held(reader, &stacks, &waits_for);
+        let all = all && held.is_some();
+        for (inside, held) in inside.iter_mut().zip(held.unwrap_or_default()) {
             inside.locks.extend(held);
         }
         let found = Statements { inside, waits_for };

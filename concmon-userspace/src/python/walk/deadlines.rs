@@ -38,7 +38,7 @@ struct Scope {
 /// What each suspended coroutine is in.
 pub(crate) fn of_coroutines(reader: &mut Reader<'_>, coroutines: &[u64]) -> Vec<Deadline> {
     let frames = managers::kept(reader, coroutines);
-    let words = frames.iter().flat_map(|frame| &frame.words);
+    let words = frames.all.iter().flat_map(|frame| &frame.words);
     let all: AddressSet = words.copied().collect();
     let all: Vec<u64> = all
         .into_iter()
@@ -85,7 +85,11 @@ pub(crate) fn of_coroutines(reader: &mut Reader<'_>, coroutines: &[u64]) -> Vec<
     );
     let scopes = scopes(reader, entered.values().copied().collect());
     let mut found = vec![Deadline::default(); coroutines.len()];
-    for frame in &frames {
+    // What was not read may have a time.
+    for slot in &frames.cut {
+        found[*slot].is_set = true;
+    }
+    for frame in &frames.all {
         let found = &mut found[frame.coroutine];
         for word in &frame.words {
             found.is_set |= timeouts.contains(word);

@@ -202,6 +202,7 @@ pub(crate) struct Kept {
     /// Whose frame it is.
     pub(super) generator: u64,
     pub(super) place: Place,
+    pub(super) has_begun: bool,
     pub(super) code: u64,
     pub(super) words: Vec<u64>,
 }
@@ -228,6 +229,7 @@ pub(super) fn kept(reader: &mut Reader<'_>, coroutines: &[u64]) -> Vec<Kept> {
                     coroutine: index,
                     generator,
                     place: Place::Chain,
+                    has_begun: pieces.has_begun(&reader.walk, slot),
                     code: position.code,
                     words: pieces.values(&reader.walk, slot),
                 });

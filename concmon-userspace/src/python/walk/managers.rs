@@ -1,7 +1,7 @@
 //! Context managers that are generators (`contextlib.contextmanager` and `asynccontextmanager`): what each stack or
 //! coroutine that is inside of one has by that. The frame of its generator is in no stack, and awaited by nobody.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::holders::{self, BOUND_SELF, Kept, Place, inside, own_values};
 use super::locals;
@@ -18,6 +18,62 @@ const MAX_NESTED: usize = 4;
 /// By one of these a generator puts back what it has taken.
 const PUTS: &[&str] = &["put", "put_nowait"];
 const MAX_NAMES: u64 = 256;
+/// Managers of one coroutine or thread, and frames of them all, that are followed, some at a time.
+const MAX_MANAGERS: usize = 64;
+const MAX_KEPT: usize = 16_000;
+const AT_ONCE: usize = 1_000;
+
+/// Frames, by coroutines or threads.
+#[derive(Default)]
+pub(crate) struct Frames {
+    pub(super) all: Vec<Kept>,
+    /// Those that may have more.
+    pub(super) cut: HashSet<usize>,
+}
+
+impl Frames {
+    /// These are all that there are.
+    pub(crate) fn are_whole(&self) -> bool {
+        self.cut.is_empty()
+    }
+}
+
+/// Managers that were met so far, by coroutine or thread.
+#[derive(Default)]
+struct Room {
+    counts: AddressMap<usize>,
+    all: usize,
+    cut: HashSet<usize>,
+}
+
+impl Room {
+    /// Whether one more is followed.
+    fn take(&mut self, slot: usize) -> bool {
+        let count = self.counts.entry(slot as u64).or_default();
+        let has_room = *count < MAX_MANAGERS && self.all < MAX_KEPT;
+        match has_room {
+            true => (*count, self.all) = (*count + 1, self.all + 1),
+            false => self.cut.extend([slot]),
+        }
+        has_room
+    }
+}
+
+/// Who is inside of a manager that another one calls with the same things.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Holders {
+    /// So many generators.
+    items: u64,
+    pub(crate) slots: BTreeSet<usize>,
+}
+
+impl Holders {
+    /// Whether they have all items that a queue of this bound may have, and nobody of them does anything but wait for one.
+    /// Who gets items in another way than by the manager has none then.
+    pub(crate) fn have_all(&self, bound: Option<u64>, waits: impl Fn(usize) -> bool) -> bool {
+        bound == Some(self.items) && self.slots.iter().all(|slot| waits(*slot))
+    }
+}
 
 /// A call of a generator's function: its code, and the values of its variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,13 +92,13 @@ impl Call {
     }
 }
 
-/// Which of `stacks` are inside a `with` statement of a manager whose function each of `entering` calls once more; none
-/// where nobody has called it with the same arguments and variables, or where it puts nothing back.
+/// Which of `stacks` are inside a `with` statement of a manager whose function each of `entering` calls once more, with
+/// the same arguments and variables; none where it puts nothing back, or where not all could be read.
 pub(crate) fn again(
     reader: &mut Reader<'_>,
     stacks: &[&[StackFrame]],
     entering: &[StackFrame],
-) -> Vec<Vec<usize>> {
+) -> Vec<Holders> {
     let variables = locals::variables(reader, entering);
     let calls = entering
         .iter()
@@ -53,20 +109,20 @@ pub(crate) fn again(
         });
     let calls: Vec<Call> = calls.collect();
     let frames = of_stacks(reader, stacks);
-    holders_of_each(reader, &calls, &frames, stacks.len())
+    holders_of_each(reader, &calls, &frames)
 }
 
 /// As [`again`], of suspended coroutines. `entering` is which coroutine waits, and how many frames lie inside of the
 /// generator's own.
 pub(crate) fn again_awaited(
     reader: &mut Reader<'_>,
-    frames: &[Kept],
-    count: usize,
+    frames: &Frames,
     entering: &[(usize, usize)],
-) -> Vec<Vec<usize>> {
-    let counts = holders::variable_counts(reader, frames);
+) -> Vec<Holders> {
+    let counts = holders::variable_counts(reader, &frames.all);
     let call = |(coroutine, inner): &(usize, usize)| {
-        let own = frames.iter().filter(|frame| frame.coroutine == *coroutine);
+        let own = frames.all.iter();
+        let own = own.filter(|frame| frame.coroutine == *coroutine);
         let chain: Vec<&Kept> = own.filter(|frame| frame.place == Place::Chain).collect();
         let index = chain.len().checked_sub(inner + 1)?;
         Some(Call::of(chain.get(index)?, &counts))
@@ -78,24 +134,38 @@ pub(crate) fn again_awaited(
     };
     let calls = entering.iter().map(|one| call(one).unwrap_or_else(nobodys));
     let calls: Vec<Call> = calls.collect();
-    holders_of_each(reader, &calls, frames, count)
+    holders_of_each(reader, &calls, frames)
 }
 
-/// The locks that threads wait for of which each stack is inside a `with` statement by way of a manager.
+/// The locks that threads wait for of which each stack is inside a `with` statement by way of a manager; `None`: not all
+/// could be read.
 pub(crate) fn held(
     reader: &mut Reader<'_>,
     stacks: &[&[StackFrame]],
     waits_for: &[Option<u64>],
-) -> Vec<Vec<u64>> {
+) -> Option<Vec<Vec<u64>>> {
     let locks: AddressSet = waits_for.iter().flatten().copied().collect();
     let frames = of_stacks(reader, stacks);
-    let values = holders::behind_variables(reader, &frames, stacks.len());
-    inside(reader, &values, &locks, "__exit__")
+    frames.are_whole().then_some(())?;
+    let values = holders::behind_variables(reader, &frames.all, stacks.len());
+    Some(inside(reader, &values, &locks, "__exit__"))
+}
+
+/// Which locks each of the suspended coroutines of these frames is inside of, once for each statement.
+pub(crate) fn held_by_coroutines(
+    reader: &mut Reader<'_>,
+    frames: &Frames,
+    count: usize,
+    locks: &AddressSet,
+) -> Vec<Vec<u64>> {
+    holders::of_coroutines(reader, &frames.all, count, locks)
 }
 
 /// The frames of each suspended coroutine, and of the generators of the managers that these have, and so on.
-pub(crate) fn kept(reader: &mut Reader<'_>, coroutines: &[u64]) -> Vec<Kept> {
+pub(crate) fn kept(reader: &mut Reader<'_>, coroutines: &[u64]) -> Frames {
     let mut frames = holders::kept(reader, coroutines);
+    let own = frames.len();
+    let mut room = Room::default();
     // One that is being entered is awaited, too.
     let seen = frames.iter();
     let mut seen: HashSet<(usize, u64)> = seen
@@ -115,8 +185,10 @@ pub(crate) fn kept(reader: &mut Reader<'_>, coroutines: &[u64]) -> Vec<Kept> {
         for frame in &frames[from..] {
             let of_frame = frame.words.iter().filter_map(|word| managers.get(word));
             for generator in of_frame.filter_map(|manager| generators.get(manager)) {
-                if seen.insert((frame.coroutine, *generator)) {
-                    next.push((frame.coroutine, *generator));
+                let one = (frame.coroutine, *generator);
+                if !seen.contains(&one) && room.take(frame.coroutine) {
+                    seen.insert(one);
+                    next.push(one);
                 }
             }
         }
@@ -124,20 +196,34 @@ pub(crate) fn kept(reader: &mut Reader<'_>, coroutines: &[u64]) -> Vec<Kept> {
             break;
         }
         from = frames.len();
-        let addresses: Vec<u64> = next.iter().map(|(_, generator)| *generator).collect();
-        for mut frame in holders::kept(reader, &addresses) {
-            let (coroutine, generator) = next[frame.coroutine];
-            frame.coroutine = coroutine;
-            frame.place = match frame.generator == generator {
-                true => Place::Manager,
-                false => Place::Behind,
-            };
-            if frame.place == Place::Manager || seen.insert((coroutine, frame.generator)) {
-                frames.push(frame);
+        for next in next.chunks(AT_ONCE) {
+            if frames.len() - own >= MAX_KEPT {
+                room.cut.extend(next.iter().map(|(slot, _)| *slot));
+                continue;
+            }
+            let addresses: Vec<u64> = next.iter().map(|(_, generator)| *generator).collect();
+            for mut frame in holders::kept(reader, &addresses) {
+                let (coroutine, generator) = next[frame.coroutine];
+                frame.coroutine = coroutine;
+                frame.place = match frame.generator == generator {
+                    true => Place::Manager,
+                    false => Place::Behind,
+                };
+                // Who has not entered a manager has nothing by it.
+                let is_one = match frame.place {
+                    Place::Manager => frame.has_begun,
+                    _ => seen.insert((coroutine, frame.generator)),
+                };
+                if is_one {
+                    frames.push(frame);
+                }
             }
         }
     }
-    frames
+    Frames {
+        all: frames,
+        cut: room.cut,
+    }
 }
 
 impl Call {
@@ -151,34 +237,43 @@ impl Call {
     }
 }
 
-fn holders_of_each(
-    reader: &mut Reader<'_>,
-    calls: &[Call],
-    frames: &[Kept],
-    count: usize,
-) -> Vec<Vec<usize>> {
-    let counts = holders::variable_counts(reader, frames);
-    let mut of_each: Vec<Vec<Call>> = vec![Vec::new(); count];
-    for frame in frames.iter().filter(|frame| frame.place == Place::Manager) {
-        of_each[frame.coroutine].push(Call::of(frame, &counts));
+fn holders_of_each(reader: &mut Reader<'_>, calls: &[Call], frames: &Frames) -> Vec<Holders> {
+    if !frames.are_whole() {
+        return vec![Holders::default(); calls.len()];
     }
+    let counts = holders::variable_counts(reader, &frames.all);
+    let entered = frames.all.iter();
+    let entered = entered.filter(|frame| frame.place == Place::Manager);
+    let entered = entered.map(|frame| Entered {
+        slot: frame.coroutine,
+        generator: frame.generator,
+        call: Call::of(frame, &counts),
+    });
+    let entered: Vec<Entered> = entered.collect();
     let returning = returning(reader, calls.iter().map(|call| call.code).collect());
     let holders = calls
         .iter()
         .map(|call| match returning.contains(&call.code) {
-            true => holders_of(call, &of_each),
-            false => Vec::new(),
+            true => holders_of(call, &entered),
+            false => Holders::default(),
         });
     holders.collect()
 }
 
-/// Where some stack is inside of the same call, all are taken that are inside of one of the same function: with other
-/// variables, too, they may have what is waited for.
-fn holders_of(call: &Call, of_stacks: &[Vec<Call>]) -> Vec<usize> {
-    let are_some = of_stacks.iter().flatten().any(|one| call.repeats(one));
-    let inside = of_stacks.iter().enumerate();
-    let inside = inside.filter(|(_, earlier)| earlier.iter().any(|one| one.code == call.code));
-    inside.filter(|_| are_some).map(|(slot, _)| slot).collect()
+/// A generator whose manager somebody is inside of. Several may have one: it is not known which of them is.
+struct Entered {
+    slot: usize,
+    generator: u64,
+    call: Call,
+}
+
+fn holders_of(call: &Call, entered: &[Entered]) -> Holders {
+    let inside = entered.iter().filter(|one| call.repeats(&one.call));
+    let generators: AddressSet = inside.clone().map(|one| one.generator).collect();
+    Holders {
+        items: generators.len() as u64,
+        slots: inside.map(|one| one.slot).collect(),
+    }
 }
 
 /// The code objects that put something somewhere, by their names of attributes.
@@ -205,7 +300,7 @@ fn returning(reader: &mut Reader<'_>, codes: AddressSet) -> AddressSet {
 }
 
 /// The frames of the generators whose managers each stack is inside of, by the number of the stack.
-fn of_stacks(reader: &mut Reader<'_>, stacks: &[&[StackFrame]]) -> Vec<Kept> {
+fn of_stacks(reader: &mut Reader<'_>, stacks: &[&[StackFrame]]) -> Frames {
     let values = own_values(reader, stacks);
     let words = values.iter().flatten().map(|value| value.word).collect();
     let wanted: AddressSet = managers(reader, words).into_values().collect();
@@ -213,22 +308,29 @@ fn of_stacks(reader: &mut Reader<'_>, stacks: &[&[StackFrame]]) -> Vec<Kept> {
     let all: AddressSet = entered.iter().flatten().copied().collect();
     let generators = generators(reader, all.into_iter().collect());
     let (mut slots, mut addresses) = (Vec::new(), Vec::new());
+    let mut room = Room::default();
     for (slot, managers) in entered.iter().enumerate() {
-        for generator in managers
+        let of_stack = managers
             .iter()
-            .filter_map(|manager| generators.get(manager))
-        {
+            .filter_map(|manager| generators.get(manager));
+        for generator in of_stack.filter(|_| room.take(slot)) {
             slots.push(slot);
             addresses.push(*generator);
         }
     }
     let mut frames = kept(reader, &addresses);
-    for frame in &mut frames {
+    let mut known = HashSet::new();
+    frames.all.retain_mut(|frame| {
         if frame.generator == addresses[frame.coroutine] {
             frame.place = Place::Manager;
         }
         frame.coroutine = slots[frame.coroutine];
-    }
+        // A manager that is met in a stack may be met in another one's generator, too.
+        let is_new = known.insert((frame.coroutine, frame.generator));
+        is_new && (frame.place != Place::Manager || frame.has_begun)
+    });
+    let cut = frames.cut.into_iter().map(|one| slots[one]);
+    frames.cut = cut.chain(room.cut).collect();
     frames
 }
 
@@ -291,17 +393,57 @@ mod tests {
     }
 
     #[test]
-    fn whoever_may_have_an_item_is_a_holder() {
-        let call = |code: u64, value: u64| Call {
-            code,
-            values: vec![value],
+    fn more_managers_than_there_is_room_for_are_not_known() {
+        let mut room = Room::default();
+        let taken = |room: &mut Room, slot: usize, count: usize| {
+            (0..count).filter(|_| room.take(slot)).count()
         };
-        let stacks = [
-            vec![call(1, 0x10)],
-            vec![call(1, 0x20)],
-            vec![call(2, 0x10)],
+        assert_eq!(taken(&mut room, 7, MAX_MANAGERS), MAX_MANAGERS);
+        assert!(room.cut.is_empty());
+        assert_eq!(taken(&mut room, 7, 1_000_000), 0);
+        assert_eq!(room.cut, [7].into());
+        let others = (10..10_000).map(|slot| taken(&mut room, slot, 2 * MAX_MANAGERS));
+        assert_eq!(others.sum::<usize>(), MAX_KEPT - MAX_MANAGERS);
+        assert!((10..10_000).all(|slot| room.cut.contains(&slot)));
+        let frames = Frames {
+            all: Vec::new(),
+            cut: room.cut,
+        };
+        assert!(!frames.are_whole());
+    }
+
+    #[test]
+    fn who_has_all_items_of_a_bounded_queue_is_a_holder() {
+        let entered = |slot: usize, generator: u64, code: u64, value: u64| Entered {
+            slot,
+            generator,
+            call: Call {
+                code,
+                values: vec![value],
+            },
+        };
+        let inside = [
+            entered(0, 0x100, 1, 0x10),
+            entered(1, 0x200, 1, 0x10),
+            // With other variables, or of another function.
+            entered(2, 0x300, 1, 0x20),
+            entered(3, 0x400, 2, 0x10),
         ];
-        assert_eq!(holders_of(&call(1, 0x10), &stacks), [0, 1]);
-        assert_eq!(holders_of(&call(1, 0x30), &stacks), [0; 0]);
+        let call = &inside[0].call;
+        let holders = holders_of(call, &inside);
+        assert_eq!(holders.slots, [0, 1].into());
+        assert!(holders.have_all(Some(2), |_| true));
+        // One does something else, which may be to give its own back.
+        assert!(!holders.have_all(Some(2), |slot| slot == 0));
+        // Somebody else has one, the calls are of several queues, or there may be any number.
+        for bound in [Some(3), Some(1), None] {
+            assert!(!holders.have_all(bound, |_| true));
+        }
+        // Two that know of one generator have one item, and one may have several.
+        let shared = [entered(0, 0x100, 1, 0x10), entered(1, 0x100, 1, 0x10)];
+        assert!(holders_of(call, &shared).have_all(Some(1), |_| true));
+        let several = [entered(0, 0x100, 1, 0x10), entered(0, 0x200, 1, 0x10)];
+        assert!(holders_of(call, &several).have_all(Some(2), |_| true));
+        assert!(!Holders::default().have_all(None, |_| true));
     }
 }

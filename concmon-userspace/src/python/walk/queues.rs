@@ -13,6 +13,16 @@ pub(crate) fn plain_queue_length(reader: &mut Reader<'_>, queue: u64) -> Option<
     reader.length(items)
 }
 
+/// How many items each queue takes at most, by this attribute; `None`: any number, or it does not say.
+pub(crate) fn bounds(reader: &mut Reader<'_>, queues: &[u64], name: &str) -> Vec<Option<u64>> {
+    let found = reader.attributes(queues, &[name]);
+    let numbers = found.into_iter().map(|found| found?.pop()?);
+    let numbers: Vec<u64> = numbers.map(|number| number.unwrap_or(0)).collect();
+    let bounds = reader.integers(&numbers).into_iter();
+    let bound = |most: Option<i64>| u64::try_from(most?).ok().filter(|most| *most > 0);
+    bounds.map(bound).collect()
+}
+
 /// Where the items of a queue are: that many from the first on, around the end of the room for them.
 struct Items {
     count: u64,

@@ -119,6 +119,23 @@ impl Pieces {
             .collect()
     }
 
+    /// Whether a generator has run at all.
+    pub(super) fn has_begun(&self, walk: &WalkLayout, slot: usize) -> bool {
+        let bytes = self.generator(slot);
+        let (_, frame) = self.frame(walk, slot);
+        let (state, created) = match walk.generator.state {
+            StateShape::Running(_) => {
+                let code = word(frame, walk.frame.executable);
+                let offset =
+                    code.and_then(|code| instruction_offset(walk, walk.frame.untag(code), frame));
+                return offset.is_some_and(|offset| offset >= 0);
+            }
+            StateShape::OfFrame(state, numbers) => (signed_byte(frame, state), numbers.created),
+            StateShape::OfGenerator(state, numbers) => (signed_byte(bytes, state), numbers.created),
+        };
+        state.is_some_and(|state| state != created)
+    }
+
     pub(super) fn first_locals(&self, walk: &WalkLayout, slot: usize) -> FirstLocals {
         let (_, frame) = self.frame(walk, slot);
         [0, 8].map(|offset| {

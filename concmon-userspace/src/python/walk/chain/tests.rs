@@ -253,3 +253,23 @@ fn of_a_long_chain_both_ends_are_told() {
     note_folded(&mut reader, &[chain], 8);
     assert!(reader.limits["tasks.awaiting"].contains("more than 8 frames"));
 }
+
+#[test]
+fn a_generator_that_has_not_run_has_not_begun() {
+    for minor in 8..=15 {
+        let mut world = World::new(minor);
+        let states = states(&world);
+        for (state, expected) in [(states.created, false), (states.suspended, true)] {
+            let case = Case {
+                state,
+                stack: vec![0x1000],
+                resume: [0, 0],
+            };
+            let one = coroutine(&mut world, &case);
+            let mut reader = world.reader();
+            let length = reader.walk.frame.locals + 64;
+            let pieces = Pieces::read(&mut reader, &[one], &[length]);
+            assert_eq!(pieces.has_begun(&reader.walk, 0), expected, "3.{minor}");
+        }
+    }
+}
