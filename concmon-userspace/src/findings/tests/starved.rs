@@ -1,7 +1,7 @@
 //! Loops that stand still for want of a CPU.
 
 use super::*;
-use crate::schema::{CpuQuota, Hang, Throttled};
+use crate::schema::Hang;
 
 /// A stall of 300 ms, so much of which its thread waited for a CPU.
 fn stalled_runnable(process: &mut Process, begin: u64, runnable_ms: u64) {
@@ -70,19 +70,6 @@ fn a_hang_for_want_of_a_cpu_is_starvation() {
     assert_eq!(names(&hanging(CulpritKind::Cpu)), ["loop-blocked"]);
 }
 
-/// The quota took so much, on all CPUs together.
-fn throttled(process: &mut Process, took_ms: Option<u64>) {
-    process.throttled = Some(Throttled {
-        throttled_ns: took_ms.map(|ms| ms * MS),
-        throttled_count: took_ms.map(|_| 1),
-        cpu_quota: CpuQuota {
-            cgroup: "/pod".to_owned(),
-            cpus: 1.0,
-        },
-        readings: Vec::new(),
-    });
-}
-
 #[test]
 fn stalls_that_come_again_and_again_are_starvation() {
     let every = |windows: u64| {
@@ -104,7 +91,7 @@ fn long_windows_tell_what_comes_again_and_is_not_the_quotas() {
         let mut story = Story::new();
         story.interval = 10 * SECOND;
         let found = story.window(|p, begin| {
-            throttled(p, took_ms);
+            throttled::throttled(p, 0, took_ms);
             (0..stalls).for_each(|at| stalled_runnable(p, begin + 3 * at * SECOND, 250));
         });
         names(&found)

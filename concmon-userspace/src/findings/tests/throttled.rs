@@ -4,7 +4,7 @@ use super::*;
 use crate::schema::{CpuQuota, Throttled};
 
 /// The worst thread waits so long, ms of each second, and the quota takes so much on all CPUs together.
-fn throttled(process: &mut Process, waits_ms: u64, took_ms: Option<u64>) {
+pub(super) fn throttled(process: &mut Process, waits_ms: u64, took_ms: Option<u64>) {
     for thread in &mut process.threads {
         thread.ledger.runnable_ns = waits_ms * MS;
     }

@@ -22,9 +22,10 @@ const MAX_NAMES: u64 = 256;
 const MAX_MANAGERS: usize = 64;
 const MAX_KEPT: usize = 16_000;
 const AT_ONCE: usize = 1_000;
+/// Managers that all stacks together are inside of.
+const MAX_ENTERED: usize = 2_000;
 
 /// Frames, by coroutines or threads.
-#[derive(Default)]
 pub(crate) struct Frames {
     pub(super) all: Vec<Kept>,
     /// Those that may have more.
@@ -39,20 +40,27 @@ impl Frames {
 }
 
 /// Managers that were met so far, by coroutine or thread.
-#[derive(Default)]
 struct Room {
     counts: AddressMap<usize>,
-    all: usize,
+    left: usize,
     cut: HashSet<usize>,
 }
 
 impl Room {
+    fn of(left: usize) -> Self {
+        Room {
+            counts: AddressMap::default(),
+            left,
+            cut: HashSet::new(),
+        }
+    }
+
     /// Whether one more is followed.
     fn take(&mut self, slot: usize) -> bool {
         let count = self.counts.entry(slot as u64).or_default();
-        let has_room = *count < MAX_MANAGERS && self.all < MAX_KEPT;
+        let has_room = *count < MAX_MANAGERS && self.left > 0;
         match has_room {
-            true => (*count, self.all) = (*count + 1, self.all + 1),
+            true => (*count, self.left) = (*count + 1, self.left - 1),
             false => self.cut.extend([slot]),
         }
         has_room
@@ -165,7 +173,7 @@ pub(crate) fn held_by_coroutines(
 pub(crate) fn kept(reader: &mut Reader<'_>, coroutines: &[u64]) -> Frames {
     let mut frames = holders::kept(reader, coroutines);
     let own = frames.len();
-    let mut room = Room::default();
+    let mut room = Room::of(MAX_KEPT);
     // One that is being entered is awaited, too.
     let seen = frames.iter();
     let mut seen: HashSet<(usize, u64)> = seen
@@ -308,7 +316,7 @@ fn of_stacks(reader: &mut Reader<'_>, stacks: &[&[StackFrame]]) -> Frames {
     let all: AddressSet = entered.iter().flatten().copied().collect();
     let generators = generators(reader, all.into_iter().collect());
     let (mut slots, mut addresses) = (Vec::new(), Vec::new());
-    let mut room = Room::default();
+    let mut room = Room::of(MAX_ENTERED);
     for (slot, managers) in entered.iter().enumerate() {
         let of_stack = managers
             .iter()
@@ -394,7 +402,7 @@ mod tests {
 
     #[test]
     fn more_managers_than_there_is_room_for_are_not_known() {
-        let mut room = Room::default();
+        let mut room = Room::of(MAX_KEPT);
         let taken = |room: &mut Room, slot: usize, count: usize| {
             (0..count).filter(|_| room.take(slot)).count()
         };
