@@ -10,7 +10,6 @@ use std::{
 
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
-use super::run_time::Takes;
 use crate::procfs::{clocks, host::context_switches};
 
 /// Batches of which the quickest counts, for whatever else runs only makes one longer; and round trips in each.
@@ -29,6 +28,14 @@ const WATCHED: f64 = 3.0;
 
 /// How things are now is said of so much time, ns.
 const LATELY_NS: u64 = 5_000_000_000;
+
+/// Parts of a CPU's time, while switches are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Takes {
+    /// Of programs that are taken away where switches are not told.
+    pub switches: f64,
+    pub others: f64,
+}
 
 /// The time of the kernel programs, by counts.
 #[derive(Debug)]

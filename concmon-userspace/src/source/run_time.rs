@@ -4,7 +4,10 @@
 //! it is asked to for one second in ten, and the result is scaled. Time in which switches are told, and time in which
 //! they are not, are each scaled by what was measured in it.
 
-use super::{counted_time::CountedTime, run_time_switch::Switch};
+use super::{
+    counted_time::{CountedTime, Takes},
+    run_time_switch::Switch,
+};
 
 const MEASURE_NS: u64 = 1_000_000_000;
 /// Of so much time, one part is measured.
@@ -27,14 +30,6 @@ pub(super) struct Measured {
     pub(super) all_ns: u64,
     /// Of those that are taken away where switches are not told.
     pub(super) switches_ns: u64,
-}
-
-/// Parts of a CPU's time, while switches are told.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Takes {
-    /// Of programs that are taken away where switches are not told.
-    pub switches: f64,
-    pub others: f64,
 }
 
 #[derive(Debug)]

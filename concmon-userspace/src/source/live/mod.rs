@@ -29,8 +29,8 @@ pub use self::{
     load::Sizes,
 };
 pub use super::error::LiveError;
-pub use super::run_time::{KernelRun, Takes};
 pub use super::shared::LedgerHead;
+pub use super::{counted_time::Takes, run_time::KernelRun};
 use super::{
     error::failing,
     exact::ExactLive,
