@@ -13,7 +13,7 @@ use concmon::python::ScanOptions;
 use concmon::python::image::{Image, timeless};
 
 /// How often a look may still ask whether it is over when it is.
-const MOST_AFTER: usize = 200;
+const MOST_AFTER: usize = 300;
 
 fn images() -> BTreeMap<String, PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images");

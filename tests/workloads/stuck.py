@@ -712,9 +712,9 @@ def convoy_for_the_gil():
 
 def killed_pool_worker():
     pool = multiprocessing.Pool(2)
-    threading.Thread(target=pool.map, args=(time.sleep, [3] * 4), daemon=True).start()
+    threading.Thread(target=pool.map, args=(time.sleep, [4] * 4), daemon=True).start()
     ready(["PoolWorker-"])
-    time.sleep(4)
+    time.sleep(6)
     os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
     while True:
         time.sleep(0.5)

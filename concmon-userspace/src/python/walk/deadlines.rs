@@ -38,6 +38,13 @@ struct Scope {
 /// What each suspended coroutine is in.
 pub(crate) fn of_coroutines(reader: &mut Reader<'_>, coroutines: &[u64]) -> Vec<Deadline> {
     let frames = managers::kept(reader, coroutines);
+    if reader.is_over() {
+        let unread = Deadline {
+            is_set: true,
+            ..Deadline::default()
+        };
+        return vec![unread; coroutines.len()];
+    }
     let words = frames.all.iter().flat_map(|frame| &frame.words);
     let all: AddressSet = words.copied().collect();
     let all: Vec<u64> = all

@@ -228,6 +228,9 @@ pub(crate) fn kept(reader: &mut Reader<'_>, coroutines: &[u64]) -> Frames {
             }
         }
     }
+    if reader.is_over() {
+        room.cut.extend(0..coroutines.len());
+    }
     Frames {
         all: frames,
         cut: room.cut,
@@ -309,6 +312,12 @@ fn returning(reader: &mut Reader<'_>, codes: AddressSet) -> AddressSet {
 
 /// The frames of the generators whose managers each stack is inside of, by the number of the stack.
 fn of_stacks(reader: &mut Reader<'_>, stacks: &[&[StackFrame]]) -> Frames {
+    if reader.is_over() {
+        return Frames {
+            all: Vec::new(),
+            cut: (0..stacks.len()).collect(),
+        };
+    }
     let values = own_values(reader, stacks);
     let words = values.iter().flatten().map(|value| value.word).collect();
     let wanted: AddressSet = managers(reader, words).into_values().collect();
