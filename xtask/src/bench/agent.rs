@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::{Tools, child::Owned, switch};
-use crate::workspace;
 
 /// A loop that works for a fifth of a millisecond 50 times a second, and threads that wake up `rate` times a second
 /// together with it.
@@ -83,13 +82,9 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    ensure!(
-        workspace::is_root(),
-        "watching needs root: run this through sudo, with the environment kept (`sudo -E`)"
-    );
     ensure!(args.seconds > 0, "--seconds must be at least 1");
     ensure!(args.processes > 0, "--processes must be at least 1");
-    let binary = args.tools.binary()?;
+    let binary = args.tools.binary_as_root()?;
     switch::warn_if_busy()?;
     let _stats = Stats::on()?;
     let busy = (0..args.processes)

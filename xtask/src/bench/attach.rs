@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 
 use super::{Tools, child::Owned, switch};
-use crate::workspace;
 
 /// Says that it is up once it has so many threads more, which all wait, and ends with its input.
 const TARGET: &str = "\
@@ -41,12 +40,8 @@ pub(crate) struct Args {
 
 /// Runs the command; fails when a goal of the first case is missed.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    ensure!(
-        workspace::is_root(),
-        "watching needs root: run this through sudo, with the environment kept (`sudo -E`)"
-    );
     ensure!(args.rounds > 0, "--rounds must be at least 1");
-    let binary = args.tools.binary()?;
+    let binary = args.tools.binary_as_root()?;
     switch::warn_if_busy()?;
     println!(
         "{:34} {:>9} {:>17} {:>9} {:>9}",

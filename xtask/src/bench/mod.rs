@@ -16,7 +16,7 @@ mod tracer;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::workspace;
 
@@ -41,6 +41,15 @@ pub(crate) struct Tools {
 impl Tools {
     fn binary(&self) -> Result<PathBuf> {
         self.binary.clone().map_or_else(release_build, Ok)
+    }
+
+    /// The same for what watches, and so needs root.
+    fn binary_as_root(&self) -> Result<PathBuf> {
+        ensure!(
+            workspace::is_root(),
+            "watching needs root: run this through sudo, with the environment kept (`sudo -E`)"
+        );
+        self.binary()
     }
 }
 

@@ -13,7 +13,6 @@ use serde_json::Value;
 
 use super::Tools;
 use super::child::Owned;
-use crate::workspace;
 
 const SOURCE: &str = include_str!("on_cpu.py");
 const KINDS: [&str; 3] = ["pipes", "gil", "loop"];
@@ -42,11 +41,7 @@ pub(crate) struct Args {
 
 /// Runs the command; fails when a thread's time was off in any run.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    ensure!(
-        workspace::is_root(),
-        "watching needs root: run this through sudo (`sudo -E`)"
-    );
-    let binary = args.tools.binary()?;
+    let binary = args.tools.binary_as_root()?;
     let script = tempfile::Builder::new().suffix(".py").tempfile()?;
     fs::write(script.path(), SOURCE)?;
     let hogs = (0..args.hogs)

@@ -46,14 +46,10 @@ pub(crate) struct Args {
 
 /// Runs the command; fails when recording costs more than it may.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    ensure!(
-        workspace::is_root(),
-        "recording needs root: run this through sudo, with the environment kept (`sudo -E`)"
-    );
     ensure!(args.rounds > 0, "--rounds must be at least 1");
     let folder = tempfile::tempdir().context("creating a temporary folder")?;
     let bench = Bench {
-        binary: args.tools.binary()?,
+        binary: args.tools.binary_as_root()?,
         folder: folder.path(),
         args,
     };

@@ -108,14 +108,10 @@ impl Monitor {
 
 /// Runs the command; fails when concmon costs more than it may.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    ensure!(
-        workspace::is_root(),
-        "watching needs root: run this through sudo, with the environment kept (`sudo -E`)"
-    );
     ensure!(args.pairs > 0, "--pairs must be at least 1");
     let cpus = thread::available_parallelism()?.get();
     ensure!(cpus > 1, "needs a CPU for the server and one for the load");
-    let binary = args.tools.binary()?;
+    let binary = args.tools.binary_as_root()?;
     switch::warn_if_busy()?;
     let folder = tempfile::tempdir().context("creating a temporary folder")?;
     let bench = Bench {

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::{Tools, child::Owned, targets};
-use crate::workspace;
 
 /// Each second: five processes with four threads and a loop that live for half of one, a program that is run anew, and
 /// fifty threads that live for a fifth of one.
@@ -57,14 +56,10 @@ pub(crate) struct Args {
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     ensure!(
-        workspace::is_root(),
-        "watching needs root: run this through sudo, with the environment kept (`sudo -E`)"
-    );
-    ensure!(
         args.minutes > args.settle,
         "--minutes must be more than --settle"
     );
-    let binary = args.tools.binary()?;
+    let binary = args.tools.binary_as_root()?;
     let churn = Owned::start_ready(Command::new(&args.tools.python).args(["-c", CHURN]))?;
     let mut concmon = Command::new(&binary);
     concmon.args(["--json", "--pid", &churn.0.id().to_string()]);

@@ -12,7 +12,6 @@ use super::{
     switch::{self, median},
     tracer::Tracer,
 };
-use crate::workspace;
 
 const BYTES: usize = 64;
 const WATCHED: &str = "print('ready', flush=True); input()";
@@ -39,13 +38,9 @@ pub(crate) struct Args {
 
 /// Runs the command; fails when requests cost who has none more than they may.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    ensure!(
-        workspace::is_root(),
-        "watching needs root: run this through sudo, with the environment kept (`sudo -E`)"
-    );
     ensure!(args.rounds > 0, "--rounds must be at least 1");
     ensure!(args.pairs > 0, "--pairs must be at least 1");
-    let binary = args.tools.binary()?;
+    let binary = args.tools.binary_as_root()?;
     switch::warn_if_busy()?;
     let watched = Owned::start_ready(Command::new(&args.tools.python).args(["-c", WATCHED]))?;
     let pid = watched.0.id().to_string();

@@ -100,12 +100,8 @@ impl Case {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    ensure!(
-        workspace::is_root(),
-        "tracers need root: run this through sudo, with the environment kept (`sudo -E`)"
-    );
     ensure!(args.rounds > 0, "--rounds must be at least 1");
-    let binary = args.tools.binary()?;
+    let binary = args.tools.binary_as_root()?;
     let dir = tempfile::tempdir().context("creating a temporary folder")?;
     let bench = Bench {
         pingpong: compile(dir.path())?,
