@@ -44,8 +44,8 @@ pub(super) struct CountedTime {
     cost_ns: f64,
     /// When was counted last, and the switches of the host until then.
     counted: (u64, u64),
-    /// Records of watched switches until then.
-    records: u64,
+    /// Records of watched switches until then; `None`: not told yet.
+    records: Option<u64>,
     /// Hooks are not attached.
     is_detached: bool,
     sum_ns: f64,
@@ -57,7 +57,7 @@ impl CountedTime {
     /// Two threads take turns before `attach` and after it.
     ///
     /// # Errors
-    /// That of `attach`. Where it cannot be tried out, nothing is counted.
+    /// That of `attach`. Where it cannot be tried out, it is assumed.
     pub(super) fn around<T, E>(
         attach: impl FnOnce() -> Result<T, E>,
     ) -> Result<(T, Option<Self>), E> {
@@ -76,6 +76,8 @@ impl CountedTime {
         let switches = context_switches().ok()?;
         Some(Self {
             sum_ns: sum_ns as f64,
+            // Those that came before are in the sum.
+            records: None,
             is_detached,
             ..Self::new(ASSUMED_NS, now_ns, switches)
         })
@@ -87,7 +89,7 @@ impl CountedTime {
         Self {
             cost_ns,
             counted: (now_ns, switches),
-            records: 0,
+            records: Some(0),
             is_detached: false,
             sum_ns: 0.0,
             lately: (0.0, 0),
@@ -97,7 +99,7 @@ impl CountedTime {
     /// The time up to now, ns, when so many records of watched switches have come.
     pub(super) fn until_now_ns(&mut self, now_ns: u64, records: u64) -> u64 {
         if let Ok(switches) = context_switches() {
-            self.add(now_ns, switches, records);
+            self.add(now_ns, switches, Some(records));
         }
         // Saturates.
         self.sum_ns as u64
@@ -116,10 +118,13 @@ impl CountedTime {
         })
     }
 
-    fn add(&mut self, now_ns: u64, switches: u64, records: u64) {
+    /// `records`: `None` where they are not known now.
+    fn add(&mut self, now_ns: u64, switches: u64, records: Option<u64>) {
         let (before_ns, before) = std::mem::replace(&mut self.counted, (now_ns, switches));
-        let told = records.saturating_sub(self.records) as f64;
-        self.records = records;
+        let before_them = self.records;
+        self.records = records.or(before_them);
+        let told = self.records.zip(before_them);
+        let told = told.map_or(0, |(now, before)| now.saturating_sub(before)) as f64;
         // Some are of the time before hooks were taken away, and come after.
         let mut ns = told * WATCHED * self.cost_ns;
         if !self.is_detached {
@@ -132,7 +137,9 @@ impl CountedTime {
 
     /// Hooks are taken away, or are there again.
     pub(super) fn turn(&mut self, is_detached: bool, now_ns: u64) {
-        self.until_now_ns(now_ns, self.records);
+        if let Ok(switches) = context_switches() {
+            self.add(now_ns, switches, None);
+        }
         self.is_detached = is_detached;
     }
 }
@@ -251,20 +258,29 @@ mod tests {
     fn switches_count_while_hooks_are_attached() {
         const S: u64 = 1_000_000_000;
         let mut counted = CountedTime::new(100.0, 0, 1_000);
-        counted.add(S, 2_000, 0);
+        counted.add(S, 2_000, Some(0));
         assert_eq!((counted.sum_ns, counted.lately()), (100_000.0, None));
         // Ten of these were of watched threads.
-        counted.add(5 * S, 2_100, 10);
+        counted.add(5 * S, 2_100, Some(10));
         assert_eq!(counted.sum_ns, 113_000.0);
         let takes = counted.lately().expect("five seconds");
         assert_eq!(takes.switches, 113_000.0 / (5 * S) as f64);
         counted.is_detached = true;
-        counted.add(50 * S, 1_000_000, 10);
+        counted.add(50 * S, 1_000_000, Some(10));
         assert_eq!((counted.sum_ns, counted.lately()), (113_000.0, None));
         counted.is_detached = false;
         // A count that falls is none.
-        counted.add(51 * S, 0, 0);
+        counted.add(51 * S, 0, Some(0));
         assert_eq!(counted.sum_ns, 113_000.0);
+        // Where the kernel has measured until now, what came before is no more counted.
+        let mut after = CountedTime {
+            records: None,
+            ..CountedTime::new(100.0, 0, 0)
+        };
+        after.add(S, 0, Some(1_000));
+        assert_eq!(after.sum_ns, 0.0);
+        after.add(2 * S, 0, Some(1_001));
+        assert_eq!(after.sum_ns, 300.0);
         assert_eq!(CountedTime::new(-20.0, 0, 0).cost_ns, COST_NS.0);
         assert_eq!(CountedTime::new(f64::INFINITY, 0, 0).cost_ns, COST_NS.1);
     }

@@ -6,7 +6,7 @@ use crate::event::{PyFrame, PyWait, Tid, WaitKind, WaitPurpose};
 use crate::python::objects::Reader;
 use crate::python::walk::stacks::StackFrame;
 use crate::python::walk::waits::Blocked;
-use crate::python::walk::{holders, managers, queues};
+use crate::python::walk::{managers, queues};
 
 /// The functions that wait for a permit: of `acquire`, and of what it calls.
 const FILE: &str = "/threading.py";
@@ -67,13 +67,9 @@ fn of_semaphores(
     if waits_for.iter().all(Option::is_none) {
         return;
     }
-    let mut inside = holders::of_stacks(reader, &stacks, &waits_for);
-    let Some(held) = managers::held(reader, &stacks, &waits_for) else {
+    let (inside, true) = managers::inside_of(reader, &stacks, &waits_for) else {
         return;
     };
-    for (inside, held) in inside.iter_mut().zip(held) {
-        inside.locks.extend(held);
-    }
     for (wait, wanted) in waits.iter_mut().zip(&waits_for) {
         let Some((wait, wanted)) = wait.as_mut().zip(*wanted) else {
             continue;

@@ -319,12 +319,8 @@ impl Scan<'_> {
         if waits_for.iter().all(Option::is_none) {
             return;
         }
-        let mut inside = holders::of_stacks(reader, &stacks, &waits_for);
-        let held = managers::held(reader, &stacks, &waits_for);
-        let all = all && held.is_some();
-        for (inside, held) in inside.iter_mut().zip(held.unwrap_or_default()) {
-            inside.locks.extend(held);
-        }
+        let (inside, knows_all) = managers::inside_of(reader, &stacks, &waits_for);
+        let all = all && knows_all;
         let found = Statements { inside, waits_for };
         let all_wait = all && others.whole && found.all_wait() && self.process.is_fork();
         for (slot, wait) in waits.iter_mut().enumerate() {

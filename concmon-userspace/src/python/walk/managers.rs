@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::holders::{self, BOUND_SELF, Kept, Place, inside, own_values};
+use super::holders::{self, BOUND_SELF, Inside, Kept, Place, inside, own_values};
 use super::locals;
 use super::stacks::StackFrame;
 use crate::python::memory::addresses::{AddressMap, AddressSet};
@@ -145,18 +145,25 @@ pub(crate) fn again_awaited(
     holders_of_each(reader, &calls, frames)
 }
 
-/// The locks that threads wait for of which each stack is inside a `with` statement by way of a manager; `None`: not all
-/// could be read.
-pub(crate) fn held(
+/// What each stack is inside of: the statements of its own frames, and the locks that threads wait for of which it is inside
+/// a `with` statement by way of a manager. `false`: of the latter not all could be read, and there are none.
+pub(crate) fn inside_of(
     reader: &mut Reader<'_>,
     stacks: &[&[StackFrame]],
     waits_for: &[Option<u64>],
-) -> Option<Vec<Vec<u64>>> {
-    let locks: AddressSet = waits_for.iter().flatten().copied().collect();
+) -> (Vec<Inside>, bool) {
+    let mut found = holders::of_stacks(reader, stacks, waits_for);
     let frames = of_stacks(reader, stacks);
-    frames.are_whole().then_some(())?;
+    if !frames.are_whole() {
+        return (found, false);
+    }
+    let locks: AddressSet = waits_for.iter().flatten().copied().collect();
     let values = holders::behind_variables(reader, &frames.all, stacks.len());
-    Some(inside(reader, &values, &locks, "__exit__"))
+    let held = inside(reader, &values, &locks, "__exit__");
+    for (own, held) in found.iter_mut().zip(held) {
+        own.locks.extend(held);
+    }
+    (found, true)
 }
 
 /// Which locks each of the suspended coroutines of these frames is inside of, once for each statement.
