@@ -22,7 +22,7 @@ use concmon_ebpf::{
 pub(crate) use self::{batch::flush, sock::Sock};
 use self::{
     batch::{Told, tell},
-    bytes::{Beginning, beginning, bytes_of_call, is_tls, read_some},
+    bytes::{Beginning, beginning, bytes_of_call, is_tls, read_two},
     sock::{TCP_CLOSE, TCP_LISTEN},
 };
 use crate::{
@@ -113,9 +113,13 @@ pub(crate) fn received(ctx: *mut c_void, sock: Sock, length: i32, flags: i32) {
         passed_over(sock, length);
         return;
     }
-    used_by_client(ctx, sock, 0);
     let cookie = sock.cookie();
     let mut found = sock.all().get_ptr_mut(&cookie);
+    match found {
+        Some(socket) => used_by_client(ctx, sock, cookie, socket, 0),
+        None if sock.is_client() => follow_client(sock, socket_state::CLIENT, 0),
+        None => {}
+    }
     // What was read before its peer has reset it was told to be without a response.
     if found.is_none() && (length == 0 || !sock.is_open()) {
         return;
@@ -225,12 +229,16 @@ pub(crate) fn sent(ctx: *mut c_void, sock: Sock, length: i32) {
     if !sock.may_serve() {
         return;
     }
-    used_by_client(ctx, sock, bpf_get_current_pid_tgid() as u32);
     let length = length as u32;
     let cookie = sock.cookie();
+    let own = bpf_get_current_pid_tgid() as u32;
     let Some(socket) = sock.all().get_ptr_mut(&cookie) else {
+        if sock.is_client() {
+            follow_client(sock, socket_state::CLIENT, own);
+        }
         return;
     };
+    used_by_client(ctx, sock, cookie, socket, own);
     // SAFETY: a live map value.
     unsafe {
         let state = (*socket).state;
@@ -240,11 +248,15 @@ pub(crate) fn sent(ctx: *mut c_void, sock: Sock, length: i32) {
         let offset = (*socket).sent;
         (*socket).sent = offset + u64::from(length);
         let bytes = bytes_of_call(length);
-        if bytes.length < 12 || bytes.first() & 0x00ff_ffff_ffff_ffff != RESPONSE {
+        if bytes.length < 16 {
             return;
         }
         // `HTTP/1.1 100`: the status, of which 1xx but 101 promises another one.
-        let status = read_some(bytes.at + 9, 3);
+        let [first, second] = read_two(bytes.at);
+        if first & 0x00ff_ffff_ffff_ffff != RESPONSE {
+            return;
+        }
+        let status = second >> 8 & 0x00ff_ffff;
         let is_final = status as u8 != b'1' || status == u64::from_le_bytes(*b"101\0\0\0\0\0");
         if is_final {
             (*socket).state = state & !(socket_state::REQUEST | socket_state::COMPLETE);
@@ -341,17 +353,7 @@ fn follow_client(sock: Sock, state: u32, writer: u32) {
 /// of the thread's last wait, if that was for the peer. That is one in a system call on this very descriptor, or one in
 /// `poll` or `select` between its own write or connect and this read.
 #[inline(always)]
-fn used_by_client(ctx: *mut c_void, sock: Sock, writer: u32) {
-    if sock.is_unix() {
-        return;
-    }
-    let cookie = sock.cookie();
-    let Some(socket) = SOCKETS.get_ptr_mut(&cookie) else {
-        if sock.is_client() {
-            follow_client(sock, socket_state::CLIENT, writer);
-        }
-        return;
-    };
+fn used_by_client(ctx: *mut c_void, sock: Sock, cookie: u64, socket: *mut Socket, writer: u32) {
     // SAFETY: a live map value.
     let state = unsafe { (*socket).state };
     if state & (socket_state::MADE | socket_state::CLIENT) == 0 {

@@ -45,7 +45,7 @@ impl Bytes {
 
 /// Up to eight bytes of user space as a word; what cannot be read is 0.
 #[inline(always)]
-pub(super) fn read_some(at: u64, length: u32) -> u64 {
+fn read_some(at: u64, length: u32) -> u64 {
     let mut word = 0u64;
     let into = (&raw mut word).cast();
     // SAFETY: the helper checks the address; the length is a constant or masked.
@@ -60,15 +60,15 @@ pub(super) fn read_some(at: u64, length: u32) -> u64 {
     word
 }
 
-/// Two words of user space: a vector.
+/// Two words of user space; what cannot be read is 0.
 #[inline(always)]
-fn read_vector(at: u64) -> [u64; 2] {
-    let mut vector = [0u64; 2];
+pub(super) fn read_two(at: u64) -> [u64; 2] {
+    let mut words = [0u64; 2];
     // SAFETY: the helper checks the address.
     unsafe {
-        generated::bpf_probe_read_user((&raw mut vector).cast(), 16, at as *const c_void);
+        generated::bpf_probe_read_user((&raw mut words).cast(), 16, at as *const c_void);
     }
-    vector
+    words
 }
 
 /// Where the running thread's system call has its first bytes: of `length`, those that lie in one piece.
@@ -95,10 +95,10 @@ pub(super) fn bytes_of_call(length: u32) -> Bytes {
             };
         }
         syscall_buffer::VECTORS => argument,
-        syscall_buffer::MESSAGE => read_vector(argument + MESSAGE_VECTORS)[0],
+        syscall_buffer::MESSAGE => read_two(argument + MESSAGE_VECTORS)[0],
         _ => return none,
     };
-    let [at, room] = read_vector(vectors);
+    let [at, room] = read_two(vectors);
     Bytes {
         at,
         length: if room < u64::from(length) {

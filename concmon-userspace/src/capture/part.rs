@@ -386,8 +386,8 @@ mod tests {
         }
         assert!(facts > 0);
         let request = HttpRequest {
-            method: "GET".to_owned(),
-            path: Some("/secret".to_owned()),
+            method: "GET".into(),
+            path: Some("/secret".into()),
             queue_ns: None,
         };
         let mut event = Event::Http(Box::new(HttpEvent {

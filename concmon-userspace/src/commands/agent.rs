@@ -135,10 +135,10 @@ fn start(config: &Config) -> Result<Watch, Failure> {
         budget_memory_bytes: config.budget_memory,
         stall_threshold_ns: None,
         exact: false,
-        http: config.http.then(|| HttpPlan {
+        http: (config.http != Some(false)).then(|| HttpPlan {
             // None is kept: ids are in no metric.
             headers: Vec::new(),
-            is_asked_for: true,
+            is_asked_for: config.http.is_some(),
         }),
         redact: false,
     };
@@ -149,7 +149,7 @@ fn start(config: &Config) -> Result<Watch, Failure> {
 fn scan_options(config: &Config) -> ScanOptions {
     ScanOptions {
         context_vars: config.otlp.context_vars.clone(),
-        routes: config.http,
+        routes: config.http != Some(false),
         ..ScanOptions::default()
     }
 }

@@ -18,6 +18,7 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use concmon_ebpf::{SocketHead, socket_flags, socket_kind};
 
@@ -48,7 +49,7 @@ pub struct Assembler {
     /// When the peers of connections sent their last, with the cookies.
     ended: VecDeque<(u64, u64)>,
     /// Headers whose values go along with requests.
-    header_names: Vec<String>,
+    header_names: Arc<[String]>,
     requests: u64,
     dropped: u64,
 }
@@ -60,7 +61,7 @@ impl Assembler {
             connections: BTreeMap::new(),
             waiting: 0,
             ended: VecDeque::new(),
-            header_names,
+            header_names: header_names.into(),
             requests: 0,
             dropped: 0,
         }
@@ -197,9 +198,10 @@ impl Assembler {
 
     fn read(&mut self, record: &SocketRecord, sink: &mut impl FnMut(HttpEvent)) {
         let mut heads = Vec::new();
+        let names = Arc::clone(&self.header_names);
         let connection = self.connection(record, sink);
         connection.follow(record, sink);
-        let remark = connection.read(record, |request, queue_ns| {
+        let remark = connection.read(record, &names, |request, queue_ns| {
             heads.push((request, queue_ns));
         });
         if connection.buffer.is_empty() {
@@ -234,13 +236,10 @@ impl Assembler {
         sink: &mut impl FnMut(HttpEvent),
     ) {
         let request = HttpRequest {
-            method: known_method(&head.method).to_owned(),
-            path: Some(crate::event::paths::fold(&head.path)),
+            method: known_method(&head.method).into(),
+            path: Some(crate::event::paths::fold(&head.path).into()),
             queue_ns,
         };
-        let is_wanted = |name: &String| self.header_names.iter().any(|wanted| wanted == name);
-        let mut ids: BTreeMap<_, _> = head.headers.into_iter().collect();
-        ids.retain(|name, _| is_wanted(name));
         let Some(connection) = self.connections.get_mut(&record.head.cookie) else {
             return;
         };
@@ -262,7 +261,7 @@ impl Assembler {
         let what = HttpWhat::Began {
             id,
             request,
-            ids,
+            ids: head.headers,
             client_port,
         };
         sink(event(record, what));
@@ -326,9 +325,7 @@ fn not_http(bytes: &[u8]) -> NotParsed {
 }
 
 /// The method, where everybody knows it.
-fn known_method(method: &str) -> &str {
-    match METHODS.contains(&method) {
-        true => method,
-        false => OTHER_METHOD,
-    }
+fn known_method(method: &str) -> &'static str {
+    let mut known = METHODS.into_iter();
+    known.find(|known| *known == method).unwrap_or(OTHER_METHOD)
 }

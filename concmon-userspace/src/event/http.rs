@@ -1,7 +1,9 @@
 //! HTTP requests as the sockets of watched processes show them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -79,9 +81,9 @@ pub struct HttpPeer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpRequest {
     /// One of those that everybody knows, else `_OTHER`.
-    pub method: String,
+    pub method: Cow<'static, str>,
     /// Its path, with what looks like an identifier folded; `None`: left out.
-    pub path: Option<String>,
+    pub path: Option<Arc<str>>,
     /// From when its first byte could be read until it was read, ns; `None`: not seen.
     pub queue_ns: Option<u64>,
 }

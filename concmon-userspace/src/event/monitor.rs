@@ -58,4 +58,7 @@ pub struct BudgetFact {
     /// But for those of threads that run event loops.
     #[serde(default)]
     pub keeps_loops: bool,
+    /// Requests are left out, too.
+    #[serde(default)]
+    pub sheds_requests: bool,
 }

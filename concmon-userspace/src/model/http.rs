@@ -5,8 +5,10 @@ mod routes;
 mod serving;
 mod sums;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::fine::Fine;
 use super::peers::{PeerWait, Peers};
@@ -32,8 +34,8 @@ const MAX_SHOWN: usize = 64;
 /// What requests have in common.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
-    method: String,
-    path: Option<String>,
+    method: Cow<'static, str>,
+    path: Option<Arc<str>>,
     /// As the framework had it then.
     route: Route,
     status: u16,
@@ -77,8 +79,8 @@ struct Active {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Http {
     rows: BTreeMap<Key, Cumulative<Row>>,
-    paths: BTreeSet<String>,
-    not_found: BTreeSet<String>,
+    paths: BTreeSet<Arc<str>>,
+    not_found: BTreeSet<Arc<str>>,
     active: BTreeMap<u64, Active>,
     past: Past,
     routes: Routes,
@@ -206,7 +208,9 @@ impl Http {
     fn active_by_method(&self) -> BTreeMap<String, u64> {
         let mut counts = BTreeMap::new();
         for active in self.active.values() {
-            *counts.entry(active.request.method.clone()).or_default() += 1;
+            *counts
+                .entry(active.request.method.to_string())
+                .or_default() += 1;
         }
         counts
     }
@@ -406,9 +410,9 @@ impl Active {
         }
         limits.extend(no_path(self.request.path.as_ref()));
         schema::HttpActive {
-            method: self.request.method.clone(),
+            method: self.request.method.to_string(),
             route,
-            learned_path: self.request.path.clone(),
+            learned_path: self.request.path.as_deref().map(str::to_owned),
             age_ns: now_ns.saturating_sub(self.began_ns),
             queue_ns: self.request.queue_ns,
             tid: self.tid.0,
@@ -422,7 +426,7 @@ impl Active {
 }
 
 /// Why there is no path.
-fn no_path(path: Option<&String>) -> Option<schema::Limit> {
+fn no_path(path: Option<&Arc<str>>) -> Option<schema::Limit> {
     let reason = "left out by --redact, or there are more paths than are kept";
     path.is_none().then(|| limit("learned_path", reason))
 }
@@ -442,9 +446,9 @@ fn requests(
         limits.push(limit("queue", format!("of {missing} requests: {UNSEEN}")));
     }
     schema::HttpRequests {
-        method: key.method.clone(),
+        method: key.method.to_string(),
         route,
-        learned_path: key.path.clone(),
+        learned_path: key.path.as_deref().map(str::to_owned),
         status: key.status,
         count: duration.count,
         duration,

@@ -363,6 +363,7 @@ impl Model {
                 stall_threshold_ns: self.info.stall_threshold_ns,
                 knows_causes: self.info.knows_causes,
                 http: &self.info.http,
+                sheds_requests: self.monitor.sheds_requests(scope),
                 to_ns: self.to.at_ns,
                 parent: parent.and_then(|id| self.process_table.processes.get(&id)),
                 retired_totals: retired.processes.get(id).copied().unwrap_or_default(),

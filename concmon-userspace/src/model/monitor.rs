@@ -55,6 +55,8 @@ pub(crate) struct Monitor {
     counters: Cumulative<Counters>,
     rss_bytes: u64,
     budget: BudgetFact,
+    /// Requests have been left out.
+    ever_shed_requests: bool,
     /// What is left out now, and what has ever been.
     shed: Vec<String>,
     ever_shed: BTreeSet<String>,
@@ -83,6 +85,7 @@ impl Monitor {
         }
         self.rss_bytes = fact.rss_bytes;
         self.budget = fact.budget;
+        self.ever_shed_requests |= fact.budget.sheds_requests;
         self.wall_clock_ahead_ns = fact.wall_clock_ahead_ns;
         self.shed.clone_from(&fact.shed);
         for what in &fact.shed {
@@ -104,6 +107,14 @@ impl Monitor {
     /// Slices are left out.
     pub(crate) const fn sheds_slices(&self) -> bool {
         self.budget.sheds_slices
+    }
+
+    /// Requests are left out, or were.
+    pub(crate) const fn sheds_requests(&self, scope: Scope) -> bool {
+        match scope {
+            Scope::Window => self.budget.sheds_requests,
+            Scope::Whole => self.ever_shed_requests,
+        }
     }
 
     pub(crate) fn loss(&mut self, loss: &Loss) {

@@ -15,6 +15,8 @@ use crate::event::{PlaceFact, ProcessFact, Tid, own_frame};
 use crate::kernel::features::Feature;
 use crate::schema::{self, Exited, Limit};
 
+const REQUESTS_SHED: &str = "requests were left out for a time, to stay inside the budget";
+
 /// What a process's row needs to know beside the process itself.
 pub(crate) struct ProcessContext<'a> {
     pub(crate) scope: Scope,
@@ -26,6 +28,8 @@ pub(crate) struct ProcessContext<'a> {
     /// Blocked time is told apart by cause.
     pub(crate) knows_causes: bool,
     pub(crate) http: &'a HttpMode,
+    /// Requests were left out in `scope`, to stay inside the budget.
+    pub(crate) sheds_requests: bool,
     /// The instant of the tick, ns.
     pub(crate) to_ns: u64,
     /// Its parent, where that is watched.
@@ -146,7 +150,13 @@ impl Process {
             }
         };
         let http = match context.http {
-            HttpMode::On => Some(self.http.row(scope, context.to_ns, look)),
+            HttpMode::On => {
+                let mut http = self.http.row(scope, context.to_ns, look);
+                if context.sheds_requests {
+                    http.limits.push(limit("requests", REQUESTS_SHED));
+                }
+                Some(http)
+            }
             HttpMode::Unavailable(reason) => {
                 limits.push(limit("http", reason.clone()));
                 None

@@ -14,6 +14,8 @@ const MAX_LEVEL: u32 = 5;
 /// The level from which on slices are left out, but for those of threads that run event loops: lag and stalls come
 /// from these. At the last level they are left out, too.
 const SLICES_LEVEL: u32 = 4;
+/// And the one from which on requests are, where nobody asked for them.
+const REQUESTS_LEVEL: u32 = 3;
 const MAX_MEMORY_LEVEL: u32 = 3;
 
 /// What is left out at a level.
@@ -65,6 +67,11 @@ impl Shed {
     /// Whether those of threads that run event loops are, even so.
     pub(crate) fn keeps_loops(self) -> bool {
         self.level == SLICES_LEVEL
+    }
+
+    /// Whether requests are not looked at, where nobody asked for them.
+    pub(crate) fn requests(self) -> bool {
+        self.level >= REQUESTS_LEVEL
     }
 
     /// What is left out, in words.

@@ -5,6 +5,7 @@ mod closing;
 mod duty;
 mod newcomers;
 mod readings;
+mod requests;
 mod starting;
 
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
@@ -34,7 +35,7 @@ use crate::{
         exact::ExactLive,
         live::Live,
         pipeline::{Lifecycle, Output, Pipeline},
-        requests::{self, Requests},
+        requests::Requests,
     },
     targets::{Rules, Targets},
 };
@@ -73,6 +74,8 @@ pub(crate) struct Watch {
     intake: Intake,
     /// `None`: nobody asked for them, or they cannot be seen.
     requests: Option<Requests>,
+    /// Somebody asked for them: they are told whatever the budget is.
+    keeps_requests: bool,
     targets: Targets,
     schedule: Schedule,
     pub(crate) passes: Passes,
@@ -231,21 +234,6 @@ impl Watch {
         for fact in facts {
             self.step(fact);
         }
-    }
-
-    /// Takes what sockets have told, and passes on what is old enough.
-    fn take_requests(&mut self, opened_ns: u64, until_ns: u64) {
-        let Some(requests) = &mut self.requests else {
-            return;
-        };
-        let intake = &mut self.intake;
-        let mut sink = |event| {
-            let cpu = requests::STREAM;
-            intake.feed(Input::Ordered { cpu, event });
-        };
-        self.live
-            .drain_sockets(opened_ns, |bytes| requests.take(bytes, &mut sink));
-        requests.release(until_ns, sink);
     }
 
     /// Takes in all that the kernel side has told, and passes on what is of before `until_ns`.

@@ -4,6 +4,8 @@
 //! horizon as slices before anything is concluded from them. What is concluded is what captures keep: bytes of heads
 //! are in none.
 
+use concmon_ebpf::socket_kind;
+
 use crate::{
     decode::{
         http::Assembler,
@@ -40,6 +42,8 @@ pub struct Requests {
     produced: Vec<u64>,
     damaged: u64,
     lost: u64,
+    /// Since when sockets tell, after a time in which they did not.
+    since_ns: u64,
 }
 
 impl Requests {
@@ -55,6 +59,7 @@ impl Requests {
             produced: Vec::new(),
             damaged: 0,
             lost: 0,
+            since_ns: 0,
         }
     }
 
@@ -90,8 +95,14 @@ impl Requests {
             records: missing,
         };
         let lost = (missing > 0).then_some((at_ns, lost));
+        let since_ns = self.since_ns;
         let records = batch.records.into_iter();
-        let records = records.map(|record| (record.head.at_ns, Item::Record(record)));
+        let records = records.map(|mut record| {
+            if record.head.kind == socket_kind::READ && record.head.ready_ns < since_ns {
+                record.head.ready_ns = 0;
+            }
+            (record.head.at_ns, Item::Record(record))
+        });
         let assembler = &mut self.assembler;
         for (at_ns, item) in lost.into_iter().chain(records) {
             self.order.push(at_ns, header.cpu, item, |item| {
@@ -106,6 +117,18 @@ impl Requests {
         self.order
             .release(until_ns, |item| pass_on(assembler, item, &mut sink));
         assembler.age(until_ns, |event| sink(boxed(event)));
+    }
+
+    /// Sockets tell nothing from here on: what is under way is not known any more.
+    pub fn pause(&mut self, now_ns: u64, mut sink: impl FnMut(Event)) {
+        self.release(now_ns, &mut sink);
+        lose(&mut self.assembler, now_ns, 0, &mut sink);
+    }
+
+    /// Sockets tell again. When bytes became readable that nobody had read by the last pause is not to be taken for when
+    /// those of the next request did.
+    pub const fn resume(&mut self, now_ns: u64) {
+        self.since_ns = now_ns;
     }
 
     /// Records that never arrived.
@@ -127,15 +150,20 @@ fn pass_on(assembler: &mut Assembler, item: &Item, sink: &mut impl FnMut(Event))
     match item {
         Item::Record(record) => assembler.take(record, |event| sink(boxed(event))),
         Item::Lost { at_ns, records } => {
-            assembler.lost();
-            sink(boxed(HttpEvent {
-                at_ns: *at_ns,
-                pid: Pid(0),
-                tid: Tid(0),
-                what: HttpWhat::Lost { records: *records },
-            }));
+            lose(assembler, *at_ns, *records, sink);
         }
     }
+}
+
+/// So many records before this instant never arrived: what was under way is not known any more.
+fn lose(assembler: &mut Assembler, at_ns: u64, records: u64, sink: &mut impl FnMut(Event)) {
+    assembler.lost();
+    sink(boxed(HttpEvent {
+        at_ns,
+        pid: Pid(0),
+        tid: Tid(0),
+        what: HttpWhat::Lost { records },
+    }));
 }
 
 fn boxed(event: HttpEvent) -> Event {

@@ -67,8 +67,8 @@ pub(crate) struct Config {
     pub(crate) budget_memory: u64,
     pub(crate) duty: DutyCycle,
     pub(crate) max_groups: usize,
-    /// Requests are looked at where the kernel tells of them.
-    pub(crate) http: bool,
+    /// Requests are looked at where the kernel tells of them; `None`: as long as the budget allows.
+    pub(crate) http: Option<bool>,
     pub(crate) rules: Rules,
     /// Whom the exporter runs as.
     pub(crate) exporter: Account,
@@ -94,7 +94,7 @@ impl Default for Config {
             budget_memory: 128_000_000,
             duty: DutyCycle::Auto,
             max_groups: MAX_GROUPS,
-            http: true,
+            http: None,
             rules: Rules::default(),
             exporter: Account::nobody(),
             max_clients: 64,
@@ -169,7 +169,7 @@ impl Config {
                     .map(|count| config.max_groups = count),
                 "CONCMON_HTTP" => value
                     .parse()
-                    .map(|http| config.http = http)
+                    .map(|http| config.http = Some(http))
                     .map_err(|_| "use true or false".to_owned()),
                 _ => {
                     token_file = Some(value);
@@ -189,7 +189,11 @@ impl Config {
         config.budget_cpu = flags.budget_cpu.unwrap_or(config.budget_cpu);
         config.budget_memory = flags.budget_memory.unwrap_or(config.budget_memory);
         config.duty = flags.duty.unwrap_or(config.duty);
-        config.http = (config.http || flags.http) && !flags.no_http;
+        config.http = match (flags.http, flags.no_http) {
+            (_, true) => Some(false),
+            (true, false) => Some(true),
+            (false, false) => config.http,
+        };
         Ok(config)
     }
 
@@ -250,7 +254,7 @@ impl Config {
         config.budget_cpu = budget_cpu.unwrap_or(config.budget_cpu);
         config.budget_memory = budget_memory.unwrap_or(config.budget_memory);
         config.duty = duty.unwrap_or(config.duty);
-        config.http = http.unwrap_or(config.http);
+        config.http = http.or(config.http);
         config.max_groups = max_groups.unwrap_or(config.max_groups);
         config.exporter = exporter.user.unwrap_or(config.exporter);
         config.max_clients = exporter.max_clients.unwrap_or(config.max_clients);

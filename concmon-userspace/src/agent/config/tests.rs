@@ -69,8 +69,7 @@ name = "."
     assert_eq!(config.budget_cpu, Share(0.005));
     assert_eq!(config.duty, DutyCycle::Fixed(Share(0.1)));
     assert_eq!((config.max_groups, config.max_clients), (20, 8));
-    assert!(!config.http);
-    assert!(Config::default().http);
+    assert_eq!((config.http, Config::default().http), (Some(false), None));
     assert_eq!(
         (config.exporter.user, config.token.as_deref()),
         (1234, Some("s3cret"))
@@ -102,10 +101,10 @@ name = "."
 #[test]
 fn requests_are_looked_at_unless_somebody_does_not_want_it() {
     for (flags, variable, wanted) in [
-        ((false, false), None, true),
-        ((false, false), Some("false"), false),
-        ((true, false), Some("false"), true),
-        ((false, true), Some("true"), false),
+        ((false, false), None, None),
+        ((false, false), Some("false"), Some(false)),
+        ((true, false), Some("false"), Some(true)),
+        ((false, true), Some("true"), Some(false)),
     ] {
         let flags = Agent {
             http: flags.0,

@@ -109,11 +109,12 @@ impl Connection {
         }
     }
 
-    /// Gives heads that are whole, each with how long its first byte had been readable; returns what else there is to
-    /// tell.
+    /// Gives heads that are whole, each with its headers of these names and how long its first byte had been readable;
+    /// returns what else there is to tell.
     pub(super) fn read(
         &mut self,
         record: &SocketRecord,
+        names: &[String],
         mut sink: impl FnMut(Request, Option<u64>),
     ) -> Option<HttpWhat> {
         let head = &record.head;
@@ -158,7 +159,7 @@ impl Connection {
                     }
                     self.buffer.extend_from_slice(rest(at));
                     let is_cut = end > seen_end || self.buffer.len() >= SOCKET_BYTES;
-                    match self.advance(is_cut, &mut sink) {
+                    match self.advance(is_cut, names, &mut sink) {
                         Ok(Some(next)) => at = next.max(head.offset),
                         Ok(None) => return None,
                         Err(_) if self.is_guessed => {
@@ -218,6 +219,7 @@ impl Connection {
     fn advance(
         &mut self,
         is_cut: bool,
+        names: &[String],
         sink: &mut impl FnMut(Request, Option<u64>),
     ) -> Result<Option<u64>, NotParsed> {
         if self.expects == Expects::ChunkHead {
@@ -245,7 +247,7 @@ impl Connection {
             0 => None,
             ready_ns => Some(self.read_ns.saturating_sub(ready_ns)),
         };
-        match heads::request(&self.buffer, is_cut)? {
+        match heads::request(&self.buffer, is_cut, names)? {
             Head::Partial => Ok(None),
             Head::Whole { length, head } => {
                 self.is_guessed = false;

@@ -1,5 +1,7 @@
 //! Heads of requests, of responses, and of chunks: what `httparse` makes of them.
 
+use std::collections::BTreeMap;
+
 use httparse::{EMPTY_HEADER, Header};
 
 use crate::event::NotParsed;
@@ -15,8 +17,8 @@ pub(super) struct Request {
     pub(super) method: String,
     pub(super) path: String,
     pub(super) body: Body,
-    /// By name, in lower case.
-    pub(super) headers: Vec<(String, String)>,
+    /// Those that were wanted, by name in lower case.
+    pub(super) headers: BTreeMap<String, String>,
 }
 
 /// What follows a request's head.
@@ -41,8 +43,12 @@ pub(super) enum Head {
     Cut(Request),
 }
 
-/// The beginning of a request. `is_cut`: no more of it comes.
-pub(super) fn request(bytes: &[u8], is_cut: bool) -> Result<Head, NotParsed> {
+/// The beginning of a request, with its headers of these names. `is_cut`: no more of it comes.
+pub(super) fn request(
+    bytes: &[u8],
+    is_cut: bool,
+    names: &[String],
+) -> Result<Head, NotParsed> {
     if bytes.starts_with(b"PRI * HTTP/2") {
         return Err(NotParsed::Http2);
     }
@@ -57,19 +63,19 @@ pub(super) fn request(bytes: &[u8], is_cut: bool) -> Result<Head, NotParsed> {
                 return Err(NotParsed::Malformed);
             };
             let body = body(request.headers)?;
-            let head = Request::new(method, path, body, request.headers);
+            let head = Request::new(method, path, body, (&*request.headers, names));
             Ok(Head::Whole { length, head })
         }
-        Ok(httparse::Status::Partial) if is_cut => cut(bytes),
+        Ok(httparse::Status::Partial) if is_cut => cut(bytes, names),
         Ok(httparse::Status::Partial) => Ok(Head::Partial),
         // More than there is room for, though of a few bytes each.
-        Err(httparse::Error::TooManyHeaders) => cut(bytes),
+        Err(httparse::Error::TooManyHeaders) => cut(bytes, names),
         Err(_) => Err(NotParsed::Malformed),
     }
 }
 
 /// A head of which whole lines are there.
-fn cut(bytes: &[u8]) -> Result<Head, NotParsed> {
+fn cut(bytes: &[u8], names: &[String]) -> Result<Head, NotParsed> {
     let Some(line) = memchr::memchr(b'\n', bytes) else {
         return match memchr::memchr2_iter(b' ', b'?', bytes).nth(1) {
             // A very long query.
@@ -87,7 +93,7 @@ fn cut(bytes: &[u8]) -> Result<Head, NotParsed> {
             let (Some(method), Some(path)) = (request.method, request.path) else {
                 return Err(NotParsed::Malformed);
             };
-            let headers = request.headers;
+            let headers = (&*request.headers, names);
             Ok(Head::Cut(Request::new(
                 method,
                 path,
@@ -112,7 +118,12 @@ fn line_only(bytes: &[u8]) -> Result<Head, NotParsed> {
     let mut words = text.split(' ');
     match (words.next(), words.next()) {
         (Some(method), Some(path)) if is_method(method) && path.starts_with(['/', '*']) => {
-            Ok(Head::Cut(Request::new(method, path, Body::Unknown, &[])))
+            Ok(Head::Cut(Request::new(
+                method,
+                path,
+                Body::Unknown,
+                (&[], &[]),
+            )))
         }
         _ => Err(NotParsed::Malformed),
     }
@@ -126,17 +137,26 @@ fn is_method(text: &str) -> bool {
 }
 
 impl Request {
-    fn new(method: &str, path: &str, body: Body, headers: &[Header<'_>]) -> Self {
-        let kept = headers.iter().map(|header| {
-            let value = String::from_utf8_lossy(header.value);
-            let value = value.chars().take(MAX_VALUE).collect();
-            (header.name.to_ascii_lowercase(), value)
-        });
+    /// Of all headers, those of these names are kept.
+    fn new(
+        method: &str,
+        path: &str,
+        body: Body,
+        (headers, names): (&[Header<'_>], &[String]),
+    ) -> Self {
+        let mut kept = BTreeMap::new();
+        for header in headers {
+            let wanted = |name: &&String| header.name.eq_ignore_ascii_case(name);
+            if let Some(name) = names.iter().find(wanted) {
+                let value = String::from_utf8_lossy(header.value);
+                kept.insert(name.clone(), value.chars().take(MAX_VALUE).collect());
+            }
+        }
         Self {
             method: method.to_owned(),
             path: path.to_owned(),
             body,
-            headers: kept.collect(),
+            headers: kept,
         }
     }
 }

@@ -26,7 +26,7 @@ const TOO_MUCH: &str = "too many requests with paths that are new were to be loo
 /// The route of a request; else why there is none.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Route {
-    Known(String),
+    Known(Arc<str>),
     None(&'static str),
 }
 
@@ -34,7 +34,7 @@ impl Route {
     /// As it is reported.
     pub(super) fn told(self) -> (Option<String>, Vec<Limit>) {
         match self {
-            Self::Known(route) => (Some(route), Vec::new()),
+            Self::Known(route) => (Some(route.to_string()), Vec::new()),
             Self::None(reason) => (None, vec![limit("route", reason)]),
         }
     }
@@ -197,7 +197,7 @@ impl Routes {
         let route = match routes.find(method, path, &mut self.budget.0) {
             // What was left for it may have been too little.
             _ if self.budget.0.is_spent() => return Route::None(TOO_MUCH),
-            Found::Route(route) => Route::Known(route.to_owned()),
+            Found::Route(route) => Route::Known(route.into()),
             Found::None => Route::None(OF_NONE),
             Found::Unclear => Route::None(UNCLEAR),
         };

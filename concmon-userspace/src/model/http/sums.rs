@@ -1,7 +1,9 @@
 //! HTTP requests of a service: sums by method, route and status. Paths are of processes only.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::routes::Route;
 use super::{Key, Row};
@@ -16,8 +18,8 @@ const MAX_ROWS: usize = 512;
 /// What a service's requests have in common.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Of {
-    method: String,
-    route: Option<String>,
+    method: Cow<'static, str>,
+    route: Option<Arc<str>>,
     status: u16,
 }
 
@@ -84,8 +86,8 @@ impl HttpDelta {
         let mut requests: Vec<_> = rows
             .filter_map(|(of, row)| Some((of, row.duration.report()?, row.queue.report())))
             .map(|(of, duration, queue)| GroupRequests {
-                method: of.method.clone(),
-                route: of.route.clone(),
+                method: of.method.to_string(),
+                route: of.route.as_deref().map(str::to_owned),
                 status: of.status,
                 count: duration.count,
                 duration,
@@ -133,9 +135,9 @@ mod tests {
             row.duration.record(*duration_ns, 1);
             row.queue.record(duration_ns / 2, 1);
             let key = Key {
-                method: "GET".to_owned(),
-                path: Some((*path).to_owned()),
-                route: route.map_or(Route::None("none"), |route| Route::Known(route.to_owned())),
+                method: "GET".into(),
+                path: Some((*path).into()),
+                route: route.map_or(Route::None("none"), |route| Route::Known(route.into())),
                 status: *status,
             };
             delta.add_row(&key, &row);

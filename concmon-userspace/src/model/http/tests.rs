@@ -14,8 +14,8 @@ fn event(what: HttpWhat) -> HttpEvent {
 
 fn request(path: &str) -> HttpRequest {
     HttpRequest {
-        method: "GET".to_owned(),
-        path: Some(path.to_owned()),
+        method: "GET".into(),
+        path: Some(path.into()),
         queue_ns: Some(50),
     }
 }

@@ -54,9 +54,9 @@ impl Watch {
         still
     }
 
-    /// Reads every account, but for those of the processes in `still`, as of `now_ns`, or of its latest switch since, and gives back the slots of threads that
-    /// have ended. One instant for all: otherwise the walls of threads in a window would differ from it by as
-    /// much as reading takes longer in one window than in another.
+    /// Reads every account, but for those of the processes in `still`, as of `now_ns`, or of its latest switch since, and
+    /// gives back the slots of threads that have ended. One instant for all (see [`align`]): otherwise the walls of
+    /// threads in a window would differ from it by as much as reading takes longer in one window than in another.
     pub(super) fn read_ledgers(&mut self, now_ns: u64, still: &BTreeSet<Pid>) -> Vec<Event> {
         let mut facts = Vec::new();
         let mut missing = BTreeMap::new();
@@ -119,6 +119,25 @@ impl Watch {
     }
 }
 
+/// Reading may take so long that threads have switched meanwhile, as where the tool itself waits for a CPU. Then all
+/// accounts are as of the latest of these switches, for in no window may a thread have more time than the window has.
+/// Gives that instant.
+pub(super) fn align(facts: &mut [Event], at_ns: u64) -> u64 {
+    let mut ledgers: Vec<_> = facts
+        .iter_mut()
+        .filter_map(|fact| match fact {
+            Event::Ledger(fact) => Some(fact),
+            _ => None,
+        })
+        .collect();
+    let latest_ns = ledgers.iter().map(|fact| fact.read_ns).max();
+    let at_ns = latest_ns.map_or(at_ns, |latest_ns| latest_ns.max(at_ns));
+    for fact in &mut ledgers {
+        fact.read_ns = at_ns;
+    }
+    at_ns
+}
+
 /// What a thread did since `until_ns` nobody saw: its open stretch ends there, and the rest is unobserved. The kernel
 /// side does the same when it meets the thread.
 fn close_unseen(fact: &mut LedgerFact, until_ns: u64) {
@@ -172,6 +191,21 @@ mod tests {
         (fact.since_ns, fact.read_ns) = (START + 100, START + 1_000);
         close_unseen(&mut fact, START + until_ns);
         fact
+    }
+
+    #[test]
+    fn all_accounts_are_as_of_one_instant() {
+        let read = |read_ns| {
+            let mut fact = ledger(1, 1);
+            fact.read_ns = read_ns;
+            Event::Ledger(Box::new(fact))
+        };
+        let mut facts = [read(1_000), read(1_300), read(1_000)];
+        assert_eq!(align(&mut facts, 1_000), 1_300);
+        for fact in &facts {
+            assert!(matches!(fact, Event::Ledger(fact) if fact.read_ns == 1_300));
+        }
+        assert_eq!(align(&mut [], 1_000), 1_000);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{super::budget::Shed, Watch};
+use super::{super::budget::Shed, Watch, accounts::align};
 use crate::{
     capture::Input,
     event::{BudgetFact, Event, MonitorFact, Tick},
@@ -44,7 +44,8 @@ impl Watch {
             let tapped = self.intake.taps.processes();
             self.live.ration_stacks(STACK_INTERVAL, &tapped);
         }
-        let ledgers = self.read_ledgers(at_ns, &still);
+        let mut ledgers = self.read_ledgers(at_ns, &still);
+        let at_ns = align(&mut ledgers, at_ns);
         let mut others = self.targets.facts(self.schedule.tree(), at_ns, &still);
         self.schedule.end();
         if now_ns.saturating_sub(self.room_given_ns) >= ROOM_PAUSE_NS {
@@ -114,6 +115,9 @@ impl Watch {
             faults,
             shed: {
                 let mut words = self.budget.shed().words(self.rate, MOST_TASKS);
+                if self.sheds_requests() {
+                    words.push("requests: none are told".to_owned());
+                }
                 words.extend(self.schedule.allowance.words());
                 words.extend(self.shed_time());
                 words
@@ -124,6 +128,7 @@ impl Watch {
                 memory_bytes: self.budget.memory_bytes(),
                 sheds_slices: self.budget.shed().slices(),
                 keeps_loops: self.budget.shed().keeps_loops(),
+                sheds_requests: self.sheds_requests(),
             },
             wall_clock_ahead_ns: now.unix_ns.wrapping_sub(told_ns).cast_signed(),
             passes: self.passes.fact(),
@@ -145,5 +150,8 @@ impl Watch {
         }
         self.schedule.look_pause_ns = shed.look_pause_ns();
         self.targets.set_tasks(shed.tasks(MOST_TASKS));
+        if let Err(error) = self.suit_requests(shed.requests()) {
+            log::debug!("sockets tell as before: {error}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Watch,
     newcomers::{Newcomers, watch_late_children},
+    requests::tell_listeners,
 };
 use crate::{
     capture::{Filters, Store},
@@ -14,7 +15,6 @@ use crate::{
     procfs::{
         ProcessReader,
         clocks::{self, Clocks},
-        listeners::Listeners,
         now,
         tree::Tree,
     },
@@ -62,7 +62,7 @@ pub(crate) struct Plan {
 pub(crate) struct HttpPlan {
     /// Whose values are kept.
     pub(crate) headers: Vec<String>,
-    /// Somebody wants to see them, and is told where that cannot be.
+    /// Somebody wants to see them, whatever that takes, and is told where that cannot be.
     pub(crate) is_asked_for: bool,
 }
 
@@ -93,12 +93,7 @@ impl Watch {
         }
         live.seed()?;
         if plan.http.is_some() {
-            let mut listeners = Listeners::default();
-            for pid in live.watched() {
-                let ports = listeners.of(pid.0);
-                live.serve(ports.own);
-                live.accept(ports.all);
-            }
+            tell_listeners(&mut live);
         }
         let clocks = Clocks::now();
         // Measuring begins here; there is nothing to tell yet.
@@ -136,6 +131,7 @@ impl Watch {
             sums_only: false,
             duty: None,
             live,
+            keeps_requests: plan.http.as_ref().is_some_and(|http| http.is_asked_for),
             requests: plan
                 .http
                 .filter(|_| info.http == HttpMode::On)

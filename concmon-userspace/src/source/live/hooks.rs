@@ -71,20 +71,27 @@ pub(super) fn attach(ebpf: &mut Ebpf) -> Result<Links, LiveError> {
     Ok(switches)
 }
 
-/// Where hooks of switches are attached.
+/// Where hooks are attached, of those that are taken away and put back.
 pub(super) type Links = Vec<(&'static str, BtfTracePointLinkId)>;
 
 /// Attaches those that tell of switches.
 pub(super) fn attach_switches(ebpf: &mut Ebpf) -> Result<Links, LiveError> {
+    attach_each(ebpf, &SWITCHES)
+}
+
+/// Attaches hooks in this order: all of them, or none, for half of them would tell half.
+pub(super) fn attach_each(
+    ebpf: &mut Ebpf,
+    names: &[&'static str],
+) -> Result<Links, LiveError> {
     let mut links = Links::new();
-    for name in SWITCHES {
+    for &name in names {
         let attached = program::<BtfTracePoint>(ebpf, name)
             .and_then(|hook| hook.attach().map_err(|error| permission_or(&error)));
         match attached {
             Ok(link) => links.push((name, link)),
             Err(error) => {
-                // Half of them would tell half.
-                detach_switches(ebpf, links)?;
+                detach_each(ebpf, links)?;
                 return Err(error);
             }
         }
@@ -93,7 +100,7 @@ pub(super) fn attach_switches(ebpf: &mut Ebpf) -> Result<Links, LiveError> {
 }
 
 /// Takes them away, the last one first: a switch that is still told has had its wakeup told.
-pub(super) fn detach_switches(ebpf: &mut Ebpf, links: Links) -> Result<(), LiveError> {
+pub(super) fn detach_each(ebpf: &mut Ebpf, links: Links) -> Result<(), LiveError> {
     for (name, link) in links.into_iter().rev() {
         let hook: &mut BtfTracePoint = program(ebpf, name)?;
         hook.detach(link).map_err(failing!("detaching a hook"))?;

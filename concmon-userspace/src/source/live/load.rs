@@ -282,6 +282,7 @@ fn load_with(
         pythons: opened(&mut ebpf, "PYTHONS")?,
         execs: opened(&mut ebpf, "EXECS")?,
         sample_links: Vec::new(),
+        socket_links: Vec::new(),
         rate: 0,
         switches: Switches::default(),
         features,

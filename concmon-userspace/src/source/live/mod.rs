@@ -61,6 +61,8 @@ pub struct Live {
     execs: Queue<MapData, u32>,
     /// The clocks that sample.
     sample_links: Vec<PerfEventLinkId>,
+    /// Where the hooks at sockets are attached; empty: nowhere.
+    socket_links: hooks::Links,
     /// Samples per second and CPU that are wanted.
     rate: u32,
     switches: Switches,
@@ -223,7 +225,7 @@ impl Live {
         let Self { run_time, ebpf, .. } = self;
         self.switches.links = run_time.around(|| hooks::attach(ebpf))?;
         if let Some(Ok(_)) = self.sockets
-            && let Err(error) = sockets::attach(&mut self.ebpf)
+            && let Err(error) = self.attach_sockets()
         {
             self.sockets = Some(Err(sockets::reason(&error)));
         }
@@ -278,6 +280,33 @@ impl Live {
         records
             .chain(self.samples.descriptors())
             .chain(sockets.flat_map(|sockets| sockets.records.descriptors()))
+    }
+
+    /// Sockets tell now.
+    pub const fn tells_of_sockets(&self) -> bool {
+        !self.socket_links.is_empty()
+    }
+
+    /// From now on, sockets tell.
+    ///
+    /// # Errors
+    /// A hook cannot be attached; then none is.
+    pub fn attach_sockets(&mut self) -> Result<(), LiveError> {
+        if let Some(Ok(_)) = self.sockets
+            && self.socket_links.is_empty()
+        {
+            self.socket_links = sockets::attach(&mut self.ebpf)?;
+        }
+        Ok(())
+    }
+
+    /// From now on, sockets tell nothing.
+    ///
+    /// # Errors
+    /// A hook cannot be taken away.
+    pub fn detach_sockets(&mut self) -> Result<(), LiveError> {
+        let links = std::mem::take(&mut self.socket_links);
+        hooks::detach_each(&mut self.ebpf, links)
     }
 
     /// Why no requests are looked for although they were to be; `None`: they are, or nobody asked for them.

@@ -15,7 +15,10 @@ use aya::{
 use concmon_ebpf::{SocketBatch, SocketTest, port_flags};
 use rustix::param::page_size;
 
-use super::buffers::Buffers;
+use super::{
+    buffers::Buffers,
+    hooks::{self, Links},
+};
 use crate::source::{
     error::{LiveError, failing, permission_or},
     object::{Wire, mapped, opened, program},
@@ -131,16 +134,8 @@ pub(super) fn reason(error: &LiveError) -> String {
 }
 
 /// All of them, or none.
-pub(super) fn attach(ebpf: &mut Ebpf) -> Result<(), LiveError> {
-    attach_each(ebpf).inspect_err(|_| detach(ebpf))
-}
-
-fn attach_each(ebpf: &mut Ebpf) -> Result<(), LiveError> {
-    for name in HOOKS {
-        let hook: &mut BtfTracePoint = program(ebpf, name)?;
-        hook.attach().map_err(|error| permission_or(&error))?;
-    }
-    Ok(())
+pub(super) fn attach(ebpf: &mut Ebpf) -> Result<Links, LiveError> {
+    hooks::attach_each(ebpf, &HOOKS)
 }
 
 pub(super) fn detach(ebpf: &mut Ebpf) {

@@ -94,7 +94,7 @@ impl Live {
         self.switches.is_caught_up = false;
         self.run_time.turn(true, now_ns, self.measured_run());
         let links = std::mem::take(&mut self.switches.links);
-        hooks::detach_switches(&mut self.ebpf, links)?;
+        hooks::detach_each(&mut self.ebpf, links)?;
         self.suit_sampling()?;
         Ok(now_ns)
     }

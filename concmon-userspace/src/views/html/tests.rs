@@ -160,8 +160,8 @@ fn requests_and_peers_are_in_the_page() {
     let kinds = [("/slow", 503, 50 * MS), ("/a", 200, MS), ("/a", 200, MS)];
     for (id, (path, status, duration_ns)) in (0..).zip(kinds) {
         let request = HttpRequest {
-            method: "GET".to_owned(),
-            path: Some(path.to_owned()),
+            method: "GET".into(),
+            path: Some(path.into()),
             queue_ns: Some(MS),
         };
         let answered = HttpWhat::Answered {

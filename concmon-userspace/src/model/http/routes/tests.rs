@@ -98,8 +98,8 @@ fn a_route_may_be_of_its_own_methods_only() {
 
 fn of_path(path: Option<&str>) -> HttpRequest {
     HttpRequest {
-        method: "GET".to_owned(),
-        path: path.map(str::to_owned),
+        method: "GET".into(),
+        path: path.map(Into::into),
         queue_ns: None,
     }
 }
@@ -123,7 +123,7 @@ fn a_request_is_of_the_routes_of_its_time() {
         known.of(&of_path(Some("/b")), Tid(1), 19 * LONG_NS),
         Route::None(OF_NONE)
     );
-    let found = Route::Known("/b".to_owned());
+    let found = Route::Known("/b".into());
     assert_eq!(known.of(&of_path(Some("/b")), Tid(1), 20 * LONG_NS), found);
     assert_eq!(
         known.of(&of_path(Some("/a")), Tid(1), 21 * LONG_NS),
@@ -179,7 +179,7 @@ fn routes_that_change_too_often_are_not_told() {
     let ask = |known: &mut Routes, at_ns| known.of(&of_path(Some("/b")), Tid(1), at_ns);
     assert_eq!(ask(&mut known, LONG_NS + 2), Route::None(UNCLEAR));
     known.know(&of("/b"), None, Vec::new(), 2 * LONG_NS);
-    let found = Route::Known("/b".to_owned());
+    let found = Route::Known("/b".into());
     assert_eq!(ask(&mut known, 3 * LONG_NS), found);
 }
 
