@@ -178,6 +178,19 @@ mod tests {
 
     /// A batch with one record, as the kernel side writes it.
     fn batch(cpu: u32, before: u64, opened_ns: u64, at_ns: u64, kind: u8, text: &[u8]) -> Vec<u8> {
+        ready_since(0, cpu, before, opened_ns, at_ns, kind, text)
+    }
+
+    /// The same, with bytes that were readable since then.
+    fn ready_since(
+        ready_ns: u64,
+        cpu: u32,
+        before: u64,
+        opened_ns: u64,
+        at_ns: u64,
+        kind: u8,
+        text: &[u8],
+    ) -> Vec<u8> {
         let mut bytes = Vec::new();
         bytes.extend(WIRE_VERSION.to_le_bytes());
         bytes.extend(1u16.to_le_bytes());
@@ -188,7 +201,7 @@ mod tests {
         bytes.extend((text.len() as u16).to_le_bytes());
         let words = [12, 11, text.len() as u32];
         bytes.extend(words.map(u32::to_le_bytes).concat());
-        bytes.extend([at_ns, 0, 7, 0, 0].map(u64::to_le_bytes).concat());
+        bytes.extend([at_ns, ready_ns, 7, 0, 0].map(u64::to_le_bytes).concat());
         // Its peer.
         bytes.extend([0; 24]);
         bytes.extend(text);
@@ -220,5 +233,40 @@ mod tests {
             .collect();
         assert!(matches!(told[0], (100, HttpWhat::Began { .. })), "{told:?}");
         assert_eq!(told[1..], [(500, HttpWhat::Lost { records: 5 })]);
+    }
+
+    /// A request that was under way when sockets fell silent is not known any more, and when bytes became readable
+    /// before or meanwhile is not when those of the next one did.
+    #[test]
+    fn after_a_pause_nothing_of_before_counts() {
+        let mut requests = Requests::new(Vec::new());
+        let request = b"GET / HTTP/1.1\r\n\r\n";
+        let mut told = Vec::new();
+        let mut sink = |event| match event {
+            Event::Http(event) => told.push(event.what),
+            _ => panic!("{event:?}"),
+        };
+        requests.take(
+            &batch(0, 0, 100, 100, socket_kind::READ, request),
+            &mut sink,
+        );
+        requests.pause(200, &mut sink);
+        requests.resume(1_000);
+        for (before, ready_ns, at_ns) in [(1, 150, 1_100), (2, 1_150, 1_200)] {
+            let kind = socket_kind::READ;
+            let bytes = ready_since(ready_ns, 0, before, at_ns, at_ns, kind, request);
+            requests.take(&bytes, &mut sink);
+            requests.release(at_ns, &mut sink);
+        }
+        let queued: Vec<_> = told
+            .iter()
+            .map(|what| match what {
+                HttpWhat::Began { request, .. } => Some(request.queue_ns),
+                HttpWhat::Lost { records: 0 } => None,
+                _ => panic!("{what:?}"),
+            })
+            .collect();
+        assert_eq!(queued[..3], [Some(None), None, Some(None)]);
+        assert_eq!(requests.lost(), 0);
     }
 }

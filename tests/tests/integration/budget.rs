@@ -51,7 +51,7 @@ fn a_budget_too_small() -> Result<()> {
     let summary = outcome.summary()?;
     laws::hold(summary)?;
     let shed = &summary.monitor.shed;
-    for what in ["samples: ", "looks: ", "slices: "] {
+    for what in ["samples: ", "looks: ", "slices: ", "requests: "] {
         ensure!(
             shed.iter().any(|words| words.starts_with(what)),
             "no {what}in {shed:?}"
@@ -61,6 +61,11 @@ fn a_budget_too_small() -> Result<()> {
     ensure!(lost > 0, "slices were left out and none counts as lost");
     // The last windows are whole, although nothing but totals is kept.
     let process = summary.process(pid)?;
+    if let Some(http) = &process.http {
+        let mut limits = http.limits.iter();
+        let is_told = limits.any(|limit| limit.reason.contains("to stay inside the budget"));
+        ensure!(is_told, "of requests it is not told that they were left out");
+    }
     let wall_ns = process.loops.first().context("no loop")?.wall_ns;
     ensure!(
         wall_ns > summary.window.duration_ns / 10 * 8,
