@@ -1,5 +1,7 @@
 //! The account of one thread.
 
+use core::mem::offset_of;
+
 use super::{Hist, MAX_GILS, cause};
 
 /// The states of [`Ledger::state`]: what the open stretch since [`Ledger::since_ns`] is.
@@ -38,7 +40,10 @@ pub mod ledger_flags {
 /// Kernel programs write it, user space reads it in place. `seq` is odd during a write. At every
 /// even `seq`, the sum of all columns equals `since_ns - start_ns`; the open stretch from
 /// `since_ns` to now belongs to `state`. A reader that finds either rule broken reads again.
-#[repr(C)]
+///
+/// What a cycle of a thread (block, wakeup, switch-in) touches comes first, by lines of the cache: five of them, of which
+/// a wakeup, on another CPU, touches the first one only.
+#[repr(C, align(64))]
 #[derive(Clone, Copy, Debug)]
 pub struct Ledger {
     pub seq: u32,
@@ -57,8 +62,6 @@ pub struct Ledger {
     pub wait_flags: u8,
     pub reserved: u8,
     pub last_cpu: u32,
-    /// When this account begins.
-    pub start_ns: u64,
     /// When the open stretch began.
     pub since_ns: u64,
     /// `se.sum_exec_runtime` up to where `on_cpu_ns` is booked.
@@ -69,6 +72,7 @@ pub struct Ledger {
     pub waking_tid: u32,
     /// Which [`Hists`] are its histograms; 0: it has none yet. Given with the first switch that is booked.
     pub hists: u32,
+    pub on_cpu_ns: u64,
 
     /// When the thread last left a CPU (0: not seen).
     pub off_ns: u64,
@@ -82,38 +86,28 @@ pub struct Ledger {
     pub syscall: i32,
     /// Thread that woke it last; 0 when that was a timer or cannot be told.
     pub waker_tid: u32,
-    /// `task_struct::start_boottime`: with the tid, the identity of the thread.
-    pub start_boottime_ns: u64,
-
-    pub on_cpu_ns: u64,
     pub woken_ns: u64,
     pub preempted_ns: u64,
     /// Contained in no other column; shown as part of `runnable`.
     pub stolen_ns: u64,
-    pub unknown_ns: u64,
-    /// While no switch was told on purpose ([`Control::detached_ns`](super::Control::detached_ns)).
-    pub unobserved_ns: u64,
-    /// On a CPU meanwhile, by the kernel's own account; contained in `unobserved_ns`.
-    pub unobserved_run_ns: u64,
-    pub blocked_ns: [u64; cause::COUNT],
 
+    /// Addresses of the GIL structs of the thread's process, 0 where there is none.
+    pub gils: [u64; MAX_GILS],
     /// Growth of the kernel's own counters since the account began.
     pub voluntary: u64,
     pub involuntary: u64,
-    pub migrations: u64,
     /// The kernel's counters when the account began.
     pub voluntary_base: u64,
     pub involuntary_base: u64,
 
-    /// Addresses of the GIL structs of the thread's process, 0 where there is none.
-    pub gils: [u64; MAX_GILS],
-
+    pub blocked_ns: [u64; cause::COUNT],
     /// Token buckets for stacks taken when the thread blocks, one for each cause, so that many short
     /// waits of one cause leave the stack of a wait of another: the theoretical arrival time of the
     /// next one. A thread may be ahead of it by [`STACK_WINDOW_NS`].
     pub stack_tat_ns: [u64; cause::COUNT],
     /// Time between two of one cause; 0: [`STACK_INTERVAL_NS`]. Set by user space.
     pub stack_interval_ns: u64,
+    pub migrations: u64,
     /// The thread state of a thread that has entered another interpreter, and runs there as long as that has frames;
     /// 0: none. Set by user space.
     pub thread_state: u64,
@@ -122,7 +116,26 @@ pub struct Ledger {
     pub step_since_ns: u64,
     /// The context version that user space was last told of at once.
     pub step_told: u64,
+
+    /// When this account begins.
+    pub start_ns: u64,
+    /// `task_struct::start_boottime`: with the tid, the identity of the thread.
+    pub start_boottime_ns: u64,
+    pub unknown_ns: u64,
+    /// While no switch was told on purpose ([`Control::detached_ns`](super::Control::detached_ns)).
+    pub unobserved_ns: u64,
+    /// On a CPU meanwhile, by the kernel's own account; contained in `unobserved_ns`.
+    pub unobserved_run_ns: u64,
 }
+
+/// By line: all of a cycle, but for one counter each of what it was blocked for, lies in the first three.
+const _: () = {
+    const LINE: usize = 64;
+    assert!(offset_of!(Ledger, on_cpu_ns) + 8 == LINE);
+    assert!(offset_of!(Ledger, off_ns) == LINE);
+    assert!(offset_of!(Ledger, gils) == 2 * LINE);
+    assert!(offset_of!(Ledger, blocked_ns) == 3 * LINE);
+};
 
 /// The histograms of one thread: an element of an array that is a value of `HISTS`, as accounts are of
 /// `LEDGERS`. Written between the same two steps of [`Ledger::seq`] as the columns that they belong to.
@@ -151,5 +164,5 @@ pub const STACK_INTERVAL_NS: u64 = 50_000_000;
 /// How far a token bucket for a thread's stacks may be ahead: its burst.
 pub const STACK_WINDOW_NS: u64 = 1_000_000_000;
 
-const _: () = assert!(size_of::<Ledger>() == 424);
+const _: () = assert!(size_of::<Ledger>() == 448);
 const _: () = assert!(size_of::<Hists>() == 8 + 11 * 544);
