@@ -160,7 +160,7 @@ pub(crate) fn switch_out(
     now: u64,
     voluntary: bool,
     prev_state: u32,
-    record: impl FnOnce(&Ledger, u64),
+    record: impl FnOnce(&mut Ledger, u64),
 ) {
     // SAFETY: `ledger` is a live map value; this thread's account is written by the CPU that
     // switches it, which holds its run queue's lock.
@@ -183,6 +183,27 @@ pub(crate) fn switch_out(
         book_leave(l, task, now, voluntary, prev_state);
         end(ledger, seq);
     }
+}
+
+/// Whether the slice that ends is told. Of a thread of which sums are enough, those that tell when it waited for the GIL or
+/// a lock are.
+#[inline(always)]
+pub(crate) fn is_told(l: &mut Ledger) -> bool {
+    if l.sums_only == 0 {
+        return true;
+    }
+    if l.wait_flags != 0 && (l.cause == cause::GIL || l.cause == cause::LOCK) {
+        l.flags |= ledger_flags::WAITED;
+        return true;
+    }
+    if l.flags & ledger_flags::WAITED == 0 {
+        return false;
+    }
+    // Where it was preempted, what it waited for before may go on.
+    if l.wait_flags != 0 {
+        l.flags &= !ledger_flags::WAITED;
+    }
+    true
 }
 
 /// Gives an account histograms, with the first switch that is booked for it: who never runs needs none.

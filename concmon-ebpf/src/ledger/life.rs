@@ -51,6 +51,7 @@ pub(crate) fn open(ledger: *mut Ledger, task: Task, ids: Ids, birth: &Birth) {
         l.hists = 0;
         l.stack_tat_ns = [0; cause::COUNT];
         l.stack_interval_ns = 0;
+        l.sums_only = 0;
         l.thread_state = 0;
         l.step_version = 0;
         l.step_since_ns = birth.now;

@@ -61,6 +61,9 @@ fn leave(ctx: *mut c_void, prev: Task, slot: u32, now: u64, cpu: u32) {
     // SAFETY: a live map value.
     unsafe { (*ledger).last_cpu = cpu };
     ledger::switch_out(ledger, prev, now, voluntary, prev_state, |l, on_cpu| {
+        if !ledger::is_told(l) {
+            return;
+        }
         emit(ctx, cpu, now, Send::Batched, |record: &mut SliceRecord| {
             record.head.kind = record_kind::SLICE;
             record.head.cause = l.cause;

@@ -32,6 +32,8 @@ pub mod ledger_flags {
     pub const HISTS_LATE: u32 = 1 << 3;
     /// Its state was found by a walk, shortly before switches were told again: one of them may be missing.
     pub const BRIDGED: u32 = 1 << 4;
+    /// The slice that was told last is of a wait for the GIL or a lock.
+    pub const WAITED: u32 = 1 << 5;
 }
 
 /// The account of one thread: element `slot % LEDGERS_PER_CHUNK` of the memory-mapped array that is
@@ -60,7 +62,9 @@ pub struct Ledger {
     /// What the next slice's record says of the last wait ([`slice_flags`](super::slice_flags)); 0 when it
     /// began by a preemption.
     pub wait_flags: u8,
-    pub reserved: u8,
+    /// Not 0: of its slices, only waits for the GIL and for locks are told, each with what comes after it, which says that
+    /// it is over. Set by user space.
+    pub sums_only: u8,
     pub last_cpu: u32,
     /// When the open stretch began.
     pub since_ns: u64,

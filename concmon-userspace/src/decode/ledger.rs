@@ -154,7 +154,7 @@ mod tests {
             state: state::BLOCKED,
             cause: cause::IO,
             wait_flags: 1,
-            reserved: 0,
+            sums_only: 0,
             last_cpu: 1,
             start_boottime_ns: 77,
             start_ns: 1_000,

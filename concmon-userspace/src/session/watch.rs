@@ -113,6 +113,13 @@ impl Watch {
     /// A fact that was read; of a process, with the service that a rule says it is.
     fn fact(&mut self, mut fact: Event) {
         self.judge_service(&mut fact);
+        if let Event::Python(look) = &fact
+            && self.sums_only
+        {
+            for one in &look.loops {
+                self.live.tell_slices(look.pid, one.tid);
+            }
+        }
         self.intake.now(fact);
     }
 
@@ -339,6 +346,7 @@ impl Watch {
         if let Some(shed) = self.budget.suspend(is_asked_for) {
             self.leave_out_detail(shed);
         }
+        self.suit_slices();
     }
 
     /// Ends the watch: reads everything once more while the hooks still account for it, takes them

@@ -80,6 +80,11 @@ impl Arrivals {
         self.needed.get_or_insert_default().renew(whole);
     }
 
+    /// Whether single slices of a thread are needed.
+    pub(super) fn needs(&self, tid: Tid) -> bool {
+        self.needed.as_ref().is_none_or(|needed| needed.is_whole(tid))
+    }
+
     /// Takes the next input in, and gives the events whose turn it is.
     pub(super) fn take(&mut self, input: Input, mut sink: impl FnMut(&Event)) {
         match input {

@@ -69,7 +69,12 @@ impl NeededSlices {
         self.waiting.remove(&tid);
     }
 
-    /// Whether a slice is needed.
+    /// All slices of this thread are needed.
+    pub(super) fn is_whole(&self, tid: Tid) -> bool {
+        self.whole.has(tid)
+    }
+
+    /// Whether a slice is needed. (The kernel side tells the same of threads of which sums are enough: `is_told`.)
     pub(super) fn has(&mut self, slice: &Slice) -> bool {
         let waits = match slice.wait.map(|wait| wait.cause) {
             Some(Some(Cause::Gil | Cause::Lock)) => {

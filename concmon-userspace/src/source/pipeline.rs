@@ -3,7 +3,7 @@
 
 use crate::{
     capture::Input,
-    event::{Event, Exec, Exit, Fork, Tick},
+    event::{Event, Exec, Exit, Fork, Tick, Tid},
     findings::Judge,
     kernel::Arch,
     model::{
@@ -148,6 +148,11 @@ impl Pipeline {
     pub fn keep_sums_only(&mut self, max_groups: usize) {
         self.sums_only = true;
         self.conclusions.model.keep_sums_only(max_groups);
+    }
+
+    /// Whether single slices of a thread are needed, as of the last window.
+    pub fn needs_slices(&self, tid: Tid) -> bool {
+        self.arrivals.needs(tid)
     }
 
     /// Whether a rule, or with `any` some rule, has held.

@@ -309,7 +309,21 @@ impl SharedArray<Ledger> {
         }
     }
 
-    /// The same for whoever is in `slot`, where it was `from_ns`.
+    /// Says whether of the thread in `slot`, if it is still one of process `tgid`, sums are enough.
+    pub(super) fn set_sums_only(&self, slot: usize, tgid: u32, sums_only: bool) {
+        if slot >= self.len {
+            return;
+        }
+        let ledger = self.at(slot);
+        // SAFETY: inside the mapping; kernel programs only read this byte of a living thread.
+        unsafe {
+            if (&raw const (*ledger).tgid).read_volatile() == tgid {
+                (&raw mut (*ledger).sums_only).write_volatile(u8::from(sums_only));
+            }
+        }
+    }
+
+    /// The same as `set_stack_interval` for whoever is in `slot`, where it was `from_ns`.
     pub(super) fn change_stack_interval(&self, slot: usize, from_ns: u64, to_ns: u64) {
         let ledger = self.at(slot);
         // SAFETY: as above.

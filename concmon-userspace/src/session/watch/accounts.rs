@@ -40,6 +40,17 @@ impl Watch {
             });
     }
 
+    /// Has the kernel side tell single slices only of whom they are needed, where sums are enough otherwise.
+    pub(super) fn suit_slices(&mut self) {
+        if !self.sums_only {
+            return;
+        }
+        let tapped = self.intake.taps.processes();
+        let pipeline = self.intake.pipeline();
+        self.live
+            .suit_slices(|pid, tid| !tapped.contains(&pid) && !pipeline.needs_slices(tid));
+    }
+
     /// The processes in which nothing has run since all of it was read and told last.
     pub(super) fn still(&self) -> BTreeSet<Pid> {
         // A capture may begin with any of its windows, and time by stack is told apart: both are given all. A thread

@@ -82,6 +82,7 @@ impl Watch {
         }
         self.intake.now(Event::Monitor(Box::new(monitor)));
         let outputs = self.intake.feed(Input::Now(Event::Tick(window.end)));
+        self.suit_slices();
         self.sort(outputs).expect("a tick ends a window")
     }
 

@@ -221,6 +221,27 @@ impl Accounts {
         }
     }
 
+    /// Of threads that `enough` says, sums are enough; of the others, all slices are told.
+    pub(super) fn suit_slices(&self, enough: impl Fn(Pid, Tid) -> bool) {
+        for slot in self.used() {
+            if let Some((ledgers, at)) = self.at(slot)
+                && let Some(head) = ledgers.head(at)
+                && head.lives()
+            {
+                let enough = enough(Pid(head.tgid), Tid(head.tid));
+                ledgers.set_sums_only(at, head.tgid, enough);
+            }
+        }
+    }
+
+    /// All slices of thread `tid` are told.
+    pub(super) fn tell_slices(&self, pid: Pid, tid: Tid) {
+        let slot = self.slots.slot_of(tid.0);
+        if let Some((ledgers, at)) = slot.and_then(|slot| self.at(slot)) {
+            ledgers.set_sums_only(at, pid.0, false);
+        }
+    }
+
     pub(super) fn set_gils(&mut self, pid: Pid, gils: &[u64; MAX_GILS]) {
         for slot in self.used() {
             if let Some((ledgers, at)) = self.at(slot) {

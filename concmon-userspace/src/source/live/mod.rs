@@ -155,6 +155,17 @@ impl Live {
         self.accounts.ration_stacks(interval, but);
     }
 
+    /// Of threads that `enough` says, single slices are not told but for waits for the GIL and for locks; of the others all
+    /// are.
+    pub fn suit_slices(&self, enough: impl Fn(Pid, Tid) -> bool) {
+        self.accounts.suit_slices(enough);
+    }
+
+    /// All slices of thread `tid` are told.
+    pub fn tell_slices(&self, pid: Pid, tid: Tid) {
+        self.accounts.tell_slices(pid, tid);
+    }
+
     /// The processes watched now, those that joined at fork included.
     pub fn watched(&self) -> Vec<Pid> {
         self.processes
