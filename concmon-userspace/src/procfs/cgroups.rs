@@ -14,12 +14,11 @@ pub struct Cgroups {
 impl Cgroups {
     /// Those of a living process; none where they cannot be read.
     pub fn of(pid: Pid) -> Self {
-        let text = file::text(file::CWD, format!("/proc/{pid}/cgroup"));
-        Self::parse(&text.unwrap_or_default())
+        Self::parse(&text(pid))
     }
 
     /// Lines of `/proc/PID/cgroup`: `0::/path`, or before version 2 `4:memory:/path`.
-    fn parse(text: &str) -> Self {
+    pub(super) fn parse(text: &str) -> Self {
         let paths = text.lines().filter_map(|line| {
             let path = line.splitn(3, ':').nth(2)?;
             (path.len() > 1).then(|| path.to_owned())
@@ -75,6 +74,11 @@ impl Cgroups {
         let parts = self.paths.iter().flat_map(|path| path.rsplit('/'));
         parts.filter(|part| !part.is_empty())
     }
+}
+
+/// What `/proc/PID/cgroup` says; nothing where it cannot be read.
+pub(super) fn text(pid: Pid) -> String {
+    file::text(file::CWD, format!("/proc/{pid}/cgroup")).unwrap_or_default()
 }
 
 /// The container that one component of a path names: `<id>`, `docker-<id>.scope`, `libpod-<id>`,

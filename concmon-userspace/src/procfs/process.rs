@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, CWD, readlinkat, statat};
 
-use super::cgroups::Cgroups;
+use super::cgroups::{self, Cgroups};
 use super::clocks::{self, Clocks};
 use super::entry;
 use super::environ::{self, Said};
@@ -86,14 +86,13 @@ impl Dir {
     }
 
     /// `before`: what the same program said of itself.
-    fn place(&self, before: Option<Identity>) -> (PlaceFact, Identity) {
+    fn place(&self, before: Option<Identity>, cgroups: &Cgroups) -> (PlaceFact, Identity) {
         let pid = Pid(self.pid);
-        let cgroups = Cgroups::of(pid);
         let identity = before.unwrap_or_else(|| Identity {
             said: environ::said(&self.handle),
             ..Identity::default()
         });
-        let identity = identity.look(&self.handle, &cgroups);
+        let identity = identity.look(&self.handle, cgroups);
         let Identity {
             said,
             published,
@@ -178,7 +177,8 @@ impl Dir {
 /// Where process `pid` runs; nothing is known of one that is gone.
 pub fn place(pid: u32) -> PlaceFact {
     let dir = Dir::open(pid);
-    dir.map(|dir| dir.place(None).0).unwrap_or_default()
+    let place = |dir: Dir| dir.place(None, &Cgroups::of(Pid(pid))).0;
+    dir.map(place).unwrap_or_default()
 }
 
 /// What process `pid` calls itself, and what it was started to run, where its command line tells.
@@ -215,6 +215,8 @@ struct Kept {
     cmdline: Vec<String>,
     entry: Option<String>,
     fds_limit: Option<u64>,
+    /// As the kernel tells them.
+    cgroups: String,
     place: PlaceFact,
     identity: Identity,
     quotas: Vec<Quota>,
@@ -226,8 +228,9 @@ struct Identity {
     said: Said,
     published: Published,
     kubernetes: Option<KubernetesFact>,
-    /// How often it was looked for what comes a while after the start.
+    /// How often it was looked for what comes a while after the start: for what it publishes, and for its pod.
     looks: u32,
+    pod_looks: u32,
 }
 
 impl Identity {
@@ -237,6 +240,14 @@ impl Identity {
             if self.published.is_nothing() {
                 self.published = process_context::published(dir);
             }
+        }
+        self.look_outside(cgroups)
+    }
+
+    /// Looks only for what others say of it.
+    fn look_outside(mut self, cgroups: &Cgroups) -> Self {
+        if self.pod_looks < IDENTITY_LOOKS {
+            self.pod_looks += 1;
             // The links that tell the container come after the folder of the pod.
             let pod = self.kubernetes.as_ref();
             if pod.is_none_or(|pod| pod.container.is_none()) {
@@ -352,8 +363,9 @@ impl ProcessReader {
         let kept = match before {
             Some(kept) if is_of(&kept) && is_fresh(&kept) => kept,
             Some(kept) if is_of(&kept) && stands(&kept) => {
-                let cgroups = Cgroups::of(Pid(dir.pid));
-                let identity = kept.identity.look(&dir.handle, &cgroups);
+                let text = cgroups::text(Pid(dir.pid));
+                let cgroups = Cgroups::parse(&text);
+                let identity = kept.identity.look_outside(&cgroups);
                 Kept {
                     read_ns,
                     fds_limit: dir.fds_limit(),
@@ -364,7 +376,12 @@ impl ProcessReader {
                         ..kept.place
                     },
                     identity,
-                    quotas: Quota::of(Pid(dir.pid)),
+                    // No quota takes anything from who does not run.
+                    quotas: match text == kept.cgroups {
+                        true => kept.quotas,
+                        false => Quota::of(Pid(dir.pid), &text),
+                    },
+                    cgroups: text,
                     ..kept
                 }
             }
@@ -375,7 +392,8 @@ impl ProcessReader {
                         && !kept.cmdline.is_empty()
                 };
                 let identity = before.filter(is_same).map(|kept| kept.identity);
-                let (place, identity) = dir.place(identity);
+                let cgroups = cgroups::text(Pid(dir.pid));
+                let (place, identity) = dir.place(identity, &Cgroups::parse(&cgroups));
                 Kept {
                     of: (
                         stat.start_ticks,
@@ -389,7 +407,8 @@ impl ProcessReader {
                     fds_limit: dir.fds_limit(),
                     place,
                     identity,
-                    quotas: Quota::of(Pid(dir.pid)),
+                    quotas: Quota::of(Pid(dir.pid), &cgroups),
+                    cgroups,
                 }
             }
         };

@@ -71,22 +71,22 @@ struct Mount {
 }
 
 impl Quota {
-    /// All of a process, the innermost first; none: nothing limits it, or that cannot be read.
-    pub(super) fn of(pid: Pid) -> Vec<Self> {
+    /// All of a process of whose cgroups `/proc/PID/cgroup` says `text`, the innermost first; none: nothing limits it,
+    /// or that cannot be read.
+    pub(super) fn of(pid: Pid, text: &str) -> Vec<Self> {
         static MOUNTS: OnceLock<Vec<Mount>> = OnceLock::new();
         let mounts = MOUNTS.get_or_init(|| {
             let text = std::fs::read_to_string("/proc/self/mountinfo");
             mounts(&text.unwrap_or_default())
         });
-        let text = file::text(file::CWD, format!("/proc/{pid}/cgroup")).unwrap_or_default();
         let theirs = || {
             let mounts_seen = file::text(file::CWD, format!("/proc/{pid}/mountinfo"));
             self::mounts(&mounts_seen.unwrap_or_default())
         };
         // In a cgroup namespace of its own, as in a pod, this process has no files of cgroups beside its own; a
         // container shows those of its own then.
-        first(mounts, &text, None)
-            .or_else(|| first(&theirs(), &text, Some(pid)))
+        first(mounts, text, None)
+            .or_else(|| first(&theirs(), text, Some(pid)))
             .unwrap_or_default()
     }
 
