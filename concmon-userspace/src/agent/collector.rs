@@ -292,6 +292,7 @@ impl Collector {
                 log::warn!("metrics are not handed on: {error}");
             }
         }
+        watch.pipeline().give_back(window);
     }
 
     /// Reads the configuration again: rules hold for whoever comes from now on, the duty cycle, the token and the number

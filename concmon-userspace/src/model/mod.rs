@@ -38,6 +38,7 @@ mod retention;
 mod rows;
 mod service;
 mod settling;
+mod standing;
 pub(crate) mod step_id;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -62,6 +63,7 @@ use groups::Groups;
 use monitor::Monitor;
 use process_row::ProcessContext;
 use process_table::{ProcessTable, Retention};
+use standing::KeptRows;
 use timing::Notice;
 use window::{Clock, Scope, limit};
 
@@ -107,6 +109,8 @@ pub struct Model {
     process_table: ProcessTable,
     groups: Groups,
     monitor: Monitor,
+    /// Rows that are taken up again where their processes stand still.
+    kept_rows: KeptRows,
     /// Which window this is.
     epoch: u64,
     /// Where the window begins, and where it ends once it is closed.
@@ -135,6 +139,7 @@ impl Model {
             process_table: ProcessTable::new(&info.targets, info.stall_threshold_ns),
             groups: Groups::new(info.place.clone()),
             monitor: Monitor::default(),
+            kept_rows: KeptRows::new(),
             epoch: 0,
             from: start,
             to: start,
@@ -162,11 +167,7 @@ impl Model {
             Event::Exit(exit) => process_table.exit(exit, epoch),
             Event::Loss(loss) => self.monitor.loss(loss),
             Event::Ledger(fact) => process_table.ledger(fact, epoch),
-            Event::Still(fact) => {
-                if let Some(process) = process_table.newest(fact.pid, epoch) {
-                    process.stands(fact, epoch);
-                }
-            }
+            Event::Still(fact) => process_table.stands(fact, epoch),
             Event::Process(fact) => process_table.fact(fact, epoch),
             Event::Sample(sample) => {
                 if let Some(process) = process_table.holder(sample.pid, sample.at_ns, clock, epoch)
@@ -233,12 +234,34 @@ impl Model {
 
     /// The window between the last two ticks, right after the second was applied.
     pub fn snapshot(&self) -> Snapshot {
-        self.report(Scope::Window)
+        self.report(Scope::Window, KeptRows::new())
+    }
+
+    /// The same, with the rows that were given back.
+    pub fn next_snapshot(&mut self) -> Snapshot {
+        let kept = std::mem::take(&mut self.kept_rows);
+        self.report(Scope::Window, kept)
+    }
+
+    /// Gives the window between the last two ticks back, which nobody needs any more: rows of processes that stand
+    /// still are taken up again in the next one.
+    pub fn give_back(&mut self, window: Snapshot) {
+        // What was lost stands in rows.
+        if !self.closed || self.monitor.lost(Scope::Window) > 0 {
+            return;
+        }
+        let table = &self.process_table;
+        for row in window.processes {
+            let id = table.still(Pid(row.pid), |process| {
+                process.start_unix_ns(&self.clock) == Some(row.start_unix_ns)
+            });
+            self.kept_rows.extend(id.map(|id| (id, row)));
+        }
     }
 
     /// The whole watch up to the last tick, right after it was applied.
     pub fn summary(&self) -> Snapshot {
-        self.report(Scope::Whole)
+        self.report(Scope::Whole, KeptRows::new())
     }
 
     /// The sums of services since the watch began, and of those that live, what `window`, the window between
@@ -333,7 +356,7 @@ impl Model {
         self.epoch += 1;
     }
 
-    fn report(&self, scope: Scope) -> Snapshot {
+    fn report(&self, scope: Scope, mut kept: KeptRows) -> Snapshot {
         let lost = self.monitor.lost(scope);
         let from = match scope {
             Scope::Window => self.from,
@@ -356,7 +379,7 @@ impl Model {
         let processes = shown.into_iter();
         let processes = processes.map(|(id, process)| {
             let parent = process.parent;
-            process.row(&ProcessContext {
+            let context = ProcessContext {
                 scope,
                 clock: &self.clock,
                 lost,
@@ -368,7 +391,10 @@ impl Model {
                 parent: parent.and_then(|id| self.process_table.processes.get(&id)),
                 retired_totals: retired.processes.get(id).copied().unwrap_or_default(),
                 group: self.groups.name(process),
-            })
+            };
+            let kept = kept.remove(id);
+            let kept = kept.and_then(|mut row| process.renew(&mut row, &context).then_some(row));
+            kept.unwrap_or_else(|| process.row(&context))
         });
 
         let mut processes: Vec<_> = processes.collect();

@@ -17,6 +17,7 @@ use super::locks::Futexes;
 use super::loops::Loops;
 use super::member::{GroupId, Member};
 use super::pools::Pools;
+use super::standing::Standing;
 use super::thread::{PROC_TICK_NS, Thread};
 use super::threads::Threads;
 use super::throttling::Throttling;
@@ -96,6 +97,7 @@ pub(crate) struct Process {
     /// Ended processes whose rows the model gave up in its favour.
     pub(crate) inherited: Rows,
     pub(super) member: Member,
+    pub(super) standing: Standing,
     /// Threads in `/proc` that the kernel programs do not account for.
     pub(crate) unaccounted: u64,
     /// `CLOCK_MONOTONIC` between which it was watched.
@@ -156,6 +158,7 @@ impl Process {
             rows: Rows::default(),
             inherited: Rows::default(),
             member: Member::default(),
+            standing: Standing::default(),
             unaccounted: 0,
             seen_from: None,
             seen_until: Cumulative::default(),
@@ -320,6 +323,7 @@ impl Process {
 
     /// Nothing has run in it since all of it was read last.
     pub(crate) fn stands(&mut self, fact: &StillFact, epoch: u64) {
+        self.standing.tell();
         for thread in self.threads.iter_mut() {
             thread.stands(fact.read_ns, epoch);
         }
@@ -388,6 +392,7 @@ impl Process {
         self.gil.roll();
         self.folded.roll();
         self.seen_until.roll();
+        self.standing.roll();
         if !self.retired && self.finished(epoch) {
             self.retired = true;
             if let Some(fact) = &mut self.fact {

@@ -47,7 +47,7 @@ impl Process {
         fact.filter(|fact| fact.read_ns >= self.exec_ns)
     }
 
-    fn identity(&self) -> Identity<'_> {
+    pub(super) fn identity(&self) -> Identity<'_> {
         Identity {
             fact: self.program(),
             name: &self.name,
@@ -235,7 +235,7 @@ impl Process {
     }
 
     /// Whom others waited for most, and where that was.
-    fn hog(&self, pairs: &[schema::GilPair]) -> Option<schema::GilHog> {
+    pub(super) fn hog(&self, pairs: &[schema::GilPair]) -> Option<schema::GilHog> {
         let mut sums: BTreeMap<u32, u64> = BTreeMap::new();
         for pair in pairs {
             if let Some(tid) = pair.holder_tid {

@@ -12,7 +12,7 @@ use super::process::{Process, ProcessId};
 use super::thread::{Thread, ThreadKey};
 use super::wakers::Wakers;
 use super::window::Clock;
-use crate::event::{Exit, Fork, LedgerFact, Pid, ProcessFact, Slice, Tid};
+use crate::event::{Exit, Fork, LedgerFact, Pid, ProcessFact, Slice, StillFact, Tid};
 
 /// Threads that are kept, living and ended.
 const MAX_THREADS: usize = 131_072;
@@ -91,7 +91,16 @@ impl ProcessTable {
             Some(id) => id,
             None => self.create(pid, epoch)?,
         };
-        self.processes.get_mut(&id)
+        touch(&mut self.processes, &id)
+    }
+
+    /// Nothing has run in a process since all of it was read last.
+    pub(crate) fn stands(&mut self, fact: &StillFact, epoch: u64) {
+        let id = self.newest_id(fact.pid);
+        let id = id.or_else(|| self.create(fact.pid, epoch));
+        if let Some(process) = id.and_then(|id| self.processes.get_mut(&id)) {
+            process.stands(fact, epoch);
+        }
     }
 
     /// Who had this id at an instant (`CLOCK_MONOTONIC`): what is told of a process may come after its id
@@ -109,7 +118,7 @@ impl ProcessTable {
             start.is_none_or(|(start, _)| clock.of_boottime(start) <= at_ns)
         });
         match holder {
-            Some(id) => self.processes.get_mut(&id),
+            Some(id) => touch(&mut self.processes, &id),
             None => self.newest(pid, epoch),
         }
     }
@@ -127,7 +136,7 @@ impl ProcessTable {
             process.is_some_and(|process| process.started_at(start_boottime_ns, false))
         });
         match same {
-            Some(id) => self.processes.get_mut(&id),
+            Some(id) => touch(&mut self.processes, &id),
             None => self.newest(pid, epoch),
         }
     }
@@ -171,7 +180,7 @@ impl ProcessTable {
             None => {
                 for id in self.by_pid.get(&pid).into_iter().flatten() {
                     // Its id has another holder, or it is itself the older one.
-                    if let Some(process) = self.processes.get_mut(id)
+                    if let Some(process) = touch(&mut self.processes, id)
                         && process.started_before(start_boottime_ns)
                     {
                         process.end(epoch);
@@ -180,7 +189,7 @@ impl ProcessTable {
                 self.create(pid, epoch)?
             }
         };
-        let process = self.processes.get_mut(&id)?;
+        let process = touch(&mut self.processes, &id)?;
         if !matches!(process.start, Some((_, true))) {
             process.start = Some((start_boottime_ns, exact));
         }
@@ -220,7 +229,7 @@ impl ProcessTable {
             let process = self.processes.get(id);
             process.is_some_and(|process| process.started_before(start_ns))
         })?;
-        let process = self.processes.get_mut(&id)?;
+        let process = touch(&mut self.processes, &id)?;
         let is_meant = key.tid.0 == pid.0
             && start_ns < process.exec_boottime_ns
             && process.start.is_some()
@@ -285,7 +294,7 @@ impl ProcessTable {
             self.refused = self.refused.saturating_add(1);
             return None;
         }
-        let process = self.processes.get_mut(&id)?;
+        let process = touch(&mut self.processes, &id)?;
         if is_new {
             self.by_thread.insert(key, id);
             let mut thread = Thread::new(key, epoch);
@@ -339,7 +348,7 @@ impl ProcessTable {
             let parent = self.newest.get(&by).map(|newest| newest.id);
             let parent = parent.filter(|parent| *parent != id);
             let pid = parent.and_then(|parent| Some(self.processes.get(&parent)?.pid));
-            if let Some(process) = self.processes.get_mut(&id) {
+            if let Some(process) = touch(&mut self.processes, &id) {
                 process.parent = parent;
                 process.fork_ppid = pid.map(|pid| pid.0);
             }
@@ -349,7 +358,7 @@ impl ProcessTable {
     /// The newest process with this id is not shown any more.
     pub(crate) fn exclude(&mut self, pid: Pid, epoch: u64) {
         if let Some(id) = self.newest_id(pid)
-            && let Some(process) = self.processes.get_mut(&id)
+            && let Some(process) = touch(&mut self.processes, &id)
         {
             process.excluded = Some(epoch);
             // Its group may be forgotten, and its place in the list be another one's.
@@ -401,7 +410,7 @@ impl ProcessTable {
     /// `all_come`: those of other threads are not left out, by which it is known who had the GIL.
     pub(crate) fn slice(&mut self, slice: &Slice, all_come: bool) {
         if let Some(&Newest { id, key, place }) = self.newest.get(&slice.tid)
-            && let Some(process) = self.processes.get_mut(&id)
+            && let Some(process) = touch(&mut self.processes, &id)
             && let Some(thread) = process.threads.at_mut(place, key)
             && thread.slice(slice)
         {
@@ -412,7 +421,7 @@ impl ProcessTable {
         }
         // Before the first reading of its ledger, only `/proc` says whose thread it is.
         if let Some(id) = self.listed.get(&slice.tid)
-            && let Some(process) = self.processes.get_mut(id)
+            && let Some(process) = touch(&mut self.processes, id)
             && has_news(process, slice, all_come)
         {
             self.news.insert(*id);
@@ -445,11 +454,20 @@ impl ProcessTable {
         let parent = self.newest_id(Pid(fact.ppid)).filter(is_parent);
         let stats = fact.thread_stats.iter();
         self.listed.extend(stats.map(|stat| (stat.tid, id)));
-        if let Some(process) = self.processes.get_mut(&id) {
+        if let Some(process) = touch(&mut self.processes, &id) {
             process.fact(fact, epoch, &mut self.kept);
             // After the death of its parent, the one that forked it stays what it came from.
             process.parent = process.parent.or(parent);
         }
+    }
+
+    /// The process with this id that `is` says it is, if it stands still in this window.
+    pub(crate) fn still(&self, pid: Pid, is: impl Fn(&Process) -> bool) -> Option<ProcessId> {
+        let mut known = self.by_pid.get(&pid)?.iter().copied();
+        known.find(|id| {
+            let process = self.processes.get(id);
+            process.is_some_and(|process| process.standing.is_still() && is(process))
+        })
     }
 
     /// Threads, processes and their tasks.
@@ -467,6 +485,11 @@ impl ProcessTable {
         }
         self.kept = self.processes.values().map(Process::kept).sum();
         let (processes, known) = (&self.processes, self.by_thread.len());
+        let threads = processes.values().map(|process| process.threads.len());
+        // All threads of processes are known: there is none too many.
+        if threads.sum::<usize>() == known {
+            return;
+        }
         self.by_thread.retain(|key, id| {
             let process = processes.get(id);
             process.is_some_and(|process| process.threads.contains(*key))
@@ -492,6 +515,16 @@ impl ProcessTable {
             }
         }
     }
+}
+
+/// A process of which something has come.
+fn touch<'a>(
+    processes: &'a mut BTreeMap<ProcessId, Process>,
+    id: &ProcessId,
+) -> Option<&'a mut Process> {
+    let process = processes.get_mut(id)?;
+    process.standing.touch();
+    Some(process)
 }
 
 /// Takes a slice over into what a process concludes from them; whether that has come to something.

@@ -342,6 +342,11 @@ impl Thread {
         }
     }
 
+    /// How long it waited for locks, by what these are.
+    pub(super) fn lock_ns(&self, scope: Scope) -> schema::LockNs {
+        self.locks.over(scope)
+    }
+
     /// Adds what the window has brought; `epoch` is the window's.
     pub(crate) fn add_to(&mut self, delta: &mut Delta, epoch: u64) {
         let modes = self.cpu.take_growth();
@@ -452,7 +457,7 @@ impl Thread {
             ended_unix_ns: self.ended_ns().map(|ns| context.clock.unix_of(ns)),
             stack_size_bytes: python.and_then(|python| python.stack_size_bytes),
             ledger: account.totals.columns.report(),
-            lock_ns: self.locks.over(scope),
+            lock_ns: self.lock_ns(scope),
             cpu_user_ns: cpu.map(|cpu| cpu.user_ns),
             cpu_system_ns: cpu.map(|cpu| cpu.system_ns),
             estimated: &["cpu_user_ns", "cpu_system_ns", "lock_ns"],

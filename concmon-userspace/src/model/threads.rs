@@ -32,6 +32,10 @@ impl Threads {
         Some(place)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.places.len()
+    }
+
     pub(crate) fn contains(&self, key: ThreadKey) -> bool {
         self.places.contains_key(&key)
     }

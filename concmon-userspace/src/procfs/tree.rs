@@ -1,6 +1,7 @@
-//! Which process is whose child: one scan of `/proc` per tick, then asked per process.
+//! Which process is whose child: a scan of `/proc` now and then, asked per process.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 
 use super::file::{self, CWD, SMALL};
 use super::stat::Stat;
@@ -8,9 +9,34 @@ use super::stat::Stat;
 /// The processes of this PID namespace at one time, by parent.
 #[derive(Clone, Debug, Default)]
 pub struct Tree {
+    rows: BTreeMap<u32, Row>,
     children: BTreeMap<u32, Vec<Child>>,
     /// What tells each process, and the program that it runs, from others of its id.
     marks: BTreeMap<u32, Mark>,
+}
+
+/// What was read of one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Row {
+    parent: u32,
+    zombie: bool,
+    is_kernel_thread: bool,
+    mark: Mark,
+}
+
+impl Row {
+    /// `None`: it has ended.
+    fn read(folder: &OwnedFd, pid: u32) -> Option<Self> {
+        let mut room = [0; SMALL];
+        let line = file::small(folder, format!("{pid}/stat"), &mut room).ok()?;
+        let stat = Stat::parse(line)?;
+        Some(Self {
+            parent: stat.ppid,
+            zombie: stat.is_zombie(),
+            is_kernel_thread: stat.is_kernel_thread(),
+            mark: (stat.start_ticks, stat.image),
+        })
+    }
 }
 
 /// The start of a process, and addresses that most kernels choose anew at each exec.
@@ -39,34 +65,56 @@ impl Tree {
     /// # Errors
     /// When `/proc` itself cannot be listed.
     pub fn scan() -> std::io::Result<Self> {
-        let mut stats = Vec::new();
-        let mut marks = BTreeMap::new();
+        Self::default().scan_again(|_| false)
+    }
+
+    /// The same once more: processes that have not run since this tree was scanned, as `stands` tells, are read only
+    /// where others can have changed them.
+    ///
+    /// # Errors
+    /// When `/proc` itself cannot be listed.
+    pub fn scan_again(&self, stands: impl Fn(u32) -> bool) -> std::io::Result<Self> {
+        let mut rows = BTreeMap::new();
+        let mut kept = Vec::new();
         let folder = file::open(CWD, "/proc")?;
         file::ids(&folder, |pid| {
-            let mut room = [0; SMALL];
-            let line = file::small(&folder, format!("{pid}/stat"), &mut room).unwrap_or_default();
-            if let Some(stat) = Stat::parse(line) {
-                stats.push((pid, stat.ppid, stat.is_zombie()));
-                if !stat.is_kernel_thread() && !stat.is_zombie() {
-                    marks.insert(pid, (stat.start_ticks, stat.image));
-                }
+            if let Some(row) = self.rows.get(&pid).filter(|_| stands(pid)) {
+                rows.insert(pid, *row);
+                kept.push(pid);
+            } else if let Some(row) = Row::read(&folder, pid) {
+                rows.insert(pid, row);
             }
             true
         })?;
-        let mut tree = Self::from_rows(stats);
-        tree.marks = marks;
-        Ok(tree)
+        // Who has lost its parent has another one by now.
+        kept.retain(|pid| {
+            let living = |rows: &BTreeMap<u32, Row>, parent| {
+                let parent = rows.get(&parent).filter(|parent| !parent.zombie)?;
+                Some(parent.mark.0)
+            };
+            let parent = rows[pid].parent;
+            let before = living(&self.rows, parent);
+            before.is_none() || before != living(&rows, parent)
+        });
+        for pid in kept {
+            match Row::read(&folder, pid) {
+                Some(row) => rows.insert(pid, row),
+                None => rows.remove(&pid),
+            };
+        }
+        Ok(Self::from_rows(rows))
     }
 
-    /// From rows of process id, parent's id, and whether it is a zombie.
-    fn from_rows(rows: impl IntoIterator<Item = (u32, u32, bool)>) -> Self {
+    fn from_rows(rows: BTreeMap<u32, Row>) -> Self {
         let mut tree = Tree::default();
-        for (pid, parent, zombie) in rows {
-            tree.children
-                .entry(parent)
-                .or_default()
-                .push(Child { pid, zombie });
+        for (&pid, row) in &rows {
+            let (zombie, child) = (row.zombie, tree.children.entry(row.parent));
+            child.or_default().push(Child { pid, zombie });
+            if !row.is_kernel_thread && !row.zombie {
+                tree.marks.insert(pid, row.mark);
+            }
         }
+        tree.rows = rows;
         tree
     }
 
@@ -110,9 +158,22 @@ impl Tree {
 mod tests {
     use super::*;
 
+    fn tree(rows: impl IntoIterator<Item = (u32, u32, bool)>) -> Tree {
+        let rows = rows.into_iter().map(|(pid, parent, zombie)| {
+            let row = Row {
+                parent,
+                zombie,
+                is_kernel_thread: false,
+                mark: (0, [0; 2]),
+            };
+            (pid, row)
+        });
+        Tree::from_rows(rows.collect())
+    }
+
     #[test]
     fn families() {
-        let tree = Tree::from_rows([
+        let tree = tree([
             (1, 0, false),
             (10, 1, false),
             (11, 10, false),
@@ -144,9 +205,60 @@ mod tests {
 
     #[test]
     fn a_cycle_ends() {
-        let tree = Tree::from_rows([(5, 6, false), (6, 5, false), (7, 7, false)]);
+        let tree = tree([(5, 6, false), (6, 5, false), (7, 7, false)]);
         assert_eq!(tree.descendants(5), BTreeSet::from([6]));
         assert_eq!(tree.descendants(7), BTreeSet::new());
+    }
+
+    /// A shell and the `sleep` that it waits for are there, and then the shell is not any more.
+    #[test]
+    fn what_stands_is_read_again_once_its_parent_is_gone() {
+        let mut shell = std::process::Command::new("sh")
+            .args(["-c", "sleep 30 & wait"])
+            .stdin(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let own = std::process::id();
+        let (mut tree, sleep) = loop {
+            let tree = Tree::scan().unwrap();
+            if let Some(&sleep) = tree.descendants(shell.id()).first() {
+                break (tree, sleep);
+            }
+            std::thread::yield_now();
+        };
+        // What it would say of itself is not asked for.
+        let mark = (4_711, [0; 2]);
+        tree.rows.get_mut(&sleep).unwrap().mark = mark;
+        let stands = |pid| pid == sleep;
+        let again = tree.scan_again(stands).unwrap();
+        assert_eq!(again.living().get(&sleep), Some(&mark));
+        assert_eq!(again.family(shell.id()).children, 1);
+        assert!(again.living().contains_key(&own));
+        assert_ne!(tree.scan_again(|_| false).unwrap().rows[&sleep].mark, mark);
+        shell.kill().unwrap();
+        // It is a zombie now, and then nothing.
+        for _ in 0..2 {
+            let adopted = loop {
+                let again = tree.scan_again(stands).unwrap();
+                if again.family(shell.id()).children == 0 {
+                    break again.rows[&sleep];
+                }
+                std::thread::yield_now();
+            };
+            assert_ne!(adopted.parent, shell.id());
+            assert_ne!(adopted.mark, mark);
+            shell.wait().unwrap();
+        }
+        let sleep_id = rustix::process::Pid::from_raw(sleep.cast_signed()).unwrap();
+        rustix::process::kill_process(sleep_id, rustix::process::Signal::KILL).unwrap();
+        while tree
+            .scan_again(stands)
+            .unwrap()
+            .living()
+            .contains_key(&sleep)
+        {
+            std::thread::yield_now();
+        }
     }
 
     #[test]

@@ -27,14 +27,14 @@ impl Passes {
         }
     }
 
-    fn now(&self) -> (u64, u64) {
-        let delay_ns = self.delay.as_ref().and_then(RunDelay::ns);
-        (clocks::monotonic_ns(), delay_ns.unwrap_or(0))
+    fn waited_ns(&self) -> u64 {
+        let delay = self.delay.as_ref();
+        delay.and_then(RunDelay::ns).unwrap_or(0)
     }
 
     /// The loop has something to do.
     pub(crate) fn begin(&mut self) {
-        self.begun = Some(self.now());
+        self.begun = Some((clocks::monotonic_ns(), self.waited_ns()));
     }
 
     /// It has done it.
@@ -42,11 +42,13 @@ impl Passes {
         let Some((begin_ns, waited_ns)) = self.begun.take() else {
             return;
         };
-        let (end_ns, all_waited_ns) = self.now();
-        let wall_ns = end_ns.saturating_sub(begin_ns);
+        let wall_ns = clocks::monotonic_ns().saturating_sub(begin_ns);
         self.wall.record(wall_ns);
-        let own_ns = wall_ns.saturating_sub(all_waited_ns.saturating_sub(waited_ns));
-        self.longest_ns = self.longest_ns.max(own_ns);
+        // How much of a short turn was its own does not matter.
+        if wall_ns > self.longest_ns {
+            let own_ns = wall_ns.saturating_sub(self.waited_ns().saturating_sub(waited_ns));
+            self.longest_ns = self.longest_ns.max(own_ns);
+        }
     }
 
     /// What there is to tell; the turn that goes on is not in it. `None`: there was none.

@@ -6,6 +6,7 @@ use std::{collections::VecDeque, io, time::Duration};
 use super::allowance::{Allowance, Deadline};
 use crate::{
     cli::Share,
+    event::Pid,
     procfs::{clocks, tree::Tree},
     source::pipeline::Lifecycle,
     targets::TargetId,
@@ -36,6 +37,8 @@ pub(crate) struct Schedule {
     tree: Tree,
     swept_ns: u64,
     stale: bool,
+    /// What ran since then may not show in accounts.
+    blind: bool,
     /// Children join at their forks, so that none comes unseen.
     follow_children: bool,
 }
@@ -53,6 +56,7 @@ impl Schedule {
             tree,
             swept_ns: now_ns,
             stale: false,
+            blind: false,
             follow_children,
         }
     }
@@ -136,19 +140,31 @@ impl Schedule {
         self.stale = true;
     }
 
+    /// Switches are not told now.
+    pub(crate) fn go_blind(&mut self) {
+        self.blind = true;
+    }
+
     /// Brings the tree up to date, where it may not be: `active`: of those that run, one may have made or
-    /// waited for children.
+    /// waited for children. `stands` tells of a process whether nothing has run in it since an instant.
     ///
     /// # Errors
     /// `/proc` cannot be listed.
-    pub(crate) fn sweep(&mut self, now_ns: u64, active: &[TargetId]) -> io::Result<()> {
+    pub(crate) fn sweep(
+        &mut self,
+        now_ns: u64,
+        active: &[TargetId],
+        stands: impl Fn(Pid, u64) -> bool,
+    ) -> io::Result<()> {
         let has_changed =
             |id: &TargetId| !self.follow_children || self.tree.family(id.pid.0).zombies > 0;
         let is_due = now_ns.saturating_sub(self.swept_ns) >= SWEEP_NS;
         if self.stale || is_due || active.iter().any(has_changed) {
-            self.tree = Tree::scan()?;
+            let (blind, swept_ns) = (self.blind, self.swept_ns);
+            let stands = |pid| !blind && stands(Pid(pid), swept_ns);
+            self.tree = self.tree.scan_again(stands)?;
             self.swept_ns = now_ns;
-            self.stale = false;
+            (self.stale, self.blind) = (false, false);
         }
         Ok(())
     }

@@ -50,8 +50,8 @@ pub(crate) const LATE: Duration = Duration::from_nanos(HORIZON_NS + 100_000_000)
 const UNSENT_NS: u64 = 200_000_000;
 const UNSENT_SAMPLES_NS: u64 = 30_000_000;
 
-/// Between two searches for ended threads of which no record tells, ns: it may be lost.
-const COLLECTION_PAUSE_NS: u64 = 250_000_000;
+/// Between two searches for ended threads of which no record tells, ns: it may be lost. Each goes through all accounts.
+const COLLECTION_PAUSE_NS: u64 = 1_000_000_000;
 /// Between two looks whether the targets still run, ns.
 const TARGETS_PAUSE_NS: u64 = 500_000_000;
 

@@ -131,6 +131,11 @@ impl Pipeline {
         self.conclusions.model.services(window)
     }
 
+    /// See [`Model::give_back`].
+    pub fn give_back(&mut self, window: Snapshot) {
+        self.conclusions.model.give_back(window);
+    }
+
     /// How many services are in none of their own for want of room.
     pub fn services_refused(&self) -> usize {
         self.conclusions.model.services_refused()
@@ -206,7 +211,7 @@ impl Conclusions {
     pub(super) fn tick(&mut self, tick: Tick) -> Snapshot {
         self.model.apply(&Event::Tick(tick));
         self.ticked_ns = tick.at_ns;
-        let mut window = self.model.snapshot();
+        let mut window = self.model.next_snapshot();
         self.judge.judge(&mut window);
         window
     }

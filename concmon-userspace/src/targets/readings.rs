@@ -292,6 +292,12 @@ impl Targets {
         taken
     }
 
+    /// Whether a process is known, and nothing has run in it from an instant until the readings began.
+    pub(crate) fn has_stood_since(&self, pid: Pid, since_ns: u64) -> bool {
+        let target = self.holder(pid);
+        target.is_some_and(|target| target.has_stood_since(since_ns))
+    }
+
     /// Whether a process of which no account has moved is as it was told last.
     pub(crate) fn stands(&self, pid: Pid, tree: &Tree) -> bool {
         let target = self.holder(pid);

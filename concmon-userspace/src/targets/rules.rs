@@ -1,5 +1,7 @@
 //! Rules on processes: which of those that are selected are watched, and what their services are called.
 
+use std::cell::OnceCell;
+
 use crate::{
     cli::Pattern,
     event::{Pid, ProcessFact},
@@ -34,35 +36,43 @@ pub(crate) struct Rules {
     pub(crate) services: Vec<(Condition, String)>,
 }
 
-/// What rules ask about a process.
+/// What rules ask about a process; its user and its cgroups are read once one does.
 pub(crate) struct Subject {
+    pid: Pid,
     pub(crate) name: String,
     pub(crate) command: String,
-    user: Option<u32>,
-    pub(super) cgroups: Cgroups,
+    user: OnceCell<Option<u32>>,
+    cgroups: OnceCell<Cgroups>,
 }
 
 impl Subject {
     /// `None`: there is no such process any more, or it is a kernel thread.
     pub(crate) fn of(pid: Pid) -> Option<Self> {
         let (name, command) = procfs::command(pid.0)?;
-        Some(Self {
+        Some(Self::new(pid, name, command))
+    }
+
+    pub(super) fn new(pid: Pid, name: String, command: String) -> Self {
+        Self {
+            pid,
             name,
             command,
-            user: now::user(pid),
-            cgroups: Cgroups::of(pid),
-        })
+            user: OnceCell::new(),
+            cgroups: OnceCell::new(),
+        }
     }
 
     /// One that was read, and may be over: then nobody tells its user and its cgroups.
     pub(crate) fn read(fact: &ProcessFact) -> Self {
-        let pid = Pid(fact.pid);
-        Self {
-            name: fact.name.clone(),
-            command: fact.cmdline.join(" "),
-            user: now::user(pid),
-            cgroups: Cgroups::of(pid),
-        }
+        Self::new(Pid(fact.pid), fact.name.clone(), fact.cmdline.join(" "))
+    }
+
+    fn user(&self) -> Option<u32> {
+        *self.user.get_or_init(|| now::user(self.pid))
+    }
+
+    pub(super) fn cgroups(&self) -> &Cgroups {
+        self.cgroups.get_or_init(|| Cgroups::of(self.pid))
     }
 }
 
@@ -77,11 +87,11 @@ impl Condition {
         };
         pattern(&self.name, &of.name)
             && pattern(&self.command, &of.command)
-            && self.user.is_none_or(|user| of.user == Some(user))
-            && place(&self.unit, &|unit| of.cgroups.is_in_unit(unit))
-            && place(&self.cgroup, &|path| of.cgroups.is_below(path))
+            && self.user.is_none_or(|user| of.user() == Some(user))
+            && place(&self.unit, &|unit| of.cgroups().is_in_unit(unit))
+            && place(&self.cgroup, &|path| of.cgroups().is_below(path))
             && place(&self.container, &|named| {
-                of.cgroups
+                of.cgroups()
                     .container()
                     .is_some_and(|id| is_container(&id, named))
             })

@@ -129,11 +129,12 @@ impl Selector {
         if matches(&self.selection.exclude, &name, &line) {
             return false;
         }
-        if !self.rules.is_empty() && !self.is_allowed(pid) {
+        let of = Subject::new(pid, name, line);
+        if !self.rules.is_empty() && !self.is_allowed(&of) {
             return false;
         }
         self.selection.all
-            || matches(&self.selection.names, &name, &line)
+            || matches(&self.selection.names, &of.name, &of.command)
             || self.is_in_place(pid)
             || self.is_descendant(pid)
     }
@@ -162,12 +163,9 @@ impl Selector {
     }
 
     /// Whether the rules let a process be watched.
-    fn is_allowed(&mut self, pid: Pid) -> bool {
-        let Some(of) = Subject::of(pid) else {
-            return false;
-        };
+    fn is_allowed(&mut self, of: &Subject) -> bool {
         if self.rules.ask_for_containers()
-            && let Some(id) = of.cgroups.container()
+            && let Some(id) = of.cgroups().container()
         {
             self.learn_container(&id);
             if self.is_unsure {
@@ -175,7 +173,7 @@ impl Selector {
             }
         }
         let is_container = self.knows_container();
-        self.rules.allows(&of, &is_container) && !self.rules.denies(&of, &is_container)
+        self.rules.allows(of, &is_container) && !self.rules.denies(of, &is_container)
     }
 
     /// Reads what containers are called, unless this one is known, or has no name: a reading that began after it was

@@ -310,6 +310,11 @@ impl Target {
         self.activity.has_rested() && self.is_accounted()
     }
 
+    /// Nothing has run in it from an instant until the ledgers were read.
+    pub(super) fn has_stood_since(&self, since_ns: u64) -> bool {
+        self.is_accounted() && self.activity.ran_ns() < since_ns
+    }
+
     /// Reads what `/proc` says of it; `false`: its id has another holder.
     ///
     /// # Errors

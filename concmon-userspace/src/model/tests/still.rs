@@ -2,6 +2,7 @@
 
 use crate::event::*;
 use crate::model::testing::*;
+use crate::schema;
 
 const PID: u32 = 100;
 
@@ -128,4 +129,72 @@ fn one_word_is_as_good_as_all_readings() {
     assert_eq!(first["loops"][0]["idle_ns"], 8 * SECOND);
     assert!(first["gil"]["held_ns"].as_u64() > Some(SECOND));
     assert!(first["loops"][0]["missed_wakeup"].is_object());
+}
+
+/// A second of a watch whose windows are given back; `change` is made to the row before it is.
+fn next(watch: &mut Fixture, at: u64, change: impl Fn(&mut schema::Process)) -> serde_json::Value {
+    watch.apply(Event::Tick(Tick {
+        at_ns: START + at,
+        unix_ns: START_UNIX + at,
+    }));
+    let mut window = watch.model.next_snapshot();
+    assert_lawful(&window);
+    let line = serde_json::to_value(&window).expect("it is a line");
+    change(&mut window.processes[0]);
+    watch.model.give_back(window);
+    line
+}
+
+#[test]
+fn rows_that_are_taken_up_again_are_as_good_as_new_ones() {
+    let (mut kept, mut new) = (Fixture::new(), Fixture::new());
+    for second in 1..=10 {
+        let at = second * SECOND;
+        for watch in [&mut kept, &mut new] {
+            match second {
+                1 | 5 => read(watch, at),
+                _ => still(watch, at),
+            }
+            // Its memory was read, and nothing else.
+            if second == 8 {
+                watch.proc(PID, at, |fact| fact.rss_bytes = Some(4_711));
+            }
+        }
+        let line = next(&mut kept, at, |_| {});
+        let whole = serde_json::to_value(new.tick(at)).expect("it is a line");
+        assert_eq!(line, whole, "in second {second}");
+    }
+}
+
+#[test]
+fn only_who_has_stood_still_for_two_windows_has_the_row_of_the_first() {
+    let mut watch = Fixture::new();
+    let mut marked = Vec::new();
+    for second in 1..=14 {
+        let at = second * SECOND;
+        match second {
+            1 | 5 => read(&mut watch, at),
+            _ => still(&mut watch, at),
+        }
+        match second {
+            // Whatever else comes of it, or is lost, its row is made anew.
+            8 => {
+                watch.proc(PID, at, |_| {});
+            }
+            12 => {
+                watch.apply(Event::Loss(Loss {
+                    cpu: 0,
+                    records: 1,
+                    from_ns: START + at - SECOND,
+                    to_ns: START + at,
+                }));
+            }
+            _ => {}
+        }
+        let line = next(&mut watch, at, |row| row.name = "marked".into());
+        if line["processes"][0]["name"] == "marked" {
+            marked.push(second);
+        }
+    }
+    assert_eq!(marked, [3, 4, 7, 10, 11, 14]);
 }

@@ -37,7 +37,12 @@ impl Watch {
         // At the end of a watch they may begin once more in a window.
         let is_new = !self.schedule.has_begun();
         let due = self.targets.begin_window(now_ns, is_new, &mut self.live);
-        if let Err(error) = self.schedule.sweep(now_ns, &due) {
+        if self.live.is_detached() {
+            self.schedule.go_blind();
+        }
+        let targets = &self.targets;
+        let stands = |pid, since_ns| targets.has_stood_since(pid, since_ns);
+        if let Err(error) = self.schedule.sweep(now_ns, &due, stands) {
             log::warn!("/proc cannot be listed: {error}");
             self.reads_failed += 1;
         }

@@ -1,0 +1,149 @@
+//! Rows of processes that stand still: kept from one window to the next, they differ in little but how long their
+//! threads have waited, and need not be made anew.
+
+use std::collections::BTreeMap;
+
+use super::HttpMode;
+use super::gil::GilContext;
+use super::ledger::Totals;
+use super::loops::LoopContext;
+use super::process::{Process, ProcessId};
+use super::process_row::ProcessContext;
+use super::thread::Thread;
+use super::window::Scope;
+use crate::schema;
+
+/// Rows of the window before.
+pub(crate) type KeptRows = BTreeMap<ProcessId, schema::Process>;
+
+/// Whether anything has come of a process but that it stands still.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Standing {
+    /// In this window: that it stands, and something else.
+    is_told: bool,
+    is_touched: bool,
+    /// It stood still for the whole window before.
+    stood_before: bool,
+}
+
+impl Standing {
+    /// It is said that it stands still.
+    pub(super) const fn tell(&mut self) {
+        self.is_told = true;
+    }
+
+    /// Something has come of it.
+    pub(super) const fn touch(&mut self) {
+        self.is_touched = true;
+    }
+
+    /// Begins a window.
+    pub(super) const fn roll(&mut self) {
+        *self = Self {
+            is_told: false,
+            is_touched: false,
+            stood_before: self.is_still(),
+        };
+    }
+
+    /// It stands still in this window.
+    pub(super) const fn is_still(self) -> bool {
+        self.is_told && !self.is_touched
+    }
+
+    /// It does since before this window: its last row says what there is to be said.
+    const fn is_lasting(self) -> bool {
+        self.stood_before && self.is_still()
+    }
+}
+
+impl Process {
+    /// Brings its row of the window before up to date, where it stands still since before this one; `false`: it is to be
+    /// made anew.
+    pub(crate) fn renew(&self, row: &mut schema::Process, context: &ProcessContext<'_>) -> bool {
+        let ProcessContext { scope, clock, .. } = *context;
+        // Whose worker it is depends on its parent, which may do what it likes.
+        let has_role = context.parent.is_none_or(|parent| {
+            let role = || self.identity().role(Some(&parent.identity()));
+            parent.standing.is_lasting() || row.role.is_some() && role().ok() == row.role
+        });
+        if scope != Scope::Window
+            || !self.standing.is_lasting()
+            || !has_role
+            || context.lost > 0
+            || row.group.as_deref() != context.group
+            || row.exact.is_some()
+            || self.exited.is_some()
+        {
+            return false;
+        }
+        let totals = self.totals(scope);
+        if totals.columns.cpu_ns() > 0 || totals.switches != Totals::default().switches {
+            return false;
+        }
+        let look = self.look.as_deref();
+        let gil = self.gil.row(&GilContext {
+            scope,
+            look,
+            lost: context.lost,
+            knows_causes: context.knows_causes,
+            ledgers_ns: totals.columns.gil_ns(),
+        });
+        match (gil, &mut row.gil) {
+            (Ok(gil), Some(before)) => {
+                let hog = self.hog(&gil.pairs);
+                *before = schema::Gil { hog, ..gil };
+            }
+            (Err(_), None) => {}
+            _ => return false,
+        }
+        if let Some(gc) = &mut row.gc {
+            let collecting_ns = self.loop_times.collecting_ns(0, scope);
+            if gc.collecting_ns.is_some() != collecting_ns.is_some() {
+                return false;
+            }
+            gc.collecting_ns = collecting_ns;
+        }
+        let threads = self.threads.iter();
+        let mut threads = threads.filter(|thread| thread.accounted() && !thread.retired);
+        for row in &mut row.threads {
+            let Some(thread) = threads.next().filter(|thread| thread.renew(row)) else {
+                return false;
+            };
+            row.code = self.loop_times.code(thread.key.tid, scope);
+        }
+        if threads.next().is_some() {
+            return false;
+        }
+        row.loops = self.loops.rows(&LoopContext {
+            scope,
+            look,
+            look_holds_ns: self.look_holds_ns,
+            clock,
+            threshold_ns: context.stall_threshold_ns,
+            loop_times: &self.loop_times,
+            http: &self.http,
+        });
+        row.executors = self
+            .executors
+            .rows(look, clock, |queue| self.pools.counts(queue, scope));
+        if let HttpMode::On = context.http {
+            row.http = Some(self.http.row(scope, context.to_ns, look));
+            row.peers = Some(self.http.peers.report(scope));
+        }
+        row.findings.clear();
+        true
+    }
+}
+
+impl Thread {
+    /// The same of a thread.
+    fn renew(&self, row: &mut schema::Thread) -> bool {
+        let is_same = row.tid == self.key.tid.0 && row.alive && self.alive();
+        if is_same {
+            row.ledger = self.totals(Scope::Window).columns.report();
+            row.lock_ns = self.lock_ns(Scope::Window);
+        }
+        is_same
+    }
+}
