@@ -76,7 +76,7 @@
 //!   waits meanwhile, so that a stall names the request.
 //! - A *hang* is a step that has passed the threshold and has not ended. An eye on each loop's thread sees by its
 //!   account when it is busy or blocked past the threshold, whatever samples say (`targets/eye.rs`), and owes a look
-//!   then, and once a second while it lasts. From looks alone the model concludes hangs (`model/timing/hang.rs`), so that
+//!   then, another one 0.6 s later, for text tells only what still lasts then, and once a second while it lasts. From looks alone the model concludes hangs (`model/timing/hang.rs`), so that
 //!   a replay does as well; what waits for one counts in lag with its age so far. When it ends it is one stall.
 //!
 //! `model/timing` goes through a thread's slices and samples in order of time (`busy_tracker.rs`), and settles at

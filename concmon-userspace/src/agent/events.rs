@@ -102,7 +102,8 @@ impl Events {
         }
     }
 
-    pub(super) fn take(&mut self, notices: Vec<Notice>) {
+    pub(super) fn take(&mut self, mut notices: Vec<Notice>) {
+        notices.retain(|notice| !matches!(notice, Notice::StillHangs(_)));
         let room = MAX_EVENTS.saturating_sub(self.notices.len());
         self.lost += notices.len().saturating_sub(room) as u64;
         self.notices.extend(notices.into_iter().take(room));
@@ -152,7 +153,7 @@ impl Events {
                 let what = What::Stall(step);
                 (new.pid, stall.at_unix_ns, stall.duration_ns, what)
             }
-            Notice::Hang(new) => {
+            Notice::Hang(new) | Notice::StillHangs(new) => {
                 let hang = new.hang;
                 let step = Step {
                     cause: hang.cause.name().to_owned(),

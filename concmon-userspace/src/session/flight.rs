@@ -153,15 +153,16 @@ impl Flight {
 
     /// Stalls and hangs have become known.
     pub(crate) fn notices(&mut self, notices: &[Notice], now_ns: u64) {
+        // Of a hang it was told before.
+        let new = || {
+            let all = notices.iter();
+            all.filter(|notice| !matches!(notice, Notice::StillHangs(_)))
+        };
         let long = |of: &Trigger| match of {
-            Trigger::Stall(than) => notices
-                .iter()
-                .any(|notice| is_longer(notice.length_ns(), *than)),
+            Trigger::Stall(than) => new().any(|notice| is_longer(notice.length_ns(), *than)),
             _ => false,
         };
-        let hangs = notices
-            .iter()
-            .any(|notice| matches!(notice, Notice::Hang(_)));
+        let hangs = new().any(|notice| matches!(notice, Notice::Hang(_)));
         let mut any = false;
         for watched in &mut self.triggers {
             if long(&watched.trigger) {

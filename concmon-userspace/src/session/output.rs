@@ -256,7 +256,13 @@ impl Output {
         if !matches!(self.windows, Windows::Json(_) | Windows::Lines) {
             return Ok(());
         }
-        for notice in notices {
+        let json = self.json;
+        let has_line = |notice: &Notice| match json {
+            true => !matches!(notice, Notice::StillHangs(_)),
+            // A hang that is over in a moment has the line of its stall.
+            false => !matches!(notice, Notice::Hang(_)),
+        };
+        for notice in notices.into_iter().filter(has_line) {
             match self.held.len() < MAX_HELD_STALLS {
                 true => self.held.push(notice),
                 false => self.untold += 1,

@@ -3,6 +3,7 @@
 
 use crate::{
     event::{Cause, Sample},
+    model::timing::MOMENT_NS,
     source::live::LedgerHead,
 };
 
@@ -98,7 +99,10 @@ impl Eye {
         // A look may have met the step before its samples showed it to be that old: there are some more at first.
         let is_young = !self.lasts && age_ns < threshold_ns.saturating_mul(4);
         let is_early = is_young && unseen_ns >= threshold_ns;
-        age_ns >= threshold_ns && (unseen_ns >= PAUSE_NS || self.looked_ns < passed_ns || is_early)
+        let moment_ns = passed_ns.saturating_add(MOMENT_NS);
+        let is_due = |ns: u64| ns <= now_ns && self.looked_ns < ns;
+        age_ns >= threshold_ns
+            && (unseen_ns >= PAUSE_NS || is_due(passed_ns) || is_due(moment_ns) || is_early)
     }
 
     /// A look has met the thread, whose account was this. Gives the beginning of its account, if it was busy
@@ -206,13 +210,13 @@ mod tests {
     #[test]
     fn what_lasts_is_looked_at_once_a_second() {
         let owed = looks(|_| blocked(cause::LOCK, 1_000 * MS), 1);
-        assert_eq!(owed, [1_100, 2_100, 3_100, 4_100, 5_100]);
+        assert_eq!(owed, [1_100, 1_700, 2_700, 3_700, 4_700, 5_700]);
         let running = LedgerHead {
             state: state::RUNNING,
             since_ns: 1_000 * MS,
             ..LedgerHead::default()
         };
-        assert_eq!(looks(|_| running, 1), [1_100, 2_100, 3_100, 4_100, 5_100]);
+        assert_eq!(looks(|_| running, 1), owed);
     }
 
     #[test]
@@ -244,7 +248,7 @@ mod tests {
         };
         assert!(looks(|_| idle, 0).is_empty());
         assert_eq!(looks(|_| blocked(cause::POLL, 1_000 * MS), 0), [1_100]);
-        assert_eq!(looks(|_| blocked(cause::POLL, 1_000 * MS), 1).len(), 5);
+        assert_eq!(looks(|_| blocked(cause::POLL, 1_000 * MS), 1).len(), 6);
     }
 
     /// A step that asks a server again and again, by a socket with a timeout.
@@ -268,7 +272,7 @@ mod tests {
                 eye.looked(&head, &sample(1), now_ns);
             }
         }
-        assert_eq!(owed, [1_100, 2_100, 3_100]);
+        assert_eq!(owed, [1_100, 1_700, 2_700, 3_700]);
     }
 
     #[test]
@@ -280,6 +284,6 @@ mod tests {
                 ..blocked(cause::POLL, 2_000 * MS)
             },
         };
-        assert_eq!(looks(head, 1), [1_100, 2_000]);
+        assert_eq!(looks(head, 1), [1_100, 1_700, 2_000]);
     }
 }

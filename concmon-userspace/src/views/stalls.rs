@@ -28,7 +28,7 @@ pub fn write_json(notice: &Notice, out: &mut dyn Write) -> io::Result<()> {
         Notice::Stall(new) => {
             json::write(&StallLine::new(new.pid, new.tid, new.kind, &new.stall), out)
         }
-        Notice::Hang(new) => {
+        Notice::Hang(new) | Notice::StillHangs(new) => {
             json::write(&HangLine::new(new.pid, new.tid, new.kind, &new.hang), out)
         }
     }
@@ -44,7 +44,7 @@ pub fn write_line(notice: &Notice, form: Form, out: &mut dyn Write) -> io::Resul
             let line = named_line(&new.stall, new.holder.as_deref());
             (format!("stall {}:", new.pid), line)
         }
-        Notice::Hang(new) => {
+        Notice::Hang(new) | Notice::StillHangs(new) => {
             let line = named_hang(&new.hang, new.holder.as_deref());
             (format!("HANG {}:", new.pid), line)
         }

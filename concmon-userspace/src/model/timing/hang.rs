@@ -11,7 +11,7 @@ use super::busy_tracker::StallCandidate;
 use super::lag::Lag;
 use super::open_step::{OpenStep, busy};
 use super::run::Run;
-use super::{DEFAULT_THRESHOLD_NS, Fine, LoopThread, LoopTimes};
+use super::{DEFAULT_THRESHOLD_NS, Fine, LoopThread, LoopTimes, Notice};
 use crate::event::{SampleKind, StepFact, StepSeen, ThreadState, Tid, own_frame};
 use crate::model::http::Http;
 use crate::model::rows;
@@ -22,6 +22,18 @@ use crate::schema::{self, Cost, CulpritKind, Hang, Stall};
 
 /// How old a look may be at the end of a window to be about that, ns: one is made right before.
 const FRESH_NS: u64 = 250_000_000;
+/// A look is owed so long after a hang has passed its threshold, ns: what lasts that long is more than a stall.
+pub(crate) const MOMENT_NS: u64 = 600_000_000;
+/// The look may take the step to have begun a little later than who owed it.
+const EARLY_NS: u64 = 100_000_000;
+
+/// What was told of a hang.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Told {
+    Nothing,
+    Hangs,
+    StillHangs,
+}
 
 /// A hang that has just become known.
 #[derive(Clone, Debug)]
@@ -62,7 +74,7 @@ impl LoopThread {
             before_watch: seen.busy_from_ns.is_some_and(is_first),
             until_ns: fact.read_ns,
             lasts: true,
-            told: same.as_ref().is_some_and(|open| open.told),
+            told: same.as_ref().map_or(Told::Nothing, |open| open.told),
             id: same.map_or(id, |open| open.id),
             fact: Arc::new(fact.clone()),
         });
@@ -131,6 +143,18 @@ impl LoopThread {
         (open.lasts && open.length_ns() >= self.tracker.threshold_ns).then_some(open)
     }
 
+    /// What there is to tell of this step, which hangs.
+    fn to_tell(&self, open: &OpenStep) -> Told {
+        let still_ns = self
+            .tracker
+            .threshold_ns
+            .saturating_add(MOMENT_NS - EARLY_NS);
+        match open.length_ns() >= still_ns {
+            true => Told::StillHangs,
+            false => Told::Hangs,
+        }
+    }
+
     /// Adds to what is known of lag and steps what waits for the step that hangs, with its age so far.
     pub(super) fn add_hang(&self, lag: &mut Fine, step: &mut Fine) {
         let Some(open) = self.hanging() else {
@@ -154,32 +178,42 @@ impl LoopTimes {
         clock: &Clock,
         http: &Http,
         name: impl Fn(Tid) -> Option<String>,
-    ) -> Vec<NewHang> {
-        let mut new = Vec::new();
+    ) -> Vec<Notice> {
+        let mut notices = Vec::new();
         for tid in std::mem::take(&mut self.looked) {
             let Some(thread) = self.threads.get(&tid) else {
                 continue;
             };
-            let Some(open) = thread.hanging().filter(|open| !open.told) else {
+            let Some(open) = thread.hanging() else {
                 continue;
             };
+            let (told, to_tell) = (open.told, thread.to_tell(open));
+            if to_tell <= told {
+                continue;
+            }
             let hang = self.describe(tid, thread, open, clock, http);
-            new.push(NewHang {
+            let new = NewHang {
                 pid,
                 tid: tid.0,
                 kind: rows::loop_kind(thread.tracker.kind),
                 holder: hang.holder_tid.and_then(|tid| name(Tid(tid))),
                 hang,
-            });
+            };
+            if told < Told::Hangs {
+                notices.push(Notice::Hang(new.clone()));
+            }
+            if to_tell == Told::StillHangs {
+                notices.push(Notice::StillHangs(new));
+            }
             if let Some(open) = self
                 .threads
                 .get_mut(&tid)
                 .and_then(|thread| thread.open_step.as_mut())
             {
-                open.told = true;
+                open.told = to_tell;
             }
         }
-        new
+        notices
     }
 
     /// The hang of a loop at the end of a window.

@@ -46,6 +46,7 @@ use asleep::Sleepers;
 use busy_tracker::StallCandidate;
 use code::CodeCounts;
 use exact::Exact;
+pub(crate) use hang::MOMENT_NS;
 pub use hang::NewHang;
 use loop_thread::LoopThread;
 use names::folded;
@@ -79,6 +80,8 @@ pub enum Notice {
     Stall(NewStall),
     /// A step has lasted past its threshold, and goes on.
     Hang(NewHang),
+    /// A hang has lasted for a moment since then, and goes on.
+    StillHangs(NewHang),
 }
 
 impl Notice {
@@ -86,7 +89,7 @@ impl Notice {
     pub const fn pid(&self) -> u32 {
         match self {
             Self::Stall(new) => new.pid,
-            Self::Hang(new) => new.pid,
+            Self::Hang(new) | Self::StillHangs(new) => new.pid,
         }
     }
 
@@ -94,7 +97,7 @@ impl Notice {
     pub const fn length_ns(&self) -> u64 {
         match self {
             Self::Stall(new) => new.stall.duration_ns,
-            Self::Hang(new) => new.hang.lasting_ns,
+            Self::Hang(new) | Self::StillHangs(new) => new.hang.lasting_ns,
         }
     }
 }
@@ -403,11 +406,7 @@ impl LoopTimes {
             })
         });
         let mut notices: Vec<Notice> = stalls.collect();
-        notices.extend(
-            self.take_hangs(pid, clock, http, name)
-                .into_iter()
-                .map(Notice::Hang),
-        );
+        notices.extend(self.take_hangs(pid, clock, http, name));
         notices
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::hang::Told;
 use crate::event::{Cause, StepFact, StepSeen, ThreadState};
 use crate::model::step_id::StepId;
 
@@ -16,8 +17,7 @@ pub(super) struct OpenStep {
     pub(super) until_ns: u64,
     /// It is known at the end of the window.
     pub(super) lasts: bool,
-    /// Somebody was told that it lasts.
-    pub(super) told: bool,
+    pub(super) told: Told,
     /// The latest look, which has seen its thread.
     pub(super) fact: Arc<StepFact>,
 }

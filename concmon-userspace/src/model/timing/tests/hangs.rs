@@ -63,6 +63,29 @@ fn a_step_that_lasts_is_told_while_it_does() {
     assert!(hang(&summary).is_none());
 }
 
+#[test]
+fn that_it_still_does_is_told_once_and_not_of_short_ones() {
+    let mut sim = eyed();
+    for ms in [300, 650, 3_000, 400] {
+        sim.run(MS).idle(500 * MS).step(STUCK, |sim| {
+            sim.block(Cause::Sleep, ms * MS, None);
+        });
+    }
+    sim.idle(2_000 * MS).end();
+    assert_eq!((sim.hangs.len(), sim.stalls.len()), (4, 4));
+    let still: Vec<u64> = sim
+        .still_hangs
+        .iter()
+        .map(|new| new.hang.lasting_ns)
+        .collect();
+    assert_eq!(still, [710 * MS]);
+    let mut sim = eyed();
+    sim.step(STUCK, |sim| {
+        sim.block(Cause::Sleep, 3_000 * MS, None);
+    });
+    assert_eq!((sim.hangs.len(), sim.still_hangs.len()), (1, 1));
+}
+
 /// Each context that a step enters has a version of its own, as each step has.
 #[test]
 fn a_step_that_enters_contexts_hangs_once() {

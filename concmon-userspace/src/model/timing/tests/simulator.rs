@@ -65,6 +65,7 @@ pub(super) struct Simulator {
     pub(super) snapshots: Vec<Snapshot>,
     pub(super) stalls: Vec<NewStall>,
     pub(super) hangs: Vec<NewHang>,
+    pub(super) still_hangs: Vec<NewHang>,
     /// Somebody keeps an eye on the thread.
     pub(super) eyed: bool,
     pub(super) version: u64,
@@ -110,6 +111,7 @@ impl Simulator {
             snapshots: Vec::new(),
             stalls: Vec::new(),
             hangs: Vec::new(),
+            still_hangs: Vec::new(),
             eyed: false,
             version: 10,
             next_sample: SAMPLE_NS,
@@ -158,10 +160,11 @@ impl Simulator {
             true => self.now + 110 * MS,
             false => u64::MAX,
         };
+        let mut pause = 600 * MS;
         while self.now < until {
             self.now = until.min(self.next_tick).min(next_look);
             if next_look == self.now {
-                next_look += SECOND;
+                next_look += std::mem::replace(&mut pause, SECOND);
                 self.see(ThreadState::Blocked(cause), off_ns);
             }
             if self.next_tick == self.now {
@@ -268,6 +271,7 @@ impl Simulator {
             match notice {
                 Notice::Stall(stall) => self.stalls.push(stall),
                 Notice::Hang(hang) => self.hangs.push(hang),
+                Notice::StillHangs(hang) => self.still_hangs.push(hang),
             }
         }
     }
