@@ -36,7 +36,8 @@ impl Rule for GilContention {
         "Threads of the process spent at least a fifth of their time that they wanted to run waiting \
          for the global interpreter lock (time waiting for it, of that and time on a CPU), while it \
          was held at least 85 % of the time, or for so long at a time that a wait took 50 ms on average. \
-         It looks like CPU load of one core, and more threads make it worse.\n\n\
+         It looks like CPU load of one core, and more threads make it worse. Where who holds it waits for a CPU \
+         meanwhile, it is not told: that is the host's.\n\n\
          The hog is the thread that held it while others waited most. In bytecode it lets go every 5 ms; \
          in native code it does so when that code says so: one call of re, of a large integer, or of an \
          extension may keep it for seconds. Where the hog was met most is in the finding.\n\n\
@@ -48,6 +49,9 @@ impl Rule for GilContention {
         let process = context.process;
         let gil = process.gil.as_ref()?;
         let past = context.history.gil(SPAN_NS);
+        if is_for_want_of_cpu(&past) {
+            return None;
+        }
         let long = long_waits(&past);
         let held = || {
             let waiting = waiting(context, gil.wait_ns?)?;
@@ -140,7 +144,8 @@ impl Rule for GilContention {
     /// How much it is held is read in looks, of which a window may have none.
     fn cannot_tell(&self, context: &Context<'_>) -> bool {
         let gil = context.process.gil.as_ref();
-        let tells = long_waits(&context.history.gil(SPAN_NS)).is_some();
+        let past = context.history.gil(SPAN_NS);
+        let tells = is_for_want_of_cpu(&past) || long_waits(&past).is_some();
         gil.filter(|gil| gil.utilization.is_none() && !tells)
             .and_then(|gil| waiting(context, gil.wait_ns?))
             .is_some()
@@ -154,6 +159,17 @@ fn long_waits(past: &GilPast) -> Option<f64> {
     let each_ns = past.wait_ns / past.waits.saturating_add(1);
     let is_much = waiting >= WAITING && past.wait_ns >= past.span_ns / 10;
     (is_much && each_ns >= LONG_NS).then_some(waiting)
+}
+
+/// Whether who had it mostly waited for a CPU while others waited for it: then it is the host that kept it from them.
+fn is_for_want_of_cpu(past: &GilPast) -> bool {
+    let hog = past.holders.iter().max_by_key(|(_, ns)| **ns);
+    let runnable_ns = hog.and_then(|(tid, _)| past.runnable.get(tid));
+    let victims = past.victims.iter();
+    let victims = victims.filter(|(tid, _)| hog.is_none_or(|(hog, _)| hog != *tid));
+    let longest_ns = victims.map(|(_, ns)| *ns).max();
+    let pair = runnable_ns.zip(longest_ns);
+    pair.is_some_and(|(runnable_ns, longest_ns)| *runnable_ns >= longest_ns / 5 * 4)
 }
 
 /// The share of the time that threads could run in which they waited, where that is much.

@@ -57,6 +57,8 @@ pub(super) struct GilPast {
     /// How long threads were waited for, and how long threads waited, ns.
     pub(super) holders: BTreeMap<u32, u64>,
     pub(super) victims: BTreeMap<u32, u64>,
+    /// How long those that had it could not run for want of a CPU, ns.
+    pub(super) runnable: BTreeMap<u32, u64>,
     /// How long threads waited for somebody who is not known, ns.
     pub(super) unknown_ns: u64,
     /// Where those were met most lately that were waited for most in some window.
@@ -88,6 +90,11 @@ impl GilPast {
             }
             add(&mut past.victims, pair.victim_tid, pair.wait_ns);
         }
+        let holders = process.threads.iter();
+        let holders = holders.filter(|thread| past.holders.contains_key(&thread.tid));
+        past.runnable = holders
+            .map(|thread| (thread.tid, thread.ledger.runnable_ns))
+            .collect();
         Some(past)
     }
 
@@ -101,6 +108,7 @@ impl GilPast {
         for (sums, of) in [
             (&mut self.holders, &earlier.holders),
             (&mut self.victims, &earlier.victims),
+            (&mut self.runnable, &earlier.runnable),
         ] {
             of.iter().for_each(|(tid, ns)| add(sums, *tid, *ns));
         }

@@ -56,3 +56,20 @@ fn long_holds_of_the_gil_are_contention_between_which_it_is_free() {
     assert!(found[0].advice.contains("thread-101 (101) does at scan ("));
     assert_eq!(found[0].evidence["long_waits"], true);
 }
+
+/// Who has it waits for a CPU meanwhile: it would be free else.
+#[test]
+fn who_is_kept_from_running_keeps_nobody_waiting() {
+    let found = |runnable_ms: u64| {
+        after(move |process, _, _| {
+            contended(process, 900, 0.97);
+            for thread in process.threads.iter_mut().filter(|one| one.tid == HOG) {
+                thread.ledger.runnable_ns = runnable_ms * MS;
+            }
+        })
+    };
+    // A victim waited for 450 ms.
+    let rules = names(&found(440));
+    assert!(!rules.contains(&"gil-contention"), "{rules:?}");
+    assert_eq!(names(&found(150)), ["gil-contention"]);
+}

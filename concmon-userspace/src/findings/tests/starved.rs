@@ -42,6 +42,25 @@ fn one_that_is_the_programs_is_told_beside_longer_ones_of_the_host() {
     );
 }
 
+/// Threads that wake ten times a second for a moment, and wait some milliseconds each time.
+#[test]
+fn who_hardly_computes_loses_little() {
+    let found = |running_ms: u64, waiting_ms: u64| {
+        let found = after(move |process, _, _| {
+            for thread in &mut process.threads {
+                thread.ledger.on_cpu_ns = running_ms * MS;
+                thread.ledger.runnable_ns = waiting_ms * MS;
+                thread.switches.voluntary = 10;
+            }
+        });
+        names(&found) == ["cpu-starved"]
+    };
+    assert!(!found(5, 150));
+    assert!(found(5, 600));
+    assert!(found(60, 150));
+    assert!(!found(60, 5));
+}
+
 #[test]
 fn a_hang_for_want_of_a_cpu_is_starvation() {
     let hanging = |cause: CulpritKind| {
