@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::history::History;
 use super::{Context, Held, Rule, Severity, last_part};
-use crate::schema::{Executor, ExecutorKind, Process, Role, Thread};
+use crate::schema::{Executor, ExecutorKind, Frame, Process, Role, Thread};
 
 /// All workers of an executor are busy, and work waits.
 pub(super) struct ExecutorSaturated;
@@ -45,10 +45,13 @@ fn drain_ns(history: &History) -> Option<f64> {
 const CELERY: &str = "celery.concurrency.base.apply_target";
 
 fn is_full(executor: &Executor) -> bool {
-    let busy = executor.workers_idle == Some(0)
-        && executor
-            .max_workers
-            .is_some_and(|most| executor.workers >= most);
+    // A server that has no bound does not begin threads by itself.
+    let unbounded = executor.kind == ExecutorKind::Server && executor.workers > 0;
+    let may_grow = match executor.max_workers {
+        Some(most) => executor.workers < most,
+        None => !unbounded,
+    };
+    let busy = executor.workers_idle == Some(0) && !may_grow;
     busy && executor.queued.is_some_and(|queued| queued > 0)
 }
 
@@ -74,12 +77,19 @@ fn is_batch(process: &Process, one: &Executor) -> bool {
         let mut frames = thread.stack.iter();
         !works(thread.tid)
             && thread.waiting_for.is_some()
-            && frames.any(|frame| frame.file.contains("/concurrent/futures/"))
+            && frames.any(waits_for_results)
             && thread.role != Some(Role::Pool)
             && !is_manager(thread)
     };
     let no_loop = process.loops.iter().all(|one| !one.running);
     no_loop && process.threads.iter().filter(waits).count() == 1
+}
+
+/// Whether a frame is of the functions by which results are waited for.
+fn waits_for_results(frame: &Frame) -> bool {
+    let of_pool = frame.file.ends_with("/multiprocessing/pool.py");
+    frame.file.contains("/concurrent/futures/")
+        || of_pool && ["wait", "next"].contains(&last_part(&frame.function))
 }
 
 /// The thread that hands the work of a process pool over.
@@ -101,7 +111,7 @@ impl Rule for ExecutorSaturated {
     }
 
     fn explanation(&self) -> &'static str {
-        "For two seconds all workers of a concurrent.futures executor, a server's threads, or all tokens of the \
+        "For two seconds all workers of an executor (concurrent.futures, ThreadPool), a server's threads, or all tokens of the \
          limiter of a loop's own threads (anyio, trio) were busy while work waited in the queue. What is submitted now (run_in_executor, to_thread included) waits for its turn \
          before it runs. A queue that is worked off within five seconds does not count, nor \
          does a batch: one thread has filled the queue and waits for the results, and no event loop runs. \

@@ -10,7 +10,7 @@ use super::{Address, Limit};
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Executor {
     pub kind: ExecutorKind,
-    /// Names of its threads, or of its processes, begin so.
+    /// Names of its threads, or of its processes, begin so; `ThreadPool`: those of multiprocessing's, which have no names.
     pub name_prefix: Option<String>,
     /// Address of a limiter, as the tasks that wait for it have it. Absent for others.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::remembered::{
-    ANYIO, BILLIARD, CELERY, CHEROOT, DASK, GEVENT, GREENLET, MULTIPROCESSING, PROCESS_POOLS,
-    Remembered, THREAD_POOLS, TRIO, WAITRESS,
+    ANYIO, BILLIARD, CELERY, CHEROOT, DASK, GEVENT, GREENLET, MULTIPROCESSING,
+    POOLS_OF_MULTIPROCESSING, PROCESS_POOLS, Remembered, THREAD_POOLS, TRIO, WAITRESS,
 };
 use crate::event::{LoopKind, PyEntered, PyFrame, PythonFact, Tid, WaitKind};
 use crate::python::detect;
@@ -294,7 +294,7 @@ impl Scan<'_> {
         if let [Some(state), Some(billiard)] = modules {
             fact.executors.extend(celery::read(reader, state, billiard));
         }
-        let has_crews = [WAITRESS, CHEROOT, DASK]
+        let has_crews = [WAITRESS, CHEROOT, DASK, POOLS_OF_MULTIPROCESSING]
             .iter()
             .any(|module| self.remembered.module(*module).is_some());
         if threads.is_none() && processes.is_none() && !has_crews {
@@ -306,7 +306,7 @@ impl Scan<'_> {
         if has_crews {
             let crews = thread_servers::crews(reader, &workers);
             fact.executors
-                .extend(executors::dask_pools(reader, self.codes, &crews));
+                .extend(executors::crew_pools(reader, self.codes, &crews));
             let servers = crews
                 .iter()
                 .filter_map(|crew| thread_servers::server(reader, crew));

@@ -22,6 +22,7 @@ const MODULES: &[&str] = &[
     "cheroot.workers.threadpool",
     "distributed.threadpoolexecutor",
     "celery.worker.state",
+    "multiprocessing.pool",
 ];
 pub(super) const THREADING: usize = 0;
 pub(super) const ASYNCIO_TASKS: usize = 1;
@@ -38,6 +39,7 @@ pub(super) const WAITRESS: usize = 11;
 pub(super) const CHEROOT: usize = 12;
 pub(super) const DASK: usize = 13;
 pub(super) const CELERY: usize = 14;
+pub(super) const POOLS_OF_MULTIPROCESSING: usize = 15;
 
 /// What is remembered of an interpreter between scans.
 #[derive(Debug, Default)]

@@ -22,6 +22,13 @@ const MAX_QUEUED: u64 = 64;
 /// How often workers that go on to other work while they are read are read in all.
 const MAX_TRIES: usize = 3;
 
+/// What multiprocessing's pools of threads are called, which have no names, and the functions that call others for them.
+const THREAD_POOL: &str = "ThreadPool";
+const MAPS: &[&str] = &[
+    "multiprocessing.pool.mapstar",
+    "multiprocessing.pool.starmapstar",
+];
+
 /// A thread pool, as its workers have it.
 struct Pool {
     queue: u64,
@@ -237,6 +244,9 @@ fn work_names(reader: &mut Reader<'_>, activities: &[Activity]) -> Vec<Option<St
 
 /// What the function of a thread pool's work item is called.
 fn work_name(reader: &mut Reader<'_>, names: &mut Names, item: u64) -> Option<String> {
+    if let Some(task) = reader.tuple(item, 5) {
+        return task_name(reader, names, &task);
+    }
     let (function, arguments) = match reader.walk.executors.work {
         WorkShape::Attributes => {
             let found = reader.attributes_of(item, &["fn", "args"])?;
@@ -251,26 +261,52 @@ fn work_name(reader: &mut Reader<'_>, names: &mut Names, item: u64) -> Option<St
     function_name(reader, names, function, arguments)
 }
 
-/// The pools of dask's workers among the pools that threads work for.
-pub(crate) fn dask_pools(
+/// What the function of a task of multiprocessing's pools is called: its job, its place in that, function, arguments.
+fn task_name(reader: &mut Reader<'_>, names: &mut Names, task: &[u64]) -> Option<String> {
+    let (function, arguments) = (*task.get(2)?, *task.get(3)?);
+    let name = function_name(reader, names, function, Some(arguments))?;
+    if !MAPS.contains(&&*name) {
+        return Some(name);
+    }
+    let batch = *reader.tuple(arguments, 1)?.first()?;
+    let function = *reader.tuple(batch, 2)?.first()?;
+    function_name(reader, names, function, None)
+}
+
+/// The pools of dask's workers, and multiprocessing's of threads, among the pools that threads work for.
+pub(crate) fn crew_pools(
     reader: &mut Reader<'_>,
     codes: &mut CodeCache,
     crews: &[Crew],
 ) -> Vec<PyExecutor> {
     let mut found = Vec::new();
-    for crew in crews.iter().filter(|crew| crew.kind == CrewKind::Dask) {
-        let queue = reader
-            .attributes_of(crew.master, &["_work_queue"])
-            .and_then(|found| found[0]);
+    for crew in crews {
+        let (executor, queue) = match crew.kind {
+            CrewKind::Dask => {
+                let attributes = reader.attributes_of(crew.master, &["_work_queue"]);
+                (Some(crew.master), attributes.and_then(|found| found[0]))
+            }
+            CrewKind::ThreadPool => (None, Some(crew.master)),
+            CrewKind::Waitress | CrewKind::Cheroot => continue,
+        };
         let pool = Pool {
             queue: queue.unwrap_or(0),
-            executor: Some(crew.master),
+            executor,
             workers: crew.members.iter().map(|(_, worker)| *worker).collect(),
         };
         let doings = works(reader, codes, &pool.workers);
-        found.push(PyExecutor {
-            kind: ExecutorKind::Task,
-            ..thread_pool(reader, &pool, doings)
+        let row = thread_pool(reader, &pool, doings);
+        found.push(match crew.kind {
+            // It has all its threads from the beginning on.
+            CrewKind::ThreadPool => PyExecutor {
+                name_prefix: Some(THREAD_POOL.to_owned()),
+                max_workers: Some(row.workers),
+                ..row
+            },
+            _ => PyExecutor {
+                kind: ExecutorKind::Task,
+                ..row
+            },
         });
     }
     found
@@ -310,7 +346,12 @@ mod tests {
                     master: object,
                     members: workers.iter().map(|one| (object, *one)).collect(),
                 };
-                dask_pools(&mut reader, &mut codes, &[crew]);
+                let threads = Crew {
+                    kind: CrewKind::ThreadPool,
+                    members: crew.members.clone(),
+                    ..crew
+                };
+                crew_pools(&mut reader, &mut codes, &[crew, threads]);
                 queue_length(&mut reader, object, true);
             }
         }

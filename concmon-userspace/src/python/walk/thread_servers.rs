@@ -1,5 +1,5 @@
 //! Pools that no module lists, by what their threads were started to run: the servers waitress and cheroot,
-//! and the pools of dask's workers.
+//! the pools of dask's workers, and multiprocessing's pools of threads.
 
 use super::pool_parts::{Worker, Workers};
 use super::queues::plain_queue_length;
@@ -14,6 +14,9 @@ const WAITRESS_BEFORE_3_11: &str = "waitress.task.handler_thread";
 const CHEROOT: &str = "cheroot.workers.threadpool.WorkerThread";
 /// What the threads of dask's pools run.
 const DASK: &str = "distributed.threadpoolexecutor._worker";
+/// What the threads of multiprocessing's pools run, whose first argument is their queue.
+const THREAD_POOL: &str = "multiprocessing.pool.worker";
+const MAX_ARGUMENTS: u64 = 16;
 /// The most pools of these that are read.
 const MAX_POOLS: usize = 64;
 
@@ -32,6 +35,7 @@ pub(crate) enum CrewKind {
     Waitress,
     Cheroot,
     Dask,
+    ThreadPool,
 }
 
 /// The threads that belong to such pools, by pool.
@@ -87,6 +91,10 @@ fn of(reader: &mut Reader<'_>, thread: u64, found: &[Option<u64>]) -> Option<(Cr
             let pool = *reader.tuple((*arguments)?, 1)?.first()?;
             Some((CrewKind::Dask, pool))
         }
+        (Kind::Function, THREAD_POOL) => {
+            let queue = *reader.tuple((*arguments)?, MAX_ARGUMENTS)?.first()?;
+            Some((CrewKind::ThreadPool, queue))
+        }
         _ => None,
     }
 }
@@ -110,7 +118,7 @@ pub(crate) fn server(reader: &mut Reader<'_>, crew: &Crew) -> Option<PyExecutor>
             let idle = without_connection(reader, crew);
             ("CP Server Thread-", idle, most, queued)
         }
-        CrewKind::Dask => return None,
+        CrewKind::Dask | CrewKind::ThreadPool => return None,
     };
     Some(PyExecutor {
         id: crew.master,

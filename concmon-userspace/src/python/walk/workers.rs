@@ -9,17 +9,27 @@ use crate::python::objects::Reader;
 use crate::python::objects::code::CodeCache;
 use crate::python::objects::code::CodePosition;
 
-/// The function that every worker runs.
-const WORKER_FUNCTION: &str = "_worker";
-/// The files it is in, and the variable that has its work there.
-const WORKER_FILES: &[(&str, &str)] = &[
-    ("concurrent/futures/thread.py", "work_item"),
-    ("distributed/threadpoolexecutor.py", "task"),
+/// The functions that workers run, the files that these are in, and the variable that has the work there. `true`: that is
+/// `None` while a worker waits for the next.
+const WORKER_FUNCTIONS: &[(&str, &str, &str, bool)] = &[
+    (
+        "_worker",
+        "concurrent/futures/thread.py",
+        "work_item",
+        false,
+    ),
+    (
+        "_worker",
+        "distributed/threadpoolexecutor.py",
+        "task",
+        false,
+    ),
+    ("worker", "multiprocessing/pool.py", "task", true),
 ];
 /// The deepest stack of a worker that is followed.
 const MAX_FRAMES: usize = 1024;
 /// The worker function has fewer local variables.
-const MAX_LOCALS: u64 = 16;
+const MAX_LOCALS: u64 = 24;
 
 /// What a worker does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +51,8 @@ struct Walk {
     innermost: bool,
 }
 
-/// By code object: where the variable with the work is, of the function of workers.
-type Variables = HashMap<u64, Option<u32>>;
+/// By code object: where the variable with the work is, of the function of workers, and whether `None` is none.
+type Variables = HashMap<u64, Option<(u32, bool)>>;
 
 /// What the threads with these thread states do.
 pub(crate) fn activities(
@@ -52,12 +62,21 @@ pub(crate) fn activities(
 ) -> Vec<Activity> {
     let mut found = vec![Activity::Torn; threads.len()];
     let mut walks = current_frames(reader, threads);
+    // Those that wait if what they have is `None`.
+    let mut rests = vec![false; threads.len()];
     let mut variables = Variables::new();
     for _ in 0..MAX_FRAMES {
         if walks.is_empty() {
             break;
         }
-        walks = step(reader, codes, &mut variables, &walks, &mut found);
+        walks = step(
+            reader,
+            codes,
+            &mut variables,
+            &walks,
+            &mut found,
+            &mut rests,
+        );
     }
     let items: Vec<u64> = found
         .iter()
@@ -68,9 +87,12 @@ pub(crate) fn activities(
         .collect();
     // What tells a worker to end is no work. (An item without a type ended meanwhile.)
     let types = reader.types_of(&items);
-    for (activity, info) in found.iter_mut().zip(types) {
+    for ((activity, info), rests) in found.iter_mut().zip(types).zip(rests) {
         if info.is_some_and(|info| &*info.name == "NoneType") {
-            *activity = Activity::Other;
+            *activity = match rests {
+                true => Activity::Idle,
+                false => Activity::Other,
+            };
         }
     }
     found
@@ -137,6 +159,7 @@ fn step(
     variables: &mut Variables,
     walks: &[Walk],
     found: &mut [Activity],
+    rests: &mut [bool],
 ) -> Vec<Walk> {
     let fields = reader.walk.frame;
     let mut batch = Batch::new();
@@ -175,7 +198,7 @@ fn step(
             continue;
         };
         let variable = variables.get(&executables[slot]).copied().flatten();
-        let Some(variable) = variable else {
+        let Some((variable, may_rest)) = variable else {
             next.push(Walk {
                 index: walk.index,
                 frame: previous,
@@ -183,6 +206,7 @@ fn step(
             });
             continue;
         };
+        rests[walk.index] = may_rest && walk.innermost;
         let place = fields.locals + variable * 8;
         let Some(item) = word(bytes, place).map(|item| fields.untag(item)) else {
             continue;
@@ -217,17 +241,15 @@ fn load_codes(
             code: *code,
             offset: -1,
         };
-        let work = codes
-            .frame(position, fields.lines)
-            .filter(|frame| *frame.function == *WORKER_FUNCTION)
-            .and_then(|frame| {
-                WORKER_FILES
-                    .iter()
-                    .find(|(file, _)| frame.file.ends_with(file))
-            });
-        let found = work.and_then(|(_, name)| {
+        let work = codes.frame(position, fields.lines).and_then(|frame| {
+            let is_it = |of: &&(&str, &str, &str, bool)| {
+                *frame.function == *of.0 && frame.file.ends_with(of.1)
+            };
+            WORKER_FUNCTIONS.iter().find(is_it)
+        });
+        let found = work.and_then(|(.., name, may_rest)| {
             let names = reader.pointer(at(*code, fields.local_names)).ok()?;
-            variable(reader, names, name)
+            Some((variable(reader, names, name)?, *may_rest))
         });
         variables.insert(*code, found);
     }
