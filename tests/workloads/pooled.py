@@ -1,8 +1,9 @@
-"""Pools and servers of libraries that do their work: none of them is sick.
+"""Pools and servers of libraries that do their work: only those are sick that are full.
 
 The argument says which. It tells its pid once it works.
 """
 
+import contextlib
 import os
 import sys
 import threading
@@ -13,25 +14,30 @@ import warnings
 from account import say
 
 
-def ready():
-    say(account="ready", pid=os.getpid(), members=[])
+def ready(*members):
+    say(account="ready", pid=os.getpid(), members=list(members))
 
 
-def application(environ, start_response):
-    time.sleep(0.005)
+def application(environ, start_response, takes=0.005):
+    time.sleep(takes)
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "2")])
     return [b"ok"]
 
 
-def requests(port):
-    """A client now and then, so that threads have and have no work."""
+def slow(environ, start_response):
+    return application(environ, start_response, 0.3)
+
+
+def requests(port, clients=2):
+    """A client now and then, so that threads have and have no work; or more of them than there are threads."""
 
     def client():
         while True:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10).read()
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10).read()
             time.sleep(0.05)
 
-    for _ in range(2):
+    for _ in range(clients):
         threading.Thread(target=client, daemon=True).start()
 
 
@@ -42,6 +48,50 @@ def waitress():
     requests(server.effective_port)
     ready()
     server.run()
+
+
+def full_waitress():
+    import waitress.server
+
+    server = waitress.server.create_server(slow, host="127.0.0.1", port=0, threads=2)
+    requests(server.effective_port, 8)
+    ready("all 2 workers")
+    server.run()
+
+
+def full_cheroot():
+    from cheroot import wsgi
+
+    server = wsgi.Server(("127.0.0.1", 0), slow, numthreads=2)
+    server.prepare()
+    requests(server.bind_addr[1], 8)
+    ready("all 2 workers")
+    server.serve()
+
+
+def full_gthread():
+    """One worker with two threads, of gunicorn's."""
+    from gunicorn.app.base import BaseApplication
+
+    class Server(BaseApplication):
+        def load_config(self):
+            for name, value in {
+                "bind": "127.0.0.1:0",
+                "worker_class": "gthread",
+                "threads": 2,
+                "loglevel": "critical",
+                "post_worker_init": self.begin,
+            }.items():
+                self.cfg.set(name, value)
+
+        def load(self):
+            return slow
+
+        def begin(self, worker):
+            requests(worker.sockets[0].sock.getsockname()[1], 8)
+            ready("all 2 workers")
+
+    Server().run()
 
 
 def cheroot():

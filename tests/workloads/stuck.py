@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 
 from account import say
 
@@ -450,6 +451,56 @@ def tokens_of_trio():
     trio.run(main)
 
 
+def locks_of_trio():
+    import trio
+
+    async def main():
+        first, second = trio.Lock(), trio.StrictFIFOLock()
+
+        async def take(one, other):
+            async with one:
+                await trio.sleep(0.2)
+                await other.acquire()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take, first, second, name="forth")
+            nursery.start_soon(take, second, first, name="back")
+            nursery.start_soon(trio.sleep_forever)
+            ready(["forth", "back", "trio.Lock"])
+
+    trio.run(main)
+
+
+def locks_of_trio_with_a_time():
+    """Healthy: a lock that is had for long, one that is wanted out of order for a time."""
+    import trio
+
+    async def main():
+        first, second, long = trio.Lock(), trio.Lock(), trio.Lock()
+
+        async def take(one, other):
+            while True:
+                with trio.move_on_after(4):
+                    async with one:
+                        await trio.sleep(0.1)
+                        async with other:
+                            pass
+
+        async def works():
+            while True:
+                async with long:
+                    await trio.sleep(4)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take, first, second)
+            nursery.start_soon(take, second, first)
+            for _ in range(3):
+                nursery.start_soon(works)
+            ready()
+
+    trio.run(main)
+
+
 def tokens_of_trio_with_a_time():
     """Healthy: waits for a token that a deadline ends, of a scope around the one that they are in; a nursery of which
     another task wants one; tokens that are had for long."""
@@ -708,6 +759,31 @@ def convoy_for_the_gil():
             sum(range(1000))
 
     run([(f"computes-{index}", compute) for index in range(4)], [])
+
+
+def convoy_for_a_lock():
+    """Nobody stands still, but each waits for the others most of the time."""
+    lock = threading.Lock()
+
+    def work():
+        while True:
+            with lock:
+                time.sleep(0.02)
+
+    run([(f"works-{index}", work) for index in range(5)], ["5 threads"])
+
+
+def full_pool_of_threads():
+    """Work comes in for good, more than its threads do."""
+    pool = ThreadPool(2)
+
+    def request():
+        time.sleep(0.4)
+
+    ready(["all 2 workers", "request"])
+    while True:
+        pool.apply_async(request)
+        time.sleep(0.1)
 
 
 def killed_pool_worker():

@@ -82,7 +82,9 @@ def signals_by_locks():
     ready()
     while True:
         time.sleep(0.3)
-        locks[0].release()
+        # On a busy host its worker may not have had it since.
+        if locks[0].locked():
+            locks[0].release()
 
 
 def long_work_behind_a_semaphore():
@@ -332,6 +334,31 @@ def many_consumers():
     while True:
         items.put(1)
         time.sleep(0.3)
+
+
+def consumers_in_processes():
+    """Each waits for a lock of all of them, and one for the semaphore of the queue."""
+    items = multiprocessing.Queue()
+
+    def worker():
+        while True:
+            items.get()
+
+    for _ in range(3):
+        multiprocessing.get_context("fork").Process(target=worker, daemon=True).start()
+    ready()
+    while True:
+        items.put(1)
+        time.sleep(0.3)
+
+
+def batch_over_own_pool():
+    """Who maps it has filled the pools' queues, and waits for all of it."""
+    threads, others = ThreadPoolExecutor(2), ThreadPool(2)
+    ready()
+    beside = others.map_async(time.sleep, [0.2] * 10_000)
+    list(threads.map(time.sleep, [0.2] * 10_000))
+    beside.get()
 
 
 def nested_locks():

@@ -98,7 +98,7 @@ pub(super) fn permits_of(deadlock: &Deadlock) -> Option<&str> {
         .iter()
         .filter_map(|one| one.holds.as_deref());
     let first = held.next()?;
-    let name = ["asyncio.", "anyio."]
+    let name = ["asyncio.", "anyio.", "trio."]
         .iter()
         .find_map(|library| first.strip_prefix(library))
         .unwrap_or(first);

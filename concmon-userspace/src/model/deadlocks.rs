@@ -269,7 +269,7 @@ fn task_wait(task: &PyTask, awaited: &BTreeMap<u64, Vec<u64>>, owners: &Owners) 
                 on: on.iter().copied().map(Node::Task).collect(),
                 all: false,
                 what: What::Held(name),
-                inferred: kind != owners::LIMITER,
+                inferred: kind != owners::LIMITER && !owners::is_of_trio(task),
             })
         }
         kind @ ("Task" | "gather" | "TaskGroup" | "Nursery") => {

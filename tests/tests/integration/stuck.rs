@@ -32,10 +32,11 @@ const LOOPS: &[&str] = &["anyio", "trio"];
 const DEADLOCK: Option<&str> = Some("deadlock");
 const ACROSS_FORK: Option<&str> = Some("lock-held-across-fork");
 const EXHAUSTED: Option<&str> = Some("pool-exhausted");
+const FULL: &str = "executor-saturated";
 /// It takes ten seconds to tell.
 const NOT_RELEASED: &str = "lock-not-released";
 
-pub(crate) const SICK: [Row; 30] = [
+pub(crate) const SICK: [Row; 36] = [
     (STUCK, "two_rlocks", &[], DEADLOCK),
     (STUCK, "three_rlocks", &[], DEADLOCK),
     (STUCK, "two_locks", &[], DEADLOCK),
@@ -46,6 +47,7 @@ pub(crate) const SICK: [Row; 30] = [
     (STUCK, "asyncio_locks", &[], DEADLOCK),
     (STUCK, "tasks_that_await_each_other", &[], DEADLOCK),
     (STUCK, "group_of_anyio", LOOPS, DEADLOCK),
+    (STUCK, "locks_of_trio", LOOPS, DEADLOCK),
     (STUCK, "lock_across_fork", &[], ACROSS_FORK),
     (STUCK, "plain_lock_across_fork", &[], ACROSS_FORK),
     (STUCK, "workers_that_wait_for_one_queue", &[], EXHAUSTED),
@@ -70,10 +72,15 @@ pub(crate) const SICK: [Row; 30] = [
     (STUCK, "connections_in_a_queue_of_tasks", &[], EXHAUSTED),
     (STUCK, "semaphore_in_a_manager", &[], EXHAUSTED),
     (STUCK, "semaphore_in_a_manager_of_tasks", &[], EXHAUSTED),
+    (STUCK, "convoy_for_a_lock", &[], Some("lock-convoy")),
+    (STUCK, "full_pool_of_threads", &[], Some(FULL)),
+    (POOLED, "full_waitress", &["waitress"], Some(FULL)),
+    (POOLED, "full_cheroot", &["cheroot"], Some(FULL)),
+    (POOLED, "full_gthread", &["gunicorn"], Some(FULL)),
     // It is killed when it has been there for six seconds, which the watch is to see.
     (STUCK, "killed_pool_worker", &[], Some(KILLED)),
 ];
-pub(crate) const HEALTHY: [Row; 30] = [
+pub(crate) const HEALTHY: [Row; 33] = [
     (UNSTUCK, "idle_thread_pool", &[], None),
     (UNSTUCK, "idle_process_pool", &[], None),
     (UNSTUCK, "idle_multiprocessing_pool", &[], None),
@@ -88,6 +95,8 @@ pub(crate) const HEALTHY: [Row; 30] = [
     (UNSTUCK, "signals_by_locks", &[], None),
     (UNSTUCK, "barrier", &[], None),
     (UNSTUCK, "many_consumers", &[], None),
+    (UNSTUCK, "consumers_in_processes", &[], None),
+    (UNSTUCK, "batch_over_own_pool", &[], None),
     (UNSTUCK, "nested_locks", &[], None),
     (UNSTUCK, "long_work_behind_a_semaphore", &[], None),
     (UNSTUCK, "two_permits_at_times", &[], None),
@@ -103,6 +112,7 @@ pub(crate) const HEALTHY: [Row; 30] = [
     (STUCK, "groups_of_anyio_with_a_time", LOOPS, None),
     (STUCK, "permits_of_anyio_with_a_time", LOOPS, None),
     (STUCK, "tokens_of_trio_with_a_time", LOOPS, None),
+    (STUCK, "locks_of_trio_with_a_time", LOOPS, None),
     (UNSTUCK, "locks_of_a_fork", &[], None),
 ];
 /// Programs in which one thread keeps the GIL for long, or several want it all the time.
@@ -241,8 +251,8 @@ fn is_told((_, program, _, rule): &Row, workload: &Workload, outcome: &Outcome) 
     for member in members {
         ensure!(said.contains(&member), "{program}: no {member} in {said}");
     }
-    // Nobody has the GIL for long in a convoy.
-    let needs_place = rule != KILLED && *program != CONVOY;
+    // Nobody has the GIL for long in a convoy, and workers that are full have functions.
+    let needs_place = ![KILLED, FULL].contains(&rule) && *program != CONVOY;
     let has_place = !needs_place || said.contains(STUCK);
     ensure!(has_place, "{program}: no place in {said}");
     let told = |report: &Report| !findings(report, workload.pid()).is_empty();

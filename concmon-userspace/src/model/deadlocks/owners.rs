@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::event::{ExecutorKind, PyTask, PythonFact, TaskWait};
 use crate::schema::Address;
 
-/// One task has it, or as many as it has permits; who, is concluded from `async with` statements.
+/// One task has it, or as many as it has permits; who, is concluded from `async with` statements, where it does not say so.
 const LOCK: &str = "Lock";
 const SEMAPHORES: &[&str] = &["Semaphore", "BoundedSemaphore"];
 /// Whoever gets an item by way of a context manager puts it back.
@@ -15,6 +15,8 @@ pub(super) const LIMITER: &str = "CapacityLimiter";
 
 /// A lock or semaphore of anyio's is waited for in functions of its package, of which one is among so many.
 const ANYIO: &str = "/anyio/";
+/// Locks of trio's say who has them.
+const TRIO: &str = "/trio/";
 const ENTERING: usize = 3;
 
 /// Those of one thing: each who waits for it waits for all of them.
@@ -53,6 +55,7 @@ impl Owners {
         let innermost = task.awaiting.iter().rev().take(ENTERING);
         let library = match wait.kind == LIMITER {
             true => "",
+            false if is_of_trio(task) => "trio.",
             false if innermost.clone().any(|frame| frame.file.contains(ANYIO)) => "anyio.",
             false => "asyncio.",
         };
@@ -61,6 +64,12 @@ impl Owners {
             owners,
         ))
     }
+}
+
+/// Whether a task waits in a function of trio's.
+pub(super) fn is_of_trio(task: &PyTask) -> bool {
+    let innermost = task.awaiting.last();
+    innermost.is_some_and(|frame| frame.file.contains(TRIO))
 }
 
 /// Of each lock the one task that has it, none where several may; of each semaphore all that have a permit.

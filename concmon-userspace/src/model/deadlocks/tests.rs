@@ -413,3 +413,28 @@ const LIMITER: PyExecutor = PyExecutor {
     queued_futures: Vec::new(),
     borrowers: Vec::new(),
 };
+
+/// trio's locks say who has them.
+#[test]
+fn the_owner_of_a_lock_of_trio_is_not_concluded() {
+    let of = |file: &str| {
+        let mut tasks = vec![task(1, "Lock", 0xb, &[0xa]), task(2, "Lock", 0xa, &[0xb])];
+        for task in &mut tasks {
+            task.awaiting.push(PyFrame {
+                function: "wait_task_rescheduled".into(),
+                file: file.into(),
+                line: 3,
+            });
+        }
+        let mut found = found(Vec::new(), tasks);
+        let deadlock = found.pop().expect("a deadlock");
+        let members = deadlock.members.into_iter();
+        members
+            .map(|one| (one.holds.unwrap_or_default(), one.inferred))
+            .collect::<Vec<_>>()
+    };
+    let own = of("/site-packages/trio/_core/_traps.py");
+    assert_eq!(own[0], ("trio.Lock 0xa".to_owned(), false));
+    let other = of("/usr/lib/python3.11/asyncio/locks.py");
+    assert_eq!(other[0], ("asyncio.Lock 0xa".to_owned(), true));
+}

@@ -7,7 +7,7 @@ use super::thread_locals;
 use super::thread_states::ThreadRecord;
 use super::trio_deadlines;
 use super::trio_tasks::{Run, TaskWalk, unread};
-use crate::event::{LoopKind, PyLoop, PythonFact, Tid};
+use crate::event::{LoopKind, PyLoop, PyTask, PythonFact, Tid};
 use crate::python::objects::code::CodeCache;
 use crate::python::objects::{Kind, Reader};
 use crate::python::options::ScanOptions;
@@ -97,8 +97,11 @@ impl TrioScan<'_> {
             };
             let limit = self.options.tasks.saturating_sub(fact.tasks.len());
             let mut found = walk.tasks(reader, tasks, limit);
-            let waits = found.iter().filter_map(|task| task.waits_for.as_ref());
-            if waits.into_iter().any(|wait| wait.kind == limiters::CLASS) {
+            let may_be_stuck = |task: &PyTask| {
+                let wait = task.waits_for.as_ref();
+                !task.holds.is_empty() || wait.is_some_and(|wait| wait.kind == limiters::CLASS)
+            };
+            if found.iter().any(may_be_stuck) {
                 trio_deadlines::add(reader, &mut found);
             }
             fact.tasks.extend(found);

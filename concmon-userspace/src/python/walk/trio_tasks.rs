@@ -94,6 +94,7 @@ impl TaskWalk<'_> {
             reader.failed += open.len() as u64;
         }
         tasks::note_cut(reader, result.len(), &listed);
+        trio_waits::add_owners(reader, &mut result);
         result
     }
 
@@ -309,13 +310,13 @@ fn waits_for(
     let class = object.and_then(|object| classes.get(&object));
     // Of a chain that goes on it is not known which function waits.
     let frames = if chain.end == End::Whole { frames } else { &[] };
-    // What it sleeps on is only a part of a limiter, whose own function has the limiter.
-    let limiter = trio_waits::limiter_frame(frames)
+    // What it sleeps on is only a part of a limiter or a lock, whose own function has that.
+    let whole = trio_waits::own_frame(frames)
         .and_then(|index| chain.locals.get(index))
         .map(|locals| locals[0]);
     TaskWait {
         kind: trio_waits::kind(frames, class.map(String::as_str)),
-        object: limiter.or(object),
+        object: whole.or(object),
     }
 }
 

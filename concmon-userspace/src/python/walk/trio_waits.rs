@@ -1,9 +1,15 @@
 //! What a suspended trio task waits for, by the functions of trio that it is in.
 
-use crate::event::PyFrame;
+use crate::event::{PyFrame, PyTask};
+use crate::python::memory::addresses::{AddressMap, AddressSet};
+use crate::python::objects::Reader;
 
 /// The function in which tasks wait for a limiter.
 const LIMITER: &str = "CapacityLimiter.acquire_on_behalf_of";
+/// Those in which tasks wait for a lock.
+const LOCK: &str = "Lock";
+const OWNER: &str = "_owner";
+const LOCKS: &[&str] = &["Lock.acquire", "_LockImpl.acquire"];
 /// What a task waits for that waits for the tasks of one, or for a time.
 pub(super) const NURSERY: &str = "Nursery";
 pub(super) const SLEEP: &str = "sleep";
@@ -16,8 +22,8 @@ const WAITS: &[(&str, &str)] = &[
     ("sleep_forever", SLEEP),
     ("Event.wait", "Event"),
     ("Condition.wait", "Condition"),
-    ("Lock.acquire", "Lock"),
-    ("_LockImpl.acquire", "Lock"),
+    ("Lock.acquire", LOCK),
+    ("_LockImpl.acquire", LOCK),
     ("Semaphore.acquire", "Semaphore"),
     ("CapacityLimiter.acquire", "CapacityLimiter"),
     (LIMITER, "CapacityLimiter"),
@@ -66,10 +72,36 @@ pub(crate) fn kind(chain: &[PyFrame], sleeps_on: Option<&str>) -> String {
         .to_owned()
 }
 
-/// Which of a task's frames is the limiter's own function that waits for a token.
-pub(crate) fn limiter_frame(chain: &[PyFrame]) -> Option<usize> {
-    let is_limiter = |frame: &PyFrame| &*frame.function == LIMITER && is_of_trio(&frame.file);
-    chain.iter().rposition(is_limiter)
+/// Which of a task's frames is the function of a limiter that waits for a token, or of a lock that does for that.
+pub(crate) fn own_frame(chain: &[PyFrame]) -> Option<usize> {
+    let is_own = |frame: &PyFrame| {
+        let name = &*frame.function;
+        (name == LIMITER || LOCKS.contains(&name)) && is_of_trio(&frame.file)
+    };
+    chain.iter().rposition(is_own)
+}
+
+/// Says which task has each lock that tasks wait for.
+pub(super) fn add_owners(reader: &mut Reader<'_>, tasks: &mut [PyTask]) {
+    let waits = tasks.iter().filter_map(|task| task.waits_for.as_ref());
+    let locks: AddressSet = waits
+        .filter(|wait| wait.kind == LOCK)
+        .filter_map(|wait| wait.object)
+        .collect();
+    let locks: Vec<u64> = locks.into_iter().collect();
+    let found = reader.members(&locks, &[OWNER]);
+    let owned = locks.into_iter().zip(found);
+    let mut held: AddressMap<Vec<u64>> = AddressMap::default();
+    for (lock, found) in owned {
+        if let Some(owner) = found.and_then(|found| found[0]) {
+            held.entry(owner).or_default().push(lock);
+        }
+    }
+    for task in tasks {
+        if let Some(locks) = held.remove(&task.id) {
+            task.holds.extend(locks);
+        }
+    }
 }
 
 fn is_of_trio(file: &str) -> bool {
