@@ -13,9 +13,9 @@ const WAITING: f64 = 0.25;
 /// The least of one wait, on average: threads that wake each other all the time wait some tens of
 /// microseconds each time, on an idle host, too.
 const WAIT_NS: u64 = 100_000;
-/// A process that computes runs for so much of the time; else a thread of it loses so much.
+/// A process that computes runs for so much of the time, or would: then a thread of it loses so much.
 const COMPUTES: f64 = 0.1;
-const LOST: f64 = 0.5;
+const LOST: f64 = 0.8;
 /// It goes on for so long, ns.
 const PATIENCE_NS: u64 = 3_000_000_000;
 /// Of the last ten seconds, with stalls in so many of them they come again and again.
@@ -45,7 +45,7 @@ impl Rule for CpuStarved {
 
     fn explanation(&self) -> &'static str {
         "Threads of the process waited for a CPU at least a quarter of the time that they could have \
-         run, for three seconds, in a process that ran for at least a tenth of the time, or of which a thread waited half of it; or event loops stood still for want of one, all that time or in three of the last ten \
+         run, for three seconds, in a process that ran for at least a tenth of the time, or of which a thread waited for four fifths of it; or event loops stood still for want of one, all that time or in three of the last ten \
          seconds: other programs or other threads of this one took it (where the quota of its cgroup did, \
          cpu-throttled says so; of loops that stand still, this is said where the quota cannot be read, too). \
          CPU use looks moderate meanwhile. Waits of less than 0.1 ms on average do not count: threads that wake each other all the time have them on an idle host, too.\n\n\

@@ -37,7 +37,7 @@ impl Rule for GilContention {
          for the global interpreter lock (time waiting for it, of that and time on a CPU), while it \
          was held at least 85 % of the time, or for so long at a time that a wait took 50 ms on average. \
          It looks like CPU load of one core, and more threads make it worse. Where who holds it waits for a CPU \
-         meanwhile, it is not told: that is the host's.\n\n\
+         as long, it is not told: that is the host's.\n\n\
          The hog is the thread that held it while others waited most. In bytecode it lets go every 5 ms; \
          in native code it does so when that code says so: one call of re, of a large integer, or of an \
          extension may keep it for seconds. Where the hog was met most is in the finding.\n\n\
@@ -161,7 +161,7 @@ fn long_waits(past: &GilPast) -> Option<f64> {
     (is_much && each_ns >= LONG_NS).then_some(waiting)
 }
 
-/// Whether who had it mostly waited for a CPU while others waited for it: then it is the host that kept it from them.
+/// Whether who had it waited for a CPU for as long as others waited for it: then it is the host that kept it from them.
 fn is_for_want_of_cpu(past: &GilPast) -> bool {
     let hog = past.holders.iter().max_by_key(|(_, ns)| **ns);
     let runnable_ns = hog.and_then(|(tid, _)| past.runnable.get(tid));
@@ -169,7 +169,7 @@ fn is_for_want_of_cpu(past: &GilPast) -> bool {
     let victims = victims.filter(|(tid, _)| hog.is_none_or(|(hog, _)| hog != *tid));
     let longest_ns = victims.map(|(_, ns)| *ns).max();
     let pair = runnable_ns.zip(longest_ns);
-    pair.is_some_and(|(runnable_ns, longest_ns)| *runnable_ns >= longest_ns / 5 * 4)
+    pair.is_some_and(|(runnable_ns, longest_ns)| *runnable_ns >= longest_ns)
 }
 
 /// The share of the time that threads could run in which they waited, where that is much.

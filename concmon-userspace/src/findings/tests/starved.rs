@@ -56,7 +56,8 @@ fn who_hardly_computes_loses_little() {
         names(&found) == ["cpu-starved"]
     };
     assert!(!found(5, 150));
-    assert!(found(5, 600));
+    assert!(!found(5, 600));
+    assert!(found(5, 900));
     assert!(found(60, 150));
     assert!(!found(60, 5));
 }
