@@ -1,5 +1,7 @@
 //! Steps that have not ended: told while they last, also when they began before the watch, and one stall when they have.
 
+use std::io::{Read as _, Seek as _};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -7,8 +9,9 @@ use concmon_tests::harness::quiet;
 use concmon_tests::interpreter::Interpreter;
 use concmon_tests::packages;
 use concmon_tests::report::{Hang, Report};
+use concmon_tests::spawn::Group;
 use concmon_tests::told::THRESHOLD_NS;
-use concmon_tests::watch::{PATIENCE, Watch};
+use concmon_tests::watch::{PATIENCE, Watch, binary};
 use concmon_tests::workload::Workload;
 use libtest_mimic::Trial;
 use serde::Deserialize;
@@ -60,7 +63,55 @@ pub(crate) fn trials() -> Vec<Trial> {
             move || begun_before(version, kind),
         ));
     }
+    trials.push(quiet(
+        "hangs::short_ones_have_the_line_of_their_stall",
+        &watch_python("3.13"),
+        short_ones_have_the_line_of_their_stall,
+    ));
     trials
+}
+
+/// As text, only what lasts has a line before it ends.
+fn short_ones_have_the_line_of_their_stall() -> Result<()> {
+    let python = Interpreter::find("3.13")?;
+    let kinds = ["lock", "queue", "lock", "join"];
+    let mut workload = Workload::start(&python, "frozen.py", &kinds)?;
+    let mut output = tempfile::tempfile()?;
+    let mut command = Command::new(binary()?);
+    command
+        .args(["--pid", &workload.pid().to_string()])
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(Stdio::null());
+    let mut tool = Group::start(&mut command)?;
+    std::thread::sleep(Duration::from_secs(2));
+    let mut lasting = Vec::new();
+    for (kind, ms) in kinds.into_iter().zip([250, 250, 250, 1_400]) {
+        workload.tell(&json!({}))?;
+        let stuck: Stuck = serde_json::from_value(workload.line("stuck")?)?;
+        std::thread::sleep(Duration::from_millis(ms));
+        workload.tell(&json!({}))?;
+        let ended: u64 = serde_json::from_value(workload.line("over")?["ended_unix_ns"].clone())?;
+        // A busy host may keep it from ending.
+        if ended - stuck.began_unix_ns > S / 2 {
+            lasting.push(kind);
+        }
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    tool.signal(libc::SIGINT);
+    tool.wait_for(PATIENCE)?;
+    output.rewind()?;
+    let mut text = String::new();
+    output.read_to_string(&mut text)?;
+    let lines = |what: &str| text.lines().filter(|line| line.starts_with(what)).count();
+    ensure!(lines("stall ") == kinds.len(), "{text}");
+    let hangs = lines("HANG ");
+    ensure!(
+        (1..=lasting.len()).contains(&hangs),
+        "{hangs} hangs, {lasting:?} last: {text}"
+    );
+    Ok(())
 }
 
 fn told_while_they_last(version: &str, on: &str, kinds: &[&str]) -> Result<()> {
