@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::busy::Busy;
 use super::busy_tracker::StallCandidate;
 use super::lag::Lag;
-use super::open_step::{OpenStep, busy};
+use super::open_step::{OpenStep, Told, busy};
 use super::run::Run;
 use super::{DEFAULT_THRESHOLD_NS, Fine, LoopThread, LoopTimes, Notice};
 use crate::event::{SampleKind, StepFact, StepSeen, ThreadState, Tid, own_frame};
@@ -26,14 +26,6 @@ const FRESH_NS: u64 = 250_000_000;
 pub(crate) const MOMENT_NS: u64 = 600_000_000;
 /// The look may take the step to have begun a little later than who owed it.
 const EARLY_NS: u64 = 100_000_000;
-
-/// What was told of a hang.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Told {
-    Nothing,
-    Hangs,
-    StillHangs,
-}
 
 /// A hang that has just become known.
 #[derive(Clone, Debug)]

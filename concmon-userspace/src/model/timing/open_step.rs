@@ -2,9 +2,16 @@
 
 use std::sync::Arc;
 
-use super::hang::Told;
 use crate::event::{Cause, StepFact, StepSeen, ThreadState};
 use crate::model::step_id::StepId;
+
+/// What was told of a hang.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Told {
+    Nothing,
+    Hangs,
+    StillHangs,
+}
 
 /// A step that looks have met.
 #[derive(Clone, Debug)]
