@@ -187,7 +187,7 @@ unsafe fn take(
         // In another interpreter it has a state that is not noted there.
         let entered = (*ledger).thread_state;
         if entered != 0
-            && read(entered + (*python).thread_ident) == tls
+            && runs_by(python, entered, tls, task.sp())
             && innermost(python, entered) != 0
         {
             thread_state = entered;
@@ -223,6 +223,24 @@ unsafe fn take(
         }
         (*head).flags = flags;
         1
+    }
+}
+
+/// Whether the thread with this TLS base and stack pointer runs code by a thread state.
+///
+/// # Safety
+///
+/// `python` is a live map value.
+#[inline(always)]
+unsafe fn runs_by(python: *const Python, thread_state: u64, tls: u64, sp: u64) -> bool {
+    // SAFETY: see the function's contract.
+    unsafe {
+        if (*python).loop_place == NO_OFFSET || sp == 0 {
+            return read(thread_state + u64::from((*python).thread_ident)) == tls;
+        }
+        let place = read(thread_state + u64::from((*python).loop_place));
+        // A thread's TLS is at the bottom of its stack; the first thread's stack lies above all else.
+        place >= sp && (place < tls || tls < sp)
     }
 }
 

@@ -43,6 +43,7 @@ pub(crate) static CONFIG: KernelConfig = KernelConfig {
     task_tls: 0,
     has_task_tls: 0,
     regs_ip: 0,
+    regs_sp: 0,
     task_thread_pid: 0,
     task_group_leader: 0,
     pid_level: 0,
@@ -274,6 +275,12 @@ impl Task {
     #[inline(always)]
     pub(crate) fn ip(self) -> u64 {
         self.register(config!(regs_ip))
+    }
+
+    /// The saved user-mode stack pointer; 0 where it is not known.
+    #[inline(always)]
+    pub(crate) fn sp(self) -> u64 {
+        self.register(config!(regs_sp))
     }
 
     /// What a call that is gone on with is, of those whose first argument is an address.

@@ -53,6 +53,8 @@ pub struct KernelConfig {
     pub has_task_tls: u32,
     /// Instruction pointer in the saved user registers.
     pub regs_ip: u32,
+    /// Stack pointer in the saved user registers.
+    pub regs_sp: u32,
     /// `task_struct::thread_pid` and `group_leader`, and of a `struct pid` its level and where its ids begin; used when
     /// `in_namespace`.
     pub task_thread_pid: u32,
@@ -65,4 +67,4 @@ pub struct KernelConfig {
     pub tells_execs: u32,
 }
 
-const _: () = assert!(size_of::<KernelConfig>() == 38 * 4);
+const _: () = assert!(size_of::<KernelConfig>() == 39 * 4);

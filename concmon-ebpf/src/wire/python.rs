@@ -16,7 +16,9 @@ pub struct Python {
     /// Clears the tag of a frame's reference to its code.
     pub executable_mask: u64,
     /// In the thread state: the TLS base of the thread whose it is.
-    pub thread_ident: u64,
+    pub thread_ident: u32,
+    /// In the thread state: a pointer into the C stack of whoever runs code by it.
+    pub loop_place: u32,
     /// In the thread state: the pointer to the current context; its version is behind it.
     pub thread_context: u32,
     /// In the thread state: the pointer to the innermost frame, or to what has it.

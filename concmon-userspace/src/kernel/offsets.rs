@@ -86,6 +86,8 @@ pub struct Offsets {
     pub task_restart_bits: Option<u32>,
     /// `ip` on x86-64, `pc` on aarch64.
     pub regs_ip: u32,
+    /// `sp`: the stack pointer.
+    pub regs_sp: u32,
     /// Where the base of thread-local storage is kept; `None` where that is not `thread.fsbase`.
     pub task_tls: Option<u32>,
     /// Where a process has its ids in other PID namespaces; `None` where that is not as it is known.
@@ -301,6 +303,7 @@ impl Offsets {
             regs_arg5: regs.one(arg5, &[8])?,
             task_restart_bits: task.one("restart_block.futex.bitset", &[4]).ok(),
             regs_ip: regs.one(ip, &[8])?,
+            regs_sp: regs.one("sp", &[8])?,
             task_tls,
             ids: IdOffsets::resolve(btf),
             sockets: SocketOffsets::resolve(btf),

@@ -47,6 +47,7 @@ pub(super) fn kernel_config(offsets: &Offsets, features: &Features) -> KernelCon
         regs_arg5: offsets.regs_arg5,
         task_restart_bits: offsets.task_restart_bits.unwrap_or(0),
         regs_ip: offsets.regs_ip,
+        regs_sp: offsets.regs_sp,
         task_tls: offsets.task_tls.unwrap_or(0),
         has_task_tls: u32::from(offsets.task_tls.is_some()),
         has_task_regs: has(Feature::Causes),

@@ -17,7 +17,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for (version, own) in [
         ("3.8", false),
-        ("3.11", false),
+        ("3.10", false),
         ("3.12", true),
         ("3.13", true),
     ] {
@@ -64,35 +64,47 @@ fn threads_have_their_own(version: &str, own: bool) -> Result<()> {
     let record = ["record", "-q", "-i", "500ms", "-d", "4s", "-p", &pid, "-o"];
     let recorded = Command::new(binary()?).args(record).arg(&file).output()?;
     ensure!(recorded.status.success(), "{recorded:?}");
-    let export = ["export", "-f", "collapsed", "--by", "on-cpu", "-i"];
-    let stacks = Command::new(binary()?).args(export).arg(&file).output()?;
-    let stacks = String::from_utf8(stacks.stdout)?;
+    let by = |time: &str| {
+        let export = ["export", "-f", "collapsed", "--by", time, "-i"];
+        let output = Command::new(binary()?).args(export).arg(&file).output()?;
+        anyhow::Ok(String::from_utf8(output.stdout)?)
+    };
+    let stacks = by("on-cpu")?;
     let of_main = stacks.lines().filter(|line| line.contains(";MainThread"));
     let mut of_main = of_main.filter(|line| line.contains("_inside"));
     ensure!(
         of_main.next().is_none(),
         "the main thread in others' code: {stacks}"
     );
-    for (name, function) in [
-        ("computes", "computes_inside"),
-        ("fights-", "fights_inside"),
-    ] {
-        let (mut inside, mut all) = (0, 0);
-        for line in stacks.lines() {
-            let (path, ns) = line.rsplit_once(' ').context("no count")?;
-            let thread = path.split(';').nth(1).context("no thread")?;
-            if thread.starts_with(name) {
-                let ns: u64 = ns.parse()?;
-                let last = path.rsplit(';').next().unwrap_or_default();
-                all += ns;
-                inside += if last.starts_with(function) { ns } else { 0 };
-            }
-        }
-        ensure!(
-            all > 0 && inside >= all / 100 * 90,
-            "{name}: {inside} of {all} ns are in {function}: {stacks}"
-        );
+    mostly_in(&stacks, "computes", "computes_inside", 90)?;
+    mostly_in(&stacks, "fights-", "fights_inside", 90)?;
+    if version != "3.8" {
+        // It is seldom on a CPU, and where it was before the first look is not known.
+        mostly_in(&by("wall")?, "rests", "rests_inside", 80)?;
     }
+    Ok(())
+}
+
+/// So many percent of the time of threads whose names begin with `name` are in `function`, told by the last frames.
+fn mostly_in(stacks: &str, name: &str, function: &str, percent: u64) -> Result<()> {
+    let (mut inside, mut all) = (0, 0);
+    for line in stacks.lines() {
+        let (path, ns) = line.rsplit_once(' ').context("no count")?;
+        let mut frames: Vec<&str> = path.split(';').collect();
+        let thread = frames.get(1).context("no thread")?;
+        if thread.starts_with(name) {
+            let ns: u64 = ns.parse()?;
+            // Behind the frames there may be a state.
+            frames.pop_if(|last| last.starts_with('['));
+            let last = frames.last().copied().unwrap_or_default();
+            all += ns;
+            inside += if last.starts_with(function) { ns } else { 0 };
+        }
+    }
+    ensure!(
+        all > 0 && inside >= all / 100 * percent,
+        "{name}: {inside} of {all} ns are in {function}: {stacks}"
+    );
     Ok(())
 }
 

@@ -67,20 +67,22 @@ fn kernel(era: Era, arch: Arch, leave_out: &str) -> Vec<u8> {
         Arch::X86_64 => {
             b.structure(
                 "pt_regs",
-                40,
+                48,
                 &[
                     ("si", long, 0),
                     ("di", long, 64),
                     ("orig_ax", long, 128),
                     ("ip", long, 192),
                     ("r9", long, 256),
+                    ("sp", long, 320),
                 ],
             );
         }
         Arch::Aarch64 => {
             let regs = b.array(long, 31);
             let user = b.structure("user_pt_regs", 248, &[("regs", regs, 0)]);
-            let inner = b.structure("", 264, &[("regs", regs, 0), ("pc", long, 2048)]);
+            let inner = [("regs", regs, 0), ("sp", long, 1984), ("pc", long, 2048)];
+            let inner = b.structure("", 264, &inner);
             let both = b.union("", 248, &[("user_regs", user, 0), ("", inner, 0)]);
             b.structure(
                 "pt_regs",
@@ -132,6 +134,7 @@ fn a_new_kernel_on_x86_64() {
         regs_arg5: 32,
         task_restart_bits: None,
         regs_ip: 24,
+        regs_sp: 40,
         task_tls: None,
         ids: Some(IdOffsets {
             task_thread_pid: 144,
@@ -155,7 +158,7 @@ fn an_old_kernel_on_aarch64() {
     assert_eq!((offsets.regs_syscall, offsets.regs_syscall_bytes), (256, 4));
     assert_eq!((offsets.regs_arg0, offsets.regs_arg1), (248, 8));
     assert_eq!(offsets.regs_arg5, 40);
-    assert_eq!(offsets.regs_ip, 256);
+    assert_eq!((offsets.regs_ip, offsets.regs_sp), (256, 248));
 }
 
 #[test]
