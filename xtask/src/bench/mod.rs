@@ -4,6 +4,7 @@ mod attach;
 mod child;
 mod look;
 mod on_cpu;
+mod perf_sched;
 mod record;
 mod replay;
 mod servers;

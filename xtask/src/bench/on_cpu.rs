@@ -1,5 +1,5 @@
-//! `cargo xtask bench on-cpu`: each thread's time on a CPU beside the kernel's own account of it, run after run, on
-//! a machine that has too much to do.
+//! `cargo xtask bench on-cpu`: each thread's time on a CPU beside the kernel's own account of it and what `perf sched`
+//! says, run after run, on a machine that has too much to do.
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::Tools;
 use super::child::Owned;
+use super::perf_sched::Recording;
 
 const SOURCE: &str = include_str!("on_cpu.py");
 const KINDS: [&str; 3] = ["pipes", "gil", "loop"];
@@ -47,7 +48,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let hogs = (0..args.hogs)
         .map(|_| Owned::start_ready(Command::new(&args.tools.python).args(["-c", HOG])));
     let _hogs = hogs.collect::<Result<Vec<_>>>()?;
-    let (mut worst, mut missed, mut threads) = (0.0_f64, 0, 0);
+    let no_perf = Recording::refusal();
+    let (mut worst, mut missed, mut threads) = ([0.0_f64; 2], 0, 0);
+    let mut by_perf = 0;
     for number in 0..args.runs {
         let kind = KINDS[number % KINDS.len()];
         let run = Run::of(
@@ -56,27 +59,39 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             script.path(),
             kind,
             args.seconds,
+            no_perf.is_none(),
         )
         .with_context(|| format!("run {number}, {kind}"))?;
         for thread in &run.threads {
             threads += 1;
-            // Of little time the clock's own grain is a large part.
-            if thread.kernel_ns > PART * LEAST_NS {
-                worst = worst.max(thread.miss_ns() as f64 / thread.kernel_ns as f64);
+            for (worst, other_ns) in worst.iter_mut().zip(thread.judges()) {
+                // Of little time the clock's own grain is a large part.
+                if let Some(other_ns) = other_ns.filter(|ns| *ns > PART * LEAST_NS) {
+                    let miss_ns = thread.told_ns.abs_diff(other_ns);
+                    *worst = worst.max(miss_ns as f64 / other_ns as f64);
+                }
             }
             if thread.is_off() {
                 missed += 1;
                 println!("run {number}, {kind}: {thread}");
             }
         }
+        by_perf += usize::from(run.threads.iter().any(|thread| thread.perf_ns.is_some()));
     }
     println!(
-        "{} runs, {threads} accounts: {missed} off by more than {:.1} % and {} us; at most {:.4} %",
+        "{} runs, {threads} accounts: {missed} off by more than {:.1} % and {} us; at most {:.4} % beside schedstat",
         args.runs,
         100.0 / PART as f64,
         LEAST_NS / 1000,
-        100.0 * worst
+        100.0 * worst[0]
     );
+    match no_perf {
+        Some(reason) => println!("skipped: perf sched ({reason})"),
+        None => println!(
+            "{by_perf} runs beside perf sched, at most {:.4} %; in the others it lost events",
+            100.0 * worst[1]
+        ),
+    }
     Ok(if missed == 0 {
         ExitCode::SUCCESS
     } else {
@@ -89,18 +104,24 @@ struct Thread {
     name: String,
     /// Growth of what `/proc/PID/task/TID/schedstat` has, ns.
     kernel_ns: u64,
+    /// What `perf sched latency` has, to the microsecond, where it lost no events.
+    perf_ns: Option<u64>,
     told_ns: u64,
     /// The row as it was told.
     row: Value,
 }
 
 impl Thread {
-    fn miss_ns(&self) -> u64 {
-        self.told_ns.abs_diff(self.kernel_ns)
+    /// What others say.
+    fn judges(&self) -> [Option<u64>; 2] {
+        [Some(self.kernel_ns), self.perf_ns]
     }
 
     fn is_off(&self) -> bool {
-        self.miss_ns() > (self.kernel_ns / PART).max(LEAST_NS)
+        self.judges()
+            .into_iter()
+            .flatten()
+            .any(|other_ns| self.told_ns.abs_diff(other_ns) > (other_ns / PART).max(LEAST_NS))
     }
 }
 
@@ -109,12 +130,13 @@ impl std::fmt::Display for Thread {
         let Self {
             name,
             kernel_ns,
+            perf_ns,
             told_ns,
             row,
         } = self;
         write!(
             f,
-            "{name}: told {told_ns} ns, the kernel says {kernel_ns} ns; its row: {row}"
+            "{name}: told {told_ns} ns, the kernel says {kernel_ns} ns, perf {perf_ns:?}; its row: {row}"
         )
     }
 }
@@ -124,7 +146,14 @@ struct Run {
 }
 
 impl Run {
-    fn of(binary: &Path, python: &Path, script: &Path, kind: &str, seconds: f64) -> Result<Self> {
+    fn of(
+        binary: &Path,
+        python: &Path,
+        script: &Path,
+        kind: &str,
+        seconds: f64,
+        with_perf: bool,
+    ) -> Result<Self> {
         let mut command = Command::new(python);
         command.arg(script).args([kind, &seconds.to_string()]);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
@@ -156,6 +185,7 @@ impl Run {
         next(&mut reports)?;
         // It ends when nobody reads it.
         let rest = std::thread::spawn(move || reports.map_while(Result::ok).last());
+        let perf = with_perf.then(Recording::start).transpose()?;
         writeln!(stdin, "go")?;
         ensure!(
             next(&mut said)? == "done",
@@ -163,6 +193,7 @@ impl Run {
         );
         sleep(SETTLE);
         let after = schedstats(pid)?;
+        let perf = perf.map(Recording::finish).transpose()?.flatten();
         watch.interrupt()?;
         let last = rest
             .join()
@@ -195,6 +226,9 @@ impl Run {
             threads.push(Thread {
                 name: name.to_owned(),
                 kernel_ns: after - before.get(&tid).copied().unwrap_or(0),
+                perf_ns: perf
+                    .as_ref()
+                    .map(|times| times.get(&tid).copied().unwrap_or(0)),
                 told_ns: row["on_cpu_ns"].as_u64().context("no time on a CPU")?,
                 row: row.clone(),
             });
