@@ -1,6 +1,10 @@
 //! The `asyncio.gather`s that tasks wait for, and whom these wait for. A task that gathers alone wait for, perhaps very
 //! many, need not be asked for each of its callbacks: there are as many as it is a child of gathers.
 
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
 use super::callbacks::Waiters;
 use crate::python::memory::addresses::{AddressMap, AddressSet};
 use crate::python::memory::{Batch, plausible, word};
@@ -17,10 +21,11 @@ const TASKS_AT_ONCE: usize = 2048;
 /// `PySetObject.used`, 3.8 to 3.15.
 const SET_USED: u32 = 24;
 
-/// Which gathers wait for each task, by numbers.
+/// Which gathers wait for each task. Gathers with the same children in the same order, often very many, are one group.
 #[derive(Default)]
 pub(crate) struct Gathers {
-    gathers: Vec<u64>,
+    groups: Vec<Vec<u64>>,
+    /// Numbers of groups.
     of_children: AddressMap<Vec<u32>>,
     /// Bytes, as the scan counts them.
     kept: usize,
@@ -44,19 +49,17 @@ impl Gathers {
             .filter_map(|(gather, found)| Some((gather, found?[0]?)))
             .collect();
         let wanted: AddressSet = tasks.iter().copied().collect();
+        let mut by_children = ByChildren::default();
         for some in lists.chunks(LISTS_AT_ONCE) {
             let addresses: Vec<u64> = some.iter().map(|(_, list)| *list).collect();
             let children = reader.lists(&addresses, MAX_CHILDREN);
             for ((gather, _), children) in some.iter().zip(children) {
                 let known = children.filter(|(count, _)| *count <= MAX_CHILDREN);
-                found.add(
-                    reader,
-                    *gather,
-                    known.map_or_else(Vec::new, |(_, all)| all),
-                    &wanted,
-                );
+                let children = known.map_or_else(Vec::new, |(_, all)| all);
+                found.add(reader, *gather, children, &mut by_children, &wanted);
             }
         }
+        reader.give_back(by_children.kept);
         found
     }
 
@@ -65,31 +68,43 @@ impl Gathers {
         reader: &mut Reader<'_>,
         gather: u64,
         children: Vec<u64>,
+        by_children: &mut ByChildren,
         wanted: &AddressSet,
     ) {
-        let bytes = children.len() * size_of::<u32>();
-        let Ok(number) = u32::try_from(self.gathers.len()) else {
-            return;
-        };
-        if reader.is_over() || !reader.may_keep(bytes) {
+        if reader.is_over() || !reader.may_keep(size_of::<u64>()) {
             return;
         }
-        self.kept += bytes;
-        self.gathers.push(gather);
+        self.kept += size_of::<u64>();
+        if let Some(number) = by_children.groups.get(&children) {
+            self.groups[*number as usize].push(gather);
+            return;
+        }
+        let Ok(number) = u32::try_from(self.groups.len()) else {
+            return;
+        };
+        let list = size_of::<(Vec<u64>, u32)>() + children.len() * size_of::<u64>();
+        let numbers = size_of::<Vec<u64>>() + children.len() * size_of::<u32>();
+        if !reader.may_keep(list + numbers) {
+            return;
+        }
+        by_children.kept += list;
+        self.kept += numbers;
+        self.groups.push(vec![gather]);
         let of_one = size_of::<(u64, Vec<u32>)>() + 16;
-        for child in children.into_iter().filter(|child| wanted.contains(child)) {
-            if !self.of_children.contains_key(&child) {
+        for child in children.iter().filter(|child| wanted.contains(child)) {
+            if !self.of_children.contains_key(child) {
                 if !reader.may_keep(of_one) {
                     return;
                 }
                 self.kept += of_one;
             }
-            let gathers = self.of_children.entry(child).or_default();
+            let groups = self.of_children.entry(*child).or_default();
             // It may be a child twice, and is waited for once.
-            if gathers.last() != Some(&number) {
-                gathers.push(number);
+            if groups.last() != Some(&number) {
+                groups.push(number);
             }
         }
+        by_children.groups.insert(children, number);
     }
 
     /// The gathers that wait for each of `tasks`; `None` where it is not known that nobody else does.
@@ -119,7 +134,7 @@ impl Gathers {
         reader.load_types(
             (0..batch.len()).filter_map(|index| word(batch.prefix(index), OBJECT_TYPE)),
         );
-        for (index, (slot, gathers, waiters)) in children.into_iter().enumerate() {
+        for (index, (slot, groups, waiters)) in children.into_iter().enumerate() {
             let bytes = batch.prefix(index);
             let count = match (reader.kind(bytes), waiters.is_set) {
                 (Some(Kind::Set), true) => word(bytes, SET_USED),
@@ -129,11 +144,14 @@ impl Gathers {
                 }
                 _ => None,
             };
-            if count == Some(gathers.len() as u64) {
-                let gathers = gathers
-                    .iter()
-                    .filter_map(|number| self.gathers.get(*number as usize));
-                alone[slot] = Some(gathers.copied().collect());
+            let groups = groups
+                .iter()
+                .filter_map(|number| self.groups.get(*number as usize));
+            let all = groups.clone().map(Vec::len).sum::<usize>();
+            if count == Some(all as u64) {
+                let mut gathers = Vec::with_capacity(all);
+                groups.for_each(|group| gathers.extend(group));
+                alone[slot] = Some(gathers);
             }
         }
         alone
@@ -142,6 +160,14 @@ impl Gathers {
     pub(super) fn give_back(self, reader: &mut Reader<'_>) {
         reader.give_back(self.kept);
     }
+}
+
+/// Numbers of groups by their children, while these are read.
+#[derive(Default)]
+struct ByChildren {
+    groups: HashMap<Vec<u64>, u32, RandomState>,
+    /// Bytes, as the scan counts them.
+    kept: usize,
 }
 
 /// The futures that tasks wait for, each once; `None` where each task has one that waits for it at most.
@@ -197,10 +223,16 @@ mod tests {
             let of_set = of_length(&mut world, set, SET_USED, 3);
             let mut reader = world.reader();
             let mut gathers = Gathers::default();
-            // It is a child twice of one of them.
-            for (gather, children) in [(1, vec![TASK, TASK]), (2, vec![9, TASK]), (3, vec![TASK])] {
-                gathers.add(&mut reader, gather, children, &wanted);
+            let mut by_children = ByChildren::default();
+            // It is a child twice of one of them, and two have the same children.
+            for (gather, children) in [
+                (1, vec![TASK, TASK]),
+                (2, vec![9, TASK]),
+                (3, vec![9, TASK]),
+            ] {
+                gathers.add(&mut reader, gather, children, &mut by_children, &wanted);
             }
+            assert_eq!(gathers.groups, [vec![1], vec![2, 3]]);
             let mut alone = |task, callback, callbacks, awaited_by| {
                 let waiters = Waiters {
                     awaited_by,

@@ -81,7 +81,9 @@ pub(super) fn awaited_by(
         });
     let (mut sources, left_out) = sources(reader, &unread.collect::<Vec<_>>());
     for (sources, alone) in sources.iter_mut().zip(alone) {
-        sources.objects.extend(alone.into_iter().flatten());
+        if let Some(gathers) = alone {
+            sources.objects = gathers;
+        }
     }
     let mut graph = Graph::read(reader, &sources, known);
     graph.left_out += left_out;
@@ -102,7 +104,8 @@ pub(super) fn awaited_by(
             false => FEW_WAITERS,
         };
         let mut others = found.iter().copied().filter(|other| other != task);
-        let told: Vec<u64> = others.by_ref().take(most).collect();
+        let mut told = Vec::with_capacity(found.len().min(most));
+        told.extend(others.by_ref().take(most));
         graph.left_out += others.count() as u64;
         told_of_all += told.len();
         result.push(told);
