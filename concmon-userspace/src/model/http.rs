@@ -208,9 +208,7 @@ impl Http {
     fn active_by_method(&self) -> BTreeMap<String, u64> {
         let mut counts = BTreeMap::new();
         for active in self.active.values() {
-            *counts
-                .entry(active.request.method.to_string())
-                .or_default() += 1;
+            *counts.entry(active.request.method.to_string()).or_default() += 1;
         }
         counts
     }

@@ -11,7 +11,7 @@ use super::process::Process;
 use super::thread::RowContext;
 use super::title::Identity;
 use super::window::{Clock, Scope, limit};
-use crate::event::{PlaceFact, ProcessFact, Tid, own_frame};
+use crate::event::{PlaceFact, ProcessFact, PythonFact, Tid, own_frame};
 use crate::kernel::features::Feature;
 use crate::schema::{self, Exited, Limit};
 
@@ -150,13 +150,7 @@ impl Process {
             }
         };
         let http = match context.http {
-            HttpMode::On => {
-                let mut http = self.http.row(scope, context.to_ns, look);
-                if context.sheds_requests {
-                    http.limits.push(limit("requests", REQUESTS_SHED));
-                }
-                Some(http)
-            }
+            HttpMode::On => Some(self.http_row(context, look)),
             HttpMode::Unavailable(reason) => {
                 limits.push(limit("http", reason.clone()));
                 None
@@ -232,6 +226,19 @@ impl Process {
                     .into(),
             }),
         }
+    }
+
+    /// Its requests.
+    pub(super) fn http_row(
+        &self,
+        context: &ProcessContext<'_>,
+        look: Option<&PythonFact>,
+    ) -> schema::Http {
+        let mut http = self.http.row(context.scope, context.to_ns, look);
+        if context.sheds_requests {
+            http.limits.push(limit("requests", REQUESTS_SHED));
+        }
+        http
     }
 
     /// Whom others waited for most, and where that was.

@@ -128,7 +128,7 @@ impl Process {
             .executors
             .rows(look, clock, |queue| self.pools.counts(queue, scope));
         if let HttpMode::On = context.http {
-            row.http = Some(self.http.row(scope, context.to_ns, look));
+            row.http = Some(self.http_row(context, look));
             row.peers = Some(self.http.peers.report(scope));
         }
         row.findings.clear();

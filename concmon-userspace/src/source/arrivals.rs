@@ -82,7 +82,9 @@ impl Arrivals {
 
     /// Whether single slices of a thread are needed.
     pub(super) fn needs(&self, tid: Tid) -> bool {
-        self.needed.as_ref().is_none_or(|needed| needed.is_whole(tid))
+        self.needed
+            .as_ref()
+            .is_none_or(|needed| needed.is_whole(tid))
     }
 
     /// Takes the next input in, and gives the events whose turn it is.

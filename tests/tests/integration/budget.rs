@@ -62,9 +62,15 @@ fn a_budget_too_small() -> Result<()> {
     // The last windows are whole, although nothing but totals is kept.
     let process = summary.process(pid)?;
     if let Some(http) = &process.http {
-        let mut limits = http.limits.iter();
-        let is_told = limits.any(|limit| limit.reason.contains("to stay inside the budget"));
-        ensure!(is_told, "of requests it is not told that they were left out");
+        let limits = http["limits"].as_array().context("no limits")?;
+        let is_told = limits.iter().any(|limit| {
+            let reason = limit["reason"].as_str().unwrap_or_default();
+            reason.contains("to stay inside the budget")
+        });
+        ensure!(
+            is_told,
+            "of requests it is not told that they were left out"
+        );
     }
     let wall_ns = process.loops.first().context("no loop")?.wall_ns;
     ensure!(

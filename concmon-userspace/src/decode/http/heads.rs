@@ -44,11 +44,7 @@ pub(super) enum Head {
 }
 
 /// The beginning of a request, with its headers of these names. `is_cut`: no more of it comes.
-pub(super) fn request(
-    bytes: &[u8],
-    is_cut: bool,
-    names: &[String],
-) -> Result<Head, NotParsed> {
+pub(super) fn request(bytes: &[u8], is_cut: bool, names: &[String]) -> Result<Head, NotParsed> {
     if bytes.starts_with(b"PRI * HTTP/2") {
         return Err(NotParsed::Http2);
     }
@@ -117,14 +113,9 @@ fn line_only(bytes: &[u8]) -> Result<Head, NotParsed> {
     let text = String::from_utf8_lossy(line);
     let mut words = text.split(' ');
     match (words.next(), words.next()) {
-        (Some(method), Some(path)) if is_method(method) && path.starts_with(['/', '*']) => {
-            Ok(Head::Cut(Request::new(
-                method,
-                path,
-                Body::Unknown,
-                (&[], &[]),
-            )))
-        }
+        (Some(method), Some(path)) if is_method(method) && path.starts_with(['/', '*']) => Ok(
+            Head::Cut(Request::new(method, path, Body::Unknown, (&[], &[]))),
+        ),
         _ => Err(NotParsed::Malformed),
     }
 }

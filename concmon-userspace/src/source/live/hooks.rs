@@ -80,10 +80,7 @@ pub(super) fn attach_switches(ebpf: &mut Ebpf) -> Result<Links, LiveError> {
 }
 
 /// Attaches hooks in this order: all of them, or none, for half of them would tell half.
-pub(super) fn attach_each(
-    ebpf: &mut Ebpf,
-    names: &[&'static str],
-) -> Result<Links, LiveError> {
+pub(super) fn attach_each(ebpf: &mut Ebpf, names: &[&'static str]) -> Result<Links, LiveError> {
     let mut links = Links::new();
     for &name in names {
         let attached = program::<BtfTracePoint>(ebpf, name)
