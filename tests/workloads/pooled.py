@@ -14,8 +14,8 @@ import warnings
 from account import say
 
 
-def ready(*members):
-    say(account="ready", pid=os.getpid(), members=list(members))
+def ready(*members, pid=None):
+    say(account="ready", pid=pid or os.getpid(), members=list(members))
 
 
 def application(environ, start_response, takes=0.005):
@@ -89,7 +89,7 @@ def full_gthread():
 
         def begin(self, worker):
             requests(worker.sockets[0].sock.getsockname()[1], 8)
-            ready("all 2 workers")
+            ready("all 2 workers", pid=os.getppid())
 
     Server().run()
 
