@@ -1,6 +1,6 @@
 //! One pass over one interpreter of a process: its threads, their loops, all tasks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::remembered::{
     ANYIO, BILLIARD, CELERY, CHEROOT, DASK, GEVENT, GREENLET, MULTIPROCESSING,
@@ -48,7 +48,7 @@ pub(super) struct Scan<'a> {
 impl Scan<'_> {
     /// Adds what is found to `fact`.
     pub(super) fn run(mut self, reader: &mut Reader<'_>, fact: &mut PythonFact) {
-        let records = match thread_states::threads(
+        let mut records = match thread_states::threads(
             self.memory,
             self.interpreter,
             self.layout.interpreter.threads_head,
@@ -64,6 +64,15 @@ impl Scan<'_> {
                 return;
             }
         };
+        if self.process.is_fork() {
+            // Its parent's threads are not there, but their stacks were given to threads of its own.
+            let ident = reader.walk.thread.ident;
+            let mut idents = HashSet::new();
+            records.retain(|record| match record.field(ident) {
+                0 => true,
+                ident => idents.insert(ident),
+            });
+        }
         if fact.process.is_none() {
             let modules = [MULTIPROCESSING, BILLIARD].map(|module| self.remembered.module(module));
             fact.process = processes::read(reader, modules);
