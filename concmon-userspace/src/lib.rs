@@ -180,8 +180,10 @@
 //! again only when one of its ledgers has moved since it was read last: if none of its threads ran, what was read
 //! still holds, and is given out as of now. What others can change of what `/proc` says is read
 //! again all the same, after ten seconds at first, and less and less often while the process rests. A process of which no account has moved since the last window is told to
-//! the model in one word (`Event::Still`); a capture, which may begin with any of its windows, has all readings. `/proc` is scanned as a whole when
-//! somebody has come or gone, and every ten seconds. Interpreters are searched for and looked at by a thread of
+//! the model in one word (`Event::Still`); a capture, which may begin with any of its windows, has all readings. Its row need
+//! not be made anew: the agent gives its windows back, and what stands still since before a window has the row of the last one,
+//! with longer waits (`model/standing.rs`). `/proc` is scanned as a whole when
+//! somebody has come or gone, and every ten seconds; of those that have not run since, only whether they are there. Interpreters are searched for and looked at by a thread of
 //! their own, one look at a time, under one budget: the scanner is lent to it, while samples go on being resolved.
 //! How long the turns of the select loop take is in every report (`monitor.passes`).
 //!

@@ -189,15 +189,7 @@ impl Process {
             gc,
             gil,
             threads,
-            loops: self.loops.rows(&LoopContext {
-                scope,
-                look,
-                look_holds_ns: self.look_holds_ns,
-                clock,
-                threshold_ns: context.stall_threshold_ns,
-                loop_times: &self.loop_times,
-                http: &self.http,
-            }),
+            loops: self.loop_rows(context),
             deadlocks: self.deadlocks.clone(),
             executors: self
                 .executors
@@ -208,6 +200,18 @@ impl Process {
             findings: Vec::new(),
             limits,
         }
+    }
+
+    pub(super) fn loop_rows(&self, context: &ProcessContext<'_>) -> Vec<schema::Loop> {
+        self.loops.rows(&LoopContext {
+            scope: context.scope,
+            look: self.look.as_deref(),
+            look_holds_ns: self.look_holds_ns,
+            clock: context.clock,
+            threshold_ns: context.stall_threshold_ns,
+            loop_times: &self.loop_times,
+            http: &self.http,
+        })
     }
 
     /// What probes have counted; `None`: nothing was asked for.

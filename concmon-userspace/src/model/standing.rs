@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use super::HttpMode;
 use super::gil::GilContext;
 use super::ledger::Totals;
-use super::loops::LoopContext;
 use super::process::{Process, ProcessId};
 use super::process_row::ProcessContext;
 use super::thread::Thread;
@@ -115,15 +114,7 @@ impl Process {
         if threads.next().is_some() {
             return false;
         }
-        row.loops = self.loops.rows(&LoopContext {
-            scope,
-            look,
-            look_holds_ns: self.look_holds_ns,
-            clock,
-            threshold_ns: context.stall_threshold_ns,
-            loop_times: &self.loop_times,
-            http: &self.http,
-        });
+        row.loops = self.loop_rows(context);
         row.executors = self
             .executors
             .rows(look, clock, |queue| self.pools.counts(queue, scope));

@@ -44,6 +44,11 @@ impl Activity {
         self.ran_ns
     }
 
+    /// No thread has run from an instant to the reading of the ledgers.
+    pub(super) const fn stood_since(&self, since_ns: u64) -> bool {
+        self.ran_ns < since_ns && since_ns <= self.read_ns
+    }
+
     /// No thread has run from one reading of the ledgers to the other.
     pub(super) fn has_rested(&self) -> bool {
         self.ran_ns < self.before_ns

@@ -35,6 +35,8 @@ pub(super) struct Attached {
     pub(super) no_samples: Option<String>,
     /// Kernel programs know how to walk its stacks, as of a look that was like this; else when to try again, ns.
     pub(super) walkable: Option<Shape>,
+    /// When that was found out, ns.
+    pub(super) unwound_ns: u64,
     pub(super) next_unwind_ns: u64,
 }
 
@@ -75,6 +77,7 @@ impl Attached {
             },
             no_samples: None,
             walkable: None,
+            unwound_ns: 0,
             next_unwind_ns: 0,
         }
     }

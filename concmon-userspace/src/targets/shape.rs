@@ -34,6 +34,11 @@ impl Shape {
             && (&self.threads, &self.loops) == (&other.threads, &other.loops)
     }
 
+    /// Of a process that has not run since: whether another look would find out no more.
+    pub(super) fn is_as_good_as(&self, other: &Self) -> bool {
+        self.long_ns == other.long_ns && other.loops.is_empty()
+    }
+
     /// One more look was alike.
     pub(super) fn looked(&mut self) {
         self.looks += 1;
@@ -44,6 +49,17 @@ impl Shape {
 mod tests {
     use super::*;
     use crate::model::testing::{look, py_loop, py_thread};
+
+    #[test]
+    fn loops_and_thresholds_are_to_be_found_out_even_of_who_rests() {
+        let mut fact = look(7, 1);
+        let unknown = Shape::of(None, 40);
+        fact.threads = vec![py_thread(7, "MainThread")];
+        assert!(unknown.is_as_good_as(&Shape::of(Some(&fact), 40)));
+        assert!(!unknown.is_as_good_as(&Shape::of(Some(&fact), 50)));
+        fact.loops.push(py_loop(7, 1));
+        assert!(!unknown.is_as_good_as(&Shape::of(Some(&fact), 40)));
+    }
 
     #[test]
     fn what_comes_or_goes_changes_it_and_now_and_then_it_is_doubted() {

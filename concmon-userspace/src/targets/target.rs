@@ -257,9 +257,11 @@ impl Target {
     pub(super) fn unwind_config(&mut self, long_ns: u64) -> Option<KernelPython> {
         let shape = Shape::of(self.look.fact.as_deref(), long_ns);
         let attached = self.attached_mut()?;
+        let now_ns = clocks::monotonic_ns();
         match attached.interpreter.unwind_config(long_ns) {
             Ok(config) => {
                 attached.no_samples = None;
+                attached.unwound_ns = now_ns;
                 attached.walkable = Some(shape);
                 Some(config)
             }
@@ -274,9 +276,20 @@ impl Target {
     /// that this depends on. Some looks are made for certainty.
     pub(super) fn is_still_walkable(&mut self, long_ns: u64) -> bool {
         let shape = Shape::of(self.look.fact.as_deref(), long_ns);
+        let (is_accounted, activity) = (self.is_accounted(), self.activity);
         let Some(attached) = self.attached_mut() else {
             return false;
         };
+        // Nothing has run since, and the look has found no loop that was not asked for then.
+        let stood = is_accounted && activity.stood_since(attached.unwound_ns);
+        if stood
+            && attached
+                .walkable
+                .as_ref()
+                .is_some_and(|known| known.is_as_good_as(&shape))
+        {
+            return true;
+        }
         let known = attached.walkable.as_mut();
         let Some(known) = known.filter(|known| known.same_as(&shape)) else {
             return false;
@@ -312,7 +325,7 @@ impl Target {
 
     /// Nothing has run in it from an instant until the ledgers were read.
     pub(super) fn has_stood_since(&self, since_ns: u64) -> bool {
-        self.is_accounted() && self.activity.ran_ns() < since_ns
+        self.is_accounted() && self.activity.stood_since(since_ns)
     }
 
     /// Reads what `/proc` says of it; `false`: its id has another holder.
