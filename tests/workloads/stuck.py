@@ -770,7 +770,7 @@ def convoy_for_a_lock():
             with lock:
                 time.sleep(0.02)
 
-    run([(f"works-{index}", work) for index in range(5)], ["5 threads"])
+    run([(f"works-{index}", work) for index in range(5)], ["threads stand in line"])
 
 
 def full_pool_of_threads():
