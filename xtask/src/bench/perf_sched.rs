@@ -6,11 +6,11 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use super::child::Owned;
-use crate::workspace;
-
 const PERF: &str = "perf";
 /// Of each CPU's buffer: it may have to wait for a CPU itself.
 const BUFFER: &str = "32M";
+/// What it says of events or samples that are missing.
+const LOST: &str = "lost ";
 /// Says that events are recorded, and ends with its input.
 const WAITS: &str = "echo recording; cat >/dev/null";
 
@@ -48,15 +48,18 @@ impl Recording {
         ensure!(status.success(), "perf sched record: {status}");
         let mut command = Command::new(PERF);
         command.args(["sched", "latency", "-p", "-i"]);
-        command.arg(self.file.path()).stderr(Stdio::null());
-        let text = workspace::output(&mut command)?;
-        Ok(times(&text))
+        let output = command.arg(self.file.path()).output()?;
+        ensure!(output.status.success(), "perf sched latency: {output:?}");
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        // It says in either what was lost, and no more than that.
+        let is_whole = !said(&output.stderr).contains(LOST);
+        Ok(times(&said(&output.stdout)).filter(|_| is_whole))
     }
 }
 
 /// Of the table that `perf sched latency -p` prints.
 fn times(text: &str) -> Option<BTreeMap<u32, u64>> {
-    if text.contains("lost events (") {
+    if text.contains(LOST) {
         return None;
     }
     let row = |line: &str| {
