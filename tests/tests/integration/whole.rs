@@ -37,6 +37,12 @@ pub(crate) fn trials() -> Vec<Trial> {
             move || hidden(version),
         ));
     }
+    let needs = [Need::Root, Need::Ebpf, Need::Python("3.12")];
+    trials.push(quiet(
+        "whole::another_thread_becomes_a_program",
+        &needs,
+        becomes,
+    ));
     let needs = [Need::Root, Need::Python("3.12")];
     trials.extend([
         quiet("whole::a_stopped_process_says_so", &needs, stopped),
@@ -111,6 +117,57 @@ fn leader() -> Result<()> {
     ensure!(
         told == 3 && process["alive"] != false,
         "watch: {told} workers, {process}"
+    );
+    Ok(())
+}
+
+/// Another thread than the first one execs, twice: the first one's id is its own from then on.
+fn becomes() -> Result<()> {
+    const PROGRAM: &str = "
+import os, sys, threading, time
+left = int(sys.argv[1])
+def execs():
+    time.sleep(0.5)
+    os.execv(sys.executable, [sys.executable, '-c', sys.orig_argv[2], str(left - 1)])
+if left:
+    threading.Thread(target=time.sleep, args=(100,), daemon=True).start()
+    threading.Thread(target=execs).start()
+    time.sleep(100)
+time.sleep(1)
+";
+    let python = Interpreter::find("3.12")?;
+    let mut command = Command::new(binary()?);
+    command.args(["--json", "-i", "500ms", "--"]);
+    command.args(python.words()).args(["-c", PROGRAM, "2"]);
+    let text = String::from_utf8(command.output()?.stdout)?;
+    let summary: Value = serde_json::from_str(text.lines().last().context("no summary")?)?;
+    let processes = array(&summary, "/processes")?;
+    ensure!(processes.len() == 1, "{} processes", processes.len());
+    let process = &processes[0];
+    let command = array(process, "/cmdline")?.last();
+    ensure!(
+        command.is_some_and(|last| last == "0") && process["python"]["supported"] == true,
+        "{command:?}, python {}",
+        process["python"]
+    );
+    let threads = array(process, "/threads")?;
+    let lives = threads.iter().map(|thread| {
+        let wall_ns = thread["wall_ns"].as_u64().context("no wall")?;
+        Ok((thread["started_unix_ns"].to_string(), wall_ns))
+    });
+    let lives: Vec<(String, u64)> = lives.collect::<Result<_>>()?;
+    let window_ns = summary["window"]["duration_ns"]
+        .as_u64()
+        .context("no window")?;
+    ensure!(
+        lives.iter().all(|(_, wall_ns)| *wall_ns <= window_ns),
+        "longer than {window_ns}: {lives:?}"
+    );
+    // Two threads beside the first in each of two programs, and the first once for each of three.
+    ensure!(
+        (5..=7).contains(&lives.len()),
+        "{} threads: {lives:?}",
+        lives.len()
     );
     Ok(())
 }
