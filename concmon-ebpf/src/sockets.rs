@@ -22,7 +22,7 @@ use concmon_ebpf::{
 pub(crate) use self::{batch::flush, sock::Sock};
 use self::{
     batch::{Told, tell},
-    bytes::{Beginning, beginning, bytes_of_call, is_tls, read_two},
+    bytes::{Beginning, beginning, bytes_of_call, is_tls, read_some, read_two},
     sock::{TCP_CLOSE, TCP_LISTEN},
 };
 use crate::{
@@ -248,11 +248,15 @@ pub(crate) fn sent(ctx: *mut c_void, sock: Sock, length: i32) {
         let offset = (*socket).sent;
         (*socket).sent = offset + u64::from(length);
         let bytes = bytes_of_call(length);
-        if bytes.length < 16 {
+        // `HTTP/1.1 100`: the status, of which 1xx but 101 promises another one.
+        if bytes.length < 12 {
             return;
         }
-        // `HTTP/1.1 100`: the status, of which 1xx but 101 promises another one.
-        let [first, second] = read_two(bytes.at);
+        let [first, second] = if bytes.length < 16 {
+            [bytes.first(), read_some(bytes.at + 8, 4)]
+        } else {
+            read_two(bytes.at)
+        };
         if first & 0x00ff_ffff_ffff_ffff != RESPONSE {
             return;
         }

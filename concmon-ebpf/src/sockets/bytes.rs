@@ -45,7 +45,7 @@ impl Bytes {
 
 /// Up to eight bytes of user space as a word; what cannot be read is 0.
 #[inline(always)]
-fn read_some(at: u64, length: u32) -> u64 {
+pub(super) fn read_some(at: u64, length: u32) -> u64 {
     let mut word = 0u64;
     let into = (&raw mut word).cast();
     // SAFETY: the helper checks the address; the length is a constant or masked.

@@ -62,10 +62,8 @@ impl Process {
     pub(crate) fn renew(&self, row: &mut schema::Process, context: &ProcessContext<'_>) -> bool {
         let ProcessContext { scope, clock, .. } = *context;
         // Whose worker it is depends on its parent, which may do what it likes.
-        let has_role = context.parent.is_none_or(|parent| {
-            let role = || self.identity().role(Some(&parent.identity()));
-            parent.standing.is_lasting() || row.role.is_some() && role().ok() == row.role
-        });
+        let parent = context.parent.map(Self::identity);
+        let has_role = self.identity().role(parent.as_ref()).ok() == row.role;
         if scope != Scope::Window
             || !self.standing.is_lasting()
             || !has_role

@@ -44,7 +44,7 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    pub(crate) fn new(share: Share, follow_children: bool, tree: Tree, now_ns: u64) -> Self {
+    pub(crate) fn new(share: Share, follow_children: bool, tree: Tree, scanned_ns: u64) -> Self {
         Self {
             allowance: Allowance::new(share),
             look_pause_ns: 0,
@@ -54,7 +54,7 @@ impl Schedule {
             taken_ns: 0,
             cost_ns: 0,
             tree,
-            swept_ns: now_ns,
+            swept_ns: scanned_ns,
             stale: false,
             blind: false,
             follow_children,

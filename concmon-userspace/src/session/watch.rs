@@ -76,6 +76,8 @@ pub(crate) struct Watch {
     requests: Option<Requests>,
     /// Somebody asked for them: they are told whatever the budget is.
     keeps_requests: bool,
+    /// Sockets did not tell all the time since that was told last.
+    has_missed_requests: bool,
     targets: Targets,
     schedule: Schedule,
     pub(crate) passes: Passes,
@@ -322,6 +324,7 @@ impl Watch {
         let window = self.read_window();
         let window = self.close(window);
         self.intake.taps.renew(&window);
+        self.suit_slices();
         window
     }
 

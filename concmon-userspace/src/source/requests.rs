@@ -254,7 +254,11 @@ mod tests {
         requests.resume(1_000);
         for (before, ready_ns, at_ns) in [(1, 150, 1_100), (2, 1_150, 1_200)] {
             let kind = socket_kind::READ;
-            let bytes = ready_since(ready_ns, 0, before, at_ns, at_ns, kind, request);
+            let mut bytes = ready_since(ready_ns, 0, before, at_ns, at_ns, kind, request);
+            // Of another connection.
+            let cookie = size_of::<BatchHeader>() + 32;
+            assert_eq!(bytes[cookie], 7);
+            bytes[cookie] += before as u8;
             requests.take(&bytes, &mut sink);
             requests.release(at_ns, &mut sink);
         }
@@ -266,7 +270,7 @@ mod tests {
                 _ => panic!("{what:?}"),
             })
             .collect();
-        assert_eq!(queued[..3], [Some(None), None, Some(None)]);
+        assert_eq!(queued, [Some(None), None, Some(None), Some(Some(50))]);
         assert_eq!(requests.lost(), 0);
     }
 }

@@ -317,8 +317,12 @@ impl SharedArray<Ledger> {
         let ledger = self.at(slot);
         // SAFETY: inside the mapping; kernel programs only read this byte of a living thread.
         unsafe {
-            if (&raw const (*ledger).tgid).read_volatile() == tgid {
-                (&raw mut (*ledger).sums_only).write_volatile(u8::from(sums_only));
+            let field = &raw mut (*ledger).sums_only;
+            // The line that it is in is the kernel side's, which is left alone where nothing changes.
+            if (&raw const (*ledger).tgid).read_volatile() == tgid
+                && field.read_volatile() != u8::from(sums_only)
+            {
+                field.write_volatile(u8::from(sums_only));
             }
         }
     }

@@ -6,7 +6,9 @@ use super::{Name, Sample, Value, collect::Collected, seconds};
 use crate::{event::ProcessFact, schema::Snapshot};
 
 /// The kinds of detail that a budget leaves out, as `monitor.shed` begins with them.
-const SHED: [&str; 5] = ["samples", "looks", "tasks", "slices", "switches"];
+const SHED: [&str; 6] = [
+    "samples", "looks", "tasks", "slices", "switches", "requests",
+];
 
 /// Sums of what windows tell of the agent itself.
 #[derive(Debug, Default)]

@@ -1,6 +1,6 @@
 //! The end of a window: what is read at it, and what the tool says of itself.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use super::{super::budget::Shed, Watch, accounts::align};
 use crate::{
@@ -82,7 +82,6 @@ impl Watch {
         }
         self.intake.now(Event::Monitor(Box::new(monitor)));
         let outputs = self.intake.feed(Input::Now(Event::Tick(window.end)));
-        self.suit_slices();
         self.sort(outputs).expect("a tick ends a window")
     }
 
@@ -129,7 +128,7 @@ impl Watch {
                 memory_bytes: self.budget.memory_bytes(),
                 sheds_slices: self.budget.shed().slices(),
                 keeps_loops: self.budget.shed().keeps_loops(),
-                sheds_requests: self.sheds_requests(),
+                sheds_requests: self.sheds_requests() || mem::take(&mut self.has_missed_requests),
             },
             wall_clock_ahead_ns: now.unix_ns.wrapping_sub(told_ns).cast_signed(),
             passes: self.passes.fact(),
@@ -143,6 +142,8 @@ impl Watch {
         if let Some(shed) = judged {
             self.leave_out_detail(shed);
         }
+        // Where that has failed, it is tried again.
+        self.suit_requests(self.budget.shed().requests());
     }
 
     pub(super) fn leave_out_detail(&mut self, shed: Shed) {
@@ -151,8 +152,6 @@ impl Watch {
         }
         self.schedule.look_pause_ns = shed.look_pause_ns();
         self.targets.set_tasks(shed.tasks(MOST_TASKS));
-        if let Err(error) = self.suit_requests(shed.requests()) {
-            log::debug!("sockets tell as before: {error}");
-        }
+        self.suit_requests(shed.requests());
     }
 }

@@ -4,10 +4,7 @@ use super::Watch;
 use crate::{
     capture::Input,
     procfs::{clocks, listeners::Listeners},
-    source::{
-        live::{Live, LiveError},
-        requests::STREAM,
-    },
+    source::{live::Live, requests::STREAM},
 };
 
 impl Watch {
@@ -31,23 +28,27 @@ impl Watch {
     }
 
     /// From now on, requests are left out, or are told again.
-    ///
-    /// # Errors
-    /// A hook cannot be taken away, or attached.
-    pub(super) fn suit_requests(&mut self, sheds: bool) -> Result<(), LiveError> {
+    pub(super) fn suit_requests(&mut self, sheds: bool) {
         if self.keeps_requests || self.requests.is_none() || sheds == self.sheds_requests() {
-            return Ok(());
+            return;
+        }
+        self.has_missed_requests = true;
+        let done = if sheds {
+            self.live.detach_sockets()
+        } else {
+            self.live.attach_sockets()
+        };
+        if let Err(error) = done {
+            log::warn!("HTTP requests: {error}");
         }
         if !sheds {
-            self.live.attach_sockets()?;
             // Who began to listen meanwhile was not told of.
             tell_listeners(&mut self.live);
             if let Some(requests) = &mut self.requests {
                 requests.resume(clocks::monotonic_ns());
             }
-            return Ok(());
+            return;
         }
-        self.live.detach_sockets()?;
         let now_ns = clocks::monotonic_ns();
         self.take_requests(u64::MAX, now_ns);
         let intake = &mut self.intake;
@@ -56,7 +57,6 @@ impl Watch {
                 intake.feed(Input::Ordered { cpu: STREAM, event });
             });
         }
-        Ok(())
     }
 }
 

@@ -75,6 +75,7 @@ impl Watch {
         mut targets: Targets,
         store: Option<Box<dyn Store>>,
     ) -> Result<Self, Failure> {
+        let scanned_ns = clocks::monotonic_ns();
         let tree = Tree::scan()?;
         let clocks = Clocks::now();
         let (mut first_facts, threads) = meet_named(&plan, &mut targets, &tree, &clocks);
@@ -131,6 +132,7 @@ impl Watch {
             sums_only: false,
             duty: None,
             live,
+            has_missed_requests: false,
             keeps_requests: plan.http.as_ref().is_some_and(|http| http.is_asked_for),
             requests: plan
                 .http
@@ -138,12 +140,7 @@ impl Watch {
                 .map(|http| Requests::new(http.headers)),
             intake: Intake::new(info, filters, store),
             targets,
-            schedule: Schedule::new(
-                plan.budget_cpu,
-                plan.follow_children,
-                tree,
-                clocks.monotonic_ns,
-            ),
+            schedule: Schedule::new(plan.budget_cpu, plan.follow_children, tree, scanned_ns),
             passes: Passes::new(),
             rate: plan.rate,
             budget: Budget::new(

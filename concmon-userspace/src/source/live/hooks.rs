@@ -96,13 +96,16 @@ pub(super) fn attach_each(ebpf: &mut Ebpf, names: &[&'static str]) -> Result<Lin
     Ok(links)
 }
 
-/// Takes them away, the last one first: a switch that is still told has had its wakeup told.
+/// Takes them away, the last one first: a switch that is still told has had its wakeup told. All are tried; the first error
+/// is given.
 pub(super) fn detach_each(ebpf: &mut Ebpf, links: Links) -> Result<(), LiveError> {
+    let mut done = Ok(());
     for (name, link) in links.into_iter().rev() {
-        let hook: &mut BtfTracePoint = program(ebpf, name)?;
-        hook.detach(link).map_err(failing!("detaching a hook"))?;
+        let detached = program::<BtfTracePoint>(ebpf, name)
+            .and_then(|hook| hook.detach(link).map_err(failing!("detaching a hook")));
+        done = done.and(detached);
     }
-    Ok(())
+    done
 }
 
 /// From now on, so many samples per second and CPU; 0: none. `links` are the clocks that sample.
