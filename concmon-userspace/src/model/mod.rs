@@ -40,6 +40,7 @@ mod service;
 mod settling;
 mod standing;
 pub(crate) mod step_id;
+mod still;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

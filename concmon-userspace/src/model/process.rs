@@ -17,7 +17,7 @@ use super::locks::Futexes;
 use super::loops::Loops;
 use super::member::{GroupId, Member};
 use super::pools::Pools;
-use super::standing::Standing;
+use super::still::Standing;
 use super::thread::{PROC_TICK_NS, Thread};
 use super::threads::Threads;
 use super::throttling::Throttling;
