@@ -37,7 +37,7 @@ impl Rule for GilContention {
          for the global interpreter lock (time waiting for it, of that and time on a CPU), while it \
          was held at least 85 % of the time, or for so long at a time that a wait took 50 ms on average. \
          It looks like CPU load of one core, and more threads make it worse. Where who holds it waits for a CPU \
-         as long, it is not told: that is the host's.\n\n\
+         as long, and no less than it runs, it is not told: that is the host's.\n\n\
          The hog is the thread that held it while others waited most. In bytecode it lets go every 5 ms; \
          in native code it does so when that code says so: one call of re, of a large integer, or of an \
          extension may keep it for seconds. Where the hog was met most is in the finding.\n\n\
@@ -161,15 +161,18 @@ fn long_waits(past: &GilPast) -> Option<f64> {
     (is_much && each_ns >= LONG_NS).then_some(waiting)
 }
 
-/// Whether who had it waited for a CPU for as long as others waited for it: then it is the host that kept it from them.
+/// Whether who had it waited for a CPU for as long as others waited for it, and no less than it ran: of these waits, more
+/// is its running else. Then it is the host that kept it from them.
 fn is_for_want_of_cpu(past: &GilPast) -> bool {
     let hog = past.holders.iter().max_by_key(|(_, ns)| **ns);
     let runnable_ns = hog.and_then(|(tid, _)| past.runnable.get(tid));
+    let ran_ns = hog.and_then(|(tid, _)| past.ran.get(tid));
     let victims = past.victims.iter();
     let victims = victims.filter(|(tid, _)| hog.is_none_or(|(hog, _)| hog != *tid));
     let longest_ns = victims.map(|(_, ns)| *ns).max();
-    let pair = runnable_ns.zip(longest_ns);
-    pair.is_some_and(|(runnable_ns, longest_ns)| *runnable_ns >= longest_ns)
+    let both = longest_ns.zip(ran_ns);
+    let pair = runnable_ns.zip(both.map(|(longest_ns, ran_ns)| longest_ns.max(*ran_ns)));
+    pair.is_some_and(|(runnable_ns, least_ns)| *runnable_ns >= least_ns)
 }
 
 /// The share of the time that threads could run in which they waited, where that is much.

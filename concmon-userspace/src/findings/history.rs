@@ -57,8 +57,9 @@ pub(super) struct GilPast {
     /// How long threads were waited for, and how long threads waited, ns.
     pub(super) holders: BTreeMap<u32, u64>,
     pub(super) victims: BTreeMap<u32, u64>,
-    /// How long those that had it could not run for want of a CPU, ns.
+    /// How long those that had it could not run for want of a CPU, and how long they ran, ns.
     pub(super) runnable: BTreeMap<u32, u64>,
+    pub(super) ran: BTreeMap<u32, u64>,
     /// How long threads waited for somebody who is not known, ns.
     pub(super) unknown_ns: u64,
     /// Where those were met most lately that were waited for most in some window.
@@ -90,11 +91,13 @@ impl GilPast {
             }
             add(&mut past.victims, pair.victim_tid, pair.wait_ns);
         }
-        let holders = process.threads.iter();
-        let holders = holders.filter(|thread| past.holders.contains_key(&thread.tid));
-        past.runnable = holders
-            .map(|thread| (thread.tid, thread.ledger.runnable_ns))
-            .collect();
+        for thread in &process.threads {
+            if !past.holders.contains_key(&thread.tid) {
+                continue;
+            }
+            past.runnable.insert(thread.tid, thread.ledger.runnable_ns);
+            past.ran.insert(thread.tid, thread.ledger.on_cpu_ns);
+        }
         Some(past)
     }
 
@@ -109,6 +112,7 @@ impl GilPast {
             (&mut self.holders, &earlier.holders),
             (&mut self.victims, &earlier.victims),
             (&mut self.runnable, &earlier.runnable),
+            (&mut self.ran, &earlier.ran),
         ] {
             of.iter().for_each(|(tid, ns)| add(sums, *tid, *ns));
         }
