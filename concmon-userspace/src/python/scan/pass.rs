@@ -1,6 +1,6 @@
 //! One pass over one interpreter of a process: its threads, their loops, all tasks.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::remembered::{
     ANYIO, BILLIARD, CELERY, CHEROOT, DASK, GEVENT, GREENLET, MULTIPROCESSING,
@@ -65,13 +65,8 @@ impl Scan<'_> {
             }
         };
         if self.process.is_fork() {
-            // Its parent's threads are not there, but their stacks were given to threads of its own.
-            let ident = reader.walk.thread.ident;
-            let mut idents = HashSet::new();
-            records.retain(|record| match record.field(ident) {
-                0 => true,
-                ident => idents.insert(ident),
-            });
+            let is_thread = |native| self.process.is_thread(native);
+            thread_states::drop_replaced(&mut records, &reader.walk.thread, is_thread);
         }
         if fact.process.is_none() {
             let modules = [MULTIPROCESSING, BILLIARD].map(|module| self.remembered.module(module));

@@ -1,6 +1,6 @@
 //! Interpreters and their thread states: the linked lists from the runtime down.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::python::layout::{Layout, RunningLoop, ThreadLayout};
 use crate::python::memory::{Batch, Memory, ReadError, at, plausible, word};
@@ -154,11 +154,38 @@ fn walk(
     Ok(found)
 }
 
+/// Drops the states of threads that are not there, as of a parent's, whose stacks were given to threads that are. That
+/// alone is told by two with one identity: up to 3.11 a state has its maker's ids until its thread begins.
+pub(crate) fn drop_replaced(
+    records: &mut Vec<ThreadRecord>,
+    fields: &ThreadLayout,
+    mut is_thread: impl FnMut(u64) -> bool,
+) {
+    let Some(native_id) = fields.native_id else {
+        return;
+    };
+    let mut by_ident: HashMap<u64, Vec<(u64, u64)>> = HashMap::new();
+    for record in records.iter().filter(|one| one.field(fields.ident) != 0) {
+        let of_ident = by_ident.entry(record.field(fields.ident)).or_default();
+        of_ident.push((record.address, record.field(native_id)));
+    }
+    let mut gone = HashSet::new();
+    for of_ident in by_ident.values().filter(|of_ident| of_ident.len() > 1) {
+        let there = of_ident.iter().map(|(_, native)| is_thread(*native));
+        let there: Vec<bool> = there.collect();
+        if there.contains(&true) {
+            let absent = of_ident.iter().zip(there).filter(|(_, there)| !there);
+            gone.extend(absent.map(|((address, _), _)| *address));
+        }
+    }
+    records.retain(|record| !gone.contains(&record.address));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::python::layout::{Version, row};
-    use crate::python::objects::synthetic::Segments;
+    use crate::python::objects::synthetic::{Segments, set_word};
 
     const INTERPRETER: u64 = 0x10_0000;
 
@@ -201,6 +228,37 @@ mod tests {
             assert_eq!(walked(&links, known), Ok(vec![0x2000, 0x3000, 0x4000]));
         }
         assert_eq!(walked(&[], &[]), Ok(vec![]));
+    }
+
+    #[test]
+    fn only_states_of_threads_that_are_not_there_are_replaced() {
+        let left = |version: (u8, u8), states: &[(u64, u64)]| {
+            let (major, minor) = version;
+            let fields = row(Version { major, minor }).unwrap().walk.thread;
+            let record = |(index, (ident, native)): (usize, &(u64, u64))| {
+                let mut bytes = vec![0; record_len(&fields)];
+                set_word(&mut bytes, fields.ident, *ident);
+                if let Some(native_id) = fields.native_id {
+                    set_word(&mut bytes, native_id, *native);
+                }
+                let address = index as u64;
+                ThreadRecord { address, bytes }
+            };
+            let mut records = states.iter().enumerate().map(record).collect();
+            drop_replaced(&mut records, &fields, |native| native < 10);
+            records.iter().map(|one| one.address).collect::<Vec<_>>()
+        };
+        for version in [(3, 11), (3, 12)] {
+            // A new thread has the stack of one that only the parent has.
+            assert_eq!(left(version, &[(0x7000, 2), (0x7000, 90)]), [0]);
+            assert_eq!(left(version, &[(0x7000, 90), (0x7000, 2)]), [1]);
+            // A thread has made a state, and its own is the second.
+            assert_eq!(left(version, &[(0x7000, 2), (0x7000, 2)]), [0, 1]);
+            assert_eq!(left(version, &[(0x7000, 90), (0x7000, 91)]), [0, 1]);
+            assert_eq!(left(version, &[(0, 0), (0, 0), (0x8000, 91)]), [0, 1, 2]);
+        }
+        // It has no other id to tell by.
+        assert_eq!(left((3, 10), &[(0x7000, 2), (0x7000, 90)]), [0, 1]);
     }
 
     #[test]
