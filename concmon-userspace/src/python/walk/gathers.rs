@@ -2,6 +2,7 @@
 //! many, need not be asked for each of its callbacks: there are as many as it is a child of gathers.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use foldhash::fast::RandomState;
 
@@ -107,13 +108,16 @@ impl Gathers {
         by_children.groups.insert(children, number);
     }
 
-    /// The gathers that wait for each of `tasks`; `None` where it is not known that nobody else does.
+    /// The gathers that wait for each of `tasks`, and their bytes, as the scan counts them; `None` where it is not known
+    /// that nobody else does, or they may not be kept. Tasks of the same groups share them.
     pub(super) fn alone(
         &self,
         reader: &mut Reader<'_>,
         tasks: &[(u64, Waiters)],
-    ) -> Vec<Option<Vec<u64>>> {
+    ) -> (Vec<Option<Rc<[u64]>>>, usize) {
         let mut alone = vec![None; tasks.len()];
+        let mut of_groups: HashMap<&[u32], Option<Rc<[u64]>>, RandomState> = HashMap::default();
+        let mut kept = 0;
         let mut batch = Batch::new();
         let children: Vec<(usize, &Vec<u32>, &Waiters)> = tasks
             .iter()
@@ -144,17 +148,21 @@ impl Gathers {
                 }
                 _ => None,
             };
-            let groups = groups
+            let gathers = groups
                 .iter()
                 .filter_map(|number| self.groups.get(*number as usize));
-            let all = groups.clone().map(Vec::len).sum::<usize>();
+            let all = gathers.clone().map(Vec::len).sum::<usize>();
             if count == Some(all as u64) {
-                let mut gathers = Vec::with_capacity(all);
-                groups.for_each(|group| gathers.extend(group));
-                alone[slot] = Some(gathers);
+                let shared = of_groups.entry(groups).or_insert_with(|| {
+                    let bytes = all * size_of::<u64>();
+                    let may = !reader.is_over() && reader.may_keep(bytes);
+                    kept += if may { bytes } else { 0 };
+                    may.then(|| gathers.flatten().copied().collect())
+                });
+                alone[slot].clone_from(shared);
             }
         }
-        alone
+        (alone, kept)
     }
 
     pub(super) fn give_back(self, reader: &mut Reader<'_>) {
@@ -240,10 +248,8 @@ mod tests {
                     callback,
                     callbacks,
                 };
-                gathers
-                    .alone(&mut reader, &[(task, waiters)])
-                    .pop()
-                    .flatten()
+                let (mut alone, _) = gathers.alone(&mut reader, &[(task, waiters)]);
+                alone.pop().flatten().map(|all| all.to_vec())
             };
             let all = Some(vec![1, 2, 3]);
             assert_eq!(alone(TASK, 0x8000, two, 0), all, "3.{minor}");
@@ -255,5 +261,35 @@ mod tests {
             assert_eq!(alone(TASK, 0, of_set, 0), None);
             assert_eq!(alone(TASK + 8, 0, three, 0), None);
         }
+    }
+
+    #[test]
+    fn tasks_of_the_same_gathers_share_what_is_kept_of_them() {
+        const TASKS: [u64; 3] = [0x7000_0000, 0x7000_1000, 0x7000_2000];
+        let wanted: AddressSet = TASKS.into_iter().collect();
+        let mut world = World::new(13);
+        let list = world.class("list", 1 << 25, 40);
+        let two = of_length(&mut world, list, OBJECT_SIZE, 2);
+        let mut reader = world.reader();
+        let mut gathers = Gathers::default();
+        let mut by_children = ByChildren::default();
+        for (gather, children) in [(1, &TASKS[..2]), (2, &TASKS[..2]), (3, &TASKS[2..])] {
+            let children = children.to_vec();
+            gathers.add(&mut reader, gather, children, &mut by_children, &wanted);
+        }
+        let waiters = Waiters {
+            callbacks: two,
+            ..Waiters::default()
+        };
+        let tasks = TASKS.map(|task| (task, waiters));
+        let (alone, kept) = gathers.alone(&mut reader, &tasks);
+        let [Some(one), Some(other), None] = &alone[..] else {
+            panic!("{alone:?}");
+        };
+        assert!(Rc::ptr_eq(one, other) && **one == [1, 2]);
+        assert_eq!(kept, 16);
+        while reader.may_keep(8) {}
+        let refused = gathers.alone(&mut reader, &tasks);
+        assert_eq!(refused, (vec![None, None, None], 0));
     }
 }

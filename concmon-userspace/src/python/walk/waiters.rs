@@ -1,6 +1,8 @@
 //! Which tasks wait for a task: as the task says itself, or as the callbacks tell that it will call
 //! when it is done.
 
+use std::rc::Rc;
+
 use super::as_completed;
 use super::callbacks::Waiters;
 use super::gathers::Gathers;
@@ -35,7 +37,7 @@ const WAKEUP: &str = "task_wakeup";
 #[derive(Default, PartialEq)]
 struct Sources {
     callbacks: Vec<u64>,
-    objects: Vec<u64>,
+    objects: Rc<[u64]>,
 }
 
 /// What an object is on the way to tasks.
@@ -71,7 +73,7 @@ pub(super) fn awaited_by(
     known: &AddressSet,
     gathers: &Gathers,
 ) -> Vec<Vec<u64>> {
-    let alone = gathers.alone(reader, tasks);
+    let (alone, kept) = gathers.alone(reader, tasks);
     let unread = tasks
         .iter()
         .zip(&alone)
@@ -87,6 +89,7 @@ pub(super) fn awaited_by(
     }
     let mut graph = Graph::read(reader, &sources, known);
     graph.left_out += left_out;
+    graph.kept += kept;
     let mut told_of_all = 0;
     let mut result = Vec::with_capacity(tasks.len());
     let mut found: Vec<u64> = Vec::new();
@@ -132,9 +135,13 @@ impl Graph {
         let different = sources.chunk_by(|one, other| one == other);
         let different = different.filter_map(<[Sources]>::first);
         let (mut callbacks, mut objects): (Vec<u64>, Vec<u64>) = (Vec::new(), Vec::new());
+        // They may share their objects with others in between.
+        let mut shared = AddressSet::default();
         for of in different {
             callbacks.extend(&of.callbacks);
-            objects.extend(&of.objects);
+            if shared.insert(of.objects.as_ptr() as u64) {
+                objects.extend(of.objects.iter());
+            }
         }
         for _ in 0..MAX_DEPTH {
             retain_new(&mut callbacks, &graph.callbacks);
@@ -162,7 +169,7 @@ impl Graph {
                     return graph;
                 }
                 callbacks.extend(of_futures().flat_map(|of| &of.callbacks));
-                next.extend(of_futures().flat_map(|of| &of.objects));
+                next.extend(of_futures().flat_map(|of| of.objects.iter()));
                 graph.objects.extend(some.iter().copied().zip(nodes));
             }
             objects = next;
@@ -239,7 +246,7 @@ impl Graph {
                     Some(Node::Future(sources)) => {
                         let called = sources.callbacks.iter();
                         let called = called.filter_map(|callback| self.callbacks.get(callback));
-                        let mut called = called.flatten().chain(&sources.objects);
+                        let mut called = called.flatten().chain(sources.objects.iter());
                         next.extend(called.by_ref().take(MAX_BEHIND.saturating_sub(next.len())));
                         self.left_out += u64::from(called.next().is_some());
                     }
@@ -321,8 +328,10 @@ fn sources(reader: &mut Reader<'_>, waiters: &[Waiters]) -> (Vec<Sources>, u64) 
             };
             left_out += objects.len().saturating_sub(MAX_WAITERS) as u64;
             objects.truncate(MAX_WAITERS);
-            let callbacks = Vec::new();
-            sources.push(Sources { callbacks, objects });
+            sources.push(Sources {
+                callbacks: Vec::new(),
+                objects: objects.into(),
+            });
         }
         return (sources, left_out);
     }
@@ -350,7 +359,7 @@ fn sources(reader: &mut Reader<'_>, waiters: &[Waiters]) -> (Vec<Sources>, u64) 
         let listed = listed.by_ref().take(count).flatten();
         sources.push(Sources {
             callbacks: first.into_iter().chain(listed).collect(),
-            objects: Vec::new(),
+            objects: Rc::default(),
         });
     }
     (sources, left_out)
