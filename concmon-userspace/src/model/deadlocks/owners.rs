@@ -15,8 +15,8 @@ pub(super) const LIMITER: &str = "CapacityLimiter";
 
 /// A lock or semaphore of anyio's is waited for in functions of its package, of which one is among so many.
 const ANYIO: &str = "/anyio/";
-/// Locks of trio's say who has them.
-const TRIO: &str = "/trio/";
+/// Locks of trio's say who has them. A folder of another name may be in one that is called so, as in a virtual environment.
+const TRIO: &str = "/trio/_";
 const ENTERING: usize = 3;
 
 /// Those of one thing: each who waits for it waits for all of them.

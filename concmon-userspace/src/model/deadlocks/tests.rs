@@ -437,4 +437,6 @@ fn the_owner_of_a_lock_of_trio_is_not_concluded() {
     assert_eq!(own[0], ("trio.Lock 0xa".to_owned(), false));
     let other = of("/usr/lib/python3.11/asyncio/locks.py");
     assert_eq!(other[0], ("asyncio.Lock 0xa".to_owned(), true));
+    let in_folder = of("/srv/trio/lib/python3.11/asyncio/locks.py");
+    assert_eq!(in_folder, other);
 }

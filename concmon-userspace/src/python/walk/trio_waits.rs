@@ -105,7 +105,7 @@ pub(super) fn add_owners(reader: &mut Reader<'_>, tasks: &mut [PyTask]) {
 }
 
 fn is_of_trio(file: &str) -> bool {
-    file.split('/').rev().skip(1).any(|folder| folder == "trio")
+    file.contains("/trio/_")
 }
 
 #[cfg(test)]
@@ -173,6 +173,7 @@ mod tests {
             ),
             // The program's own functions may be called like trio's.
             (&[(OTHER, "sleep"), trap], None, TRAP),
+            (&[("/home/me/trio/main.py", "sleep"), trap], None, TRAP),
             (
                 &[(OWN, "sleep"), (OTHER, "wait"), trap],
                 Some("Mine"),
