@@ -45,11 +45,11 @@ fn drain_ns(history: &History) -> Option<f64> {
 const CELERY: &str = "celery.concurrency.base.apply_target";
 
 fn is_full(executor: &Executor) -> bool {
-    // A server that has no bound does not begin threads by itself.
-    let unbounded = executor.kind == ExecutorKind::Server && executor.workers > 0;
-    let may_grow = match executor.max_workers {
-        Some(most) => executor.workers < most,
-        None => !unbounded,
+    let may_grow = match (executor.kind, executor.max_workers) {
+        // It begins all its threads when it starts, whatever its bound is.
+        (ExecutorKind::Server, _) => executor.workers == 0,
+        (_, Some(most)) => executor.workers < most,
+        (_, None) => true,
     };
     let busy = executor.workers_idle == Some(0) && !may_grow;
     busy && executor.queued.is_some_and(|queued| queued > 0)

@@ -177,6 +177,12 @@ fn what_a_task_queue_has_fetched_does_not_wait_for_its_workers() {
     };
     let raised = |kind: ExecutorKind| of(&|executor| executor.kind = kind);
     assert!(raised(ExecutorKind::Process) && raised(ExecutorKind::Server));
+    // A server does not begin threads up to its bound by itself.
+    let below_its_bound = |kind: ExecutorKind| {
+        of(&|executor| (executor.kind, executor.max_workers) = (kind, Some(9)))
+    };
+    assert!(below_its_bound(ExecutorKind::Server));
+    assert!(!below_its_bound(ExecutorKind::Process));
     assert!(!raised(ExecutorKind::Task));
     // celery's pool of threads is one of `concurrent.futures`.
     let running = |function: &str| {
