@@ -23,7 +23,11 @@ pub(super) struct Recording {
 impl Recording {
     /// Why there can be none.
     pub(super) fn refusal() -> Option<String> {
-        Self::start().err().map(|error| format!("{error:#}"))
+        match Self::start().and_then(Self::finish) {
+            Ok(Some(_)) => None,
+            Ok(None) => Some("it lost events at once, or its table is not known".to_owned()),
+            Err(error) => Some(format!("{error:#}")),
+        }
     }
 
     pub(super) fn start() -> Result<Self> {
@@ -41,7 +45,7 @@ impl Recording {
         Ok(Self { perf, file })
     }
 
-    /// How long each thread was on a CPU, ns, by its id; `None` where events were lost.
+    /// How long each thread was on a CPU, ns, by its id; `None` where events were lost, or it names no threads.
     pub(super) fn finish(mut self) -> Result<Option<BTreeMap<u32, u64>>> {
         drop(self.perf.0.stdin.take());
         let status = self.perf.0.wait()?;
@@ -69,7 +73,8 @@ fn times(text: &str) -> Option<BTreeMap<u32, u64>> {
         let us = whole.parse::<u64>().ok()? * 1000 + thousandths.parse::<u64>().ok()?;
         Some((tid.parse().ok()?, us * 1000))
     };
-    Some(text.lines().filter_map(row).collect())
+    let times: BTreeMap<u32, u64> = text.lines().filter_map(row).collect();
+    (!times.is_empty()).then_some(times)
 }
 
 #[cfg(test)]
@@ -92,5 +97,6 @@ mod tests {
         assert_eq!(found, BTreeMap::from(expected));
         let lost = format!("{text}  INFO: 11.392% lost events (18881 out of 165735, in 1 chunks)");
         assert_eq!(times(&lost), None);
+        assert_eq!(times(&text.replace(" ms", " s")), None);
     }
 }
