@@ -2,7 +2,7 @@
 
 use std::{mem, time::Duration};
 
-use super::{super::budget::Shed, Watch, accounts::align};
+use super::{super::budget::Shed, Watch};
 use crate::{
     capture::Input,
     event::{BudgetFact, Event, MonitorFact, Tick},
@@ -44,8 +44,7 @@ impl Watch {
             let tapped = self.intake.taps.processes();
             self.live.ration_stacks(STACK_INTERVAL, &tapped);
         }
-        let mut ledgers = self.read_ledgers(at_ns, &still);
-        let at_ns = align(&mut ledgers, at_ns);
+        let (ledgers, at_ns) = self.read_in_time(at_ns, &still);
         let mut others = self.targets.facts(self.schedule.tree(), at_ns, &still);
         self.schedule.end();
         if now_ns.saturating_sub(self.room_given_ns) >= ROOM_PAUSE_NS {
