@@ -106,13 +106,7 @@ impl Process {
             ..gc
         });
         let gc_is_sampled = gc.as_ref().is_none_or(|gc| gc.collecting_ns.is_some());
-        let gil = self.gil.row(&GilContext {
-            scope,
-            look,
-            lost: context.lost,
-            knows_causes: context.knows_causes,
-            ledgers_ns: totals.columns.gil_ns(),
-        });
+        let gil = self.gil_row(context, totals.columns.gil_ns(), look);
         let mut limits = self.limits(scope, context.knows_causes);
         if !gc_is_sampled {
             limits.push(limit("gc.collecting_ns", "nothing was sampled"));
@@ -140,10 +134,7 @@ impl Process {
             limits.push(limit("role", reason));
         }
         let gil = match gil {
-            Ok(gil) => Some(schema::Gil {
-                hog: self.hog(&gil.pairs),
-                ..gil
-            }),
+            Ok(gil) => Some(gil),
             Err(reason) => {
                 limits.push(limit("gil", reason));
                 None
@@ -232,6 +223,24 @@ impl Process {
         }
     }
 
+    /// Its GIL, for which accounts say that its threads waited so long, ns; else why there is none.
+    pub(super) fn gil_row(
+        &self,
+        context: &ProcessContext<'_>,
+        ledgers_ns: u64,
+        look: Option<&PythonFact>,
+    ) -> Result<schema::Gil, String> {
+        let gil = self.gil.row(&GilContext {
+            scope: context.scope,
+            look,
+            lost: context.lost,
+            knows_causes: context.knows_causes,
+            ledgers_ns,
+        })?;
+        let hog = self.hog(&gil.pairs);
+        Ok(schema::Gil { hog, ..gil })
+    }
+
     /// Its requests.
     pub(super) fn http_row(
         &self,
@@ -246,7 +255,7 @@ impl Process {
     }
 
     /// Whom others waited for most, and where that was.
-    pub(super) fn hog(&self, pairs: &[schema::GilPair]) -> Option<schema::GilHog> {
+    fn hog(&self, pairs: &[schema::GilPair]) -> Option<schema::GilHog> {
         let mut sums: BTreeMap<u32, u64> = BTreeMap::new();
         for pair in pairs {
             if let Some(tid) = pair.holder_tid {

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use super::HttpMode;
-use super::gil::GilContext;
 use super::ledger::Totals;
 use super::process::{Process, ProcessId};
 use super::process_row::ProcessContext;
@@ -38,18 +37,9 @@ impl Process {
             return false;
         }
         let look = self.look.as_deref();
-        let gil = self.gil.row(&GilContext {
-            scope,
-            look,
-            lost: context.lost,
-            knows_causes: context.knows_causes,
-            ledgers_ns: totals.columns.gil_ns(),
-        });
+        let gil = self.gil_row(context, totals.columns.gil_ns(), look);
         match (gil, &mut row.gil) {
-            (Ok(gil), Some(before)) => {
-                let hog = self.hog(&gil.pairs);
-                *before = schema::Gil { hog, ..gil };
-            }
+            (Ok(gil), Some(before)) => *before = gil,
             (Err(_), None) => {}
             _ => return false,
         }
