@@ -164,15 +164,17 @@ fn long_waits(past: &GilPast) -> Option<f64> {
 /// Whether who had it waited for a CPU for as long as others waited for it, and no less than it ran: of these waits, more
 /// is its running else. Then it is the host that kept it from them.
 fn is_for_want_of_cpu(past: &GilPast) -> bool {
-    let hog = past.holders.iter().max_by_key(|(_, ns)| **ns);
-    let runnable_ns = hog.and_then(|(tid, _)| past.runnable.get(tid));
-    let ran_ns = hog.and_then(|(tid, _)| past.ran.get(tid));
-    let victims = past.victims.iter();
-    let victims = victims.filter(|(tid, _)| hog.is_none_or(|(hog, _)| hog != *tid));
-    let longest_ns = victims.map(|(_, ns)| *ns).max();
-    let both = longest_ns.zip(ran_ns);
-    let pair = runnable_ns.zip(both.map(|(longest_ns, ran_ns)| longest_ns.max(*ran_ns)));
-    pair.is_some_and(|(runnable_ns, least_ns)| *runnable_ns >= least_ns)
+    let Some((hog, _)) = past.holders.iter().max_by_key(|(_, ns)| **ns) else {
+        return false;
+    };
+    let others = past.victims.iter().filter(|(tid, _)| *tid != hog);
+    let longest_ns = others.map(|(_, ns)| *ns).max();
+    let (Some(longest_ns), Some(runnable_ns), Some(ran_ns)) =
+        (longest_ns, past.runnable.get(hog), past.ran.get(hog))
+    else {
+        return false;
+    };
+    *runnable_ns >= longest_ns.max(*ran_ns)
 }
 
 /// The share of the time that threads could run in which they waited, where that is much.

@@ -349,6 +349,7 @@ impl Watch {
         if let Some(shed) = self.budget.suspend(is_asked_for) {
             self.leave_out_detail(shed);
         }
+        self.suit_requests();
         self.suit_slices();
     }
 

@@ -141,8 +141,7 @@ impl Watch {
         if let Some(shed) = judged {
             self.leave_out_detail(shed);
         }
-        // Where that has failed, it is tried again.
-        self.suit_requests(self.budget.shed().requests());
+        self.suit_requests();
     }
 
     pub(super) fn leave_out_detail(&mut self, shed: Shed) {
@@ -151,6 +150,5 @@ impl Watch {
         }
         self.schedule.look_pause_ns = shed.look_pause_ns();
         self.targets.set_tasks(shed.tasks(MOST_TASKS));
-        self.suit_requests(shed.requests());
     }
 }

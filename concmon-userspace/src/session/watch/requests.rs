@@ -27,8 +27,10 @@ impl Watch {
         self.requests.is_some() && !self.live.tells_of_sockets()
     }
 
-    /// From now on, requests are left out, or are told again.
-    pub(super) fn suit_requests(&mut self, sheds: bool) {
+    /// From now on, requests are left out, or are told again, as the budget has it. Where that has failed, it is tried
+    /// again.
+    pub(super) fn suit_requests(&mut self) {
+        let sheds = self.budget.shed().requests();
         if self.keeps_requests || self.requests.is_none() || sheds == self.sheds_requests() {
             return;
         }
