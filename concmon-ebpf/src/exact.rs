@@ -189,7 +189,8 @@ fn settle(thread: Thread, exact: *const Exact, task: u64, state: u32) {
             }
             if made != 0 {
                 add(
-                    &raw mut (*row).duration,
+                    &raw mut (*row).duration.head,
+                    &raw mut (*row).duration.buckets,
                     bpf_ktime_get_ns().wrapping_sub(made),
                 );
             }

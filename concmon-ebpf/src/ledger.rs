@@ -3,7 +3,7 @@
 mod life;
 
 use concmon_ebpf::{
-    GIL_SIZE, HIST_BUCKETS, Hist, Ledger, MAX_GILS, SyscallEntry, cause, fault, hist_bucket,
+    GIL_SIZE, HIST_BUCKETS, HistBuckets, HistHead, Hists, Ledger, MAX_GILS, SyscallEntry, cause, fault, hist_bucket,
     ledger_flags, slice_flags, state, syscall_flags,
 };
 
@@ -46,20 +46,35 @@ unsafe fn end(ledger: *mut Ledger, seq: u32) {
 }
 
 #[inline(always)]
-pub(crate) unsafe fn add(hist: *mut Hist, ns: u64) {
-    // SAFETY: `hist` lies in a live map value; the index is masked to its length.
+pub(crate) unsafe fn add(head: *mut HistHead, buckets: *mut HistBuckets, ns: u64) {
+    // SAFETY: both lie in a live map value; the index is masked to its length.
     unsafe {
-        if (*hist).count == 0 || ns < (*hist).min_ns {
-            (*hist).min_ns = ns;
+        if (*head).count == 0 || ns < (*head).min_ns {
+            (*head).min_ns = ns;
         }
-        if ns > (*hist).max_ns {
-            (*hist).max_ns = ns;
+        if ns > (*head).max_ns {
+            (*head).max_ns = ns;
         }
-        (*hist).count += 1;
-        (*hist).sum_ns += ns;
+        (*head).count += 1;
+        (*head).sum_ns += ns;
         let bucket = bounded::<{ HIST_BUCKETS as i32 }>(hist_bucket(ns));
-        let counts: *mut u32 = (&raw mut (*hist).buckets).cast();
+        let counts: *mut u32 = buckets.cast();
         *counts.add(bucket) += 1;
+    }
+}
+
+/// Adds to the histogram with this number.
+///
+/// # Safety
+///
+/// `hists` is a live map value, `number` below [`Hists::COUNT`].
+#[inline(always)]
+unsafe fn add_to(hists: *mut Hists, number: usize, ns: u64) {
+    // SAFETY: see the function's contract.
+    unsafe {
+        let heads: *mut HistHead = (&raw mut (*hists).heads).cast();
+        let buckets: *mut HistBuckets = (&raw mut (*hists).buckets).cast();
+        add(heads.add(number), buckets.add(number), ns);
     }
 }
 
@@ -253,7 +268,7 @@ unsafe fn book_run(l: &mut Ledger, sum_exec: u64, now: u64) -> u64 {
         && let Some(hists) = hists_at(l.hists)
     {
         // SAFETY: a live map value.
-        unsafe { add(&raw mut (*hists).slice, on_cpu) };
+        unsafe { add_to(hists, Hists::SLICE, on_cpu) };
     }
     on_cpu
 }
@@ -322,12 +337,7 @@ unsafe fn book_blocked(l: &mut Ledger, at: u64) {
         l.blocked_ns[index] += blocked;
         if let Some(hists) = hists_at(l.hists) {
             // SAFETY: a live map value; the index is inside.
-            unsafe {
-                add(
-                    (&raw mut (*hists).off_cpu).cast::<Hist>().add(index),
-                    blocked,
-                )
-            };
+            unsafe { add_to(hists, Hists::off_cpu(index), blocked) };
         }
     }
     l.since_ns = at;
@@ -393,7 +403,7 @@ unsafe fn book_enter(l: &mut Ledger, now: u64) {
             && let Some(hists) = hists_at(l.hists)
         {
             // SAFETY: a live map value.
-            unsafe { add(&raw mut (*hists).wakeup_latency, stretch) };
+            unsafe { add_to(hists, Hists::WAKEUP_LATENCY, stretch) };
         }
     } else if l.state == state::PREEMPTED {
         l.preempted_ns += stretch;

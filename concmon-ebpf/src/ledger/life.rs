@@ -1,6 +1,6 @@
 //! How an account begins, and what becomes of it when its thread has ended.
 
-use concmon_ebpf::{HIST_BUCKETS, Hist, Ledger, MAX_GILS, cause, ledger_flags, state};
+use concmon_ebpf::{Hists, Ledger, MAX_GILS, cause, ledger_flags, state};
 
 use super::{begin, end, number_of};
 use crate::{
@@ -237,12 +237,7 @@ pub(crate) fn fold(into: *mut Ledger, from: *mut Ledger) {
         // Histograms of folded threads are not kept: their sums would be, their shape would not.
         let number = (*from).hists;
         if let Some(hists) = hists_at(number) {
-            (*hists).since_ns = 0;
-            empty(&raw mut (*hists).wakeup_latency);
-            empty(&raw mut (*hists).slice);
-            for index in 0..cause::COUNT {
-                empty((&raw mut (*hists).off_cpu).cast::<Hist>().add(index));
-            }
+            empty(hists);
             give_hists(number);
         }
         (*from).hists = 0;
@@ -266,16 +261,10 @@ unsafe fn move_u64(into: *mut u64, from: *mut u64) {
 }
 
 #[inline(always)]
-unsafe fn empty(hist: *mut Hist) {
-    // SAFETY: see `fold`.
-    unsafe {
-        (*hist).count = 0;
-        (*hist).sum_ns = 0;
-        (*hist).min_ns = 0;
-        (*hist).max_ns = 0;
-        let pairs = (&raw mut (*hist).buckets).cast::<u64>();
-        for index in 0..HIST_BUCKETS / 2 {
-            core::ptr::write_volatile(pairs.add(index), 0);
-        }
+unsafe fn empty(hists: *mut Hists) {
+    let words: *mut u64 = hists.cast();
+    for index in 0..size_of::<Hists>() / size_of::<u64>() {
+        // SAFETY: see `fold`; the index is inside.
+        unsafe { core::ptr::write_volatile(words.add(index), 0) };
     }
 }

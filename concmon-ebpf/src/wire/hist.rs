@@ -61,24 +61,39 @@ pub const fn hist_lower_bound(bucket: usize) -> u64 {
     (4 + (bucket as u64 & 3)) << (log - 2)
 }
 
-/// A duration histogram in ns. `min_ns` is meaningless while `count` is 0.
+/// Of all durations in a histogram, ns. `min_ns` is meaningless while `count` is 0.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct Hist {
+pub struct HistHead {
     pub count: u64,
     pub sum_ns: u64,
     pub min_ns: u64,
     pub max_ns: u64,
-    /// Counts modulo 2^32: user space reads often enough to see every wrap.
-    pub buckets: [u32; HIST_BUCKETS],
 }
 
-impl Hist {
-    pub const ZERO: Hist = Hist {
+impl HistHead {
+    pub const ZERO: HistHead = HistHead {
         count: 0,
         sum_ns: 0,
         min_ns: 0,
         max_ns: 0,
+    };
+}
+
+/// Counts modulo 2^32: user space reads often enough to see every wrap.
+pub type HistBuckets = [u32; HIST_BUCKETS];
+
+/// A duration histogram.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Hist {
+    pub head: HistHead,
+    pub buckets: HistBuckets,
+}
+
+impl Hist {
+    pub const ZERO: Hist = Hist {
+        head: HistHead::ZERO,
         buckets: [0; HIST_BUCKETS],
     };
 }

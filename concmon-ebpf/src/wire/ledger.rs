@@ -2,7 +2,7 @@
 
 use core::mem::offset_of;
 
-use super::{Hist, MAX_GILS, cause};
+use super::{HIST_BUCKETS, HistBuckets, HistHead, MAX_GILS, cause};
 
 /// The states of [`Ledger::state`]: what the open stretch since [`Ledger::since_ns`] is.
 pub mod state {
@@ -143,23 +143,39 @@ const _: () = {
 
 /// The histograms of one thread: an element of an array that is a value of `HISTS`, as accounts are of
 /// `LEDGERS`. Written between the same two steps of [`Ledger::seq`] as the columns that they belong to.
-#[repr(C)]
+///
+/// Each cycle of a thread goes into three of them. Their heads lie together, so that it touches five lines of the cache:
+/// those of wakeups and slices are in the first one.
+#[repr(C, align(64))]
 #[derive(Clone, Copy, Debug)]
 pub struct Hists {
+    /// By number: [`Hists::WAKEUP_LATENCY`], [`Hists::SLICE`], and what [`Hists::off_cpu`] says.
+    pub heads: [HistHead; HISTS],
     /// When they begin; 0: with the account.
     pub since_ns: u64,
-    pub wakeup_latency: Hist,
-    pub slice: Hist,
-    pub off_cpu: [Hist; cause::COUNT],
+    pub reserved: [u64; 3],
+    pub buckets: [HistBuckets; HISTS],
 }
 
+/// How many histograms a thread has.
+const HISTS: usize = 2 + cause::COUNT;
+
 impl Hists {
+    pub const WAKEUP_LATENCY: usize = 0;
+    pub const SLICE: usize = 1;
+    pub const COUNT: usize = HISTS;
+
     pub const ZERO: Hists = Hists {
+        heads: [HistHead::ZERO; HISTS],
         since_ns: 0,
-        wakeup_latency: Hist::ZERO,
-        slice: Hist::ZERO,
-        off_cpu: [Hist::ZERO; cause::COUNT],
+        reserved: [0; 3],
+        buckets: [[0; HIST_BUCKETS]; HISTS],
     };
+
+    /// The number of the histogram of waits for a [`cause`].
+    pub const fn off_cpu(cause: usize) -> usize {
+        2 + cause
+    }
 }
 
 /// Time between two stacks that a thread gives when it blocks for the same cause, in the long run.
@@ -169,4 +185,7 @@ pub const STACK_INTERVAL_NS: u64 = 50_000_000;
 pub const STACK_WINDOW_NS: u64 = 1_000_000_000;
 
 const _: () = assert!(size_of::<Ledger>() == 448);
-const _: () = assert!(size_of::<Hists>() == 8 + 11 * 544);
+const _: () = {
+    assert!(size_of::<Hists>() == 94 * 64);
+    assert!(offset_of!(Hists, buckets) == 6 * 64);
+};

@@ -75,9 +75,9 @@ mod tests {
             .map(|word| word.try_into().expect("8 bytes"));
         let words: Vec<u64> = words.map(u64::from_le_bytes).collect();
         let mut duration = Hist::ZERO;
-        duration.count = finished;
-        duration.min_ns = 100 * finished;
-        duration.max_ns = 100 * finished;
+        duration.head.count = finished;
+        duration.head.min_ns = 100 * finished;
+        duration.head.max_ns = 100 * finished;
         duration.buckets[3] = finished as u32;
         let key = ExactKey {
             tgid: 7,

@@ -51,7 +51,9 @@ pub fn fact(
         return Err(LedgerError::Torn);
     }
     let mut off_cpu: Vec<HistFact> = match hists {
-        Some(hists) => hists.off_cpu.iter().map(HistFact::from).collect(),
+        Some(hists) => (0..cause::COUNT)
+            .map(|cause| HistFact::of_thread(hists, Hists::off_cpu(cause)))
+            .collect(),
         None => Vec::new(),
     };
     if let Some(blocked_ns) = *woken
@@ -59,6 +61,9 @@ pub fn fact(
     {
         off_cpu.record(blocked_ns);
     }
+    let histogram = |number| {
+        hists.map_or_else(HistFact::default, |hists| HistFact::of_thread(hists, number))
+    };
     Ok(LedgerFact {
         read_ns: read_ns.max(ledger.since_ns),
         pid: Pid(ledger.tgid),
@@ -82,8 +87,8 @@ pub fn fact(
         involuntary: ledger.involuntary,
         migrations: ledger.migrations,
         hists_since_ns: hists.map_or(0, |hists| hists.since_ns),
-        wakeup_latency: hists.map_or_else(HistFact::default, |h| (&h.wakeup_latency).into()),
-        slice: hists.map_or_else(HistFact::default, |h| (&h.slice).into()),
+        wakeup_latency: histogram(Hists::WAKEUP_LATENCY),
+        slice: histogram(Hists::SLICE),
         off_cpu,
     })
 }
@@ -139,7 +144,7 @@ fn sum(ledger: &Ledger) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::testing::Rng;
-    use concmon_ebpf::{Hist, MAX_GILS, hist_bucket};
+    use concmon_ebpf::{MAX_GILS, hist_bucket};
 
     /// 100 ns on a CPU, 20 woken, 30 preempted, 5 stolen, 1 unknown, 44 blocked: 200 from 1,000 on.
     fn sample() -> Ledger {
@@ -193,19 +198,11 @@ mod tests {
     }
 
     fn hists() -> Hists {
-        Hists {
-            wakeup_latency: Hist {
-                count: 1,
-                min_ns: 9,
-                ..Hist::ZERO
-            },
-            slice: Hist {
-                count: 0,
-                min_ns: u64::MAX,
-                ..Hist::ZERO
-            },
-            ..Hists::ZERO
-        }
+        let mut hists = Hists::ZERO;
+        hists.heads[Hists::WAKEUP_LATENCY].count = 1;
+        hists.heads[Hists::WAKEUP_LATENCY].min_ns = 9;
+        hists.heads[Hists::SLICE].min_ns = u64::MAX;
+        hists
     }
 
     fn fact(ledger: &Ledger, read_ns: u64) -> Result<LedgerFact, LedgerError> {

@@ -1,6 +1,6 @@
 //! A thread's account, as the kernel programs keep it.
 
-use concmon_ebpf::{Hist, cause, hist_bucket};
+use concmon_ebpf::{Hist, HistBuckets, HistHead, Hists, cause, hist_bucket};
 use serde::{Deserialize, Serialize};
 
 use super::{Cause, Pid, PyGil, Tid, shared::at_most};
@@ -20,22 +20,34 @@ pub struct HistFact {
 
 impl From<&Hist> for HistFact {
     fn from(hist: &Hist) -> Self {
-        // Most of a thread's are empty.
-        if hist.count == 0 {
-            return Self::default();
-        }
-        let counters = (0..=u8::MAX).zip(hist.buckets);
-        Self {
-            count: hist.count,
-            sum_ns: hist.sum_ns,
-            min_ns: if hist.count == 0 { 0 } else { hist.min_ns },
-            max_ns: hist.max_ns,
-            buckets: counters.filter(|(_, counter)| *counter != 0).collect(),
-        }
+        Self::of(&hist.head, &hist.buckets)
     }
 }
 
 impl HistFact {
+    /// The histogram of a thread with this number ([`Hists`]).
+    pub fn of_thread(hists: &Hists, number: usize) -> Self {
+        match (hists.heads.get(number), hists.buckets.get(number)) {
+            (Some(head), Some(buckets)) => Self::of(head, buckets),
+            _ => Self::default(),
+        }
+    }
+
+    fn of(head: &HistHead, buckets: &HistBuckets) -> Self {
+        // Most of a thread's are empty.
+        if head.count == 0 {
+            return Self::default();
+        }
+        let counters = (0..=u8::MAX).zip(*buckets);
+        Self {
+            count: head.count,
+            sum_ns: head.sum_ns,
+            min_ns: head.min_ns,
+            max_ns: head.max_ns,
+            buckets: counters.filter(|(_, counter)| *counter != 0).collect(),
+        }
+    }
+
     /// Adds one duration.
     pub fn record(&mut self, ns: u64) {
         self.add(&Self {
