@@ -44,6 +44,25 @@ impl Cost {
         }
     }
 
+    /// Adds so much more of the same, in its proportions; `false`: there is nothing in it.
+    pub(crate) fn grow(&mut self, more_ns: u64) -> bool {
+        let known_ns = self.total_ns();
+        if known_ns == 0 {
+            return false;
+        }
+        let grown = |ns: u64| {
+            let more = u128::from(ns) * u128::from(more_ns) / u128::from(known_ns);
+            ns.saturating_add(more as u64)
+        };
+        self.on_cpu_ns = grown(self.on_cpu_ns);
+        self.runnable_ns = grown(self.runnable_ns);
+        for cause in Cause::ALL {
+            let sum = column(&mut self.blocked_ns, cause);
+            *sum = grown(*sum);
+        }
+        true
+    }
+
     /// Takes away, not below 0.
     pub(crate) fn take(&mut self, other: &Cost) {
         *self = self.since(other);
@@ -62,5 +81,22 @@ impl Growth for Cost {
                 self.blocked(cause).saturating_sub(base.blocked(cause));
         }
         grown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grows_in_its_proportions() {
+        let mut cost = Cost::default();
+        assert!(!cost.grow(100) && cost.total_ns() == 0);
+        cost.on_cpu_ns = 10;
+        *column(&mut cost.blocked_ns, Cause::Sleep) = 30;
+        assert!(cost.grow(80));
+        assert_eq!((cost.on_cpu_ns, cost.blocked(Cause::Sleep)), (30, 90));
+        cost.on_cpu_ns = u64::MAX;
+        assert!(cost.grow(u64::MAX));
     }
 }

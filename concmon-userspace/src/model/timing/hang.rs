@@ -298,17 +298,23 @@ fn candidate(thread: &LoopThread, open: &OpenStep) -> StallCandidate {
     }
 }
 
-/// The time that no slice has told of yet is spent as the look has met it, or on a CPU.
+/// The time that no slice has told of yet: since the look met its thread so, it is spent like that. What was before
+/// is spent as what has been told was; where nothing has, as the look has met it, too, or on a CPU.
 fn add_open(cost: &mut Cost, seen: &StepSeen, open: &OpenStep) {
     let untold_ns = open.length_ns().saturating_sub(cost.total_ns());
-    let since_ns = open.until_ns.saturating_sub(seen.since_ns);
+    let since_ns = untold_ns.min(open.until_ns.saturating_sub(seen.since_ns));
+    let before_ns = match cost.grow(untold_ns - since_ns) {
+        true => 0,
+        false => untold_ns - since_ns,
+    };
     match seen.state {
-        ThreadState::Blocked(cause) => *column(&mut cost.blocked_ns, cause) += untold_ns,
-        ThreadState::Woken | ThreadState::Preempted => {
-            let runnable_ns = untold_ns.min(since_ns);
-            cost.runnable_ns += runnable_ns;
-            cost.on_cpu_ns += untold_ns - runnable_ns;
+        ThreadState::Blocked(cause) => {
+            *column(&mut cost.blocked_ns, cause) += since_ns + before_ns;
         }
-        ThreadState::Running | ThreadState::Dead => cost.on_cpu_ns += untold_ns,
+        ThreadState::Woken | ThreadState::Preempted => {
+            cost.runnable_ns += since_ns;
+            cost.on_cpu_ns += before_ns;
+        }
+        ThreadState::Running | ThreadState::Dead => cost.on_cpu_ns += since_ns + before_ns,
     }
 }
