@@ -3,8 +3,8 @@
 mod life;
 
 use concmon_ebpf::{
-    GIL_SIZE, HIST_BUCKETS, HistBuckets, HistHead, Hists, Ledger, MAX_GILS, SyscallEntry, cause, fault, hist_bucket,
-    ledger_flags, slice_flags, state, syscall_flags,
+    GIL_SIZE, HIST_BUCKETS, HistBuckets, HistHead, Hists, Ledger, MAX_GILS, SyscallEntry, cause,
+    fault, hist_bucket, ledger_flags, slice_flags, state, syscall_flags,
 };
 
 use crate::{

@@ -32,7 +32,9 @@ pub use self::{
     exec::ExecRecord,
     exit::{ExitRecord, exit_flags},
     fork::ForkRecord,
-    hist::{HIST_BUCKETS, HIST_MIN_SHIFT, Hist, HistBuckets, HistHead, hist_bucket, hist_lower_bound},
+    hist::{
+        HIST_BUCKETS, HIST_MIN_SHIFT, Hist, HistBuckets, HistHead, hist_bucket, hist_lower_bound,
+    },
     ledger::{Hists, Ledger, STACK_INTERVAL_NS, STACK_WINDOW_NS, ledger_flags, state},
     namespace::Namespace,
     pools::{ExactFutures, FailedKey, PoolKey, PoolRow},

@@ -62,7 +62,9 @@ pub fn fact(
         off_cpu.record(blocked_ns);
     }
     let histogram = |number| {
-        hists.map_or_else(HistFact::default, |hists| HistFact::of_thread(hists, number))
+        hists.map_or_else(HistFact::default, |hists| {
+            HistFact::of_thread(hists, number)
+        })
     };
     Ok(LedgerFact {
         read_ns: read_ns.max(ledger.since_ns),

@@ -44,7 +44,7 @@ pub use self::{
     routes::{PyNoRoutes, PyRoute, PyRouteKind, PyRoutes},
     sample::{
         CodeKind, Iteration, Sample, SampleKind, SampledStack, SpanContext, StepFact, StepSeen,
-        StepTask,
+        StepTask, StepWait,
     },
     sched::{Cause, Exec, Exit, Fork, Loss, Slice, Wait},
 };

@@ -141,8 +141,19 @@ pub struct StepSeen {
     /// It waits on a queue of events, as loops do when they are idle.
     #[serde(default)]
     pub idle: bool,
+    /// Its last block, or the one that it is in, whatever its stack is of; `None`: it was preempted since.
+    #[serde(default)]
+    pub wait: Option<StepWait>,
     /// Its stack: where it is blocked, as of `since_ns`.
     pub sample: Sample,
+}
+
+/// A block of a loop's thread, up to its end or to the look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepWait {
+    pub from_ns: u64,
+    pub to_ns: u64,
+    pub cause: Cause,
 }
 
 /// The task that a step belongs to.

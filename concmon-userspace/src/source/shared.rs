@@ -17,7 +17,7 @@ use concmon_ebpf::{
 
 use crate::{
     decode::ledger::{heal, is_whole},
-    event::Cause,
+    event::{Cause, StepWait},
 };
 
 /// How much of an array is mapped at a time, bytes: a multiple of every size of pages. The kernel puts all of
@@ -158,6 +158,22 @@ impl LedgerHead {
     pub fn blocked(&self) -> Option<Cause> {
         let is_blocked = self.state == state::BLOCKED && self.waking_ns <= self.since_ns;
         is_blocked.then(|| Cause::from_wire(self.cause)).flatten()
+    }
+
+    /// Its last block, or the one that it is in at `read_ns`; `None`: it was preempted since.
+    pub fn wait(&self, read_ns: u64) -> Option<StepWait> {
+        let to_ns = match self.state {
+            state::BLOCKED if self.waking_ns > self.since_ns => self.waking_ns,
+            state::BLOCKED => read_ns,
+            _ => self.since_ns,
+        };
+        let cause = Cause::from_wire(self.cause)?;
+        let is_block = self.wait_flags & slice_flags::BLOCKED != 0 && self.off_ns < to_ns;
+        is_block.then_some(StepWait {
+            from_ns: self.off_ns,
+            to_ns,
+            cause,
+        })
     }
 
     /// It waits on a queue of events: what loops do when they are idle.

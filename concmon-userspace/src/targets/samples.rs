@@ -156,6 +156,7 @@ fn look_at_step(
             step_since_ns,
             busy_from_ns,
             idle: same.is_some_and(|(_, head)| head.is_idle()),
+            wait: head.wait(read_ns),
             sample,
         });
     }

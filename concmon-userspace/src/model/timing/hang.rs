@@ -298,23 +298,26 @@ fn candidate(thread: &LoopThread, open: &OpenStep) -> StallCandidate {
     }
 }
 
-/// The time that no slice has told of yet: since the look met its thread so, it is spent like that. What was before
-/// is spent as what has been told was; where nothing has, as the look has met it, too, or on a CPU.
+/// Adds the time that no slice has told of yet: as the look has met its thread, and what that waited for before. What
+/// is not known of is spent like what is.
 fn add_open(cost: &mut Cost, seen: &StepSeen, open: &OpenStep) {
-    let untold_ns = open.length_ns().saturating_sub(cost.total_ns());
-    let since_ns = untold_ns.min(open.until_ns.saturating_sub(seen.since_ns));
-    let before_ns = match cost.grow(untold_ns - since_ns) {
-        true => 0,
-        false => untold_ns - since_ns,
-    };
-    match seen.state {
-        ThreadState::Blocked(cause) => {
-            *column(&mut cost.blocked_ns, cause) += since_ns + before_ns;
-        }
-        ThreadState::Woken | ThreadState::Preempted => {
-            cost.runnable_ns += since_ns;
-            cost.on_cpu_ns += before_ns;
-        }
-        ThreadState::Running | ThreadState::Dead => cost.on_cpu_ns += since_ns + before_ns,
+    let mut untold_ns = open.length_ns().saturating_sub(cost.total_ns());
+    let mut since_ns = seen.since_ns;
+    if let Some(wait) = seen.wait {
+        let (from_ns, to_ns) = (wait.from_ns.max(open.begin_ns), wait.to_ns);
+        let waited_ns = untold_ns.min(to_ns.min(open.until_ns).saturating_sub(from_ns));
+        *column(&mut cost.blocked_ns, wait.cause) += waited_ns;
+        untold_ns -= waited_ns;
+        since_ns = since_ns.max(to_ns);
+    }
+    let met_ns = untold_ns.min(open.until_ns.saturating_sub(since_ns));
+    *match seen.state {
+        ThreadState::Blocked(cause) => column(&mut cost.blocked_ns, cause),
+        ThreadState::Woken | ThreadState::Preempted => &mut cost.runnable_ns,
+        ThreadState::Running | ThreadState::Dead => &mut cost.on_cpu_ns,
+    } += met_ns;
+    untold_ns -= met_ns;
+    if !cost.grow(untold_ns) {
+        cost.on_cpu_ns += untold_ns;
     }
 }

@@ -117,6 +117,21 @@ fn a_step_that_enters_contexts_hangs_once() {
     assert!(step.count < 10, "{} steps", step.count);
 }
 
+/// No slice has come yet: what the thread does at the moment of the look is not what it did before.
+#[test]
+fn what_hangs_by_short_waits_is_not_called_after_the_moment_of_a_look() {
+    let mut sim = eyed();
+    sim.run(MS).idle(300 * MS).step(STUCK, |sim| {
+        for _ in 0..6 {
+            sim.block(Cause::Sleep, 20 * MS, None).run(MS);
+        }
+        sim.see(ThreadState::Running, sim.now - MS, sim.now - 126 * MS);
+        sim.block(Cause::Sleep, 20 * MS, None);
+    });
+    let told = &sim.hangs[0].hang;
+    assert_eq!((told.cause.name(), told.lasting_ns), ("sleep", 126 * MS));
+}
+
 #[test]
 fn one_that_began_before_the_watch_is_told_as_such() {
     let mut sim = eyed();

@@ -100,6 +100,11 @@ fn no_numbers_panic_or_break_a_law() {
                             step_since_ns: random.nasty(),
                             busy_from_ns: random.chance(50).then(|| random.nasty()),
                             idle: random.chance(20),
+                            wait: random.chance(50).then(|| StepWait {
+                                from_ns: random.nasty(),
+                                to_ns: random.nasty(),
+                                cause: Cause::ALL[random.below(9) as usize],
+                            }),
                             sample: nasty_sample(&mut random),
                         }),
                     })));

@@ -165,7 +165,7 @@ impl Simulator {
             self.now = until.min(self.next_tick).min(next_look);
             if next_look == self.now {
                 next_look += std::mem::replace(&mut pause, SECOND);
-                self.see(ThreadState::Blocked(cause), off_ns);
+                self.see(ThreadState::Blocked(cause), off_ns, off_ns);
             }
             if self.next_tick == self.now {
                 self.tick(ThreadState::Blocked(cause), off_ns);
@@ -228,8 +228,10 @@ impl Simulator {
         self.watch.apply(Event::Step(Box::new(fact)));
     }
 
-    /// An eye on the thread sees it in this state, since then.
-    fn see(&mut self, state: ThreadState, since: u64) {
+    /// An eye on the thread sees it in this state, and in this step, since then.
+    pub(super) fn see(&mut self, state: ThreadState, since: u64, step_since: u64) {
+        let last = self.wait.clone().filter(|_| state == ThreadState::Running);
+        let last = last.and_then(|wait| Some((wait.off_ns, wait.wake_ns?, wait.cause?)));
         let before = self.queue.len();
         let kind = match state {
             ThreadState::Blocked(cause) => SampleKind::Block(cause),
@@ -256,9 +258,14 @@ impl Simulator {
             seen: Some(StepSeen {
                 state,
                 since_ns: START + since,
-                step_since_ns: START + since,
+                step_since_ns: START + step_since,
                 busy_from_ns: (since == 0).then_some(START),
                 idle: false,
+                wait: last.map(|(from_ns, to_ns, cause)| StepWait {
+                    from_ns,
+                    to_ns,
+                    cause,
+                }),
                 sample: *sample,
             }),
         };
