@@ -613,6 +613,54 @@ def connections_in_a_queue_of_tasks():
     asyncio.run(main())
 
 
+class Pool:
+    """Of connections in a queue, without a context manager."""
+
+    def __init__(self, make, nap):
+        self.connections = make(2)
+        self.nap = nap
+        for index in range(2):
+            self.connections.put_nowait(index)
+
+    def use(self):
+        one = self.connections.get()
+        try:
+            self.nap(0.3)
+            self.use_another()
+        finally:
+            self.connections.put(one)
+
+    def use_another(self):
+        another = self.connections.get(True)
+        try:
+            self.nap(0.3)
+        finally:
+            self.connections.put_nowait(another)
+
+    async def use_in_a_task(self):
+        one = await self.connections.get()
+        try:
+            await self.nap(0.3)
+            with contextlib.suppress(KeyError):
+                another = await self.connections.get()
+                self.connections.put_nowait(another)
+        finally:
+            self.connections.put_nowait(one)
+
+
+def connections_in_a_plain_queue():
+    pool = Pool(queue.LifoQueue, time.sleep)
+    names = ["handler-0", "handler-1", "handler-2"]
+    run([(name, pool.use) for name in names], ["Queue", "handler-0", "handler-1"])
+
+
+def connections_in_a_plain_queue_of_tasks():
+    async def main():
+        await named(Pool(asyncio.Queue, asyncio.sleep).use_in_a_task, ["first", "second", "behind"], "asyncio.Queue")
+
+    asyncio.run(main())
+
+
 def semaphore_in_a_manager():
     """The statement that has the permit is in a generator, which another one is around."""
     semaphore = threading.Semaphore(2)

@@ -172,6 +172,79 @@ def connections_of_two_queues():
         time.sleep(0.5)
 
 
+def messages_that_are_put_back():
+    """What has failed is done again: who has a message wants more of them at times, and nobody has a connection.
+
+    Of the second queue, one puts the sign that all is over back; of the third, another one has a connection without a
+    statement; who has one of the fourth wants one of the second.
+    """
+    queues = [queue.Queue(2) for _ in range(4)]
+    for one in [queues[0], queues[2], queues[3]]:
+        for index in range(2):
+            one.put(index)
+
+    def again():
+        while True:
+            message = queues[0].get()
+            try:
+                time.sleep(0.1)
+                message = queues[0].get()
+                raise KeyError(message)
+            except KeyError:
+                queues[0].put(message)
+
+    def raises_again():
+        message = queues[0].get()
+        try:
+            queues[0].get()
+        except BaseException:
+            queues[0].put(message)
+            raise
+
+    def consumes():
+        first = queues[1].get()
+        try:
+            while first is not None and queues[1].get() is not None:
+                pass
+        finally:
+            queues[1].put(None)
+
+    def has_one():
+        while True:
+            one = queues[2].get()
+            try:
+                another = queues[2].get()
+                queues[2].put(another)
+            finally:
+                queues[2].put(one)
+            time.sleep(0.05)
+
+    def without():
+        while True:
+            one = queues[2].get()
+            time.sleep(4)
+            queues[2].put(one)
+            time.sleep(0.2)
+
+    def of_another_queue():
+        one = queues[3].get()
+        try:
+            queues[1].get()
+        finally:
+            queues[3].put(one)
+
+    targets = [again, again, raises_again, consumes, consumes, has_one, without]
+    for target in targets + [of_another_queue] * 3:
+        threading.Thread(target=target, daemon=True).start()
+    ready()
+    while True:
+        time.sleep(3)
+        for _ in range(2):
+            with contextlib.suppress(queue.Full):
+                queues[0].put_nowait(0)
+                queues[1].put_nowait(0)
+
+
 def connections_of_queues_of_tasks():
     """Who has one works for long, or wants one of another queue; messages are no connections, whoever waits for more.
 

@@ -36,7 +36,7 @@ const FULL: &str = "executor-saturated";
 /// It takes ten seconds to tell.
 const NOT_RELEASED: &str = "lock-not-released";
 
-pub(crate) const SICK: [Row; 36] = [
+pub(crate) const SICK: [Row; 38] = [
     (STUCK, "two_rlocks", &[], DEADLOCK),
     (STUCK, "three_rlocks", &[], DEADLOCK),
     (STUCK, "two_locks", &[], DEADLOCK),
@@ -70,6 +70,13 @@ pub(crate) const SICK: [Row; 36] = [
     (STUCK, "lock_that_is_left_taken", &[], Some(NOT_RELEASED)),
     (STUCK, "connections_in_a_queue", &[], EXHAUSTED),
     (STUCK, "connections_in_a_queue_of_tasks", &[], EXHAUSTED),
+    (STUCK, "connections_in_a_plain_queue", &[], EXHAUSTED),
+    (
+        STUCK,
+        "connections_in_a_plain_queue_of_tasks",
+        &[],
+        EXHAUSTED,
+    ),
     (STUCK, "semaphore_in_a_manager", &[], EXHAUSTED),
     (STUCK, "semaphore_in_a_manager_of_tasks", &[], EXHAUSTED),
     (STUCK, "convoy_for_a_lock", &[], Some("lock-convoy")),
@@ -80,7 +87,7 @@ pub(crate) const SICK: [Row; 36] = [
     // It is killed when it has been there for six seconds, which the watch is to see.
     (STUCK, "killed_pool_worker", &[], Some(KILLED)),
 ];
-pub(crate) const HEALTHY: [Row; 33] = [
+pub(crate) const HEALTHY: [Row; 34] = [
     (UNSTUCK, "idle_thread_pool", &[], None),
     (UNSTUCK, "idle_process_pool", &[], None),
     (UNSTUCK, "idle_multiprocessing_pool", &[], None),
@@ -101,6 +108,7 @@ pub(crate) const HEALTHY: [Row; 33] = [
     (UNSTUCK, "long_work_behind_a_semaphore", &[], None),
     (UNSTUCK, "two_permits_at_times", &[], None),
     (UNSTUCK, "connections_of_two_queues", &[], None),
+    (UNSTUCK, "messages_that_are_put_back", &[], None),
     (UNSTUCK, "connections_of_queues_of_tasks", &[], None),
     (UNSTUCK, "permits_in_managers", &[], None),
     (UNSTUCK, "tasks_behind_a_semaphore", &[], None),

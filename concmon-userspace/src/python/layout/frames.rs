@@ -75,6 +75,13 @@ pub struct FrameLayout {
     pub tagged: bool,
 }
 
+impl FrameLayout {
+    /// Up to 3.10: how many statements a frame is in, and their kinds and handlers, right before the local variables.
+    pub(crate) fn blocks(&self) -> (u32, u32) {
+        (self.locals - 248, self.locals - 240)
+    }
+}
+
 pub(super) const FRAME: Since<FrameLayout> = &[
     (8, FRAME_3_8),
     (
@@ -361,6 +368,11 @@ impl CodeLayout {
     /// A tuple of the names of attributes and of global variables.
     pub(crate) fn names(&self) -> u32 {
         self.constants + 8
+    }
+
+    /// The bytes of a table of which instructions have a handler, from 3.11 on.
+    pub(crate) fn exception_table(&self) -> u32 {
+        self.constants + 16
     }
 }
 

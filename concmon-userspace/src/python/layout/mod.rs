@@ -15,6 +15,7 @@ mod executors;
 mod frames;
 mod locks;
 mod objects;
+mod opcodes;
 mod probes;
 mod threads;
 
@@ -35,6 +36,7 @@ pub use objects::{
     CallableLayout, ContainerLayout, InstanceShape, IntegerShape, KeysShape, SplitValues,
     TextLayout, TypeLayout,
 };
+pub use opcodes::{Opcode, Opcodes};
 pub use probes::{FailureLayout, ProbeLayout, RaisedShape, StepType, WakeupShape};
 pub use threads::{
     FrameRoot, GilPlace, InterpreterLayout, RunningLoop, RuntimeLayout, ThreadLayout,
@@ -74,6 +76,8 @@ pub struct WalkLayout {
     pub frame: FrameLayout,
     pub generator: GeneratorLayout,
     pub code: CodeLayout,
+    /// `None`: those of this version are not known.
+    pub opcodes: Option<Opcodes>,
     pub types: TypeLayout,
     pub text: TextLayout,
     pub integer: IntegerShape,
@@ -105,6 +109,7 @@ pub fn row(version: Version) -> Option<Layout> {
             frame: at(frames::FRAME, minor)?,
             generator: at(frames::GENERATOR, minor)?,
             code: at(frames::CODE, minor)?,
+            opcodes: at(opcodes::OPCODES, minor)?,
             types: at(objects::TYPES, minor)?,
             text: at(objects::TEXT, minor)?,
             integer: at(objects::INTEGER, minor)?,

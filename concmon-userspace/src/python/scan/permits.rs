@@ -1,5 +1,7 @@
 //! Which threads have permits of the semaphores that threads wait for, and items of the queues: those in `with` statements
-//! of them, or of a manager that gets an item.
+//! of them, or of a manager that gets an item, or in a `try` statement that puts back what was got before it.
+
+use std::collections::BTreeSet;
 
 use super::others::{MAX_SEARCHED, Others};
 use crate::event::{PyFrame, PyWait, Tid, WaitKind, WaitPurpose};
@@ -24,6 +26,7 @@ pub(super) fn add_holders(
     waits: &mut [Option<PyWait>],
     others: &Others<'_>,
 ) {
+    of_statements(reader, blocked, waits);
     let stacks = blocked.iter().map(|thread| thread.frames);
     let stacks: Vec<&[StackFrame]> = stacks.chain(others.stacks.iter().copied()).collect();
     if !others.all || !others.whole || stacks.len() > MAX_SEARCHED {
@@ -88,11 +91,9 @@ fn of_queues(
     stacks: &[&[StackFrame]],
 ) {
     let entering = |(slot, wait): (usize, &Option<PyWait>)| {
-        let kind = wait.as_ref()?.kind;
-        matches!(kind, WaitKind::Queue | WaitKind::SimpleQueue).then_some(())?;
+        queue(wait)?;
         let places = blocked[slot].places;
-        let is_inner = |place: &&PyFrame| QUEUES.iter().any(|file| place.file.ends_with(file));
-        let inner = places.iter().take_while(is_inner).count();
+        let inner = of_library(places);
         let caller = places.get(inner + 1)?;
         let enters = caller.function.ends_with(ENTER) && caller.file.ends_with(CONTEXTLIB);
         Some((slot, *blocked[slot].frames.get(inner).filter(|_| enters)?))
@@ -101,22 +102,69 @@ fn of_queues(
     if found.is_empty() {
         return;
     }
-    let frames: Vec<StackFrame> = found.iter().map(|(_, frame)| *frame).collect();
-    let again = managers::again(reader, stacks, &frames);
-    let queue = |waits: &[Option<PyWait>], slot: usize| waits.get(slot)?.as_ref()?.object;
     let queues = found.iter();
     let queues: Vec<u64> = queues
-        .map(|(slot, _)| queue(waits, *slot).unwrap_or(0))
+        .map(|(slot, _)| queue(&waits[*slot]).unwrap_or(0))
         .collect();
+    let frames = found.iter().map(|(_, frame)| *frame);
+    let frames: Vec<(StackFrame, u64)> = frames.zip(queues.iter().copied()).collect();
+    let again = managers::again(reader, stacks, &frames);
     let bounds = queues::bounds(reader, &queues, "maxsize");
     for (((slot, _), (wanted, bound)), holders) in found
         .into_iter()
         .zip(queues.into_iter().zip(bounds))
         .zip(again)
     {
-        let have_all = holders.have_all(bound, |slot| queue(waits, slot) == Some(wanted));
+        let wants = |slot: usize| waits.get(slot).and_then(queue) == Some(wanted);
+        let have_all = holders.have_all(bound, wants);
         if let Some(wait) = waits[slot].as_mut().filter(|_| have_all) {
             wait.holders = tids(blocked, holders.slots.into_iter()).unwrap_or_default();
         }
     }
+}
+
+/// Those who have all items by statements of their own want another one.
+fn of_statements(reader: &mut Reader<'_>, blocked: &[Blocked<'_>], waits: &mut [Option<PyWait>]) {
+    let queues: BTreeSet<u64> = waits.iter().filter_map(queue).collect();
+    let queues: Vec<u64> = queues.into_iter().collect();
+    let bounds = queues::bounds(reader, &queues, "maxsize");
+    let bounded = queues.into_iter().zip(bounds);
+    let (queues, bounds): (Vec<u64>, Vec<Option<u64>>) =
+        bounded.filter(|(_, bound)| bound.is_some()).unzip();
+    let (mut slots, mut frames) = (Vec::new(), Vec::new());
+    for (slot, wait) in waits.iter().enumerate() {
+        if queue(wait).is_some_and(|wanted| queues.contains(&wanted)) {
+            let own = &blocked[slot].frames[of_library(blocked[slot].places)..];
+            slots.extend(own.iter().map(|_| slot));
+            frames.extend(own);
+        }
+    }
+    if frames.is_empty() {
+        return;
+    }
+    let found = managers::with_items(reader, &slots, &frames, &queues);
+    for ((wanted, bound), holders) in queues.into_iter().zip(bounds).zip(found) {
+        let wants = |slot: usize| waits.get(slot).and_then(queue) == Some(wanted);
+        if !holders.have_all(bound, wants) {
+            continue;
+        }
+        let tids = tids(blocked, holders.slots.into_iter()).unwrap_or_default();
+        let waiting = waits.iter_mut().flatten();
+        for wait in waiting.filter(|wait| wait.object == Some(wanted)) {
+            wait.holders.clone_from(&tids);
+        }
+    }
+}
+
+/// The queue that a thread waits for.
+fn queue(wait: &Option<PyWait>) -> Option<u64> {
+    let wait = wait.as_ref()?;
+    let is_one = matches!(wait.kind, WaitKind::Queue | WaitKind::SimpleQueue);
+    wait.object.filter(|_| is_one)
+}
+
+/// How many of the innermost frames are those of the queue.
+fn of_library(places: &[PyFrame]) -> usize {
+    let is_inner = |place: &&PyFrame| QUEUES.iter().any(|file| place.file.ends_with(file));
+    places.iter().take_while(is_inner).count()
 }

@@ -1,6 +1,6 @@
 //! The tasks of an interpreter, wherever asyncio lists them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::pass::Scan;
 use super::remembered::ASYNCIO_TASKS;
@@ -62,14 +62,13 @@ fn add_holders(reader: &mut Reader<'_>, tasks: &mut [PyTask]) {
     knows_all &= frames.are_whole();
     let mut inside = managers::held_by_coroutines(reader, &frames, coroutines.len(), &locks);
     let slots = suspended.iter().enumerate();
-    let entering: Vec<(usize, usize)> = slots
-        .filter_map(|(slot, task)| Some((slot, gets_in_manager(task)?)))
+    let queue = |slot: usize| suspended[slot].waits_for.as_ref()?.object;
+    let entering: Vec<(usize, usize, u64)> = slots
+        .filter_map(|(slot, task)| Some((slot, gets_in_manager(task)?, queue(slot)?)))
         .take(MAX_ENTERING)
         .collect();
     let again = managers::again_awaited(reader, &frames, &entering);
-    let queue = |slot: usize| suspended[slot].waits_for.as_ref()?.object;
-    let queues = entering.iter().map(|(slot, _)| queue(*slot).unwrap_or(0));
-    let queues: Vec<u64> = queues.collect();
+    let queues: Vec<u64> = entering.iter().map(|(.., queue)| *queue).collect();
     let bounds = queues::bounds(reader, &queues, "_maxsize");
     for ((wanted, bound), holders) in queues.into_iter().zip(bounds).zip(again) {
         if holders.have_all(bound, |slot| queue(slot) == Some(wanted)) {
@@ -86,6 +85,41 @@ fn add_holders(reader: &mut Reader<'_>, tasks: &mut [PyTask]) {
         task.holds
             .retain(|held| knows_all || !several.contains(held));
         task.holds.truncate(MAX_HELD);
+    }
+}
+
+/// Says which tasks have all items of a queue that they wait for by statements of their own.
+fn add_items(reader: &mut Reader<'_>, tasks: &mut [PyTask]) {
+    let queue = |task: &PyTask| {
+        let wait = task.waits_for.as_ref();
+        let wait = wait.filter(|wait| QUEUES.contains(&&*wait.kind))?;
+        wait.object.filter(|_| task.state == TaskState::Pending)
+    };
+    let queues: BTreeSet<u64> = tasks.iter().filter_map(queue).collect();
+    let queues: Vec<u64> = queues.into_iter().take(MAX_SEARCHED).collect();
+    let bounds = queues::bounds(reader, &queues, "_maxsize");
+    let bounded = queues.into_iter().zip(bounds);
+    let (queues, bounds): (Vec<u64>, Vec<Option<u64>>) =
+        bounded.filter(|(_, bound)| bound.is_some()).unzip();
+    let is_one = |task: &PyTask| queue(task).is_some_and(|queue| queues.contains(&queue));
+    let slots = tasks.iter().enumerate();
+    let slots = slots.filter(|(_, task)| is_one(task)).map(|(slot, _)| slot);
+    let slots: Vec<usize> = slots.take(MAX_SEARCHED).collect();
+    if slots.is_empty() || reader.is_over() {
+        return;
+    }
+    let coroutines: Vec<u64> = slots.iter().map(|slot| tasks[*slot].coroutine_id).collect();
+    let found = managers::awaiting_with_items(reader, &coroutines, &queues);
+    for ((wanted, bound), holders) in queues.into_iter().zip(bounds).zip(found) {
+        let wants = |index: usize| queue(&tasks[slots[index]]) == Some(wanted);
+        if holders.have_all(bound, wants) {
+            for index in holders.slots {
+                let holds = &mut tasks[slots[index]].holds;
+                if !holds.contains(&wanted) && holds.len() < MAX_HELD {
+                    holds.push(wanted);
+                }
+            }
+        }
     }
 }
 
@@ -227,6 +261,7 @@ impl Scan<'_> {
         tasks::note_cut(reader, found.len(), &listed);
         let mut found = found;
         add_holders(reader, &mut found);
+        add_items(reader, &mut found);
         add_timeouts(reader, &mut found);
         if self.options.routes {
             served::of_tasks(reader, &mut found);

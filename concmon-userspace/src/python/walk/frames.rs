@@ -21,6 +21,14 @@ pub(crate) struct StackFrame {
     pub(crate) position: CodePosition,
 }
 
+impl StackFrame {
+    /// Where no frame is.
+    pub(super) const NONE: Self = Self {
+        address: 0,
+        position: CodePosition { code: 0, offset: 0 },
+    };
+}
+
 /// A thread's stack at one instant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stack {

@@ -204,6 +204,7 @@ pub(crate) struct Kept {
     pub(super) place: Place,
     pub(super) has_begun: bool,
     pub(super) code: u64,
+    pub(super) frame: StackFrame,
     pub(super) words: Vec<u64>,
 }
 
@@ -231,6 +232,10 @@ pub(super) fn kept(reader: &mut Reader<'_>, coroutines: &[u64]) -> Vec<Kept> {
                     place: Place::Chain,
                     has_begun: pieces.has_begun(&reader.walk, slot),
                     code: position.code,
+                    frame: StackFrame {
+                        address: pieces.frame(&reader.walk, slot).0,
+                        position: *position,
+                    },
                     words: pieces.values(&reader.walk, slot),
                 });
             }

@@ -4,8 +4,8 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::holders::{self, BOUND_SELF, Inside, Kept, Place, inside, own_values};
-use super::locals;
 use super::stacks::StackFrame;
+use super::{locals, put_back};
 use crate::python::memory::addresses::{AddressMap, AddressSet};
 use crate::python::memory::{Batch, at, plausible};
 use crate::python::objects::{Kind, Reader};
@@ -15,9 +15,6 @@ const MANAGERS: &[&str] = &["_GeneratorContextManager", "_AsyncGeneratorContextM
 const GENERATOR: &str = "gen";
 /// Managers inside of managers.
 const MAX_NESTED: usize = 4;
-/// By one of these a generator puts back what it has taken.
-const PUTS: &[&str] = &["put", "put_nowait"];
-const MAX_NAMES: u64 = 256;
 /// Managers of one coroutine or thread, and frames of them all, that are followed, some at a time.
 const MAX_MANAGERS: usize = 64;
 const MAX_KEPT: usize = 16_000;
@@ -101,48 +98,98 @@ impl Call {
 }
 
 /// Which of `stacks` are inside a `with` statement of a manager whose function each of `entering` calls once more, with
-/// the same arguments and variables; none where it puts nothing back, or where not all could be read.
+/// the same arguments and variables; none where it puts nothing into the queue that it waits for, or where not all could
+/// be read.
 pub(crate) fn again(
     reader: &mut Reader<'_>,
     stacks: &[&[StackFrame]],
-    entering: &[StackFrame],
+    entering: &[(StackFrame, u64)],
 ) -> Vec<Holders> {
-    let variables = locals::variables(reader, entering);
-    let calls = entering
-        .iter()
-        .zip(variables)
-        .map(|(frame, variables)| Call {
+    let returning = put_back::puts(reader, entering);
+    let own: Vec<StackFrame> = entering.iter().map(|(frame, _)| *frame).collect();
+    let variables = locals::variables(reader, &own);
+    let calls = own.iter().zip(variables).zip(returning);
+    let calls = calls.map(|((frame, variables), returns)| {
+        returns.then(|| Call {
             code: frame.position.code,
             values: variables.own().to_vec(),
-        });
-    let calls: Vec<Call> = calls.collect();
+        })
+    });
+    let calls: Vec<Option<Call>> = calls.collect();
     let frames = of_stacks(reader, stacks);
     holders_of_each(reader, &calls, &frames)
 }
 
-/// As [`again`], of suspended coroutines. `entering` is which coroutine waits, and how many frames lie inside of the
-/// generator's own.
+/// As [`again`], of suspended coroutines. `entering` is which coroutine waits, how many frames lie inside of the
+/// generator's own, and for which queue it waits.
 pub(crate) fn again_awaited(
     reader: &mut Reader<'_>,
     frames: &Frames,
-    entering: &[(usize, usize)],
+    entering: &[(usize, usize, u64)],
 ) -> Vec<Holders> {
     let counts = holders::variable_counts(reader, &frames.all);
-    let call = |(coroutine, inner): &(usize, usize)| {
+    // Where the chain has become another one, there may be none.
+    let own = |coroutine: usize, inner: usize| {
         let own = frames.all.iter();
-        let own = own.filter(|frame| frame.coroutine == *coroutine);
+        let own = own.filter(|frame| frame.coroutine == coroutine);
         let chain: Vec<&Kept> = own.filter(|frame| frame.place == Place::Chain).collect();
         let index = chain.len().checked_sub(inner + 1)?;
-        Some(Call::of(chain.get(index)?, &counts))
+        chain.get(index).copied()
     };
-    // Where the chain has become another one, nobody calls that.
-    let nobodys = || Call {
-        code: 0,
-        values: Vec::new(),
-    };
-    let calls = entering.iter().map(|one| call(one).unwrap_or_else(nobodys));
-    let calls: Vec<Call> = calls.collect();
+    let waiting = entering.iter().map(|(coroutine, inner, queue)| {
+        let frame = own(*coroutine, *inner);
+        (
+            frame,
+            frame.map_or(StackFrame::NONE, |one| one.frame),
+            *queue,
+        )
+    });
+    let waiting: Vec<(Option<&Kept>, StackFrame, u64)> = waiting.collect();
+    let frames_of: Vec<(StackFrame, u64)> = waiting.iter().map(|one| (one.1, one.2)).collect();
+    let returning = put_back::puts(reader, &frames_of);
+    let calls = waiting.iter().zip(returning);
+    let calls = calls.map(|((frame, ..), returns)| {
+        frame
+            .filter(|_| returns)
+            .map(|frame| Call::of(frame, &counts))
+    });
+    let calls: Vec<Option<Call>> = calls.collect();
     holders_of_each(reader, &calls, frames)
+}
+
+/// Which of so many suspended coroutines have items of each queue by statements of their own frames.
+pub(crate) fn awaiting_with_items(
+    reader: &mut Reader<'_>,
+    coroutines: &[u64],
+    queues: &[u64],
+) -> Vec<Holders> {
+    let frames = holders::kept(reader, coroutines);
+    let slots: Vec<usize> = frames.iter().map(|frame| frame.coroutine).collect();
+    let frames: Vec<StackFrame> = frames.iter().map(|frame| frame.frame).collect();
+    with_items(reader, &slots, &frames, queues)
+}
+
+/// As [`awaiting_with_items`], of the frames of stacks, each with whose it is.
+pub(crate) fn with_items(
+    reader: &mut Reader<'_>,
+    slots: &[usize],
+    frames: &[StackFrame],
+    queues: &[u64],
+) -> Vec<Holders> {
+    let wanted: AddressSet = queues.iter().copied().collect();
+    let items = put_back::items(reader, frames, &wanted);
+    let of_queue = |queue: &u64| {
+        let mut holders = Holders::default();
+        for (slot, items) in slots.iter().zip(&items) {
+            let count = items.iter().filter(|item| *item == queue).count();
+            if count > 0 {
+                holders.items += count as u64;
+                holders.slots.insert(*slot);
+            }
+        }
+        holders
+    };
+    queues.iter().map(of_queue).collect()
 }
 
 /// What each stack is inside of: the statements of its own frames, and the locks that threads wait for of which it is inside
@@ -255,7 +302,11 @@ impl Call {
     }
 }
 
-fn holders_of_each(reader: &mut Reader<'_>, calls: &[Call], frames: &Frames) -> Vec<Holders> {
+fn holders_of_each(
+    reader: &mut Reader<'_>,
+    calls: &[Option<Call>],
+    frames: &Frames,
+) -> Vec<Holders> {
     if !frames.are_whole() {
         return vec![Holders::default(); calls.len()];
     }
@@ -268,13 +319,10 @@ fn holders_of_each(reader: &mut Reader<'_>, calls: &[Call], frames: &Frames) -> 
         call: Call::of(frame, &counts),
     });
     let entered: Vec<Entered> = entered.collect();
-    let returning = returning(reader, calls.iter().map(|call| call.code).collect());
-    let holders = calls
-        .iter()
-        .map(|call| match returning.contains(&call.code) {
-            true => holders_of(call, &entered),
-            false => Holders::default(),
-        });
+    let holders = calls.iter().map(|call| {
+        let call = call.as_ref();
+        call.map_or_else(Holders::default, |call| holders_of(call, &entered))
+    });
     holders.collect()
 }
 
@@ -292,29 +340,6 @@ fn holders_of(call: &Call, entered: &[Entered]) -> Holders {
         items: generators.len() as u64,
         slots: inside.map(|one| one.slot).collect(),
     }
-}
-
-/// The code objects that put something somewhere, by their names of attributes.
-fn returning(reader: &mut Reader<'_>, codes: AddressSet) -> AddressSet {
-    let codes: Vec<u64> = codes.into_iter().collect();
-    let place = reader.walk.code.names();
-    let mut batch = Batch::new();
-    for code in &codes {
-        batch.push(at(*code, place), 8);
-    }
-    reader.fetch(&mut batch);
-    let names = reader.tuples(&batch.words(), MAX_NAMES);
-    let all = names.iter().flatten().flatten().copied();
-    reader.load_texts(all.collect::<Vec<_>>());
-    let puts = |name: &u64| {
-        let name = reader.text(*name);
-        name.is_some_and(|name| PUTS.contains(&&**name))
-    };
-    let named = codes.into_iter().zip(names);
-    named
-        .filter(|(_, names)| names.iter().flatten().any(puts))
-        .map(|(code, _)| code)
-        .collect()
 }
 
 /// The frames of the generators whose managers each stack is inside of, by the number of the stack.

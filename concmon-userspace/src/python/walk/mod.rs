@@ -21,6 +21,7 @@ pub(super) mod managers;
 pub(super) mod pool_parts;
 mod process_pools;
 pub(super) mod processes;
+pub(super) mod put_back;
 pub(super) mod queues;
 pub(super) mod ready;
 pub(super) mod routes;
