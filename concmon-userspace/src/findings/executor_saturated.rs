@@ -76,7 +76,6 @@ fn is_batch(process: &Process, one: &Executor) -> bool {
     let waits = |thread: &&Thread| {
         let mut frames = thread.stack.iter();
         !works(thread.tid)
-            && thread.waiting_for.is_some()
             && frames.any(waits_for_results)
             && thread.role != Some(Role::Pool)
             && !is_manager(thread)
@@ -85,11 +84,27 @@ fn is_batch(process: &Process, one: &Executor) -> bool {
     no_loop && process.threads.iter().filter(waits).count() == 1
 }
 
-/// Whether a frame is of the functions by which results are waited for.
+/// Functions by which results are waited for, and what they do in between.
+const OF_FUTURES: &[&str] = &[
+    "result",
+    "exception",
+    "result_iterator",
+    "_result_or_cancel",
+    "_chain_from_iterable_of_lists",
+    "wait",
+    "as_completed",
+    "shutdown",
+    "__exit__",
+];
+const OF_POOLS: &[&str] = &["wait", "next", "get"];
+
+/// Whether a frame is of these functions. Who is just woken by one result waits for the next one.
 fn waits_for_results(frame: &Frame) -> bool {
-    let of_pool = frame.file.ends_with("/multiprocessing/pool.py");
-    frame.file.contains("/concurrent/futures/")
-        || of_pool && ["wait", "next"].contains(&last_part(&frame.function))
+    let function = last_part(&frame.function);
+    match frame.file.ends_with("/multiprocessing/pool.py") {
+        true => OF_POOLS.contains(&function),
+        false => frame.file.contains("/concurrent/futures/") && OF_FUTURES.contains(&function),
+    }
 }
 
 /// The thread that hands the work of a process pool over.

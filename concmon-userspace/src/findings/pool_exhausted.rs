@@ -108,9 +108,11 @@ impl Rule for PoolExhausted {
          the function that waits; who connects or checks a connection there does not count); or all workers of an \
          executor wait for the same queue or semaphore (a warning: event or condition), while more work is queued \
          for them, so that what would give it back may be in that queue; or all threads of a loop's limiter (anyio, \
-         trio) wait for tasks that want another one; or all permits of a semaphore, tokens of a limiter, or items of a bounded queue that context managers get and put back, are \
+         trio) wait for tasks that want another one; or all permits of a semaphore, tokens of a limiter, or items of a bounded queue that context managers get and put back, or functions \
+         right before a `try` statement whose `finally` puts them back first of all, are \
          had by threads or tasks that wait for one another and for more of them (who has a permit is concluded from the \
-         `with` statement of it that it is in, itself or by way of a manager that is a generator). Only who has an item can return it.\n\n\
+         `with` statement of it that it is in, itself or by way of a manager that is a generator; who has an item also from the \
+         code of the `try` statement that it is in, of Python 3.8 to 3.13). Only who has an item can return it.\n\n\
          What to do: look where those that have items are (concmon-bpf dump); return them sooner, in a `with` \
          statement, and not in work that needs a worker of the same executor; do not take a second one while \
          having one; set a timeout, then the size."

@@ -60,7 +60,7 @@ fn workers_that_all_wait_for_one_queue_have_exhausted_it() {
 /// One thread maps a batch over a pool, and waits.
 #[test]
 fn a_batch_saturates_nothing() {
-    let raised = |waiting_threads: usize, with_loop: bool| {
+    let raised_in = |function: &str, waiting_threads: usize, with_loop: bool| {
         let mut story = Story::new();
         let mut found = Vec::new();
         for _ in 0..6 {
@@ -72,7 +72,7 @@ fn a_batch_saturates_nothing() {
                 });
                 for thread in process.threads.iter_mut().skip(1).take(waiting_threads) {
                     thread.stack = [Frame {
-                        function: "Future.result".into(),
+                        function: function.into(),
                         file: "/usr/lib/python3.11/concurrent/futures/_base.py".into(),
                         line: 7,
                     }]
@@ -82,7 +82,10 @@ fn a_batch_saturates_nothing() {
         }
         names(&found).contains(&"executor-saturated")
     };
+    let raised = |waiting: usize, with_loop: bool| raised_in("Future.result", waiting, with_loop);
     assert!(!raised(1, false));
+    // It submits, and waits for nothing.
+    assert!(raised_in("ThreadPoolExecutor.submit", 1, false));
     assert!(raised(0, false));
     assert!(raised(2, false));
     assert!(raised(1, true));

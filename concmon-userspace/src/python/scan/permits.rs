@@ -1,8 +1,6 @@
 //! Which threads have permits of the semaphores that threads wait for, and items of the queues: those in `with` statements
 //! of them, or of a manager that gets an item, or in a `try` statement that puts back what was got before it.
 
-use std::collections::BTreeSet;
-
 use super::others::{MAX_SEARCHED, Others};
 use crate::event::{PyFrame, PyWait, Tid, WaitKind, WaitPurpose};
 use crate::python::objects::Reader;
@@ -125,8 +123,16 @@ fn of_queues(
 
 /// Those who have all items by statements of their own want another one.
 fn of_statements(reader: &mut Reader<'_>, blocked: &[Blocked<'_>], waits: &mut [Option<PyWait>]) {
-    let queues: BTreeSet<u64> = waits.iter().filter_map(queue).collect();
-    let queues: Vec<u64> = queues.into_iter().collect();
+    // A `SimpleQueue` has no bound.
+    let bounded = |wait: &&Option<PyWait>| {
+        let kind = wait.as_ref().map(|wait| wait.kind);
+        kind == Some(WaitKind::Queue)
+    };
+    let bounded = waits.iter().filter(bounded);
+    let queues = queues::of_several(bounded.filter_map(queue));
+    if queues.is_empty() {
+        return;
+    }
     let bounds = queues::bounds(reader, &queues, "maxsize");
     let bounded = queues.into_iter().zip(bounds);
     let (queues, bounds): (Vec<u64>, Vec<Option<u64>>) =

@@ -1,6 +1,6 @@
 //! The tasks of an interpreter, wherever asyncio lists them.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use super::pass::Scan;
 use super::remembered::ASYNCIO_TASKS;
@@ -95,8 +95,10 @@ fn add_items(reader: &mut Reader<'_>, tasks: &mut [PyTask]) {
         let wait = wait.filter(|wait| QUEUES.contains(&&*wait.kind))?;
         wait.object.filter(|_| task.state == TaskState::Pending)
     };
-    let queues: BTreeSet<u64> = tasks.iter().filter_map(queue).collect();
-    let queues: Vec<u64> = queues.into_iter().take(MAX_SEARCHED).collect();
+    let queues = queues::of_several(tasks.iter().filter_map(queue));
+    if queues.is_empty() {
+        return;
+    }
     let bounds = queues::bounds(reader, &queues, "_maxsize");
     let bounded = queues.into_iter().zip(bounds);
     let (queues, bounds): (Vec<u64>, Vec<Option<u64>>) =

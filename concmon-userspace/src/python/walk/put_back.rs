@@ -20,7 +20,7 @@ const PUTS: &[&str] = &["put", "put_nowait"];
 /// The most names, instructions and handlers of a code object that are read, bytes of the latter two.
 const MAX_NAMES: u64 = 256;
 const MAX_CODE_BYTES: u64 = 1 << 16;
-const MAX_TABLE_BYTES: u64 = 1 << 14;
+const MAX_TABLE_BYTES: u64 = 1 << 12;
 /// Code objects that are read in one scan, and frames that are in such.
 const MAX_CODES: usize = 64;
 const MAX_FRAMES: usize = 512;
@@ -46,6 +46,9 @@ pub(crate) fn items(
     let slots = frames.iter().enumerate();
     let slots = slots.filter_map(|(slot, frame)| Some((slot, *frame, codes.get(&frame.code())?)));
     for (slot, frame, code) in slots.take(MAX_FRAMES) {
+        if reader.is_over() {
+            break;
+        }
         let handlers = match code.opcodes.setup_finally {
             Some(kind) => blocks(reader, frame, kind),
             None => code.covering(frame.position.offset),
@@ -110,7 +113,7 @@ struct Code {
     /// Bytes by which distances are counted.
     unit: usize,
     instructions: Vec<u8>,
-    /// What is covered by which handler: from, to, handler.
+    /// What is covered by which handler: from, to, handler, in the order of the code.
     table: Vec<(usize, usize, usize)>,
     names: Vec<Option<Arc<str>>>,
 }
@@ -227,8 +230,9 @@ impl Code {
     /// Where the statement begins that has this handler.
     fn statement(&self, handler: usize) -> Option<usize> {
         let Some(setup) = self.opcodes.setup_finally else {
-            let own = self.table.iter().filter(|(.., target)| *target == handler);
-            return own.map(|(from, ..)| *from).min();
+            // What it covers may all lie in other statements inside of it.
+            let mut all = self.table.iter().map(|(from, ..)| *from);
+            return all.find(|from| self.covering(*from as i64).contains(&handler));
         };
         let mut place = 0;
         while place < handler {
@@ -266,8 +270,9 @@ impl Code {
         let mut handlers = Vec::new();
         let mut place = usize::try_from(offset).ok();
         while let Some(inside) = place.filter(|_| handlers.len() < MAX_BLOCKS) {
-            let mut covering = self.table.iter();
-            let covering = covering.find(|(from, to, _)| (*from..*to).contains(&inside));
+            let behind = self.table.partition_point(|(from, ..)| *from <= inside);
+            let covering = self.table.get(..behind).and_then(<[_]>::last);
+            let covering = covering.filter(|(_, to, _)| inside < *to);
             let handler = covering.map(|(.., handler)| *handler);
             place = handler.filter(|handler| !handlers.contains(handler));
             handlers.extend(place);
@@ -293,7 +298,9 @@ fn entries(table: &[u8]) -> Vec<(usize, usize, usize)> {
         let (from, length, handler, _) = (number()?, number()?, number()?, number()?);
         Some((from, from + length, handler))
     };
-    std::iter::from_fn(entry).collect()
+    let mut entries: Vec<(usize, usize, usize)> = std::iter::from_fn(entry).collect();
+    entries.sort_unstable();
+    entries
 }
 
 /// The code objects of frames that have a name of each of the sets.
@@ -392,10 +399,10 @@ fn named(reader: &mut Reader<'_>, codes: AddressSet, sets: &[&[&str]]) -> Addres
 
 /// The handlers of the statements that a frame object is in, those of this kind.
 fn blocks(reader: &mut Reader<'_>, frame: StackFrame, kind: u8) -> Vec<usize> {
-    let (count, first) = reader.walk.frame.blocks();
     let InstructionShape::Last { unit, .. } = reader.walk.frame.instruction else {
         return Vec::new();
     };
+    let (count, first) = reader.walk.frame.blocks();
     let length = (first - count) as usize + MAX_BLOCKS * BLOCK_BYTES;
     let Ok(bytes) = reader.bytes(at(frame.address, count), length) else {
         return Vec::new();
@@ -470,3 +477,6 @@ fn attribute(reader: &mut Reader<'_>, object: u64, name: &str) -> Option<u64> {
         Some(found.1)
     })
 }
+
+#[cfg(test)]
+mod tests;

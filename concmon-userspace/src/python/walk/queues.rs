@@ -1,9 +1,13 @@
 //! What is in queues, and how much: those of `_queue`, and `queue.Queue`.
 
+use std::collections::BTreeMap;
+
 use crate::python::layout::QueueShape;
 use crate::python::memory::{Batch, at, word};
 use crate::python::objects::Reader;
 
+/// Queues of which it is asked who has their items.
+const MAX_QUEUES: usize = 256;
 /// The end of a queue that is searched for signals to the workers.
 const MAX_SIGNALS: u64 = 64;
 
@@ -11,6 +15,16 @@ const MAX_SIGNALS: u64 = 64;
 pub(crate) fn plain_queue_length(reader: &mut Reader<'_>, queue: u64) -> Option<u64> {
     let items = reader.attributes_of(queue, &["queue"])?[0]?;
     reader.length(items)
+}
+
+/// The queues that more than one waits for, where each says its own. Who waits alone is an idle consumer, most of the time.
+pub(crate) fn of_several(wanted: impl Iterator<Item = u64>) -> Vec<u64> {
+    let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
+    for queue in wanted {
+        *counts.entry(queue).or_default() += 1;
+    }
+    let several = counts.into_iter().filter(|(_, count)| *count > 1);
+    several.map(|(queue, _)| queue).take(MAX_QUEUES).collect()
 }
 
 /// How many items each queue takes at most, by this attribute; `None`: any number, or it does not say.
