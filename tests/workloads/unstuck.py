@@ -123,6 +123,15 @@ def two_permits_at_times():
         time.sleep(0.5)
 
 
+def without_a_statement(connections):
+    """Has one for long, again and again."""
+    while True:
+        one = connections.get()
+        time.sleep(4)
+        connections.put(one)
+        time.sleep(0.2)
+
+
 def connections_of_two_queues():
     """Who has one of the first queue wants one of the second, for long at times, and only once each.
 
@@ -158,13 +167,7 @@ def connections_of_two_queues():
                 with connection(queues[2]):
                     time.sleep(0.05)
 
-    def without():
-        while True:
-            one = queues[2].get()
-            time.sleep(4)
-            queues[2].put(one)
-            time.sleep(0.2)
-
+    without = functools.partial(without_a_statement, queues[2])
     for target in [worker, worker, worker, other, other, pairs, without]:
         threading.Thread(target=target, daemon=True).start()
     ready()
@@ -219,13 +222,6 @@ def messages_that_are_put_back():
                 queues[2].put(one)
             time.sleep(0.05)
 
-    def without():
-        while True:
-            one = queues[2].get()
-            time.sleep(4)
-            queues[2].put(one)
-            time.sleep(0.2)
-
     def of_another_queue():
         one = queues[3].get()
         try:
@@ -233,6 +229,7 @@ def messages_that_are_put_back():
         finally:
             queues[3].put(one)
 
+    without = functools.partial(without_a_statement, queues[2])
     targets = [again, again, raises_again, consumes, consumes, has_one, without]
     for target in targets + [of_another_queue] * 3:
         threading.Thread(target=target, daemon=True).start()

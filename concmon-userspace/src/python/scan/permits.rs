@@ -140,7 +140,8 @@ fn of_statements(reader: &mut Reader<'_>, blocked: &[Blocked<'_>], waits: &mut [
     let (mut slots, mut frames) = (Vec::new(), Vec::new());
     for (slot, wait) in waits.iter().enumerate() {
         if queue(wait).is_some_and(|wanted| queues.contains(&wanted)) {
-            let own = &blocked[slot].frames[of_library(blocked[slot].places)..];
+            let inner = of_library(blocked[slot].places);
+            let own = blocked[slot].frames.get(inner..).unwrap_or_default();
             slots.extend(own.iter().map(|_| slot));
             frames.extend(own);
         }
