@@ -16,6 +16,8 @@ use concmon_tests::workload::{Programs, Workload};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
+mod stacks;
+
 const VERSIONS: [&str; 8] = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15"];
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -41,6 +43,20 @@ pub(crate) fn trials() -> Vec<Trial> {
             format!("dump::failed_futures_are_found_in_the_heap::py{version}"),
             &needs,
             move || failures(version),
+        ));
+    }
+    for version in ["3.8", "3.9", "3.10"] {
+        trials.push(quiet(
+            format!("dump::a_recursion_that_goes_on_has_a_stack::py{version}"),
+            &[Need::Root, Need::Python(version)],
+            move || stacks::recursion(version),
+        ));
+    }
+    for version in ["3.8", "3.11", "3.13"] {
+        trials.push(quiet(
+            format!("dump::what_c_code_has_forked_has_its_own_stacks::py{version}"),
+            &[Need::Root, Need::Python(version)],
+            move || stacks::forked(version),
         ));
     }
     let user = [Need::Root, Need::User];

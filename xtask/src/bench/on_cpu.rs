@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::Tools;
 use super::child::Owned;
-use super::perf_sched::Recording;
+use super::perf_sched::{Judged, Recording};
 
 const SOURCE: &str = include_str!("on_cpu.py");
 const KINDS: [&str; 3] = ["pipes", "gil", "loop"];
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let _hogs = hogs.collect::<Result<Vec<_>>>()?;
     let no_perf = Recording::refusal();
     let (mut worst, mut missed, mut threads) = ([0.0_f64; 2], 0, 0);
-    let (mut by_perf, mut differ) = (0, 0);
+    let (mut by_perf, mut holes) = (0, 0);
     for number in 0..args.runs {
         let kind = KINDS[number % KINDS.len()];
         let run = Run::of(
@@ -64,20 +64,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .with_context(|| format!("run {number}, {kind}"))?;
         for thread in &run.threads {
             threads += 1;
-            for (worst, other_ns) in worst.iter_mut().zip(thread.judges()) {
+            for (worst, (of_ns, miss_ns)) in worst.iter_mut().zip(thread.misses()) {
                 // Of little time the clock's own grain is a large part.
-                if let Some(other_ns) = other_ns.filter(|ns| *ns > PART * LEAST_NS) {
-                    let miss_ns = thread.told_ns.abs_diff(other_ns);
-                    *worst = worst.max(miss_ns as f64 / other_ns as f64);
+                if of_ns > PART * LEAST_NS {
+                    *worst = worst.max(miss_ns as f64 / of_ns as f64);
                 }
             }
-            differ += usize::from(thread.judges_differ());
+            holes += usize::from(thread.has_holes());
             if thread.is_off() {
                 missed += 1;
                 println!("run {number}, {kind}: {thread}");
             }
         }
-        by_perf += usize::from(run.threads.iter().any(|thread| thread.perf_ns.is_some()));
+        by_perf += usize::from(run.threads.iter().any(|thread| thread.perf.is_some()));
     }
     println!(
         "{} runs, {threads} accounts: {missed} off by more than {:.1} % and {} us; at most {:.4} % beside schedstat",
@@ -89,8 +88,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match no_perf {
         Some(reason) => println!("skipped: perf sched ({reason})"),
         None => println!(
-            "{by_perf} runs beside perf sched, which lost events in the others: at most {:.4} %; {differ} accounts \
-             of its own are off beside schedstat",
+            "{by_perf} runs beside perf sched, which lost events in the others: at most {:.4} % outside of what its trace \
+             tells; of {holes} accounts that is between two bounds, for events are missing",
             100.0 * worst[1]
         ),
     }
@@ -106,32 +105,41 @@ struct Thread {
     name: String,
     /// Growth of what `/proc/PID/task/TID/schedstat` has, ns.
     kernel_ns: u64,
-    /// What `perf sched latency` has, to the microsecond, where it lost no events.
-    perf_ns: Option<u64>,
+    /// What the trace of `perf sched` has, where it lost no events.
+    perf: Option<Judged>,
     told_ns: u64,
     /// The row as it was told.
     row: Value,
 }
 
 impl Thread {
-    /// What others say.
-    fn judges(&self) -> [Option<u64>; 2] {
-        [Some(self.kernel_ns), self.perf_ns]
+    /// What others say, and by how much it is not that, ns.
+    fn misses(&self) -> [(u64, u64); 2] {
+        let perf = self.perf.unwrap_or(Judged {
+            least_ns: 0,
+            most_ns: u64::MAX,
+        });
+        [
+            (self.kernel_ns, self.told_ns.abs_diff(self.kernel_ns)),
+            (perf.least_ns, perf.miss(self.told_ns)),
+        ]
     }
 
-    /// Off beside schedstat; or beside perf, unless these two do not agree either.
+    /// Off beside any of them.
     fn is_off(&self) -> bool {
-        let by_perf = self.perf_ns.is_some_and(|ns| differ(self.told_ns, ns));
-        differ(self.told_ns, self.kernel_ns) || by_perf && !self.judges_differ()
+        let mut misses = self.misses().into_iter();
+        misses.any(|(of_ns, miss_ns)| miss_ns > tolerance(of_ns))
     }
 
-    fn judges_differ(&self) -> bool {
-        self.perf_ns.is_some_and(|ns| differ(self.kernel_ns, ns))
+    /// What perf's trace tells is less exact than that.
+    fn has_holes(&self) -> bool {
+        self.perf
+            .is_some_and(|perf| perf.most_ns - perf.least_ns > tolerance(perf.least_ns))
     }
 }
 
-fn differ(told_ns: u64, other_ns: u64) -> bool {
-    told_ns.abs_diff(other_ns) > (other_ns / PART).max(LEAST_NS)
+fn tolerance(of_ns: u64) -> u64 {
+    (of_ns / PART).max(LEAST_NS)
 }
 
 impl std::fmt::Display for Thread {
@@ -139,13 +147,13 @@ impl std::fmt::Display for Thread {
         let Self {
             name,
             kernel_ns,
-            perf_ns,
+            perf,
             told_ns,
             row,
         } = self;
         write!(
             f,
-            "{name}: told {told_ns} ns, the kernel says {kernel_ns} ns, perf {perf_ns:?}; its row: {row}"
+            "{name}: told {told_ns} ns, the kernel says {kernel_ns} ns, {perf:?}; its row: {row}"
         )
     }
 }
@@ -235,9 +243,9 @@ impl Run {
             threads.push(Thread {
                 name: name.to_owned(),
                 kernel_ns: after - before.get(&tid).copied().unwrap_or(0),
-                perf_ns: perf
+                perf: perf
                     .as_ref()
-                    .map(|times| times.get(&tid).copied().unwrap_or(0)),
+                    .map(|times| times.get(&tid).copied().unwrap_or_default()),
                 told_ns: row["on_cpu_ns"].as_u64().context("no time on a CPU")?,
                 row: row.clone(),
             });

@@ -66,6 +66,8 @@ pub struct FrameLayout {
     pub locals: u32,
     /// A byte that says what the frame belongs to; `None`: there are only frames of Python code.
     pub owner: Option<u32>,
+    /// A byte that says by this value that the frame runs; `None`: it is not looked at.
+    pub running: Option<(u32, u8)>,
     /// The generator that the frame belongs to, or null; `None`: the owner tells.
     pub generator: Option<u32>,
     pub stack: StackShape,
@@ -88,6 +90,7 @@ pub(super) const FRAME: Since<FrameLayout> = &[
         10,
         FrameLayout {
             instruction: InstructionShape::Last { index: 96, unit: 2 },
+            running: Some((108, 0)),
             generator: Some(88),
             locals: 352,
             stack: StackShape::Depth {
@@ -131,6 +134,7 @@ const FRAME_3_8: FrameLayout = FrameLayout {
     },
     locals: 360,
     owner: None,
+    running: Some((116, 1)),
     generator: Some(96),
     stack: StackShape::Pointer { top: 72 },
     // YIELD_FROM of Include/opcode.h.
@@ -150,6 +154,7 @@ const FRAME_3_11: FrameLayout = FrameLayout {
     instruction: InstructionShape::Pointer(56),
     locals: 72,
     owner: Some(69),
+    running: None,
     generator: None,
     stack: StackShape::Index { top: 64 },
     // RESUME and RESUME_QUICK of Include/opcode.h.

@@ -118,9 +118,13 @@ pub(super) struct Head {
 impl Head {
     /// `None` for too few bytes, and for an object that is no more.
     pub(super) fn of(walk: &WalkLayout, frame: &[u8]) -> Option<Self> {
-        let fields = walk.frame;
         let is_alive = walk.thread.chunk.is_some() || word(frame, 0)? != 0;
-        is_alive.then_some(())?;
+        is_alive.then(|| Self::of_any(walk, frame))?
+    }
+
+    /// Also of an object that is no more, as long as nothing else is in its place.
+    pub(super) fn of_any(walk: &WalkLayout, frame: &[u8]) -> Option<Self> {
+        let fields = walk.frame;
         Some(Self {
             executable: word(frame, fields.executable)?,
             previous: word(frame, fields.previous)?,
@@ -156,6 +160,7 @@ pub(super) fn head_len(walk: &WalkLayout) -> usize {
         frame.previous,
         instruction,
         frame.owner.unwrap_or(0),
+        frame.running.map_or(0, |(running, _)| running),
     ];
     last.into_iter().max().unwrap_or(0) as usize + 8
 }
@@ -205,8 +210,24 @@ impl Walk {
         }
     }
 
+    /// Over a frame that was read on the way. One that had returned leads on, to frames that may be looked for, but the
+    /// walk does not hold.
     pub(super) fn step(&mut self, walk: &WalkLayout, frame: &[u8]) {
-        self.take(Step::at(walk, self.next, frame));
+        self.take(Step::of_any(walk, self.next, frame));
+    }
+
+    /// Where it does not hold, it is this part of the stack.
+    pub(super) fn be_part(&mut self, steps: Vec<Step>, depth: usize) {
+        let left_out = steps.len().saturating_sub(depth);
+        // Those inside of them have gone on meanwhile.
+        self.innermost = 0;
+        self.frames = steps.len() - left_out;
+        self.state = match left_out {
+            0 => WalkState::Whole,
+            _ => WalkState::Cut,
+        };
+        self.steps = steps;
+        self.steps.truncate(self.frames);
     }
 
     fn take(&mut self, step: Option<Step>) {

@@ -18,6 +18,7 @@ pub(super) mod limiters;
 pub(super) mod locals;
 pub(super) mod loops;
 pub(super) mod managers;
+mod outer_part;
 pub(super) mod pool_parts;
 mod process_pools;
 pub(super) mod processes;

@@ -1,6 +1,7 @@
 //! Stacks of threads: which Python functions each one is in.
 
 use super::frames::{Head, Piece, Walk, WalkState, head_len};
+use super::outer_part::outer_part;
 use super::thread_states::ThreadRecord;
 use crate::python::layout::{FrameRoot, GeneratorFrame};
 use crate::python::memory::addresses::AddressMap;
@@ -16,6 +17,8 @@ const MAX_FRAMES: usize = 1 << 18;
 /// How often a stack that changes while it is read is read in all. A recursion of 900 frames that goes on meanwhile tears
 /// six attempts of seven up to 3.10, where a frame that has returned says nothing more.
 const MAX_TRIES: usize = 64;
+/// After so many attempts, the outer part of it is enough.
+const WHOLE_TRIES: usize = 8;
 /// A chunk of the stack of frames begins with its predecessor, its size and its end.
 const CHUNK_HEADER: u64 = 24;
 /// The usual size of a chunk, and the most that is read of one, bytes.
@@ -50,7 +53,7 @@ fn together(
     let mut stacks = vec![Stack::TORN; threads.len()];
     let mut known = vec![Vec::new(); threads.len()];
     let mut open: Vec<usize> = (0..threads.len()).collect();
-    for _ in 0..MAX_TRIES {
+    for tries in 0..MAX_TRIES {
         if open.is_empty() || reader.is_over() {
             break;
         }
@@ -62,7 +65,9 @@ fn together(
             })
             .collect();
         let mut found = Vec::with_capacity(open.len());
-        for (slot, (stack, met)) in open.iter().zip(read_once(reader, wanted, depth)) {
+        let take_part = tries >= WHOLE_TRIES;
+        let read = read_once(reader, wanted, depth, take_part);
+        for (slot, (stack, met)) in open.iter().zip(read) {
             found.push(stack);
             known[*slot] = met;
         }
@@ -200,6 +205,7 @@ fn read_once(
     reader: &mut Reader<'_>,
     wanted: Vec<Wanted>,
     depth: usize,
+    take_part: bool,
 ) -> Vec<(Option<Stack>, Vec<u64>)> {
     let places = places(reader, wanted);
     let len = head_len(&reader.walk);
@@ -240,6 +246,16 @@ fn read_once(
         }
     }
     confirm(reader, &places, &mut walks);
+    for ((walk, pieces), place) in walks.iter_mut().zip(&pieces).zip(&places) {
+        if let Some(((before, after), (place, _))) = pieces.as_ref().zip(place.as_ref())
+            && take_part
+            && walk.state == WalkState::Torn
+            && walk.innermost != 0
+            && let Some(steps) = outer_part(&reader.walk, (before, after), &place.known)
+        {
+            walk.be_part(steps, depth);
+        }
+    }
     forget_doubles(&mut walks);
     walks
         .into_iter()

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::python::layout::{Layout, RunningLoop, ThreadLayout};
+use crate::python::layout::{FrameRoot, Layout, RunningLoop, ThreadLayout};
 use crate::python::memory::{Batch, Memory, ReadError, at, plausible, word};
 
 /// The most interpreters of a process that are followed.
@@ -155,13 +155,24 @@ fn walk(
 }
 
 /// Drops the states of threads that are not there, as of a parent's, whose stacks were given to threads that are. That
-/// alone is told by two with one identity: up to 3.11 a state has its maker's ids until its thread begins.
+/// alone is told by two with one identity: up to 3.11 a state has its maker's ids until its thread begins. Where states have
+/// no other id, up to 3.10, the newest that has frames is the thread's: new ones are put in front of the list.
 pub(crate) fn drop_replaced(
     records: &mut Vec<ThreadRecord>,
     fields: &ThreadLayout,
     mut is_thread: impl FnMut(u64) -> bool,
 ) {
     let Some(native_id) = fields.native_id else {
+        let (FrameRoot::Field(frame) | FrameRoot::Indirect { pointer: frame, .. }) = fields.frame;
+        let mut running = HashSet::new();
+        records.retain(|record| {
+            let ident = record.field(fields.ident);
+            let is_older = ident != 0 && running.contains(&ident);
+            if record.field(frame) != 0 {
+                running.insert(ident);
+            }
+            !is_older
+        });
         return;
     };
     let mut by_ident: HashMap<u64, Vec<(u64, u64)>> = HashMap::new();
@@ -257,8 +268,33 @@ mod tests {
             assert_eq!(left(version, &[(0x7000, 90), (0x7000, 91)]), [0, 1]);
             assert_eq!(left(version, &[(0, 0), (0, 0), (0x8000, 91)]), [0, 1, 2]);
         }
-        // It has no other id to tell by.
-        assert_eq!(left((3, 10), &[(0x7000, 2), (0x7000, 90)]), [0, 1]);
+    }
+
+    #[test]
+    fn without_other_ids_the_newest_state_with_frames_is_the_threads() {
+        for minor in [8, 9, 10] {
+            let version = Version { major: 3, minor };
+            let fields = row(version).unwrap().walk.thread;
+            let FrameRoot::Field(frame) = fields.frame else {
+                panic!("frames are elsewhere");
+            };
+            let left = |states: &[(u64, u64)]| {
+                let record = |(address, (ident, innermost)): (u64, &(u64, u64))| {
+                    let mut bytes = vec![0; record_len(&fields)];
+                    set_word(&mut bytes, fields.ident, *ident);
+                    set_word(&mut bytes, frame, *innermost);
+                    ThreadRecord { address, bytes }
+                };
+                let mut records = (0..).zip(states).map(record).collect();
+                drop_replaced(&mut records, &fields, |_| true);
+                records.iter().map(|one| one.address).collect::<Vec<_>>()
+            };
+            // The second one's thread is only in the parent.
+            assert_eq!(left(&[(0x7000, 1), (0x7000, 2), (0x8000, 3)]), [0, 2]);
+            // The first one's thread has not begun, and has its maker's identity.
+            assert_eq!(left(&[(0x7000, 0), (0x7000, 2), (0x7000, 3)]), [0, 1]);
+            assert_eq!(left(&[(0, 1), (0, 2)]), [0, 1]);
+        }
     }
 
     #[test]
