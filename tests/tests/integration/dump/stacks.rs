@@ -15,7 +15,7 @@ use super::{array, tool};
 
 /// Two functions that call each other, up and down all the time.
 const RECURSES: &str = "
-import random, os
+import os, random, threading
 def even(left):
     kept = (left, 1)
     return odd(left - 1) if left else 0
