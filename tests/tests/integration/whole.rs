@@ -37,28 +37,38 @@ pub(crate) fn trials() -> Vec<Trial> {
             move || hidden(version),
         ));
     }
-    let needs = [Need::Root, Need::Ebpf, Need::Python("3.12")];
-    trials.push(quiet(
-        "whole::another_thread_becomes_a_program",
-        &needs,
-        becomes,
-    ));
-    let needs = [Need::Root, Need::Python("3.12")];
-    trials.extend([
-        quiet("whole::a_stopped_process_says_so", &needs, stopped),
-        quiet("whole::a_short_program_is_known", &needs, short),
-        quiet(
-            "whole::others_live_on_when_the_first_thread_ends",
-            &needs,
-            leader,
-        ),
-    ]);
+    for version in ["3.8", "3.10", "3.12", "3.13"] {
+        let looked_at = [Need::Root, Need::Python(version)];
+        let watched = [Need::Root, Need::Ebpf, Need::Python(version)];
+        trials.extend([
+            quiet(
+                format!("whole::another_thread_becomes_a_program::py{version}"),
+                &watched,
+                move || becomes(version),
+            ),
+            quiet(
+                format!("whole::a_stopped_process_says_so::py{version}"),
+                &looked_at,
+                move || stopped(version),
+            ),
+            quiet(
+                format!("whole::a_short_program_is_known::py{version}"),
+                &watched,
+                move || short(version),
+            ),
+            quiet(
+                format!("whole::others_live_on_when_the_first_thread_ends::py{version}"),
+                &watched,
+                move || leader(version),
+            ),
+        ]);
+    }
     trials
 }
 
 /// Whatever its threads do, or wait for, a process that was stopped says that of each.
-fn stopped() -> Result<()> {
-    let python = Interpreter::find("3.12")?;
+fn stopped(version: &str) -> Result<()> {
+    let python = Interpreter::find(version)?;
     let workload = Workload::start(&python, "whole.py", &["chain"])?;
     // SAFETY: a signal to a child that is not waited for before.
     let send = |signal| unsafe { libc::kill(workload.pid().cast_signed(), signal) };
@@ -83,8 +93,8 @@ fn stopped() -> Result<()> {
 }
 
 /// A process whose first thread has ended is attached to, and its other threads are told by both.
-fn leader() -> Result<()> {
-    let python = Interpreter::find("3.12")?;
+fn leader(version: &str) -> Result<()> {
+    let python = Interpreter::find(version)?;
     let workload = Workload::start(&python, "leader_gone.py", &[])?;
     let stat = format!("/proc/{}/stat", workload.pid());
     let has_ended = || std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z "));
@@ -122,23 +132,25 @@ fn leader() -> Result<()> {
 }
 
 /// Another thread than the first one execs, twice: the first one's id is its own from then on.
-fn becomes() -> Result<()> {
+fn becomes(version: &str) -> Result<()> {
     const PROGRAM: &str = "
 import os, sys, threading, time
-left = int(sys.argv[1])
+program, left = sys.argv[1], int(sys.argv[2])
 def execs():
     time.sleep(0.5)
-    os.execv(sys.executable, [sys.executable, '-c', sys.orig_argv[2], str(left - 1)])
+    os.execv(sys.executable, [sys.executable, '-c', program, program, str(left - 1)])
 if left:
     threading.Thread(target=time.sleep, args=(100,), daemon=True).start()
     threading.Thread(target=execs).start()
     time.sleep(100)
 time.sleep(1)
 ";
-    let python = Interpreter::find("3.12")?;
+    let python = Interpreter::find(version)?;
     let mut command = Command::new(binary()?);
     command.args(["--json", "-i", "500ms", "--"]);
-    command.args(python.words()).args(["-c", PROGRAM, "2"]);
+    command
+        .args(python.words())
+        .args(["-c", PROGRAM, PROGRAM, "2"]);
     let text = String::from_utf8(command.output()?.stdout)?;
     let summary: Value = serde_json::from_str(text.lines().last().context("no summary")?)?;
     let processes = array(&summary, "/processes")?;
@@ -215,8 +227,8 @@ fn hidden(version: &str) -> Result<()> {
 }
 
 /// A program that ends before the first window does is Python, and its threads have names.
-fn short() -> Result<()> {
-    let python = Interpreter::find("3.12")?;
+fn short(version: &str) -> Result<()> {
+    let python = Interpreter::find(version)?;
     for _ in 0..4 {
         let programs = Programs::copy(&python)?;
         let mut command = Command::new(binary()?);
@@ -227,9 +239,9 @@ fn short() -> Result<()> {
         let text = String::from_utf8(output.stdout)?;
         let summary: Value = serde_json::from_str(text.lines().last().context("no summary")?)?;
         let process = &summary["processes"][0];
-        let version = process["python"]["version"].as_str().unwrap_or_default();
+        let found = process["python"]["version"].as_str().unwrap_or_default();
         ensure!(
-            version.starts_with("3.12."),
+            found.starts_with(&format!("{version}.")),
             "python: {}",
             process["python"]
         );
