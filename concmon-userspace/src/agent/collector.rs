@@ -33,7 +33,7 @@ use crate::{
         rights::Denied,
         tree::Tree,
     },
-    session::{Failure, PUMP, code, every, notify_of_records, until, watch::Watch},
+    session::{Failure, PUMP, code, notify_of_records, until, watch::Watch},
 };
 
 pub(crate) use super::link::EXPORTER_ENDED;
@@ -148,7 +148,7 @@ impl Collector {
         let period = self.config.interval;
         watch.set_duty(self.config.duty, period);
         let mut tick_at = Instant::now() + period;
-        let mut pump = every(PUMP);
+        let mut pump_at = Instant::now() + PUMP;
         // A window is to end next.
         let mut ending = false;
         let mut is_ready = false;
@@ -172,7 +172,7 @@ impl Collector {
                 () = sleep_until(tick_at) => Wake::Tick,
                 () = until(profiles.due()) => Wake::Profiles,
                 () = arrived.notified() => Wake::Pump,
-                _ = pump.tick() => Wake::Pump,
+                () = sleep_until(pump_at) => Wake::Pump,
                 () = done.notified() => Wake::Done,
                 () = until(readings_at) => Wake::BeginReadings,
                 Some(asked) = self.questions.recv() => Wake::Asked(asked),
@@ -191,6 +191,7 @@ impl Collector {
                     watch.pump();
                     profiles.step(&mut watch);
                     told.take_notices(&mut watch);
+                    pump_at = Instant::now() + watch.pump_pause();
                 }
                 Wake::Asked(Asked { question, reply }) => match question {
                     Question::Targets => drop(reply.send(told.roster.targets(&mut watch))),

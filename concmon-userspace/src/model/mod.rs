@@ -256,7 +256,7 @@ impl Model {
             let id = table.still(Pid(row.pid), |process| {
                 process.start_unix_ns(&self.clock) == Some(row.start_unix_ns)
             });
-            self.kept_rows.extend(id.map(|id| (id, row)));
+            self.kept_rows.extend(id.map(|id| (id, Some(row))));
         }
     }
 
@@ -393,7 +393,7 @@ impl Model {
                 retired_totals: retired.processes.get(id).copied().unwrap_or_default(),
                 group: self.groups.name(process),
             };
-            let kept = kept.remove(id);
+            let kept = kept.get_mut(id).and_then(Option::take);
             let kept = kept.and_then(|mut row| process.renew(&mut row, &context).then_some(row));
             kept.unwrap_or_else(|| process.row(&context))
         });

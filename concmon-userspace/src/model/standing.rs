@@ -11,8 +11,8 @@ use super::thread::Thread;
 use super::window::Scope;
 use crate::schema;
 
-/// Rows of the window before.
-pub(crate) type KeptRows = BTreeMap<ProcessId, schema::Process>;
+/// Rows of the window before, until each is taken up: rows are large, and taking one out of a map would move others.
+pub(crate) type KeptRows = BTreeMap<ProcessId, Option<schema::Process>>;
 
 impl Process {
     /// Brings its row of the window before up to date, where it stands still since before this one; `false`: it is to be

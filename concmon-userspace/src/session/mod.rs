@@ -60,6 +60,8 @@ use crate::{
 
 /// How often what has arrived is taken in when no batch says so, and ended threads are collected.
 pub(crate) const PUMP: Duration = Duration::from_millis(50);
+/// The same where nothing has come for a while, and nobody runs a loop of which a step could begin to last.
+pub(crate) const PUMP_AT_REST: Duration = Duration::from_millis(100);
 /// The first window of a live view.
 const FIRST_SCREEN: Duration = Duration::from_millis(80);
 /// The bounds of the interval that `+` and `-` change.
@@ -355,7 +357,7 @@ fn tell(
     output.window(snapshot, watch.intervals())
 }
 
-pub(crate) fn every(period: Duration) -> Interval {
+fn every(period: Duration) -> Interval {
     let mut interval = interval_at(Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval

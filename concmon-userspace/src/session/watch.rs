@@ -17,6 +17,7 @@ pub(crate) use newcomers::Unwatched;
 pub(crate) use starting::{HttpPlan, Plan};
 
 use super::{
+    PUMP, PUMP_AT_REST,
     budget::Budget,
     duty::Duty,
     intake::Intake,
@@ -52,6 +53,8 @@ const UNSENT_SAMPLES_NS: u64 = 30_000_000;
 
 /// Between two searches for ended threads of which no record tells, ns: it may be lost. Each goes through all accounts.
 const COLLECTION_PAUSE_NS: u64 = 1_000_000_000;
+/// When nothing has come for so long, all are at rest, ns.
+const REST_NS: u64 = 1_000_000_000;
 /// Between two looks whether the targets still run, ns.
 const TARGETS_PAUSE_NS: u64 = 500_000_000;
 
@@ -97,6 +100,8 @@ pub(crate) struct Watch {
     collected_ns: u64,
     /// When room for threads was given back last, ns.
     room_given_ns: u64,
+    /// When records, samples, or somebody who has begun to run a program have come last, ns.
+    came_ns: u64,
     damaged: u64,
     reads_failed: u64,
     /// Children are watched, too.
@@ -187,6 +192,23 @@ impl Watch {
         }
     }
 
+    /// How long what arrives may wait until it is taken in, where nothing tells of it.
+    pub(crate) fn pump_pause(&self) -> Duration {
+        let rested_ns = clocks::monotonic_ns().saturating_sub(self.came_ns);
+        if rested_ns >= REST_NS && self.targets.is_at_rest() {
+            PUMP_AT_REST
+        } else {
+            PUMP
+        }
+    }
+
+    /// Whether something has come.
+    fn came(&mut self, something: bool) {
+        if something {
+            self.came_ns = clocks::monotonic_ns();
+        }
+    }
+
     /// Takes in the records that have arrived, and those that lie in batches since before `opened_ns`.
     fn take_records(&mut self, opened_ns: u64) {
         let mut arrived = Vec::new();
@@ -194,6 +216,7 @@ impl Watch {
             .drain(|bytes| arrived.push(RawBatch::parse(bytes)));
         self.live
             .drain_unsent(opened_ns, |bytes| arrived.push(RawBatch::parse(bytes)));
+        self.came(!arrived.is_empty());
         for batch in arrived {
             self.take_batch(batch);
         }
@@ -212,6 +235,7 @@ impl Watch {
             .drain_samples(|bytes| arrived.push(bytes.to_vec()));
         self.live
             .drain_unsent_samples(opened_ns, |bytes| arrived.push(bytes.to_vec()));
+        self.came(!arrived.is_empty());
         self.take_sample_batches(arrived);
     }
 

@@ -334,6 +334,11 @@ impl Targets {
         self.settled = !counts && self.living.values().all(Target::is_settled);
     }
 
+    /// There is nothing to be found out about anybody, and nobody runs a loop.
+    pub(crate) const fn is_at_rest(&self) -> bool {
+        self.settled && self.checks_due_ns == u64::MAX
+    }
+
     /// From now on, looks read so many tasks at most.
     pub(crate) fn set_tasks(&mut self, tasks: usize) {
         Arc::make_mut(&mut self.options).tasks = tasks;

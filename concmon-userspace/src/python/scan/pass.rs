@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::remembered::{
-    ANYIO, BILLIARD, CELERY, CHEROOT, DASK, GEVENT, GREENLET, MULTIPROCESSING,
+    AIOHTTP_SERVERS, ANYIO, BILLIARD, CELERY, CHEROOT, DASK, GEVENT, GREENLET, MULTIPROCESSING,
     POOLS_OF_MULTIPROCESSING, PROCESS_POOLS, Remembered, THREAD_POOLS, TRIO, WAITRESS,
 };
 use crate::event::{LoopKind, PyEntered, PyFrame, PythonFact, Tid, WaitKind};
@@ -127,9 +127,12 @@ impl Scan<'_> {
             // A thread that has entered several interpreters is shown with the stack of one.
             (stack.frames.len() == places.len()).then_some((&*stack.frames, places))
         });
+        // Only its servers are known to loops.
+        let has_servers = self.remembered.module(AIOHTTP_SERVERS).is_some();
+        let loops = fact.loops.iter().filter(|_| has_servers);
         let running = routes::Running {
             tasks: &fact.tasks,
-            loops: fact.loops.iter().map(|found| found.id).collect(),
+            loops: loops.map(|found| found.id).collect(),
             stacks: stacks.collect(),
         };
         if fact.routes.is_none() {

@@ -23,6 +23,7 @@ const MODULES: &[&str] = &[
     "distributed.threadpoolexecutor",
     "celery.worker.state",
     "multiprocessing.pool",
+    "aiohttp.web_server",
 ];
 pub(super) const THREADING: usize = 0;
 pub(super) const ASYNCIO_TASKS: usize = 1;
@@ -40,6 +41,7 @@ pub(super) const CHEROOT: usize = 12;
 pub(super) const DASK: usize = 13;
 pub(super) const CELERY: usize = 14;
 pub(super) const POOLS_OF_MULTIPROCESSING: usize = 15;
+pub(super) const AIOHTTP_SERVERS: usize = 16;
 
 /// What is remembered of an interpreter between scans.
 #[derive(Debug, Default)]

@@ -340,9 +340,11 @@ impl Watch {
             newcomers.began(pid, now_ns + FIRST_PAUSE_NS);
         }
         newcomers.learn(now_ns);
+        let is_meeting = !newcomers.candidates.is_empty();
         for pid in newcomers.due(now_ns, &self.targets) {
             self.targets.meet(pid);
         }
+        self.came(is_meeting);
     }
 
     /// Looks at who is there, after the tree was brought up to date.

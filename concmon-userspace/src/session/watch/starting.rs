@@ -153,6 +153,7 @@ impl Watch {
             has_ended: false,
             collected_ns: 0,
             room_given_ns: clocks.monotonic_ns,
+            came_ns: clocks.monotonic_ns,
             clocks,
             missing: BTreeMap::new(),
             notices: Vec::new(),

@@ -48,7 +48,7 @@ const MAX_FRAMES: usize = 64;
 /// What runs in a process.
 pub(crate) struct Running<'a> {
     pub(crate) tasks: &'a [PyTask],
-    /// Event loops.
+    /// Event loops that may have servers of aiohttp.
     pub(crate) loops: Vec<u64>,
     /// The stacks of threads, with their places.
     pub(crate) stacks: Vec<(&'a [StackFrame], &'a [PyFrame])>,
