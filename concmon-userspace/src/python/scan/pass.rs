@@ -127,7 +127,7 @@ impl Scan<'_> {
             // A thread that has entered several interpreters is shown with the stack of one.
             (stack.frames.len() == places.len()).then_some((&*stack.frames, places))
         });
-        // Only its servers are known to loops.
+        // Of servers, loops know only those of aiohttp.
         let has_servers = self.remembered.module(AIOHTTP_SERVERS).is_some();
         let loops = fact.loops.iter().filter(|_| has_servers);
         let running = routes::Running {
