@@ -16,12 +16,12 @@ use crate::schema::{Address, Kind, Snapshot, Task};
 /// # Errors
 /// What the writer says; a closed pipe is [`io::ErrorKind::BrokenPipe`].
 pub fn write<T: Serialize>(object: &T, out: &mut dyn Write) -> io::Result<()> {
-    line(object, SafeFormatter, &mut Vec::with_capacity(ROOM), out)
+    line(object, SafeFormatter, out)
 }
 
 /// As [`write`], for who shows the texts: in them, what is hostile has become visible, as on a terminal.
 pub(super) fn write_shown<T: Serialize>(object: &T, out: &mut dyn Write) -> io::Result<()> {
-    line(object, ShownFormatter, &mut Vec::with_capacity(ROOM), out)
+    line(object, ShownFormatter, out)
 }
 
 /// The lines of a watch, one after the other. Whoever takes the tasks of each line over the ones that it knows, by
@@ -32,12 +32,7 @@ pub struct Stream {
     all: bool,
     few: usize,
     known: HashMap<ProcessKey, KnownTasks>,
-    /// Room for a line, which the one before has made: lines are about as long as one another.
-    room: Vec<u8>,
 }
-
-/// Room for a short line, bytes.
-const ROOM: usize = 16 * 1024;
 
 /// Each of so many tasks is told of in every snapshot.
 const FEW_TASKS: usize = 256;
@@ -55,7 +50,6 @@ impl Stream {
             all,
             few: FEW_TASKS,
             known: HashMap::new(),
-            room: Vec::with_capacity(ROOM),
         }
     }
 
@@ -100,7 +94,7 @@ impl Stream {
             process.loops.iter_mut().for_each(|l| l.tasks_gone.sort());
             self.known.insert(key, now);
         }
-        line(&snapshot, SafeFormatter, &mut self.room, out)
+        write(&snapshot, out)
     }
 }
 
@@ -137,18 +131,13 @@ fn fingerprint(task: &Task) -> u64 {
     hasher.finish()
 }
 
-fn line(
-    object: &impl Serialize,
-    formatter: impl Formatter,
-    line: &mut Vec<u8>,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    line.clear();
+fn line(object: &impl Serialize, formatter: impl Formatter, out: &mut dyn Write) -> io::Result<()> {
     // In one piece, so that a reader never sees half a line of a living writer.
-    let mut serializer = serde_json::Serializer::with_formatter(&mut *line, formatter);
+    let mut line = Vec::with_capacity(16 * 1024);
+    let mut serializer = serde_json::Serializer::with_formatter(&mut line, formatter);
     object.serialize(&mut serializer)?;
     line.push(b'\n');
-    out.write_all(line)?;
+    out.write_all(&line)?;
     out.flush()
 }
 
