@@ -230,7 +230,7 @@ impl Simulator {
 
     /// An eye on the thread sees it in this state, and in this step, since then.
     pub(super) fn see(&mut self, state: ThreadState, since: u64, step_since: u64) {
-        let last = self.wait.clone().filter(|_| state == ThreadState::Running);
+        let last = self.wait.filter(|_| state == ThreadState::Running);
         let last = last.and_then(|wait| Some((wait.off_ns, wait.wake_ns?, wait.cause?)));
         let before = self.queue.len();
         let kind = match state {
