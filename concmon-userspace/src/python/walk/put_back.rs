@@ -34,6 +34,8 @@ const CALL_BYTES: usize = 128;
 const MAX_ATTRIBUTES: usize = 4;
 const CELL_VALUE: u32 = 16;
 const UNIT_BYTES: usize = UNIT as usize;
+/// An argument is of so many bytes at most: no more instructions extend another one.
+const ARGUMENT_BYTES: usize = 4;
 
 /// The queues that each frame has items of, once for each item.
 pub(crate) fn items(
@@ -131,9 +133,9 @@ impl Opcode {
 impl Code {
     fn instruction(&self, mut place: usize) -> Option<Instruction> {
         let mut argument = 0;
-        loop {
+        for _ in 0..ARGUMENT_BYTES {
             let unit = self.instructions.get(place..place + UNIT_BYTES)?;
-            argument = (argument << 8 | usize::from(unit[1])) & 0xffff_ffff;
+            argument = argument << 8 | usize::from(unit[1]);
             place += UNIT_BYTES;
             if unit[0] != self.opcodes.extended_arg {
                 return Some(Instruction {
@@ -143,6 +145,7 @@ impl Code {
                 });
             }
         }
+        None
     }
 
     /// The method of an expression's value that is loaded from here on, by the number of its name, and what is behind.
