@@ -129,7 +129,8 @@ fn of_statements(reader: &mut Reader<'_>, blocked: &[Blocked<'_>], waits: &mut [
         kind == Some(WaitKind::Queue)
     };
     let bounded = waits.iter().filter(bounded);
-    let queues = queues::of_several(bounded.filter_map(queue));
+    let mut queues = queues::of_several(bounded.filter_map(queue));
+    queues.retain(|queue| queues::plain_queue_length(reader, *queue) == Some(0));
     if queues.is_empty() {
         return;
     }
@@ -156,17 +157,21 @@ fn of_statements(reader: &mut Reader<'_>, blocked: &[Blocked<'_>], waits: &mut [
             continue;
         }
         let tids = tids(blocked, holders.slots.into_iter()).unwrap_or_default();
-        let waiting = waits.iter_mut().flatten();
-        for wait in waiting.filter(|wait| wait.object == Some(wanted)) {
-            wait.holders.clone_from(&tids);
+        for wait in waits.iter_mut() {
+            if queue(wait) == Some(wanted)
+                && let Some(wait) = wait
+            {
+                wait.holders.clone_from(&tids);
+            }
         }
     }
 }
 
-/// The queue that a thread waits for.
+/// The queue that a thread waits for an item of.
 fn queue(wait: &Option<PyWait>) -> Option<u64> {
     let wait = wait.as_ref()?;
-    let is_one = matches!(wait.kind, WaitKind::Queue | WaitKind::SimpleQueue);
+    let is_one = matches!(wait.kind, WaitKind::Queue | WaitKind::SimpleQueue)
+        && matches!(wait.purpose, WaitPurpose::Item | WaitPurpose::Work);
     wait.object.filter(|_| is_one)
 }
 

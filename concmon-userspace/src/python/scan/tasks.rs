@@ -93,7 +93,11 @@ fn add_items(reader: &mut Reader<'_>, tasks: &mut [PyTask]) {
     let queue = |task: &PyTask| {
         let wait = task.waits_for.as_ref();
         let wait = wait.filter(|wait| QUEUES.contains(&&*wait.kind))?;
-        wait.object.filter(|_| task.state == TaskState::Pending)
+        // Others wait for room in it, or for its end.
+        let gets =
+            |frame: &PyFrame| frame.file.ends_with(QUEUES_FILE) && frame.function.ends_with("get");
+        let wants = task.state == TaskState::Pending && task.awaiting.last().is_some_and(gets);
+        wait.object.filter(|_| wants)
     };
     let queues = queues::of_several(tasks.iter().filter_map(queue));
     if queues.is_empty() {

@@ -3,8 +3,10 @@
 //!
 //! That is read from the code. The handler of such a statement begins with a call of `put`, of a variable that was assigned
 //! right before the statement, where `get` of the same expression was called. A handler that asks what has been raised
-//! belongs to an `except` clause: who puts back only what has failed has no item of a pool.
+//! belongs to an `except` clause: who puts back only what has failed has no item of a pool. Where the variable is assigned
+//! again inside the statement, it may have been put back already.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::stacks::StackFrame;
@@ -44,6 +46,7 @@ pub(crate) fn items(
     queues: &AddressSet,
 ) -> Vec<Vec<u64>> {
     let codes = codes(reader, frames, &[GETS, PUTS]);
+    let mut had = HashSet::new();
     let mut found = vec![Vec::new(); frames.len()];
     let slots = frames.iter().enumerate();
     let slots = slots.filter_map(|(slot, frame)| Some((slot, *frame, codes.get(&frame.code())?)));
@@ -55,9 +58,16 @@ pub(crate) fn items(
             Some(kind) => blocks(reader, frame, kind),
             None => code.covering(frame.position.offset),
         };
-        for expression in code.put_back(&handlers) {
+        for (expression, item) in code.put_back(&handlers) {
             let queue = resolve(reader, frame, code, &expression);
-            found[slot].extend(queue.filter(|queue| queues.contains(queue)));
+            let Some(queue) = queue.filter(|queue| queues.contains(queue)) else {
+                continue;
+            };
+            // Who was passed an item has the same one as whoever got it.
+            let item = variable(reader, frame, item).filter(|item| is_something(reader, *item));
+            if item.is_some_and(|item| had.insert((queue, item))) {
+                found[slot].push(queue);
+            }
         }
     }
     found
@@ -73,12 +83,16 @@ pub(crate) fn puts(reader: &mut Reader<'_>, frames: &[(StackFrame, u64)]) -> Vec
         return puts.collect();
     }
     let codes = codes(reader, &own, &[PUTS]);
+    let mut expressions: AddressMap<Vec<Expression>> = AddressMap::default();
     let puts = frames.iter().map(|(frame, queue)| {
-        let code = codes.get(&frame.code());
-        code.is_some_and(|code| {
-            let mut expressions = code.expressions_that(PUTS).into_iter();
-            expressions.any(|one| resolve(reader, *frame, code, &one) == Some(*queue))
-        })
+        let Some(code) = codes.get(&frame.code()).filter(|_| !reader.is_over()) else {
+            return false;
+        };
+        let all = expressions
+            .entry(frame.code())
+            .or_insert_with(|| code.expressions_that(PUTS));
+        all.iter()
+            .any(|one| resolve(reader, *frame, code, one) == Some(*queue))
     });
     puts.collect()
 }
@@ -204,15 +218,40 @@ impl Code {
         found
     }
 
-    /// What has items that the handlers put back.
-    fn put_back(&self, handlers: &[usize]) -> Vec<Expression> {
+    /// Where the items come from that the handlers put back, and in which variables they are all the time.
+    fn put_back(&self, handlers: &[usize]) -> Vec<(Expression, usize)> {
         let found = handlers.iter().filter_map(|handler| {
             let (expression, variable) = self.puts_back(*handler)?;
             let begins = self.statement(*handler)?;
-            self.gets(begins, &expression, variable)
-                .then_some(expression)
+            let has = self.gets(begins, &expression, variable)
+                && !self.changes(begins, *handler, variable);
+            has.then_some((expression, variable))
         });
         found.collect()
+    }
+
+    /// Whether an instruction between two places gives a variable another value: what was in it may have been put back
+    /// already. What follows an instruction and is none may look like one that does.
+    fn changes(&self, from: usize, to: usize, variable: usize) -> bool {
+        let mut place = from;
+        while place < to {
+            let Some(one) = self.instruction(place) else {
+                return true;
+            };
+            let ops = &self.opcodes;
+            let argument = one.argument;
+            let changed = if ops.store_and.contains(&one.number) {
+                [argument >> 4, argument & 15].contains(&variable)
+            } else {
+                let sets = ops.store_fast.is(&one) || one.number == ops.delete_fast;
+                sets && argument == variable
+            };
+            if changed {
+                return true;
+            }
+            place = one.next;
+        }
+        false
     }
 
     /// What a handler puts back first of all, and into what.
@@ -456,6 +495,12 @@ fn resolve(
         object = attribute(reader, object, &name)?;
     }
     Some(object)
+}
+
+/// An object that is not `None`.
+fn is_something(reader: &mut Reader<'_>, object: u64) -> bool {
+    let info = reader.types_of(&[object]).pop().flatten();
+    info.is_some_and(|info| &*info.name != "NoneType")
 }
 
 fn variable(reader: &mut Reader<'_>, frame: StackFrame, index: usize) -> Option<u64> {

@@ -4,7 +4,7 @@ use super::frames::{Head, Piece, Walk, WalkState, head_len};
 use super::outer_part::outer_part;
 use super::thread_states::ThreadRecord;
 use crate::python::layout::{FrameRoot, GeneratorFrame};
-use crate::python::memory::addresses::AddressMap;
+use crate::python::memory::addresses::{AddressMap, AddressSet};
 use crate::python::memory::{Batch, at, word};
 use crate::python::objects::Reader;
 use crate::python::objects::code::CodeCache;
@@ -65,8 +65,11 @@ fn together(
             })
             .collect();
         let mut found = Vec::with_capacity(open.len());
-        let take_part = tries >= WHOLE_TRIES;
-        let read = read_once(reader, wanted, depth, take_part);
+        let taken = (tries >= WHOLE_TRIES).then(|| {
+            let frames = stacks.iter().flat_map(|stack: &Stack| &stack.frames);
+            frames.map(|frame| frame.address).collect()
+        });
+        let read = read_once(reader, wanted, depth, taken.as_ref());
         for (slot, (stack, met)) in open.iter().zip(read) {
             found.push(stack);
             known[*slot] = met;
@@ -205,7 +208,7 @@ fn read_once(
     reader: &mut Reader<'_>,
     wanted: Vec<Wanted>,
     depth: usize,
-    take_part: bool,
+    taken: Option<&AddressSet>,
 ) -> Vec<(Option<Stack>, Vec<u64>)> {
     let places = places(reader, wanted);
     let len = head_len(&reader.walk);
@@ -248,10 +251,12 @@ fn read_once(
     confirm(reader, &places, &mut walks);
     for ((walk, pieces), place) in walks.iter_mut().zip(&pieces).zip(&places) {
         if let Some(((before, after), (place, _))) = pieces.as_ref().zip(place.as_ref())
-            && take_part
+            && let Some(taken) = taken
             && walk.state == WalkState::Torn
             && walk.innermost != 0
             && let Some(steps) = outer_part(&reader.walk, (before, after), &place.known)
+            // Over frames that are no more, a walk may come into the stack of another thread.
+            && !steps.iter().any(|step| taken.contains(&step.address))
         {
             walk.be_part(steps, depth);
         }

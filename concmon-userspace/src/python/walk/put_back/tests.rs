@@ -22,6 +22,16 @@
 //!             work(d)
 //!     finally:
 //!         self.pool.put(c)
+//!
+//! def again():
+//!     c = pool.get()
+//!     try:
+//!         while not ok(c):
+//!             pool.put(c)
+//!             c = pool.get()
+//!         work(c)
+//!     finally:
+//!         pool.put(c)
 //! ```
 
 use super::*;
@@ -91,7 +101,7 @@ fn who_puts_back_in_any_case_what_was_got_before_has_it() {
                 "nested" => (Root::Variable(0), vec![code_name(&code, "pool")]),
                 _ => (Root::Global(code_name(&code, "pool")), Vec::new()),
             };
-            for one in found {
+            for (one, _) in found {
                 assert_eq!((one.root, one.attributes), expected, "{name}");
             }
             seen += 1;
@@ -101,7 +111,7 @@ fn who_puts_back_in_any_case_what_was_got_before_has_it() {
         let last = code.instructions.len() as i64 - 2;
         assert!(code.put_back(&handlers(&row, &code, last)).is_empty());
     }
-    assert_eq!(seen, 24);
+    assert_eq!(seen, 28);
 }
 
 fn code_name(code: &Code, name: &str) -> usize {
