@@ -15,12 +15,7 @@ use crate::watch_python;
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
-    for (version, own) in [
-        ("3.8", false),
-        ("3.10", false),
-        ("3.12", true),
-        ("3.13", true),
-    ] {
+    for (version, own) in [("3.10", false), ("3.12", true), ("3.13", true)] {
         trials.push(alone(
             format!("interpreters::threads_have_their_own_stacks_and_gils::py{version}"),
             &watch_python(version),
@@ -55,9 +50,7 @@ fn threads_have_their_own(version: &str, own: bool) -> Result<()> {
         process.loops.iter().any(|one| one.tid == loops),
         "no loop in thread {loops}"
     );
-    if version != "3.8" {
-        made_by_another(workload.pid(), tids["rests"])?;
-    }
+    made_by_another(workload.pid(), tids["rests"])?;
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("capture");
     let pid = workload.pid().to_string();
@@ -78,10 +71,8 @@ fn threads_have_their_own(version: &str, own: bool) -> Result<()> {
     );
     mostly_in(&stacks, "computes", "computes_inside", 90)?;
     mostly_in(&stacks, "fights-", "fights_inside", 90)?;
-    if version != "3.8" {
-        // It is seldom on a CPU, and where it was before the first look is not known.
-        mostly_in(&by("wall")?, "rests", "rests_inside", 80)?;
-    }
+    // It is seldom on a CPU, and where it was before the first look is not known.
+    mostly_in(&by("wall")?, "rests", "rests_inside", 80)?;
     Ok(())
 }
 
