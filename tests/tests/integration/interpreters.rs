@@ -15,7 +15,12 @@ use crate::watch_python;
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
-    for (version, own) in [("3.10", false), ("3.12", true), ("3.13", true)] {
+    for (version, own) in [
+        ("3.8", false),
+        ("3.10", false),
+        ("3.12", true),
+        ("3.13", true),
+    ] {
         trials.push(alone(
             format!("interpreters::threads_have_their_own_stacks_and_gils::py{version}"),
             &watch_python(version),
@@ -41,16 +46,19 @@ fn threads_have_their_own(version: &str, own: bool) -> Result<()> {
         let blocked = ledger.blocked_ns;
         let lock = blocked.by_name("lock").context("no such cause")?;
         ensure!(
-            blocked.gil > 0 && lock <= (blocked.gil + lock) / 6,
+            blocked.gil > 0 && (version == "3.8" || lock <= (blocked.gil + lock) / 6),
             "{name}: {blocked:?}"
         );
     }
-    let loops = tids["loops"];
-    ensure!(
-        process.loops.iter().any(|one| one.tid == loops),
-        "no loop in thread {loops}"
-    );
-    made_by_another(workload.pid(), tids["rests"])?;
+    // There, looks beside so many threads that fight find the GIL late, and the loop too seldom.
+    if version != "3.8" {
+        let loops = tids["loops"];
+        ensure!(
+            process.loops.iter().any(|one| one.tid == loops),
+            "no loop in thread {loops}"
+        );
+        made_by_another(workload.pid(), tids["rests"])?;
+    }
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("capture");
     let pid = workload.pid().to_string();
@@ -71,8 +79,10 @@ fn threads_have_their_own(version: &str, own: bool) -> Result<()> {
     );
     mostly_in(&stacks, "computes", "computes_inside", 90)?;
     mostly_in(&stacks, "fights-", "fights_inside", 90)?;
-    // It is seldom on a CPU, and where it was before the first look is not known.
-    mostly_in(&by("wall")?, "rests", "rests_inside", 80)?;
+    if version != "3.8" {
+        // It is seldom on a CPU, and where it was before the first look is not known.
+        mostly_in(&by("wall")?, "rests", "rests_inside", 80)?;
+    }
     Ok(())
 }
 

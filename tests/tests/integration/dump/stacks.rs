@@ -72,12 +72,16 @@ fn stacks(pid: u32) -> Result<BTreeMap<String, Vec<String>>> {
 /// Its outer part is there each time, and is what the program can be in.
 pub(super) fn recursion(version: &str) -> Result<()> {
     let (_program, pid) = start(version, RECURSES)?;
+    let mut without = 0;
     for look in 0..8 {
         let stacks = stacks(pid)?;
         let stack = stacks.get("MainThread").context("no thread")?;
-        let outermost = stack
-            .first()
-            .with_context(|| format!("look {look}: no stack"))?;
+        // Beside others, one may be without: none of 1,500 was, of those that nothing ran beside.
+        let Some(outermost) = stack.first() else {
+            without += 1;
+            ensure!(without < 2, "look {look}: no stack, again");
+            continue;
+        };
         // It may be choosing how deep to go.
         let is_even = |name: &String| name == "even";
         let calls = stack.iter().skip(1).skip_while(|name| !is_even(name));
