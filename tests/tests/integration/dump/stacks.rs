@@ -76,7 +76,7 @@ pub(super) fn recursion(version: &str) -> Result<()> {
     for look in 0..8 {
         let stacks = stacks(pid)?;
         let stack = stacks.get("MainThread").context("no thread")?;
-        // Beside others, one may be without: none of 1,500 was, of those that nothing ran beside.
+        // One may be without, though none of 1,500 was.
         let Some(outermost) = stack.first() else {
             without += 1;
             ensure!(without < 2, "look {look}: no stack, again");
