@@ -142,6 +142,8 @@ pub struct LedgerHead {
     /// When it last left a CPU, and was last woken, ns.
     pub off_ns: u64,
     pub waking_ns: u64,
+    /// When the block ended that it was in last, ns; 0: it is in one, or was preempted since.
+    pub wake_ns: u64,
     /// When the account began, ns; `None`: with the thread.
     pub seeded_ns: Option<u64>,
     /// How long it was blocked in selectors, ns, up to `since_ns`.
@@ -165,6 +167,8 @@ impl LedgerHead {
         let to_ns = match self.state {
             state::BLOCKED if self.waking_ns > self.since_ns => self.waking_ns,
             state::BLOCKED => read_ns,
+            // It waits for a CPU from its wakeup on.
+            _ if self.wake_ns > self.off_ns => self.wake_ns.min(self.since_ns),
             _ => self.since_ns,
         };
         let cause = Cause::from_wire(self.cause)?;
@@ -222,6 +226,7 @@ impl SharedArray<Ledger> {
                     wait_flags: (&raw const (*ledger).wait_flags).read_volatile(),
                     off_ns: (&raw const (*ledger).off_ns).read_volatile(),
                     waking_ns: (&raw const (*ledger).waking_ns).read_volatile(),
+                    wake_ns: (&raw const (*ledger).wake_ns).read_volatile(),
                     seeded_ns: {
                         let flags = (&raw const (*ledger).flags).read_volatile();
                         let start_ns = (&raw const (*ledger).start_ns).read_volatile();
@@ -449,5 +454,34 @@ impl SharedArray<SlotPage> {
                 cell.write_volatile(0);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_with_its_wakeup() {
+        let wait = |state: u8, since_ns, waking_ns, wake_ns, wait_flags| {
+            let head = LedgerHead {
+                state,
+                since_ns,
+                cause: cause::LOCK,
+                wait_flags,
+                off_ns: 100,
+                waking_ns,
+                wake_ns,
+                ..LedgerHead::default()
+            };
+            head.wait(900).map(|wait| (wait.from_ns, wait.to_ns))
+        };
+        let block = slice_flags::BLOCKED;
+        assert_eq!(wait(state::BLOCKED, 100, 0, 0, block), Some((100, 900)));
+        assert_eq!(wait(state::BLOCKED, 100, 300, 0, block), Some((100, 300)));
+        // It was given a CPU later than it was woken.
+        assert_eq!(wait(state::RUNNING, 700, 0, 300, block), Some((100, 300)));
+        assert_eq!(wait(state::RUNNING, 700, 0, 0, block), Some((100, 700)));
+        assert_eq!(wait(state::PREEMPTED, 100, 0, 0, 0), None);
     }
 }

@@ -299,25 +299,30 @@ fn candidate(thread: &LoopThread, open: &OpenStep) -> StallCandidate {
 }
 
 /// Adds the time that no slice has told of yet: as the look has met its thread, and what that waited for before. What
-/// is not known of is spent like what is.
+/// is not known of is spent like what is; who was preempted was on a CPU before.
 fn add_open(cost: &mut Cost, seen: &StepSeen, open: &OpenStep) {
+    let is_told = cost.total_ns() > 0;
     let mut untold_ns = open.length_ns().saturating_sub(cost.total_ns());
+    let mut take = |from_ns: u64, to_ns: u64| {
+        let from_ns = from_ns.max(open.begin_ns);
+        let ns = untold_ns.min(to_ns.min(open.until_ns).saturating_sub(from_ns));
+        untold_ns -= ns;
+        ns
+    };
     let mut since_ns = seen.since_ns;
     if let Some(wait) = seen.wait {
-        let (from_ns, to_ns) = (wait.from_ns.max(open.begin_ns), wait.to_ns);
-        let waited_ns = untold_ns.min(to_ns.min(open.until_ns).saturating_sub(from_ns));
-        *column(&mut cost.blocked_ns, wait.cause) += waited_ns;
-        untold_ns -= waited_ns;
-        since_ns = since_ns.max(to_ns);
+        *column(&mut cost.blocked_ns, wait.cause) += take(wait.from_ns, wait.to_ns);
+        cost.runnable_ns += take(wait.to_ns, since_ns);
+        since_ns = since_ns.max(wait.to_ns);
     }
-    let met_ns = untold_ns.min(open.until_ns.saturating_sub(since_ns));
+    let met_ns = take(since_ns, open.until_ns);
     *match seen.state {
         ThreadState::Blocked(cause) => column(&mut cost.blocked_ns, cause),
         ThreadState::Woken | ThreadState::Preempted => &mut cost.runnable_ns,
         ThreadState::Running | ThreadState::Dead => &mut cost.on_cpu_ns,
     } += met_ns;
-    untold_ns -= met_ns;
-    if !cost.grow(untold_ns) {
+    let was_running = seen.state == ThreadState::Preempted && !is_told;
+    if was_running || !cost.grow(untold_ns) {
         cost.on_cpu_ns += untold_ns;
     }
 }

@@ -133,6 +133,17 @@ fn what_hangs_by_short_waits_is_not_called_after_the_moment_of_a_look() {
 }
 
 #[test]
+fn who_computes_and_is_met_while_preempted_hangs_by_computing() {
+    let mut sim = eyed();
+    sim.run(MS).idle(300 * MS).step(STUCK, |sim| {
+        sim.run(120 * MS);
+        sim.see(ThreadState::Preempted, sim.now - MS, sim.now - 120 * MS);
+        sim.run(MS);
+    });
+    assert_eq!(sim.hangs[0].hang.cause.name(), "cpu");
+}
+
+#[test]
 fn one_that_began_before_the_watch_is_told_as_such() {
     let mut sim = eyed();
     sim.step(STUCK, |sim| {
