@@ -332,7 +332,6 @@ pub(super) fn warn_if_busy() -> Result<()> {
 }
 
 /// ns per switch: of all of a run, and of each part of it.
-#[derive(Clone)]
 struct Sample {
     mean: f64,
     parts: Vec<f64>,

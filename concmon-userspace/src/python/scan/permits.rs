@@ -129,15 +129,9 @@ fn of_statements(reader: &mut Reader<'_>, blocked: &[Blocked<'_>], waits: &mut [
         kind == Some(WaitKind::Queue)
     };
     let bounded = waits.iter().filter(bounded);
-    let mut queues = queues::of_several(bounded.filter_map(queue));
-    queues.retain(|queue| queues::plain_queue_length(reader, *queue) == Some(0));
-    if queues.is_empty() {
-        return;
-    }
-    let bounds = queues::bounds(reader, &queues, "maxsize");
-    let bounded = queues.into_iter().zip(bounds);
-    let (queues, bounds): (Vec<u64>, Vec<Option<u64>>) =
-        bounded.filter(|(_, bound)| bound.is_some()).unzip();
+    let mut bounded = queues::bounded_of_several(reader, bounded.filter_map(queue), "maxsize");
+    bounded.retain(|(queue, _)| queues::plain_queue_length(reader, *queue) == Some(0));
+    let (queues, bounds): (Vec<u64>, Vec<Option<u64>>) = bounded.into_iter().unzip();
     let (mut slots, mut frames) = (Vec::new(), Vec::new());
     for (slot, wait) in waits.iter().enumerate() {
         if queue(wait).is_some_and(|wanted| queues.contains(&wanted)) {

@@ -99,14 +99,9 @@ fn add_items(reader: &mut Reader<'_>, tasks: &mut [PyTask]) {
         let wants = task.state == TaskState::Pending && task.awaiting.last().is_some_and(gets);
         wait.object.filter(|_| wants)
     };
-    let queues = queues::of_several(tasks.iter().filter_map(queue));
-    if queues.is_empty() {
-        return;
-    }
-    let bounds = queues::bounds(reader, &queues, "_maxsize");
-    let bounded = queues.into_iter().zip(bounds);
-    let (queues, bounds): (Vec<u64>, Vec<Option<u64>>) =
-        bounded.filter(|(_, bound)| bound.is_some()).unzip();
+    let wanted = tasks.iter().filter_map(queue);
+    let bounded = queues::bounded_of_several(reader, wanted, "_maxsize");
+    let (queues, bounds): (Vec<u64>, Vec<Option<u64>>) = bounded.into_iter().unzip();
     let is_one = |task: &PyTask| queue(task).is_some_and(|queue| queues.contains(&queue));
     let slots = tasks.iter().enumerate();
     let slots = slots.filter(|(_, task)| is_one(task)).map(|(slot, _)| slot);

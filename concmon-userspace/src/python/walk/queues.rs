@@ -17,8 +17,23 @@ pub(crate) fn plain_queue_length(reader: &mut Reader<'_>, queue: u64) -> Option<
     reader.length(items)
 }
 
-/// The queues that more than one waits for, where each says its own. Who waits alone is an idle consumer, most of the time.
-pub(crate) fn of_several(wanted: impl Iterator<Item = u64>) -> Vec<u64> {
+/// The queues that more than one waits for, where each says its own, of those that take so many items at most, by this
+/// attribute. Who waits alone is an idle consumer, most of the time.
+pub(crate) fn bounded_of_several(
+    reader: &mut Reader<'_>,
+    wanted: impl Iterator<Item = u64>,
+    name: &str,
+) -> Vec<(u64, Option<u64>)> {
+    let queues = of_several(wanted);
+    if queues.is_empty() {
+        return Vec::new();
+    }
+    let bounds = bounds(reader, &queues, name);
+    let bounded = queues.into_iter().zip(bounds);
+    bounded.filter(|(_, bound)| bound.is_some()).collect()
+}
+
+fn of_several(wanted: impl Iterator<Item = u64>) -> Vec<u64> {
     let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
     for queue in wanted {
         *counts.entry(queue).or_default() += 1;
